@@ -1,0 +1,26 @@
+# What a newcomer types. Every target sets up what it needs first.
+BIN := .venv/bin
+
+.PHONY: setup run test check bench clean
+
+setup:
+	@deploy/setup
+
+run: setup  ## upscale a sample photograph through the whole path, then serve (ONCE=1: stop there)
+	@$(BIN)/python -m deploy.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
+
+test: check
+	$(BIN)/pytest -m "not slow"
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/gdsr-bench service
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

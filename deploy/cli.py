@@ -1,0 +1,188 @@
+"""gdsr-upscale: pictures and folders, without a server; the same engine in one process."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workers.contract.settings import WorkerSettings
+
+DESCRIPTION = "Make pictures four times larger on each side."
+#: What a folder is searched for; a file that is named is read whatever it is called.
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"}
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+
+
+def main() -> int:
+    """Upscale: 0; 1 when something failed, said on stderr; 2 for wrong usage."""
+    parser = argparse.ArgumentParser(prog="gdsr-upscale", description=DESCRIPTION)
+    parser.add_argument("inputs", metavar="IN", nargs="+", type=Path, help="pictures and folders")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", type=Path, required=True,
+        help="a file for one picture; a folder for several or for a folder, names are kept",
+    )  # fmt: skip
+    parser.add_argument(
+        "--trade-off", metavar="X", type=_trade_off, default=0.5,
+        help="0 = psnr (faithful) to 1 = gan (crisp); default 0.5 = fused",
+    )  # fmt: skip
+    parser.add_argument("--model", metavar="NAME|FILE", help="a shipped model, or a checkpoint")
+    parser.add_argument("--format", choices=("png", "jpeg", "webp"), help="default: by OUT, or png")
+    parser.add_argument("--quality", type=int, choices=range(1, 101), metavar="1-100", default=90)
+    arguments = parser.parse_args()
+
+    from workers.contract.errors import ConfigurationInvalid
+
+    try:
+        jobs = list(_plan(arguments.inputs, arguments.output, arguments.format))
+        settings, model = _settings(arguments.model)
+        failed = _run(
+            jobs, settings, model, trade_off=arguments.trade_off, quality=arguments.quality
+        )
+    except (ConfigurationInvalid, OSError, ValueError) as invalid:
+        sys.stderr.write(f"gdsr-upscale: {invalid}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    return int(failed > 0)
+
+
+def _run(
+    jobs: Sequence[tuple[Path, Path, str]],
+    settings: "WorkerSettings",
+    model: str | None,
+    *,
+    trade_off: float,
+    quality: int,
+) -> int:
+    """Upscale all; how many failed."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeRemaining
+
+    from model.process import prepare_process
+
+    prepare_process(settings.threads)
+
+    from workers.contract.errors import GDSRError
+    from workers.contract.headers import ResultFormat
+    from workers.engine.loading import load_engine
+    from workers.engine.local import InProcessEngine
+    from workers.host import cuda_devices
+    from workers.pictures.decode import decode
+    from workers.pictures.encode import encode
+    from workers.pipeline import upscale_picture
+    from workers.tradeoff import output_weights
+
+    console = Console(stderr=True)
+    with console.status("loading the network"):
+        device = (settings.devices or cuda_devices() or ("cpu",))[0]
+        loaded = load_engine(settings, device)
+        engine = InProcessEngine(loaded)
+    failed = 0
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemaining()
+    with Progress(*columns, console=console) as progress:
+        for source, target, format_name in jobs:
+            task = progress.add_task(source.name, total=None)
+            try:
+                picture = upscale_picture(
+                    decode(source.read_bytes(), max_pixels=settings.max_pixels),
+                    engine,
+                    model=model or loaded.default_model,
+                    weights=output_weights(trade_off),
+                    progress=lambda done, tiles, task=task: progress.update(  # type: ignore[misc]
+                        task, completed=done, total=tiles
+                    ),
+                )
+                data = encode(picture, format=ResultFormat(format_name), quality=quality)
+                _write(target, data)
+            except (GDSRError, OSError) as failure:
+                failed += 1
+                progress.stop_task(task)
+                console.print(f"{source}: {failure}", style="red", highlight=False)
+    return failed
+
+
+def _write(target: Path, data: bytes) -> None:
+    """A result is there whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _plan(
+    inputs: Sequence[Path], output: Path, format_name: str | None
+) -> Iterator[tuple[Path, Path, str]]:
+    """(source, target, format) for each picture.
+
+    Raises:
+        ValueError: an input is missing or a folder is empty, or two results share a name.
+    """
+    into_folder = len(inputs) > 1 or inputs[0].is_dir() or output.is_dir()
+    taken: dict[Path, Path] = {}
+    for place in inputs:
+        if not place.exists():
+            raise ValueError(f"there is no {place}")
+        files = _pictures(place) if place.is_dir() else [place]
+        if not files:
+            raise ValueError(f"there is no picture in {place}")
+        for source in files:
+            if into_folder:
+                chosen = format_name or "png"
+                kept = source.relative_to(place) if place.is_dir() else Path(source.name)
+                target = output / kept.with_suffix(f".{'jpg' if chosen == 'jpeg' else chosen}")
+            else:
+                chosen = format_name or _FORMATS.get(output.suffix.lower(), "png")
+                target = output
+            if target in taken:
+                raise ValueError(f"{taken[target]} and {source} would both become {target}")
+            if target.resolve() == source.resolve():
+                raise ValueError(f"{source} would overwrite itself; give another folder")
+            taken[target] = source
+            yield source, target, chosen
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+
+
+def _settings(model: str | None) -> tuple["WorkerSettings", str | None]:
+    """The settings, with only the wanted checkpoint, and the name of that model."""
+    from workers.contract.errors import ConfigurationInvalid
+    from workers.contract.settings import WorkerSettings
+    from workers.engine.checkpoints import checkpoint_files
+
+    settings = WorkerSettings.load()
+    if model is None:
+        return settings, None
+    if model.endswith(".safetensors"):
+        chosen = Path(model)
+    else:
+        known = {path.stem: path for path in checkpoint_files(settings.checkpoints)}
+        if model not in known:
+            raise ConfigurationInvalid(f"no model is called {model}; there are: {', '.join(known)}")
+        chosen = known[model]
+    update = {"checkpoints": (chosen,), "default_model": chosen.stem}
+    return settings.model_copy(update=update), chosen.stem
+
+
+def _trade_off(text: str) -> float:
+    from workers.tradeoff import STOPS
+
+    try:
+        value = STOPS[text] if text in STOPS else float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 0 to 1, psnr, fused or gan")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

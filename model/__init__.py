@@ -1,0 +1,1 @@
+"""The GDSR network, its checkpoints and its training."""

@@ -1,0 +1,124 @@
+"""The parts that GDSR is built of: dense blocks, trunks of them, and the tail that enlarges.
+
+All convolutions are 3x3 with a bias and zero padding, and there is no normalisation, so every
+part takes any height and width from 1 up and keeps them (the tail makes them 4 times larger).
+
+Wang et al., "ESRGAN" (2018), arXiv:1809.00219, for RDB and RRDB.
+
+Shapes: N batch, C features, G growth, H x W low-resolution pixels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NEGATIVE_SLOPE = 0.2
+RESIDUAL_SCALE = 0.2
+
+
+def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
+    """A convolution that keeps height and width."""
+    return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+
+
+class RDB(nn.Module):
+    """Residual dense block: four convolutions, each seeing all before it, and one that merges."""
+
+    def __init__(self, *, features: int, growth: int) -> None:
+        super().__init__()
+        self.grow = nn.ModuleList(conv3x3(features + k * growth, growth) for k in range(4))
+        self.merge = conv3x3(features + 4 * growth, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        seen = x
+        for conv in self.grow:
+            grown = F.leaky_relu_(conv(seen), NEGATIVE_SLOPE)  # (N, G, H, W)
+            seen = torch.cat((seen, grown), dim=1)  # (N, C + G, ...) up to (N, C + 4G, H, W)
+        merged: Tensor = self.merge(seen)  # (N, C, H, W)
+        return torch.add(x, merged, alpha=RESIDUAL_SCALE)
+
+
+class RRDB(nn.Module):
+    """Residual in residual: three dense blocks, of which a fifth is added to the input."""
+
+    def __init__(self, *, features: int, growth: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(RDB(features=features, growth=growth) for _ in range(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        refined: Tensor = self.blocks(x)
+        return torch.add(x, refined, alpha=RESIDUAL_SCALE)
+
+
+class Trunk(nn.Module):
+    """A chain of RRDBs, added to its input as it is: no convolution follows the chain."""
+
+    def __init__(self, length: int, *, features: int, growth: int) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            *(RRDB(features=features, growth=growth) for _ in range(length))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        refined: Tensor = self.blocks(x)
+        return x + refined
+
+
+class Enlarge(nn.Module):
+    """Makes features twice as large: nearest neighbour, convolution, activation."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.conv = conv3x3(features, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, 2H, 2W)."""
+        larger = F.interpolate(x, scale_factor=2, mode="nearest")  # (N, C, 2H, 2W)
+        return F.leaky_relu_(self.conv(larger), NEGATIVE_SLOPE)
+
+
+class FoldedEnlarge(nn.Module):
+    """Enlarge with both steps folded into one transposed convolution, for inference.
+
+    Every result is a sum over 2x2 features instead of 3x3 of which most are copies: 4/9 of the
+    work, and no enlarged copy. Equal to `Enlarge` up to rounding.
+    """
+
+    def __init__(self, enlarge: Enlarge) -> None:
+        super().__init__()
+        conv = enlarge.conv
+        features = conv.in_channels
+        self.conv = nn.ConvTranspose2d(features, features, kernel_size=4, stride=2, padding=1)
+        # Of the 2x2 copies of a feature each meets the 3x3 kernel, so their sum is a kernel blurred
+        # by 2x2; mirrored, because this convolution scatters where that one gathers.
+        blurred = 4 * F.avg_pool2d(F.pad(conv.weight, (1, 1, 1, 1)), 2, stride=1)  # (C, C, 4, 4)
+        self.conv.load_state_dict({"weight": blurred.flip(2, 3).transpose(0, 1), "bias": conv.bias})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, 2H, 2W)."""
+        return F.leaky_relu_(self.conv(x), NEGATIVE_SLOPE)
+
+
+class Tail(nn.Module):
+    """Enlarges features by 4."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.lr = conv3x3(features, features)
+        self.up1: Enlarge | FoldedEnlarge = Enlarge(features)
+        self.up2: Enlarge | FoldedEnlarge = Enlarge(features)
+        self.hr = conv3x3(features, features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, 4H, 4W), the last activation included."""
+        # The reference has no activation after its first convolution.
+        enlarged = self.up2(self.up1(self.lr(x)))  # (N, C, 4H, 4W)
+        return F.leaky_relu_(self.hr(enlarged), NEGATIVE_SLOPE)
+
+    def fold(self) -> None:
+        """Make it quicker for inference; its tensors have other names and shapes from then on."""
+        if isinstance(self.up1, Enlarge) and isinstance(self.up2, Enlarge):
+            self.up1, self.up2 = FoldedEnlarge(self.up1), FoldedEnlarge(self.up2)

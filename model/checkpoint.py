@@ -1,0 +1,229 @@
+"""Checkpoints: a generator's weights with all that is needed to use and to judge them.
+
+A checkpoint is a safetensors file. Its tensors are named as in `model.gdsr`; its metadata, all
+strings, holds `format` ("gdsr"), `format_version`, `scale`, `config` and `card` (both JSON).
+Reading is strict and never unpickles: whatever is wrong with a file is named in one line.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from model.gdsr import GDSR, SCALE, GDSRConfig
+
+FORMAT = "gdsr"
+FORMAT_VERSION = "1"
+SHIPPED = Path(__file__).parent / "checkpoints"
+"""The folder of the checkpoints that come with the project: `lite` and `base`."""
+
+_DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32})
+_SIZE_LIMIT = 1024  # channels, or RRDBs in a trunk; far above any network that fits a device
+
+Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Data set -> output -> metric -> value."""
+
+
+class CheckpointInvalid(ValueError):
+    """The file is not a checkpoint that can be used, for the reason in the message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What people should know about a checkpoint before they use it."""
+
+    name: str
+    training: str
+    """How it was trained."""
+    data: str
+    """On what it was trained."""
+    scores: Scores
+    """As `model.score` measured them."""
+    licence: str
+    """SPDX identifier."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a file says about itself; `sha256` is that of the whole file, in hexadecimal."""
+
+    config: GDSRConfig
+    card: Card
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint(Header):
+    """A header with the generator that it describes, in float32."""
+
+    generator: GDSR
+
+
+def save_checkpoint(path: Path, generator: GDSR, card: Card) -> None:
+    """Write a checkpoint; the tensors keep the generator's precision.
+
+    The file appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "scale": str(SCALE),
+        "config": json.dumps(asdict(generator.config)),
+        "card": json.dumps(asdict(card)),
+    }
+    tensors = {
+        name: tensor.detach().to("cpu").contiguous()
+        for name, tensor in generator.state_dict().items()
+    }
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(safetensors.torch.save(tensors, metadata))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_header(path: Path) -> Header:
+    """Read what a file says about itself, without its tensors.
+
+    Raises:
+        CheckpointInvalid: the file is not a checkpoint, or is not all there.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    with _opened(path) as tensors:
+        metadata: Mapping[str, str] = tensors.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise CheckpointInvalid(
+            "the file does not say that it is a GDSR checkpoint; "
+            "gdsr-import makes one of reference weights"
+        )
+    version, scale = metadata.get("format_version"), metadata.get("scale")
+    if version != FORMAT_VERSION:
+        raise CheckpointInvalid(
+            f"the format version is {version}; this program reads {FORMAT_VERSION}"
+        )
+    if scale != str(SCALE):
+        raise CheckpointInvalid(f"the scale is {scale}; this program's is {SCALE}")
+    return Header(config=_config(metadata), card=_card(metadata), sha256=sha256)
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """Read a checkpoint and build its generator on `device`, in float32.
+
+    Raises:
+        CheckpointInvalid: the file is not a checkpoint, is damaged, or does not hold exactly the
+            tensors that its configuration calls for.
+        OSError: the file cannot be read.
+    """
+    header = read_header(path)
+    generator = build_generator(header.config, read_tensors(path))
+    return Checkpoint(
+        config=header.config,
+        card=header.card,
+        sha256=header.sha256,
+        generator=generator.to(device),
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        CheckpointInvalid: it is not one, or is not all there.
+        OSError: the file cannot be read.
+    """
+    with _opened(path) as tensors:
+        return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 (no iterator)
+
+
+def build_generator(config: GDSRConfig, state: Mapping[str, Tensor]) -> GDSR:
+    """A generator with these weights, in float32.
+
+    Raises:
+        CheckpointInvalid: a tensor is missing, too many, of another shape or not floating-point.
+    """
+    with torch.device("meta"):  # no time goes into values that are replaced at once
+        generator = GDSR(config)
+    expected = generator.state_dict()
+    if missing := expected.keys() - state.keys():
+        raise CheckpointInvalid(f"{_some(missing)} missing")
+    if unexpected := state.keys() - expected.keys():
+        raise CheckpointInvalid(f"{_some(unexpected)} not part of this network")
+    for name, tensor in state.items():
+        if tensor.dtype not in _DTYPES:
+            raise CheckpointInvalid(f"tensor {name} is {tensor.dtype}, which is no weight")
+        if tensor.shape != expected[name].shape:
+            raise CheckpointInvalid(
+                f"tensor {name} has the shape {list(tensor.shape)}; "
+                f"the configuration calls for {list(expected[name].shape)}"
+            )
+    single = {name: tensor.to(torch.float32) for name, tensor in state.items()}
+    generator.load_state_dict(single, assign=True)
+    return generator.eval()
+
+
+def _opened(path: Path) -> safetensors.safe_open:
+    """The file as safetensors opens it, which checks that every tensor is there."""
+    try:
+        return safetensors.safe_open(path, framework="pt")
+    except safetensors.SafetensorError as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointInvalid(f"this is not a whole safetensors file: {reason}") from None
+
+
+def _config(metadata: Mapping[str, str]) -> GDSRConfig:
+    values = _object(metadata, "config", GDSRConfig)
+    for name, value in values.items():
+        if type(value) is not int or not 1 <= value <= _SIZE_LIMIT:
+            raise CheckpointInvalid(f"config: {name} is {value!r}; it must be 1 to {_SIZE_LIMIT:,}")
+    return GDSRConfig(**values)
+
+
+def _card(metadata: Mapping[str, str]) -> Card:
+    values = _object(metadata, "card", Card)
+    for name, value in values.items():
+        if name != "scores" and not isinstance(value, str):
+            raise CheckpointInvalid(f"card: {name} is {value!r}; it must be text")
+    try:
+        scores = {
+            data: {
+                output: {metric: float(value) for metric, value in metrics.items()}
+                for output, metrics in outputs.items()
+            }
+            for data, outputs in values.pop("scores").items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        raise CheckpointInvalid("card: scores are data set -> output -> metric -> value") from None
+    return Card(scores=scores, **values)
+
+
+def _object(metadata: Mapping[str, str], part: str, kind: type) -> dict[str, Any]:
+    """The JSON object under `part`, with exactly the fields of the dataclass `kind`."""
+    if part not in metadata:
+        raise CheckpointInvalid(f"the metadata has no {part}")
+    try:
+        values = json.loads(metadata[part])
+    except ValueError:
+        raise CheckpointInvalid(f"{part}: not JSON") from None
+    expected = {field.name for field in fields(kind)}
+    if not isinstance(values, dict) or values.keys() != expected:
+        raise CheckpointInvalid(f"{part}: must have exactly {', '.join(sorted(expected))}")
+    return values
+
+
+def _some(names: set[str]) -> str:
+    first = min(names)
+    return f"tensor {first} is" if len(names) == 1 else f"{len(names)} tensors ({first}, ...) are"

@@ -1,0 +1,49 @@
+"""gdsr-worker: one engine per GPU (one on the CPU if there is none) and job workers beside it."""
+
+import argparse
+import logging
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+DESCRIPTION = """Runs the network for queued jobs: one engine process per GPU, or one on the CPU,
+and GDSR_JOB_WORKERS job workers beside it. Restarts what dies; ends on SIGTERM after draining.
+Settings are GDSR_... environment variables, see the README."""
+
+
+def main() -> int:
+    """The console script: 0, or 1 when it could not go on."""
+    return min(run(), 1)
+
+
+def run() -> int:
+    """Run a worker host until SIGTERM.
+
+    0; 1 when it could not go on; EXIT_CONFIGURATION when starting it again would not help.
+    """
+    argparse.ArgumentParser(prog="gdsr-worker", description=DESCRIPTION).parse_args()
+
+    from workers.contract import logs
+    from workers.contract.errors import ConfigurationInvalid
+    from workers.contract.settings import WorkerSettings
+    from workers.host import worker_programs
+    from workers.supervisor import EXIT_CONFIGURATION, Supervisor
+
+    try:
+        settings = WorkerSettings.load()
+        logs.configure(process="worker", level=settings.log_level)
+        runtime = Path(tempfile.mkdtemp(prefix="gdsr-"))  # short: socket paths end at 107 bytes
+        try:
+            programs = worker_programs(settings, runtime)
+            log = logging.getLogger(__name__)
+            return Supervisor(programs, on_ready=lambda: log.info("ready")).run()
+        finally:
+            shutil.rmtree(runtime, ignore_errors=True)
+    except ConfigurationInvalid as invalid:
+        sys.stderr.write(f"gdsr-worker: {invalid}\n")
+        return EXIT_CONFIGURATION
+
+
+if __name__ == "__main__":
+    sys.exit(run())

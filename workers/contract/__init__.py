@@ -1,0 +1,1 @@
+"""What the service and the workers share: settings, errors, job records, queue, blobs."""

@@ -1,0 +1,98 @@
+"""What the running engines say of themselves, in Redis and with an expiry.
+
+`/models`, estimates and time-outs read only this; an engine that dies is gone from it 15 s later.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import redis
+from pydantic import BaseModel, ConfigDict
+
+from workers.contract.errors import ModelUnknown, NoWorker
+
+EXPIRY = timedelta(seconds=15)
+BEAT = timedelta(seconds=5)
+_INDEX = "gdsr:engines"
+
+
+class ModelInfo(BaseModel):
+    """One checkpoint on one engine."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    sha256: str
+    preset: str
+    scale: int
+    card: dict[str, Any]
+    """As in the checkpoint: training run, data, scores, licence."""
+    precision: str
+    pixels_per_second: dict[str, float]
+    """Input pixels a second, measured at warm-up, for each of psnr, fused and gan."""
+
+
+class EngineInfo(BaseModel):
+    """One running engine."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    host: str
+    device: str
+    tile: int
+    default_model: str
+    models: tuple[ModelInfo, ...]
+    tiles: int = 0
+    """Tiles done since it started."""
+    memory_retries: int = 0
+    """Times it ran out of memory and went on with less."""
+
+
+def register(client: redis.Redis, engine: EngineInfo) -> None:
+    """Say that an engine is alive, for `EXPIRY` from now."""
+    with client.pipeline() as pipe:
+        pipe.set(f"gdsr:engine:{engine.id}", engine.model_dump_json(), ex=EXPIRY)
+        pipe.sadd(_INDEX, engine.id)
+        pipe.execute()
+
+
+def unregister(client: redis.Redis, engine_id: str) -> None:
+    """Say that an engine is going."""
+    with client.pipeline() as pipe:
+        pipe.delete(f"gdsr:engine:{engine_id}")
+        pipe.srem(_INDEX, engine_id)
+        pipe.execute()
+
+
+def running(client: redis.Redis) -> list[EngineInfo]:
+    """The engines that are alive, in a stable order."""
+    ids = sorted(_text(member) for member in client.smembers(_INDEX))
+    if not ids:
+        return []
+    records = client.mget([f"gdsr:engine:{engine_id}" for engine_id in ids])
+    gone = [engine_id for engine_id, record in zip(ids, records, strict=True) if record is None]
+    if gone:
+        client.srem(_INDEX, *gone)
+    return [EngineInfo.model_validate_json(record) for record in records if record is not None]
+
+
+def choose_model(engines: list[EngineInfo], name: str | None) -> ModelInfo:
+    """The model that a request means, on the slowest engine that has it.
+
+    Raises:
+        NoWorker: no engine is alive.
+        ModelUnknown: none has a model of that name.
+    """
+    if not engines:
+        raise NoWorker
+    wanted = name or engines[0].default_model
+    found = [model for engine in engines for model in engine.models if model.name == wanted]
+    if not found:
+        known = sorted({model.name for engine in engines for model in engine.models})
+        raise ModelUnknown(name=wanted, known=known)
+    return min(found, key=lambda model: min(model.pixels_per_second.values()))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,311 @@
+"""The job record: what a client sees of a job, in a Redis hash of our own.
+
+RQ's status is only an input to it. Each transition is one Lua script that checks the state it
+comes from, and the run that it belongs to, before it writes: a worker that was thought dead and
+comes back cannot overwrite what its successor did.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import redis
+from pydantic import BaseModel, ConfigDict, Field
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
+
+from workers.contract.errors import GDSRError, JobNotFound, QueueUnavailable
+from workers.contract.headers import ImageFormat, ResultFormat
+
+SCHEMA_VERSION = 1
+#: Ids of jobs that have not ended, by time of creation.
+ACTIVE = "gdsr:jobs:active"
+#: Jobs ended since the data folder was made, by state.
+COUNTERS = "gdsr:jobs:ended"
+
+TradeOff = Annotated[float, Field(ge=0, le=1)]
+
+
+class JobState(StrEnum):
+    """Where a job is. The last three are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer release may add fields
+
+
+class ImageInfo(_Record):
+    """A stored upload, as its header describes it."""
+
+    key: str
+    size: int
+    sha256: str
+    format: ImageFormat
+    width: int
+    height: int
+
+
+class UpscaleOptions(_Record):
+    """What to make of it."""
+
+    trade_off: TradeOff
+    model: str
+    format: ResultFormat
+    quality: int = Field(ge=1, le=100)
+
+
+class JobSpec(_Record):
+    """The part of a job that never changes."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str
+    created_at: datetime
+    image: ImageInfo
+    options: UpscaleOptions
+    time_limit: timedelta
+
+
+class JobResult(_Record):
+    """A finished picture and how it was made."""
+
+    key: str
+    size: int
+    sha256: str
+    format: ResultFormat
+    width: int
+    height: int
+    model: str
+    checkpoint: str
+    """SHA-256 of the checkpoint file."""
+    device: str
+    precision: str
+    seconds: dict[str, float]
+    """Time by stage: queue, decode, infer, encode."""
+    expires_at: datetime
+
+
+class JobFailure(_Record):
+    """Why a job failed: the slug of a `GDSRError` and its message; never a traceback."""
+
+    slug: str
+    detail: str
+
+    @classmethod
+    def of(cls, error: GDSRError) -> "JobFailure":
+        return cls(slug=error.slug, detail=str(error))
+
+
+class Job(_Record):
+    """A job as it is now."""
+
+    spec: JobSpec
+    state: JobState
+    run: str | None = None
+    worker: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    tiles_done: int = 0
+    tiles: int = 0
+    result: JobResult | None = None
+    failure: JobFailure | None = None
+
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
+    @property
+    def ended(self) -> bool:
+        return self.state in FINAL_STATES
+
+
+_TRANSITION = """
+local state = redis.call('hget', KEYS[1], 'state')
+if not state or not string.find(ARGV[1], ',' .. state .. ',', 1, true) then return 0 end
+if ARGV[2] ~= '' and redis.call('hget', KEYS[1], 'run') ~= ARGV[2] then return 0 end
+redis.call('hset', KEYS[1], 'state', ARGV[3])
+for i = 6, #ARGV, 2 do redis.call('hset', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if ARGV[4] ~= '' then
+  redis.call('zrem', KEYS[2], ARGV[5])
+  redis.call('expire', KEYS[1], ARGV[4])
+  redis.call('hincrby', KEYS[3], ARGV[3], 1)
+end
+return 1
+"""
+
+
+class JobRecords:
+    """The records of all jobs in one Redis."""
+
+    def __init__(self, client: redis.Redis, *, record_ttl: timedelta) -> None:
+        self.client = client
+        self.record_ttl = record_ttl
+        self._transition = client.register_script(_TRANSITION)
+
+    def add(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
+        """Write a new, queued record as part of a transaction."""
+        pipe.hset(_key(spec.id), mapping={"spec": spec.model_dump_json(), "state": JobState.QUEUED})
+        pipe.zadd(ACTIVE, {spec.id: spec.created_at.timestamp()})
+        return Job(spec=spec, state=JobState.QUEUED)
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now.
+
+        Raises:
+            JobNotFound: no such record, or it has expired.
+        """
+        fields = self.client.hgetall(_key(job_id))
+        if not fields:
+            raise JobNotFound(job_id)
+        return _parse(fields)
+
+    def start(self, job_id: str, *, run: str, worker: str) -> bool:
+        """Claim the job for a run; from now on only this run may write. False: it has ended."""
+        return self._move(
+            job_id,
+            allowed={JobState.QUEUED, JobState.RUNNING},
+            state=JobState.RUNNING,
+            fields={
+                "run": run,
+                "worker": worker,
+                "started_at": _now().isoformat(),
+                "tiles_done": "0",
+                "tiles": "0",
+            },
+        )
+
+    def progress(self, job_id: str, *, run: str, tiles_done: int, tiles: int) -> bool:
+        """Say how far this run is. False: the job is not this run's any more."""
+        return self._move(
+            job_id,
+            allowed={JobState.RUNNING},
+            run=run,
+            state=JobState.RUNNING,
+            fields={"tiles_done": str(tiles_done), "tiles": str(tiles)},
+        )
+
+    def succeed(self, job_id: str, *, run: str, result: JobResult) -> bool:
+        """End the job with a picture. False: the job is not this run's any more."""
+        return self._end(
+            job_id, JobState.SUCCEEDED, run=run, fields={"result": result.model_dump_json()}
+        )
+
+    def fail(self, job_id: str, *, error: GDSRError, run: str | None = None) -> bool:
+        """End the job without one. False: it has ended, or belongs to another run."""
+        failure = JobFailure.of(error)
+        return self._end(
+            job_id, JobState.FAILED, run=run, fields={"failure": failure.model_dump_json()}
+        )
+
+    def cancel(self, job_id: str) -> bool:
+        """End the job because its owner wants so. False: it has ended already."""
+        return self._end(job_id, JobState.CANCELLED, run=None, fields={})
+
+    def requeue(self, job_id: str, *, run: str) -> bool:
+        """The run was lost and the job waits again. False: somebody else has it by now."""
+        return self._move(
+            job_id,
+            allowed={JobState.RUNNING},
+            run=run,
+            state=JobState.QUEUED,
+            fields={"tiles_done": "0", "tiles": "0"},
+        )
+
+    def erase(self, job_id: str) -> None:
+        """Forget a job."""
+        with self.client.pipeline() as pipe:
+            pipe.delete(_key(job_id))
+            pipe.zrem(ACTIVE, job_id)
+            pipe.execute()
+
+    def active(self) -> list[str]:
+        """Ids of the jobs that have not ended, oldest first."""
+        return [_text(member) for member in self.client.zrange(ACTIVE, 0, -1)]
+
+    def ended(self) -> dict[str, int]:
+        """How many jobs ever ended in each final state."""
+        return {_text(state): int(n) for state, n in self.client.hgetall(COUNTERS).items()}
+
+    def _end(
+        self, job_id: str, state: JobState, *, run: str | None, fields: Mapping[str, str]
+    ) -> bool:
+        return self._move(
+            job_id,
+            allowed={JobState.QUEUED, JobState.RUNNING},
+            run=run,
+            state=state,
+            fields={**fields, "finished_at": _now().isoformat()},
+            ttl=self.record_ttl,
+        )
+
+    def _move(
+        self,
+        job_id: str,
+        *,
+        allowed: set[JobState],
+        state: JobState,
+        fields: Mapping[str, str],
+        run: str | None = None,
+        ttl: timedelta | None = None,
+    ) -> bool:
+        pairs = [part for pair in fields.items() for part in pair]
+        seconds = "" if ttl is None else str(max(1, int(ttl.total_seconds())))
+        changed = self._transition(
+            keys=[_key(job_id), ACTIVE, COUNTERS],
+            args=[f",{','.join(sorted(allowed))},", run or "", state, seconds, job_id, *pairs],
+        )
+        return bool(changed)
+
+
+def connect(
+    url: str, *, timeout: timedelta, retries: int, pause: timedelta = timedelta(seconds=0.2)
+) -> redis.Redis:
+    """A Redis client with stated limits; `redis.Redis.from_url` alone retries nothing."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=timeout.total_seconds(),
+        socket_connect_timeout=2,
+        retry=Retry(ConstantBackoff(pause.total_seconds()), retries),
+    )
+
+
+@contextmanager
+def redis_down_is_queue_unavailable() -> Iterator[None]:
+    """Turn what the Redis client says of a dead, slow or full server into our error."""
+    try:
+        yield
+    except redis.RedisError as failure:
+        if "OOM" in str(failure):
+            raise QueueUnavailable("it is full") from failure
+        raise QueueUnavailable(type(failure).__name__) from failure
+
+
+def _parse(fields: Mapping[bytes, bytes]) -> Job:
+    record: dict[str, object] = {_text(name): _text(value) for name, value in fields.items()}
+    for name in ("spec", "result", "failure"):
+        if name in record:
+            record[name] = json.loads(str(record[name]))
+    return Job.model_validate(record)
+
+
+def _key(job_id: str) -> str:
+    return f"gdsr:job:{job_id}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,215 @@
+"""The queue between service and workers: RQ, made safe.
+
+A job's payload is its id. RQ's stock job class imports whatever dotted path stands in Redis and
+its default serializer unpickles: here payloads are JSON, only tasks of the table below run, and
+call-backs and webhooks that a record may name are ignored. Two queues, one worker class each:
+small pictures do not wait behind huge ones.
+"""
+
+import importlib
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import redis
+from rq import Queue, Retry
+from rq.command import send_stop_job_command
+from rq.exceptions import InvalidJobOperation, NoSuchJobError
+from rq.intermediate_queue import IntermediateQueue
+from rq.job import Job as RQJob
+from rq.job import JobStatus
+from rq.serializers import JSONSerializer
+from rq.utils import now
+
+from workers.contract.engines import ModelInfo
+from workers.contract.errors import QueueFull
+from workers.contract.jobs import (
+    ImageInfo,
+    Job,
+    JobRecords,
+    JobSpec,
+    JobState,
+    UpscaleOptions,
+    redis_down_is_queue_unavailable,
+)
+
+#: Task name in the payload -> function that a job worker runs.
+TASKS = {"upscale": "workers.tasks:upscale"}
+SMALL, LARGE = "gdsr-small", "gdsr-large"
+
+#: A job may take this long plus this many times the time the engine alone would need.
+TIME_LIMIT_BASE = timedelta(seconds=120)
+TIME_LIMIT_FACTOR = 30
+
+
+class TaskRefused(Exception):
+    """A payload names something that is no task."""
+
+
+class SafeJob(RQJob):
+    """An RQ job that can only run a task of the table."""
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        if self.instance is not None or self.func_name not in TASKS:
+            raise TaskRefused(str(self.func_name)[:80])
+        module, function = TASKS[self.func_name].split(":")
+        task: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        return task
+
+    success_callback = failure_callback = stopped_callback = property(lambda _: None)
+
+    def send_webhooks(self, *_: object, **__: object) -> None:
+        """A record may name any URL; none is called."""
+
+
+class _PromptIntermediateQueue(IntermediateQueue):
+    """Where an id is between being popped and being started; RQ waits a minute, this 8 s."""
+
+    def should_be_cleaned_up(self, job_id: str) -> bool:
+        seen = self.get_first_seen(job_id)
+        return seen is not None and now() - seen > timedelta(seconds=8)
+
+
+class SafeQueue(Queue):
+    """An RQ queue of safe jobs that outlives a malformed record."""
+
+    job_class = SafeJob
+
+    @property
+    def intermediate_queue(self) -> IntermediateQueue:
+        return _PromptIntermediateQueue(self.key, connection=self.connection)
+
+    @classmethod
+    def _fetch_dequeued_job(
+        cls, connection: redis.Redis, queue_key: str, job_id: str, **kwargs: Any
+    ) -> Any:
+        try:
+            return super()._fetch_dequeued_job(connection, queue_key, job_id, **kwargs)
+        except redis.RedisError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever a malformed hash raises would end the worker
+            connection.lrem(f"{queue_key}:intermediate", 0, job_id)
+            connection.lpush("gdsr:poison", job_id)
+            return None
+
+
+def open_queue(name: str, client: redis.Redis) -> SafeQueue:
+    """One of the two RQ queues."""
+    return SafeQueue(name, connection=client, serializer=JSONSerializer, job_class=SafeJob)
+
+
+class JobQueue:
+    """The service's side: submit, look, cancel."""
+
+    def __init__(
+        self, client: redis.Redis, *, record_ttl: timedelta, max_queued: int, small_pixels: int
+    ) -> None:
+        self.client = client
+        self.records = JobRecords(client, record_ttl=record_ttl)
+        self.max_queued = max_queued
+        self.small_pixels = small_pixels
+
+    def submit(
+        self, job_id: str, image: ImageInfo, options: UpscaleOptions, model: ModelInfo
+    ) -> Job:
+        """Queue a stored picture. Record and queue entry are written together or not at all.
+
+        Raises:
+            QueueFull: as many jobs wait as may.
+            QueueUnavailable: Redis did not take it.
+        """
+        pixels = image.width * image.height
+        spec = JobSpec(
+            id=job_id,
+            created_at=datetime.now(UTC),
+            image=image,
+            options=options,
+            time_limit=time_limit(pixels, model),
+        )
+        queue = open_queue(SMALL if pixels <= self.small_pixels else LARGE, self.client)
+        with redis_down_is_queue_unavailable():
+            if sum(self.depths().values()) >= self.max_queued:
+                raise QueueFull(limit=self.max_queued)
+            task = queue.create_job(
+                "upscale",
+                args=(job_id,),
+                job_id=job_id,
+                timeout=int(spec.time_limit.total_seconds()),
+                result_ttl=60,
+                failure_ttl=int(self.records.record_ttl.total_seconds()),
+                retry=Retry(max=1),
+                description="upscale",
+            )
+            with self.client.pipeline(transaction=True) as pipe:
+                job = self.records.add(spec, pipe)
+                pipe.sadd(queue.redis_queues_keys, queue.key)
+                queue._enqueue_job(task, pipeline=pipe)  # noqa: SLF001 - enqueue_job refuses a pipeline in use
+                pipe.execute()
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now.
+
+        Raises:
+            JobNotFound: there is no such job.
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            return self.records.get(job_id)
+
+    def position(self, job: Job) -> int | None:
+        """How many jobs are before this one in its queue; None when it does not wait."""
+        if job.state is not JobState.QUEUED:
+            return None
+        pixels = job.spec.image.width * job.spec.image.height
+        queue = open_queue(SMALL if pixels <= self.small_pixels else LARGE, self.client)
+        with redis_down_is_queue_unavailable():
+            position: int | None = self.client.lpos(queue.key, job.id)
+        return position
+
+    def cancel(self, job_id: str) -> Job:
+        """End a job that has not ended: at once in its record, then in RQ.
+
+        Raises:
+            JobNotFound: there is no such job.
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            if self.records.cancel(job_id):
+                self._withdraw(job_id)
+            return self.records.get(job_id)
+
+    def depths(self) -> dict[str, int]:
+        """Jobs that wait, by queue.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            return {name: open_queue(name, self.client).count for name in (SMALL, LARGE)}
+
+    def _withdraw(self, job_id: str) -> None:
+        try:
+            task = SafeJob.fetch(job_id, connection=self.client, serializer=JSONSerializer)
+            if task.get_status(refresh=False) is JobStatus.STARTED:
+                send_stop_job_command(self.client, job_id, serializer=JSONSerializer)
+            else:
+                task.cancel()
+                task.delete()
+        except (NoSuchJobError, InvalidJobOperation):
+            pass  # it ended or began in between; a run of a cancelled job ends at its first step
+
+
+def time_limit(pixels: int, model: ModelInfo) -> timedelta:
+    """How long a job of so many input pixels may run."""
+    slowest = min(model.pixels_per_second.values())
+    return TIME_LIMIT_BASE + timedelta(seconds=TIME_LIMIT_FACTOR * pixels / slowest)
+
+
+def new_job_id() -> str:
+    """128 random bits: knowing an id is what lets a client see a job."""
+    return secrets.token_hex(16)
+
+

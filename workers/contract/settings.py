@@ -1,0 +1,116 @@
+"""Settings, read once from `GDSR_...` environment variables by each process's `main()`.
+
+The docstring under a field is its description: the README's table is held to it by a test.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from workers.contract.errors import ConfigurationInvalid
+
+Seconds = Annotated[timedelta, Field(gt=timedelta(0))]
+
+
+class SharedSettings(BaseSettings):
+    """What the service and the workers must agree on."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GDSR_", frozen=True, use_attribute_docstrings=True, extra="ignore"
+    )
+
+    redis_url: str = "redis://localhost:6379/0"
+    """Queue and job records: `redis://`, `rediss://` or `unix://`."""
+
+    blob_dir: Path = Path("data/blobs")
+    """Where pictures are stored; service and workers see the same folder."""
+
+    max_pixels: int = Field(default=16_000_000, gt=0)
+    """Largest picture taken, width x height before scaling."""
+
+    max_upload_bytes: int = Field(default=64 * 1024**2, gt=0)
+    """Largest upload taken."""
+
+    max_queued_jobs: int = Field(default=1000, gt=0)
+    """Jobs that may wait; more are refused with 503."""
+
+    small_pixels: int = Field(default=512 * 512, gt=0)
+    """Pictures up to this many pixels wait in a queue of their own."""
+
+    result_ttl: Seconds = timedelta(hours=1)
+    """How long a finished picture is kept."""
+
+    record_ttl: Seconds = timedelta(days=1)
+    """How long the record of an ended job is kept, so that its result says 410 and not 404."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lines below this level are not written."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            ConfigurationInvalid: names each wrong variable in one line.
+        """
+        try:
+            return cls()
+        except ValidationError as invalid:
+            faults = "; ".join(
+                f"GDSR_{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+                for fault in invalid.errors()
+            )
+            raise ConfigurationInvalid(f"wrong settings: {faults}") from None
+
+
+class WorkerSettings(SharedSettings):
+    """What `gdsr-worker`, its engines and its job workers need beside that."""
+
+    job_workers: int = Field(default=2, ge=2)
+    """Job worker processes a supervisor runs; half of them, rounded up, take small pictures only."""
+
+    checkpoints: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Checkpoint files or folders of them, separated by `:`; empty: those that come with GDSR."""
+
+    devices: Annotated[tuple[str, ...], NoDecode] = ()
+    """Devices to run an engine on, such as `cuda:0,cuda:1` or `cpu`; empty: every GPU, else the CPU."""
+
+    default_model: str | None = None
+    """Model for requests that name none; unset: `base` on a GPU, `lite` on a CPU, else the first."""
+
+    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    """Number format of the network; unset: the fastest that passes the start-up self-test."""
+
+    threads: int | None = Field(default=None, gt=0)
+    """CPU threads of an engine; unset: the CPU quota."""
+
+    tile: int | None = Field(default=None, ge=64, le=1024)
+    """Tile side in input pixels, context included; unset: what the device does best."""
+
+    drain: Seconds = timedelta(seconds=20)
+    """How long running jobs may go on after SIGTERM before they are put back in the queue."""
+
+    job_memory: int = Field(default=6 * 1024**3, gt=0)
+    """Address space in bytes that one job's process may use."""
+
+    engine_patience: Seconds = timedelta(seconds=60)
+    """How long a job waits for an engine that is being restarted."""
+
+    @field_validator("checkpoints", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        return _split(value, ":")
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _split_devices(cls, value: object) -> object:
+        return _split(value, ",")
+
+
+def _split(value: object, separator: str) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(separator) if part.strip())
+    return value

@@ -1,0 +1,100 @@
+"""One engine: loads the checkpoints onto one device, warms up, registers, serves tiles.
+
+Started by the supervisor, never by hand. It ends on SIGTERM after the batch that is being
+computed, and on anything unforeseen at once: the supervisor starts another.
+"""
+
+import argparse
+import logging
+import secrets
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import redis
+
+from workers.contract import engines, logs
+from workers.contract.errors import ConfigurationInvalid
+from workers.contract.jobs import connect
+from workers.contract.settings import WorkerSettings
+from workers.supervisor import EXIT_CONFIGURATION
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run one engine until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m workers.engine", description=__doc__)
+    parser.add_argument("--socket", type=Path, required=True, help="unix socket to serve on")
+    parser.add_argument("--device", required=True, help="torch device, such as cuda:0 or cpu")
+    arguments = parser.parse_args()
+    try:
+        settings = WorkerSettings.load()
+        logs.configure(process=f"engine {arguments.device}", level=settings.log_level)
+        _serve(settings, device=arguments.device, path=arguments.socket)
+    except ConfigurationInvalid as invalid:
+        sys.stderr.write(f"engine: {invalid}\n")
+        return EXIT_CONFIGURATION
+    return 0
+
+
+def _serve(settings: WorkerSettings, *, device: str, path: Path) -> None:
+    from model.process import prepare_process
+
+    prepare_process(settings.threads)  # before torch is imported: it reads this once
+
+    from workers.engine.loading import load_engine
+    from workers.engine.server import EngineServer
+
+    loaded = load_engine(settings, device)
+    server = EngineServer(loaded, path=path)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.stop).start())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to pass on, in order
+
+    def info() -> engines.EngineInfo:
+        return engines.EngineInfo(
+            id=engine_id,
+            host=socket.gethostname(),
+            device=loaded.device_name,
+            tile=loaded.tile,
+            default_model=loaded.default_model,
+            models=loaded.models,
+            tiles=server.tiles_done,
+            memory_retries=server.ladder.retries,
+        )
+
+    engine_id = f"{socket.gethostname()}-{device.replace(':', '')}-{secrets.token_hex(4)}"
+    client = connect(settings.redis_url, timeout=engines.BEAT, retries=0)
+    stopped = threading.Event()
+
+    def beat() -> None:
+        down = False
+        while True:
+            try:
+                engines.register(client, info())
+                down = False
+            except redis.RedisError as failure:
+                if not down:
+                    log.warning("cannot register: %s", failure)
+                down = True
+            if stopped.wait(engines.BEAT.total_seconds()):
+                return
+
+    register = threading.Thread(target=beat, name="engine-register", daemon=True)
+    register.start()
+    log.info("ready: %s", info().model_dump_json(exclude={"models": {"__all__": {"card"}}}))
+    try:
+        server.serve()
+    finally:
+        stopped.set()
+        register.join()
+        try:
+            engines.unregister(client, engine_id)
+        except redis.RedisError:
+            log.warning("cannot unregister; the entry expires by itself")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

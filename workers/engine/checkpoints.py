@@ -1,0 +1,25 @@
+"""Which checkpoint files an engine is to load; their names are the names of the models."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import model
+from workers.contract.errors import ConfigurationInvalid
+
+
+def checkpoint_files(places: Sequence[Path]) -> list[Path]:
+    """The checkpoint files of these files and folders, or those that come with GDSR.
+
+    Raises:
+        ConfigurationInvalid: there are none, or two have the same name.
+    """
+    places = places or [Path(model.__file__).parent / "checkpoints"]
+    files: dict[str, Path] = {}
+    for place in places:
+        for path in sorted(place.glob("*.safetensors")) if place.is_dir() else [place]:
+            if path.stem in files:
+                raise ConfigurationInvalid(f"two checkpoints are called {path.stem}: {path}")
+            files[path.stem] = path
+    if not files:
+        raise ConfigurationInvalid(f"no checkpoint in {', '.join(map(str, places))}")
+    return list(files.values())

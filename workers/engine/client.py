@@ -1,0 +1,219 @@
+"""A job's side of the engine: tiles in, super-resolved tiles out, in order.
+
+An engine that dies is waited for, and the tiles that were out are sent once more, to any engine
+of this host. A picture whose own tiles were being computed when an engine died is from then on
+computed alone, and given up when it happens again.
+"""
+
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.contract.errors import (
+    EngineLost,
+    EngineOutOfMemory,
+    GDSRError,
+    TileNotFinite,
+)
+from workers.engine.protocol import (
+    ProtocolBroken,
+    SharedTiles,
+    create_shared_tiles,
+    receive,
+    send,
+)
+from workers.tradeoff import Weights
+
+Pixels = NDArray[np.uint8]
+#: How long the engine may take for one batch; the job's own time limit is what usually ends it.
+_ANSWER_SECONDS = 600
+_RETRY_SECONDS = 0.05
+_STRIKES = 2
+
+
+class Engine(Protocol):
+    """What a picture is sent through: the socket below, or the network in this very process."""
+
+    @property
+    def tile(self) -> int:
+        """Side of the tiles it takes, in pixels."""
+
+    def run(self, tiles: Iterable[Pixels], *, model: str, weights: Weights) -> Iterator[Pixels]:
+        """(T, T, 3) tiles to (4T, 4T, 3) ones, in order; each is valid until the next is asked for.
+
+        Raises:
+            GDSRError: the engine could not; the message says why.
+        """
+
+
+class MadeBy(NamedTuple):
+    """What computed a picture."""
+
+    checkpoint: str
+    """SHA-256 of the checkpoint file."""
+    precision: str
+    device: str
+
+
+class EngineClient:
+    """One job's connection to the engines of this host."""
+
+    def __init__(self, sockets: Sequence[Path], *, patience: timedelta) -> None:
+        self._sockets = sockets
+        self._patience = patience.total_seconds()
+        self._strikes = 0
+        self._connection, self._greeting = self._connect()
+        self.tile: int = self._greeting["tile"]
+        self._slots: int = self._greeting["slots"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._connection.close()
+
+    def made_by(self, model: str) -> MadeBy:
+        """What computes pictures with this model at the other end."""
+        checkpoint, precision = self._greeting["models"][model]
+        return MadeBy(checkpoint=checkpoint, precision=precision, device=self._greeting["device"])
+
+    def run(self, tiles: Iterable[Pixels], *, model: str, weights: Weights) -> Iterator[Pixels]:
+        """See `Engine.run`.
+
+        Raises:
+            EngineLost: no engine came back in time, or two died on this picture's own tiles.
+            EngineOutOfMemory: even the smallest tile did not fit.
+            TileNotFinite: the network's output is not a picture.
+        """
+        fd, shared = create_shared_tiles(slots=self._slots, tile=self.tile)
+        try:
+            yield from self._run(iter(tiles), fd, shared, model=model, weights=weights)
+        finally:
+            os.close(fd)
+
+    def _run(
+        self, tiles: Iterator[Pixels], fd: int, shared: SharedTiles, *, model: str, weights: Weights
+    ) -> Iterator[Pixels]:
+        free = deque(range(self._slots))
+        sent: deque[int] = deque()  # slots in the order of their tiles
+        done: set[int] = set()
+
+        def reopen() -> None:
+            opening = {"model": model, "weights": list(weights), "alone": self._strikes > 0}
+            send(self._connection, opening, (fd,))
+            for slot in sent:
+                if slot not in done:
+                    send(self._connection, {"slot": slot})
+
+        self._lasting(reopen, shared)
+        while True:
+            while free and (tile := next(tiles, None)) is not None:
+                slot = free.popleft()
+                shared.inputs[slot] = tile
+                sent.append(slot)
+                with suppress(OSError):  # the answer that does not come shows the loss below
+                    send(self._connection, {"slot": slot})
+            if not sent:
+                return
+            while sent[0] not in done:
+                answer = self._answer()
+                if answer is None:
+                    self._strike(shared)
+                    self._reconnect()
+                    self._lasting(reopen, shared)
+                else:
+                    done.add(answer)
+            slot = sent.popleft()
+            done.remove(slot)
+            yield shared.outputs[slot]
+            free.append(slot)
+
+    def _answer(self) -> int | None:
+        """The slot that is done; None when the engine is lost."""
+        try:
+            received = receive(self._connection)
+        except TimeoutError:
+            raise EngineLost(f"no answer for {_ANSWER_SECONDS} seconds") from None
+        except (OSError, ProtocolBroken):
+            return None
+        if received is None:
+            return None
+        message, _ = received
+        if "failed" in message:
+            raise _failure(message, self.tile)
+        return int(message["done"])
+
+    def _strike(self, shared: SharedTiles) -> None:
+        """Count a loss against this picture if its own tiles were being computed."""
+        if shared.flags.any():
+            self._strikes += 1
+            shared.flags[:] = 0
+        if self._strikes >= _STRIKES:
+            raise EngineLost("it died twice while it computed tiles of this picture")
+
+    def _lasting(self, action: Callable[[], None], shared: SharedTiles) -> None:
+        """Do `action` on a connection, on a new one if the engine goes away under it."""
+        while True:
+            try:
+                return action()
+            except OSError:
+                self._strike(shared)
+                self._reconnect()
+
+    def _reconnect(self) -> None:
+        self._connection.close()
+        self._connection, self._greeting = self._connect()
+        if (self._greeting["tile"], self._greeting["slots"]) != (self.tile, self._slots):
+            raise EngineLost("the one that came back takes tiles of another size")
+
+    def _connect(self) -> tuple[socket.socket, dict[str, Any]]:
+        """A connection to the engine with the fewest tiles waiting, and its greeting."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            found = [answer for path in self._sockets if (answer := _greet(path)) is not None]
+            if found:
+                found.sort(key=lambda answer: answer[1]["pending"])
+                for connection, _ in found[1:]:
+                    connection.close()
+                return found[0]
+            if time.monotonic() > deadline:
+                raise EngineLost(f"none came back within {self._patience:.0f} seconds")
+            time.sleep(_RETRY_SECONDS)
+
+
+def _greet(path: Path) -> tuple[socket.socket, dict[str, Any]] | None:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.settimeout(_ANSWER_SECONDS)
+        connection.connect(str(path))
+        if (received := receive(connection)) is not None:
+            return connection, received[0]
+    except (OSError, ProtocolBroken):
+        pass
+    connection.close()
+    return None
+
+
+def _failure(message: dict[str, Any], tile: int) -> GDSRError:
+    match message["failed"]:
+        case EngineOutOfMemory.slug:
+            return EngineOutOfMemory(tile=tile)
+        case TileNotFinite.slug:
+            return TileNotFinite()
+        case _:
+            return EngineLost(str(message.get("detail")))

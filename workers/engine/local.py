@@ -1,0 +1,38 @@
+"""The engine inside the process that uses it: no queue, no socket, the same network and ladder."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import numpy as np
+
+from model.forward import NotFinite
+from workers.contract.errors import TileNotFinite
+from workers.engine.client import Pixels
+from workers.engine.loading import LoadedEngine
+from workers.engine.memory import MemoryLadder
+from workers.tradeoff import Weights
+
+
+class InProcessEngine:
+    """See `workers.engine.client.Engine`."""
+
+    def __init__(self, loaded: LoadedEngine) -> None:
+        self.tile = loaded.tile
+        self._loaded = loaded
+        self._ladder = MemoryLadder(batch=loaded.max_batch, tile=loaded.tile)
+
+    def run(self, tiles: Iterable[Pixels], *, model: str, weights: Weights) -> Iterator[Pixels]:
+        """See `Engine.run`.
+
+        Raises:
+            EngineOutOfMemory: even the smallest tile did not fit.
+            TileNotFinite: the network's output is not a picture.
+        """
+        forward = self._loaded.forwards[model]
+        remaining = iter(tiles)
+        while batch := list(islice(remaining, self._loaded.max_batch)):
+            shares = np.tile(np.array(weights, dtype=np.float32), (len(batch), 1))
+            try:
+                yield from self._ladder.run(forward, np.stack(batch), shares)
+            except NotFinite:
+                raise TileNotFinite from None

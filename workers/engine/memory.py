@@ -1,0 +1,102 @@
+"""The out-of-memory ladder: go on with less, right, and remember how much less.
+
+Batches are halved down to one tile, then the tile is cut into smaller ones with the same context,
+down to `SMALLEST_TILE`. Recovery happens outside the `except` block, where the traceback no longer
+keeps the tensors of the failed attempt alive.
+"""
+
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from workers.contract.errors import EngineOutOfMemory
+from workers.engine.protocol import FEATHER, HALO
+from workers.tiling import cut, plan_tiles, stitch
+
+SMALLEST_TILE = 64
+
+Pixels = NDArray[np.uint8]
+Compute = Callable[[Pixels, NDArray[np.float32]], Pixels]
+"""(N, T, T, 3) tiles and their (N, 3) weights -> (N, 4T, 4T, 3)."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class MemoryLadder:
+    """What fits into this device, as learned so far."""
+
+    batch: int
+    tile: int
+    retries: int = 0
+
+    def run(self, compute: Compute, tiles: Pixels, weights: NDArray[np.float32]) -> Pixels:
+        """Compute the tiles in pieces that fit.
+
+        Raises:
+            EngineOutOfMemory: a single tile of the smallest size does not fit.
+        """
+        while True:
+            results = self._attempt(compute, tiles, weights)
+            if results is not None:
+                return results
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self._step_down()
+
+    def _attempt(
+        self, compute: Compute, tiles: Pixels, weights: NDArray[np.float32]
+    ) -> Pixels | None:
+        """The results, or None when the memory was not enough."""
+        try:
+            pieces = [
+                self._piece(compute, tiles[at : at + self.batch], weights[at : at + self.batch])
+                for at in range(0, len(tiles), self.batch)
+            ]
+        except (RuntimeError, MemoryError) as failure:
+            if not is_out_of_memory(failure):
+                raise
+            return None
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _piece(self, compute: Compute, tiles: Pixels, weights: NDArray[np.float32]) -> Pixels:
+        side = tiles.shape[1]
+        if side <= self.tile:
+            return compute(tiles, weights)
+        plan = plan_tiles(height=side, width=side, tile=self.tile, halo=HALO, feather=FEATHER)
+        return np.stack(
+            [
+                stitch((compute(part[None], weight[None])[0] for part in cut(tile, plan)), plan)
+                for tile, weight in zip(tiles, weights, strict=True)
+            ]
+        )
+
+    def _step_down(self) -> None:
+        self.retries += 1
+        if self.batch > 1:
+            self.batch //= 2
+        elif self.tile > SMALLEST_TILE:
+            self.tile = max(SMALLEST_TILE, self.tile // 2)
+        else:
+            raise EngineOutOfMemory(tile=self.tile)
+        log.warning("out of memory: going on with batch %d, tile %d", self.batch, self.tile)
+
+
+def is_out_of_memory(failure: BaseException) -> bool:
+    """Whether this is a device or the host running out of memory, in torch's many words."""
+    if isinstance(failure, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    words = str(failure)
+    return isinstance(failure, RuntimeError) and (
+        "can't allocate memory" in words
+        or "not enough memory" in words
+        or "could not create a memory object" in words
+        or "CUDNN_STATUS_ALLOC_FAILED" in words
+        or "CUBLAS_STATUS_ALLOC_FAILED" in words
+    )

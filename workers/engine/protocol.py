@@ -1,0 +1,122 @@
+"""What an engine and its clients say to each other, and the memory they share.
+
+One SOCK_SEQPACKET connection a job; messages are small JSON objects:
+
+    engine -> client   {"tile": T, "slots": S, "pending": n, "device": name,       on connecting
+                        "models": {name: [sha256, precision]}}
+    client -> engine   {"model": name, "weights": [...], "alone": bool} + one fd   once
+    client -> engine   {"slot": i}                                                 tile i is there
+    engine -> client   {"done": i}                                                 so is its result
+    engine -> client   {"failed": slug, "detail": text}                            and it hangs up
+
+Pixels never travel: the fd is a sealed memfd that the client made, of one page of flags, S tiles
+of T x T x 3 bytes and S results of 4T x 4T x 3. It has no name and is gone with its last user.
+Before it computes a tile the engine raises the slot's flag: a client whose engine died can tell
+whether its own pixels were being worked on. Linux only, like the memfd.
+"""
+
+import fcntl
+import json
+import mmap
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCALE = 4
+#: Input pixels of context around what a tile keeps, and of blending across a seam. Measured on
+#: Set14, see ARCHITECTURE.md: wide enough for 2 grey levels and 55 dB to the untiled output.
+HALO = 16
+FEATHER = 8
+
+MAX_MESSAGE = 16 * 1024
+_FLAGS_BYTES = mmap.PAGESIZE
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+class ProtocolBroken(Exception):
+    """The other side said something that makes no sense."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedTiles:
+    """The shared memory of one connection: views of one mapping."""
+
+    flags: NDArray[np.uint8]  # (S,)
+    inputs: NDArray[np.uint8]  # (S, T, T, 3)
+    outputs: NDArray[np.uint8]  # (S, 4T, 4T, 3)
+
+
+def create_shared_tiles(*, slots: int, tile: int) -> tuple[int, SharedTiles]:
+    """New shared memory and the file descriptor to send; the caller closes it."""
+    fd = os.memfd_create("gdsr-tiles", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, _bytes(slots=slots, tile=tile))
+    # Without the seals a client could shrink the file, and the engine would die of SIGBUS.
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    return fd, _map(fd, slots=slots, tile=tile)
+
+
+def open_shared_tiles(fd: int, *, slots: int, tile: int) -> SharedTiles:
+    """Map what a client sent; the caller closes `fd`.
+
+    Raises:
+        ProtocolBroken: it is not sealed or not of the right size.
+    """
+    try:
+        sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
+    except OSError:
+        sealed = False
+    if not sealed or os.fstat(fd).st_size != _bytes(slots=slots, tile=tile):
+        raise ProtocolBroken("the shared memory is not sealed or not of the agreed size")
+    return _map(fd, slots=slots, tile=tile)
+
+
+def send(connection: socket.socket, message: dict[str, object], fds: tuple[int, ...] = ()) -> None:
+    """Send one message.
+
+    Raises:
+        OSError: the other side is gone, or does not read.
+    """
+    socket.send_fds(connection, [json.dumps(message).encode()], fds)
+
+
+def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The next message and the file descriptors with it; None when the other side has gone.
+
+    Raises:
+        OSError: the connection broke, or timed out.
+        ProtocolBroken: it is not a JSON object.
+    """
+    data, fds, flags, _ = socket.recv_fds(connection, MAX_MESSAGE, 1)
+    if not data:
+        return None
+    try:
+        message = json.loads(data)
+        if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC) or not isinstance(message, dict):
+            raise ValueError
+    except ValueError:
+        for fd in fds:
+            os.close(fd)
+        raise ProtocolBroken("not a message") from None
+    return message, fds
+
+
+def _bytes(*, slots: int, tile: int) -> int:
+    if slots > _FLAGS_BYTES:
+        raise ProtocolBroken(f"{slots} slots; at most {_FLAGS_BYTES}")
+    return _FLAGS_BYTES + slots * tile * tile * 3 * (1 + SCALE * SCALE)
+
+
+def _map(fd: int, *, slots: int, tile: int) -> SharedTiles:
+    memory = np.frombuffer(mmap.mmap(fd, _bytes(slots=slots, tile=tile)), np.uint8)
+    input_bytes = slots * tile * tile * 3
+    pixels = memory[_FLAGS_BYTES:]
+    side = SCALE * tile
+    return SharedTiles(
+        flags=memory[:slots],
+        inputs=pixels[:input_bytes].reshape(slots, tile, tile, 3),
+        outputs=pixels[input_bytes:].reshape(slots, side, side, 3),
+    )

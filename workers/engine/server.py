@@ -1,0 +1,246 @@
+"""The engine's loop: tiles of all connected jobs, in turn, in batches that share one forward.
+
+One thread reads the sockets; the thread that calls `serve` computes. A job is one connection. A
+batch begins with the job whose turn it is and is filled, one tile a job and round, from the jobs
+that want the same model and the same outputs: a small picture never waits for a huge one, and
+many small ones fill a batch together.
+"""
+
+import logging
+import os
+import selectors
+import socket
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.forward import NotFinite
+from workers.contract.errors import EngineOutOfMemory, TileNotFinite
+from workers.engine.loading import LoadedEngine
+from workers.engine.memory import MemoryLadder
+from workers.engine.protocol import (
+    ProtocolBroken,
+    SharedTiles,
+    open_shared_tiles,
+    receive,
+    send,
+)
+
+#: A client that does not read its answers for so long is dropped.
+_SEND_SECONDS = 5
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """One connected job."""
+
+    connection: socket.socket
+    model: str = ""
+    weights: tuple[float, ...] = ()
+    alone: bool = False
+    shared: SharedTiles | None = None
+    waiting: deque[int] = field(default_factory=deque)
+
+    @property
+    def batch_key(self) -> tuple[object, ...]:
+        """Tiles of clients with equal keys can share a forward."""
+        outputs = tuple(weight > 0 for weight in self.weights)
+        return (self.model, outputs, id(self) if self.alone else None)
+
+
+class EngineServer:
+    """Serves tiles on a unix socket until `stop`."""
+
+    def __init__(self, loaded: LoadedEngine, *, path: Path) -> None:
+        self.tiles_done = 0
+        self.ladder = MemoryLadder(batch=loaded.max_batch, tile=loaded.tile)
+        self._loaded = loaded
+        self._slots = max(4, 2 * loaded.max_batch)
+        self._turns: deque[Client] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._listener = _listen(path)
+        self._wake_reader, self._woken = socket.socketpair()
+        self._reader = threading.Thread(target=self._read, name="engine-reader", daemon=True)
+
+    def serve(self) -> None:
+        """Answer until `stop` is called; whatever the network raises ends it."""
+        self._reader.start()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or self._pending())
+                if self._stopping:
+                    break
+                batch = self._next_batch()
+            self._compute(batch)
+        self._wake_reader.close()
+        self._reader.join()
+
+    def stop(self) -> None:
+        """End `serve` after the batch that is being computed; may be called from any thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+
+    def _pending(self) -> int:
+        return sum(len(client.waiting) for client in self._turns)
+
+    def _next_batch(self) -> list[tuple[Client, int]]:
+        while not self._turns[0].waiting:
+            self._turns.rotate(-1)
+        first = self._turns[0]
+        sharing = [client for client in self._turns if client.batch_key == first.batch_key]
+        batch: list[tuple[Client, int]] = []
+        while len(batch) < self._loaded.max_batch and any(client.waiting for client in sharing):
+            for client in sharing:
+                if client.waiting and len(batch) < self._loaded.max_batch:
+                    batch.append((client, client.waiting.popleft()))
+        self._turns.rotate(-1)
+        return batch
+
+    def _compute(self, batch: list[tuple[Client, int]]) -> None:
+        forward = self._loaded.forwards[batch[0][0].model]
+        tiles = np.stack([_shared(client).inputs[slot] for client, slot in batch])
+        weights = np.array([client.weights for client, _ in batch], dtype=np.float32)
+        for client, slot in batch:
+            _shared(client).flags[slot] = 1
+        try:
+            results = self.ladder.run(forward, tiles, weights)
+        except NotFinite:
+            if len(batch) > 1:  # find out whose tile it is
+                for entry in batch:
+                    self._compute([entry])
+            else:
+                self._refuse(batch[0][0], TileNotFinite.slug, "")
+            return
+        except EngineOutOfMemory as failure:
+            for client, _ in batch:
+                self._refuse(client, failure.slug, str(failure))
+            return
+        for (client, slot), result in zip(batch, results, strict=True):
+            shared = _shared(client)
+            shared.outputs[slot] = result
+            shared.flags[slot] = 0
+            try:
+                send(client.connection, {"done": slot})
+            except OSError:
+                self._drop(client)
+        self.tiles_done += len(batch)
+
+    def _refuse(self, client: Client, slug: str, detail: str) -> None:
+        if client.shared is not None:
+            client.shared.flags[:] = 0
+        with suppress(OSError):
+            send(client.connection, {"failed": slug, "detail": detail})
+        self._drop(client)
+
+    def _drop(self, client: Client) -> None:
+        """Forget a client; the reader sees the end of its connection and closes it."""
+        with self._changed:
+            client.waiting.clear()
+            with suppress(ValueError):
+                self._turns.remove(client)
+        with suppress(OSError):
+            client.connection.shutdown(socket.SHUT_RDWR)
+
+    def _read(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select():
+                    if key.fileobj is self._woken:
+                        self._listener.close()
+                        return
+                    if key.fileobj is self._listener:
+                        self._accept(selector)
+                    else:
+                        self._hear(key.data, selector)
+
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        connection, _ = self._listener.accept()
+        connection.settimeout(_SEND_SECONDS)
+        client = Client(connection)
+        with self._changed:
+            pending = self._pending()
+        greeting: dict[str, object] = {
+            "tile": self._loaded.tile,
+            "slots": self._slots,
+            "pending": pending,
+            "device": self._loaded.device_name,
+            "models": {m.name: [m.sha256, m.precision] for m in self._loaded.models},
+        }
+        try:
+            send(connection, greeting)
+        except OSError:
+            connection.close()
+            return
+        selector.register(connection, selectors.EVENT_READ, client)
+        with self._changed:
+            self._turns.append(client)
+
+    def _hear(self, client: Client, selector: selectors.BaseSelector) -> None:
+        fds: list[int] = []
+        try:
+            received = receive(client.connection)
+            if received is None:
+                self._close(client, selector)
+                return
+            message, fds = received
+            if client.shared is None:
+                self._open(client, message, fds)
+            else:
+                self._enqueue(client, message)
+        except (OSError, ProtocolBroken, KeyError, TypeError, ValueError) as failure:
+            log.warning("dropping a client: %s", failure)
+            self._refuse(client, "engine-refused", str(failure))
+            self._close(client, selector)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _open(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
+        if message["model"] not in self._loaded.forwards:
+            raise ProtocolBroken(f"no model is called {message['model']!r} here")
+        weights = message["weights"]
+        if len(fds) != 1 or not isinstance(weights, list) or len(weights) != 3 or not any(weights):
+            raise ProtocolBroken("the opening needs three weights and one file descriptor")
+        client.model = str(message["model"])
+        client.weights = tuple(float(weight) for weight in weights)
+        client.alone = bool(message["alone"])
+        client.shared = open_shared_tiles(fds[0], slots=self._slots, tile=self._loaded.tile)
+
+    def _enqueue(self, client: Client, message: dict[str, Any]) -> None:
+        slot = int(message["slot"])
+        if not 0 <= slot < self._slots or len(client.waiting) >= self._slots:
+            raise ProtocolBroken(f"no slot {slot}")
+        with self._changed:
+            client.waiting.append(slot)
+            self._changed.notify()
+
+    def _close(self, client: Client, selector: selectors.BaseSelector) -> None:
+        selector.unregister(client.connection)
+        self._drop(client)
+        client.connection.close()
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    path.unlink(missing_ok=True)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(64)
+    return listener
+
+
+def _shared(client: Client) -> SharedTiles:
+    if client.shared is None:
+        raise ProtocolBroken("a tile before the opening")
+    return client.shared

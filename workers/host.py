@@ -1,0 +1,76 @@
+"""Which processes a worker host runs: engines first, job workers once an engine is warm."""
+
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from workers.contract.queue import LARGE, SMALL
+from workers.contract.settings import WorkerSettings
+from workers.supervisor import Program
+
+#: How long an engine may take to finish its batch.
+_ENGINE_GRACE_SECONDS = 10.0
+#: What a job worker needs beyond its drain: it looks at each beat of 5 s.
+_BEYOND_DRAIN_SECONDS = 10.0
+
+
+def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
+    """One engine per device, half of the job workers (rounded up) for small pictures."""
+    devices = settings.devices or cuda_devices() or ("cpu",)
+    sockets = [runtime / f"engine{number}.sock" for number in range(len(devices))]
+    engines = [
+        Program(
+            name=f"engine {device}",
+            command=[
+                sys.executable, "-m", "workers.engine", "--socket", str(path), "--device", device,
+            ],
+            stage=0,
+            ready=lambda path=path: answers(path),  # type: ignore[misc]
+            spare=True,
+            grace_seconds=_ENGINE_GRACE_SECONDS,
+        )
+        for device, path in zip(devices, sockets, strict=True)
+    ]  # fmt: skip
+    small = math.ceil(settings.job_workers / 2)
+    job_workers = [
+        Program(
+            name=f"job worker {number}",
+            command=[
+                sys.executable, "-m", "workers.job_worker",
+                "--queue", SMALL if number < small else LARGE,
+                *(part for path in sockets for part in ("--engine", str(path))),
+            ],
+            stage=1,
+            grace_seconds=settings.drain.total_seconds() + _BEYOND_DRAIN_SECONDS,
+        )
+        for number in range(settings.job_workers)
+    ]  # fmt: skip
+    return [*engines, *job_workers]
+
+
+def cuda_devices() -> tuple[str, ...]:
+    """The GPUs that torch will see, without importing it: that takes seconds and a GPU's memory."""
+    if "+cpu" in version("torch"):
+        return ()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        count = len([part for part in visible.split(",") if part.strip() not in {"", "-1"}])
+    elif (tool := shutil.which("nvidia-smi")) is not None:
+        listed = subprocess.run(
+            [tool, "-L"], capture_output=True, text=True, check=False, timeout=30
+        )
+        count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    else:
+        count = 0
+    return tuple(f"cuda:{number}" for number in range(count))
+
+
+def answers(path: Path) -> bool:
+    """Whether something listens on this unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        return probe.connect_ex(str(path)) == 0

@@ -1,0 +1,244 @@
+"""The job worker: RQ's forking worker with prompt heartbeats, a lifeline and a memory limit.
+
+Each job runs in a child of its own. The parent beats every 5 s for a lease of 15 s; a worker that
+is lost is noticed by whichever worker is the reaper at the time, and its job runs once more.
+Neither process imports torch: the network is behind the engine's socket.
+"""
+
+import argparse
+import contextlib
+import faulthandler
+import logging
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import redis
+from rq import Worker
+from rq.executions import Execution
+from rq.job import Job as RQJob
+from rq.queue import Queue
+from rq.registry import clean_registries
+from rq.utils import now
+
+from workers.contract import logs
+from workers.contract.blobs import FileBlobStore
+from workers.contract.errors import ConfigurationInvalid
+from workers.contract.jobs import JobRecords, connect
+from workers.contract.queue import LARGE, SMALL, SafeJob, SafeQueue, open_queue
+from workers.contract.settings import WorkerSettings
+from workers.lifeline import dying_with_parent
+from workers.reaper import CAUSE, CRASHES, reconcile, sweep
+from workers.supervisor import EXIT_CONFIGURATION
+from workers.tasks import CONTEXT, TaskContext
+
+#: Seconds. A lost worker's job waits again after at most LEASE + REAP + BEAT.
+LEASE, BEAT, REAP = 15, 5, 5
+#: How long past its own time limit a child may live before the parent kills it.
+OVERTIME = 5
+JANITOR = 60
+
+
+class JobWorker(Worker):
+    """Takes jobs from one queue; one queue means BLMOVE, which loses no job between two steps."""
+
+    max_connection_wait_time = 2.0  # seconds between attempts while Redis is away; RQ's is 60
+    should_run_maintenance_tasks = True  # RQ's own lock outlives a killed worker by 15 minutes
+
+    def __init__(
+        self, queue_name: str, *, settings: WorkerSettings, engine_sockets: Sequence[Path]
+    ) -> None:
+        connection = connect(
+            settings.redis_url,
+            timeout=timedelta(seconds=60),
+            retries=120,
+            pause=timedelta(seconds=0.5),
+        )
+        super().__init__(
+            [open_queue(queue_name, connection)],
+            name=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+            connection=connection,
+            serializer="json",
+            job_class=SafeJob,
+            queue_class=SafeQueue,
+            log_job_description=False,
+            worker_ttl=20,
+            job_monitoring_interval=BEAT,
+        )
+        self._settings = settings
+        self._engine_sockets = engine_sockets
+        self._records = JobRecords(connection, record_ttl=settings.record_ttl)
+        self._blobs = FileBlobStore(settings.blob_dir)
+        self._drain_seconds = settings.drain.total_seconds()
+        #: This worker's own reason to kill its child: drain, timeout or lost.
+        self._why: str | None = None
+        self._last_turn = float("-inf")
+        self._reap_after = 0.0
+
+    # In the parent.
+
+    def get_heartbeat_ttl(self, job: RQJob, working_time: float = 0.0) -> int:  # noqa: ARG002
+        return LEASE
+
+    def execute_job(self, job: RQJob, queue: Queue) -> None:
+        self._why = self._stopped_job_id = None
+        super().execute_job(job, queue)
+
+    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
+        # RQ kills the process group of this pid, and its own group when the pid is still 0.
+        if self.horse_pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.horse_pid, sig)
+
+    def maintain_heartbeats(self, job: RQJob, execution: Execution) -> None:
+        self._why = self._reason_to_kill(job, execution)
+        if self._why or self._stopped_job_id == job.id:  # a stop may come before the fork
+            self.kill_horse()
+        else:
+            super().maintain_heartbeats(job, execution)
+            self.run_maintenance_tasks()
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """A second SIGTERM: hand the job back at the next beat."""
+        self._drain_seconds = 0
+
+    def handle_work_horse_killed(
+        self, job: RQJob, retpid: Any, ret_val: Any, rusage: Any
+    ) -> None:
+        del retpid, ret_val, rusage
+        if self._why is None:
+            self.connection.hincrby(job.key, CRASHES, 1)  # outlives a retry, goes with the hash
+        if self._why == "timeout":
+            self.connection.hset(job.key, CAUSE, "timeout")
+            job.retries_left = 0
+
+    def handle_job_failure(
+        self,
+        job: RQJob,
+        queue: Queue,
+        started_job_registry: Any = None,
+        exc_string: str = "",
+        execution: Execution | None = None,
+    ) -> None:
+        if execution and self._lost(job, execution):
+            self.log.warning("lease of %s lost, dropped", job.id)
+            return
+        if execution and self._why == "drain" and not self.is_horse:
+            self._hand_back(job, queue, execution)
+        else:
+            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
+        reconcile(self.connection, self._records, self._blobs, [job.id])
+
+    def run_maintenance_tasks(self) -> None:
+        """Asked when idle, between jobs and in each beat; one worker at a time does it."""
+        turn = time.monotonic()
+        gap, self._last_turn = turn - self._last_turn, turn
+        if gap > LEASE - BEAT:  # Redis was away: let every worker beat before any is called lost
+            self._reap_after = turn + 2 * BEAT
+        if turn >= self._reap_after and self._elected("gdsr:reaper", REAP):
+            for name in (SMALL, LARGE):
+                queue = open_queue(name, self.connection)
+                clean_registries(queue)
+                queue.intermediate_queue.cleanup(self, queue)
+            reconcile(self.connection, self._records, self._blobs, self._records.active())
+        if self._elected("gdsr:janitor", JANITOR):
+            sweep(self._records, self._blobs, result_ttl=self._settings.result_ttl)
+
+    def _elected(self, lock: str, seconds: int) -> bool:
+        return bool(self.connection.set(lock, self.name, nx=True, px=seconds * 1000 - 500))
+
+    def _reason_to_kill(self, job: RQJob, execution: Execution) -> str | None:
+        asked = self._shutdown_requested_date
+        if self._stop_requested and asked is not None:
+            if (now() - asked).total_seconds() >= self._drain_seconds:
+                return "drain"
+        if job.started_at is not None and job.timeout is not None:
+            if (now() - job.started_at).total_seconds() > float(job.timeout) + OVERTIME:
+                return "timeout"
+        return "lost" if self._lost(job, execution) else None
+
+    def _lost(self, job: RQJob, execution: Execution) -> bool:
+        """Whether the lease is gone: cancelled, deleted, or somebody else's by now."""
+        key = job.started_job_registry.key
+        return self.connection.zscore(key, execution.composite_key) is None
+
+    def _hand_back(self, job: RQJob, queue: Queue, execution: Execution) -> None:
+        """Back to the front of the queue, without using up the retry."""
+        with self.connection.pipeline() as pipe:
+            self.cleanup_execution(job, pipeline=pipe, execution=execution)
+            queue._enqueue_job(job, pipeline=pipe, at_front=True)  # noqa: SLF001
+            pipe.execute()
+        self.log.info("job %s handed back", job.id)
+
+    # In the child.
+
+    def main_work_horse(self, job: RQJob, queue: Queue) -> None:
+        dying_with_parent(parent=self.pid)()
+        memory = self._settings.job_memory
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        faulthandler.enable()
+        execution = self.execution
+        client = connect(  # patient: a Redis that restarts in mid-job costs nothing but time
+            self._settings.redis_url,
+            timeout=timedelta(seconds=10),
+            retries=120,
+            pause=timedelta(seconds=0.5),
+        )
+        CONTEXT.set(
+            TaskContext(
+                run="" if execution is None else execution.id,
+                worker=self.name,
+                settings=self._settings,
+                records=JobRecords(client, record_ttl=self._settings.record_ttl),
+                blobs=self._blobs,
+                engine_sockets=self._engine_sockets,
+            )
+        )
+        super().main_work_horse(job, queue)
+
+    def handle_job_success(
+        self, job: RQJob, queue: Queue, started_job_registry: Any, execution: Execution
+    ) -> None:
+        if self._lost(job, execution):
+            self.log.warning("lease of %s lost, dropped", job.id)
+            return
+        super().handle_job_success(job, queue, started_job_registry, execution)
+
+    def handle_exception(self, job: RQJob, *exc_info: Any) -> None:
+        job.retries_left = 0  # what a task raises is no lost worker
+        super().handle_exception(job, *exc_info)
+
+
+def main() -> int:
+    """Work on one queue until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m workers.job_worker", description=__doc__)
+    parser.add_argument("--queue", choices=(SMALL, LARGE), required=True)
+    parser.add_argument("--engine", type=Path, action="append", required=True, help="unix socket")
+    arguments = parser.parse_args()
+    try:
+        settings = WorkerSettings.load()
+        logs.configure(process=f"job worker {arguments.queue}", level=settings.log_level)
+        worker = JobWorker(arguments.queue, settings=settings, engine_sockets=arguments.engine)
+    except ConfigurationInvalid as invalid:
+        sys.stderr.write(f"job worker: {invalid}\n")
+        return EXIT_CONFIGURATION
+    except redis.RedisError as failure:
+        sys.stderr.write(f"job worker: Redis at GDSR_REDIS_URL does not answer: {failure}\n")
+        return 1
+    logging.getLogger("rq.worker").setLevel(max(logging.INFO, logging.getLogger().level))
+    worker.work(logging_level=None)  # type: ignore[arg-type]
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Puts right what a death left behind. Any worker may do it; one at a time does.
+
+RQ's registries say which runs were lost; our records follow them. The janitor removes blobs that
+have outlived their time.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import redis
+from rq.job import JobStatus
+
+from workers.contract.blobs import FileBlobStore
+from workers.contract.errors import GDSRError, JobCrashed, JobNotFound, JobTimedOut, WorkerLost
+from workers.contract.jobs import Job, JobRecords, JobState
+
+#: A queued record whose RQ job is missing for so long was cut off while it was written.
+_HALF_WRITTEN = timedelta(seconds=30)
+#: Temporary files of uploads that never ended.
+_STALE_UPLOAD = timedelta(hours=1)
+#: Fields that the job worker adds to RQ's own hash of a job.
+CRASHES, CAUSE = "gdsr_crashes", "gdsr_cause"
+
+log = logging.getLogger(__name__)
+
+
+def reconcile(
+    client: redis.Redis, records: JobRecords, blobs: FileBlobStore, job_ids: Sequence[str]
+) -> None:
+    """Make the records of these jobs follow what RQ knows of them."""
+    with client.pipeline(transaction=False) as pipe:
+        for job_id in job_ids:
+            pipe.hmget(f"rq:job:{job_id}", "status", CRASHES, CAUSE)
+        tasks = pipe.execute()
+    for job_id, (status, crashes, cause) in zip(job_ids, tasks, strict=True):
+        try:
+            job = records.get(job_id)
+        except JobNotFound:
+            client.zrem("gdsr:jobs:active", job_id)
+            continue
+        if not job.ended:
+            _follow(records, blobs, job, status, crashes=int(crashes or 0), cause=cause)
+
+
+def _follow(
+    records: JobRecords,
+    blobs: FileBlobStore,
+    job: Job,
+    status: bytes | None,
+    *,
+    crashes: int,
+    cause: bytes | None,
+) -> None:
+    match None if status is None else JobStatus(status.decode()):
+        case JobStatus.STARTED:
+            return
+        case JobStatus.QUEUED:
+            if job.state is JobState.RUNNING and job.run is not None:
+                records.requeue(job.id, run=job.run)
+            return
+        case None if job.state is JobState.QUEUED and _age(job) < _HALF_WRITTEN:
+            return
+    error: GDSRError = WorkerLost()
+    if cause == b"timeout":
+        error = JobTimedOut(seconds=int(job.spec.time_limit.total_seconds()))
+    elif crashes >= 2:
+        error = JobCrashed()
+    if records.fail(job.id, error=error, run=job.run):
+        blobs.delete(job.spec.image.key)
+        log.warning("job %s failed: %s", job.id, error.slug)
+
+
+def sweep(records: JobRecords, blobs: FileBlobStore, *, result_ttl: timedelta) -> None:
+    """Remove results past their time, and inputs that no job needs any more."""
+    for key in list(blobs.expired("results", age=result_ttl)):
+        blobs.delete(key)
+    needed = {f"inputs/{job_id}" for job_id in records.active()}
+    for key in list(blobs.expired("inputs", age=_STALE_UPLOAD)):
+        if key not in needed:
+            blobs.delete(key)
+    blobs.sweep_incoming(age=_STALE_UPLOAD)
+
+
+def _age(job: Job) -> timedelta:
+    return datetime.now(UTC) - job.spec.created_at

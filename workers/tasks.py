@@ -1,0 +1,152 @@
+"""What a job worker's child does with one job: decode, tiles, engine, stitch, encode, store."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rq.timeouts import JobTimeoutException
+
+from workers.contract import logs
+from workers.contract.blobs import FileBlobStore
+from workers.contract.errors import GDSRError, JobFailed, JobOutOfMemory, JobTimedOut
+from workers.contract.jobs import Job, JobRecords, JobResult
+from workers.contract.settings import WorkerSettings
+from workers.engine.client import EngineClient
+from workers.pictures.decode import decode
+from workers.pictures.encode import encode
+from workers.pipeline import upscale_picture
+from workers.tradeoff import output_weights
+
+#: Progress is written at most this often.
+_PROGRESS_SECONDS = 0.2
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskContext:
+    """What a task works with; set in the child before the task begins."""
+
+    run: str
+    """Token of this run; once another run has claimed the job, this one may not write."""
+    worker: str
+    settings: WorkerSettings
+    records: JobRecords
+    blobs: FileBlobStore
+    engine_sockets: Sequence[Path]
+
+
+CONTEXT: ContextVar[TaskContext] = ContextVar("task_context")
+
+
+class _NotOurs(Exception):
+    """The job was cancelled, or another run has it: stop, and leave no trace."""
+
+
+def upscale(job_id: str) -> None:
+    """Run one job to its end and record how it ended; nothing a picture can do raises."""
+    context = CONTEXT.get()
+    logs.job_id.set(job_id)
+    if not context.records.start(job_id, run=context.run, worker=context.worker):
+        return
+    job = context.records.get(job_id)
+    try:
+        _finish(context, job, _make_result(context, job))
+    except _NotOurs:
+        log.info("the job is not ours any more")
+    except GDSRError as failure:
+        _fail(context, job, failure)
+    except JobTimeoutException:
+        _fail(context, job, JobTimedOut(seconds=int(job.spec.time_limit.total_seconds())))
+    except MemoryError:
+        _fail(context, job, JobOutOfMemory(limit=context.settings.job_memory))
+    except Exception:
+        log.exception("the job failed")
+        _fail(context, job, JobFailed("the job failed for an internal reason; the log says more"))
+
+
+def _make_result(context: TaskContext, job: Job) -> JobResult:
+    spec, settings, seconds = job.spec, context.settings, {"queue": _waited(job)}
+    with _timed(seconds, "decode"):
+        data = context.blobs.read(spec.image.key)
+        picture = decode(data, max_pixels=settings.max_pixels)
+        del data
+    with (
+        _timed(seconds, "infer"),
+        EngineClient(context.engine_sockets, patience=settings.engine_patience) as engine,
+    ):
+        picture = upscale_picture(
+            picture,
+            engine,
+            model=spec.options.model,
+            weights=output_weights(spec.options.trade_off),
+            progress=_Progress(context, job.id),
+        )
+        made_by = engine.made_by(spec.options.model)
+    with _timed(seconds, "encode"):
+        encoded = encode(picture, format=spec.options.format, quality=spec.options.quality)
+        key = f"results/{job.id}.{context.run}.{spec.options.format}"
+        blob = context.blobs.write(key, [encoded])
+    height, width, _ = picture.colour.shape
+    return JobResult(
+        key=blob.key,
+        size=blob.size,
+        sha256=blob.sha256,
+        format=spec.options.format,
+        width=width,
+        height=height,
+        model=spec.options.model,
+        checkpoint=made_by.checkpoint,
+        device=made_by.device,
+        precision=made_by.precision,
+        seconds={stage: round(value, 4) for stage, value in seconds.items()},
+        expires_at=datetime.now(UTC) + settings.result_ttl,
+    )
+
+
+def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
+    if not context.records.succeed(job.id, run=context.run, result=result):
+        context.blobs.delete(result.key)
+        raise _NotOurs
+    context.blobs.delete(job.spec.image.key)
+    log.info("succeeded in %s", result.seconds)
+
+
+def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
+    if context.records.fail(job.id, error=failure, run=context.run):
+        context.blobs.delete(job.spec.image.key)
+        log.warning("failed: %s: %s", failure.slug, failure)
+
+
+class _Progress:
+    """Writes progress to the record, not too often, and ends a run that lost its job."""
+
+    def __init__(self, context: TaskContext, job_id: str) -> None:
+        self._context, self._job_id = context, job_id
+        self._next = 0.0
+
+    def __call__(self, done: int, tiles: int) -> None:
+        now = time.monotonic()
+        if now < self._next and done < tiles:
+            return
+        self._next = now + _PROGRESS_SECONDS
+        records, run = self._context.records, self._context.run
+        if not records.progress(self._job_id, run=run, tiles_done=done, tiles=tiles):
+            raise _NotOurs
+
+
+def _waited(job: Job) -> float:
+    started = job.started_at or job.spec.created_at
+    return (started - job.spec.created_at).total_seconds()
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start

@@ -1,0 +1,224 @@
+"""Cutting a picture into tiles of one shape, and stitching the upscaled tiles together again.
+
+A network fills its borders with zeros, so a tile is read with `halo` pixels of context on each side
+that are not kept; beyond the picture the context is reflected. Where two tiles meet, a band of
+`feather` pixels is blended from one to the other. The tiles of a picture split it evenly, so what a
+fixed shape reads too much is spent on more context.
+
+Promises: every pixel is kept exactly once; equal pixels blend to themselves, so white stays white;
+the same tiles always give the same picture; memory beyond the result is one band across it.
+
+Letters: H x W picture, T tile side, F width of a band in result pixels, s scale. Pictures are RGB,
+uint8. All lengths are input pixels unless said otherwise.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+class Span(NamedTuple):
+    """A tile along one axis: it keeps [start, stop) and reads `tile` pixels from `read` on.
+
+    What it reads before 0 or past the picture's end is reflected.
+    """
+
+    start: int
+    stop: int
+    read: int
+
+
+class Tile(NamedTuple):
+    """A tile's place in the picture."""
+
+    row: Span
+    col: Span
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TilePlan:
+    """How a picture is cut; iterating gives its tiles row by row."""
+
+    height: int
+    width: int
+    tile: int
+    halo: int
+    feather: int
+    rows: tuple[Span, ...]
+    cols: tuple[Span, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows) * len(self.cols)
+
+    def __iter__(self) -> Iterator[Tile]:
+        return (Tile(row, col) for row in self.rows for col in self.cols)
+
+
+def plan_tiles(*, height: int, width: int, tile: int, halo: int, feather: int) -> TilePlan:
+    """Cut `height` x `width` pixels into tiles of `tile` x `tile`.
+
+    Every kept pixel, blended ones included, has at least `halo - feather / 2` pixels of context.
+
+    Raises:
+        ValueError: the picture is empty; `feather` is odd, larger than `halo`, or larger than half
+            of what a tile keeps (bands would meet); or the halos leave nothing to keep.
+    """
+    keep = tile - 2 * halo
+    if height < 1 or width < 1:
+        raise ValueError(f"a picture of {height} x {width} pixels cannot be cut")
+    if halo < 0 or keep < 1:
+        raise ValueError(f"a halo of {halo} leaves nothing of a tile of {tile}")
+    if feather % 2 or not 0 <= feather <= min(halo, keep // 2):
+        raise ValueError(
+            f"a feather of {feather} must be even, at most the halo ({halo}) "
+            f"and at most half of what a tile keeps ({keep // 2})"
+        )
+    return TilePlan(
+        height=height,
+        width=width,
+        tile=tile,
+        halo=halo,
+        feather=feather,
+        rows=_split(height, tile=tile, halo=halo),
+        cols=_split(width, tile=tile, halo=halo),
+    )
+
+
+def cut(picture: Pixels, plan: TilePlan) -> Iterator[Pixels]:
+    """The tiles of a picture (H, W, 3), row by row, each (T, T, 3).
+
+    Tiles inside the picture are views of it: read them, do not write to them.
+
+    Raises:
+        ValueError: the picture is not of the plan's size.
+    """
+    if picture.shape != (plan.height, plan.width, 3):
+        raise ValueError(f"the plan is for {plan.height} x {plan.width}, not {picture.shape}")
+    return (_read(picture, tile, side=plan.tile) for tile in plan)
+
+
+def stitch(tiles: Iterable[Pixels], plan: TilePlan, *, scale: int = 4) -> Pixels:
+    """Put upscaled tiles (sT, sT, 3), in the order of `cut`, together: (sH, sW, 3).
+
+    Tiles are taken one at a time and not kept, so they may share one buffer.
+
+    Raises:
+        ValueError: too few or too many tiles, or one of another shape.
+    """
+    canvas = np.empty((scale * plan.height, scale * plan.width, 3), np.uint8)
+    band = scale * plan.feather
+    above = np.empty((band, scale * plan.width, 3), np.uint8)  # (F, sW, 3)
+    shares = _shares(band)
+    supply = iter(tiles)
+    for row in plan.rows:
+        top, bottom = _reach(row, plan.height, plan, scale)
+        blended = band if row.start else 0
+        for col in plan.cols:
+            tile = _next_tile(supply, scale * plan.tile)
+            left, right = _reach(col, plan.width, plan, scale)
+            y, x = top - scale * row.read, left - scale * col.read
+            part = tile[y : y + bottom - top, x : x + right - left]
+            seam = shares if col.start else shares[:0]
+            # What the row above wrote, too, waits until all tiles of this row are there.
+            _put(part[:blended], above[:blended, left:right], seam)
+            _put(part[blended:], canvas[top + blended : bottom, left:right], seam)
+        for y in range(blended):  # one line at a time stays in the cache
+            _blend(canvas[top + y], above[y], shares[y, 0])
+    if next(supply, None) is not None:
+        raise ValueError(f"more than the {len(plan)} tiles of the plan")
+    return canvas
+
+
+def is_flat(tile: Pixels) -> bool:
+    """Whether all pixels of a tile (T, T, 3) have one colour."""
+    first = tile[0]
+    # Nearly every tile fails on its first row, which costs nothing to look at.
+    return bool((first == first[0]).all() and (tile == first).all())
+
+
+def flat_result(tile: Pixels, *, scale: int = 4) -> Pixels:
+    """A read-only (sT, sT, 3) of the colour of a tile's first pixel."""
+    height, width, channels = tile.shape
+    row = np.tile(tile[0, 0], scale * width).reshape(1, scale * width, channels)
+    return np.broadcast_to(row, (scale * height, scale * width, channels))
+
+
+def _split(length: int, *, tile: int, halo: int) -> tuple[Span, ...]:
+    """Tiles along one axis, of even shares."""
+    count = -(-length // (tile - 2 * halo))
+    # Whole numbers, halves up: shares then differ by one pixel at most.
+    seams = [(2 * i * length + count) // (2 * count) for i in range(count + 1)]
+    return tuple(
+        Span(start, stop, _read_from(start, stop, length, tile=tile, halo=halo))
+        for start, stop in pairwise(seams)
+    )
+
+
+def _read_from(start: int, stop: int, length: int, *, tile: int, halo: int) -> int:
+    """Where to read from: spare pixels on both sides alike, but rather inside the picture."""
+    read = start - (tile - (stop - start)) // 2
+    first, last = -halo, length + halo - tile
+    return min(max(read, first), last) if first <= last else read
+
+
+def _read(picture: Pixels, tile: Tile, *, side: int) -> Pixels:
+    for axis, span in enumerate(tile):
+        length = picture.shape[axis]
+        if span.read >= 0 and span.read + side <= length:
+            inside = slice(span.read, span.read + side)
+            picture = picture[inside] if axis == 0 else picture[:, inside]
+        else:
+            picture = picture.take(_reflected(span.read, side, length), axis=axis)
+    return picture
+
+
+def _reflected(read: int, side: int, length: int) -> NDArray[np.intp]:
+    """Indices of `side` pixels from `read` on, mirrored at both ends as often as it takes."""
+    period = max(2 * (length - 1), 1)  # a single pixel is its own mirror
+    indices = np.arange(read, read + side) % period
+    return np.minimum(indices, period - indices)
+
+
+def _reach(span: Span, length: int, plan: TilePlan, scale: int) -> tuple[int, int]:
+    """The result pixels that a tile writes: what it keeps and its half of the bands."""
+    half = plan.feather // 2
+    start = span.start - half if span.start else 0
+    stop = span.stop + half if span.stop < length else length
+    return scale * start, scale * stop
+
+
+def _next_tile(supply: Iterator[Pixels], side: int) -> Pixels:
+    tile = next(supply, None)
+    if tile is None or tile.shape != (side, side, 3):
+        found = "no tile" if tile is None else f"a tile of {tile.shape}"
+        raise ValueError(f"expected a tile of {side} x {side} x 3, got {found}")
+    return tile
+
+
+def _shares(band: int) -> NDArray[np.uint16]:
+    """The share of the later tile in each pixel across a band, in 1/256: (F, 3)."""
+    shares = (2 * np.arange(band) + 1) * 128 // max(band, 1)
+    # Written out for the channels: a broadcast over 3 would be four times slower.
+    return np.repeat(shares.astype(np.uint16), 3).reshape(band, 3)
+
+
+def _put(part: Pixels, place: Pixels, seam: NDArray[np.uint16]) -> None:
+    """Write a tile's part; its first columns blend with what the tile before it wrote there."""
+    band = len(seam)
+    _blend(place[:, :band], part[:, :band], seam)
+    place[:, band:] = part[:, band:]
+
+
+def _blend(before: Pixels, after: Pixels, share: NDArray[np.uint16] | np.uint16) -> None:
+    """Blend `after` into `before`, in place. Fits 16 bits, and v with v gives exactly v."""
+    mixed = before * (256 - share)
+    mixed += after * share
+    mixed += 128
+    mixed >>= 8
+    before[:] = mixed
