@@ -59,8 +59,8 @@ class ResultTooLarge(ImageRejected):
 
     def __init__(self, *, width: int, height: int, format_name: str, side: int) -> None:
         super().__init__(
-            f"the result would be {width} x {height}; {format_name} ends at {side:,} pixels a side; "
-            "choose another format"
+            f"the result would be {width} x {height}; "
+            f"{format_name} ends at {side:,} pixels a side; choose another format"
         )
 
 

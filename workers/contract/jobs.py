@@ -20,13 +20,14 @@ from redis.retry import Retry
 from workers.contract.errors import GDSRError, JobNotFound, QueueUnavailable
 from workers.contract.headers import ImageFormat, ResultFormat
 
-SCHEMA_VERSION = 1
 #: Ids of jobs that have not ended, by time of creation.
 ACTIVE = "gdsr:jobs:active"
 #: Jobs ended since the data folder was made, by state.
 COUNTERS = "gdsr:jobs:ended"
 
 TradeOff = Annotated[float, Field(ge=0, le=1)]
+#: Names for the three stops of the slider.
+STOPS = {"psnr": 0.0, "fused": 0.5, "gan": 1.0}
 
 
 class JobState(StrEnum):
@@ -69,7 +70,7 @@ class UpscaleOptions(_Record):
 class JobSpec(_Record):
     """The part of a job that never changes."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     id: str
     created_at: datetime
     image: ImageInfo
@@ -168,7 +169,11 @@ class JobRecords:
         fields = self.client.hgetall(_key(job_id))
         if not fields:
             raise JobNotFound(job_id)
-        return _parse(fields)
+        record: dict[str, object] = {_text(name): _text(value) for name, value in fields.items()}
+        for name in ("spec", "result", "failure"):
+            if name in record:
+                record[name] = json.loads(str(record[name]))
+        return Job.model_validate(record)
 
     def start(self, job_id: str, *, run: str, worker: str) -> bool:
         """Claim the job for a run; from now on only this run may write. False: it has ended."""
@@ -231,7 +236,8 @@ class JobRecords:
 
     def active(self) -> list[str]:
         """Ids of the jobs that have not ended, oldest first."""
-        return [_text(member) for member in self.client.zrange(ACTIVE, 0, -1)]
+        members = self.client.zrange(ACTIVE, 0, -1)
+        return [_text(member) for member in members if isinstance(member, (bytes, str))]
 
     def ended(self) -> dict[str, int]:
         """How many jobs ever ended in each final state."""
@@ -285,18 +291,10 @@ def redis_down_is_queue_unavailable() -> Iterator[None]:
     """Turn what the Redis client says of a dead, slow or full server into our error."""
     try:
         yield
+    except redis.exceptions.OutOfMemoryError as failure:
+        raise QueueUnavailable("it is full") from failure
     except redis.RedisError as failure:
-        if "OOM" in str(failure):
-            raise QueueUnavailable("it is full") from failure
         raise QueueUnavailable(type(failure).__name__) from failure
-
-
-def _parse(fields: Mapping[bytes, bytes]) -> Job:
-    record: dict[str, object] = {_text(name): _text(value) for name, value in fields.items()}
-    for name in ("spec", "result", "failure"):
-        if name in record:
-            record[name] = json.loads(str(record[name]))
-    return Job.model_validate(record)
 
 
 def _key(job_id: str) -> str:

@@ -83,10 +83,10 @@ class SafeQueue(Queue):
 
     @classmethod
     def _fetch_dequeued_job(
-        cls, connection: redis.Redis, queue_key: str, job_id: str, **kwargs: Any
+        cls, connection: redis.Redis, queue_key: str, job_id: str, *args: Any, **kwargs: Any
     ) -> Any:
         try:
-            return super()._fetch_dequeued_job(connection, queue_key, job_id, **kwargs)
+            return super()._fetch_dequeued_job(connection, queue_key, job_id, *args, **kwargs)
         except redis.RedisError:
             raise
         except Exception:  # noqa: BLE001 - whatever a malformed hash raises would end the worker
@@ -166,8 +166,8 @@ class JobQueue:
         pixels = job.spec.image.width * job.spec.image.height
         queue = open_queue(SMALL if pixels <= self.small_pixels else LARGE, self.client)
         with redis_down_is_queue_unavailable():
-            position: int | None = self.client.lpos(queue.key, job.id)
-        return position
+            position = self.client.lpos(queue.key, job.id)
+        return position if isinstance(position, int) else None
 
     def cancel(self, job_id: str) -> Job:
         """End a job that has not ended: at once in its record, then in RQ.
@@ -211,5 +211,3 @@ def time_limit(pixels: int, model: ModelInfo) -> timedelta:
 def new_job_id() -> str:
     """128 random bits: knowing an id is what lets a client see a job."""
     return secrets.token_hex(16)
-
-

@@ -7,12 +7,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from workers.contract.errors import ConfigurationInvalid
 
-Seconds = Annotated[timedelta, Field(gt=timedelta(0))]
+
+def _plain_seconds(value: object) -> object:
+    """`60` in the environment is a text; as a number it means seconds."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+#: `60`, `PT1M` and `00:01:00` are the same.
+Seconds = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_plain_seconds)]
 
 
 class SharedSettings(BaseSettings):
@@ -70,16 +80,16 @@ class WorkerSettings(SharedSettings):
     """What `gdsr-worker`, its engines and its job workers need beside that."""
 
     job_workers: int = Field(default=2, ge=2)
-    """Job worker processes a supervisor runs; half of them, rounded up, take small pictures only."""
+    """Job worker processes; half of them, rounded up, take small pictures only."""
 
     checkpoints: Annotated[tuple[Path, ...], NoDecode] = ()
-    """Checkpoint files or folders of them, separated by `:`; empty: those that come with GDSR."""
+    """Checkpoint files or folders, separated by `:`; empty: those that come with GDSR."""
 
     devices: Annotated[tuple[str, ...], NoDecode] = ()
-    """Devices to run an engine on, such as `cuda:0,cuda:1` or `cpu`; empty: every GPU, else the CPU."""
+    """Devices to run an engine on, such as `cuda:0,cuda:1`; empty: every GPU, else the CPU."""
 
     default_model: str | None = None
-    """Model for requests that name none; unset: `base` on a GPU, `lite` on a CPU, else the first."""
+    """Model of requests that name none; unset: `base` on a GPU, `lite` on a CPU."""
 
     precision: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of the network; unset: the fastest that passes the start-up self-test."""
