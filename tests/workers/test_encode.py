@@ -1,0 +1,114 @@
+"""Pictures as the client gets them."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from factories import luma, photo, transparency
+from PIL import Image
+
+from workers.contract.errors import AlphaNotStorable, ResultTooLarge
+from workers.contract.headers import ResultFormat
+from workers.pictures.encode import encode
+from workers.pictures.picture import Picture
+
+COLOUR = photo(40, 60)
+GREY = np.stack((luma(COLOUR),) * 3, axis=-1)
+ALPHA = transparency(40, 60)
+KINDS = {
+    "colour": Picture(colour=COLOUR, dpi=(300, 150)),
+    "colour and alpha": Picture(colour=COLOUR, alpha=ALPHA),
+    "grey": Picture(colour=GREY, grey=True),
+    "grey and alpha": Picture(colour=GREY, alpha=ALPHA, grey=True),
+}
+
+
+def written(picture: Picture, result: ResultFormat, *, quality: int = 95) -> Image.Image:
+    image = Image.open(BytesIO(encode(picture, format=result, quality=quality)))
+    image.load()
+    assert image.get_format_mimetype() == result.media_type
+    return image
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "mode"),
+    [
+        ("colour", "png", "RGB"),
+        ("colour", "jpeg", "RGB"),
+        ("colour", "webp", "RGB"),
+        ("colour and alpha", "png", "RGBA"),
+        ("colour and alpha", "webp", "RGBA"),
+        ("grey", "png", "L"),
+        ("grey", "jpeg", "L"),
+        ("grey", "webp", "RGB"),
+        ("grey and alpha", "png", "LA"),
+        ("grey and alpha", "webp", "RGBA"),
+    ],
+)
+def test_each_kind_of_picture_is_stored_as_what_it_is(kind: str, result: str, mode: str) -> None:
+    picture = KINDS[kind]
+
+    image = written(picture, ResultFormat(result))
+    difference = np.abs(np.asarray(image.convert("RGB")).astype(int) - picture.colour)
+    assert image.mode == mode
+    # WebP is free to change colours that can hardly be seen, and has few of them.
+    seen = difference[:, 30:] if picture.alpha is not None else difference
+    assert seen.mean() <= (0 if result == "png" else 4)
+    assert seen.max() <= (0 if result == "png" else 40)
+    if picture.alpha is not None:
+        assert np.array_equal(np.asarray(image.getchannel("A")), picture.alpha)
+
+
+@pytest.mark.parametrize("quality", [80, 89, 90, 100])
+def test_a_good_jpeg_keeps_its_colour_at_full_resolution(quality: int) -> None:
+    image = written(KINDS["colour"], ResultFormat.JPEG, quality=quality)
+
+    colour_block = image.layer[0][1:3]
+    assert colour_block == ((1, 1) if quality >= 90 else (2, 2))
+
+
+@pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.WEBP])
+def test_quality_decides_the_size(result: ResultFormat) -> None:
+    small, large = (
+        len(encode(KINDS["colour"], format=result, quality=quality)) for quality in (30, 95)
+    )
+
+    assert small < large / 1.5
+
+
+@pytest.mark.parametrize("result", [ResultFormat.PNG, ResultFormat.JPEG])
+def test_dots_per_inch_are_kept(result: ResultFormat) -> None:
+    image = written(KINDS["colour"], result)
+
+    assert image.info["dpi"] == pytest.approx((300, 150), abs=0.02)
+
+
+def test_a_picture_without_dots_per_inch_gets_none() -> None:
+    assert "dpi" not in written(KINDS["grey"], ResultFormat.PNG).info
+    assert "dpi" not in written(KINDS["grey"], ResultFormat.JPEG).info
+
+
+def test_transparency_does_not_become_black_in_a_jpeg() -> None:
+    with pytest.raises(AlphaNotStorable):
+        encode(KINDS["colour and alpha"], format=ResultFormat.JPEG, quality=90)
+
+
+@pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.WEBP])
+def test_a_side_that_the_format_ends_before_is_refused(result: ResultFormat) -> None:
+    colour = np.zeros((1, result.max_side + 1, 3), np.uint8)
+
+    with pytest.raises(ResultTooLarge):
+        encode(Picture(colour=colour), format=result, quality=90)
+
+
+@pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.WEBP])
+def test_the_longest_side_is_written(result: ResultFormat) -> None:
+    colour = np.zeros((1, result.max_side, 3), np.uint8)
+
+    assert written(Picture(colour=colour), result).width == result.max_side
+
+
+def test_nothing_of_a_colour_profile_or_other_metadata_is_written() -> None:
+    for result in ResultFormat:
+        info = written(KINDS["colour"], result).info
+        assert not {"icc_profile", "exif", "xmp"} & set(info)
