@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import redis
-
 from processes import ValkeyServer, running_valkey
 
 from workers.contract.blobs import FileBlobStore

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -111,9 +111,7 @@ class JobWorker(Worker):
         """A second SIGTERM: hand the job back at the next beat."""
         self._drain_seconds = 0
 
-    def handle_work_horse_killed(
-        self, job: RQJob, retpid: Any, ret_val: Any, rusage: Any
-    ) -> None:
+    def handle_work_horse_killed(self, job: RQJob, retpid: Any, ret_val: Any, rusage: Any) -> None:
         del retpid, ret_val, rusage
         if self._why is None:
             self.connection.hincrby(job.key, CRASHES, 1)  # outlives a retry, goes with the hash
@@ -158,12 +156,10 @@ class JobWorker(Worker):
 
     def _reason_to_kill(self, job: RQJob, execution: Execution) -> str | None:
         asked = self._shutdown_requested_date
-        if self._stop_requested and asked is not None:
-            if (now() - asked).total_seconds() >= self._drain_seconds:
-                return "drain"
-        if job.started_at is not None and job.timeout is not None:
-            if (now() - job.started_at).total_seconds() > float(job.timeout) + OVERTIME:
-                return "timeout"
+        if self._stop_requested and asked and _since(asked) >= self._drain_seconds:
+            return "drain"
+        if job.started_at and _since(job.started_at) > float(job.timeout or 0) + OVERTIME:
+            return "timeout"
         return "lost" if self._lost(job, execution) else None
 
     def _lost(self, job: RQJob, execution: Execution) -> bool:
@@ -219,6 +215,10 @@ class JobWorker(Worker):
         super().handle_exception(job, *exc_info)
 
 
+def _since(moment: datetime) -> float:
+    return (now() - moment).total_seconds()
+
+
 def main() -> int:
     """Work on one queue until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m workers.job_worker", description=__doc__)
@@ -236,7 +236,7 @@ def main() -> int:
         sys.stderr.write(f"job worker: Redis at GDSR_REDIS_URL does not answer: {failure}\n")
         return 1
     logging.getLogger("rq.worker").setLevel(max(logging.INFO, logging.getLogger().level))
-    worker.work(logging_level=None)  # type: ignore[arg-type]
+    worker.work(logging_level=None)
     return 0
 
 

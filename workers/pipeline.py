@@ -49,21 +49,21 @@ def _through(
     engine: Engine, tiles: Iterator[Pixels], *, model: str, weights: Weights
 ) -> Iterator[Pixels]:
     """Results in the order of the tiles; only those of more than one colour reach the engine."""
-    # What was cut and not yet answered: the colour of a flat tile, None for one that was sent.
+    # What was cut and not yet answered: a flat tile, None for one that was sent.
     order: deque[Pixels | None] = deque()
 
     def to_send() -> Iterator[Pixels]:
         for tile in tiles:
             if is_flat(tile):
-                order.append(tile[0, 0].copy())
+                order.append(np.broadcast_to(tile[0, 0].copy(), tile.shape))
             else:
                 order.append(None)
                 yield tile
 
     def flats() -> Iterator[Pixels]:
-        while order and (colour := order[0]) is not None:
+        while order and (flat := order[0]) is not None:
             order.popleft()
-            yield flat_result(colour, side=SCALE * engine.tile)
+            yield flat_result(flat, scale=SCALE)
 
     for result in engine.run(to_send(), model=model, weights=weights):
         yield from flats()

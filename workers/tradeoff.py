@@ -15,10 +15,6 @@ class Weights(NamedTuple):
     gan: float
 
 
-#: Names for the three stops.
-STOPS = {"psnr": 0.0, "fused": 0.5, "gan": 1.0}
-
-
 def output_weights(trade_off: float) -> Weights:
     """What a slider position asks of the network.
 

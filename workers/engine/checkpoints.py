@@ -23,3 +23,19 @@ def checkpoint_files(places: Sequence[Path]) -> list[Path]:
     if not files:
         raise ConfigurationInvalid(f"no checkpoint in {', '.join(map(str, places))}")
     return list(files.values())
+
+
+def default_model(wanted: str | None, names: Sequence[str], *, cuda: bool) -> str:
+    """The model for requests that name none.
+
+    Raises:
+        ConfigurationInvalid: the wanted one is not among the names.
+    """
+    if wanted is None:
+        usual = "base" if cuda else "lite"
+        return usual if usual in names else names[0]
+    if wanted not in names:
+        raise ConfigurationInvalid(
+            f"GDSR_DEFAULT_MODEL is {wanted}; the checkpoints are {', '.join(names)}"
+        )
+    return wanted

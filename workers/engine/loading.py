@@ -1,15 +1,16 @@
 """From settings to networks that are warm on one device."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
 from model.checkpoint import CheckpointInvalid, load_checkpoint
 from model.forward import Forward, NotFinite, measure, prepare
+from model.gdsr import PRESETS, SCALE
 from workers.contract.engines import ModelInfo
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.settings import WorkerSettings
-from workers.engine.checkpoints import checkpoint_files
+from workers.engine.checkpoints import checkpoint_files, default_model
 
 #: Tile side with context, and tiles in a batch, where the settings do not say.
 _CPU_TILE, _CPU_BATCH = 160, 1
@@ -53,9 +54,12 @@ def load_engine(settings: WorkerSettings, device_name: str) -> LoadedEngine:
             ModelInfo(
                 name=path.stem,
                 sha256=checkpoint.sha256,
-                preset=checkpoint.card.get("name", path.stem),
-                scale=4,
-                card=dict(checkpoint.card),
+                preset=next(
+                    (name for name, config in PRESETS.items() if config == checkpoint.config),
+                    "custom",
+                ),
+                scale=SCALE,
+                card=asdict(checkpoint.card),
                 precision=forward.precision,
                 pixels_per_second=measure(forward, tile=tile),
             )
@@ -63,7 +67,7 @@ def load_engine(settings: WorkerSettings, device_name: str) -> LoadedEngine:
     return LoadedEngine(
         forwards=forwards,
         models=tuple(models),
-        default_model=_default(settings.default_model, list(forwards), cuda=cuda),
+        default_model=default_model(settings.default_model, list(forwards), cuda=cuda),
         device_name=torch.cuda.get_device_name(device) if cuda else "CPU",
         tile=tile,
         max_batch=_CUDA_BATCH if cuda else _CPU_BATCH,
@@ -78,14 +82,3 @@ def _device(name: str) -> torch.device:
         reason = str(failure).splitlines()[0]
         raise ConfigurationInvalid(f"device {name} cannot be used: {reason}") from failure
     return device
-
-
-def _default(wanted: str | None, names: list[str], *, cuda: bool) -> str:
-    if wanted is None:
-        usual = "base" if cuda else "lite"
-        return usual if usual in names else names[0]
-    if wanted not in names:
-        raise ConfigurationInvalid(
-            f"GDSR_DEFAULT_MODEL is {wanted}; the checkpoints are {', '.join(names)}"
-        )
-    return wanted

@@ -1,0 +1,141 @@
+"""Whatever dies, the job ends, and ends right. Real processes, kill -9."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hosts import Site, noise
+from networks import tiny_checkpoint
+from processes import ValkeyServer, running_valkey, wait_for
+
+from workers.contract.jobs import JobState
+
+pytestmark = pytest.mark.e2e
+
+#: Large enough that its tiles take seconds with the tiny network.
+HUGE = noise(500, 500)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ValkeyServer]:
+    with running_valkey(tmp_path / "valkey") as server:
+        yield server
+
+
+@pytest.fixture
+def site(server: ValkeyServer, tmp_path: Path) -> Site:
+    checkpoint = tiny_checkpoint(tmp_path / "tiny.safetensors")
+    return Site(server.url, tmp_path / "blobs", checkpoint)
+
+
+def test_a_job_survives_its_child_and_its_engine_being_killed(site: Site) -> None:
+    with site.worker_host() as host:
+        undisturbed = site.result(site.ended(site.submit(HUGE)))
+
+        job_id = site.submit(HUGE)
+        wait_for(lambda: site.in_the_middle(job_id))
+        _, child = wait_for(host.busy)
+        os.kill(child, signal.SIGKILL)
+        after_child = site.ended(job_id, seconds=30)
+
+        job_id = site.submit(HUGE)
+        wait_for(lambda: site.in_the_middle(job_id))
+        os.kill(host.engine, signal.SIGKILL)
+        after_engine = site.ended(job_id, seconds=30)
+
+        np.testing.assert_array_equal(site.result(after_child), undisturbed)
+        np.testing.assert_array_equal(site.result(after_engine), undisturbed)
+        assert not list((site.blobs.root / "inputs").iterdir())
+
+
+def test_a_picture_that_kills_its_process_twice_fails_as_crashed(site: Site) -> None:
+    with site.worker_host() as host:
+        job_id = site.submit(HUGE)
+        first = wait_for(lambda: site.in_the_middle(job_id)).run
+        os.kill(wait_for(host.busy)[1], signal.SIGKILL)
+        wait_for(lambda: (job := site.in_the_middle(job_id)) and job.run != first)
+        os.kill(wait_for(host.busy)[1], signal.SIGKILL)
+        job = site.ended(job_id)
+
+        assert job.state is JobState.FAILED
+        assert job.failure is not None
+        assert job.failure.slug == "job-crashed"
+
+
+def test_a_picture_on_which_the_engine_dies_twice_fails_and_others_go_on(site: Site) -> None:
+    with site.worker_host() as host:
+        job_id = site.submit(HUGE)
+        wait_for(lambda: site.in_the_middle(job_id))
+        first = host.engine
+        os.kill(first, signal.SIGKILL)
+        seen = site.job(job_id).tiles_done
+        wait_for(lambda: site.job(job_id).tiles_done > seen + 4)
+        os.kill(host.engine, signal.SIGKILL)
+        job = site.ended(job_id)
+        small = site.ended(site.submit(noise(40, 50)))
+
+        assert job.failure is not None
+        assert job.failure.slug == "engine-lost"
+        assert small.state is JobState.SUCCEEDED
+
+
+def test_a_job_survives_its_worker_once_and_not_twice(site: Site) -> None:
+    with site.worker_host() as host:
+        once, twice = site.submit(HUGE), site.submit(noise(500, 500, seed=1))
+        first = wait_for(lambda: site.in_the_middle(once)).run
+        os.kill(wait_for(host.busy)[0], signal.SIGKILL)
+        # The queue goes on with the next job; the lost one waits for its lease to end.
+        wait_for(lambda: site.in_the_middle(twice))
+        os.kill(wait_for(host.busy)[0], signal.SIGKILL)
+        recovered = site.ended(once, seconds=60)
+        second = wait_for(lambda: site.in_the_middle(twice), seconds=60)
+        os.kill(wait_for(host.busy)[0], signal.SIGKILL)
+        lost = site.ended(twice, seconds=60)
+
+        assert recovered.state is JobState.SUCCEEDED
+        assert recovered.run != first
+        assert second.run is not None
+        assert lost.failure is not None
+        assert lost.failure.slug == "worker-lost"
+
+
+def test_no_queued_job_is_lost_when_valkey_is_killed(site: Site, server: ValkeyServer) -> None:
+    with site.worker_host() as host:
+        running = site.submit(HUGE)
+        wait_for(lambda: site.in_the_middle(running))
+        queued = [site.submit(noise(300, 300, seed=seed)) for seed in range(4)]
+        server.kill()
+        server.start()
+        jobs = [site.ended(job_id) for job_id in (running, *queued)]
+
+        assert [job.state for job in jobs] == [JobState.SUCCEEDED] * 5
+        assert host.process.poll() is None
+
+
+def test_a_worker_that_is_told_to_end_hands_its_job_back_unharmed(site: Site) -> None:
+    with site.worker_host(drain="1", tile="64") as leaving:
+        long = site.submit(noise(1400, 1400))
+        behind = site.submit(noise(300, 300))
+        run = wait_for(lambda: site.in_the_middle(long)).run
+        leaving.stop()
+        waiting = site.job(long)
+
+        assert leaving.process.returncode == 0
+        assert waiting.state is JobState.QUEUED
+        assert site.queue.position(waiting) == 0
+        assert site.queue.position(site.job(behind)) == 1
+
+    with site.worker_host() as staying:
+        wait_for(lambda: site.in_the_middle(long))
+        # The hand-back did not cost the retry: a crash is still survived.
+        os.kill(wait_for(staying.busy)[1], signal.SIGKILL)
+        again = wait_for(
+            lambda: (job := site.job(long)).state is JobState.RUNNING and job.run != run and job
+        )
+
+        assert again.failure is None
+        site.queue.cancel(long)
+        assert site.ended(behind).state is JobState.SUCCEEDED

@@ -1,0 +1,163 @@
+"""A real worker host, `gdsr-worker`, and a way to give it jobs without HTTP."""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from processes import children, command_line, descendants, wait_for
+
+from workers.contract import engines
+from workers.contract.blobs import FileBlobStore
+from workers.contract.headers import ImageFormat, ResultFormat
+from workers.contract.jobs import ImageInfo, Job, JobState, UpscaleOptions, connect
+from workers.contract.queue import JobQueue, new_job_id
+from workers.lifeline import dying_with_parent
+
+
+class WorkerHost:
+    """A `gdsr-worker` process and those below it."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "workers"],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            preexec_fn=dying_with_parent(),  # noqa: PLW1509
+        )
+
+    @property
+    def engine(self) -> int:
+        """The pid of its engine."""
+        return next(p for p in children(self.process.pid) if "workers.engine" in command_line(p))
+
+    @property
+    def job_workers(self) -> list[int]:
+        """The pids of its job workers."""
+        return [p for p in children(self.process.pid) if "workers.job_worker" in command_line(p)]
+
+    def busy(self) -> tuple[int, int] | None:
+        """A job worker that runs a job now, and its child."""
+        for worker in self.job_workers:
+            for child in children(worker):
+                return worker, child
+        return None
+
+    def stop(self) -> str:
+        """End it as an operator would; what it logged."""
+        self.process.terminate()
+        _, log = self.process.communicate(timeout=60)
+        return log.decode()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+class Site:
+    """One Redis and one blob store, and the service's side of the queue."""
+
+    def __init__(self, url: str, blob_dir: Path, checkpoints: Path) -> None:
+        self.url, self.checkpoints = url, checkpoints
+        self.client = connect(url, timeout=timedelta(seconds=5), retries=0)
+        self.blobs = FileBlobStore(blob_dir)
+        self.queue = JobQueue(
+            self.client, record_ttl=timedelta(hours=1), max_queued=100, small_pixels=256 * 256
+        )
+
+    def environment(self, **settings: str) -> dict[str, str]:
+        return {
+            "GDSR_REDIS_URL": self.url,
+            "GDSR_BLOB_DIR": str(self.blobs.root),
+            "GDSR_CHECKPOINTS": str(self.checkpoints),
+            "GDSR_SMALL_PIXELS": str(256 * 256),
+            "GDSR_TILE": "64",
+            "GDSR_PRECISION": "float32",
+            "GDSR_THREADS": "1",
+            "GDSR_DEVICES": "cpu",
+            **{f"GDSR_{name.upper()}": value for name, value in settings.items()},
+        }
+
+    @contextmanager
+    def worker_host(self, **settings: str) -> Iterator[WorkerHost]:
+        """A worker host whose engine is warm; it and all below it are gone at the end."""
+        before = {engine.id for engine in engines.running(self.client)}
+        host = WorkerHost(self.environment(**settings))
+        try:
+            wait_for(
+                lambda: (
+                    {engine.id for engine in engines.running(self.client)} - before
+                    or host.process.poll() is not None
+                ),
+                what="a warm engine",
+            )
+            wait_for(lambda: host.job_workers, what="job workers")
+            yield host
+        finally:
+            everything = descendants(host.process.pid)
+            if host.process.poll() is None:
+                host.kill()
+            wait_for(lambda: not any(map(command_line, everything)), what="no orphans")
+
+    def submit(self, picture: bytes, *, trade_off: float = 0.5, model: str = "tiny") -> str:
+        """Queue a picture as the service does; the job's id."""
+        job_id = new_job_id()
+        key = f"inputs/{job_id}"
+        self.blobs.write(key, [picture])
+        with Image.open(io.BytesIO(picture)) as opened:
+            width, height = opened.size
+        image = ImageInfo(
+            key=key,
+            size=len(picture),
+            sha256=hashlib.sha256(picture).hexdigest(),
+            format=ImageFormat.PNG,
+            width=width,
+            height=height,
+        )
+        options = UpscaleOptions(
+            trade_off=trade_off, model=model, format=ResultFormat.PNG, quality=90
+        )
+        known = engines.choose_model(engines.running(self.client), model)
+        self.queue.submit(job_id, image, options, known)
+        return job_id
+
+    def job(self, job_id: str) -> Job:
+        return self.queue.get(job_id)
+
+    def in_the_middle(self, job_id: str) -> Job | None:
+        """The job, when it is between its first and its last tile."""
+        job = self.job(job_id)
+        assert not job.ended, job.failure or "the job ended before it was seen in the middle"
+        return job if 0 < job.tiles_done < job.tiles else None
+
+    def ended(self, job_id: str, *, seconds: float = 60) -> Job:
+        """The job once it has ended."""
+
+        def look() -> Job | None:
+            job = self.job(job_id)
+            return job if job.ended else None
+
+        return wait_for(look, seconds=seconds, what=f"the end of job {job_id}")
+
+    def result(self, job: Job) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+        """The pixels of a finished job."""
+        assert job.state is JobState.SUCCEEDED, job.failure
+        assert job.result is not None
+        with Image.open(self.blobs.path(job.result.key)) as opened:
+            return np.asarray(opened)
+
+
+def noise(height: int, width: int, *, seed: int = 0) -> bytes:
+    """A PNG of random pixels: no tile of it is flat."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()

@@ -1,0 +1,136 @@
+"""The queue: written whole or not at all, bounded, and safe from what others write into Redis."""
+
+import importlib
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import redis
+from processes import running_valkey
+from records import image_info, model_info, options
+from rq.serializers import JSONSerializer
+
+from workers.contract.errors import QueueFull, QueueUnavailable
+from workers.contract.jobs import JobState, connect
+from workers.contract.queue import (
+    LARGE,
+    SMALL,
+    TASKS,
+    JobQueue,
+    SafeJob,
+    TaskRefused,
+    new_job_id,
+    open_queue,
+    time_limit,
+)
+
+
+def make_queue(client: redis.Redis, *, max_queued: int = 10) -> JobQueue:
+    return JobQueue(
+        client, record_ttl=timedelta(minutes=5), max_queued=max_queued, small_pixels=100 * 100
+    )
+
+
+@pytest.fixture
+def queue(client: redis.Redis) -> JobQueue:
+    return make_queue(client)
+
+
+def submit(queue: JobQueue, *, side: int = 64) -> str:
+    job_id = new_job_id()
+    queue.submit(job_id, image_info(width=side, height=side), options(), model_info())
+    return job_id
+
+
+def test_every_task_name_is_a_function_of_the_workers() -> None:
+    for path in TASKS.values():
+        module, function = path.split(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_small_and_large_pictures_wait_in_queues_of_their_own(queue: JobQueue) -> None:
+    submit(queue, side=100)
+    submit(queue, side=101)
+
+    assert queue.depths() == {SMALL: 1, LARGE: 1}
+
+
+def test_the_position_counts_the_jobs_before(queue: JobQueue) -> None:
+    ids = [submit(queue) for _ in range(3)]
+
+    assert [queue.position(queue.get(job_id)) for job_id in ids] == [0, 1, 2]
+
+
+def test_a_full_queue_takes_nothing(client: redis.Redis) -> None:
+    queue = make_queue(client, max_queued=2)
+    submit(queue)
+    submit(queue, side=200)
+
+    with pytest.raises(QueueFull, match="2 jobs are waiting"):
+        submit(queue)
+    assert len(queue.records.active()) == 2
+
+
+def test_a_cancelled_job_leaves_the_queue_and_frees_its_place(queue: JobQueue) -> None:
+    first, second = submit(queue), submit(queue)
+    cancelled = queue.cancel(first)
+
+    assert cancelled.state is JobState.CANCELLED
+    assert queue.depths()[SMALL] == 1
+    assert queue.position(queue.get(second)) == 0
+    assert queue.cancel(first) == cancelled
+
+
+def test_a_redis_that_is_full_takes_nothing_half(queue: JobQueue, client: redis.Redis) -> None:
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(QueueUnavailable, match="it is full"):
+            submit(queue)
+    finally:
+        client.config_set("maxmemory", 0)
+
+    assert queue.records.active() == []
+    assert queue.depths() == {SMALL: 0, LARGE: 0}
+    assert client.keys("gdsr:job:*") == client.keys("rq:job:*") == []
+
+
+def test_a_redis_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as server:
+        client = connect(server.url, timeout=timedelta(seconds=1), retries=0)
+        queue = make_queue(client)
+        server.kill()
+
+        with pytest.raises(QueueUnavailable, match="try again later"):
+            submit(queue)
+
+
+@pytest.mark.parametrize(
+    ("function", "instance"),
+    [("os.system", None), ("workers.tasks.upscale", None), ("upscale", "a string")],
+)
+def test_only_tasks_of_the_table_can_be_run(
+    client: redis.Redis, function: str, instance: object
+) -> None:
+    job = SafeJob.create(function, connection=client, serializer=JSONSerializer)
+    job._instance = instance
+
+    with pytest.raises(TaskRefused):
+        _ = job.func
+
+
+def test_a_record_that_makes_no_sense_does_not_end_the_worker(client: redis.Redis) -> None:
+    queue = open_queue(SMALL, client)
+    client.hset("rq:job:bad", mapping={"status": "none such", "data": "["})
+    client.rpush(queue.key, "bad")
+
+    found = queue.dequeue_any([queue], None, connection=client, serializer=JSONSerializer)
+
+    assert found is None
+    assert client.lrange("gdsr:poison", 0, -1) == [b"bad"]
+
+
+def test_the_time_limit_follows_from_pixels_and_measured_speed() -> None:
+    slow, quick = model_info(speed=1_000), model_info(speed=100_000)
+
+    assert time_limit(1_000_000, slow) > time_limit(1_000_000, quick)
+    assert time_limit(10_000_000, quick) > time_limit(1_000, quick) > timedelta(minutes=1)
