@@ -1,0 +1,53 @@
+"""`gdsr-service`: the HTTP service of one machine."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="gdsr-service",
+        description="Take pictures over HTTP, queue them for workers, hand back the results. "
+        "All other settings are GDSR_... environment variables; see the README.",
+    )
+    parser.add_argument("--host", help="address to listen on (GDSR_HOST, else 127.0.0.1)")
+    parser.add_argument("--port", type=_port, help="port to listen on (GDSR_PORT, else 8000)")
+    options = parser.parse_args(arguments)
+    chosen = {name: value for name, value in vars(options).items() if value is not None}
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _leave)
+
+    # Imported late so that --help is quick.
+    from service.app import create_app
+    from service.server import Server, listen
+    from service.settings import ServiceSettings
+    from workers.contract import logs
+    from workers.contract.errors import ConfigurationInvalid
+
+    try:
+        settings = ServiceSettings.load().model_copy(update=chosen)
+        logs.configure(process="service", level=settings.log_level)
+        app = create_app(settings)
+        listening = listen(host=settings.host, port=settings.port)
+    except ConfigurationInvalid as problem:
+        sys.exit(f"gdsr-service: {problem}")
+    Server(app, listening).serve_until_stopped()
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError
+    return port
+
+
+def _leave(signum: int, frame: object) -> None:  # noqa: ARG001
+    """Before the server runs a signal ends the process at once; it repeats one that it obeyed."""
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

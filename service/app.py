@@ -1,0 +1,46 @@
+"""The application: endpoints, error handling and telemetry put together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
+
+from service import faults
+from service.deps import Services
+from service.envelope import Envelope
+from service.routes import jobs, models, ops, upscale
+from service.routes.docs import docs_router
+from service.settings import ServiceSettings
+
+_NO_TRACING = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
+
+
+def create_app(settings: ServiceSettings) -> FastAPI:
+    """An application with its own clients and metrics; Redis need not be there yet.
+
+    Raises:
+        ConfigurationInvalid: it cannot work with these settings.
+    """
+    services = Services.open(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
+        yield
+        services.close()
+
+    app = FastAPI(
+        title="GDSR",
+        version="1",
+        summary="Makes a photograph four times larger.",
+        openapi_url=None,  # this and the page are among our own routes
+        redirect_slashes=False,
+        lifespan=lifespan,
+        telemetry=_NO_TRACING,
+    )
+    app.state.services = services
+    app.add_middleware(Envelope, telemetry=services.telemetry)
+    faults.install(app)
+    for router in (upscale.router, jobs.router, models.router, ops.router, docs_router()):
+        app.include_router(router)
+    return app

@@ -1,0 +1,81 @@
+"""The fields of `POST /upscale`, from the query and the form alike."""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.json_schema import WithJsonSchema
+
+from service.problems import Fault, RequestInvalid
+from workers.contract.formats import ResultFormat
+from workers.contract.jobs import STOPS
+
+TradeOffChoice = Annotated[
+    float,
+    BeforeValidator(lambda value: STOPS.get(value, value)),
+    Field(ge=0, le=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": 1},
+                {"type": "string", "enum": list(STOPS)},
+            ]
+        }
+    ),
+]
+FormatChoice = Annotated[
+    ResultFormat, WithJsonSchema({"type": "string", "enum": [str(name) for name in ResultFormat]})
+]
+
+
+class UpscaleFields(BaseModel):
+    """What a client may choose."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    trade_off: TradeOffChoice = 0.5
+    """From 0, faithful (`psnr`), over 0.5 (`fused`) to 1, crisp (`gan`)."""
+
+    model: str = Field(default="", max_length=200)
+    """Name of a model; empty: the engine's default. `GET /models` lists them."""
+
+    format: FormatChoice = ResultFormat.PNG
+    """Format of the result."""
+
+    quality: int = Field(default=90, ge=1, le=100)
+    """Quality of a JPEG or WebP result."""
+
+
+def read_fields(
+    *, query: Iterable[tuple[str, str]], form: Iterable[tuple[str, str]]
+) -> UpscaleFields:
+    """Check all fields; one may be given twice, in query and form too, if it says the same.
+
+    Raises:
+        RequestInvalid: names each field that is wrong, not only the first.
+    """
+    given: dict[str, str] = {}
+    place: dict[str, str] = {}
+    faults: list[Fault] = []
+    for where, fields in (("query", query), ("form", form)):
+        for name, value in fields:
+            if given.setdefault(name, value) != value:
+                faults.append(Fault(place=where, name=name, message="given twice and different"))
+            place.setdefault(name, where)
+    try:
+        choice = UpscaleFields.model_validate(given)
+    except ValidationError as invalid:
+        for fault in invalid.errors():
+            name = str(fault["loc"][0])
+            unknown = fault["type"] == "extra_forbidden"
+            message = "there is no such field" if unknown else fault["msg"]
+            faults.append(Fault(place=place[name], name=name, message=message))
+    if faults:
+        raise RequestInvalid(faults)
+    return choice
+
+
+def described_fields() -> dict[str, dict[str, object]]:
+    """The JSON schema of each field, for the description of query and form."""
+    properties: dict[str, dict[str, object]] = UpscaleFields.model_json_schema()["properties"]
+    return properties

@@ -1,0 +1,19 @@
+"""`/models`: what can be asked for."""
+
+from fastapi import APIRouter
+
+from service.deps import Serving
+from service.problems import documented
+from service.views import ModelView, model_views
+from workers.contract.engines import running
+from workers.contract.errors import QueueUnavailable
+from workers.contract.jobs import redis_down_is_queue_unavailable
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/models", responses=documented(QueueUnavailable))
+def read_models(services: Serving) -> list[ModelView]:
+    """The models that running engines have loaded; none while no engine runs."""
+    with redis_down_is_queue_unavailable():
+        return model_views(running(services.queue.client))

@@ -1,0 +1,104 @@
+"""For those who run the service: is it alive, is it ready, how does it do, what went wrong."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import anyio.to_thread
+import redis
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from service.deps import Services, Serving
+from service.problems import PLAIN_MEANINGS, ProblemDocument, answer, documented, explain
+from workers.contract.blobs import FileBlobStore
+from workers.contract.engines import running
+from workers.contract.errors import StorageFull
+
+router = APIRouter(tags=["operations"])
+
+PROBE_PATIENCE = timedelta(seconds=1)
+
+
+@router.get("/livez")
+async def live() -> dict[str, str]:
+    """Whether the process answers; asks nobody else."""
+    return {"status": "ok"}
+
+
+@router.get(
+    "/readyz",
+    responses={
+        503: {
+            "description": "Something it needs is missing; `checks` says what",
+            "content": {
+                "application/problem+json": {
+                    "schema": {"$ref": "#/components/schemas/ProblemDocument"}
+                }
+            },
+        }
+    },
+)
+async def ready(request: Request, services: Serving) -> Response:
+    """Whether a picture sent now would be worked on."""
+    queue, storage = await asyncio.gather(
+        _within_patience("redis", partial(_queue, services)),
+        _within_patience("storage", partial(_storage, services.blobs)),
+    )
+    checks = queue | storage
+    if set(checks.values()) == {"ok"}:
+        return JSONResponse({"status": "ok", "checks": checks})
+    meaning = PLAIN_MEANINGS["not-ready"]
+    problem = ProblemDocument(
+        type="/problems/not-ready",
+        title=meaning.title,
+        status=meaning.status,
+        detail="; ".join(f"{name}: {what}" for name, what in checks.items() if what != "ok"),
+        instance=request.url.path,
+        checks=checks,
+    )
+    return answer(problem)
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def metrics(services: Serving) -> Response:
+    """Prometheus's text format."""
+    text = generate_latest(services.telemetry.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/problems/{slug}", responses=documented())
+async def problem_type(slug: str) -> dict[str, Any]:
+    """What a kind of problem means: problem documents point here."""
+    about = explain(slug)
+    if about is None:
+        raise HTTPException(status_code=404)
+    return about
+
+
+async def _within_patience(name: str, check: Callable[[], dict[str, str]]) -> dict[str, str]:
+    # A thread that hangs is left behind: its own time-out ends it soon after.
+    with anyio.move_on_after(PROBE_PATIENCE.total_seconds()):
+        return await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
+    return {name: f"no answer within {PROBE_PATIENCE.total_seconds():g} s"}
+
+
+def _queue(services: Services) -> dict[str, str]:
+    try:
+        engines = running(services.queue.client)
+    except redis.RedisError as failure:
+        return {"redis": f"no answer ({type(failure).__name__})"}
+    return {"redis": "ok", "engines": "ok" if engines else "none is running"}
+
+
+def _storage(blobs: FileBlobStore) -> dict[str, str]:
+    try:
+        with blobs.incoming() as file:
+            file.write(b"\0")
+            file.flush()
+    except (OSError, StorageFull) as failure:
+        return {"storage": f"the blob folder cannot be written to ({type(failure).__name__})"}
+    return {"storage": "ok"}

@@ -1,0 +1,64 @@
+"""The HTTP server around the application: one process, a bounded end."""
+
+import logging
+import os
+import socket
+from datetime import timedelta
+
+import uvicorn
+from fastapi import FastAPI
+
+from workers.contract.errors import ConfigurationInvalid
+
+#: How long requests may go on after SIGTERM.
+GRACE = timedelta(seconds=10)
+KEEP_ALIVE = timedelta(seconds=30)
+
+logger = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which also tells requests that wait for a job to end."""
+
+    def __init__(self, app: FastAPI, listening: socket.socket) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,  # the envelope writes one that names no job
+                server_header=False,
+                proxy_headers=False,
+                ws="none",
+                lifespan="on",
+                timeout_keep_alive=int(KEEP_ALIVE.total_seconds()),
+                timeout_graceful_shutdown=int(GRACE.total_seconds()),
+            )
+        )
+        self.app = app
+        self.listening = listening
+
+    def serve_until_stopped(self) -> None:
+        """Serve until a signal, or until `should_exit` is set."""
+        host, port = self.listening.getsockname()[:2]
+        logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        self.run(sockets=[self.listening])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.app.state.services.stopping.set()
+        await super().shutdown(sockets)
+
+
+def listen(*, host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigurationInvalid: the port is taken, or the address is not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as failure:
+        is_name = isinstance(failure, socket.gaierror)
+        # The plain words: Python repeats the address after them.
+        reason = failure.strerror if is_name else os.strerror(failure.errno or 0)
+        raise ConfigurationInvalid(f"cannot listen on {host}:{port}: {reason}") from None

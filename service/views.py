@@ -1,0 +1,164 @@
+"""What a client sees of a job and of the models."""
+
+from datetime import datetime
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.problems import ProblemDocument, describe_failure
+from workers.contract.engines import EngineInfo
+from workers.contract.formats import ImageFormat, ResultFormat
+from workers.contract.jobs import ImageInfo, Job, JobResult, JobState, UpscaleOptions
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True)
+
+
+class ImageView(_View):
+    """The upload, as its header describes it."""
+
+    format: ImageFormat
+    width: int
+    height: int
+    size: int
+    """Bytes."""
+    sha256: str
+
+    @classmethod
+    def of(cls, image: ImageInfo) -> Self:
+        return cls.model_validate(image)
+
+
+class ResultView(_View):
+    """The finished picture and how it was made."""
+
+    format: ResultFormat
+    width: int
+    height: int
+    size: int
+    """Bytes."""
+    sha256: str
+    model: str
+    checkpoint: str
+    """SHA-256 of the checkpoint file."""
+    device: str
+    precision: str
+    seconds: dict[str, float]
+    """Time by stage: queue, decode, infer, encode."""
+    expires_at: datetime
+
+    @classmethod
+    def of(cls, result: JobResult) -> Self:
+        return cls.model_validate(result)
+
+
+class Progress(_View):
+    """How far the job is."""
+
+    tiles_done: int
+    tiles: int
+    """0 until the picture has been decoded."""
+
+
+class Links(_View):
+    """Where to go on."""
+
+    self: str
+    """This view; DELETE cancels the job, or erases it once it has ended."""
+    result: str
+    """The finished picture."""
+
+    @classmethod
+    def of(cls, job_id: str) -> Self:
+        return cls(self=f"/jobs/{job_id}", result=f"/jobs/{job_id}/result")
+
+
+class JobView(_View):
+    """A job as it is now."""
+
+    id: str
+    state: JobState
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    queue_position: int | None
+    """Jobs that are before this one; null unless it waits."""
+    progress: Progress
+    image: ImageView
+    options: UpscaleOptions
+    result: ResultView | None
+    failure: ProblemDocument | None
+    """Why a failed job failed."""
+    links: Links
+
+    @classmethod
+    def of(cls, job: Job, *, position: int | None) -> Self:
+        links = Links.of(job.id)
+        return cls(
+            id=job.id,
+            state=job.state,
+            created_at=job.spec.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            queue_position=position,
+            progress=Progress(tiles_done=job.tiles_done, tiles=job.tiles),
+            image=ImageView.of(job.spec.image),
+            options=job.spec.options,
+            result=None if job.result is None else ResultView.of(job.result),
+            failure=job.failure and describe_failure(job.failure, instance=links.self),
+            links=links,
+        )
+
+
+class ModelDevice(_View):
+    """A model on one device."""
+
+    device: str
+    precision: str
+    pixels_per_second: dict[str, float]
+    """Input pixels a second for each of psnr, fused and gan, measured when the engine started."""
+
+
+class ModelView(_View):
+    """A model that can be asked for."""
+
+    name: str
+    default: bool
+    """Whether a request that names no model gets this one."""
+    preset: str
+    scale: int
+    sha256: str
+    """Of the checkpoint file."""
+    card: dict[str, Any]
+    """Training run, data, scores, licence."""
+    devices: tuple[ModelDevice, ...] = Field(min_length=1)
+
+
+def model_views(engines: list[EngineInfo]) -> list[ModelView]:
+    """The models of all engines, each once, by name."""
+    default = engines[0].default_model if engines else None
+    found = sorted(
+        ((model, engine.device) for engine in engines for model in engine.models),
+        key=lambda pair: pair[0].name,
+    )
+    devices: dict[str, tuple[ModelDevice, ...]] = {}
+    for model, device in found:
+        here = ModelDevice(
+            device=device,
+            precision=model.precision,
+            pixels_per_second=model.pixels_per_second,
+        )
+        devices[model.name] = (*devices.get(model.name, ()), here)
+    return [
+        ModelView(
+            name=model.name,
+            default=model.name == default,
+            preset=model.preset,
+            scale=model.scale,
+            sha256=model.sha256,
+            card=model.card,
+            devices=devices[model.name],
+        )
+        for model in {model.name: model for model, _ in found}.values()
+    ]
