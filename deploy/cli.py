@@ -37,9 +37,9 @@ def main() -> int:
 
     try:
         jobs = list(_plan(arguments.inputs, arguments.output, arguments.format))
-        settings, model = _settings(arguments.model)
+        settings, device = _settings(arguments.model)
         failed = _run(
-            jobs, settings, model, trade_off=arguments.trade_off, quality=arguments.quality
+            jobs, settings, device, trade_off=arguments.trade_off, quality=arguments.quality
         )
     except (ConfigurationInvalid, OSError, ValueError) as invalid:
         sys.stderr.write(f"gdsr-upscale: {invalid}\n")
@@ -52,7 +52,7 @@ def main() -> int:
 def _run(
     jobs: Sequence[tuple[Path, Path, str]],
     settings: "WorkerSettings",
-    model: str | None,
+    device: str,
     *,
     trade_off: float,
     quality: int,
@@ -70,7 +70,6 @@ def _run(
     from workers.contract.headers import ResultFormat
     from workers.engine.loading import load_engine
     from workers.engine.local import InProcessEngine
-    from workers.host import cuda_devices
     from workers.pictures.decode import decode
     from workers.pictures.encode import encode
     from workers.pipeline import upscale_picture
@@ -78,7 +77,6 @@ def _run(
 
     console = Console(stderr=True)
     with console.status("loading the network"):
-        device = (settings.devices or cuda_devices() or ("cpu",))[0]
         loaded = load_engine(settings, device)
         engine = InProcessEngine(loaded)
     failed = 0
@@ -90,7 +88,7 @@ def _run(
                 picture = upscale_picture(
                     decode(source.read_bytes(), max_pixels=settings.max_pixels),
                     engine,
-                    model=model or loaded.default_model,
+                    model=loaded.default_model,
                     weights=output_weights(trade_off),
                     progress=lambda done, tiles, task=task: progress.update(  # type: ignore[misc]
                         task, completed=done, total=tiles
@@ -152,28 +150,31 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
 
 
-def _settings(model: str | None) -> tuple["WorkerSettings", str | None]:
-    """The settings, with only the wanted checkpoint, and the name of that model."""
+def _settings(model: str | None) -> tuple["WorkerSettings", str]:
+    """The settings with one device and one checkpoint, and that device."""
     from workers.contract.errors import ConfigurationInvalid
     from workers.contract.settings import WorkerSettings
-    from workers.engine.checkpoints import checkpoint_files
+    from workers.engine.checkpoints import checkpoint_files, default_model
+    from workers.host import cuda_devices
 
     settings = WorkerSettings.load()
+    device = (settings.devices or cuda_devices() or ("cpu",))[0]
+    known = {path.stem: path for path in checkpoint_files(settings.checkpoints)}
     if model is None:
-        return settings, None
-    if model.endswith(".safetensors"):
+        name = default_model(settings.default_model, list(known), cuda=device.startswith("cuda"))
+        chosen = known[name]
+    elif model.endswith(".safetensors"):
         chosen = Path(model)
-    else:
-        known = {path.stem: path for path in checkpoint_files(settings.checkpoints)}
-        if model not in known:
-            raise ConfigurationInvalid(f"no model is called {model}; there are: {', '.join(known)}")
+    elif model in known:
         chosen = known[model]
+    else:
+        raise ConfigurationInvalid(f"no model is called {model}; there are: {', '.join(known)}")
     update = {"checkpoints": (chosen,), "default_model": chosen.stem}
-    return settings.model_copy(update=update), chosen.stem
+    return settings.model_copy(update=update), device
 
 
 def _trade_off(text: str) -> float:
-    from workers.tradeoff import STOPS
+    from workers.contract.jobs import STOPS
 
     try:
         value = STOPS[text] if text in STOPS else float(text)

@@ -39,14 +39,14 @@ def main() -> int:
     try:
         logs.configure(process="up", level=os.environ["GDSR_LOG_LEVEL"])
         with _only_one(arguments.data):
-            return _run(arguments.host, arguments.port, arguments.data)
+            return min(_run(arguments.host, arguments.port, arguments.data), 1)
     except (ConfigurationInvalid, OSError, ValueError) as invalid:
         sys.stderr.write(f"gdsr-up: {invalid}\n")
         return 1
 
 
 def _run(host: str, port: int, data: Path) -> int:
-    from deploy.valkey import valkey_command, valkey_answers
+    from deploy.valkey import valkey_answers, valkey_command
     from workers.contract.settings import WorkerSettings
     from workers.supervisor import Program, Supervisor
 

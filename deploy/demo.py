@@ -1,0 +1,83 @@
+"""What `make run` does: start the service, send it a photograph three times, keep serving.
+
+The picture goes the whole way: HTTP, queue, job worker, engine, and back.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SAMPLE = Path(__file__).parent / "sample" / "kitten.jpg"
+_NAMES = {0.0: "faithful", 0.5: "balanced", 1.0: "crisp"}
+
+
+def main() -> int:
+    """Serve until Ctrl-C, or with --once only until the three pictures are there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--once", action="store_true", help="stop when the pictures are there")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
+    arguments = parser.parse_args()
+
+    command = [sys.executable, "-m", "deploy.local", "--port", str(arguments.port)]
+    # In a session of its own: Ctrl-C ends this process, which then ends the service, in order.
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as service:
+        try:
+            return _show(service, arguments.port, arguments.out, once=arguments.once)
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            service.send_signal(signal.SIGTERM)
+            service.wait()
+
+
+def _show(service: "subprocess.Popen[str]", port: int, out: Path, *, once: bool) -> int:
+    print("Starting: queue, worker, HTTP service ...", flush=True)
+    ready = service.stdout.readline() if service.stdout is not None else ""
+    if not ready:
+        return service.wait() or 1  # it has said why on stderr
+    out.mkdir(parents=True, exist_ok=True)
+    for trade_off, name in _NAMES.items():
+        target = out / f"{SAMPLE.stem}-x4-{name}.png"
+        seconds = _upscale(f"http://127.0.0.1:{port}", trade_off, target)
+        print(f"  trade_off {trade_off:g} ({name}): {target}  {seconds:.2f} s", flush=True)
+    if once:
+        return 0
+    print(ready.strip(), flush=True)
+    return service.wait()
+
+
+def _upscale(url: str, trade_off: float, target: Path) -> float:
+    """Send the sample and write the answer; the seconds that it took."""
+    import httpx2
+
+    start = time.perf_counter()
+    answer = httpx2.post(
+        f"{url}/upscale",
+        params={"trade_off": trade_off},
+        content=SAMPLE.read_bytes(),
+        headers={"Prefer": "wait=60", "Content-Type": "image/jpeg"},
+        timeout=90,
+        trust_env=False,
+    )
+    while answer.status_code == httpx2.codes.ACCEPTED:  # a slow machine: go on waiting
+        time.sleep(1)
+        result = httpx2.get(f"{url}{answer.headers['Location']}/result", trust_env=False)
+        answer = answer if result.status_code == httpx2.codes.CONFLICT else result
+    if answer.status_code != httpx2.codes.OK:
+        raise SystemExit(f"the service answered {answer.status_code}: {answer.text}")
+    seconds = time.perf_counter() - start
+    partial = target.with_suffix(f".{os.getpid()}")
+    partial.write_bytes(answer.content)
+    partial.replace(target)
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())
