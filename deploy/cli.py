@@ -99,7 +99,7 @@ def _run(
             except (GDSRError, OSError) as failure:
                 failed += 1
                 progress.stop_task(task)
-                console.print(f"{source}: {failure}", style="red", highlight=False)
+                console.print(f"{source}: {failure}", style="red", highlight=False, soft_wrap=True)
     return failed
 
 

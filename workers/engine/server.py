@@ -82,6 +82,7 @@ class EngineServer:
             self._compute(batch)
         self._wake_reader.close()
         self._reader.join()
+        self._woken.close()
 
     def stop(self) -> None:
         """End `serve` after the batch that is being computed; may be called from any thread."""
@@ -157,7 +158,7 @@ class EngineServer:
             while True:
                 for key, _ in selector.select():
                     if key.fileobj is self._woken:
-                        self._listener.close()
+                        self._close_all(selector)
                         return
                     if key.fileobj is self._listener:
                         self._accept(selector)
@@ -224,6 +225,12 @@ class EngineServer:
         with self._changed:
             client.waiting.append(slot)
             self._changed.notify()
+
+    def _close_all(self, selector: selectors.BaseSelector) -> None:
+        self._listener.close()
+        for key in list(selector.get_map().values()):
+            if isinstance(key.data, Client):
+                key.data.connection.close()
 
     def _close(self, client: Client, selector: selectors.BaseSelector) -> None:
         selector.unregister(client.connection)

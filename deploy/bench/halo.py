@@ -1,0 +1,112 @@
+"""How much context does a tile need? Tiled against untiled, for one checkpoint, in float32.
+
+"Untiled" is the whole picture with reflected context at its own borders, as every tile has it.
+The flat rule is off. Tiles are small here (48 kept pixels), so that there are many seams.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from model.checkpoint import load_checkpoint
+from model.gdsr import GDSR, OUTPUTS, SCALE, Output
+from model.resize import bicubic_down
+from workers.tiling import cut, plan_tiles, stitch
+
+HALOS = (4, 8, 12, 16, 24)
+#: Context of the untiled picture; beyond this nothing changes any more.
+_REFERENCE_HALO = 48
+
+Pixels = NDArray[np.uint8]
+
+
+def bench_halo(path: Path, data: Path, *, keep: int) -> list[dict[str, Any]]:
+    """One row per halo: worst difference in grey levels, lowest PSNR, extra work.
+
+    Raises:
+        ValueError: there is no picture in `data`.
+    """
+    generator = load_checkpoint(path).generator.eval()
+    generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    files = sorted(data.glob("*.png"))
+    if not files:
+        raise ValueError(f"there is no PNG picture in {data}")
+    worst = {halo: dict.fromkeys(OUTPUTS, 0) for halo in HALOS}
+    psnr = {halo: dict.fromkeys(OUTPUTS, math.inf) for halo in HALOS}
+    for file in track(files, "pictures", console=Console(stderr=True)):
+        lr = _low_resolution(file)
+        untiled = _upscale(generator, lr, keep=max(lr.shape[:2]), halo=_REFERENCE_HALO)
+        for halo in HALOS:
+            tiled = _upscale(generator, lr, keep=keep, halo=halo)
+            for name in OUTPUTS:
+                error = tiled[name].astype(np.int16) - untiled[name]
+                worst[halo][name] = max(worst[halo][name], int(np.abs(error).max()))
+                psnr[halo][name] = min(psnr[halo][name], _psnr(error))
+    return _report(path, worst, psnr)
+
+
+def _upscale(generator: GDSR, picture: Pixels, *, keep: int, halo: int) -> dict[Output, Pixels]:
+    height, width, _ = picture.shape
+    plan = plan_tiles(
+        height=height, width=width, tile=keep + 2 * halo, halo=halo, feather=_feather(halo)
+    )
+    results: dict[Output, list[Pixels]] = {name: [] for name in OUTPUTS}
+    for tile in cut(picture, plan):
+        lr = torch.from_numpy(tile.astype(np.float32) / 255).permute(2, 0, 1)[None]
+        lr = lr.contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            images = generator(lr, OUTPUTS)
+        for name in OUTPUTS:
+            levels = getattr(images, name)[0].mul(255).round().clamp(0, 255)
+            results[name].append(levels.to(torch.uint8).permute(1, 2, 0).numpy())
+    return {name: stitch(tiles, plan) for name, tiles in results.items()}
+
+
+def _low_resolution(file: Path) -> Pixels:
+    with Image.open(file) as opened:
+        hr = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)  # (3, 4H, 4W)
+    height, width = (side - side % SCALE for side in hr.shape[1:])
+    return bicubic_down(hr[:, :height, :width]).permute(1, 2, 0).contiguous().numpy()
+
+
+def _feather(halo: int) -> int:
+    return halo // 4 * 2
+
+
+def _psnr(error: NDArray[np.int16]) -> float:
+    mean = float(np.mean(np.square(error.astype(np.float64))))
+    return math.inf if mean == 0 else 10 * math.log10(255**2 / mean)
+
+
+def _report(
+    path: Path,
+    worst: Mapping[int, Mapping[Output, int]],
+    psnr: Mapping[int, Mapping[Output, float]],
+) -> list[dict[str, Any]]:
+    table = Table(title=f"{path.stem}: tiled against untiled, worst picture")
+    for column in ("halo", "feather", "worst difference (psnr / fused / gan)", "lowest PSNR, dB"):
+        table.add_column(column)
+    for side in (160, 256):
+        table.add_column(f"work at tile {side}")
+    rows = []
+    for halo in HALOS:
+        work = {side: (side / (side - 2 * halo)) ** 2 for side in (160, 256)}
+        table.add_row(
+            str(halo),
+            str(_feather(halo)),
+            " / ".join(str(worst[halo][name]) for name in OUTPUTS),
+            " / ".join(f"{psnr[halo][name]:.1f}" for name in OUTPUTS),
+            *(f"x {factor:.2f}" for factor in work.values()),
+        )
+        rows.append({"halo": halo, "worst": worst[halo], "psnr": psnr[halo], "work": work})
+    Console().print(table)
+    return rows

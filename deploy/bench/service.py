@@ -1,0 +1,133 @@
+"""The service as a user meets it: start `gdsr-up`, send one picture at a time, look at the clock."""
+
+import os
+import platform
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+_SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
+_SIDE = 256
+
+
+def bench_service(*, model: str, runs: int) -> dict[str, Any]:
+    """Seconds to readiness and for one 256x256 JPEG -> 1024x1024 PNG; memory of the service.
+
+    Raises:
+        RuntimeError: the service did not start, or refused the picture.
+    """
+    console = Console()
+    figures: dict[str, Any] = {"machine": _machine()}
+    with tempfile.TemporaryDirectory() as data:
+        picture = Path(data) / "picture.jpg"
+        with Image.open(_SAMPLE) as sample:
+            sample.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS).save(picture, quality=92)
+        start = time.perf_counter()
+        with _running(Path(data)) as (url, process):
+            figures["ready_seconds"] = time.perf_counter() - start
+            with httpx2.Client(base_url=url, timeout=120, trust_env=False) as http:
+                info = http.get("/models").json()
+                figures["models"] = info
+                for trade_off in (0.0, 0.5, 1.0):
+                    times = _times(http, picture.read_bytes(), model, trade_off, runs)
+                    figures[f"seconds at trade_off {trade_off:g}"] = times
+            figures["service_rss_bytes"] = _service_rss(process.pid)
+    _report(console, figures, model)
+    return figures
+
+
+def _times(
+    http: httpx2.Client, picture: bytes, model: str, trade_off: float, runs: int
+) -> dict[str, Any]:
+    seconds: list[float] = []
+    stages: dict[str, float] = {}
+    for run in range(runs + 1):
+        start = time.perf_counter()
+        answer = http.post(
+            "/upscale",
+            params={"trade_off": trade_off, "model": model},
+            content=picture,
+            headers={"Prefer": "wait=60"},
+        )
+        if answer.status_code != httpx2.codes.OK:
+            raise RuntimeError(f"the service answered {answer.status_code}: {answer.text}")
+        if run:  # the first one warms up
+            seconds.append(time.perf_counter() - start)
+        job = http.get(answer.headers["Content-Location"].removesuffix("/result")).json()
+        stages = job["result"]["seconds"]
+    return {
+        "min": min(seconds),
+        "median": statistics.median(seconds),
+        "max": max(seconds),
+        "stages of the last": stages,
+    }
+
+
+@contextmanager
+def _running(data: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if k != "GDSR_REDIS_URL"}
+    command = [sys.executable, "-m", "deploy.local", "--data", str(data), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            if not (found := re.search(r"http://\S+", line)):
+                raise RuntimeError("gdsr-up did not start; it says why above")
+            yield found[0], process
+        finally:
+            process.terminate()
+
+
+def _service_rss(parent: int) -> int:
+    """Resident memory of the HTTP process below `gdsr-up`."""
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        folder = Path("/proc") / child
+        if "service" in (folder / "cmdline").read_text().split("\0"):
+            pages = int((folder / "statm").read_text().split()[1])
+            return pages * os.sysconf("SC_PAGE_SIZE")
+    raise RuntimeError("the service process is gone")
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    return {
+        "cpus": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _report(console: Console, figures: dict[str, Any], model: str) -> None:
+    table = Table(title=f"{_SIDE}x{_SIDE} JPEG to {4 * _SIDE}x{4 * _SIDE} PNG over HTTP, {model}")
+    for column in ("", "min", "median", "max", "stages of the last run"):
+        table.add_column(column)
+    for name, times in figures.items():
+        if name.startswith("seconds at"):
+            stages = ", ".join(f"{k} {v:.2f}" for k, v in times["stages of the last"].items())
+            table.add_row(
+                name, *(f"{times[key]:.2f} s" for key in ("min", "median", "max")), stages
+            )
+    console.print(table)
+    console.print(
+        f"ready after {figures['ready_seconds']:.1f} s; "
+        f"service process {figures['service_rss_bytes'] / 1e6:.0f} MB; {figures['machine']}"
+    )

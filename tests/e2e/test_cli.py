@@ -1,0 +1,109 @@
+"""`gdsr-upscale`: the same engine without a server."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hosts import noise
+from networks import tiny_checkpoint
+from PIL import Image
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny.safetensors")
+
+
+def run(
+    checkpoint: Path, *arguments: str | Path, cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    settings = {"GDSR_CHECKPOINTS": str(checkpoint), "GDSR_DEVICES": "cpu", "GDSR_TILE": "64"}
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *map(str, arguments)],
+        env={**os.environ, **settings, "PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as opened:
+        opened.load()
+        return opened.size
+
+
+def test_one_picture_becomes_the_file_that_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "small.png", tmp_path / "new" / "large.webp"
+    source.write_bytes(noise(20, 30))
+    done = run(checkpoint, source, "-o", target, "--trade-off", "gan")
+
+    assert done.returncode == 0, done.stderr
+    assert size(target) == (120, 80)
+    with Image.open(target) as opened:
+        assert opened.format == "WEBP"
+
+
+def test_a_folder_becomes_a_folder_and_what_is_broken_is_named(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    (folder / "deeper").mkdir(parents=True)
+    (folder / "one.png").write_bytes(noise(20, 30))
+    (folder / "deeper" / "two.PNG").write_bytes(noise(9, 9))
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("not looked at")
+    done = run(checkpoint, folder, "-o", tmp_path / "out", "--format", "jpeg")
+
+    assert done.returncode == 1
+    assert f"{folder / 'broken.jpg'}: the upload is not a picture" in done.stderr
+    assert "Traceback" not in done.stderr
+    written = sorted(p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*.*"))
+    assert [str(path) for path in written] == ["deeper/two.jpg", "one.jpg"]
+    assert size(tmp_path / "out" / "one.jpg") == (120, 80)
+
+
+def test_a_checkpoint_file_can_be_named(checkpoint: Path, tmp_path: Path) -> None:
+    other = tiny_checkpoint(tmp_path / "other.safetensors", seed=1)
+    source = tmp_path / "small.png"
+    source.write_bytes(noise(20, 30))
+    for model, name in ((other, "a.png"), ("tiny", "b.png")):
+        done = run(checkpoint, source, "-o", tmp_path / name, "--model", model)
+        assert done.returncode == 0, done.stderr
+
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["gone.png", "-o", "x.png"], 1, "there is no gone.png"),
+        (["empty", "-o", "out"], 1, "there is no picture in empty"),
+        (["a.png", "b/a.png", "-o", "out"], 1, "would both become out/a.png"),
+        (["a.png", "-o", "a.png"], 1, "would overwrite itself"),
+        (["a.png", "-o", "x.png", "--model", "huge"], 1, "no model is called huge"),
+        (["a.png", "-o", "x.png", "--model", "a.safetensors"], 1, "a.safetensors"),
+        (["a.png"], 2, "-o/--output"),
+        (["a.png", "-o", "x.png", "--trade-off", "1.5"], 2, "is not 0 to 1"),
+        (["a.png", "-o", "x.png", "--quality", "0"], 2, "quality"),
+    ],
+)
+def test_wrong_usage_is_said_and_nothing_is_written(
+    checkpoint: Path, tmp_path: Path, arguments: list[str], status: int, said: str
+) -> None:
+    for folder in ("empty", "b"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.png", "b/a.png"):
+        (tmp_path / name).write_bytes(noise(8, 8))
+    before = sorted(tmp_path.rglob("*"))
+    done = run(checkpoint, *arguments, cwd=tmp_path)
+
+    assert done.returncode == status
+    assert said in done.stderr
+    assert status == 2 or done.stderr.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,76 @@
+"""Several worker hosts on one Redis, and jobs that a host cannot do."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hosts import Site, noise
+from networks import tiny_checkpoint
+from processes import ValkeyServer, running_valkey
+
+from workers.contract.errors import ModelUnknown
+from workers.contract.jobs import JobState
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ValkeyServer]:
+    with running_valkey(tmp_path / "valkey") as server:
+        yield server
+
+
+@pytest.fixture
+def site(server: ValkeyServer, tmp_path: Path) -> Site:
+    checkpoint = tiny_checkpoint(tmp_path / "tiny.safetensors")
+    return Site(server.url, tmp_path / "blobs", checkpoint)
+
+
+def test_two_hosts_share_the_queue(site: Site) -> None:
+    with site.worker_host() as one, site.worker_host() as other:
+        jobs = [site.submit(noise(280, 280, seed=seed)) for seed in range(8)]
+        ended = [site.ended(job_id) for job_id in jobs]
+        pids = {
+            int(job.worker.split("-")[-2]) for job in ended if job.worker
+        }  # the name is host-pid-random
+
+        assert [job.state for job in ended] == [JobState.SUCCEEDED] * 8
+        assert pids & set(one.job_workers)
+        assert pids & set(other.job_workers)
+
+
+def test_a_model_that_no_engine_has_is_refused_with_those_there_are(site: Site) -> None:
+    with site.worker_host(), pytest.raises(ModelUnknown, match=r"'paper'.*there are: tiny"):
+        site.submit(noise(40, 40), model="paper")
+
+
+def test_a_worker_says_in_one_line_why_it_cannot_start(site: Site, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"no checkpoint at all")
+
+    run = subprocess.run(
+        [sys.executable, "-c", "import sys, workers.__main__ as m; sys.exit(m.main())"],
+        env={**os.environ, **site.environment(checkpoints=str(broken))},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    plain = [line for line in run.stderr.splitlines() if not line.startswith("{")]
+
+    assert run.returncode == 1
+    assert len(plain) == 1
+    assert str(broken) in plain[0]
+
+
+def test_a_picture_that_needs_more_memory_than_a_job_may_use_fails_alone(site: Site) -> None:
+    with site.worker_host(job_memory=str(500 * 1024**2)):
+        large = site.ended(site.submit(noise(3000, 3000)))
+        small = site.ended(site.submit(noise(30, 30)))
+
+        assert large.failure is not None
+        assert large.failure.slug == "job-out-of-memory"
+        assert small.state is JobState.SUCCEEDED

@@ -1,0 +1,106 @@
+"""The documents tell the truth: settings, commands and packages are held to the code."""
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from pydantic_settings import BaseSettings
+
+from service.settings import ServiceSettings
+from workers.contract.settings import SharedSettings, WorkerSettings
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = sorted(
+    script.name for script in entry_points(group="console_scripts") if script.name[:5] == "gdsr-"
+)
+
+
+def row(settings: type[BaseSettings], name: str) -> str:
+    field = settings.model_fields[name]
+    default = field.default
+    if hasattr(default, "total_seconds"):
+        default = f"{default.total_seconds():g} s"
+    shown = "" if default in (None, ()) else f"`{default}`"
+    return f"| `GDSR_{name.upper()}` | {shown} | {field.description} |"
+
+
+def settings_table() -> str:
+    lines = []
+    for title, settings in (
+        ("service and workers", SharedSettings),
+        ("`gdsr-service`", ServiceSettings),
+        ("`gdsr-worker`", WorkerSettings),
+    ):
+        own = [
+            name
+            for name in settings.model_fields
+            if settings is SharedSettings or name not in SharedSettings.model_fields
+        ]
+        lines += [f"| {title} | default | |", "|---|---|---|", *(row(settings, n) for n in own), ""]
+    return "\n".join(lines).strip()
+
+
+def test_the_readme_has_the_settings_as_they_are() -> None:
+    assert settings_table() in README
+
+
+def test_the_readme_names_every_command() -> None:
+    assert COMMANDS
+    assert [command for command in COMMANDS if f"`{command}" not in README] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_comes_without_loading_what_the_command_needs_later(command: str) -> None:
+    (script,) = (s for s in entry_points(group="console_scripts") if s.name == command)
+    code = (
+        f"import sys; sys.argv = ['{command}', '--help']\n"
+        f"from {script.module} import {script.attr} as main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'numpy', 'fastapi', 'rq', 'PIL', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("usage: " + command)
+
+
+def test_the_wheel_holds_every_file_of_the_packages(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        packed = {name for name in opened.namelist() if ".dist-info/" not in name}
+    tracked = subprocess.run(
+        ["git", "ls-files", "service", "model", "workers", "deploy"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+
+    assert sorted(set(tracked) - packed) == []
+
+
+def test_every_import_of_a_library_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"]]
+    for extra in project["optional-dependencies"].values():
+        wanted += [name for name in extra if not name.startswith("gdsr[")]
+    pinned = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+    }
+    names = {w.split(">")[0].split("=")[0].split("[")[0].lower().replace("_", "-") for w in wanted}
+
+    assert sorted(names - pinned) == []

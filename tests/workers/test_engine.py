@@ -1,0 +1,285 @@
+"""The engine over its real socket: turns, shared batches, and clients that misbehave."""
+
+import math
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import tiny_checkpoint
+from numpy.typing import NDArray
+from processes import wait_for
+
+from model.checkpoint import load_checkpoint, save_checkpoint
+from workers.contract.errors import EngineLost, TileNotFinite
+from workers.contract.settings import WorkerSettings
+from workers.engine.client import EngineClient
+from workers.engine.loading import LoadedEngine, load_engine
+from workers.engine.local import InProcessEngine
+from workers.engine.protocol import create_shared_tiles, receive, send
+from workers.engine.server import EngineServer
+from workers.tradeoff import Weights, output_weights
+
+Pixels = NDArray[np.uint8]
+TILE = 64
+FUSED = output_weights(0.5)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    tiny_checkpoint(folder / "tiny.safetensors")
+    broken = load_checkpoint(tiny_checkpoint(folder / "broken.safetensors"))
+    with torch.no_grad():
+        broken.generator.hf_to_rgb.bias.fill_(math.nan)  # gan is broken, psnr and fused are not
+    settings = WorkerSettings(checkpoints=(folder / "tiny.safetensors",), precision="float32")
+    loaded = load_engine(settings.model_copy(update={"tile": TILE}), "cpu")
+    save_checkpoint(folder / "broken.safetensors", broken.generator, broken.card)
+    from model.forward import Forward
+
+    forward = Forward(
+        load_checkpoint(folder / "broken.safetensors").generator,
+        device=torch.device("cpu"),
+        precision="float32",
+    )
+    return LoadedEngine(
+        forwards={**loaded.forwards, "broken": forward},
+        models=(*loaded.models, loaded.models[0].model_copy(update={"name": "broken"})),
+        default_model="tiny",
+        device_name="CPU",
+        tile=TILE,
+        max_batch=4,
+    )
+
+
+@contextmanager
+def serving(loaded: LoadedEngine, path: Path) -> Iterator[EngineServer]:
+    server = EngineServer(loaded, path=path)
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "engine.sock"
+
+
+@pytest.fixture
+def server(loaded: LoadedEngine, place: Path) -> Iterator[EngineServer]:
+    with serving(loaded, place) as server:
+        yield server
+
+
+def connect(place: Path) -> EngineClient:
+    return EngineClient([place], patience=timedelta(seconds=5))
+
+
+def tiles(count: int, *, seed: int = 0) -> list[Pixels]:
+    random = np.random.default_rng(seed)
+    return list(random.integers(0, 256, (count, TILE, TILE, 3), dtype=np.uint8))
+
+
+def results(client: EngineClient, batch: list[Pixels], weights: Weights = FUSED) -> list[Pixels]:
+    return [result.copy() for result in client.run(batch, model="tiny", weights=weights)]
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("trade_off", [0.0, 0.3, 0.5, 1.0])
+def test_results_come_in_order_and_are_those_of_the_network(
+    loaded: LoadedEngine, place: Path, trade_off: float
+) -> None:
+    weights = output_weights(trade_off)
+    batch = tiles(11)
+    with connect(place) as client:
+        through_socket = results(client, batch, weights)
+    direct = InProcessEngine(loaded).run(batch, model="tiny", weights=weights)
+
+    assert len(through_socket) == 11
+    for got, expected in zip(through_socket, direct, strict=True):
+        assert np.abs(got.astype(np.int16) - expected).max() <= 1  # batches may differ
+
+
+@pytest.mark.usefixtures("server")
+def test_a_connection_can_be_used_for_one_picture_after_another(place: Path) -> None:
+    with connect(place) as client:
+        first = results(client, tiles(3))
+    with connect(place) as client:
+        again = results(client, tiles(3))
+
+    assert np.abs(np.array(first, np.int16) - again).max() <= 1
+
+
+@pytest.mark.usefixtures("server")
+def test_a_picture_of_only_flat_tiles_sends_nothing(place: Path) -> None:
+    with connect(place) as client:
+        assert results(client, []) == []
+
+
+def test_a_small_job_is_served_between_the_batches_of_a_huge_one(
+    server: EngineServer, place: Path
+) -> None:
+    supply = tiles(1)
+    served: list[int] = []
+    stop = threading.Event()
+
+    def endless() -> Iterator[Pixels]:
+        while not stop.is_set():
+            yield supply[0]
+
+    def huge() -> None:
+        with connect(place) as client:
+            served.extend(1 for _ in client.run(endless(), model="tiny", weights=output_weights(1)))
+
+    thread = threading.Thread(target=huge)
+    thread.start()
+    try:
+        wait_for(lambda: len(served) > 8)
+        with connect(place) as client:
+            before = server.tiles_done
+            small = results(client, tiles(2))
+            meanwhile = server.tiles_done - before
+    finally:
+        stop.set()
+        thread.join(timeout=30)
+
+    assert len(small) == 2
+    assert meanwhile < 40  # its two tiles, and at most a few batches of the other
+
+
+def test_a_dead_client_is_forgotten_and_the_next_is_served(
+    server: EngineServer, place: Path
+) -> None:
+    dead = connect(place)
+    running = dead.run(iter(tiles(50)), model="tiny", weights=FUSED)
+    next(running)
+    dead._connection.close()
+    with connect(place) as client:
+        assert len(results(client, tiles(2))) == 2
+
+    wait_for(lambda: not server._turns, what="no client left")
+
+
+def test_an_engine_that_comes_back_is_given_the_open_tiles_again(
+    loaded: LoadedEngine, place: Path
+) -> None:
+    batch = tiles(12)
+    expected = [r.copy() for r in InProcessEngine(loaded).run(batch, model="tiny", weights=FUSED)]
+    got = []
+    with serving(loaded, place):
+        client = connect(place)
+        running = client.run(iter(batch), model="tiny", weights=FUSED)
+        got += [next(running).copy() for _ in range(3)]
+    with serving(loaded, place), client:
+        got += [result.copy() for result in running]
+
+    assert len(got) == 12
+    for one, other in zip(got, expected, strict=True):
+        assert np.abs(one.astype(np.int16) - other).max() <= 1
+
+
+def test_an_engine_that_stays_away_is_lost(loaded: LoadedEngine, place: Path) -> None:
+    with serving(loaded, place):
+        client = EngineClient([place], patience=timedelta(seconds=0.2))
+        running = client.run(iter(tiles(12)), model="tiny", weights=FUSED)
+        next(running)
+    with pytest.raises(EngineLost, match="none came back within"), client:
+        list(running)
+
+
+def test_an_output_that_is_not_finite_fails_its_own_job_only(
+    server: EngineServer, place: Path
+) -> None:
+    with connect(place) as client, pytest.raises(TileNotFinite):
+        list(client.run(tiles(3), model="broken", weights=output_weights(1)))
+    with connect(place) as client:
+        fine = list(client.run(tiles(3), model="broken", weights=output_weights(0)))
+
+    assert len(fine) == 3
+    assert server.tiles_done >= 3
+
+
+@pytest.mark.usefixtures("server")
+def test_a_model_that_is_not_there_is_named(place: Path) -> None:
+    with connect(place) as client, pytest.raises(EngineLost, match="no model is called 'huge'"):
+        list(client.run(tiles(1), model="huge", weights=FUSED))
+
+
+def opening(place: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.settimeout(10)
+    connection.connect(str(place))
+    receive(connection)
+    return connection
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"not json",
+        b"[]",
+        b"{}",
+        b'{"slot": 0}',
+        b'{"model": "tiny", "weights": [0, 1, 0], "alone": false}',
+        b'{"model": "tiny", "weights": "all", "alone": false}',
+    ],
+)
+def test_nonsense_is_refused_and_the_engine_goes_on(place: Path, message: bytes) -> None:
+    with opening(place) as connection:
+        connection.send(message)
+        answer = receive(connection)
+
+        assert answer is None or "failed" in answer[0]
+        assert answer is None or receive(connection) is None
+    with connect(place) as client:
+        assert len(results(client, tiles(1))) == 1
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("kind", ["unsealed", "too small", "a pipe"])
+def test_memory_that_could_be_taken_away_is_refused(place: Path, kind: str) -> None:
+    fds = []
+    if kind == "a pipe":
+        fds = list(os.pipe())
+    elif kind == "unsealed":
+        fds = [os.memfd_create("unsealed")]
+        os.ftruncate(fds[0], 4096 + 8 * TILE * TILE * 3 * 17)
+    else:
+        fds = [create_shared_tiles(slots=8, tile=16)[0]]
+    try:
+        with opening(place) as connection:
+            hello: dict[str, object] = {"model": "tiny", "weights": [0, 1, 0], "alone": False}
+            send(connection, hello, (fds[0],))
+            answer = receive(connection)
+
+            assert answer is not None
+            assert "not sealed or not of the agreed size" in answer[0]["detail"]
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("slot", [-1, 8, 10**9, "one"])
+def test_a_slot_that_does_not_exist_is_refused(place: Path, slot: object) -> None:
+    fd, _ = create_shared_tiles(slots=8, tile=TILE)
+    with opening(place) as connection:
+        send(connection, {"model": "tiny", "weights": [0, 1, 0], "alone": False}, (fd,))
+        send(connection, {"slot": slot})
+        answer = receive(connection)
+    os.close(fd)
+
+    assert answer is not None
+    assert answer[0]["failed"] == "engine-refused"

@@ -1,0 +1,139 @@
+"""A whole picture through the shipped network: seams, borders, flat areas, odd sizes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.process import prepare_process
+from workers.contract.settings import WorkerSettings
+from workers.engine.checkpoints import checkpoint_files
+from workers.engine.protocol import HALO, SCALE
+from workers.pictures.picture import Picture
+from workers.pipeline import upscale_picture
+from workers.tradeoff import output_weights
+
+Pixels = NDArray[np.uint8]
+Upscale = Callable[..., Picture]
+
+
+@pytest.fixture(scope="module")
+def upscale() -> Upscale:
+    prepare_process(None)
+    from workers.engine.loading import load_engine
+    from workers.engine.local import InProcessEngine
+
+    lite = next(path for path in checkpoint_files(()) if path.stem == "lite")
+    engines = {
+        tile: InProcessEngine(
+            load_engine(WorkerSettings(checkpoints=(lite,), precision="float32", tile=tile), "cpu")
+        )
+        for tile in (64, 256)
+    }
+
+    def run(
+        colour: Pixels, *, alpha: Pixels | None = None, tile: int = 64, trade_off: float = 0.5
+    ) -> Picture:
+        return upscale_picture(
+            Picture(colour=colour, alpha=alpha),
+            engines[tile],
+            model="lite",
+            weights=output_weights(trade_off),
+            progress=lambda *_: None,
+        )
+
+    return run
+
+
+def photo(height: int, width: int) -> Pixels:
+    """Shades, edges and texture of photographs, made up."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    random = np.random.default_rng(1)
+    texture = random.normal(scale=12, size=(height, width))
+    stripes = 60 * np.sign(np.sin(x / 5 + y / 9))
+    planes = [120 + stripes + texture, 100 + y % 97, 80 + (x + y) % 131]
+    return np.stack(planes, axis=-1).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("trade_off", [0.0, 0.5, 1.0])
+def test_no_seam_is_seen_between_tiles(upscale: Upscale, trade_off: float) -> None:
+    picture = photo(130, 150)
+    tiled = upscale(picture, trade_off=trade_off).colour.astype(np.int16)
+    whole = upscale(picture, tile=256, trade_off=trade_off).colour.astype(np.int16)
+
+    error = tiled - whole
+    assert np.abs(error).max() <= 2
+    assert 10 * np.log10(255**2 / np.mean(np.square(error))) >= 55
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (0, 0, 0), (200, 30, 90)])
+def test_a_picture_of_one_colour_stays_that_colour(
+    upscale: Upscale, colour: tuple[int, int, int]
+) -> None:
+    picture = np.full((90, 70, 3), colour, np.uint8)
+
+    np.testing.assert_array_equal(upscale(picture).colour, np.full((360, 280, 3), colour, np.uint8))
+
+
+@pytest.mark.parametrize("level", [255, 128, 0])
+@pytest.mark.parametrize("trade_off", [0.0, 0.5, 1.0])
+def test_one_other_pixel_makes_no_step_at_the_borders_of_its_tile(
+    upscale: Upscale, level: int, trade_off: float
+) -> None:
+    picture = np.full((200, 200, 3), level, np.uint8)
+    picture[100, 100] = 128 if level != 128 else 255
+    result = upscale(picture, trade_off=trade_off).colour.astype(np.int16)
+
+    # What the network draws around the pixel itself ends within its reach.
+    near = slice(SCALE * (100 - HALO), SCALE * (101 + HALO))
+    for axis in (0, 1):
+        steps = np.abs(np.diff(result, axis=axis))
+        steps[near, near] = 0
+        assert steps.max() <= 1
+
+
+def test_the_border_of_a_white_picture_with_a_dark_pixel_is_not_darkened(upscale: Upscale) -> None:
+    picture = np.full((40, 40, 3), 255, np.uint8)
+    picture[20, 20] = 0
+    result = upscale(picture).colour
+
+    border = np.concatenate([result[0], result[-1], result[:, 0], result[:, -1]])
+    assert border.min() >= 250
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 90), (3, 2), (65, 33), (64, 129)])
+def test_every_size_comes_out_four_times_larger(upscale: Upscale, height: int, width: int) -> None:
+    result = upscale(photo(height, width))
+
+    assert result.colour.shape == (4 * height, 4 * width, 3)
+    assert result.alpha is None
+
+
+def test_a_turned_picture_gives_nearly_the_turned_result(upscale: Upscale) -> None:
+    # The network itself is not symmetric; that nothing else is off shows in the means.
+    picture = photo(70, 100)
+    turned = upscale(np.ascontiguousarray(np.rot90(picture))).colour
+    straight = upscale(picture).colour
+
+    assert turned.shape == np.rot90(straight).shape
+    assert abs(float(turned.mean()) - float(straight.mean())) < 1
+
+
+def test_alpha_keeps_its_ends_and_its_place(upscale: Upscale) -> None:
+    alpha = np.zeros((40, 60), np.uint8)
+    alpha[:, 30:] = 255
+    result = upscale(photo(40, 60), alpha=alpha).alpha
+
+    assert result is not None
+    assert result.shape == (160, 240)
+    assert (result[:, :100] == 0).all()
+    assert (result[:, 140:] == 255).all()
+
+
+def test_the_input_is_left_as_it_was(upscale: Upscale) -> None:
+    picture = photo(70, 70)
+    before = picture.copy()
+    upscale(picture)
+
+    np.testing.assert_array_equal(picture, before)
