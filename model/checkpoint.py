@@ -75,23 +75,17 @@ def save_checkpoint(path: Path, generator: GDSR, card: Card) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    metadata = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "scale": str(SCALE),
-        "config": json.dumps(asdict(generator.config)),
-        "card": json.dumps(asdict(card)),
-    }
-    tensors = {
-        name: tensor.detach().to("cpu").contiguous()
-        for name, tensor in generator.state_dict().items()
-    }
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(safetensors.torch.save(tensors, metadata))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    _write(path, generator.config, card, generator.state_dict())
+
+
+def replace_card(path: Path, card: Card) -> None:
+    """Give a checkpoint another card; its tensors stay as they are.
+
+    Raises:
+        CheckpointInvalid: the file is not a checkpoint, or is not all there.
+        OSError: it cannot be read or written.
+    """
+    _write(path, read_header(path).config, card, read_tensors(path))
 
 
 def read_header(path: Path) -> Header:
@@ -173,6 +167,23 @@ def build_generator(config: GDSRConfig, state: Mapping[str, Tensor]) -> GDSR:
     single = {name: tensor.to(torch.float32) for name, tensor in state.items()}
     generator.load_state_dict(single, assign=True)
     return generator.eval()
+
+
+def _write(path: Path, config: GDSRConfig, card: Card, state: Mapping[str, Tensor]) -> None:
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "scale": str(SCALE),
+        "config": json.dumps(asdict(config)),
+        "card": json.dumps(asdict(card)),
+    }
+    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(safetensors.torch.save(tensors, metadata))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _opened(path: Path) -> safetensors.safe_open:

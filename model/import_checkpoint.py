@@ -49,8 +49,11 @@ def main() -> int:
         if all(tensor.dtype == torch.float16 for tensor in state.values()):
             generator = generator.half()  # nothing is lost, and the file is half as large
         save_checkpoint(options.target, generator, card)
-    except (CheckpointInvalid, OSError) as error:
-        print(f"gdsr-import: {error}", file=sys.stderr)
+    except CheckpointInvalid as invalid:
+        print(f"gdsr-import: {options.source}: {invalid}", file=sys.stderr)
+        return 1
+    except OSError as failure:  # names the file itself
+        print(f"gdsr-import: {failure}", file=sys.stderr)
         return 1
     print(f"{options.target}: {_described(config)}")
     return 0

@@ -1,16 +1,98 @@
-"""How a process that runs the network sets itself up, before torch is imported.
+"""How a process that runs the network is set up, before torch is imported.
 
-OpenMP and the CUDA allocator read their environment once, when torch loads them: after that it is
-too late. So nothing here imports torch.
+OpenMP and torch's allocator read their environment once, when torch is loaded: afterwards is too
+late. So nothing here imports torch.
 """
 
+import ctypes
+import math
 import os
 from pathlib import Path
 
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # from glibc's malloc.h
+_C_INT_MAX = 2**31 - 1
+
 
 def prepare_process(threads: int | None) -> None:
-    pass
+    """Set up threads and memory for the network; `threads` are those of OpenMP.
+
+    Without `threads` there are as many as `available_cpus`. What the environment already says
+    about waiting, threads and allocation holds.
+    """
+    # Spinning threads would take the processors away from those that decode and encode.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(available_cpus()))
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the older name of the same
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    _keep_freed_memory()
 
 
 def available_cpus() -> int:
-    return len(os.sched_getaffinity(0))
+    """The processors that this process may use: its affinity and its cgroup's quota."""
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        allowed = os.cpu_count() or 1
+    quota = _cgroup_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    return max(1, math.ceil(min(allowed, quota)))
+
+
+def _cgroup_quota(membership: Path, root: Path) -> float:
+    """Processors that the cgroups of this process, versions 1 and 2, leave it; else infinity."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return math.inf
+    quota = math.inf
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top = root
+        elif "cpu" in controllers.split(","):
+            top = root / "cpu"
+        else:
+            continue
+        group = top / path.lstrip("/")
+        # A group is held by all above it. In a container the path may be that of the host, of
+        # which only the top is to be seen.
+        for folder in (group, *group.parents):
+            quota = min(quota, _quota_v1(folder) if controllers else _quota_v2(folder))
+            if folder == top:
+                break
+    return quota
+
+
+def _quota_v2(folder: Path) -> float:
+    try:
+        limit, period = (folder / "cpu.max").read_text().split()
+        return math.inf if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError):
+        return math.inf
+
+
+def _quota_v1(folder: Path) -> float:
+    try:
+        limit = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return math.inf
+    return limit / period if limit > 0 else math.inf
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next layer instead of giving it back to the kernel.
+
+    The network's layers free and take tens of megabytes each. Given back, every page would be
+    cleared and mapped again, which made inference take a quarter longer with one tile in a batch
+    and half as long again with four. glibc reads its environment variables for this when a program
+    starts, so it is told directly.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return
+    libc.mallopt(_M_MMAP_MAX, 0)  # large blocks from the heap, not each from a mapping of its own
+    libc.mallopt(_M_TRIM_THRESHOLD, _C_INT_MAX)
+    libc.mallopt(_M_ARENA_MAX, 1)  # the heaps of other threads end at 64 MiB

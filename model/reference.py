@@ -6,6 +6,7 @@ saved from DataParallel), and leaves the index out where a trunk has a single RR
 
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,6 +46,19 @@ _CONVOLUTIONS = {
 _IN_TRUNK = re.compile(
     r"(?P<trunk>.+)\.sub(\.(?P<rrdb>\d{1,4}))?\.RDB(?P<rdb>[1-3])\.conv(?P<conv>[1-5])\.0"
 )
+# All that the unpickler was seen to raise on damaged files: it takes for granted what they hold.
+_UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+)
 
 
 def read_reference(path: Path) -> dict[str, Tensor]:
@@ -60,7 +74,7 @@ def read_reference(path: Path) -> dict[str, Tensor]:
         return read_tensors(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, ValueError) as error:
+    except _UNREADABLE as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointInvalid(f"this is not a pickle of weights alone: {reason}") from None
     if not isinstance(state, dict) or not all(

@@ -1,4 +1,4 @@
-"""The service as a user meets it: start `gdsr-up`, send one picture at a time, look at the clock."""
+"""The service as a user meets it: start `gdsr-up`, send pictures one by one, look at the clock."""
 
 import os
 import platform
