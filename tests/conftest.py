@@ -8,8 +8,11 @@ import pytest
 import redis
 from processes import ValkeyServer, running_valkey
 
+from model.process import prepare_process
 from workers.contract.blobs import FileBlobStore
 from workers.contract.jobs import connect
+
+prepare_process(None)  # before any test imports torch: spinning threads would starve the others
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,9 @@ class EngineServer:
                 self._open(client, message, fds)
             else:
                 self._enqueue(client, message)
-        except (OSError, ProtocolBroken, KeyError, TypeError, ValueError) as failure:
+        except OSError:
+            self._close(client, selector)  # it is gone, which it may be at any time
+        except (ProtocolBroken, KeyError, TypeError, ValueError) as failure:
             log.warning("dropping a client: %s", failure)
             self._refuse(client, "engine-refused", str(failure))
             self._close(client, selector)
