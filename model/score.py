@@ -1,7 +1,7 @@
 """Scores of a checkpoint on folders of photographs: `python -m model.score CHECKPOINT --data DIR`.
 
 Every image is made smaller by the protocol's bicubic, and larger again by the network in float32,
-whole, with the reflected context around it that the service gives a picture too. With `--write`
+whole, with the mirrored context around it that the service gives a picture too. With `--write`
 the scores go into the checkpoint's card: a card never holds a score that came from elsewhere.
 """
 
@@ -24,7 +24,7 @@ from model.metrics import mse_y, psnr_y, ssim_y
 from model.resize import bicubic_down
 
 CONTEXT = 16
-"""Reflected pixels around the small image; without them zero padding darkens the border."""
+"""Mirrored pixels around the small image; without them zero padding darkens the border."""
 
 
 def score(generator: GDSR, folder: Path, *, context: int = CONTEXT) -> dict[str, dict[str, float]]:
@@ -50,7 +50,7 @@ def score(generator: GDSR, folder: Path, *, context: int = CONTEXT) -> dict[str,
 def super_resolve(generator: GDSR, lr: Tensor, *, context: int) -> dict[Output, Tensor]:
     """All outputs for one image of bytes: (3, H, W) -> (3, 4H, 4W) each."""
     around = ((0, 0), (context, context), (context, context))
-    padded = torch.from_numpy(np.pad(lr.numpy(), around, mode="reflect"))  # (3, H + 2c, W + 2c)
+    padded = torch.from_numpy(np.pad(lr.numpy(), around, mode="symmetric"))  # (3, H + 2c, W + 2c)
     batch = padded[None].float().div(255).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         images = generator(batch)

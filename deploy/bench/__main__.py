@@ -19,7 +19,12 @@ def main() -> int:
     halo.add_argument("checkpoint", type=Path)
     halo.add_argument("--data", type=Path, required=True, help="folder of high-resolution pictures")
     halo.add_argument("--keep", type=int, default=48, help="pixels that a tile keeps")
-    for kind in (service, halo):
+    train = kinds.add_parser("train", help="the training loop against a bare loop of its steps")
+    train.add_argument("--preset", default="smoke")
+    train.add_argument("--rounds", type=int, default=5)
+    train.add_argument("--steps", type=int, default=50)
+    train.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    for kind in (service, halo, train):
         kind.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     try:
@@ -30,6 +35,20 @@ def main() -> int:
             from deploy.bench.service import bench_service
 
             figures: object = bench_service(model=arguments.model, runs=arguments.runs)
+        elif arguments.kind == "train":
+            from dataclasses import asdict
+
+            from model.trainer.bench import bench_train
+            from model.trainer.config_file import read_preset
+            from model.trainer.faults import TrainingFault
+
+            try:
+                config = read_preset(arguments.preset, arguments.overrides)
+                measured = bench_train(config, rounds=arguments.rounds, steps=arguments.steps)
+            except TrainingFault as fault:
+                raise RuntimeError(str(fault)) from None
+            print(measured)
+            figures = asdict(measured)
         else:
             from deploy.bench.halo import bench_halo
 

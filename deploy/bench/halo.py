@@ -26,7 +26,7 @@ HALOS = (4, 8, 12, 16, 24)
 #: Context of the untiled picture; beyond this nothing changes any more.
 _REFERENCE_HALO = 48
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.unsignedinteger]
 
 
 def bench_halo(path: Path, data: Path, *, keep: int) -> list[dict[str, Any]]:

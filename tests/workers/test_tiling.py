@@ -68,6 +68,18 @@ def test_every_kept_pixel_has_its_context(
             assert span.read + tile - span.stop >= halo
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bits_and_other_channels_are_stitched_as_exactly(channels: int) -> None:
+    samples = np.random.default_rng(3).integers(0, 65536, (90, 70, channels))
+    picture = samples.astype(np.uint16)
+    picture[:30] = 65535
+    plan = plan_tiles(height=90, width=70, tile=64, halo=16, feather=8)
+    result = stitch(upscaled(picture, plan), plan)
+
+    assert result.dtype == np.uint16
+    np.testing.assert_array_equal(result, nearest(picture, 4))
+
+
 def test_spare_pixels_are_read_inside_the_picture() -> None:
     plan = plan_tiles(height=100, width=1000, tile=64, halo=8, feather=0)
 
@@ -83,7 +95,7 @@ def test_beyond_the_picture_its_reflection_is_read(
 ) -> None:
     picture = photo(height, width)
     plan = plan_tiles(height=height, width=width, tile=tile, halo=halo, feather=feather)
-    padded = np.pad(picture, ((tile, tile), (tile, tile), (0, 0)), mode="reflect")
+    padded = np.pad(picture, ((tile, tile), (tile, tile), (0, 0)), mode="symmetric")
 
     tiles = list(cut(picture, plan))
     assert len(tiles) == len(plan)
@@ -202,7 +214,7 @@ def test_only_tiles_of_the_plan_are_stitched() -> None:
         stitch(tiles[:-1], plan)
     with pytest.raises(ValueError, match="more than the 9 tiles"):
         stitch([*tiles, tiles[0]], plan)
-    with pytest.raises(ValueError, match="256 x 256 x 3, got a tile of"):
+    with pytest.raises(ValueError, match="256 x 256 x 3 uint8, got a tile of"):
         stitch([tiles[0][:100], *tiles[1:]], plan)
 
 

@@ -1,0 +1,134 @@
+"""LPIPS 0.1 on AlexNet: how different two pictures look; 0 for equal ones, lower is better.
+
+Zhang, Isola, Efros, Shechtman and Wang, "The Unreasonable Effectiveness of Deep Features as a
+Perceptual Metric", CVPR 2018, arXiv:1801.03924. Features of five layers are scaled to unit length,
+and their squared differences are weighted by what people said of pairs of pictures.
+
+Shapes: N images, H x W pixels, RGB in [0, 1]; C features.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.checkpoint import CheckpointInvalid
+from model.reference import read_reference
+
+SMALLEST = 31
+"""The shorter side of a picture of which the last pooling leaves something to compare."""
+
+_MEAN = (-0.030, -0.088, -0.188)
+_DEVIATION = (0.458, 0.448, 0.450)
+_SMALL = 1e-10
+
+
+class _Layer(NamedTuple):
+    """A convolution of AlexNet as torchvision numbers and shapes it."""
+
+    number: int
+    side: int
+    stride: int
+    pooled: bool
+    """The layer before it is made half as large."""
+
+
+_LAYERS = (
+    _Layer(number=0, side=11, stride=4, pooled=False),
+    _Layer(number=3, side=5, stride=1, pooled=True),
+    _Layer(number=6, side=3, stride=1, pooled=True),
+    _Layer(number=8, side=3, stride=1, pooled=False),
+    _Layer(number=10, side=3, stride=1, pooled=False),
+)
+
+
+class LPIPS(nn.Module):
+    """The distance between pictures and a reference; frozen."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, network: Mapping[str, Tensor], heads: Mapping[str, Tensor]) -> None:
+        """`network`: torchvision's AlexNet; `heads`: the weights of its features in LPIPS.
+
+        Raises:
+            CheckpointInvalid: a tensor is missing, or of a shape that does not fit.
+        """
+        super().__init__()
+        self.convs = nn.ModuleList()
+        inputs = 3
+        for place, layer in enumerate(_LAYERS):
+            weight = _taken(network, f"features.{layer.number}.weight")
+            bias = _taken(network, f"features.{layer.number}.bias")
+            head = _taken(heads, f"lin{place}.model.1.weight")
+            outputs = len(bias)
+            if weight.shape != (outputs, inputs, layer.side, layer.side):
+                raise CheckpointInvalid(f"features.{layer.number} is not AlexNet's")
+            if head.numel() != outputs:
+                raise CheckpointInvalid(f"lin{place} weights {head.numel()} of {outputs} features")
+            padding = 2 if layer.side > 3 else 1
+            conv = nn.Conv2d(inputs, outputs, layer.side, stride=layer.stride, padding=padding)
+            conv.load_state_dict({"weight": weight, "bias": bias})
+            self.convs.append(conv)
+            self.register_buffer(f"head{place}", head.view(1, outputs, 1, 1))
+            inputs = outputs
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(_DEVIATION).view(1, 3, 1, 1))
+        self.requires_grad_(requires_grad=False)
+
+    def forward(self, images: Tensor, reference: Tensor) -> Tensor:
+        """(N, 3, H, W), (1, 3, H, W) -> (N,)."""
+        true = self._features(reference)
+        # One by one: a batch of large pictures need not fit.
+        return torch.cat([self._distance(self._features(image[None]), true) for image in images])
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Unit vectors at each place of each layer: (N, 3, H, W) -> (N, C, ...) five times."""
+        x = (2 * images - 1 - self.mean) / self.deviation
+        found = []
+        for layer, conv in zip(_LAYERS, self.convs, strict=True):
+            if layer.pooled:
+                x = F.max_pool2d(x, kernel_size=3, stride=2)
+            x = F.relu(conv(x))
+            found.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + _SMALL))
+        return found
+
+    def _distance(self, one: list[Tensor], other: list[Tensor]) -> Tensor:
+        layers = [
+            (self.get_buffer(f"head{place}") * (a - b).square()).sum(dim=1).mean(dim=(1, 2))
+            for place, (a, b) in enumerate(zip(one, other, strict=True))
+        ]
+        return torch.stack(layers).sum(dim=0)  # (N,)
+
+
+def load_lpips(network: Path, heads: Path) -> LPIPS:
+    """From files of weights, safetensors or pickled (read without running code).
+
+    Raises:
+        CheckpointInvalid: they are not what the class asks for.
+        OSError: one cannot be read.
+    """
+    return LPIPS(read_reference(network), read_reference(heads))
+
+
+def random_weights(*, divisor: int = 1) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Network and heads of AlexNet's shapes, channels divided: for tests without the real ones."""
+    network, heads = {}, {}
+    inputs = 3
+    for place, (layer, channels) in enumerate(zip(_LAYERS, (64, 192, 384, 256, 256), strict=True)):
+        outputs = channels // divisor
+        weight = torch.empty(outputs, inputs, layer.side, layer.side)
+        network[f"features.{layer.number}.weight"] = nn.init.kaiming_normal_(weight)
+        network[f"features.{layer.number}.bias"] = torch.zeros(outputs)
+        heads[f"lin{place}.model.1.weight"] = torch.rand(1, outputs, 1, 1)
+        inputs = outputs
+    return network, heads
+
+
+def _taken(state: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in state:
+        raise CheckpointInvalid(f"tensor {name} is missing")
+    return state[name].float()

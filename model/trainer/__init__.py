@@ -1,0 +1,1 @@
+"""Training: photographs in, a checkpoint with its card out."""

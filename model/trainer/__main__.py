@@ -1,0 +1,165 @@
+"""`gdsr-train`: train GDSR on a folder of photographs."""
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+_FAILED, _USAGE = 1, 2
+
+
+def main() -> int:
+    """Exit status 0; 1 with one line on stderr; 2 if the command or the configuration is wrong."""
+    parser = _parser()
+    options = parser.parse_args()
+
+    # torch takes seconds to import: --help and usage errors come before it.
+    from model.process import prepare_process
+
+    prepare_process(None)
+
+    import torch
+
+    from model.trainer.faults import ConfigInvalid, TrainingFault
+
+    try:
+        options.run(options)
+    except ConfigInvalid as fault:
+        return _said(str(fault), status=_USAGE)
+    except TrainingFault as fault:
+        return _said(str(fault), status=_FAILED)
+    except OSError as error:
+        return _said(f"{error.strerror}: {error.filename}", status=_FAILED)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition(".")[0]
+        return _said(f"{reason}: a smaller data.batch or data.patch needs less", status=_FAILED)
+    except KeyboardInterrupt:
+        return _said("interrupted twice: the state is that of the last save", status=_FAILED)
+    return 0
+
+
+def _said(reason: str, *, status: int) -> int:
+    sys.stderr.write(f"gdsr-train: {reason}\n")
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gdsr-train",
+        description="Train GDSR on a folder of photographs.",
+        epilog="Several GPUs: torchrun --nproc-per-node N -m model.trainer fit ...",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    fit = commands.add_parser("fit", help="train, from a preset")
+    fit.add_argument("preset", metavar="PRESET", help="a .toml file, or the name of a shipped one")
+    fit.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="change a value, for example data.hr_dir=/photographs; may be repeated",
+    )
+    fit.add_argument("--out", type=Path, help="the run's folder (default: runs/NAME-TIME)")
+    fit.add_argument("--minutes", type=_minutes, help="end within so many, annealed and validated")
+    fit.set_defaults(run=_fit)
+
+    resume = commands.add_parser("resume", help="go on with a run that was stopped")
+    resume.add_argument("out", metavar="RUN", type=Path)
+    resume.add_argument("--minutes", type=_minutes, help="the run's whole budget from now on")
+    resume.set_defaults(run=_resume)
+
+    export = commands.add_parser("export", help="write a run's best weights as float16")
+    export.add_argument("source", metavar="RUN", type=Path, help="a run, or a checkpoint")
+    export.add_argument("target", metavar="OUT", type=Path, help="the .safetensors file to write")
+    export.add_argument(
+        "--scores",
+        type=Path,
+        metavar="REPORT",
+        help="what gdsr-evaluate wrote of OUT, exported before without this",
+    )
+    export.add_argument("--name", help="what the checkpoint is called (default: OUT's stem)")
+    export.add_argument("--licence", help="of the weights, an SPDX identifier")
+    export.set_defaults(run=_export)
+
+    plot = commands.add_parser("plot", help="draw a run's curves")
+    plot.add_argument("source", metavar="RUN", type=Path)
+    plot.add_argument("--out", type=Path, help="the PNG to write (default: RUN/curves.png)")
+    plot.set_defaults(run=_plot)
+    return parser
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from model.trainer.config_file import read_preset
+    from model.trainer.faults import ConfigInvalid
+    from model.trainer.loop import train
+
+    config = read_preset(options.preset, options.overrides)
+    if not config.data.hr_dir:
+        raise ConfigInvalid("name a folder of photographs: --set data.hr_dir=DIR")
+    if not options.out and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigInvalid("several processes need one folder: name it with --out")
+    hr_dir, val_dir = (_absolute(path) for path in (config.data.hr_dir, config.data.val_dir))
+    run = replace(config.run, minutes=options.minutes or config.run.minutes)
+    config = replace(config, run=run, data=replace(config.data, hr_dir=hr_dir, val_dir=val_dir))
+    train(config, options.out or _new_folder(config.run.name), resume=False)
+
+
+def _resume(options: argparse.Namespace) -> None:
+    from model.trainer.config_file import read_config
+    from model.trainer.faults import RunUnusable
+    from model.trainer.loop import train
+    from model.trainer.run import CONFIG
+
+    path = options.out / CONFIG
+    if not path.is_file():
+        raise RunUnusable(f"{options.out} holds no run: there is no {CONFIG}")
+    config = read_config(path)
+    if options.minutes:
+        config = replace(config, run=replace(config.run, minutes=options.minutes))
+    train(config, options.out, resume=True)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from model.trainer.export import export
+
+    card = export(
+        options.source,
+        options.target,
+        report=options.scores,
+        name=options.name,
+        licence=options.licence,
+    )
+    scored = f"scores on {', '.join(card.scores)}" if card.scores else "no scores yet"
+    sys.stdout.write(f"{options.target}: {card.name}, {card.training}; {scored}\n")
+
+
+def _plot(options: argparse.Namespace) -> None:
+    from model.trainer.plot import plot
+
+    target = options.out or options.source / "curves.png"
+    plot(options.source, target)
+    sys.stdout.write(f"{target}\n")
+
+
+def _new_folder(name: str) -> Path:
+    return Path("runs") / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+
+
+def _absolute(path: str) -> str:
+    """So that a run can be resumed from anywhere."""
+    return str(Path(path).resolve()) if path else ""
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return minutes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

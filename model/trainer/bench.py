@@ -1,0 +1,144 @@
+"""How much of the device's speed the loop leaves to the network.
+
+The real loop, with its data, averages, clipping, log and checks, against a bare one that does the
+same forward, backward and update on tensors that never change. They take turns, so that a machine
+that slows down slows both.
+"""
+
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+
+from model.gdsr import SCALE
+from model.trainer.config import TrainConfig
+from model.trainer.data import Batch
+from model.trainer.graph import GraphedStep
+from model.trainer.loop import train
+from model.trainer.networks import build_networks, build_optimisers
+from model.trainer.parallel import Processes
+from model.trainer.plot import read_log
+from model.trainer.step import Step, Terms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainBench:
+    """Steps a second, round by round."""
+
+    name: str
+    device: str
+    real: tuple[float, ...]
+    bare: tuple[float, ...]
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The real loop's share of the bare one's speed."""
+        return tuple(real / bare for real, bare in zip(self.real, self.bare, strict=True))
+
+    def __str__(self) -> str:
+        rows = (("real loop", self.real), ("bare loop", self.bare), ("ratio", self.ratios))
+        lines = [
+            f"{label:>10}  {min(values):8.3f} {median(values):8.3f} {max(values):8.3f}"
+            for label, values in rows
+        ]
+        head = f"{self.name} on {self.device}, {len(self.real)} rounds, steps/s"
+        return "\n".join((head, f"{'':>10}  {'min':>8} {'median':>8} {'max':>8}", *lines))
+
+
+def bench_train(config: TrainConfig, *, rounds: int = 5, steps: int = 50) -> TrainBench:
+    """Time `steps` steps of both loops, `rounds` times, after as many to warm up.
+
+    Without `data.hr_dir` it trains on pictures of noise.
+
+    Raises:
+        TrainingFault: the configuration cannot be trained.
+    """
+    real, bare = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        config = _brief(config, Path(folder), steps)
+        device = torch.device("cpu" if config.device.name == "cpu" else _device())
+        for turn in range(rounds):
+            bare.append(_bare(config, device, steps))
+            real.append(_real(config, Path(folder) / f"run{turn}", steps))
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    return TrainBench(name=config.run.name, device=named, real=tuple(real), bare=tuple(bare))
+
+
+def _real(config: TrainConfig, out: Path, steps: int) -> float:
+    train(config, out, resume=False, quiet=True)
+    record = read_log(out)[0][2 * steps]
+    return float(record["images_per_second"]) / config.data.batch
+
+
+def _bare(config: TrainConfig, device: torch.device, steps: int) -> float:
+    networks = build_networks(config, device)
+    optimisers = build_optimisers(config, networks, device)
+    step = Step(config, networks, optimisers, Processes(rank=0, count=1, device=device))
+
+    def bare(batch: Batch) -> Terms:
+        optimisers.generator.zero_grad(set_to_none=True)
+        with step.autocast():
+            images, hr = step.images(batch)
+            terms = step.generator_losses(images, hr)
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        optimisers.generator.step()
+        if optimisers.discriminator is not None:
+            optimisers.discriminator.zero_grad(set_to_none=True)
+            with step.autocast():
+                loss = step.discriminator_loss(images, hr)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimisers.discriminator.step()
+        return terms
+
+    take = GraphedStep(bare) if config.device.graph and device.type == "cuda" else bare
+    side = config.data.patch
+    batch = Batch(
+        lr=torch.rand(config.data.batch, 3, side, side, device=device),
+        hr=torch.rand(config.data.batch, 3, SCALE * side, SCALE * side, device=device),
+    )
+    for _ in range(steps):
+        take(batch)
+    _finish(device)
+    start = time.perf_counter()
+    for _ in range(steps):
+        take(batch)
+    _finish(device)
+    return steps / (time.perf_counter() - start)
+
+
+def _brief(config: TrainConfig, folder: Path, steps: int) -> TrainConfig:
+    """As it is, but only so many steps, and as little as can be before and after them."""
+    data = config.data
+    if not data.hr_dir:
+        pictures = folder / "noise"
+        pictures.mkdir()
+        random = np.random.default_rng(0)
+        side = SCALE * (data.patch + 16)
+        for place in range(8):
+            pixels = random.integers(256, size=(side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(pictures / f"{place}.png")
+        data = replace(data, hr_dir=str(pictures), val_dir="", hold_out=1)
+    return replace(
+        config,
+        data=data,
+        run=replace(
+            config.run, steps=2 * steps, minutes=0.0, log_every=steps, save_every=10 * steps
+        ),
+        validation=replace(
+            config.validation, every=10 * steps, pictures=1, crop=128, samples=0, best="last"
+        ),
+    )
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,188 @@
+"""A configuration from a preset's TOML, from overrides, and from the folder of a run.
+
+Strict: a key that no dataclass has, a missing one and a value of another type are each named.
+"""
+
+import json
+import math
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from model.trainer.config import TrainConfig
+from model.trainer.faults import ConfigInvalid
+
+PRESETS = Path(__file__).parent / "presets"
+Built = TypeVar("Built")
+
+
+class _Text(str):
+    """A value from the command line, whose type is told by the field that it is for."""
+
+    __slots__ = ()
+
+
+def preset_names() -> list[str]:
+    """Of the shipped presets."""
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def read_preset(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The configuration in the file `name`, or in the shipped preset of that name.
+
+    An override is `table.key=value`.
+
+    Raises:
+        ConfigInvalid: for the reason in the message.
+    """
+    path = Path(name)
+    if not path.is_file():
+        path = PRESETS / f"{path.name.removesuffix('.toml')}.toml"
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigInvalid(f"no preset {name}; there are {', '.join(preset_names())}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigInvalid(f"{path}: {error}") from None
+    for override in overrides:
+        _override(values, override)
+    return _checked(_build(TrainConfig, values, ""))
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The configuration that `write_config` wrote.
+
+    Raises:
+        ConfigInvalid: for the reason in the message.
+        OSError: the file cannot be read.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigInvalid(f"{path}: {error}") from None
+    return _checked(_build(TrainConfig, values, ""))
+
+
+def write_config(path: Path, config: TrainConfig) -> None:
+    """Keep a configuration with its run."""
+    path.write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    *tables, name = key.strip().split(".")
+    if not equals or not name:
+        raise ConfigInvalid(f"--set {override}: it is table.key=value")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ConfigInvalid(f"--set {override}: {table} is not a table")
+    values[name] = _Text(text.strip())
+
+
+def _build(kind: type[Built], values: Any, name: str) -> Built:
+    if not isinstance(values, Mapping):
+        raise ConfigInvalid(f"{name or 'the preset'} is {values!r}; it must be a table")
+    prefix = f"{name}." if name else ""
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    if unknown := values.keys() - known.keys():
+        raise ConfigInvalid(f"{prefix}{min(unknown)} is unknown; known are {', '.join(known)}")
+    hints = get_type_hints(kind)
+    built = {}
+    for key, field in known.items():
+        if key in values:
+            built[key] = _value(hints[key], values[key], prefix + key)
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise ConfigInvalid(f"{prefix}{key} is missing")
+    return kind(**built)
+
+
+def _value(kind: Any, value: Any, name: str) -> Any:
+    """`value` as a field of type `kind` holds it."""
+    if isinstance(value, _Text):
+        value = str(value) if kind is str or get_origin(kind) is Literal else _parsed(value)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):  # of a type and None
+        inner = next(argument for argument in arguments if argument is not types.NoneType)
+        return None if value is None else _value(inner, value, name)
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _build(kind, value, name)
+    if origin is Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        if len(kinds) == len(value):
+            return tuple(
+                _value(inner, part, name) for inner, part in zip(kinds, value, strict=True)
+            )
+    if origin is dict and isinstance(value, Mapping):
+        return {key: _value(arguments[1], part, f"{name}.{key}") for key, part in value.items()}
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if kind in (int, bool, str) and type(value) is kind:
+        return value
+    raise ConfigInvalid(f"{name} is {value!r}; it must be {_described(kind)}")
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return str(text)
+
+
+def _described(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(kind)))
+    if get_origin(kind) is tuple:
+        length = len(get_args(kind))
+        return "a list of numbers" if get_args(kind)[-1] is ... else f"a list of {length} numbers"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
+        kind, "a table"
+    )
+
+
+def _checked(config: TrainConfig) -> TrainConfig:
+    data, losses, run = config.data, config.losses, config.run
+    config.network  # noqa: B018  # says what is wrong with it
+    positive = {
+        "run.steps": run.steps,
+        "run.save_every": run.save_every,
+        "run.log_every": run.log_every,
+        "data.patch": data.patch,
+        "data.batch": data.batch,
+        "validation.every": config.validation.every,
+        "validation.pictures": config.validation.pictures,
+        "optimiser.learning_rate": config.optimiser.learning_rate,
+    }
+    for name, value in positive.items():
+        if value <= 0:
+            raise ConfigInvalid(f"{name} is {value}; it must be above 0")
+    for name, count in {"losses.margin": losses.margin, "data.mirror": data.mirror}.items():
+        if count < 0:
+            raise ConfigInvalid(f"{name} is {count}; it must not be below 0")
+    if 2 * losses.margin >= data.patch:
+        raise ConfigInvalid(
+            f"losses.margin is {losses.margin}; a patch of {data.patch} has nothing left"
+        )
+    if data.mirror > data.patch:
+        raise ConfigInvalid(f"data.mirror is {data.mirror}, more than a patch of {data.patch}")
+    if not losses.outputs:
+        raise ConfigInvalid("losses: no output has a weight")
+    if config.generator.freeze_lf and "psnr" in losses.outputs:
+        raise ConfigInvalid("losses: psnr has a weight, but generator.freeze_lf keeps it as it is")
+    if losses.perceptual and not losses.perceptual.taps:
+        raise ConfigInvalid("losses.perceptual.taps is empty")
+    seen = 4 * (data.patch - 2 * losses.margin)
+    if losses.adversarial:
+        multiple = 32 if losses.adversarial.discriminator == "vgg" else 8
+        if seen % multiple:
+            raise ConfigInvalid(
+                f"the {losses.adversarial.discriminator} discriminator takes sides of a multiple "
+                f"of {multiple}; a patch of {data.patch} without margins of {losses.margin} "
+                f"gives {seen}"
+            )
+    return config

@@ -1,0 +1,60 @@
+"""What can go wrong in training, each said in one line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class TrainingFault(Exception):
+    """Training cannot begin or go on, for the reason in the message."""
+
+
+class ConfigInvalid(TrainingFault):
+    """A preset or an override is not a configuration."""
+
+
+class PhotographsMissing(TrainingFault):
+    """A folder has no picture to train on."""
+
+    def __init__(self, folder: Path, *, broken: Sequence[Path], small: int, side: int) -> None:
+        reasons = []
+        if broken:
+            reasons.append(f"{len(broken)} broken, {broken[0].name} first")
+        if small:
+            reasons.append(f"{small} smaller than {side}x{side}")
+        super().__init__(
+            f"no photograph to use in {folder} ({', '.join(reasons) or 'it has no pictures'})"
+        )
+
+
+class WeightsUnusable(TrainingFault):
+    """A file of weights is missing, or is not for this network."""
+
+
+class RunUnusable(TrainingFault):
+    """A folder is not a run that can be resumed, or is one already."""
+
+
+class LossNotFinite(TrainingFault):
+    """A loss became NaN or infinite."""
+
+    def __init__(self, *, step: int, term: str, batch: Path) -> None:
+        super().__init__(
+            f"the loss {term} of step {step} is not finite; the batch is in {batch}, "
+            "the last good state stays"
+        )
+        self.step = step
+
+
+class StorageFull(TrainingFault):
+    """A file could not be written."""
+
+    def __init__(self, error: OSError, path: Path) -> None:
+        said, where = error.strerror or error, error.filename or path
+        super().__init__(f"{said}: {where}; what was there before stays")
+
+
+class PartMissing(TrainingFault):
+    """An optional package is needed for this."""
+
+    def __init__(self, package: str, *, purpose: str, extra: str = "train") -> None:
+        super().__init__(f"{purpose} needs {package}: pip install 'gdsr[{extra}]'")

@@ -1,0 +1,138 @@
+"""What a run says: lines of JSON for programs, a progress bar for people, TensorBoard for both.
+
+Only the first of several processes speaks. On a terminal there is a bar; elsewhere, a line now and
+then.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from model.trainer.faults import PartMissing, StorageFull
+from model.trainer.validation import Scores
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+FILE = "log.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """One line of the log; rates are means since the line before."""
+
+    step: int
+    terms: Mapping[str, float]
+    learning_rate: float
+    images_per_second: float
+    waited: float
+    """The share of the time that the loop waited for data."""
+    seconds_left: float
+
+
+class Log:
+    """The log of a run in the folder `out`."""
+
+    def __init__(
+        self, out: Path, *, steps: int, silent: bool, quiet: bool, tensorboard: bool
+    ) -> None:
+        """`silent` says nothing at all, `quiet` writes the file alone."""
+        self._path = out / FILE
+        self._silent = silent
+        self._steps = steps
+        self._board = None if silent or not tensorboard else _board(out)
+        try:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+        except ImportError:
+            raise PartMissing("rich", purpose="the progress bar") from None
+        self._console = Console(highlight=False, soft_wrap=True, quiet=silent or quiet)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}% {task.fields[said]}"),
+            console=self._console,
+            disable=silent or quiet or not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(out.name, total=1.0, said="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+        if self._board:
+            self._board.close()
+
+    def event(self, event: str, **values: Any) -> None:
+        """Write a line that is no step."""
+        self._write({"event": event, **values})
+
+    def say(self, text: str) -> None:
+        """Tell people."""
+        self._console.print(text, markup=False)
+
+    def close(self, text: str, *, done: bool) -> None:
+        """Tell people how it ended."""
+        if done:
+            self._bar.update(self._task, completed=1.0)
+        self.say(text)
+
+    def step(self, record: StepRecord, *, along: float) -> None:
+        self._write({"event": "step", **asdict(record)})
+        terms = "  ".join(f"{name} {value:.4g}" for name, value in record.terms.items())
+        said = (
+            f"step {record.step:,}/{self._steps:,}  {terms}  {record.images_per_second:.1f} "
+            f"images/s  {_duration(record.seconds_left)} left"
+        )
+        self._bar.update(self._task, completed=along, said=said)
+        if not self._console.is_terminal:
+            self.say(said)
+        if self._board:
+            for name, value in record.terms.items():
+                self._board.add_scalar(f"loss/{name}", value, record.step)
+            self._board.add_scalar("learning_rate", record.learning_rate, record.step)
+
+    def scores(self, step: int, scores: Scores, *, best: bool) -> None:
+        self._write({"event": "validation", "step": step, **scores._asdict(), "best": best})
+        self.say(
+            f"step {step:,}: PSNR-Y psnr {scores.psnr:.2f}  fused {scores.fused:.2f}  "
+            f"gan {scores.gan:.2f} dB{'  (best)' if best else ''}"
+        )
+        if self._board:
+            for name, value in scores._asdict().items():
+                self._board.add_scalar(f"psnr_y/{name}", value, step)
+
+    def _write(self, values: Mapping[str, Any]) -> None:
+        if self._silent:
+            return
+        line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **values})
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise StorageFull(error, self._path) from None
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _board(out: Path) -> "SummaryWriter":
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise PartMissing("tensorboard", purpose="run.tensorboard", extra="tensorboard") from None
+    return SummaryWriter(str(out / "tensorboard"))

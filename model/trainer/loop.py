@@ -1,0 +1,232 @@
+"""The loop: from a configuration to `best.safetensors`, for both stages.
+
+A run is a folder: `config.json`, `state.pt` to resume from, `best.safetensors` to use, `log.jsonl`,
+and a strip of samples for each validation. A signal to end saves the state first; a loss that is
+not finite ends the run and leaves the state of before.
+"""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from types import FrameType
+
+import torch
+
+from model.trainer.cards import origin_of
+from model.trainer.config import TrainConfig
+from model.trainer.config_file import write_config
+from model.trainer.data import Batches
+from model.trainer.faults import ConfigInvalid, RunUnusable
+from model.trainer.graph import GraphedStep
+from model.trainer.ledger import Entry, Ledger
+from model.trainer.log import Log, StepRecord
+from model.trainer.networks import build_networks, build_optimisers, set_rate
+from model.trainer.parallel import Processes, join, leave
+from model.trainer.photographs import keep_photographs
+from model.trainer.run import BEST, CONFIG, STATE, Run, choose
+from model.trainer.schedule import progress, rate_factor
+from model.trainer.state import Standing, load_state
+from model.trainer.step import Step
+from model.trainer.validation import read_pairs
+
+_AGREE_EVERY = 10  # steps between which several processes do not talk about the time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    step: int
+    stopped: bool
+    """By a signal; it can be resumed."""
+    best: Path
+
+
+def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) -> Outcome:
+    """Train, or go on training what is in `out`; `quiet` writes files and nothing else.
+
+    Raises:
+        TrainingFault: it cannot begin or go on, for the reason in the message.
+    """
+    began = time.perf_counter()
+    processes = join(config.device.name)
+    try:
+        run = _prepared(config, out, processes, resume=resume, quiet=quiet)
+        return _loop(run, began=began, resume=resume)
+    finally:
+        leave()
+
+
+def _prepared(
+    config: TrainConfig, out: Path, processes: Processes, *, resume: bool, quiet: bool
+) -> Run:
+    """Read photographs and weights; nothing is kept in `out` before all of it is there."""
+    device = processes.device
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes of a step never change
+    if config.data.batch % processes.count:
+        raise ConfigInvalid(
+            f"data.batch is {config.data.batch}; {processes.count} processes cannot share it"
+        )
+    if processes.first and not resume and (out / STATE).exists():
+        raise RunUnusable(f"{out} holds a run already: resume it, or name another folder")
+    networks = build_networks(config, device)
+    optimisers = build_optimisers(config, networks, device)
+    paths, held_out, held_in = choose(config)
+    pairs = read_pairs(held_out, config.validation, folder=held_in, device=device)
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"pixels.{processes.rank}.partial"
+    photographs, data = keep_photographs(paths, config.data, device=device, file=file)
+    if resume:
+        standing = load_state(out / STATE, networks, optimisers, device)
+    else:
+        standing = Standing(origin=origin_of(config))
+    if processes.first:
+        write_config(out / CONFIG, config)
+    return Run(
+        config=config,
+        out=out,
+        processes=processes,
+        networks=networks,
+        optimisers=optimisers,
+        photographs=photographs,
+        batches=Batches(
+            photographs,
+            data,
+            degradation=config.degradation,
+            seed=config.run.seed,
+            device=device,
+            rank=processes.rank,
+            processes=processes.count,
+        ),
+        pairs=pairs,
+        standing=standing,
+        ledger=Ledger(),
+        log=Log(
+            out,
+            steps=config.run.steps,
+            silent=not processes.first,
+            quiet=quiet,
+            tensorboard=config.run.tensorboard,
+        ),
+    )
+
+
+def _loop(run: Run, *, began: float, resume: bool) -> Outcome:
+    config, standing, processes = run.config, run.standing, run.processes
+    before = standing.elapsed
+    step = Step(config, run.networks, run.optimisers, processes)
+    take = GraphedStep(step) if run.graphed else step
+    validated, stopped, reserve = -1, False, 0.0
+
+    with run.log, run.batches.stream(standing.step) as stream, _ending() as ending:
+        run.begin(resumed=resume)
+        if not resume:
+            run.validate()
+            run.save()
+        pace = _Pace(run)
+        for batch in stream:
+            # How far along is the run, and has somebody asked to end it?
+            if processes.count == 1 or standing.step % _AGREE_EVERY == 0:
+                standing.elapsed, reserve, stopped = processes.agree(
+                    elapsed=before + time.perf_counter() - began,
+                    reserve=run.reserve,
+                    stop=ending(),
+                )
+            along = progress(
+                config.run, step=standing.step, elapsed=standing.elapsed, reserve=reserve
+            )
+            if stopped or along >= 1:
+                break
+
+            # One step.
+            factor = rate_factor(config.optimiser, step=standing.step, progress=along)
+            rate = factor * config.optimiser.learning_rate
+            set_rate(run.optimisers.generator, rate)
+            if config.losses.adversarial and run.optimisers.discriminator:
+                rate_judge = factor * config.losses.adversarial.learning_rate
+                set_rate(run.optimisers.discriminator, rate_judge)
+            pace.note(run.checked(run.ledger.put(standing.step, take(batch))))
+            standing.step += 1
+
+            # What is said and kept of it now and then.
+            if standing.step % config.run.log_every == 0:
+                run.log.step(pace.record(rate=rate), along=along)
+            if standing.step % config.validation.every == 0:
+                run.validate()
+                validated = standing.step
+                pace.restart()
+            if standing.step % config.run.save_every == 0:
+                run.save()
+                pace.restart()
+
+        if not stopped and validated != standing.step:
+            run.validate()
+        standing.elapsed = before + time.perf_counter() - began
+        run.save()
+        run.end(stopped=stopped)
+    return Outcome(step=standing.step, stopped=stopped, best=run.out / BEST)
+
+
+class _Pace:
+    """Mean losses, images a second and the time that is left, from what was done of late."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._seen: list[Entry] = []
+        self.restart()
+
+    def note(self, entry: Entry | None) -> None:
+        """Count the terms of a step."""
+        if entry:
+            self._seen.append(entry)
+
+    def restart(self) -> None:
+        """Leave out what was not training."""
+        self._mark, self._step = time.perf_counter(), self._run.standing.step
+        self._waited = self._run.batches.waited
+
+    def record(self, *, rate: float) -> StepRecord:
+        run, standing = self._run.config.run, self._run.standing
+        seconds, steps = time.perf_counter() - self._mark, standing.step - self._step
+        left = (run.steps - standing.step) * seconds / steps
+        if run.minutes:
+            left = min(left, 60 * run.minutes - self._run.reserve - standing.elapsed)
+        names = self._seen[0].terms if self._seen else ()
+        record = StepRecord(
+            step=standing.step,
+            terms={name: fmean(entry.terms[name] for entry in self._seen) for name in names},
+            learning_rate=rate,
+            images_per_second=self._run.config.data.batch * steps / seconds,
+            waited=(self._run.batches.waited - self._waited) / seconds,
+            seconds_left=max(0.0, left),
+        )
+        self._seen.clear()
+        self.restart()
+        return record
+
+
+@contextmanager
+def _ending() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM or SIGINT has come; a second one ends the process at once."""
+    came = []
+    signals = (signal.SIGTERM, signal.SIGINT)
+    kept = {number: signal.getsignal(number) for number in signals}
+
+    def restore() -> None:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+    def note(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        restore()
+
+    for number in signals:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        restore()

@@ -1,0 +1,174 @@
+"""Distortion against perception: the places on the slider, and the plot of where they lead.
+
+Blau and Michaeli, "The Perception-Distortion Tradeoff", CVPR 2018, arXiv:1711.06077: below a curve
+no method can go, and a slider walks along one. Distortion is RMSE-Y; perception is LPIPS or NIQE.
+Of all of them less is better.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from model.trainer.faults import PartMissing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+    from model.checkpoint import Scores
+
+PLACES: Mapping[str, float] = MappingProxyType({"psnr": 0.0, "fused": 0.5, "gan": 1.0})
+"""Where on the slider the network's outputs stand."""
+
+_DISTORTION = "rmse_y"
+_PERCEPTION = {
+    "lpips": "LPIPS   (lower: looks more like the original)",
+    "niqe": "NIQE   (lower: looks more natural)",
+}
+_COLOURS = ("#d1495b", "#00798c", "#edae49", "#6a4c93", "#3a7d44", "#30638e")
+_INK, _PALE = "#333333", "#999999"
+_MARKS: Mapping[str, Mapping[str, Any]] = {
+    "psnr": {"marker": "o", "markersize": 9, "markeredgecolor": "white"},
+    "fused": {"marker": "s", "markersize": 8.5, "markeredgecolor": "white"},
+    "gan": {"marker": "^", "markersize": 10, "markeredgecolor": "white"},
+}
+_BETWEEN: Mapping[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white"}
+_BICUBIC: Mapping[str, Any] = {"marker": "D", "markersize": 7}
+
+_PAPER = {
+    "RCAN": 13.9,
+    "EDSR": 14.2,
+    "GDSR (paper)": 17.14,
+    "ESRGAN": 18.87,
+    "SRGAN": 19.35,
+    "EnhanceNet": 20.6,
+    "RankSRGAN": 21.4,
+}
+"""RMSE-Y on Urban100, read off figure 5 of the paper (doi:10.1109/ACCESS.2020.2995175). What stands
+against it there is the perceptual index, neither LPIPS nor NIQE: so they get a line, not a point.
+"""
+
+
+def name_of(place: float) -> str:
+    """An output's name where the slider stands on one, else the number."""
+    return next((name for name, known in PLACES.items() if known == place), f"{place:g}")
+
+
+def place_of(name: str) -> float:
+    """The other way round.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    return PLACES[name] if name in PLACES else float(name)
+
+
+def check_drawable(metrics: Iterable[str]) -> None:
+    """See whether these can be drawn, before the time it takes to measure them.
+
+    Raises:
+        PartMissing: matplotlib is not installed.
+        ValueError: there is nothing to draw.
+    """
+    if _PERCEPTION.keys().isdisjoint(metrics):
+        raise ValueError("a plot needs LPIPS or NIQE")
+    if find_spec("matplotlib") is None:
+        raise PartMissing("matplotlib", purpose="a plot")
+
+
+def draw(
+    path: Path, *, bicubic: Mapping[str, Mapping[str, float]], curves: "Mapping[str, Scores]"
+) -> None:
+    """Draw a row for each data set: RMSE-Y against LPIPS, and against NIQE.
+
+    `bicubic` is data set -> metric -> value; `curves` are the scores of checkpoints by name.
+
+    Raises:
+        PartMissing: matplotlib is not installed.
+        OSError: the file cannot be written.
+        ValueError: its suffix is of no kind of picture, or there is nothing to draw.
+    """
+    shown = [name for name in _PERCEPTION if any(name in scores for scores in bicubic.values())]
+    check_drawable(shown)
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    size = 5.6 * len(shown), 0.5 + 4.3 * len(bicubic)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
+    grid = figure.subplots(len(bicubic), len(shown), squeeze=False)
+    for row, (data, scores) in zip(grid, bicubic.items(), strict=True):
+        for axes, metric in zip(row, shown, strict=True):
+            _frame(axes, data, metric)
+            for place, judged in enumerate(curves.values()):
+                _walk(axes, judged[data], metric, colour=_COLOURS[place % len(_COLOURS)])
+            if metric in scores:
+                axes.plot(scores[_DISTORTION], scores[metric], color=_PALE, **_BICUBIC)
+            if data == "Urban100":
+                _paper(axes)
+    legend = _legend(list(curves))
+    figure.legend(
+        handles=legend, loc="outside upper center", ncols=min(len(legend), 4 * len(shown)),
+        frameon=False, labelcolor=_INK,
+    )  # fmt: skip
+    figure.savefig(path, dpi=160, facecolor="white")
+
+
+def _frame(axes: "Axes", data: str, metric: str) -> None:
+    axes.set_title(data, loc="left", fontsize=12, fontweight="bold", color=_INK)
+    axes.set_xlabel("RMSE-Y   (lower: closer to the original)", color=_INK)
+    axes.set_ylabel(_PERCEPTION[metric], color=_INK)
+    axes.grid(color="#e8e8e8", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_PALE)
+    axes.tick_params(color=_PALE, labelcolor=_INK)
+    axes.margins(0.08)
+
+
+def _walk(
+    axes: "Axes", scores: Mapping[str, Mapping[str, float]], metric: str, *, colour: str
+) -> None:
+    """The curve along the slider: outputs with their marks, what is between as rings."""
+    points = {
+        place_of(output): (values[_DISTORTION], values[metric])
+        for output, values in scores.items()
+        if metric in values
+    }
+    if not points:
+        return
+    walked = [points[place] for place in sorted(points)]
+    axes.plot(*zip(*walked, strict=True), color=colour, linewidth=2, zorder=3)
+    for place, point in points.items():
+        axes.plot(*point, color=colour, zorder=4, **_MARKS.get(name_of(place), _BETWEEN))
+
+
+def _paper(axes: "Axes") -> None:
+    left, right = axes.get_xlim()
+    for name, distortion in _PAPER.items():
+        if left < distortion < right:
+            axes.axvline(distortion, color=_PALE, linewidth=0.8, linestyle=":", zorder=1)
+            axes.annotate(
+                name, (distortion, 1), xycoords=("data", "axes fraction"), xytext=(2, -2),
+                textcoords="offset points", rotation=90, va="top", color="#777777", fontsize=8,
+            )  # fmt: skip
+
+
+def _legend(names: Sequence[str]) -> "list[Line2D]":
+    from matplotlib.lines import Line2D
+
+    sliders = [
+        Line2D([], [], color=_COLOURS[place % len(_COLOURS)], linewidth=2, label=name)
+        for place, name in enumerate(names)
+    ]
+    marks = [
+        Line2D([], [], color=_INK, linestyle="", label=output, **mark)
+        for output, mark in _MARKS.items()
+    ]
+    return [
+        *sliders,
+        *marks,
+        Line2D([], [], color=_INK, linestyle="", label="between", **_BETWEEN),
+        Line2D([], [], color=_PALE, linestyle="", label="bicubic", **_BICUBIC),
+    ]

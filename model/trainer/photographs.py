@@ -1,0 +1,189 @@
+"""Photographs, decoded once and kept as bytes: on the device, in memory or in a mapped file.
+
+Shapes: K photographs, P pixels of all of them together.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from model.gdsr import SCALE
+from model.process import available_cpus
+from model.trainer.config import Data
+from model.trainer.faults import PhotographsMissing, StorageFull, TrainingFault
+
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a broken picture."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Photographs:
+    """What is known of the photographs of a folder, and their pixels."""
+
+    pixels: Tensor
+    """(P, 3) bytes, photograph after photograph, row after row."""
+    starts: Tensor
+    """(K,) where each begins in `pixels`."""
+    heights: Tensor
+    widths: Tensor
+    names: tuple[str, ...]
+    broken: tuple[Path, ...]
+    small: tuple[Path, ...]
+    """Skipped: at least one side is shorter than a patch."""
+
+    def to(self, device: torch.device) -> "Photographs":
+        return replace(
+            self,
+            pixels=self.pixels.to(device),
+            starts=self.starts.to(device),
+            heights=self.heights.to(device),
+            widths=self.widths.to(device),
+        )
+
+
+def find_photographs(folder: Path) -> list[Path]:
+    """All pictures under `folder`, in a fixed order.
+
+    Raises:
+        TrainingFault: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise TrainingFault(f"no folder {folder}")
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def decode(path: Path) -> NDArray[np.uint8]:
+    """The picture as RGB: (H, W, 3).
+
+    Raises:
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: it is broken.
+    """
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def read_photographs(
+    paths: Sequence[Path], *, folder: Path, side: int, file: Path | None = None
+) -> Photographs:
+    """Decode all of `paths` in which a patch of `side` pixels fits, to memory or to `file`.
+
+    A broken picture is skipped, and so is a small one.
+
+    Raises:
+        PhotographsMissing: none is left.
+        StorageFull: there is no space for `file`.
+    """
+    broken: set[Path] = set()
+    small: list[Path] = []
+    sizes: dict[Path, tuple[int, int]] = {}
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+        except UNREADABLE:
+            broken.add(path)
+            continue
+        if min(width, height) < side:
+            small.append(path)
+        else:
+            sizes[path] = height, width
+
+    ends = np.cumsum([height * width for height, width in sizes.values()], dtype=np.int64)
+    pixels = _allocated(int(ends[-1]) if sizes else 0, file)
+    flat = pixels.numpy()
+
+    def fill(path: Path, end: int) -> None:
+        height, width = sizes[path]
+        try:
+            flat[end - height * width : end] = decode(path).reshape(height * width, 3)
+        except UNREADABLE:
+            broken.add(path)
+
+    with ThreadPoolExecutor(available_cpus()) as pool:
+        for _ in pool.map(fill, sizes, ends.tolist()):
+            pass
+    whole = [
+        (path, end - sizes[path][0] * sizes[path][1], *sizes[path])
+        for path, end in zip(sizes, ends.tolist(), strict=True)
+        if path not in broken
+    ]
+    if not whole:
+        raise PhotographsMissing(folder, broken=sorted(broken), small=len(small), side=side)
+    return Photographs(
+        pixels=pixels,
+        starts=torch.tensor([start for _, start, _, _ in whole]),
+        heights=torch.tensor([height for _, _, height, _ in whole]),
+        widths=torch.tensor([width for _, _, _, width in whole]),
+        names=tuple(str(path.relative_to(folder)) for path, *_ in whole),
+        broken=tuple(sorted(broken)),
+        small=tuple(small),
+    )
+
+
+def bytes_of(paths: Iterable[Path]) -> int:
+    """What the decoded pictures will take; what cannot be opened takes nothing."""
+    total = 0
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                total += 3 * image.size[0] * image.size[1]
+        except UNREADABLE:
+            continue
+    return total
+
+
+def keep_photographs(
+    paths: list[Path], data: Data, *, device: torch.device, file: Path
+) -> tuple[Photographs, Data]:
+    """Decode the photographs to where `data.keep` says, or `auto`: to the first place they fit.
+
+    Returns `data` with the place that was taken.
+
+    Raises:
+        PhotographsMissing: there is none that can be used.
+        StorageFull: they go to a file and there is no space for it.
+    """
+    keep = data.keep if data.keep != "auto" else _place(bytes_of(paths), device)
+    photographs = read_photographs(
+        paths,
+        folder=Path(data.hr_dir),
+        side=SCALE * data.patch,
+        file=file if keep == "file" else None,
+    )
+    if keep == "device":
+        photographs = photographs.to(device)
+    return photographs, replace(data, keep=keep)
+
+
+def _place(size: int, device: torch.device) -> Literal["device", "host", "file"]:
+    """Where `size` bytes fit with room for what else is kept there."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if size > 0.4 * memory:
+        return "file"
+    if device.type == "cuda" and size > 0.4 * torch.cuda.mem_get_info(device)[0]:
+        return "host"
+    return "device"
+
+
+def _allocated(pixels: int, file: Path | None) -> Tensor:
+    if file is None or not pixels:
+        return torch.empty((pixels, 3), dtype=torch.uint8)
+    with file.open("wb") as opened:
+        try:
+            os.posix_fallocate(opened.fileno(), 0, 3 * pixels)
+        except OSError as error:  # a full disk is an error here; in the mapping it would kill
+            file.unlink()
+            raise StorageFull(error, file) from None
+    mapped = torch.from_file(str(file), shared=True, size=3 * pixels, dtype=torch.uint8)
+    file.unlink()  # the mapping stays until the process ends, however it ends
+    return mapped.view(pixels, 3)

@@ -1,0 +1,126 @@
+"""Pictures that are never trained on: PSNR-Y of each output, and a strip to look at.
+
+They are upscaled whole, with mirrored context around them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from model.borders import inner, mirrored
+from model.gdsr import GDSR, OUTPUTS, SCALE, Output
+from model.jpeg import jpeg_round_trip
+from model.metrics import psnr_y
+from model.resize import bicubic_down
+from model.trainer.config import Validation
+from model.trainer.faults import PhotographsMissing
+from model.trainer.photographs import UNREADABLE, decode
+
+CONTEXT = 16
+"""Mirrored pixels around a small picture; without them zero padding darkens the border."""
+_STRIP_SIDE = 192  # pixels of each picture in the strip
+_LEAST = SCALE * CONTEXT  # pixels a side: what is mirrored has to be there
+
+
+class Scores(NamedTuple):
+    """The mean PSNR-Y of each output, in dB."""
+
+    psnr: float
+    gan: float
+    fused: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A picture and its small copy: (3, 4H, 4W) and (3, H, W) bytes, on the device."""
+
+    hr: Tensor
+    lr: Tensor
+
+
+def read_pairs(
+    paths: Sequence[Path], settings: Validation, *, folder: Path, device: torch.device
+) -> list[Pair]:
+    """The first pictures that can be used.
+
+    Raises:
+        PhotographsMissing: there is none.
+    """
+    pairs: list[Pair] = []
+    broken: list[Path] = []
+    small = 0
+    for path in paths:
+        if len(pairs) == settings.pictures:
+            break
+        try:
+            picture = torch.from_numpy(decode(path).copy()).permute(2, 0, 1)
+        except UNREADABLE:
+            broken.append(path)
+            continue
+        if min(picture.shape[1:]) < _LEAST:
+            small += 1
+            continue
+        hr = _centre(picture, settings.crop or max(picture.shape[1:])).to(device)
+        lr = bicubic_down(hr)
+        if settings.jpeg_quality:
+            quality = torch.tensor([float(settings.jpeg_quality)], device=device)
+            lr = jpeg_round_trip(lr[None], quality)[0]
+        pairs.append(Pair(hr=hr, lr=lr))
+    if not pairs:
+        raise PhotographsMissing(folder, broken=broken, small=small, side=_LEAST)
+    return pairs
+
+
+def validate(generator: GDSR, pairs: Sequence[Pair], *, samples: int) -> tuple[Scores, Tensor]:
+    """Upscale all pictures; the scores, and the strip of the first ones: (3, H, W) bytes."""
+    side = min(_STRIP_SIDE, *(min(pair.hr.shape[1:]) for pair in pairs)) // SCALE * SCALE
+    decibels: dict[Output, list[float]] = {output: [] for output in OUTPUTS}
+    rows: list[Tensor] = []
+    for place, pair in enumerate(pairs):
+        images = _upscaled(generator, pair.lr)
+        for output in OUTPUTS:
+            decibels[output].append(psnr_y(images[output], pair.hr))
+        if place < samples:
+            lr = pair.lr.repeat_interleave(SCALE, dim=1).repeat_interleave(SCALE, dim=2)
+            strip = (lr, images["psnr"], images["fused"], images["gan"], pair.hr)
+            rows.append(torch.cat([_centre(image, side) for image in strip], dim=2))
+    scores = Scores(**{output: fmean(values) for output, values in decibels.items()})
+    return scores, torch.cat(rows, dim=1) if rows else torch.zeros(3, 1, 1, dtype=torch.uint8)
+
+
+def save_strip(path: Path, strip: Tensor) -> None:
+    """Write (3, H, W) bytes as PNG."""
+    Image.fromarray(np.ascontiguousarray(strip.permute(1, 2, 0).cpu().numpy())).save(path)
+
+
+def _upscaled(generator: GDSR, lr: Tensor) -> dict[Output, Tensor]:
+    """(3, H, W) bytes -> (3, 4H, 4W) bytes for each output."""
+    # Sizes differ from picture to picture: what is fastest for each would be sought in vain.
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False):
+        padded = mirrored(lr[None].float().div(255), CONTEXT)
+        images = generator(padded.contiguous(memory_format=torch.channels_last))
+        return {
+            output: inner(getattr(images, output)[0], SCALE * CONTEXT)
+            .mul(255)
+            .round()
+            .clamp(0, 255)
+            .to(torch.uint8)
+            for output in OUTPUTS
+        }
+
+
+def _centre(image: Tensor, side: int) -> Tensor:
+    """The middle, `side` pixels at most, of a multiple of 4 on a multiple of 4."""
+    height, width = (min(side, length) // SCALE * SCALE for length in image.shape[1:])
+    top, left = (
+        (length - kept) // 2 // SCALE * SCALE
+        for length, kept in zip(image.shape[1:], (height, width), strict=True)
+    )
+    return image[:, top : top + height, left : left + width]

@@ -1,0 +1,122 @@
+"""VGG16 and VGG19 features for the perceptual loss, tapped before their activations.
+
+Simonyan and Zisserman (2015), arXiv:1409.1556. The weights are the convolutions of torchvision's
+ImageNet classifiers under torchvision's names (`features.0.weight`, ...); which of the two networks
+they are is told by their number. Features before the activation are denser, which ESRGAN found to
+guide better (arXiv:1809.00219, section 3.3).
+
+Shapes: N batch, H x W pixels of images in [0, 1].
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.checkpoint import CheckpointInvalid
+from model.reference import read_reference
+
+_CHANNELS = (64, 128, 256, 512, 512)
+_DEPTHS = {13: (2, 2, 3, 3, 3), 16: (2, 2, 4, 4, 4)}  # convolutions -> those of each of five blocks
+_MEAN = (0.485, 0.456, 0.406)
+_DEVIATION = (0.229, 0.224, 0.225)
+
+
+class VGG(nn.Module):
+    """Convolutions up to the deepest tap; frozen, but gradients pass through to the images."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, state: Mapping[str, Tensor], taps: Sequence[str]) -> None:
+        """Taps are named as in the paper: `conv5_4` is the fourth convolution of block 5.
+
+        Raises:
+            CheckpointInvalid: `state` is neither VGG16 nor VGG19.
+            ValueError: a tap is not one of its convolutions.
+        """
+        super().__init__()
+        names = _names(state)
+        if not taps or not set(taps) <= set(names):
+            raise ValueError(f"taps are of {', '.join(names)}; got {', '.join(taps) or 'none'}")
+        self.taps = tuple(taps)
+        self.names = names[: max(map(names.index, taps)) + 1]
+        self.convs = nn.ModuleList(_convolution(state, index) for index in _indices(self.names))
+        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("deviation", torch.tensor(_DEVIATION).view(1, 3, 1, 1))
+        self.requires_grad_(requires_grad=False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) -> the features at each tap, (N, C, H / 2^b, W / 2^b) in block 1 + b."""
+        x = (images - self.mean) / self.deviation
+        tapped = {}
+        for name, conv in zip(self.names, self.convs, strict=True):
+            if name.endswith("_1") and name != "conv1_1":
+                x = F.max_pool2d(x, 2)  # (N, C, H / 2, W / 2)
+            x = conv(x)
+            tapped[name] = x
+            x = F.relu(x)
+        return [tapped[name] for name in self.taps]
+
+
+def load_vgg(path: Path, taps: Sequence[str]) -> VGG:
+    """Features from a safetensors file or a pickled state dict (read without running code).
+
+    Raises:
+        CheckpointInvalid: the file is not such weights.
+        OSError: it cannot be read.
+        ValueError: a tap is not one of the network's convolutions.
+    """
+    return VGG(read_reference(path), taps)
+
+
+def random_state(*, convolutions: int, divisor: int = 1) -> dict[str, Tensor]:
+    """A state dict of VGG16's (13) or VGG19's (16) shapes, channels divided, He initialised."""
+    state = {}
+    names = _block_names(convolutions)
+    inputs = 3
+    for name, index in zip(names, _indices(names), strict=True):
+        outputs = max(1, _CHANNELS[int(name[4]) - 1] // divisor)
+        weight = torch.empty(outputs, inputs, 3, 3)
+        state[f"features.{index}.weight"] = nn.init.kaiming_normal_(weight)
+        state[f"features.{index}.bias"] = torch.zeros(outputs)
+        inputs = outputs
+    return state
+
+
+def _names(state: Mapping[str, Tensor]) -> list[str]:
+    convolutions = [name for name in state if name.startswith("features.") and "weight" in name]
+    if len(convolutions) not in _DEPTHS:
+        raise CheckpointInvalid(
+            f"{len(convolutions)} convolutions named features.N; VGG16 has 13, VGG19 has 16"
+        )
+    names = _block_names(len(convolutions))
+    for index in _indices(names):
+        if f"features.{index}.weight" not in state or f"features.{index}.bias" not in state:
+            raise CheckpointInvalid(f"tensor features.{index} is missing")
+    return names
+
+
+def _block_names(convolutions: int) -> list[str]:
+    return [
+        f"conv{block}_{conv}"
+        for block, depth in enumerate(_DEPTHS[convolutions], start=1)
+        for conv in range(1, depth + 1)
+    ]
+
+
+def _indices(names: Sequence[str]) -> list[int]:
+    """Where torchvision's `features` holds these: a convolution, its activation, and the pools."""
+    return [2 * place + int(name[4]) - 1 for place, name in enumerate(names)]
+
+
+def _convolution(state: Mapping[str, Tensor], index: int) -> nn.Conv2d:
+    weight = state[f"features.{index}.weight"]
+    outputs, inputs = weight.shape[:2]
+    conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+    conv.load_state_dict(
+        {"weight": weight.float(), "bias": state[f"features.{index}.bias"].float()}
+    )
+    return conv

@@ -1,0 +1,95 @@
+"""Photographs made here, and presets made so small that a step takes milliseconds."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from model.trainer.config import TrainConfig
+from model.trainer.config_file import read_preset
+from model.vgg import random_state
+
+TINY = (
+    "generator.preset=",
+    "generator.init=",
+    "generator.size.features=4",
+    "generator.size.growth=2",
+    *(f"generator.size.{part}=1" for part in ("shared", "guide", "lf", "hf_extract", "hf", "mask")),
+    "data.patch=16",
+    "data.batch=2",
+    "data.hold_out=1",
+    "validation.pictures=1",
+    "validation.crop=96",
+)
+Configure = Callable[..., TrainConfig]
+Draw = Callable[..., Path]
+
+
+def drawn(path: Path, *, width: int = 150, height: int = 120, seed: int = 0) -> Path:
+    """A picture with shades, edges and texture."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    rings = 60 * np.sin(np.hypot(x - 40, y - 30) / (3 + seed))
+    colours = (
+        random.integers(40, 200, 3) + rings[..., None] + random.normal(0, 6, (height, width, 3))
+    )
+    Image.fromarray(colours.clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors this small are slower on two, and much slower where others want these."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def draw() -> Draw:
+    """Draws a picture into a file: `draw(path, width=, height=, seed=)`."""
+    return drawn
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four pictures, one of them in a folder below."""
+    folder = tmp_path_factory.mktemp("photographs")
+    (folder / "more").mkdir()
+    for seed in range(3):
+        drawn(folder / f"{seed}.png", seed=seed, width=150 + 8 * seed)
+    drawn(folder / "more" / "3.png", seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vgg_files(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Convolutions -> a file of random weights with an eighth of VGG's channels."""
+    folder = tmp_path_factory.mktemp("vgg")
+    files = {}
+    for convolutions in (13, 16):
+        files[convolutions] = folder / f"{convolutions}.safetensors"
+        state = random_state(convolutions=convolutions, divisor=8)
+        safetensors.torch.save_file(state, files[convolutions])
+    return files
+
+
+@pytest.fixture
+def configure(photographs: Path, vgg_files: dict[int, Path]) -> Configure:
+    """A shipped preset, made tiny, with what the test sets."""
+
+    def configured(preset: str, *overrides: str) -> TrainConfig:
+        plain = read_preset(preset)
+        if plain.losses.perceptual:
+            file = vgg_files[16 if "conv5_4" in plain.losses.perceptual.taps else 13]
+            overrides = (f"losses.perceptual.file={file}", *overrides)
+        if plain.losses.adversarial:
+            overrides = ("losses.adversarial.features=4", *overrides)
+        return read_preset(preset, (*TINY, f"data.hr_dir={photographs}", *overrides))
+
+    return configured

@@ -1,0 +1,177 @@
+"""The command as people run it; in a process of its own where signals or imports are looked at."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from PIL import Image
+
+from model.checkpoint import load_checkpoint, read_header, read_tensors
+from model.trainer.__main__ import main
+from model.trainer.config import TrainConfig
+from model.trainer.loop import train
+from model.trainer.run import BEST, STATE
+
+Configure = Callable[..., TrainConfig]
+Run = Callable[..., "Ran"]
+TINY = (
+    "generator.size.features=4",
+    "generator.size.growth=2",
+    "data.batch=2",
+    "data.hold_out=1",
+    "validation.pictures=1",
+    "validation.crop=96",
+)
+
+
+class Ran(NamedTuple):
+    """How a command ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def ran(*words: str | Path) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["gdsr-train", *map(str, words)])
+        try:
+            status = main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+        return Ran(status, *capsys.readouterr())
+
+    return ran
+
+
+def fit(photographs: Path, out: Path, *sets: str) -> Sequence[str | Path]:
+    given = [word for each in (*TINY, *sets) for word in ("--set", each)]
+    return ["fit", "smoke", "--set", f"data.hr_dir={photographs}", "--out", out, *given]
+
+
+def test_help_is_there_without_torch() -> None:
+    script = (
+        "import sys; from model.trainer.__main__ import main; sys.argv = ['gdsr-train', '--help']\n"
+        "try: main()\nfinally: assert 'torch' not in sys.modules"
+    )
+
+    shown = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+
+    assert shown.returncode == 0, shown.stderr
+    assert "fit" in shown.stdout
+
+
+def test_a_run_that_is_ended_by_a_signal_saves_and_can_be_resumed(
+    photographs: Path, tmp_path: Path, run: Run
+) -> None:
+    out = tmp_path / "run"
+    words = fit(photographs, out, "run.steps=100000", "run.log_every=1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "model.trainer", *map(str, words)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while (
+            not (out / "log.jsonl").exists() or '"step": 3,' not in (out / "log.jsonl").read_text()
+        ):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+    stopped = torch.load(out / STATE, weights_only=True)["step"]
+
+    resumed = run("resume", out, "--minutes", "0.0001")
+
+    assert resumed.status == 0, resumed.err
+    assert stopped >= 3
+    assert "done: step" in resumed.out
+    assert torch.load(out / STATE, weights_only=True)["step"] >= stopped
+    load_checkpoint(out / BEST)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["fit", "smoke", "--set", "data.hr_dir={empty}"], 1, "no photograph to use in"),
+        (["fit", "smoke", "--set", "data.hr_dir={empty}/no"], 1, "no folder"),
+        (["fit", "smoke"], 2, "name a folder of photographs: --set data.hr_dir=DIR"),
+        (["fit", "smoke", "--set", "data.size=3"], 2, "data.size is unknown"),
+        (["fit", "huge"], 2, "no preset huge; there are base_adversarial"),
+        (["resume", "{empty}"], 1, "holds no run"),
+        (["export", "{empty}", "{empty}/out"], 1, "best.safetensors"),
+        (["plot", "{empty}"], 1, "log.jsonl"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    run: Run, tmp_path: Path, words: Sequence[str], status: int, said: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+
+    failed = run(*(word.format(empty=tmp_path / "empty") for word in words))
+
+    assert failed.status == status
+    assert said in failed.err
+    assert failed.err.count("\n") == 1
+    assert failed.err.startswith("gdsr-train: ")
+
+
+def test_wrong_usage_has_its_own_exit_status(run: Run) -> None:
+    assert run("fit").status == 2
+    assert run("fit", "smoke", "--minutes", "0").status == 2
+
+
+def test_an_exported_checkpoint_has_the_scores_of_its_evaluation_and_no_others(
+    configure: Configure, tmp_path: Path, run: Run
+) -> None:
+    train(configure("smoke", "run.steps=1"), tmp_path / "run", resume=False, quiet=True)
+    target = tmp_path / "mine.safetensors"
+    report = tmp_path / "report.json"
+
+    first = run("export", tmp_path / "run", target, "--licence", "CC0-1.0")
+    assert first.status == 0, first.err
+    scores = {"Set5": {"psnr": {"psnr_y": 31.0}}}
+    judged = {"name": "mine", "sha256": read_header(target).sha256, "scores": scores}
+    report.write_text(json.dumps({"checkpoints": [judged], "back_projection": False, "jpeg": None}))
+    again = run("export", tmp_path / "run", target, "--licence", "CC0-1.0", "--scores", report)
+    assert again.status == 0, again.err
+
+    card = read_header(target).card
+    assert asdict(card)["scores"] == scores
+    assert (card.name, card.licence) == ("mine", "CC0-1.0")
+    assert all(tensor.dtype == torch.float16 for tensor in read_tensors(target).values())
+
+    refused = run("export", tmp_path / "run", target, "--scores", report)
+    assert refused.status == 1
+    assert "judges other files" in refused.err  # it has another card now
+    assert asdict(read_header(target).card) == asdict(card)
+
+
+def test_curves_are_drawn_from_the_log(configure: Configure, tmp_path: Path, run: Run) -> None:
+    pytest.importorskip("matplotlib")
+    config = configure("smoke_adversarial", "run.steps=4", "run.log_every=1", "validation.every=2")
+    train(config, tmp_path, resume=False, quiet=True)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"event": "st')  # what a killed process leaves
+
+    drawn = run("plot", tmp_path)
+
+    assert drawn.status == 0, drawn.err
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size[0] > 600

@@ -1,0 +1,223 @@
+import resource
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model.gdsr import SCALE
+from model.resize import bicubic_down
+from model.trainer.config import Data
+from model.trainer.data import Batches
+from model.trainer.faults import PhotographsMissing, StorageFull, TrainingFault
+from model.trainer.patches import Picks, gathered, sliced
+from model.trainer.photographs import (
+    Photographs,
+    find_photographs,
+    keep_photographs,
+    read_photographs,
+)
+
+CPU = torch.device("cpu")
+Draw = Callable[..., Path]
+
+
+def read(folder: Path, *, side: int = 64) -> Photographs:
+    return read_photographs(find_photographs(folder), folder=folder, side=side)
+
+
+def batches(photographs: Photographs, *, seed: int = 0, rank: int = 0, count: int = 1) -> Batches:
+    data = Data(patch=16, batch=4, keep="device")
+    return Batches(
+        photographs,
+        data,
+        degradation=None,
+        seed=seed,
+        device=CPU,
+        rank=rank,
+        processes=count,
+    )
+
+
+def test_all_photographs_below_a_folder_are_found(photographs: Path) -> None:
+    assert read(photographs).names == ("0.png", "1.png", "2.png", "more/3.png")
+
+
+def test_pixels_are_those_of_the_file(photographs: Path) -> None:
+    found = read(photographs)
+
+    with Image.open(photographs / "1.png") as image:
+        expected = torch.from_numpy(np.array(image)).view(-1, 3)
+    start = int(found.starts[1])
+    assert torch.equal(found.pixels[start : start + len(expected)], expected)
+
+
+def test_a_broken_picture_is_skipped_and_named(draw: Draw, tmp_path: Path) -> None:
+    draw(tmp_path / "whole.png")
+    (tmp_path / "text.jpg").write_text("no picture")
+    cut = draw(tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(cut[: len(cut) // 2])
+
+    found = read(tmp_path)
+
+    assert found.names == ("whole.png",)
+    assert [path.name for path in found.broken] == ["cut.png", "text.jpg"]
+
+
+def test_a_picture_smaller_than_a_patch_is_skipped_and_counted(draw: Draw, tmp_path: Path) -> None:
+    draw(tmp_path / "large.png", width=64, height=64)
+    draw(tmp_path / "narrow.png", width=63, height=200)
+
+    found = read(tmp_path)
+
+    assert found.names == ("large.png",)
+    assert [path.name for path in found.small] == ["narrow.png"]
+
+
+def test_a_folder_without_a_picture_to_use_says_why(draw: Draw, tmp_path: Path) -> None:
+    with pytest.raises(PhotographsMissing, match="it has no pictures"):
+        read(tmp_path)
+
+    draw(tmp_path / "small.png", width=20, height=20)
+    (tmp_path / "broken.png").write_bytes(b"")
+
+    with pytest.raises(PhotographsMissing, match=r"1 broken, broken.png first, 1 smaller than 64"):
+        read(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingFault, match="no folder"):
+        find_photographs(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
+def test_pictures_of_other_modes_are_read_as_rgb(draw: Draw, tmp_path: Path, mode: str) -> None:
+    with Image.open(draw(tmp_path / "rgb.png")) as image:
+        image.convert(mode).save(tmp_path / "other.tif")
+    (tmp_path / "rgb.png").unlink()
+
+    assert read(tmp_path).pixels.shape == (150 * 120, 3)
+
+
+def test_both_ways_to_cut_give_the_same_patches(photographs: Path) -> None:
+    found = read(photographs)
+    random = torch.Generator().manual_seed(0)
+    picks = Picks(
+        photograph=torch.arange(4).repeat(8),
+        top=torch.randint(0, 57, (32,), generator=random),
+        left=torch.randint(0, 87, (32,), generator=random),
+        turn=torch.arange(8).repeat_interleave(4),
+    )
+
+    for context in (0, 8, 40):
+        size = 64 + 2 * context
+        expected = gathered(found, picks, size=size, context=context)
+        assert torch.equal(sliced(found, picks, size=size, context=context), expected)
+
+
+def test_the_eight_turns_are_eight_views_of_the_same_pixels(photographs: Path) -> None:
+    found = read(photographs)
+    place = torch.full((8,), 5)
+    picks = Picks(photograph=torch.zeros(8, dtype=torch.long), top=place, left=place, turn=place)
+    patches = sliced(found, picks._replace(turn=torch.arange(8)), size=64, context=0)
+
+    views = {patch.numpy().tobytes() for patch in patches}
+    sums = {int(patch.sum()) for patch in patches}
+    assert len(views) == 8
+    assert len(sums) == 1
+
+
+def test_a_small_patch_is_what_the_protocol_makes_of_the_whole_photograph(
+    photographs: Path,
+) -> None:
+    found = read(photographs)
+    ahead = batches(found)
+    whole = []
+    for place in range(4):
+        start, height, width = (
+            int(each[place]) for each in (found.starts, found.heights, found.widths)
+        )
+        image = found.pixels[start : start + height * width].view(height, width, 3)
+        image = image.permute(2, 0, 1)
+        whole.append(image[:, : height // 4 * 4, : width // 4 * 4])
+
+    aligned = 0
+    for step in range(200):
+        picks = ahead._picks(step)
+        for row, (place, top, left, turn) in enumerate(torch.stack(picks, 1).tolist()):
+            beyond = left + 64 > whole[place].shape[2]
+            if turn or top % SCALE or left % SCALE or beyond:
+                continue
+            aligned += 1
+            lr = bicubic_down(whole[place]).float() / 255
+            y, x = top // SCALE, left // SCALE
+            # The whole picture was cropped to a multiple of 4; the patch beside that was not.
+            seen = 14 if x + 16 == lr.shape[2] else 16
+            part = lr[:, y : y + 16, x : x + seen]
+            assert torch.equal(ahead.at(step).lr[row][..., :seen], part)
+    assert aligned > 2
+
+
+def test_a_batch_depends_on_seed_and_step_alone(photographs: Path) -> None:
+    found = read(photographs)
+    one, other = batches(found), batches(found)
+    other.at(7)
+
+    assert torch.equal(one.at(3).hr, other.at(3).hr)
+    assert not torch.equal(one.at(3).hr, one.at(4).hr)
+    assert not torch.equal(one.at(3).hr, batches(found, seed=1).at(3).hr)
+
+
+@pytest.mark.parametrize("keep", ["device", "host", "file"])
+def test_batches_are_the_same_wherever_the_pixels_are(
+    photographs: Path, tmp_path: Path, keep: str
+) -> None:
+    expected = batches(read(photographs))
+    data = Data(patch=16, batch=4, hr_dir=str(photographs), keep=keep)  # type: ignore[arg-type]
+    found, data = keep_photographs(
+        find_photographs(photographs), data, device=CPU, file=tmp_path / "pixels"
+    )
+    kept = Batches(found, data, degradation=None, seed=0, device=CPU)
+
+    with kept.stream(2) as stream:
+        for step, batch in zip(range(2, 12), stream, strict=False):
+            assert torch.equal(batch.lr, expected.at(step).lr)
+            assert torch.equal(batch.hr, expected.at(step).hr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pixels_that_do_not_fit_on_the_disk_are_said_to(photographs: Path, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StorageFull, match="pixels"):
+            read_photographs(
+                find_photographs(photographs),
+                folder=photographs,
+                side=64,
+                file=tmp_path / "pixels",
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_share_a_batch(photographs: Path) -> None:
+    found = read(photographs)
+    parts = [batches(found, rank=rank, count=2).at(5) for rank in range(2)]
+
+    assert torch.equal(torch.cat([part.hr for part in parts]), batches(found).at(5).hr)
+
+
+def test_what_goes_wrong_in_the_loader_is_raised_in_the_loop(photographs: Path) -> None:
+    found = read(photographs)
+    beyond = replace(found, starts=found.starts + len(found.pixels))
+    loader = Batches(
+        beyond, Data(patch=16, batch=4, keep="host"), degradation=None, seed=0, device=CPU
+    )
+
+    with loader.stream(0) as stream, pytest.raises(ValueError, match="reshape"):
+        next(stream)

@@ -1,0 +1,142 @@
+"""What goes wrong: said in one line, and the last good state is there still."""
+
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.checkpoint import Card, load_checkpoint, save_checkpoint
+from model.gdsr import GDSR, PRESETS
+from model.trainer.config import TrainConfig
+from model.trainer.faults import (
+    LossNotFinite,
+    PhotographsMissing,
+    RunUnusable,
+    StorageFull,
+    TrainingFault,
+    WeightsUnusable,
+)
+from model.trainer.loop import Outcome, train
+from model.trainer.run import BEST, STATE
+
+Configure = Callable[..., TrainConfig]
+
+
+def fit(config: TrainConfig, out: Path) -> Outcome:
+    return train(config, out, resume=False, quiet=True)
+
+
+def go_on(config: TrainConfig, out: Path) -> Outcome:
+    return train(config, out, resume=True, quiet=True)
+
+
+@contextmanager
+def files_no_larger_than(limit: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_state_before(
+    configure: Configure, tmp_path: Path
+) -> None:
+    config = configure("smoke", "run.steps=50", "optimiser.learning_rate=1e30", "run.save_every=1")
+
+    with pytest.raises(LossNotFinite) as caught:
+        fit(config, tmp_path)
+
+    (batch,) = tmp_path.glob("broken_step_*.safetensors")
+    assert batch.name in str(caught.value)
+    assert "\n" not in str(caught.value)
+    generator: dict[str, Tensor] = torch.load(tmp_path / STATE, weights_only=True)["generator"]
+    assert all(torch.isfinite(each).all() for each in generator.values())
+    load_checkpoint(tmp_path / BEST)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_full_disk_leaves_the_last_good_state(configure: Configure, tmp_path: Path) -> None:
+    config = configure("smoke", "run.steps=4", "run.save_every=2")
+    fit(config, tmp_path)
+    longer = replace(config, run=replace(config.run, steps=8))
+
+    with files_no_larger_than(20_000), pytest.raises(StorageFull, match="what was there before"):
+        go_on(longer, tmp_path)
+
+    assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 4
+    assert not list(tmp_path.glob("*.partial"))
+    load_checkpoint(tmp_path / BEST)
+    assert go_on(longer, tmp_path).step == 8
+
+
+def test_weights_of_another_network_are_refused(configure: Configure, tmp_path: Path) -> None:
+    card = Card(name="lite", training="none", data="none", scores={}, licence="Apache-2.0")
+    save_checkpoint(tmp_path / "lite.safetensors", GDSR(PRESETS["lite"]), card)
+    config = configure("smoke", f"generator.init={tmp_path / 'lite.safetensors'}")
+
+    with pytest.raises(WeightsUnusable, match="is another network: it has GDSRConfig"):
+        fit(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [None, b"no weights"])
+def test_weights_that_are_not_there_or_broken_are_named(
+    configure: Configure, tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(WeightsUnusable, match=r"generator\.init"):
+        fit(configure("smoke", f"generator.init={path}"), tmp_path / "run")
+    with pytest.raises(WeightsUnusable, match="VGG weights"):
+        fit(configure("base_adversarial", f"losses.perceptual.file={path}"), tmp_path / "run")
+
+
+def test_no_vgg_weights_at_all_is_said(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GDSR_VGG_WEIGHTS", raising=False)
+
+    with pytest.raises(TrainingFault, match=r"set losses\.perceptual\.file or GDSR_VGG_WEIGHTS"):
+        fit(configure("base_adversarial", "losses.perceptual.file="), tmp_path)
+
+
+def test_an_empty_folder_leaves_no_run_behind(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(PhotographsMissing):
+        fit(configure("smoke", f"data.hr_dir={tmp_path / 'empty'}"), tmp_path / "run")
+
+    assert not (tmp_path / "run" / STATE).exists()
+
+
+def test_a_folder_with_a_run_is_not_trained_over(configure: Configure, tmp_path: Path) -> None:
+    fit(configure("smoke", "run.steps=1"), tmp_path)
+
+    with pytest.raises(RunUnusable, match="holds a run already"):
+        fit(configure("smoke", "run.steps=1"), tmp_path)
+
+
+def test_a_broken_state_is_not_resumed_from(configure: Configure, tmp_path: Path) -> None:
+    config = configure("smoke", "run.steps=1")
+    fit(config, tmp_path)
+    (tmp_path / STATE).write_bytes(b"PK\x03\x04 half a file")
+
+    with pytest.raises(RunUnusable, match="cannot be resumed from"):
+        go_on(config, tmp_path)
+
+
+def test_a_state_of_another_network_is_not_resumed_from(
+    configure: Configure, tmp_path: Path
+) -> None:
+    fit(configure("smoke", "run.steps=1"), tmp_path)
+
+    with pytest.raises(RunUnusable, match="cannot be resumed from"):
+        go_on(configure("smoke", "run.steps=1", "generator.size.features=6"), tmp_path)

@@ -1,0 +1,90 @@
+"""What runs on CUDA alone. Each of these is skipped, and says so, where there is none."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.degradations import shrink
+from model.resize import bicubic_down
+from model.trainer.config import TrainConfig
+from model.trainer.config_file import read_preset
+from model.trainer.data import Batch
+from model.trainer.graph import GraphedStep
+from model.trainer.loop import train
+from model.trainer.networks import build_networks, build_optimisers
+from model.trainer.parallel import Processes
+from model.trainer.patches import Picks, cut
+from model.trainer.photographs import find_photographs, read_photographs
+from model.trainer.step import Step
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+Configure = Callable[..., TrainConfig]
+
+
+def test_bicubic_gives_the_bytes_of_the_cpu() -> None:
+    images = torch.randint(0, 256, (4, 3, 256, 320), dtype=torch.uint8)
+
+    assert torch.equal(bicubic_down(images.cuda()).cpu(), bicubic_down(images))
+
+
+def test_patches_are_those_of_the_cpu(photographs: Path) -> None:
+    found = read_photographs(find_photographs(photographs), folder=photographs, side=64)
+    zeros = torch.zeros(8, dtype=torch.long)
+    picks = Picks(photograph=zeros, top=zeros + 3, left=zeros + 5, turn=torch.arange(8))
+    device = torch.device("cuda")
+
+    there = cut(found.to(device), picks.to(device), side=64, context=8)
+
+    assert torch.equal(there.cpu(), cut(found, picks, side=64, context=8))
+
+
+def test_real_degradations_run_on_the_device() -> None:
+    hr = torch.randint(0, 256, (4, 3, 256, 256), dtype=torch.uint8, device="cuda")
+    real = read_preset("base_real_pixel").degradation
+
+    lr = shrink(hr, real, torch.Generator("cuda").manual_seed(0))
+
+    assert lr.shape == (4, 3, 64, 64)
+    assert lr.is_cuda
+
+
+@pytest.mark.parametrize("preset", ["smoke", "smoke_adversarial", "base_adversarial"])
+def test_a_captured_step_is_the_step(configure: Configure, preset: str) -> None:
+    config = configure(preset, "device.compile=false", "device.precision=float32")
+    device = torch.device("cuda")
+    random = torch.Generator(device).manual_seed(0)
+    batches = [
+        Batch(
+            lr=torch.rand(2, 3, 16, 16, device=device, generator=random),
+            hr=torch.rand(2, 3, 64, 64, device=device, generator=random),
+        )
+        for _ in range(8)
+    ]
+    terms = []
+    for graphed in (False, True):
+        networks = build_networks(config, device)
+        optimisers = build_optimisers(config, networks, device)
+        step = Step(config, networks, optimisers, Processes(rank=0, count=1, device=device))
+        take = GraphedStep(step) if graphed else step
+        for batch in batches:
+            last = take(batch)
+        terms.append({name: float(value) for name, value in last.items()})
+
+    assert terms[1] == pytest.approx(terms[0], rel=1e-2)
+
+
+@pytest.mark.parametrize("keep", ["device", "host"])
+def test_a_run_in_bfloat16_compiled_and_captured_learns(
+    configure: Configure, tmp_path: Path, keep: str
+) -> None:
+    config = configure("smoke", "run.steps=60", f"data.keep={keep}", "optimiser.ema=0")
+
+    outcome = train(config, tmp_path, resume=False, quiet=True)
+
+    assert outcome.step == 60
+    assert train(config, tmp_path, resume=True, quiet=True).step == 60

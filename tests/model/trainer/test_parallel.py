@@ -1,0 +1,68 @@
+import os
+import runpy
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.trainer.config import TrainConfig
+from model.trainer.config_file import write_config
+
+Configure = Callable[..., TrainConfig]
+SCRIPT = Path(__file__).with_name("gradients.py")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def a_step_of(config: Path, out: Path, *, count: int) -> Any:
+    """What the first of `count` processes keeps of a step that they take together."""
+    together = {
+        **os.environ,
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "PYTHONPATH": os.pathsep.join(["", *sys.path]),
+        "OMP_NUM_THREADS": "1",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(config), str(out)],
+            env={**together, "RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=90)
+        assert process.returncode == 0, errors
+    return torch.load(out, weights_only=True)
+
+
+def test_two_processes_have_the_gradients_of_one(configure: Configure, tmp_path: Path) -> None:
+    config = configure("smoke_adversarial", "data.batch=4")
+    write_config(tmp_path / "config.json", config)
+
+    runpy.run_path(str(SCRIPT))["main"](tmp_path / "config.json", tmp_path / "one.pt")
+    alone = torch.load(tmp_path / "one.pt", weights_only=True)
+    both = a_step_of(tmp_path / "config.json", tmp_path / "two.pt", count=2)
+
+    for ours, theirs in zip(both["gradients"], alone["gradients"], strict=True):
+        assert ours.keys() == theirs.keys()
+        largest = max(float(gradient.abs().max()) for gradient in theirs.values())
+        for name, gradient in theirs.items():
+            assert torch.allclose(ours[name], gradient, rtol=1e-3, atol=5e-4 * largest), name
+    for name, value in alone["terms"].items():
+        assert float(both["terms"][name]) == pytest.approx(float(value), rel=1e-4)
+    assert both["agreed"] == (1.0, 5.0, True)  # the first one's times; the second has to stop
+    assert alone["agreed"] == (1.0, 5.0, False)
