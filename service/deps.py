@@ -5,13 +5,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated, Self
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from service.events import Watches
+from service.keys import ApiKeys
+from service.rates import RateLimit
 from service.settings import ServiceSettings
 from service.telemetry import ServiceTelemetry
 from workers.contract.blobs import FileBlobStore
-from workers.contract.errors import ConfigurationInvalid
-from workers.contract.jobs import connect
+from workers.contract.errors import ConfigurationInvalid, JobNotFound
+from workers.contract.jobs import Job, connect
 from workers.contract.queue import JobQueue
 
 #: No answer takes longer for a Redis that hangs; one that is down says so at once.
@@ -26,6 +30,9 @@ class Services:
     queue: JobQueue
     blobs: FileBlobStore
     telemetry: ServiceTelemetry
+    watches: Watches
+    keys: ApiKeys
+    rate: RateLimit | None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down: requests that wait for a job end then."""
 
@@ -50,7 +57,20 @@ class Services:
             max_queued=settings.max_queued_jobs,
             small_pixels=settings.small_pixels,
         )
-        return cls(settings=settings, queue=queue, blobs=blobs, telemetry=ServiceTelemetry(queue))
+        return cls(
+            settings=settings,
+            queue=queue,
+            blobs=blobs,
+            telemetry=ServiceTelemetry(queue),
+            watches=Watches(queue),
+            keys=ApiKeys.load(settings),
+            rate=RateLimit.open(settings, client),
+        )
+
+    def stop_waiting(self) -> None:
+        """Let requests that wait or watch end now."""
+        self.stopping.set()
+        self.watches.wake_all()
 
     def close(self) -> None:
         """Let go of Redis."""
@@ -63,3 +83,31 @@ async def _services(request: Request) -> Services:
 
 
 Serving = Annotated[Services, Depends(_services)]
+
+_BEARER = HTTPBearer(auto_error=False, description="An API key, if the service has any")
+_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same")
+
+
+async def _owner(
+    services: Serving,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    header: Annotated[str | None, Security(_HEADER)],
+) -> str:
+    return services.keys.owner(bearer.credentials if bearer else header)
+
+
+#: The name of the API key that a request came with.
+Owner = Annotated[str, Depends(_owner)]
+
+
+def own_job(services: Services, job_id: str, owner: str) -> Job:
+    """A job of this owner's.
+
+    Raises:
+        JobNotFound: there is none, or it is somebody else's, which is not told apart.
+        QueueUnavailable: Redis does not answer.
+    """
+    job = services.queue.get(job_id)
+    if job.spec.owner != owner:
+        raise JobNotFound(job_id)
+    return job

@@ -16,7 +16,7 @@ from service.problems import (
     RequestInvalid,
     answer,
     describe,
-    retry_headers,
+    extra_headers,
 )
 from workers.contract.errors import GDSRError
 
@@ -30,7 +30,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(GDSRError)
     async def known(request: Request, error: GDSRError) -> Response:
-        return answer(describe(error, instance=request.url.path), retry_headers(error))
+        return answer(describe(error, instance=request.url.path), extra_headers(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:

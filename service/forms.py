@@ -23,6 +23,7 @@ class Form:
         self.write_picture = write_picture
         self.has_picture = self.complete = False
         self.fields: list[tuple[str, str]] = []
+        self.file_name = ""
         self.header = self.value = b""
         self.disposition = b""
         self.name = ""
@@ -78,6 +79,7 @@ class Form:
             if self.has_picture:
                 raise RequestInvalid([_fault(IMAGE_FIELD, "given twice; send one picture")])
             self.has_picture = True
+            self.file_name = options.get(b"filename", b"").decode(errors="replace")
         elif b"filename" in options:
             raise RequestInvalid(
                 [_fault(self.name, f"there is no such file; the picture is `{IMAGE_FIELD}`")]

@@ -1,12 +1,13 @@
 """The fields of `POST /upscale`, from the query and the form alike."""
 
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.json_schema import WithJsonSchema
 
 from service.problems import Fault, RequestInvalid
+from workers.contract.choices import PictureChoices
 from workers.contract.formats import ResultFormat
 from workers.contract.jobs import STOPS
 
@@ -28,7 +29,7 @@ FormatChoice = Annotated[
 ]
 
 
-class UpscaleFields(BaseModel):
+class UpscaleFields(PictureChoices):
     """What a client may choose."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -44,6 +45,12 @@ class UpscaleFields(BaseModel):
 
     quality: int = Field(default=90, ge=1, le=100)
     """Quality of a JPEG or WebP result."""
+
+    keep_branches: bool = False
+    """Keep psnr, fused and gan: `GET /jobs/{id}/result` then takes `output` and `trade_off`."""
+
+    name: str = Field(default="", max_length=255)
+    """A file name: the result is offered under it. Empty: the name in the form, if it has one."""
 
 
 def read_fields(
@@ -77,5 +84,18 @@ def read_fields(
 
 def described_fields() -> dict[str, dict[str, object]]:
     """The JSON schema of each field, for the description of query and form."""
-    properties: dict[str, dict[str, object]] = UpscaleFields.model_json_schema()["properties"]
+    schema = UpscaleFields.model_json_schema()
+    definitions = schema.get("$defs", {})
+
+    def inlined(part: Any) -> Any:
+        """Without references: they would point into another document."""
+        if isinstance(part, list):
+            return [inlined(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        own = {name: inlined(value) for name, value in part.items() if name != "$ref"}
+        name = str(part.get("$ref", "")).removeprefix("#/$defs/")
+        return {**definitions.get(name, {}), **own}
+
+    properties: dict[str, dict[str, object]] = inlined(schema["properties"])
     return properties

@@ -58,6 +58,7 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.ImageRejected: _INTERNAL,
     errors.ImageMissing: Meaning(Status.UNPROCESSABLE_ENTITY, "There is no picture in the request"),
     errors.UploadTooLarge: Meaning(Status.REQUEST_ENTITY_TOO_LARGE, "The upload is too large"),
+    errors.DigestMismatch: Meaning(Status.BAD_REQUEST, "The body is not what its digest says"),
     errors.ImageTooLarge: Meaning(
         Status.REQUEST_ENTITY_TOO_LARGE, "The picture has too many pixels"
     ),
@@ -69,7 +70,20 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.AlphaNotStorable: Meaning(
         Status.UNPROCESSABLE_ENTITY, "The result format cannot hold transparency"
     ),
+    errors.DepthNotStorable: Meaning(
+        Status.UNPROCESSABLE_ENTITY, "The result format cannot hold so many bits"
+    ),
+    errors.LosslessNotStorable: Meaning(
+        Status.UNPROCESSABLE_ENTITY, "The result format always loses something"
+    ),
+    errors.ScaleTooLarge: Meaning(
+        Status.UNPROCESSABLE_ENTITY, "The result would be enlarged too much"
+    ),
     errors.ModelUnknown: Meaning(Status.UNPROCESSABLE_ENTITY, "There is no such model"),
+    # The client
+    errors.KeyMissing: Meaning(Status.UNAUTHORIZED, "An API key is needed"),
+    errors.KeyInvalid: Meaning(Status.UNAUTHORIZED, "The API key is not known"),
+    errors.RateExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Too many pictures in a short time"),
     # The job
     errors.JobNotFound: Meaning(Status.NOT_FOUND, "There is no such job"),
     errors.JobNotFinished: Meaning(
@@ -90,6 +104,13 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.JobCrashed: Meaning(Status.INTERNAL_SERVER_ERROR, "The job crashed"),
     errors.JobTimedOut: Meaning(Status.GATEWAY_TIMEOUT, "The job took too long"),
     errors.JobOutOfMemory: Meaning(Status.INTERNAL_SERVER_ERROR, "The job needed too much memory"),
+    errors.BranchesNotKept: Meaning(Status.NOT_FOUND, "The job did not keep its branches"),
+    errors.IdempotencyKeyReused: Meaning(
+        Status.UNPROCESSABLE_ENTITY, "The idempotency key is taken"
+    ),
+    errors.IdempotencyKeyBusy: Meaning(
+        Status.CONFLICT, "The idempotency key is in use", retry_after=timedelta(seconds=1)
+    ),
     # The service
     errors.QueueFull: Meaning(
         Status.SERVICE_UNAVAILABLE, "The queue is full", retry_after=timedelta(seconds=5)
@@ -139,6 +160,8 @@ class ProblemDocument(BaseModel):
     """For an internal error: what to look for in the log."""
     errors: tuple[Fault, ...] | None = None
     """For an invalid request: everything that is wrong with it."""
+    limits: dict[str, int] | None = None
+    """For what is too large or too many: the limit, by its name in `GET /limits`."""
     checks: dict[str, str] | None = None
     """For a service that is not ready: each thing it needs, and `ok` or what is wrong with it."""
 
@@ -153,6 +176,7 @@ def describe(error: GDSRError, *, instance: str) -> ProblemDocument:
         detail=None if meaning is _INTERNAL else str(error),
         instance=instance,
         errors=error.faults if isinstance(error, RequestInvalid) else None,
+        limits=error.limits or None,
     )
 
 
@@ -178,9 +202,12 @@ def answer(problem: ProblemDocument, headers: Mapping[str, str] | None = None) -
     )
 
 
-def retry_headers(error: GDSRError) -> dict[str, str]:
-    """`Retry-After`, where trying again later may help."""
-    pause = MEANINGS[type(error)].retry_after
+def extra_headers(error: GDSRError) -> dict[str, str]:
+    """`Retry-After`, where trying again later may help; for a missing key, how to send it."""
+    if MEANINGS[type(error)].status is Status.UNAUTHORIZED:
+        return {"WWW-Authenticate": 'Bearer realm="GDSR"'}
+    known = error.pause if isinstance(error, errors.RateExceeded) else None
+    pause = known or MEANINGS[type(error)].retry_after
     return {} if pause is None else {"Retry-After": str(int(pause.total_seconds()))}
 
 

@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
         self.run(sockets=[self.listening])
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.app.state.services.stopping.set()
+        self.app.state.services.stop_waiting()
         await super().shutdown(sockets)
 
 

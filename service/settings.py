@@ -1,6 +1,7 @@
 """What `gdsr-service` reads from the environment beside what it shares with the workers."""
 
 from datetime import timedelta
+from pathlib import Path
 
 from pydantic import Field
 
@@ -15,6 +16,12 @@ class ServiceSettings(SharedSettings):
 
     port: int = Field(default=8000, ge=0, le=65535)
     """Port that the service listens on; 0: any free one, named in the log."""
+
+    api_keys_file: Path | None = None
+    """File of API keys, `name:sha256` lines (`gdsr-service --new-key NAME`); unset: no keys."""
+
+    rate_limit: str | None = None
+    """Uploads that one API key may send, such as `60/minute`; unset: any number."""
 
     max_wait: Seconds = timedelta(seconds=60)
     """Longest time that `Prefer: wait` keeps a request open."""

@@ -15,6 +15,7 @@ from fastapi import Request
 from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from python_multipart.multipart import parse_options_header
 
+from service.digests import check_digests, promised_digests
 from service.forms import Form
 from workers.contract.blobs import FileBlobStore, no_room_is_storage_full
 from workers.contract.errors import ImageMissing, UploadTooLarge
@@ -31,6 +32,8 @@ class Upload:
     size: int
     sha256: str
     fields: tuple[tuple[str, str], ...]
+    file_name: str
+    """As the form has it; it may be anything."""
 
 
 @asynccontextmanager
@@ -41,6 +44,7 @@ async def receive(request: Request, store: FileBlobStore, *, limit: int) -> Asyn
         UploadTooLarge: more than `limit` bytes; no more than that is read.
         ImageMissing: there are none.
         RequestInvalid: the form is malformed, or has two pictures or an unknown file.
+        DigestMismatch: the body is not the one that its digest promised.
         StorageFull: the store has no room.
     """
     kind, parameters = parse_options_header(request.headers.get("Content-Type"))
@@ -48,19 +52,29 @@ async def receive(request: Request, store: FileBlobStore, *, limit: int) -> Asyn
     body_limit = limit + FORM_OVERHEAD_BYTES if is_form else limit
     if int(request.headers.get("Content-Length", 0)) > body_limit:
         raise UploadTooLarge(limit=limit)
+    promised = promised_digests(request.headers)
     async with contextmanager_in_threadpool(store.incoming()) as file:
         picture = _Picture(file, limit)
-        body: _Sink = Form(parameters, picture.write) if is_form else picture
+        form = Form(parameters, picture.write) if is_form else None
+        body: _Sink = picture if form is None else form
+        whole = _Hashed(form) if form is not None and promised else None
         received = 0
         async for chunk in request.stream():
             received += len(chunk)
             if received > body_limit:
                 raise UploadTooLarge(limit=limit)
-            await run_in_threadpool(body.write, chunk)
+            await run_in_threadpool((whole or body).write, chunk)
         fields = body.end()
+        check_digests(promised, sha256=(whole or picture).digest.hexdigest())
         if not picture.size:
             raise ImageMissing
-        yield Upload(file=file, size=picture.size, sha256=picture.digest.hexdigest(), fields=fields)
+        yield Upload(
+            file=file,
+            size=picture.size,
+            sha256=picture.digest.hexdigest(),
+            fields=fields,
+            file_name="" if form is None else form.file_name,
+        )
 
 
 class _Sink(Protocol):
@@ -69,6 +83,18 @@ class _Sink(Protocol):
     def write(self, chunk: bytes) -> None: ...
 
     def end(self) -> tuple[tuple[str, str], ...]: ...
+
+
+class _Hashed:
+    """A form whose every byte was promised to have a digest."""
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+        self.digest = hashlib.sha256()
+
+    def write(self, chunk: bytes) -> None:
+        self.digest.update(chunk)
+        self.form.write(chunk)
 
 
 class _Picture:

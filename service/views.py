@@ -1,5 +1,6 @@
 """What a client sees of a job and of the models."""
 
+import hashlib
 from datetime import datetime
 from typing import Any, Self
 
@@ -46,11 +47,15 @@ class ResultView(_View):
     precision: str
     seconds: dict[str, float]
     """Time by stage: queue, decode, infer, encode."""
+    warnings: tuple[str, ...]
+    """What was ignored or left out, such as a broken colour profile."""
     expires_at: datetime
+    branches: tuple[str, ...]
+    """What was kept: `output` of the result's address takes these."""
 
     @classmethod
     def of(cls, result: JobResult) -> Self:
-        return cls.model_validate(result)
+        return cls.model_validate(result.model_dump() | {"branches": tuple(result.branches)})
 
 
 class Progress(_View):
@@ -68,10 +73,13 @@ class Links(_View):
     """This view; DELETE cancels the job, or erases it once it has ended."""
     result: str
     """The finished picture."""
+    events: str
+    """The job's changes as server-sent events."""
 
     @classmethod
     def of(cls, job_id: str) -> Self:
-        return cls(self=f"/jobs/{job_id}", result=f"/jobs/{job_id}/result")
+        address = f"/jobs/{job_id}"
+        return cls(self=address, result=f"{address}/result", events=f"{address}/events")
 
 
 class JobView(_View):
@@ -85,12 +93,21 @@ class JobView(_View):
     queue_position: int | None
     """Jobs that are before this one; null unless it waits."""
     progress: Progress
+    blend_of: str | None
+    """The job that this one is another position of the slider of."""
+    name: str | None
+    """What the client called the picture, made safe."""
     image: ImageView
     options: UpscaleOptions
     result: ResultView | None
     failure: ProblemDocument | None
     """Why a failed job failed."""
     links: Links
+
+    @property
+    def tag(self) -> str:
+        """The same for the same view: its entity tag, and the id of its event."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
 
     @classmethod
     def of(cls, job: Job, *, position: int | None) -> Self:
@@ -103,12 +120,54 @@ class JobView(_View):
             finished_at=job.finished_at,
             queue_position=position,
             progress=Progress(tiles_done=job.tiles_done, tiles=job.tiles),
+            blend_of=job.spec.blend_of,
+            name=job.spec.name,
             image=ImageView.of(job.spec.image),
             options=job.spec.options,
             result=None if job.result is None else ResultView.of(job.result),
             failure=job.failure and describe_failure(job.failure, instance=links.self),
             links=links,
         )
+
+
+class JobsView(_View):
+    """A page of jobs, newest first."""
+
+    jobs: tuple[JobView, ...]
+    next: str | None
+    """Address of the next page; null on the last."""
+
+
+class OutputFormatView(_View):
+    """A format that a result can have."""
+
+    name: ResultFormat
+    media_type: str
+    max_side: int
+    """The most pixels that a side of the result can have."""
+
+
+class LimitsView(_View):
+    """Every limit and every format."""
+
+    max_upload_bytes: int
+    max_pixels: int
+    """Width x height before scaling."""
+    max_queued_jobs: int
+    rate_limit: str | None
+    """Uploads that one API key may send, such as `60/minute`."""
+    max_wait_seconds: float
+    """Longest `Prefer: wait`."""
+    max_form_fields: int
+    max_field_bytes: int
+    result_ttl_seconds: float
+    """How long a finished picture is kept."""
+    record_ttl_seconds: float
+    """How long a job that has ended is remembered."""
+    input_formats: tuple[ImageFormat, ...]
+    output_formats: tuple[OutputFormatView, ...]
+    trade_off_stops: dict[str, float]
+    """Names for positions of the slider."""
 
 
 class ModelDevice(_View):

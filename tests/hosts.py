@@ -107,7 +107,14 @@ class Site:
                 host.kill()
             wait_for(lambda: not any(map(command_line, everything)), what="no orphans")
 
-    def submit(self, picture: bytes, *, trade_off: float = 0.5, model: str = "tiny") -> str:
+    def submit(
+        self,
+        picture: bytes,
+        *,
+        trade_off: float = 0.5,
+        model: str = "tiny",
+        keep_branches: bool = False,
+    ) -> str:
         """Queue a picture as the service does; the job's id."""
         job_id = new_job_id()
         key = f"inputs/{job_id}"
@@ -123,7 +130,11 @@ class Site:
             height=height,
         )
         options = UpscaleOptions(
-            trade_off=trade_off, model=model, format=ResultFormat.PNG, quality=90
+            trade_off=trade_off,
+            model=model,
+            format=ResultFormat.PNG,
+            quality=90,
+            keep_branches=keep_branches,
         )
         known = engines.choose_model(engines.running(self.client), model)
         self.queue.submit(job_id, image, options, known)

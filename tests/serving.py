@@ -16,7 +16,7 @@ from service.server import Server, listen
 from service.settings import ServiceSettings
 from workers.contract.blobs import FileBlobStore
 from workers.contract.formats import ResultFormat
-from workers.contract.jobs import Job, JobRecords, JobResult, connect
+from workers.contract.jobs import Branch, Job, JobRecords, JobResult, connect
 
 #: Starts a service with settings of the test's own.
 Serve = Callable[..., "Site"]
@@ -55,7 +55,12 @@ class Site:
         assert self.records.start(job_id, run="run", worker="worker")
 
     def succeed(
-        self, job_id: str, picture: bytes = b"picture", *, kept: timedelta = timedelta(hours=1)
+        self,
+        job_id: str,
+        picture: bytes = b"picture",
+        *,
+        kept: timedelta = timedelta(hours=1),
+        branches: dict[str, Branch] | None = None,
     ) -> Job:
         """Do what a worker does: start, store a result, say so."""
         self.start(job_id)
@@ -73,6 +78,7 @@ class Site:
             precision="float32",
             seconds={"queue": 0.1, "decode": 0.1, "infer": 0.1, "encode": 0.1},
             expires_at=datetime.now(UTC) + kept,
+            branches=branches or {},
         )
         assert self.records.succeed(job_id, run="run", result=result)
         return self.records.get(job_id)

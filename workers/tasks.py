@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -11,14 +11,17 @@ from pathlib import Path
 
 from rq.timeouts import JobTimeoutException
 
+from workers.branches import blend_pictures, needed_outputs, write_branch
 from workers.contract import logs
 from workers.contract.blobs import FileBlobStore
 from workers.contract.errors import GDSRError, JobFailed, JobOutOfMemory, JobTimedOut
-from workers.contract.jobs import Job, JobRecords, JobResult
+from workers.contract.jobs import STOPS, Branch, Job, JobRecords, JobResult
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
+from workers.pictures.finish import begun, finished
+from workers.pictures.picture import Picture
 from workers.pipeline import upscale_picture
 from workers.tradeoff import output_weights
 
@@ -49,6 +52,11 @@ class _NotOurs(Exception):
 
 
 def upscale(job_id: str) -> None:
+    """Run one upscale to its end and record how it ended."""
+    run(job_id, _upscaled)
+
+
+def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> None:
     """Run one job to its end and record how it ended; nothing a picture can do raises."""
     context = CONTEXT.get()
     logs.job_id.set(job_id)
@@ -56,7 +64,7 @@ def upscale(job_id: str) -> None:
         return
     job = context.records.get(job_id)
     try:
-        _finish(context, job, _make_result(context, job))
+        _finish(context, job, make_result(context, job))
     except _NotOurs:
         log.info("the job is not ours any more")
     except GDSRError as failure:
@@ -70,26 +78,47 @@ def upscale(job_id: str) -> None:
         _fail(context, job, JobFailed("the job failed for an internal reason; the log says more"))
 
 
-def _make_result(context: TaskContext, job: Job) -> JobResult:
-    spec, settings, seconds = job.spec, context.settings, {"queue": _waited(job)}
-    with _timed(seconds, "decode"):
+def _upscaled(context: TaskContext, job: Job) -> JobResult:
+    spec, settings, seconds = job.spec, context.settings, {"queue": waited(job)}
+    with timed(seconds, "decode"):
         data = context.blobs.read(spec.image.key)
         picture = decode(data, max_pixels=settings.max_pixels)
+        picture = begun(picture, spec.options, spec.options.format)
         del data
-    with (
-        _timed(seconds, "infer"),
-        EngineClient(context.engine_sockets, patience=settings.engine_patience) as engine,
-    ):
-        picture = upscale_picture(
+    shares = needed_outputs(spec.options.trade_off)
+    branches: dict[str, Branch] = {}
+    needed: list[Picture] = []
+    passes = STOPS if spec.options.keep_branches else {"": spec.options.trade_off}
+    for number, (output, trade_off) in enumerate(passes.items()):
+        with (
+            timed(seconds, "infer"),
+            EngineClient(context.engine_sockets, patience=settings.engine_patience) as engine,
+        ):
+            result = upscale_picture(
+                picture,
+                engine,
+                model=spec.options.model,
+                weights=output_weights(trade_off),
+                progress=_Progress(context, job.id, passed=number, passes=len(passes)),
+                alpha=spec.options.alpha,
+                consistent=spec.options.consistency,
+            )
+            made_by = engine.made_by(spec.options.model)
+        with timed(seconds, "encode"):
+            result = finished(result, spec.options)
+            if output:
+                branches[output] = _keep(context, job, output, result)
+            if output in shares or not output:
+                needed.append(result)
+        del result
+    with timed(seconds, "encode"):
+        picture = blend_pictures(needed, list(shares.values())) if branches else needed[0]
+        encoded = encode(
             picture,
-            engine,
-            model=spec.options.model,
-            weights=output_weights(spec.options.trade_off),
-            progress=_Progress(context, job.id),
+            format=spec.options.format,
+            quality=spec.options.quality,
+            lossless=spec.options.lossless,
         )
-        made_by = engine.made_by(spec.options.model)
-    with _timed(seconds, "encode"):
-        encoded = encode(picture, format=spec.options.format, quality=spec.options.quality)
         key = f"results/{job.id}.{context.run}.{spec.options.format}"
         blob = context.blobs.write(key, [encoded])
     height, width, _ = picture.colour.shape
@@ -103,15 +132,25 @@ def _make_result(context: TaskContext, job: Job) -> JobResult:
         model=spec.options.model,
         checkpoint=made_by.checkpoint,
         device=made_by.device,
-        precision=made_by.precision,
+        precision=made_by.precision if picture.bits == 8 else "float32",
         seconds={stage: round(value, 4) for stage, value in seconds.items()},
         expires_at=datetime.now(UTC) + settings.result_ttl,
+        branches=branches,
+        warnings=picture.warnings,
     )
+
+
+def _keep(context: TaskContext, job: Job, output: str, picture: Picture) -> Branch:
+    blob = context.blobs.write(
+        f"results/{job.id}.{context.run}.{output}.png", [write_branch(picture)]
+    )
+    return Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
 
 
 def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
     if not context.records.succeed(job.id, run=context.run, result=result):
-        context.blobs.delete(result.key)
+        for key in result.keys:
+            context.blobs.delete(key)
         raise _NotOurs
     context.blobs.delete(job.spec.image.key)
     log.info("succeeded in %s", result.seconds)
@@ -126,11 +165,13 @@ def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
 class _Progress:
     """Writes progress to the record, not too often, and ends a run that lost its job."""
 
-    def __init__(self, context: TaskContext, job_id: str) -> None:
+    def __init__(self, context: TaskContext, job_id: str, *, passed: int, passes: int) -> None:
         self._context, self._job_id = context, job_id
+        self._passed, self._passes = passed, passes
         self._next = 0.0
 
     def __call__(self, done: int, tiles: int) -> None:
+        done, tiles = self._passed * tiles + done, self._passes * tiles
         now = time.monotonic()
         if now < self._next and done < tiles:
             return
@@ -140,13 +181,15 @@ class _Progress:
             raise _NotOurs
 
 
-def _waited(job: Job) -> float:
+def waited(job: Job) -> float:
+    """Seconds that the job was in the queue."""
     started = job.started_at or job.spec.created_at
     return (started - job.spec.created_at).total_seconds()
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add what the block takes to a stage of the job."""
     start = time.perf_counter()
     yield
-    seconds[stage] = time.perf_counter() - start
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start

@@ -1,17 +1,23 @@
 """`/jobs/{id}`: look, fetch, cancel, erase."""
 
-from typing import Annotated, Any
+from contextlib import suppress
+from functools import partial
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from service.deps import Serving
-from service.problems import documented
-from service.results import result_response
-from service.views import JobView
+from service.answers import picture_or_job
+from service.deps import Owner, Services, Serving, own_job
+from service.options import FormatChoice, TradeOffChoice
+from service.problems import Fault, RequestInvalid, documented
+from service.reblend import branch_response, reblended
+from service.results import client_has, result_response, server_timing
+from service.views import JobsView, JobView
 from workers.contract import errors
 from workers.contract.formats import ResultFormat
-from workers.contract.jobs import JobState, redis_down_is_queue_unavailable
+from workers.contract.jobs import Job, JobState, redis_down_is_queue_unavailable
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -21,7 +27,13 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
         "description": "The picture",
         "content": {name.media_type: _BINARY for name in ResultFormat},
         "headers": {
-            "ETag": {"description": "SHA-256 of the picture", "schema": {"type": "string"}}
+            name: {"description": about, "schema": {"type": "string"}}
+            for name, about in {
+                "ETag": "SHA-256 of the picture",
+                "Repr-Digest": "The same (RFC 9530)",
+                "Content-Disposition": "The client's own name for it, else the job's id",
+                "Server-Timing": "Time by stage",
+            }.items()
         },
     },
     206: {"description": "The part that `Range` asked for"},
@@ -29,17 +41,65 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
 }
 
 
+IfNoneMatch = Annotated[str | None, Header(description="Entity tags that the client has")]
+
+
+@router.get(
+    "",
+    responses=documented(
+        errors.KeyMissing, errors.KeyInvalid, RequestInvalid, errors.QueueUnavailable
+    ),
+)
+def list_jobs(
+    services: Serving,
+    owner: Owner,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str, Query(max_length=100, description="From `next` of a page")] = "",
+) -> JobsView:
+    """The jobs that came with this API key, newest first; where there are no keys, all."""
+    try:
+        page = services.queue.page(owner, limit=limit, cursor=cursor)
+    except ValueError:
+        fault = Fault(place="query", name="cursor", message="not from a page of this list")
+        raise RequestInvalid([fault]) from None
+    places = services.queue.positions()
+    return JobsView(
+        jobs=tuple(JobView.of(job, position=places.get(job.id)) for job in page.jobs),
+        next=page.cursor and f"/jobs?limit={limit}&cursor={page.cursor}",
+    )
+
+
 @router.get(
     "/{job_id}",
     response_model=JobView,
-    responses=documented(errors.JobNotFound, errors.QueueUnavailable),
+    responses={
+        304: {"description": "Nothing has changed since the client's `If-None-Match`"},
+        **documented(
+            errors.KeyMissing, errors.KeyInvalid, errors.JobNotFound, errors.QueueUnavailable
+        ),
+    },
 )
-def read_job(job_id: str, services: Serving, response: Response) -> JobView:
+def read_job(
+    job_id: str,
+    services: Serving,
+    owner: Owner,
+    request: Request,
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by client_has
+) -> Response:
     """How a job is doing."""
-    job = services.queue.get(job_id)
+    job = own_job(services, job_id, owner)
+    view = JobView.of(job, position=services.queue.position(job))
+    headers = {
+        "ETag": f'"{view.tag}"',
+        "Cache-Control": "private, no-cache",
+    }
     if not job.ended:
-        response.headers["Retry-After"] = "1"
-    return JobView.of(job, position=services.queue.position(job))
+        headers["Retry-After"] = "1"
+    if job.result is not None:
+        headers["Server-Timing"] = server_timing(job.result)
+    if client_has(headers["ETag"], request):
+        return Response(status_code=304, headers=headers)
+    return Response(view.model_dump_json(), headers=headers, media_type="application/json")
 
 
 @router.head("/{job_id}/result", include_in_schema=False)
@@ -47,17 +107,54 @@ def read_job(job_id: str, services: Serving, response: Response) -> JobView:
     "/{job_id}/result",
     response_class=Response,
     responses=_PICTURE
+    | {202: {"description": "The job that makes another position", "model": JobView}}
     | documented(
-        errors.JobNotFound, errors.JobNotFinished, errors.JobCancelled, errors.JobExpired,
-        errors.QueueUnavailable,
+        errors.KeyMissing, errors.KeyInvalid, errors.JobNotFound, errors.JobNotFinished,
+        errors.JobCancelled, errors.JobExpired,
+        errors.BranchesNotKept, errors.QueueFull, errors.QueueUnavailable, RequestInvalid,
     ),
 )  # fmt: skip
-def read_result(
-    job_id: str, services: Serving, if_none_match: Annotated[str | None, Header()] = None
+async def read_result(
+    job_id: str,
+    services: Serving,
+    owner: Owner,
+    request: Request,
+    prefer: Annotated[
+        list[str], Header(default_factory=list, description="`wait=N`, for another position")
+    ],
+    output: Annotated[
+        Literal["psnr", "fused", "gan"] | None, Query(description="One of the kept branches")
+    ] = None,
+    trade_off: Annotated[
+        TradeOffChoice | None, Query(description="Another position, from the kept branches")
+    ] = None,
+    format: Annotated[  # noqa: A002 - the word that the API uses
+        FormatChoice | None, Query(description="Of another position; else the job's own")
+    ] = None,
+    quality: Annotated[int | None, Query(ge=1, le=100)] = None,
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by client_has
 ) -> Response:
-    """The finished picture; for a failed job its failure, with the status of that."""
-    job = services.queue.get(job_id)
-    return result_response(job, services.blobs, if_none_match=if_none_match)
+    """The finished picture; for a failed job its failure, with the status of that.
+
+    A job that kept its branches also gives these, and other positions of the slider and other
+    formats: each is a job of its own, without the network, and answered like `POST /upscale`.
+    """
+    job = await run_in_threadpool(own_job, services, job_id, owner)
+    own = await run_in_threadpool(result_response, job, services.blobs, request)
+    if job.result is None:
+        return own
+    if output is not None:
+        return await run_in_threadpool(branch_response, job, output, services.blobs, request)
+    if trade_off is None and format is None and quality is None:
+        return own
+    wanted = partial(
+        reblended,
+        trade_off=job.spec.options.trade_off if trade_off is None else trade_off,
+        format=format,
+        quality=quality,
+    )
+    blend = await run_in_threadpool(wanted, services, job)
+    return await picture_or_job(blend, services, request, prefer=prefer, at_once=True)
 
 
 @router.delete(
@@ -66,18 +163,28 @@ def read_result(
     responses={
         200: {"description": "It had not ended, and is cancelled"},
         204: {"description": "It had ended, and its pictures and its record are erased"},
-        **documented(errors.JobNotFound, errors.QueueUnavailable),
+        **documented(
+            errors.KeyMissing, errors.KeyInvalid, errors.JobNotFound, errors.QueueUnavailable
+        ),
     },
 )
-def delete_job(job_id: str, services: Serving) -> Response:
+def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:
     """Cancel a job that has not ended; erase one that has."""
+    own_job(services, job_id, owner)
     job = services.queue.cancel(job_id)
     services.blobs.delete(job.spec.image.key)
     if job.state is JobState.CANCELLED:
         view = JobView.of(job, position=None)
         return JSONResponse(view.model_dump(mode="json"))
-    if job.result is not None:
-        services.blobs.delete(job.result.key)
-    with redis_down_is_queue_unavailable():
-        services.queue.records.erase(job_id)
+    for blend_id in services.queue.blends_of(job_id):
+        with suppress(errors.JobNotFound):
+            _erase(services, services.queue.cancel(blend_id))
+    _erase(services, job)
     return Response(status_code=204)
+
+
+def _erase(services: Services, job: Job) -> None:
+    for key in () if job.result is None else job.result.keys:
+        services.blobs.delete(key)
+    with redis_down_is_queue_unavailable():
+        services.queue.records.erase(job.id)

@@ -4,16 +4,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
 
-from service.deps import Services, Serving
+from service.answers import picture_or_job
+from service.deps import Owner, Services, Serving
+from service.idempotency import fingerprint, read_key
+from service.names import safe_name
 from service.options import UpscaleFields, described_fields, read_fields
 from service.problems import RequestInvalid, documented
-from service.results import result_response
 from service.uploads import Upload, receive
-from service.views import JobView, Links
-from service.waiting import ended, preferred_wait
+from service.views import JobView
 from workers.contract import errors, logs
+from workers.contract.choices import DepthMode
+from workers.contract.claims import Claim
 from workers.contract.engines import choose_model, running
 from workers.contract.formats import ResultFormat
 from workers.contract.headers import check_header, check_result, read_header
@@ -68,9 +70,13 @@ _RESPONSES = {
         },
     },
     **documented(
-        RequestInvalid, errors.ImageMissing, errors.UploadTooLarge, errors.ImageTooLarge,
-        errors.ResultTooLarge, errors.ImageUnsupported, errors.ImageCorrupt, errors.ImageAnimated,
-        errors.ColourTooDeep, errors.AlphaNotStorable, errors.ModelUnknown, errors.QueueFull,
+        errors.KeyMissing, errors.KeyInvalid, errors.RateExceeded,
+        RequestInvalid, errors.ImageMissing, errors.DigestMismatch, errors.UploadTooLarge,
+        errors.ImageTooLarge, errors.ResultTooLarge, errors.ImageUnsupported, errors.ImageCorrupt,
+        errors.ImageAnimated, errors.ColourTooDeep, errors.AlphaNotStorable,
+        errors.DepthNotStorable, errors.LosslessNotStorable,
+        errors.ScaleTooLarge, errors.ModelUnknown, errors.QueueFull,
+        errors.IdempotencyKeyReused, errors.IdempotencyKeyBusy, errors.JobNotFound,
         errors.QueueUnavailable, errors.NoWorker, errors.StorageFull,
     ),
 }  # fmt: skip
@@ -86,54 +92,83 @@ _RESPONSES = {
 async def create_job(
     request: Request,
     services: Serving,
+    owner: Owner,
     prefer: Annotated[
         list[str],
         Header(
             default_factory=list, description="`wait=N`: hold the answer back for up to N seconds"
         ),
     ],
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="A word of the client's: all requests with it within a day are one"),
+    ] = None,
 ) -> Response:
     """Queue one picture, sent as the body or as the multipart field `image`."""
     query = request.query_params.multi_items()
     with services.telemetry.rejects_counted():
+        rate = await run_in_threadpool(_count, services, owner)
+        key = read_key(idempotency_key)
         read_fields(query=query, form=())  # what is wrong already is refused before the picture
         async with receive(
             request, services.blobs, limit=services.settings.max_upload_bytes
         ) as upload:
             fields = read_fields(query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
-            job = await run_in_threadpool(_accept, services, upload, fields)
+            job = await run_in_threadpool(_accept_once, services, upload, fields, owner, key)
     logs.job_id.set(job.id)
-
-    links = Links.of(job.id)
-    headers = {}
-    patience = preferred_wait(prefer, cap=services.settings.max_wait)
-    if patience is not None:
-        headers["Preference-Applied"] = f"wait={int(patience.total_seconds())}"
-        job = await ended(job, services, request, patience=patience)
-    if job.ended:
-        response = await run_in_threadpool(result_response, job, services.blobs)
-        response.headers.update(headers)
-        return response
-    view = await run_in_threadpool(_view, services, job)
-    headers |= {"Location": links.self, "Retry-After": "1"}
-    return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=headers)
+    response = await picture_or_job(job, services, request, prefer=prefer, at_once=False)
+    response.headers.update(rate)
+    return response
 
 
-def _accept(services: Services, upload: Upload, fields: UpscaleFields) -> Job:
+def _count(services: Services, owner: str) -> dict[str, str]:
+    """Count an upload before it is read; what to tell of the rate."""
+    return {} if services.rate is None else services.rate.count(owner)
+
+
+def _accept_once(
+    services: Services, upload: Upload, fields: UpscaleFields, owner: str, key: str | None
+) -> Job:
+    """The job that the key stands for, or a new one."""
+    job_id = new_job_id()
+    if key is None:
+        return _accept(services, upload, fields, job_id, owner, None)
+    claim = Claim(
+        owner=owner, key=key, fingerprint=fingerprint(upload.sha256, fields), job_id=job_id
+    )
+    with (
+        redis_down_is_queue_unavailable(),
+        claim.held(services.queue.client) as standing,
+    ):
+        if standing is None:
+            return _accept(services, upload, fields, job_id, owner, claim)
+        return services.queue.get(standing)
+
+
+def _accept(
+    services: Services,
+    upload: Upload,
+    fields: UpscaleFields,
+    job_id: str,
+    owner: str,
+    claim: Claim | None,
+) -> Job:
     """Make a job of an upload, or raise and leave nothing behind."""
     header = read_header(upload.file)
     check_header(header, max_pixels=services.settings.max_pixels)
     with redis_down_is_queue_unavailable():
         model = choose_model(running(services.queue.client), fields.model)
+    width, height = fields.possible_size(width=header.width, height=header.height)
     check_result(
-        width=model.scale * header.width,
-        height=model.scale * header.height,
+        width=width,
+        height=height,
         format=fields.format,
-        has_alpha=header.has_alpha,
+        has_alpha=header.has_alpha and fields.background is None,
+        bits=16 if fields.depth is DepthMode.SIXTEEN else 8,
+        lossless=fields.lossless,
     )
 
-    job_id = new_job_id()
     image = ImageInfo(
         key=f"inputs/{job_id}",
         size=upload.size,
@@ -142,21 +177,13 @@ def _accept(services: Services, upload: Upload, fields: UpscaleFields) -> Job:
         width=header.width,
         height=header.height,
     )
-    options = UpscaleOptions(
-        trade_off=fields.trade_off, model=model.name, format=fields.format, quality=fields.quality
-    )
+    options = UpscaleOptions.model_validate(fields.model_dump() | {"model": model.name})
     services.blobs.keep(upload.file, image.key)
     try:
-        return services.queue.submit(job_id, image, options, model)
+        name = safe_name(fields.name or upload.file_name)
+        return services.queue.submit(
+            job_id, image, options, model, name=name, owner=owner, claim=claim
+        )
     except BaseException:
         services.blobs.delete(image.key)
         raise
-
-
-def _view(services: Services, job: Job) -> JobView:
-    """A view for a job that was accepted: its place in the queue is no reason to fail."""
-    try:
-        position = services.queue.position(job)
-    except errors.QueueUnavailable:
-        position = None
-    return JobView.of(job, position=position)

@@ -107,3 +107,22 @@ def test_wrong_usage_is_said_and_nothing_is_written(
     assert said in done.stderr
     assert status == 2 or done.stderr.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_choices_of_the_service_are_there(checkpoint: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "small.png", tmp_path / "large.png"
+    source.write_bytes(noise(20, 30))
+    done = run(checkpoint, source, "-o", target, "--scale", "2.5", "--depth", "16")
+
+    assert done.returncode == 0, done.stderr
+    assert size(target) == (75, 50)
+    assert target.read_bytes()[24] == 16  # bits of a sample
+
+
+def test_a_choice_that_makes_no_sense_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    source = tmp_path / "small.png"
+    source.write_bytes(noise(20, 30))
+    done = run(checkpoint, source, "-o", tmp_path / "large.png", "--background", "white")
+
+    assert done.returncode == 1
+    assert "--background" in done.stderr

@@ -6,6 +6,8 @@ from typing import Any
 
 from serving import Site
 
+from service.options import UpscaleFields
+
 
 class _Page(HTMLParser):
     """Collects what a page loads, and inline code that a strict policy would stop."""
@@ -60,10 +62,13 @@ def test_the_description_is_complete(site: Site) -> None:
     operations = {(path, method) for path, item in described["paths"].items() for method in item}
     assert operations == {
         ("/upscale", "post"),
+        ("/jobs", "get"),
         ("/jobs/{job_id}", "get"),
         ("/jobs/{job_id}", "delete"),
         ("/jobs/{job_id}/result", "get"),
+        ("/jobs/{job_id}/events", "get"),
         ("/models", "get"),
+        ("/limits", "get"),
         ("/livez", "get"),
         ("/readyz", "get"),
         ("/metrics", "get"),
@@ -77,15 +82,19 @@ def test_the_description_is_complete(site: Site) -> None:
 def test_the_description_of_an_upload_says_what_may_be_sent_and_what_comes_back(site: Site) -> None:
     upload = site.http.get("/openapi.json").json()["paths"]["/upscale"]["post"]
 
-    assert {field["name"] for field in upload["parameters"]} == {
-        "prefer", "trade_off", "model", "format", "quality",
-    }  # fmt: skip
+    fields = set(UpscaleFields.model_fields)
+    assert fields >= {"trade_off", "model", "format", "quality", "name"}
+    described = {field["name"] for field in upload["parameters"]}
+    assert described == {"prefer", "idempotency-key", *fields}
     form = upload["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(form["properties"]) == {"image", "trade_off", "model", "format", "quality"}
+    assert set(form["properties"]) == {"image", *fields}
     assert "application/octet-stream" in upload["requestBody"]["content"]
     assert set(upload["responses"]) == {
-        "200", "202", "413", "415", "422", "503", "507", "default",
+        "200", "202", "400", "401", "404", "409", "413", "415", "422", "429", "503", "507",
+        "default",
     }  # fmt: skip
-    assert set(upload["responses"]["200"]["content"]) == {"image/png", "image/jpeg", "image/webp"}
+    assert set(upload["responses"]["200"]["content"]) == {
+        f"image/{name}" for name in ("png", "jpeg", "webp", "avif")
+    }
     assert set(upload["responses"]["202"]["headers"]) >= {"Location", "Retry-After"}
     assert list(upload["responses"]["413"]["content"]) == ["application/problem+json"]

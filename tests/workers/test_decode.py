@@ -54,9 +54,8 @@ RGBA = np.dstack((COLOUR, ALPHA))
 LA = np.dstack((GREY, ALPHA))
 BEST = {"quality": 100, "subsampling": "4:4:4"}
 
-#: All 16-bit levels, some of them twice; and what they mean in 8 bits.
+#: 16-bit levels from all over.
 DEEP = np.arange(0, 65536, 109)[: HEIGHT * WIDTH].reshape(HEIGHT, WIDTH)
-DEEP_LEVELS = np.rint(DEEP / 257)
 
 CMYK = np.dstack((255 - COLOUR, np.full_like(GREY, 40)))
 CMYK_COLOUR = np.rint((255.0 - CMYK[..., :3]) * (255 - CMYK[..., 3:]) / 255)
@@ -87,6 +86,7 @@ class Meant(NamedTuple):
     alpha: ArrayLike | None = None
     grey: bool = False
     tolerance: int = 0
+    bits: int = 8
 
 
 def indexed(bits: int, *, alpha: bool) -> Meant:
@@ -104,12 +104,14 @@ def indexed(bits: int, *, alpha: bool) -> Meant:
 def grey_png(bits: int, *, clear: int | None = None, interlaced: bool = False) -> Meant:
     samples = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * (109 if bits == 16 else 1)
     samples %= 2**bits
+    full = 65535 if bits == 16 else 255
     chunks = [] if clear is None else [(b"tRNS", struct.pack(">H", clear))]
     return Meant(
         png(samples, bits=bits, colour_type=0, chunks=chunks, interlaced=interlaced),
-        np.rint(samples * 255 / (2**bits - 1)),
-        None if clear is None else np.where(samples == clear, 0, 255),
+        np.rint(samples * full / (2**bits - 1)),
+        None if clear is None else np.where(samples == clear, 0, full),
         grey=True,
+        bits=16 if bits == 16 else 8,
     )
 
 
@@ -128,8 +130,9 @@ def packed_12_bits() -> Meant:
     data = np.packbits(pairs).tobytes()
     return Meant(
         tiff(data, height=HEIGHT, width=WIDTH, bits=[12], photometric=1),
-        np.rint(levels * 255 / 4095),
+        np.rint(levels * 65535 / 4095),
         grey=True,
+        bits=16,
     )
 
 
@@ -140,6 +143,26 @@ def one_clear_colour() -> Meant:
     clear = (samples == (1, 2, 3)).all(axis=-1)
     data = png(samples, bits=8, colour_type=2, chunks=[(b"tRNS", struct.pack(">3H", 1, 2, 3))])
     return Meant(data, samples, np.where(clear, 0, 255))
+
+
+DEEP_RGBA = np.random.default_rng(8).integers(0, 65536, (HEIGHT, WIDTH, 4))
+DEEP_RGB, DEEP_ALPHA = DEEP_RGBA[..., :3], DEEP_RGBA[..., 3]
+
+
+def deep_rgba_tiff(*, extra: int) -> bytes:
+    data = DEEP_RGBA.astype("<u2").tobytes()
+    tags = [(338, extra)]
+    return tiff(data, height=HEIGHT, width=WIDTH, bits=[16] * 4, photometric=2, tags=tags)
+
+
+def deep_clear_colour() -> Meant:
+    samples = DEEP_RGB.copy()
+    samples[2, 3] = (256, 512, 3)
+    samples[0, 0] = (256, 512, 4)  # the high bytes alone would not tell
+    clear = (samples == (256, 512, 3)).all(axis=-1)
+    chunks = [(b"tRNS", struct.pack(">3H", 256, 512, 3))]
+    data = png(samples, bits=16, colour_type=2, chunks=chunks)
+    return Meant(data, samples, np.where(clear, 0, 65535), bits=16)
 
 
 def inks() -> Meant:
@@ -161,6 +184,7 @@ def bmp_with_alpha() -> bytes:
     return b"BM" + start + form + masks + bytes(52) + RGBA[..., [2, 1, 0, 3]].tobytes()
 
 
+DEEP_P3 = (photo(HEIGHT, WIDTH, seed=4).astype(int) // 2 + 60) * 257 + 19
 DEEP_LA = np.dstack((DEEP, DEEP[::-1]))
 INVERTED = 255 - GREY
 BILEVEL = Image.fromarray(GREY).convert("1")
@@ -200,13 +224,38 @@ READ = {
     "PNG 8-bit grey, one level is clear": grey_png(8, clear=77),
     "PNG 16-bit grey, one level is clear": grey_png(16, clear=109 * 400),
     "PNG 16-bit grey and alpha": Meant(
-        png(DEEP_LA, bits=16, colour_type=4), DEEP_LEVELS, DEEP_LEVELS[::-1], grey=True
+        png(DEEP_LA, bits=16, colour_type=4), DEEP, DEEP[::-1], grey=True, bits=16
     ),
     "PNG 16-bit grey and alpha, interlaced": Meant(
         png(DEEP_LA, bits=16, colour_type=4, interlaced=True),
-        DEEP_LEVELS,
-        DEEP_LEVELS[::-1],
+        DEEP,
+        DEEP[::-1],
         grey=True,
+        bits=16,
+    ),
+    "PNG 16-bit RGB": Meant(png(DEEP_RGB, bits=16, colour_type=2), DEEP_RGB, bits=16),
+    "PNG 16-bit RGB, interlaced": Meant(
+        png(DEEP_RGB, bits=16, colour_type=2, interlaced=True), DEEP_RGB, bits=16
+    ),
+    "PNG 16-bit RGBA": Meant(png(DEEP_RGBA, bits=16, colour_type=6), DEEP_RGB, DEEP_ALPHA, bits=16),
+    "PNG 16-bit RGB, one colour is clear": deep_clear_colour(),
+    "PNG 16-bit RGB with P3": Meant(
+        png(DEEP_P3, bits=16, colour_type=2, chunks=[(b"iCCP", b"P3\0\0" + zlib.compress(P3))]),
+        257 * np.asarray(from_p3(DEEP_P3 / 257)),
+        bits=16,
+        tolerance=64,
+    ),
+    "PNG 16-bit grey with gamma 1.8": Meant(
+        png(
+            DEEP,
+            bits=16,
+            colour_type=0,
+            chunks=[(b"iCCP", b"grey\0\0" + zlib.compress(grey_profile(1.8)))],
+        ),
+        257 * srgb_encoded((DEEP / 65535) ** (round(1.8 * 256) / 256)),
+        grey=True,
+        bits=16,
+        tolerance=6,
     ),
     "PNG RGB, one colour is clear": one_clear_colour(),
     "PNG interlaced": Meant(png(COLOUR, bits=8, colour_type=2, interlaced=True), COLOUR),
@@ -258,12 +307,21 @@ READ = {
     "TIFF grey": Meant(saved(GREY, "TIFF"), GREY, grey=True),
     "TIFF grey and alpha": Meant(saved(LA, "TIFF"), GREY, ALPHA, grey=True),
     "TIFF grey, white is zero": Meant(strip(INVERTED, (8,), 0), GREY, grey=True),
-    "TIFF 16-bit grey": Meant(strip(DEEP, (16,), 1), DEEP_LEVELS, grey=True),
-    "TIFF 16-bit grey, white is zero": Meant(strip(65535 - DEEP, (16,), 0), DEEP_LEVELS, grey=True),
-    "TIFF 16-bit grey, big-endian": Meant(strip(DEEP, (16,), 1, order=">"), DEEP_LEVELS, grey=True),
-    "TIFF 16-bit grey, LZW": Meant(
-        saved(DEEP.astype(np.uint16), "TIFF", compression="tiff_lzw"), DEEP_LEVELS, grey=True
+    "TIFF 16-bit grey": Meant(strip(DEEP, (16,), 1), DEEP, grey=True, bits=16),
+    "TIFF 16-bit grey, white is zero": Meant(
+        strip(65535 - DEEP, (16,), 0), DEEP, grey=True, bits=16
     ),
+    "TIFF 16-bit grey, big-endian": Meant(
+        strip(DEEP, (16,), 1, order=">"), DEEP, grey=True, bits=16
+    ),
+    "TIFF 16-bit grey, LZW": Meant(
+        saved(DEEP.astype(np.uint16), "TIFF", compression="tiff_lzw"), DEEP, grey=True, bits=16
+    ),
+    "TIFF 16-bit RGB": Meant(strip(DEEP_RGB, (16,) * 3, 2), DEEP_RGB, bits=16),
+    "TIFF 16-bit RGB, big-endian": Meant(
+        strip(DEEP_RGB, (16,) * 3, 2, order=">"), DEEP_RGB, bits=16
+    ),
+    "TIFF 16-bit RGBA": Meant(deep_rgba_tiff(extra=2), DEEP_RGB, DEEP_ALPHA, bits=16),
     "TIFF 12-bit grey": packed_12_bits(),
     "TIFF big-endian": Meant(strip(COLOUR, (8, 8, 8), 2, order=">"), COLOUR),
     "TIFF CMYK": Meant(saved(Image.fromarray(CMYK, "CMYK"), "TIFF"), CMYK_COLOUR, tolerance=1),
@@ -288,9 +346,9 @@ def check(picture: Picture, meant: Meant) -> None:
     colour = np.asarray(meant.colour)
     if colour.ndim == 2:
         colour = np.stack((colour,) * 3, axis=-1)
-    assert picture.colour.dtype == np.uint8
+    assert picture.bits == meant.bits
     assert picture.colour.shape == colour.shape
-    off = np.abs(picture.colour - np.rint(colour)).max()
+    off = np.abs(picture.colour.astype(int) - np.rint(colour)).max()
     assert off <= meant.tolerance
     assert picture.grey == meant.grey
     if meant.grey:
@@ -299,7 +357,7 @@ def check(picture: Picture, meant: Meant) -> None:
         assert picture.alpha is None
     else:
         assert picture.alpha is not None
-        assert picture.alpha.dtype == np.uint8
+        assert picture.alpha.dtype == picture.colour.dtype
         assert np.array_equal(picture.alpha, np.asarray(meant.alpha))
 
 
@@ -397,9 +455,8 @@ REFUSED = {
     "nothing": (b"", ImageMissing),
     "random bytes": (random.Random(3).randbytes(500), ImageUnsupported),
     "GIF": (saved(GREY, "GIF"), ImageUnsupported),
-    "16-bit RGB PNG": (png(COLOUR, bits=16, colour_type=2), ColourTooDeep),
-    "16-bit RGBA PNG": (png(RGBA, bits=16, colour_type=6), ColourTooDeep),
-    "16-bit RGB TIFF": (strip(COLOUR, (16, 16, 16), 2), ColourTooDeep),
+    "16-bit CMYK TIFF": (strip(CMYK, (16, 16, 16, 16), 5), ColourTooDeep),
+    "16-bit RGB TIFF, multiplied by alpha": (deep_rgba_tiff(extra=1), ImageUnsupported),
     "APNG": (saved(COLOUR, "PNG", save_all=True, append_images=[QUANTIZED]), ImageAnimated),
     "animated WebP": (saved(COLOUR, "WEBP", save_all=True, append_images=[BILEVEL]), ImageAnimated),
     "TIFF of two pages": (

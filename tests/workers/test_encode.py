@@ -7,7 +7,7 @@ import pytest
 from factories import luma, photo, transparency
 from PIL import Image
 
-from workers.contract.errors import AlphaNotStorable, ResultTooLarge
+from workers.contract.errors import AlphaNotStorable, LosslessNotStorable, ResultTooLarge
 from workers.contract.headers import ResultFormat
 from workers.pictures.encode import encode
 from workers.pictures.picture import Picture
@@ -38,6 +38,9 @@ def written(picture: Picture, result: ResultFormat, *, quality: int = 95) -> Ima
         ("colour", "webp", "RGB"),
         ("colour and alpha", "png", "RGBA"),
         ("colour and alpha", "webp", "RGBA"),
+        ("colour", "avif", "RGB"),
+        ("colour and alpha", "avif", "RGBA"),
+        ("grey", "avif", "RGB"),
         ("grey", "png", "L"),
         ("grey", "jpeg", "L"),
         ("grey", "webp", "RGB"),
@@ -56,7 +59,8 @@ def test_each_kind_of_picture_is_stored_as_what_it_is(kind: str, result: str, mo
     assert seen.mean() <= (0 if result == "png" else 4)
     assert seen.max() <= (0 if result == "png" else 40)
     if picture.alpha is not None:
-        assert np.array_equal(np.asarray(image.getchannel("A")), picture.alpha)
+        alpha = np.asarray(image.getchannel("A")).astype(int)
+        assert np.abs(alpha - picture.alpha).max() <= (4 if result == "avif" else 0)
 
 
 @pytest.mark.parametrize("quality", [80, 89, 90, 100])
@@ -112,3 +116,20 @@ def test_nothing_of_a_colour_profile_or_other_metadata_is_written() -> None:
     for result in ResultFormat:
         info = written(KINDS["colour"], result).info
         assert not {"icc_profile", "exif", "xmp"} & set(info)
+
+
+@pytest.mark.parametrize("kind", ["colour", "colour and alpha", "grey and alpha"])
+def test_a_lossless_webp_loses_nothing(kind: str) -> None:
+    picture = KINDS[kind]
+    data = encode(picture, format=ResultFormat.WEBP, quality=10, lossless=True)
+    image = Image.open(BytesIO(data))
+
+    assert np.array_equal(np.asarray(image.convert("RGB")), picture.colour)
+    if picture.alpha is not None:
+        assert np.array_equal(np.asarray(image.getchannel("A")), picture.alpha)
+
+
+@pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.AVIF])
+def test_what_always_loses_something_is_refused_as_lossless(result: ResultFormat) -> None:
+    with pytest.raises(LosslessNotStorable, match="choose png or webp"):
+        encode(KINDS["colour"], format=result, quality=100, lossless=True)

@@ -283,3 +283,25 @@ def test_a_slot_that_does_not_exist_is_refused(place: Path, slot: object) -> Non
 
     assert answer is not None
     assert answer[0]["failed"] == "engine-refused"
+
+
+@pytest.mark.usefixtures("server")
+def test_one_client_sends_one_picture_after_another(place: Path) -> None:
+    with connect(place) as client:
+        first, second = results(client, tiles(3)), results(client, tiles(3))
+
+    assert len(first) == len(second) == 3
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.usefixtures("server")
+def test_tiles_of_16_bits_go_through_at_their_full_depth(place: Path) -> None:
+    batch = tiles(2)
+    deep = [tile.astype(np.uint16) * 257 for tile in batch]
+    with connect(place) as client:
+        shallow_results, deep_results = results(client, batch), results(client, deep)
+
+    for shallow, result in zip(shallow_results, deep_results, strict=True):
+        assert result.dtype == np.uint16
+        assert np.abs(result / 257 - shallow).max() <= 0.51
+        assert len(np.unique(result)) > 1000

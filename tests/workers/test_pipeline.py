@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model.process import prepare_process
+from workers.contract.choices import AlphaMode
 from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import checkpoint_files
 from workers.engine.protocol import HALO, SCALE
@@ -33,14 +34,23 @@ def upscale() -> Upscale:
     }
 
     def run(
-        colour: Pixels, *, alpha: Pixels | None = None, tile: int = 64, trade_off: float = 0.5
+        colour: Pixels,
+        *,
+        alpha: Pixels | None = None,
+        mode: AlphaMode = AlphaMode.MODEL,
+        grey: bool = False,
+        tile: int = 64,
+        trade_off: float = 0.5,
+        consistent: bool = False,
     ) -> Picture:
         return upscale_picture(
-            Picture(colour=colour, alpha=alpha),
+            Picture(colour=colour, alpha=alpha, grey=grey),
             engines[tile],
             model="lite",
             weights=output_weights(trade_off),
             progress=lambda *_: None,
+            alpha=mode,
+            consistent=consistent,
         )
 
     return run
@@ -120,15 +130,108 @@ def test_a_turned_picture_gives_nearly_the_turned_result(upscale: Upscale) -> No
     assert abs(float(turned.mean()) - float(straight.mean())) < 1
 
 
-def test_alpha_keeps_its_ends_and_its_place(upscale: Upscale) -> None:
+@pytest.mark.parametrize("mode", AlphaMode)
+def test_alpha_keeps_its_ends_and_its_place(upscale: Upscale, mode: AlphaMode) -> None:
     alpha = np.zeros((40, 60), np.uint8)
     alpha[:, 30:] = 255
-    result = upscale(photo(40, 60), alpha=alpha).alpha
+    result = upscale(photo(40, 60), alpha=alpha, mode=mode).alpha
 
     assert result is not None
     assert result.shape == (160, 240)
-    assert (result[:, :100] == 0).all()
-    assert (result[:, 140:] == 255).all()
+    assert (result[:, :116] == 0).all()
+    assert (result[:, 124:] == 255).all()
+
+
+def test_the_network_draws_an_edge_of_alpha_sharper_than_lanczos(upscale: Upscale) -> None:
+    y, x = np.mgrid[0:64, 0:64] - 31.5
+    alpha = (255 * np.clip(20.5 - np.hypot(x, y), 0, 1)).astype(np.uint8)
+    by_network, by_lanczos = (
+        upscale(photo(64, 64), alpha=alpha, mode=mode).alpha for mode in AlphaMode
+    )
+
+    def undecided(result: Pixels) -> int:
+        return int(((result > 25) & (result < 230)).sum())
+
+    assert undecided(by_network) < 0.8 * undecided(by_lanczos)
+
+
+@pytest.mark.parametrize("hidden", [(0, 0, 0), (0, 255, 0)])
+def test_no_fringe_of_what_is_hidden_shows_around_a_cut_out(
+    upscale: Upscale, hidden: tuple[int, int, int]
+) -> None:
+    y, x = np.mgrid[0:64, 0:64] - 31.5
+    inside = np.hypot(x, y) < 20
+    alpha = np.where(inside, 255, 0).astype(np.uint8)
+    colour = np.where(inside[..., None], (230, 200, 180), hidden).astype(np.uint8)
+    result = upscale(colour, alpha=alpha, trade_off=1.0)
+
+    assert result.alpha is not None
+    seen = result.colour[result.alpha > 0].astype(int)
+    assert np.abs(seen - (230, 200, 180)).max() <= 1
+
+
+def test_a_grey_picture_comes_out_without_a_tint(upscale: Upscale) -> None:
+    grey = np.repeat(photo(70, 90)[..., :1], 3, axis=-1)
+    result = upscale(grey, grey=True, trade_off=0.0)
+
+    assert result.grey
+    assert result.colour.shape == (280, 360, 3)
+    assert (result.colour == result.colour[..., :1]).all()
+    luma = upscale(grey, trade_off=0.0).colour @ (0.299, 0.587, 0.114)
+    assert np.abs(result.colour[..., 0] - luma).max() <= 1
+
+
+def reduced(colour: Pixels) -> NDArray[np.float64]:
+    """The protocol's bicubic of a result: (H, W, 3)."""
+    import torch
+
+    from model.resize import bicubic_down
+
+    planes = torch.from_numpy(np.ascontiguousarray(colour)).permute(2, 0, 1).double()
+    return bicubic_down(planes).permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize("trade_off", [0.0, 0.5, 1.0])
+def test_a_consistent_result_gives_the_picture_again_when_it_is_reduced(
+    upscale: Upscale, trade_off: float
+) -> None:
+    picture = photo(70, 90) // 2 + 64
+    free, bound = (
+        np.abs(reduced(upscale(picture, trade_off=trade_off, consistent=on).colour) - picture)
+        for on in (False, True)
+    )
+
+    assert bound.mean() < 0.5 * free.mean()
+
+
+def test_a_consistent_result_has_no_seams_either(upscale: Upscale) -> None:
+    picture = photo(120, 140)
+    tiled = upscale(picture, trade_off=1.0, consistent=True).colour.astype(np.int16)
+    whole = upscale(picture, trade_off=1.0, consistent=True, tile=192).colour.astype(np.int16)
+
+    assert np.abs(tiled - whole).max() <= 2
+
+
+@pytest.mark.parametrize("level", [255, 128, 0])
+def test_a_consistent_result_of_nearly_one_colour_stays_within_one_level_of_it(
+    upscale: Upscale, level: int
+) -> None:
+    picture = np.full((120, 120, 3), level, np.uint8)
+    picture[60, 60] = 128 if level != 128 else 255
+    result = upscale(picture, consistent=True).colour.astype(np.int16)
+
+    near = slice(SCALE * (60 - HALO), SCALE * (61 + HALO))
+    result[near, near] = level
+    assert np.abs(result - level).max() <= 1
+
+
+def test_16_bits_come_out_finer_than_8_and_mean_the_same(upscale: Upscale) -> None:
+    picture = photo(60, 70)
+    deep = upscale(picture.astype(np.uint16) * 257).colour
+
+    assert deep.dtype == np.uint16
+    assert len(np.unique(deep)) > 2000
+    assert np.abs(deep / 257 - upscale(picture).colour).max() <= 0.51
 
 
 def test_the_input_is_left_as_it_was(upscale: Upscale) -> None:

@@ -5,6 +5,7 @@ document that a client sees (`service.problems` holds the one table that adds a 
 Messages name what is wrong, the number, the limit, and what to do.
 """
 
+from datetime import timedelta
 from typing import ClassVar
 
 
@@ -12,6 +13,11 @@ class GDSRError(Exception):
     """Anything that this project raises on purpose."""
 
     slug: ClassVar[str] = "internal"
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The limits that were passed, under the names that `/limits` gives them."""
+        return {}
 
 
 class ImageRejected(GDSRError):
@@ -38,6 +44,19 @@ class UploadTooLarge(ImageRejected):
         super().__init__(f"the upload is larger than the limit of {limit:,} bytes")
         self.limit = limit
 
+    @property
+    def limits(self) -> dict[str, int]:
+        return {"max_upload_bytes": self.limit}
+
+
+class DigestMismatch(ImageRejected):
+    """The body is not the one that its digest promised: it changed on its way."""
+
+    slug = "digest-mismatch"
+
+    def __init__(self, *, header: str, found: str) -> None:
+        super().__init__(f"the body does not match {header}; what came has {found}; send it again")
+
 
 class ImageTooLarge(ImageRejected):
     """The picture has more pixels than the limit."""
@@ -51,6 +70,10 @@ class ImageTooLarge(ImageRejected):
         )
         self.limit = limit
 
+    @property
+    def limits(self) -> dict[str, int]:
+        return {"max_pixels": self.limit}
+
 
 class ResultTooLarge(ImageRejected):
     """The result would pass a limit of the chosen format."""
@@ -62,6 +85,11 @@ class ResultTooLarge(ImageRejected):
             f"the result would be {width} x {height}; "
             f"{format_name} ends at {side:,} pixels a side; choose another format"
         )
+        self.side = side
+
+    @property
+    def limits(self) -> dict[str, int]:
+        return {"max_side": self.side}
 
 
 class ImageUnsupported(ImageRejected):
@@ -92,14 +120,14 @@ class ImageAnimated(ImageRejected):
 
 
 class ColourTooDeep(ImageRejected):
-    """Colour of more than 8 bits a channel, which is not read yet."""
+    """Colour of more than 8 bits a channel, in a format or of a kind that is not read so deep."""
 
     slug = "colour-too-deep"
 
     def __init__(self, *, bits: int) -> None:
         super().__init__(
             f"the picture has {bits} bits a colour channel; "
-            "colour is read at 8 bits, only grey at 16: convert it to 8 bits first"
+            "that many are read of grey, and 16 of RGB in PNG and TIFF: convert it first"
         )
 
 
@@ -109,7 +137,72 @@ class AlphaNotStorable(ImageRejected):
     slug = "alpha-not-storable"
 
     def __init__(self) -> None:
-        super().__init__("the picture has transparency, which JPEG cannot hold; choose png or webp")
+        super().__init__(
+            "the picture has transparency, which JPEG cannot hold; "
+            "choose another format, or give a `background`"
+        )
+
+
+class DepthNotStorable(ImageRejected):
+    """More bits a sample were asked for than the chosen format has."""
+
+    slug = "depth-not-storable"
+
+    def __init__(self, *, bits: int, format_name: str) -> None:
+        super().__init__(f"{format_name} has no samples of {bits} bits; choose png, or depth 8")
+
+
+class LosslessNotStorable(ImageRejected):
+    """A result without loss was asked for in a format that always loses something."""
+
+    slug = "lossless-not-storable"
+
+    def __init__(self, *, format_name: str) -> None:
+        super().__init__(f"{format_name} is not written without loss here; choose png or webp")
+
+
+class ScaleTooLarge(ImageRejected):
+    """The width and height that were asked for are out of the network's reach."""
+
+    slug = "scale-too-large"
+
+    def __init__(self, *, width: int, height: int, factor: float, limit: int) -> None:
+        super().__init__(
+            f"the picture has {width} x {height} pixels and would become {factor:.3g} times "
+            f"larger; the limit is {limit} times: "
+            f"ask for at most {limit * width} x {limit * height}"
+        )
+        self.limit = limit
+
+
+class KeyMissing(GDSRError):
+    """The service takes API keys, and the request has none."""
+
+    slug = "key-missing"
+
+    def __init__(self) -> None:
+        super().__init__("send your API key: `Authorization: Bearer KEY`, or `X-API-Key: KEY`")
+
+
+class KeyInvalid(GDSRError):
+    """The API key is not one that the service knows."""
+
+    slug = "key-invalid"
+
+    def __init__(self) -> None:
+        super().__init__("this API key is not known here")
+
+
+class RateExceeded(GDSRError):
+    """The API key has sent as many pictures as it may for now."""
+
+    slug = "rate-exceeded"
+
+    def __init__(self, *, rate: str, pause: timedelta) -> None:
+        super().__init__(
+            f"the limit is {rate}; the next picture is taken in {pause.total_seconds():.0f} s"
+        )
+        self.pause = pause
 
 
 class ModelUnknown(GDSRError):
@@ -157,6 +250,37 @@ class JobExpired(GDSRError):
         super().__init__(f"the result of job {job_id} has expired; send the picture again")
 
 
+class BranchesNotKept(GDSRError):
+    """Another position of the slider was asked for, and the job did not keep what it is made of."""
+
+    slug = "branches-not-kept"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"job {job_id} kept no branches; send the picture again with keep_branches=true"
+        )
+
+
+class IdempotencyKeyReused(GDSRError):
+    """An idempotency key came again, with another picture or other options."""
+
+    slug = "idempotency-key-reused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Idempotency-Key was used with another picture or other options; take a new one"
+        )
+
+
+class IdempotencyKeyBusy(GDSRError):
+    """The first request with this idempotency key is being taken at this moment."""
+
+    slug = "idempotency-key-busy"
+
+    def __init__(self) -> None:
+        super().__init__("the first request with this Idempotency-Key is not through; ask again")
+
+
 class QueueFull(GDSRError):
     """As many jobs wait as may wait."""
 
@@ -164,6 +288,11 @@ class QueueFull(GDSRError):
 
     def __init__(self, *, limit: int) -> None:
         super().__init__(f"{limit:,} jobs are waiting, which is the limit; try again later")
+        self.limit = limit
+
+    @property
+    def limits(self) -> dict[str, int]:
+        return {"max_queued_jobs": self.limit}
 
 
 class QueueUnavailable(GDSRError):

@@ -6,9 +6,11 @@ from enum import StrEnum
 from workers.contract.errors import (
     AlphaNotStorable,
     ColourTooDeep,
+    DepthNotStorable,
     ImageAnimated,
     ImageTooLarge,
     ImageUnsupported,
+    LosslessNotStorable,
     ResultTooLarge,
 )
 
@@ -30,15 +32,26 @@ class ResultFormat(StrEnum):
     PNG = "png"
     JPEG = "jpeg"
     WEBP = "webp"
+    AVIF = "avif"
 
     @property
     def media_type(self) -> str:
         return f"image/{self.value}"
 
     @property
+    def max_bits(self) -> int:
+        """The most bits that a sample can have."""
+        return {"png": 16}.get(self.value, 8)
+
+    @property
     def max_side(self) -> int:
         """The most pixels that a side can have; for JPEG what libjpeg writes."""
-        return {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383}[self.value]
+        return {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383, "avif": 65_536}[self.value]
+
+    @property
+    def may_be_lossless(self) -> bool:
+        """Whether it can hold a picture to the last bit."""
+        return self in (ResultFormat.PNG, ResultFormat.WEBP)
 
 
 class ColourKind(StrEnum):
@@ -71,19 +84,23 @@ class ImageHeader:
         return self.width * self.height
 
 
+_DEEP_COLOUR = (ImageFormat.PNG, ImageFormat.TIFF)
+
+
 def check_header(header: ImageHeader, *, max_pixels: int) -> None:
     """Refuse what cannot become a job.
 
     Raises:
         ImageTooLarge: more than `max_pixels` pixels.
         ImageAnimated: more than one frame or page.
-        ColourTooDeep: more than 8 bits a channel; grey may have 16.
+        ColourTooDeep: more than 8 bits a channel; grey may have 16, and so may RGB in PNG and TIFF.
     """
     if header.pixels > max_pixels:
         raise ImageTooLarge(width=header.width, height=header.height, limit=max_pixels)
     if header.animated:
         raise ImageAnimated
-    if header.bits > 8 and header.kind is not ColourKind.GREY:
+    deep = header.format in _DEEP_COLOUR and header.kind is ColourKind.COLOUR and header.bits == 16
+    if header.bits > 8 and header.kind is not ColourKind.GREY and not deep:
         raise ColourTooDeep(bits=header.bits)
 
 
@@ -93,12 +110,16 @@ def check_result(
     height: int,
     format: ResultFormat,  # noqa: A002 - the word that the API uses
     has_alpha: bool,
+    bits: int = 8,
+    lossless: bool = False,
 ) -> None:
     """Refuse a result of `width` x `height` pixels that `format` cannot hold.
 
     Raises:
         ResultTooLarge: a side passes the format's limit.
         AlphaNotStorable: the picture has an alpha channel and JPEG has none.
+        DepthNotStorable: samples of `bits` do not fit.
+        LosslessNotStorable: the format always loses something.
     """
     if max(width, height) > format.max_side:
         raise ResultTooLarge(
@@ -106,6 +127,10 @@ def check_result(
         )
     if has_alpha and format is ResultFormat.JPEG:
         raise AlphaNotStorable
+    if bits > format.max_bits:
+        raise DepthNotStorable(bits=bits, format_name=format.value)
+    if lossless and not format.may_be_lossless:
+        raise LosslessNotStorable(format_name=format.value)
 
 
 def unsupported(found: str) -> ImageUnsupported:

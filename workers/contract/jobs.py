@@ -6,17 +6,18 @@ comes back cannot overwrite what its successor did.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple, cast
 
 import redis
 from pydantic import BaseModel, ConfigDict, Field
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from workers.contract.choices import PictureChoices
 from workers.contract.errors import GDSRError, JobNotFound, QueueUnavailable
 from workers.contract.headers import ImageFormat, ResultFormat
 
@@ -25,9 +26,14 @@ ACTIVE = "gdsr:jobs:active"
 #: Jobs ended since the data folder was made, by state.
 COUNTERS = "gdsr:jobs:ended"
 
+#: Channel on which the id of every job is published whose record has changed.
+EVENTS = "gdsr:events"
+
 TradeOff = Annotated[float, Field(ge=0, le=1)]
 #: Names for the three stops of the slider.
 STOPS = {"psnr": 0.0, "fused": 0.5, "gan": 1.0}
+#: What the network gives, in the order of the slider.
+OUTPUTS = tuple(STOPS)
 
 
 class JobState(StrEnum):
@@ -58,13 +64,15 @@ class ImageInfo(_Record):
     height: int
 
 
-class UpscaleOptions(_Record):
+class UpscaleOptions(PictureChoices):
     """What to make of it."""
 
     trade_off: TradeOff
     model: str
     format: ResultFormat
     quality: int = Field(ge=1, le=100)
+    keep_branches: bool = False
+    """Whether psnr, fused and gan are kept beside the result."""
 
 
 class JobSpec(_Record):
@@ -76,6 +84,20 @@ class JobSpec(_Record):
     image: ImageInfo
     options: UpscaleOptions
     time_limit: timedelta
+    name: str | None = None
+    """What the client calls its picture, made safe; it is for the client alone, not for logs."""
+    owner: str = ""
+    """Name of the API key that it came with; empty where there are no keys."""
+    blend_of: str | None = None
+    """The job of whose kept branches this one is another position of the slider."""
+
+
+class Branch(_Record):
+    """One of the network's outputs, kept as a PNG."""
+
+    key: str
+    size: int
+    sha256: str
 
 
 class JobResult(_Record):
@@ -94,7 +116,16 @@ class JobResult(_Record):
     precision: str
     seconds: dict[str, float]
     """Time by stage: queue, decode, infer, encode."""
+    warnings: tuple[str, ...] = ()
+    """What was ignored or left out, such as a broken colour profile."""
     expires_at: datetime
+    branches: dict[str, Branch] = {}
+    """By output; empty unless the job was to keep them."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Everything stored of it."""
+        return (self.key, *(branch.key for branch in self.branches.values()))
 
 
 class JobFailure(_Record):
@@ -131,17 +162,32 @@ class Job(_Record):
         return self.state in FINAL_STATES
 
 
+Scored = list[tuple[bytes, float]]
+
+
+class JobPage(NamedTuple):
+    """Some of an owner's jobs."""
+
+    jobs: list[Job]
+    cursor: str | None
+    """Where the next page begins; None: there is none."""
+
+
+#: How many lifetimes of a record its job may be listed; jobs wait far less long than one.
+_LISTED = 2
+
 _TRANSITION = """
 local state = redis.call('hget', KEYS[1], 'state')
 if not state or not string.find(ARGV[1], ',' .. state .. ',', 1, true) then return 0 end
 if ARGV[2] ~= '' and redis.call('hget', KEYS[1], 'run') ~= ARGV[2] then return 0 end
 redis.call('hset', KEYS[1], 'state', ARGV[3])
-for i = 6, #ARGV, 2 do redis.call('hset', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 7, #ARGV, 2 do redis.call('hset', KEYS[1], ARGV[i], ARGV[i + 1]) end
 if ARGV[4] ~= '' then
   redis.call('zrem', KEYS[2], ARGV[5])
   redis.call('expire', KEYS[1], ARGV[4])
   redis.call('hincrby', KEYS[3], ARGV[3], 1)
 end
+redis.call('publish', ARGV[6], ARGV[5])
 return 1
 """
 
@@ -157,7 +203,13 @@ class JobRecords:
     def add(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
         """Write a new, queued record as part of a transaction."""
         pipe.hset(_key(spec.id), mapping={"spec": spec.model_dump_json(), "state": JobState.QUEUED})
-        pipe.zadd(ACTIVE, {spec.id: spec.created_at.timestamp()})
+        created = spec.created_at.timestamp()
+        pipe.zadd(ACTIVE, {spec.id: created})
+        pipe.zadd(_list_key(spec.owner), {spec.id: created})
+        # Records go by themselves; what is left of them in the list goes here.
+        pipe.zremrangebyscore(
+            _list_key(spec.owner), "-inf", created - _LISTED * self.record_ttl.total_seconds()
+        )
         return Job(spec=spec, state=JobState.QUEUED)
 
     def get(self, job_id: str) -> Job:
@@ -169,11 +221,43 @@ class JobRecords:
         fields = self.client.hgetall(_key(job_id))
         if not fields:
             raise JobNotFound(job_id)
-        record: dict[str, object] = {_text(name): _text(value) for name, value in fields.items()}
-        for name in ("spec", "result", "failure"):
-            if name in record:
-                record[name] = json.loads(str(record[name]))
-        return Job.model_validate(record)
+        return _job(fields)
+
+    def page(self, owner: str, *, limit: int, cursor: str) -> "JobPage":
+        """Jobs of an owner, newest first, after the one that the cursor stands for.
+
+        Raises:
+            ValueError: that is no cursor.
+        """
+        start, last = float("inf"), ""
+        if cursor:
+            written, last = cursor.split(":")
+            start = float(written)
+        found = self.client.zrevrangebyscore(
+            _list_key(owner), start, "-inf", start=0, num=limit + 2, withscores=True
+        )
+        listed = [(_text(job_id), float(score)) for job_id, score in cast("Scored", found)]
+        rest = [(one, score) for one, score in listed if not last or (score, one) < (start, last)]
+        jobs = self.get_many([job_id for job_id, _ in rest[:limit]])
+        last_id, last_score = rest[limit - 1] if len(rest) > limit else ("", 0.0)
+        return JobPage(
+            jobs=[job for job in jobs.values() if job is not None],
+            cursor=f"{last_score!r}:{last_id}" if last_id else None,
+        )
+
+    def get_many(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
+        """Jobs as they are now; None for those whose record is gone or makes no sense."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hgetall(_key(job_id))
+            records = pipe.execute()
+        jobs: dict[str, Job | None] = {}
+        for job_id, fields in zip(job_ids, records, strict=True):
+            try:
+                jobs[job_id] = _job(fields) if fields else None
+            except ValueError:
+                jobs[job_id] = None
+        return jobs
 
     def start(self, job_id: str, *, run: str, worker: str) -> bool:
         """Claim the job for a run; from now on only this run may write. False: it has ended."""
@@ -232,6 +316,7 @@ class JobRecords:
         with self.client.pipeline() as pipe:
             pipe.delete(_key(job_id))
             pipe.zrem(ACTIVE, job_id)
+            pipe.publish(EVENTS, job_id)
             pipe.execute()
 
     def active(self) -> list[str]:
@@ -269,7 +354,15 @@ class JobRecords:
         seconds = "" if ttl is None else str(max(1, int(ttl.total_seconds())))
         changed = self._transition(
             keys=[_key(job_id), ACTIVE, COUNTERS],
-            args=[f",{','.join(sorted(allowed))},", run or "", state, seconds, job_id, *pairs],
+            args=[
+                f",{','.join(sorted(allowed))},",
+                run or "",
+                state,
+                seconds,
+                job_id,
+                EVENTS,
+                *pairs,
+            ],
         )
         return bool(changed)
 
@@ -295,6 +388,18 @@ def redis_down_is_queue_unavailable() -> Iterator[None]:
         raise QueueUnavailable("it is full") from failure
     except redis.RedisError as failure:
         raise QueueUnavailable(type(failure).__name__) from failure
+
+
+def _job(fields: Mapping[bytes | str, bytes | str]) -> Job:
+    record: dict[str, object] = {_text(name): _text(value) for name, value in fields.items()}
+    for name in ("spec", "result", "failure"):
+        if name in record:
+            record[name] = json.loads(str(record[name]))
+    return Job.model_validate(record)
+
+
+def _list_key(owner: str) -> str:
+    return f"gdsr:jobs:of:{owner}"
 
 
 def _key(job_id: str) -> str:

@@ -8,7 +8,7 @@ small pictures do not wait behind huge ones.
 
 import importlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,11 +22,13 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
+from workers.contract.claims import Claim
 from workers.contract.engines import ModelInfo
-from workers.contract.errors import QueueFull
+from workers.contract.errors import JobNotFinished, QueueFull
 from workers.contract.jobs import (
     ImageInfo,
     Job,
+    JobPage,
     JobRecords,
     JobSpec,
     JobState,
@@ -35,8 +37,11 @@ from workers.contract.jobs import (
 )
 
 #: Task name in the payload -> function that a job worker runs.
-TASKS = {"upscale": "workers.tasks:upscale"}
+TASKS = {"upscale": "workers.tasks:upscale", "blend": "workers.blend:blend"}
 SMALL, LARGE = "gdsr-small", "gdsr-large"
+
+#: How long one who queues a re-blend keeps others from queueing the same.
+_BLEND_LOCK = timedelta(seconds=2)
 
 #: A job may take this long plus this many times the time the engine alone would need.
 TIME_LIMIT_BASE = timedelta(seconds=120)
@@ -112,9 +117,17 @@ class JobQueue:
         self.small_pixels = small_pixels
 
     def submit(
-        self, job_id: str, image: ImageInfo, options: UpscaleOptions, model: ModelInfo
+        self,
+        job_id: str,
+        image: ImageInfo,
+        options: UpscaleOptions,
+        model: ModelInfo,
+        *,
+        name: str | None = None,
+        owner: str = "",
+        claim: Claim | None = None,
     ) -> Job:
-        """Queue a stored picture. Record and queue entry are written together or not at all.
+        """Queue a stored picture. Record, queue entry and claim are written as one or not at all.
 
         Raises:
             QueueFull: as many jobs wait as may.
@@ -127,25 +140,73 @@ class JobQueue:
             image=image,
             options=options,
             time_limit=time_limit(pixels, model),
+            name=name,
+            owner=owner,
         )
-        queue = open_queue(SMALL if pixels <= self.small_pixels else LARGE, self.client)
+        return self._submit("upscale", spec, claim)
+
+    def submit_blend(self, job_id: str, source: Job, options: UpscaleOptions) -> Job:
+        """Queue another position of the slider of a job that kept its branches.
+
+        Raises:
+            QueueFull: as many jobs wait as may.
+            QueueUnavailable: Redis did not take it.
+        """
+        spec = source.spec.model_copy(
+            update={
+                "id": job_id,
+                "created_at": datetime.now(UTC),
+                "options": options,
+                "time_limit": TIME_LIMIT_BASE,
+                "blend_of": source.id,
+            }
+        )
+        if not self._blend_is_ours(spec):
+            raise JobNotFinished(job_id, state="being queued")
+        return self._submit("blend", spec, None)
+
+    def blends_of(self, job_id: str) -> list[str]:
+        """Jobs that made other positions of the slider of this one.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            found = self.client.smembers(_blends(job_id))
+        return sorted(part.decode() if isinstance(part, bytes) else part for part in found)
+
+    def _blend_is_ours(self, spec: JobSpec) -> bool:
+        """Whether nobody else queues the same re-blend at this moment; forget an earlier one."""
+        blends = _blends(str(spec.blend_of))
+        with redis_down_is_queue_unavailable():
+            if not self.client.set(f"gdsr:blend:{spec.id}", 1, nx=True, ex=_BLEND_LOCK):
+                return False
+            self.records.erase(spec.id)
+            self.client.sadd(blends, spec.id)
+            self.client.expire(blends, self.records.record_ttl)
+        return True
+
+    def _submit(self, task_name: str, spec: JobSpec, claim: Claim | None) -> Job:
+        queue = self._queue_of(spec)
         with redis_down_is_queue_unavailable():
             if sum(self.depths().values()) >= self.max_queued:
                 raise QueueFull(limit=self.max_queued)
             task = queue.create_job(
-                "upscale",
-                args=(job_id,),
-                job_id=job_id,
+                task_name,
+                args=(spec.id,),
+                job_id=spec.id,
                 timeout=int(spec.time_limit.total_seconds()),
                 result_ttl=60,
                 failure_ttl=int(self.records.record_ttl.total_seconds()),
                 retry=Retry(max=1),
-                description="upscale",
+                description=task_name,
             )
             with self.client.pipeline(transaction=True) as pipe:
                 job = self.records.add(spec, pipe)
                 pipe.sadd(queue.redis_queues_keys, queue.key)
                 queue._enqueue_job(task, pipeline=pipe)  # noqa: SLF001 - enqueue_job refuses a pipeline in use
+                if claim is not None:
+                    claim.settle(pipe)
                 pipe.execute()
         return job
 
@@ -159,14 +220,44 @@ class JobQueue:
         with redis_down_is_queue_unavailable():
             return self.records.get(job_id)
 
+    def get_many(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
+        """Jobs as they are now; None for those that are gone.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            return self.records.get_many(job_ids)
+
+    def page(self, owner: str, *, limit: int, cursor: str) -> JobPage:
+        """Jobs of an owner, newest first.
+
+        Raises:
+            ValueError: that is no cursor.
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            return self.records.page(owner, limit=limit, cursor=cursor)
+
+    def positions(self) -> dict[str, int]:
+        """How many jobs are before each that waits.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            return {
+                job_id: place
+                for name in (SMALL, LARGE)
+                for place, job_id in enumerate(open_queue(name, self.client).job_ids)
+            }
+
     def position(self, job: Job) -> int | None:
         """How many jobs are before this one in its queue; None when it does not wait."""
         if job.state is not JobState.QUEUED:
             return None
-        pixels = job.spec.image.width * job.spec.image.height
-        queue = open_queue(SMALL if pixels <= self.small_pixels else LARGE, self.client)
         with redis_down_is_queue_unavailable():
-            position = self.client.lpos(queue.key, job.id)
+            position = self.client.lpos(self._queue_of(job.spec).key, job.id)
         return position if isinstance(position, int) else None
 
     def cancel(self, job_id: str) -> Job:
@@ -190,6 +281,11 @@ class JobQueue:
         with redis_down_is_queue_unavailable():
             return {name: open_queue(name, self.client).count for name in (SMALL, LARGE)}
 
+    def _queue_of(self, spec: JobSpec) -> SafeQueue:
+        """Re-blends are quick, whatever the picture: they never wait for a huge one."""
+        small = spec.image.width * spec.image.height <= self.small_pixels
+        return open_queue(SMALL if small or spec.blend_of else LARGE, self.client)
+
     def _withdraw(self, job_id: str) -> None:
         try:
             task = SafeJob.fetch(job_id, connection=self.client, serializer=JSONSerializer)
@@ -206,6 +302,10 @@ def time_limit(pixels: int, model: ModelInfo) -> timedelta:
     """How long a job of so many input pixels may run."""
     slowest = min(model.pixels_per_second.values())
     return TIME_LIMIT_BASE + timedelta(seconds=TIME_LIMIT_FACTOR * pixels / slowest)
+
+
+def _blends(job_id: str) -> str:
+    return f"gdsr:blends:{job_id}"
 
 
 def new_job_id() -> str:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
@@ -34,7 +35,7 @@ from workers.engine.protocol import (
 )
 from workers.tradeoff import Weights
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.unsignedinteger]
 #: How long the engine may take for one batch; the job's own time limit is what usually ends it.
 _ANSWER_SECONDS = 600
 _RETRY_SECONDS = 0.05
@@ -48,8 +49,18 @@ class Engine(Protocol):
     def tile(self) -> int:
         """Side of the tiles it takes, in pixels."""
 
-    def run(self, tiles: Iterable[Pixels], *, model: str, weights: Weights) -> Iterator[Pixels]:
+    def run(
+        self,
+        tiles: Iterable[Pixels],
+        *,
+        model: str,
+        weights: Weights,
+        consistent: bool = False,
+    ) -> Iterator[Pixels]:
         """(T, T, 3) tiles to (4T, 4T, 3) ones, in order; each is valid until the next is asked for.
+
+        Tiles are uint8, or all of them uint16; so are the results. `consistent` ones are made to
+        give the tiles again when they are reduced.
 
         Raises:
             GDSRError: the engine could not; the message says why.
@@ -72,6 +83,7 @@ class EngineClient:
         self._sockets = sockets
         self._patience = patience.total_seconds()
         self._strikes = 0
+        self._used = False
         self._connection, self._greeting = self._connect()
         self.tile: int = self._greeting["tile"]
         self._slots: int = self._greeting["slots"]
@@ -92,7 +104,14 @@ class EngineClient:
         checkpoint, precision = self._greeting["models"][model]
         return MadeBy(checkpoint=checkpoint, precision=precision, device=self._greeting["device"])
 
-    def run(self, tiles: Iterable[Pixels], *, model: str, weights: Weights) -> Iterator[Pixels]:
+    def run(
+        self,
+        tiles: Iterable[Pixels],
+        *,
+        model: str,
+        weights: Weights,
+        consistent: bool = False,
+    ) -> Iterator[Pixels]:
         """See `Engine.run`.
 
         Raises:
@@ -100,22 +119,31 @@ class EngineClient:
             EngineOutOfMemory: even the smallest tile did not fit.
             TileNotFinite: the network's output is not a picture.
         """
-        fd, shared = create_shared_tiles(slots=self._slots, tile=self.tile)
+        supply = iter(tiles)
+        first = next(supply, None)
+        if first is None:
+            return
+        if self._used:  # an engine takes one opening a connection
+            self._reconnect()
+        self._used = True
+        bits = 8 * first.dtype.itemsize
+        fd, shared = create_shared_tiles(slots=self._slots, tile=self.tile, bits=bits)
+        opening: dict[str, object] = {"model": model, "weights": list(weights)}
+        opening |= {"bits": bits, "consistent": consistent}
         try:
-            yield from self._run(iter(tiles), fd, shared, model=model, weights=weights)
+            yield from self._run(chain([first], supply), fd, shared, opening)
         finally:
             os.close(fd)
 
     def _run(
-        self, tiles: Iterator[Pixels], fd: int, shared: SharedTiles, *, model: str, weights: Weights
+        self, tiles: Iterator[Pixels], fd: int, shared: SharedTiles, opening: dict[str, object]
     ) -> Iterator[Pixels]:
         free = deque(range(self._slots))
         sent: deque[int] = deque()  # slots in the order of their tiles
         done: set[int] = set()
 
         def reopen() -> None:
-            opening = {"model": model, "weights": list(weights), "alone": self._strikes > 0}
-            send(self._connection, opening, (fd,))
+            send(self._connection, {**opening, "alone": self._strikes > 0}, (fd,))
             for slot in sent:
                 if slot not in done:
                     send(self._connection, {"slot": slot})

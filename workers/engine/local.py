@@ -1,6 +1,7 @@
 """The engine inside the process that uses it: no queue, no socket, the same network and ladder."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -21,18 +22,25 @@ class InProcessEngine:
         self._loaded = loaded
         self._ladder = MemoryLadder(batch=loaded.max_batch, tile=loaded.tile)
 
-    def run(self, tiles: Iterable[Pixels], *, model: str, weights: Weights) -> Iterator[Pixels]:
+    def run(
+        self,
+        tiles: Iterable[Pixels],
+        *,
+        model: str,
+        weights: Weights,
+        consistent: bool = False,
+    ) -> Iterator[Pixels]:
         """See `Engine.run`.
 
         Raises:
             EngineOutOfMemory: even the smallest tile did not fit.
             TileNotFinite: the network's output is not a picture.
         """
-        forward = self._loaded.forwards[model]
+        compute = partial(self._loaded.forwards[model], consistent=consistent)
         remaining = iter(tiles)
         while batch := list(islice(remaining, self._loaded.max_batch)):
             shares = np.tile(np.array(weights, dtype=np.float32), (len(batch), 1))
             try:
-                yield from self._ladder.run(forward, np.stack(batch), shares)
+                yield from self._ladder.run(compute, np.stack(batch), shares)
             except NotFinite:
                 raise TileNotFinite from None

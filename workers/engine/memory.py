@@ -20,7 +20,7 @@ from workers.tiling import cut, plan_tiles, stitch
 
 SMALLEST_TILE = 64
 
-Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.unsignedinteger]
 Compute = Callable[[Pixels, NDArray[np.float32]], Pixels]
 """(N, T, T, 3) tiles and their (N, 3) weights -> (N, 4T, 4T, 3)."""
 

@@ -4,13 +4,15 @@ One SOCK_SEQPACKET connection a job; messages are small JSON objects:
 
     engine -> client   {"tile": T, "slots": S, "pending": n, "device": name,       on connecting
                         "models": {name: [sha256, precision]}}
-    client -> engine   {"model": name, "weights": [...], "alone": bool} + one fd   once
+    client -> engine   {"model": name, "weights": [...], "bits": 8 or 16,
+                        "consistent": bool, "alone": bool} + one fd                once
     client -> engine   {"slot": i}                                                 tile i is there
     engine -> client   {"done": i}                                                 so is its result
     engine -> client   {"failed": slug, "detail": text}                            and it hangs up
 
 Pixels never travel: the fd is a sealed memfd that the client made, of one page of flags, S tiles
-of T x T x 3 bytes and S results of 4T x 4T x 3. It has no name and is gone with its last user.
+of T x T x 3 samples and S results of 4T x 4T x 3, of 8 or 16 bits each. It has no name and is gone
+with its last user.
 Before it computes a tile the engine raises the slot's flag: a client whose engine died can tell
 whether its own pixels were being worked on. Linux only, like the memfd.
 """
@@ -46,20 +48,20 @@ class SharedTiles:
     """The shared memory of one connection: views of one mapping."""
 
     flags: NDArray[np.uint8]  # (S,)
-    inputs: NDArray[np.uint8]  # (S, T, T, 3)
-    outputs: NDArray[np.uint8]  # (S, 4T, 4T, 3)
+    inputs: NDArray[np.unsignedinteger]  # (S, T, T, 3)
+    outputs: NDArray[np.unsignedinteger]  # (S, 4T, 4T, 3)
 
 
-def create_shared_tiles(*, slots: int, tile: int) -> tuple[int, SharedTiles]:
+def create_shared_tiles(*, slots: int, tile: int, bits: int = 8) -> tuple[int, SharedTiles]:
     """New shared memory and the file descriptor to send; the caller closes it."""
     fd = os.memfd_create("gdsr-tiles", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, _bytes(slots=slots, tile=tile))
+    os.ftruncate(fd, _bytes(slots=slots, tile=tile, bits=bits))
     # Without the seals a client could shrink the file, and the engine would die of SIGBUS.
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    return fd, _map(fd, slots=slots, tile=tile)
+    return fd, _map(fd, slots=slots, tile=tile, bits=bits)
 
 
-def open_shared_tiles(fd: int, *, slots: int, tile: int) -> SharedTiles:
+def open_shared_tiles(fd: int, *, slots: int, tile: int, bits: int) -> SharedTiles:
     """Map what a client sent; the caller closes `fd`.
 
     Raises:
@@ -69,9 +71,9 @@ def open_shared_tiles(fd: int, *, slots: int, tile: int) -> SharedTiles:
         sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
     except OSError:
         sealed = False
-    if not sealed or os.fstat(fd).st_size != _bytes(slots=slots, tile=tile):
+    if not sealed or os.fstat(fd).st_size != _bytes(slots=slots, tile=tile, bits=bits):
         raise ProtocolBroken("the shared memory is not sealed or not of the agreed size")
-    return _map(fd, slots=slots, tile=tile)
+    return _map(fd, slots=slots, tile=tile, bits=bits)
 
 
 def send(connection: socket.socket, message: dict[str, object], fds: tuple[int, ...] = ()) -> None:
@@ -104,19 +106,20 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | Non
     return message, fds
 
 
-def _bytes(*, slots: int, tile: int) -> int:
+def _bytes(*, slots: int, tile: int, bits: int) -> int:
     if slots > _FLAGS_BYTES:
         raise ProtocolBroken(f"{slots} slots; at most {_FLAGS_BYTES}")
-    return _FLAGS_BYTES + slots * tile * tile * 3 * (1 + SCALE * SCALE)
+    return _FLAGS_BYTES + slots * tile * tile * 3 * (1 + SCALE * SCALE) * (bits // 8)
 
 
-def _map(fd: int, *, slots: int, tile: int) -> SharedTiles:
-    memory = np.frombuffer(mmap.mmap(fd, _bytes(slots=slots, tile=tile)), np.uint8)
-    input_bytes = slots * tile * tile * 3
-    pixels = memory[_FLAGS_BYTES:]
+def _map(fd: int, *, slots: int, tile: int, bits: int) -> SharedTiles:
+    memory = np.frombuffer(mmap.mmap(fd, _bytes(slots=slots, tile=tile, bits=bits)), np.uint8)
+    input_samples = slots * tile * tile * 3
+    sample: type[np.unsignedinteger] = np.uint8 if bits == 8 else np.uint16
+    pixels: NDArray[np.unsignedinteger] = memory[_FLAGS_BYTES:].view(sample)
     side = SCALE * tile
     return SharedTiles(
         flags=memory[:slots],
-        inputs=pixels[:input_bytes].reshape(slots, tile, tile, 3),
-        outputs=pixels[input_bytes:].reshape(slots, side, side, 3),
+        inputs=pixels[:input_samples].reshape(slots, tile, tile, 3),
+        outputs=pixels[input_samples:].reshape(slots, side, side, 3),
     )

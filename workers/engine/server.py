@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Client:
     connection: socket.socket
     model: str = ""
     weights: tuple[float, ...] = ()
+    bits: int = 8
+    consistent: bool = False
     alone: bool = False
     shared: SharedTiles | None = None
     waiting: deque[int] = field(default_factory=deque)
@@ -52,7 +55,8 @@ class Client:
     def batch_key(self) -> tuple[object, ...]:
         """Tiles of clients with equal keys can share a forward."""
         outputs = tuple(weight > 0 for weight in self.weights)
-        return (self.model, outputs, id(self) if self.alone else None)
+        only = id(self) if self.alone else None
+        return (self.model, outputs, self.bits, self.consistent, only)
 
 
 class EngineServer:
@@ -107,13 +111,14 @@ class EngineServer:
         return batch
 
     def _compute(self, batch: list[tuple[Client, int]]) -> None:
-        forward = self._loaded.forwards[batch[0][0].model]
+        first = batch[0][0]
+        compute = partial(self._loaded.forwards[first.model], consistent=first.consistent)
         tiles = np.stack([_shared(client).inputs[slot] for client, slot in batch])
         weights = np.array([client.weights for client, _ in batch], dtype=np.float32)
         for client, slot in batch:
             _shared(client).flags[slot] = 1
         try:
-            results = self.ladder.run(forward, tiles, weights)
+            results = self.ladder.run(compute, tiles, weights)
         except NotFinite:
             if len(batch) > 1:  # find out whose tile it is
                 for entry in batch:
@@ -129,11 +134,11 @@ class EngineServer:
             shared = _shared(client)
             shared.outputs[slot] = result
             shared.flags[slot] = 0
+            self.tiles_done += 1
             try:
                 send(client.connection, {"done": slot})
             except OSError:
                 self._drop(client)
-        self.tiles_done += len(batch)
 
     def _refuse(self, client: Client, slug: str, detail: str) -> None:
         if client.shared is not None:
@@ -218,7 +223,13 @@ class EngineServer:
         client.model = str(message["model"])
         client.weights = tuple(float(weight) for weight in weights)
         client.alone = bool(message["alone"])
-        client.shared = open_shared_tiles(fds[0], slots=self._slots, tile=self._loaded.tile)
+        client.consistent = bool(message.get("consistent", False))
+        client.bits = int(message.get("bits", 8))
+        if client.bits not in (8, 16):
+            raise ProtocolBroken(f"samples of {client.bits} bits")
+        client.shared = open_shared_tiles(
+            fds[0], slots=self._slots, tile=self._loaded.tile, bits=client.bits
+        )
 
     def _enqueue(self, client: Client, message: dict[str, Any]) -> None:
         slot = int(message["slot"])

@@ -1,76 +1,176 @@
-"""Colour profiles: whatever a picture was tagged with becomes sRGB.
+"""Colour profiles: whatever a picture was tagged with becomes sRGB, and may become it again.
 
 A profile that amounts to sRGB changes nothing, to the bit. One that is broken, or made for another
-kind of picture, is ignored with a logged warning, as browsers do.
+kind of picture, is ignored with a warning, as browsers do. LittleCMS does samples of 8 bits, and
+`workers.pictures.profiles` those of 16.
 """
 
 import logging
 from functools import cache
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from workers.pictures.picture import Plane
+from workers.pictures.profiles import Space, convert, grey_ramp, read_space
 
 logger = logging.getLogger(__name__)
 
+_BROKEN = (OSError, TypeError, ValueError)
 
-def rgb_to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert an RGB picture from its profile."""
-    transform = _transform(profile, {"RGB": "RGB"})
-    if transform is None:
-        return image
+
+class Converted(NamedTuple):
+    """Pixels in another space."""
+
+    pixels: Plane
+    #: The profile that they come from or go to, if it was of use.
+    profile: bytes | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def rgb_to_srgb(pixels: Plane, profile: bytes | None) -> Converted:
+    """Convert RGB pixels (H, W, 3) from their profile."""
+    if not profile:
+        return Converted(pixels)
+    found = _found(profile, {"RGB": "RGB"})
+    if isinstance(found, str):
+        return _ignored(pixels, found)
     probe = _probe()
-    return image if _is_close(transform.apply(probe), probe) else transform.apply(image)
+    if _is_close(found.apply(probe), probe):
+        return Converted(pixels, profile)
+    space = read_space(profile) if pixels.dtype == np.uint16 else None
+    return Converted(_applied(found, pixels, space, _srgb_space()), profile)
 
 
-def cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Converted:
     """Convert a CMYK picture (255 is full ink) from its profile, or by plain arithmetic."""
-    transform = _transform(profile, {"CMYK": "CMYK"})
-    return image.convert("RGB") if transform is None else transform.apply(image)
+    found = _found(profile, {"CMYK": "CMYK"}) if profile else None
+    if isinstance(found, ImageCms.ImageCmsTransform):
+        return Converted(np.asarray(found.apply(image)))
+    plain = np.asarray(image.convert("RGB"))
+    return Converted(plain) if found is None else _ignored(plain, found)
 
 
-def grey_curve(profile: bytes | None) -> Plane | None:
-    """The sRGB level of each level of a grey picture: (256,); None if they are the same.
+def grey_to_srgb(levels: Plane, profile: bytes | None) -> Converted:
+    """Convert grey levels (H, W) from their profile.
 
     Grey pictures are found with profiles for RGB, too; their levels are then that space's greys.
     """
-    transform = _transform(profile, {"GRAY": "L", "RGB": "RGB"})
-    if transform is None:
-        return None
-    levels = np.arange(256, dtype=np.uint8)
-    ramp = Image.fromarray(levels[None])  # (1, 256)
-    converted = transform.apply(ramp.convert(transform.input_mode)).getchannel("G")
-    return None if _is_close(converted, ramp) else np.asarray(converted)[0]
-
-
-def _transform(profile: bytes | None, modes: dict[str, str]) -> ImageCms.ImageCmsTransform | None:
-    """From `profile` to sRGB, if its colour space is among `modes` (with the pictures' mode)."""
     if not profile:
-        return None
+        return Converted(levels)
+    found = _found(profile, {"GRAY": "L", "RGB": "RGB"})
+    if isinstance(found, str):
+        return _ignored(levels, found)
+    curve = _grey_curve(found, profile, levels.dtype == np.uint16)
+    return Converted(levels if curve is None else curve[levels], profile)
+
+
+def srgb_to_rgb(pixels: Plane, profile: bytes) -> Converted:
+    """Convert sRGB pixels (H, W, 3) to a profile; its use is reported like the way from it."""
+    try:
+        target = ImageCms.ImageCmsProfile(BytesIO(profile))
+        back = _transform(_srgb(), target, "RGB")
+        probe = _probe()
+        if _is_close(back.apply(probe), probe):
+            return Converted(pixels, profile)
+        space = read_space(profile) if pixels.dtype == np.uint16 else None
+        return Converted(_applied(back, pixels, _srgb_space(), space), profile)
+    except _BROKEN:
+        return _ignored(pixels, "the result stays in sRGB: its colour profile works one way only")
+
+
+def srgb_to_grey(levels: Plane, profile: bytes) -> Converted:
+    """The way back of `grey_to_srgb`."""
+    found = _found(profile, {"GRAY": "L", "RGB": "RGB"})
+    if isinstance(found, str):
+        return _ignored(levels, found)
+    curve = _grey_curve(found, profile, levels.dtype == np.uint16)
+    if curve is None:
+        return Converted(levels, profile)
+    steps = np.arange(len(curve))
+    back = np.interp(steps, np.maximum.accumulate(curve), steps).round().astype(levels.dtype)
+    return Converted(back[levels], profile)
+
+
+def _ignored(pixels: Plane, warning: str) -> Converted:
+    logger.warning(warning)
+    return Converted(pixels, None, (warning,))
+
+
+def _found(profile: bytes, modes: dict[str, str]) -> ImageCms.ImageCmsTransform | str:
+    """From `profile` to sRGB, if its colour space is among `modes` (with the pictures' mode), or
+    why not.
+    """
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         space = source.profile.xcolor_space.strip()
         if space not in modes:
-            logger.warning("ignored a colour profile for %s", space)
-            return None
-        return ImageCms.ImageCmsTransform(
-            source,
-            _srgb(),
-            modes[space],
-            "RGB",
-            ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-    except (OSError, TypeError, ValueError) as broken:
-        logger.warning("ignored a broken colour profile: %s", broken)
+            return f"ignored a colour profile for {space}"
+        return _transform(source, _srgb(), modes[space])
+    except _BROKEN as broken:
+        return f"ignored a broken colour profile: {broken}"
+
+
+def _transform(
+    source: ImageCms.ImageCmsProfile, target: ImageCms.ImageCmsProfile, mode: str
+) -> ImageCms.ImageCmsTransform:
+    return ImageCms.ImageCmsTransform(
+        source,
+        target,
+        mode,
+        "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
+
+
+def _applied(
+    transform: ImageCms.ImageCmsTransform,
+    pixels: Plane,
+    source: Space | None,
+    target: Space | None,
+) -> Plane:
+    """Convert by arithmetic where 16 bits are there and both spaces allow it."""
+    if pixels.dtype == np.uint16 and source is not None and target is not None:
+        return convert(pixels.astype(np.uint16, copy=False), source, target)
+    levels = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    converted = np.asarray(transform.apply(Image.fromarray(levels)))
+    return converted if pixels.dtype == np.uint8 else converted * np.uint16(257)
+
+
+def _grey_curve(
+    transform: ImageCms.ImageCmsTransform,
+    profile: bytes,
+    deep: bool,  # noqa: FBT001
+) -> Plane | None:
+    """The sRGB level of each level of grey: (256,) or (65536,); None if they are the same."""
+    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])  # (1, 256)
+    converted = transform.apply(ramp.convert(transform.input_mode)).getchannel("G")
+    if _is_close(converted, ramp):
         return None
+    curve: Plane = np.asarray(converted)[0]
+    if not deep:
+        return curve
+    space, srgb = read_space(profile), _srgb_space()
+    if space is not None and srgb is not None:
+        return grey_ramp(space, srgb)
+    levels: NDArray[np.float64] = np.interp(
+        np.arange(65536), np.arange(256) * 257, curve.astype(float) * 257
+    )
+    return levels.round().astype(np.uint16)
 
 
 @cache
 def _srgb() -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+
+
+@cache
+def _srgb_space() -> Space | None:
+    return read_space(_srgb().tobytes())
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Bytes to pixels: 8-bit sRGB the right way up, whatever kind of picture was sent.
+"""Bytes to pixels: sRGB of 8 or 16 bits, the right way up, whatever kind of picture was sent.
 
 Promises: only the codec of the format that the content shows is tried; nothing larger than the
 limit is decoded; whatever is wrong with the bytes ends in a `GDSRError`, never in half a picture,
@@ -7,10 +7,7 @@ as far as the format allows to tell (a JPEG can lose its middle without a trace)
 Letters: H x W the picture's pixels.
 """
 
-import logging
-import math
 import re
-import struct
 import threading
 import warnings
 import zlib
@@ -20,17 +17,16 @@ from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from workers.contract.errors import ImageCorrupt, ImageRejected
 from workers.contract.formats import unsupported
 from workers.contract.headers import ColourKind, ImageFormat, ImageHeader, check_header, read_header
-from workers.pictures.colour import cmyk_to_srgb, grey_curve, rgb_to_srgb
-from workers.pictures.picture import Picture, Plane
+from workers.pictures.colour import Converted, cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
+from workers.pictures.deep import ask_for_low_bytes
+from workers.pictures.metadata import BROKEN, Metadata, read_dpi, read_metadata, read_orientation
+from workers.pictures.picture import Picture, Plane, scaled
 from workers.pictures.png import checked_png, deep_grey_alpha_as_rgba
-
-logger = logging.getLogger(__name__)
 
 
 def decode(data: bytes, *, max_pixels: int) -> Picture:
@@ -48,14 +44,27 @@ def decode(data: bytes, *, max_pixels: int) -> Picture:
         data = checked_png(data)
         deep_alpha = deep_grey_alpha_as_rgba(data)
     opened = _open(deep_alpha or data, header, max_pixels=max_pixels)
-    if header.kind is ColourKind.GREY or opened.is_grey:
+    grey = header.kind is ColourKind.GREY or opened.is_grey
+    if grey:
         levels, alpha = _deep_grey_alpha(opened) if deep_alpha else _grey(opened, header)
-        curve = grey_curve(opened.profile)
-        levels = levels if curve is None else curve[levels]
-        colour = np.stack((levels, levels, levels), axis=-1)  # (H, W, 3)
-        return Picture(colour=colour, alpha=alpha, grey=True, dpi=opened.dpi)
-    colour, alpha = _colour(opened, header)
-    return Picture(colour=colour, alpha=alpha, dpi=opened.dpi)
+        found = grey_to_srgb(levels, opened.profile)
+        colour: Plane = np.broadcast_to(found.pixels[..., None], (*levels.shape, 3))
+    elif header.bits > 8:
+        low = _open(data, header, max_pixels=max_pixels, low_bytes=True)
+        found, alpha = _deep_colour(opened, low)
+        colour = found.pixels
+    else:
+        found, alpha = _colour(opened, header)
+        colour = found.pixels
+    return Picture(
+        colour=colour,
+        alpha=alpha,
+        grey=grey,
+        dpi=opened.dpi,
+        source_profile=found.profile,
+        metadata=opened.metadata,
+        warnings=(*opened.metadata.warnings, *found.warnings),
+    )
 
 
 class _Opened(NamedTuple):
@@ -68,6 +77,7 @@ class _Opened(NamedTuple):
     #: Of the samples, before any other look at them: zero is white.
     is_negative: bool
     dpi: tuple[float, float] | None
+    metadata: Metadata
 
     @property
     def profile(self) -> bytes | None:
@@ -75,8 +85,11 @@ class _Opened(NamedTuple):
         return profile if isinstance(profile, bytes) else None
 
 
-def _open(data: bytes, header: ImageHeader, *, max_pixels: int) -> _Opened:
-    """Let Pillow decode, and turn whatever it raises for bad bytes into our errors."""
+def _open(data: bytes, header: ImageHeader, *, max_pixels: int, low_bytes: bool = False) -> _Opened:
+    """Let Pillow decode, and turn whatever it raises for bad bytes into our errors.
+
+    Of colour of 16 bits it keeps the high bytes, or `low_bytes`.
+    """
     is_tiff = header.format is ImageFormat.TIFF
     try:
         with _strict_pillow(max_pixels):
@@ -84,12 +97,15 @@ def _open(data: bytes, header: ImageHeader, *, max_pixels: int) -> _Opened:
             if sorted(image.size) != sorted((header.width, header.height)):
                 raise ImageCorrupt("its header contradicts itself")
             is_negative = _is_deep_negative(image)
+            if low_bytes:
+                ask_for_low_bytes(image)
             # Pillow turns a TIFF while it loads it, and forgets by how much. Everything else is
             # loaded first: asking for EXIF loads a PNG, and that must not fail unseen.
-            orientation = _orientation(image) if is_tiff else 1
+            orientation = read_orientation(image) if is_tiff else 1
             image.load()
+            metadata = Metadata() if low_bytes else read_metadata(image)
             if not is_tiff:
-                orientation = _orientation(image)
+                orientation = read_orientation(image)
                 if orientation in _TURNS:
                     image = image.transpose(_TURNS[orientation])
             is_grey = image.mode in ("1", "L", "LA") or _has_grey_palette(image)
@@ -97,23 +113,13 @@ def _open(data: bytes, header: ImageHeader, *, max_pixels: int) -> _Opened:
                 image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     except _BAD_BYTES as error:
         raise _refusal(error, header) from error
-    dpi = _dpi(image, swapped=orientation >= _FIRST_SIDEWAYS)
-    return _Opened(image, is_grey, is_negative, dpi)
+    dpi = read_dpi(image, swapped=orientation >= _FIRST_SIDEWAYS)
+    return _Opened(image, is_grey, is_negative, dpi, metadata)
 
 
 #: What Pillow raises for bytes that it cannot read.
 _BAD_BYTES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
+    *BROKEN,
     zlib.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
@@ -153,7 +159,6 @@ def _strict_pillow(max_pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limit, truncated
 
 
-_ORIENTATION_TAG = 0x0112
 _FIRST_SIDEWAYS = 5
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -164,28 +169,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-def _orientation(image: Image.Image) -> int:
-    """How the picture was held, 1 to 8; 1 (upright) where EXIF is missing or broken."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG)
-    except _BAD_BYTES as error:
-        logger.warning("ignored broken EXIF data: %s", type(error).__name__)
-        return 1
-    return orientation if isinstance(orientation, int) and orientation in _TURNS else 1
-
-
-def _dpi(image: Image.Image, *, swapped: bool) -> tuple[float, float] | None:
-    """Dots per inch, if they are a pair of sensible numbers."""
-    try:
-        across, down = (float(dots) for dots in image.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return None
-    # 1 is what Pillow says of a TIFF without resolution.
-    if not all(math.isfinite(dots) and 1 < dots < 2**16 for dots in (across, down)):
-        return None
-    return (down, across) if swapped else (across, down)
 
 
 def _is_deep_negative(image: Image.Image) -> bool:
@@ -207,10 +190,10 @@ def _grey(opened: _Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
     image = opened.image
     alpha = None
     if image.mode.startswith("I;16"):
-        samples = np.asarray(image)
-        levels = _to_8_bits(samples, bits=header.bits)
+        samples = np.asarray(image).astype(np.uint16)
+        levels = scaled(samples, header.bits, 16)
         if opened.is_negative:
-            levels = 255 - levels
+            levels = 65535 - levels
     elif image.mode in ("1", "L", "LA", "La", "RGB", "RGBA"):
         if image.mode in ("1", "La"):
             image = image.convert({"1": "L", "La": "LA"}[image.mode])
@@ -222,31 +205,39 @@ def _grey(opened: _Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
     if isinstance(clear := image.info.get("transparency"), int):
         # PNG says which grey is transparent, in the file's own depth.
         clear *= 255 // (2**header.bits - 1) if header.bits in (2, 4) else 1
-        alpha = np.where(samples == clear, 0, 255).astype(np.uint8)
+        alpha = np.where(samples == clear, 0, np.iinfo(levels.dtype).max).astype(levels.dtype)
     return levels, alpha
 
 
 def _deep_grey_alpha(opened: _Opened) -> tuple[Plane, Plane | None]:
     """The same from bytes that were relabelled by `deep_grey_alpha_as_rgba`."""
-    samples = np.asarray(opened.image).view(">u2")  # (H, W, 2)
-    return _to_8_bits(samples[..., 0], bits=16), _to_8_bits(samples[..., 1], bits=16)
+    samples = np.asarray(opened.image).view(">u2").astype(np.uint16)  # (H, W, 2)
+    return samples[..., 0], samples[..., 1]
 
 
-def _to_8_bits(samples: NDArray[np.integer], *, bits: int) -> Plane:
-    full = 2**bits - 1
-    scaled: NDArray[np.uint32] = samples.astype(np.uint32) * 255 + full // 2
-    levels: Plane = (scaled // full).astype(np.uint8)
-    return levels
+def _deep_colour(high: _Opened, low: _Opened) -> tuple[Converted, Plane | None]:
+    """The colours and alpha of a picture of 16 bits that was read by halves."""
+    if high.image.mode not in ("RGB", "RGBA"):
+        raise unsupported("a picture of 16 bits of a rare kind of colour")
+    samples = np.asarray(high.image).astype(np.uint16)
+    samples <<= 8
+    samples |= np.asarray(low.image)
+    alpha = None
+    if high.image.mode == "RGBA":
+        alpha = samples[..., 3]
+    elif isinstance(clear := high.image.info.get("transparency"), tuple):
+        alpha = np.where((samples == clear).all(axis=-1), 0, 65535).astype(np.uint16)
+    return rgb_to_srgb(samples[..., :3], high.profile), alpha
 
 
-def _colour(opened: _Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
+def _colour(opened: _Opened, header: ImageHeader) -> tuple[Converted, Plane | None]:
     """The colours (H, W, 3) and alpha (H, W) of any other picture."""
     image = opened.image
     alpha = None
     if image.mode == "CMYK":
         if header.format is ImageFormat.JPEG and "adobe" not in image.info:
             image = ImageChops.invert(image)  # Pillow takes every JPEG for one of Adobe's
-        return np.asarray(cmyk_to_srgb(image, opened.profile)), None
+        return cmyk_to_srgb(image, opened.profile), None
     if image.mode not in ("RGB", "RGBA", "RGBX", "YCbCr"):
         raise unsupported(f"a {header.format.upper()} of a rare kind of colour")
     if image.mode == "RGBA":
@@ -256,4 +247,4 @@ def _colour(opened: _Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
         matches = [stored[..., channel] == clear[channel] for channel in range(3)]
         alpha = np.where(matches[0] & matches[1] & matches[2], 0, 255).astype(np.uint8)
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    return np.asarray(rgb_to_srgb(rgb, opened.profile)), alpha
+    return rgb_to_srgb(np.asarray(rgb), opened.profile), alpha

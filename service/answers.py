@@ -1,0 +1,44 @@
+"""The answer to who asked for a picture: that, after a wait perhaps, or where it will be."""
+
+from collections.abc import Sequence
+
+from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from service.deps import Services
+from service.results import result_response
+from service.views import JobView, Links
+from service.waiting import ended, preferred_wait
+from workers.contract.errors import QueueUnavailable
+from workers.contract.jobs import Job
+
+
+async def picture_or_job(
+    job: Job, services: Services, request: Request, *, prefer: Sequence[str], at_once: bool
+) -> Response:
+    """200 with the picture, after a wait if the client wants to; else 202 with the job.
+
+    With `at_once` a picture that is there already needs no wish to wait.
+    """
+    headers: dict[str, str] = {}
+    patience = preferred_wait(prefer, cap=services.settings.max_wait)
+    if patience is not None:
+        headers["Preference-Applied"] = f"wait={int(patience.total_seconds())}"
+        job = await ended(job, services, request, patience=patience)
+    if job.ended and (at_once or patience is not None):
+        response = await run_in_threadpool(result_response, job, services.blobs, request)
+        response.headers.update(headers)
+        return response
+    view = await run_in_threadpool(_view, services, job)
+    headers |= {"Location": Links.of(job.id).self, "Retry-After": "1"}
+    return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=headers)
+
+
+def _view(services: Services, job: Job) -> JobView:
+    """A view for a job that was accepted: its place in the queue is no reason to fail."""
+    try:
+        position = services.queue.position(job)
+    except QueueUnavailable:
+        position = None
+    return JobView.of(job, position=position)

@@ -1,0 +1,199 @@
+"""Who watches a job is told when it changes: one Redis subscription and one reader for all.
+
+Every change of a record publishes the job's id. A thread hears it; a task then reads the changed
+records of all watched jobs in one go, at most 20 times a second, and renders each once, however
+many watch it. Watchers look at the newest rendering when they are ready for it: one that reads
+slowly misses steps in between, holds nobody and fills no queue.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Self
+
+import redis
+from fastapi.concurrency import run_in_threadpool
+
+from service.views import JobView
+from workers.contract.errors import QueueUnavailable
+from workers.contract.jobs import EVENTS, Job, JobState
+from workers.contract.queue import JobQueue
+
+#: Changes that come closer together are told as one.
+PAUSE = timedelta(seconds=0.05)
+#: Everything watched is read this often even if nothing was heard.
+RECHECK = timedelta(seconds=15)
+_RETRY = timedelta(seconds=0.5)
+_LISTEN_SECONDS = 0.25
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """A job as its watchers are shown it; None for one that is gone."""
+
+    job: Job | None
+    position: int | None
+    view: str = ""
+    progress: str = ""
+    tag: str = "gone"
+
+    @classmethod
+    def of(cls, job: Job | None, position: int | None) -> Self:
+        if job is None:
+            return cls(job=None, position=None)
+        view = JobView.of(job, position=position)
+        return cls(
+            job=job,
+            position=position,
+            view=view.model_dump_json(),
+            progress=view.model_dump_json(include={"queue_position", "progress"}),
+            tag=view.tag,
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self.job is None or self.job.ended
+
+    @property
+    def waits(self) -> bool:
+        return self.job is not None and self.job.state is JobState.QUEUED
+
+
+@dataclass(slots=True, eq=False)
+class Topic:
+    """One watched job."""
+
+    shown: Rendering | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set at the next change; a new one takes its place then."""
+    watchers: int = 0
+
+    def show(self, rendering: Rendering) -> None:
+        if self.shown is None or rendering.tag != self.shown.tag:
+            self.shown = rendering
+            self.wake()
+
+    def wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class Watches:
+    """The watched jobs of one service process."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._topics: dict[str, Topic] = {}
+        self._stale: set[str] = set()
+        self._stirred = asyncio.Event()
+        self._closing = threading.Event()
+        self._tasks: list[asyncio.Future[None]] = []
+
+    def open(self) -> None:
+        """Begin to listen; called in the event loop that the watchers run in."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            asyncio.ensure_future(asyncio.to_thread(self._listen, loop)),
+            asyncio.ensure_future(self._refresh()),
+        ]
+
+    async def close(self) -> None:
+        """Stop listening."""
+        self._closing.set()
+        listening, refreshing = self._tasks
+        refreshing.cancel()
+        await listening
+        with suppress(asyncio.CancelledError):
+            await refreshing
+
+    def wake_all(self) -> None:
+        """Let every watcher look up, whether its job has changed or not."""
+        for topic in self._topics.values():
+            topic.wake()
+
+    @contextmanager
+    def watching(self, job_id: str) -> Iterator[Topic]:
+        """The job's topic, kept up to date inside the block."""
+        topic = self._topics.setdefault(job_id, Topic())
+        topic.watchers += 1
+        if topic.shown is None:
+            self._stir({job_id})
+        try:
+            yield topic
+        finally:
+            topic.watchers -= 1
+            if not topic.watchers:
+                del self._topics[job_id]
+
+    def _stir(self, job_ids: set[str]) -> None:
+        self._stale |= job_ids
+        self._stirred.set()
+
+    def _heard(self, job_id: str | None) -> None:
+        """A job has changed; None: any may have, unheard."""
+        self._stir(set(self._topics) if job_id is None else {job_id})
+
+    async def _refresh(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(RECHECK.total_seconds()):
+                    await self._stirred.wait()
+            except TimeoutError:
+                self._heard(None)
+            self._stirred.clear()
+            stale, self._stale = self._stale & self._topics.keys(), set()
+            if self._topics:
+                try:
+                    await self._show(stale)
+                except QueueUnavailable as failure:
+                    logger.warning("watchers wait: %s", failure)
+                    self._stir(stale)
+                    await asyncio.sleep(_RETRY.total_seconds())
+            await asyncio.sleep(PAUSE.total_seconds())
+
+    async def _show(self, stale: set[str]) -> None:
+        """Read the stale jobs, and the places of all that wait: one that starts moves the rest."""
+        waiting = {
+            job_id: topic.shown
+            for job_id, topic in self._topics.items()
+            if topic.shown is not None and topic.shown.waits and job_id not in stale
+        }
+
+        def look() -> dict[str, Rendering]:
+            found = self._queue.get_many(sorted(stale))
+            queued = any(job is not None and job.state is JobState.QUEUED for job in found.values())
+            places = self._queue.positions() if queued or waiting else {}
+            moved = {
+                job_id: Rendering.of(shown.job, places.get(job_id))
+                for job_id, shown in waiting.items()
+                if shown.position != places.get(job_id)
+            }
+            read = {job_id: Rendering.of(job, places.get(job_id)) for job_id, job in found.items()}
+            return moved | read
+
+        for job_id, rendering in (await run_in_threadpool(look)).items():
+            if job_id in self._topics:
+                self._topics[job_id].show(rendering)
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear of changes; runs in a thread of its own until `close`."""
+        while not self._closing.is_set():
+            try:
+                with self._queue.client.pubsub() as subscription:  # type: ignore[no-untyped-call]
+                    subscription.subscribe(EVENTS)
+                    while not self._closing.is_set():
+                        message = subscription.get_message(timeout=_LISTEN_SECONDS)
+                        if message is not None:
+                            heard = (
+                                message["data"].decode() if message["type"] == "message" else None
+                            )
+                            loop.call_soon_threadsafe(self._heard, heard)
+            except redis.RedisError as failure:
+                logger.warning("changes of jobs are not heard: %s", type(failure).__name__)
+                self._closing.wait(_RETRY.total_seconds())

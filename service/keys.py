@@ -1,0 +1,99 @@
+"""API keys: a file of `name:sha256` lines; who has a key sees its jobs and no others.
+
+The service knows a key's digest alone. Keys are long and random, so a plain SHA-256 is enough.
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import logging
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from service.settings import ServiceSettings
+from workers.contract.errors import ConfigurationInvalid, KeyInvalid, KeyMissing
+
+#: Whose jobs are when there are no keys.
+NOBODY = ""
+_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}):([0-9a-f]{64})")
+
+logger = logging.getLogger(__name__)
+
+
+class ApiKeys:
+    """The keys that a service takes; without any, everybody is nobody in particular."""
+
+    def __init__(self, digests: Mapping[str, str]) -> None:
+        self._digests = dict(digests)
+
+    @classmethod
+    def load(cls, settings: ServiceSettings) -> "ApiKeys":
+        """Read the file; say loudly when there is none and strangers may come.
+
+        Raises:
+            ConfigurationInvalid: it cannot be read, or names the line that is wrong.
+        """
+        if settings.api_keys_file is None:
+            if not _is_loopback(settings.host):
+                logger.warning(
+                    "NO API KEYS: whoever reaches %s can use this service and see every job; "
+                    "set GDSR_API_KEYS_FILE",
+                    settings.host,
+                )
+            return cls({})
+        return cls(_read(settings.api_keys_file))
+
+    def owner(self, key: str | None) -> str:
+        """The name of a key.
+
+        Raises:
+            KeyMissing: there are keys, and none was sent.
+            KeyInvalid: it is not one of them.
+        """
+        if not self._digests:
+            return NOBODY
+        if not key:
+            raise KeyMissing
+        digest = hash_key(key)
+        for name, known in self._digests.items():
+            if hmac.compare_digest(digest, known):
+                return name
+        raise KeyInvalid
+
+
+def hash_key(key: str) -> str:
+    """What stands in the file for a key."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def new_key() -> str:
+    """A key of 256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as failure:
+        raise ConfigurationInvalid(f"GDSR_API_KEYS_FILE: {failure}") from None
+    digests: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = _LINE.fullmatch(line.strip())
+        if found is None or found[1] in digests:
+            reason = "needs `name:sha256`" if found is None else "repeats a name"
+            raise ConfigurationInvalid(f"GDSR_API_KEYS_FILE: line {number} {reason}")
+        digests[found[1]] = found[2]
+    if not digests:
+        raise ConfigurationInvalid("GDSR_API_KEYS_FILE: it holds no key")
+    return digests
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

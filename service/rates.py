@@ -1,0 +1,70 @@
+"""How often one API key may send a picture; the count is in Redis, so all instances share it.
+
+The window slides: no burst of twice the rate around the turn of a minute.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Self
+
+import redis
+from limits import RateLimitItem, parse
+from limits.storage import RedisStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from service.settings import ServiceSettings
+from workers.contract.errors import ConfigurationInvalid, RateExceeded
+from workers.contract.jobs import redis_down_is_queue_unavailable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimit:
+    """One rate for each key."""
+
+    item: RateLimitItem
+    limiter: SlidingWindowCounterRateLimiter
+
+    @classmethod
+    def open(cls, settings: ServiceSettings, client: redis.Redis) -> Self | None:
+        """The rate of the settings, if there is one; Redis is not asked for anything yet.
+
+        Raises:
+            ConfigurationInvalid: it is not a rate.
+        """
+        if settings.rate_limit is None:
+            return None
+        try:
+            item = parse(settings.rate_limit)
+        except ValueError:
+            raise ConfigurationInvalid(
+                f"GDSR_RATE_LIMIT: {settings.rate_limit!r} is not a rate such as 60/minute"
+            ) from None
+        storage = RedisStorage(
+            settings.redis_url, connection_pool=client.connection_pool, key_prefix="gdsr:rate"
+        )
+        return cls(item=item, limiter=SlidingWindowCounterRateLimiter(storage))
+
+    def count(self, owner: str) -> dict[str, str]:
+        """Count one request; the headers that say what is left.
+
+        Raises:
+            RateExceeded: there were enough.
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            allowed = self.limiter.hit(self.item, owner)
+            stats = self.limiter.get_window_stats(self.item, owner)
+        pause = max(1, math.ceil(stats.reset_time - time.time()))
+        if not allowed:
+            raise RateExceeded(rate=str(self.item), pause=timedelta(seconds=pause))
+        return rate_headers(self.item, remaining=stats.remaining, pause=pause)
+
+
+def rate_headers(item: RateLimitItem, *, remaining: int, pause: int) -> dict[str, str]:
+    """The fields of draft-ietf-httpapi-ratelimit-headers."""
+    return {
+        "RateLimit-Policy": f'"uploads";q={item.amount};w={item.get_expiry()}',
+        "RateLimit": f'"uploads";r={remaining};t={pause}',
+    }

@@ -1,0 +1,34 @@
+"""`/limits`: what is taken and what comes out, before anything is sent."""
+
+from fastapi import APIRouter
+
+from service.deps import Serving
+from service.forms import MAX_FIELD_BYTES, MAX_FIELDS
+from service.views import LimitsView, OutputFormatView
+from workers.contract.formats import ImageFormat, ResultFormat
+from workers.contract.jobs import STOPS
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/limits")
+def read_limits(services: Serving) -> LimitsView:
+    """Every limit and every format; a problem's `limits` has the same names."""
+    settings = services.settings
+    return LimitsView(
+        max_upload_bytes=settings.max_upload_bytes,
+        max_pixels=settings.max_pixels,
+        max_queued_jobs=settings.max_queued_jobs,
+        rate_limit=settings.rate_limit,
+        max_wait_seconds=settings.max_wait.total_seconds(),
+        max_form_fields=MAX_FIELDS,
+        max_field_bytes=MAX_FIELD_BYTES,
+        result_ttl_seconds=settings.result_ttl.total_seconds(),
+        record_ttl_seconds=settings.record_ttl.total_seconds(),
+        input_formats=tuple(ImageFormat),
+        output_formats=tuple(
+            OutputFormatView(name=name, media_type=name.media_type, max_side=name.max_side)
+            for name in ResultFormat
+        ),
+        trade_off_stops=STOPS,
+    )

@@ -1,0 +1,55 @@
+"""`/limits`, and the limit in each refusal for its sake."""
+
+import struct
+
+import numpy as np
+import pytest
+from factories import saved
+from serving import PICTURE, Site
+
+from workers.contract.formats import ImageFormat, ResultFormat
+
+
+def test_limits_say_what_the_service_was_set_to(site: Site) -> None:
+    limits = site.http.get("/limits").json()
+
+    assert limits["max_pixels"] == site.settings.max_pixels
+    assert limits["max_upload_bytes"] == site.settings.max_upload_bytes
+    assert limits["max_queued_jobs"] == site.settings.max_queued_jobs
+    assert limits["max_wait_seconds"] == 50
+    assert limits["result_ttl_seconds"] == 3600
+    assert limits["input_formats"] == list(ImageFormat)
+    assert [one["name"] for one in limits["output_formats"]] == list(ResultFormat)
+    assert limits["output_formats"][0]["media_type"] == "image/png"
+    assert limits["trade_off_stops"] == {"psnr": 0, "fused": 0.5, "gan": 1}
+
+
+LONG = saved(np.zeros((1, 4096), np.uint8), "PNG")
+REFUSED = {
+    "bytes": (PICTURE + bytes(100_000), "png", "max_upload_bytes", 100_000),
+    "pixels": (
+        PICTURE[:16] + struct.pack(">II", 999, 999) + PICTURE[24:], "png", "max_pixels", 100_000
+    ),
+    "side": (LONG, "webp", "max_side", 16_383),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refusal_names_the_limit_and_its_value(site: Site, case: str) -> None:
+    content, chosen, name, value = REFUSED[case]
+
+    problem = site.post(content, params={"format": chosen}).json()
+
+    assert problem["limits"] == {name: value}
+
+
+def test_a_full_queue_says_how_many_may_wait(site: Site) -> None:
+    for _ in range(3):
+        site.submit()
+
+    assert site.post().json()["limits"] == {"max_queued_jobs": 3}
+    assert site.http.get("/limits").json()["max_queued_jobs"] == 3
+
+
+def test_a_refusal_for_no_limit_names_none(site: Site) -> None:
+    assert "limits" not in site.post(b"rubbish").json()

@@ -1,0 +1,96 @@
+"""Transparency: colour where none shows, exact ends, and a background.
+
+Alpha is straight: colour is not multiplied by it. What lies under fully transparent pixels is
+arbitrary, often black, and a network or a resampling filter would draw it into the edges; so it is
+replaced by the colour around it first.
+
+Letters: H x W a picture's pixels, s scale.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from workers.pictures.picture import Picture, Plane
+
+_BAND_ROWS = 256
+
+
+def unbleed(colour: Plane, alpha: Plane) -> Plane:
+    """Colour (H, W, 3) in which pixels of alpha 0 have the colour of what is visible near them."""
+    visible = alpha > 0
+    return colour if visible.all() or not visible.any() else _filled(colour, visible)
+
+
+def enlarge_by_lanczos(alpha: Plane, *, scale: int) -> Plane:
+    """Alpha (H, W) to (sH, sW)."""
+    height, width = alpha.shape
+    size = (scale * width, scale * height)
+    # Pillow resizes samples of 16 bits as floating-point numbers only.
+    image = Image.fromarray(alpha if alpha.dtype == np.uint8 else alpha.astype(np.float32))
+    enlarged = np.asarray(image.resize(size, Image.Resampling.LANCZOS))
+    return enlarged.round().clip(0, np.iinfo(alpha.dtype).max).astype(alpha.dtype)
+
+
+def keep_ends(enlarged: Plane, alpha: Plane) -> None:
+    """Make `enlarged` (sH, sW) exactly clear or opaque where `alpha` (H, W) and all that touches it
+    are.
+    """
+    height, width = alpha.shape
+    scale = len(enlarged) // height
+    cells = enlarged.reshape(height, scale, width, scale).swapaxes(1, 2)  # (H, W, s, s), a view
+    for end in (0, np.iinfo(alpha.dtype).max):
+        cells[_surrounded(alpha == end)] = end
+
+
+def laid_on(picture: Picture, background: str) -> Picture:
+    """The picture on a colour (`#rrggbb`), blended as browsers do; opaque ones are left alone."""
+    if picture.alpha is None:
+        return picture
+    full = np.iinfo(picture.alpha.dtype).max
+    levels = [int(background[at : at + 2], 16) * (full // 255) for at in (1, 3, 5)]
+    behind = np.array(levels, np.uint32)
+    colour = np.empty(picture.colour.shape, picture.colour.dtype)
+    for top in range(0, picture.height, _BAND_ROWS):
+        rows = slice(top, top + _BAND_ROWS)
+        share = picture.alpha[rows, :, None].astype(np.uint32)
+        # At most 65535 x 65535 and a half of 65535: just within 32 bits.
+        mixed = picture.colour[rows] * share + behind * (full - share)
+        colour[rows] = (mixed + full // 2) // full
+    grey = picture.grey and len(set(levels)) == 1
+    return replace(picture, colour=colour, alpha=None, grey=grey)
+
+
+def _filled(colour: Plane, known: NDArray[np.bool_]) -> Plane:
+    """Fill what is not known from a picture of half the size, in which fewer pixels are unknown."""
+    height, width = known.shape
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    total = np.zeros((rows, columns, 3), np.uint32)
+    count = np.zeros((rows, columns, 1), np.uint32)
+    for y in (0, 1):
+        for x in (0, 1):
+            part = known[y::2, x::2, None]
+            place = slice(part.shape[0]), slice(part.shape[1])
+            total[place] += colour[y::2, x::2] * part
+            count[place] += part
+    half_known = count[..., 0] > 0
+    half = ((total + count // 2) // np.maximum(count, 1)).astype(colour.dtype)
+    if not half_known.all():
+        half = _filled(half, half_known)
+    filled = colour.copy()
+    rows_of, columns_of = np.nonzero(~known)
+    filled[rows_of, columns_of] = half[rows_of // 2, columns_of // 2]
+    return filled
+
+
+def _surrounded(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What is inside and touches, corners too, nothing outside; the border counts as more of it."""
+    for _ in range(2):
+        inside = inside.T
+        kept = inside.copy()
+        kept[1:] &= inside[:-1]
+        kept[:-1] &= inside[1:]
+        inside = kept
+    return inside

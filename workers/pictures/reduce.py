@@ -1,0 +1,85 @@
+"""Making a picture smaller, in linear light: what the eye sees as the mean of black and white is
+the mean of their light, not of their levels.
+
+Alpha is a share already and is reduced as it is. Colour under it was filled in before
+(`workers.pictures.alpha.unbleed`), so nothing hidden comes into the edges.
+
+Letters: H x W a picture's pixels, h x w those of the smaller one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from workers.pictures.picture import Picture, Plane
+
+_BAND_ROWS = 128
+_FILTER = Image.Resampling.BICUBIC
+_REACH = 2  # of that filter, in pixels of the smaller picture
+_STEPS = 65535
+
+Floats = NDArray[np.float32]
+
+
+def reduced(picture: Picture, *, width: int, height: int) -> Picture:
+    """The picture in `width` x `height` pixels, antialiased.
+
+    Raises:
+        ValueError: that is larger than it is, or empty.
+    """
+    if (width, height) == (picture.width, picture.height):
+        return picture
+    if not (0 < width <= picture.width and 0 < height <= picture.height):
+        raise ValueError(f"{picture.width} x {picture.height} cannot be reduced to {width, height}")
+    kind = picture.colour.dtype.type
+    light, levels = _light_of_levels(kind), _levels_of_roots(kind)
+    planes = []
+    for channel in range(1 if picture.grey else 3):
+        plane = np.empty((height, width), kind)
+        for rows, band in _bands(picture.colour[..., channel], light, width, height):
+            plane[rows] = levels[(np.sqrt(band) * _STEPS + 0.5).astype(np.uint16)]
+        planes.append(plane)
+    colour: Plane = np.stack(planes, axis=-1) if len(planes) == 3 else planes[0][..., None]
+    alpha = None
+    if picture.alpha is not None:
+        full = _full(kind)
+        shares = (np.arange(full + 1) / full).astype(np.float32)
+        alpha = np.empty((height, width), kind)
+        for rows, band in _bands(picture.alpha, shares, width, height):
+            alpha[rows] = (band * full + 0.5).astype(kind)
+    return replace(picture, colour=np.broadcast_to(colour, (height, width, 3)), alpha=alpha)
+
+
+def _bands(plane: Plane, values: Floats, width: int, height: int) -> Iterator[tuple[slice, Floats]]:
+    """The smaller plane (h, w) of `values` of levels (H, W), a few rows at a time, in [0, 1]."""
+    step = len(plane) / height
+    for top in range(0, height, _BAND_ROWS):
+        bottom = min(top + _BAND_ROWS, height)
+        first = max(int((top - _REACH) * step) - 1, 0)
+        last = min(int((bottom + _REACH) * step) + 2, len(plane))
+        box = (0, top * step - first, plane.shape[1], min(bottom * step - first, last - first))
+        image = Image.fromarray(values[plane[first:last]])
+        band = np.asarray(image.resize((width, bottom - top), _FILTER, box=box))
+        yield slice(top, bottom), band.clip(0, 1)
+
+
+def _light_of_levels(kind: type[np.unsignedinteger]) -> Floats:
+    """Linear light of each level of sRGB (IEC 61966-2-1)."""
+    value = np.linspace(0, 1, _full(kind) + 1)
+    light = np.where(value > 0.04045, ((value + 0.055) / 1.055) ** 2.4, value / 12.92)
+    return light.astype(np.float32)
+
+
+def _levels_of_roots(kind: type[np.unsignedinteger]) -> Plane:
+    """The level of light, by its square root in 65536 steps: as fine in the darks as levels are."""
+    light = (np.arange(_STEPS + 1) / _STEPS) ** 2
+    value = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
+    levels: Plane = (value * _full(kind)).round().astype(kind)
+    return levels
+
+
+def _full(kind: type[np.unsignedinteger]) -> int:
+    return int(np.iinfo(kind).max)
