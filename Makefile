@@ -10,7 +10,7 @@ run: setup  ## upscale a sample photograph through the whole path, then serve (O
 	@$(BIN)/python -m deploy.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: check
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 3 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -219,7 +219,7 @@ def test_nothing_outlives_a_kill(tmp_path: Path, checkpoint: Path) -> None:
 def test_what_was_queued_is_still_there_after_a_restart(tmp_path: Path, checkpoint: Path) -> None:
     with running_up(tmp_path, checkpoint, tile="64", threads="1") as up, up.http() as http:
         up.ready()
-        jobs = [http.post("/upscale", content=noise(900, 900)).json()["id"] for _ in range(3)]
+        jobs = [http.post("/upscale", content=noise(300, 300)).json()["id"] for _ in range(3)]
     with running_up(tmp_path, checkpoint, tile="64", threads="1") as up, up.http() as http:
         up.ready()
         for job in jobs:
