@@ -25,8 +25,10 @@ logger = logging.getLogger(__name__)
 class ApiKeys:
     """The keys that a service takes; without any, everybody is nobody in particular."""
 
-    def __init__(self, digests: Mapping[str, str]) -> None:
+    def __init__(self, digests: Mapping[str, str], *, private: bool = False) -> None:
         self._digests = dict(digests)
+        #: Whether a list of jobs shows nobody what is not theirs.
+        self.may_list = private or bool(digests)
 
     @classmethod
     def load(cls, settings: ServiceSettings) -> "ApiKeys":
@@ -36,13 +38,13 @@ class ApiKeys:
             ConfigurationInvalid: it cannot be read, or names the line that is wrong.
         """
         if settings.api_keys_file is None:
-            if not _is_loopback(settings.host):
+            private = _is_loopback(settings.host)
+            if not private:
                 logger.warning(
-                    "NO API KEYS: whoever reaches %s can use this service and see every job; "
-                    "set GDSR_API_KEYS_FILE",
+                    "NO API KEYS: whoever reaches %s can use this service; set GDSR_API_KEYS_FILE",
                     settings.host,
                 )
-            return cls({})
+            return cls({}, private=private)
         return cls(_read(settings.api_keys_file))
 
     def owner(self, key: str | None) -> str:

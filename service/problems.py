@@ -81,6 +81,7 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     ),
     errors.ModelUnknown: Meaning(Status.UNPROCESSABLE_ENTITY, "There is no such model"),
     # The client
+    errors.ListingNeedsKeys: Meaning(Status.FORBIDDEN, "Jobs are not listed here"),
     errors.KeyMissing: Meaning(Status.UNAUTHORIZED, "An API key is needed"),
     errors.KeyInvalid: Meaning(Status.UNAUTHORIZED, "The API key is not known"),
     errors.RateExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Too many pictures in a short time"),

@@ -47,16 +47,19 @@ IfNoneMatch = Annotated[str | None, Header(description="Entity tags that the cli
 @router.get(
     "",
     responses=documented(
-        errors.KeyMissing, errors.KeyInvalid, RequestInvalid, errors.QueueUnavailable
+        errors.KeyMissing, errors.KeyInvalid, errors.ListingNeedsKeys, RequestInvalid,
+        errors.QueueUnavailable,
     ),
-)
+)  # fmt: skip
 def list_jobs(
     services: Serving,
     owner: Owner,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str, Query(max_length=100, description="From `next` of a page")] = "",
 ) -> JobsView:
-    """The jobs that came with this API key, newest first; where there are no keys, all."""
+    """The jobs that came with this API key, newest first; on loopback without keys, all."""
+    if not services.keys.may_list:
+        raise errors.ListingNeedsKeys
     try:
         page = services.queue.page(owner, limit=limit, cursor=cursor)
     except ValueError:

@@ -2,14 +2,11 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hosts import Site, noise
-from networks import tiny_checkpoint
-from processes import ValkeyServer, running_valkey, wait_for
+from processes import ValkeyServer, wait_for
 
 from workers.contract.jobs import JobState
 
@@ -17,18 +14,6 @@ pytestmark = pytest.mark.e2e
 
 #: Large enough that its tiles take seconds with the tiny network.
 HUGE = noise(500, 500)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    with running_valkey(tmp_path / "valkey") as server:
-        yield server
-
-
-@pytest.fixture
-def site(server: ValkeyServer, tmp_path: Path) -> Site:
-    checkpoint = tiny_checkpoint(tmp_path / "tiny.safetensors")
-    return Site(server.url, tmp_path / "blobs", checkpoint)
 
 
 def test_a_job_survives_its_child_and_its_engine_being_killed(site: Site) -> None:

@@ -3,30 +3,15 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hosts import Site, noise
-from networks import tiny_checkpoint
-from processes import ValkeyServer, running_valkey
 
 from workers.contract.errors import ModelUnknown
 from workers.contract.jobs import JobState
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    with running_valkey(tmp_path / "valkey") as server:
-        yield server
-
-
-@pytest.fixture
-def site(server: ValkeyServer, tmp_path: Path) -> Site:
-    checkpoint = tiny_checkpoint(tmp_path / "tiny.safetensors")
-    return Site(server.url, tmp_path / "blobs", checkpoint)
 
 
 def test_two_hosts_share_the_queue(site: Site) -> None:

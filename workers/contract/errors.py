@@ -175,6 +175,18 @@ class ScaleTooLarge(ImageRejected):
         self.limit = limit
 
 
+class ListingNeedsKeys(GDSRError):
+    """Without API keys nobody's jobs can be told from anybody's, and strangers may ask."""
+
+    slug = "listing-needs-keys"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "jobs are listed where there are API keys (GDSR_API_KEYS_FILE), or on a loopback "
+            "address; keep the ids of your jobs instead"
+        )
+
+
 class KeyMissing(GDSRError):
     """The service takes API keys, and the request has none."""
 
