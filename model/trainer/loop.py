@@ -54,11 +54,14 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) 
     """
     began = time.perf_counter()
     processes = join(config.device.name)
+    ended = False
     try:
         run = _prepared(config, out, processes, resume=resume, quiet=quiet)
-        return _loop(run, began=began, resume=resume)
+        outcome = _loop(run, began=began, resume=resume)
+        ended = True
     finally:
-        leave()
+        leave(together=ended)
+    return outcome
 
 
 def _prepared(

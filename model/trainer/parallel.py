@@ -98,7 +98,13 @@ def join(device: str) -> Processes:
     return Processes(rank=rank, count=count, device=chosen)
 
 
-def leave() -> None:
-    """End the group of processes, if there is one."""
+def leave(*, together: bool) -> None:
+    """End the group of processes, if there is one.
+
+    All that got to the end leave `together`: one that hung up while another still listened would
+    take that one down. One that failed does not wait for the others.
+    """
     if dist.is_initialized():
+        if together:
+            dist.barrier()
         dist.destroy_process_group()

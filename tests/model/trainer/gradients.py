@@ -44,7 +44,7 @@ def main(config_file: Path, out: Path) -> None:
         torch.save(
             {"gradients": gradients, "terms": dict(terms), "agreed": (elapsed, reserve, stop)}, out
         )
-    leave()
+    leave(together=True)
 
 
 if __name__ == "__main__":
