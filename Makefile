@@ -1,12 +1,15 @@
 # What a newcomer types. Every target sets up what it needs first.
 BIN := .venv/bin
 
-.PHONY: setup run test check bench clean
+.PHONY: setup setup-local run test check bench clean
 
 setup:
-	@deploy/setup
+	@deploy/setup dev
 
-run: setup  ## upscale a sample photograph through the whole path, then serve (ONCE=1: stop there)
+setup-local:
+	@deploy/setup local
+
+run: setup-local  ## upscale a sample photograph through the whole path, then serve (ONCE=1: stop there)
 	@$(BIN)/python -m deploy.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: check
@@ -18,7 +21,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup
+bench: setup-local
 	$(BIN)/gdsr-bench service
 
 clean:
