@@ -14,8 +14,9 @@ from service.rates import RateLimit
 from service.settings import ServiceSettings
 from service.telemetry import ServiceTelemetry
 from workers.contract.blobs import FileBlobStore
+from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid, JobNotFound
-from workers.contract.jobs import Job, connect
+from workers.contract.jobs import Job
 from workers.contract.queue import JobQueue
 
 #: No answer takes longer for a Redis that hangs; one that is down says so at once.

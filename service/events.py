@@ -20,8 +20,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from service.views import JobView
 from workers.contract.errors import QueueUnavailable
-from workers.contract.jobs import EVENTS, Job, JobState
+from workers.contract.jobs import Job, JobState
 from workers.contract.queue import JobQueue
+from workers.contract.records import EVENTS
 
 #: Changes that come closer together are told as one.
 PAUSE = timedelta(seconds=0.05)

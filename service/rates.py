@@ -15,8 +15,8 @@ from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from service.settings import ServiceSettings
+from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.errors import ConfigurationInvalid, RateExceeded
-from workers.contract.jobs import redis_down_is_queue_unavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from processes import ValkeyServer, running_valkey
 
 from model.process import prepare_process
 from workers.contract.blobs import FileBlobStore
-from workers.contract.jobs import connect
+from workers.contract.connection import connect
 
 prepare_process(None)  # before any test imports torch: spinning threads would starve the others
 

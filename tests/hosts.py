@@ -16,8 +16,9 @@ from processes import children, command_line, descendants, wait_for
 
 from workers.contract import engines
 from workers.contract.blobs import FileBlobStore
+from workers.contract.connection import connect
 from workers.contract.headers import ImageFormat, ResultFormat
-from workers.contract.jobs import ImageInfo, Job, JobState, UpscaleOptions, connect
+from workers.contract.jobs import ImageInfo, Job, JobState, UpscaleOptions
 from workers.contract.queue import JobQueue, new_job_id
 from workers.lifeline import dying_with_parent
 

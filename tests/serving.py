@@ -15,8 +15,10 @@ from service.app import create_app
 from service.server import Server, listen
 from service.settings import ServiceSettings
 from workers.contract.blobs import FileBlobStore
+from workers.contract.connection import connect
 from workers.contract.formats import ResultFormat
-from workers.contract.jobs import Branch, Job, JobRecords, JobResult, connect
+from workers.contract.jobs import Branch, Job, JobResult
+from workers.contract.records import JobRecords
 
 #: Starts a service with settings of the test's own.
 Serve = Callable[..., "Site"]

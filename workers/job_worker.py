@@ -32,9 +32,10 @@ from rq.utils import now
 
 from workers.contract import logs
 from workers.contract.blobs import FileBlobStore
+from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid
-from workers.contract.jobs import JobRecords, connect
 from workers.contract.queue import LARGE, SMALL, SafeJob, SafeQueue, open_queue
+from workers.contract.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.lifeline import dying_with_parent
 from workers.reaper import CAUSE, CRASHES, reconcile, sweep

@@ -13,7 +13,8 @@ from rq.job import JobStatus
 
 from workers.contract.blobs import FileBlobStore
 from workers.contract.errors import GDSRError, JobCrashed, JobNotFound, JobTimedOut, WorkerLost
-from workers.contract.jobs import Job, JobRecords, JobState
+from workers.contract.jobs import Job, JobState
+from workers.contract.records import JobRecords
 
 #: A queued record whose RQ job is missing for so long was cut off while it was written.
 _HALF_WRITTEN = timedelta(seconds=30)

@@ -15,7 +15,8 @@ from workers.branches import blend_pictures, needed_outputs, write_branch
 from workers.contract import logs
 from workers.contract.blobs import FileBlobStore
 from workers.contract.errors import GDSRError, JobFailed, JobOutOfMemory, JobTimedOut
-from workers.contract.jobs import STOPS, Branch, Job, JobRecords, JobResult
+from workers.contract.jobs import STOPS, Branch, Job, JobResult
+from workers.contract.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient
 from workers.pictures.decode import decode

@@ -16,8 +16,9 @@ from service.reblend import branch_response, reblended
 from service.results import client_has, result_response, server_timing
 from service.views import JobsView, JobView
 from workers.contract import errors
+from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.formats import ResultFormat
-from workers.contract.jobs import Job, JobState, redis_down_is_queue_unavailable
+from workers.contract.jobs import Job, JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

@@ -16,10 +16,11 @@ from service.views import JobView
 from workers.contract import errors, logs
 from workers.contract.choices import DepthMode
 from workers.contract.claims import Claim
+from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.engines import choose_model, running
 from workers.contract.formats import ResultFormat
 from workers.contract.headers import check_header, check_result, read_header
-from workers.contract.jobs import ImageInfo, Job, UpscaleOptions, redis_down_is_queue_unavailable
+from workers.contract.jobs import ImageInfo, Job, UpscaleOptions
 from workers.contract.queue import new_job_id
 
 router = APIRouter(tags=["upscale"])

@@ -15,7 +15,7 @@ from sse import Event, watch, watching
 
 from workers.contract.engines import register
 from workers.contract.errors import ImageCorrupt
-from workers.contract.jobs import EVENTS
+from workers.contract.records import EVENTS
 
 
 def test_a_watcher_sees_a_job_from_queue_to_end(site: Site) -> None:

@@ -21,7 +21,7 @@ from processes import ValkeyServer, wait_for
 from serving import PICTURE, problem_of
 
 from workers.contract.engines import register
-from workers.contract.jobs import ACTIVE
+from workers.contract.records import ACTIVE
 
 COMMAND = (sys.executable, "-m", "service")
 MIB = 1024**2

@@ -8,7 +8,8 @@ from records import image_info, options
 
 from workers.contract.errors import ImageCorrupt, JobNotFound, WorkerLost
 from workers.contract.headers import ResultFormat
-from workers.contract.jobs import ACTIVE, JobRecords, JobResult, JobSpec, JobState
+from workers.contract.jobs import JobResult, JobSpec, JobState
+from workers.contract.records import ACTIVE, JobRecords
 
 RESULT = JobResult(
     key="results/a.png", size=1, sha256="0", format=ResultFormat.PNG, width=4, height=4,

@@ -10,8 +10,9 @@ from processes import running_valkey
 from records import image_info, model_info, options
 from rq.serializers import JSONSerializer
 
+from workers.contract.connection import connect
 from workers.contract.errors import QueueFull, QueueUnavailable
-from workers.contract.jobs import JobState, connect
+from workers.contract.jobs import JobState
 from workers.contract.queue import (
     LARGE,
     SMALL,

@@ -23,18 +23,11 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 
 from workers.contract.claims import Claim
+from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.engines import ModelInfo
 from workers.contract.errors import JobNotFinished, QueueFull
-from workers.contract.jobs import (
-    ImageInfo,
-    Job,
-    JobPage,
-    JobRecords,
-    JobSpec,
-    JobState,
-    UpscaleOptions,
-    redis_down_is_queue_unavailable,
-)
+from workers.contract.jobs import ImageInfo, Job, JobSpec, JobState, UpscaleOptions
+from workers.contract.records import JobPage, JobRecords
 
 #: Task name in the payload -> function that a job worker runs.
 TASKS = {"upscale": "workers.tasks:upscale", "blend": "workers.blend:blend"}

@@ -16,8 +16,8 @@ from pathlib import Path
 import redis
 
 from workers.contract import engines, logs
+from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid
-from workers.contract.jobs import connect
 from workers.contract.settings import WorkerSettings
 from workers.supervisor import EXIT_CONFIGURATION
 

@@ -1,0 +1,252 @@
+"""Job records in Redis.
+
+Each transition is one Lua script that checks the state it comes from, and the run that it belongs
+to, before it writes: a worker that was thought dead and comes back cannot overwrite what its
+successor did.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, cast
+
+import redis
+
+from workers.contract.errors import GDSRError, JobNotFound
+from workers.contract.jobs import Job, JobFailure, JobResult, JobSpec, JobState
+
+#: Ids of jobs that have not ended, by time of creation.
+ACTIVE = "gdsr:jobs:active"
+#: Jobs ended since the data folder was made, by state.
+COUNTERS = "gdsr:jobs:ended"
+
+#: Channel on which the id of every job is published whose record has changed.
+EVENTS = "gdsr:events"
+
+_Scored = list[tuple[bytes, float]]
+
+
+class JobPage(NamedTuple):
+    """Some of an owner's jobs."""
+
+    jobs: list[Job]
+    cursor: str | None
+    """Where the next page begins; None: there is none."""
+
+
+#: How many lifetimes of a record its job may be listed; jobs wait far less long than one.
+_LISTED = 2
+
+_TRANSITION = """
+local state = redis.call('hget', KEYS[1], 'state')
+if not state or not string.find(ARGV[1], ',' .. state .. ',', 1, true) then return 0 end
+if ARGV[2] ~= '' and redis.call('hget', KEYS[1], 'run') ~= ARGV[2] then return 0 end
+redis.call('hset', KEYS[1], 'state', ARGV[3])
+for i = 7, #ARGV, 2 do redis.call('hset', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if ARGV[4] ~= '' then
+  redis.call('zrem', KEYS[2], ARGV[5])
+  redis.call('expire', KEYS[1], ARGV[4])
+  redis.call('hincrby', KEYS[3], ARGV[3], 1)
+end
+redis.call('publish', ARGV[6], ARGV[5])
+return 1
+"""
+
+
+class JobRecords:
+    """The records of all jobs in one Redis."""
+
+    def __init__(self, client: redis.Redis, *, record_ttl: timedelta) -> None:
+        self.client = client
+        self.record_ttl = record_ttl
+        self._transition = client.register_script(_TRANSITION)
+
+    def add(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
+        """Write a new, queued record as part of a transaction."""
+        pipe.hset(_key(spec.id), mapping={"spec": spec.model_dump_json(), "state": JobState.QUEUED})
+        created = spec.created_at.timestamp()
+        pipe.zadd(ACTIVE, {spec.id: created})
+        pipe.zadd(_list_key(spec.owner), {spec.id: created})
+        # Records go by themselves; what is left of them in the list goes here.
+        pipe.zremrangebyscore(
+            _list_key(spec.owner), "-inf", created - _LISTED * self.record_ttl.total_seconds()
+        )
+        return Job(spec=spec, state=JobState.QUEUED)
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now.
+
+        Raises:
+            JobNotFound: no such record, or it has expired.
+        """
+        fields = self.client.hgetall(_key(job_id))
+        if not fields:
+            raise JobNotFound(job_id)
+        return _job(fields)
+
+    def page(self, owner: str, *, limit: int, cursor: str) -> "JobPage":
+        """Jobs of an owner, newest first, after the one that the cursor stands for.
+
+        Raises:
+            ValueError: that is no cursor.
+        """
+        start, last = float("inf"), ""
+        if cursor:
+            written, last = cursor.split(":")
+            start = float(written)
+        found = self.client.zrevrangebyscore(
+            _list_key(owner), start, "-inf", start=0, num=limit + 2, withscores=True
+        )
+        listed = [(_text(job_id), float(score)) for job_id, score in cast("_Scored", found)]
+        rest = [(one, score) for one, score in listed if not last or (score, one) < (start, last)]
+        jobs = self.get_many([job_id for job_id, _ in rest[:limit]])
+        last_id, last_score = rest[limit - 1] if len(rest) > limit else ("", 0.0)
+        return JobPage(
+            jobs=[job for job in jobs.values() if job is not None],
+            cursor=f"{last_score!r}:{last_id}" if last_id else None,
+        )
+
+    def get_many(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
+        """Jobs as they are now; None for those whose record is gone or makes no sense."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hgetall(_key(job_id))
+            records = pipe.execute()
+        jobs: dict[str, Job | None] = {}
+        for job_id, fields in zip(job_ids, records, strict=True):
+            try:
+                jobs[job_id] = _job(fields) if fields else None
+            except ValueError:
+                jobs[job_id] = None
+        return jobs
+
+    def start(self, job_id: str, *, run: str, worker: str) -> bool:
+        """Claim the job for a run; from now on only this run may write. False: it has ended."""
+        return self._move(
+            job_id,
+            allowed={JobState.QUEUED, JobState.RUNNING},
+            state=JobState.RUNNING,
+            fields={
+                "run": run,
+                "worker": worker,
+                "started_at": _now().isoformat(),
+                "tiles_done": "0",
+                "tiles": "0",
+            },
+        )
+
+    def progress(self, job_id: str, *, run: str, tiles_done: int, tiles: int) -> bool:
+        """Say how far this run is. False: the job is not this run's any more."""
+        return self._move(
+            job_id,
+            allowed={JobState.RUNNING},
+            run=run,
+            state=JobState.RUNNING,
+            fields={"tiles_done": str(tiles_done), "tiles": str(tiles)},
+        )
+
+    def succeed(self, job_id: str, *, run: str, result: JobResult) -> bool:
+        """End the job with a picture. False: the job is not this run's any more."""
+        return self._end(
+            job_id, JobState.SUCCEEDED, run=run, fields={"result": result.model_dump_json()}
+        )
+
+    def fail(self, job_id: str, *, error: GDSRError, run: str | None = None) -> bool:
+        """End the job without one. False: it has ended, or belongs to another run."""
+        failure = JobFailure.of(error)
+        return self._end(
+            job_id, JobState.FAILED, run=run, fields={"failure": failure.model_dump_json()}
+        )
+
+    def cancel(self, job_id: str) -> bool:
+        """End the job because its owner wants so. False: it has ended already."""
+        return self._end(job_id, JobState.CANCELLED, run=None, fields={})
+
+    def requeue(self, job_id: str, *, run: str) -> bool:
+        """The run was lost and the job waits again. False: somebody else has it by now."""
+        return self._move(
+            job_id,
+            allowed={JobState.RUNNING},
+            run=run,
+            state=JobState.QUEUED,
+            fields={"tiles_done": "0", "tiles": "0"},
+        )
+
+    def erase(self, job_id: str) -> None:
+        """Forget a job."""
+        with self.client.pipeline() as pipe:
+            pipe.delete(_key(job_id))
+            pipe.zrem(ACTIVE, job_id)
+            pipe.publish(EVENTS, job_id)
+            pipe.execute()
+
+    def active(self) -> list[str]:
+        """Ids of the jobs that have not ended, oldest first."""
+        members = self.client.zrange(ACTIVE, 0, -1)
+        return [_text(member) for member in members if isinstance(member, (bytes, str))]
+
+    def ended(self) -> dict[str, int]:
+        """How many jobs ever ended in each final state."""
+        return {_text(state): int(n) for state, n in self.client.hgetall(COUNTERS).items()}
+
+    def _end(
+        self, job_id: str, state: JobState, *, run: str | None, fields: Mapping[str, str]
+    ) -> bool:
+        return self._move(
+            job_id,
+            allowed={JobState.QUEUED, JobState.RUNNING},
+            run=run,
+            state=state,
+            fields={**fields, "finished_at": _now().isoformat()},
+            ttl=self.record_ttl,
+        )
+
+    def _move(
+        self,
+        job_id: str,
+        *,
+        allowed: set[JobState],
+        state: JobState,
+        fields: Mapping[str, str],
+        run: str | None = None,
+        ttl: timedelta | None = None,
+    ) -> bool:
+        pairs = [part for pair in fields.items() for part in pair]
+        seconds = "" if ttl is None else str(max(1, int(ttl.total_seconds())))
+        changed = self._transition(
+            keys=[_key(job_id), ACTIVE, COUNTERS],
+            args=[
+                f",{','.join(sorted(allowed))},",
+                run or "",
+                state,
+                seconds,
+                job_id,
+                EVENTS,
+                *pairs,
+            ],
+        )
+        return bool(changed)
+
+
+def _job(fields: Mapping[bytes | str, bytes | str]) -> Job:
+    record: dict[str, object] = {_text(name): _text(value) for name, value in fields.items()}
+    for name in ("spec", "result", "failure"):
+        if name in record:
+            record[name] = json.loads(str(record[name]))
+    return Job.model_validate(record)
+
+
+def _list_key(owner: str) -> str:
+    return f"gdsr:jobs:of:{owner}"
+
+
+def _key(job_id: str) -> str:
+    return f"gdsr:job:{job_id}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
