@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 DESCRIPTION = "Make pictures four times larger on each side."
 #: What a folder is searched for; a file that is named is read whatever it is called.
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"}
-_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "avif"}
+_FORMATS = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".webp": "webp",
+    ".avif": "avif",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
 
 
 def main() -> int:
@@ -31,7 +39,7 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("--model", metavar="NAME|FILE", help="a shipped model, or a checkpoint")
     parser.add_argument(
-        "--format", choices=("png", "jpeg", "webp", "avif"), help="default: by OUT, or png"
+        "--format", choices=("png", "jpeg", "webp", "avif", "tiff"), help="default: by OUT, or png"
     )
     parser.add_argument("--quality", type=int, choices=range(1, 101), metavar="1-100", default=90)
     _add_choices(parser)

@@ -145,6 +145,12 @@ class OutputFormatView(_View):
     media_type: str
     max_side: int
     """The most pixels that a side of the result can have."""
+    max_result_pixels: int | None
+    """The most pixels in all; null where the sides are the only limit."""
+    max_bits: int
+    """The most bits that a sample can have: 8 or 16."""
+    lossless: bool
+    """Whether a result can hold every pixel as it is."""
 
 
 class LimitsView(_View):

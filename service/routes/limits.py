@@ -27,7 +27,14 @@ def read_limits(services: Serving) -> LimitsView:
         record_ttl_seconds=settings.record_ttl.total_seconds(),
         input_formats=tuple(ImageFormat),
         output_formats=tuple(
-            OutputFormatView(name=name, media_type=name.media_type, max_side=name.max_side)
+            OutputFormatView(
+                name=name,
+                media_type=name.media_type,
+                max_side=name.max_side,
+                max_result_pixels=name.max_pixels,
+                max_bits=name.max_bits,
+                lossless=name.may_be_lossless,
+            )
             for name in ResultFormat
         ),
         trade_off_stops=STOPS,

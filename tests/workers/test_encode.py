@@ -4,11 +4,13 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import tifffile
 from factories import luma, photo, transparency
 from PIL import Image
 
 from workers.contract.errors import AlphaNotStorable, LosslessNotStorable, ResultTooLarge
 from workers.contract.headers import ResultFormat
+from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.picture import Picture
 
@@ -38,6 +40,10 @@ def written(picture: Picture, result: ResultFormat, *, quality: int = 95) -> Ima
         ("colour", "webp", "RGB"),
         ("colour and alpha", "png", "RGBA"),
         ("colour and alpha", "webp", "RGBA"),
+        ("colour", "tiff", "RGB"),
+        ("colour and alpha", "tiff", "RGBA"),
+        ("grey", "tiff", "L"),
+        ("grey and alpha", "tiff", "LA"),
         ("colour", "avif", "RGB"),
         ("colour and alpha", "avif", "RGBA"),
         ("grey", "avif", "RGB"),
@@ -56,8 +62,9 @@ def test_each_kind_of_picture_is_stored_as_what_it_is(kind: str, result: str, mo
     assert image.mode == mode
     # WebP is free to change colours that can hardly be seen, and has few of them.
     seen = difference[:, 30:] if picture.alpha is not None else difference
-    assert seen.mean() <= (0 if result == "png" else 4)
-    assert seen.max() <= (0 if result == "png" else 40)
+    exact = result in ("png", "tiff")
+    assert seen.mean() <= (0 if exact else 4)
+    assert seen.max() <= (0 if exact else 40)
     if picture.alpha is not None:
         alpha = np.asarray(image.getchannel("A")).astype(int)
         assert np.abs(alpha - picture.alpha).max() <= (4 if result == "avif" else 0)
@@ -80,7 +87,7 @@ def test_quality_decides_the_size(result: ResultFormat) -> None:
     assert small < large / 1.5
 
 
-@pytest.mark.parametrize("result", [ResultFormat.PNG, ResultFormat.JPEG])
+@pytest.mark.parametrize("result", [ResultFormat.PNG, ResultFormat.JPEG, ResultFormat.TIFF])
 def test_dots_per_inch_are_kept(result: ResultFormat) -> None:
     image = written(KINDS["colour"], result)
 
@@ -90,6 +97,27 @@ def test_dots_per_inch_are_kept(result: ResultFormat) -> None:
 def test_a_picture_without_dots_per_inch_gets_none() -> None:
     assert "dpi" not in written(KINDS["grey"], ResultFormat.PNG).info
     assert "dpi" not in written(KINDS["grey"], ResultFormat.JPEG).info
+    tiff = encode(KINDS["grey"], format=ResultFormat.TIFF, quality=90)
+    assert decode(tiff, max_pixels=10_000).dpi is None
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_another_reader_finds_every_sample_of_a_tiff(channels: int, bits: int) -> None:
+    kind = np.uint8 if bits == 8 else np.uint16
+    samples = np.random.default_rng(3).integers(0, 2**bits, (400, 1201, channels)).astype(kind)
+    colour = samples[..., :1] if channels < 3 else samples[..., :3]
+    picture = Picture(
+        colour=np.broadcast_to(colour, (400, 1201, 3)),
+        alpha=samples[..., -1] if channels in (2, 4) else None,
+        grey=channels < 3,
+    )
+    data = encode(picture, format=ResultFormat.TIFF, quality=90)
+
+    with tifffile.TiffFile(BytesIO(data)) as file:
+        page = file.pages.first
+        assert len(page.dataoffsets) > 1
+        assert np.array_equal(page.asarray().reshape(samples.shape), samples)
 
 
 def test_transparency_does_not_become_black_in_a_jpeg() -> None:
@@ -131,5 +159,5 @@ def test_a_lossless_webp_loses_nothing(kind: str) -> None:
 
 @pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.AVIF])
 def test_what_always_loses_something_is_refused_as_lossless(result: ResultFormat) -> None:
-    with pytest.raises(LosslessNotStorable, match="choose png or webp"):
+    with pytest.raises(LosslessNotStorable, match="choose png, webp or tiff"):
         encode(KINDS["colour"], format=result, quality=100, lossless=True)

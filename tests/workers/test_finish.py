@@ -159,6 +159,8 @@ def test_metadata_that_no_jpeg_could_hold_is_left_out_with_a_warning() -> None:
         (16, DepthMode.EIGHT, ResultFormat.PNG, 8),
         (8, DepthMode.SAME, ResultFormat.PNG, 8),
         (8, DepthMode.SIXTEEN, ResultFormat.PNG, 16),
+        (16, DepthMode.SAME, ResultFormat.TIFF, 16),
+        (8, DepthMode.SIXTEEN, ResultFormat.TIFF, 16),
         (16, DepthMode.SAME, ResultFormat.JPEG, 8),
         (16, DepthMode.SAME, ResultFormat.WEBP, 8),
     ],

@@ -332,6 +332,13 @@ def test_each_result_format_has_its_longest_side(name: str, side: int) -> None:
         check_result(width=1, height=side + 1, format=result, has_alpha=False)
 
 
+def test_a_tiff_ends_before_4_gib_whatever_its_pixels_are() -> None:
+    check_result(width=25_000, height=20_000, format=ResultFormat.TIFF, has_alpha=True, bits=16)
+    with pytest.raises(ResultTooLarge, match="500,000,000 pixels") as refused:
+        check_result(width=25_001, height=20_000, format=ResultFormat.TIFF, has_alpha=False)
+    assert refused.value.limits == {"max_result_pixels": 500_000_000}
+
+
 def test_transparency_is_refused_for_jpeg_only() -> None:
     check_result(width=1, height=1, format=ResultFormat.PNG, has_alpha=True)
     check_result(width=1, height=1, format=ResultFormat.WEBP, has_alpha=True)
@@ -345,6 +352,7 @@ def test_result_formats_know_their_media_types() -> None:
         "image/jpeg",
         "image/webp",
         "image/avif",
+        "image/tiff",
     ]
 
 

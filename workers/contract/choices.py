@@ -66,7 +66,7 @@ class PictureChoices(BaseModel):
     """Correct the result so that the picture comes out of it again when it is reduced by four."""
 
     lossless: bool = False
-    """Nothing is lost in a WebP result; PNG is always so, JPEG and AVIF are never."""
+    """Nothing is lost in a WebP result; PNG and TIFF always are so, JPEG and AVIF never."""
 
     scale: float | None = Field(default=None, ge=1, le=SCALE)
     """How many times larger each side becomes, 1 to 4; 4 unless `width` or `height` is given."""

@@ -80,16 +80,19 @@ class ResultTooLarge(ImageRejected):
 
     slug = "result-too-large"
 
-    def __init__(self, *, width: int, height: int, format_name: str, side: int) -> None:
+    def __init__(
+        self, *, width: int, height: int, format_name: str, side: int = 0, pixels: int = 0
+    ) -> None:
+        end = f"{side:,} pixels a side" if side else f"{pixels:,} pixels"
         super().__init__(
             f"the result would be {width} x {height}; "
-            f"{format_name} ends at {side:,} pixels a side; choose another format"
+            f"{format_name} ends at {end}; choose another format"
         )
-        self.side = side
+        self.passed = {"max_side": side} if side else {"max_result_pixels": pixels}
 
     @property
     def limits(self) -> dict[str, int]:
-        return {"max_side": self.side}
+        return self.passed
 
 
 class ImageUnsupported(ImageRejected):
@@ -149,7 +152,9 @@ class DepthNotStorable(ImageRejected):
     slug = "depth-not-storable"
 
     def __init__(self, *, bits: int, format_name: str) -> None:
-        super().__init__(f"{format_name} has no samples of {bits} bits; choose png, or depth 8")
+        super().__init__(
+            f"{format_name} has no samples of {bits} bits; choose png or tiff, or depth 8"
+        )
 
 
 class LosslessNotStorable(ImageRejected):
@@ -158,7 +163,9 @@ class LosslessNotStorable(ImageRejected):
     slug = "lossless-not-storable"
 
     def __init__(self, *, format_name: str) -> None:
-        super().__init__(f"{format_name} is not written without loss here; choose png or webp")
+        super().__init__(
+            f"{format_name} is not written without loss here; choose png, webp or tiff"
+        )
 
 
 class ScaleTooLarge(ImageRejected):

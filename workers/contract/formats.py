@@ -33,6 +33,7 @@ class ResultFormat(StrEnum):
     JPEG = "jpeg"
     WEBP = "webp"
     AVIF = "avif"
+    TIFF = "tiff"
 
     @property
     def media_type(self) -> str:
@@ -41,17 +42,25 @@ class ResultFormat(StrEnum):
     @property
     def max_bits(self) -> int:
         """The most bits that a sample can have."""
-        return {"png": 16}.get(self.value, 8)
+        return {"png": 16, "tiff": 16}.get(self.value, 8)
 
     @property
     def max_side(self) -> int:
         """The most pixels that a side can have; for JPEG what libjpeg writes."""
-        return {"png": 2**31 - 1, "jpeg": 65_500, "webp": 16_383, "avif": 65_536}[self.value]
+        sides = {"jpeg": 65_500, "webp": 16_383, "avif": 65_536}
+        return sides.get(self.value, 2**31 - 1)
+
+    @property
+    def max_pixels(self) -> int | None:
+        """The most pixels in all, where sides are not the only limit: TIFF ends at 4 GiB, and a
+        pixel may have 8 bytes.
+        """
+        return {"tiff": 500_000_000}.get(self.value)
 
     @property
     def may_be_lossless(self) -> bool:
         """Whether it can hold a picture to the last bit."""
-        return self in (ResultFormat.PNG, ResultFormat.WEBP)
+        return self in (ResultFormat.PNG, ResultFormat.WEBP, ResultFormat.TIFF)
 
 
 class ColourKind(StrEnum):
@@ -116,7 +125,7 @@ def check_result(
     """Refuse a result of `width` x `height` pixels that `format` cannot hold.
 
     Raises:
-        ResultTooLarge: a side passes the format's limit.
+        ResultTooLarge: a side, or the number of pixels, passes the format's limit.
         AlphaNotStorable: the picture has an alpha channel and JPEG has none.
         DepthNotStorable: samples of `bits` do not fit.
         LosslessNotStorable: the format always loses something.
@@ -124,6 +133,10 @@ def check_result(
     if max(width, height) > format.max_side:
         raise ResultTooLarge(
             width=width, height=height, format_name=format.value, side=format.max_side
+        )
+    if format.max_pixels is not None and width * height > format.max_pixels:
+        raise ResultTooLarge(
+            width=width, height=height, format_name=format.value, pixels=format.max_pixels
         )
     if has_alpha and format is ResultFormat.JPEG:
         raise AlphaNotStorable

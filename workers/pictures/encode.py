@@ -8,6 +8,7 @@ from PIL import Image
 from workers.contract.headers import ResultFormat, check_result
 from workers.pictures.picture import Picture, with_bits
 from workers.pictures.png import encode_png
+from workers.pictures.tiff import encode_tiff
 
 _FULL_COLOUR_QUALITY = 90  # from here on JPEG keeps colour at full resolution
 _MAX_JPEG_DPI = 65_535
@@ -23,11 +24,11 @@ def encode(
 ) -> bytes:
     """Write a picture; `quality` (1 to 100) counts for JPEG, AVIF, and WebP unless `lossless`.
 
-    Grey stays grey and 16 bits stay 16 where the format has them; dots per inch are kept in PNG and
-    JPEG. Everything that the picture holds of a profile and of metadata is written.
+    Grey stays grey and 16 bits stay 16 where the format has them; dots per inch are kept in PNG,
+    JPEG and TIFF. Everything that the picture holds of a profile and of metadata is written.
 
     Raises:
-        ResultTooLarge: a side passes the format's limit.
+        ResultTooLarge: a side, or the number of pixels, passes the format's limit.
         AlphaNotStorable: JPEG for a picture with an alpha channel.
         LosslessNotStorable: JPEG or AVIF without loss.
     """
@@ -47,6 +48,8 @@ def encode(
             return _encode_webp(with_bits(picture, 8), quality, lossless=lossless)
         case ResultFormat.AVIF:
             return _encode_avif(with_bits(picture, 8), quality)
+        case ResultFormat.TIFF:
+            return encode_tiff(picture)
 
 
 def _encode_jpeg(picture: Picture, quality: int) -> bytes:
