@@ -15,14 +15,9 @@ DESCRIPTION = "Make pictures four times larger on each side."
 #: What a folder is searched for; a file that is named is read whatever it is called.
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"}
 _FORMATS = {
-    ".png": "png",
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".webp": "webp",
-    ".avif": "avif",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-}
+    ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "avif",
+    ".tif": "tiff", ".tiff": "tiff",
+}  # fmt: skip
 
 
 def main() -> int:
@@ -39,8 +34,9 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("--model", metavar="NAME|FILE", help="a shipped model, or a checkpoint")
     parser.add_argument(
-        "--format", choices=("png", "jpeg", "webp", "avif", "tiff"), help="default: by OUT, or png"
-    )
+        "--format", choices=("png", "jpeg", "webp", "avif", "tiff", "same"),
+        help="default: by OUT, or png; same: as each IN, or png where that is not written",
+    )  # fmt: skip
     parser.add_argument("--quality", type=int, choices=range(1, 101), metavar="1-100", default=90)
     _add_choices(parser)
     arguments = parser.parse_args()
@@ -162,11 +158,14 @@ def _plan(
             raise ValueError(f"there is no picture in {place}")
         for source in files:
             if into_folder:
-                chosen = format_name or "png"
+                chosen = _own_format(source) if format_name == "same" else format_name or "png"
                 kept = source.relative_to(place) if place.is_dir() else Path(source.name)
-                target = output / kept.with_suffix(f".{'jpg' if chosen == 'jpeg' else chosen}")
+                if format_name != "same" or _FORMATS.get(kept.suffix.lower()) != chosen:
+                    kept = kept.with_suffix(f".{'jpg' if chosen == 'jpeg' else chosen}")
+                target = output / kept
             else:
-                chosen = format_name or _FORMATS.get(output.suffix.lower(), "png")
+                by_name = _FORMATS.get(output.suffix.lower(), "png")
+                chosen = _own_format(source) if format_name == "same" else format_name or by_name
                 target = output
             if target in taken:
                 raise ValueError(f"{taken[target]} and {source} would both become {target}")
@@ -174,6 +173,19 @@ def _plan(
                 raise ValueError(f"{source} would overwrite itself; give another folder")
             taken[target] = source
             yield source, target, chosen
+
+
+def _own_format(source: Path) -> str:
+    """The format of a picture by its content, or png; what cannot be read is refused later."""
+    from workers.contract.errors import GDSRError
+    from workers.contract.formats import same_format
+    from workers.contract.headers import read_header
+
+    try:
+        with source.open("rb") as file:
+            return same_format(read_header(file).format)
+    except (GDSRError, OSError):
+        return "png"
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.json_schema import WithJsonSchema
 
+from service.accept import preferred_format
 from service.problems import Fault, RequestInvalid
 from workers.contract.choices import PictureChoices
 from workers.contract.formats import ResultFormat
@@ -27,6 +28,12 @@ TradeOffChoice = Annotated[
 FormatChoice = Annotated[
     ResultFormat, WithJsonSchema({"type": "string", "enum": [str(name) for name in ResultFormat]})
 ]
+SAME = "same"
+WishedFormat = Annotated[
+    ResultFormat | None,
+    BeforeValidator(lambda value: None if value == SAME else value),
+    WithJsonSchema({"type": "string", "enum": [*map(str, ResultFormat), SAME]}),
+]
 
 
 class UpscaleFields(PictureChoices):
@@ -40,11 +47,13 @@ class UpscaleFields(PictureChoices):
     model: str = Field(default="", max_length=200)
     """Name of a model; empty: the engine's default. `GET /models` lists them."""
 
-    format: FormatChoice = ResultFormat.PNG
-    """Format of the result."""
+    format: WishedFormat = ResultFormat.PNG
+    """Format of the result; `same`: the picture's own, or PNG where that is not written (BMP).
+    Without it an `Accept` header decides, such as `image/webp`.
+    """
 
     quality: int = Field(default=90, ge=1, le=100)
-    """Quality of a JPEG or WebP result."""
+    """Quality of a JPEG, WebP or AVIF result."""
 
     keep_branches: bool = False
     """Keep psnr, fused and gan: `GET /jobs/{id}/result` then takes `output` and `trade_off`."""
@@ -54,9 +63,10 @@ class UpscaleFields(PictureChoices):
 
 
 def read_fields(
-    *, query: Iterable[tuple[str, str]], form: Iterable[tuple[str, str]]
+    *, query: Iterable[tuple[str, str]], form: Iterable[tuple[str, str]], accept: str = ""
 ) -> UpscaleFields:
     """Check all fields; one may be given twice, in query and form too, if it says the same.
+    Where none is a format, the `Accept` header decides.
 
     Raises:
         RequestInvalid: names each field that is wrong, not only the first.
@@ -69,6 +79,7 @@ def read_fields(
             if given.setdefault(name, value) != value:
                 faults.append(Fault(place=where, name=name, message="given twice and different"))
             place.setdefault(name, where)
+    given.setdefault("format", preferred_format(accept))
     try:
         choice = UpscaleFields.model_validate(given)
     except ValidationError as invalid:

@@ -18,7 +18,7 @@ from workers.contract.choices import DepthMode
 from workers.contract.claims import Claim
 from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.engines import choose_model, running
-from workers.contract.formats import ResultFormat
+from workers.contract.formats import ResultFormat, same_format
 from workers.contract.headers import check_header, check_result, read_header
 from workers.contract.jobs import ImageInfo, Job, UpscaleOptions
 from workers.contract.queue import new_job_id
@@ -107,6 +107,7 @@ async def create_job(
 ) -> Response:
     """Queue one picture, sent as the body or as the multipart field `image`."""
     query = request.query_params.multi_items()
+    accept = ",".join(request.headers.getlist("Accept"))
     with services.telemetry.rejects_counted():
         rate = await run_in_threadpool(_count, services, owner)
         key = read_key(idempotency_key)
@@ -114,7 +115,7 @@ async def create_job(
         async with receive(
             request, services.blobs, limit=services.settings.max_upload_bytes
         ) as upload:
-            fields = read_fields(query=query, form=upload.fields)
+            fields = read_fields(query=query, form=upload.fields, accept=accept)
             services.telemetry.upload_bytes.observe(upload.size)
             job = await run_in_threadpool(_accept_once, services, upload, fields, owner, key)
     logs.job_id.set(job.id)
@@ -160,11 +161,12 @@ def _accept(
     check_header(header, max_pixels=services.settings.max_pixels)
     with redis_down_is_queue_unavailable():
         model = choose_model(running(services.queue.client), fields.model)
+    result = fields.format or same_format(header.format)
     width, height = fields.possible_size(width=header.width, height=header.height)
     check_result(
         width=width,
         height=height,
-        format=fields.format,
+        format=result,
         has_alpha=header.has_alpha and fields.background is None,
         bits=16 if fields.depth is DepthMode.SIXTEEN else 8,
         lossless=fields.lossless,
@@ -178,7 +180,9 @@ def _accept(
         width=header.width,
         height=header.height,
     )
-    options = UpscaleOptions.model_validate(fields.model_dump() | {"model": model.name})
+    options = UpscaleOptions.model_validate(
+        fields.model_dump() | {"model": model.name, "format": result}
+    )
     services.blobs.keep(upload.file, image.key)
     try:
         name = safe_name(fields.name or upload.file_name)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,20 @@ def test_a_choice_that_makes_no_sense_is_named(checkpoint: Path, tmp_path: Path)
 
     assert done.returncode == 1
     assert "--background" in done.stderr
+
+
+def test_the_same_format_keeps_each_name_that_fits(checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with Image.open(BytesIO(noise(9, 12))) as picture:
+        for name in ("a.jpeg", "b.webp", "c.bmp"):
+            picture.convert("RGB").save(folder / name)
+        picture.convert("RGB").save(folder / "wrong.png", "JPEG")
+    done = run(checkpoint, folder, "-o", tmp_path / "out", "--format", "same")
+
+    assert done.returncode == 0, done.stderr
+    formats = {}
+    for path in sorted((tmp_path / "out").iterdir()):
+        with Image.open(path) as opened:
+            formats[path.name] = opened.format
+    assert formats == {"a.jpeg": "JPEG", "b.webp": "WEBP", "c.png": "PNG", "wrong.jpg": "JPEG"}

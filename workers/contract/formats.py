@@ -27,7 +27,7 @@ class ImageFormat(StrEnum):
 
 
 class ResultFormat(StrEnum):
-    """A format that a result can be written in."""
+    """A format that a result can be written in; the first is the default."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -61,6 +61,12 @@ class ResultFormat(StrEnum):
     def may_be_lossless(self) -> bool:
         """Whether it can hold a picture to the last bit."""
         return self in (ResultFormat.PNG, ResultFormat.WEBP, ResultFormat.TIFF)
+
+
+def same_format(picture: ImageFormat) -> ResultFormat:
+    """The picture's own format where it can be written, else PNG: nothing is lost in that."""
+    written = {result.value for result in ResultFormat}
+    return ResultFormat(picture.value) if picture.value in written else ResultFormat.PNG
 
 
 class ColourKind(StrEnum):

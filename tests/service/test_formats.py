@@ -1,0 +1,107 @@
+"""Which format a result has: the field, the picture's own, or what the client accepts."""
+
+import json
+
+import numpy as np
+import pytest
+from factories import photo, saved, transparency
+from serving import PICTURE, Site, problem_of
+
+
+def chosen(site: Site, content: bytes = PICTURE, *, accept: str = "*/*", **params: str) -> str:
+    response = site.post(content, params=params, headers={"Accept": accept})
+    assert response.status_code == 202, response.text
+    result: str = response.json()["options"]["format"]
+    site.http.delete(response.json()["links"]["self"])
+    return result
+
+
+@pytest.mark.parametrize(
+    ("own", "result"),
+    [("PNG", "png"), ("JPEG", "jpeg"), ("WebP", "webp"), ("AVIF", "avif"), ("TIFF", "tiff"),
+     ("BMP", "png")],
+)  # fmt: skip
+def test_the_same_format_is_the_pictures_own_where_it_is_written(
+    site: Site, own: str, result: str
+) -> None:
+    assert chosen(site, saved(photo(), own), format="same") == result
+
+
+def test_the_same_format_has_its_own_limits(site: Site) -> None:
+    deep_jpeg = site.post(saved(photo(), "JPEG"), params={"format": "same", "depth": "16"})
+
+    assert problem_of(deep_jpeg) == "depth-not-storable"
+
+
+@pytest.mark.parametrize(
+    ("accept", "result"),
+    [
+        ("image/webp", "webp"),
+        ("image/jpeg;q=0.5, image/avif;q=0.6", "avif"),
+        ("image/jpeg; q=0.500, image/webp; Q=0.501", "webp"),
+        ("image/webp, */*;q=0.8", "webp"),
+        ("image/webp, */*", "webp"),
+        ("image/jpeg;level=1;q=0.3, image/tiff;q=0.2", "jpeg"),
+        ("IMAGE/AVIF", "avif"),
+        ("image/png;q=0, image/*", "jpeg"),
+        ("image/png;q=0.1, image/*;q=0.5, */*;q=0.9", "jpeg"),
+        ("text/html, image/avif, image/webp, */*;q=0.8", "webp"),
+        ("*/*", "png"),
+        ("image/*", "png"),
+        ("image/*;q=0.1", "png"),
+    ],
+)
+def test_without_a_field_the_client_gets_what_it_likes_best(
+    site: Site, accept: str, result: str
+) -> None:
+    assert chosen(site, accept=accept) == result
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "",
+        "application/json",
+        "image/gif",
+        "*/*;q=0",
+        "image/webp;q=2",
+        "image/webp;q=x",
+        ";;,,;q=1",
+    ],
+)
+def test_what_nothing_here_satisfies_is_disregarded(site: Site, accept: str) -> None:
+    assert chosen(site, accept=accept) == "png"
+
+
+def test_a_field_counts_more_than_the_header(site: Site) -> None:
+    assert chosen(site, accept="image/webp", format="jpeg") == "jpeg"
+    form = site.http.post(
+        "/upscale",
+        files={"image": PICTURE},
+        data={"format": "avif"},
+        headers={"Accept": "image/webp"},
+    )
+    assert form.json()["options"]["format"] == "avif"
+
+
+def test_a_header_that_comes_in_two_lines_is_one(site: Site) -> None:
+    headers = [("Accept", "image/png;q=0.2"), ("Accept", "image/webp;q=0.3")]
+
+    assert site.post(headers=headers).json()["options"]["format"] == "webp"
+
+
+def test_a_format_that_was_accepted_is_held_to_the_picture_like_one_that_was_chosen(
+    site: Site,
+) -> None:
+    clear = saved(np.dstack((photo(), transparency())), "PNG")
+
+    assert problem_of(site.post(clear, headers={"Accept": "image/jpeg"})) == "alpha-not-storable"
+
+
+def test_the_description_names_same_beside_the_formats(site: Site) -> None:
+    description = json.loads(site.http.get("/openapi.json").text)
+    parameters = description["paths"]["/upscale"]["post"]["parameters"]
+    (field,) = (p for p in parameters if p["name"] == "format")
+
+    assert field["schema"]["enum"][-1] == "same"
+    assert field["schema"]["default"] == "png"
