@@ -7,10 +7,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from service.deps import Services
-from service.results import result_response
-from service.views import JobView, Links
+from service.results import look_again, result_response
+from service.views import JobView
 from service.waiting import ended, preferred_wait
 from workers.contract.errors import QueueUnavailable
+from workers.contract.estimates import Place
 from workers.contract.jobs import Job
 
 
@@ -30,15 +31,15 @@ async def picture_or_job(
         response = await run_in_threadpool(result_response, job, services.blobs, request)
         response.headers.update(headers)
         return response
-    view = await run_in_threadpool(_view, services, job)
-    headers |= {"Location": Links.of(job.id).self, "Retry-After": "1"}
+    place = await run_in_threadpool(_place, services, job)
+    view = JobView.of(job, place=place)
+    headers |= {"Location": view.links.self, "Retry-After": look_again(place)}
     return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=headers)
 
 
-def _view(services: Services, job: Job) -> JobView:
-    """A view for a job that was accepted: its place in the queue is no reason to fail."""
+def _place(services: Services, job: Job) -> Place | None:
+    """Of a job that was accepted: its place in the queue is no reason to fail."""
     try:
-        position = services.queue.position(job)
+        return services.queue.place(job)
     except QueueUnavailable:
-        position = None
-    return JobView.of(job, position=position)
+        return None

@@ -13,6 +13,7 @@ from service.keys import ApiKeys
 from service.rates import RateLimit
 from service.settings import ServiceSettings
 from service.telemetry import ServiceTelemetry
+from workers.contract.admission import Bounds
 from workers.contract.blobs import FileBlobStore
 from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid, JobNotFound
@@ -55,7 +56,11 @@ class Services:
         queue = JobQueue(
             client,
             record_ttl=settings.record_ttl,
-            max_queued=settings.max_queued_jobs,
+            bounds=Bounds(
+                jobs=settings.max_queued_jobs,
+                pixels=settings.max_queued_pixels,
+                pixels_per_day=settings.pixels_per_day,
+            ),
             small_pixels=settings.small_pixels,
         )
         return cls(

@@ -20,6 +20,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from service.views import JobView
 from workers.contract.errors import QueueUnavailable
+from workers.contract.estimates import Place
 from workers.contract.jobs import Job, JobState
 from workers.contract.queue import JobQueue
 from workers.contract.records import EVENTS
@@ -30,6 +31,8 @@ PAUSE = timedelta(seconds=0.05)
 RECHECK = timedelta(seconds=15)
 _RETRY = timedelta(seconds=0.5)
 _LISTEN_SECONDS = 0.25
+#: What of a job is told between changes of its state.
+_PROGRESS = {"queue_position", "starts_in_seconds", "progress"}
 
 logger = logging.getLogger(__name__)
 
@@ -39,21 +42,21 @@ class Rendering:
     """A job as its watchers are shown it; None for one that is gone."""
 
     job: Job | None
-    position: int | None
+    place: Place | None
     view: str = ""
     progress: str = ""
     tag: str = "gone"
 
     @classmethod
-    def of(cls, job: Job | None, position: int | None) -> Self:
+    def of(cls, job: Job | None, place: Place | None) -> Self:
         if job is None:
-            return cls(job=None, position=None)
-        view = JobView.of(job, position=position)
+            return cls(job=None, place=None)
+        view = JobView.of(job, place=place)
         return cls(
             job=job,
-            position=position,
+            place=place,
             view=view.model_dump_json(),
-            progress=view.model_dump_json(include={"queue_position", "progress"}),
+            progress=view.model_dump_json(include=_PROGRESS),
             tag=view.tag,
         )
 
@@ -169,11 +172,11 @@ class Watches:
         def look() -> dict[str, Rendering]:
             found = self._queue.get_many(sorted(stale))
             queued = any(job is not None and job.state is JobState.QUEUED for job in found.values())
-            places = self._queue.positions() if queued or waiting else {}
+            places = self._queue.places() if queued or waiting else {}
             moved = {
                 job_id: Rendering.of(shown.job, places.get(job_id))
                 for job_id, shown in waiting.items()
-                if shown.position != places.get(job_id)
+                if shown.place != places.get(job_id)
             }
             read = {job_id: Rendering.of(job, places.get(job_id)) for job_id, job in found.items()}
             return moved | read

@@ -5,6 +5,7 @@ stores only the slug and the words of its error, and gets the same document here
 """
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from http import HTTPStatus as Status
@@ -85,6 +86,7 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.KeyMissing: Meaning(Status.UNAUTHORIZED, "An API key is needed"),
     errors.KeyInvalid: Meaning(Status.UNAUTHORIZED, "The API key is not known"),
     errors.RateExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Too many pictures in a short time"),
+    errors.PixelsExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Too many pixels in a day"),
     # The job
     errors.JobNotFound: Meaning(Status.NOT_FOUND, "There is no such job"),
     errors.JobNotFinished: Meaning(
@@ -113,9 +115,7 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
         Status.CONFLICT, "The idempotency key is in use", retry_after=timedelta(seconds=1)
     ),
     # The service
-    errors.QueueFull: Meaning(
-        Status.SERVICE_UNAVAILABLE, "The queue is full", retry_after=timedelta(seconds=5)
-    ),
+    errors.QueueFull: Meaning(Status.SERVICE_UNAVAILABLE, "The queue is full"),
     errors.QueueUnavailable: Meaning(
         Status.SERVICE_UNAVAILABLE, "The queue cannot be reached", retry_after=timedelta(seconds=5)
     ),
@@ -207,9 +207,8 @@ def extra_headers(error: GDSRError) -> dict[str, str]:
     """`Retry-After`, where trying again later may help; for a missing key, how to send it."""
     if MEANINGS[type(error)].status is Status.UNAUTHORIZED:
         return {"WWW-Authenticate": 'Bearer realm="GDSR"'}
-    known = error.pause if isinstance(error, errors.RateExceeded) else None
-    pause = known or MEANINGS[type(error)].retry_after
-    return {} if pause is None else {"Retry-After": str(int(pause.total_seconds()))}
+    pause = error.pause or MEANINGS[type(error)].retry_after
+    return {} if pause is None else {"Retry-After": str(math.ceil(pause.total_seconds()))}
 
 
 def explain(slug: str) -> dict[str, object] | None:

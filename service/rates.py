@@ -1,6 +1,7 @@
-"""How often one API key may send a picture; the count is in Redis, so all instances share it.
+"""How much one API key may send; the counts are in Redis, so all instances share them.
 
-The window slides: no burst of twice the rate around the turn of a minute.
+The window of the rate slides: no burst of twice the rate around the turn of a minute. Pixels are
+counted from midnight to midnight (UTC), in the step that queues a job.
 """
 
 import math
@@ -15,8 +16,10 @@ from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from service.settings import ServiceSettings
+from workers.contract.admission import pixels_today, until_midnight
 from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.errors import ConfigurationInvalid, RateExceeded
+from workers.contract.queue import JobQueue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,24 @@ class RateLimit:
         if not allowed:
             raise RateExceeded(rate=str(self.item), pause=timedelta(seconds=pause))
         return rate_headers(self.item, remaining=stats.remaining, pause=pause)
+
+
+def pixel_headers(queue: JobQueue, owner: str) -> dict[str, str]:
+    """What is left of the owner's pixels today, if they are counted.
+
+    Raises:
+        QueueUnavailable: Redis does not answer.
+    """
+    limit = queue.bounds.pixels_per_day
+    if limit is None:
+        return {}
+    with redis_down_is_queue_unavailable():
+        left = max(0, limit - pixels_today(queue.client, owner))
+    pause = int(until_midnight().total_seconds())
+    return {
+        "RateLimit-Policy": f'"pixels";q={limit};w=86400',
+        "RateLimit": f'"pixels";r={left};t={pause}',
+    }
 
 
 def rate_headers(item: RateLimitItem, *, remaining: int, pause: int) -> dict[str, str]:

@@ -11,6 +11,7 @@ from service.problems import answer, describe_failure
 from service.views import Links
 from workers.contract.blobs import FileBlobStore
 from workers.contract.errors import JobCancelled, JobExpired, JobNotFinished
+from workers.contract.estimates import Place
 from workers.contract.formats import ResultFormat
 from workers.contract.jobs import Job, JobResult, JobState
 
@@ -67,6 +68,11 @@ def client_has(tag: str, request: Request) -> bool:
     return named.strip() == "*" or tag in (
         part.strip().removeprefix("W/") for part in named.split(",")
     )
+
+
+def look_again(place: Place | None) -> str:
+    """`Retry-After` of a job that has not ended: when it will start, at most a minute."""
+    return str(min(60, max(1, (place and place.seconds) or 1)))
 
 
 def server_timing(result: JobResult) -> str:

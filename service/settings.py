@@ -23,5 +23,8 @@ class ServiceSettings(SharedSettings):
     rate_limit: str | None = None
     """Uploads that one API key may send, such as `60/minute`; unset: any number."""
 
+    pixels_per_day: int | None = Field(default=None, gt=0)
+    """Pixels (before scaling) that one API key may send a day (UTC); unset: any number."""
+
     max_wait: Seconds = timedelta(seconds=60)
     """Longest time that `Prefer: wait` keeps a request open."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.problems import ProblemDocument, describe_failure
 from workers.contract.engines import EngineInfo
+from workers.contract.estimates import Place
 from workers.contract.formats import ImageFormat, ResultFormat
 from workers.contract.jobs import ImageInfo, Job, JobResult, JobState, UpscaleOptions
 
@@ -92,6 +93,8 @@ class JobView(_View):
     finished_at: datetime | None
     queue_position: int | None
     """Jobs that are before this one; null unless it waits."""
+    starts_in_seconds: int | None
+    """Until it starts, about, by the pixels before it; null unless it waits and an engine runs."""
     progress: Progress
     blend_of: str | None
     """The job that this one is another position of the slider of."""
@@ -110,7 +113,7 @@ class JobView(_View):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
 
     @classmethod
-    def of(cls, job: Job, *, position: int | None) -> Self:
+    def of(cls, job: Job, *, place: Place | None) -> Self:
         links = Links.of(job.id)
         return cls(
             id=job.id,
@@ -118,7 +121,8 @@ class JobView(_View):
             created_at=job.spec.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
-            queue_position=position,
+            queue_position=place and place.position,
+            starts_in_seconds=place and place.seconds,
             progress=Progress(tiles_done=job.tiles_done, tiles=job.tiles),
             blend_of=job.spec.blend_of,
             name=job.spec.name,
@@ -160,6 +164,9 @@ class LimitsView(_View):
     max_pixels: int
     """Width x height before scaling."""
     max_queued_jobs: int
+    max_queued_pixels: int
+    pixels_per_day: int | None
+    """Pixels that one API key may send from midnight to midnight (UTC)."""
     rate_limit: str | None
     """Uploads that one API key may send, such as `60/minute`."""
     max_wait_seconds: float

@@ -15,6 +15,7 @@ from PIL import Image
 from processes import children, command_line, descendants, wait_for
 
 from workers.contract import engines
+from workers.contract.admission import Bounds
 from workers.contract.blobs import FileBlobStore
 from workers.contract.connection import connect
 from workers.contract.headers import ImageFormat, ResultFormat
@@ -71,7 +72,10 @@ class Site:
         self.client = connect(url, timeout=timedelta(seconds=5), retries=0)
         self.blobs = FileBlobStore(blob_dir)
         self.queue = JobQueue(
-            self.client, record_ttl=timedelta(hours=1), max_queued=100, small_pixels=256 * 256
+            self.client,
+            record_ttl=timedelta(hours=1),
+            bounds=Bounds(jobs=100, pixels=10**9),
+            small_pixels=256 * 256,
         )
 
     def environment(self, **settings: str) -> dict[str, str]:

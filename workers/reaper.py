@@ -38,7 +38,7 @@ def reconcile(
         try:
             job = records.get(job_id)
         except JobNotFound:
-            client.zrem("gdsr:jobs:active", job_id)
+            records.erase(job_id)
             continue
         if not job.ended:
             _follow(records, blobs, job, status, crashes=int(crashes or 0), cause=cause)

@@ -26,8 +26,8 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": (
             "`state` with the job at first and at each change of its state, `progress` with "
-            "`progress` and `queue_position`, `done` with the job at its end, `gone` if it is "
-            "erased, `bye` when the service stops: connect again"
+            "`progress`, `queue_position` and `starts_in_seconds`, `done` with the job at its end, "
+            "`gone` if it is erased, `bye` when the service stops: connect again"
         ),
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },

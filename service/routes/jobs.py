@@ -13,7 +13,7 @@ from service.deps import Owner, Services, Serving, own_job
 from service.options import FormatChoice, TradeOffChoice
 from service.problems import Fault, RequestInvalid, documented
 from service.reblend import branch_response, reblended
-from service.results import client_has, result_response, server_timing
+from service.results import client_has, look_again, result_response, server_timing
 from service.views import JobsView, JobView
 from workers.contract import errors
 from workers.contract.connection import redis_down_is_queue_unavailable
@@ -66,9 +66,9 @@ def list_jobs(
     except ValueError:
         fault = Fault(place="query", name="cursor", message="not from a page of this list")
         raise RequestInvalid([fault]) from None
-    places = services.queue.positions()
+    places = services.queue.places()
     return JobsView(
-        jobs=tuple(JobView.of(job, position=places.get(job.id)) for job in page.jobs),
+        jobs=tuple(JobView.of(job, place=places.get(job.id)) for job in page.jobs),
         next=page.cursor and f"/jobs?limit={limit}&cursor={page.cursor}",
     )
 
@@ -92,13 +92,14 @@ def read_job(
 ) -> Response:
     """How a job is doing."""
     job = own_job(services, job_id, owner)
-    view = JobView.of(job, position=services.queue.position(job))
+    place = services.queue.place(job)
+    view = JobView.of(job, place=place)
     headers = {
         "ETag": f'"{view.tag}"',
         "Cache-Control": "private, no-cache",
     }
     if not job.ended:
-        headers["Retry-After"] = "1"
+        headers["Retry-After"] = look_again(place)
     if job.result is not None:
         headers["Server-Timing"] = server_timing(job.result)
     if client_has(headers["ETag"], request):
@@ -178,7 +179,7 @@ def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:
     job = services.queue.cancel(job_id)
     services.blobs.delete(job.spec.image.key)
     if job.state is JobState.CANCELLED:
-        view = JobView.of(job, position=None)
+        view = JobView.of(job, place=None)
         return JSONResponse(view.model_dump(mode="json"))
     for blend_id in services.queue.blends_of(job_id):
         with suppress(errors.JobNotFound):

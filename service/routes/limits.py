@@ -19,6 +19,8 @@ def read_limits(services: Serving) -> LimitsView:
         max_upload_bytes=settings.max_upload_bytes,
         max_pixels=settings.max_pixels,
         max_queued_jobs=settings.max_queued_jobs,
+        max_queued_pixels=settings.max_queued_pixels,
+        pixels_per_day=settings.pixels_per_day,
         rate_limit=settings.rate_limit,
         max_wait_seconds=settings.max_wait.total_seconds(),
         max_form_fields=MAX_FIELDS,

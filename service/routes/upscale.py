@@ -1,5 +1,6 @@
 """`POST /upscale`: a picture in, a job out."""
 
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -11,6 +12,7 @@ from service.idempotency import fingerprint, read_key
 from service.names import safe_name
 from service.options import UpscaleFields, described_fields, read_fields
 from service.problems import RequestInvalid, documented
+from service.rates import pixel_headers
 from service.uploads import Upload, receive
 from service.views import JobView
 from workers.contract import errors, logs
@@ -72,6 +74,7 @@ _RESPONSES = {
     },
     **documented(
         errors.KeyMissing, errors.KeyInvalid, errors.RateExceeded,
+        errors.PixelsExceeded,
         RequestInvalid, errors.ImageMissing, errors.DigestMismatch, errors.UploadTooLarge,
         errors.ImageTooLarge, errors.ResultTooLarge, errors.ImageUnsupported, errors.ImageCorrupt,
         errors.ImageAnimated, errors.ColourTooDeep, errors.AlphaNotStorable,
@@ -120,6 +123,12 @@ async def create_job(
             job = await run_in_threadpool(_accept_once, services, upload, fields, owner, key)
     logs.job_id.set(job.id)
     response = await picture_or_job(job, services, request, prefer=prefer, at_once=False)
+    with suppress(errors.QueueUnavailable):  # the job is queued: only these lines are missing
+        pixels = await run_in_threadpool(pixel_headers, services.queue, owner)
+        rate = {
+            name: ", ".join(counts[name] for counts in (rate, pixels) if name in counts)
+            for name in rate | pixels
+        }
     response.headers.update(rate)
     return response
 

@@ -38,6 +38,7 @@ def test_a_watcher_sees_a_job_from_queue_to_end(site: Site) -> None:
     assert running.data["state"] == "running"
     assert progress.data == {
         "queue_position": None,
+        "starts_in_seconds": None,
         "progress": {"tiles_done": 3, "tiles": 12},
     }
     assert done.data == site.http.get(f"/jobs/{job_id}").json()

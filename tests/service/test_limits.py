@@ -4,9 +4,12 @@ import struct
 
 import numpy as np
 import pytest
-from factories import saved
-from serving import PICTURE, Site
+from factories import engine_info, saved
+from serving import PICTURE, Serve, Site, problem_of
 
+from service.settings import ServiceSettings
+from workers.contract.engines import register
+from workers.contract.errors import ConfigurationInvalid
 from workers.contract.formats import ImageFormat, ResultFormat
 
 
@@ -49,6 +52,32 @@ def test_a_full_queue_says_how_many_may_wait(site: Site) -> None:
 
     assert site.post().json()["limits"] == {"max_queued_jobs": 3}
     assert site.http.get("/limits").json()["max_queued_jobs"] == 3
+
+
+def test_a_full_queue_says_when_to_come_back(serve: Serve) -> None:
+    site = serve(max_pixels=1200, max_queued_pixels=1200)
+    slow = {"psnr": 100.0, "fused": 100.0, "gan": 100.0}
+    (model,) = engine_info().models
+    register(
+        site.redis, engine_info(models=(model.model_copy(update={"pixels_per_second": slow}),))
+    )
+    site.submit()  # 600 pixels
+    site.submit()
+
+    refused = site.post()
+
+    assert (refused.status_code, problem_of(refused)) == (503, "queue-full")
+    assert refused.json()["limits"] == {"max_queued_pixels": 1200}
+    assert refused.headers["Retry-After"] == "6"
+    assert len(site.stored()) == 2
+
+
+def test_a_bound_below_the_largest_picture_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GDSR_MAX_QUEUED_PIXELS", "1000")
+    with pytest.raises(ConfigurationInvalid, match=r"GDSR_MAX_QUEUED_PIXELS.*GDSR_MAX_PIXELS"):
+        ServiceSettings.load()
 
 
 def test_a_refusal_for_no_limit_names_none(site: Site) -> None:

@@ -49,3 +49,24 @@ def test_without_a_rate_nothing_is_counted(site: Site) -> None:
 def test_a_rate_that_is_none_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationInvalid, match="GDSR_RATE_LIMIT"):
         create_app(ServiceSettings(blob_dir=tmp_path, rate_limit="often"))
+
+
+def test_a_key_has_so_many_pixels_a_day(serve: Serve, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"ann:{hash_key('ann')}\nben:{hash_key('ben')}\n")
+    site = serve(api_keys_file=file, pixels_per_day=1300, rate_limit="9/hour")
+    register(site.redis, engine_info())
+
+    answers = [site.post(headers={"X-API-Key": "ann"}) for _ in range(3)]  # 600 pixels each
+
+    assert [answer.status_code for answer in answers] == [202, 202, 429]
+    assert answers[1].headers["RateLimit-Policy"] == '"uploads";q=9;w=3600, "pixels";q=1300;w=86400'
+    assert [a.headers["RateLimit"].split('"pixels";')[1].split(";")[0] for a in answers[:2]] == [
+        "r=700",
+        "r=100",
+    ]
+    assert problem_of(answers[2]) == "pixels-exceeded"
+    assert answers[2].json()["limits"] == {"pixels_per_day": 1300}
+    assert 0 < int(answers[2].headers["Retry-After"]) <= 86400
+    assert len(site.stored()) == 2
+    assert site.post(headers={"X-API-Key": "ben"}).status_code == 202

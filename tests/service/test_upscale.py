@@ -209,7 +209,7 @@ def test_without_a_worker_nothing_is_taken(bare_site: Site) -> None:
 
     assert response.status_code == 503
     assert problem_of(response) == "no-worker"
-    assert response.headers["Retry-After"] == "5"
+    assert int(response.headers["Retry-After"]) >= 1
     assert bare_site.stored() == []
 
 
@@ -221,7 +221,7 @@ def test_a_full_queue_is_a_problem_that_says_when_to_retry(site: Site) -> None:
 
     assert response.status_code == 503
     assert problem_of(response) == "queue-full"
-    assert response.headers["Retry-After"] == "5"
+    assert int(response.headers["Retry-After"]) >= 1
     assert len(site.stored()) == len(site.records.active()) == 3
 
 

@@ -10,6 +10,7 @@ from processes import running_valkey
 from records import image_info, model_info, options
 from rq.serializers import JSONSerializer
 
+from workers.contract.admission import Bounds
 from workers.contract.connection import connect
 from workers.contract.errors import QueueFull, QueueUnavailable
 from workers.contract.jobs import JobState
@@ -28,7 +29,10 @@ from workers.contract.queue import (
 
 def make_queue(client: redis.Redis, *, max_queued: int = 10) -> JobQueue:
     return JobQueue(
-        client, record_ttl=timedelta(minutes=5), max_queued=max_queued, small_pixels=100 * 100
+        client,
+        record_ttl=timedelta(minutes=5),
+        bounds=Bounds(jobs=max_queued, pixels=10**9),
+        small_pixels=100 * 100,
     )
 
 
@@ -59,7 +63,7 @@ def test_small_and_large_pictures_wait_in_queues_of_their_own(queue: JobQueue) -
 def test_the_position_counts_the_jobs_before(queue: JobQueue) -> None:
     ids = [submit(queue) for _ in range(3)]
 
-    assert [queue.position(queue.get(job_id)) for job_id in ids] == [0, 1, 2]
+    assert [queue.places()[job_id].position for job_id in ids] == [0, 1, 2]
 
 
 def test_a_full_queue_takes_nothing(client: redis.Redis) -> None:
@@ -78,7 +82,7 @@ def test_a_cancelled_job_leaves_the_queue_and_frees_its_place(queue: JobQueue) -
 
     assert cancelled.state is JobState.CANCELLED
     assert queue.depths()[SMALL] == 1
-    assert queue.position(queue.get(second)) == 0
+    assert queue.places()[second].position == 0
     assert queue.cancel(first) == cancelled
 
 

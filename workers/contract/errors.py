@@ -6,13 +6,16 @@ Messages name what is wrong, the number, the limit, and what to do.
 """
 
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class GDSRError(Exception):
     """Anything that this project raises on purpose."""
 
     slug: ClassVar[str] = "internal"
+
+    #: When to try again, where that is known.
+    pause: timedelta | None = None
 
     @property
     def limits(self) -> dict[str, int]:
@@ -224,6 +227,23 @@ class RateExceeded(GDSRError):
         self.pause = pause
 
 
+class PixelsExceeded(GDSRError):
+    """The API key has sent as many pixels as it may in a day, counted from midnight (UTC)."""
+
+    slug = "pixels-exceeded"
+
+    def __init__(self, *, limit: int, pause: timedelta) -> None:
+        super().__init__(
+            f"with this picture it would be more than {limit:,} pixels today, the limit of a key; "
+            f"the next day begins in {pause.total_seconds():.0f} s (midnight UTC)"
+        )
+        self.limit, self.pause = limit, pause
+
+    @property
+    def limits(self) -> dict[str, int]:
+        return {"pixels_per_day": self.limit}
+
+
 class ModelUnknown(GDSRError):
     """No running engine has that checkpoint."""
 
@@ -301,17 +321,21 @@ class IdempotencyKeyBusy(GDSRError):
 
 
 class QueueFull(GDSRError):
-    """As many jobs wait as may wait."""
+    """As many jobs, or as many pixels, wait as may wait."""
 
     slug = "queue-full"
 
-    def __init__(self, *, limit: int) -> None:
-        super().__init__(f"{limit:,} jobs are waiting, which is the limit; try again later")
-        self.limit = limit
+    def __init__(self, *, limit: int, of: Literal["jobs", "pixels"], pause: timedelta) -> None:
+        words = {
+            "jobs": f"{limit:,} jobs are waiting, which is the limit",
+            "pixels": f"with this picture more than {limit:,} pixels would wait, the limit",
+        }
+        super().__init__(f"{words[of]}; try again in {pause.total_seconds():.0f} s")
+        self.limit, self.of, self.pause = limit, of, pause
 
     @property
     def limits(self) -> dict[str, int]:
-        return {"max_queued_jobs": self.limit}
+        return {f"max_queued_{self.of}": self.limit}
 
 
 class QueueUnavailable(GDSRError):

@@ -75,6 +75,11 @@ class JobSpec(_Record):
     blend_of: str | None = None
     """The job of whose kept branches this one is another position of the slider."""
 
+    @property
+    def pixels(self) -> int:
+        """What the network has to do, in input pixels: nothing for another position."""
+        return 0 if self.blend_of else self.image.width * self.image.height
+
 
 class Branch(_Record):
     """One of the network's outputs, kept as a PNG."""

@@ -22,10 +22,12 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
+from workers.contract.admission import Bounds, admit
 from workers.contract.claims import Claim
 from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.engines import ModelInfo
-from workers.contract.errors import JobNotFinished, QueueFull
+from workers.contract.engines import ModelInfo, running
+from workers.contract.errors import JobNotFinished
+from workers.contract.estimates import Place, places, speed
 from workers.contract.jobs import ImageInfo, Job, JobSpec, JobState, UpscaleOptions
 from workers.contract.records import JobPage, JobRecords
 
@@ -102,11 +104,11 @@ class JobQueue:
     """The service's side: submit, look, cancel."""
 
     def __init__(
-        self, client: redis.Redis, *, record_ttl: timedelta, max_queued: int, small_pixels: int
+        self, client: redis.Redis, *, record_ttl: timedelta, bounds: Bounds, small_pixels: int
     ) -> None:
         self.client = client
         self.records = JobRecords(client, record_ttl=record_ttl)
-        self.max_queued = max_queued
+        self.bounds = bounds
         self.small_pixels = small_pixels
 
     def submit(
@@ -123,7 +125,8 @@ class JobQueue:
         """Queue a stored picture. Record, queue entry and claim are written as one or not at all.
 
         Raises:
-            QueueFull: as many jobs wait as may.
+            QueueFull: as many jobs or pixels wait as may.
+            PixelsExceeded: the owner has sent enough for today.
             QueueUnavailable: Redis did not take it.
         """
         pixels = image.width * image.height
@@ -182,8 +185,6 @@ class JobQueue:
     def _submit(self, task_name: str, spec: JobSpec, claim: Claim | None) -> Job:
         queue = self._queue_of(spec)
         with redis_down_is_queue_unavailable():
-            if sum(self.depths().values()) >= self.max_queued:
-                raise QueueFull(limit=self.max_queued)
             task = queue.create_job(
                 task_name,
                 args=(spec.id,),
@@ -200,7 +201,7 @@ class JobQueue:
                 queue._enqueue_job(task, pipeline=pipe)  # noqa: SLF001 - enqueue_job refuses a pipeline in use
                 if claim is not None:
                     claim.settle(pipe)
-                pipe.execute()
+                admit(self.client, pipe, spec, self.bounds)
         return job
 
     def get(self, job_id: str) -> Job:
@@ -232,26 +233,27 @@ class JobQueue:
         with redis_down_is_queue_unavailable():
             return self.records.page(owner, limit=limit, cursor=cursor)
 
-    def positions(self) -> dict[str, int]:
-        """How many jobs are before each that waits.
+    def places(self) -> dict[str, Place]:
+        """Where each job that waits stands, and about when it will start.
 
         Raises:
             QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
-            return {
-                job_id: place
-                for name in (SMALL, LARGE)
-                for place, job_id in enumerate(open_queue(name, self.client).job_ids)
-            }
+            queues = [open_queue(name, self.client).job_ids for name in (SMALL, LARGE)]
+            if not any(queues):
+                return {}
+            waiting, at_work = self.records.load()
+            rate = speed(running(self.client))
+        return places(queues, waiting=waiting, running=at_work, rate=rate)
 
-    def position(self, job: Job) -> int | None:
-        """How many jobs are before this one in its queue; None when it does not wait."""
-        if job.state is not JobState.QUEUED:
-            return None
-        with redis_down_is_queue_unavailable():
-            position = self.client.lpos(self._queue_of(job.spec).key, job.id)
-        return position if isinstance(position, int) else None
+    def place(self, job: Job) -> Place | None:
+        """Where a job stands; None when it does not wait.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        return self.places().get(job.id) if job.state is JobState.QUEUED else None
 
     def cancel(self, job_id: str) -> Job:
         """End a job that has not ended: at once in its record, then in RQ.

@@ -17,6 +17,8 @@ from workers.contract.jobs import Job, JobFailure, JobResult, JobSpec, JobState
 
 #: Ids of jobs that have not ended, by time of creation.
 ACTIVE = "gdsr:jobs:active"
+#: Pixels of the jobs that wait and of those that run, by id.
+WAITING, RUNNING = "gdsr:jobs:waiting", "gdsr:jobs:running"
 #: Jobs ended since the data folder was made, by state.
 COUNTERS = "gdsr:jobs:ended"
 
@@ -43,6 +45,13 @@ if not state or not string.find(ARGV[1], ',' .. state .. ',', 1, true) then retu
 if ARGV[2] ~= '' and redis.call('hget', KEYS[1], 'run') ~= ARGV[2] then return 0 end
 redis.call('hset', KEYS[1], 'state', ARGV[3])
 for i = 7, #ARGV, 2 do redis.call('hset', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if state ~= ARGV[3] then
+  local pixels = redis.call('hget', KEYS[1], 'pixels') or 0
+  redis.call('hdel', KEYS[4], ARGV[5])
+  redis.call('hdel', KEYS[5], ARGV[5])
+  if ARGV[3] == 'queued' then redis.call('hset', KEYS[4], ARGV[5], pixels) end
+  if ARGV[3] == 'running' then redis.call('hset', KEYS[5], ARGV[5], pixels) end
+end
 if ARGV[4] ~= '' then
   redis.call('zrem', KEYS[2], ARGV[5])
   redis.call('expire', KEYS[1], ARGV[4])
@@ -63,7 +72,15 @@ class JobRecords:
 
     def add(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
         """Write a new, queued record as part of a transaction."""
-        pipe.hset(_key(spec.id), mapping={"spec": spec.model_dump_json(), "state": JobState.QUEUED})
+        pipe.hset(
+            _key(spec.id),
+            mapping={
+                "spec": spec.model_dump_json(),
+                "state": JobState.QUEUED,
+                "pixels": spec.pixels,
+            },
+        )
+        pipe.hset(WAITING, spec.id, spec.pixels)
         created = spec.created_at.timestamp()
         pipe.zadd(ACTIVE, {spec.id: created})
         pipe.zadd(_list_key(spec.owner), {spec.id: created})
@@ -177,6 +194,8 @@ class JobRecords:
         with self.client.pipeline() as pipe:
             pipe.delete(_key(job_id))
             pipe.zrem(ACTIVE, job_id)
+            pipe.hdel(WAITING, job_id)
+            pipe.hdel(RUNNING, job_id)
             pipe.publish(EVENTS, job_id)
             pipe.execute()
 
@@ -184,6 +203,14 @@ class JobRecords:
         """Ids of the jobs that have not ended, oldest first."""
         members = self.client.zrange(ACTIVE, 0, -1)
         return [_text(member) for member in members if isinstance(member, (bytes, str))]
+
+    def load(self) -> tuple[dict[str, int], list[int]]:
+        """Pixels of the jobs that wait, by id, and of those that run."""
+        with self.client.pipeline(transaction=True) as pipe:
+            pipe.hgetall(WAITING)
+            pipe.hvals(RUNNING)
+            waiting, running = pipe.execute()
+        return {_text(job_id): int(n) for job_id, n in waiting.items()}, [int(n) for n in running]
 
     def ended(self) -> dict[str, int]:
         """How many jobs ever ended in each final state."""
@@ -214,7 +241,7 @@ class JobRecords:
         pairs = [part for pair in fields.items() for part in pair]
         seconds = "" if ttl is None else str(max(1, int(ttl.total_seconds())))
         changed = self._transition(
-            keys=[_key(job_id), ACTIVE, COUNTERS],
+            keys=[_key(job_id), ACTIVE, COUNTERS, WAITING, RUNNING],
             args=[
                 f",{','.join(sorted(allowed))},",
                 run or "",

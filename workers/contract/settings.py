@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from workers.contract.errors import ConfigurationInvalid
@@ -47,6 +47,9 @@ class SharedSettings(BaseSettings):
     max_queued_jobs: int = Field(default=1000, gt=0)
     """Jobs that may wait; more are refused with 503."""
 
+    max_queued_pixels: int = Field(default=1_000_000_000, validate_default=True)
+    """Pixels (before scaling) of all pictures that may wait; at least the largest picture's."""
+
     small_pixels: int = Field(default=512 * 512, gt=0)
     """Pictures up to this many pixels wait in a queue of their own."""
 
@@ -58,6 +61,14 @@ class SharedSettings(BaseSettings):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lines below this level are not written."""
+
+    @field_validator("max_queued_pixels")
+    @classmethod
+    def _holds_one(cls, value: int, others: ValidationInfo) -> int:
+        largest = others.data.get("max_pixels", 0)
+        if value < largest:
+            raise ValueError(f"less than GDSR_MAX_PIXELS ({largest}): the largest never fits")
+        return value
 
     @classmethod
     def load(cls) -> Self:
