@@ -27,7 +27,8 @@ def run() -> int:
     from workers.contract import logs
     from workers.contract.errors import ConfigurationInvalid
     from workers.contract.settings import WorkerSettings
-    from workers.host import worker_programs
+    from workers.host import REPORTS, worker_programs
+    from workers.observing import observe
     from workers.supervisor import EXIT_CONFIGURATION, Supervisor
 
     try:
@@ -37,7 +38,9 @@ def run() -> int:
         try:
             programs = worker_programs(settings, runtime)
             log = logging.getLogger(__name__)
-            return Supervisor(programs, on_ready=lambda: log.info("ready")).run()
+            supervisor = Supervisor(programs, on_ready=lambda: log.info("ready"))
+            with observe(settings, supervisor, reports=runtime / REPORTS):
+                return supervisor.run()
         finally:
             shutil.rmtree(runtime, ignore_errors=True)
     except ConfigurationInvalid as invalid:

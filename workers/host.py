@@ -13,6 +13,8 @@ from workers.contract.queue import LARGE, SMALL
 from workers.contract.settings import WorkerSettings
 from workers.supervisor import Program
 
+#: Name of the socket that takes reports of ended jobs.
+REPORTS = "reports.sock"
 #: How long an engine may take to finish its batch.
 _ENGINE_GRACE_SECONDS = 10.0
 #: What a job worker needs beyond its drain: it looks at each beat of 5 s.
@@ -21,28 +23,33 @@ _BEYOND_DRAIN_SECONDS = 10.0
 
 def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
     """One engine per device, half of the job workers (rounded up) for small pictures."""
+    port = settings.worker_metrics_port
     devices = settings.devices or cuda_devices() or ("cpu",)
     sockets = [runtime / f"engine{number}.sock" for number in range(len(devices))]
     engines = [
         Program(
             name=f"engine {device}",
+            kind="engine",
             command=[
                 sys.executable, "-m", "workers.engine", "--socket", str(path), "--device", device,
+                *(("--metrics-port", str(port + 1 + number)) if port else ()),
             ],
             stage=0,
             ready=lambda path=path: answers(path),  # type: ignore[misc]
             spare=True,
             grace_seconds=_ENGINE_GRACE_SECONDS,
         )
-        for device, path in zip(devices, sockets, strict=True)
+        for number, (device, path) in enumerate(zip(devices, sockets, strict=True))
     ]  # fmt: skip
     small = math.ceil(settings.job_workers / 2)
     job_workers = [
         Program(
             name=f"job worker {number}",
+            kind="job-worker",
             command=[
                 sys.executable, "-m", "workers.job_worker",
                 "--queue", SMALL if number < small else LARGE,
+                "--reports", str(runtime / REPORTS),
                 *(part for path in sockets for part in ("--engine", str(path))),
             ],
             stage=1,

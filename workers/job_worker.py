@@ -33,12 +33,14 @@ from rq.utils import now
 from workers.contract import logs
 from workers.contract.blobs import FileBlobStore
 from workers.contract.connection import connect
-from workers.contract.errors import ConfigurationInvalid
+from workers.contract.errors import ConfigurationInvalid, GDSRError
+from workers.contract.jobs import Job
 from workers.contract.queue import LARGE, SMALL, SafeJob, SafeQueue, open_queue
 from workers.contract.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.lifeline import dying_with_parent
 from workers.reaper import CAUSE, CRASHES, reconcile, sweep
+from workers.reports import JobReport, send
 from workers.supervisor import EXIT_CONFIGURATION
 from workers.tasks import CONTEXT, TaskContext
 
@@ -56,7 +58,12 @@ class JobWorker(Worker):
     should_run_maintenance_tasks = True  # RQ's own lock outlives a killed worker by 15 minutes
 
     def __init__(
-        self, queue_name: str, *, settings: WorkerSettings, engine_sockets: Sequence[Path]
+        self,
+        queue_name: str,
+        *,
+        settings: WorkerSettings,
+        engine_sockets: Sequence[Path],
+        reports: Path | None = None,
     ) -> None:
         connection = connect(
             settings.redis_url,
@@ -77,6 +84,7 @@ class JobWorker(Worker):
         )
         self._settings = settings
         self._engine_sockets = engine_sockets
+        self._reports = reports
         self._records = JobRecords(connection, record_ttl=settings.record_ttl)
         self._blobs = FileBlobStore(settings.blob_dir)
         self._drain_seconds = settings.drain.total_seconds()
@@ -135,7 +143,7 @@ class JobWorker(Worker):
             self._hand_back(job, queue, execution)
         else:
             super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
-        reconcile(self.connection, self._records, self._blobs, [job.id])
+        self._reconcile([job.id])
 
     def run_maintenance_tasks(self) -> None:
         """Asked when idle, between jobs and in each beat; one worker at a time does it."""
@@ -148,9 +156,15 @@ class JobWorker(Worker):
                 queue = open_queue(name, self.connection)
                 clean_registries(queue)
                 queue.intermediate_queue.cleanup(self, queue)
-            reconcile(self.connection, self._records, self._blobs, self._records.active())
+            self._reconcile(self._records.active())
         if self._elected("gdsr:janitor", JANITOR):
             sweep(self._records, self._blobs, result_ttl=self._settings.result_ttl)
+
+    def _reconcile(self, job_ids: Sequence[str]) -> None:
+        def failed(job: Job, error: GDSRError) -> None:
+            send(self._reports, JobReport.of(job, error))
+
+        reconcile(self.connection, self._records, self._blobs, job_ids, failed=failed)
 
     def _elected(self, lock: str, seconds: int) -> bool:
         return bool(self.connection.set(lock, self.name, nx=True, px=seconds * 1000 - 500))
@@ -199,6 +213,7 @@ class JobWorker(Worker):
                 records=JobRecords(client, record_ttl=self._settings.record_ttl),
                 blobs=self._blobs,
                 engine_sockets=self._engine_sockets,
+                reports=self._reports,
             )
         )
         super().main_work_horse(job, queue)
@@ -225,11 +240,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m workers.job_worker", description=__doc__)
     parser.add_argument("--queue", choices=(SMALL, LARGE), required=True)
     parser.add_argument("--engine", type=Path, action="append", required=True, help="unix socket")
+    parser.add_argument("--reports", type=Path, help="unix socket that hears how jobs end")
     arguments = parser.parse_args()
     try:
         settings = WorkerSettings.load()
         logs.configure(process=f"job worker {arguments.queue}", level=settings.log_level)
-        worker = JobWorker(arguments.queue, settings=settings, engine_sockets=arguments.engine)
+        worker = JobWorker(
+            arguments.queue,
+            settings=settings,
+            engine_sockets=arguments.engine,
+            reports=arguments.reports,
+        )
     except ConfigurationInvalid as invalid:
         sys.stderr.write(f"job worker: {invalid}\n")
         return EXIT_CONFIGURATION

@@ -5,7 +5,7 @@ have outlived their time.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import redis
@@ -27,9 +27,14 @@ log = logging.getLogger(__name__)
 
 
 def reconcile(
-    client: redis.Redis, records: JobRecords, blobs: FileBlobStore, job_ids: Sequence[str]
+    client: redis.Redis,
+    records: JobRecords,
+    blobs: FileBlobStore,
+    job_ids: Sequence[str],
+    *,
+    failed: Callable[[Job, GDSRError], None] = lambda *_: None,
 ) -> None:
-    """Make the records of these jobs follow what RQ knows of them."""
+    """Make these records follow what RQ knows of them; `failed` hears of the jobs that end so."""
     with client.pipeline(transaction=False) as pipe:
         for job_id in job_ids:
             pipe.hmget(f"rq:job:{job_id}", "status", CRASHES, CAUSE)
@@ -40,8 +45,11 @@ def reconcile(
         except JobNotFound:
             records.erase(job_id)
             continue
-        if not job.ended:
-            _follow(records, blobs, job, status, crashes=int(crashes or 0), cause=cause)
+        if job.ended:
+            continue
+        error = _follow(records, blobs, job, status, crashes=int(crashes or 0), cause=cause)
+        if error is not None:
+            failed(job, error)
 
 
 def _follow(
@@ -52,24 +60,26 @@ def _follow(
     *,
     crashes: int,
     cause: bytes | None,
-) -> None:
+) -> GDSRError | None:
     match None if status is None else JobStatus(status.decode()):
         case JobStatus.STARTED:
-            return
+            return None
         case JobStatus.QUEUED:
             if job.state is JobState.RUNNING and job.run is not None:
                 records.requeue(job.id, run=job.run)
-            return
+            return None
         case None if job.state is JobState.QUEUED and _age(job) < _HALF_WRITTEN:
-            return
+            return None
     error: GDSRError = WorkerLost()
     if cause == b"timeout":
         error = JobTimedOut(seconds=int(job.spec.time_limit.total_seconds()))
     elif crashes >= 2:
         error = JobCrashed()
-    if records.fail(job.id, error=error, run=job.run):
-        blobs.delete(job.spec.image.key)
-        log.warning("job %s failed: %s", job.id, error.slug)
+    if not records.fail(job.id, error=error, run=job.run):
+        return None
+    blobs.delete(job.spec.image.key)
+    log.warning("job %s failed: %s", job.id, error.slug)
+    return error
 
 
 def sweep(records: JobRecords, blobs: FileBlobStore, *, result_ttl: timedelta) -> None:

@@ -12,6 +12,7 @@ import selectors
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,11 @@ from workers.lifeline import dying_with_parent
 
 #: Exit status of a program that cannot work with its settings (EX_CONFIG of sysexits.h).
 EXIT_CONFIGURATION = 78
+#: Exit status of a program whose device failed in a way that only a new process may cure.
+EXIT_DEVICE = 71
+#: Why programs die: `killed` by a signal, `crashed` with a status of their own, the rest as above.
+DEATH_CAUSES = ("configuration", "crashed", "device", "killed")
+PROGRAM_STATES = ("down", "starting", "ready", "set-aside")
 QUICK_DEATHS = 5
 _QUICK_SECONDS = 20.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
@@ -33,6 +39,8 @@ class Program:
 
     name: str
     command: Sequence[str]
+    kind: str = ""
+    """What it is, for metrics."""
     environment: Mapping[str, str] = field(default_factory=dict)
     stage: int = 0
     """Started when one program of the stage before is ready; stopped before that stage."""
@@ -60,6 +68,12 @@ class _Child:
     def alive(self) -> bool:
         return self.process is not None
 
+    @property
+    def state(self) -> str:
+        if self.given_up:
+            return "set-aside"
+        return "ready" if self.ready else "starting" if self.alive else "down"
+
 
 class Supervisor:
     """Runs programs until SIGTERM or SIGINT."""
@@ -71,6 +85,17 @@ class Supervisor:
         self._stop_signals = 0
         self._failure = 0
         self._selector = selectors.DefaultSelector()
+        self.kinds = sorted({program.kind for program in programs})
+        #: By kind and cause.
+        self.deaths: Counter[tuple[str, str]] = Counter()
+
+    def states(self) -> Counter[tuple[str, str]]:
+        """How many programs of each kind are in each state; may be asked from any thread."""
+        return Counter((child.program.kind, child.state) for child in self._children)
+
+    def ready(self) -> bool:
+        """Whether all is up that has not been set aside; may be asked from any thread."""
+        return all(child.ready or child.given_up for child in self._children)
 
     def run(self) -> int:
         """Run until stopped.
@@ -133,7 +158,7 @@ class Supervisor:
         for child in self._children:
             if child.alive and not child.ready:
                 child.ready = child.program.ready()
-        return all(child.ready or child.given_up for child in self._children)
+        return self.ready()
 
     def _wait(self, wake_reader: int, timeout: float | None) -> None:
         self._selector.select(timeout)
@@ -151,6 +176,7 @@ class Supervisor:
             child.quick_deaths = child.quick_deaths + 1 if lived < _QUICK_SECONDS else 1
             pause = min(_FIRST_PAUSE * 2 ** (child.quick_deaths - 1), _LONGEST_PAUSE)
             child.not_before = time.monotonic() + pause
+            self.deaths[child.program.kind, _cause(status)] += 1
             log.warning("%s ended with status %d after %.1f s", child.program.name, status, lived)
             if status == EXIT_CONFIGURATION or child.quick_deaths >= QUICK_DEATHS:
                 self._give_up(child, status)
@@ -192,6 +218,12 @@ class Supervisor:
         self._selector.unregister(child.pidfd)
         os.close(child.pidfd)
         child.process, child.ready = None, False
+
+
+def _cause(status: int) -> str:
+    if status < 0:
+        return "killed"
+    return {EXIT_CONFIGURATION: "configuration", EXIT_DEVICE: "device"}.get(status, "crashed")
 
 
 def _signal(children: Sequence[_Child], signum: signal.Signals) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from workers.pictures.encode import encode
 from workers.pictures.finish import begun, finished
 from workers.pictures.picture import Picture
 from workers.pipeline import upscale_picture
+from workers.reports import JobReport, Stage, send
 from workers.tradeoff import output_weights
 
 #: Progress is written at most this often.
@@ -43,6 +44,10 @@ class TaskContext:
     records: JobRecords
     blobs: FileBlobStore
     engine_sockets: Sequence[Path]
+    reports: Path | None = None
+    """Socket of the supervisor that wants to know how jobs end."""
+    stages: list[Stage] = field(default_factory=list)
+    """What the job has spent its time on so far."""
 
 
 CONTEXT: ContextVar[TaskContext] = ContextVar("task_context")
@@ -64,6 +69,8 @@ def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> No
     if not context.records.start(job_id, run=context.run, worker=context.worker):
         return
     job = context.records.get(job_id)
+    logs.request_id.set(job.spec.request_id)
+    logs.traceparent.set(job.spec.traceparent)
     try:
         _finish(context, job, make_result(context, job))
     except _NotOurs:
@@ -155,12 +162,14 @@ def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
         raise _NotOurs
     context.blobs.delete(job.spec.image.key)
     log.info("succeeded in %s", result.seconds)
+    send(context.reports, JobReport.of(job, result, tuple(context.stages)))
 
 
 def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
     if context.records.fail(job.id, error=failure, run=context.run):
         context.blobs.delete(job.spec.image.key)
         log.warning("failed: %s: %s", failure.slug, failure)
+        send(context.reports, JobReport.of(job, failure, tuple(context.stages)))
 
 
 class _Progress:
@@ -191,6 +200,8 @@ def waited(job: Job) -> float:
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     """Add what the block takes to a stage of the job."""
-    start = time.perf_counter()
+    began, start = time.time(), time.perf_counter()
     yield
-    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
+    spent = time.perf_counter() - start
+    seconds[stage] = seconds.get(stage, 0.0) + spent
+    CONTEXT.get().stages.append(Stage(name=stage, began=began, ended=began + spent))

@@ -94,6 +94,21 @@ def test_wrong_settings_end_it_at_once(tmp_path: Path) -> None:
         assert len(run.pids("a")) == 1
 
 
+def test_deaths_are_told_apart_by_cause(tmp_path: Path) -> None:
+    causes = {"device": "sys.exit(71)", "crashed": "sys.exit(3)", "killed": "os.abort()"}
+    body = f"""
+scripts = {causes!r}
+programs = [program(kind, script, kind=kind) for kind, script in scripts.items()]
+supervisor = Supervisor(programs, on_ready=lambda: None)
+supervisor.run()
+print(sorted(supervisor.deaths), flush=True)
+"""
+    with supervised(tmp_path, body) as run:
+        told, _ = run.process.communicate(timeout=30)
+
+        assert told.decode().strip() == str(sorted((kind, kind) for kind in causes))
+
+
 def test_a_spare_program_is_set_aside_while_another_lives(tmp_path: Path) -> None:
     body = f"""
 programs = [

@@ -74,6 +74,10 @@ class JobSpec(_Record):
     """Name of the API key that it came with; empty where there are no keys."""
     blend_of: str | None = None
     """The job of whose kept branches this one is another position of the slider."""
+    request_id: str | None = None
+    """The HTTP request that it came with, for logs."""
+    traceparent: str | None = None
+    """Its W3C trace context, for logs and spans."""
 
     @property
     def pixels(self) -> int:

@@ -1,4 +1,7 @@
-"""One JSON object a line on stderr, with the job id where there is one."""
+"""One JSON object a line on stderr, with the job, request and trace that it is about.
+
+A line names no file, no key and nothing out of a picture.
+"""
 
 import contextvars
 import json
@@ -6,8 +9,16 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from workers.contract.tracing import trace_id
+
 #: The job that this process works on, put into each line.
 job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", default=None)
+#: The HTTP request that it came with: what the answer's `X-Request-ID` says.
+request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
+#: The W3C trace context that it is part of.
+traceparent: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "traceparent", default=None
+)
 
 
 class JSONFormatter(logging.Formatter):
@@ -25,8 +36,13 @@ class JSONFormatter(logging.Formatter):
             "pid": record.process,
             "message": record.getMessage(),
         }
-        if (job := job_id.get()) is not None:
-            line["job"] = job
+        # A process that works on many jobs at once says whose line it is with `extra`.
+        about = {
+            "job": getattr(record, "job", job_id.get()),
+            "request": request_id.get(),
+            "trace": trace_id(getattr(record, "traceparent", traceparent.get())),
+        }
+        line |= {name: value for name, value in about.items() if value}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)

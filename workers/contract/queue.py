@@ -22,6 +22,7 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 from rq.utils import now
 
+from workers.contract import logs
 from workers.contract.admission import Bounds, admit
 from workers.contract.claims import Claim
 from workers.contract.connection import redis_down_is_queue_unavailable
@@ -138,6 +139,8 @@ class JobQueue:
             time_limit=time_limit(pixels, model),
             name=name,
             owner=owner,
+            request_id=logs.request_id.get(),
+            traceparent=logs.traceparent.get(),
         )
         return self._submit("upscale", spec, claim)
 
@@ -155,6 +158,8 @@ class JobQueue:
                 "options": options,
                 "time_limit": TIME_LIMIT_BASE,
                 "blend_of": source.id,
+                "request_id": logs.request_id.get(),
+                "traceparent": logs.traceparent.get(),
             }
         )
         if not self._blend_is_ours(spec):

@@ -62,6 +62,12 @@ class SharedSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lines below this level are not written."""
 
+    metrics_host: str = "127.0.0.1"
+    """Address that ports for metrics alone listen on."""
+
+    otel_endpoint: str | None = None
+    """Collector that gets spans (OTLP over HTTP), such as `http://otel:4318`; unset: none."""
+
     @field_validator("max_queued_pixels")
     @classmethod
     def _holds_one(cls, value: int, others: ValidationInfo) -> int:
@@ -119,6 +125,9 @@ class WorkerSettings(SharedSettings):
 
     engine_patience: Seconds = timedelta(seconds=60)
     """How long a job waits for an engine that is being restarted."""
+
+    worker_metrics_port: int | None = Field(default=None, gt=0, le=65000)
+    """Port for metrics and probes of the supervisor; engines take the next ones; unset: none."""
 
     @field_validator("checkpoints", mode="before")
     @classmethod

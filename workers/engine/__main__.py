@@ -18,8 +18,9 @@ import redis
 from workers.contract import engines, logs
 from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid
+from workers.contract.exposition import MetricsServer
 from workers.contract.settings import WorkerSettings
-from workers.supervisor import EXIT_CONFIGURATION
+from workers.supervisor import EXIT_CONFIGURATION, EXIT_DEVICE
 
 log = logging.getLogger(__name__)
 
@@ -29,27 +30,45 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m workers.engine", description=__doc__)
     parser.add_argument("--socket", type=Path, required=True, help="unix socket to serve on")
     parser.add_argument("--device", required=True, help="torch device, such as cuda:0 or cpu")
+    parser.add_argument("--metrics-port", type=int, help="port for metrics; none unless given")
     arguments = parser.parse_args()
     try:
         settings = WorkerSettings.load()
         logs.configure(process=f"engine {arguments.device}", level=settings.log_level)
-        _serve(settings, device=arguments.device, path=arguments.socket)
+        _serve(
+            settings,
+            device=arguments.device,
+            path=arguments.socket,
+            metrics_port=arguments.metrics_port,
+        )
     except ConfigurationInvalid as invalid:
         sys.stderr.write(f"engine: {invalid}\n")
         return EXIT_CONFIGURATION
+    except RuntimeError as failure:
+        if "CUDA" not in f"{type(failure).__name__}: {failure}":
+            raise
+        log.critical("the device failed; only a new process may cure that", exc_info=True)
+        return EXIT_DEVICE
     return 0
 
 
-def _serve(settings: WorkerSettings, *, device: str, path: Path) -> None:
+def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: int | None) -> None:
     from model.process import prepare_process
 
     prepare_process(settings.threads)  # before torch is imported: it reads this once
 
+    import torch
+
     from workers.engine.loading import load_engine
     from workers.engine.server import EngineServer
+    from workers.engine.telemetry import EngineTelemetry
 
     loaded = load_engine(settings, device)
-    server = EngineServer(loaded, path=path)
+    telemetry = EngineTelemetry(loaded, device=torch.device(device))
+    server = EngineServer(loaded, path=path, computed=telemetry.computed)
+    telemetry.watch(server)
+    if metrics_port is not None:
+        MetricsServer(telemetry.registry, host=settings.metrics_host, port=metrics_port)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.stop).start())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to pass on, in order
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.contract import logs
 from workers.contract.errors import (
     EngineLost,
     EngineOutOfMemory,
@@ -130,6 +131,7 @@ class EngineClient:
         fd, shared = create_shared_tiles(slots=self._slots, tile=self.tile, bits=bits)
         opening: dict[str, object] = {"model": model, "weights": list(weights)}
         opening |= {"bits": bits, "consistent": consistent}
+        opening |= {"job": logs.job_id.get(), "traceparent": logs.traceparent.get()}
         try:
             yield from self._run(chain([first], supply), fd, shared, opening)
         finally:

@@ -5,7 +5,8 @@ One SOCK_SEQPACKET connection a job; messages are small JSON objects:
     engine -> client   {"tile": T, "slots": S, "pending": n, "device": name,       on connecting
                         "models": {name: [sha256, precision]}}
     client -> engine   {"model": name, "weights": [...], "bits": 8 or 16,
-                        "consistent": bool, "alone": bool} + one fd                once
+                        "consistent": bool, "alone": bool,
+                        "job": id, "traceparent": text} + one fd                   once
     client -> engine   {"slot": i}                                                 tile i is there
     engine -> client   {"done": i}                                                 so is its result
     engine -> client   {"failed": slug, "detail": text}                            and it hangs up

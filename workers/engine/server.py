@@ -11,7 +11,9 @@ import os
 import selectors
 import socket
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,6 +52,9 @@ class Client:
     alone: bool = False
     shared: SharedTiles | None = None
     waiting: deque[int] = field(default_factory=deque)
+    tiles: int = 0
+    about: dict[str, str | None] = field(default_factory=dict)
+    """Job and trace, for logs."""
 
     @property
     def batch_key(self) -> tuple[object, ...]:
@@ -62,8 +67,16 @@ class Client:
 class EngineServer:
     """Serves tiles on a unix socket until `stop`."""
 
-    def __init__(self, loaded: LoadedEngine, *, path: Path) -> None:
+    def __init__(
+        self,
+        loaded: LoadedEngine,
+        *,
+        path: Path,
+        computed: Callable[[str, int, float], None] = lambda *_: None,
+    ) -> None:
+        """Listen on `path`; `computed` hears of each batch: its model, tiles and seconds."""
         self.tiles_done = 0
+        self._computed = computed
         self.ladder = MemoryLadder(batch=loaded.max_batch, tile=loaded.tile)
         self._loaded = loaded
         self._slots = max(4, 2 * loaded.max_batch)
@@ -94,6 +107,12 @@ class EngineServer:
             self._stopping = True
             self._changed.notify()
 
+    @property
+    def waiting_tiles(self) -> int:
+        """Tiles that wait; may be asked from any thread."""
+        with self._changed:
+            return self._pending()
+
     def _pending(self) -> int:
         return sum(len(client.waiting) for client in self._turns)
 
@@ -117,6 +136,7 @@ class EngineServer:
         weights = np.array([client.weights for client, _ in batch], dtype=np.float32)
         for client, slot in batch:
             _shared(client).flags[slot] = 1
+        began = time.perf_counter()
         try:
             results = self.ladder.run(compute, tiles, weights)
         except NotFinite:
@@ -130,11 +150,13 @@ class EngineServer:
             for client, _ in batch:
                 self._refuse(client, failure.slug, str(failure))
             return
+        self._computed(first.model, len(batch), time.perf_counter() - began)
         for (client, slot), result in zip(batch, results, strict=True):
             shared = _shared(client)
             shared.outputs[slot] = result
             shared.flags[slot] = 0
             self.tiles_done += 1
+            client.tiles += 1
             try:
                 send(client.connection, {"done": slot})
             except OSError:
@@ -207,7 +229,7 @@ class EngineServer:
         except OSError:
             self._close(client, selector)  # it is gone, which it may be at any time
         except (ProtocolBroken, KeyError, TypeError, ValueError) as failure:
-            log.warning("dropping a client: %s", failure)
+            log.warning("dropping a client: %s", failure, extra=client.about)
             self._refuse(client, "engine-refused", str(failure))
             self._close(client, selector)
         finally:
@@ -221,6 +243,7 @@ class EngineServer:
         if len(fds) != 1 or not isinstance(weights, list) or len(weights) != 3 or not any(weights):
             raise ProtocolBroken("the opening needs three weights and one file descriptor")
         client.model = str(message["model"])
+        client.about = {name: message.get(name) for name in ("job", "traceparent")}
         client.weights = tuple(float(weight) for weight in weights)
         client.alone = bool(message["alone"])
         client.consistent = bool(message.get("consistent", False))
@@ -246,6 +269,8 @@ class EngineServer:
                 key.data.connection.close()
 
     def _close(self, client: Client, selector: selectors.BaseSelector) -> None:
+        if client.tiles:
+            log.info("%d tiles computed", client.tiles, extra=client.about)
         selector.unregister(client.connection)
         self._drop(client)
         client.connection.close()

@@ -1,0 +1,30 @@
+"""What Prometheus would read from a process."""
+
+import urllib.error
+import urllib.request
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+
+def fetch(url: str) -> tuple[int, str]:
+    """Status and body of an answer, whatever the status."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as failure:
+        return failure.code, failure.read().decode()
+
+
+def samples(text: str) -> list[Sample]:
+    """Every sample of a scrape."""
+    return [s for family in text_string_to_metric_families(text) for s in family.samples]
+
+
+def value(text: str, name: str, **labels: str) -> float:
+    """The sum of the samples of this name with (at least) these labels; 0 when there are none."""
+    return sum(
+        sample.value
+        for sample in samples(text)
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )

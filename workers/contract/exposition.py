@@ -1,0 +1,71 @@
+"""Metrics and probes on a port of their own, answered by a thread of the process they tell of."""
+
+import http.server
+import logging
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from workers.contract.errors import ConfigurationInvalid
+
+
+class MetricsServer(http.server.ThreadingHTTPServer):
+    """`/metrics`, `/livez` and `/readyz` until the process ends."""
+
+    daemon_threads = True
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        host: str,
+        port: int,
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Listen and begin to answer.
+
+        Raises:
+            ConfigurationInvalid: the port is taken, or the address is not ours.
+        """
+        self.registry, self.ready = registry, ready
+        try:
+            super().__init__((host, port), _Handler)
+        except OSError as failure:
+            raise ConfigurationInvalid(
+                f"cannot listen for metrics on {host} port {port}: {failure.strerror}; "
+                "set GDSR_METRICS_HOST, and GDSR_METRICS_PORT or GDSR_WORKER_METRICS_PORT"
+            ) from None
+        threading.Thread(target=self.serve_forever, name="metrics", daemon=True).start()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: MetricsServer
+    server_version, sys_version = "GDSR", ""
+    timeout = 10
+
+    def do_GET(self) -> None:
+        match self.path.partition("?")[0]:
+            case "/metrics":
+                self._answer(HTTPStatus.OK, generate_latest(self.server.registry))
+            case "/livez":
+                self._answer(HTTPStatus.OK, b"ok\n")
+            case "/readyz" if self.server.ready():
+                self._answer(HTTPStatus.OK, b"ok\n")
+            case "/readyz":
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"not ready\n")
+            case _:
+                self._answer(HTTPStatus.NOT_FOUND, b"not found\n")
+
+    def _answer(self, status: HTTPStatus, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header(
+            "Content-Type", CONTENT_TYPE_LATEST if status is HTTPStatus.OK else "text/plain"
+        )
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+        logging.getLogger(__name__).debug(format, *args)

@@ -1,0 +1,56 @@
+"""Trace context (W3C Trace Context) and, where asked for, spans to an OpenTelemetry collector.
+
+The context always travels: from the request through the job record to the logs of job worker and
+engine. Spans are made only with GDSR_OTEL_ENDPOINT, by the service and by a worker's supervisor;
+no request and no job waits for the collector.
+"""
+
+import re
+from typing import TYPE_CHECKING
+
+from workers.contract.errors import ConfigurationInvalid
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+#: Seconds that one attempt to reach the collector may take.
+_EXPORT_SECONDS = 5
+
+
+def valid_traceparent(text: str | None) -> str | None:
+    """The value of a `traceparent` header if it is one; the standard ignores what is not."""
+    return text if text is not None and _TRACEPARENT.fullmatch(text) else None
+
+
+def trace_id(traceparent: str | None) -> str | None:
+    """The trace that a `traceparent` belongs to: 32 hexadecimal digits."""
+    found = _TRACEPARENT.fullmatch(traceparent or "")
+    return found[1] if found else None
+
+
+def open_spans(endpoint: str | None, *, process: str) -> "TracerProvider | None":
+    """Where spans of this process go; None without an endpoint.
+
+    Raises:
+        ConfigurationInvalid: the optional libraries are not installed.
+    """
+    if endpoint is None:
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ImportError:
+        raise ConfigurationInvalid(
+            "GDSR_OTEL_ENDPOINT: spans need more libraries: pip install 'gdsr[otel]'"
+        ) from None
+    exporter = OTLPSpanExporter(
+        endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_SECONDS
+    )
+    provider = TracerProvider(resource=Resource.create({"service.name": process}))
+    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=1000))
+    return provider

@@ -1,0 +1,108 @@
+"""One GPU as its driver sees it (NVML), read at each scrape; without a driver there is nothing.
+
+The GPU is named by its UUID: CUDA_VISIBLE_DEVICES renumbers, NVML does not.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pynvml
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_WAIT_MILLISECONDS = 5000
+
+log = logging.getLogger(__name__)
+
+#: Metric, help, and how to read it.
+_READINGS: tuple[tuple[str, str, Callable[[Any], float]], ...] = (
+    (
+        "gdsr_gpu_utilization_ratio",
+        "Share of the time that a kernel ran.",
+        lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
+    ),
+    (
+        "gdsr_gpu_memory_used_bytes",
+        "Memory in use, by all processes.",
+        lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).used,
+    ),
+    (
+        "gdsr_gpu_memory_total_bytes",
+        "Memory in all.",
+        lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).total,
+    ),
+    (
+        "gdsr_gpu_temperature_celsius",
+        "Temperature.",
+        lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
+    ),
+    (
+        "gdsr_gpu_power_watts",
+        "Power drawn.",
+        lambda gpu: pynvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
+    ),
+)
+
+
+class GPUCollector(Collector):
+    """Readings of the GPU with this UUID, and its critical errors (Xid) since the start."""
+
+    def __init__(self, uuid: str) -> None:
+        self.uuid = uuid
+        self.xid_errors = 0
+        try:
+            pynvml.nvmlInit()
+        except pynvml.NVMLError as failure:
+            log.warning("no metrics of the GPU: %s", failure)
+            self._present = False
+            return
+        self._present = True
+        threading.Thread(target=self._count_xids, name="xid", daemon=True).start()
+
+    def collect(self) -> Iterator[Metric]:
+        if not self._present:
+            return
+        names, labels = ["gpu", "uuid"], ["", self.uuid]
+        up = GaugeMetricFamily("gdsr_gpu_up", "Whether the driver knows the GPU.", labels=names)
+        try:
+            gpu = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
+            labels[0] = str(pynvml.nvmlDeviceGetIndex(gpu))
+        except pynvml.NVMLError:
+            up.add_metric(labels, 0)
+            yield up
+            return
+        up.add_metric(labels, 1)
+        yield up
+        errors = CounterMetricFamily(
+            "gdsr_gpu_xid_errors", "Critical errors that the driver reported.", labels=names
+        )
+        errors.add_metric(labels, self.xid_errors)
+        yield errors
+        for name, about, read in _READINGS:
+            reading = GaugeMetricFamily(name, about, labels=names)
+            try:
+                reading.add_metric(labels, read(gpu))
+            except pynvml.NVMLError:
+                continue  # not every GPU has every sensor
+            yield reading
+
+    def _count_xids(self) -> None:
+        try:
+            events = pynvml.nvmlEventSetCreate()
+            gpu = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
+            pynvml.nvmlDeviceRegisterEvents(gpu, pynvml.nvmlEventTypeXidCriticalError, events)
+        except pynvml.NVMLError as failure:
+            log.info("the driver does not tell of critical errors: %s", failure)
+            return
+        while True:
+            try:
+                event = pynvml.nvmlEventSetWait_v2(events, _WAIT_MILLISECONDS)
+            except pynvml.NVMLError_Timeout:
+                continue
+            except pynvml.NVMLError as failure:
+                log.warning("the driver stopped telling of critical errors: %s", failure)
+                return
+            self.xid_errors += 1
+            log.error("the GPU reported Xid %d", event.eventData)

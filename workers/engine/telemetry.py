@@ -1,0 +1,98 @@
+"""What an engine tells Prometheus: its tiles and batches, its memory, and its GPU."""
+
+from collections.abc import Iterator
+
+import torch
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from workers.engine.gpu import GPUCollector
+from workers.engine.loading import LoadedEngine
+from workers.engine.server import EngineServer
+
+_BATCH_TILES = (1, 2, 4, 8, 16, 32)
+_BATCH_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class EngineTelemetry:
+    """The measurements of one engine, in a registry of its own."""
+
+    def __init__(self, loaded: LoadedEngine, *, device: torch.device) -> None:
+        self._loaded = loaded
+        self.registry = CollectorRegistry()
+        self._tiles = Counter("gdsr_tiles", "Tiles computed.", ["model"], registry=self.registry)
+        self._pixels = Counter(
+            "gdsr_tile_pixels",
+            "Input pixels computed, with the context around each tile.",
+            ["model"],
+            registry=self.registry,
+        )
+        self._batch_tiles = Histogram(
+            "gdsr_batch_tiles", "Tiles in a batch.", buckets=_BATCH_TILES, registry=self.registry
+        )
+        self._batch_seconds = Histogram(
+            "gdsr_batch_seconds",
+            "Time that the device takes for a batch.",
+            buckets=_BATCH_SECONDS,
+            registry=self.registry,
+        )
+        for model in loaded.forwards:
+            self._tiles.labels(model)
+            self._pixels.labels(model)
+        ProcessCollector(registry=self.registry)
+        if device.type == "cuda":
+            self.registry.register(_MemoryCollector(device))
+            uuid = torch.cuda.get_device_properties(device).uuid
+            self.registry.register(GPUCollector(f"GPU-{uuid}"))
+
+    def watch(self, server: EngineServer) -> None:
+        """Ask this server at each scrape."""
+        self.registry.register(_EngineCollector(server, self._loaded))
+
+    def computed(self, model: str, tiles: int, seconds: float) -> None:
+        """Count a batch."""
+        self._tiles.labels(model).inc(tiles)
+        self._pixels.labels(model).inc(tiles * self._loaded.tile**2)
+        self._batch_tiles.observe(tiles)
+        self._batch_seconds.observe(seconds)
+
+
+class _EngineCollector(Collector):
+    def __init__(self, server: EngineServer, loaded: LoadedEngine) -> None:
+        self.server, self.loaded = server, loaded
+
+    def collect(self) -> Iterator[Metric]:
+        ladder = self.server.ladder
+        yield CounterMetricFamily(
+            "gdsr_oom_retries", "Times it ran out of memory and went on.", value=ladder.retries
+        )
+        yield GaugeMetricFamily(
+            "gdsr_waiting_tiles", "Tiles that wait.", value=self.server.waiting_tiles
+        )
+        yield GaugeMetricFamily(
+            "gdsr_largest_batch_tiles", "Tiles that a batch may hold by now.", value=ladder.batch
+        )
+        models = GaugeMetricFamily(
+            "gdsr_model_info",
+            "1 for each checkpoint that is loaded.",
+            labels=["model", "sha256", "preset", "precision", "device"],
+        )
+        for model in self.loaded.models:
+            about = [model.name, model.sha256[:12], model.preset, model.precision]
+            models.add_metric([*about, self.loaded.device_name], 1)
+        yield models
+
+
+class _MemoryCollector(Collector):
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def collect(self) -> Iterator[Metric]:
+        memory = GaugeMetricFamily(
+            "gdsr_cuda_memory_bytes", "GPU memory of this engine.", labels=["kind"]
+        )
+        memory.add_metric(["allocated"], torch.cuda.memory_allocated(self.device))
+        memory.add_metric(["reserved"], torch.cuda.memory_reserved(self.device))
+        memory.add_metric(["peak"], torch.cuda.max_memory_allocated(self.device))
+        yield memory
