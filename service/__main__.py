@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from service.server import Server, listen
     from service.settings import ServiceSettings
     from workers.contract import logs
+    from workers.contract.connection import check_at_start
     from workers.contract.errors import ConfigurationInvalid
 
     try:
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logs.configure(process="service", level=settings.log_level)
         app = create_app(settings)
         listening = listen(host=settings.host, port=settings.port)
+        check_at_start(settings.redis_url)
     except ConfigurationInvalid as problem:
         sys.exit(f"gdsr-service: {problem}")
     Server(app, listening).serve_until_stopped()

@@ -187,10 +187,12 @@ class Watches:
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hear of changes; runs in a thread of its own until `close`."""
+        down = False
         while not self._closing.is_set():
             try:
                 with self._queue.client.pubsub() as subscription:  # type: ignore[no-untyped-call]
                     subscription.subscribe(EVENTS)
+                    down = False
                     while not self._closing.is_set():
                         message = subscription.get_message(timeout=_LISTEN_SECONDS)
                         if message is not None:
@@ -199,5 +201,7 @@ class Watches:
                             )
                             loop.call_soon_threadsafe(self._heard, heard)
             except redis.RedisError as failure:
-                logger.warning("changes of jobs are not heard: %s", type(failure).__name__)
+                if not down:  # once an outage
+                    logger.warning("changes of jobs are not heard: %s", type(failure).__name__)
+                down = True
                 self._closing.wait(_RETRY.total_seconds())

@@ -61,4 +61,6 @@ def listen(*, host: str, port: int) -> socket.socket:
         is_name = isinstance(failure, socket.gaierror)
         # The plain words: Python repeats the address after them.
         reason = failure.strerror if is_name else os.strerror(failure.errno or 0)
-        raise ConfigurationInvalid(f"cannot listen on {host}:{port}: {reason}") from None
+        raise ConfigurationInvalid(
+            f"cannot listen on {host}:{port}: {reason}; set GDSR_HOST and GDSR_PORT to what is free"
+        ) from None

@@ -25,6 +25,7 @@ def run() -> int:
     argparse.ArgumentParser(prog="gdsr-worker", description=DESCRIPTION).parse_args()
 
     from workers.contract import logs
+    from workers.contract.connection import check_at_start
     from workers.contract.errors import ConfigurationInvalid
     from workers.contract.settings import WorkerSettings
     from workers.host import REPORTS, worker_programs
@@ -37,6 +38,7 @@ def run() -> int:
         runtime = Path(tempfile.mkdtemp(prefix="gdsr-"))  # short: socket paths end at 107 bytes
         try:
             programs = worker_programs(settings, runtime)
+            check_at_start(settings.redis_url)
             log = logging.getLogger(__name__)
             supervisor = Supervisor(programs, on_ready=lambda: log.info("ready"))
             with observe(settings, supervisor, reports=runtime / REPORTS):

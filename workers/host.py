@@ -3,14 +3,15 @@
 import math
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from workers.contract.errors import ConfigurationInvalid
 from workers.contract.queue import LARGE, SMALL
 from workers.contract.settings import WorkerSettings
+from workers.health import answers
 from workers.supervisor import Program
 
 #: Name of the socket that takes reports of ended jobs.
@@ -22,7 +23,17 @@ _BEYOND_DRAIN_SECONDS = 10.0
 
 
 def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
-    """One engine per device, half of the job workers (rounded up) for small pictures."""
+    """One engine per device, half of the job workers (rounded up) for small pictures.
+
+    Raises:
+        ConfigurationInvalid: a GPU is asked for where torch can use none.
+    """
+    gpus = [device for device in settings.devices if device.startswith("cuda")]
+    if gpus and _torch_is_for_cpus():
+        raise ConfigurationInvalid(
+            f"GDSR_DEVICES asks for {gpus[0]}, and the torch installed here is its CPU build; "
+            "install the CUDA build, or leave GDSR_DEVICES unset"
+        )
     port = settings.worker_metrics_port
     devices = settings.devices or cuda_devices() or ("cpu",)
     sockets = [runtime / f"engine{number}.sock" for number in range(len(devices))]
@@ -62,7 +73,7 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
 
 def cuda_devices() -> tuple[str, ...]:
     """The GPUs that torch will see, without importing it: that takes seconds and a GPU's memory."""
-    if "+cpu" in version("torch"):
+    if _torch_is_for_cpus():
         return ()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -77,7 +88,5 @@ def cuda_devices() -> tuple[str, ...]:
     return tuple(f"cuda:{number}" for number in range(count))
 
 
-def answers(path: Path) -> bool:
-    """Whether something listens on this unix socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-        return probe.connect_ex(str(path)) == 0
+def _torch_is_for_cpus() -> bool:
+    return "+cpu" in version("torch")

@@ -177,7 +177,10 @@ class Supervisor:
             pause = min(_FIRST_PAUSE * 2 ** (child.quick_deaths - 1), _LONGEST_PAUSE)
             child.not_before = time.monotonic() + pause
             self.deaths[child.program.kind, _cause(status)] += 1
-            log.warning("%s ended with status %d after %.1f s", child.program.name, status, lived)
+            if status != EXIT_CONFIGURATION:  # the program has said what is wrong
+                log.warning(
+                    "%s ended with status %d after %.1f s", child.program.name, status, lived
+                )
             if status == EXIT_CONFIGURATION or child.quick_deaths >= QUICK_DEATHS:
                 self._give_up(child, status)
 
@@ -191,7 +194,8 @@ class Supervisor:
         if child.program.spare and others:
             log.critical("%s keeps failing and is set aside", child.program.name)
         else:
-            log.critical("%s keeps failing; giving up", child.program.name)
+            if status != EXIT_CONFIGURATION:
+                log.critical("%s keeps failing; giving up", child.program.name)
             self._failure = EXIT_CONFIGURATION if status == EXIT_CONFIGURATION else 1
 
     def _stop_all(self, wake_reader: int) -> None:

@@ -170,7 +170,10 @@ def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path) -> None:
         ended = _failing("--port", port, GDSR_BLOB_DIR=str(tmp_path))
 
     assert ended.returncode == 1
-    assert ended.stderr == f"gdsr-service: cannot listen on 127.0.0.1:{port}: {os.strerror(98)}\n"
+    assert ended.stderr.startswith(
+        f"gdsr-service: cannot listen on 127.0.0.1:{port}: {os.strerror(98)}; set GDSR_HOST"
+    )
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
 """The connection to Redis, and what it means when it fails."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
-from workers.contract.errors import QueueUnavailable
+from workers.contract.errors import ConfigurationInvalid, QueueUnavailable
+
+log = logging.getLogger(__name__)
 
 
 def connect(
@@ -21,6 +25,28 @@ def connect(
         socket_connect_timeout=2,
         retry=Retry(ConstantBackoff(pause.total_seconds()), retries),
     )
+
+
+def check_at_start(url: str) -> None:
+    """Ask Redis once: a refusal ends the start, silence is logged, since it may still come.
+
+    Raises:
+        ConfigurationInvalid: the URL is not one, or Redis refuses the password, or wants one.
+    """
+    parts = urlsplit(url)
+    place = f"{parts.hostname or ''}:{parts.port}" if parts.port else parts.hostname or parts.path
+    try:
+        with connect(url, timeout=timedelta(seconds=2), retries=0) as client:
+            client.ping()
+    except ValueError as failure:
+        raise ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as refusal:
+        raise ConfigurationInvalid(
+            f"Redis at {place} refuses the password or misses one ({str(refusal).rstrip('.')}); "
+            "put the right one into the file that GDSR_REDIS_PASSWORD_FILE names"
+        ) from None
+    except redis.RedisError as failure:
+        log.warning("Redis at %s does not answer yet, asking on: %s", place, failure)
 
 
 @contextmanager

@@ -3,9 +3,12 @@
 The docstring under a field is its description: the README's table is held to it by a test.
 """
 
+import difflib
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import quote, urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -24,16 +27,35 @@ def _plain_seconds(value: object) -> object:
 #: `60`, `PT1M` and `00:01:00` are the same.
 Seconds = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_plain_seconds)]
 
+_PREFIX = "GDSR_"
+
+#: What else may stand in our environment: settings of the service, and what tools and tests read.
+#: A test holds this to `ServiceSettings`, which is not always installed where this is.
+READ_ELSEWHERE = frozenset(
+    {
+        "GDSR_API_KEYS_FILE", "GDSR_HOST", "GDSR_MAX_WAIT", "GDSR_PIXELS_PER_DAY", "GDSR_PORT",
+        "GDSR_RATE_LIMIT",
+        "GDSR_BENCH_DIR", "GDSR_METRIC_WEIGHTS", "GDSR_TORCH_INDEX", "GDSR_VGG_WEIGHTS",
+    }
+)  # fmt: skip
+
 
 class SharedSettings(BaseSettings):
     """What the service and the workers must agree on."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GDSR_", frozen=True, use_attribute_docstrings=True, extra="ignore"
+        env_prefix=_PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        use_attribute_docstrings=True,
+        extra="ignore",
     )
 
     redis_url: str = "redis://localhost:6379/0"
     """Queue and job records: `redis://`, `rediss://` or `unix://`."""
+
+    redis_password_file: Path | None = None
+    """File whose first line is the password of Redis; unset: the URL has it, or there is none."""
 
     blob_dir: Path = Path("data/blobs")
     """Where pictures are stored; service and workers see the same folder."""
@@ -78,19 +100,29 @@ class SharedSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment.
+        """Read the environment; a variable that is set to nothing is not set.
 
         Raises:
             ConfigurationInvalid: names each wrong variable in one line.
         """
+        known = READ_ELSEWHERE | _names(cls) | _names(WorkerSettings)
+        for name in os.environ:
+            if name.startswith(_PREFIX) and name not in known:
+                raise ConfigurationInvalid(_misspelt(name, known))
         try:
-            return cls()
+            settings = cls()
         except ValidationError as invalid:
             faults = "; ".join(
                 f"GDSR_{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
                 for fault in invalid.errors()
             )
             raise ConfigurationInvalid(f"wrong settings: {faults}") from None
+        if settings.redis_password_file is None:
+            return settings
+        password = _first_line(settings.redis_password_file)
+        return settings.model_copy(
+            update={"redis_url": _with_password(settings.redis_url, password)}
+        )
 
 
 class WorkerSettings(SharedSettings):
@@ -144,3 +176,39 @@ def _split(value: object, separator: str) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(separator) if part.strip())
     return value
+
+
+def _names(settings: type[BaseSettings]) -> frozenset[str]:
+    return frozenset(f"{_PREFIX}{field.upper()}" for field in settings.model_fields)
+
+
+def _misspelt(name: str, known: frozenset[str]) -> str:
+    nearest = difflib.get_close_matches(name, sorted(known), n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else "the README has the table of settings"
+    return f"there is no setting {name}; {hint}"
+
+
+def _first_line(path: Path) -> str:
+    try:
+        password = path.read_text().partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as failure:
+        reason = getattr(failure, "strerror", None) or "it is not text"
+        raise ConfigurationInvalid(
+            f"GDSR_REDIS_PASSWORD_FILE: {path} cannot be read: {reason}"
+        ) from None
+    if not password:
+        raise ConfigurationInvalid(
+            f"GDSR_REDIS_PASSWORD_FILE: {path} is empty; put the password of Redis there"
+        )
+    return password
+
+
+def _with_password(url: str, password: str) -> str:
+    """The URL with this password; a user that it names stays."""
+    parts = urlsplit(url)
+    if parts.password:
+        raise ConfigurationInvalid(
+            "GDSR_REDIS_URL has a password and GDSR_REDIS_PASSWORD_FILE is set; keep one of them"
+        )
+    user, _, place = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}").geturl()

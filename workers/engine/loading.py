@@ -48,7 +48,8 @@ def load_engine(settings: WorkerSettings, device_name: str) -> LoadedEngine:
                 checkpoint.generator, device=device, precision=settings.precision, tile=tile
             )
         except (CheckpointInvalid, NotFinite, OSError) as invalid:
-            raise ConfigurationInvalid(f"checkpoint {path}: {invalid}") from invalid
+            reason = invalid.strerror if isinstance(invalid, OSError) else invalid
+            raise ConfigurationInvalid(f"checkpoint {path}: {reason}") from invalid
         forwards[path.stem] = forward
         models.append(
             ModelInfo(
@@ -80,5 +81,7 @@ def _device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as failure:
         reason = str(failure).splitlines()[0]
-        raise ConfigurationInvalid(f"device {name} cannot be used: {reason}") from failure
+        raise ConfigurationInvalid(
+            f"GDSR_DEVICES: {name} cannot be used here: {reason}"
+        ) from failure
     return device

@@ -1,0 +1,244 @@
+"""Settings: what is wrong in them ends a start with one line that says what to change."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from processes import ValkeyServer, running_valkey, wait_for
+
+from service.settings import ServiceSettings
+from workers.contract.errors import ConfigurationInvalid
+from workers.contract.settings import READ_ELSEWHERE, SharedSettings, WorkerSettings
+
+SERVICE, WORKER = "service", "workers"
+NOT_OURS = {"GDSR_BENCH_DIR", "GDSR_METRIC_WEIGHTS", "GDSR_TORCH_INDEX", "GDSR_VGG_WEIGHTS"}
+
+
+@pytest.fixture
+def locked_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A Valkey with a password, which stands in a file beside it."""
+    with running_valkey(tmp_path / "valkey") as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("requirepass", "open / sesame?")
+        (tmp_path / "password").write_text("open / sesame?\n")
+        yield server
+
+
+def start(program: str, tmp_path: Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that is expected to end by itself."""
+    environment = {
+        "GDSR_REDIS_URL": f"unix://{tmp_path}/none.sock",
+        "GDSR_BLOB_DIR": str(tmp_path / "blobs"),
+        "GDSR_PORT": "0",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", program],
+        env=os.environ | environment | changes,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+def is_one_line(text: str) -> bool:
+    return text.count("\n") == 1 and text.endswith("\n") and "Traceback" not in text
+
+
+def test_the_settings_of_the_service_are_known_to_a_worker() -> None:
+    own = set(ServiceSettings.model_fields) - set(SharedSettings.model_fields)
+
+    assert {f"GDSR_{name.upper()}" for name in own} == READ_ELSEWHERE - NOT_OURS
+
+
+@pytest.mark.parametrize("program", [SERVICE, WORKER])
+def test_a_misspelt_setting_is_refused_with_the_nearest_right_one(
+    program: str, tmp_path: Path
+) -> None:
+    ended = start(program, tmp_path, GDSR_MAX_PIXEL="1000")
+
+    assert ended.returncode != 0
+    assert "no setting GDSR_MAX_PIXEL; did you mean GDSR_MAX_PIXELS?" in ended.stderr
+    assert is_one_line(ended.stderr)
+
+
+def test_a_setting_that_resembles_none_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDSR_ZZZ", "1")
+
+    with pytest.raises(ConfigurationInvalid, match="no setting GDSR_ZZZ; the README"):
+        SharedSettings.load()
+
+
+def test_a_variable_that_is_set_to_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDSR_TILE", "")
+    monkeypatch.setenv("GDSR_API_KEYS_FILE", "")
+
+    assert WorkerSettings.load().tile is None
+    assert ServiceSettings.load().api_keys_file is None
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("redis://queue:6379/1", "redis://:a%2Fb%3Fc@queue:6379/1"),
+        ("rediss://me@queue/0", "rediss://me:a%2Fb%3Fc@queue/0"),
+        ("unix:///run/queue.sock", "unix://:a%2Fb%3Fc@/run/queue.sock"),
+    ],
+)
+def test_the_password_in_a_file_goes_into_the_url(
+    url: str, whole: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "password").write_text("a/b?c\n")
+    monkeypatch.setenv("GDSR_REDIS_URL", url)
+    monkeypatch.setenv("GDSR_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
+
+    assert SharedSettings.load().redis_url == whole
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"), [(None, "cannot be read"), (b"\n", "is empty"), (b"\xff", "not text")]
+)
+def test_a_password_file_without_a_password_is_named(
+    content: bytes | None, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("GDSR_REDIS_PASSWORD_FILE", str(file))
+
+    with pytest.raises(
+        ConfigurationInvalid, match=f"GDSR_REDIS_PASSWORD_FILE: {file}.*{complaint}"
+    ):
+        SharedSettings.load()
+
+
+def test_two_passwords_are_one_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "password").write_text("secret")
+    monkeypatch.setenv("GDSR_REDIS_URL", "redis://:other@queue")
+    monkeypatch.setenv("GDSR_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
+
+    with pytest.raises(ConfigurationInvalid, match="keep one") as refused:
+        SharedSettings.load()
+    assert "other" not in str(refused.value)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("program", [SERVICE, WORKER])
+@pytest.mark.parametrize("password", [None, "wrong"])
+def test_a_missing_or_wrong_password_ends_the_start(
+    program: str, password: str | None, locked_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    changes = {"GDSR_REDIS_URL": locked_valkey.url}
+    if password:
+        (tmp_path / "other").write_text(password)
+        changes["GDSR_REDIS_PASSWORD_FILE"] = str(tmp_path / "other")
+
+    ended = start(program, tmp_path, **changes)
+
+    assert ended.returncode != 0
+    assert "GDSR_REDIS_PASSWORD_FILE" in ended.stderr
+    assert is_one_line(ended.stderr)
+
+
+@pytest.mark.e2e
+def test_with_the_password_the_service_starts(locked_valkey: ValkeyServer, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", SERVICE],
+        env=os.environ
+        | {
+            "GDSR_REDIS_URL": locked_valkey.url,
+            "GDSR_REDIS_PASSWORD_FILE": str(tmp_path / "password"),
+            "GDSR_BLOB_DIR": str(tmp_path / "blobs"),
+            "GDSR_PORT": "0",
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as service:
+        assert service.stderr is not None
+        try:
+            log = [service.stderr.readline()]
+            while "startup complete" not in log[-1]:
+                log.append(service.stderr.readline())
+        finally:
+            service.terminate()
+            log += service.stderr.readlines()
+
+    assert "sesame" not in "".join(log)
+    assert not any("Redis" in line for line in log)
+
+
+def test_a_redis_that_is_not_there_yet_is_said_once(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            [sys.executable, "-m", SERVICE],
+            env=os.environ
+            | {
+                "GDSR_REDIS_URL": f"unix://{tmp_path}/valkey.sock",
+                "GDSR_BLOB_DIR": str(tmp_path / "blobs"),
+                "GDSR_PORT": "0",
+            },
+            stderr=file,
+        ) as service,
+    ):
+        wait_for(lambda: "not heard" in log.read_text(), what="the listener's complaint")
+        service.terminate()
+
+    text = log.read_text()
+    assert text.count("does not answer yet") == 1
+    assert text.count("are not heard") == 1
+    assert service.returncode == 0
+
+
+def test_a_gpu_that_this_torch_cannot_use_is_refused_at_start(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+
+    ended = start(WORKER, tmp_path, GDSR_DEVICES="cuda:0")
+
+    assert ended.returncode != 0
+    (line,) = (line for line in ended.stderr.splitlines() if not line.startswith("{"))
+    assert "GDSR_DEVICES" in line
+    assert "cuda:0" in line
+
+
+@pytest.mark.parametrize("content", [None, b"not a checkpoint"])
+def test_a_checkpoint_that_cannot_be_read_is_named_once(
+    content: bytes | None, valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+
+    ended = start(
+        WORKER,
+        tmp_path,
+        GDSR_REDIS_URL=valkey.url,
+        GDSR_CHECKPOINTS=str(file),
+        GDSR_DEVICES="cpu",
+        GDSR_LOG_LEVEL="warning",
+    )
+
+    assert ended.returncode != 0
+    assert str(file) in ended.stderr
+    assert is_one_line(ended.stderr)
+
+
+def test_a_port_that_is_taken_is_named_with_what_to_set(
+    valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = start(SERVICE, tmp_path, GDSR_REDIS_URL=valkey.url, GDSR_PORT=port)
+
+    assert ended.returncode != 0
+    assert f"127.0.0.1:{port}" in ended.stderr
+    assert "GDSR_PORT" in ended.stderr
+    assert is_one_line(ended.stderr)
