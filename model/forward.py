@@ -6,13 +6,13 @@ outputs are blended, clamped and rounded in float32, and a tile that comes out a
 is computed again in float32 before anyone is told. Tiles of 16 bits are always computed in float32,
 which alone holds them.
 
-Shapes: N tiles in a batch, T x T pixels in a tile.
+Shapes: N tiles in a batch, T x T pixels in a tile, R results for each.
 """
 
 import copy
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.blocks import Tail
-from model.gdsr import GDSR, OUTPUTS, GDSROutput, Output
+from model.gdsr import GDSR, OUTPUTS, PARTS, GDSROutput, Output, Part
 from model.resize import bicubic_down, bicubic_up
 
-__all__ = ["OUTPUTS", "Forward", "NotFinite", "Output", "Precision", "measure", "prepare"]
+__all__ = [
+    "OUTPUTS", "PARTS", "Forward", "NotFinite", "Output", "Precision", "measure", "prepare",
+]  # fmt: skip
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -44,10 +46,12 @@ class NotFinite(RuntimeError):
     """The network gave NaN or infinity."""
 
 
-class Blend(NamedTuple):
-    """Blended images, (N, 3, 4T, 4T) in [0, 1], and which are right: (N,), of bool."""
+class Blends(NamedTuple):
+    """R times blended images, (N, 3, 4T, 4T) in [0, 1], or masks, (N, 1, 4T, 4T) in [0, 1], and
+    which tiles are right: (N,), of bool.
+    """
 
-    images: Tensor
+    images: list[Tensor]
     finite: Tensor
 
 
@@ -64,35 +68,37 @@ class Forward:
     def __call__(
         self, tiles: Tiles, weights: NDArray[np.float32], *, consistent: bool = False
     ) -> Tiles:
-        """Super-resolve a batch of tiles: (N, T, T, 3) -> (N, 4T, 4T, 3), uint8 or uint16 as given.
+        """Super-resolve tiles: (N, T, T, 3) -> (N, R, 4T, 4T, 3), uint8 or uint16 as given.
 
-        `weights`, (N, 3), say for each tile how much of each of `OUTPUTS` it gets; a row adds up
-        to 1. An output that no tile wants is not computed. `consistent` results are corrected until
-        the evaluation protocol's bicubic makes the tile of them again, nearly (see `_corrected`).
-        Outputs are clamped before they are blended, so that a blend of stored outputs is the same.
-        Running out of memory is left to the caller.
+        `weights`, (N, R, 4), say for each result of each tile how much of each of `PARTS` it gets.
+        A row adds up to 1; the mask, which comes out as a grey image, is not blended with others.
+        What is needed is computed once for all results, and nothing else is. `consistent` images
+        are corrected until the evaluation protocol's bicubic makes the tile of them again, nearly
+        (see `_corrected`). Outputs are clamped before they are blended, so that a blend of stored
+        outputs is the same. Running out of memory is left to the caller.
 
         Raises:
             NotFinite: a tile is NaN or infinite, in float32 too.
         """
         with torch.inference_mode():
-            images, finite = self.blend(tiles, weights)
-            broken = ~finite.cpu().numpy()
+            blends = self.blend(tiles, weights)
+            broken = ~blends.finite.cpu().numpy()
             if broken.any():
                 again = self._blend(self._in_float32(), tiles[broken], weights[broken])
                 if not again.finite.all():
                     raise NotFinite("the network's output is not finite, in float32 either")
-                images[torch.from_numpy(broken).to(self.device)] = again.images
-            if consistent:
-                images = _corrected(images, tiles)
-            if tiles.dtype == np.uint16:
-                levels = images.mul(65535).round_().permute(0, 2, 3, 1).contiguous()
-                return levels.cpu().numpy().astype(np.uint16)
-            levels = _levels(images).to(torch.uint8)
-            return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+                where = torch.from_numpy(broken).to(self.device)
+                for images, better in zip(blends.images, again.images, strict=True):
+                    images[where] = better
+            results = []
+            for images in blends.images:
+                is_mask = images.shape[1] == 1
+                right = _corrected(images, tiles) if consistent and not is_mask else images
+                results.append(_samples(right, tiles.dtype.type))
+            return results[0][:, None] if len(results) == 1 else np.stack(results, axis=1)
 
     @torch.inference_mode()
-    def blend(self, tiles: Tiles, weights: NDArray[np.float32]) -> Blend:
+    def blend(self, tiles: Tiles, weights: NDArray[np.float32]) -> Blends:
         """The same before anything is computed again or rounded."""
         deep = tiles.dtype == np.uint16
         return self._blend(self._in_float32() if deep else self._ready, tiles, weights)
@@ -102,8 +108,8 @@ class Forward:
             self._exact = self._converted("float32")
         return self._exact
 
-    def _blend(self, generator: GDSR, tiles: Tiles, weights: NDArray[np.float32]) -> Blend:
-        outputs = [name for name, shares in zip(OUTPUTS, weights.T, strict=True) if shares.any()]
+    def _blend(self, generator: GDSR, tiles: Tiles, weights: NDArray[np.float32]) -> Blends:
+        parts = [part for at, part in enumerate(PARTS) if weights[..., at].any()]
         # The first convolution takes 0 to 255.
         levels = tiles.astype(np.float32) / 257 if tiles.dtype == np.uint16 else tiles
         # torch warns of memory that it must not write to, so such a batch is copied.
@@ -112,8 +118,9 @@ class Forward:
         lr = writable.to(self.device).permute(0, 3, 1, 2)  # (N, 3, T, T)
         # TF32 would take three decimal digits away from what is asked for as float32.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            images: GDSROutput = generator(lr.to(generator.first.weight.dtype), outputs)
-        return _blend_outputs(images, outputs, torch.tensor(weights, device=self.device))
+            output: GDSROutput = generator(lr.to(generator.first.weight.dtype), parts)
+        images = {part: getattr(output, part).float() for part in parts}
+        return _blended(images, weights)
 
     def _converted(self, precision: Precision) -> GDSR:
         generator = copy.deepcopy(self._source).eval().requires_grad_(requires_grad=False)
@@ -177,7 +184,7 @@ def _fastest_right(generator: GDSR, device: torch.device) -> Forward:
     found, true = _tried(quick), _tried(exact)
     if not found.finite.all():
         return exact
-    error = _levels(found.images) - _levels(true.images)  # (3, 3, H, W)
+    error = _levels(found.images[0]) - _levels(true.images[0])  # (3, 3, H, W)
     if device.type == "cuda":
         return quick if error.abs().max() <= 1 else exact
     worst = float(error.square().mean(dim=(1, 2, 3)).max())
@@ -194,10 +201,10 @@ def _cpu_has_bfloat16() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def _tried(forward: Forward) -> Blend:
-    """Every output of the self-test's picture, in the order of `OUTPUTS`: (3, 3, H, W)."""
+def _tried(forward: Forward) -> Blends:
+    """Every output of the self-test's picture, in the order of `OUTPUTS`: one of (3, 3, H, W)."""
     picture = _picture(_SELF_TEST_SIDE).repeat(len(OUTPUTS), axis=0)
-    return forward.blend(picture, np.eye(len(OUTPUTS), dtype=np.float32))
+    return forward.blend(picture, np.eye(len(OUTPUTS), len(PARTS), dtype=np.float32)[:, None])
 
 
 def _seconds_to_try(forward: Forward) -> float:
@@ -207,8 +214,8 @@ def _seconds_to_try(forward: Forward) -> float:
 
 
 def _only(output: Output) -> NDArray[np.float32]:
-    """The weights of one tile that gets this output alone: (1, 3)."""
-    return np.array([[output == other for other in OUTPUTS]], dtype=np.float32)
+    """The weights of one tile that gets this output alone: (1, 1, 4)."""
+    return np.array([[[output == part for part in PARTS]]], dtype=np.float32)
 
 
 def _picture(side: int) -> NDArray[np.uint8]:
@@ -222,22 +229,31 @@ def _picture(side: int) -> NDArray[np.uint8]:
     return np.asarray(((picture + noise) * 255).clip(0, 255), dtype=np.uint8)[None]
 
 
-def _blend_outputs(images: GDSROutput, outputs: Sequence[Output], weights: Tensor) -> Blend:
-    """Clamp every output and add them up, in float32."""
-    finite = torch.ones(len(weights), dtype=torch.bool, device=weights.device)
-    shares = []
-    for output in outputs:
-        image: Tensor = getattr(images, output).float()
-        weight = weights[:, OUTPUTS.index(output)]
+def _blended(images: Mapping[Part, Tensor], weights: NDArray[np.float32]) -> Blends:
+    """Clamp every image and add them up, in float32, once for each result."""
+    device = next(iter(images.values())).device
+    finite = torch.ones(len(weights), dtype=torch.bool, device=device)
+    clamped: dict[Part, Tensor] = {}
+    for part, image in images.items():
         # A sum finds NaN and infinity as surely as a look at every value, and much quicker. What
         # a tile does not want may be either.
-        finite &= image.sum(dim=(1, 2, 3)).isfinite() | (weight == 0)
-        image = image.clamp(0, 1)
-        if len(outputs) == 1:
-            return Blend(image, finite)
-        weight = weight.view(-1, 1, 1, 1)
-        shares.append(torch.where(weight == 0, 0.0, image * weight))
-    return Blend(functools.reduce(torch.add, shares), finite)
+        unwanted = ~weights[..., PARTS.index(part)].any(axis=1)
+        finite &= image.sum(dim=(1, 2, 3)).isfinite() | torch.from_numpy(unwanted).to(device)
+        clamped[part] = image.clamp(0, 1)
+    return Blends([_one_blend(clamped, row) for row in weights.swapaxes(0, 1)], finite)
+
+
+def _one_blend(images: Mapping[Part, Tensor], weights: NDArray[np.float32]) -> Tensor:
+    """The sum of images by their weights, (N, 4)."""
+    shares = {part: weights[:, PARTS.index(part)] for part in images}
+    wanted = [part for part, share in shares.items() if share.any()]
+    if len(wanted) == 1:
+        return images[wanted[0]]
+    terms = []
+    for part in wanted:
+        weight = torch.tensor(shares[part], device=images[part].device).view(-1, 1, 1, 1)
+        terms.append(torch.where(weight == 0, 0.0, images[part] * weight))
+    return functools.reduce(torch.add, terms)
 
 
 def _corrected(images: Tensor, tiles: Tiles) -> Tensor:
@@ -253,3 +269,11 @@ def _corrected(images: Tensor, tiles: Tiles) -> Tensor:
 def _levels(images: Tensor) -> Tensor:
     """[0, 1] -> whole numbers of 0 to 255."""
     return images.mul(255).round_()
+
+
+def _samples(images: Tensor, kind: type[np.unsignedinteger]) -> Tiles:
+    """Images or masks in [0, 1], (N, 1 or 3, H, W) -> (N, H, W, 3), on the host."""
+    deep = kind is np.uint16  # which torch does not have all of
+    levels = images.mul(65535).round_() if deep else _levels(images).to(torch.uint8)
+    wide = levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
+    return wide.cpu().numpy().astype(kind, copy=False)

@@ -24,7 +24,10 @@ from model.blocks import Tail, Trunk, conv3x3
 SCALE = 4
 Output = Literal["psnr", "fused", "gan"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)
-"""All outputs, from the most faithful to the crispest."""
+"""The images, from the most faithful to the crispest."""
+Part = Output | Literal["mask"]
+PARTS: tuple[Part, ...] = (*OUTPUTS, "mask")
+"""Everything that can be asked for: the images, and how they were fused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,8 @@ class GDSROutput(NamedTuple):
     psnr: Tensor | None
     gan: Tensor | None
     fused: Tensor | None
+    mask: Tensor | None = None
+    """(N, 1, 4H, 4W), the mean over features, in [0, 1]: 0 is all of lf, 1 all of hf."""
 
 
 class GDSR(nn.Module):
@@ -91,7 +96,7 @@ class GDSR(nn.Module):
         self.hf_to_rgb = conv3x3(features, 3)
         self.fused_to_rgb = conv3x3(features, 3)
 
-    def forward(self, lr: Tensor, outputs: Collection[Output] = OUTPUTS) -> GDSROutput:
+    def forward(self, lr: Tensor, outputs: Collection[Part] = OUTPUTS) -> GDSROutput:
         """Super-resolve a batch: (N, 3, H, W) -> (N, 3, 4H, 4W) for each of `outputs`.
 
         Only what these need is computed: `psnr` needs neither the hf branch nor the mask, `gan`
@@ -100,9 +105,9 @@ class GDSR(nn.Module):
         Raises:
             ValueError: `outputs` is empty or names something that is not an output.
         """
-        if not outputs or not set(outputs) <= set(OUTPUTS):
-            raise ValueError(f"outputs are of {', '.join(OUTPUTS)}; got {list(outputs)}")
-        psnr = gan = fused = None
+        if not outputs or not set(outputs) <= set(PARTS):
+            raise ValueError(f"outputs are of {', '.join(PARTS)}; got {list(outputs)}")
+        psnr = gan = fused = mean = None
         shared: Tensor = self.shared(self.first(lr))  # (N, C, H, W)
         guide: Tensor = self.guide(shared)  # (N, C, H, W)
 
@@ -116,8 +121,12 @@ class GDSR(nn.Module):
             psnr = self.lf_to_rgb(feat_lf)  # (N, 3, 4H, 4W)
         if "gan" in outputs:
             gan = self.hf_to_rgb(feat_hf)  # (N, 3, 4H, 4W)
-        if "fused" in outputs:
+        if "fused" in outputs or "mask" in outputs:
             # As in the reference, the tail's LeakyReLU stays in front of the sigmoid.
             mask = torch.sigmoid(self.mask(shared))  # (N, C, 4H, 4W)
+        if "fused" in outputs:
             fused = self.fused_to_rgb(torch.lerp(feat_lf, feat_hf, mask))  # (N, 3, 4H, 4W)
-        return GDSROutput(psnr=psnr, gan=gan, fused=fused)
+        if "mask" in outputs:
+            # Half precision would round it to 256 levels of its own.
+            mean = mask.mean(dim=1, keepdim=True, dtype=torch.float32)  # (N, 1, 4H, 4W)
+        return GDSROutput(psnr=psnr, gan=gan, fused=fused, mask=mean)

@@ -56,7 +56,7 @@ class UpscaleFields(PictureChoices):
     """Quality of a JPEG, WebP or AVIF result."""
 
     keep_branches: bool = False
-    """Keep psnr, fused and gan: `GET /jobs/{id}/result` then takes `output` and `trade_off`."""
+    """Keep psnr, fused, gan and mask: `GET /jobs/{id}/result` then takes `output`, `trade_off`."""
 
     name: str = Field(default="", max_length=255)
     """A file name: the result is offered under it. Empty: the name in the form, if it has one."""

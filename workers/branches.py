@@ -13,7 +13,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from workers.contract.errors import ImageCorrupt
-from workers.contract.jobs import OUTPUTS
+from workers.contract.jobs import KEPT
 from workers.pictures.picture import Picture, Plane
 from workers.pictures.png import encode_png
 from workers.tradeoff import output_weights
@@ -31,7 +31,7 @@ write_branch = encode_png
 
 def needed_outputs(trade_off: float) -> dict[str, float]:
     """Which branches a position of the slider is made of, and how much of each."""
-    shares = zip(OUTPUTS, output_weights(trade_off), strict=True)
+    shares = zip(KEPT, output_weights(trade_off), strict=True)
     return {output: share for output, share in shares if share}
 
 

@@ -15,17 +15,17 @@ from workers.branches import blend_pictures, needed_outputs, write_branch
 from workers.contract import logs
 from workers.contract.blobs import FileBlobStore
 from workers.contract.errors import GDSRError, JobFailed, JobOutOfMemory, JobTimedOut
-from workers.contract.jobs import STOPS, Branch, Job, JobResult
+from workers.contract.jobs import KEPT, STOPS, Branch, Job, JobResult
 from workers.contract.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
-from workers.pictures.finish import begun, finished
+from workers.pictures.finish import begun, finished, finished_mask
 from workers.pictures.picture import Picture
-from workers.pipeline import upscale_picture
+from workers.pipeline import upscale_outputs
 from workers.reports import JobReport, Stage, send
-from workers.tradeoff import output_weights
+from workers.tradeoff import MASK, output_weights
 
 #: Progress is written at most this often.
 _PROGRESS_SECONDS = 0.2
@@ -93,34 +93,29 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         picture = decode(data, max_pixels=settings.max_pixels)
         picture = begun(picture, spec.options, spec.options.format)
         del data
-    shares = needed_outputs(spec.options.trade_off)
-    branches: dict[str, Branch] = {}
-    needed: list[Picture] = []
-    passes = STOPS if spec.options.keep_branches else {"": spec.options.trade_off}
-    for number, (output, trade_off) in enumerate(passes.items()):
-        with (
-            timed(seconds, "infer"),
-            EngineClient(context.engine_sockets, patience=settings.engine_patience) as engine,
-        ):
-            result = upscale_picture(
-                picture,
-                engine,
-                model=spec.options.model,
-                weights=output_weights(trade_off),
-                progress=_Progress(context, job.id, passed=number, passes=len(passes)),
-                alpha=spec.options.alpha,
-                consistent=spec.options.consistency,
-            )
-            made_by = engine.made_by(spec.options.model)
-        with timed(seconds, "encode"):
-            result = finished(result, spec.options)
-            if output:
-                branches[output] = _keep(context, job, output, result)
-            if output in shares or not output:
-                needed.append(result)
-        del result
+    weights = [output_weights(spec.options.trade_off)]
+    if spec.options.keep_branches:
+        weights = [*(output_weights(stop) for stop in STOPS.values()), MASK]
+    with (
+        timed(seconds, "infer"),
+        EngineClient(context.engine_sockets, patience=settings.engine_patience) as engine,
+    ):
+        pictures = upscale_outputs(
+            picture,
+            engine,
+            model=spec.options.model,
+            weights=weights,
+            progress=_Progress(context, job.id),
+            alpha=spec.options.alpha,
+            consistent=spec.options.consistency,
+        )
+        made_by = engine.made_by(spec.options.model)
     with timed(seconds, "encode"):
-        picture = blend_pictures(needed, list(shares.values())) if branches else needed[0]
+        branches: dict[str, Branch] = {}
+        if spec.options.keep_branches:
+            branches, picture = _kept(context, job, pictures)
+        else:
+            picture = finished(pictures.pop(), spec.options)
         encoded = encode(
             picture,
             format=spec.options.format,
@@ -148,11 +143,28 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
     )
 
 
-def _keep(context: TaskContext, job: Job, output: str, picture: Picture) -> Branch:
-    blob = context.blobs.write(
-        f"results/{job.id}.{context.run}.{output}.png", [write_branch(picture)]
-    )
-    return Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
+def _kept(
+    context: TaskContext, job: Job, pictures: list[Picture]
+) -> tuple[dict[str, Branch], Picture]:
+    """Keep each of `KEPT`, taken out of `pictures`; the picture that the job is for, made of them.
+
+    It is made as a re-blend makes it, of what was kept, so that both are the same.
+    """
+    options = job.spec.options
+    shares = needed_outputs(options.trade_off)
+    branches: dict[str, Branch] = {}
+    needed: list[Picture] = []
+    for output in KEPT:
+        picture = pictures.pop(0)  # one at a time: together they fill the memory of a job
+        picture = (
+            finished_mask(picture, options) if output == "mask" else finished(picture, options)
+        )
+        key = f"results/{job.id}.{context.run}.{output}.png"
+        blob = context.blobs.write(key, [write_branch(picture)])
+        branches[output] = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
+        if output in shares:
+            needed.append(picture)
+    return branches, blend_pictures(needed, list(shares.values()))
 
 
 def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
@@ -175,13 +187,11 @@ def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
 class _Progress:
     """Writes progress to the record, not too often, and ends a run that lost its job."""
 
-    def __init__(self, context: TaskContext, job_id: str, *, passed: int, passes: int) -> None:
+    def __init__(self, context: TaskContext, job_id: str) -> None:
         self._context, self._job_id = context, job_id
-        self._passed, self._passes = passed, passes
         self._next = 0.0
 
     def __call__(self, done: int, tiles: int) -> None:
-        done, tiles = self._passed * tiles + done, self._passes * tiles
         now = time.monotonic()
         if now < self._next and done < tiles:
             return

@@ -111,36 +111,74 @@ def stitch(tiles: Iterable[Pixels], plan: TilePlan, *, scale: int = 4) -> Pixels
     Raises:
         ValueError: too few or too many tiles, or one of another shape or kind than the first.
     """
-    supply = iter(tiles)
-    waiting = next(supply, None)
-    if waiting is None:
-        raise ValueError(f"expected the {len(plan)} tiles of the plan, got no tile")
-    kind = waiting.dtype, (scale * plan.tile, scale * plan.tile, *waiting.shape[2:])
-    channels = waiting.shape[-1]
-    canvas = np.empty((scale * plan.height, scale * plan.width, channels), waiting.dtype)
-    band = scale * plan.feather
-    above = np.empty((band, scale * plan.width, channels), waiting.dtype)  # (F, sW, C)
-    shares = _shares(band, channels, waiting.dtype)
-    for row in plan.rows:
+    canvas = Canvas(plan, scale=scale)
+    for tile in tiles:
+        canvas.add(tile)
+    return canvas.whole()
+
+
+class Canvas:
+    """A result that upscaled tiles (sT, sT, C) are put on one by one, in the order of `cut`."""
+
+    def __init__(self, plan: TilePlan, *, scale: int = 4) -> None:
+        self._plan, self._scale = plan, scale
+        self._places = iter(plan)
+        self._kind: tuple[np.dtype[Any], tuple[int, ...]] | None = None
+        self._done = 0
+
+    def add(self, tile: Pixels) -> None:
+        """Put the next tile into its place; it is not kept.
+
+        Raises:
+            ValueError: all are there, or it is of another shape or kind than the first.
+        """
+        plan, scale = self._plan, self._scale
+        if self._kind is None:
+            self._begin(tile)
+        if (tile.dtype, tile.shape) != self._kind:
+            found = _described(tile.dtype, tile.shape)
+            raise ValueError(f"expected {self._expected()}, got {found}")
+        place = next(self._places, None)
+        if place is None:
+            raise ValueError(f"more than the {len(plan)} tiles of the plan")
+        row, col = place
         top, bottom = _reach(row, plan.height, plan, scale)
-        blended = band if row.start else 0
-        for col in plan.cols:
-            tile = next(supply, None) if waiting is None else waiting
-            waiting = None
-            if tile is None or (tile.dtype, tile.shape) != kind:
-                raise ValueError(f"expected {_described(*kind)}, got {_found(tile)}")
-            left, right = _reach(col, plan.width, plan, scale)
-            y, x = top - scale * row.read, left - scale * col.read
-            part = tile[y : y + bottom - top, x : x + right - left]
-            seam = shares if col.start else shares[:0]
-            # What the row above wrote, too, waits until all tiles of this row are there.
-            _put(part[:blended], above[:blended, left:right], seam)
-            _put(part[blended:], canvas[top + blended : bottom, left:right], seam)
-        for y in range(blended):  # one line at a time stays in the cache
-            _blend(canvas[top + y], above[y], shares[y, 0])
-    if next(supply, None) is not None:
-        raise ValueError(f"more than the {len(plan)} tiles of the plan")
-    return canvas
+        left, right = _reach(col, plan.width, plan, scale)
+        y, x = top - scale * row.read, left - scale * col.read
+        part = tile[y : y + bottom - top, x : x + right - left]
+        blended = self._band if row.start else 0
+        seam = self._shares if col.start else self._shares[:0]
+        # What the row above wrote, too, waits until all tiles of this row are there.
+        _put(part[:blended], self._above[:blended, left:right], seam)
+        _put(part[blended:], self._pixels[top + blended : bottom, left:right], seam)
+        if col.stop == plan.width:
+            for y in range(blended):  # one line at a time stays in the cache
+                _blend(self._pixels[top + y], self._above[y], self._shares[y, 0])
+        self._done += 1
+
+    def whole(self) -> Pixels:
+        """What the tiles have become: (sH, sW, C).
+
+        Raises:
+            ValueError: some are missing.
+        """
+        if self._done != len(self._plan):
+            raise ValueError(f"expected {self._expected()}, got no tile")
+        return self._pixels
+
+    def _begin(self, tile: Pixels) -> None:
+        plan, scale = self._plan, self._scale
+        channels = tile.shape[-1]
+        self._kind = tile.dtype, (scale * plan.tile, scale * plan.tile, *tile.shape[2:])
+        self._band = scale * plan.feather  # F
+        self._pixels = np.empty((scale * plan.height, scale * plan.width, channels), tile.dtype)
+        self._above = np.empty((self._band, scale * plan.width, channels), tile.dtype)
+        self._shares = _shares(self._band, channels, tile.dtype)
+
+    def _expected(self) -> str:
+        if self._kind is None:
+            return f"the {len(self._plan)} tiles of the plan"
+        return _described(*self._kind)
 
 
 def is_flat(tile: Pixels) -> bool:
@@ -202,10 +240,6 @@ def _reach(span: Span, length: int, plan: TilePlan, scale: int) -> tuple[int, in
     start = span.start - half if span.start else 0
     stop = span.stop + half if span.stop < length else length
     return scale * start, scale * stop
-
-
-def _found(tile: Pixels | None) -> str:
-    return "no tile" if tile is None else _described(tile.dtype, tile.shape)
 
 
 def _described(kind: np.dtype[Any], shape: tuple[int, ...]) -> str:

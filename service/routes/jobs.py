@@ -128,7 +128,11 @@ async def read_result(
         list[str], Header(default_factory=list, description="`wait=N`, for another position")
     ],
     output: Annotated[
-        Literal["psnr", "fused", "gan"] | None, Query(description="One of the kept branches")
+        Literal["psnr", "fused", "gan", "mask"] | None,
+        Query(
+            description="One of the kept branches, or the mask: grey, 0 where `fused` takes the "
+            "faithful branch, 255 where the crisp one"
+        ),
     ] = None,
     trade_off: Annotated[
         TradeOffChoice | None, Query(description="Another position, from the kept branches")

@@ -44,7 +44,15 @@ def test_each_branch_is_what_a_job_for_it_gives(site: Site, kept: Job, output: s
     assert kept.result is not None, kept.failure
     branch = pixels(site, kept.result.branches[output].key)
     assert np.array_equal(branch, site.result(direct))
-    assert kept.tiles_done == kept.tiles == 3 * direct.tiles
+    assert kept.tiles_done == kept.tiles == direct.tiles
+
+
+def test_the_mask_is_kept_as_a_grey_picture(site: Site, kept: Job) -> None:
+    assert kept.result is not None
+    mask = pixels(site, kept.result.branches["mask"].key)
+
+    assert (mask.shape, mask.dtype) == ((280, 360), np.uint8)
+    assert mask.std() > 0
 
 
 def test_a_position_is_within_a_level_of_a_job_for_it(site: Site, kept: Job) -> None:

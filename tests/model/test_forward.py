@@ -43,8 +43,9 @@ def tiny() -> GDSR:
     return GDSR(TINY)
 
 
-def weights(*rows: tuple[float, float, float]) -> NDArray[np.float32]:
-    return np.array(rows, dtype=np.float32)
+def weights(*rows: tuple[float, ...]) -> NDArray[np.float32]:
+    """One result for each tile; without a fourth share there is no mask in it."""
+    return np.array([[(*row, 0.0)[:4]] for row in rows], dtype=np.float32)
 
 
 def only(output: Output, *, tiles: int = 1) -> NDArray[np.float32]:
@@ -74,10 +75,10 @@ def test_tiles_come_out_as_the_network_has_them(lite: GDSR, exact: Forward, outp
 
     found = exact(batch, only(output, tiles=2))
 
-    assert found.shape == (2, 96, 96, 3)
+    assert found.shape == (2, 1, 96, 96, 3)
     assert found.dtype == np.uint8
-    assert levels_apart(found, expected) <= 1
-    assert np.mean(found != expected) < 0.001  # halves may fall to either side
+    assert levels_apart(found[:, 0], expected) <= 1
+    assert np.mean(found[:, 0] != expected) < 0.001  # halves may fall to either side
 
 
 def test_a_blend_is_the_blend_of_the_outputs(exact: Forward) -> None:
@@ -87,7 +88,7 @@ def test_a_blend_is_the_blend_of_the_outputs(exact: Forward) -> None:
 
     found = exact(batch, shares)
 
-    expected = (alone * shares[:, None, None, None, :]).sum(axis=-1).round().astype(np.uint8)
+    expected = (alone * shares[:, :, None, None, None, :3]).sum(axis=-1).round().astype(np.uint8)
     assert levels_apart(found, expected) <= 1
     assert levels_apart(alone[..., 0], alone[..., 2]) > 10
 
@@ -113,8 +114,55 @@ def test_only_wanted_outputs_are_computed(tiny: GDSR) -> None:
     assert asked == [["psnr"], ["fused", "gan"]]
 
 
+KEPT = np.eye(4, dtype=np.float32)[None]  # every output and the mask, of one tile
+
+
+@pytest.mark.parametrize("consistent", [False, True])
+def test_several_results_of_a_tile_are_those_that_it_gives_one_by_one(
+    exact: Forward,
+    consistent: bool,  # noqa: FBT001
+) -> None:
+    batch = tiles(2)
+    together = exact(batch, KEPT.repeat(2, axis=0), consistent=consistent)
+
+    assert together.shape == (2, 4, 96, 96, 3)
+    for place, output in enumerate((*OUTPUTS, "mask")):
+        rows = np.eye(4, dtype=np.float32)[[[place]] * 2]
+        alone = exact(batch, rows, consistent=consistent)
+        assert levels_apart(together[:, place], alone[:, 0]) <= 1, output
+
+
+def test_several_results_take_one_pass_through_the_network(tiny: GDSR) -> None:
+    forward = Forward(tiny, device=CPU, precision="float32")
+    asked: list[list[Output]] = []
+    forward._ready.register_forward_pre_hook(lambda _, args: asked.append(args[1]))
+
+    forward(tiles(1), KEPT)
+    forward(tiles(1), KEPT[:, :2])
+
+    assert asked == [["psnr", "fused", "gan", "mask"], ["psnr", "fused"]]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_the_mask_is_the_mean_over_features_as_a_grey_image(lite: GDSR, kind: type) -> None:
+    full = np.iinfo(kind).max
+    exact = Forward(lite, device=CPU, precision="float32")
+    batch = tiles(1).astype(kind) * (full // 255)
+    with torch.inference_mode():
+        shown = torch.from_numpy(batch.astype(np.float32)).permute(0, 3, 1, 2) / full
+        shared = lite.shared(lite.first(shown))
+        expected = torch.sigmoid(lite.mask(shared)).mean(dim=1)[0].numpy() * full
+
+    found = exact(batch, KEPT[:, 3:], consistent=True)
+
+    assert found.dtype == kind
+    assert (found == found[..., :1]).all()
+    assert np.abs(found[0, 0, ..., 0] - expected).max() <= 0.51 * (full // 255)
+    assert found.min() < 0.4 * full < 0.5 * full < found.max()
+
+
 def test_weights_of_nothing_are_refused(tiny: GDSR) -> None:
-    with pytest.raises(ValueError, match="outputs are of psnr, fused, gan"):
+    with pytest.raises(ValueError, match="outputs are of psnr, fused, gan, mask"):
         Forward(tiny, device=CPU, precision="float32")(tiles(1), weights((0, 0, 0)))
 
 
@@ -122,7 +170,7 @@ def test_weights_of_nothing_are_refused(tiny: GDSR) -> None:
 def test_white_stays_white_and_black_black(exact: Forward, output: Output) -> None:
     for level in (255, 0):
         flat = np.full((1, 48, 48, 3), level, dtype=np.uint8)
-        inner = exact(flat, only(output))[:, 64:-64, 64:-64]
+        inner = exact(flat, only(output))[:, :, 64:-64, 64:-64]
         assert levels_apart(inner, np.full_like(inner, level)) <= 3
 
 
@@ -134,7 +182,7 @@ def test_values_are_rounded_and_kept_in_range(tiny: GDSR) -> None:
     def answer(value: float) -> int:
         nn.init.zeros_(to_rgb.weight)
         nn.init.constant_(to_rgb.bias, value)
-        return int(forward(tiles(1), only("psnr"))[0, 0, 0, 0])
+        return int(forward(tiles(1), only("psnr"))[0, 0, 0, 0, 0])
 
     assert [answer(float(value)) for value in values] == [255, 255, 0, 128, 255, 0]
 
@@ -202,7 +250,7 @@ def test_what_is_not_finite_in_float32_either_is_an_error(
 
     with pytest.raises(NotFinite):
         forward(tiles(1), only("gan"))
-    assert forward(tiles(1), only("fused")).shape == (1, 96, 96, 3)
+    assert forward(tiles(1), only("fused")).shape == (1, 1, 96, 96, 3)
 
 
 def test_a_device_gets_a_precision_that_it_does_right(lite: GDSR) -> None:

@@ -105,9 +105,9 @@ def test_several_outputs_of_one_call_equal_those_of_separate_calls() -> None:
         assert [getattr(alone, other) is None for other in OUTPUTS].count(False) == 1
 
 
-@pytest.mark.parametrize("outputs", [(), ("sharp",), ("psnr", "mask")])
+@pytest.mark.parametrize("outputs", [(), ("sharp",), ("psnr", "lf")])
 def test_unknown_outputs_are_refused(outputs: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="outputs are of psnr, fused, gan"):
+    with pytest.raises(ValueError, match="outputs are of psnr, fused, gan, mask"):
         tiny()(random_image(height=2, width=2), outputs)
 
 
@@ -121,17 +121,33 @@ def test_every_precision_and_size_gives_images_four_times_larger(
 
     images = generator(random_image(height=height, width=width, batch=2).to(dtype))
 
-    for image in images:
+    assert images.mask is None
+    for image in (images.psnr, images.fused, images.gan):
         assert image.shape == (2, 3, 4 * height, 4 * width)
         assert image.dtype == dtype
         assert image.isfinite().all()
+
+
+@torch.inference_mode()
+def test_the_mask_says_how_much_of_each_branch_was_fused() -> None:
+    generator, lr = tiny(), random_image(height=5, width=6, batch=2)
+
+    for level in (0.0, 1.0):
+        # The sigmoid of what the tail's activation makes of these is 0 and 1.
+        nn.init.zeros_(generator.mask.tail.hr.weight)
+        nn.init.constant_(generator.mask.tail.hr.bias, 200 if level else -1000)
+        found = generator(lr, ("mask",))
+
+        assert (found.psnr, found.fused, found.gan) == (None, None, None)
+        assert found.mask.shape == (2, 1, 20, 24)
+        assert (found.mask == level).all()
 
 
 def test_gradients_reach_every_parameter() -> None:
     generator = tiny().train()
 
     images = generator(random_image(height=4, width=4))
-    sum(image.square().mean() for image in images).backward()
+    sum(getattr(images, output).square().mean() for output in OUTPUTS).backward()
 
     assert all(
         parameter.grad is not None and parameter.grad.abs().sum() > 0

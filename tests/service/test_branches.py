@@ -4,14 +4,14 @@ import pytest
 from serving import Site, problem_of
 
 from workers.contract.blobs import FileBlobStore
-from workers.contract.jobs import OUTPUTS, Branch, Job, JobResult
+from workers.contract.jobs import KEPT, Branch, Job, JobResult
 
 
 def kept(blobs: FileBlobStore, job_id: str) -> dict[str, Branch]:
     """Branches as a worker stores them."""
     stored = {
         output: blobs.write(f"results/{job_id}.run.{output}.png", [output.encode()])
-        for output in OUTPUTS
+        for output in KEPT
     }
     return {
         output: Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
@@ -31,7 +31,7 @@ def result_of(job: Job) -> JobResult:
     return job.result
 
 
-@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("output", KEPT)
 def test_a_kept_branch_is_served_as_it_is(site: Site, job: Job, output: str) -> None:
     address = f"/jobs/{job.id}/result?output={output}"
 
@@ -42,7 +42,7 @@ def test_a_kept_branch_is_served_as_it_is(site: Site, job: Job, output: str) -> 
     assert response.headers["Content-Disposition"] == f'inline; filename="cat-{output}.png"'
     again = site.http.get(address, headers={"If-None-Match": response.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
-    assert site.http.get(f"/jobs/{job.id}").json()["result"]["branches"] == list(OUTPUTS)
+    assert site.http.get(f"/jobs/{job.id}").json()["result"]["branches"] == list(KEPT)
 
 
 def test_another_position_is_a_job_of_its_own_that_is_found_again(site: Site, job: Job) -> None:
@@ -109,7 +109,7 @@ def test_a_job_that_kept_nothing_says_how_to(site: Site, query: str) -> None:
     assert "keep_branches=true" in response.json()["detail"]
 
 
-@pytest.mark.parametrize("query", ["output=mask", "trade_off=2", "format=gif", "quality=0"])
+@pytest.mark.parametrize("query", ["output=sharp", "trade_off=2", "format=gif", "quality=0"])
 def test_what_cannot_be_asked_for_is_named(site: Site, job: Job, query: str) -> None:
     response = site.http.get(f"/jobs/{job.id}/result?{query}")
 

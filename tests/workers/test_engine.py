@@ -24,7 +24,7 @@ from workers.engine.loading import LoadedEngine, load_engine
 from workers.engine.local import InProcessEngine
 from workers.engine.protocol import create_shared_tiles, receive, send
 from workers.engine.server import EngineServer
-from workers.tradeoff import Weights, output_weights
+from workers.tradeoff import MASK, Weights, output_weights
 
 Pixels = NDArray[np.uint8]
 TILE = 64
@@ -92,7 +92,7 @@ def tiles(count: int, *, seed: int = 0) -> list[Pixels]:
 
 
 def results(client: EngineClient, batch: list[Pixels], weights: Weights = FUSED) -> list[Pixels]:
-    return [result.copy() for result in client.run(batch, model="tiny", weights=weights)]
+    return [result.copy() for result in client.run(batch, model="tiny", weights=[weights])]
 
 
 @pytest.mark.usefixtures("server")
@@ -104,11 +104,57 @@ def test_results_come_in_order_and_are_those_of_the_network(
     batch = tiles(11)
     with connect(place) as client:
         through_socket = results(client, batch, weights)
-    direct = InProcessEngine(loaded).run(batch, model="tiny", weights=weights)
+    direct = InProcessEngine(loaded).run(batch, model="tiny", weights=[weights])
 
     assert len(through_socket) == 11
     for got, expected in zip(through_socket, direct, strict=True):
         assert np.abs(got.astype(np.int16) - expected).max() <= 1  # batches may differ
+
+
+EVERYTHING = [*(output_weights(stop) for stop in (0, 0.5, 1)), MASK]
+
+
+@pytest.mark.usefixtures("server")
+def test_a_tile_has_a_result_for_each_of_the_weights(place: Path) -> None:
+    batch = tiles(9)
+    with connect(place) as client:
+        alone = [results(client, batch, weights) for weights in EVERYTHING]
+        running = client.run(batch, model="tiny", weights=EVERYTHING)
+        together = [result.copy() for result in running]
+
+    assert len(together) == 9
+    for tile, result in enumerate(together):
+        assert result.shape == (4, 4 * TILE, 4 * TILE, 3)
+        for row, one in enumerate(alone):
+            assert np.abs(result[row].astype(np.int16) - one[tile][0]).max() <= 1
+
+
+def test_jobs_that_want_the_same_results_share_a_batch(loaded: LoadedEngine, place: Path) -> None:
+    server = EngineServer(loaded, path=place)
+    server._reader.start()  # which hears the clients, while nothing is computed yet
+    wanted = (EVERYTHING, EVERYTHING, [FUSED])
+
+    def job(weights: list[Weights]) -> None:
+        with connect(place) as client:
+            for _ in client.run(tiles(2), model="tiny", weights=weights):
+                pass
+
+    threads = [threading.Thread(target=job, args=(weights,)) for weights in wanted]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: server._pending() == 6)
+    with server._changed:
+        batches = [server._next_batch() for _ in range(2)]
+    for batch in batches:
+        server._compute(batch)
+    for thread in threads:
+        thread.join(timeout=30)
+    server._wake_reader.close()
+    server._reader.join(timeout=10)
+    server._woken.close()
+
+    assert sorted(len(batch) for batch in batches) == [2, 4]
+    assert not any(thread.is_alive() for thread in threads)
 
 
 @pytest.mark.usefixtures("server")
@@ -140,7 +186,9 @@ def test_a_small_job_is_served_between_the_batches_of_a_huge_one(
 
     def huge() -> None:
         with connect(place) as client:
-            served.extend(1 for _ in client.run(endless(), model="tiny", weights=output_weights(1)))
+            served.extend(
+                1 for _ in client.run(endless(), model="tiny", weights=[output_weights(1)])
+            )
 
     thread = threading.Thread(target=huge)
     thread.start()
@@ -162,7 +210,7 @@ def test_a_dead_client_is_forgotten_and_the_next_is_served(
     server: EngineServer, place: Path
 ) -> None:
     dead = connect(place)
-    running = dead.run(iter(tiles(50)), model="tiny", weights=FUSED)
+    running = dead.run(iter(tiles(50)), model="tiny", weights=[FUSED])
     next(running)
     dead._connection.close()
     with connect(place) as client:
@@ -175,11 +223,11 @@ def test_an_engine_that_comes_back_is_given_the_open_tiles_again(
     loaded: LoadedEngine, place: Path
 ) -> None:
     batch = tiles(12)
-    expected = [r.copy() for r in InProcessEngine(loaded).run(batch, model="tiny", weights=FUSED)]
+    expected = [r.copy() for r in InProcessEngine(loaded).run(batch, model="tiny", weights=[FUSED])]
     got = []
     with serving(loaded, place):
         client = connect(place)
-        running = client.run(iter(batch), model="tiny", weights=FUSED)
+        running = client.run(iter(batch), model="tiny", weights=[FUSED])
         got += [next(running).copy() for _ in range(3)]
     with serving(loaded, place), client:
         got += [result.copy() for result in running]
@@ -192,7 +240,7 @@ def test_an_engine_that_comes_back_is_given_the_open_tiles_again(
 def test_an_engine_that_stays_away_is_lost(loaded: LoadedEngine, place: Path) -> None:
     with serving(loaded, place):
         client = EngineClient([place], patience=timedelta(seconds=0.2))
-        running = client.run(iter(tiles(12)), model="tiny", weights=FUSED)
+        running = client.run(iter(tiles(12)), model="tiny", weights=[FUSED])
         next(running)
     with pytest.raises(EngineLost, match="none came back within"), client:
         list(running)
@@ -202,9 +250,9 @@ def test_an_output_that_is_not_finite_fails_its_own_job_only(
     server: EngineServer, place: Path
 ) -> None:
     with connect(place) as client, pytest.raises(TileNotFinite):
-        list(client.run(tiles(3), model="broken", weights=output_weights(1)))
+        list(client.run(tiles(3), model="broken", weights=[output_weights(1)]))
     with connect(place) as client:
-        fine = list(client.run(tiles(3), model="broken", weights=output_weights(0)))
+        fine = list(client.run(tiles(3), model="broken", weights=[output_weights(0)]))
 
     assert len(fine) == 3
     assert server.tiles_done >= 3
@@ -213,7 +261,7 @@ def test_an_output_that_is_not_finite_fails_its_own_job_only(
 @pytest.mark.usefixtures("server")
 def test_a_model_that_is_not_there_is_named(place: Path) -> None:
     with connect(place) as client, pytest.raises(EngineLost, match="no model is called 'huge'"):
-        list(client.run(tiles(1), model="huge", weights=FUSED))
+        list(client.run(tiles(1), model="huge", weights=[FUSED]))
 
 
 def opening(place: Path) -> socket.socket:
@@ -232,8 +280,11 @@ def opening(place: Path) -> socket.socket:
         b"[]",
         b"{}",
         b'{"slot": 0}',
-        b'{"model": "tiny", "weights": [0, 1, 0], "alone": false}',
+        b'{"model": "tiny", "weights": [[0, 1, 0, 0]], "alone": false}',
         b'{"model": "tiny", "weights": "all", "alone": false}',
+        b'{"model": "tiny", "weights": [], "alone": false}',
+        b'{"model": "tiny", "weights": [[0, 0, 0, 0]], "alone": false}',
+        b'{"model": "tiny", "weights": [[0, 1, 0, 1]], "alone": false}',
     ],
 )
 def test_nonsense_is_refused_and_the_engine_goes_on(place: Path, message: bytes) -> None:
@@ -260,7 +311,7 @@ def test_memory_that_could_be_taken_away_is_refused(place: Path, kind: str) -> N
         fds = [create_shared_tiles(slots=8, tile=16)[0]]
     try:
         with opening(place) as connection:
-            hello: dict[str, object] = {"model": "tiny", "weights": [0, 1, 0], "alone": False}
+            hello: dict[str, object] = {"model": "tiny", "weights": [[0, 1, 0, 0]], "alone": False}
             send(connection, hello, (fds[0],))
             answer = receive(connection)
 
@@ -276,7 +327,7 @@ def test_memory_that_could_be_taken_away_is_refused(place: Path, kind: str) -> N
 def test_a_slot_that_does_not_exist_is_refused(place: Path, slot: object) -> None:
     fd, _ = create_shared_tiles(slots=8, tile=TILE)
     with opening(place) as connection:
-        send(connection, {"model": "tiny", "weights": [0, 1, 0], "alone": False}, (fd,))
+        send(connection, {"model": "tiny", "weights": [[0, 1, 0, 0]], "alone": False}, (fd,))
         send(connection, {"slot": slot})
         answer = receive(connection)
     os.close(fd)

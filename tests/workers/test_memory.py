@@ -20,18 +20,20 @@ def limited(limit: int, words: str = "CUDA out of memory"):  # type: ignore[no-u
         if pixels > limit:
             raise torch.OutOfMemoryError(words)
         compute.seen.append(tiles.shape)  # type: ignore[attr-defined]
-        return tiles.repeat(4, axis=1).repeat(4, axis=2)
+        rows = weights.shape[1]
+        return tiles.repeat(4, axis=1).repeat(4, axis=2)[:, None].repeat(rows, axis=1)
 
     compute.seen = []  # type: ignore[attr-defined]
     return compute
 
 
-def a_batch(count: int, side: int) -> tuple[Pixels, NDArray[np.float32]]:
+def a_batch(count: int, side: int, results: int = 1) -> tuple[Pixels, NDArray[np.float32]]:
     random = np.random.default_rng(0)
     tiles = random.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-    return tiles, np.tile(np.array([0, 1, 0], np.float32), (count, 1))
+    return tiles, np.tile(np.eye(4, dtype=np.float32)[:results], (count, 1, 1))
 
 
+@pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize(
     ("limit", "batch", "tile"),
     [
@@ -43,13 +45,16 @@ def a_batch(count: int, side: int) -> tuple[Pixels, NDArray[np.float32]]:
     ],
 )
 def test_a_batch_is_halved_and_then_the_tile_until_it_fits(
-    limit: int, batch: int, tile: int
+    limit: int, batch: int, tile: int, count: int
 ) -> None:
     ladder = MemoryLadder(batch=8, tile=128)
-    tiles, weights = a_batch(8, 128)
+    tiles, weights = a_batch(8, 128, count)
     results = ladder.run(limited(limit), tiles, weights)
 
-    np.testing.assert_array_equal(results, tiles.repeat(4, axis=1).repeat(4, axis=2))
+    assert results.shape == (8, count, 512, 512, 3)
+    for place in range(count):
+        expected = tiles.repeat(4, axis=1).repeat(4, axis=2)
+        np.testing.assert_array_equal(results[:, place], expected)
     assert (ladder.batch, ladder.tile) == (batch, tile)
 
 

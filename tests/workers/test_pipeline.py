@@ -1,6 +1,7 @@
 """A whole picture through the shipped network: seams, borders, flat areas, odd sizes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import checkpoint_files
 from workers.engine.protocol import HALO, SCALE
 from workers.pictures.picture import Picture
-from workers.pipeline import upscale_picture
-from workers.tradeoff import output_weights
+from workers.pipeline import Progress, upscale_outputs
+from workers.tradeoff import MASK, Weights, output_weights
 
 Pixels = NDArray[np.uint8]
-Upscale = Callable[..., Picture]
+Upscale = Callable[..., Any]
+EVERYTHING = [*(output_weights(stop) for stop in (0, 0.5, 1)), MASK]
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +43,20 @@ def upscale() -> Upscale:
         grey: bool = False,
         tile: int = 64,
         trade_off: float = 0.5,
+        weights: list[Weights] | None = None,
         consistent: bool = False,
-    ) -> Picture:
-        return upscale_picture(
+        progress: Progress = lambda *_: None,
+    ) -> Picture | list[Picture]:
+        results = upscale_outputs(
             Picture(colour=colour, alpha=alpha, grey=grey),
             engines[tile],
             model="lite",
-            weights=output_weights(trade_off),
-            progress=lambda *_: None,
+            weights=weights or [output_weights(trade_off)],
+            progress=progress,
             alpha=mode,
             consistent=consistent,
         )
+        return results if weights else results[0]
 
     return run
 
@@ -168,6 +173,43 @@ def test_no_fringe_of_what_is_hidden_shows_around_a_cut_out(
     assert result.alpha is not None
     seen = result.colour[result.alpha > 0].astype(int)
     assert np.abs(seen - (230, 200, 180)).max() <= 1
+
+
+def test_everything_at_once_is_what_comes_one_by_one(upscale: Upscale) -> None:
+    picture = photo(90, 100)
+    picture[:60, :60] = 200
+    alpha = np.full((90, 100), 255, np.uint8)
+    alpha[40:] = 77
+    together = upscale(picture, alpha=alpha, weights=EVERYTHING)
+
+    for weights, found in zip(EVERYTHING, together, strict=True):
+        (alone,) = upscale(picture, alpha=alpha, weights=[weights])
+        assert np.abs(found.colour.astype(int) - alone.colour).max() <= 1
+        assert (found.alpha is None) == (weights is MASK)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_the_mask_is_grey_in_8_bits_and_0_where_nothing_was_invented(
+    upscale: Upscale, kind: type
+) -> None:
+    picture = photo(140, 140)
+    picture[:70, :70] = 200
+    (mask,) = upscale(picture.astype(kind) * (np.iinfo(kind).max // 255), weights=[MASK])
+
+    assert mask.grey
+    assert mask.colour.dtype == np.uint8
+    assert mask.colour.shape == (560, 560, 3)
+    assert (mask.colour[:90, :90] == 0).all()
+    assert mask.colour[300:, 300:].mean() > 50
+
+
+def test_progress_counts_each_tile_once(upscale: Upscale) -> None:
+    told: list[tuple[int, int]] = []
+    upscale(
+        photo(70, 90), weights=EVERYTHING, progress=lambda done, tiles: told.append((done, tiles))
+    )
+
+    assert told == [(done, 9) for done in range(10)]
 
 
 def test_a_grey_picture_comes_out_without_a_tint(upscale: Upscale) -> None:

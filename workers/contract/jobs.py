@@ -18,6 +18,8 @@ TradeOff = Annotated[float, Field(ge=0, le=1)]
 STOPS = {"psnr": 0.0, "fused": 0.5, "gan": 1.0}
 #: What the network gives, in the order of the slider.
 OUTPUTS = tuple(STOPS)
+#: What a job can keep: the same, and where `fused` took which.
+KEPT = (*OUTPUTS, "mask")
 
 
 class JobState(StrEnum):
@@ -56,7 +58,7 @@ class UpscaleOptions(PictureChoices):
     format: ResultFormat
     quality: int = Field(ge=1, le=100)
     keep_branches: bool = False
-    """Whether psnr, fused and gan are kept beside the result."""
+    """Whether psnr, fused, gan and the mask are kept beside the result."""
 
 
 class JobSpec(_Record):
@@ -86,7 +88,7 @@ class JobSpec(_Record):
 
 
 class Branch(_Record):
-    """One of the network's outputs, kept as a PNG."""
+    """One of `KEPT`, as a PNG."""
 
     key: str
     size: int

@@ -55,13 +55,14 @@ class Engine(Protocol):
         tiles: Iterable[Pixels],
         *,
         model: str,
-        weights: Weights,
+        weights: Sequence[Weights],
         consistent: bool = False,
     ) -> Iterator[Pixels]:
-        """(T, T, 3) tiles to (4T, 4T, 3) ones, in order; each is valid until the next is asked for.
+        """(T, T, 3) tiles to (R, 4T, 4T, 3), in order; each is valid until the next is asked for.
 
-        Tiles are uint8, or all of them uint16; so are the results. `consistent` ones are made to
-        give the tiles again when they are reduced.
+        A tile has a result for each of the R weights, of one pass through the network. Tiles are
+        uint8, or all of them uint16; so are the results. `consistent` ones, but for the mask, are
+        made to give the tiles again when they are reduced.
 
         Raises:
             GDSRError: the engine could not; the message says why.
@@ -110,7 +111,7 @@ class EngineClient:
         tiles: Iterable[Pixels],
         *,
         model: str,
-        weights: Weights,
+        weights: Sequence[Weights],
         consistent: bool = False,
     ) -> Iterator[Pixels]:
         """See `Engine.run`.
@@ -128,8 +129,10 @@ class EngineClient:
             self._reconnect()
         self._used = True
         bits = 8 * first.dtype.itemsize
-        fd, shared = create_shared_tiles(slots=self._slots, tile=self.tile, bits=bits)
-        opening: dict[str, object] = {"model": model, "weights": list(weights)}
+        fd, shared = create_shared_tiles(
+            slots=self._slots, tile=self.tile, results=len(weights), bits=bits
+        )
+        opening: dict[str, object] = {"model": model, "weights": weights}
         opening |= {"bits": bits, "consistent": consistent}
         opening |= {"job": logs.job_id.get(), "traceparent": logs.traceparent.get()}
         try:

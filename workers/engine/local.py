@@ -1,6 +1,6 @@
 """The engine inside the process that uses it: no queue, no socket, the same network and ladder."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 
@@ -27,7 +27,7 @@ class InProcessEngine:
         tiles: Iterable[Pixels],
         *,
         model: str,
-        weights: Weights,
+        weights: Sequence[Weights],
         consistent: bool = False,
     ) -> Iterator[Pixels]:
         """See `Engine.run`.
@@ -39,7 +39,7 @@ class InProcessEngine:
         compute = partial(self._loaded.forwards[model], consistent=consistent)
         remaining = iter(tiles)
         while batch := list(islice(remaining, self._loaded.max_batch)):
-            shares = np.tile(np.array(weights, dtype=np.float32), (len(batch), 1))
+            shares = np.tile(np.array(weights, dtype=np.float32), (len(batch), 1, 1))
             try:
                 yield from self._ladder.run(compute, np.stack(batch), shares)
             except NotFinite:

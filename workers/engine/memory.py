@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from workers.contract.errors import EngineOutOfMemory
 from workers.engine.protocol import FEATHER, HALO
-from workers.tiling import cut, plan_tiles, stitch
+from workers.tiling import Canvas, cut, plan_tiles
 
 SMALLEST_TILE = 64
 
 Pixels = NDArray[np.unsignedinteger]
 Compute = Callable[[Pixels, NDArray[np.float32]], Pixels]
-"""(N, T, T, 3) tiles and their (N, 3) weights -> (N, 4T, 4T, 3)."""
+"""(N, T, T, 3) tiles and their (N, R, 4) weights -> (N, R, 4T, 4T, 3)."""
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +70,16 @@ class MemoryLadder:
         if side <= self.tile:
             return compute(tiles, weights)
         plan = plan_tiles(height=side, width=side, tile=self.tile, halo=HALO, feather=FEATHER)
-        return np.stack(
-            [
-                stitch((compute(part[None], weight[None])[0] for part in cut(tile, plan)), plan)
-                for tile, weight in zip(tiles, weights, strict=True)
-            ]
-        )
+        results = []
+        for tile, weight in zip(tiles, weights, strict=True):
+            canvases = [Canvas(plan) for _ in weight]
+            for part in cut(tile, plan):
+                for canvas, piece in zip(
+                    canvases, compute(part[None], weight[None])[0], strict=True
+                ):
+                    canvas.add(piece)
+            results.append(np.stack([canvas.whole() for canvas in canvases]))
+        return np.stack(results)
 
     def _step_down(self) -> None:
         self.retries += 1

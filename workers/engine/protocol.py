@@ -4,16 +4,17 @@ One SOCK_SEQPACKET connection a job; messages are small JSON objects:
 
     engine -> client   {"tile": T, "slots": S, "pending": n, "device": name,       on connecting
                         "models": {name: [sha256, precision]}}
-    client -> engine   {"model": name, "weights": [...], "bits": 8 or 16,
-                        "consistent": bool, "alone": bool,
+    client -> engine   {"model": name, "weights": [[p, f, g, m], ...],
+                        "bits": 8 or 16, "consistent": bool, "alone": bool,
                         "job": id, "traceparent": text} + one fd                   once
     client -> engine   {"slot": i}                                                 tile i is there
-    engine -> client   {"done": i}                                                 so is its result
+    engine -> client   {"done": i}                                                 its results too
     engine -> client   {"failed": slug, "detail": text}                            and it hangs up
 
-Pixels never travel: the fd is a sealed memfd that the client made, of one page of flags, S tiles
-of T x T x 3 samples and S results of 4T x 4T x 3, of 8 or 16 bits each. It has no name and is gone
-with its last user.
+Weights have a row for each result that every tile is to have, R of 1 to 4: the shares of psnr,
+fused and gan, or the mask alone. The network runs once for all of them. Pixels never travel: the fd
+is a sealed memfd that the client made, of one page of flags, S tiles of T x T x 3 samples and S
+times R results of 4T x 4T x 3, of 8 or 16 bits each. It has no name and is gone with its last user.
 Before it computes a tile the engine raises the slot's flag: a client whose engine died can tell
 whether its own pixels were being worked on. Linux only, like the memfd.
 """
@@ -35,6 +36,8 @@ SCALE = 4
 HALO = 16
 FEATHER = 8
 
+#: Results that a tile can have: the three outputs and the mask.
+MAX_RESULTS = 4
 MAX_MESSAGE = 16 * 1024
 _FLAGS_BYTES = mmap.PAGESIZE
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -50,19 +53,21 @@ class SharedTiles:
 
     flags: NDArray[np.uint8]  # (S,)
     inputs: NDArray[np.unsignedinteger]  # (S, T, T, 3)
-    outputs: NDArray[np.unsignedinteger]  # (S, 4T, 4T, 3)
+    outputs: NDArray[np.unsignedinteger]  # (S, R, 4T, 4T, 3)
 
 
-def create_shared_tiles(*, slots: int, tile: int, bits: int = 8) -> tuple[int, SharedTiles]:
+def create_shared_tiles(
+    *, slots: int, tile: int, results: int = 1, bits: int = 8
+) -> tuple[int, SharedTiles]:
     """New shared memory and the file descriptor to send; the caller closes it."""
     fd = os.memfd_create("gdsr-tiles", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, _bytes(slots=slots, tile=tile, bits=bits))
+    os.ftruncate(fd, _bytes(slots=slots, tile=tile, results=results, bits=bits))
     # Without the seals a client could shrink the file, and the engine would die of SIGBUS.
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    return fd, _map(fd, slots=slots, tile=tile, bits=bits)
+    return fd, _map(fd, slots=slots, tile=tile, results=results, bits=bits)
 
 
-def open_shared_tiles(fd: int, *, slots: int, tile: int, bits: int) -> SharedTiles:
+def open_shared_tiles(fd: int, *, slots: int, tile: int, results: int, bits: int) -> SharedTiles:
     """Map what a client sent; the caller closes `fd`.
 
     Raises:
@@ -72,9 +77,10 @@ def open_shared_tiles(fd: int, *, slots: int, tile: int, bits: int) -> SharedTil
         sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
     except OSError:
         sealed = False
-    if not sealed or os.fstat(fd).st_size != _bytes(slots=slots, tile=tile, bits=bits):
+    size = _bytes(slots=slots, tile=tile, results=results, bits=bits)
+    if not sealed or os.fstat(fd).st_size != size:
         raise ProtocolBroken("the shared memory is not sealed or not of the agreed size")
-    return _map(fd, slots=slots, tile=tile, bits=bits)
+    return _map(fd, slots=slots, tile=tile, results=results, bits=bits)
 
 
 def send(connection: socket.socket, message: dict[str, object], fds: tuple[int, ...] = ()) -> None:
@@ -107,14 +113,15 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | Non
     return message, fds
 
 
-def _bytes(*, slots: int, tile: int, bits: int) -> int:
+def _bytes(*, slots: int, tile: int, results: int, bits: int) -> int:
     if slots > _FLAGS_BYTES:
         raise ProtocolBroken(f"{slots} slots; at most {_FLAGS_BYTES}")
-    return _FLAGS_BYTES + slots * tile * tile * 3 * (1 + SCALE * SCALE) * (bits // 8)
+    return _FLAGS_BYTES + slots * tile * tile * 3 * (1 + results * SCALE * SCALE) * (bits // 8)
 
 
-def _map(fd: int, *, slots: int, tile: int, bits: int) -> SharedTiles:
-    memory = np.frombuffer(mmap.mmap(fd, _bytes(slots=slots, tile=tile, bits=bits)), np.uint8)
+def _map(fd: int, *, slots: int, tile: int, results: int, bits: int) -> SharedTiles:
+    size = _bytes(slots=slots, tile=tile, results=results, bits=bits)
+    memory = np.frombuffer(mmap.mmap(fd, size), np.uint8)
     input_samples = slots * tile * tile * 3
     sample: type[np.unsignedinteger] = np.uint8 if bits == 8 else np.uint16
     pixels: NDArray[np.unsignedinteger] = memory[_FLAGS_BYTES:].view(sample)
@@ -122,5 +129,5 @@ def _map(fd: int, *, slots: int, tile: int, bits: int) -> SharedTiles:
     return SharedTiles(
         flags=memory[:slots],
         inputs=pixels[:input_samples].reshape(slots, tile, tile, 3),
-        outputs=pixels[input_samples:].reshape(slots, side, side, 3),
+        outputs=pixels[input_samples:].reshape(slots, results, side, side, 3),
     )

@@ -27,12 +27,14 @@ from workers.contract.errors import EngineOutOfMemory, TileNotFinite
 from workers.engine.loading import LoadedEngine
 from workers.engine.memory import MemoryLadder
 from workers.engine.protocol import (
+    MAX_RESULTS,
     ProtocolBroken,
     SharedTiles,
     open_shared_tiles,
     receive,
     send,
 )
+from workers.tradeoff import Weights
 
 #: A client that does not read its answers for so long is dropped.
 _SEND_SECONDS = 5
@@ -46,7 +48,7 @@ class Client:
 
     connection: socket.socket
     model: str = ""
-    weights: tuple[float, ...] = ()
+    weights: tuple[tuple[float, ...], ...] = ()
     bits: int = 8
     consistent: bool = False
     alone: bool = False
@@ -59,7 +61,7 @@ class Client:
     @property
     def batch_key(self) -> tuple[object, ...]:
         """Tiles of clients with equal keys can share a forward."""
-        outputs = tuple(weight > 0 for weight in self.weights)
+        outputs = tuple(tuple(share > 0 for share in row) for row in self.weights)
         only = id(self) if self.alone else None
         return (self.model, outputs, self.bits, self.consistent, only)
 
@@ -239,19 +241,25 @@ class EngineServer:
     def _open(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
         if message["model"] not in self._loaded.forwards:
             raise ProtocolBroken(f"no model is called {message['model']!r} here")
-        weights = message["weights"]
-        if len(fds) != 1 or not isinstance(weights, list) or len(weights) != 3 or not any(weights):
-            raise ProtocolBroken("the opening needs three weights and one file descriptor")
+        client.weights = tuple(tuple(map(float, row)) for row in message["weights"])
+        if len(fds) != 1 or not 1 <= len(client.weights) <= MAX_RESULTS:
+            raise ProtocolBroken("the opening needs weights and one file descriptor")
+        for row in client.weights:
+            if len(row) != len(Weights._fields) or not any(row) or (row[-1] and any(row[:-1])):
+                raise ProtocolBroken("weights are of three outputs, or of the mask alone")
         client.model = str(message["model"])
         client.about = {name: message.get(name) for name in ("job", "traceparent")}
-        client.weights = tuple(float(weight) for weight in weights)
         client.alone = bool(message["alone"])
         client.consistent = bool(message.get("consistent", False))
         client.bits = int(message.get("bits", 8))
         if client.bits not in (8, 16):
             raise ProtocolBroken(f"samples of {client.bits} bits")
         client.shared = open_shared_tiles(
-            fds[0], slots=self._slots, tile=self._loaded.tile, bits=client.bits
+            fds[0],
+            slots=self._slots,
+            tile=self._loaded.tile,
+            results=len(client.weights),
+            bits=client.bits,
         )
 
     def _enqueue(self, client: Client, message: dict[str, Any]) -> None:

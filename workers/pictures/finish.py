@@ -10,7 +10,7 @@ from workers.pictures.alpha import laid_on
 from workers.pictures.colour import srgb_to_grey, srgb_to_rgb
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, with_bits
-from workers.pictures.reduce import reduced
+from workers.pictures.reduce import reduced, reduced_shares
 
 
 def begun(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Picture:
@@ -37,6 +37,17 @@ def finished(picture: Picture, choices: PictureChoices) -> Picture:
     if choices.icc is ProfileMode.KEEP and picture.source_profile is not None:
         picture = _in_its_space(picture, picture.source_profile)
     return picture
+
+
+def finished_mask(mask: Picture, choices: PictureChoices) -> Picture:
+    """A mask, four times larger by now, in the size that was chosen: its levels are no light.
+
+    Raises:
+        ScaleTooLarge: it is not large enough for that size.
+    """
+    width, height = choices.result_size(width=mask.width // SCALE, height=mask.height // SCALE)
+    shares = reduced_shares(mask.colour[..., 0], width=width, height=height)
+    return replace(mask, colour=np.broadcast_to(shares[..., None], (height, width, 3)))
 
 
 def _in_its_space(picture: Picture, profile: bytes) -> Picture:

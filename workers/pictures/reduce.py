@@ -43,14 +43,23 @@ def reduced(picture: Picture, *, width: int, height: int) -> Picture:
             plane[rows] = levels[(np.sqrt(band) * _STEPS + 0.5).astype(np.uint16)]
         planes.append(plane)
     colour: Plane = np.stack(planes, axis=-1) if len(planes) == 3 else planes[0][..., None]
-    alpha = None
-    if picture.alpha is not None:
-        full = _full(kind)
-        shares = (np.arange(full + 1) / full).astype(np.float32)
-        alpha = np.empty((height, width), kind)
-        for rows, band in _bands(picture.alpha, shares, width, height):
-            alpha[rows] = (band * full + 0.5).astype(kind)
+    alpha = picture.alpha
+    if alpha is not None:
+        alpha = reduced_shares(alpha, width=width, height=height)
     return replace(picture, colour=np.broadcast_to(colour, (height, width, 3)), alpha=alpha)
+
+
+def reduced_shares(plane: Plane, *, width: int, height: int) -> Plane:
+    """A plane (H, W) that is no light but a share of it, such as alpha, in (h, w), antialiased."""
+    if plane.shape == (height, width):
+        return plane
+    kind = plane.dtype.type
+    full = _full(kind)
+    shares = (np.arange(full + 1) / full).astype(np.float32)
+    result = np.empty((height, width), kind)
+    for rows, band in _bands(plane, shares, width, height):
+        result[rows] = (band * full + 0.5).astype(kind)
+    return result
 
 
 def _bands(plane: Plane, values: Floats, width: int, height: int) -> Iterator[tuple[slice, Floats]]:
