@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_at_start(settings.redis_url)
     except ConfigurationInvalid as problem:
         sys.exit(f"gdsr-service: {problem}")
-    Server(app, listening).serve_until_stopped()
+    Server(app, listening, trusted=settings.trusted_proxies).serve_until_stopped()
 
 
 def _port(text: str) -> int:

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from service import faults
+from service import faults, front
 from service.deps import Services
 from service.envelope import Envelope
 from service.routes import events, jobs, limits, models, ops, upscale
@@ -42,6 +42,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     )
     app.state.services = services
     app.add_middleware(Envelope, telemetry=services.telemetry)
+    front.install(app, root_path=settings.root_path, origins=settings.cors_origins)
     faults.install(app)
     for ours in (upscale, jobs, events, models, limits, ops):
         app.include_router(ours.router)

@@ -77,6 +77,6 @@ class Envelope:
         self.telemetry.request_seconds.labels(method, route, str(status)).observe(seconds)
         logger.log(
             logging.DEBUG if route in _QUIET else logging.INFO,
-            "%s %s %d in %.0f ms, request %s",
-            method, route, status, 1000 * seconds, request_id,
+            "%s %s %d in %.0f ms, request %s from %s",
+            method, route, status, 1000 * seconds, request_id, (scope.get("client") or ("?",))[0],
         )  # fmt: skip

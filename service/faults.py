@@ -17,6 +17,7 @@ from service.problems import (
     answer,
     describe,
     extra_headers,
+    problem_type,
 )
 from workers.contract.errors import GDSRError
 
@@ -50,7 +51,7 @@ def install(app: FastAPI) -> None:
         slug = status.phrase.lower().replace(" ", "-")
         known = PLAIN_MEANINGS.get(slug)
         problem = ProblemDocument(
-            type=f"/problems/{slug}" if known else "about:blank",
+            type=problem_type(slug) if known else "about:blank",
             title=known.title if known else status.phrase,
             status=status,
             detail=None if known else error.detail,

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.addresses import address
 from workers.contract import errors
 from workers.contract.errors import GDSRError
 from workers.contract.jobs import JobFailure
@@ -167,11 +168,16 @@ class ProblemDocument(BaseModel):
     """For a service that is not ready: each thing it needs, and `ok` or what is wrong with it."""
 
 
+def problem_type(slug: str) -> str:
+    """The address that names a kind of problem."""
+    return address(f"/problems/{slug}")
+
+
 def describe(error: GDSRError, *, instance: str) -> ProblemDocument:
     """The document of an error."""
     meaning = MEANINGS[type(error)]
     return ProblemDocument(
-        type=f"/problems/{error.slug}",
+        type=problem_type(error.slug),
         title=meaning.title,
         status=meaning.status,
         detail=None if meaning is _INTERNAL else str(error),
@@ -185,7 +191,7 @@ def describe_failure(failure: JobFailure, *, instance: str) -> ProblemDocument:
     """The document of a failed job; a newer worker may know errors that this release does not."""
     meaning = MEANINGS[_CLASSES.get(failure.slug, GDSRError)]
     return ProblemDocument(
-        type=f"/problems/{failure.slug}",
+        type=problem_type(failure.slug),
         title=meaning.title,
         status=meaning.status,
         detail=failure.detail,
@@ -220,7 +226,7 @@ def explain(slug: str) -> dict[str, object] | None:
     else:
         return None
     return {
-        "type": f"/problems/{slug}",
+        "type": problem_type(slug),
         "title": meaning.title,
         "status": meaning.status,
         "about": " ".join(about.split()),

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+from collections.abc import Sequence
 from datetime import timedelta
 
 import uvicorn
@@ -20,14 +21,17 @@ logger = logging.getLogger(__name__)
 class Server(uvicorn.Server):
     """Uvicorn, which also tells requests that wait for a job to end."""
 
-    def __init__(self, app: FastAPI, listening: socket.socket) -> None:
+    def __init__(
+        self, app: FastAPI, listening: socket.socket, *, trusted: Sequence[str] = ()
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 log_config=None,
                 access_log=False,  # the envelope writes one that names no job
                 server_header=False,
-                proxy_headers=False,
+                proxy_headers=bool(trusted),
+                forwarded_allow_ips=list(trusted),
                 ws="none",
                 lifespan="on",
                 timeout_keep_alive=int(KEEP_ALIVE.total_seconds()),

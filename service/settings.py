@@ -1,11 +1,17 @@
 """What `gdsr-service` reads from the environment beside what it shares with the workers."""
 
+import re
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
 
 from workers.contract.settings import Seconds, SharedSettings
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
 
 
 class ServiceSettings(SharedSettings):
@@ -26,5 +32,36 @@ class ServiceSettings(SharedSettings):
     pixels_per_day: int | None = Field(default=None, gt=0)
     """Pixels (before scaling) that one API key may send a day (UTC); unset: any number."""
 
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose pages may use the service, such as `https://a.example`, by commas, or `*`."""
+
+    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    """What a proxy puts before all addresses, such as `/gdsr`, whether it cuts it off or not."""
+
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses or networks, by commas, whose `X-Forwarded-For` and `-Proto` are believed."""
+
     max_wait: Seconds = timedelta(seconds=60)
     """Longest time that `Prefer: wait` keeps a request open."""
+
+    @field_validator("cors_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin} is no origin such as https://a.example:8443")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)
+        return value

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.addresses import address
 from service.problems import ProblemDocument, describe_failure
 from workers.contract.engines import EngineInfo
 from workers.contract.estimates import Place
@@ -79,8 +80,8 @@ class Links(_View):
 
     @classmethod
     def of(cls, job_id: str) -> Self:
-        address = f"/jobs/{job_id}"
-        return cls(self=address, result=f"{address}/result", events=f"{address}/events")
+        job = address(f"/jobs/{job_id}")
+        return cls(self=job, result=f"{job}/result", events=f"{job}/events")
 
 
 class JobView(_View):

@@ -97,7 +97,7 @@ class Site:
 @contextmanager
 def served(settings: ServiceSettings) -> Iterator[Site]:
     listening = listen(host=settings.host, port=0)
-    server = Server(create_app(settings), listening)
+    server = Server(create_app(settings), listening, trusted=settings.trusted_proxies)
     thread = threading.Thread(target=server.serve_until_stopped)
     thread.start()
     try:

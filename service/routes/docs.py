@@ -10,6 +10,7 @@ from pathlib import Path
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 
+from service.addresses import address
 from workers.contract.errors import ConfigurationInvalid
 
 _OURS = Path(__file__).parent.parent / "web"
@@ -45,6 +46,6 @@ def docs_router() -> APIRouter:
 
     @router.get("/")
     async def root() -> RedirectResponse:
-        return RedirectResponse("/docs")
+        return RedirectResponse(address("/docs"))
 
     return router

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
+from service.addresses import address
 from service.answers import picture_or_job
 from service.deps import Owner, Services, Serving, own_job
 from service.options import FormatChoice, TradeOffChoice
@@ -69,7 +70,7 @@ def list_jobs(
     places = services.queue.places()
     return JobsView(
         jobs=tuple(JobView.of(job, place=places.get(job.id)) for job in page.jobs),
-        next=page.cursor and f"/jobs?limit={limit}&cursor={page.cursor}",
+        next=page.cursor and address(f"/jobs?limit={limit}&cursor={page.cursor}"),
     )
 
 

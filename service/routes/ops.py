@@ -13,7 +13,14 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.deps import Services, Serving
-from service.problems import PLAIN_MEANINGS, ProblemDocument, answer, documented, explain
+from service.problems import (
+    PLAIN_MEANINGS,
+    ProblemDocument,
+    answer,
+    documented,
+    explain,
+    problem_type,
+)
 from workers.contract.blobs import FileBlobStore
 from workers.contract.engines import running
 from workers.contract.errors import StorageFull
@@ -53,7 +60,7 @@ async def ready(request: Request, services: Serving) -> Response:
         return JSONResponse({"status": "ok", "checks": checks})
     meaning = PLAIN_MEANINGS["not-ready"]
     problem = ProblemDocument(
-        type="/problems/not-ready",
+        type=problem_type("not-ready"),
         title=meaning.title,
         status=meaning.status,
         detail="; ".join(f"{name}: {what}" for name, what in checks.items() if what != "ok"),
@@ -71,7 +78,7 @@ def metrics(services: Serving) -> Response:
 
 
 @router.get("/problems/{slug}", responses=documented())
-async def problem_type(slug: str) -> dict[str, Any]:
+async def read_problem_type(slug: str) -> dict[str, Any]:
     """What a kind of problem means: problem documents point here."""
     about = explain(slug)
     if about is None:
