@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Make pictures four times larger on each side."
 #: What a folder is searched for; a file that is named is read whatever it is called.
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif"}
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif"}
 _FORMATS = {
     ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "avif",
     ".tif": "tiff", ".tiff": "tiff",
@@ -100,7 +100,9 @@ def _run(
         for source, target, format_name in jobs:
             task = progress.add_task(source.name, total=None)
             try:
-                picture = decode(source.read_bytes(), max_pixels=settings.max_pixels)
+                picture = decode(
+                    source.read_bytes(), max_pixels=settings.max_pixels, frame=choices.frame
+                )
                 picture = upscale_picture(
                     begun(picture, choices, ResultFormat(format_name)),
                     engine,

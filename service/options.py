@@ -48,7 +48,7 @@ class UpscaleFields(PictureChoices):
     """Name of a model; empty: the engine's default. `GET /models` lists them."""
 
     format: WishedFormat = ResultFormat.PNG
-    """Format of the result; `same`: the picture's own, or PNG where that is not written (BMP).
+    """Format of the result; `same`: the picture's own, or PNG where that is not written (BMP, GIF).
     Without it an `Accept` header decides, such as `image/webp`.
     """
 

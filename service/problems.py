@@ -68,6 +68,9 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.ImageUnsupported: Meaning(Status.UNSUPPORTED_MEDIA_TYPE, "The format is not supported"),
     errors.ImageCorrupt: Meaning(Status.UNPROCESSABLE_ENTITY, "The picture is damaged"),
     errors.ImageAnimated: Meaning(Status.UNPROCESSABLE_ENTITY, "The picture is animated"),
+    errors.FrameMissing: Meaning(
+        Status.UNPROCESSABLE_ENTITY, "The picture has no such frame or page"
+    ),
     errors.ColourTooDeep: Meaning(Status.UNPROCESSABLE_ENTITY, "The picture's colour is too deep"),
     errors.AlphaNotStorable: Meaning(
         Status.UNPROCESSABLE_ENTITY, "The result format cannot hold transparency"

@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterable
 from io import BytesIO
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -160,6 +160,107 @@ def tiff(
     start = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, page)
     ending = struct.pack(order + "I", next_page)
     return start + pixels + struct.pack(order + "H", len(fields)) + entries + ending + overflow
+
+
+# GIF
+
+
+class GifPart(NamedTuple):
+    """One frame of a GIF: colour numbers (H, W) and where they lie."""
+
+    indices: NDArray[np.integer]
+    left: int = 0
+    top: int = 0
+    disposal: int = 0
+    clear: int | None = None
+    palette: Pixels | None = None
+    interlaced: bool = False
+
+
+def gif(
+    parts: Iterable[GifPart], *, height: int, width: int, palette: Pixels | None = None
+) -> bytes:
+    """A GIF of these frames; palettes have 256 colours."""
+    flags = 0 if palette is None else 0xF7
+    data = struct.pack("<6sHHBBB", b"GIF89a", width, height, flags, 0, 0)
+    data += b"" if palette is None else palette.tobytes()
+    for part in parts:
+        flags = part.disposal << 2 | (part.clear is not None)
+        data += struct.pack("<2sBBHBB", b"!\xf9", 4, flags, 5, part.clear or 0, 0)
+        rows, columns = part.indices.shape
+        flags = 0x40 * part.interlaced | (0x87 if part.palette is not None else 0)
+        data += struct.pack("<B4HB", 0x2C, part.left, part.top, columns, rows, flags)
+        data += b"" if part.palette is None else part.palette.tobytes()
+        order = [*range(rows)]
+        if part.interlaced:
+            order = [*range(0, rows, 8), *range(4, rows, 8), *range(2, rows, 4), *range(1, rows, 2)]
+        data += b"\x08" + _pieces(_codes(part.indices[order].ravel()))
+    return data + b";"
+
+
+def _codes(numbers: NDArray[np.integer]) -> bytes:
+    """LZW codes of 9 bits: told to forget so often that they never get longer."""
+    codes: list[int] = []
+    for start in range(0, len(numbers), 250):
+        codes += [256, *map(int, numbers[start : start + 250])]
+    codes.append(257)
+    bits = np.array([[code >> bit & 1 for bit in range(9)] for code in codes], np.uint8)
+    return np.packbits(bits.ravel(), bitorder="little").tobytes()
+
+
+def _pieces(data: bytes) -> bytes:
+    pieces = [data[at : at + 255] for at in range(0, len(data), 255)]
+    return b"".join(bytes((len(piece),)) + piece for piece in pieces) + b"\0"
+
+
+# APNG
+
+
+class PngPart(NamedTuple):
+    """One frame of an animated PNG: samples (H, W, channels) and where they lie."""
+
+    samples: NDArray[np.integer]
+    left: int = 0
+    top: int = 0
+    disposal: int = 0
+    over: bool = False
+
+
+def apng(
+    parts: Iterable[PngPart],
+    *,
+    height: int,
+    width: int,
+    bits: int = 8,
+    colour_type: int = 6,
+    chunks: Iterable[tuple[bytes, bytes]] = (),
+    still: ArrayLike | None = None,
+) -> bytes:
+    """An animated PNG; with `still` its first picture is none of its frames."""
+    frames = list(parts)
+    found: list[tuple[bytes, bytes]] = [(b"acTL", struct.pack(">II", len(frames), 0)), *chunks]
+    if still is not None:
+        found.append((b"IDAT", _png_pixels(np.asarray(still), bits)))
+    number = 0
+    for place, part in enumerate(frames):
+        rows, columns = part.samples.shape[:2]
+        control = (number, columns, rows, part.left, part.top, 1, 10, part.disposal, part.over)
+        found.append((b"fcTL", struct.pack(">5IHHBB", *control)))
+        pixels = _png_pixels(part.samples, bits)
+        if place or still is not None:
+            found.append((b"fdAT", struct.pack(">I", number + 1) + pixels))
+            number += 1
+        else:
+            found.append((b"IDAT", pixels))
+        number += 1
+    header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+    body = [(b"IHDR", header), *found, (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in body)
+
+
+def _png_pixels(samples: NDArray[np.integer], bits: int) -> bytes:
+    rows = samples.reshape(len(samples), -1)
+    return zlib.compress(b"".join(b"\0" + _packed(row, bits) for row in rows))
 
 
 # AVIF and its family

@@ -35,7 +35,7 @@ _REQUEST = {
     ],
     "requestBody": {
         "required": True,
-        "description": "The picture: JPEG, PNG, WebP, TIFF, BMP or AVIF, told by its content.",
+        "description": "The picture: JPEG, PNG, WebP, TIFF, BMP, AVIF or GIF, told by its content.",
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -77,7 +77,7 @@ _RESPONSES = {
         errors.PixelsExceeded,
         RequestInvalid, errors.ImageMissing, errors.DigestMismatch, errors.UploadTooLarge,
         errors.ImageTooLarge, errors.ResultTooLarge, errors.ImageUnsupported, errors.ImageCorrupt,
-        errors.ImageAnimated, errors.ColourTooDeep, errors.AlphaNotStorable,
+        errors.ImageAnimated, errors.FrameMissing, errors.ColourTooDeep, errors.AlphaNotStorable,
         errors.DepthNotStorable, errors.LosslessNotStorable,
         errors.ScaleTooLarge, errors.ModelUnknown, errors.QueueFull,
         errors.IdempotencyKeyReused, errors.IdempotencyKeyBusy, errors.JobNotFound,
@@ -166,8 +166,8 @@ def _accept(
     claim: Claim | None,
 ) -> Job:
     """Make a job of an upload, or raise and leave nothing behind."""
-    header = read_header(upload.file)
-    check_header(header, max_pixels=services.settings.max_pixels)
+    header = read_header(upload.file, frame=fields.frame)
+    check_header(header, max_pixels=services.settings.max_pixels, frame=fields.frame)
     with redis_down_is_queue_unavailable():
         model = choose_model(running(services.queue.client), fields.model)
     result = fields.format or same_format(header.format)

@@ -144,3 +144,15 @@ def test_the_same_format_keeps_each_name_that_fits(checkpoint: Path, tmp_path: P
         with Image.open(path) as opened:
             formats[path.name] = opened.format
     assert formats == {"a.jpeg": "JPEG", "b.webp": "WEBP", "c.png": "PNG", "wrong.jpg": "JPEG"}
+
+
+def test_one_frame_of_an_animation_is_taken_on_demand(checkpoint: Path, tmp_path: Path) -> None:
+    frames = [Image.new("P", (9, 12), number) for number in (1, 2)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    refused = run(checkpoint, tmp_path / "a.gif", "-o", tmp_path / "a.png")
+    done = run(checkpoint, tmp_path / "a.gif", "-o", tmp_path / "a.png", "--frame", "1")
+
+    assert refused.returncode == 1
+    assert "frame=0 to frame=1" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert size(tmp_path / "a.png") == (36, 48)

@@ -19,7 +19,7 @@ def chosen(site: Site, content: bytes = PICTURE, *, accept: str = "*/*", **param
 @pytest.mark.parametrize(
     ("own", "result"),
     [("PNG", "png"), ("JPEG", "jpeg"), ("WebP", "webp"), ("AVIF", "avif"), ("TIFF", "tiff"),
-     ("BMP", "png")],
+     ("BMP", "png"), ("GIF", "png")],
 )  # fmt: skip
 def test_the_same_format_is_the_pictures_own_where_it_is_written(
     site: Site, own: str, result: str

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from factories import engine_info, photo, png, saved, tiff, transparency
+from PIL import Image
 from serving import PICTURE, Site, problem_of
 
 from workers.contract.engines import register
 
 
-@pytest.mark.parametrize("name", ["PNG", "JPEG", "WebP", "TIFF", "BMP", "AVIF"])
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WebP", "TIFF", "BMP", "AVIF", "GIF"])
 def test_a_picture_in_the_body_becomes_a_queued_job(site: Site, name: str) -> None:
     picture = saved(photo(20, 30), name)
 
@@ -122,12 +123,28 @@ def _samples(channels: int) -> Any:
     return np.zeros((4, 4, channels), np.uint16)
 
 
+_SECOND = [Image.fromarray(photo(seed=1))]
+ANIMATION = saved(photo(), "GIF", save_all=True, append_images=_SECOND)
+
 REFUSED = {
     "empty": (b"", {}, 422, "image-missing"),
     "truncated": (PICTURE[:30], {}, 422, "image-corrupt"),
     "rubbish": (b"not a picture", {}, 415, "image-unsupported"),
-    "GIF": (saved(photo(), "GIF"), {}, 415, "image-unsupported"),
-    "GIF called PNG": (saved(photo(), "GIF"), {"format": "png"}, 415, "image-unsupported"),
+    "PDF": (saved(photo(), "PDF"), {}, 415, "image-unsupported"),
+    "EPS": (saved(photo(), "EPS"), {}, 415, "image-unsupported"),
+    "PSD": (b"8BPS\0\1" + bytes(20), {}, 415, "image-unsupported"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", {}, 415, "image-unsupported"),
+    "PDF called PNG": (saved(photo(), "PDF"), {"format": "png"}, 415, "image-unsupported"),
+    "animated GIF": (ANIMATION, {}, 422, "animated-image"),
+    "a frame too far": (ANIMATION, {"frame": "2"}, 422, "frame-missing"),
+    "a frame before the first": (ANIMATION, {"frame": "-1"}, 422, "invalid-request"),
+    "a second frame of a picture": (PICTURE, {"frame": "1"}, 422, "frame-missing"),
+    "a frame without a background in JPEG": (
+        saved(photo(), "GIF", save_all=True, append_images=_SECOND, transparency=0),
+        {"frame": "1", "format": "jpeg"},
+        422,
+        "alpha-not-storable",
+    ),
     "bomb": (
         PICTURE[:16] + struct.pack(">II", 40_000, 40_000) + PICTURE[24:],
         {},
@@ -194,6 +211,24 @@ def test_what_cannot_be_upscaled_is_a_problem_and_leaves_nothing(site: Site, cas
         assert response.json()["detail"]
     assert site.stored() == []
     assert site.records.active() == []
+
+
+def test_a_frame_of_an_animation_is_taken_and_remembered(site: Site) -> None:
+    job = site.post(ANIMATION, params={"frame": "1"}).json()
+
+    assert job["image"]["format"] == "gif"
+    assert job["options"]["frame"] == 1
+    assert site.post(ANIMATION).json()["detail"] == (
+        "the picture has 2 frames or pages; choose one by its number, from frame=0 to frame=1, "
+        "or send a single one"
+    )
+
+
+def test_a_page_of_a_tiff_has_its_own_size(site: Site) -> None:
+    pages = saved(photo(), "TIFF", save_all=True, append_images=[Image.fromarray(photo(5, 7))])
+    image = site.post(pages, params={"frame": "1"}).json()["image"]
+
+    assert (image["width"], image["height"]) == (7, 5)
 
 
 def test_grey_of_16_bits_is_taken(site: Site) -> None:

@@ -13,8 +13,10 @@ import pytest
 from factories import (
     P3_PRIMARIES,
     SRGB_PRIMARIES,
+    GifPart,
     cmyk_jpeg,
     cmyk_profile,
+    gif,
     grey_profile,
     held,
     luma,
@@ -184,6 +186,7 @@ def bmp_with_alpha() -> bytes:
     return b"BM" + start + form + masks + bytes(52) + RGBA[..., [2, 1, 0, 3]].tobytes()
 
 
+NUMBERS = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * 7 % 256
 DEEP_P3 = (photo(HEIGHT, WIDTH, seed=4).astype(int) // 2 + 60) * 257 + 19
 DEEP_LA = np.dstack((DEEP, DEEP[::-1]))
 INVERTED = 255 - GREY
@@ -331,6 +334,25 @@ READ = {
     "BMP palette": Meant(saved(QUANTIZED, "BMP"), np.asarray(QUANTIZED.convert("RGB"))),
     "BMP grey": Meant(saved(GREY, "BMP"), GREY, grey=True),
     "BMP alpha, top row first": Meant(bmp_with_alpha(), COLOUR, ALPHA),
+    "GIF": Meant(saved(QUANTIZED, "GIF"), np.asarray(QUANTIZED.convert("RGB"))),
+    "GIF of greys": Meant(saved(GREY, "GIF"), GREY, grey=True),
+    "GIF interlaced": Meant(
+        gif([GifPart(NUMBERS, interlaced=True)], height=HEIGHT, width=WIDTH, palette=PALETTE),
+        PALETTE[NUMBERS],
+    ),
+    "GIF with colours of its frame": Meant(
+        gif([GifPart(NUMBERS, palette=PALETTE)], height=HEIGHT, width=WIDTH), PALETTE[NUMBERS]
+    ),
+    "GIF, one colour is clear": Meant(
+        gif([GifPart(NUMBERS, clear=7)], height=HEIGHT, width=WIDTH, palette=PALETTE),
+        PALETTE[NUMBERS],
+        np.where(NUMBERS == 7, 0, 255),
+    ),
+    "GIF of one small frame": Meant(
+        gif([GifPart(NUMBERS[:9, :8], left=5, top=3)], height=HEIGHT, width=WIDTH, palette=PALETTE),
+        np.pad(PALETTE[NUMBERS[:9, :8]], ((3, HEIGHT - 12), (5, WIDTH - 13), (0, 0))),
+        np.pad(np.full((9, 8), 255), ((3, HEIGHT - 12), (5, WIDTH - 13))),
+    ),
     "AVIF": Meant(saved(COLOUR, "AVIF", **BEST), COLOUR, tolerance=4),
     "AVIF alpha": Meant(saved(RGBA, "AVIF", **BEST), COLOUR, ALPHA, tolerance=4),
     "AVIF grey": Meant(saved(GREY, "AVIF", quality=100), GREY, grey=True, tolerance=2),
@@ -454,7 +476,10 @@ def test_a_long_comment_does_not_spoil_the_picture() -> None:
 REFUSED = {
     "nothing": (b"", ImageMissing),
     "random bytes": (random.Random(3).randbytes(500), ImageUnsupported),
-    "GIF": (saved(GREY, "GIF"), ImageUnsupported),
+    "animated GIF": (
+        saved(QUANTIZED, "GIF", save_all=True, append_images=[BILEVEL]),
+        ImageAnimated,
+    ),
     "16-bit CMYK TIFF": (strip(CMYK, (16, 16, 16, 16), 5), ColourTooDeep),
     "16-bit RGB TIFF, multiplied by alpha": (deep_rgba_tiff(extra=1), ImageUnsupported),
     "APNG": (saved(COLOUR, "PNG", save_all=True, append_images=[QUANTIZED]), ImageAnimated),
@@ -495,7 +520,7 @@ def test_what_is_not_read_is_refused(kind: str) -> None:
 @pytest.mark.parametrize(
     "kind",
     ["JPEG", "JPEG progressive", "PNG RGB", "PNG interlaced", "WebP", "WebP lossless", "TIFF LZW",
-     "TIFF", "BMP", "AVIF"],
+     "TIFF", "BMP", "AVIF", "GIF", "GIF interlaced"],
 )  # fmt: skip
 @pytest.mark.parametrize("share", [0.98, 0.7, 0.4])
 def test_a_picture_that_is_cut_off_is_corrupt(kind: str, share: float) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import (
+    GifPart,
     box,
     cmyk_jpeg,
+    gif,
     held,
     luma,
     photo,
@@ -26,6 +28,7 @@ from PIL import Image
 from workers.contract.errors import (
     AlphaNotStorable,
     ColourTooDeep,
+    FrameMissing,
     GDSRError,
     ImageAnimated,
     ImageCorrupt,
@@ -76,7 +79,7 @@ def described(name: str, kind: str, bits: int = 8, *, alpha: bool = False) -> Im
         bits=bits,
         kind=ColourKind(kind),
         has_alpha=alpha,
-        animated=False,
+        frames=1,
     )
 
 
@@ -142,19 +145,33 @@ STILL = {
         saved(COLOUR, "AVIF").replace(b"\3\x08\x08\x08", b"\3\x0a\x0a\x0a", 1),
         described("avif", "colour", 10),
     ),
+    "GIF": (saved(PALETTE, "GIF"), described("gif", "palette")),
+    "GIF with a clear colour": (
+        saved(PALETTE, "GIF", transparency=3),
+        described("gif", "palette", alpha=True),
+    ),
+    "GIF of one small frame": (
+        gif(
+            [GifPart(np.zeros((4, 5), np.uint8), left=2)],
+            height=20,
+            width=30,
+            palette=np.zeros((256, 3), np.uint8),
+        ),
+        described("gif", "palette", alpha=True),
+    ),
     "AVIF turned": (saved(COLOUR, "AVIF", exif=held(6)), described("avif", "colour")),
 }
 
 ANIMATED = {
-    "APNG": saved(COLOUR, "PNG", save_all=True, append_images=SECOND),
-    "WebP": saved(COLOUR, "WEBP", save_all=True, append_images=SECOND),
-    "TIFF of two pages": saved(COLOUR, "TIFF", save_all=True, append_images=SECOND),
-    "AVIF": ANIMATED_AVIF,
-    "AVIF sequence alone": box(b"ftyp", b"avis\0\0\0\0avis") + box(b"moov", bytes(100)),
+    "APNG": (saved(COLOUR, "PNG", save_all=True, append_images=SECOND), 2),
+    "WebP": (saved(COLOUR, "WEBP", save_all=True, append_images=SECOND), 2),
+    "TIFF of two pages": (saved(COLOUR, "TIFF", save_all=True, append_images=SECOND), 2),
+    "GIF": (saved(COLOUR, "GIF", save_all=True, append_images=SECOND), 2),
+    "AVIF": (ANIMATED_AVIF, None),
 }
 
 STRANGE = {
-    "a GIF picture": saved(GREY, "GIF"),
+    "an AVIF film": box(b"ftyp", b"avis\0\0\0\0avis") + box(b"moov", bytes(100)),
     "an SVG drawing": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
     "a PDF document": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj",
     "a HEIC picture": box(b"ftyp", b"heic\0\0\0\0mif1heic") + box(b"meta", bytes(50)),
@@ -179,8 +196,53 @@ def test_a_header_describes_its_picture(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ANIMATED)
 def test_several_frames_or_pages_are_refused(kind: str) -> None:
-    with pytest.raises(ImageAnimated):
-        check_header(header(ANIMATED[kind]), max_pixels=1000)
+    data, frames = ANIMATED[kind]
+    found = header(data)
+    said = "several frames" if frames is None else f"{frames} frames .* frame=0 to frame=1"
+
+    assert found.frames == frames
+    with pytest.raises(ImageAnimated, match=said):
+        check_header(found, max_pixels=1000)
+
+
+@pytest.mark.parametrize("kind", ANIMATED)
+def test_one_that_was_chosen_is_taken_as_far_as_it_is_known_to_be_there(kind: str) -> None:
+    data, frames = ANIMATED[kind]
+
+    for frame in (0, 1):
+        found = read_header(BytesIO(data), frame=frame)
+        check_header(found, max_pixels=1000, frame=frame)
+        assert (found.width, found.height) == (30, 20)
+    if frames is not None:
+        with pytest.raises(FrameMissing, match=r"no frame=2: it has 2 frames .* to frame=1"):
+            check_header(read_header(BytesIO(data), frame=2), max_pixels=1000, frame=2)
+
+
+def test_a_single_picture_has_no_second_frame() -> None:
+    found = header(saved(COLOUR, "PNG"))
+
+    check_header(found, max_pixels=1000, frame=0)
+    with pytest.raises(FrameMissing, match=r"it has one frame, counted from frame=0$"):
+        check_header(found, max_pixels=1000, frame=1)
+
+
+def test_each_page_of_a_tiff_has_its_own_header() -> None:
+    small = Image.fromarray(GREY[:5, :7])
+    pages = saved(COLOUR, "TIFF", save_all=True, append_images=[small])
+    second = read_header(BytesIO(pages), frame=1)
+
+    assert (second.width, second.height, second.kind) == (7, 5, ColourKind.GREY)
+
+
+def test_more_frames_than_are_counted_are_several() -> None:
+    part = GifPart(np.zeros((1, 1), np.uint8))
+    few, many = (
+        gif([part] * frames, height=1, width=1, palette=np.zeros((256, 3), np.uint8))
+        for frames in (4096, 4097)
+    )
+
+    assert header(few).frames == 4096
+    assert header(many).frames is None
 
 
 def test_the_small_copy_that_scanners_add_is_no_second_page() -> None:
@@ -189,8 +251,8 @@ def test_the_small_copy_that_scanners_add_is_no_second_page() -> None:
     scanned = tiff(GREY.tobytes(), **plain, next_page=size)
     copy = struct.pack("<HHHIII", 1, 254, 4, 1, 1, 0)
 
-    assert not header(scanned + copy).animated
-    assert header(scanned + copy.replace(b"\xfe\0", b"\xfd\0")).animated
+    assert header(scanned + copy).frames == 1
+    assert header(scanned + copy.replace(b"\xfe\0", b"\xfd\0")).frames == 2
 
 
 @pytest.mark.parametrize("found", STRANGE)
@@ -267,6 +329,10 @@ HOSTILE = {
     "AVIF of empty boxes": box(b"ftyp", b"avif\0\0\0\0") + box(b"free", b"") * 10**5,
     "AVIF with a box of no size": box(b"ftyp", b"avif\0\0\0\0") + b"\0\0\0\1free" + bytes(8),
     "AVIF with a box of 2**63": box(b"ftyp", b"avif\0\0\0\0") + b"\0\0\0\1meta\x7f" + b"\xff" * 7,
+    "GIF of blocks": b"GIF89a\1\0\1\0\0\0\0" + b"!\xfe\0" * 10**6,
+    "GIF in tiny pieces": b"GIF89a\1\0\1\0\0\0\0!\xfe" + b"\1\0" * 4 * 10**6,
+    "GIF of frames": struct.pack("<6sHHBBB", b"GIF89a", 9, 9, 0, 0, 0)
+    + struct.pack("<B4HBBB", 0x2C, 0, 0, 1, 1, 0, 2, 0) * 10**5,
     "AVIF of 1 MiB of properties": box(b"ftyp", b"avif\0\0\0\0")
     + box(b"meta", bytes(4) + box(b"iprp", box(b"ipco", box(b"ispe", b"") * 130_000))),
 }
@@ -281,13 +347,13 @@ def test_a_hostile_header_ends_soon(kind: str) -> None:
     except (ImageCorrupt, ImageUnsupported):
         pass
     else:
-        assert kind == "TIFF whose page is its own successor"
+        assert kind in ("TIFF whose page is its own successor", "GIF of frames")
     assert time.process_time() - start < 0.5
 
 
 def test_nothing_but_our_own_errors_comes_out_of_damaged_headers() -> None:
     dice = random.Random(20)
-    bases = [data for data, _ in STILL.values()] + list(ANIMATED.values())
+    bases = [data for data, _ in STILL.values()] + [data for data, _ in ANIMATED.values()]
     outcomes = set()
     for base in bases:
         for _ in range(400):

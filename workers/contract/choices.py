@@ -68,6 +68,9 @@ class PictureChoices(BaseModel):
     lossless: bool = False
     """Nothing is lost in a WebP result; PNG and TIFF always are so, JPEG and AVIF never."""
 
+    frame: int | None = Field(default=None, ge=0, le=1_000_000)
+    """Which frame of an animation or page of a TIFF, from 0, as viewers show it."""
+
     scale: float | None = Field(default=None, ge=1, le=SCALE)
     """How many times larger each side becomes, 1 to 4; 4 unless `width` or `height` is given."""
 

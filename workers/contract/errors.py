@@ -117,12 +117,29 @@ class ImageCorrupt(ImageRejected):
 
 
 class ImageAnimated(ImageRejected):
-    """More than one frame or page."""
+    """More than one frame or page, and none of them was chosen."""
 
     slug = "animated-image"
 
-    def __init__(self) -> None:
-        super().__init__("the picture has several frames or pages; send a single one")
+    def __init__(self, *, frames: int | None) -> None:
+        last = "" if frames is None else f" to frame={frames - 1}"
+        super().__init__(
+            f"the picture has {'several' if frames is None else format(frames, ',')} frames or "
+            f"pages; choose one by its number, from frame=0{last}, or send a single one"
+        )
+
+
+class FrameMissing(ImageRejected):
+    """A frame or page was chosen that the picture does not have."""
+
+    slug = "frame-missing"
+
+    def __init__(self, *, frame: int, frames: int) -> None:
+        have = f"{frames:,} frames or pages" if frames > 1 else "one frame"
+        last = f" to frame={frames - 1}" if frames > 1 else ""
+        super().__init__(
+            f"the picture has no frame={frame}: it has {have}, counted from frame=0{last}"
+        )
 
 
 class ColourTooDeep(ImageRejected):

@@ -7,6 +7,7 @@ from workers.contract.errors import (
     AlphaNotStorable,
     ColourTooDeep,
     DepthNotStorable,
+    FrameMissing,
     ImageAnimated,
     ImageTooLarge,
     ImageUnsupported,
@@ -24,6 +25,7 @@ class ImageFormat(StrEnum):
     TIFF = "tiff"
     BMP = "bmp"
     AVIF = "avif"
+    GIF = "gif"
 
 
 class ResultFormat(StrEnum):
@@ -91,8 +93,8 @@ class ImageHeader:
     kind: ColourKind
     #: True if the picture could be transparent, even if every pixel turns out opaque.
     has_alpha: bool
-    #: True if there is more than one frame or page.
-    animated: bool
+    #: Frames or pages; None: several, and only a walk through the file would tell how many.
+    frames: int | None = 1
 
     @property
     def pixels(self) -> int:
@@ -102,18 +104,21 @@ class ImageHeader:
 _DEEP_COLOUR = (ImageFormat.PNG, ImageFormat.TIFF)
 
 
-def check_header(header: ImageHeader, *, max_pixels: int) -> None:
-    """Refuse what cannot become a job.
+def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = None) -> None:
+    """Refuse what cannot become a job. `frame` is the one that was chosen, from 0.
 
     Raises:
         ImageTooLarge: more than `max_pixels` pixels.
-        ImageAnimated: more than one frame or page.
+        ImageAnimated: more than one frame or page, and none was chosen.
+        FrameMissing: there is no such frame, as far as the header tells.
         ColourTooDeep: more than 8 bits a channel; grey may have 16, and so may RGB in PNG and TIFF.
     """
     if header.pixels > max_pixels:
         raise ImageTooLarge(width=header.width, height=header.height, limit=max_pixels)
-    if header.animated:
-        raise ImageAnimated
+    if header.frames != 1 and frame is None:
+        raise ImageAnimated(frames=header.frames)
+    if frame is not None and header.frames is not None and frame >= header.frames:
+        raise FrameMissing(frame=frame, frames=header.frames)
     deep = header.format in _DEEP_COLOUR and header.kind is ColourKind.COLOUR and header.bits == 16
     if header.bits > 8 and header.kind is not ColourKind.GREY and not deep:
         raise ColourTooDeep(bits=header.bits)
@@ -154,4 +159,4 @@ def check_result(
 
 def unsupported(found: str) -> ImageUnsupported:
     """The refusal of `found`, which names what would be read instead."""
-    return ImageUnsupported(found=found, supported="JPEG, PNG, WebP, TIFF, BMP and AVIF")
+    return ImageUnsupported(found=found, supported="JPEG, PNG, WebP, TIFF, BMP, AVIF and GIF")

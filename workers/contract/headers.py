@@ -10,6 +10,7 @@ but a `GDSRError` ever comes out.
 
 import struct
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from workers.contract.errors import ImageCorrupt, ImageMissing
@@ -22,6 +23,7 @@ from workers.contract.formats import (
     check_result,
     unsupported,
 )
+from workers.contract.gif_header import gif_header
 from workers.contract.nested_headers import TOO_SHORT, Source, avif_header, tiff_header
 
 __all__ = [
@@ -35,20 +37,22 @@ __all__ = [
 ]
 
 
-def read_header(file: BinaryIO) -> ImageHeader:
+def read_header(file: BinaryIO, *, frame: int | None = None) -> ImageHeader:
     """Read a picture's header from a seekable file, whatever its position is; it is moved.
+
+    `frame` is the one that counts (from 0): pages of a TIFF have nothing in common.
 
     Raises:
         ImageMissing: the file is empty.
         ImageUnsupported: not one of `ImageFormat`, or a kind of it that is not read.
         ImageCorrupt: one of `ImageFormat`, but its header is cut off or contradicts itself.
-        ImageAnimated: an AVIF sequence without any still picture.
+        FrameMissing: a TIFF has no such page.
     """
     source = Source(file)
     if not source.size:
         raise ImageMissing
     try:
-        header = _parser(source.at(0, min(source.size, 256)))(source)
+        header = _parser(source.at(0, min(source.size, 256)), frame or 0)(source)
     except struct.error:
         raise ImageCorrupt(TOO_SHORT) from None
     if not header.pixels:
@@ -60,7 +64,6 @@ def read_header(file: BinaryIO) -> ImageHeader:
 _MAX_STEPS = 4096
 
 _STRANGERS: Mapping[bytes, str] = {
-    b"GIF8": "a GIF picture",
     b"%PDF": "a PDF document",
     b"%!PS": "a PostScript document",
     b"\xff\x0a": "a JPEG XL picture",
@@ -81,7 +84,7 @@ _STRANGERS: Mapping[bytes, str] = {
 }
 
 
-def _parser(head: bytes) -> Callable[[Source], ImageHeader]:
+def _parser(head: bytes, frame: int) -> Callable[[Source], ImageHeader]:
     """The reader of the format that begins with `head`."""
     if head.startswith(b"\xff\xd8"):
         return _jpeg
@@ -90,7 +93,9 @@ def _parser(head: bytes) -> Callable[[Source], ImageHeader]:
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return _webp
     if head.startswith((b"II*\0", b"MM\0*")):
-        return tiff_header
+        return partial(tiff_header, frame=frame)
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return partial(gif_header, frame=frame)
     if head.startswith(b"BM"):
         return _bmp
     if head[4:8] == b"ftyp":
@@ -147,7 +152,6 @@ def _jpeg_frame(source: Source, offset: int, marker: int) -> ImageHeader:
         bits=bits,
         kind=_JPEG_KINDS[channels],
         has_alpha=False,
-        animated=False,
     )
 
 
@@ -186,7 +190,7 @@ def _png(source: Source) -> ImageHeader:
                 bits=8 if kind is ColourKind.PALETTE else bits,
                 kind=kind,
                 has_alpha=has_alpha,
-                animated=frames > 1,
+                frames=max(frames, 1),
             )
         if name == b"IEND":
             raise ImageCorrupt("it has no pixels")
@@ -200,11 +204,13 @@ def _png(source: Source) -> ImageHeader:
 
 def _webp(source: Source) -> ImageHeader:
     chunk, _, body = struct.unpack("<4sI10s", source.at(12, 18))
-    has_alpha = animated = False
+    has_alpha = False
+    frames: int | None = 1
     if chunk == b"VP8X":
         width = int.from_bytes(body[4:7], "little") + 1
         height = int.from_bytes(body[7:10], "little") + 1
-        has_alpha, animated = bool(body[0] & 0x10), bool(body[0] & 0x02)
+        has_alpha = bool(body[0] & 0x10)
+        frames = _webp_frames(source) if body[0] & 0x02 else 1
     elif chunk == b"VP8L" and body[0] == 0x2F:
         (packed,) = struct.unpack_from("<I", body, 1)
         width, height = (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
@@ -220,8 +226,20 @@ def _webp(source: Source) -> ImageHeader:
         bits=8,
         kind=ColourKind.COLOUR,
         has_alpha=has_alpha,
-        animated=animated,
+        frames=frames,
     )
+
+
+def _webp_frames(source: Source) -> int | None:
+    """How many frames an animation has, if its chunks are not too many."""
+    frames, offset = 0, 12
+    for _ in range(_MAX_STEPS):
+        if offset + 8 > source.size:
+            return frames
+        name, length = struct.unpack("<4sI", source.at(offset, 8))
+        frames += name == b"ANMF"
+        offset += 8 + length + length % 2
+    return None
 
 
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
@@ -251,5 +269,4 @@ def _bmp(source: Source) -> ImageHeader:
         bits=8,
         kind=ColourKind.PALETTE if bits <= 8 else ColourKind.COLOUR,
         has_alpha=has_alpha,
-        animated=False,
     )

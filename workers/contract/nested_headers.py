@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from io import SEEK_END
 from typing import BinaryIO, NamedTuple
 
-from workers.contract.errors import ImageAnimated, ImageCorrupt
+from workers.contract.errors import FrameMissing, ImageCorrupt
 from workers.contract.formats import ColourKind, ImageFormat, ImageHeader, unsupported
 
 TOO_SHORT = "it ends within its header"
@@ -55,14 +55,20 @@ _TIFF_KINDS = {
 _TIFF_STRANGERS = {8: "a CIELAB TIFF", 32803: "a camera's raw file", 34892: "a camera's raw file"}
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I"}  # byte, short, long: all that matters here is one of them
 _TIFF_MAX_TAGS = 4096
-_TIFF_MAX_PAGES = 8
+#: Of all pages together.
+_TIFF_MAX_ALL_TAGS = 2**16
 
 
-def tiff_header(source: Source) -> ImageHeader:
-    """Read a TIFF's first page, and whether there is a second."""
-    order = "<" if source.at(0, 2) == b"II" else ">"
-    (offset,) = struct.unpack(order + "I", source.at(4, 4))
-    page, following = _tiff_page(source, offset, order)
+def tiff_header(source: Source, *, frame: int) -> ImageHeader:
+    """Read one of a TIFF's pages, and how many there are.
+
+    Raises:
+        FrameMissing: it has no such page.
+    """
+    pages, whole = _tiff_pages(source)
+    if frame >= len(pages):
+        raise FrameMissing(frame=frame, frames=len(pages))
+    page = pages[frame].page
     if page.is_raw or source.at(8, 2) == b"CR":
         raise unsupported("a camera's raw file")
     photometric = page.first(_Tag.PHOTOMETRIC, default=0)
@@ -85,7 +91,7 @@ def tiff_header(source: Source) -> ImageHeader:
         bits=8 if kind is ColourKind.PALETTE else bits,
         kind=kind,
         has_alpha=has_alpha,
-        animated=_tiff_has_more_pages(source, following, order),
+        frames=len(pages) if whole else None,
     )
 
 
@@ -110,18 +116,40 @@ class _Page(NamedTuple):
         return _Tag.DNG_VERSION in self.tags or (self.is_reduced and _Tag.SUB_PAGES in self.tags)
 
 
-def _tiff_has_more_pages(source: Source, offset: int, order: str) -> bool:
-    for _ in range(_TIFF_MAX_PAGES):
-        if not offset:
-            return False
-        page, offset = _tiff_page(source, offset, order)
-        if not page.is_reduced:
-            return True
-    return True
+class _Place(NamedTuple):
+    page: _Page
+    #: Among all pages, small copies of others included.
+    number: int
 
 
-def _tiff_page(source: Source, offset: int, order: str) -> tuple[_Page, int]:
-    """The page at `offset`, and the place of the next one (0: none)."""
+def tiff_page_number(file: BinaryIO, *, frame: int) -> int:
+    """Where a page is among all that are in the file, small copies of others included."""
+    return _tiff_pages(Source(file))[0][frame].number
+
+
+def _tiff_pages(source: Source) -> tuple[list[_Place], bool]:
+    """The first page and all others that are no small copy, and whether these are all."""
+    order = "<" if source.at(0, 2) == b"II" else ">"
+    (offset,) = struct.unpack(order + "I", source.at(4, 4))
+    pages: list[_Place] = []
+    seen: set[int] = set()
+    tags = 0
+    while offset and offset not in seen:
+        number = len(seen)
+        seen.add(offset)
+        page, offset, count = _tiff_page(source, offset, order)
+        if not number or not page.is_reduced:
+            pages.append(_Place(page, number))
+        tags += count
+        if tags > _TIFF_MAX_ALL_TAGS:
+            return pages, False
+    if not pages:
+        raise ImageCorrupt("it has no page")
+    return pages, True
+
+
+def _tiff_page(source: Source, offset: int, order: str) -> tuple[_Page, int, int]:
+    """The page at `offset`, the place of the next one (0: none), and how many tags it has."""
     (count,) = struct.unpack(order + "H", source.at(offset, 2))
     if not 0 < count <= _TIFF_MAX_TAGS:
         raise ImageCorrupt(f"it has a page of {count:,} tags")
@@ -140,7 +168,7 @@ def _tiff_page(source: Source, offset: int, order: str) -> tuple[_Page, int]:
         else:
             tags[tag] = ()  # that it is there is all that matters
     (following,) = struct.unpack_from(order + "I", block, 12 * count)
-    return _Page(tags), following
+    return _Page(tags), following, count
 
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -164,7 +192,9 @@ def avif_header(source: Source) -> ImageHeader:
     animated = major == b"avis"
     meta = _avif_meta(source)
     if meta is None:
-        raise ImageAnimated if animated else ImageCorrupt("it has no description of its picture")
+        if animated:
+            raise unsupported("an AVIF film without a still picture")
+        raise ImageCorrupt("it has no description of its picture")
 
     properties, of_picture = _avif_properties(meta)
     sizes = of_picture[b"ispe"]
@@ -183,7 +213,7 @@ def avif_header(source: Source) -> ImageHeader:
         bits=max([8, *coded_depths, *(bits for depth in depths for bits in depth)]),
         kind=ColourKind.GREY if grey else ColourKind.COLOUR,
         has_alpha=any(body[4:].startswith(_ALPHA_TYPES) for body in properties[b"auxC"]),
-        animated=animated,
+        frames=None if animated else 1,
     )
 
 

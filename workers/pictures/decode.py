@@ -11,46 +11,72 @@ import re
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from workers.contract.errors import ImageCorrupt, ImageRejected
+from workers.contract.errors import FrameMissing, ImageCorrupt, ImageRejected
 from workers.contract.formats import unsupported
 from workers.contract.headers import ColourKind, ImageFormat, ImageHeader, check_header, read_header
+from workers.contract.nested_headers import tiff_page_number
 from workers.pictures.colour import Converted, cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
 from workers.pictures.deep import ask_for_low_bytes
+from workers.pictures.frames import Layer, apng_layers, composed, gif_layers
 from workers.pictures.metadata import BROKEN, Metadata, read_dpi, read_metadata, read_orientation
 from workers.pictures.picture import Picture, Plane, scaled
 from workers.pictures.png import checked_png, deep_grey_alpha_as_rgba
 
 
-def decode(data: bytes, *, max_pixels: int) -> Picture:
-    """Decode a picture.
+def decode(data: bytes, *, max_pixels: int, frame: int | None = None) -> Picture:
+    """Decode a picture, or one frame or page of it, counted from 0.
 
     Raises:
         ImageMissing, ImageUnsupported, ImageCorrupt: as `read_header`, or the pixels are damaged.
-        ImageTooLarge, ImageAnimated, ColourTooDeep: as `check_header`.
+        ImageTooLarge, ImageAnimated, FrameMissing, ColourTooDeep: as `check_header`.
         MemoryError: there is no memory for the pixels.
     """
-    header = read_header(BytesIO(data))
-    check_header(header, max_pixels=max_pixels)
+    header = read_header(BytesIO(data), frame=frame)
+    check_header(header, max_pixels=max_pixels, frame=frame)
+    if header.format is ImageFormat.GIF:
+        layers = gif_layers(data, frame=frame or 0)
+        if len(layers) > 1 or not layers[0].covers(header.width, header.height):
+            return _composed(layers, header, max_pixels=max_pixels)
+        data = b"".join(layers[0].parts)
+    elif header.format is ImageFormat.PNG and header.frames != 1:
+        layers = apng_layers(data, frame=frame or 0)
+        return _composed(layers, header, max_pixels=max_pixels)
+    return _still(data, header, max_pixels=max_pixels, frame=frame or 0)
+
+
+def _composed(layers: Sequence[Layer], header: ImageHeader, *, max_pixels: int) -> Picture:
+    def still(file: bytes) -> Picture:
+        return _still(file, read_header(BytesIO(file)), max_pixels=max_pixels)
+
+    picture = composed(layers, still, width=header.width, height=header.height)
+    alpha = picture.alpha
+    if not header.has_alpha and alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
+        return replace(picture, alpha=None)
+    return picture
+
+
+def _still(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int = 0) -> Picture:
     deep_alpha = None
     if header.format is ImageFormat.PNG:
         data = checked_png(data)
         deep_alpha = deep_grey_alpha_as_rgba(data)
-    opened = _open(deep_alpha or data, header, max_pixels=max_pixels)
+    opened = _open(deep_alpha or data, header, max_pixels=max_pixels, frame=frame)
     grey = header.kind is ColourKind.GREY or opened.is_grey
     if grey:
         levels, alpha = _deep_grey_alpha(opened) if deep_alpha else _grey(opened, header)
         found = grey_to_srgb(levels, opened.profile)
         colour: Plane = np.broadcast_to(found.pixels[..., None], (*levels.shape, 3))
     elif header.bits > 8:
-        low = _open(data, header, max_pixels=max_pixels, low_bytes=True)
+        low = _open(data, header, max_pixels=max_pixels, frame=frame, low_bytes=True)
         found, alpha = _deep_colour(opened, low)
         colour = found.pixels
     else:
@@ -85,7 +111,9 @@ class _Opened(NamedTuple):
         return profile if isinstance(profile, bytes) else None
 
 
-def _open(data: bytes, header: ImageHeader, *, max_pixels: int, low_bytes: bool = False) -> _Opened:
+def _open(
+    data: bytes, header: ImageHeader, *, max_pixels: int, frame: int, low_bytes: bool = False
+) -> _Opened:
     """Let Pillow decode, and turn whatever it raises for bad bytes into our errors.
 
     Of colour of 16 bits it keeps the high bytes, or `low_bytes`.
@@ -94,6 +122,8 @@ def _open(data: bytes, header: ImageHeader, *, max_pixels: int, low_bytes: bool 
     try:
         with _strict_pillow(max_pixels):
             image: Image.Image = Image.open(BytesIO(data), formats=(header.format.upper(),))
+            if header.frames != 1:
+                _seek(image, data, header, frame)
             if sorted(image.size) != sorted((header.width, header.height)):
                 raise ImageCorrupt("its header contradicts itself")
             is_negative = _is_deep_negative(image)
@@ -115,6 +145,14 @@ def _open(data: bytes, header: ImageHeader, *, max_pixels: int, low_bytes: bool 
         raise _refusal(error, header) from error
     dpi = read_dpi(image, swapped=orientation >= _FIRST_SIDEWAYS)
     return _Opened(image, is_grey, is_negative, dpi, metadata)
+
+
+def _seek(image: Image.Image, data: bytes, header: ImageHeader, frame: int) -> None:
+    if header.format is ImageFormat.TIFF:
+        frame = tiff_page_number(BytesIO(data), frame=frame)
+    elif frame >= (frames := getattr(image, "n_frames", 1)):
+        raise FrameMissing(frame=frame, frames=frames)
+    image.seek(frame)
 
 
 #: What Pillow raises for bytes that it cannot read.

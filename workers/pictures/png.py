@@ -16,7 +16,7 @@ from isal import isal_zlib
 from workers.contract.errors import ImageCorrupt
 from workers.pictures.picture import Picture
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type: grey, RGB, palette, LA, RGBA
 _COLOUR_TYPES = {1: 0, 3: 2, 2: 4, 4: 6}  # by channels
 _FILTER_UP = 2
@@ -41,21 +41,21 @@ def encode_png(picture: Picture) -> bytes:
     )
     # A BytesIO gives its buffer away at the end, where joining a list would need twice the memory.
     file = BytesIO()
-    file.write(_SIGNATURE + _chunk(b"IHDR", header))
+    file.write(SIGNATURE + chunk(b"IHDR", header))
     if picture.profile is None:
-        file.write(_chunk(b"sRGB", b"\0"))
+        file.write(chunk(b"sRGB", b"\0"))
     else:
-        file.write(_chunk(b"iCCP", b"profile\0\0" + isal_zlib.compress(picture.profile)))
+        file.write(chunk(b"iCCP", b"profile\0\0" + isal_zlib.compress(picture.profile)))
     if picture.dpi:
         across, down = (round(dots / _METRES_PER_INCH) for dots in picture.dpi)
-        file.write(_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
+        file.write(chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
     if picture.metadata.exif:
-        file.write(_chunk(b"eXIf", picture.metadata.exif))
+        file.write(chunk(b"eXIf", picture.metadata.exif))
     if picture.metadata.xmp:
-        file.write(_chunk(b"iTXt", _XMP_START + picture.metadata.xmp))
+        file.write(chunk(b"iTXt", _XMP_START + picture.metadata.xmp))
     for data in _compressed(picture):
-        file.write(_chunk(b"IDAT", data))
-    file.write(_chunk(b"IEND", b""))
+        file.write(chunk(b"IDAT", data))
+    file.write(chunk(b"IEND", b""))
     return file.getvalue()
 
 
@@ -75,32 +75,58 @@ def checked_png(data: bytes) -> bytes:
         ImageCorrupt: a checksum is wrong, or the file or its pixels end too early.
     """
     view = memoryview(data)
-    kept, pixels = [view[: len(_SIGNATURE)]], []
-    offset = len(_SIGNATURE)
-    for _ in range(_MAX_CHUNKS):
-        if offset + 12 > len(data):
-            raise ImageCorrupt("it ends too early")
-        length, name = struct.unpack_from(">I4s", data, offset)
-        end = offset + 12 + length
-        if end > len(data):
-            raise ImageCorrupt("it ends too early")
+    kept, pixels = [view[: len(SIGNATURE)]], []
+    for name, body, whole in _chunks(view):
         is_xmp = (
             name == b"iTXt"
-            and length <= _MAX_XMP_BYTES
-            and view[offset + 8 : offset + 8 + len(_XMP_START)] == _XMP_START
+            and len(body) <= _MAX_XMP_BYTES
+            and body[: len(_XMP_START)] == _XMP_START
         )
         if name in _KEPT or is_xmp:
-            (checksum,) = struct.unpack_from(">I", data, end - 4)
-            if isal_zlib.crc32(view[offset + 4 : end - 4]) != checksum:
-                raise ImageCorrupt(f"the checksum of its {name.decode()} chunk is wrong")
-            kept.append(view[offset:end])
+            _check(name, whole)
+            kept.append(whole)
         if name == b"IDAT":
-            pixels.append(view[offset + 8 : end - 4])
-        elif name == b"IEND":
-            _check_length(pixels, _filtered_bytes(data))
-            return b"".join(kept)
+            pixels.append(body)
+    _check_length(pixels, _filtered_bytes(data))
+    return b"".join(kept)
+
+
+_ANIMATED = _KEPT | {b"fcTL", b"fdAT"}
+
+
+def read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The chunks of a PNG that its pixels and frames need: name and body.
+
+    Raises:
+        ImageCorrupt: a checksum is wrong, or the file ends too early.
+    """
+    for name, body, whole in _chunks(memoryview(data)):
+        if name in _ANIMATED:
+            _check(name, whole)
+            yield name, bytes(body)
+
+
+def _chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
+    """Name, body and all of each chunk, IEND the last."""
+    offset = len(SIGNATURE)
+    for _ in range(_MAX_CHUNKS):
+        if offset + 12 > len(view):
+            raise ImageCorrupt("it ends too early")
+        length, name = struct.unpack_from(">I4s", view, offset)
+        end = offset + 12 + length
+        if end > len(view):
+            raise ImageCorrupt("it ends too early")
+        yield name, view[offset + 8 : end - 4], view[offset:end]
+        if name == b"IEND":
+            return
         offset = end
     raise ImageCorrupt(f"it has more than {_MAX_CHUNKS:,} chunks")
+
+
+def _check(name: bytes, whole: memoryview) -> None:
+    (checksum,) = struct.unpack_from(">I", whole, len(whole) - 4)
+    if isal_zlib.crc32(whole[4:-4]) != checksum:
+        raise ImageCorrupt(f"the checksum of its {name.decode()} chunk is wrong")
 
 
 def deep_grey_alpha_as_rgba(png: bytes) -> bytes | None:
@@ -109,12 +135,12 @@ def deep_grey_alpha_as_rgba(png: bytes) -> bytes | None:
     Both have four bytes a pixel and so the same filters. Red and green then hold the high and the
     low byte of grey, blue and alpha those of alpha, where Pillow would drop the low ones.
     """
-    start = len(_SIGNATURE) + 8
+    start = len(SIGNATURE) + 8
     header = png[start : start + 13]
     if header[8:10] != b"\x10\x04":
         return None
-    relabelled = _chunk(b"IHDR", header[:8] + b"\x08\x06" + header[10:])
-    return _SIGNATURE + relabelled + png[start + 17 :]
+    relabelled = chunk(b"IHDR", header[:8] + b"\x08\x06" + header[10:])
+    return SIGNATURE + relabelled + png[start + 17 :]
 
 
 def _check_length(pieces: list[memoryview], expected: int) -> None:
@@ -163,7 +189,8 @@ def _channels(picture: Picture) -> int:
     return (1 if picture.grey else 3) + (picture.alpha is not None)
 
 
-def _chunk(name: bytes, body: bytes) -> bytes:
+def chunk(name: bytes, body: bytes) -> bytes:
+    """A chunk of a PNG."""
     checksum = isal_zlib.crc32(body, isal_zlib.crc32(name))
     return b"".join((struct.pack(">I", len(body)), name, body, struct.pack(">I", checksum)))
 

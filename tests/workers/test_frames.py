@@ -1,0 +1,317 @@
+"""One frame of an animation or page of a document, as a viewer shows it."""
+
+import itertools
+import struct
+from io import BytesIO
+
+import numpy as np
+import pytest
+import tifffile
+from factories import GifPart, PngPart, apng, gif, held, luma, photo, png, saved, transparency
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from workers.contract.errors import FrameMissing, GDSRError, ImageAnimated, ImageCorrupt
+from workers.pictures.decode import decode
+from workers.pictures.picture import Picture
+
+HEIGHT, WIDTH = 12, 16
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+#: By number; the last is told to be clear.
+PALETTE = np.zeros((256, 3), np.uint8)
+PALETTE[:3] = (RED, GREEN, BLUE)
+CLEAR = 9
+KEEP, WIPE, RESTORE = 1, 2, 3
+
+
+def frame_of(data: bytes, frame: int) -> Picture:
+    return decode(data, max_pixels=10_000, frame=frame)
+
+
+def shown(picture: Picture) -> NDArray[np.integer]:
+    """RGBA, with nothing where nothing shows."""
+    alpha = picture.alpha
+    if alpha is None:
+        alpha = np.full(picture.colour.shape[:2], np.iinfo(picture.colour.dtype).max)
+    return np.dstack((picture.colour * (alpha > 0)[..., None], alpha)).astype(int)
+
+
+def canvas(*boxes: tuple[slice, slice, tuple[int, int, int]]) -> NDArray[np.integer]:
+    """Boxes of colour on nothing."""
+    pixels = np.zeros((HEIGHT, WIDTH, 4), int)
+    for rows, columns, colour in boxes:
+        pixels[rows, columns] = (*colour, 255)
+    return pixels
+
+
+ALL = slice(None), slice(None)
+MIDDLE, CORNER = (slice(3, 9), slice(4, 12)), (slice(0, 4), slice(0, 5))
+
+
+def animated_gif(second: int, *, first: int = KEEP) -> bytes:
+    """Red everywhere; green in the middle, disposed of as said; blue in the corner, half clear."""
+    corner = np.full((4, 5), 2)
+    corner[2:] = CLEAR
+    parts = [
+        GifPart(np.zeros((HEIGHT, WIDTH), int), disposal=first),
+        GifPart(np.ones((6, 8), int), left=4, top=3, disposal=second),
+        GifPart(corner, clear=CLEAR),
+    ]
+    return gif(parts, height=HEIGHT, width=WIDTH, palette=PALETTE)
+
+
+BLUE_CORNER = slice(0, 2), slice(0, 5), BLUE
+
+
+def test_the_first_frame_of_a_gif_is_itself() -> None:
+    assert np.array_equal(shown(frame_of(animated_gif(KEEP), 0)), canvas((*ALL, RED)))
+
+
+def test_a_frame_of_a_gif_lies_on_those_before_it() -> None:
+    second, third = (frame_of(animated_gif(KEEP), frame) for frame in (1, 2))
+
+    assert second.alpha is None
+    assert np.array_equal(shown(second), canvas((*ALL, RED), (*MIDDLE, GREEN)))
+    assert np.array_equal(shown(third), canvas((*ALL, RED), (*MIDDLE, GREEN), BLUE_CORNER))
+
+
+def test_a_frame_of_a_gif_may_leave_a_hole() -> None:
+    picture = frame_of(animated_gif(WIPE), 2)
+    meant = canvas((*ALL, RED))
+    meant[MIDDLE] = 0
+    meant[BLUE_CORNER[:2]] = (*BLUE, 255)
+
+    assert np.array_equal(shown(picture), meant)
+
+
+def test_a_frame_of_a_gif_may_take_itself_back() -> None:
+    picture = frame_of(animated_gif(RESTORE), 2)
+
+    assert picture.alpha is None
+    assert np.array_equal(shown(picture), canvas((*ALL, RED), BLUE_CORNER))
+
+
+def test_a_first_frame_that_is_wiped_leaves_nothing() -> None:
+    picture = frame_of(animated_gif(KEEP, first=WIPE), 1)
+
+    assert np.array_equal(shown(picture), canvas((*MIDDLE, GREEN)))
+
+
+def test_what_pillow_writes_comes_out_frame_by_frame() -> None:
+    frames = [Image.fromarray(photo(HEIGHT, WIDTH, seed=seed)).quantize(64) for seed in range(4)]
+    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:], disposal=1)
+
+    for number, frame in enumerate(frames):
+        assert np.array_equal(frame_of(data, number).colour, np.asarray(frame.convert("RGB")))
+
+
+def over(above: NDArray[np.integer], below: NDArray[np.integer], full: int) -> NDArray[np.float64]:
+    """The rule of the PNG specification, pixel by pixel."""
+    result = np.zeros(below.shape)
+    for at in itertools.product(*map(range, below.shape[:2])):
+        share, rest = above[at][3] / full, below[at][3] / full
+        total = share + rest * (1 - share)
+        for channel in range(3 if total else 0):
+            mixed = above[at][channel] * share + below[at][channel] * rest * (1 - share)
+            result[at][channel] = mixed / total
+        result[at][3] = total * full
+    return result
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("on", [False, True])
+def test_a_frame_of_an_apng_replaces_or_is_laid_over(on: bool, bits: int) -> None:  # noqa: FBT001
+    full = 2**bits - 1
+    first, second = np.random.default_rng(4).integers(0, full + 1, (2, HEIGHT, WIDTH, 4))
+    part = second[:6, :8]
+    data = apng(
+        [PngPart(first), PngPart(part, left=4, top=3, over=on)],
+        height=HEIGHT,
+        width=WIDTH,
+        bits=bits,
+    )
+    picture = frame_of(data, 1)
+    meant = first.astype(float)
+    meant[MIDDLE] = over(part, first[MIDDLE], full) if on else part
+
+    assert picture.bits == bits
+    assert picture.alpha is not None
+    assert np.abs(picture.alpha - meant[..., 3]).max() <= 1
+    seen = meant[..., 3] > full / 8
+    assert np.abs(picture.colour.astype(int) - meant[..., :3])[seen].max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("disposal", "left_over"), [(0, GREEN), (1, None), (2, RED)], ids=["none", "clear", "restore"]
+)
+def test_a_frame_of_an_apng_is_disposed_of(
+    disposal: int, left_over: tuple[int, int, int] | None
+) -> None:
+    parts = [
+        PngPart(np.full((HEIGHT, WIDTH, 3), RED)),
+        PngPart(np.full((6, 8, 3), GREEN), left=4, top=3, disposal=disposal),
+        PngPart(np.full((4, 5, 3), BLUE)),
+    ]
+    picture = frame_of(apng(parts, height=HEIGHT, width=WIDTH, colour_type=2), 2)
+    meant = canvas((*ALL, RED), (*CORNER, BLUE))
+    middle = meant[MIDDLE]
+    middle[:] = 0 if left_over is None else (*left_over, 255)
+    meant[CORNER] = (*BLUE, 255)
+
+    assert np.array_equal(shown(picture), meant)
+    assert (picture.alpha is None) == (left_over is not None)
+
+
+def test_a_still_picture_before_an_apng_is_none_of_its_frames() -> None:
+    parts = [PngPart(np.full((HEIGHT, WIDTH, 3), colour)) for colour in (GREEN, BLUE)]
+    still = np.full((HEIGHT, WIDTH, 3), RED)
+    data = apng(parts, height=HEIGHT, width=WIDTH, colour_type=2, still=still)
+
+    assert np.array_equal(shown(frame_of(data, 0)), canvas((*ALL, GREEN)))
+    assert np.array_equal(shown(frame_of(data, 1)), canvas((*ALL, BLUE)))
+
+
+def test_a_frame_of_an_apng_has_the_palette_of_all() -> None:
+    numbers = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH, 1)
+    data = apng(
+        [PngPart(numbers * 0), PngPart(numbers)],
+        height=HEIGHT,
+        width=WIDTH,
+        colour_type=3,
+        chunks=[(b"PLTE", photo(16, 16).tobytes())],
+    )
+
+    colours = frame_of(data, 1).colour.reshape(-1, 3)
+    assert np.array_equal(colours, photo(16, 16).reshape(-1, 3)[: HEIGHT * WIDTH])
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_a_frame_of_a_webp_is_itself(clear: bool) -> None:  # noqa: FBT001
+    frames = [photo(HEIGHT, WIDTH, seed=seed) for seed in range(3)]
+    if clear:
+        frames = [np.dstack((frame, transparency(HEIGHT, WIDTH))) for frame in frames]
+    images = [Image.fromarray(frame) for frame in frames]
+    options = {"lossless": True, "exact": True, "kmax": 1}
+    data = saved(images[0], "WEBP", save_all=True, append_images=images[1:], **options)
+
+    for number, frame in enumerate(frames):
+        picture = frame_of(data, number)
+        assert (picture.alpha is not None) == clear
+        seen = np.s_[:, 1:] if clear else np.s_[:]  # the first column is clear
+        assert np.array_equal(picture.colour[seen], frame[..., :3][seen])
+
+
+def test_a_frame_of_an_avif_is_near_itself() -> None:
+    frames = [photo(HEIGHT, WIDTH, seed=seed) for seed in range(3)]
+    images = [Image.fromarray(frame) for frame in frames]
+    data = saved(
+        images[0], "AVIF", save_all=True, append_images=images[1:], quality=100, subsampling="4:4:4"
+    )
+
+    for number, frame in enumerate(frames):
+        assert np.abs(frame_of(data, number).colour.astype(int) - frame).max() <= 12
+
+
+DEEP = np.arange(0, 65536, 350)[: HEIGHT * 14].reshape(HEIGHT, 14).astype(np.uint16)
+
+
+def test_each_page_of_a_tiff_is_a_picture_of_its_own() -> None:
+    file = BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(photo(HEIGHT, WIDTH), photometric="rgb")
+        writer.write(DEEP, photometric="minisblack")
+        held_sideways = [(274, "H", 1, 6)]
+        writer.write(np.rot90(luma(photo(8, 9))).copy(), extratags=held_sideways)
+    data = file.getvalue()
+
+    assert np.array_equal(frame_of(data, 0).colour, photo(HEIGHT, WIDTH))
+    assert np.array_equal(frame_of(data, 1).colour[..., 0], DEEP)
+    assert frame_of(data, 1).bits == 16
+    assert np.array_equal(frame_of(data, 2).colour[..., 0], luma(photo(8, 9)))
+
+
+ANIMATED = {
+    "GIF": animated_gif(KEEP),
+    "APNG": apng(
+        [PngPart(np.zeros((HEIGHT, WIDTH, 4), int))] * 3, height=HEIGHT, width=WIDTH
+    ),
+    **{
+        name: saved(
+            photo(HEIGHT, WIDTH),
+            name,
+            save_all=True,
+            append_images=[Image.fromarray(photo(HEIGHT, WIDTH, seed=seed)) for seed in (1, 2)],
+        )
+        for name in ("WEBP", "TIFF", "AVIF")
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ANIMATED)
+def test_without_a_choice_an_animation_is_refused(kind: str) -> None:
+    said = "several" if kind == "AVIF" else "3"
+
+    with pytest.raises(ImageAnimated, match=f"{said} frames or pages; choose one"):
+        decode(ANIMATED[kind], max_pixels=10_000)
+
+
+@pytest.mark.parametrize("kind", ANIMATED)
+def test_a_frame_that_is_not_there_is_missing(kind: str) -> None:
+    assert frame_of(ANIMATED[kind], 2).width == WIDTH
+    with pytest.raises(FrameMissing, match="no frame=3: it has 3 frames"):
+        frame_of(ANIMATED[kind], 3)
+
+
+@pytest.mark.parametrize("kind", ANIMATED)
+def test_a_frame_that_is_cut_off_is_corrupt(kind: str) -> None:
+    data = ANIMATED[kind]
+
+    with pytest.raises((ImageCorrupt, FrameMissing)):
+        frame_of(data[: int(len(data) * 0.8)], 2)
+
+
+def test_an_apng_of_fewer_frames_than_it_says_is_corrupt() -> None:
+    data = ANIMATED["APNG"].replace(
+        struct.pack(">4sII", b"acTL", 3, 0), struct.pack(">4sII", b"acTL", 4, 0)
+    )
+
+    with pytest.raises(ImageCorrupt, match="fewer frames"):
+        frame_of(data, 3)
+
+
+def test_a_frame_outside_its_picture_is_corrupt() -> None:
+    outside = [PngPart(np.zeros((HEIGHT, WIDTH, 4), int))] * 2
+    outside[1] = outside[1]._replace(left=1)
+
+    with pytest.raises(ImageCorrupt, match="outside"):
+        frame_of(apng(outside, height=HEIGHT, width=WIDTH), 1)
+    parts = [GifPart(np.zeros((HEIGHT, WIDTH), int), top=1)]
+    with pytest.raises(ImageCorrupt, match="outside"):
+        frame_of(gif(parts, height=HEIGHT, width=WIDTH, palette=PALETTE), 0)
+
+
+def test_nothing_but_our_own_errors_comes_out_of_damaged_animations() -> None:
+    dice = np.random.default_rng(7)
+    outcomes = {GDSRError: 0, Picture: 0}
+    for data in ANIMATED.values():
+        for _ in range(150):
+            damaged = bytearray(data)
+            for place in dice.integers(0, len(data), dice.choice((1, 2, 5))):
+                damaged[place] = dice.integers(256)
+            try:
+                frame_of(bytes(damaged), int(dice.integers(3)))
+                outcomes[Picture] += 1
+            except GDSRError:
+                outcomes[GDSRError] += 1
+
+    assert min(outcomes.values()) > 100
+
+
+def test_one_frame_may_be_asked_for_of_a_single_picture() -> None:
+    samples: ArrayLike = photo(HEIGHT, WIDTH)
+    turned = saved(np.rot90(photo(HEIGHT, WIDTH)).copy(), "JPEG", exif=held(6))
+
+    assert np.array_equal(frame_of(png(samples, bits=8, colour_type=2), 0).colour, samples)
+    assert frame_of(turned, 0).width == WIDTH
+    with pytest.raises(FrameMissing):
+        frame_of(turned, 1)

@@ -1,0 +1,186 @@
+"""One frame of an animation as a viewer shows it: on top of what the frames before it left.
+
+GIF and APNG store a frame as a part of the picture and say what becomes of that part afterwards.
+Each is made a file of its own here, which is decoded like any other. (WebP and AVIF come composed
+out of their libraries; pages of a TIFF have nothing to do with each other.)
+"""
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+
+from workers.contract.errors import FrameMissing, ImageCorrupt
+from workers.contract.gif_header import CLEAR, KEEP, RESTORE, gif_frames, gif_size
+from workers.contract.nested_headers import Source
+from workers.pictures.picture import Picture, Plane
+from workers.pictures.png import SIGNATURE, chunk, read_chunks
+
+
+class Layer(NamedTuple):
+    """One frame, as a file of its own."""
+
+    #: The parts of that file; what many frames have in common is there once.
+    parts: tuple[bytes, ...]
+    left: int
+    top: int
+    width: int
+    height: int
+    #: Whether what was there before shows through where this is transparent.
+    over: bool
+    #: What becomes of its part before the next frame: KEEP, CLEAR or RESTORE.
+    disposal: int
+
+    def covers(self, width: int, height: int) -> bool:
+        """Whether it is as large as the picture."""
+        return (self.width, self.height) == (width, height)
+
+
+def composed(
+    layers: Sequence[Layer], decoded: Callable[[bytes], Picture], *, width: int, height: int
+) -> Picture:
+    """What is seen when the last of these layers is shown; always with alpha."""
+    layers = layers[_first_needed(layers, width, height) :]
+    colour: Plane = np.zeros((height, width, 3), np.uint8)
+    alpha: Plane = np.zeros((height, width), np.uint8)
+    grey = True
+    for number, layer in enumerate(layers):
+        picture = decoded(b"".join(layer.parts))
+        if not number:
+            colour = np.zeros(colour.shape, picture.colour.dtype)
+            alpha = np.zeros(alpha.shape, picture.colour.dtype)
+        part = np.s_[layer.top : layer.top + layer.height, layer.left : layer.left + layer.width]
+        before = colour[part].copy(), alpha[part].copy()
+        colour[part], alpha[part] = _laid_over(picture, *before) if layer.over else _plain(picture)
+        grey = grey and picture.grey
+        if number + 1 == len(layers):
+            break
+        if layer.disposal == CLEAR:
+            colour[part] = alpha[part] = 0
+        elif layer.disposal == RESTORE:
+            colour[part], alpha[part] = before
+    return replace(picture, colour=colour, alpha=alpha, grey=grey)
+
+
+def _first_needed(layers: Sequence[Layer], width: int, height: int) -> int:
+    """The last layer that leaves nothing of those before it."""
+    for number in reversed(range(len(layers))):
+        layer = layers[number]
+        last = number + 1 == len(layers)
+        whole = layer.covers(width, height) and not layer.over
+        if whole and (last or layer.disposal != RESTORE):
+            return number
+    return 0
+
+
+def _plain(picture: Picture) -> tuple[Plane, Plane]:
+    full = np.iinfo(picture.colour.dtype).max
+    opaque = np.full(picture.colour.shape[:2], full, picture.colour.dtype)
+    return picture.colour, opaque if picture.alpha is None else picture.alpha
+
+
+def _laid_over(picture: Picture, below: Plane, alpha_below: Plane) -> tuple[Plane, Plane]:
+    """Straight alpha, as the PNG specification composes it."""
+    colour, alpha = _plain(picture)
+    full = np.iinfo(alpha.dtype).max
+    share = alpha / full
+    rest = alpha_below / full * (1 - share)
+    total = share + rest
+    mixed = colour * share[..., None] + below * rest[..., None]
+    mixed /= np.where(total > 0, total, 1)[..., None]
+    return mixed.round().astype(colour.dtype), (total * full).round().astype(alpha.dtype)
+
+
+# GIF
+
+
+def gif_layers(data: bytes, *, frame: int) -> list[Layer]:
+    """The frames of a GIF up to that one.
+
+    Raises:
+        FrameMissing: there are fewer.
+    """
+    source = Source(BytesIO(data))
+    _, _, end = gif_size(source)
+    layers = []
+    for part in gif_frames(source):
+        start, stop = part.palette
+        palette = data[start:stop] if stop > start else data[13:end]
+        clear = 0 if part.clear is None else part.clear
+        control = struct.pack("<2sBBHBB", b"!\xf9", 4, part.clear is not None, 0, clear, 0)
+        descriptor = struct.pack(
+            "<B4HB", ord(","), 0, 0, part.width, part.height, 0x40 * part.interlaced
+        )
+        # A viewer takes colours that are not in the table for black.
+        table = palette.ljust(3 * 256, b"\0")
+        size = struct.pack("<6sHHBBB", b"GIF89a", part.width, part.height, 0xF7, 0, 0)
+        pixels = data[part.data[0] : part.data[1]]
+        layers.append(
+            Layer(
+                parts=(size, table, control, descriptor, pixels, b";"),
+                left=part.left,
+                top=part.top,
+                width=part.width,
+                height=part.height,
+                over=part.clear is not None,
+                disposal=part.disposal,
+            )
+        )
+        if len(layers) > frame:
+            return layers
+    raise FrameMissing(frame=frame, frames=len(layers))
+
+
+# APNG (https://www.w3.org/TR/png-3/#apng-frame-based-animation)
+
+_SHARED = frozenset((b"PLTE", b"tRNS", b"iCCP", b"pHYs"))
+
+
+def apng_layers(png: bytes, *, frame: int) -> list[Layer]:
+    """The frames of an animated PNG up to that one; its still picture counts if it is the first.
+
+    Raises:
+        ImageCorrupt: a frame lies outside the picture, or there are fewer.
+    """
+    start = png[16:29]  # IHDR
+    shared: list[bytes] = []
+    frames: list[tuple[bytes, list[bytes]]] = []
+    for name, body in read_chunks(png):
+        if name in _SHARED and not frames:
+            shared.append(chunk(name, body))
+        elif name == b"fcTL":
+            if len(frames) > frame:
+                break
+            if len(body) != 26:
+                raise ImageCorrupt("one of its frames has no place")
+            frames.append((body, []))
+        elif name in (b"IDAT", b"fdAT") and frames:
+            frames[-1][1].append(body if name == b"IDAT" else body[4:])
+    if len(frames) <= frame:
+        raise ImageCorrupt("it has fewer frames than it says")
+    return list(_apng_layers(start, b"".join(shared), frames))
+
+
+def _apng_layers(
+    start: bytes, shared: bytes, frames: Sequence[tuple[bytes, list[bytes]]]
+) -> Iterator[Layer]:
+    whole_width, whole_height = struct.unpack_from(">II", start)
+    for number, (control, pieces) in enumerate(frames):
+        width, height, left, top, disposal, blend = struct.unpack(">4x4I4xBB", control)
+        if left + width > whole_width or top + height > whole_height:
+            raise ImageCorrupt("one of its frames lies outside the picture")
+        header = struct.pack(">II", width, height) + start[8:]
+        pixels = chunk(b"IDAT", b"".join(pieces))
+        yield Layer(
+            parts=(SIGNATURE, chunk(b"IHDR", header), shared, pixels, chunk(b"IEND", b"")),
+            left=left,
+            top=top,
+            width=width,
+            height=height,
+            over=blend == 1,
+            # Before the first frame there is nothing to restore.
+            disposal={0: KEEP, 1: CLEAR, 2: RESTORE if number else CLEAR}.get(disposal, KEEP),
+        )
