@@ -14,7 +14,7 @@ from service.rates import RateLimit
 from service.settings import ServiceSettings
 from service.telemetry import ServiceTelemetry
 from workers.contract.admission import Bounds
-from workers.contract.blobs import FileBlobStore
+from workers.contract.blobs import BlobStore, open_blobs
 from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid, JobNotFound
 from workers.contract.jobs import Job
@@ -22,6 +22,8 @@ from workers.contract.queue import JobQueue
 
 #: No answer takes longer for a Redis that hangs; one that is down says so at once.
 REDIS_PATIENCE = timedelta(seconds=2)
+#: The same for the blob store: pictures are larger than records.
+BLOB_PATIENCE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,7 @@ class Services:
 
     settings: ServiceSettings
     queue: JobQueue
-    blobs: FileBlobStore
+    blobs: BlobStore
     telemetry: ServiceTelemetry
     watches: Watches
     keys: ApiKeys
@@ -43,16 +45,13 @@ class Services:
         """Make them; Redis is not asked for anything yet.
 
         Raises:
-            ConfigurationInvalid: the Redis URL or the blob folder cannot be used.
+            ConfigurationInvalid: the Redis URL or the blob store cannot be used.
         """
         try:
             client = connect(settings.redis_url, timeout=REDIS_PATIENCE, retries=0)
         except ValueError as failure:
             raise ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
-        try:
-            blobs = FileBlobStore(settings.blob_dir)
-        except OSError as failure:
-            raise ConfigurationInvalid(f"GDSR_BLOB_DIR: {failure}") from None
+        blobs = open_blobs(settings, patience=BLOB_PATIENCE)
         queue = JobQueue(
             client,
             record_ttl=settings.record_ttl,

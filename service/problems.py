@@ -129,6 +129,11 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.StorageFull: Meaning(
         Status.INSUFFICIENT_STORAGE, "The picture store is full", retry_after=timedelta(seconds=60)
     ),
+    errors.StorageUnavailable: Meaning(
+        Status.SERVICE_UNAVAILABLE,
+        "The picture store cannot be used",
+        retry_after=timedelta(seconds=5),
+    ),
     errors.ConfigurationInvalid: Meaning(Status.INTERNAL_SERVER_ERROR, "The settings are wrong"),
 }
 

@@ -9,19 +9,18 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from fastapi import Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response
 
 from service.deps import Services
-from service.digests import shown_digest
+from service.downloads import download
 from service.names import content_disposition
-from service.results import client_has
-from workers.contract.blobs import FileBlobStore
+from workers.contract.blobs import BlobStore
 from workers.contract.errors import BranchesNotKept, JobExpired, JobNotFound
 from workers.contract.formats import ResultFormat
 from workers.contract.jobs import Job, JobState, UpscaleOptions
 
 
-def branch_response(job: Job, output: str, blobs: FileBlobStore, request: Request) -> Response:
+def branch_response(job: Job, output: str, blobs: BlobStore, request: Request) -> Response:
     """A kept branch of a job that has a result.
 
     Raises:
@@ -31,19 +30,19 @@ def branch_response(job: Job, output: str, blobs: FileBlobStore, request: Reques
     branch = None if job.result is None else job.result.branches.get(output)
     if branch is None:
         raise BranchesNotKept(job.id)
-    path = blobs.path(branch.key)
-    if not path.is_file():
+    if not blobs.exists(branch.key):
         raise JobExpired(job.id)
-    headers = {
-        "ETag": f'"{branch.sha256}"',
-        "Cache-Control": "private, no-cache",
-        "Repr-Digest": shown_digest(branch.sha256),
-    }
-    if client_has(headers["ETag"], request):
-        return Response(status_code=304, headers=headers)
     name = (job.spec.name or job.id).rpartition(".")[0] or job.spec.name or job.id
-    headers["Content-Disposition"] = content_disposition(f"{name}-{output}", extension="png")
-    return FileResponse(path, stat_result=path.stat(), headers=headers, media_type="image/png")
+    return download(
+        blobs,
+        branch.key,
+        request,
+        size=branch.size,
+        sha256=branch.sha256,
+        media_type="image/png",
+        disposition=content_disposition(f"{name}-{output}", extension="png"),
+        headers={},
+    )
 
 
 def reblended(
@@ -78,7 +77,7 @@ def reblended(
     return services.queue.submit_blend(blend_id, job, options)
 
 
-def _is_over(blend: Job, blobs: FileBlobStore) -> bool:
+def _is_over(blend: Job, blobs: BlobStore) -> bool:
     """Whether it ended and left nothing to fetch, so that it has to be made again."""
     if blend.result is None:
         return blend.state is JobState.CANCELLED

@@ -3,14 +3,14 @@
 from datetime import UTC, datetime
 
 from fastapi import Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response
 
-from service.digests import shown_digest
+from service.downloads import download
 from service.names import content_disposition
 from service.problems import answer, describe_failure
 from service.views import Links
-from workers.contract.blobs import FileBlobStore
-from workers.contract.errors import JobCancelled, JobExpired, JobNotFinished
+from workers.contract.blobs import BlobStore
+from workers.contract.errors import BlobMissing, JobCancelled, JobExpired, JobNotFinished
 from workers.contract.estimates import Place
 from workers.contract.formats import ResultFormat
 from workers.contract.jobs import Job, JobResult, JobState
@@ -19,13 +19,14 @@ from workers.contract.jobs import Job, JobResult, JobState
 _EXTENSIONS = {ResultFormat.JPEG: "jpg"}
 
 
-def result_response(job: Job, blobs: FileBlobStore, request: Request) -> Response:
+def result_response(job: Job, blobs: BlobStore, request: Request) -> Response:
     """The finished picture as a file, or the failure of the job as a problem.
 
     Raises:
         JobNotFinished: there is none yet.
         JobCancelled: there will be none.
         JobExpired: there was one.
+        StorageUnavailable: the store does not answer.
     """
     if job.failure is not None:
         return answer(describe_failure(job.failure, instance=Links.of(job.id).self))
@@ -33,41 +34,37 @@ def result_response(job: Job, blobs: FileBlobStore, request: Request) -> Respons
         raise JobCancelled(job.id)
     if job.result is None:
         raise JobNotFinished(job.id, state=job.state)
-    path = blobs.path(job.result.key)
-    if job.result.expires_at <= datetime.now(UTC) or not path.is_file():
-        raise JobExpired(job.id)
-
     result = job.result
-    headers = {
-        "ETag": f'"{result.sha256}"',
-        "Content-Location": Links.of(job.id).result,
-        "Cache-Control": "private, no-cache",
-        "Repr-Digest": shown_digest(result.sha256),
-        "Server-Timing": server_timing(result),
-    }
-    if client_has(headers["ETag"], request):
-        return Response(status_code=304, headers=headers)
-    if request.method != "HEAD" and "Range" not in request.headers:
-        headers["Content-Digest"] = headers["Repr-Digest"]  # the content is all of it
-    headers["Content-Disposition"] = content_disposition(
-        job.spec.name or job.id, extension=_EXTENSIONS.get(result.format, result.format)
-    )
-    return FileResponse(
-        path,
-        stat_result=path.stat(),
-        headers=headers,
-        media_type=result.format.media_type,
-    )
+    check_kept(job, blobs)
+    try:
+        return download(
+            blobs,
+            result.key,
+            request,
+            size=result.size,
+            sha256=result.sha256,
+            media_type=result.format.media_type,
+            disposition=content_disposition(
+                job.spec.name or job.id, extension=_EXTENSIONS.get(result.format, result.format)
+            ),
+            headers={
+                "Content-Location": Links.of(job.id).result,
+                "Server-Timing": server_timing(result),
+            },
+        )
+    except BlobMissing:
+        raise JobExpired(job.id) from None
 
 
-def client_has(tag: str, request: Request) -> bool:
-    """Whether `If-None-Match` names this entity tag, strong or weak; only a GET can be told so."""
-    if request.method not in ("GET", "HEAD"):
-        return False
-    named = request.headers.get("If-None-Match", "")
-    return named.strip() == "*" or tag in (
-        part.strip().removeprefix("W/") for part in named.split(",")
-    )
+def check_kept(job: Job, blobs: BlobStore) -> None:
+    """Return if the picture of a job that has succeeded is still there.
+
+    Raises:
+        JobExpired: it is not.
+    """
+    result = job.result
+    if result is None or result.expires_at <= datetime.now(UTC) or not blobs.exists(result.key):
+        raise JobExpired(job.id)
 
 
 def look_again(place: Place | None) -> str:

@@ -17,7 +17,7 @@ from python_multipart.multipart import parse_options_header
 
 from service.digests import check_digests, promised_digests
 from service.forms import Form
-from workers.contract.blobs import FileBlobStore, no_room_is_storage_full
+from workers.contract.blobs import BlobStore, no_room_is_storage_full
 from workers.contract.errors import ImageMissing, UploadTooLarge
 
 #: What a form may add to its picture: boundaries, part headers and the other fields.
@@ -37,7 +37,7 @@ class Upload:
 
 
 @asynccontextmanager
-async def receive(request: Request, store: FileBlobStore, *, limit: int) -> AsyncIterator[Upload]:
+async def receive(request: Request, store: BlobStore, *, limit: int) -> AsyncIterator[Upload]:
     """Receive the picture; the file is gone at the end unless it was kept in the store.
 
     Raises:

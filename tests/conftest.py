@@ -9,8 +9,8 @@ import redis
 from processes import ValkeyServer, running_valkey
 
 from model.process import prepare_process
-from workers.contract.blobs import FileBlobStore
 from workers.contract.connection import connect
+from workers.contract.file_blobs import FileBlobStore
 
 prepare_process(None)  # before any test imports torch: spinning threads would starve the others
 

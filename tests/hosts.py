@@ -16,8 +16,8 @@ from processes import children, command_line, descendants, wait_for
 
 from workers.contract import engines
 from workers.contract.admission import Bounds
-from workers.contract.blobs import FileBlobStore
 from workers.contract.connection import connect
+from workers.contract.file_blobs import FileBlobStore
 from workers.contract.headers import ImageFormat, ResultFormat
 from workers.contract.jobs import ImageInfo, Job, JobState, UpscaleOptions
 from workers.contract.queue import JobQueue, new_job_id

@@ -14,7 +14,7 @@ from processes import wait_for
 from service.app import create_app
 from service.server import Server, listen
 from service.settings import ServiceSettings
-from workers.contract.blobs import FileBlobStore
+from workers.contract.blobs import open_blobs
 from workers.contract.connection import connect
 from workers.contract.formats import ResultFormat
 from workers.contract.jobs import Branch, Job, JobResult
@@ -34,7 +34,7 @@ class Site:
         self.server = server
         self.redis = connect(settings.redis_url, timeout=timedelta(seconds=5), retries=0)
         self.records = JobRecords(self.redis, record_ttl=settings.record_ttl)
-        self.blobs = FileBlobStore(settings.blob_dir)
+        self.blobs = open_blobs(settings, patience=timedelta(seconds=10))
 
     def post(self, content: Any = PICTURE, **options: Any) -> httpx2.Response:
         return self.http.post("/upscale", content=content, **options)

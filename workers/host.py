@@ -1,4 +1,4 @@
-"""Which processes a worker host runs: engines first, job workers once an engine is warm."""
+"""Which processes a worker host runs: engines first, the others once an engine is warm."""
 
 import math
 import os
@@ -20,6 +20,7 @@ REPORTS = "reports.sock"
 _ENGINE_GRACE_SECONDS = 10.0
 #: What a job worker needs beyond its drain: it looks at each beat of 5 s.
 _BEYOND_DRAIN_SECONDS = 10.0
+_JANITOR_GRACE_SECONDS = 5.0
 
 
 def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
@@ -68,7 +69,13 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
         )
         for number in range(settings.job_workers)
     ]  # fmt: skip
-    return [*engines, *job_workers]
+    janitor = Program(
+        name="janitor",
+        command=[sys.executable, "-m", "workers.janitor"],
+        stage=1,
+        grace_seconds=_JANITOR_GRACE_SECONDS,
+    )
+    return [*engines, *job_workers, janitor]
 
 
 def cuda_devices() -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from rq.registry import clean_registries
 from rq.utils import now
 
 from workers.contract import logs
-from workers.contract.blobs import FileBlobStore
+from workers.contract.blobs import open_blobs
 from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid, GDSRError
 from workers.contract.jobs import Job
@@ -39,7 +39,7 @@ from workers.contract.queue import LARGE, SMALL, SafeJob, SafeQueue, open_queue
 from workers.contract.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.lifeline import dying_with_parent
-from workers.reaper import CAUSE, CRASHES, reconcile, sweep
+from workers.reaper import CAUSE, CRASHES, reconcile
 from workers.reports import JobReport, send
 from workers.supervisor import EXIT_CONFIGURATION
 from workers.tasks import CONTEXT, TaskContext
@@ -48,7 +48,8 @@ from workers.tasks import CONTEXT, TaskContext
 LEASE, BEAT, REAP = 15, 5, 5
 #: How long past its own time limit a child may live before the parent kills it.
 OVERTIME = 5
-JANITOR = 60
+#: How long the blob store may take to answer; jobs can wait, people cannot.
+BLOB_PATIENCE = timedelta(seconds=30)
 
 
 class JobWorker(Worker):
@@ -86,7 +87,7 @@ class JobWorker(Worker):
         self._engine_sockets = engine_sockets
         self._reports = reports
         self._records = JobRecords(connection, record_ttl=settings.record_ttl)
-        self._blobs = FileBlobStore(settings.blob_dir)
+        self._blobs = open_blobs(settings, patience=BLOB_PATIENCE)  # used in children only
         self._drain_seconds = settings.drain.total_seconds()
         #: This worker's own reason to kill its child: drain, timeout or lost.
         self._why: str | None = None
@@ -151,23 +152,21 @@ class JobWorker(Worker):
         gap, self._last_turn = turn - self._last_turn, turn
         if gap > LEASE - BEAT:  # Redis was away: let every worker beat before any is called lost
             self._reap_after = turn + 2 * BEAT
-        if turn >= self._reap_after and self._elected("gdsr:reaper", REAP):
+        if turn >= self._reap_after and self._elected():
             for name in (SMALL, LARGE):
                 queue = open_queue(name, self.connection)
                 clean_registries(queue)
                 queue.intermediate_queue.cleanup(self, queue)
             self._reconcile(self._records.active())
-        if self._elected("gdsr:janitor", JANITOR):
-            sweep(self._records, self._blobs, result_ttl=self._settings.result_ttl)
 
     def _reconcile(self, job_ids: Sequence[str]) -> None:
         def failed(job: Job, error: GDSRError) -> None:
             send(self._reports, JobReport.of(job, error))
 
-        reconcile(self.connection, self._records, self._blobs, job_ids, failed=failed)
+        reconcile(self.connection, self._records, job_ids, failed=failed)
 
-    def _elected(self, lock: str, seconds: int) -> bool:
-        return bool(self.connection.set(lock, self.name, nx=True, px=seconds * 1000 - 500))
+    def _elected(self) -> bool:
+        return bool(self.connection.set("gdsr:reaper", self.name, nx=True, px=REAP * 1000 - 500))
 
     def _reason_to_kill(self, job: RQJob, execution: Execution) -> str | None:
         asked = self._shutdown_requested_date

@@ -1,7 +1,6 @@
 """Puts right what a death left behind. Any worker may do it; one at a time does.
 
-RQ's registries say which runs were lost; our records follow them. The janitor removes blobs that
-have outlived their time.
+RQ's registries say which runs were lost; our records follow them. Pictures are left to the janitor.
 """
 
 import logging
@@ -11,15 +10,12 @@ from datetime import UTC, datetime, timedelta
 import redis
 from rq.job import JobStatus
 
-from workers.contract.blobs import FileBlobStore
 from workers.contract.errors import GDSRError, JobCrashed, JobNotFound, JobTimedOut, WorkerLost
 from workers.contract.jobs import Job, JobState
 from workers.contract.records import JobRecords
 
 #: A queued record whose RQ job is missing for so long was cut off while it was written.
 _HALF_WRITTEN = timedelta(seconds=30)
-#: Temporary files of uploads that never ended.
-_STALE_UPLOAD = timedelta(hours=1)
 #: Fields that the job worker adds to RQ's own hash of a job.
 CRASHES, CAUSE = "gdsr_crashes", "gdsr_cause"
 
@@ -29,7 +25,6 @@ log = logging.getLogger(__name__)
 def reconcile(
     client: redis.Redis,
     records: JobRecords,
-    blobs: FileBlobStore,
     job_ids: Sequence[str],
     *,
     failed: Callable[[Job, GDSRError], None] = lambda *_: None,
@@ -47,14 +42,13 @@ def reconcile(
             continue
         if job.ended:
             continue
-        error = _follow(records, blobs, job, status, crashes=int(crashes or 0), cause=cause)
+        error = _follow(records, job, status, crashes=int(crashes or 0), cause=cause)
         if error is not None:
             failed(job, error)
 
 
 def _follow(
     records: JobRecords,
-    blobs: FileBlobStore,
     job: Job,
     status: bytes | None,
     *,
@@ -77,20 +71,8 @@ def _follow(
         error = JobCrashed()
     if not records.fail(job.id, error=error, run=job.run):
         return None
-    blobs.delete(job.spec.image.key)
     log.warning("job %s failed: %s", job.id, error.slug)
     return error
-
-
-def sweep(records: JobRecords, blobs: FileBlobStore, *, result_ttl: timedelta) -> None:
-    """Remove results past their time, and inputs that no job needs any more."""
-    for key in list(blobs.expired("results", age=result_ttl)):
-        blobs.delete(key)
-    needed = {f"inputs/{job_id}" for job_id in records.active()}
-    for key in list(blobs.expired("inputs", age=_STALE_UPLOAD)):
-        if key not in needed:
-            blobs.delete(key)
-    blobs.sweep_incoming(age=_STALE_UPLOAD)
 
 
 def _age(job: Job) -> timedelta:

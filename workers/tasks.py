@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,8 +13,14 @@ from rq.timeouts import JobTimeoutException
 
 from workers.branches import blend_pictures, needed_outputs, write_branch
 from workers.contract import logs
-from workers.contract.blobs import FileBlobStore
-from workers.contract.errors import GDSRError, JobFailed, JobOutOfMemory, JobTimedOut
+from workers.contract.blobs import BlobStore
+from workers.contract.errors import (
+    GDSRError,
+    JobFailed,
+    JobOutOfMemory,
+    JobTimedOut,
+    StorageUnavailable,
+)
 from workers.contract.jobs import KEPT, STOPS, Branch, Job, JobResult
 from workers.contract.records import JobRecords
 from workers.contract.settings import WorkerSettings
@@ -42,7 +48,7 @@ class TaskContext:
     worker: str
     settings: WorkerSettings
     records: JobRecords
-    blobs: FileBlobStore
+    blobs: BlobStore
     engine_sockets: Sequence[Path]
     reports: Path | None = None
     """Socket of the supervisor that wants to know how jobs end."""
@@ -169,19 +175,24 @@ def _kept(
 
 def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
     if not context.records.succeed(job.id, run=context.run, result=result):
-        for key in result.keys:
-            context.blobs.delete(key)
+        _discard(context, *result.keys)
         raise _NotOurs
-    context.blobs.delete(job.spec.image.key)
+    _discard(context, job.spec.image.key)
     log.info("succeeded in %s", result.seconds)
     send(context.reports, JobReport.of(job, result, tuple(context.stages)))
 
 
 def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
     if context.records.fail(job.id, error=failure, run=context.run):
-        context.blobs.delete(job.spec.image.key)
+        _discard(context, job.spec.image.key)
         log.warning("failed: %s: %s", failure.slug, failure)
         send(context.reports, JobReport.of(job, failure, tuple(context.stages)))
+
+
+def _discard(context: TaskContext, *keys: str) -> None:
+    """Remove what nobody needs any more; what a store that is away keeps is the janitor's."""
+    with suppress(StorageUnavailable):
+        context.blobs.delete(*keys)
 
 
 class _Progress:

@@ -11,10 +11,11 @@ from fastapi.responses import JSONResponse
 from service.addresses import address
 from service.answers import picture_or_job
 from service.deps import Owner, Services, Serving, own_job
+from service.downloads import client_has
 from service.options import FormatChoice, TradeOffChoice
 from service.problems import Fault, RequestInvalid, documented
 from service.reblend import branch_response, reblended
-from service.results import client_has, look_again, result_response, server_timing
+from service.results import check_kept, look_again, result_response, server_timing
 from service.views import JobsView, JobView
 from workers.contract import errors
 from workers.contract.connection import redis_down_is_queue_unavailable
@@ -150,13 +151,12 @@ async def read_result(
     formats: each is a job of its own, without the network, and answered like `POST /upscale`.
     """
     job = await run_in_threadpool(own_job, services, job_id, owner)
-    own = await run_in_threadpool(result_response, job, services.blobs, request)
-    if job.result is None:
-        return own
+    another = not (trade_off is None and format is None and quality is None)
+    if job.result is None or (output is None and not another):
+        return await run_in_threadpool(result_response, job, services.blobs, request)
+    await run_in_threadpool(check_kept, job, services.blobs)
     if output is not None:
         return await run_in_threadpool(branch_response, job, output, services.blobs, request)
-    if trade_off is None and format is None and quality is None:
-        return own
     wanted = partial(
         reblended,
         trade_off=job.spec.options.trade_off if trade_off is None else trade_off,
@@ -194,7 +194,7 @@ def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:
 
 
 def _erase(services: Services, job: Job) -> None:
-    for key in () if job.result is None else job.result.keys:
-        services.blobs.delete(key)
+    if job.result is not None:
+        services.blobs.delete(*job.result.keys)
     with redis_down_is_queue_unavailable():
         services.queue.records.erase(job.id)

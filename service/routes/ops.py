@@ -21,9 +21,9 @@ from service.problems import (
     explain,
     problem_type,
 )
-from workers.contract.blobs import FileBlobStore
+from workers.contract.blobs import BlobStore
 from workers.contract.engines import running
-from workers.contract.errors import StorageFull
+from workers.contract.errors import StorageFull, StorageUnavailable
 
 router = APIRouter(tags=["operations"])
 
@@ -101,11 +101,9 @@ def _queue(services: Services) -> dict[str, str]:
     return {"redis": "ok", "engines": "ok" if engines else "none is running"}
 
 
-def _storage(blobs: FileBlobStore) -> dict[str, str]:
+def _storage(blobs: BlobStore) -> dict[str, str]:
     try:
-        with blobs.incoming() as file:
-            file.write(b"\0")
-            file.flush()
-    except (OSError, StorageFull) as failure:
-        return {"storage": f"the blob folder cannot be written to ({type(failure).__name__})"}
+        blobs.check()
+    except (StorageFull, StorageUnavailable) as failure:
+        return {"storage": str(failure)}
     return {"storage": "ok"}

@@ -3,7 +3,7 @@
 import pytest
 from serving import Site, problem_of
 
-from workers.contract.blobs import FileBlobStore
+from workers.contract.file_blobs import FileBlobStore
 from workers.contract.jobs import KEPT, Branch, Job, JobResult
 
 

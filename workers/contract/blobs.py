@@ -1,25 +1,28 @@
 """Where pictures are stored between the service and the workers.
 
-A key is `inputs/<name>` or `results/<name>`. A blob is there whole or not at all: it is written to
-a temporary file beside its place and renamed into it.
+A key is `inputs/<name>` or `results/<name>`. A blob is there whole or not at all, whatever keeps
+it: `file_blobs` a folder, `s3_blobs` a bucket. What does not answer, does not let us in or has no
+room is said in our own errors, within a stated time.
 """
 
 import errno
-import hashlib
-import os
 import re
-import secrets
-import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple, Protocol
+from urllib.parse import unquote, urlsplit
 
-from workers.contract.errors import BlobMissing, StorageFull
+from workers.contract.errors import ConfigurationInvalid, StorageFull
+from workers.contract.settings import SharedSettings
 
-_KEY = re.compile(r"(inputs|results)/[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+FOLDERS = ("inputs", "results")
+#: Bytes of a piece of a streamed blob.
+CHUNK = 1024 * 1024
+
+_KEY = re.compile(rf"({'|'.join(FOLDERS)})/[A-Za-z0-9][A-Za-z0-9._-]{{0,200}}")
 #: What a full disk, a full quota and a file over the size limit say.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -33,57 +36,41 @@ class StoredBlob:
     sha256: str
 
 
-class FileBlobStore:
-    """Blobs as files in one folder, which may be shared between hosts."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobEntry:
+    """A blob as a listing shows it."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.resolve()
-        for folder in ("inputs", "results", "incoming"):
-            (self.root / folder).mkdir(parents=True, exist_ok=True)
+    key: str
+    size: int
+    written_at: datetime
 
-    def path(self, key: str) -> Path:
-        """The file of a blob, whether it exists or not.
 
-        Raises:
-            ValueError: the key is not of the form above.
-        """
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"not a blob key: {key!r}")
-        return self.root / key
+class Room(NamedTuple):
+    """What fits into a store, in bytes."""
 
-    @contextmanager
-    def incoming(self) -> Iterator[BinaryIO]:
-        """A temporary file inside the store, for `keep`; gone at the end if it was not kept."""
-        path = self.root / "incoming" / secrets.token_hex(16)
-        with no_room_is_storage_full():
-            file = path.open("w+b")
-        try:
-            with file:
-                yield file
-        finally:
-            path.unlink(missing_ok=True)
+    free: int
+    total: int
+
+
+class BlobStore(Protocol):
+    """What service and workers do with blobs.
+
+    Every method may raise StorageUnavailable (it does not answer, or not to us), and those that
+    write StorageFull; then nothing is left behind. A key that is not of the form above is a
+    ValueError.
+    """
+
+    def incoming(self) -> AbstractContextManager[BinaryIO]:
+        """A temporary file on this machine, for `keep`; gone at the end."""
+        ...
 
     def keep(self, file: BinaryIO, key: str) -> None:
-        """Give a file from `incoming` its key."""
-        with no_room_is_storage_full():
-            file.flush()
-            Path(file.name).rename(self.path(key))
+        """Give what is in a file from `incoming` its key."""
+        ...
 
     def write(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
-        """Store a blob.
-
-        Raises:
-            StorageFull: there is no room; nothing is left behind.
-        """
-        digest = hashlib.sha256()
-        size = 0
-        with self.incoming() as file, no_room_is_storage_full():
-            for chunk in chunks:
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-            self.keep(file, key)
-        return StoredBlob(key=key, size=size, sha256=digest.hexdigest())
+        """Store a blob; one of that key is replaced."""
+        ...
 
     def read(self, key: str) -> bytes:
         """The whole blob.
@@ -91,32 +78,103 @@ class FileBlobStore:
         Raises:
             BlobMissing: it is not there.
         """
-        try:
-            return self.path(key).read_bytes()
-        except FileNotFoundError:
-            raise BlobMissing(key) from None
+        ...
+
+    def stream(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes from `start` up to `stop` (None: the end), a piece at a time.
+
+        Raises:
+            BlobMissing: it is not there; raised here, not at the first piece.
+        """
+        ...
+
+    def size(self, key: str) -> int | None:
+        """Bytes of the blob; None: it is not there."""
+        ...
 
     def exists(self, key: str) -> bool:
         """Whether the blob is there."""
-        return self.path(key).is_file()
+        ...
 
-    def delete(self, key: str) -> None:
-        """Remove a blob; it is no error when it is gone already."""
-        self.path(key).unlink(missing_ok=True)
+    def copy(self, source: str, target: str) -> None:
+        """Store the same bytes under another key too; its age begins now.
 
-    def expired(self, folder: str, *, age: timedelta) -> Iterator[str]:
-        """Keys (and names of `incoming` files) last written longer ago than `age`."""
-        oldest = time.time() - age.total_seconds()
-        with os.scandir(self.root / folder) as entries:
-            for entry in entries:
-                with suppress(FileNotFoundError):
-                    if entry.stat().st_mtime < oldest:
-                        yield f"{folder}/{entry.name}"
+        Raises:
+            BlobMissing: the source is not there.
+        """
+        ...
 
-    def sweep_incoming(self, *, age: timedelta) -> None:
-        """Remove temporary files that a killed process left behind."""
-        for name in list(self.expired("incoming", age=age)):
-            (self.root / name).unlink(missing_ok=True)
+    def delete(self, *keys: str) -> None:
+        """Remove blobs; it is no error when one is gone already."""
+        ...
+
+    def entries(self, folder: str) -> Iterator[BlobEntry]:
+        """Every blob of `inputs` or `results`, in no order; changes meanwhile may show or not."""
+        ...
+
+    def sweep_incoming(self, *, age: timedelta) -> int:
+        """Remove temporary files that a killed process left behind; how many bytes that frees."""
+        ...
+
+    def room(self) -> Room | None:
+        """What fits into the store; None: it does not say."""
+        ...
+
+    def signed_address(
+        self, key: str, *, lifetime: timedelta, media_type: str, disposition: str
+    ) -> str | None:
+        """A URL at which anyone may fetch the blob for a while; None: this store has none."""
+        ...
+
+    def check(self) -> None:
+        """Return if the store can be used now.
+
+        Raises:
+            StorageUnavailable: it does not answer, or not to us.
+            StorageFull: there is no room.
+        """
+        ...
+
+
+def open_blobs(settings: SharedSettings, *, patience: timedelta) -> BlobStore:
+    """The store that the settings name; a store behind a network may take `patience` to answer.
+
+    Raises:
+        ConfigurationInvalid: it names none that can be used.
+    """
+    if settings.blob_url is None:
+        return _folder(settings.blob_dir, "GDSR_BLOB_DIR")
+    url = urlsplit(settings.blob_url)
+    match url.scheme:
+        case "file" if url.path and not url.netloc:
+            return _folder(Path(unquote(url.path)), "GDSR_BLOB_URL")
+        case "s3" if url.netloc:
+            from workers.contract.s3_blobs import S3BlobStore
+
+            return S3BlobStore(url.netloc, prefix=url.path.strip("/"), patience=patience)
+    raise ConfigurationInvalid(
+        f"GDSR_BLOB_URL: {settings.blob_url} is neither file:/FOLDER nor s3://BUCKET/PREFIX"
+    )
+
+
+def _folder(path: Path, setting: str) -> BlobStore:
+    from workers.contract.file_blobs import FileBlobStore
+
+    try:
+        return FileBlobStore(path)
+    except OSError as failure:
+        raise ConfigurationInvalid(f"{setting}: {failure}") from None
+
+
+def checked_key(key: str) -> str:
+    """The key, if it is one.
+
+    Raises:
+        ValueError: it is not of the form above.
+    """
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"not a blob key: {key!r}")
+    return key
 
 
 @contextmanager

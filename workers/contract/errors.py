@@ -382,6 +382,15 @@ class StorageFull(GDSRError):
         super().__init__("the picture store is full; try again later")
 
 
+class StorageUnavailable(GDSRError):
+    """The blob store does not answer, or does not let us in."""
+
+    slug = "storage-unavailable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the picture store cannot be used ({reason}); try again later")
+
+
 class BlobMissing(GDSRError):
     """A stored picture is not there."""
 

@@ -60,6 +60,9 @@ class SharedSettings(BaseSettings):
     blob_dir: Path = Path("data/blobs")
     """Where pictures are stored; service and workers see the same folder."""
 
+    blob_url: str | None = None
+    """Store them there instead: `s3://BUCKET/PREFIX` (extra `s3`), or `file:/FOLDER`."""
+
     max_pixels: int = Field(default=16_000_000, gt=0)
     """Largest picture taken, width x height before scaling."""
 
@@ -148,6 +151,9 @@ class WorkerSettings(SharedSettings):
 
     tile: int | None = Field(default=None, ge=64, le=1024)
     """Tile side in input pixels, context included; unset: what the device does best."""
+
+    blob_quota: int | None = Field(default=None, gt=0)
+    """Bytes that all pictures may take; beyond, the oldest results go early. Unset: any number."""
 
     drain: Seconds = timedelta(seconds=20)
     """How long running jobs may go on after SIGTERM before they are put back in the queue."""

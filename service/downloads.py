@@ -1,0 +1,100 @@
+"""A stored picture over HTTP: whole, a part of it, or the news that the client has it already.
+
+A piece at a time from the store to the client, so that a download of any size takes the memory
+of a piece.
+"""
+
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import HTTPException, Request
+from fastapi.responses import Response, StreamingResponse
+
+from service.digests import shown_digest
+from workers.contract.blobs import BlobStore
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+
+
+def download(
+    blobs: BlobStore,
+    key: str,
+    request: Request,
+    *,
+    size: int,
+    sha256: str,
+    media_type: str,
+    disposition: str,
+    headers: Mapping[str, str],
+) -> Response:
+    """The answer to a request for a blob of this size and digest.
+
+    Raises:
+        BlobMissing: it is not there.
+        StorageUnavailable: the store does not answer.
+    """
+    tag = f'"{sha256}"'
+    headers = {
+        "ETag": tag,
+        "Cache-Control": "private, no-cache",
+        "Repr-Digest": shown_digest(sha256),
+        "Accept-Ranges": "bytes",
+        **headers,
+    }
+    if client_has(tag, request):
+        return Response(status_code=304, headers=headers)
+    headers["Content-Disposition"] = disposition
+    headers["Content-Length"] = str(size)
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type=media_type)
+    part = _part(request, tag=tag, size=size)
+    if part is None:
+        headers["Content-Digest"] = headers["Repr-Digest"]  # the content is all of it
+        return StreamingResponse(blobs.stream(key), headers=headers, media_type=media_type)
+    start, stop = part
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    headers["Content-Length"] = str(stop - start)
+    return StreamingResponse(
+        blobs.stream(key, start=start, stop=stop),
+        status_code=206,
+        headers=headers,
+        media_type=media_type,
+    )
+
+
+def client_has(tag: str, request: Request) -> bool:
+    """Whether `If-None-Match` names this entity tag, strong or weak; only a GET can be told so."""
+    if request.method not in ("GET", "HEAD"):
+        return False
+    named = request.headers.get("If-None-Match", "")
+    return named.strip() == "*" or tag in (
+        part.strip().removeprefix("W/") for part in named.split(",")
+    )
+
+
+def _part(request: Request, *, tag: str, size: int) -> tuple[int, int] | None:
+    """First byte and the one after the last that `Range` asks for (RFC 9110, section 14).
+
+    None for the whole: there is no such header, the picture is not the one that `If-Range` means,
+    or the header asks for several parts or makes no sense, and may then be ignored.
+    """
+    asked = _RANGE.fullmatch(request.headers.get("Range", ""))
+    if asked is None or asked[0] == "bytes=-" or request.method != "GET":
+        return None
+    if request.headers.get("If-Range", tag) != tag:
+        return None
+    first, last = asked.groups()
+    if not first:
+        start, stop = max(0, size - int(last)), size
+    else:
+        start, stop = int(first), min(int(last) + 1, size) if last else size
+        if last and int(last) < start:
+            return None
+    if start >= min(stop, size):
+        raise HTTPException(
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+            f"the picture has {size:,} bytes",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return start, stop
