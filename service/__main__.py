@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from workers.contract import logs
     from workers.contract.connection import check_at_start
     from workers.contract.errors import ConfigurationInvalid
+    from workers.contract.exposition import MetricsServer
 
     try:
         settings = ServiceSettings.load().model_copy(update=chosen)
@@ -45,6 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app = create_app(settings)
         listening = listen(host=settings.host, port=settings.port)
         check_at_start(settings.redis_url)
+        if settings.metrics_port is not None:
+            MetricsServer(
+                app.state.services.telemetry.registry,
+                host=settings.metrics_host,
+                port=settings.metrics_port,
+            )
     except ConfigurationInvalid as problem:
         sys.exit(f"gdsr-service: {problem}")
     Server(app, listening, trusted=settings.trusted_proxies).serve_until_stopped()

@@ -41,10 +41,12 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         telemetry=_NO_TRACING,
     )
     app.state.services = services
-    app.add_middleware(Envelope, telemetry=services.telemetry)
+    app.add_middleware(Envelope, telemetry=services.telemetry, spans=services.spans)
     front.install(app, root_path=settings.root_path, origins=settings.cors_origins)
     faults.install(app)
     for ours in (upscale, jobs, events, models, limits, ops):
         app.include_router(ours.router)
+    if settings.metrics_port is None:
+        app.include_router(ops.metrics_router)
     app.include_router(docs_router())
     return app

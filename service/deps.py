@@ -3,13 +3,13 @@
 import asyncio
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from service.events import Watches
-from service.keys import ApiKeys
+from service.keys import AdminKeys, ApiKeys
 from service.rates import RateLimit
 from service.settings import ServiceSettings
 from service.telemetry import ServiceTelemetry
@@ -19,6 +19,10 @@ from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid, JobNotFound
 from workers.contract.jobs import Job
 from workers.contract.queue import JobQueue
+from workers.contract.tracing import open_spans
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 #: No answer takes longer for a Redis that hangs; one that is down says so at once.
 REDIS_PATIENCE = timedelta(seconds=2)
@@ -36,6 +40,9 @@ class Services:
     telemetry: ServiceTelemetry
     watches: Watches
     keys: ApiKeys
+    admins: AdminKeys
+    spans: "TracerProvider | None"
+    """Where spans go, if anywhere."""
     rate: RateLimit | None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server shuts down: requests that wait for a job end then."""
@@ -66,9 +73,11 @@ class Services:
             settings=settings,
             queue=queue,
             blobs=blobs,
-            telemetry=ServiceTelemetry(queue),
+            telemetry=ServiceTelemetry(queue, blobs),
             watches=Watches(queue),
             keys=ApiKeys.load(settings),
+            admins=AdminKeys.load(settings),
+            spans=open_spans(settings.otel_endpoint, process="gdsr-service"),
             rate=RateLimit.open(settings, client),
         )
 
@@ -78,8 +87,10 @@ class Services:
         self.watches.wake_all()
 
     def close(self) -> None:
-        """Let go of Redis."""
+        """Let go of Redis, and send the last spans."""
         self.queue.client.close()
+        if self.spans is not None:
+            self.spans.shutdown()
 
 
 async def _services(request: Request) -> Services:
@@ -101,6 +112,17 @@ async def _owner(
     return services.keys.owner(bearer.credentials if bearer else header)
 
 
+async def _metrics_reader(
+    services: Serving,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    header: Annotated[str | None, Security(_HEADER)],
+) -> None:
+    if services.admins:
+        services.admins.name(bearer.credentials if bearer else header)
+
+
+#: Lets those pass who may read the metrics: all, or those with an admin key where there are any.
+MetricsReader = Depends(_metrics_reader)
 #: The name of the API key that a request came with.
 Owner = Annotated[str, Depends(_owner)]
 

@@ -8,14 +8,22 @@ queries, so that what a client calls its things stays out of it.
 import logging
 import secrets
 import time
+from typing import TYPE_CHECKING
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.faults import CLIENT_CLOSED_REQUEST
 from service.problems import answer, describe
+from service.spans import begin_request, end_request
 from service.telemetry import ServiceTelemetry
+from workers.contract import logs
 from workers.contract.errors import GDSRError
+from workers.contract.tracing import valid_traceparent
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -36,15 +44,20 @@ logger = logging.getLogger(__name__)
 class Envelope:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, telemetry: ServiceTelemetry) -> None:
+    def __init__(
+        self, app: ASGIApp, *, telemetry: ServiceTelemetry, spans: "TracerProvider | None"
+    ) -> None:
         self.app = app
         self.telemetry = telemetry
+        self.spans = spans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         request_id = secrets.token_hex(8)
+        logs.request_id.set(request_id)
+        span = self._begin_span(scope)
         started = time.perf_counter()
         status: int | None = None
 
@@ -68,15 +81,38 @@ class Envelope:
             problem = problem.model_copy(update={"request_id": request_id})
             await answer(problem)(scope, receive, send_with_headers)
         finally:
-            self._record(scope, status, time.perf_counter() - started, request_id)
+            self._record(scope, status, time.perf_counter() - started, request_id, span)
 
-    def _record(self, scope: Scope, status: int | None, seconds: float, request_id: str) -> None:
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+    def _begin_span(self, scope: Scope) -> "Span | None":
+        """Note the caller's trace context, or that of a span of our own, for all that follows."""
+        received = valid_traceparent(Headers(scope=scope).get("traceparent"))
+        logs.traceparent.set(received)
+        if self.spans is None or scope["path"] in _QUIET:
+            return None
+        span, ours = begin_request(self.spans, method=_method(scope), traceparent=received)
+        logs.traceparent.set(ours)
+        return span
+
+    def _record(
+        self,
+        scope: Scope,
+        status: int | None,
+        seconds: float,
+        request_id: str,
+        span: "Span | None",
+    ) -> None:
+        method = _method(scope)
         route = getattr(scope.get("route"), "path", "unmatched")
         status = status or CLIENT_CLOSED_REQUEST
         self.telemetry.request_seconds.labels(method, route, str(status)).observe(seconds)
+        if span is not None:
+            end_request(span, method=method, route=route, status=status)
         logger.log(
             logging.DEBUG if route in _QUIET else logging.INFO,
             "%s %s %d in %.0f ms, request %s from %s",
             method, route, status, 1000 * seconds, request_id, (scope.get("client") or ("?",))[0],
         )  # fmt: skip
+
+
+def _method(scope: Scope) -> str:
+    return scope["method"] if scope["method"] in _METHODS else "other"

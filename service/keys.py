@@ -1,4 +1,5 @@
-"""API keys: a file of `name:sha256` lines; who has a key sees its jobs and no others.
+"""Keys: a file of `name:sha256` lines. Who has an API key sees its jobs and no others; an admin
+key is for running the service, not for using it.
 
 The service knows a key's digest alone. Keys are long and random, so a plain SHA-256 is enough.
 """
@@ -45,7 +46,7 @@ class ApiKeys:
                     settings.host,
                 )
             return cls({}, private=private)
-        return cls(_read(settings.api_keys_file))
+        return cls(_read(settings.api_keys_file, setting="GDSR_API_KEYS_FILE"))
 
     def owner(self, key: str | None) -> str:
         """The name of a key.
@@ -54,15 +55,37 @@ class ApiKeys:
             KeyMissing: there are keys, and none was sent.
             KeyInvalid: it is not one of them.
         """
-        if not self._digests:
-            return NOBODY
-        if not key:
-            raise KeyMissing
-        digest = hash_key(key)
-        for name, known in self._digests.items():
-            if hmac.compare_digest(digest, known):
-                return name
-        raise KeyInvalid
+        return _name_of(key, self._digests) if self._digests else NOBODY
+
+
+class AdminKeys:
+    """The keys of those who run the service."""
+
+    def __init__(self, digests: Mapping[str, str]) -> None:
+        self._digests = dict(digests)
+
+    @classmethod
+    def load(cls, settings: ServiceSettings) -> "AdminKeys":
+        """Read the file.
+
+        Raises:
+            ConfigurationInvalid: it cannot be read, or names the line that is wrong.
+        """
+        if settings.admin_keys_file is None:
+            return cls({})
+        return cls(_read(settings.admin_keys_file, setting="GDSR_ADMIN_KEYS_FILE"))
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    def name(self, key: str | None) -> str:
+        """The name of an admin key; without admin keys, no key is one.
+
+        Raises:
+            KeyMissing: none was sent.
+            KeyInvalid: it is not one of them.
+        """
+        return _name_of(key, self._digests)
 
 
 def hash_key(key: str) -> str:
@@ -75,11 +98,21 @@ def new_key() -> str:
     return secrets.token_urlsafe(32)
 
 
-def _read(path: Path) -> dict[str, str]:
+def _name_of(key: str | None, digests: Mapping[str, str]) -> str:
+    if not key:
+        raise KeyMissing
+    digest = hash_key(key)
+    for name, known in digests.items():
+        if hmac.compare_digest(digest, known):
+            return name
+    raise KeyInvalid
+
+
+def _read(path: Path, *, setting: str) -> dict[str, str]:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as failure:
-        raise ConfigurationInvalid(f"GDSR_API_KEYS_FILE: {failure}") from None
+        raise ConfigurationInvalid(f"{setting}: {failure}") from None
     digests: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
@@ -87,10 +120,10 @@ def _read(path: Path) -> dict[str, str]:
         found = _LINE.fullmatch(line.strip())
         if found is None or found[1] in digests:
             reason = "needs `name:sha256`" if found is None else "repeats a name"
-            raise ConfigurationInvalid(f"GDSR_API_KEYS_FILE: line {number} {reason}")
+            raise ConfigurationInvalid(f"{setting}: line {number} {reason}")
         digests[found[1]] = found[2]
     if not digests:
-        raise ConfigurationInvalid("GDSR_API_KEYS_FILE: it holds no key")
+        raise ConfigurationInvalid(f"{setting}: it holds no key")
     return digests
 
 

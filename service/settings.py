@@ -26,6 +26,12 @@ class ServiceSettings(SharedSettings):
     api_keys_file: Path | None = None
     """File of API keys, `name:sha256` lines (`gdsr-service --new-key NAME`); unset: no keys."""
 
+    admin_keys_file: Path | None = None
+    """File of admin keys, made like API keys; `/metrics` wants one then; unset: none."""
+
+    metrics_port: int | None = Field(default=None, gt=0, le=65535)
+    """Port of its own for `/metrics`, asked without a key; unset: the service's port."""
+
     rate_limit: str | None = None
     """Uploads that one API key may send, such as `60/minute`; unset: any number."""
 

@@ -71,6 +71,7 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
     ]  # fmt: skip
     janitor = Program(
         name="janitor",
+        kind="janitor",
         command=[sys.executable, "-m", "workers.janitor"],
         stage=1,
         grace_seconds=_JANITOR_GRACE_SECONDS,

@@ -12,7 +12,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from service.deps import Services, Serving
+from service.deps import MetricsReader, Services, Serving
 from service.problems import (
     PLAIN_MEANINGS,
     ProblemDocument,
@@ -23,9 +23,10 @@ from service.problems import (
 )
 from workers.contract.blobs import BlobStore
 from workers.contract.engines import running
-from workers.contract.errors import StorageFull, StorageUnavailable
+from workers.contract.errors import KeyInvalid, KeyMissing, StorageFull, StorageUnavailable
 
 router = APIRouter(tags=["operations"])
+metrics_router = APIRouter(tags=["operations"])
 
 PROBE_PATIENCE = timedelta(seconds=1)
 
@@ -70,7 +71,12 @@ async def ready(request: Request, services: Serving) -> Response:
     return answer(problem)
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@metrics_router.get(
+    "/metrics",
+    response_class=Response,
+    dependencies=[MetricsReader],
+    responses={200: {"content": {"text/plain": {}}}, **documented(KeyMissing, KeyInvalid)},
+)
 def metrics(services: Serving) -> Response:
     """Prometheus's text format."""
     text = generate_latest(services.telemetry.registry)

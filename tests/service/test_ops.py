@@ -1,14 +1,21 @@
 """Health, metrics, log lines and headers."""
 
+import json
 import logging
 import re
+from pathlib import Path
 
 import pytest
 from factories import engine_info
-from serving import Site
+from serving import Serve, Site, problem_of
 
+from service.keys import AdminKeys, hash_key, new_key
+from service.settings import ServiceSettings
+from workers.contract import logs
+from workers.contract.blob_usage import BlobUsage, record
 from workers.contract.engines import register
-from workers.contract.errors import WorkerLost
+from workers.contract.errors import ConfigurationInvalid, WorkerLost
+from workers.contract.records import ACTIVE
 
 
 def test_a_service_with_an_engine_is_ready(site: Site) -> None:
@@ -84,6 +91,80 @@ def test_metrics_tell_of_jobs_queues_and_engines(site: Site) -> None:
     speed = f'gdsr_engine_pixels_per_second{{{where},model="lite",output="gan"}}'
     assert _value(metrics, speed) == 3e5
     assert _value(metrics, "process_resident_memory_bytes") > 0
+
+
+def test_metrics_tell_of_waiting_memory_and_room(site: Site) -> None:
+    site.submit()
+    site.redis.zadd(ACTIVE, dict.fromkeys(site.records.active(), 0), xx=True)
+    site.redis.sadd("rq:workers", "rq:worker:one", "rq:worker:dead")
+    site.redis.hset("rq:worker:one", "state", "busy")
+    record(site.redis, BlobUsage(blobs=2, size=12, quota=100), {"quota": 7})
+
+    metrics = site.http.get("/metrics").text
+
+    assert _value(metrics, 'gdsr_queue_oldest_seconds{queue="gdsr-small"}') > 1e9
+    assert _value(metrics, 'gdsr_queue_oldest_seconds{queue="gdsr-large"}') == 0
+    assert _value(metrics, 'gdsr_job_workers{state="busy"}') == 1
+    assert _value(metrics, 'gdsr_job_workers{state="idle"}') == 0
+    assert _value(metrics, 'gdsr_models{model="lite"}') == 1
+    assert _value(metrics, "gdsr_redis_memory_bytes") > 1e5
+    assert _value(metrics, "gdsr_redis_memory_limit_bytes") == 0
+    free, limit = (_value(metrics, f"gdsr_blob_{name}_bytes") for name in ("free", "limit"))
+    assert 0 < free < limit
+    assert _value(metrics, "gdsr_blob_bytes") == 12
+    assert _value(metrics, "gdsr_blob_quota_bytes") == 100
+    assert _value(metrics, 'gdsr_blob_freed_bytes_total{reason="quota"}') == 7
+    assert _value(metrics, 'gdsr_blob_freed_bytes_total{reason="expired"}') == 0
+
+
+def test_metrics_want_an_admin_key_where_there_are_any(serve: Serve, tmp_path: Path) -> None:
+    admins, users = tmp_path / "admins", tmp_path / "users"
+    admin, user = new_key(), new_key()
+    admins.write_text(f"prometheus:{hash_key(admin)}\n")
+    users.write_text(f"somebody:{hash_key(user)}\n")
+    site = serve(admin_keys_file=admins, api_keys_file=users)
+
+    assert problem_of(site.http.get("/metrics")) == "key-missing"
+    wrong = site.http.get("/metrics", headers={"Authorization": f"Bearer {user}"})
+    assert problem_of(wrong) == "key-invalid"
+    right = site.http.get("/metrics", headers={"Authorization": f"Bearer {admin}"})
+    assert right.status_code == 200
+    assert problem_of(site.http.get("/jobs", headers={"X-API-Key": admin})) == "key-invalid"
+
+
+def test_a_file_of_admin_keys_that_is_not_there_is_named(tmp_path: Path) -> None:
+    settings = ServiceSettings(admin_keys_file=tmp_path / "none")
+
+    with pytest.raises(ConfigurationInvalid, match=r"GDSR_ADMIN_KEYS_FILE: .*No such file"):
+        AdminKeys.load(settings)
+
+
+def test_the_log_carries_the_callers_trace_and_the_request(
+    site: Site, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    root = logging.getLogger()
+    handler = logging.StreamHandler()
+    handler.setFormatter(logs.JSONFormatter("service"))
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        sent = site.post(headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+        site.post(headers={"traceparent": f"00-{trace}-0000000000000000-01"})
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    first, second = (line for line in lines if line["message"].startswith("POST /upscale"))
+    assert first["trace"] == trace
+    assert first["request"] == sent.headers["X-Request-ID"]
+    assert first["job"] == sent.json()["id"]
+    assert "trace" not in second  # what is no trace context is ignored
+    spec = site.records.get(sent.json()["id"]).spec
+    assert spec.traceparent == f"00-{trace}-b7ad6b7169203331-01"
+    assert spec.request_id == sent.headers["X-Request-ID"]
 
 
 def test_metrics_count_uploads_and_refusals_by_reason(site: Site) -> None:

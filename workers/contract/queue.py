@@ -30,7 +30,7 @@ from workers.contract.engines import ModelInfo, running
 from workers.contract.errors import JobNotFinished
 from workers.contract.estimates import Place, places, speed
 from workers.contract.jobs import ImageInfo, Job, JobSpec, JobState, UpscaleOptions
-from workers.contract.records import JobPage, JobRecords
+from workers.contract.records import ACTIVE, JobPage, JobRecords
 
 #: Task name in the payload -> function that a job worker runs.
 TASKS = {"upscale": "workers.tasks:upscale", "blend": "workers.blend:blend"}
@@ -280,6 +280,24 @@ class JobQueue:
         """
         with redis_down_is_queue_unavailable():
             return {name: open_queue(name, self.client).count for name in (SMALL, LARGE)}
+
+    def oldest(self) -> dict[str, timedelta]:
+        """How long the job at the head of each queue has waited; no time for an empty one.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            heads = {name: self.client.lindex(f"rq:queue:{name}", 0) for name in (SMALL, LARGE)}
+            created = {
+                name: None if head is None else self.client.zscore(ACTIVE, head)
+                for name, head in heads.items()
+            }
+        now = datetime.now(UTC).timestamp()
+        return {
+            name: timedelta(seconds=max(0.0, now - (now if since is None else float(since))))
+            for name, since in created.items()
+        }
 
     def _queue_of(self, spec: JobSpec) -> SafeQueue:
         """Re-blends are quick, whatever the picture: they never wait for a huge one."""
