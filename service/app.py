@@ -11,6 +11,7 @@ from service.deps import Services
 from service.envelope import Envelope
 from service.routes import events, jobs, limits, models, ops, upscale
 from service.routes.docs import docs_router
+from service.routes.page import page_router
 from service.settings import ServiceSettings
 
 _NO_TRACING = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
@@ -49,4 +50,5 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     if settings.metrics_port is None:
         app.include_router(ops.metrics_router)
     app.include_router(docs_router())
+    app.include_router(page_router())
     return app

@@ -8,9 +8,8 @@ import importlib.util
 from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from fastapi.responses import FileResponse, JSONResponse
 
-from service.addresses import address
 from workers.contract.errors import ConfigurationInvalid
 
 _OURS = Path(__file__).parent.parent / "web"
@@ -43,9 +42,5 @@ def docs_router() -> APIRouter:
     @router.get("/openapi.json")
     async def description(request: Request) -> JSONResponse:
         return JSONResponse(request.app.openapi())
-
-    @router.get("/")
-    async def root() -> RedirectResponse:
-        return RedirectResponse(address("/docs"))
 
     return router

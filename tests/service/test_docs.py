@@ -38,10 +38,6 @@ def test_the_page_loads_only_files_that_the_service_has(site: Site) -> None:
         assert (response.status_code, len(response.content) > 50) == (200, True)
 
 
-def test_the_start_page_is_the_documentation(site: Site) -> None:
-    assert site.http.get("/", follow_redirects=True).url.path == "/docs"
-
-
 def test_no_other_file_is_served(site: Site) -> None:
     for name in ("docs.html", "redoc.standalone.js", "..%2f__init__.py", "%2fetc%2fpasswd"):
         assert site.http.get(f"/docs/{name}").status_code == 404

@@ -1,0 +1,104 @@
+// Requests to the service. What it refuses comes as a Problem in its own words; a lost connection is
+// waited out; a missing key is asked for.
+
+import { reachable } from "./connection.js";
+import { askForKey, credentials, key } from "./key.js";
+
+/** A refusal: `title` and `detail` are the service's (RFC 9457). */
+export class Problem extends Error {
+  constructor({ title, detail, status, type }) {
+    super(detail || title);
+    this.title = title || "The service refused this";
+    this.detail = detail || "";
+    this.status = status;
+    this.slug = (type || "").split("/").pop();
+  }
+}
+
+/** A request that succeeds, or raises a Problem. Not for uploads. */
+export async function request(path, { signal, headers = {}, method = "GET", patient = true } = {}) {
+  for (;;) {
+    const used = key();
+    let answer;
+    try {
+      answer = await fetch(path, { method, signal, headers: { ...headers, ...credentials() } });
+    } catch (failure) {
+      if (signal?.aborted || !patient) throw failure;
+      await reachable(signal);
+      continue;
+    }
+    if (answer.ok) return answer;
+    const problem = problemOf(answer.status, await answer.text());
+    if (answer.status === 401 && (await askForKey(problem.detail, used))) continue;
+    throw problem;
+  }
+}
+
+/**
+ * Send a picture; its job. One that was on its way when the connection broke is sent again and
+ * stays one job, by its idempotency key.
+ */
+export async function upload(file, fields, { onSent, signal }) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) form.append(name, value);
+  form.append("image", file, file.name || "pasted.png");
+  const once = word();
+  for (;;) {
+    const used = key();
+    let answer;
+    try {
+      answer = await send(form, once, { onSent, signal });
+    } catch (failure) {
+      if (signal.aborted) throw signal.reason;
+      await readable(file);
+      await reachable(signal);
+      continue;
+    }
+    if (answer.status === 202) return JSON.parse(answer.text);
+    const problem = problemOf(answer.status, answer.text);
+    if (answer.status === 401 && (await askForKey(problem.detail, used))) continue;
+    throw problem;
+  }
+}
+
+/** XMLHttpRequest, because fetch does not tell how much of a body has been sent. */
+function send(form, once, { onSent, signal }) {
+  return new Promise((resolve, reject) => {
+    const wire = new XMLHttpRequest();
+    const stop = () => wire.abort();
+    signal.addEventListener("abort", stop, { once: true });
+    wire.open("POST", "upscale");
+    for (const [name, value] of Object.entries(credentials())) wire.setRequestHeader(name, value);
+    wire.setRequestHeader("Idempotency-Key", once);
+    wire.upload.onprogress = (event) => onSent(event.total ? event.loaded / event.total : 0);
+    wire.onload = () => resolve({ status: wire.status, text: wire.responseText });
+    wire.onerror = wire.onabort = () => reject(new TypeError("the connection broke"));
+    wire.onloadend = () => signal.removeEventListener("abort", stop);
+    wire.send(form);
+  });
+}
+
+/** A file that was moved or changed since it was chosen looks like a broken connection: tell it apart. */
+async function readable(file) {
+  try {
+    await file.slice(0, 1).arrayBuffer();
+  } catch {
+    throw new Problem({
+      title: "The file cannot be read any more",
+      detail: "it was moved, changed or deleted after it was chosen; choose it again",
+    });
+  }
+}
+
+function problemOf(status, text) {
+  try {
+    return new Problem({ status, ...JSON.parse(text) });
+  } catch {
+    return new Problem({ status, title: `The service answered ${status}` });
+  }
+}
+
+function word() {
+  const random = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

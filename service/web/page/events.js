@@ -1,0 +1,118 @@
+// What becomes of a job, from its event stream. By fetch, because an EventSource cannot send a key.
+
+import { request } from "./api.js";
+import { reachable } from "./connection.js";
+
+/** Browsers open six connections to a host: streams may hold half of them. */
+const STREAMS = 3;
+const LOOK_AGAIN = 3000;
+/** The service sends something every 15 s; after this long the line is dead. */
+const SILENCE = 45_000;
+
+let streams = 0;
+const turns = [];
+
+/** Tell of each change until the job has ended; resolves then, with null for a job that is gone. */
+export async function follow(id, tell, signal) {
+  let view = await look(id, tell, signal);
+  while (!ended(view) && streams >= STREAMS) {
+    await turnOrPause(signal);
+    if (streams >= STREAMS) view = await look(id, tell, signal);
+  }
+  if (ended(view)) return view;
+  streams += 1;
+  try {
+    return await watch(id, view, tell, signal);
+  } finally {
+    streams -= 1;
+    turns.shift()?.();
+  }
+}
+
+export function ended(view) {
+  return ["succeeded", "failed", "cancelled"].includes(view.state);
+}
+
+async function look(id, tell, signal) {
+  const view = await (await persistent(`jobs/${id}`, { signal })).json();
+  tell(view);
+  return view;
+}
+
+/** A request that outlasts a service that is up and cannot answer, such as while Redis is away. */
+async function persistent(path, options) {
+  for (;;) {
+    try {
+      return await request(path, options);
+    } catch (problem) {
+      if (!(problem.status >= 500)) throw problem;
+      await reachable(options.signal);
+    }
+  }
+}
+
+function turnOrPause(signal) {
+  return new Promise((resolve, reject) => {
+    const go = () => {
+      const place = turns.indexOf(go);
+      if (place >= 0) turns.splice(place, 1);
+      resolve();
+    };
+    turns.push(go);
+    setTimeout(go, LOOK_AGAIN);
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+}
+
+async function watch(id, known, tell, signal) {
+  let view = known;
+  let last = "";
+  for (;;) {
+    const headers = last ? { "Last-Event-ID": last } : {};
+    const line = new AbortController();
+    const stop = () => line.abort(signal.reason);
+    signal.addEventListener("abort", stop, { once: true });
+    try {
+      const answer = await persistent(`jobs/${id}/events`, { headers, signal: line.signal });
+      if (answer.status === 204) return await look(id, tell, signal);
+      for await (const event of messages(answer.body, () => line.abort(new TypeError("silence")))) {
+        last = event.id || last;
+        if (event.name === "gone") return null;
+        if (event.name === "bye") break;
+        view = { ...view, ...JSON.parse(event.data) };
+        tell(view);
+        if (event.name === "done") return view;
+      }
+    } catch (failure) {
+      if (signal.aborted) throw signal.reason;
+      if (!(failure instanceof TypeError)) throw failure;
+    } finally {
+      signal.removeEventListener("abort", stop);
+      line.abort();
+    }
+    await reachable(signal);
+  }
+}
+
+/** The events of a stream (the format is that of the HTML standard, 9.2). */
+async function* messages(body, giveUp) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const timer = setTimeout(giveUp, SILENCE);
+    const { value, done } = await reader.read().finally(() => clearTimeout(timer));
+    if (done) return;
+    const blocks = (rest + value).replaceAll("\r\n", "\n").split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const event = { name: "message", id: "", data: "" };
+      for (const line of block.split("\n")) {
+        const [, field, text] = /^(\w*): ?(.*)$/.exec(line) ?? [];
+        if (field === "event") event.name = text;
+        else if (field === "id") event.id = text;
+        else if (field === "data") event.data += text;
+      }
+      if (event.data) yield event;
+    }
+  }
+}

@@ -1,0 +1,133 @@
+// What stands below the stage: the slider and its stops, the download, and the strip of facts.
+
+import { request } from "./api.js";
+import { ended, follow } from "./events.js";
+import { bytes, duration, meaning, position, size } from "./words.js";
+
+const slider = document.getElementById("trade-off");
+const number = document.getElementById("position");
+const sense = document.getElementById("meaning");
+const stops = [...document.querySelectorAll("[data-stop]")];
+const format = document.getElementById("format");
+const download = document.getElementById("download");
+const note = document.getElementById("download-note");
+const facts = document.getElementById("facts");
+
+const STAGES = { queue: "waited", decode: "opened", infer: "network", blend: "blended", encode: "saved" };
+const NAMES = { png: "PNG", jpeg: "JPEG", webp: "WebP", avif: "AVIF" };
+
+/** Tell of each position that is chosen, while the slider moves. */
+export function onSlider(tell) {
+  slider.addEventListener("input", () => {
+    showPosition(slider.valueAsNumber);
+    tell(slider.valueAsNumber);
+  });
+  for (const stop of stops) {
+    stop.addEventListener("click", () => {
+      slider.value = stop.dataset.stop;
+      slider.dispatchEvent(new Event("input"));
+    });
+  }
+}
+
+export function showPosition(tradeOff) {
+  slider.value = tradeOff;
+  slider.style.setProperty("--at", `${100 * tradeOff}%`);
+  number.textContent = position(tradeOff);
+  sense.textContent = meaning(tradeOff);
+  slider.setAttribute("aria-valuetext", `${position(tradeOff)}. ${meaning(tradeOff)}`);
+  for (const stop of stops) {
+    stop.setAttribute("aria-pressed", String(Number(stop.dataset.stop) === tradeOff));
+  }
+  note.textContent = "";
+}
+
+/** Whether there is a result to choose a position of. */
+export function enable(there) {
+  for (const control of [slider, download, format, ...stops]) control.disabled = !there;
+  document.getElementById("mask").disabled = !there;
+}
+
+export function setFormats(formats) {
+  format.replaceChildren(...formats.map(({ name }) => new Option(NAMES[name] ?? name.toUpperCase(), name)));
+}
+
+/** On a click, fetch exactly what is shown, from the service, and hand it to the browser. */
+export function onDownload(shown) {
+  download.addEventListener("click", async () => {
+    const picture = shown();
+    download.disabled = true;
+    note.textContent = "Preparing the file";
+    try {
+      const { blob, name } = await fetchResult(picture, format.value);
+      save(blob, name);
+      note.textContent = `${name}, ${bytes(blob.size)}`;
+    } catch (problem) {
+      note.textContent = problem.detail || problem.message;
+    } finally {
+      download.disabled = false;
+    }
+  });
+}
+
+/** The file of a position: another position than the job's own is a job of its own. */
+async function fetchResult({ view, tradeOff }, wanted) {
+  const address = `jobs/${view.id}/result?trade_off=${tradeOff}&format=${wanted}`;
+  const { signal } = new AbortController();
+  for (;;) {
+    const answer = await request(address, { signal, headers: { Prefer: "wait=20" } });
+    if (answer.status !== 202) {
+      return { blob: await answer.blob(), name: nameOf(answer.headers.get("Content-Disposition") ?? "") };
+    }
+    const blend = await answer.json();
+    if (!ended(blend)) await follow(blend.id, () => {}, signal);
+  }
+}
+
+function nameOf(disposition) {
+  const encoded = /filename\*=UTF-8''([^;]+)/.exec(disposition);
+  if (encoded) return decodeURIComponent(encoded[1]);
+  return /filename="([^"]*)"/.exec(disposition)?.[1] ?? "result";
+}
+
+function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** What was done to a picture, by which model, where, and how long it took. */
+export function showFacts({ view }, models) {
+  const { result } = view;
+  if (!result) return facts.replaceChildren();
+  const card = models.find((model) => model.name === result.model)?.card;
+  const scores = card?.scores?.Set14;
+  const rows = [
+    ["Result", `${size(result)}, kept until ${clock(result.expires_at)}`],
+    ["Model", result.model],
+    ["Device", `${result.device}, ${result.precision}`],
+    ["Time", Object.entries(result.seconds).map(([stage, it]) => `${STAGES[stage] ?? stage} ${duration(it)}`).join(" · ")],
+  ];
+  if (scores?.psnr && scores.fused && scores.gan) {
+    const values = [scores.psnr, scores.fused, scores.gan].map((score) => score.psnr_y.toFixed(1));
+    rows.splice(2, 0, ["Likeness, PSNR on Set14", `${values.join(" / ")} dB at faithful / balanced / crisp`]);
+  }
+  if (result.warnings.length) rows.push(["Note", result.warnings.join("; ")]);
+  facts.replaceChildren(
+    ...rows.map(([term, value]) => {
+      const row = document.createElement("div");
+      const dt = document.createElement("dt");
+      const dd = document.createElement("dd");
+      dt.textContent = term;
+      dd.textContent = value;
+      row.append(dt, dd);
+      return row;
+    }),
+  );
+}
+
+function clock(time) {
+  return new Date(time).toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hour12: false });
+}

@@ -1,0 +1,83 @@
+// Numbers and states in plain words.
+
+const WHOLE = new Intl.NumberFormat("en");
+
+/** "1.2 MB": decimal units, as cameras and file managers have them. */
+export function bytes(count) {
+  if (count < 1000) return `${count} bytes`;
+  const units = ["kB", "MB", "GB"];
+  let value = count / 1000;
+  let unit = 0;
+  while (value >= 999.5 && unit < 2) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${value < 9.95 ? value.toFixed(1) : Math.round(value)} ${units[unit]}`;
+}
+
+/** "16 megapixels". */
+export function megapixels(pixels) {
+  return `${+(pixels / 1e6).toFixed(1)} megapixels`;
+}
+
+/** "2,048 × 1,536". */
+export function size({ width, height }) {
+  return `${WHOLE.format(width)} × ${WHOLE.format(height)}`;
+}
+
+/** "0.42 s", "1 min 5 s". */
+export function duration(seconds) {
+  if (seconds < 9.95) return `${seconds.toFixed(seconds < 0.1 ? 3 : 2)} s`;
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+}
+
+/** "1 hour", "30 minutes", in whole ones. */
+export function span(seconds) {
+  const [count, unit] =
+    seconds < 5400 && seconds !== 3600 ? [Math.round(seconds / 60), "minute"]
+    : seconds < 172_800 ? [Math.round(seconds / 3600), "hour"]
+    : [Math.round(seconds / 86_400), "day"];
+  return `${count} ${unit}${count === 1 ? "" : "s"}`;
+}
+
+/** "0.35". */
+export function position(tradeOff) {
+  return tradeOff.toFixed(2);
+}
+
+/** What a position of the slider gives. */
+export function meaning(tradeOff) {
+  if (tradeOff === 0) return "Faithful: nothing is invented, and it is a little soft.";
+  if (tradeOff === 0.5) return "Balanced: for each pixel the network weighs what it knows and what is likely.";
+  if (tradeOff === 1) return "Crisp: full of detail that is likely rather than known.";
+  const crisp = tradeOff < 0.5 ? tradeOff * 2 : tradeOff * 2 - 1;
+  const [from, to] = tradeOff < 0.5 ? ["faithful", "balanced"] : ["balanced", "crisp"];
+  return `${Math.round(crisp * 100)} % of the way from ${from} to ${to}.`;
+}
+
+/** Where a picture is on its way. */
+export function state(picture) {
+  const { phase, sent, view } = picture;
+  if (phase === "waiting") return "Waiting to be sent";
+  if (phase === "sending") return sent < 1 ? `Sending, ${Math.floor(sent * 100)} %` : "Being checked";
+  if (phase === "refused") return picture.problem.title;
+  if (phase === "lost") return "No longer known to the service";
+  if (!view) return "Looking it up";
+  if (phase === "expired") return "The result is no longer kept";
+  switch (view.state) {
+    case "queued":
+      if (!view.queue_position) return "Next in line";
+      return `In the queue, ${WHOLE.format(view.queue_position)} before it`;
+    case "running": {
+      const { tiles, tiles_done: done } = view.progress;
+      return tiles ? `Working, tile ${WHOLE.format(Math.min(done + 1, tiles))} of ${WHOLE.format(tiles)}` : "Being opened";
+    }
+    case "succeeded":
+      return "Ready";
+    case "cancelled":
+      return "Cancelled";
+    default:
+      return view.failure ? view.failure.title : "Failed";
+  }
+}

@@ -1,0 +1,87 @@
+"""One browser, one service and one worker host for all tests of the page."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browsing import ARGUMENTS, LITE, ROOT, Studio, Visit, opened
+from hosts import Site
+from networks import tiny_checkpoint
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from processes import running_valkey
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("needs Chromium on the PATH: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page")
+
+
+@pytest.fixture(scope="session")
+def site(folder: Path, browser: Browser) -> Iterator[Site]:  # noqa: ARG001 - none without one
+    """Queue, store and a worker with two models: `tiny`, and the `lite` that is shipped."""
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir()
+    tiny_checkpoint(checkpoints / "tiny.safetensors")
+    shutil.copy(LITE, checkpoints)
+    with running_valkey(folder / "valkey") as server:
+        site = Site(server.url, folder / "blobs", checkpoints)
+        with site.worker_host(default_model="tiny", threads="2", precision="float32"):
+            yield site
+
+
+@pytest.fixture(scope="session")
+def studio(site: Site) -> Iterator[Studio]:
+    with opened(site) as studio:
+        yield studio
+
+
+@pytest.fixture
+def visit(browser: Browser, studio: Studio) -> Iterator[Visit]:
+    """Open the page in a browser of its own; nothing may go wrong in it that nobody expects."""
+    contexts: list[BrowserContext] = []
+    wrong: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        # A refusal shows up in the console too; that the page tells it is what the tests look at.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            wrong.append(message.text)
+
+    def start(*, address: str = studio.address, script: str = "", **options: Any) -> Page:
+        options = {"viewport": {"width": 1280, "height": 900}} | options
+        context = browser.new_context(**options)
+        context.set_default_timeout(30_000)
+        contexts.append(context)
+        if script:
+            context.add_init_script(script)
+        page = context.new_page()
+        page.on("console", heard)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto(address)
+        return page
+
+    yield start
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+@pytest.fixture(scope="session")
+def shots() -> Path:
+    """Where screenshots are put, to be looked at."""
+    folder = Path(os.environ.get("GDSR_SHOTS_DIR", ROOT / "out" / "page"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

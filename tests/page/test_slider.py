@@ -1,0 +1,146 @@
+"""The slider shows what the service would make, to within a level, and downloads exactly that."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from browsing import (
+    Studio,
+    Visit,
+    choose,
+    job_of,
+    painted,
+    service_file,
+    service_pixels,
+    slide,
+    stage_pixels,
+    wait_for_result,
+)
+from hosts import noise
+from PIL import Image
+from playwright.sync_api import Page
+
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+pytestmark = pytest.mark.e2e
+#: What a browser without WebGL has.
+NO_WEBGL = """
+const plain = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+  return kind === "webgl2" ? null : plain.call(this, kind, ...rest);
+};
+"""
+HEIGHT, WIDTH = 40, 60
+
+
+def difference(stage: Pixels, picture: Pixels, *, rows: slice, columns: slice) -> int:
+    """The largest, in levels, between a part of the stage and the picture that is in its middle.
+
+    A stage may begin at a fraction of a pixel, so its middle is known to two pixels only.
+    """
+    top, left = (
+        (here - there) // 2 for here, there in zip(stage.shape, picture.shape[:2], strict=False)
+    )
+    seen = stage[rows, columns].astype(int)
+    height, width = stage.shape[:2]
+
+    def at(down: int, across: int) -> int:
+        whole = np.full((height, width, 3), -1000)
+        y, x = top + down, left + across
+        inner = (slice(max(0, y), y + picture.shape[0]), slice(max(0, x), x + picture.shape[1]))
+        part = picture[max(0, -y) :, max(0, -x) :][: height - max(0, y), : width - max(0, x)]
+        whole[inner] = part
+        return int(np.abs(seen - whole[rows, columns]).max())
+
+    return min(at(down, across) for down in range(-2, 3) for across in range(-2, 3))
+
+
+@pytest.fixture(params=["", NO_WEBGL], ids=["webgl", "canvas"])
+def shown(visit: Visit, request: pytest.FixtureRequest) -> Page:
+    """The page with a finished picture, small enough to be shown at 100 %."""
+    page = visit(script=request.param)
+    choose(page, ("noise.png", noise(HEIGHT, WIDTH)))
+    wait_for_result(page)
+    assert page.locator("#zoom").inner_text() == "100 %"
+    return page
+
+
+def test_the_screen_shows_what_the_service_makes(shown: Page, studio: Studio) -> None:
+    job_id = job_of(shown)
+    for trade_off in (0, 0.13, 0.25, 0.5, 0.8, 1):
+        slide(shown, trade_off)
+        stage = stage_pixels(shown)
+        expected = service_pixels(studio, job_id, trade_off)
+        top, left = ((stage.shape[i] - expected.shape[i]) // 2 for i in (0, 1))
+        rows = slice(top + 2, top + expected.shape[0] - 2)
+        columns = slice(left + 2, left + expected.shape[1] - 2)
+
+        assert difference(stage, expected, rows=rows, columns=columns) <= 1, trade_off
+
+
+def test_a_pixel_at_800_percent_is_a_square_of_eight(shown: Page, studio: Studio) -> None:
+    shown.locator("#stage").focus()
+    for _ in range(5):
+        shown.keyboard.press("+")
+    assert shown.locator("#zoom").inner_text() == "800 %"
+    stage = stage_pixels(shown)
+    large = service_pixels(studio, job_of(shown), 0.5).repeat(8, axis=0).repeat(8, axis=1)
+
+    assert large.shape[0] > stage.shape[0]
+    assert large.shape[1] > stage.shape[1]
+    inner = slice(60, -60)  # the corners have words over them
+    assert difference(stage, large, rows=inner, columns=inner) <= 1
+
+
+def test_left_of_the_divider_is_the_original(shown: Page) -> None:
+    result = stage_pixels(shown)
+    divider = shown.locator("#divider")
+    divider.press("End")
+    divider.press("PageDown")
+    for _ in range(4):
+        divider.press("Shift+ArrowLeft")  # the middle, but for rounding
+    painted(shown)
+    with Image.open(io.BytesIO(shown.locator("#stage").screenshot())) as opened:
+        halves = np.asarray(opened.convert("RGB"))
+
+    assert divider.get_attribute("aria-valuenow") == "50"
+    assert divider.get_attribute("aria-valuetext") == "50 % original"
+    height, width = result.shape[:2]
+    rows = slice(height // 2 + 30, height // 2 + 70)  # below the handle
+    right, left = slice(width // 2 + 5, width // 2 + 100), slice(width // 2 - 100, width // 2 - 5)
+    assert np.array_equal(halves[rows, right], result[rows, right])
+    assert (halves[rows, left] != result[rows, left]).mean() > 0.5
+
+
+@pytest.mark.parametrize(("trade_off", "format_name"), [(0.37, "png"), (1, "jpeg"), (0.5, "webp")])
+def test_a_download_is_the_file_that_the_api_gives(
+    visit: Visit, studio: Studio, trade_off: float, format_name: str
+) -> None:
+    page = visit()
+    choose(page, ("Ferien am Meer.png", noise(24, 24)))
+    wait_for_result(page)
+    slide(page, trade_off)
+    page.select_option("#format", format_name)
+    with page.expect_download() as download:
+        page.click("#download")
+
+    extension = {"jpeg": "jpg"}.get(format_name, format_name)
+    assert download.value.suggested_filename == f"Ferien am Meer.{extension}"
+    expected = service_file(studio, job_of(page), trade_off, format_name)
+    assert download.value.path().read_bytes() == expected
+
+
+def test_the_named_stops_and_the_words_follow_the_slider(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("noise.png", noise(24, 24)))
+    wait_for_result(page)
+    page.get_by_role("button", name="Crisp").click()
+    assert page.locator("#position").inner_text() == "1.00"
+    assert "likely rather than known" in page.locator("#meaning").inner_text()
+    slide(page, 0.25)
+
+    assert page.locator("[data-stop][aria-pressed=true]").count() == 0
+    assert page.locator("#meaning").inner_text() == "50 % of the way from faithful to balanced."
+    page.locator("#trade-off").dispatch_event("change")
+    stored = json.loads(page.evaluate("localStorage['gdsr.pictures']"))
+    assert stored[0]["tradeOff"] == 0.25
