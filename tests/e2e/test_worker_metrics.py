@@ -9,23 +9,10 @@ from collections.abc import Callable
 
 import pytest
 from hosts import Site, noise
-from metrics import fetch, value
+from metrics import fetch, free_ports, value
 from processes import wait_for
 
 pytestmark = pytest.mark.e2e
-
-
-def free_ports() -> int:
-    """A port that is free, and so is the next."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                second.bind(("127.0.0.1", port + 1))
-            except OSError:
-                continue
-            return port
 
 
 def scrape(port: int) -> str:
@@ -45,7 +32,7 @@ def until(port: int, seen: Callable[[str], bool]) -> str:
 
 
 def test_jobs_tiles_and_restarts_are_counted(site: Site) -> None:
-    port = free_ports()
+    port = free_ports(2)
     with site.worker_host(worker_metrics_port=str(port)) as host:
         done = site.ended(site.submit(noise(100, 120), trade_off=1))
         broken = site.submit(noise(60, 60))

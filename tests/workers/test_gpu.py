@@ -1,14 +1,19 @@
 """What an engine tells of its GPU: as the driver sees it, or nothing, and never an error."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from metrics import samples, value
 
+from workers.engine.telemetry import MemoryCollector
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
 SOURCE = Path(__file__).parents[1] / "fake_nvml.c"
 #: Prints a scrape, then one more for each line of its input; `xid` waits for one to be counted.
 SCRAPES = """
@@ -85,3 +90,15 @@ def test_a_critical_error_is_counted(driver: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a driver")
 def test_without_a_driver_there_is_nothing_to_tell() -> None:
     assert samples(scrape()) == []
+
+
+def test_dashboard_and_alerts_ask_for_no_other_metric_of_a_gpu(
+    driver: Path, tmp_path: Path
+) -> None:
+    told = {s.name for s in samples(scrape(LD_LIBRARY_PATH=str(driver), FAKE_GPU=str(tmp_path)))}
+    memory = MemoryCollector(torch.device("cuda:0")).collect()  # counts of the allocator: no GPU
+    told |= {sample.name for family in memory for sample in family.samples}
+
+    files = ("prometheus/rules.yml", "grafana/dashboards/gdsr.json")
+    asked = "".join((DEPLOY / name).read_text() for name in files)
+    assert set(re.findall(r"gdsr_(?:gpu|cuda)_\w+", asked)) <= told

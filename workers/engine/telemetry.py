@@ -42,7 +42,7 @@ class EngineTelemetry:
             self._pixels.labels(model)
         ProcessCollector(registry=self.registry)
         if device.type == "cuda":
-            self.registry.register(_MemoryCollector(device))
+            self.registry.register(MemoryCollector(device))
             uuid = torch.cuda.get_device_properties(device).uuid
             self.registry.register(GPUCollector(f"GPU-{uuid}"))
 
@@ -84,7 +84,9 @@ class _EngineCollector(Collector):
         yield models
 
 
-class _MemoryCollector(Collector):
+class MemoryCollector(Collector):
+    """What this process holds of a GPU's memory, as torch's allocator counts it."""
+
     def __init__(self, device: torch.device) -> None:
         self.device = device
 

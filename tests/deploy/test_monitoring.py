@@ -1,0 +1,187 @@
+"""Rules, dashboard and runbook speak of what there is: metrics that the processes really export."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hosts import Site, noise
+from metrics import fetch, free_ports, samples
+from networks import tiny_checkpoint
+from processes import running_valkey, wait_for
+from serving import served
+
+from service.settings import ServiceSettings
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RULES = yaml.safe_load((DEPLOY / "prometheus/rules.yml").read_text())
+TESTS = yaml.safe_load((DEPLOY / "prometheus/rules_test.yml").read_text())
+DASHBOARD = json.loads((DEPLOY / "grafana/dashboards/gdsr.json").read_text())
+RUNBOOK = (DEPLOY / "RUNBOOK.md").read_text()
+
+ALL_RULES: list[dict[str, Any]] = [rule for group in RULES["groups"] for rule in group["rules"]]
+ALERTS = {rule["alert"]: rule for rule in ALL_RULES if "alert" in rule}
+RECORDED = {rule["record"] for rule in ALL_RULES if "record" in rule}
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+EXPRESSIONS = [rule["expr"] for rule in ALL_RULES] + [
+    target["expr"] for panel in PANELS for target in panel["targets"]
+]
+#: What only a machine with a GPU exports; tests/workers/test_gpu.py holds the names of NVML's.
+GPU_ONLY = {
+    "gdsr_cuda_memory_bytes",
+    "gdsr_gpu_memory_used_bytes",
+    "gdsr_gpu_power_watts",
+    "gdsr_gpu_temperature_celsius",
+    "gdsr_gpu_up",
+    "gdsr_gpu_utilization_ratio",
+    "gdsr_gpu_xid_errors_total",
+}
+
+
+def metrics_of(expression: str) -> set[str]:
+    """The metrics that a PromQL expression reads; recorded ones have colons."""
+    without_strings = re.sub(r'"[^"]*"', '""', expression)
+    return set(re.findall(r"\b(?:gdsr|process)[_:][a-z0-9_:]+", without_strings))
+
+
+def selectors_of(expression: str) -> Iterator[tuple[str, str, str]]:
+    """Metric, label and value of every `label="value"` in an expression."""
+    for metric, inside in re.findall(r"\b(gdsr_[a-z0-9_]+)\{([^}]*)\}", expression):
+        for label, value in re.findall(r'(\w+)="([^"]*)"', inside):
+            yield metric, label, value
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What service, supervisor and engine export after a picture, a failure and a refusal."""
+    folder = tmp_path_factory.mktemp("site")
+    port = free_ports(2)
+    with running_valkey(folder / "valkey") as valkey:
+        site = Site(valkey.url, folder / "blobs", tiny_checkpoint(folder / "tiny.safetensors"))
+        settings = ServiceSettings(redis_url=valkey.url, blob_dir=site.blobs.root)
+        with served(settings) as service, site.worker_host(worker_metrics_port=str(port)):
+            site.ended(site.submit(noise(80, 80)))
+            broken = site.submit(noise(60, 60))
+            site.blobs.write(f"inputs/{broken}", [b"no picture any more"])
+            site.ended(broken)
+            assert service.http.post("/upscale", content=b"no picture").status_code == 415
+            places = [f"http://127.0.0.1:{port + number}/metrics" for number in range(2)]
+
+            def scrape() -> str:
+                texts = [fetch(place)[1] for place in places]
+                texts.append(service.http.get("/metrics").text)
+                text = "".join(texts)
+                return text if 'state="failed"' in text and "gdsr_blob_bytes " in text else ""
+
+            return wait_for(scrape, what="all that happened in the metrics")
+
+
+def test_every_metric_that_rules_and_panels_use_is_exported(exported: str) -> None:
+    used = set().union(*map(metrics_of, EXPRESSIONS))
+    recorded = {name for name in used if ":" in name}
+    names = {sample.name for sample in samples(exported)}
+
+    assert recorded <= RECORDED
+    assert used - recorded - names == GPU_ONLY
+    assert not GPU_ONLY & names
+
+
+def test_every_label_that_rules_and_panels_ask_for_is_exported(exported: str) -> None:
+    known = {
+        (sample.name, label, value)
+        for sample in samples(exported)
+        for label, value in sample.labels.items()
+    }
+    asked = {found for expression in EXPRESSIONS for found in selectors_of(expression)}
+    known |= {("gdsr_worker_jobs_total", "fault", "service")}  # nothing of ours has failed
+
+    assert asked - known == set()
+
+
+def test_no_label_has_a_value_of_its_own_for_each_job(exported: str) -> None:
+    for sample in samples(exported):
+        for label, value in sample.labels.items():
+            assert not re.fullmatch(r"[0-9a-f]{16,}", value), (sample.name, label)
+
+
+def test_every_alert_leads_to_its_section_of_the_runbook() -> None:
+    headings = set(re.findall(r"^### (\w+)$", RUNBOOK, re.MULTILINE))
+
+    assert headings == set(ALERTS)
+    for name, rule in ALERTS.items():
+        assert rule["annotations"]["runbook"] == f"deploy/RUNBOOK.md#{name.lower()}"
+        assert rule["annotations"]["summary"]
+        section = RUNBOOK.split(f"### {name}\n")[1].split("\n###")[0]
+        for part in ("**Means:**", "**Look:**", "**Do:**"):
+            assert part in section, name
+
+
+def test_every_panel_that_the_runbook_names_is_there() -> None:
+    titles = {panel["title"] for panel in PANELS}
+    quoted = set(re.findall(r'"([A-Z][^"]+)"', RUNBOOK))
+    named = quoted - {"GDSR", "Failed to initialize NVML:\nUnknown Error"}
+
+    assert named
+    assert named <= titles
+
+
+def test_every_alert_is_tested_to_fire_and_to_clear() -> None:
+    cases = [case for test in TESTS["tests"] for case in test.get("alert_rule_test", [])]
+
+    fires = {case["alertname"] for case in cases if case["exp_alerts"]}
+    clears = {case["alertname"] for case in cases if not case["exp_alerts"]}
+    assert fires == clears == set(ALERTS)
+
+
+def checked(*command: str) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]} on the PATH")
+    run = subprocess.run(command, cwd=DEPLOY, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_prometheus_takes_its_configuration_and_rules() -> None:
+    checked("promtool", "check", "config", "prometheus/prometheus.yml")
+
+
+def test_every_alert_fires_and_clears() -> None:
+    checked("promtool", "test", "rules", "prometheus/rules_test.yml")
+
+
+def test_alertmanager_takes_its_configuration() -> None:
+    checked("amtool", "check-config", "alertmanager/alertmanager.yml")
+
+
+def test_our_metrics_are_as_prometheus_wants_them(exported: str) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("needs promtool on the PATH")
+    ours = "".join(f"{line}\n" for line in exported.splitlines() if "process_" not in line)
+    run = subprocess.run(
+        ["promtool", "check", "metrics"], input=ours, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_panels_have_a_source_and_no_two_the_same_place() -> None:
+    source = yaml.safe_load(
+        (DEPLOY / "grafana/provisioning/datasources/prometheus.yml").read_text()
+    )
+    uids = {entry["uid"] for entry in source["datasources"]}
+
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not taken & cells, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+    assert {target["datasource"]["uid"] for p in PANELS for target in p["targets"]} <= uids
