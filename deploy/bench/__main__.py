@@ -15,6 +15,28 @@ def main() -> int:
     service = kinds.add_parser("service", help="start-up, one picture over HTTP, memory")
     service.add_argument("--model", default="lite")
     service.add_argument("--runs", type=int, default=9)
+    service.add_argument(
+        "--clients", type=int, help="instead: so many clients in a closed loop, against the engine"
+    )
+    service.add_argument("--pictures", type=int, default=100, help="that the clients send in all")
+    service.add_argument("--trade-off", type=float, default=0.5, help="of the clients' pictures")
+    service.add_argument("--side", type=int, default=256, help="of the clients' pictures")
+    engine = kinds.add_parser("engine", help="the network against plain ways of running it")
+    engine.add_argument("--device", default="", help="cpu or cuda:0; unset: a GPU if there is one")
+    engine.add_argument("--preset", action="append", dest="presets", help="may be given repeatedly")
+    engine.add_argument("--side", action="append", type=int, dest="sides", help="pixels; the same")
+    engine.add_argument(
+        "--precision",
+        action="append",
+        dest="precisions",
+        default=[],
+        choices=("float32", "bfloat16", "float16"),
+        help="the same; unset: the engine's choice",
+    )
+    engine.add_argument("--rounds", type=int, default=7)
+    codec = kinds.add_parser("codec", help="PNG against Pillow's; other formats; cut and stitch")
+    codec.add_argument("--side", type=int, default=2048)
+    codec.add_argument("--rounds", type=int, default=7)
     halo = kinds.add_parser("halo", help="how much context a tile needs: tiled against untiled")
     halo.add_argument("checkpoint", type=Path)
     halo.add_argument("--data", type=Path, required=True, help="folder of high-resolution pictures")
@@ -24,35 +46,14 @@ def main() -> int:
     train.add_argument("--rounds", type=int, default=5)
     train.add_argument("--steps", type=int, default=50)
     train.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    for kind in (service, halo, train):
+    for kind in (service, engine, codec, halo, train):
         kind.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     try:
         from model.process import prepare_process
 
         prepare_process(None)  # before torch is imported
-        if arguments.kind == "service":
-            from deploy.bench.service import bench_service
-
-            figures: object = bench_service(model=arguments.model, runs=arguments.runs)
-        elif arguments.kind == "train":
-            from dataclasses import asdict
-
-            from model.trainer.bench import bench_train
-            from model.trainer.config_file import read_preset
-            from model.trainer.faults import TrainingFault
-
-            try:
-                config = read_preset(arguments.preset, arguments.overrides)
-                measured = bench_train(config, rounds=arguments.rounds, steps=arguments.steps)
-            except TrainingFault as fault:
-                raise RuntimeError(str(fault)) from None
-            print(measured)
-            figures = asdict(measured)
-        else:
-            from deploy.bench.halo import bench_halo
-
-            figures = bench_halo(arguments.checkpoint, arguments.data, keep=arguments.keep)
+        figures = _measure(arguments)
         if arguments.json:
             arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     except (OSError, ValueError, RuntimeError) as failure:
@@ -61,6 +62,60 @@ def main() -> int:
     except KeyboardInterrupt:
         return 1
     return 0
+
+
+def _measure(arguments: argparse.Namespace) -> object:
+    match arguments.kind:
+        case "service" if arguments.clients:
+            from deploy.bench.load import bench_load
+
+            return bench_load(
+                model=arguments.model,
+                trade_off=arguments.trade_off,
+                side=arguments.side,
+                clients=arguments.clients,
+                pictures=arguments.pictures,
+            )
+        case "service":
+            from deploy.bench.service import bench_service
+
+            return bench_service(model=arguments.model, runs=arguments.runs)
+        case "engine":
+            from deploy.bench.engine import bench_engine
+
+            return bench_engine(
+                device_name=arguments.device,
+                presets=arguments.presets,
+                sides=arguments.sides,
+                precisions=arguments.precisions,
+                rounds=arguments.rounds,
+            )
+        case "codec":
+            from deploy.bench.codec import bench_codec
+
+            return bench_codec(side=arguments.side, rounds=arguments.rounds)
+        case "train":
+            return _measure_training(arguments)
+        case _:
+            from deploy.bench.halo import bench_halo
+
+            return bench_halo(arguments.checkpoint, arguments.data, keep=arguments.keep)
+
+
+def _measure_training(arguments: argparse.Namespace) -> object:
+    from dataclasses import asdict
+
+    from model.trainer.bench import bench_train
+    from model.trainer.config_file import read_preset
+    from model.trainer.faults import TrainingFault
+
+    try:
+        config = read_preset(arguments.preset, arguments.overrides)
+        measured = bench_train(config, rounds=arguments.rounds, steps=arguments.steps)
+    except TrainingFault as fault:
+        raise RuntimeError(str(fault)) from None
+    print(measured)
+    return asdict(measured)
 
 
 if __name__ == "__main__":

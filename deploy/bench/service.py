@@ -1,7 +1,6 @@
 """The service as a user meets it: start `gdsr-up`, send pictures one by one, look at the clock."""
 
 import os
-import platform
 import re
 import socket
 import statistics
@@ -15,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-_SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
+from deploy.bench.timing import machine
+
+SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
 _SIDE = 256
 
 
@@ -31,13 +31,13 @@ def bench_service(*, model: str, runs: int) -> dict[str, Any]:
         RuntimeError: the service did not start, or refused the picture.
     """
     console = Console()
-    figures: dict[str, Any] = {"machine": _machine()}
+    figures: dict[str, Any] = {"machine": machine()}
     with tempfile.TemporaryDirectory() as data:
         picture = Path(data) / "picture.jpg"
-        with Image.open(_SAMPLE) as sample:
+        with Image.open(SAMPLE) as sample:
             sample.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS).save(picture, quality=92)
         start = time.perf_counter()
-        with _running(Path(data)) as (url, process):
+        with running_service(Path(data)) as (url, process):
             figures["ready_seconds"] = time.perf_counter() - start
             with httpx2.Client(base_url=url, timeout=120, trust_env=False) as http:
                 info = http.get("/models").json()
@@ -78,7 +78,8 @@ def _times(
 
 
 @contextmanager
-def _running(data: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def running_service(data: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """`gdsr-up` on a free port, ready: its address and its process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -102,18 +103,6 @@ def _service_rss(parent: int) -> int:
             pages = int((folder / "statm").read_text().split()[1])
             return pages * os.sysconf("SC_PAGE_SIZE")
     raise RuntimeError("the service process is gone")
-
-
-def _machine() -> dict[str, Any]:
-    import torch
-
-    return {
-        "cpus": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def _report(console: Console, figures: dict[str, Any], model: str) -> None:

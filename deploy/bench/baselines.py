@@ -1,0 +1,130 @@
+"""What the engine is measured against, written plainly: no folding, no half precision by itself.
+
+The reference's way of running GDSR, the generator that Real-ESRGAN runs, and what the device does
+at best: a large matrix product, and a stack of the convolution that the network consists of.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.blocks import Tail, Trunk, conv3x3
+from model.gdsr import GDSR, PRESETS, GDSRConfig, Output
+
+_STACK_LENGTH = 10
+_MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
+_COUNTED_SIDE = 16
+
+
+class ESRGAN(nn.Module):
+    """The generator of ESRGAN and of Real-ESRGAN x4plus: 23 RRDB, 64 features.
+
+    Wang et al., "ESRGAN" (2018), arXiv:1809.00219.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = conv3x3(3, 64)
+        self.trunk = Trunk(23, features=64, growth=32).blocks
+        self.body = conv3x3(64, 64)
+        self.tail = Tail(64)
+        self.to_rgb = conv3x3(64, 3)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 3, 4H, 4W)."""
+        first = self.first(lr)
+        image: Tensor = self.to_rgb(self.tail(first + self.body(self.trunk(first))))
+        return image
+
+
+class PlainGDSR(nn.Module):
+    """GDSR as its authors run it: the asked outputs, no clamp, no conversion to bytes."""
+
+    def __init__(self, preset: str, outputs: tuple[Output, ...]) -> None:
+        super().__init__()
+        self.generator = GDSR(PRESETS[preset])
+        self.outputs = outputs
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 3, 4H, 4W): the last of the outputs; the others are computed too."""
+        images = self.generator(lr, self.outputs)
+        last: Tensor = getattr(images, self.outputs[-1])
+        return last
+
+
+def eager(
+    network: nn.Module, *, device: torch.device, dtype: torch.dtype, side: int, channels_last: bool
+) -> Callable[[], object]:
+    """A call that takes one picture of `side` x `side` pixels through the network and waits."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network = network.eval().to(device=device, dtype=dtype)
+    network = network.to(memory_format=layout)  # type: ignore[call-overload]  # not in torch's stubs
+    lr = torch.rand(1, 3, side, side, device=device, dtype=dtype).contiguous(memory_format=layout)
+
+    def call() -> None:
+        with torch.inference_mode():
+            network(lr)
+        wait(device)
+
+    return call
+
+
+def convolution_stack(
+    *, device: torch.device, dtype: torch.dtype, side: int
+) -> tuple[Callable[[], object], float]:
+    """Ten 3x3 convolutions of 64 to 64 features with their activations; and their FLOP."""
+    layers = [
+        layer
+        for _ in range(_STACK_LENGTH)
+        for layer in (conv3x3(64, 64), nn.LeakyReLU(0.2, inplace=True))
+    ]
+    stack = nn.Sequential(*layers).eval().to(device=device, dtype=dtype)
+    stack = stack.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    features = torch.rand(1, 64, side, side, device=device, dtype=dtype)
+    features = features.contiguous(memory_format=torch.channels_last)
+
+    def call() -> None:
+        with torch.inference_mode():
+            stack(features)
+        wait(device)
+
+    return call, 2.0 * 9 * 64 * 64 * _STACK_LENGTH * side**2
+
+
+def matrix_product(
+    *, device: torch.device, dtype: torch.dtype
+) -> tuple[Callable[[], object], float]:
+    """A large square matrix product, the most that the device does; and its FLOP."""
+    side = _MATRIX_SIDE[device.type]
+    first, second = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
+
+    def call() -> None:
+        torch.mm(first, second)
+        wait(device)
+
+    return call, 2.0 * side**3
+
+
+def flop_per_pixel(config: GDSRConfig, output: Output, *, folded: bool) -> float:
+    """FLOP per input pixel of one output, two for each multiplication and addition.
+
+    `folded` counts what is left to do once the tails' enlargements are one convolution each.
+    """
+    with torch.device("meta"):
+        generator = GDSR(config)
+        if folded:
+            for part in list(generator.modules()):
+                if isinstance(part, Tail):
+                    part.fold()
+        lr = torch.empty(1, 3, _COUNTED_SIDE, _COUNTED_SIDE)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        generator(lr, (output,))
+    return float(counter.get_total_flops()) / _COUNTED_SIDE**2
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device has done all that it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,168 @@
+"""The engine's network on one device, against plain ways of running it, all in one run.
+
+`service` in the table is what the engine runs: one tile of that many pixels from host memory and
+back, as whole numbers, blended and rounded. The others leave those steps out. The last two columns
+are the speed against the first two rows.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import model
+from deploy.bench.baselines import (
+    ESRGAN,
+    PlainGDSR,
+    convolution_stack,
+    eager,
+    flop_per_pixel,
+    matrix_product,
+)
+from deploy.bench.timing import Figures, machine, take_turns, verdict
+from model.checkpoint import load_checkpoint
+from model.forward import PARTS, Forward, Precision, prepare
+from model.gdsr import GDSR, OUTPUTS, PRESETS
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SIDES = {"cpu": (160,), "cuda": (128, 512)}
+_SEED = 0
+_WIDTH = 140
+
+
+def bench_engine(
+    *,
+    device_name: str,
+    presets: Sequence[str] | None,
+    sides: Sequence[int] | None,
+    precisions: Sequence[Precision],
+    rounds: int,
+) -> dict[str, Any]:
+    """Milliseconds, FLOP/s and ratios of every preset, output and precision, by side of the tile.
+
+    Unset: a GPU if there is one, every preset, sides that suit the device, the precision that the
+    engine itself would take.
+
+    Raises:
+        RuntimeError: the device cannot be used.
+        ValueError: there is no such preset.
+    """
+    device = torch.device(device_name or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+    presets = presets or list(PRESETS)
+    sides = sides or _SIDES[device.type]
+    if unknown := set(presets) - set(PRESETS):
+        raise ValueError(f"presets are {', '.join(PRESETS)}; got {', '.join(sorted(unknown))}")
+    torch.manual_seed(_SEED)
+    console = Console(width=_WIDTH)
+    figures: dict[str, Any] = {"machine": machine(), "device": str(device), "runs": []}
+    console.print(figures["machine"])
+    for side in sides:
+        for preset in track(presets, f"{side}x{side}", console=Console(stderr=True)):
+            run = _compare(device, preset, side, precisions, rounds)
+            figures["runs"].append(run.pop("json"))
+            console.print(run["table"])
+    return figures
+
+
+def _compare(
+    device: torch.device, preset: str, side: int, precisions: Sequence[Precision], rounds: int
+) -> dict[str, Any]:
+    generator = _generator(preset)
+    forwards = [
+        prepare(generator, device=device, precision=precision, tile=side)
+        for precision in (precisions or (None,))
+    ]
+    half = torch.float16 if device.type == "cuda" else torch.float32
+    dtype = _DTYPES[forwards[0].precision]
+    plain = partial(eager, device=device, side=side)
+    stack, stack_flop = convolution_stack(device=device, dtype=dtype, side=side)
+    product, product_flop = matrix_product(device=device, dtype=dtype)
+    everything, fused = PlainGDSR(preset, OUTPUTS), PlainGDSR(preset, ("fused",))
+    contestants: dict[str, Callable[[], object]] = {
+        "reference, NCHW float32, three outputs": plain(
+            everything, dtype=torch.float32, channels_last=False
+        ),
+        f"eager NCHW {_name(half)}, fused": plain(fused, dtype=half, channels_last=False),
+        f"ESRGAN of 23 RRDB, NCHW {_name(half)}": plain(ESRGAN(), dtype=half, channels_last=False),
+        f"ESRGAN of 23 RRDB, channels-last {_name(dtype)}": plain(
+            ESRGAN(), dtype=dtype, channels_last=True
+        ),
+        "matrix product": product,
+        "64 -> 64 convolutions": stack,
+    }
+    flop = {"matrix product": product_flop, "64 -> 64 convolutions": stack_flop}
+    for forward in forwards:
+        for output in OUTPUTS:
+            name = f"service: {output}, {forward.precision}"
+            contestants[name] = _one_tile(forward, output, side)
+            per_pixel = flop_per_pixel(PRESETS[preset], output, folded=device.type == "cpu")
+            flop[name] = per_pixel * side**2
+        name = f"service: fused, {forward.precision}, consistent"
+        contestants[name] = _one_tile(forward, "fused", side, consistent=True)
+    seconds = take_turns(contestants, rounds=rounds)
+    return _report(device, preset, side, seconds, flop)
+
+
+def _generator(preset: str) -> GDSR:
+    """With the shipped weights where there are some: the engine's choice depends on them."""
+    shipped = Path(model.__file__).parent / "checkpoints" / f"{preset}.safetensors"
+    return load_checkpoint(shipped).generator if shipped.exists() else GDSR(PRESETS[preset])
+
+
+def _one_tile(
+    forward: Forward, output: str, side: int, *, consistent: bool = False
+) -> Callable[[], object]:
+    tiles = np.random.default_rng(_SEED).integers(256, size=(1, side, side, 3), dtype=np.uint8)
+    weights = np.array([[[part == output for part in PARTS]]], dtype=np.float32)  # (1, 1, 4)
+    return lambda: forward(tiles, weights, consistent=consistent)
+
+
+def _report(
+    device: torch.device,
+    preset: str,
+    side: int,
+    seconds: dict[str, Figures],
+    flop: dict[str, float],
+) -> dict[str, Any]:
+    reference = next(name for name in seconds if name.startswith("reference"))
+    eager_fused = next(name for name in seconds if name.startswith("eager"))
+    ceiling = seconds["matrix product"]
+    stack = seconds["64 -> 64 convolutions"]
+    table = Table(title=f"{preset}, {side}x{side} to {4 * side}x{4 * side}, on {device}")
+    for column in (
+        "", "ms (min / median / max)", "TFLOP/s", "of matmul", "of convs", "reference", "eager",
+    ):  # fmt: skip
+        table.add_column(column)
+    rows: dict[str, Any] = {}
+    for name, taken in seconds.items():
+        row: dict[str, Any] = {"seconds": taken.as_json()}
+        cells = [taken.scaled(1000).shown(), "", "", ""]
+        if name in flop:
+            speed = flop[name] / taken.median
+            of_product = (ceiling / taken).scaled(flop[name] / flop["matrix product"])
+            of_stack = (stack / taken).scaled(flop[name] / flop["64 -> 64 convolutions"])
+            row |= {"flop_per_second": speed, "of_convolutions": of_stack.as_json()}
+            row["of_matrix_product"] = of_product.as_json()
+            cells[1:] = [
+                f"{speed / 1e12:.2f}", f"{of_product.median:.0%}", f"{of_stack.median:.0%}",
+            ]  # fmt: skip
+        for against in (reference, eager_fused):
+            ratio = seconds[against] / taken
+            comparable = name.startswith("service")
+            cells.append(verdict(ratio) if comparable else "")
+            if comparable:
+                row[f"against {against}"] = ratio.as_json()
+        table.add_row(name, *cells)
+        rows[name] = row
+    json = {"preset": preset, "side": side, "contestants": rows}
+    return {"table": table, "json": json}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

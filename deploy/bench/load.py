@@ -1,0 +1,156 @@
+"""Clients in a closed loop: each sends a picture, waits for the result, and sends the next.
+
+The engine's best is taken in the same run, before and after: the same picture's tiles through the
+same network in this process, with no HTTP, queue, codec or blob store.
+"""
+
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from deploy.bench.service import SAMPLE, running_service
+from deploy.bench.timing import Figures, machine
+
+_WARM_UP = 2
+
+
+def bench_load(
+    *, model: str, trade_off: float, side: int, clients: int, pictures: int
+) -> dict[str, Any]:
+    """Pictures a second and latencies of `clients`, and the share of the bare engine's speed.
+
+    Raises:
+        RuntimeError: the service did not start, or refused a picture.
+    """
+    with tempfile.TemporaryDirectory() as data:
+        path = Path(data) / "picture.jpg"
+        with Image.open(SAMPLE) as sample:
+            sample.resize((side, side), Image.Resampling.LANCZOS).save(path, quality=92)
+        picture = path.read_bytes()
+        with running_service(Path(data) / "service") as (url, _):
+            parameters = {"model": model, "trade_off": trade_off}
+            _closed_loop(url, picture, parameters, clients=clients, pictures=_WARM_UP * clients)
+            served = _closed_loop(url, picture, parameters, clients=clients, pictures=pictures)
+        bare = _bare(path, model, trade_off)
+    latencies = sorted(latency for latency, _ in served)
+    per_second = _rate(finished for _, finished in served)
+    figures: dict[str, Any] = {
+        "machine": machine(),
+        "clients": clients,
+        "side": side,
+        "model": model,
+        "trade_off": trade_off,
+        "pictures_per_second": per_second,
+        "latency_seconds": {
+            f"p{share}": latencies[min(len(latencies) - 1, len(latencies) * share // 100)]
+            for share in (50, 95, 99)
+        },
+        "bare_pictures_per_second": bare.as_json(),
+        "share_of_bare": per_second / bare.median,
+    }
+    _report(figures, bare)
+    return figures
+
+
+def _closed_loop(
+    url: str, picture: bytes, parameters: dict[str, Any], *, clients: int, pictures: int
+) -> list[tuple[float, float]]:
+    """(latency, time of the end) of each picture."""
+    done: list[tuple[float, float]] = []
+    faults: list[str] = []
+    left = iter(range(pictures))
+    lock = threading.Lock()
+
+    def client() -> None:
+        with httpx2.Client(base_url=url, timeout=300, trust_env=False) as http:
+            while not faults:
+                with lock:
+                    if next(left, None) is None:
+                        return
+                start = time.perf_counter()
+                answer = http.post(
+                    "/upscale",
+                    params=parameters,
+                    content=picture,
+                    # An answer from the cache would not be work.
+                    headers={"Prefer": "wait=60", "Cache-Control": "no-cache"},
+                )
+                end = time.perf_counter()
+                if answer.status_code != httpx2.codes.OK:
+                    faults.append(f"the service answered {answer.status_code}: {answer.text}")
+                    return
+                done.append((end - start, end))
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if faults:
+        raise RuntimeError(faults[0])
+    return done
+
+
+def _rate(ends: Iterable[float]) -> float:
+    """Pictures a second while all clients were busy: from the first end to the last."""
+    gaps = [after - before for before, after in pairwise(sorted(ends))]
+    return 1 / statistics.fmean(gaps)
+
+
+def _bare(path: Path, model: str, trade_off: float) -> Figures:
+    """Pictures a second of the engine alone, with its own tiles and batches."""
+    import torch
+
+    from deploy.bench.timing import take_turns
+    from workers.contract.settings import WorkerSettings
+    from workers.engine.loading import load_engine
+    from workers.engine.local import InProcessEngine
+    from workers.engine.protocol import FEATHER, HALO
+    from workers.tiling import cut, plan_tiles
+    from workers.tradeoff import output_weights
+
+    device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    engine = InProcessEngine(load_engine(WorkerSettings.load(), device))
+    with Image.open(path) as opened:
+        pixels = np.asarray(opened.convert("RGB"))
+    height, width, _ = pixels.shape
+    together = 8 if device != "cpu" else 1  # so that batches are full
+    plan = plan_tiles(height=height, width=width, tile=engine.tile, halo=HALO, feather=FEATHER)
+    tiles = [tile for _ in range(together) for tile in cut(pixels, plan)]
+    weights = [output_weights(trade_off)]
+
+    def pictures() -> None:
+        for _ in engine.run(tiles, model=model, weights=weights):
+            pass
+
+    (seconds,) = take_turns({"bare": pictures}, rounds=9).values()
+    return Figures(tuple(together / value for value in seconds.values))
+
+
+def _report(figures: dict[str, Any], bare: Figures) -> None:
+    side, latency = figures["side"], figures["latency_seconds"]
+    table = Table(
+        title=f"{figures['clients']} clients, {side}x{side} JPEG to {4 * side}x{4 * side} PNG, "
+        f"{figures['model']} at {figures['trade_off']:g}"
+    )
+    for column in ("", ""):
+        table.add_column(column)
+    table.add_row("pictures a second", f"{figures['pictures_per_second']:.2f}")
+    table.add_row(
+        "latency, p50 / p95 / p99", " / ".join(f"{value:.2f} s" for value in latency.values())
+    )
+    table.add_row("engine alone, pictures a second", bare.shown())
+    table.add_row("share of the engine's", f"{figures['share_of_bare']:.0%}")
+    console = Console()
+    console.print(figures["machine"], table)

@@ -1,0 +1,100 @@
+"""Contestants that take turns, so that a machine that slows down slows all of them."""
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+#: Work that is timed as one turn takes at least this long, so that the clock's own noise is small.
+_TURN_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One quantity, round by round."""
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return median(self.values)
+
+    def __truediv__(self, other: "Figures") -> "Figures":
+        """Round by round: what two contestants share, such as a busy neighbour, falls out."""
+        return Figures(tuple(a / b for a, b in zip(self.values, other.values, strict=True)))
+
+    def scaled(self, factor: float) -> "Figures":
+        return Figures(tuple(factor * value for value in self.values))
+
+    def shown(self, digits: int = 3) -> str:
+        """Minimum, median and maximum."""
+        return " / ".join(
+            _rounded(value, digits) for value in (min(self.values), self.median, max(self.values))
+        )
+
+    def as_json(self) -> dict[str, float]:
+        return {"min": min(self.values), "median": self.median, "max": max(self.values)}
+
+
+def verdict(ratio: Figures) -> str:
+    """What a ratio of speeds allows to be said: a difference inside the noise is none."""
+    if min(ratio.values) > 1:
+        return f"x {_rounded(ratio.median, 3)}"
+    if max(ratio.values) < 1:
+        return f"x {_rounded(ratio.median, 3)}, slower"
+    return "no difference beyond the noise"
+
+
+def take_turns(
+    contestants: Mapping[str, Callable[[], object]], *, rounds: int
+) -> dict[str, Figures]:
+    """Seconds that one call of each takes, in `rounds` rounds, after one call to warm up."""
+    calls: dict[str, int] = {}
+    for name, contestant in contestants.items():
+        contestant()
+        start = time.perf_counter()
+        contestant()
+        calls[name] = max(1, math.ceil(_TURN_SECONDS / (time.perf_counter() - start)))
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, contestant in contestants.items():
+            start = time.perf_counter()
+            for _ in range(calls[name]):
+                contestant()
+            seconds[name].append((time.perf_counter() - start) / calls[name])
+    return {name: Figures(tuple(values)) for name, values in seconds.items()}
+
+
+def machine() -> dict[str, Any]:
+    """What a figure depends on."""
+    import numpy as np
+    import torch
+
+    return {
+        "cpu": _cpu_name(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 2),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _cpu_name() -> str:
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - a device, not a file
+        return next(
+            (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+            platform.machine(),
+        )
+
+
+def _rounded(value: float, digits: int) -> str:
+    if value == 0:
+        return "0"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{places}f}"
