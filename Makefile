@@ -1,7 +1,7 @@
 # What a newcomer types. Every target sets up what it needs first.
 BIN := .venv/bin
 
-.PHONY: setup setup-local run test check bench clean
+.PHONY: setup setup-local run test check check-deploy bench clean
 
 setup:
 	@deploy/setup dev
@@ -20,6 +20,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-deploy: setup  ## images, compose files, YAML, shell scripts and rules, without a container engine
+	@deploy/check
 
 bench: setup-local
 	$(BIN)/gdsr-bench service

