@@ -76,8 +76,9 @@ LABEL org.opencontainers.image.title="gdsr-service" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-ENV GDSR_HOST=0.0.0.0 GDSR_PORT=8000 GDSR_BLOB_DIR=/var/lib/gdsr/blobs
-EXPOSE 8000
+ENV GDSR_HOST=0.0.0.0 GDSR_PORT=8000 GDSR_BLOB_DIR=/var/lib/gdsr/blobs \
+    GDSR_METRICS_HOST=0.0.0.0 GDSR_METRICS_PORT=9100
+EXPOSE 8000 9100
 USER 10001:10001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
@@ -95,6 +96,7 @@ LABEL org.opencontainers.image.title="gdsr-worker" \
       org.opencontainers.image.revision="${REVISION}"
 ENV GDSR_BLOB_DIR=/var/lib/gdsr/blobs GDSR_METRICS_HOST=0.0.0.0 GDSR_WORKER_METRICS_PORT=9101 \
     TORCHINDUCTOR_CACHE_DIR=/var/cache/gdsr/inductor TRITON_CACHE_DIR=/var/cache/gdsr/triton
+EXPOSE 9101 9102
 USER 10001:10001
 STOPSIGNAL SIGTERM
 # Not the service's: nothing here speaks its HTTP. The first warm-up compiles on a GPU.

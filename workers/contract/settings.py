@@ -33,8 +33,9 @@ _PREFIX = "GDSR_"
 #: A test holds this to `ServiceSettings`, which is not always installed where this is.
 READ_ELSEWHERE = frozenset(
     {
-        "GDSR_API_KEYS_FILE", "GDSR_HOST", "GDSR_MAX_WAIT", "GDSR_PIXELS_PER_DAY", "GDSR_PORT",
-        "GDSR_RATE_LIMIT",
+        "GDSR_ADMIN_KEYS_FILE", "GDSR_API_KEYS_FILE", "GDSR_CORS_ORIGINS", "GDSR_HOST",
+        "GDSR_MAX_WAIT", "GDSR_METRICS_PORT", "GDSR_PIXELS_PER_DAY", "GDSR_PORT",
+        "GDSR_RATE_LIMIT", "GDSR_ROOT_PATH", "GDSR_TRUSTED_PROXIES",
         "GDSR_BENCH_DIR", "GDSR_METRIC_WEIGHTS", "GDSR_TORCH_INDEX", "GDSR_VGG_WEIGHTS",
     }
 )  # fmt: skip
