@@ -28,7 +28,7 @@ async def picture_or_job(
         headers["Preference-Applied"] = f"wait={int(patience.total_seconds())}"
         job = await ended(job, services, request, patience=patience)
     if job.ended and (at_once or patience is not None):
-        response = await run_in_threadpool(result_response, job, services.blobs, request)
+        response = await run_in_threadpool(result_response, job, services, request)
         response.headers.update(headers)
         return response
     place = await run_in_threadpool(_place, services, job)

@@ -59,6 +59,7 @@ class Services:
         except ValueError as failure:
             raise ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
         blobs = open_blobs(settings, patience=BLOB_PATIENCE)
+        _check_signing(settings, blobs)
         queue = JobQueue(
             client,
             record_ttl=settings.record_ttl,
@@ -138,3 +139,11 @@ def own_job(services: Services, job_id: str, owner: str) -> Job:
     if job.spec.owner != owner:
         raise JobNotFound(job_id)
     return job
+
+
+def _check_signing(settings: ServiceSettings, blobs: BlobStore) -> None:
+    lifetime = settings.signed_results
+    if lifetime is not None and not blobs.signed_address(
+        "results/any", lifetime=lifetime, media_type="", disposition=""
+    ):
+        raise ConfigurationInvalid("GDSR_SIGNED_RESULTS: only an S3 bucket has signed addresses")

@@ -1,7 +1,7 @@
 """A stored picture over HTTP: whole, a part of it, or the news that the client has it already.
 
 A piece at a time from the store to the client, so that a download of any size takes the memory
-of a piece.
+of a piece; or the address at which the store itself gives it.
 """
 
 import re
@@ -11,14 +11,14 @@ from http import HTTPStatus
 from fastapi import HTTPException, Request
 from fastapi.responses import Response, StreamingResponse
 
+from service.deps import Services
 from service.digests import shown_digest
-from workers.contract.blobs import BlobStore
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
 def download(
-    blobs: BlobStore,
+    services: Services,
     key: str,
     request: Request,
     *,
@@ -44,6 +44,14 @@ def download(
     }
     if client_has(tag, request):
         return Response(status_code=304, headers=headers)
+    blobs, lifetime = services.blobs, services.settings.signed_results
+    if lifetime is not None and _may_go_elsewhere(request):
+        headers["Location"] = str(
+            blobs.signed_address(
+                key, lifetime=lifetime, media_type=media_type, disposition=disposition
+            )
+        )
+        return Response(status_code=307, headers=headers)
     headers["Content-Disposition"] = disposition
     headers["Content-Length"] = str(size)
     if request.method == "HEAD":
@@ -61,6 +69,13 @@ def download(
         headers=headers,
         media_type=media_type,
     )
+
+
+def _may_go_elsewhere(request: Request) -> bool:
+    """Whether a redirect to the store helps: not one who posted, nor a page, which may load
+    from its own origin only.
+    """
+    return request.method == "GET" and request.headers.get("Sec-Fetch-Site") != "same-origin"
 
 
 def client_has(tag: str, request: Request) -> bool:

@@ -93,6 +93,9 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.PixelsExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Too many pixels in a day"),
     # The job
     errors.JobNotFound: Meaning(Status.NOT_FOUND, "There is no such job"),
+    errors.JobTooNew: Meaning(
+        Status.SERVICE_UNAVAILABLE, "The job is newer", retry_after=timedelta(seconds=5)
+    ),
     errors.JobNotFinished: Meaning(
         Status.CONFLICT, "The job has not finished", retry_after=timedelta(seconds=1)
     ),

@@ -20,7 +20,7 @@ from workers.contract.formats import ResultFormat
 from workers.contract.jobs import Job, JobState, UpscaleOptions
 
 
-def branch_response(job: Job, output: str, blobs: BlobStore, request: Request) -> Response:
+def branch_response(job: Job, output: str, services: Services, request: Request) -> Response:
     """A kept branch of a job that has a result.
 
     Raises:
@@ -30,11 +30,11 @@ def branch_response(job: Job, output: str, blobs: BlobStore, request: Request) -
     branch = None if job.result is None else job.result.branches.get(output)
     if branch is None:
         raise BranchesNotKept(job.id)
-    if not blobs.exists(branch.key):
+    if not services.blobs.exists(branch.key):
         raise JobExpired(job.id)
     name = (job.spec.name or job.id).rpartition(".")[0] or job.spec.name or job.id
     return download(
-        blobs,
+        services,
         branch.key,
         request,
         size=branch.size,

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from fastapi import Request
 from fastapi.responses import Response
 
+from service.deps import Services
 from service.downloads import download
 from service.names import content_disposition
 from service.problems import answer, describe_failure
@@ -19,7 +20,7 @@ from workers.contract.jobs import Job, JobResult, JobState
 _EXTENSIONS = {ResultFormat.JPEG: "jpg"}
 
 
-def result_response(job: Job, blobs: BlobStore, request: Request) -> Response:
+def result_response(job: Job, services: Services, request: Request) -> Response:
     """The finished picture as a file, or the failure of the job as a problem.
 
     Raises:
@@ -35,10 +36,10 @@ def result_response(job: Job, blobs: BlobStore, request: Request) -> Response:
     if job.result is None:
         raise JobNotFinished(job.id, state=job.state)
     result = job.result
-    check_kept(job, blobs)
+    check_kept(job, services.blobs)
     try:
         return download(
-            blobs,
+            services,
             result.key,
             request,
             size=result.size,

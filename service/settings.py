@@ -50,6 +50,9 @@ class ServiceSettings(SharedSettings):
     max_wait: Seconds = timedelta(seconds=60)
     """Longest time that `Prefer: wait` keeps a request open."""
 
+    signed_results: Annotated[Seconds, Field(le=timedelta(days=7))] | None = None
+    """With it `/jobs/{id}/result` redirects to the bucket, by an address that works so long."""
+
     @field_validator("cors_origins", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

@@ -3,7 +3,6 @@
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -14,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-from processes import wait_for
+from processes import free_port, wait_for
 
 from workers.lifeline import dying_with_parent
 
@@ -23,9 +22,7 @@ class S3Server:
     """moto's server: one process, everything in its memory."""
 
     def __init__(self, log: Path, *, host: str = "127.0.0.1") -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.url = f"http://{host}:{port}"
         with log.open("wb") as lines:
             self.process = subprocess.Popen(

@@ -1,6 +1,7 @@
 """Real processes for tests: an embedded Valkey, and waiting for an event with a deadline."""
 
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -91,3 +92,11 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -33,7 +33,7 @@ from rq.utils import now
 from workers.contract import logs
 from workers.contract.blobs import open_blobs
 from workers.contract.connection import connect
-from workers.contract.errors import ConfigurationInvalid, GDSRError
+from workers.contract.errors import ConfigurationInvalid, GDSRError, JobTooNew
 from workers.contract.jobs import Job
 from workers.contract.queue import LARGE, SMALL, SafeJob, SafeQueue, open_queue
 from workers.contract.records import JobRecords
@@ -48,6 +48,8 @@ from workers.tasks import CONTEXT, TaskContext
 LEASE, BEAT, REAP = 15, 5, 5
 #: How long past its own time limit a child may live before the parent kills it.
 OVERTIME = 5
+#: Seconds before the next job, so that one that nobody can do yet does not go round and round.
+LEAVE_PAUSE = 1
 #: How long the blob store may take to answer; jobs can wait, people cannot.
 BLOB_PATIENCE = timedelta(seconds=30)
 
@@ -101,7 +103,23 @@ class JobWorker(Worker):
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         self._why = self._stopped_job_id = None
-        super().execute_job(job, queue)
+        try:
+            self._records.get(job.id)
+        except JobTooNew:
+            self._leave(job, queue)
+        except (GDSRError, ValueError):
+            super().execute_job(job, queue)  # whose run says what is wrong
+        else:
+            super().execute_job(job, queue)
+
+    def _leave(self, job: RQJob, queue: Queue) -> None:
+        """Put a job of a newer release behind the others, for a worker of that release."""
+        with self.connection.pipeline() as pipe:
+            pipe.lrem(queue.intermediate_queue_key, 1, job.id)
+            pipe.rpush(queue.key, job.id)
+            pipe.execute()
+        self.log.warning("job %s is of a newer release: left to a newer worker", job.id)
+        time.sleep(LEAVE_PAUSE)
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         # RQ kills the process group of this pid, and its own group when the pid is still 0.

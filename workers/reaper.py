@@ -10,7 +10,14 @@ from datetime import UTC, datetime, timedelta
 import redis
 from rq.job import JobStatus
 
-from workers.contract.errors import GDSRError, JobCrashed, JobNotFound, JobTimedOut, WorkerLost
+from workers.contract.errors import (
+    GDSRError,
+    JobCrashed,
+    JobNotFound,
+    JobTimedOut,
+    JobTooNew,
+    WorkerLost,
+)
 from workers.contract.jobs import Job, JobState
 from workers.contract.records import JobRecords
 
@@ -40,6 +47,8 @@ def reconcile(
         except JobNotFound:
             records.erase(job_id)
             continue
+        except JobTooNew:
+            continue  # its own workers follow it
         if job.ended:
             continue
         error = _follow(records, job, status, crashes=int(crashes or 0), cause=cause)

@@ -41,6 +41,7 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
     },
     206: {"description": "The part that `Range` asked for"},
     304: {"description": "The client has it already"},
+    307: {"description": "The bucket gives it, at an address that works for a while"},
 }
 
 
@@ -153,10 +154,10 @@ async def read_result(
     job = await run_in_threadpool(own_job, services, job_id, owner)
     another = not (trade_off is None and format is None and quality is None)
     if job.result is None or (output is None and not another):
-        return await run_in_threadpool(result_response, job, services.blobs, request)
+        return await run_in_threadpool(result_response, job, services, request)
     await run_in_threadpool(check_kept, job, services.blobs)
     if output is not None:
-        return await run_in_threadpool(branch_response, job, output, services.blobs, request)
+        return await run_in_threadpool(branch_response, job, output, services, request)
     wanted = partial(
         reblended,
         trade_off=job.spec.options.trade_off if trade_off is None else trade_off,

@@ -1,6 +1,8 @@
 """Several worker hosts on one Redis, and jobs that a host cannot do."""
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from hosts import Site, noise
 
 from workers.contract.errors import ModelUnknown
-from workers.contract.jobs import JobState
+from workers.contract.jobs import SCHEMA, JobState
 
 pytestmark = pytest.mark.e2e
 
@@ -59,3 +61,22 @@ def test_a_picture_that_needs_more_memory_than_a_job_may_use_fails_alone(site: S
         assert large.failure is not None
         assert large.failure.slug == "job-out-of-memory"
         assert small.state is JobState.SUCCEEDED
+
+
+def test_a_worker_leaves_a_job_of_a_newer_release_in_the_queue_and_does_the_others(
+    site: Site,
+) -> None:
+    with site.worker_host() as host:
+        os.kill(host.job_workers[0], signal.SIGSTOP)  # of the small queue: its jobs wait
+        newer, ours = site.submit(noise(40, 50)), site.submit(noise(40, 50, seed=1))
+        spec = json.loads(site.client.hget(f"gdsr:job:{newer}", "spec"))
+        site.client.hset(
+            f"gdsr:job:{newer}", "spec", json.dumps({**spec, "schema_version": SCHEMA + 1})
+        )
+        os.kill(host.job_workers[0], signal.SIGCONT)
+
+        assert site.ended(ours).state is JobState.SUCCEEDED
+        assert site.client.hget(f"gdsr:job:{newer}", "state") == b"queued"
+
+        site.client.hset(f"gdsr:job:{newer}", "spec", json.dumps(spec))  # as a newer worker sees it
+        assert site.ended(newer).state is JobState.SUCCEEDED

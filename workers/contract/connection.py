@@ -31,13 +31,15 @@ def check_at_start(url: str) -> None:
     """Ask Redis once: a refusal ends the start, silence is logged, since it may still come.
 
     Raises:
-        ConfigurationInvalid: the URL is not one, or Redis refuses the password, or wants one.
+        ConfigurationInvalid: the URL is not one, or Redis is a cluster, or refuses the
+            password, or wants one.
     """
     parts = urlsplit(url)
     place = f"{parts.hostname or ''}:{parts.port}" if parts.port else parts.hostname or parts.path
     try:
         with connect(url, timeout=timedelta(seconds=2), retries=0) as client:
             client.ping()
+            cluster = client.info("cluster").get("cluster_enabled")
     except ValueError as failure:
         raise ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as refusal:
@@ -47,6 +49,12 @@ def check_at_start(url: str) -> None:
         ) from None
     except redis.RedisError as failure:
         log.warning("Redis at %s does not answer yet, asking on: %s", place, failure)
+    else:
+        if cluster:
+            raise ConfigurationInvalid(
+                f"Redis at {place} is a cluster: queue and records need one server that holds all "
+                "keys; give GDSR_REDIS_URL one that is not part of a cluster"
+            )
 
 
 @contextmanager

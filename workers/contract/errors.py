@@ -279,6 +279,17 @@ class JobNotFound(GDSRError):
         super().__init__(f"there is no job {job_id!r}")
 
 
+class JobTooNew(GDSRError):
+    """The job's record is of a newer release than this process, as in the middle of an upgrade."""
+
+    slug = "job-too-new"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(
+            f"job {job_id!r} belongs to a newer release; ask again when this one is up"
+        )
+
+
 class JobNotFinished(GDSRError):
     """The result was asked for before it was there."""
 

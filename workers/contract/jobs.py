@@ -5,7 +5,7 @@ RQ's status is only an input to it; `records` keeps it, in a Redis hash of our o
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -61,10 +61,15 @@ class UpscaleOptions(PictureChoices):
     """Whether psnr, fused, gan and the mask are kept beside the result."""
 
 
+#: Of records that this release can read; those of a higher one are left to newer workers.
+SCHEMA = 1
+
+
 class JobSpec(_Record):
     """The part of a job that never changes."""
 
-    schema_version: Literal[1] = 1
+    schema_version: int = SCHEMA
+    """Fields may come without a new number, if a job runs right without them."""
     id: str
     created_at: datetime
     image: ImageInfo

@@ -12,8 +12,8 @@ from typing import NamedTuple, cast
 
 import redis
 
-from workers.contract.errors import GDSRError, JobNotFound
-from workers.contract.jobs import Job, JobFailure, JobResult, JobSpec, JobState
+from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
+from workers.contract.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
 
 #: Ids of jobs that have not ended, by time of creation.
 ACTIVE = "gdsr:jobs:active"
@@ -95,6 +95,7 @@ class JobRecords:
 
         Raises:
             JobNotFound: no such record, or it has expired.
+            JobTooNew: a newer release wrote it.
         """
         fields = self.client.hgetall(_key(job_id))
         if not fields:
@@ -124,7 +125,7 @@ class JobRecords:
         )
 
     def get_many(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
-        """Jobs as they are now; None for those whose record is gone or makes no sense."""
+        """Jobs as they are now; None for those that are gone, make no sense or are too new."""
         with self.client.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hgetall(_key(job_id))
@@ -133,7 +134,7 @@ class JobRecords:
         for job_id, fields in zip(job_ids, records, strict=True):
             try:
                 jobs[job_id] = _job(fields) if fields else None
-            except ValueError:
+            except (ValueError, JobTooNew):
                 jobs[job_id] = None
         return jobs
 
@@ -260,6 +261,9 @@ def _job(fields: Mapping[bytes | str, bytes | str]) -> Job:
     for name in ("spec", "result", "failure"):
         if name in record:
             record[name] = json.loads(str(record[name]))
+    spec = record.get("spec")
+    if isinstance(spec, dict) and int(spec.get("schema_version", 1)) > SCHEMA:
+        raise JobTooNew(str(spec.get("id")))
     return Job.model_validate(record)
 
 
