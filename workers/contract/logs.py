@@ -52,4 +52,8 @@ def configure(*, process: str, level: str) -> None:
     """Send all logging of this process to stderr as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter(process))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    at = logging.getLevelNamesMapping()[level.upper()]
+    # At debug, libraries tell of what is in a picture: Pillow names every tag with its value.
+    logging.basicConfig(level=max(at, logging.INFO), handlers=[handler], force=True)
+    for ours in ("__main__", "deploy", "model", "service", "workers"):
+        logging.getLogger(ours).setLevel(at)
