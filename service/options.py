@@ -1,9 +1,9 @@
 """The fields of `POST /upscale`, from the query and the form alike."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.json_schema import WithJsonSchema
 
 from service.accept import preferred_format
@@ -60,6 +60,35 @@ class UpscaleFields(PictureChoices):
 
     name: str = Field(default="", max_length=255)
     """A file name: the result is offered under it. Empty: the name in the form, if it has one."""
+
+
+class ResultFields(BaseModel):
+    """What a client may want of a result; nothing: the result itself."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    output: Literal["psnr", "fused", "gan", "mask"] | None = None
+    """One of the kept branches, or the mask: grey, 0 (black) where `fused` takes the faithful
+    branch or nothing was invented, 255 (white) where it takes the crisp one.
+    """
+
+    trade_off: TradeOffChoice | None = None
+    """Another position of the slider, from the kept branches."""
+
+    format: FormatChoice | None = None
+    """Unset: the job's own; PNG for an `output` as it was kept."""
+
+    quality: int | None = Field(default=None, ge=1, le=100)
+    """Unset: the job's own."""
+
+    region: str | None = Field(default=None, pattern="^[0-9]{1,9}(,[0-9]{1,9}){3}$")
+    """`x,y,width,height`: these pixels of the result only. All must be inside it."""
+
+    width: int | None = Field(default=None, ge=1, le=1_000_000)
+    """The most pixels across; what is larger is reduced, antialiased and in linear light."""
+
+    height: int | None = Field(default=None, ge=1, le=1_000_000)
+    """The most pixels down."""
 
 
 def read_fields(

@@ -1,7 +1,8 @@
-"""Another position of the slider, or one of its stops, from what a finished job kept.
+"""What a finished job can give besides its result: other positions of the slider, formats, regions
+and sizes.
 
-The service decodes nothing: a position between is a job of its own for a job worker. Its id
-follows from what was asked for, so that asking again finds it.
+The service decodes nothing: each is a job of its own for a job worker, but for a branch as it was
+kept. The id of such a job follows from what was asked for, so that asking again finds it.
 """
 
 import hashlib
@@ -14,10 +15,12 @@ from fastapi.responses import Response
 from service.deps import Services
 from service.downloads import download
 from service.names import content_disposition
+from service.options import ResultFields
+from service.problems import Fault, RequestInvalid
 from workers.contract.blobs import BlobStore
 from workers.contract.errors import BranchesNotKept, JobExpired, JobNotFound
-from workers.contract.formats import ResultFormat
-from workers.contract.jobs import Job, JobState, UpscaleOptions
+from workers.contract.formats import ResultFormat, check_result
+from workers.contract.jobs import STOPS, Job, JobResult, JobState, Part, Region, UpscaleOptions
 
 
 def branch_response(job: Job, output: str, services: Services, request: Request) -> Response:
@@ -45,36 +48,77 @@ def branch_response(job: Job, output: str, services: Services, request: Request)
     )
 
 
-def reblended(
-    services: Services,
-    job: Job,
-    *,
-    trade_off: float,
-    format: ResultFormat | None,  # noqa: A002 - the word that the API uses
-    quality: int | None,
-) -> Job:
-    """The job that makes this position of a job that has a result: new, running or done.
+def reblended(services: Services, job: Job, fields: ResultFields) -> Job:
+    """The job that makes what is wanted of a job that has a result: new, running or done. It is the
+    job itself if its result is that.
 
     Raises:
+        RequestInvalid: wishes that exclude each other, or a region that is not inside the result.
         BranchesNotKept: the job was not asked to keep what it takes.
+        AlphaNotStorable: JPEG of a picture that may be transparent.
+        ResultTooLarge: the format does not hold so many pixels.
         QueueFull: as many jobs wait as may.
         QueueUnavailable: Redis does not answer.
     """
-    own = job.spec.options
-    wanted = {"trade_off": round(trade_off, 4), "format": format or own.format}
-    wanted["quality"] = quality or own.quality
-    options = UpscaleOptions.model_validate(own.model_dump() | wanted | {"keep_branches": False})
-    if options == own.model_copy(update={"keep_branches": False}):
-        return job
-    if job.result is None or not job.result.branches:
+    own, result = job.spec.options, job.result
+    if result is None:
         raise BranchesNotKept(job.id)
-    asked = f"{job.id} {options.model_dump_json()}"
+    options, part = _options(own, fields), _part(fields, result)
+    if part == Part() and options == own.model_copy(update={"keep_branches": False}):
+        return job
+    other = part.mask or options.trade_off != own.trade_off
+    if not result.branches and (other or result.format is not ResultFormat.PNG):
+        raise BranchesNotKept(job.id)
+    check_result(
+        width=part.width or result.width,
+        height=part.height or result.height,
+        format=options.format,
+        has_alpha=job.spec.image.has_alpha and own.background is None and not part.mask,
+    )
+    asked = f"{job.id} {options.model_dump_json()} {part.model_dump_json()}"
     blend_id = hashlib.sha256(asked.encode()).hexdigest()[:32]
     with suppress(JobNotFound):
         blend = services.queue.get(blend_id)
         if not _is_over(blend, services.blobs):
             return blend
-    return services.queue.submit_blend(blend_id, job, options)
+    return services.queue.submit_blend(blend_id, job, options, part)
+
+
+def _options(own: UpscaleOptions, fields: ResultFields) -> UpscaleOptions:
+    """The job's own, but for what is wanted otherwise."""
+    if fields.output is not None and fields.trade_off is not None:
+        fault = Fault(place="query", name="output", message="give either an output or a trade_off")
+        raise RequestInvalid([fault])
+    trade_off = STOPS.get(fields.output or "", fields.trade_off)
+    chosen = fields.format or own.format
+    wanted = {
+        "trade_off": own.trade_off if trade_off is None else round(trade_off, 4),
+        "format": chosen,
+        "quality": fields.quality or own.quality,
+        "lossless": own.lossless and chosen.may_be_lossless,
+        "keep_branches": False,
+    }
+    return UpscaleOptions.model_validate(own.model_dump() | wanted)
+
+
+def _part(fields: ResultFields, result: JobResult) -> Part:
+    """What of the result is wanted, said in one way only, so that equal wishes are one job."""
+    whole = Region(0, 0, result.width, result.height)
+    region = Region(*map(int, fields.region.split(","))) if fields.region else whole
+    x, y, across, down = region
+    if not across or not down or x + across > whole.width or y + down > whole.height:
+        size = f"{whole.width} x {whole.height}"
+        fault = Fault(
+            place="query", name="region", message=f"it is empty or not inside the result of {size}"
+        )
+        raise RequestInvalid([fault])
+    factor = min(1.0, (fields.width or across) / across, (fields.height or down) / down)
+    return Part(
+        mask=fields.output == "mask",
+        region=None if region == whole else region,
+        width=max(1, round(across * factor)) if factor < 1 else None,
+        height=max(1, round(down * factor)) if factor < 1 else None,
+    )
 
 
 def _is_over(blend: Job, blobs: BlobStore) -> bool:

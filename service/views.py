@@ -11,7 +11,7 @@ from service.problems import ProblemDocument, describe_failure
 from workers.contract.engines import EngineInfo
 from workers.contract.estimates import Place
 from workers.contract.formats import ImageFormat, ResultFormat
-from workers.contract.jobs import ImageInfo, Job, JobResult, JobState, UpscaleOptions
+from workers.contract.jobs import ImageInfo, Job, JobResult, JobState, Part, UpscaleOptions
 
 
 class _View(BaseModel):
@@ -98,7 +98,9 @@ class JobView(_View):
     """Until it starts, about, by the pixels before it; null unless it waits and an engine runs."""
     progress: Progress
     blend_of: str | None
-    """The job that this one is another position of the slider of."""
+    """The job whose branches or result this one is made of."""
+    part: Part
+    """What of it: the mask, a region, in a smaller size."""
     name: str | None
     """What the client called the picture, made safe."""
     image: ImageView
@@ -126,6 +128,7 @@ class JobView(_View):
             starts_in_seconds=place and place.seconds,
             progress=Progress(tiles_done=job.tiles_done, tiles=job.tiles),
             blend_of=job.spec.blend_of,
+            part=job.spec.part,
             name=job.spec.name,
             image=ImageView.of(job.spec.image),
             options=job.spec.options,

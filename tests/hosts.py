@@ -119,6 +119,7 @@ class Site:
         trade_off: float = 0.5,
         model: str = "tiny",
         keep_branches: bool = False,
+        **choices: object,
     ) -> str:
         """Queue a picture as the service does; the job's id."""
         job_id = new_job_id()
@@ -134,12 +135,15 @@ class Site:
             width=width,
             height=height,
         )
-        options = UpscaleOptions(
-            trade_off=trade_off,
-            model=model,
-            format=ResultFormat.PNG,
-            quality=90,
-            keep_branches=keep_branches,
+        options = UpscaleOptions.model_validate(
+            {
+                "trade_off": trade_off,
+                "model": model,
+                "format": ResultFormat.PNG,
+                "quality": 90,
+                "keep_branches": keep_branches,
+                **choices,
+            }
         )
         known = engines.choose_model(engines.running(self.client), model)
         self.queue.submit(job_id, image, options, known)

@@ -15,8 +15,10 @@ def options(*, model: str = "lite", trade_off: float = 0.5) -> UpscaleOptions:
     return UpscaleOptions(trade_off=trade_off, model=model, format=ResultFormat.PNG, quality=90)
 
 
-def model_info(name: str = "lite", *, speed: float = 10_000.0) -> ModelInfo:
+def model_info(
+    name: str = "lite", *, speed: float = 10_000.0, precision: str = "float32"
+) -> ModelInfo:
     return ModelInfo(
-        name=name, sha256="0" * 64, preset="lite", scale=4, card={}, precision="float32",
+        name=name, sha256="0" * 64, preset="lite", scale=4, card={}, precision=precision,
         pixels_per_second={"psnr": 3 * speed, "fused": speed, "gan": 2 * speed},
     )  # fmt: skip

@@ -63,6 +63,7 @@ class Site:
         *,
         kept: timedelta = timedelta(hours=1),
         branches: dict[str, Branch] | None = None,
+        format: ResultFormat = ResultFormat.PNG,  # noqa: A002
     ) -> Job:
         """Do what a worker does: start, store a result, say so."""
         self.start(job_id)
@@ -71,7 +72,7 @@ class Site:
             key=blob.key,
             size=blob.size,
             sha256=blob.sha256,
-            format=ResultFormat.PNG,
+            format=format,
             width=120,
             height=80,
             model="lite",

@@ -1,11 +1,15 @@
-"""The task that makes another position of the slider from kept branches: no engine, no GPU."""
+"""The task that makes another position of the slider, another format, a region or a smaller picture
+of what a job kept or of its result: no engine, no GPU.
+"""
 
 from datetime import UTC, datetime
 
 from workers.branches import blend_pictures, needed_outputs, read_branch
 from workers.contract.errors import BlobMissing, BranchesNotKept
+from workers.contract.formats import ResultFormat
 from workers.contract.jobs import Job, JobResult
 from workers.pictures.encode import encode
+from workers.pictures.reduce import reduced, reduced_mask
 from workers.tasks import TaskContext, run, timed, waited
 
 
@@ -15,21 +19,25 @@ def blend(job_id: str) -> None:
 
 
 def _blended(context: TaskContext, job: Job) -> JobResult:
-    options, seconds = job.spec.options, {"queue": waited(job)}
+    options, part, seconds = job.spec.options, job.spec.part, {"queue": waited(job)}
     source = context.records.get(str(job.spec.blend_of)).result
-    if source is None or not source.branches:
+    if source is None:
         raise BranchesNotKept(str(job.spec.blend_of))
     if source.expires_at <= datetime.now(UTC):
         raise BlobMissing(source.key)
-    shares = needed_outputs(options.trade_off)
+    shares = _shares(job, source)
     with timed(seconds, "decode"):
-        pictures = [
-            read_branch(context.blobs.read(source.branches[output].key)) for output in shares
-        ]
+        pictures = [read_branch(context.blobs.read(key), part.region) for key in shares]
     with timed(seconds, "blend"):
         picture = blend_pictures(pictures, list(shares.values()))
+        del pictures
+        if part.width and part.height:
+            reduce = reduced_mask if part.mask else reduced
+            picture = reduce(picture, width=part.width, height=part.height)
     with timed(seconds, "encode"):
-        encoded = encode(picture, format=options.format, quality=options.quality)
+        encoded = encode(
+            picture, format=options.format, quality=options.quality, lossless=options.lossless
+        )
         key = f"results/{job.id}.{context.run}.{options.format}"
         blob = context.blobs.write(key, [encoded])
     return source.model_copy(
@@ -38,7 +46,19 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
             "size": blob.size,
             "sha256": blob.sha256,
             "format": options.format,
+            "width": picture.width,
+            "height": picture.height,
             "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
             "branches": {},
         }
     )
+
+
+def _shares(job: Job, source: JobResult) -> dict[str, float]:
+    """The blobs that it is made of, PNG files of our own, and how much of each."""
+    if not source.branches:
+        if job.spec.part.mask or source.format is not ResultFormat.PNG:
+            raise BranchesNotKept(str(job.spec.blend_of))
+        return {source.key: 1.0}
+    shares = {"mask": 1.0} if job.spec.part.mask else needed_outputs(job.spec.options.trade_off)
+    return {source.branches[output].key: share for output, share in shares.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rq.timeouts import JobTimeoutException
 
-from workers.branches import blend_pictures, needed_outputs, write_branch
+from workers.branches import blend_pictures, needed_outputs
 from workers.contract import logs
 from workers.contract.blobs import BlobStore
 from workers.contract.errors import (
@@ -29,6 +29,7 @@ from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.finish import begun, finished, finished_mask
 from workers.pictures.picture import Picture
+from workers.pictures.png import png_pieces
 from workers.pipeline import upscale_outputs
 from workers.reports import JobReport, Stage, send
 from workers.tradeoff import MASK, output_weights
@@ -166,7 +167,7 @@ def _kept(
             finished_mask(picture, options) if output == "mask" else finished(picture, options)
         )
         key = f"results/{job.id}.{context.run}.{output}.png"
-        blob = context.blobs.write(key, [write_branch(picture)])
+        blob = context.blobs.write(key, png_pieces(picture))
         branches[output] = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
         if output in shares:
             needed.append(picture)

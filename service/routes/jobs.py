@@ -1,8 +1,7 @@
 """`/jobs/{id}`: look, fetch, cancel, erase."""
 
 from contextlib import suppress
-from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -12,7 +11,7 @@ from service.addresses import address
 from service.answers import picture_or_job
 from service.deps import Owner, Services, Serving, own_job
 from service.downloads import client_has
-from service.options import FormatChoice, TradeOffChoice
+from service.options import ResultFields
 from service.problems import Fault, RequestInvalid, documented
 from service.reblend import branch_response, reblended
 from service.results import check_kept, look_again, result_response, server_timing
@@ -115,11 +114,11 @@ def read_job(
     "/{job_id}/result",
     response_class=Response,
     responses=_PICTURE
-    | {202: {"description": "The job that makes another position", "model": JobView}}
+    | {202: {"description": "The job that makes what is wanted", "model": JobView}}
     | documented(
         errors.KeyMissing, errors.KeyInvalid, errors.JobNotFound, errors.JobNotFinished,
-        errors.JobCancelled, errors.JobExpired,
-        errors.BranchesNotKept, errors.QueueFull, errors.QueueUnavailable, RequestInvalid,
+        errors.JobCancelled, errors.JobExpired, errors.BranchesNotKept, errors.AlphaNotStorable,
+        errors.ResultTooLarge, errors.QueueFull, errors.QueueUnavailable, RequestInvalid,
     ),
 )  # fmt: skip
 async def read_result(
@@ -127,45 +126,28 @@ async def read_result(
     services: Serving,
     owner: Owner,
     request: Request,
+    fields: Annotated[ResultFields, Query()],
     prefer: Annotated[
-        list[str], Header(default_factory=list, description="`wait=N`, for another position")
+        list[str],
+        Header(default_factory=list, description="`wait=N`, for what a job has to make"),
     ],
-    output: Annotated[
-        Literal["psnr", "fused", "gan", "mask"] | None,
-        Query(
-            description="One of the kept branches, or the mask: grey, 0 where `fused` takes the "
-            "faithful branch, 255 where the crisp one"
-        ),
-    ] = None,
-    trade_off: Annotated[
-        TradeOffChoice | None, Query(description="Another position, from the kept branches")
-    ] = None,
-    format: Annotated[  # noqa: A002 - the word that the API uses
-        FormatChoice | None, Query(description="Of another position; else the job's own")
-    ] = None,
-    quality: Annotated[int | None, Query(ge=1, le=100)] = None,
     if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by client_has
 ) -> Response:
     """The finished picture; for a failed job its failure, with the status of that.
 
-    A job that kept its branches also gives these, and other positions of the slider and other
-    formats: each is a job of its own, without the network, and answered like `POST /upscale`.
+    A job that kept its branches also gives these, the mask, other positions of the slider, other
+    formats, regions and smaller sizes, together too; of a job that did not, whose result is a PNG,
+    there are the last three. Each is a job of its own, without the network, and answered like
+    `POST /upscale`; the same address finds the same job.
     """
     job = await run_in_threadpool(own_job, services, job_id, owner)
-    another = not (trade_off is None and format is None and quality is None)
-    if job.result is None or (output is None and not another):
+    if job.result is None or fields == ResultFields():
         return await run_in_threadpool(result_response, job, services, request)
     await run_in_threadpool(check_kept, job, services.blobs)
-    if output is not None:
-        return await run_in_threadpool(branch_response, job, output, services, request)
-    wanted = partial(
-        reblended,
-        trade_off=job.spec.options.trade_off if trade_off is None else trade_off,
-        format=format,
-        quality=quality,
-    )
-    blend = await run_in_threadpool(wanted, services, job)
-    return await picture_or_job(blend, services, request, prefer=prefer, at_once=True)
+    if fields.output is not None and fields == ResultFields(output=fields.output):
+        return await run_in_threadpool(branch_response, job, fields.output, services, request)
+    made = await run_in_threadpool(reblended, services, job, fields)
+    return await picture_or_job(made, services, request, prefer=prefer, at_once=True)
 
 
 @router.delete(
@@ -187,14 +169,15 @@ def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:
     if job.state is JobState.CANCELLED:
         view = JobView.of(job, place=None)
         return JSONResponse(view.model_dump(mode="json"))
-    for blend_id in services.queue.blends_of(job_id):
-        with suppress(errors.JobNotFound):
-            _erase(services, services.queue.cancel(blend_id))
     _erase(services, job)
     return Response(status_code=204)
 
 
 def _erase(services: Services, job: Job) -> None:
+    """Erase a job and all that was made of it."""
+    for blend_id in services.queue.blends_of(job.id):
+        with suppress(errors.JobNotFound):
+            _erase(services, services.queue.cancel(blend_id))
     if job.result is not None:
         services.blobs.delete(*job.result.keys)
     with redis_down_is_queue_unavailable():

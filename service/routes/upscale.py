@@ -188,6 +188,8 @@ def _accept(
         format=header.format,
         width=header.width,
         height=header.height,
+        bits=header.bits,
+        has_alpha=header.has_alpha,
     )
     options = UpscaleOptions.model_validate(
         fields.model_dump() | {"model": model.name, "format": result}

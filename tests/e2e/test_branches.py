@@ -1,16 +1,24 @@
 """Kept branches through real workers: equal to direct jobs, and blended without the engine."""
 
+import io
+import struct
+import zlib
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from factories import P3_PRIMARIES, png, rgb_profile
 from hosts import Site, noise
 from networks import tiny_checkpoint
 from PIL import Image
 from processes import running_valkey
 
-from workers.contract.jobs import OUTPUTS, STOPS, Job
+from workers.branches import read_branch
+from workers.contract.formats import ResultFormat
+from workers.contract.jobs import OUTPUTS, STOPS, Job, Part, Region
 from workers.contract.queue import new_job_id
+from workers.pictures.picture import Picture
+from workers.pictures.reduce import reduced
 
 pytestmark = pytest.mark.e2e
 PICTURE = noise(70, 90)
@@ -77,6 +85,160 @@ def test_the_result_of_a_job_that_keeps_its_branches_is_its_own_position(
     direct = site.result(site.ended(site.submit(PICTURE, trade_off=0.35)))
 
     assert np.abs(site.result(kept).astype(int) - direct).max() <= 1
+
+
+def blended(site: Site, source: Job, part: Part | None = None, **changes: object) -> Job:
+    """What a worker makes of a finished job."""
+    options = source.spec.options.model_copy(update={"keep_branches": False, **changes})
+    job_id = new_job_id()
+    site.queue.submit_blend(job_id, source, options, part)
+    return site.ended(job_id)
+
+
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><a>kept</a></x:xmpmeta>"
+EXIF = Image.Exif()
+EXIF[0x013B] = "A photographer"
+
+
+def deep_picture() -> bytes:
+    """16 bits in Display P3, transparent at the left, with metadata and dots per inch."""
+    samples = np.random.default_rng(0).integers(0, 65536, (40, 50, 4))
+    samples[:, :9, 3], samples[:, 9:, 3] = 0, 65535
+    chunks = [
+        (b"iCCP", b"p3\0\0" + zlib.compress(rgb_profile(P3_PRIMARIES))),
+        (b"pHYs", struct.pack(">IIB", 11811, 11811, 1)),
+        (b"eXIf", EXIF.tobytes()[6:]),
+        (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+    ]
+    return png(samples, bits=16, colour_type=6, chunks=chunks)
+
+
+@pytest.fixture(scope="module")
+def deep(site: Site) -> Job:
+    """A finished job of that picture that keeps all it can."""
+    return site.ended(
+        site.submit(
+            deep_picture(),
+            trade_off=0.35,
+            keep_branches=True,
+            icc="keep",
+            metadata="keep",
+            scale=3,
+        )
+    )
+
+
+@pytest.mark.parametrize("source", ["kept", "deep"])
+def test_a_blend_at_the_jobs_own_position_is_its_result_to_the_last_byte(
+    site: Site, source: str, request: pytest.FixtureRequest
+) -> None:
+    job = request.getfixturevalue(source)
+
+    again = blended(site, job)
+
+    assert job.result is not None, job.failure
+    assert again.result is not None, again.failure
+    assert again.result.sha256 == job.result.sha256
+
+
+def test_16_bits_profile_metadata_and_dpi_are_in_a_branch_and_in_a_blend(
+    site: Site, deep: Job
+) -> None:
+    assert deep.result is not None, deep.failure
+    blend = blended(site, deep, trade_off=0.8)
+    assert blend.result is not None, blend.failure
+
+    for key in (deep.result.key, deep.result.branches["gan"].key, blend.result.key):
+        data = site.blobs.read(key)
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            assert opened.size == (150, 120)
+            assert opened.info["icc_profile"] == rgb_profile(P3_PRIMARIES)
+            assert opened.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+            assert opened.getexif()[0x013B] == "A photographer"
+            assert opened.info["xmp"] == XMP
+        assert read_branch(data).bits == 16
+    assert blend.result.precision == "float32"
+
+
+@pytest.mark.parametrize("format_name", ["tiff", "webp", "jpeg", "avif"])
+def test_a_blend_in_another_format_carries_the_same(
+    site: Site, deep: Job, format_name: str
+) -> None:
+    opaque = {"background": "#ffffff"} if format_name == "jpeg" else {}
+    source = deep
+    if opaque:
+        source = site.ended(
+            site.submit(
+                deep_picture(), keep_branches=True, icc="keep", metadata="keep", scale=3, **opaque
+            )
+        )
+    blend = blended(site, source, trade_off=0.8, format=ResultFormat(format_name))
+
+    assert blend.result is not None, blend.failure
+    with Image.open(site.blobs.path(blend.result.key)) as opened:
+        opened.load()
+        assert opened.info["icc_profile"] == rgb_profile(P3_PRIMARIES)
+        assert opened.getexif()[0x013B] == "A photographer"
+
+
+def test_lossless_stays_lossless(site: Site) -> None:
+    job = site.ended(site.submit(PICTURE, keep_branches=True, format="webp", lossless=True))
+
+    again = blended(site, job)
+
+    assert np.array_equal(site.result(job), site.result(again))
+
+
+def test_a_blend_repeats_the_warnings_of_its_job(site: Site) -> None:
+    profile = (b"iCCP", b"p\0\0" + zlib.compress(b"not a profile"))
+    broken = png(np.zeros((9, 9, 3)), bits=8, colour_type=2, chunks=[profile])
+    job = site.ended(site.submit(broken, keep_branches=True))
+    assert job.result is not None, job.failure
+    assert job.result.warnings
+
+    blend = blended(site, job, trade_off=0.1)
+
+    assert blend.result is not None, blend.failure
+    assert blend.result.warnings == job.result.warnings
+
+
+REGION = Region(30, 17, 101, 64)
+
+
+def test_a_region_is_that_part_of_the_whole(site: Site, kept: Job) -> None:
+    whole = site.result(blended(site, kept, trade_off=0.8))
+    job = blended(site, kept, Part(region=REGION), trade_off=0.8)
+
+    assert job.result is not None, job.failure
+    assert (job.result.width, job.result.height) == (101, 64)
+    assert np.array_equal(site.result(job), whole[17:81, 30:131])
+
+
+def test_a_smaller_size_is_the_reduction_of_the_whole(site: Site, kept: Job) -> None:
+    whole = Picture(colour=site.result(blended(site, kept, trade_off=0.8)))
+    job = blended(site, kept, Part(width=90, height=70), trade_off=0.8)
+
+    assert np.array_equal(site.result(job), reduced(whole, width=90, height=70).colour)
+
+
+def test_the_mask_has_parts_too(site: Site, kept: Job) -> None:
+    assert kept.result is not None
+    whole = pixels(site, kept.result.branches["mask"].key)
+    region = site.result(blended(site, kept, Part(mask=True, region=REGION)))
+    small = site.result(blended(site, kept, Part(mask=True, width=9, height=7)))
+
+    assert np.array_equal(region, whole[17:81, 30:131])
+    assert small.shape == (7, 9)
+    assert abs(small.mean() - whole.mean()) < 2
+
+
+def test_a_result_in_png_has_parts_without_kept_branches(site: Site) -> None:
+    job = site.ended(site.submit(PICTURE))
+
+    part = site.result(blended(site, job, Part(region=REGION)))
+
+    assert np.array_equal(part, site.result(job)[17:81, 30:131])
 
 
 def test_branches_that_are_gone_fail_the_blend_with_a_reason(site: Site) -> None:

@@ -1,9 +1,12 @@
 """Kept branches: served as they are, blended by a job of its own, erased with their job."""
 
+import numpy as np
 import pytest
+from factories import photo, saved, transparency
 from serving import Site, problem_of
 
 from workers.contract.file_blobs import FileBlobStore
+from workers.contract.formats import ResultFormat
 from workers.contract.jobs import KEPT, Branch, Job, JobResult
 
 
@@ -95,7 +98,7 @@ def test_a_position_whose_picture_is_gone_is_made_again(site: Site, job: Job) ->
     assert (response.status_code, response.json()["state"]) == (202, "queued")
 
 
-@pytest.mark.parametrize("query", ["output=psnr", "trade_off=0.3", "format=jpeg"])
+@pytest.mark.parametrize("query", ["output=psnr", "output=mask&width=9", "trade_off=0.3"])
 def test_a_job_that_kept_nothing_says_how_to(site: Site, query: str) -> None:
     job_id = site.submit()
     early = site.http.get(f"/jobs/{job_id}/result?{query}")
@@ -109,7 +112,93 @@ def test_a_job_that_kept_nothing_says_how_to(site: Site, query: str) -> None:
     assert "keep_branches=true" in response.json()["detail"]
 
 
-@pytest.mark.parametrize("query", ["output=sharp", "trade_off=2", "format=gif", "quality=0"])
+PARTS = {
+    "region=10,20,30,40": {"region": [10, 20, 30, 40]},
+    "region=0,0,120,80&trade_off=0.2": {},
+    "width=60": {"width": 60, "height": 40},
+    "width=60&height=10": {"width": 15, "height": 10},
+    "width=5000&trade_off=0.2": {},
+    "region=0,0,100,50&width=1": {"region": [0, 0, 100, 50], "width": 1, "height": 1},
+    "output=mask&region=1,2,3,4": {"mask": True, "region": [1, 2, 3, 4]},
+    "output=mask&format=webp": {"mask": True},
+}
+
+
+@pytest.mark.parametrize("query", PARTS)
+def test_a_part_of_a_result_is_a_job_of_its_own(site: Site, job: Job, query: str) -> None:
+    made = site.http.get(f"/jobs/{job.id}/result?{query}")
+    again = site.http.get(f"/jobs/{job.id}/result?{query}")
+
+    nothing = {"mask": False, "region": None, "width": None, "height": None}
+    assert made.status_code == 202
+    assert made.json()["part"] == nothing | PARTS[query]
+    assert made.json()["blend_of"] == job.id
+    assert again.json()["id"] == made.json()["id"]
+
+
+@pytest.mark.parametrize("query", ["region=0,0,120,80", "width=120", "width=900&height=900"])
+def test_all_of_a_result_is_the_result(site: Site, job: Job, query: str) -> None:
+    response = site.http.get(f"/jobs/{job.id}/result?{query}")
+
+    assert (response.status_code, response.content) == (200, b"picture")
+    assert site.records.active() == []
+
+
+def test_a_stop_in_another_format_is_that_position_of_the_slider(site: Site, job: Job) -> None:
+    by_name = site.http.get(f"/jobs/{job.id}/result?output=gan&format=webp").json()
+    by_number = site.http.get(f"/jobs/{job.id}/result?trade_off=1&format=webp").json()
+
+    assert by_name["id"] == by_number["id"]
+    assert by_name["options"]["trade_off"] == 1
+
+
+@pytest.mark.parametrize(
+    "query", ["region=100,0,30,10", "region=0,80,1,1", "region=1,1,0,5", "region=1,1,5,0"]
+)
+def test_a_region_that_is_not_inside_is_refused_with_the_size(
+    site: Site, job: Job, query: str
+) -> None:
+    response = site.http.get(f"/jobs/{job.id}/result?{query}")
+
+    assert problem_of(response) == "invalid-request"
+    (fault,) = response.json()["errors"]
+    assert fault["name"] == "region"
+    assert "not inside the result of 120 x 80" in fault["message"]
+
+
+def test_a_part_of_a_png_needs_no_branches(site: Site) -> None:
+    job_id = site.submit()
+    site.succeed(job_id)
+
+    for query in ("region=0,0,5,5", "width=30", "format=jpeg"):
+        made = site.http.get(f"/jobs/{job_id}/result?{query}")
+        assert (made.status_code, made.json()["blend_of"]) == (202, job_id)
+
+
+def test_a_part_of_another_format_needs_branches(site: Site) -> None:
+    job_id = site.submit(format="jpeg")
+    site.succeed(job_id, format=ResultFormat.JPEG)
+
+    response = site.http.get(f"/jobs/{job_id}/result?region=0,0,5,5")
+
+    assert (response.status_code, problem_of(response)) == (404, "branches-not-kept")
+    assert "keep_branches=true" in response.json()["detail"]
+
+
+def test_a_format_that_cannot_hold_it_is_refused_at_once(site: Site) -> None:
+    job_id = site.submit(saved(np.dstack([photo(), transparency()]), "PNG"))
+    site.succeed(job_id)
+
+    response = site.http.get(f"/jobs/{job_id}/result?format=jpeg")
+
+    assert problem_of(response) == "alpha-not-storable"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["output=sharp", "trade_off=2", "format=gif", "quality=0", "region=1,2,3", "region=-1,0,2,2",
+     "width=0", "height=many", "output=psnr&trade_off=0.3"],
+)  # fmt: skip
 def test_what_cannot_be_asked_for_is_named(site: Site, job: Job, query: str) -> None:
     response = site.http.get(f"/jobs/{job.id}/result?{query}")
 
@@ -121,11 +210,12 @@ def test_erasing_a_job_erases_its_branches_and_its_other_positions(site: Site, j
     done = site.http.get(f"/jobs/{job.id}/result?trade_off=0.35").json()["id"]
     site.succeed(done, b"blended")
     waiting = site.http.get(f"/jobs/{job.id}/result?trade_off=0.36").json()["id"]
+    of_a_part = site.http.get(f"/jobs/{done}/result?region=1,2,3,4").json()["id"]
 
     response = site.http.delete(f"/jobs/{job.id}")
 
     assert response.status_code == 204
     assert site.stored() == []
     assert site.records.active() == []
-    for job_id in (job.id, done, waiting):
+    for job_id in (job.id, done, waiting, of_a_part):
         assert site.http.get(f"/jobs/{job_id}").status_code == 404

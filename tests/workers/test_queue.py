@@ -11,13 +11,17 @@ from records import image_info, model_info, options
 from rq.serializers import JSONSerializer
 
 from workers.contract.admission import Bounds
+from workers.contract.choices import AlphaMode, DepthMode
 from workers.contract.connection import connect
+from workers.contract.engines import ModelInfo
 from workers.contract.errors import QueueFull, QueueUnavailable
-from workers.contract.jobs import JobState
+from workers.contract.formats import ResultFormat
+from workers.contract.jobs import ImageInfo, JobState
 from workers.contract.queue import (
     LARGE,
     SMALL,
     TASKS,
+    TIME_LIMIT_BASE,
     JobQueue,
     SafeJob,
     TaskRefused,
@@ -136,6 +140,30 @@ def test_a_record_that_makes_no_sense_does_not_end_the_worker(client: redis.Redi
 
 def test_the_time_limit_follows_from_pixels_and_measured_speed() -> None:
     slow, quick = model_info(speed=1_000), model_info(speed=100_000)
+    small, large = image_info(width=100), image_info(width=10_000)
 
-    assert time_limit(1_000_000, slow) > time_limit(1_000_000, quick)
-    assert time_limit(10_000_000, quick) > time_limit(1_000, quick) > timedelta(minutes=1)
+    assert time_limit(large, options(), slow) > time_limit(large, options(), quick)
+    assert time_limit(large, options(), quick) > time_limit(small, options(), quick)
+    assert time_limit(small, options(), quick) > timedelta(minutes=1)
+
+
+def test_the_time_limit_knows_what_the_network_does_besides() -> None:
+    image, half = (
+        image_info(width=10_000, height=1_000),
+        model_info(speed=10_000, precision="bfloat16"),
+    )
+
+    def seconds(image: ImageInfo, model: ModelInfo, **changes: object) -> float:
+        limit = time_limit(image, options().model_copy(update=changes), model)
+        return (limit - TIME_LIMIT_BASE).total_seconds()
+
+    plain = seconds(image, half)
+    clear = image.model_copy(update={"has_alpha": True})
+    deep = image.model_copy(update={"bits": 16})
+    assert seconds(image, half, keep_branches=True) == 2 * plain
+    assert seconds(clear, half) == 2 * plain
+    assert seconds(clear, half, alpha=AlphaMode.LANCZOS) == plain
+    assert seconds(deep, half) == seconds(image, half, depth=DepthMode.SIXTEEN) == 8 * plain
+    assert seconds(deep, half, format=ResultFormat.JPEG) == plain
+    assert seconds(deep, half, depth=DepthMode.EIGHT) == plain
+    assert seconds(deep, model_info(speed=10_000, precision="float32")) == plain

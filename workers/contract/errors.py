@@ -318,13 +318,15 @@ class JobExpired(GDSRError):
 
 
 class BranchesNotKept(GDSRError):
-    """Another position of the slider was asked for, and the job did not keep what it is made of."""
+    """Something was asked for that only what the job did not keep could give."""
 
     slug = "branches-not-kept"
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
-            f"job {job_id} kept no branches; send the picture again with keep_branches=true"
+            f"job {job_id} kept no branches, of which other positions of the slider are made, and "
+            "other formats and parts of a result that is no PNG; send the picture again with "
+            "keep_branches=true"
         )
 
 

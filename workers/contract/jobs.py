@@ -5,7 +5,7 @@ RQ's status is only an input to it; `records` keeps it, in a Redis hash of our o
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,6 +48,10 @@ class ImageInfo(_Record):
     format: ImageFormat
     width: int
     height: int
+    bits: int = 8
+    """Of a sample."""
+    has_alpha: bool = False
+    """Whether it could be transparent."""
 
 
 class UpscaleOptions(PictureChoices):
@@ -59,6 +63,27 @@ class UpscaleOptions(PictureChoices):
     quality: int = Field(ge=1, le=100)
     keep_branches: bool = False
     """Whether psnr, fused, gan and the mask are kept beside the result."""
+
+
+class Region(NamedTuple):
+    """A part of a result, in its pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+class Part(_Record):
+    """What of another job's result is wanted."""
+
+    mask: bool = False
+    """The mask that it kept, not the picture."""
+    region: Region | None = None
+    """None: all of it."""
+    width: int | None = None
+    height: int | None = None
+    """Pixels to reduce that to; None: it stays as large as it is."""
 
 
 #: Of records that this release can read; those of a higher one are left to newer workers.
@@ -80,7 +105,9 @@ class JobSpec(_Record):
     owner: str = ""
     """Name of the API key that it came with; empty where there are no keys."""
     blend_of: str | None = None
-    """The job of whose kept branches this one is another position of the slider."""
+    """The job of whose kept branches or result this one is made."""
+    part: Part = Part()
+    """What of it."""
     request_id: str | None = None
     """The HTTP request that it came with, for logs."""
     traceparent: str | None = None

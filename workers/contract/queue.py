@@ -24,12 +24,13 @@ from rq.utils import now
 
 from workers.contract import logs
 from workers.contract.admission import Bounds, admit
+from workers.contract.choices import AlphaMode, DepthMode
 from workers.contract.claims import Claim
 from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.engines import ModelInfo, running
 from workers.contract.errors import JobNotFinished
 from workers.contract.estimates import Place, places, speed
-from workers.contract.jobs import ImageInfo, Job, JobSpec, JobState, UpscaleOptions
+from workers.contract.jobs import ImageInfo, Job, JobSpec, JobState, Part, UpscaleOptions
 from workers.contract.records import ACTIVE, JobPage, JobRecords
 
 #: Task name in the payload -> function that a job worker runs.
@@ -42,6 +43,10 @@ _BLEND_LOCK = timedelta(seconds=2)
 #: A job may take this long plus this many times the time the engine alone would need.
 TIME_LIMIT_BASE = timedelta(seconds=120)
 TIME_LIMIT_FACTOR = 30
+#: How much longer four results of a tile may take than one, with the encoding of all.
+_KEEPING_FACTOR = 2
+#: How much slower than measured float32 may be, in which 16 bits are computed.
+_FLOAT32_FACTOR = 8
 
 
 class TaskRefused(Exception):
@@ -130,13 +135,12 @@ class JobQueue:
             PixelsExceeded: the owner has sent enough for today.
             QueueUnavailable: Redis did not take it.
         """
-        pixels = image.width * image.height
         spec = JobSpec(
             id=job_id,
             created_at=datetime.now(UTC),
             image=image,
             options=options,
-            time_limit=time_limit(pixels, model),
+            time_limit=time_limit(image, options, model),
             name=name,
             owner=owner,
             request_id=logs.request_id.get(),
@@ -144,8 +148,10 @@ class JobQueue:
         )
         return self._submit("upscale", spec, claim)
 
-    def submit_blend(self, job_id: str, source: Job, options: UpscaleOptions) -> Job:
-        """Queue another position of the slider of a job that kept its branches.
+    def submit_blend(
+        self, job_id: str, source: Job, options: UpscaleOptions, part: Part | None = None
+    ) -> Job:
+        """Queue what is made of a result or of the branches kept with it.
 
         Raises:
             QueueFull: as many jobs wait as may.
@@ -156,8 +162,9 @@ class JobQueue:
                 "id": job_id,
                 "created_at": datetime.now(UTC),
                 "options": options,
-                "time_limit": TIME_LIMIT_BASE,
+                "time_limit": _blend_time_limit(source),
                 "blend_of": source.id,
+                "part": part or Part(),
                 "request_id": logs.request_id.get(),
                 "traceparent": logs.traceparent.get(),
             }
@@ -316,10 +323,23 @@ class JobQueue:
             pass  # it ended or began in between; a run of a cancelled job ends at its first step
 
 
-def time_limit(pixels: int, model: ModelInfo) -> timedelta:
-    """How long a job of so many input pixels may run."""
-    slowest = min(model.pixels_per_second.values())
-    return TIME_LIMIT_BASE + timedelta(seconds=TIME_LIMIT_FACTOR * pixels / slowest)
+def time_limit(image: ImageInfo, options: UpscaleOptions, model: ModelInfo) -> timedelta:
+    """How long a job may run: by its pixels, as often as the network sees them."""
+    seconds = image.width * image.height / min(model.pixels_per_second.values())
+    if options.keep_branches:
+        seconds *= _KEEPING_FACTOR
+    if image.has_alpha and options.alpha is AlphaMode.MODEL:
+        seconds *= 2  # once more, as a picture of its own
+    wanted = image.bits if options.depth is DepthMode.SAME else int(options.depth)
+    if min(wanted, options.format.max_bits) == 16 and model.precision != "float32":
+        seconds *= _FLOAT32_FACTOR
+    return TIME_LIMIT_BASE + timedelta(seconds=TIME_LIMIT_FACTOR * seconds)
+
+
+def _blend_time_limit(source: Job) -> timedelta:
+    """Nothing but a codec is slow, and no codec takes a second for a million pixels."""
+    pixels = 0 if source.result is None else source.result.width * source.result.height
+    return TIME_LIMIT_BASE + timedelta(seconds=pixels / 1_000_000)
 
 
 def _blends(job_id: str) -> str:

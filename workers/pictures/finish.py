@@ -10,7 +10,7 @@ from workers.pictures.alpha import laid_on
 from workers.pictures.colour import srgb_to_grey, srgb_to_rgb
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, with_bits
-from workers.pictures.reduce import reduced, reduced_shares
+from workers.pictures.reduce import reduced, reduced_mask
 
 
 def begun(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Picture:
@@ -46,8 +46,7 @@ def finished_mask(mask: Picture, choices: PictureChoices) -> Picture:
         ScaleTooLarge: it is not large enough for that size.
     """
     width, height = choices.result_size(width=mask.width // SCALE, height=mask.height // SCALE)
-    shares = reduced_shares(mask.colour[..., 0], width=width, height=height)
-    return replace(mask, colour=np.broadcast_to(shares[..., None], (height, width, 3)))
+    return reduced_mask(mask, width=width, height=height)
 
 
 def _in_its_space(picture: Picture, profile: bytes) -> Picture:

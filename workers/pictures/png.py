@@ -22,13 +22,22 @@ _COLOUR_TYPES = {1: 0, 3: 2, 2: 4, 4: 6}  # by channels
 _FILTER_UP = 2
 _LEVEL = 1  # igzip's; 2 takes a tenth longer for files of the same size
 _BAND_BYTES = 2**18  # stays in the cache between filter and compressor
-_METRES_PER_INCH = 0.0254
-_XMP_START = b"XML:com.adobe.xmp\0\0\0\0\0"  # not compressed, no language
+METRES_PER_INCH = 0.0254
+PROFILE_START = b"profile\0\0"  # a name, and that it is compressed
+XMP_START = b"XML:com.adobe.xmp\0\0\0\0\0"  # not compressed, no language
 _MAX_XMP_BYTES = 2**20
 
 
 def encode_png(picture: Picture) -> bytes:
     """Write a picture as PNG of 8 or 16 bits: grey, RGB, each with or without alpha."""
+    # A BytesIO gives its buffer away at the end, where joining a list would need twice the memory.
+    file = BytesIO()
+    file.writelines(png_pieces(picture))
+    return file.getvalue()
+
+
+def png_pieces(picture: Picture) -> Iterator[bytes]:
+    """The same, bit by bit, so that it need not be in memory."""
     header = struct.pack(
         ">IIBBBBB",
         picture.width,
@@ -39,24 +48,21 @@ def encode_png(picture: Picture) -> bytes:
         0,
         0,
     )
-    # A BytesIO gives its buffer away at the end, where joining a list would need twice the memory.
-    file = BytesIO()
-    file.write(SIGNATURE + chunk(b"IHDR", header))
+    yield SIGNATURE + chunk(b"IHDR", header)
     if picture.profile is None:
-        file.write(chunk(b"sRGB", b"\0"))
+        yield chunk(b"sRGB", b"\0")
     else:
-        file.write(chunk(b"iCCP", b"profile\0\0" + isal_zlib.compress(picture.profile)))
+        yield chunk(b"iCCP", PROFILE_START + isal_zlib.compress(picture.profile))
     if picture.dpi:
-        across, down = (round(dots / _METRES_PER_INCH) for dots in picture.dpi)
-        file.write(chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
+        across, down = (round(dots / METRES_PER_INCH) for dots in picture.dpi)
+        yield chunk(b"pHYs", struct.pack(">IIB", across, down, 1))
     if picture.metadata.exif:
-        file.write(chunk(b"eXIf", picture.metadata.exif))
+        yield chunk(b"eXIf", picture.metadata.exif)
     if picture.metadata.xmp:
-        file.write(chunk(b"iTXt", _XMP_START + picture.metadata.xmp))
+        yield chunk(b"iTXt", XMP_START + picture.metadata.xmp)
     for data in _compressed(picture):
-        file.write(chunk(b"IDAT", data))
-    file.write(chunk(b"IEND", b""))
-    return file.getvalue()
+        yield chunk(b"IDAT", data)
+    yield chunk(b"IEND", b"")
 
 
 _KEPT = frozenset((b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"pHYs", b"eXIf", b"IDAT", b"IEND"))
@@ -78,9 +84,7 @@ def checked_png(data: bytes) -> bytes:
     kept, pixels = [view[: len(SIGNATURE)]], []
     for name, body, whole in _chunks(view):
         is_xmp = (
-            name == b"iTXt"
-            and len(body) <= _MAX_XMP_BYTES
-            and body[: len(_XMP_START)] == _XMP_START
+            name == b"iTXt" and len(body) <= _MAX_XMP_BYTES and body[: len(XMP_START)] == XMP_START
         )
         if name in _KEPT or is_xmp:
             _check(name, whole)

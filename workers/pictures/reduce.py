@@ -49,6 +49,12 @@ def reduced(picture: Picture, *, width: int, height: int) -> Picture:
     return replace(picture, colour=np.broadcast_to(colour, (height, width, 3)), alpha=alpha)
 
 
+def reduced_mask(mask: Picture, *, width: int, height: int) -> Picture:
+    """A mask in `width` x `height` pixels, antialiased: its levels are no light."""
+    shares = reduced_shares(mask.colour[..., 0], width=width, height=height)
+    return replace(mask, colour=np.broadcast_to(shares[..., None], (height, width, 3)))
+
+
 def reduced_shares(plane: Plane, *, width: int, height: int) -> Plane:
     """A plane (H, W) that is no light but a share of it, such as alpha, in (h, w), antialiased."""
     if plane.shape == (height, width):
