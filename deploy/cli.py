@@ -13,10 +13,23 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Make pictures four times larger on each side."
 #: What a folder is searched for; a file that is named is read whatever it is called.
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".avif", ".gif"}
+_SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".avif",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".jxl",
+}
 _FORMATS = {
     ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "avif",
-    ".tif": "tiff", ".tiff": "tiff",
+    ".tif": "tiff", ".tiff": "tiff", ".jxl": "jxl",
 }  # fmt: skip
 
 
@@ -34,7 +47,7 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("--model", metavar="NAME|FILE", help="a shipped model, or a checkpoint")
     parser.add_argument(
-        "--format", choices=("png", "jpeg", "webp", "avif", "tiff", "same"),
+        "--format", choices=("png", "jpeg", "webp", "avif", "tiff", "jxl", "same"),
         help="default: by OUT, or png; same: as each IN, or png where that is not written",
     )  # fmt: skip
     parser.add_argument("--quality", type=int, choices=range(1, 101), metavar="1-100", default=90)

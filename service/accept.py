@@ -5,6 +5,8 @@ import re
 from workers.contract.formats import ResultFormat
 
 DEFAULT = ResultFormat.PNG
+#: Nobody gets what only some workers write without having asked for it by its name.
+_ALWAYS = [name for name in ResultFormat if name is not ResultFormat.JXL]
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 
@@ -18,7 +20,7 @@ def preferred_format(header: str) -> ResultFormat:
     ranges = _ranges(header)
     ranked = [
         (_quality(name.media_type, ranges), name.media_type in ranges, -number, name)
-        for number, name in enumerate(ResultFormat)
+        for number, name in enumerate(_ALWAYS)
     ]
     best = max(ranked)
     return best[-1] if best[0] > 0 else DEFAULT

@@ -48,8 +48,8 @@ class UpscaleFields(PictureChoices):
     """Name of a model; empty: the engine's default. `GET /models` lists them."""
 
     format: WishedFormat = ResultFormat.PNG
-    """Format of the result; `same`: the picture's own, or PNG where that is not written (BMP, GIF).
-    Without it an `Accept` header decides, such as `image/webp`.
+    """Format of the result; `same`: the picture's own, or PNG where that is not written (BMP, GIF,
+    HEIC). Without it an `Accept` header decides, such as `image/webp`.
     """
 
     quality: int = Field(default=90, ge=1, le=100)

@@ -81,6 +81,12 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.LosslessNotStorable: Meaning(
         Status.UNPROCESSABLE_ENTITY, "The result format always loses something"
     ),
+    errors.ProfileNotStorable: Meaning(
+        Status.UNPROCESSABLE_ENTITY, "The result format cannot hold a colour profile"
+    ),
+    errors.FormatNotWritten: Meaning(
+        Status.UNPROCESSABLE_ENTITY, "The result format is not written here"
+    ),
     errors.ScaleTooLarge: Meaning(
         Status.UNPROCESSABLE_ENTITY, "The result would be enlarged too much"
     ),

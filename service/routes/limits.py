@@ -1,11 +1,16 @@
 """`/limits`: what is taken and what comes out, before anything is sent."""
 
+from contextlib import suppress
+
 from fastapi import APIRouter
 
 from service.deps import Serving
 from service.forms import MAX_FIELD_BYTES, MAX_FIELDS
 from service.views import LimitsView, OutputFormatView
-from workers.contract.formats import ImageFormat, ResultFormat
+from workers.contract.connection import redis_down_is_queue_unavailable
+from workers.contract.engines import extra_formats, running
+from workers.contract.errors import QueueUnavailable
+from workers.contract.formats import EXTRA_FORMATS, ImageFormat, ResultFormat
 from workers.contract.jobs import STOPS
 
 router = APIRouter(tags=["models"])
@@ -13,8 +18,14 @@ router = APIRouter(tags=["models"])
 
 @router.get("/limits")
 def read_limits(services: Serving) -> LimitsView:
-    """Every limit and every format; a problem's `limits` has the same names."""
+    """Every limit, and every format that all running workers have a library for.
+
+    A problem's `limits` has the same names.
+    """
     settings = services.settings
+    extras: tuple[ImageFormat, ...] = ()
+    with suppress(QueueUnavailable), redis_down_is_queue_unavailable():
+        extras = extra_formats(running(services.queue.client))
     return LimitsView(
         max_upload_bytes=settings.max_upload_bytes,
         max_pixels=settings.max_pixels,
@@ -27,7 +38,9 @@ def read_limits(services: Serving) -> LimitsView:
         max_field_bytes=MAX_FIELD_BYTES,
         result_ttl_seconds=settings.result_ttl.total_seconds(),
         record_ttl_seconds=settings.record_ttl.total_seconds(),
-        input_formats=tuple(ImageFormat),
+        input_formats=tuple(
+            name for name in ImageFormat if name not in EXTRA_FORMATS or name in extras
+        ),
         output_formats=tuple(
             OutputFormatView(
                 name=name,
@@ -38,6 +51,7 @@ def read_limits(services: Serving) -> LimitsView:
                 lossless=name.may_be_lossless,
             )
             for name in ResultFormat
+            if name is not ResultFormat.JXL or ImageFormat.JXL in extras
         ),
         trade_off_stops=STOPS,
     )

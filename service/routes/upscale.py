@@ -16,10 +16,10 @@ from service.rates import pixel_headers
 from service.uploads import Upload, receive
 from service.views import JobView
 from workers.contract import errors, logs
-from workers.contract.choices import DepthMode
+from workers.contract.choices import DepthMode, ProfileMode
 from workers.contract.claims import Claim
 from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.engines import choose_model, running
+from workers.contract.engines import check_extra, choose_model, running
 from workers.contract.formats import ResultFormat, same_format
 from workers.contract.headers import check_header, check_result, read_header
 from workers.contract.jobs import ImageInfo, Job, UpscaleOptions
@@ -35,7 +35,8 @@ _REQUEST = {
     ],
     "requestBody": {
         "required": True,
-        "description": "The picture: JPEG, PNG, WebP, TIFF, BMP, AVIF or GIF, told by its content.",
+        "description": "The picture: JPEG, PNG, WebP, TIFF, BMP, AVIF or GIF, told by its "
+        "content; HEIC and JPEG XL where `/limits` lists them.",
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -78,7 +79,8 @@ _RESPONSES = {
         RequestInvalid, errors.ImageMissing, errors.DigestMismatch, errors.UploadTooLarge,
         errors.ImageTooLarge, errors.ResultTooLarge, errors.ImageUnsupported, errors.ImageCorrupt,
         errors.ImageAnimated, errors.FrameMissing, errors.ColourTooDeep, errors.AlphaNotStorable,
-        errors.DepthNotStorable, errors.LosslessNotStorable,
+        errors.DepthNotStorable, errors.LosslessNotStorable, errors.ProfileNotStorable,
+        errors.FormatNotWritten,
         errors.ScaleTooLarge, errors.ModelUnknown, errors.QueueFull,
         errors.IdempotencyKeyReused, errors.IdempotencyKeyBusy, errors.JobNotFound,
         errors.QueueUnavailable, errors.NoWorker, errors.StorageFull,
@@ -169,8 +171,11 @@ def _accept(
     header = read_header(upload.file, frame=fields.frame)
     check_header(header, max_pixels=services.settings.max_pixels, frame=fields.frame)
     with redis_down_is_queue_unavailable():
-        model = choose_model(running(services.queue.client), fields.model)
+        engines = running(services.queue.client)
+    model = choose_model(engines, fields.model)
+    check_extra(header.format, engines)
     result = fields.format or same_format(header.format)
+    check_extra(result, engines)
     width, height = fields.possible_size(width=header.width, height=header.height)
     check_result(
         width=width,
@@ -179,6 +184,7 @@ def _accept(
         has_alpha=header.has_alpha and fields.background is None,
         bits=16 if fields.depth is DepthMode.SIXTEEN else 8,
         lossless=fields.lossless,
+        has_profile=fields.icc is ProfileMode.KEEP,
     )
 
     image = ImageInfo(

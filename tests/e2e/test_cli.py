@@ -147,7 +147,7 @@ def test_the_same_format_keeps_each_name_that_fits(checkpoint: Path, tmp_path: P
 
 
 def test_one_frame_of_an_animation_is_taken_on_demand(checkpoint: Path, tmp_path: Path) -> None:
-    frames = [Image.new("P", (9, 12), number) for number in (1, 2)]
+    frames = [Image.new("RGB", (9, 12), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     refused = run(checkpoint, tmp_path / "a.gif", "-o", tmp_path / "a.png")
     done = run(checkpoint, tmp_path / "a.gif", "-o", tmp_path / "a.png", "--frame", "1")

@@ -90,7 +90,7 @@ def test_the_description_of_an_upload_says_what_may_be_sent_and_what_comes_back(
         "default",
     }  # fmt: skip
     assert set(upload["responses"]["200"]["content"]) == {
-        f"image/{name}" for name in ("png", "jpeg", "webp", "avif", "tiff")
+        f"image/{name}" for name in ("png", "jpeg", "webp", "avif", "tiff", "jxl")
     }
     assert set(upload["responses"]["202"]["headers"]) >= {"Location", "Retry-After"}
     assert list(upload["responses"]["413"]["content"]) == ["application/problem+json"]

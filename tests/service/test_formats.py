@@ -3,9 +3,15 @@
 import json
 
 import numpy as np
+import pillow_heif
+import pillow_jxl  # noqa: F401 - registers itself
 import pytest
-from factories import photo, saved, transparency
+from factories import engine_info, photo, saved, transparency
 from serving import PICTURE, Site, problem_of
+
+from workers.contract.engines import register
+
+pillow_heif.register_heif_opener()  # for these tests to write it; `pillow_jxl` registers itself
 
 
 def chosen(site: Site, content: bytes = PICTURE, *, accept: str = "*/*", **params: str) -> str:
@@ -105,3 +111,38 @@ def test_the_description_names_same_beside_the_formats(site: Site) -> None:
 
     assert field["schema"]["enum"][-1] == "same"
     assert field["schema"]["default"] == "png"
+
+
+EXTRAS = {
+    "HEIC": saved(photo(), "HEIF"),
+    "JPEG XL": saved(photo(), "JXL"),
+}
+
+
+@pytest.mark.parametrize("kind", EXTRAS)
+def test_a_format_that_needs_a_library_is_refused_without(site: Site, kind: str) -> None:
+    response = site.post(EXTRAS[kind])
+
+    assert problem_of(response) == "image-unsupported"
+    assert f"a {kind} picture, for which no library is installed" in response.json()["detail"]
+    assert site.stored() == []
+
+
+@pytest.mark.parametrize(("kind", "result"), [("HEIC", "png"), ("JPEG XL", "jxl")])
+def test_a_format_that_needs_a_library_is_taken_with_it(site: Site, kind: str, result: str) -> None:
+    register(site.redis, engine_info(extra_formats=("heic", "jxl")))
+
+    assert chosen(site, EXTRAS[kind], format="same") == result
+    assert chosen(site, EXTRAS[kind]) == "png"
+
+
+def test_a_result_that_needs_a_library_is_refused_without(site: Site) -> None:
+    refused = site.post(params={"format": "jxl"})
+
+    assert problem_of(refused) == "format-not-written"
+    assert "/limits" in refused.json()["detail"]
+    register(site.redis, engine_info(extra_formats=("jxl",)))
+    assert chosen(site, format="jxl", lossless="true") == "jxl"
+    assert problem_of(site.post(params={"format": "jxl", "depth": "16"})) == "depth-not-storable"
+    assert problem_of(site.post(params={"format": "jxl", "icc": "keep"})) == "profile-not-storable"
+    assert chosen(site, accept="image/jxl") == "png"

@@ -10,7 +10,6 @@ from serving import PICTURE, Serve, Site, problem_of
 from service.settings import ServiceSettings
 from workers.contract.engines import register
 from workers.contract.errors import ConfigurationInvalid
-from workers.contract.formats import ImageFormat, ResultFormat
 
 
 def test_limits_say_what_the_service_was_set_to(site: Site) -> None:
@@ -21,10 +20,23 @@ def test_limits_say_what_the_service_was_set_to(site: Site) -> None:
     assert limits["max_queued_jobs"] == site.settings.max_queued_jobs
     assert limits["max_wait_seconds"] == 50
     assert limits["result_ttl_seconds"] == 3600
-    assert limits["input_formats"] == list(ImageFormat)
-    assert [one["name"] for one in limits["output_formats"]] == list(ResultFormat)
+    assert limits["input_formats"] == ["jpeg", "png", "webp", "tiff", "bmp", "avif", "gif"]
+    written = [one["name"] for one in limits["output_formats"]]
+    assert written == ["png", "jpeg", "webp", "avif", "tiff"]
     assert limits["output_formats"][0]["media_type"] == "image/png"
     assert limits["trade_off_stops"] == {"psnr": 0, "fused": 0.5, "gan": 1}
+
+
+def test_formats_that_need_a_library_are_listed_when_all_workers_have_it(site: Site) -> None:
+    def listed() -> set[str]:
+        limits = site.http.get("/limits").json()
+        read, written = limits["input_formats"], [one["name"] for one in limits["output_formats"]]
+        return {"heic", "jxl"} & set(read) | {"jxl result"} & {f"{name} result" for name in written}
+
+    register(site.redis, engine_info(extra_formats=("heic", "jxl")))
+    assert listed() == {"heic", "jxl", "jxl result"}
+    register(site.redis, engine_info(id="two", extra_formats=("heic",)))
+    assert listed() == {"heic"}
 
 
 LONG = saved(np.zeros((1, 4096), np.uint8), "PNG")

@@ -3,6 +3,7 @@
 import logging
 import random
 import struct
+import sys
 import warnings
 import zlib
 from io import BytesIO
@@ -14,6 +15,7 @@ from factories import (
     P3_PRIMARIES,
     SRGB_PRIMARIES,
     GifPart,
+    Pixels,
     cmyk_jpeg,
     cmyk_profile,
     gif,
@@ -34,9 +36,12 @@ from factories import (
 )
 from numpy.typing import ArrayLike
 from PIL import Image, ImageFile
+from pillow_heif import register_heif_opener
+from pillow_jxl import Encoder
 
 from workers.contract.errors import (
     ColourTooDeep,
+    FormatNotWritten,
     GDSRError,
     ImageAnimated,
     ImageCorrupt,
@@ -44,9 +49,13 @@ from workers.contract.errors import (
     ImageTooLarge,
     ImageUnsupported,
 )
+from workers.contract.formats import ResultFormat
 from workers.contract.headers import read_header
 from workers.pictures.decode import decode
+from workers.pictures.encode import encode
 from workers.pictures.picture import Picture
+
+register_heif_opener()  # for these tests to write it; `pillow_jxl` registers itself
 
 HEIGHT, WIDTH = 20, 30
 COLOUR = photo(HEIGHT, WIDTH)
@@ -167,6 +176,14 @@ def deep_clear_colour() -> Meant:
     return Meant(data, samples, np.where(clear, 0, 65535), bits=16)
 
 
+def packed_jpeg(pixels: Pixels, orientation: int = 1) -> bytes:
+    """A JPEG XL that holds a JPEG, out of which the same bytes can be made again."""
+    jpeg = saved(pixels, "JPEG", exif=held(orientation), **BEST)
+    encoder = Encoder(mode="RGB", lossless=False, quality=90, use_container=True, num_threads=0)
+    packed: bytes = encoder(jpeg, pixels.shape[1], pixels.shape[0], jpeg_encode=True)
+    return packed
+
+
 def inks() -> Meant:
     """Paper and each full ink, with a profile in which they only dim the paper."""
     samples = np.zeros((2, 5, 4), np.uint8)
@@ -186,12 +203,17 @@ def bmp_with_alpha() -> bytes:
     return b"BM" + start + form + masks + bytes(52) + RGBA[..., [2, 1, 0, 3]].tobytes()
 
 
+#: The start of one; its library writes none.
+ANIMATED_JXL = bytes.fromhex(
+    "ff0a984041130088090804010025104b124709a513049314145842dee42519f38ea4a4b6adede06c"
+)
 NUMBERS = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * 7 % 256
 DEEP_P3 = (photo(HEIGHT, WIDTH, seed=4).astype(int) // 2 + 60) * 257 + 19
 DEEP_LA = np.dstack((DEEP, DEEP[::-1]))
 INVERTED = 255 - GREY
 BILEVEL = Image.fromarray(GREY).convert("1")
 P3_JPEG = saved(COLOUR, "JPEG", icc_profile=P3, **BEST)
+P3_HEIC = saved(COLOUR, "HEIF", quality=100, icc_profile=P3)
 P3_AVIF = saved(COLOUR, "AVIF", icc_profile=P3, **BEST)
 QUANTIZED = Image.fromarray(COLOUR).quantize(16)
 
@@ -353,6 +375,23 @@ READ = {
         np.pad(PALETTE[NUMBERS[:9, :8]], ((3, HEIGHT - 12), (5, WIDTH - 13), (0, 0))),
         np.pad(np.full((9, 8), 255), ((3, HEIGHT - 12), (5, WIDTH - 13))),
     ),
+    "HEIC": Meant(saved(COLOUR, "HEIF", quality=100, chroma=444), COLOUR, tolerance=8),
+    "HEIC alpha": Meant(saved(RGBA, "HEIF", quality=-1, chroma=444), COLOUR, ALPHA, tolerance=8),
+    "HEIC grey": Meant(saved(GREY, "HEIF", quality=100), GREY, grey=True, tolerance=2),
+    "HEIC of odd sides": Meant(
+        saved(COLOUR[:19, :29], "HEIF", quality=100, chroma=444), COLOUR[:19, :29], tolerance=8
+    ),
+    "HEIC with P3": Meant(P3_HEIC, from_p3(untagged(P3_HEIC)), tolerance=1),
+    "JPEG XL": Meant(saved(COLOUR, "JXL", quality=98), COLOUR, tolerance=40),
+    "JPEG XL lossless": Meant(saved(COLOUR, "JXL", lossless=True), COLOUR),
+    "JPEG XL alpha": Meant(saved(RGBA, "JXL", lossless=True), COLOUR, ALPHA),
+    "JPEG XL grey": Meant(saved(GREY, "JXL", lossless=True), GREY, grey=True),
+    "JPEG XL grey and alpha": Meant(saved(LA, "JXL", lossless=True), GREY, ALPHA, grey=True),
+    "JPEG XL in boxes": Meant(saved(COLOUR, "JXL", lossless=True, use_container=True), COLOUR),
+    "JPEG XL whose EXIF says that it is turned": Meant(
+        saved(COLOUR, "JXL", lossless=True, exif=held(6).tobytes()), COLOUR
+    ),
+    "JPEG XL of a JPEG": Meant(packed_jpeg(COLOUR), COLOUR, tolerance=4),
     "AVIF": Meant(saved(COLOUR, "AVIF", **BEST), COLOUR, tolerance=4),
     "AVIF alpha": Meant(saved(RGBA, "AVIF", **BEST), COLOUR, ALPHA, tolerance=4),
     "AVIF grey": Meant(saved(GREY, "AVIF", quality=100), GREY, grey=True, tolerance=2),
@@ -419,16 +458,24 @@ STORED = {
         ("TIFF", {}, 0),
         ("TIFF", {"compression": "tiff_lzw"}, 0),
         ("AVIF", BEST, 4),
+        ("HEIF", {"quality": 100, "chroma": 444}, 8),
     ],
-    ids=["JPEG", "PNG", "WebP", "TIFF", "TIFF LZW", "AVIF"],
+    ids=["JPEG", "PNG", "WebP", "TIFF", "TIFF LZW", "AVIF", "HEIC"],
 )
 def test_a_picture_is_turned_upright(
     name: str, options: dict[str, object], tolerance: int, orientation: int
 ) -> None:
     pixels = np.ascontiguousarray(STORED[orientation])
-    data = saved(pixels, name, exif=held(orientation), **options)
+    data = saved(pixels, name, exif=held(orientation).tobytes(), **options)
 
     check(decoded(data), Meant(data, COLOUR, tolerance=tolerance))
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_jpeg_that_was_packed_is_turned_upright(orientation: int) -> None:
+    data = packed_jpeg(np.ascontiguousarray(STORED[orientation]), orientation)
+
+    check(decoded(data), Meant(data, COLOUR, tolerance=4))
 
 
 def test_dots_per_inch_turn_with_the_picture() -> None:
@@ -480,6 +527,12 @@ REFUSED = {
         saved(QUANTIZED, "GIF", save_all=True, append_images=[BILEVEL]),
         ImageAnimated,
     ),
+    "16-bit JPEG XL": (saved(GREY.astype(np.uint16) * 257, "JXL", lossless=True), ColourTooDeep),
+    "animated JPEG XL": (ANIMATED_JXL, ImageUnsupported),
+    "PDF": (saved(COLOUR, "PDF"), ImageUnsupported),
+    "EPS": (saved(COLOUR, "EPS"), ImageUnsupported),
+    "PSD": (b"8BPS\0\1" + bytes(30), ImageUnsupported),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'></svg>", ImageUnsupported),
     "16-bit CMYK TIFF": (strip(CMYK, (16, 16, 16, 16), 5), ColourTooDeep),
     "16-bit RGB TIFF, multiplied by alpha": (deep_rgba_tiff(extra=1), ImageUnsupported),
     "APNG": (saved(COLOUR, "PNG", save_all=True, append_images=[QUANTIZED]), ImageAnimated),
@@ -520,7 +573,8 @@ def test_what_is_not_read_is_refused(kind: str) -> None:
 @pytest.mark.parametrize(
     "kind",
     ["JPEG", "JPEG progressive", "PNG RGB", "PNG interlaced", "WebP", "WebP lossless", "TIFF LZW",
-     "TIFF", "BMP", "AVIF", "GIF", "GIF interlaced"],
+     "TIFF", "BMP", "AVIF", "GIF", "GIF interlaced",
+     "HEIC", "JPEG XL", "JPEG XL lossless", "JPEG XL of a JPEG"],
 )  # fmt: skip
 @pytest.mark.parametrize("share", [0.98, 0.7, 0.4])
 def test_a_picture_that_is_cut_off_is_corrupt(kind: str, share: float) -> None:
@@ -569,3 +623,20 @@ def test_the_process_is_left_as_it_was() -> None:
     assert list(warnings.filters) == filters
     assert limit == Image.MAX_IMAGE_PIXELS
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.parametrize(("kind", "library"), [("HEIC", "pillow_heif"), ("JPEG XL", "pillow_jxl")])
+def test_without_its_library_a_format_is_refused(
+    kind: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
+
+    with pytest.raises(ImageUnsupported, match=f"a {kind} picture, for which no library"):
+        decoded(READ[kind].data)
+
+
+def test_without_its_library_no_jpeg_xl_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+
+    with pytest.raises(FormatNotWritten):
+        encode(Picture(colour=COLOUR), format=ResultFormat.JXL, quality=90)

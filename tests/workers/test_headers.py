@@ -7,6 +7,8 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
+import pillow_jxl  # noqa: F401 - registers itself
 import pytest
 from factories import (
     GifPart,
@@ -46,6 +48,8 @@ from workers.contract.headers import (
     check_result,
     read_header,
 )
+
+pillow_heif.register_heif_opener()  # for these tests to write it; `pillow_jxl` registers itself
 
 COLOUR = photo(20, 30)
 GREY = luma(COLOUR)
@@ -159,6 +163,19 @@ STILL = {
         ),
         described("gif", "palette", alpha=True),
     ),
+    "HEIC": (saved(COLOUR, "HEIF"), described("heic", "colour")),
+    "HEIC alpha": (saved(RGBA, "HEIF"), described("heic", "colour", alpha=True)),
+    "HEIC grey": (saved(GREY, "HEIF"), described("heic", "grey")),
+    "HEIC turned": (saved(COLOUR, "HEIF", exif=held(6).tobytes()), described("heic", "colour")),
+    "JPEG XL": (saved(COLOUR, "JXL"), described("jxl", "colour")),
+    "JPEG XL alpha": (saved(RGBA, "JXL"), described("jxl", "colour", alpha=True)),
+    "JPEG XL grey": (saved(GREY, "JXL"), described("jxl", "grey")),
+    "JPEG XL grey and alpha": (saved(LA, "JXL"), described("jxl", "grey", alpha=True)),
+    "JPEG XL in boxes": (saved(COLOUR, "JXL", use_container=True), described("jxl", "colour")),
+    "JPEG XL of 16 bits": (
+        saved(DEEP.astype(np.uint16), "JXL", lossless=True),
+        described("jxl", "grey", 16),
+    ),
     "AVIF turned": (saved(COLOUR, "AVIF", exif=held(6)), described("avif", "colour")),
 }
 
@@ -174,8 +191,8 @@ STRANGE = {
     "an AVIF film": box(b"ftyp", b"avis\0\0\0\0avis") + box(b"moov", bytes(100)),
     "an SVG drawing": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
     "a PDF document": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj",
-    "a HEIC picture": box(b"ftyp", b"heic\0\0\0\0mif1heic") + box(b"meta", bytes(50)),
-    "a JPEG XL picture": b"\xff\x0a\xfa\x1f\x41\x91\x08\x06\x01\x00",
+    "an animated JPEG XL": bytes.fromhex("ff0a984041130088090804010025104b1247"),
+    "a film, or a picture": box(b"ftyp", b"hevc\0\0\0\0msf1hevc") + box(b"moov", bytes(50)),
     "a Photoshop document": b"8BPS\0\1" + bytes(20),
     "a film": box(b"ftyp", b"isom\0\0\2\0isomiso2mp41") + box(b"moov", bytes(50)),
     "a BigTIFF picture": b"II+\0\x08\0\0\0" + bytes(20),
@@ -385,6 +402,16 @@ def test_deep_colour_is_refused(kind: str, bits: int) -> None:
         check_header(described("tiff", kind, bits), max_pixels=600)
 
 
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(1, 1), (8, 8), (300, 200), (320, 240), (1600, 900), (256, 600), (9000, 7)],
+)
+def test_every_way_in_which_a_jpeg_xl_writes_its_size_is_read(width: int, height: int) -> None:
+    found = header(saved(np.zeros((height, width), np.uint8), "JXL", effort=1))
+
+    assert (found.width, found.height) == (width, height)
+
+
 def test_deep_grey_is_taken() -> None:
     check_header(described("png", "grey", 16), max_pixels=600)
 
@@ -419,6 +446,7 @@ def test_result_formats_know_their_media_types() -> None:
         "image/webp",
         "image/avif",
         "image/tiff",
+        "image/jxl",
     ]
 
 

@@ -66,7 +66,7 @@ class PictureChoices(BaseModel):
     """Correct the result so that the picture comes out of it again when it is reduced by four."""
 
     lossless: bool = False
-    """Nothing is lost in a WebP result; PNG and TIFF always are so, JPEG and AVIF never."""
+    """Nothing is lost in WebP and JPEG XL; PNG and TIFF always are so, JPEG and AVIF never."""
 
     frame: int | None = Field(default=None, ge=0, le=1_000_000)
     """Which frame of an animation or page of a TIFF, from 0, as viewers show it."""

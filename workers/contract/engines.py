@@ -9,7 +9,8 @@ from typing import Any
 import redis
 from pydantic import BaseModel, ConfigDict
 
-from workers.contract.errors import ModelUnknown, NoWorker
+from workers.contract.errors import FormatNotWritten, ModelUnknown, NoWorker
+from workers.contract.formats import EXTRA_FORMATS, ImageFormat, ResultFormat, unread
 
 EXPIRY = timedelta(seconds=15)
 BEAT = timedelta(seconds=5)
@@ -45,6 +46,8 @@ class EngineInfo(BaseModel):
     models: tuple[ModelInfo, ...]
     tiles: int = 0
     """Tiles done since it started."""
+    extra_formats: tuple[str, ...] = ()
+    """Those of `EXTRA_FORMATS` that the job workers beside it have a library for."""
     memory_retries: int = 0
     """Times it ran out of memory and went on with less."""
 
@@ -92,6 +95,29 @@ def choose_model(engines: list[EngineInfo], name: str | None) -> ModelInfo:
         known = sorted({model.name for engine in engines for model in engine.models})
         raise ModelUnknown(name=wanted, known=known)
     return min(found, key=lambda model: min(model.pixels_per_second.values()))
+
+
+def extra_formats(engines: list[EngineInfo]) -> tuple[ImageFormat, ...]:
+    """The formats that every worker host has a library for: any of them may get the job."""
+    if not engines:
+        return ()
+    common = set.intersection(*(set(engine.extra_formats) for engine in engines))
+    return tuple(name for name in EXTRA_FORMATS if name.value in common)
+
+
+def check_extra(name: ImageFormat | ResultFormat, engines: list[EngineInfo]) -> None:
+    """Refuse a format for which some worker host has no library.
+
+    Raises:
+        ImageUnsupported: a picture in it cannot be read.
+        FormatNotWritten: a result in it cannot be written.
+    """
+    extras = {extra.value for extra in EXTRA_FORMATS}
+    if name.value not in extras or name.value in set(extra_formats(engines)):
+        return
+    if isinstance(name, ResultFormat):
+        raise FormatNotWritten(format_name=name.value)
+    raise unread(name)
 
 
 def _text(value: bytes | str) -> str:

@@ -150,7 +150,7 @@ class ColourTooDeep(ImageRejected):
     def __init__(self, *, bits: int) -> None:
         super().__init__(
             f"the picture has {bits} bits a colour channel; "
-            "that many are read of grey, and 16 of RGB in PNG and TIFF: convert it first"
+            "that many are read in PNG and TIFF: convert it first"
         )
 
 
@@ -185,6 +185,29 @@ class LosslessNotStorable(ImageRejected):
     def __init__(self, *, format_name: str) -> None:
         super().__init__(
             f"{format_name} is not written without loss here; choose png, webp or tiff"
+        )
+
+
+class FormatNotWritten(ImageRejected):
+    """A result was asked for in a format whose library the workers do not have."""
+
+    slug = "format-not-written"
+
+    def __init__(self, *, format_name: str) -> None:
+        super().__init__(
+            f"no {format_name} is written here: its library is not installed; "
+            "`/limits` lists the formats that are"
+        )
+
+
+class ProfileNotStorable(ImageRejected):
+    """The picture's own colour profile was to be kept, in a format that is written without one."""
+
+    slug = "profile-not-storable"
+
+    def __init__(self, *, format_name: str) -> None:
+        super().__init__(
+            f"{format_name} is written in sRGB only; choose another format, or icc=srgb"
         )
 
 

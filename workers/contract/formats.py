@@ -12,6 +12,7 @@ from workers.contract.errors import (
     ImageTooLarge,
     ImageUnsupported,
     LosslessNotStorable,
+    ProfileNotStorable,
     ResultTooLarge,
 )
 
@@ -26,6 +27,8 @@ class ImageFormat(StrEnum):
     BMP = "bmp"
     AVIF = "avif"
     GIF = "gif"
+    HEIC = "heic"
+    JXL = "jxl"
 
 
 class ResultFormat(StrEnum):
@@ -36,6 +39,7 @@ class ResultFormat(StrEnum):
     WEBP = "webp"
     AVIF = "avif"
     TIFF = "tiff"
+    JXL = "jxl"
 
     @property
     def media_type(self) -> str:
@@ -49,7 +53,7 @@ class ResultFormat(StrEnum):
     @property
     def max_side(self) -> int:
         """The most pixels that a side can have; for JPEG what libjpeg writes."""
-        sides = {"jpeg": 65_500, "webp": 16_383, "avif": 65_536}
+        sides = {"jpeg": 65_500, "webp": 16_383, "avif": 65_536, "jxl": 262_144}
         return sides.get(self.value, 2**31 - 1)
 
     @property
@@ -62,7 +66,16 @@ class ResultFormat(StrEnum):
     @property
     def may_be_lossless(self) -> bool:
         """Whether it can hold a picture to the last bit."""
-        return self in (ResultFormat.PNG, ResultFormat.WEBP, ResultFormat.TIFF)
+        return self not in (ResultFormat.JPEG, ResultFormat.AVIF)
+
+    @property
+    def may_have_profile(self) -> bool:
+        """Whether it is written with a colour profile other than sRGB."""
+        return self is not ResultFormat.JXL
+
+
+#: Read, and written, only where workers have a library for them.
+EXTRA_FORMATS = (ImageFormat.HEIC, ImageFormat.JXL)
 
 
 def same_format(picture: ImageFormat) -> ResultFormat:
@@ -111,7 +124,8 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
         ImageTooLarge: more than `max_pixels` pixels.
         ImageAnimated: more than one frame or page, and none was chosen.
         FrameMissing: there is no such frame, as far as the header tells.
-        ColourTooDeep: more than 8 bits a channel; grey may have 16, and so may RGB in PNG and TIFF.
+        ColourTooDeep: more than 8 bits a channel; grey may have 16 except in JPEG XL, and so may
+            RGB in PNG and TIFF.
     """
     if header.pixels > max_pixels:
         raise ImageTooLarge(width=header.width, height=header.height, limit=max_pixels)
@@ -120,7 +134,9 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
     if frame is not None and header.frames is not None and frame >= header.frames:
         raise FrameMissing(frame=frame, frames=header.frames)
     deep = header.format in _DEEP_COLOUR and header.kind is ColourKind.COLOUR and header.bits == 16
-    if header.bits > 8 and header.kind is not ColourKind.GREY and not deep:
+    # The library for JPEG XL hands out no more than 8 bits of most kinds.
+    deep |= header.kind is ColourKind.GREY and header.format is not ImageFormat.JXL
+    if header.bits > 8 and not deep:
         raise ColourTooDeep(bits=header.bits)
 
 
@@ -132,6 +148,7 @@ def check_result(
     has_alpha: bool,
     bits: int = 8,
     lossless: bool = False,
+    has_profile: bool = False,
 ) -> None:
     """Refuse a result of `width` x `height` pixels that `format` cannot hold.
 
@@ -140,6 +157,7 @@ def check_result(
         AlphaNotStorable: the picture has an alpha channel and JPEG has none.
         DepthNotStorable: samples of `bits` do not fit.
         LosslessNotStorable: the format always loses something.
+        ProfileNotStorable: it is not written with a profile.
     """
     if max(width, height) > format.max_side:
         raise ResultTooLarge(
@@ -155,6 +173,14 @@ def check_result(
         raise DepthNotStorable(bits=bits, format_name=format.value)
     if lossless and not format.may_be_lossless:
         raise LosslessNotStorable(format_name=format.value)
+    if has_profile and not format.may_have_profile:
+        raise ProfileNotStorable(format_name=format.value)
+
+
+def unread(name: ImageFormat) -> ImageUnsupported:
+    """The refusal of a format whose library is not there."""
+    called = {ImageFormat.HEIC: "a HEIC picture", ImageFormat.JXL: "a JPEG XL picture"}[name]
+    return unsupported(f"{called}, for which no library is installed here")
 
 
 def unsupported(found: str) -> ImageUnsupported:

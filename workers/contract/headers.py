@@ -24,7 +24,8 @@ from workers.contract.formats import (
     unsupported,
 )
 from workers.contract.gif_header import gif_header
-from workers.contract.nested_headers import TOO_SHORT, Source, avif_header, tiff_header
+from workers.contract.jxl_header import JXL_BARE, JXL_BOXES, jxl_header
+from workers.contract.nested_headers import TOO_SHORT, Source, heif_header, tiff_header
 
 __all__ = [
     "ColourKind",
@@ -66,8 +67,6 @@ _MAX_STEPS = 4096
 _STRANGERS: Mapping[bytes, str] = {
     b"%PDF": "a PDF document",
     b"%!PS": "a PostScript document",
-    b"\xff\x0a": "a JPEG XL picture",
-    b"\0\0\0\x0cJXL ": "a JPEG XL picture",
     b"\0\0\0\x0cjP  ": "a JPEG 2000 picture",
     b"\xff\x4f\xff\x51": "a JPEG 2000 picture",
     b"8BPS": "a Photoshop document",
@@ -99,7 +98,9 @@ def _parser(head: bytes, frame: int) -> Callable[[Source], ImageHeader]:
     if head.startswith(b"BM"):
         return _bmp
     if head[4:8] == b"ftyp":
-        return avif_header
+        return heif_header
+    if head.startswith((JXL_BARE, JXL_BOXES)):
+        return jxl_header
     raise unsupported(_stranger(head))
 
 

@@ -171,7 +171,8 @@ def _tiff_page(source: Source, offset: int, order: str) -> tuple[_Page, int, int
     return _Page(tags), following, count
 
 
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis"}
+_FILM_BRANDS = (b"hevc", b"hevx", b"msf1")
 _ALPHA_TYPES = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 _MAX_BOXES = 64
 _MAX_PROPERTIES = 1024
@@ -182,13 +183,14 @@ class _Box(NamedTuple):
     body: bytes
 
 
-def avif_header(source: Source) -> ImageHeader:
-    """Read an AVIF's primary picture, and whether the file is a sequence."""
+def heif_header(source: Source) -> ImageHeader:
+    """Read an AVIF's or HEIC's primary picture, and whether the file is a sequence."""
     size, major = struct.unpack(">I4x4s", source.at(0, 12))
-    brands = source.at(8, max(min(size, source.size, 256) - 8, 4))
-    if not {b"avif", b"avis"} & {brands[i : i + 4] for i in range(0, len(brands), 4)}:
-        heif = major in _HEIF_BRANDS
-        raise unsupported("a HEIC picture" if heif else "a film, or a picture of a rare format")
+    found = source.at(8, max(min(size, source.size, 256) - 8, 4))
+    brands = {found[i : i + 4] for i in range(0, len(found), 4)}
+    is_avif = bool({b"avif", b"avis"} & brands)
+    if not is_avif and (major in _FILM_BRANDS or not _HEIC_BRANDS & brands):
+        raise unsupported("a film, or a picture of a rare format")
     animated = major == b"avis"
     meta = _avif_meta(source)
     if meta is None:
@@ -201,20 +203,45 @@ def avif_header(source: Source) -> ImageHeader:
     if not sizes:
         raise ImageCorrupt("it has no size")
     width, height = struct.unpack_from(">II", sizes[0], 4)
-    # A picture that is put together from cells may have its depth in the cells only.
-    codecs = [body[2] for body in of_picture[b"av1C"] or properties[b"av1C"] if len(body) > 2]
+    if not is_avif and len(clips := of_picture[b"clap"]) and len(clips[0]) >= 16:
+        # What the encoder added to make the sides even is cut off again.
+        across, of_across, down, of_down = struct.unpack_from(">4I", clips[0])
+        width, height = across // max(of_across, 1), down // max(of_down, 1)
     depths = [body[5:] for body in of_picture[b"pixi"]]
-    coded_depths = [12 if flags & 0x20 else 10 for flags in codecs if flags & 0x40]
-    grey = any(len(depth) == 1 for depth in depths) or any(flags & 0x10 for flags in codecs)
+    coded = (_av1 if is_avif else _hevc)(of_picture, properties)
+    grey = any(len(depth) == 1 for depth in depths) or coded.grey
     return ImageHeader(
-        format=ImageFormat.AVIF,
+        format=ImageFormat.AVIF if is_avif else ImageFormat.HEIC,
         width=width,
         height=height,
-        bits=max([8, *coded_depths, *(bits for depth in depths for bits in depth)]),
+        bits=max([8, coded.bits, *(bits for depth in depths for bits in depth)]),
         kind=ColourKind.GREY if grey else ColourKind.COLOUR,
         has_alpha=any(body[4:].startswith(_ALPHA_TYPES) for body in properties[b"auxC"]),
         frames=None if animated else 1,
     )
+
+
+class _Coded(NamedTuple):
+    """What the codec's own configuration says."""
+
+    bits: int
+    grey: bool
+
+
+def _av1(of_picture: "_Properties", properties: "_Properties") -> _Coded:
+    # A picture that is put together from cells may have its depth in the cells only.
+    codecs = [body[2] for body in of_picture[b"av1C"] or properties[b"av1C"] if len(body) > 2]
+    depths = [12 if flags & 0x20 else 10 for flags in codecs if flags & 0x40]
+    return _Coded(max([8, *depths]), any(flags & 0x10 for flags in codecs))
+
+
+def _hevc(of_picture: "_Properties", properties: "_Properties") -> _Coded:
+    """ISO/IEC 14496-15, section 8.3.3.1."""
+    codecs = [body for body in of_picture[b"hvcC"] or properties[b"hvcC"] if len(body) > 18]
+    if not codecs:
+        raise unsupported("a HEIF picture of a rare kind")
+    depths = [8 + (body[place] & 7) for body in codecs for place in (17, 18)]
+    return _Coded(max(depths), bool(of_picture[b"hvcC"]) and not codecs[0][16] & 3)
 
 
 def _avif_meta(source: Source) -> bytes | None:

@@ -20,6 +20,7 @@ from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.exposition import MetricsServer
 from workers.contract.settings import WorkerSettings
+from workers.pictures.extras import installed
 from workers.supervisor import EXIT_CONFIGURATION, EXIT_DEVICE
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
             tile=loaded.tile,
             default_model=loaded.default_model,
             models=loaded.models,
+            extra_formats=tuple(name.value for name in installed()),
             tiles=server.tiles_done,
             memory_retries=server.ladder.retries,
         )

@@ -7,27 +7,19 @@ as far as the format allows to tell (a JPEG can lose its middle without a trace)
 Letters: H x W the picture's pixels.
 """
 
-import re
-import threading
-import warnings
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from io import BytesIO
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import ImageChops
 
-from workers.contract.errors import FrameMissing, ImageCorrupt, ImageRejected
-from workers.contract.formats import unsupported
+from workers.contract.formats import EXTRA_FORMATS, unread, unsupported
 from workers.contract.headers import ColourKind, ImageFormat, ImageHeader, check_header, read_header
-from workers.contract.nested_headers import tiff_page_number
 from workers.pictures.colour import Converted, cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
-from workers.pictures.deep import ask_for_low_bytes
+from workers.pictures.extras import installed
 from workers.pictures.frames import Layer, apng_layers, composed, gif_layers
-from workers.pictures.metadata import BROKEN, Metadata, read_dpi, read_metadata, read_orientation
+from workers.pictures.opening import Opened, open_picture
 from workers.pictures.picture import Picture, Plane, scaled
 from workers.pictures.png import checked_png, deep_grey_alpha_as_rgba
 
@@ -42,6 +34,8 @@ def decode(data: bytes, *, max_pixels: int, frame: int | None = None) -> Picture
     """
     header = read_header(BytesIO(data), frame=frame)
     check_header(header, max_pixels=max_pixels, frame=frame)
+    if header.format in EXTRA_FORMATS and header.format not in installed():
+        raise unread(header.format)
     if header.format is ImageFormat.GIF:
         layers = gif_layers(data, frame=frame or 0)
         if len(layers) > 1 or not layers[0].covers(header.width, header.height):
@@ -69,14 +63,14 @@ def _still(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int = 0)
     if header.format is ImageFormat.PNG:
         data = checked_png(data)
         deep_alpha = deep_grey_alpha_as_rgba(data)
-    opened = _open(deep_alpha or data, header, max_pixels=max_pixels, frame=frame)
+    opened = open_picture(deep_alpha or data, header, max_pixels=max_pixels, frame=frame)
     grey = header.kind is ColourKind.GREY or opened.is_grey
     if grey:
         levels, alpha = _deep_grey_alpha(opened) if deep_alpha else _grey(opened, header)
         found = grey_to_srgb(levels, opened.profile)
         colour: Plane = np.broadcast_to(found.pixels[..., None], (*levels.shape, 3))
     elif header.bits > 8:
-        low = _open(data, header, max_pixels=max_pixels, frame=frame, low_bytes=True)
+        low = open_picture(data, header, max_pixels=max_pixels, frame=frame, low_bytes=True)
         found, alpha = _deep_colour(opened, low)
         colour = found.pixels
     else:
@@ -93,137 +87,7 @@ def _still(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int = 0)
     )
 
 
-class _Opened(NamedTuple):
-    """What Pillow made of the bytes."""
-
-    #: The right way up, palettes resolved.
-    image: Image.Image
-    #: Stored without colour, or with a palette of greys only.
-    is_grey: bool
-    #: Of the samples, before any other look at them: zero is white.
-    is_negative: bool
-    dpi: tuple[float, float] | None
-    metadata: Metadata
-
-    @property
-    def profile(self) -> bytes | None:
-        profile = self.image.info.get("icc_profile")
-        return profile if isinstance(profile, bytes) else None
-
-
-def _open(
-    data: bytes, header: ImageHeader, *, max_pixels: int, frame: int, low_bytes: bool = False
-) -> _Opened:
-    """Let Pillow decode, and turn whatever it raises for bad bytes into our errors.
-
-    Of colour of 16 bits it keeps the high bytes, or `low_bytes`.
-    """
-    is_tiff = header.format is ImageFormat.TIFF
-    try:
-        with _strict_pillow(max_pixels):
-            image: Image.Image = Image.open(BytesIO(data), formats=(header.format.upper(),))
-            if header.frames != 1:
-                _seek(image, data, header, frame)
-            if sorted(image.size) != sorted((header.width, header.height)):
-                raise ImageCorrupt("its header contradicts itself")
-            is_negative = _is_deep_negative(image)
-            if low_bytes:
-                ask_for_low_bytes(image)
-            # Pillow turns a TIFF while it loads it, and forgets by how much. Everything else is
-            # loaded first: asking for EXIF loads a PNG, and that must not fail unseen.
-            orientation = read_orientation(image) if is_tiff else 1
-            image.load()
-            metadata = Metadata() if low_bytes else read_metadata(image)
-            if not is_tiff:
-                orientation = read_orientation(image)
-                if orientation in _TURNS:
-                    image = image.transpose(_TURNS[orientation])
-            is_grey = image.mode in ("1", "L", "LA") or _has_grey_palette(image)
-            if image.mode in ("P", "PA"):
-                image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-    except _BAD_BYTES as error:
-        raise _refusal(error, header) from error
-    dpi = read_dpi(image, swapped=orientation >= _FIRST_SIDEWAYS)
-    return _Opened(image, is_grey, is_negative, dpi, metadata)
-
-
-def _seek(image: Image.Image, data: bytes, header: ImageHeader, frame: int) -> None:
-    if header.format is ImageFormat.TIFF:
-        frame = tiff_page_number(BytesIO(data), frame=frame)
-    elif frame >= (frames := getattr(image, "n_frames", 1)):
-        raise FrameMissing(frame=frame, frames=frames)
-    image.seek(frame)
-
-
-#: What Pillow raises for bytes that it cannot read.
-_BAD_BYTES = (
-    *BROKEN,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-_QUOTABLE = re.compile(r"[A-Za-z0-9 ,.;:'()-]{3,80}")
-
-
-def _refusal(error: Exception, header: ImageHeader) -> ImageRejected:
-    """Say in our words what Pillow means; quote it where it names no addresses or paths."""
-    text = str(error)
-    if "out of memory" in text:
-        raise MemoryError(text) from error
-    # Pillow knows a TIFF by its list of known combinations of tags.
-    unknown = isinstance(error, UnidentifiedImageError) and header.format is ImageFormat.TIFF
-    if unknown or "unsupported" in text.lower():
-        return unsupported(f"a {header.format.upper()} of a rare kind")
-    if "truncated" in text.lower():
-        return ImageCorrupt("it ends too early")
-    detail = f" ({text})" if _QUOTABLE.fullmatch(text) and "0x" not in text else ""
-    return ImageCorrupt(f"its {header.format.upper()} data is damaged{detail}")
-
-
-#: Pillow's limits and Python's warning filters belong to the process: one decode at a time.
-_PILLOW = threading.Lock()
-
-
-@contextmanager
-def _strict_pillow(max_pixels: int) -> Iterator[None]:
-    with _PILLOW, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about metadata that is dropped anyway
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        limit, truncated = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, False
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limit, truncated
-
-
-_FIRST_SIDEWAYS = 5
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def _is_deep_negative(image: Image.Image) -> bool:
-    """Whether zero is white in a 16-bit TIFF; Pillow minds that at fewer bits only."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return False
-    return image.mode.startswith("I;16") and not image.tag_v2.get(262, 1)
-
-
-def _has_grey_palette(image: Image.Image) -> bool:
-    if image.mode not in ("P", "PA"):
-        return False
-    palette = image.getpalette("RGB") or []
-    return palette[0::3] == palette[1::3] == palette[2::3]
-
-
-def _grey(opened: _Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
+def _grey(opened: Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
     """The levels and alpha of a grey picture, (H, W) each."""
     image = opened.image
     alpha = None
@@ -247,13 +111,13 @@ def _grey(opened: _Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
     return levels, alpha
 
 
-def _deep_grey_alpha(opened: _Opened) -> tuple[Plane, Plane | None]:
+def _deep_grey_alpha(opened: Opened) -> tuple[Plane, Plane | None]:
     """The same from bytes that were relabelled by `deep_grey_alpha_as_rgba`."""
     samples = np.asarray(opened.image).view(">u2").astype(np.uint16)  # (H, W, 2)
     return samples[..., 0], samples[..., 1]
 
 
-def _deep_colour(high: _Opened, low: _Opened) -> tuple[Converted, Plane | None]:
+def _deep_colour(high: Opened, low: Opened) -> tuple[Converted, Plane | None]:
     """The colours and alpha of a picture of 16 bits that was read by halves."""
     if high.image.mode not in ("RGB", "RGBA"):
         raise unsupported("a picture of 16 bits of a rare kind of colour")
@@ -268,7 +132,7 @@ def _deep_colour(high: _Opened, low: _Opened) -> tuple[Converted, Plane | None]:
     return rgb_to_srgb(samples[..., :3], high.profile), alpha
 
 
-def _colour(opened: _Opened, header: ImageHeader) -> tuple[Converted, Plane | None]:
+def _colour(opened: Opened, header: ImageHeader) -> tuple[Converted, Plane | None]:
     """The colours (H, W, 3) and alpha (H, W) of any other picture."""
     image = opened.image
     alpha = None

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from workers.contract.headers import ResultFormat, check_result
+from workers.pictures.extras import make_ready
 from workers.pictures.picture import Picture, with_bits
 from workers.pictures.png import encode_png
 from workers.pictures.tiff import encode_tiff
@@ -13,6 +14,9 @@ from workers.pictures.tiff import encode_tiff
 _FULL_COLOUR_QUALITY = 90  # from here on JPEG keeps colour at full resolution
 _MAX_JPEG_DPI = 65_535
 _AVIF_SPEED = 8  # of 10; slower ones take several times longer for files a few percent smaller
+
+_JXL_BEST = 99  # its library takes 100 for without loss, and fails
+_JXL_EFFORT, _JXL_LOSSLESS_EFFORT = 4, 1  # of 9: the last that take well under a second a megapixel
 
 
 def encode(
@@ -22,7 +26,8 @@ def encode(
     quality: int,
     lossless: bool = False,
 ) -> bytes:
-    """Write a picture; `quality` (1 to 100) counts for JPEG, AVIF, and WebP unless `lossless`.
+    """Write a picture; `quality` (1 to 100) counts for JPEG, AVIF, and unless `lossless` for WebP
+    and JPEG XL.
 
     Grey stays grey and 16 bits stay 16 where the format has them; dots per inch are kept in PNG,
     JPEG and TIFF. Everything that the picture holds of a profile and of metadata is written.
@@ -31,6 +36,8 @@ def encode(
         ResultTooLarge: a side, or the number of pixels, passes the format's limit.
         AlphaNotStorable: JPEG for a picture with an alpha channel.
         LosslessNotStorable: JPEG or AVIF without loss.
+        ProfileNotStorable: JPEG XL for a picture that is not in sRGB.
+        FormatNotWritten: JPEG XL where its library is not installed.
     """
     check_result(
         width=picture.width,
@@ -38,6 +45,7 @@ def encode(
         format=format,
         has_alpha=picture.alpha is not None,
         lossless=lossless,
+        has_profile=picture.profile is not None,
     )
     match format:
         case ResultFormat.PNG:
@@ -50,6 +58,8 @@ def encode(
             return _encode_avif(with_bits(picture, 8), quality)
         case ResultFormat.TIFF:
             return encode_tiff(picture)
+        case ResultFormat.JXL:
+            return _encode_jxl(with_bits(picture, 8), quality, lossless=lossless)
 
 
 def _encode_jpeg(picture: Picture, quality: int) -> bytes:
@@ -79,6 +89,28 @@ def _encode_avif(picture: Picture, quality: int) -> bytes:
     subsampling = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
     _image(picture).save(
         file, "AVIF", quality=quality, subsampling=subsampling, speed=_AVIF_SPEED, **_tags(picture)
+    )
+    return file.getvalue()
+
+
+def _encode_jxl(picture: Picture, quality: int, *, lossless: bool) -> bytes:
+    make_ready(ResultFormat.JXL)
+    if picture.grey:
+        planes = [picture.colour[..., 0], picture.alpha]
+        bands = [Image.fromarray(np.ascontiguousarray(p)) for p in planes if p is not None]
+        image = bands[0] if len(bands) == 1 else Image.merge("LA", bands)
+    else:
+        image = _image(picture)
+    file = BytesIO()
+    effort = _JXL_LOSSLESS_EFFORT if lossless else _JXL_EFFORT
+    image.save(
+        file,
+        "JXL",
+        quality=min(quality, _JXL_BEST),
+        lossless=lossless,
+        effort=effort,
+        num_threads=0,
+        **_tags(picture),
     )
     return file.getvalue()
 
