@@ -31,12 +31,12 @@ RUN {_INSTALL} redis-tools && ln -s redis-cli /usr/bin/valkey-cli \\
 COPY valkey-server /usr/local/bin/
 """
 _PROMETHEUS = f"""FROM gdsr-check/debian
-RUN {_INSTALL} prometheus && install -d -o nobody /prometheus
+RUN {_INSTALL} prometheus wget && install -d -o nobody /prometheus
 USER nobody
 ENTRYPOINT ["/usr/bin/prometheus"]
 """
 _ALERTMANAGER = f"""FROM gdsr-check/debian
-RUN {_INSTALL} prometheus-alertmanager && install -d -o nobody /alertmanager
+RUN {_INSTALL} prometheus-alertmanager wget && install -d -o nobody /alertmanager
 USER nobody
 ENTRYPOINT ["/usr/bin/prometheus-alertmanager"]
 """
