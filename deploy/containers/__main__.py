@@ -1,12 +1,10 @@
 """Build the images, run the compose file, break parts of it, take everything down."""
 
 import argparse
-import io
 import os
 import secrets
 import shutil
 import socket
-import struct
 import sys
 import tempfile
 import time
@@ -14,9 +12,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.containers.bases import make_stand_ins
+from deploy.containers.claims import (
+    is_locked_down,
+    is_scraped,
+    refuses_wrong_settings,
+    survives,
+    upscales,
+)
 from deploy.containers.private_engine import private_engine, require_tools
 from deploy.containers.stack import Stack
-from deploy.containers.steps import Failed, Skipped, holds, run, step, wait_until
+from deploy.containers.steps import Failed, Skipped, holds, run, step
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = 77
@@ -72,14 +77,15 @@ def _check(folder: Path, cache: Path, client: Mapping[str, str]) -> None:
     images = {name: each["image"] for name, each in stack.config()["services"].items()}
     environment |= make_stand_ins(tree, images, cache, client)
     _build(stack)
+    _compiles(stack)
     try:
         with step("docker-compose up --wait"):
             stack.up(SERVICES)
-        _is_locked_down(stack)
-        _upscales(stack)
-        _is_scraped(stack)
-        _survives(stack)
-        _refuses_wrong_settings(stack)
+        is_locked_down(stack, SERVICES)
+        upscales(stack)
+        is_scraped(stack)
+        survives(stack)
+        refuses_wrong_settings(stack)
     except Failed:
         print(stack.compose("logs", "--tail", "30", ok=False), file=sys.stderr)
         raise
@@ -135,6 +141,21 @@ def _build(stack: Stack) -> None:
     )
 
 
+def _compiles(stack: Stack) -> None:
+    """The worker as built for GPUs, with the torch that is here: can it compile as it runs?"""
+    build = stack.config()["services"]["worker"]["build"]
+    build = {**build, "args": {**build.get("args", {}), "ACCELERATOR": "cuda"}}
+    with step("build gdsr-worker:compiler"):
+        _build_one(stack, "gdsr-worker:compiler", build)
+    program = (
+        "import torch; print(torch.compile(lambda x: (2 * x).relu() + 1)(torch.ones(8)).sum())"
+    )
+    options = ["--rm", "--read-only", "--cap-drop=ALL", "--tmpfs=/tmp", "--volume=/var/cache/gdsr"]
+    with step("torch.compile in it"):
+        said = stack.docker("run", *options, "gdsr-worker:compiler", "python", "-c", program)
+    holds("the image for GPUs compiles kernels with a read-only root", said == "tensor(24.)", said)
+
+
 def _base(stack: Stack) -> str:
     text = (stack.tree / "Dockerfile").read_text()
     return text.partition("ARG PYTHON_IMAGE=")[2].split()[0]
@@ -152,119 +173,6 @@ def _build_one(stack: Stack, image: str, build: Mapping[str, object], *options: 
 def _files(stack: Stack, image: str) -> str:
     command = "cd /opt/gdsr && find . -type f -print0 | sort -z | xargs -0 sha256sum"
     return stack.docker("run", "--rm", image, "sh", "-c", command)
-
-
-def _is_locked_down(stack: Stack) -> None:
-    for service in SERVICES:
-        status = stack.inside(service, "cat", "/proc/1/status")
-        facts = dict(line.split(":", 1) for line in status.splitlines())
-        holds(f"{service} is not root", facts["Uid"].split()[0] != "0", facts["Uid"].split()[0])
-        holds(f"{service} has no capability", int(facts["CapEff"], 16) == 0)
-        holds(f"{service} gains no privileges", facts["NoNewPrivs"].strip() == "1")
-        wrote = stack.inside(service, "sh", "-c", "touch /x 2>&1 || true")
-        holds(f"{service} has a read-only root", "Read-only file system" in wrote)
-        settings = stack.inspect(service)["HostConfig"]
-        holds(f"{service} has a memory limit", settings["Memory"], settings["Memory"] // 1024**2)
-    ports = stack.inspect("redis")["NetworkSettings"]["Ports"]
-    holds("redis has no published port", not any(ports.values()))
-    shown = stack.docker("exec", stack.container("redis"), "valkey-cli", "ping", ok=False)
-    holds("redis wants its password", shown.startswith("NOAUTH"), shown)
-
-
-def _upscales(stack: Stack) -> None:
-    wait_until("the service is ready", lambda: stack.ask("/readyz").status == 200, seconds=120)
-    picture = (ROOT / "deploy" / "sample" / "kitten.jpg").read_bytes()
-    for trade_off in ("0", "0.5", "1"):
-        started = time.monotonic()
-        answer = stack.ask(f"/upscale?trade_off={trade_off}", data=picture, Prefer="wait=60")
-        width, height = (
-            struct.unpack(">II", answer.body[16:24]) if len(answer.body) > 24 else (0, 0)
-        )
-        holds(
-            f"the photograph comes back at trade_off {trade_off}",
-            answer.body.startswith(b"\x89PNG") and (width, height) == (1024, 768),
-            f"{width} x {height}, {len(answer.body)} bytes, {time.monotonic() - started:.2f} s",
-        )
-
-
-def _is_scraped(stack: Stack) -> None:
-    wait_until(
-        "a real Prometheus scrapes service, worker and engine",
-        lambda: (
-            {j for j, up in stack.measured("up").items() if up} >= {"service", "worker", "engine"}
-        ),
-        seconds=60,
-    )
-    holds(
-        "it knows the three jobs",
-        sum(stack.measured('gdsr_jobs_total{state="succeeded"}').values()) >= 3,
-    )
-
-
-def _survives(stack: Stack) -> None:
-    """Jobs outlive the death of what works on them and of what remembers them."""
-    picture = _noise(640, 640)
-    with step("kill the worker in the middle of a job"):
-        job = stack.queue(picture)
-        stack.in_the_middle(job)
-        stack.docker("kill", stack.container("worker"))
-        stack.up(["worker"])
-        wait_until("the job succeeds", lambda: stack.state(job) == "succeeded", seconds=180)
-    with step("kill redis in the middle of a job, with another one waiting"):
-        jobs = [stack.queue(picture), stack.queue(picture)]
-        stack.in_the_middle(jobs[0])
-        stack.docker("kill", stack.container("redis"))
-        holds("the service lives on", stack.ask("/livez").status == 200)
-        refused = stack.ask("/upscale", data=picture)
-        holds("an upload is refused meanwhile", refused.status == 503, refused.document["type"])
-        stack.up(["redis"])
-        wait_until(
-            "both jobs succeed",
-            lambda: [stack.state(job) for job in jobs] == ["succeeded"] * 2,
-            seconds=180,
-        )
-    with step("stop the worker in the middle of a job, as an update does"):
-        job = stack.queue(picture)
-        stack.in_the_middle(job)
-        stack.compose("stop", "worker")
-        status = stack.inspect("worker")["State"]["ExitCode"]
-        holds("it drained and ended by itself", status == 0, status)
-        stack.up(["worker"])
-        wait_until("the job succeeds", lambda: stack.state(job) == "succeeded", seconds=180)
-    with step("restart the service"):
-        stack.compose("restart", "service")
-        wait_until("the job is still known", lambda: stack.state(job) == "succeeded")
-
-
-def _refuses_wrong_settings(stack: Stack) -> None:
-    (stack.tree / "empty").touch()
-    for service, variable, words in (
-        ("service", "GDSR_MAX_PIXEL=1", "did you mean GDSR_MAX_PIXELS"),
-        ("worker", "GDSR_DEVICES=cuda:0", "GDSR_DEVICES"),
-        ("worker", "GDSR_CHECKPOINTS=/nowhere.safetensors", "/nowhere.safetensors"),
-        ("service", "GDSR_REDIS_PASSWORD_FILE=", "GDSR_REDIS_PASSWORD_FILE"),
-    ):
-        ended = run(
-            ["docker-compose", "run", "--rm", "--no-deps", "--no-TTY", "--env", variable, service],
-            environment=stack.environment,
-            cwd=stack.tree,
-            ok=False,
-        )
-        said = [line for line in ended.stderr.splitlines() if line.startswith(("gdsr-", "engine"))]
-        holds(
-            f"{service} with {variable} ends with one line",
-            ended.returncode and len(said) == 1 and words in said[0],
-            "; ".join(said) or ended.stderr,
-        )
-
-
-def _noise(width: int, height: int) -> bytes:
-    """A PNG that no tile of is flat."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.frombytes("RGB", (width, height), os.urandom(width * height * 3)).save(file, "PNG")
-    return file.getvalue()
 
 
 if __name__ == "__main__":

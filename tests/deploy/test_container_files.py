@@ -1,0 +1,61 @@
+"""Dockerfile, compose files and .env.example name what exists."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+from service.settings import ServiceSettings
+from workers.contract.settings import WorkerSettings
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SETTINGS = {
+    f"GDSR_{name.upper()}" for s in (ServiceSettings, WorkerSettings) for name in s.model_fields
+}
+
+
+def test_every_setting_that_they_name_is_one() -> None:
+    for name in ("Dockerfile", "docker-compose.yml", "deploy/compose.gpu.yml", ".env.example"):
+        named = set(re.findall(r"\bGDSR_[A-Z_]+\b", (ROOT / name).read_text()))
+        assert named - SETTINGS - {"GDSR_"} == set(), name
+
+
+def test_the_images_have_the_version_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert set(re.findall(r"ARG VERSION=(\S+)", dockerfile)) == {version}
+    for name in ("docker-compose.yml", "deploy/compose.gpu.yml"):
+        assert set(re.findall(r"IMAGE_TAG:-([\d.]+)}", (ROOT / name).read_text())) == {version}
+
+
+def test_every_variable_of_the_compose_file_is_in_the_example() -> None:
+    used = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", (ROOT / "docker-compose.yml").read_text()))
+    shown = set(re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+
+    assert used - shown == set()
+
+
+def test_a_worker_may_drain_before_it_is_killed() -> None:
+    grace = int(COMPOSE["services"]["worker"]["stop_grace_period"].removesuffix("s"))
+
+    assert grace >= WorkerSettings.model_fields["drain"].default.total_seconds() + 30
+
+
+def test_every_container_is_without_rights_and_within_bounds() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["init"], name
+        assert "mem_limit" in service, name
+        assert service["logging"]["options"]["max-size"], name
+        published = [port for port in service.get("ports", []) if "127.0.0.1" not in port]
+        assert published == [], name
+    assert "ports" not in COMPOSE["services"]["redis"]
+
+
+def test_no_syntax_line_makes_a_build_fetch_a_frontend() -> None:
+    assert not re.search(r"(?im)^#\s*syntax\s*=", (ROOT / "Dockerfile").read_text())
