@@ -5,7 +5,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,20 +16,21 @@ from processes import children, command_line, descendants, wait_for
 
 from workers.contract import engines
 from workers.contract.admission import Bounds
+from workers.contract.blobs import open_blobs
 from workers.contract.connection import connect
-from workers.contract.file_blobs import FileBlobStore
 from workers.contract.headers import ImageFormat, ResultFormat
 from workers.contract.jobs import ImageInfo, Job, JobState, UpscaleOptions
 from workers.contract.queue import JobQueue, new_job_id
+from workers.contract.settings import SharedSettings
 from workers.lifeline import dying_with_parent
 
 
 class WorkerHost:
     """A `gdsr-worker` process and those below it."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], *, within: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "workers"],
+            [*within, sys.executable, "-m", "workers"],
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -67,10 +68,15 @@ class WorkerHost:
 class Site:
     """One Redis and one blob store, and the service's side of the queue."""
 
-    def __init__(self, url: str, blob_dir: Path, checkpoints: Path) -> None:
+    def __init__(
+        self, url: str, blob_dir: Path, checkpoints: Path, *, blob_url: str | None = None
+    ) -> None:
         self.url, self.checkpoints = url, checkpoints
         self.client = connect(url, timeout=timedelta(seconds=5), retries=0)
-        self.blobs = FileBlobStore(blob_dir)
+        self.blob_dir, self.blob_url = blob_dir, blob_url
+        self.blobs = open_blobs(
+            SharedSettings(blob_dir=blob_dir, blob_url=blob_url), patience=timedelta(seconds=10)
+        )
         self.queue = JobQueue(
             self.client,
             record_ttl=timedelta(hours=1),
@@ -81,7 +87,8 @@ class Site:
     def environment(self, **settings: str) -> dict[str, str]:
         return {
             "GDSR_REDIS_URL": self.url,
-            "GDSR_BLOB_DIR": str(self.blobs.root),
+            "GDSR_BLOB_DIR": str(self.blob_dir),
+            **({"GDSR_BLOB_URL": self.blob_url} if self.blob_url else {}),
             "GDSR_CHECKPOINTS": str(self.checkpoints),
             "GDSR_SMALL_PIXELS": str(256 * 256),
             "GDSR_TILE": "64",
@@ -92,10 +99,13 @@ class Site:
         }
 
     @contextmanager
-    def worker_host(self, **settings: str) -> Iterator[WorkerHost]:
-        """A worker host whose engine is warm; it and all below it are gone at the end."""
+    def worker_host(self, *within: str, **settings: str) -> Iterator[WorkerHost]:
+        """A worker host whose engine is warm; it and all below it are gone at the end.
+
+        `within` is put before its command.
+        """
         before = {engine.id for engine in engines.running(self.client)}
-        host = WorkerHost(self.environment(**settings))
+        host = WorkerHost(self.environment(**settings), within=within)
         try:
             wait_for(
                 lambda: (
@@ -171,7 +181,7 @@ class Site:
         """The pixels of a finished job."""
         assert job.state is JobState.SUCCEEDED, job.failure
         assert job.result is not None
-        with Image.open(self.blobs.path(job.result.key)) as opened:
+        with Image.open(io.BytesIO(self.blobs.read(job.result.key))) as opened:
             return np.asarray(opened)
 
 
