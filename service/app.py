@@ -8,6 +8,7 @@ from fastapi.telemetry import TelemetryConfig
 
 from service import faults, front
 from service.deps import Services
+from service.description import describe_app
 from service.envelope import Envelope
 from service.routes import events, jobs, limits, models, ops, upscale
 from service.routes.docs import docs_router
@@ -38,6 +39,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         summary="Makes a photograph four times larger.",
         openapi_url=None,  # this and the page are among our own routes
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
         telemetry=_NO_TRACING,
     )
@@ -51,4 +53,5 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         app.include_router(ops.metrics_router)
     app.include_router(docs_router())
     app.include_router(page_router())
+    describe_app(app, root_path=settings.root_path)
     return app

@@ -54,7 +54,7 @@ def install(app: FastAPI) -> None:
             type=problem_type(slug) if known else "about:blank",
             title=known.title if known else status.phrase,
             status=status,
-            detail=None if known else error.detail,
+            detail=None if error.detail == status.phrase else error.detail,
             instance=request.url.path,
         )
         return answer(problem, headers)

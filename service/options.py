@@ -21,7 +21,8 @@ TradeOffChoice = Annotated[
             "anyOf": [
                 {"type": "number", "minimum": 0, "maximum": 1},
                 {"type": "string", "enum": list(STOPS)},
-            ]
+            ],
+            "examples": [0.35, "gan"],
         }
     ),
 ]
@@ -32,7 +33,9 @@ SAME = "same"
 WishedFormat = Annotated[
     ResultFormat | None,
     BeforeValidator(lambda value: None if value == SAME else value),
-    WithJsonSchema({"type": "string", "enum": [*map(str, ResultFormat), SAME]}),
+    WithJsonSchema(
+        {"type": "string", "enum": [*map(str, ResultFormat), SAME], "examples": ["webp"]}
+    ),
 ]
 
 
@@ -58,7 +61,7 @@ class UpscaleFields(PictureChoices):
     keep_branches: bool = False
     """Keep psnr, fused, gan and mask: `GET /jobs/{id}/result` then takes `output`, `trade_off`."""
 
-    name: str = Field(default="", max_length=255)
+    name: str = Field(default="", max_length=255, examples=["cat.jpg"])
     """A file name: the result is offered under it. Empty: the name in the form, if it has one."""
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from http import HTTPStatus as Status
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -152,12 +152,25 @@ PLAIN_MEANINGS: Mapping[str, Meaning] = {
     "method-not-allowed": Meaning(
         Status.METHOD_NOT_ALLOWED, "This address does not take that method"
     ),
+    "requested-range-not-satisfiable": Meaning(
+        Status.REQUESTED_RANGE_NOT_SATISFIABLE, "The picture has no such part"
+    ),
     "not-ready": Meaning(Status.SERVICE_UNAVAILABLE, "The service is not ready"),
 }
 
 _CLASSES = {
     error.slug: error for error, meaning in MEANINGS.items() if meaning is not _INTERNAL
 } | {GDSRError.slug: GDSRError}
+
+
+#: What a job may have failed of, as far as this release knows.
+JOB_FAILURES = (
+    GDSRError,
+    *(kind for kind, meaning in MEANINGS.items()
+      if issubclass(kind, errors.ImageRejected | errors.JobFailed) and meaning is not _INTERNAL),
+    errors.ModelUnknown, errors.BranchesNotKept, errors.BlobMissing, errors.StorageFull,
+    errors.StorageUnavailable,
+)  # fmt: skip
 
 
 class ProblemDocument(BaseModel):
@@ -234,29 +247,28 @@ def extra_headers(error: GDSRError) -> dict[str, str]:
     return {} if pause is None else {"Retry-After": str(math.ceil(pause.total_seconds()))}
 
 
-def explain(slug: str) -> dict[str, object] | None:
-    """What is behind `/problems/<slug>`: the fixed part of a kind of problem."""
+class ProblemType(BaseModel):
+    """A kind of problem: what is the same each time."""
+
+    model_config = ConfigDict(frozen=True)
+
+    type: str
+    title: str
+    status: int
+    about: str
+
+
+def explain(slug: str) -> ProblemType | None:
+    """What is behind `/problems/<slug>`; None: there is no such kind."""
     if slug in PLAIN_MEANINGS:
         meaning, about = PLAIN_MEANINGS[slug], ""
     elif slug in _CLASSES:
         meaning, about = MEANINGS[_CLASSES[slug]], inspect.getdoc(_CLASSES[slug]) or ""
     else:
         return None
-    return {
-        "type": problem_type(slug),
-        "title": meaning.title,
-        "status": meaning.status,
-        "about": " ".join(about.split()),
-    }
-
-
-def documented(*kinds: type[GDSRError]) -> dict[int | str, dict[str, Any]]:
-    """The part of an endpoint's OpenAPI description that lists its problems by status."""
-    schema = {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}
-    slugs: dict[int | str, list[str]] = {}
-    for kind in kinds:
-        slugs.setdefault(MEANINGS[kind].status.value, []).append(f"`{kind.slug}`")
-    return {
-        status: {"description": ", ".join(names), "content": {MEDIA_TYPE: schema}}
-        for status, names in {**slugs, "default": ["Any other problem"]}.items()
-    }
+    return ProblemType(
+        type=problem_type(slug),
+        title=meaning.title,
+        status=meaning.status,
+        about=" ".join(about.split()),
+    )

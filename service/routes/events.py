@@ -3,15 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from service.deps import Owner, Services, Serving, own_job
+from service.description import OF_THE_OWNER, Responses, documented, headers
 from service.events import Rendering
-from service.problems import documented
 from workers.contract import errors
 from workers.contract.jobs import JobState
 
@@ -22,14 +22,25 @@ KEEP_ALIVE = timedelta(seconds=15)
 #: What a client is told to wait before it connects again, in milliseconds.
 RECONNECT = 1000
 
-_STREAM: dict[int | str, dict[str, Any]] = {
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["state", "progress", "done", "gone", "bye"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "id": {"type": "string"},
+        "retry": {"type": "integer"},
+    },
+}
+_STREAM: Responses = {
     200: {
         "description": (
             "`state` with the job at first and at each change of its state, `progress` with "
             "`progress`, `queue_position` and `starts_in_seconds`, `done` with the job at its end, "
             "`gone` if it is erased, `bye` when the service stops: connect again"
         ),
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": _EVENT}},
+        "headers": headers("X-Accel-Buffering"),
     },
     204: {"description": "The job has ended, and `Last-Event-ID` says that the client knows"},
 }
@@ -38,12 +49,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/{job_id}/events",
     response_class=Response,
-    responses={
-        **_STREAM,
-        **documented(
-            errors.KeyMissing, errors.KeyInvalid, errors.JobNotFound, errors.QueueUnavailable
-        ),
-    },
+    responses=_STREAM | documented(*OF_THE_OWNER, errors.JobNotFound, plain=("not-found",)),
 )
 async def watch_job(
     job_id: str,

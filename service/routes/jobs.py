@@ -1,7 +1,7 @@
 """`/jobs/{id}`: look, fetch, cancel, erase."""
 
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -10,50 +10,66 @@ from fastapi.responses import JSONResponse
 from service.addresses import address
 from service.answers import picture_or_job
 from service.deps import Owner, Services, Serving, own_job
+from service.description import (
+    JOB_LINKS,
+    OF_A_FAILED_JOB,
+    OF_THE_OWNER,
+    PICTURE,
+    Responses,
+    bodiless,
+    documented,
+    headers,
+    merged,
+)
 from service.downloads import client_has
 from service.options import ResultFields
-from service.problems import Fault, RequestInvalid, documented
+from service.problems import Fault, RequestInvalid
 from service.reblend import branch_response, reblended
 from service.results import check_kept, look_again, result_response, server_timing
 from service.views import JobsView, JobView
 from workers.contract import errors
 from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.formats import ResultFormat
 from workers.contract.jobs import Job, JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_PICTURE: dict[int | str, dict[str, Any]] = {
+_NOT_THERE = documented(*OF_THE_OWNER, errors.JobNotFound, plain=("not-found",))
+_RECORD: Responses = {
     200: {
-        "description": "The picture",
-        "content": {name.media_type: _BINARY for name in ResultFormat},
-        "headers": {
-            name: {"description": about, "schema": {"type": "string"}}
-            for name, about in {
-                "ETag": "SHA-256 of the picture",
-                "Repr-Digest": "The same (RFC 9530)",
-                "Content-Disposition": "The client's own name for it, else the job's id",
-                "Server-Timing": "Time by stage",
-            }.items()
-        },
+        "description": "The job as it is now",
+        "headers": headers("ETag", "Retry-After", "Server-Timing"),
+        "links": JOB_LINKS,
     },
-    206: {"description": "The part that `Range` asked for"},
-    304: {"description": "The client has it already"},
-    307: {"description": "The bucket gives it, at an address that works for a while"},
+    304: {
+        "description": "Nothing has changed since the client's `If-None-Match`",
+        "headers": headers("ETag", "Retry-After", "Server-Timing"),
+    },
 }
-
-
+_RESULT = merged(
+    PICTURE,
+    {
+        202: {
+            "description": "The job that makes what is wanted",
+            "model": JobView,
+            "headers": headers("Location", "Retry-After", "Preference-Applied"),
+            "links": JOB_LINKS,
+        }
+    },
+    _NOT_THERE,
+    documented(
+        errors.JobNotFinished, errors.JobCancelled, errors.JobExpired, errors.BranchesNotKept,
+        errors.AlphaNotStorable, errors.ResultTooLarge, errors.QueueFull, RequestInvalid,
+        plain=("requested-range-not-satisfiable",),
+    ),
+    OF_A_FAILED_JOB,
+)  # fmt: skip
 IfNoneMatch = Annotated[str | None, Header(description="Entity tags that the client has")]
 
 
 @router.get(
     "",
-    responses=documented(
-        errors.KeyMissing, errors.KeyInvalid, errors.ListingNeedsKeys, RequestInvalid,
-        errors.QueueUnavailable,
-    ),
-)  # fmt: skip
+    responses=documented(*OF_THE_OWNER, errors.ListingNeedsKeys, RequestInvalid),
+)
 def list_jobs(
     services: Serving,
     owner: Owner,
@@ -75,15 +91,16 @@ def list_jobs(
     )
 
 
+@router.head(
+    "/{job_id}",
+    operation_id="head_job",
+    response_class=Response,
+    responses=bodiless(_RECORD | _NOT_THERE),
+)
 @router.get(
     "/{job_id}",
     response_model=JobView,
-    responses={
-        304: {"description": "Nothing has changed since the client's `If-None-Match`"},
-        **documented(
-            errors.KeyMissing, errors.KeyInvalid, errors.JobNotFound, errors.QueueUnavailable
-        ),
-    },
+    responses=_RECORD | _NOT_THERE,
 )
 def read_job(
     job_id: str,
@@ -96,31 +113,26 @@ def read_job(
     job = own_job(services, job_id, owner)
     place = services.queue.place(job)
     view = JobView.of(job, place=place)
-    headers = {
+    told = {
         "ETag": f'"{view.tag}"',
         "Cache-Control": "private, no-cache",
     }
     if not job.ended:
-        headers["Retry-After"] = look_again(place)
+        told["Retry-After"] = look_again(place)
     if job.result is not None:
-        headers["Server-Timing"] = server_timing(job.result)
-    if client_has(headers["ETag"], request):
-        return Response(status_code=304, headers=headers)
-    return Response(view.model_dump_json(), headers=headers, media_type="application/json")
+        told["Server-Timing"] = server_timing(job.result)
+    if client_has(told["ETag"], request):
+        return Response(status_code=304, headers=told)
+    return Response(view.model_dump_json(), headers=told, media_type="application/json")
 
 
-@router.head("/{job_id}/result", include_in_schema=False)
-@router.get(
+@router.head(
     "/{job_id}/result",
+    operation_id="head_result",
     response_class=Response,
-    responses=_PICTURE
-    | {202: {"description": "The job that makes what is wanted", "model": JobView}}
-    | documented(
-        errors.KeyMissing, errors.KeyInvalid, errors.JobNotFound, errors.JobNotFinished,
-        errors.JobCancelled, errors.JobExpired, errors.BranchesNotKept, errors.AlphaNotStorable,
-        errors.ResultTooLarge, errors.QueueFull, errors.QueueUnavailable, RequestInvalid,
-    ),
-)  # fmt: skip
+    responses=bodiless(_RESULT),
+)
+@router.get("/{job_id}/result", response_class=Response, responses=_RESULT)
 async def read_result(
     job_id: str,
     services: Serving,
@@ -132,6 +144,9 @@ async def read_result(
         Header(default_factory=list, description="`wait=N`, for what a job has to make"),
     ],
     if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by client_has
+    range: Annotated[  # noqa: A002, ARG001 - the same
+        str | None, Header(description="The part to send, as `bytes=0-1023`")
+    ] = None,
 ) -> Response:
     """The finished picture; for a failed job its failure, with the status of that.
 
@@ -156,9 +171,7 @@ async def read_result(
     responses={
         200: {"description": "It had not ended, and is cancelled"},
         204: {"description": "It had ended, and its pictures and its record are erased"},
-        **documented(
-            errors.KeyMissing, errors.KeyInvalid, errors.JobNotFound, errors.QueueUnavailable
-        ),
+        **merged(_NOT_THERE, documented(errors.StorageUnavailable)),
     },
 )
 def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:

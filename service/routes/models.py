@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from service.deps import Serving
-from service.problems import documented
+from service.description import documented
 from service.views import ModelView, model_views
 from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.engines import running

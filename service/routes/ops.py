@@ -4,20 +4,22 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Literal
 
 import anyio.to_thread
 import redis
 from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
 
 from service.deps import MetricsReader, Services, Serving
+from service.description import documented
 from service.problems import (
     PLAIN_MEANINGS,
     ProblemDocument,
+    ProblemType,
     answer,
-    documented,
     explain,
     problem_type,
 )
@@ -28,27 +30,32 @@ from workers.contract.errors import KeyInvalid, KeyMissing, StorageFull, Storage
 router = APIRouter(tags=["operations"])
 metrics_router = APIRouter(tags=["operations"])
 
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Health):
+    """Everything that it needs answers too."""
+
+    checks: dict[str, str]
+
+
 PROBE_PATIENCE = timedelta(seconds=1)
 
 
 @router.get("/livez")
-async def live() -> dict[str, str]:
+async def live() -> Health:
     """Whether the process answers; asks nobody else."""
-    return {"status": "ok"}
+    return Health()
 
 
 @router.get(
     "/readyz",
-    responses={
-        503: {
-            "description": "Something it needs is missing; `checks` says what",
-            "content": {
-                "application/problem+json": {
-                    "schema": {"$ref": "#/components/schemas/ProblemDocument"}
-                }
-            },
-        }
-    },
+    response_model=Readiness,
+    responses=documented(plain=("not-ready",)),
 )
 async def ready(request: Request, services: Serving) -> Response:
     """Whether a picture sent now would be worked on."""
@@ -58,7 +65,7 @@ async def ready(request: Request, services: Serving) -> Response:
     )
     checks = queue | storage
     if set(checks.values()) == {"ok"}:
-        return JSONResponse({"status": "ok", "checks": checks})
+        return JSONResponse(Readiness(checks=checks).model_dump())
     meaning = PLAIN_MEANINGS["not-ready"]
     problem = ProblemDocument(
         type=problem_type("not-ready"),
@@ -75,7 +82,10 @@ async def ready(request: Request, services: Serving) -> Response:
     "/metrics",
     response_class=Response,
     dependencies=[MetricsReader],
-    responses={200: {"content": {"text/plain": {}}}, **documented(KeyMissing, KeyInvalid)},
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **documented(KeyMissing, KeyInvalid),
+    },
 )
 def metrics(services: Serving) -> Response:
     """Prometheus's text format."""
@@ -83,8 +93,8 @@ def metrics(services: Serving) -> Response:
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/problems/{slug}", responses=documented())
-async def read_problem_type(slug: str) -> dict[str, Any]:
+@router.get("/problems/{slug}", responses=documented(plain=("not-found",)))
+async def read_problem_type(slug: str) -> ProblemType:
     """What a kind of problem means: problem documents point here."""
     about = explain(slug)
     if about is None:

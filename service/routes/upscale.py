@@ -8,10 +8,21 @@ from fastapi.concurrency import run_in_threadpool
 
 from service.answers import picture_or_job
 from service.deps import Owner, Services, Serving
+from service.description import (
+    BINARY,
+    JOB_LINKS,
+    OF_A_FAILED_JOB,
+    OF_THE_OWNER,
+    PICTURE,
+    PICTURE_TYPES,
+    documented,
+    headers,
+    merged,
+)
 from service.idempotency import fingerprint, read_key
 from service.names import safe_name
 from service.options import UpscaleFields, described_fields, read_fields
-from service.problems import RequestInvalid, documented
+from service.problems import RequestInvalid
 from service.rates import pixel_headers
 from service.uploads import Upload, receive
 from service.views import JobView
@@ -20,14 +31,13 @@ from workers.contract.choices import DepthMode, ProfileMode
 from workers.contract.claims import Claim
 from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.engines import check_extra, choose_model, running
-from workers.contract.formats import ResultFormat, same_format
+from workers.contract.formats import ImageFormat, same_format
 from workers.contract.headers import check_header, check_result, read_header
 from workers.contract.jobs import ImageInfo, Job, UpscaleOptions
 from workers.contract.queue import new_job_id
 
 router = APIRouter(tags=["upscale"])
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
 _REQUEST = {
     "parameters": [
         {"name": name, "in": "query", "schema": schema, "description": schema["description"]}
@@ -43,39 +53,30 @@ _REQUEST = {
                     "type": "object",
                     "required": ["image"],
                     "additionalProperties": False,
-                    "properties": {"image": _BINARY["schema"], **described_fields()},
+                    "properties": {"image": BINARY["schema"], **described_fields()},
                 }
             },
-            "image/*": _BINARY,
-            "application/octet-stream": _BINARY,
+            **{f"image/{name}": BINARY for name in ImageFormat},
+            "application/octet-stream": BINARY,
         },
     },
 }
-_RESPONSES = {
-    200: {
-        "description": "The finished picture, for `Prefer: wait`",
-        "content": {name.media_type: _BINARY for name in ResultFormat},
-        "headers": {
-            "Content-Location": {
-                "description": "The address of the picture",
-                "schema": {"type": "string"},
-            }
+_LIMITS = ("RateLimit", "RateLimit-Policy")
+_RESPONSES = merged(
+    {
+        200: {
+            "description": "The finished picture, for `Prefer: wait`",
+            "content": PICTURE_TYPES,
+            "headers": PICTURE[200]["headers"] | headers(*_LIMITS),
+        },
+        202: {
+            "description": "The job",
+            "headers": headers("Location", "Retry-After", "Preference-Applied", *_LIMITS),
+            "links": JOB_LINKS,
         },
     },
-    202: {
-        "description": "The job",
-        "headers": {
-            "Location": {"description": "Where to look again", "schema": {"type": "string"}},
-            "Retry-After": {"description": "When, in seconds", "schema": {"type": "integer"}},
-            "Preference-Applied": {
-                "description": "The wait that was granted",
-                "schema": {"type": "string"},
-            },
-        },
-    },
-    **documented(
-        errors.KeyMissing, errors.KeyInvalid, errors.RateExceeded,
-        errors.PixelsExceeded,
+    documented(
+        *OF_THE_OWNER, errors.RateExceeded, errors.PixelsExceeded,
         RequestInvalid, errors.ImageMissing, errors.DigestMismatch, errors.UploadTooLarge,
         errors.ImageTooLarge, errors.ResultTooLarge, errors.ImageUnsupported, errors.ImageCorrupt,
         errors.ImageAnimated, errors.FrameMissing, errors.ColourTooDeep, errors.AlphaNotStorable,
@@ -83,9 +84,10 @@ _RESPONSES = {
         errors.FormatNotWritten,
         errors.ScaleTooLarge, errors.ModelUnknown, errors.QueueFull,
         errors.IdempotencyKeyReused, errors.IdempotencyKeyBusy, errors.JobNotFound,
-        errors.QueueUnavailable, errors.NoWorker, errors.StorageFull,
+        errors.NoWorker, errors.StorageFull, errors.JobCancelled, errors.JobExpired,
     ),
-}  # fmt: skip
+    OF_A_FAILED_JOB,
+)  # fmt: skip
 
 
 @router.post(

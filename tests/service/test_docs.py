@@ -61,7 +61,9 @@ def test_the_description_is_complete(site: Site) -> None:
         ("/jobs", "get"),
         ("/jobs/{job_id}", "get"),
         ("/jobs/{job_id}", "delete"),
+        ("/jobs/{job_id}", "head"),
         ("/jobs/{job_id}/result", "get"),
+        ("/jobs/{job_id}/result", "head"),
         ("/jobs/{job_id}/events", "get"),
         ("/models", "get"),
         ("/limits", "get"),
@@ -70,7 +72,11 @@ def test_the_description_is_complete(site: Site) -> None:
         ("/metrics", "get"),
         ("/problems/{slug}", "get"),
     }
-    known = {f"#/components/schemas/{name}" for name in described["components"]["schemas"]}
+    known = {
+        f"#/components/{part}/{name}"
+        for part in ("schemas", "headers")
+        for name in described["components"][part]
+    }
     assert _references(described) <= known
     assert "HTTPValidationError" not in str(described)
 
@@ -86,8 +92,8 @@ def test_the_description_of_an_upload_says_what_may_be_sent_and_what_comes_back(
     assert set(form["properties"]) == {"image", *fields}
     assert "application/octet-stream" in upload["requestBody"]["content"]
     assert set(upload["responses"]) == {
-        "200", "202", "400", "401", "404", "409", "413", "415", "422", "429", "503", "507",
-        "default",
+        "200", "202", "400", "401", "404", "409", "410", "413", "415", "422", "429", "500", "503",
+        "504", "507",
     }  # fmt: skip
     assert set(upload["responses"]["200"]["content"]) == {
         f"image/{name}" for name in ("png", "jpeg", "webp", "avif", "tiff", "jxl")

@@ -115,7 +115,7 @@ def test_a_result_that_is_not_there_yet_says_when_to_ask_again(site: Site) -> No
 
 FAILURES = [
     (errors.ImageCorrupt("its end is missing"), 422),
-    (errors.ImageAnimated(), 422),
+    (errors.ImageAnimated(frames=2), 422),
     (errors.BlobMissing("inputs/x"), 410),
     (errors.StorageFull(), 507),
     (errors.EngineLost("it died twice"), 500),

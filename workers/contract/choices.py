@@ -49,7 +49,7 @@ class PictureChoices(BaseModel):
     alpha: AlphaMode = AlphaMode.MODEL
     """What enlarges transparency: the network's faithful branch (`model`), or `lanczos`."""
 
-    background: str | None = Field(default=None, pattern="^#[0-9a-fA-F]{6}$")
+    background: str | None = Field(default=None, pattern="^#[0-9a-fA-F]{6}$", examples=["#ffffff"])
     """Colour, as `#rrggbb`, to lay a transparent picture on; the result is opaque then."""
 
     metadata: MetadataMode = MetadataMode.STRIP
@@ -71,7 +71,7 @@ class PictureChoices(BaseModel):
     frame: int | None = Field(default=None, ge=0, le=1_000_000)
     """Which frame of an animation or page of a TIFF, from 0, as viewers show it."""
 
-    scale: float | None = Field(default=None, ge=1, le=SCALE)
+    scale: float | None = Field(default=None, ge=1, le=SCALE, examples=[2.5])
     """How many times larger each side becomes, 1 to 4; 4 unless `width` or `height` is given."""
 
     width: int | None = Field(default=None, ge=1, le=1_000_000)

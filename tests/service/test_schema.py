@@ -1,0 +1,161 @@
+"""Requests made up from the OpenAPI description against a service with workers: all is as it says.
+
+Each operation gets the examples of the description, the borders of its values and random ones,
+right and wrong; then chains of them that follow the links. Every check of schemathesis runs, and
+one more: an answer has no header that is not described.
+"""
+
+import io
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hosts
+import numpy as np
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from networks import tiny_checkpoint
+from PIL import Image
+from processes import running_valkey
+from serving import Site, served
+
+from service.app import create_app
+from service.keys import hash_key
+from service.settings import ServiceSettings
+from workers.contract.errors import ImageCorrupt
+from workers.contract.formats import ImageFormat
+
+KEY = "the key of these tests"
+#: Headers of HTTP itself, which the server writes.
+_OF_HTTP = {"connection", "content-length", "content-type", "date", "transfer-encoding"}
+_CONFIG = {
+    "auth": {"openapi": {"APIKeyHeader": {"api_key": KEY}, "HTTPBearer": {"bearer": KEY}}},
+    "checks": {
+        # What the description cannot say: bytes that are no picture, `width` beside `scale`,
+        # a job that has not ended.
+        "positive_data_acceptance": {
+            "expected-statuses": ["2xx", "3xx", 400, 404, 409, 410, 413, 415, 416, 422]
+        },
+    },
+}
+
+
+def picture(name: str, mode: str) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 4), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, name)
+    return file.getvalue()
+
+
+PICTURES = [
+    picture("PNG", "RGB"), picture("PNG", "RGBA"), picture("JPEG", "L"), picture("WEBP", "RGB"),
+    picture("BMP", "RGB"), picture("PNG", "RGB")[:-20], b"no picture",
+]  # fmt: skip
+schemathesis.openapi.format("binary", st.sampled_from(PICTURES))
+for media_type in ("application/octet-stream", *(f"image/{name}" for name in ImageFormat)):
+    schemathesis.openapi.media_type(media_type, st.sampled_from(PICTURES))
+
+
+@schemathesis.check
+def headers_are_described(ctx: Any, response: Any, case: Any) -> None:  # noqa: ARG001
+    described = case.operation.definition.raw["responses"].get(str(response.status_code), {})
+    names = {name.lower() for name in described.get("headers", {})} | _OF_HTTP
+    if response.status_code != 405:
+        assert set(response.headers) <= names, set(response.headers) - names
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A service that wants a key, and a worker host with a tiny network."""
+    folder = tmp_path_factory.mktemp("schema")
+    keys = folder / "keys"
+    keys.write_text(f"tests:{hash_key(KEY)}\n")
+    with running_valkey(folder / "valkey") as valkey:
+        chosen = ServiceSettings(
+            redis_url=valkey.url,
+            blob_dir=folder / "blobs",
+            api_keys_file=keys,
+            admin_keys_file=keys,
+            max_wait=0.5,  # type: ignore[arg-type]
+            max_queued_jobs=100_000,
+            rate_limit="1000000/hour",
+            pixels_per_day=10**12,
+        )
+        workers = hosts.Site(
+            valkey.url, folder / "blobs", tiny_checkpoint(folder / "tiny.safetensors")
+        )
+        with served(chosen) as site, workers.worker_host(max_pixels="1000000"):
+            site.http.headers["X-API-Key"] = KEY
+            yield site
+
+
+@pytest.fixture(scope="module")
+def job_ids(site: Site) -> Iterator[str]:
+    """Jobs in every state, over and over."""
+    kept = site.submit(PICTURES[0], keep_branches=True, name="a cat")
+    done = [site.submit(content) for content in PICTURES[1:3]]
+    damaged = site.submit(PICTURES[5])
+    cancelled, failed = site.submit(), site.submit()
+    site.http.delete(f"/jobs/{cancelled}")
+    site.records.fail(failed, error=ImageCorrupt("no"))
+    for job_id in (kept, *done, damaged):
+        site.http.get(f"/jobs/{job_id}/events")
+    return itertools.cycle([kept, *done, damaged, cancelled, failed])
+
+
+def described() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return create_app(ServiceSettings(blob_dir=Path(folder))).openapi()
+
+
+def made_from(description: dict[str, Any], **phases: Any) -> Any:
+    config = schemathesis.Config.from_dict({**_CONFIG, "phases": phases})
+    return schemathesis.openapi.from_dict(description, config=config)
+
+
+schema = made_from(described())
+#: Without the borders of every value, which are thousands of requests.
+quick_schema = made_from(described(), coverage={"enabled": False})
+
+
+def examples(count: int) -> Any:
+    return settings(
+        max_examples=count,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate],
+    )
+
+
+def check(case: Any, site: Site, job_ids: Iterator[str]) -> None:
+    """Send a request, for a job that there is, and look at the answer."""
+    if "job_id" in (case.path_parameters or {}):
+        deletes = case.method.upper() == "DELETE"
+        case.path_parameters["job_id"] = site.submit(PICTURES[0]) if deletes else next(job_ids)
+    case.call_and_validate(base_url=str(site.http.base_url), timeout=30)
+
+
+@quick_schema.parametrize()
+@examples(10)
+def test_an_operation_answers_as_described(case: Any, site: Site, job_ids: Iterator[str]) -> None:
+    check(case, site, job_ids)
+
+
+@pytest.mark.slow
+@schema.parametrize()
+@examples(200)
+def test_an_operation_answers_as_described_200_times(
+    case: Any, site: Site, job_ids: Iterator[str]
+) -> None:
+    check(case, site, job_ids)
+
+
+@pytest.mark.slow
+def test_chains_of_requests_that_follow_the_links_answer_as_described(site: Site) -> None:
+    schema.config.update(base_url=str(site.http.base_url))
+    schema.as_state_machine().run(settings=examples(200))
