@@ -211,10 +211,7 @@ class JobWorker(Worker):
 
     def main_work_horse(self, job: RQJob, queue: Queue) -> None:
         dying_with_parent(parent=self.pid)()
-        memory = self._settings.job_memory
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        faulthandler.enable()
+        limit_this_process(self._settings)
         execution = self.execution
         client = connect(  # patient: a Redis that restarts in mid-job costs nothing but time
             self._settings.redis_url,
@@ -246,6 +243,13 @@ class JobWorker(Worker):
     def handle_exception(self, job: RQJob, *exc_info: Any) -> None:
         job.retries_left = 0  # what a task raises is no lost worker
         super().handle_exception(job, *exc_info)
+
+
+def limit_this_process(settings: WorkerSettings) -> None:
+    """What a picture can do at most to the process that decodes it; a crash is written down."""
+    resource.setrlimit(resource.RLIMIT_AS, (settings.job_memory, settings.job_memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.enable()
 
 
 def _since(moment: datetime) -> float:
