@@ -1,4 +1,4 @@
-"""gdsr-upscale: pictures and folders, without a server; the same engine in one process."""
+"""gdsr-upscale: pictures and folders; by the same engine in one process, or by a server."""
 
 import argparse
 import os
@@ -51,6 +51,10 @@ def main() -> int:
         help="default: by OUT, or png; same: as each IN, or png where that is not written",
     )  # fmt: skip
     parser.add_argument("--quality", type=int, choices=range(1, 101), metavar="1-100", default=90)
+    parser.add_argument(
+        "--server", metavar="URL",
+        help="send them there instead of computing here; an API key is taken from GDSR_API_KEY",
+    )  # fmt: skip
     _add_choices(parser)
     arguments = parser.parse_args()
 
@@ -58,6 +62,17 @@ def main() -> int:
 
     try:
         jobs = list(_plan(arguments.inputs, arguments.output, arguments.format))
+        choices = _choices(arguments)
+        if arguments.server:
+            from deploy.remote import upscale_there
+
+            options = {
+                "trade_off": arguments.trade_off,
+                "quality": arguments.quality,
+                "model": arguments.model,
+                **choices.model_dump(mode="json", exclude_unset=True),
+            }
+            return int(upscale_there(arguments.server, jobs, options) > 0)
         settings, device = _settings(arguments.model)
         failed = _run(
             jobs,
@@ -65,7 +80,7 @@ def main() -> int:
             device,
             trade_off=arguments.trade_off,
             quality=arguments.quality,
-            choices=_choices(arguments),
+            choices=choices,
         )
     except (ConfigurationInvalid, OSError, ValueError) as invalid:
         sys.stderr.write(f"gdsr-upscale: {invalid}\n")

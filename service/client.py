@@ -1,0 +1,394 @@
+"""A client of the service for Python programs: typed, asynchronous or not, without FastAPI.
+
+    with Client("http://127.0.0.1:8000") as client:
+        client.upscale(Path("photo.jpg"), Path("large.png"), trade_off=0.5)
+
+`Client` is `AsyncClient` on an event loop in a thread. What the service does not answer, or refuses
+for now (503 with Retry-After), is asked again until `patience` is over; an upload carries an
+`Idempotency-Key`, so that asking again never makes a second job.
+"""
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import anyio
+import httpx2
+from anyio.from_thread import start_blocking_portal
+
+from service.client_answers import (
+    ClientError,
+    DownloadBroken,
+    Job,
+    JobLost,
+    Later,
+    Problem,
+    Progress,
+    Refused,
+    Result,
+    Unreachable,
+    checked,
+    job_of,
+    parsed_events,
+    promised_digest,
+    query,
+    unbroken,
+)
+
+__all__ = [
+    "AsyncClient", "Client", "ClientError", "DownloadBroken", "Job", "JobLost", "Problem",
+    "Progress", "Refused", "Result", "Unreachable",
+]  # fmt: skip
+
+#: Bytes of a piece of an upload.
+_CHUNK = 256 * 1024
+#: Seconds between two attempts where the service names none, and at most.
+_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+#: Seconds that the service is asked to wait for another position of the slider.
+_WAIT = 30
+#: Longer than the service is ever silent: it sends a comment every 15 s to who watches a job.
+_SILENCE = 45.0
+#: Seconds that a cancelled caller waits for its job to be cancelled too.
+_GOODBYE = 2.0
+
+T = TypeVar("T")
+#: What is sent: a file, or its bytes.
+Source = Path | bytes
+#: Told of (bytes sent, bytes in all).
+Upload = Callable[[int, int], None]
+
+
+class AsyncClient:
+    """One service; to be used in `async with`."""
+
+    def __init__(self, url: str, *, api_key: str | None = None, patience: float = 60.0) -> None:
+        """`patience`: seconds for which what does not answer is asked again."""
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._url, self._patience = url, patience
+        self._http = httpx2.AsyncClient(
+            base_url=url, headers=headers, timeout=httpx2.Timeout(_SILENCE, connect=5.0)
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def upscale(
+        self,
+        source: Source,
+        target: Path,
+        *,
+        on_upload: Upload | None = None,
+        on_change: Callable[[Job], None] | None = None,
+        **options: object,
+    ) -> Job:
+        """Send a picture, wait for its end, and store the result; `options` as in `submit`.
+
+        Cancelled while it waits, it cancels the job.
+
+        Raises:
+            ClientError: there is no picture; which one says why.
+            OSError: the file cannot be read, or the result not be written.
+        """
+        job = await self.submit(source, on_upload=on_upload, **options)
+        try:
+            async for latest in self.follow(job.id):
+                job = latest
+                if on_change:
+                    on_change(job)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(_GOODBYE, shield=True), suppress(ClientError):
+                await self.discard(job.id)
+            raise
+        if job.state != "succeeded":
+            raise JobLost(str(job.failure) if job.failure else f"job {job.id} was {job.state}")
+        await self.download(job.id, target)
+        return job
+
+    async def submit(
+        self, source: Source, *, on_upload: Upload | None = None, **options: object
+    ) -> Job:
+        """Send a picture; its job. `options` are fields of `POST /upscale`, such as `trade_off`.
+
+        Raises:
+            Refused: the picture or an option is not taken.
+            Unreachable: nothing answers.
+            OSError: the file cannot be read.
+        """
+        size = len(source) if isinstance(source, bytes) else source.stat().st_size
+        if isinstance(source, Path):
+            options = {"name": source.name, **options}
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(size),
+            "Idempotency-Key": uuid.uuid4().hex,
+        }
+
+        async def send() -> Job:
+            answer = await self._http.post(
+                "upscale",
+                params=query(options),
+                content=_pieces(source, size, on_upload),
+                headers=headers,
+            )
+            return job_of(checked(answer))
+
+        return await self._patiently(send)
+
+    async def job(self, job_id: str) -> Job:
+        """A job as it is now.
+
+        Raises:
+            Refused: there is none.
+            Unreachable: nothing answers.
+        """
+        return job_of(await self._get(f"jobs/{job_id}"))
+
+    async def follow(self, job_id: str) -> AsyncIterator[Job]:
+        """A job at every change, to its end; a broken connection is made again.
+
+        Raises:
+            JobLost: it was erased meanwhile.
+            Refused: there is none.
+            Unreachable: nothing answers.
+        """
+        known = ""
+        job: Job | None = None
+        while job is None or not job.ended:
+            async with self._events(job_id, known) as events:
+                async for event in events:
+                    known = event.get("id", known)
+                    match event.get("event"):
+                        case "state" | "done":
+                            job = Job.model_validate_json(event["data"])
+                            yield job
+                        case "progress" if job is not None:
+                            job = Job.model_validate(job.model_dump() | json.loads(event["data"]))
+                            yield job
+                        case "gone":
+                            raise JobLost(f"job {job_id} was erased")
+
+    async def download(self, job_id: str, target: Path, **choices: object) -> None:
+        """Store the result; `choices` such as `trade_off` need a job that kept its branches.
+
+        The file is there whole or not at all.
+
+        Raises:
+            Refused: there is no result, or not any more.
+            DownloadBroken: what came is not what was made.
+            Unreachable: nothing answers.
+            OSError: the file cannot be written.
+        """
+
+        async def fetch() -> Job | None:
+            async with self._http.stream(
+                "GET",
+                f"jobs/{job_id}/result",
+                params=query(choices),
+                headers={"Prefer": f"wait={_WAIT}"},
+                follow_redirects=True,
+            ) as answer:
+                if answer.status_code != httpx2.codes.OK:
+                    await answer.aread()
+                    return job_of(checked(answer))  # it takes longer: a job of its own
+                await _store(answer, target)
+                return None
+
+        pending = await self._patiently(fetch)
+        if pending is not None:
+            async for _ in self.follow(pending.id):
+                pass
+            await self.download(pending.id, target)
+
+    async def discard(self, job_id: str) -> None:
+        """Cancel a job; erase one that has ended, with its pictures.
+
+        Raises:
+            Refused: there is none.
+            Unreachable: nothing answers.
+        """
+
+        async def delete() -> None:
+            checked(await self._http.delete(f"jobs/{job_id}"))
+
+        await self._patiently(delete)
+
+    async def models(self) -> list[dict[str, Any]]:
+        """What `GET /models` says.
+
+        Raises:
+            Unreachable: nothing answers.
+        """
+        found: list[dict[str, Any]] = (await self._get("models")).json()
+        return found
+
+    async def limits(self) -> dict[str, Any]:
+        """What `GET /limits` says.
+
+        Raises:
+            Unreachable: nothing answers.
+        """
+        found: dict[str, Any] = (await self._get("limits")).json()
+        return found
+
+    async def _get(self, path: str) -> httpx2.Response:
+        async def get() -> httpx2.Response:
+            return checked(await self._http.get(path))
+
+        return await self._patiently(get)
+
+    @asynccontextmanager
+    async def _events(
+        self, job_id: str, known: str
+    ) -> AsyncIterator[AsyncIterator[dict[str, str]]]:
+        """The job's events after the one that is known, until the connection ends or breaks."""
+        headers = {"Last-Event-ID": known} if known else {}
+
+        async def connect() -> httpx2.Response:
+            request = self._http.build_request("GET", f"jobs/{job_id}/events", headers=headers)
+            answer = await self._http.send(request, stream=True)
+            if answer.status_code != httpx2.codes.OK:
+                await answer.aread()
+            return checked(answer)
+
+        answer = await self._patiently(connect)
+        try:
+            yield unbroken(parsed_events(answer.aiter_lines()))
+        finally:
+            await answer.aclose()
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Do it, again while nothing answers or the service asks for that, until patience ends."""
+        deadline = time.monotonic() + self._patience
+        pause = _PAUSE
+        while True:
+            try:
+                return await attempt()
+            except httpx2.TransportError as failure:
+                reason = str(failure) or type(failure).__name__
+                error: ClientError = Unreachable(f"{self._url}: {reason}")
+            except Later as later:
+                error, pause = Refused(later.problem), max(pause, later.seconds)
+            if time.monotonic() + pause > deadline:
+                raise error
+            await anyio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class Client:
+    """The same for programs that do not wait asynchronously; to be used in `with`."""
+
+    def __init__(self, url: str, *, api_key: str | None = None, patience: float = 60.0) -> None:
+        self._stack = ExitStack()
+        self._portal = self._stack.enter_context(start_blocking_portal())
+        self._client = self._portal.call(
+            partial(AsyncClient, url, api_key=api_key, patience=patience)
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._portal.call(self._client.__aexit__)
+        self._stack.close()
+
+    def upscale(
+        self,
+        source: Source,
+        target: Path,
+        *,
+        on_upload: Upload | None = None,
+        on_change: Callable[[Job], None] | None = None,
+        **options: object,
+    ) -> Job:
+        """See `AsyncClient.upscale`."""
+        return self._portal.call(
+            partial(
+                self._client.upscale, source, target,
+                on_upload=on_upload, on_change=on_change, **options,
+            )
+        )  # fmt: skip
+
+    def submit(self, source: Source, *, on_upload: Upload | None = None, **options: object) -> Job:
+        """See `AsyncClient.submit`."""
+        return self._portal.call(
+            partial(self._client.submit, source, on_upload=on_upload, **options)
+        )
+
+    def job(self, job_id: str) -> Job:
+        """See `AsyncClient.job`."""
+        return self._portal.call(self._client.job, job_id)
+
+    def follow(self, job_id: str) -> Iterator[Job]:
+        """See `AsyncClient.follow`."""
+        with self._portal.wrap_async_context_manager(_open(self._client.follow(job_id))) as jobs:
+            while (job := self._portal.call(anext, jobs, None)) is not None:
+                yield job
+
+    def download(self, job_id: str, target: Path, **choices: object) -> None:
+        """See `AsyncClient.download`."""
+        self._portal.call(partial(self._client.download, job_id, target, **choices))
+
+    def discard(self, job_id: str) -> None:
+        """See `AsyncClient.discard`."""
+        self._portal.call(self._client.discard, job_id)
+
+    def models(self) -> list[dict[str, Any]]:
+        """See `AsyncClient.models`."""
+        return self._portal.call(self._client.models)
+
+    def limits(self) -> dict[str, Any]:
+        """See `AsyncClient.limits`."""
+        return self._portal.call(self._client.limits)
+
+
+async def _pieces(source: Source, size: int, told: Upload | None) -> AsyncIterator[bytes]:
+    sent = 0
+    if isinstance(source, bytes):
+        for start in range(0, size, _CHUNK):
+            yield source[start : start + _CHUNK]
+            sent = min(size, start + _CHUNK)
+            if told:
+                told(sent, size)
+        return
+    async with await anyio.open_file(source, "rb") as file:
+        while piece := await file.read(_CHUNK):
+            yield piece
+            sent += len(piece)
+            if told:
+                told(sent, size)
+
+
+async def _store(answer: httpx2.Response, target: Path) -> None:
+    """Write a picture as it comes, and take it away again if it is not the one that was made."""
+    promised = promised_digest(answer)
+    partial_file = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    digest = hashlib.sha256()
+    try:
+        async with await anyio.open_file(partial_file, "wb") as file:
+            async for piece in answer.aiter_bytes():
+                digest.update(piece)
+                await file.write(piece)
+        if promised is not None and digest.digest() != promised:
+            raise DownloadBroken(f"what came from {answer.url.path} is not what was made")
+        partial_file.replace(target)
+    finally:
+        partial_file.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _open(jobs: AsyncIterator[Job]) -> AsyncIterator[AsyncIterator[Job]]:
+    """A generator that is closed on the loop that it runs on."""
+    try:
+        yield jobs
+    finally:
+        await jobs.aclose()  # type: ignore[attr-defined]  # it is a generator

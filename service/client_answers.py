@@ -1,0 +1,161 @@
+"""What the service's answers mean to `service.client`: their shapes, and what becomes of errors."""
+
+from base64 import b64decode
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+
+import httpx2
+from pydantic import BaseModel, ConfigDict
+
+#: Statuses after which the same request may well succeed.
+_AGAIN = {502, 503, 504}
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer service may say more
+
+
+class Problem(_Answer):
+    """Why something was refused or failed (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.detail}" if self.detail else self.title
+
+
+class Progress(_Answer):
+    """How far a job is; `tiles` is 0 until the picture has been decoded."""
+
+    tiles_done: int = 0
+    tiles: int = 0
+
+
+class Result(_Answer):
+    """A finished picture and how it was made."""
+
+    format: str
+    width: int
+    height: int
+    size: int
+    sha256: str
+    model: str
+    checkpoint: str
+    device: str
+    precision: str
+    seconds: dict[str, float]
+    warnings: tuple[str, ...]
+    expires_at: datetime
+    branches: tuple[str, ...]
+
+
+class Job(_Answer):
+    """A job as it is now."""
+
+    id: str
+    state: str
+    """`queued`, `running`, `succeeded`, `failed` or `cancelled`."""
+    queue_position: int | None = None
+    starts_in_seconds: int | None = None
+    progress: Progress = Progress()
+    result: Result | None = None
+    failure: Problem | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in {"succeeded", "failed", "cancelled"}
+
+
+class ClientError(Exception):
+    """Why there is no picture."""
+
+
+class Unreachable(ClientError):
+    """Nothing answers at the address, or not in time."""
+
+
+class Refused(ClientError):
+    """The service said no; `problem` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+class JobLost(ClientError):
+    """The job failed, was cancelled or was erased."""
+
+
+class DownloadBroken(ClientError):
+    """What came is not what the service made."""
+
+
+class Later(Exception):
+    """The service asks to be asked again."""
+
+    def __init__(self, problem: Problem, seconds: float) -> None:
+        super().__init__(str(problem))
+        self.problem, self.seconds = problem, seconds
+
+
+def checked(answer: httpx2.Response) -> httpx2.Response:
+    """The answer, if it is none of an error."""
+    if not answer.is_error:
+        return answer
+    try:
+        problem = Problem.model_validate_json(answer.content)
+    except ValueError:  # a proxy's page, perhaps
+        title = answer.reason_phrase or "Error"
+        problem = Problem(type="about:blank", title=title, status=answer.status_code)
+    if answer.status_code in _AGAIN:
+        wait = answer.headers.get("Retry-After", "")
+        raise Later(problem, float(wait) if wait.isdecimal() else 0.0)
+    raise Refused(problem)
+
+
+def job_of(answer: httpx2.Response) -> Job:
+    """The job that an answer shows."""
+    return Job.model_validate_json(answer.content)
+
+
+def query(options: Mapping[str, object]) -> dict[str, str]:
+    """As the service writes them: `true` and `false`, and nothing for what is not given."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in options.items()
+        if value is not None
+    }
+
+
+def promised_digest(answer: httpx2.Response) -> bytes | None:
+    """The SHA-256 that `Repr-Digest` (RFC 9530) promises, here or before a redirect."""
+    for one in (answer, *answer.history):
+        algorithm, _, value = one.headers.get("Repr-Digest", "").partition("=")
+        if algorithm == "sha-256":
+            return b64decode(value.strip(":"))
+    return None
+
+
+async def parsed_events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, str]]:
+    """Server-sent events (WHATWG HTML, 9.2.6), of one line of data each."""
+    event: dict[str, str] = {}
+    async for line in lines:
+        if not line:
+            if event:
+                yield event
+            event = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(":")
+            event[name] = value.removeprefix(" ")
+
+
+async def unbroken(events: AsyncIterator[dict[str, str]]) -> AsyncIterator[dict[str, str]]:
+    """The events that came; where the connection breaks they end."""
+    try:
+        async for event in events:
+            yield event
+    except httpx2.TransportError:
+        return

@@ -1,0 +1,221 @@
+"""The Python client and `gdsr-upscale --server`, against a real service, workers and queue."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import anyio
+import pytest
+from factories import engine_info, photo, saved
+from hosts import Site as Workers
+from hosts import noise
+from networks import tiny_checkpoint
+from PIL import Image
+from processes import ValkeyServer, running_valkey
+from serving import Site, served
+
+from service.client import AsyncClient, Client, Job, JobLost, Refused, Unreachable
+from service.keys import hash_key, new_key
+from service.settings import ServiceSettings
+from workers.contract.engines import register
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("client")
+    checkpoint = tiny_checkpoint(folder / "tiny.safetensors")
+    with running_valkey(folder / "valkey") as valkey:
+        workers = Workers(valkey.url, folder / "blobs", checkpoint)
+        settings = ServiceSettings(redis_url=valkey.url, blob_dir=folder / "blobs")
+        with workers.worker_host(), served(settings) as site:
+            yield site
+
+
+@pytest.fixture
+def url(shared: Site) -> str:
+    return str(shared.http.base_url)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "small.png"
+    path.write_bytes(noise(200, 150))
+    return path
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as opened:
+        return opened.size
+
+
+def test_a_picture_goes_there_and_comes_back_larger_with_progress(
+    url: str, picture: Path, tmp_path: Path
+) -> None:
+    sent: list[tuple[int, int]] = []
+    seen: list[Job] = []
+    target = tmp_path / "large.png"
+    with Client(url) as client:
+        job = client.upscale(
+            picture,
+            target,
+            on_upload=lambda done, size: sent.append((done, size)),
+            on_change=seen.append,
+            trade_off=0,
+        )
+
+    assert size(target) == (600, 800)
+    assert sent[-1] == (picture.stat().st_size, picture.stat().st_size)
+    assert seen[-1] == job
+    assert job.state == "succeeded"
+    assert job.result is not None
+    assert job.result.size == target.stat().st_size
+    assert sorted(one.progress.tiles_done for one in seen) == [
+        one.progress.tiles_done for one in seen
+    ]
+
+
+def test_bytes_are_taken_too_and_a_job_is_followed_to_its_end(url: str) -> None:
+    with Client(url) as client:
+        job = client.submit(saved(photo(20, 30), "PNG"), model="tiny")
+        states = [one.state for one in client.follow(job.id)]
+
+    assert states[-1] == "succeeded"
+
+
+def test_another_position_of_the_slider_is_fetched_from_kept_branches(
+    url: str, picture: Path, tmp_path: Path
+) -> None:
+    with Client(url) as client:
+        job = client.upscale(picture, tmp_path / "half.png", keep_branches=True)
+        client.download(job.id, tmp_path / "third.jpg", trade_off=0.35, format="jpeg")
+
+    assert size(tmp_path / "third.jpg") == (600, 800)
+
+
+def test_a_refusal_is_in_the_words_of_the_service(url: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    with Client(url) as client, pytest.raises(Refused) as refused:
+        client.upscale(broken, tmp_path / "large.png")
+
+    assert refused.value.problem.status == 415
+    assert refused.value.problem.type == "/problems/image-unsupported"
+    assert "the upload is not a picture" in str(refused.value)
+    assert not (tmp_path / "large.png").exists()
+
+
+def test_an_erased_job_ends_whoever_follows_it(url: str) -> None:
+    with Client(url) as client:
+        job = client.submit(noise(20, 20))
+        client.discard(job.id)
+        ended = list(client.follow(job.id))
+        client.discard(job.id)
+        with pytest.raises((JobLost, Refused)):
+            list(client.follow(job.id))
+
+    assert ended[-1].state in {"cancelled", "succeeded"}
+
+
+def test_who_gives_up_takes_the_job_along(shared: Site, url: str, tmp_path: Path) -> None:
+    ids: list[str] = []
+
+    async def give_up() -> None:
+        async with AsyncClient(url) as client:
+            with anyio.CancelScope() as scope:
+
+                def first_change(job: Job) -> None:
+                    ids.append(job.id)
+                    scope.cancel()
+
+                await client.upscale(
+                    noise(1000, 1000), tmp_path / "large.png", on_change=first_change
+                )
+
+    anyio.run(give_up)
+
+    assert shared.http.get(f"/jobs/{ids[0]}").json()["state"] == "cancelled"
+
+
+def test_where_nothing_answers_that_is_said_in_time(tmp_path: Path) -> None:
+    with Client("http://127.0.0.1:9", patience=0.1) as client, pytest.raises(Unreachable) as error:
+        client.upscale(noise(8, 8), tmp_path / "large.png")
+
+    assert "http://127.0.0.1:9" in str(error.value)
+
+
+def test_a_service_that_comes_back_is_waited_for_and_makes_one_job(
+    server: ValkeyServer, tmp_path: Path
+) -> None:
+    server.kill()
+    settings = ServiceSettings(redis_url=server.url, blob_dir=tmp_path / "blobs")
+    with served(settings) as site, ThreadPoolExecutor(1) as pool:
+        assert site.post().status_code == 503
+
+        def send() -> Job:
+            with Client(str(site.http.base_url), patience=60) as client:
+                return client.submit(noise(8, 8))
+
+        answer = pool.submit(send)
+        server.start()
+        register(site.redis, engine_info())
+        job = answer.result()
+
+        assert site.records.active() == [job.id]
+
+
+def test_an_api_key_is_sent_in_a_header(server: ValkeyServer, tmp_path: Path) -> None:
+    key = new_key()
+    keys = tmp_path / "keys"
+    keys.write_text(f"tester:{hash_key(key)}\n")
+    settings = ServiceSettings(
+        redis_url=server.url, blob_dir=tmp_path / "blobs", api_keys_file=keys
+    )
+    with served(settings) as site:
+        address = str(site.http.base_url)
+        with Client(address) as stranger, pytest.raises(Refused) as refused:
+            stranger.job("x")
+        with Client(address, api_key=key) as known, pytest.raises(Refused) as missing:
+            known.job("x")
+
+    assert (refused.value.problem.status, missing.value.problem.status) == (401, 404)
+
+
+def command(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_folder_is_sent_to_a_server_and_its_faults_are_named(url: str, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "deeper").mkdir(parents=True)
+    (folder / "one.png").write_bytes(noise(20, 30))
+    (folder / "deeper" / "two.png").write_bytes(noise(30, 20, seed=1))
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    done = command(folder, "-o", tmp_path / "out", "--server", url, "--scale", "2")
+
+    assert done.returncode == 1
+    assert f"{folder / 'broken.jpg'}" in done.stderr
+    assert "the upload is not a picture" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert size(tmp_path / "out" / "one.png") == (60, 40)
+    assert size(tmp_path / "out" / "deeper" / "two.png") == (40, 60)
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(noise(20, 30))
+    done = command(
+        tmp_path / "one.png", "-o", tmp_path / "large.png", "--server", "http://127.0.0.1:9"
+    )
+
+    assert done.returncode == 1
+    assert "http://127.0.0.1:9" in done.stderr
