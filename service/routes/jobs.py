@@ -176,10 +176,10 @@ async def read_result(
 )
 def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:
     """Cancel a job that has not ended; erase one that has."""
-    own_job(services, job_id, owner)
+    had_ended = own_job(services, job_id, owner).ended
     job = services.queue.cancel(job_id)
     services.blobs.delete(job.spec.image.key)
-    if job.state is JobState.CANCELLED:
+    if job.state is JobState.CANCELLED and not had_ended:
         view = JobView.of(job, place=None)
         return JSONResponse(view.model_dump(mode="json"))
     _erase(services, job)
