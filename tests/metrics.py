@@ -1,5 +1,6 @@
 """What Prometheus would read from a process."""
 
+import re
 import socket
 import urllib.error
 import urllib.request
@@ -43,3 +44,9 @@ def free_ports(count: int) -> int:
             except (OSError, OverflowError):
                 continue
             return int(first)
+
+
+def metrics_of(expression: str) -> set[str]:
+    """The metrics that a PromQL expression reads; recorded ones have colons."""
+    without_strings = re.sub(r'"[^"]*"', '""', expression)
+    return set(re.findall(r"\b(?:gdsr|process)[_:][a-z0-9_:]+", without_strings))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from hosts import Site, noise
-from metrics import fetch, free_ports, samples
+from metrics import fetch, free_ports, metrics_of, samples
 from networks import tiny_checkpoint
 from processes import running_valkey, wait_for
 from serving import served
@@ -41,12 +41,6 @@ GPU_ONLY = {
     "gdsr_gpu_utilization_ratio",
     "gdsr_gpu_xid_errors_total",
 }
-
-
-def metrics_of(expression: str) -> set[str]:
-    """The metrics that a PromQL expression reads; recorded ones have colons."""
-    without_strings = re.sub(r'"[^"]*"', '""', expression)
-    return set(re.findall(r"\b(?:gdsr|process)[_:][a-z0-9_:]+", without_strings))
 
 
 def selectors_of(expression: str) -> Iterator[tuple[str, str, str]]:
@@ -107,6 +101,17 @@ def test_no_label_has_a_value_of_its_own_for_each_job(exported: str) -> None:
     for sample in samples(exported):
         for label, value in sample.labels.items():
             assert not re.fullmatch(r"[0-9a-f]{16,}", value), (sample.name, label)
+
+
+def test_the_runbook_lists_every_metric(exported: str) -> None:
+    families = {
+        re.sub(r"_(bucket|count|sum)$", "", sample.name)
+        for sample in samples(exported)
+        if sample.name.startswith("gdsr_") and not sample.name.endswith("_created")
+    }
+    listed = set(re.findall(r"`(gdsr_\w+)`", RUNBOOK.split("## Alerts")[0]))
+
+    assert families | GPU_ONLY | {"gdsr_gpu_memory_total_bytes"} == listed
 
 
 def test_every_alert_leads_to_its_section_of_the_runbook() -> None:
