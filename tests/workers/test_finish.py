@@ -8,6 +8,7 @@ import pytest
 from factories import (
     P3_PRIMARIES,
     SRGB_PRIMARIES,
+    cmyk_profile,
     grey_profile,
     held,
     luma,
@@ -208,3 +209,16 @@ def test_transparency_follows_the_depth() -> None:
 
     assert deep.alpha is not None
     assert np.array_equal(deep.alpha, transparency() * np.uint16(257))
+
+
+@pytest.mark.parametrize("profile", [None, cmyk_profile(dimming=(0.7, 0.6, 0.9, 0.0))])
+def test_a_cmyk_picture_cannot_keep_its_profile_and_says_so(profile: bytes | None) -> None:
+    cmyk = Image.fromarray(photo(20, 32)).convert("CMYK")
+    picture = decoded(saved(cmyk, "TIFF", icc_profile=profile))
+    kept, converted = finished(picture, KEEP_ICC), finished(picture, PictureChoices())
+
+    assert "the result is in sRGB: a CMYK picture" in kept.warnings[0]
+    assert kept.profile is None
+    assert np.array_equal(kept.colour, converted.colour)
+    assert converted.warnings == ()
+    assert "icc_profile" not in stored(kept, ResultFormat.PNG).info

@@ -80,6 +80,7 @@ def _still(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int = 0)
         colour=colour,
         alpha=alpha,
         grey=grey,
+        was_cmyk=header.kind is ColourKind.CMYK,
         dpi=opened.dpi,
         source_profile=found.profile,
         metadata=opened.metadata,

@@ -34,6 +34,9 @@ def finished(picture: Picture, choices: PictureChoices) -> Picture:
         picture = laid_on(picture, choices.background)
     if choices.metadata is MetadataMode.STRIP:
         picture = replace(picture, metadata=Metadata())
+    if choices.icc is ProfileMode.KEEP and picture.was_cmyk:
+        warning = "the result is in sRGB: a CMYK picture becomes RGB, its profile does not fit"
+        return replace(picture, warnings=(*picture.warnings, warning))
     if choices.icc is ProfileMode.KEEP and picture.source_profile is not None:
         picture = _in_its_space(picture, picture.source_profile)
     return picture

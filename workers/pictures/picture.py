@@ -25,7 +25,9 @@ class Picture:
     grey: bool = False
     #: Dots per inch, across and down.
     dpi: tuple[float, float] | None = None
-    #: The profile that the pixels were converted from.
+    #: True for a picture that was stored as inks, which only a press has.
+    was_cmyk: bool = False
+    #: The profile that the pixels were converted from, if they can be converted back.
     source_profile: bytes | None = None
     #: The profile that the pixels are in, where that is not sRGB: only just before they are stored.
     profile: bytes | None = None
