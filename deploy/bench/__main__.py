@@ -41,12 +41,14 @@ def main() -> int:
     halo.add_argument("checkpoint", type=Path)
     halo.add_argument("--data", type=Path, required=True, help="folder of high-resolution pictures")
     halo.add_argument("--keep", type=int, default=48, help="pixels that a tile keeps")
+    queue = kinds.add_parser("queue", help="what a job costs in Redis, and a blob the janitor")
+    queue.add_argument("--jobs", type=int, default=5000)
     train = kinds.add_parser("train", help="the training loop against a bare loop of its steps")
     train.add_argument("--preset", default="smoke")
     train.add_argument("--rounds", type=int, default=5)
     train.add_argument("--steps", type=int, default=50)
     train.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    for kind in (service, engine, codec, halo, train):
+    for kind in (service, engine, codec, halo, queue, train):
         kind.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     try:
@@ -94,6 +96,10 @@ def _measure(arguments: argparse.Namespace) -> object:
             from deploy.bench.codec import bench_codec
 
             return bench_codec(side=arguments.side, rounds=arguments.rounds)
+        case "queue":
+            from deploy.bench.queue import bench_queue
+
+            return bench_queue(jobs=arguments.jobs)
         case "train":
             return _measure_training(arguments)
         case _:
