@@ -73,6 +73,7 @@ def main() -> int:
                 **choices.model_dump(mode="json", exclude_unset=True),
             }
             return int(upscale_there(arguments.server, jobs, options) > 0)
+        _check_formats({format_name for _, _, format_name in jobs})
         settings, device = _settings(arguments.model)
         failed = _run(
             jobs,
@@ -203,6 +204,21 @@ def _plan(
                 raise ValueError(f"{source} would overwrite itself; give another folder")
             taken[target] = source
             yield source, target, chosen
+
+
+def _check_formats(names: set[str]) -> None:
+    """Say that a library is missing before the work, not after.
+
+    Raises:
+        ConfigurationInvalid: a format cannot be written.
+    """
+    from workers.contract.errors import ConfigurationInvalid
+    from workers.contract.formats import EXTRA_FORMATS
+    from workers.pictures.extras import installed
+
+    missing = sorted(names & {name.value for name in set(EXTRA_FORMATS) - set(installed())})
+    if missing:
+        raise ConfigurationInvalid(f"the library that writes {missing[0]} is not installed")
 
 
 def _own_format(source: Path) -> str:

@@ -15,7 +15,7 @@ import { bytes, megapixels, span, state } from "./words.js";
 
 const at = (id) => document.getElementById(id);
 const THUMBNAIL = 480;
-const SHOWN = { jpeg: "JPEG", png: "PNG", webp: "WebP", tiff: "TIFF", bmp: "BMP", avif: "AVIF", heif: "HEIC", jxl: "JPEG XL" };
+const SHOWN = { jpeg: "JPEG", png: "PNG", webp: "WebP", tiff: "TIFF", bmp: "BMP", avif: "AVIF", heic: "HEIC", jxl: "JPEG XL" };
 
 const pictures = new Set();
 let opened = null;

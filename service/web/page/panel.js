@@ -14,7 +14,7 @@ const note = document.getElementById("download-note");
 const facts = document.getElementById("facts");
 
 const STAGES = { queue: "waited", decode: "opened", infer: "network", blend: "blended", encode: "saved" };
-const NAMES = { png: "PNG", jpeg: "JPEG", webp: "WebP", avif: "AVIF" };
+const NAMES = { png: "PNG", jpeg: "JPEG", webp: "WebP", avif: "AVIF", jxl: "JPEG XL" };
 
 /** Tell of each position that is chosen, while the slider moves. */
 export function onSlider(tell) {
