@@ -21,6 +21,7 @@ PICTURE_TYPES = {name.media_type: BINARY for name in ResultFormat}
 _HEADERS: Mapping[str, tuple[str, str]] = {
     "Accept-Ranges": ("string", "`bytes`: parts may be asked for"),
     "Cache-Control": ("string", "Who may keep the answer"),
+    "Cache-Status": ("string", "Whether the result is a copy of an equal upload's (RFC 9211)"),
     "Content-Digest": ("string", "SHA-256 of the content (RFC 9530)"),
     "Content-Disposition": ("string", "The client's own name for the picture, else the job's id"),
     "Content-Location": ("string", "The address of the picture"),

@@ -10,8 +10,9 @@ from service.addresses import ROOT
 
 #: What a script of another origin may read beside the few that browsers always allow.
 _READABLE = (
-    "Allow", "Content-Disposition", "Content-Location", "ETag", "Location", "Preference-Applied",
-    "RateLimit", "RateLimit-Policy", "Repr-Digest", "Retry-After", "Server-Timing", "X-Request-ID",
+    "Allow", "Cache-Status", "Content-Disposition", "Content-Location", "ETag", "Location",
+    "Preference-Applied", "RateLimit", "RateLimit-Policy", "Repr-Digest", "Retry-After",
+    "Server-Timing", "X-Request-ID",
 )  # fmt: skip
 _SENDABLE = (
     "Authorization", "Cache-Control", "Content-Digest", "Content-Type", "Idempotency-Key",

@@ -38,6 +38,9 @@ class ServiceSettings(SharedSettings):
     pixels_per_day: int | None = Field(default=None, gt=0)
     """Pixels (before scaling) that one API key may send a day (UTC); unset: any number."""
 
+    cache_results: bool = True
+    """Whether an equal upload of the same key gets a copy of the result, while that is kept."""
+
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may use the service, such as `https://a.example`, by commas, or `*`."""
 

@@ -43,6 +43,9 @@ class ServiceTelemetry:
         self.rejected = Counter(
             "gdsr_rejects", "Uploads that did not become a job.", ["reason"], registry=self.registry
         )
+        self.cache_hits = Counter(
+            "gdsr_cache_hits", "Uploads whose result was a copy.", registry=self.registry
+        )
         self.upload_bytes = Histogram(
             "gdsr_upload_bytes",
             "Size of the pictures received.",

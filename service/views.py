@@ -48,7 +48,9 @@ class ResultView(_View):
     device: str
     precision: str
     seconds: dict[str, float]
-    """Time by stage: queue, decode, infer, encode."""
+    """Time by stage: queue, decode, infer, encode; of a copy, `cache` alone."""
+    cached: bool
+    """Whether it is a copy of an equal upload's result."""
     warnings: tuple[str, ...]
     """What was ignored or left out, such as a broken colour profile."""
     expires_at: datetime

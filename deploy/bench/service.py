@@ -61,7 +61,8 @@ def _times(
             "/upscale",
             params={"trade_off": trade_off, "model": model},
             content=picture,
-            headers={"Prefer": "wait=60"},
+            # A copy of an earlier result would not be work.
+            headers={"Prefer": "wait=60", "Cache-Control": "no-cache"},
         )
         if answer.status_code != httpx2.codes.OK:
             raise RuntimeError(f"the service answered {answer.status_code}: {answer.text}")

@@ -188,6 +188,7 @@ def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:
 
 def _erase(services: Services, job: Job) -> None:
     """Erase a job and all that was made of it."""
+    services.queue.forget(job)
     for blend_id in services.queue.blends_of(job.id):
         with suppress(errors.JobNotFound):
             _erase(services, services.queue.cancel(blend_id))

@@ -1,11 +1,13 @@
 """`POST /upscale`: a picture in, a job out."""
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from service import cache
 from service.answers import picture_or_job
 from service.deps import Owner, Services, Serving
 from service.description import (
@@ -61,17 +63,17 @@ _REQUEST = {
         },
     },
 }
-_LIMITS = ("RateLimit", "RateLimit-Policy")
+_TOLD = ("Cache-Status", "RateLimit", "RateLimit-Policy")
 _RESPONSES = merged(
     {
         200: {
             "description": "The finished picture, for `Prefer: wait`",
             "content": PICTURE_TYPES,
-            "headers": PICTURE[200]["headers"] | headers(*_LIMITS),
+            "headers": PICTURE[200]["headers"] | headers(*_TOLD),
         },
         202: {
             "description": "The job",
-            "headers": headers("Location", "Retry-After", "Preference-Applied", *_LIMITS),
+            "headers": headers("Location", "Retry-After", "Preference-Applied", *_TOLD),
             "links": JOB_LINKS,
         },
     },
@@ -111,6 +113,9 @@ async def create_job(
         str | None,
         Header(description="A word of the client's: all requests with it within a day are one"),
     ] = None,
+    cache_control: Annotated[  # noqa: ARG001 - declared here, read by cache.refused
+        str | None, Header(description="`no-cache`: make the picture anew, whatever there is")
+    ] = None,
 ) -> Response:
     """Queue one picture, sent as the body or as the multipart field `image`."""
     query = request.query_params.multi_items()
@@ -124,7 +129,9 @@ async def create_job(
         ) as upload:
             fields = read_fields(query=query, form=upload.fields, accept=accept)
             services.telemetry.upload_bytes.observe(upload.size)
-            job = await run_in_threadpool(_accept_once, services, upload, fields, owner, key)
+            order = _Order(fields=fields, owner=owner, key=key, cached=not cache.refused(request))
+            job = await run_in_threadpool(_accept_once, services, upload, order)
+    status = cache.cache_status(services, request, job)
     logs.job_id.set(job.id)
     response = await picture_or_job(job, services, request, prefer=prefer, at_once=False)
     with suppress(errors.QueueUnavailable):  # the job is queued: only these lines are missing
@@ -133,7 +140,7 @@ async def create_job(
             name: ", ".join(counts[name] for counts in (rate, pixels) if name in counts)
             for name in rate | pixels
         }
-    response.headers.update(rate)
+    response.headers.update(rate | status)
     return response
 
 
@@ -142,34 +149,43 @@ def _count(services: Services, owner: str) -> dict[str, str]:
     return {} if services.rate is None else services.rate.count(owner)
 
 
-def _accept_once(
-    services: Services, upload: Upload, fields: UpscaleFields, owner: str, key: str | None
-) -> Job:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """What a client wants of its upload."""
+
+    fields: UpscaleFields
+    owner: str
+    key: str | None
+    """Its `Idempotency-Key`."""
+    cached: bool
+    """Whether an earlier result will do."""
+
+
+def _accept_once(services: Services, upload: Upload, order: _Order) -> Job:
     """The job that the key stands for, or a new one."""
     job_id = new_job_id()
-    if key is None:
-        return _accept(services, upload, fields, job_id, owner, None)
+    if order.key is None:
+        return _accept(services, upload, order, job_id, None)
     claim = Claim(
-        owner=owner, key=key, fingerprint=fingerprint(upload.sha256, fields), job_id=job_id
+        owner=order.owner,
+        key=order.key,
+        fingerprint=fingerprint(upload.sha256, order.fields),
+        job_id=job_id,
     )
     with (
         redis_down_is_queue_unavailable(),
         claim.held(services.queue.client) as standing,
     ):
         if standing is None:
-            return _accept(services, upload, fields, job_id, owner, claim)
+            return _accept(services, upload, order, job_id, claim)
         return services.queue.get(standing)
 
 
 def _accept(
-    services: Services,
-    upload: Upload,
-    fields: UpscaleFields,
-    job_id: str,
-    owner: str,
-    claim: Claim | None,
+    services: Services, upload: Upload, order: _Order, job_id: str, claim: Claim | None
 ) -> Job:
     """Make a job of an upload, or raise and leave nothing behind."""
+    fields = order.fields
     header = read_header(upload.file, frame=fields.frame)
     check_header(header, max_pixels=services.settings.max_pixels, frame=fields.frame)
     with redis_down_is_queue_unavailable():
@@ -202,12 +218,27 @@ def _accept(
     options = UpscaleOptions.model_validate(
         fields.model_dump() | {"model": model.name, "format": result}
     )
-    services.blobs.keep(upload.file, image.key)
+    key = copied = None
+    if services.settings.cache_results:
+        key = cache.cache_key(order.owner, image, options, model)
+        copied = cache.copied_result(services, key, job_id, model) if order.cached else None
+    if copied is None:
+        services.blobs.keep(upload.file, image.key)
     try:
-        name = safe_name(fields.name or upload.file_name)
-        return services.queue.submit(
-            job_id, image, options, model, name=name, owner=owner, claim=claim
+        job = services.queue.submit(
+            job_id,
+            image,
+            options,
+            model,
+            name=safe_name(fields.name or upload.file_name),
+            owner=order.owner,
+            claim=claim,
+            cache_key=key,
+            result=copied,
         )
     except BaseException:
-        services.blobs.delete(image.key)
+        services.blobs.delete(*((image.key,) if copied is None else copied.keys))
         raise
+    if copied is not None:
+        services.telemetry.cache_hits.inc()
+    return job

@@ -87,7 +87,7 @@ def test_the_description_of_an_upload_says_what_may_be_sent_and_what_comes_back(
     fields = set(UpscaleFields.model_fields)
     assert fields >= {"trade_off", "model", "format", "quality", "name"}
     described = {field["name"] for field in upload["parameters"]}
-    assert described == {"prefer", "idempotency-key", *fields}
+    assert described == {"prefer", "idempotency-key", "cache-control", *fields}
     form = upload["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(form["properties"]) == {"image", *fields}
     assert "application/octet-stream" in upload["requestBody"]["content"]

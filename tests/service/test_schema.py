@@ -35,6 +35,8 @@ _OF_HTTP = {"connection", "content-length", "content-type", "date", "transfer-en
 _CONFIG = {
     "auth": {"openapi": {"APIKeyHeader": {"api_key": KEY}, "HTTPBearer": {"bearer": KEY}}},
     "checks": {
+        # DELETE of a job that has not ended cancels it, and its record stays.
+        "use_after_free": {"enabled": False},
         # What the description cannot say: bytes that are no picture, `width` beside `scale`,
         # a job that has not ended.
         "positive_data_acceptance": {

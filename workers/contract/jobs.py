@@ -108,6 +108,8 @@ class JobSpec(_Record):
     """The job of whose kept branches or result this one is made."""
     part: Part = Part()
     """What of it."""
+    cache_key: str | None = None
+    """Under which its result is found for equal uploads."""
     request_id: str | None = None
     """The HTTP request that it came with, for logs."""
     traceparent: str | None = None
@@ -146,6 +148,8 @@ class JobResult(_Record):
     warnings: tuple[str, ...] = ()
     """What was ignored or left out, such as a broken colour profile."""
     expires_at: datetime
+    cached: bool = False
+    """Copied from an equal job's, at no cost; `seconds` then has the time of that as `cache`."""
     branches: dict[str, Branch] = {}
     """By output; empty unless the job was to keep them."""
 

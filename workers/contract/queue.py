@@ -30,7 +30,7 @@ from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.engines import ModelInfo, running
 from workers.contract.errors import JobNotFinished
 from workers.contract.estimates import Place, places, speed
-from workers.contract.jobs import ImageInfo, Job, JobSpec, JobState, Part, UpscaleOptions
+from workers.contract.jobs import ImageInfo, Job, JobResult, JobSpec, JobState, Part, UpscaleOptions
 from workers.contract.records import ACTIVE, JobPage, JobRecords
 
 #: Task name in the payload -> function that a job worker runs.
@@ -47,6 +47,12 @@ TIME_LIMIT_FACTOR = 30
 _KEEPING_FACTOR = 2
 #: How much slower than measured float32 may be, in which 16 bits are computed.
 _FLOAT32_FACTOR = 8
+
+
+_FORGET = """
+if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end
+return 0
+"""
 
 
 class TaskRefused(Exception):
@@ -127,8 +133,13 @@ class JobQueue:
         name: str | None = None,
         owner: str = "",
         claim: Claim | None = None,
+        cache_key: str | None = None,
+        result: JobResult | None = None,
     ) -> Job:
         """Queue a stored picture. Record, queue entry and claim are written as one or not at all.
+
+        With a result, which must be stored as well, the job is born succeeded. Under the cache key
+        equal uploads find this job from now on.
 
         Raises:
             QueueFull: as many jobs or pixels wait as may.
@@ -143,10 +154,40 @@ class JobQueue:
             time_limit=time_limit(image, options, model),
             name=name,
             owner=owner,
+            cache_key=cache_key,
             request_id=logs.request_id.get(),
             traceparent=logs.traceparent.get(),
         )
-        return self._submit("upscale", spec, claim)
+        if result is None:
+            return self._submit("upscale", spec, claim)
+        with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
+            job = self.records.add_ended(spec, result, pipe)
+            self._remember(spec, claim, pipe)
+            pipe.execute()
+        return job
+
+    def made_before(self, cache_key: str) -> Job | None:
+        """The newest job under this key; it may be in any state.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            found = self.client.get(_cached(cache_key))
+            if found is None:
+                return None
+            job_id = found.decode() if isinstance(found, bytes) else found
+            return self.records.get_many([job_id])[job_id]
+
+    def forget(self, job: Job) -> None:
+        """Let no equal upload find this job.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        if job.spec.cache_key is not None:
+            with redis_down_is_queue_unavailable():
+                self.client.eval(_FORGET, 1, _cached(job.spec.cache_key), job.id)
 
     def submit_blend(
         self, job_id: str, source: Job, options: UpscaleOptions, part: Part | None = None
@@ -164,6 +205,7 @@ class JobQueue:
                 "options": options,
                 "time_limit": _blend_time_limit(source),
                 "blend_of": source.id,
+                "cache_key": None,
                 "part": part or Part(),
                 "request_id": logs.request_id.get(),
                 "traceparent": logs.traceparent.get(),
@@ -211,10 +253,15 @@ class JobQueue:
                 job = self.records.add(spec, pipe)
                 pipe.sadd(queue.redis_queues_keys, queue.key)
                 queue._enqueue_job(task, pipeline=pipe)  # noqa: SLF001 - enqueue_job refuses a pipeline in use
-                if claim is not None:
-                    claim.settle(pipe)
+                self._remember(spec, claim, pipe)
                 admit(self.client, pipe, spec, self.bounds)
         return job
+
+    def _remember(self, spec: JobSpec, claim: Claim | None, pipe: "redis.client.Pipeline") -> None:
+        if claim is not None:
+            claim.settle(pipe)
+        if spec.cache_key is not None:
+            pipe.set(_cached(spec.cache_key), spec.id, ex=self.records.record_ttl)
 
     def get(self, job_id: str) -> Job:
         """The job as it is now.
@@ -340,6 +387,10 @@ def _blend_time_limit(source: Job) -> timedelta:
     """Nothing but a codec is slow, and no codec takes a second for a million pixels."""
     pixels = 0 if source.result is None else source.result.width * source.result.height
     return TIME_LIMIT_BASE + timedelta(seconds=pixels / 1_000_000)
+
+
+def _cached(cache_key: str) -> str:
+    return f"gdsr:cache:{cache_key}"
 
 
 def _blends(job_id: str) -> str:

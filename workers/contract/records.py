@@ -90,6 +90,27 @@ class JobRecords:
         )
         return Job(spec=spec, state=JobState.QUEUED)
 
+    def add_ended(self, spec: JobSpec, result: JobResult, pipe: "redis.client.Pipeline") -> Job:
+        """Write a new record that has a result already, as part of a transaction."""
+        now = datetime.now(UTC)
+        pipe.hset(
+            _key(spec.id),
+            mapping={
+                "spec": spec.model_dump_json(),
+                "state": JobState.SUCCEEDED,
+                "pixels": spec.pixels,
+                "started_at": now.isoformat(),
+                "finished_at": now.isoformat(),
+                "result": result.model_dump_json(),
+            },
+        )
+        pipe.expire(_key(spec.id), self.record_ttl)
+        pipe.zadd(_list_key(spec.owner), {spec.id: spec.created_at.timestamp()})
+        pipe.hincrby(COUNTERS, JobState.SUCCEEDED, 1)
+        return Job(
+            spec=spec, state=JobState.SUCCEEDED, started_at=now, finished_at=now, result=result
+        )
+
     def get(self, job_id: str) -> Job:
         """The job as it is now.
 
