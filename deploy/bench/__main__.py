@@ -48,7 +48,9 @@ def main() -> int:
     train.add_argument("--rounds", type=int, default=5)
     train.add_argument("--steps", type=int, default=50)
     train.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    for kind in (service, engine, codec, halo, queue, train):
+    soak = kinds.add_parser("soak", help="memory over many mixed jobs: does it stay flat?")
+    soak.add_argument("--jobs", type=int, default=300)
+    for kind in (service, engine, codec, halo, queue, train, soak):
         kind.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     try:
@@ -102,6 +104,10 @@ def _measure(arguments: argparse.Namespace) -> object:
             return bench_queue(jobs=arguments.jobs)
         case "train":
             return _measure_training(arguments)
+        case "soak":
+            from deploy.bench.soak import bench_soak
+
+            return bench_soak(jobs=arguments.jobs)
         case _:
             from deploy.bench.halo import bench_halo
 

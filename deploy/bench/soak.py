@@ -1,0 +1,124 @@
+"""Many mixed jobs through one `gdsr-up`: does the memory of its processes stay where it is?
+
+Sizes, formats, slider values, models and kept branches are drawn from one seed. After each job the
+resident memory of the engine, the job workers and the service is read. What leaks grows: the mean
+of the last third is compared with that of the middle third, when all has been warm for long.
+"""
+
+import io
+import random
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from deploy.bench.service import running_service
+
+#: Growth from the middle third to the last one that is still called flat.
+FLAT = 1.02
+_ROLES = ("workers.engine", "workers.job_worker", "service")
+_FORMATS = ("jpeg", "png", "webp")
+_PAGE = 4096
+
+
+def bench_soak(*, jobs: int, largest_side: int = 300) -> dict[str, Any]:
+    """Resident bytes for each kind of process: means of the middle and the last third, and growth.
+
+    Raises:
+        RuntimeError: the service did not start, or refused a picture.
+    """
+    draw = random.Random(0)  # noqa: S311 - pictures, not secrets
+    seen: dict[str, list[int]] = {role: [] for role in _ROLES}
+    with (
+        tempfile.TemporaryDirectory() as data,
+        running_service(Path(data)) as (url, process),
+        httpx2.Client(base_url=url, timeout=300, trust_env=False) as http,
+    ):
+        models = [model["name"] for model in http.get("/models").json()]
+        for _ in range(jobs):
+            _one_job(http, draw, models, largest_side)
+            for role, total in _resident(process.pid).items():
+                seen[role].append(total)
+    figures: dict[str, Any] = {"jobs": jobs}
+    for role, sizes in seen.items():
+        third = len(sizes) // 3
+        middle = statistics.fmean(sizes[third : 2 * third])
+        last = statistics.fmean(sizes[2 * third :])
+        figures[role] = {"middle": middle, "last": last, "growth": last / middle}
+    _report(figures)
+    return figures
+
+
+def _one_job(http: httpx2.Client, draw: random.Random, models: list[str], largest: int) -> None:
+    width, height = draw.randint(8, largest), draw.randint(8, largest)
+    answer = http.post(
+        "/upscale",
+        params={
+            "model": draw.choice(models),
+            "trade_off": draw.choice((0, 0.25, 0.5, 0.75, 1)),
+            "format": draw.choice(_FORMATS),
+            "keep_branches": draw.random() < 0.2,
+            "background": "#808080",  # JPEG holds no transparency
+        },
+        content=_picture(draw, width, height),
+        headers={"Prefer": "wait=60"},
+    )
+    if answer.status_code != httpx2.codes.OK:
+        raise RuntimeError(f"the service answered {answer.status_code}: {answer.text}")
+
+
+def _picture(draw: random.Random, width: int, height: int) -> bytes:
+    """A file of any of the formats, of noise: no tile of it is flat."""
+    noise = np.random.default_rng(draw.getrandbits(32))
+    pixels = noise.integers(0, 256, (height, width, draw.choice((3, 4))), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    file = io.BytesIO()
+    kind = draw.choice(_FORMATS)
+    (image.convert("RGB") if kind == "jpeg" else image).save(file, kind)
+    return file.getvalue()
+
+
+def _resident(top: int) -> dict[str, int]:
+    """Resident bytes of each role below `gdsr-up`, of its lasting processes alone."""
+    found = dict.fromkeys(_ROLES, 0)
+    below = _children(top)
+    for pid in [*below, *(child for parent in below for child in _children(parent))]:
+        folder = Path("/proc") / str(pid)
+        try:
+            words = (folder / "cmdline").read_text().split("\0")
+            pages = int((folder / "statm").read_text().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for role in _ROLES:
+            if role in words:
+                found[role] += pages * _PAGE
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _report(figures: dict[str, Any]) -> None:
+    table = Table(title=f"resident memory over {figures['jobs']} mixed jobs")
+    for column in ("", "middle third", "last third", "growth"):
+        table.add_column(column)
+    for role in _ROLES:
+        row = figures[role]
+        mark = "" if row["growth"] <= FLAT else "  grows"
+        table.add_row(
+            role,
+            f"{row['middle'] / 1e6:.1f} MB",
+            f"{row['last'] / 1e6:.1f} MB",
+            f"x {row['growth']:.3f}{mark}",
+        )
+    Console().print(table)
