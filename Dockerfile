@@ -95,7 +95,7 @@ LABEL org.opencontainers.image.title="gdsr-worker" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 ENV GDSR_BLOB_DIR=/var/lib/gdsr/blobs GDSR_METRICS_HOST=0.0.0.0 GDSR_WORKER_METRICS_PORT=9101 \
-    TORCHINDUCTOR_CACHE_DIR=/var/cache/gdsr/inductor TRITON_CACHE_DIR=/var/cache/gdsr/triton
+    GDSR_CACHE_DIR=/var/cache/gdsr
 EXPOSE 9101 9102
 USER 10001:10001
 STOPSIGNAL SIGTERM

@@ -11,8 +11,9 @@ Shapes: N tiles in a batch, T x T pixels in a tile, R results for each.
 
 import copy
 import functools
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.blocks import Tail
-from model.gdsr import GDSR, OUTPUTS, PARTS, GDSROutput, Output, Part
+from model.fast import Graphs, Network, compile_blocks, download, upload
+from model.gdsr import GDSR, OUTPUTS, PARTS, Output, Part
 from model.resize import bicubic_down, bicubic_up
 
 __all__ = [
@@ -40,6 +42,8 @@ _SELF_TEST_DECIBELS = 50.0
 
 
 Tiles = NDArray[np.unsignedinteger]
+
+log = logging.getLogger(__name__)
 
 
 class NotFinite(RuntimeError):
@@ -64,6 +68,8 @@ class Forward:
         self._source = generator
         self._ready = self._converted(precision)
         self._exact = self._ready if precision == "float32" else None
+        self._call: Network = self._ready
+        self.compiled = False
 
     def __call__(
         self, tiles: Tiles, weights: NDArray[np.float32], *, consistent: bool = False
@@ -80,47 +86,104 @@ class Forward:
         Raises:
             NotFinite: a tile is NaN or infinite, in float32 too.
         """
-        with torch.inference_mode():
-            blends = self.blend(tiles, weights)
-            broken = ~blends.finite.cpu().numpy()
+        return self.start(tiles, weights, consistent=consistent)()
+
+    def start(
+        self, tiles: Tiles, weights: NDArray[np.float32], *, consistent: bool = False
+    ) -> Callable[[], Tiles]:
+        """Begin with a batch as above; the function returned waits for the results.
+
+        On CUDA this comes back as soon as the work is queued, so that the host can prepare one
+        batch and hand on another while the GPU computes. Elsewhere all is computed here.
+        """
+        fetch = self._begin(self._network(tiles), tiles, weights, consistent=consistent)
+
+        def finish() -> Tiles:
+            finite, results = fetch()
+            broken = ~finite
             if broken.any():
-                again = self._blend(self._in_float32(), tiles[broken], weights[broken])
-                if not again.finite.all():
+                again = self._begin(
+                    self._in_float32(), tiles[broken], weights[broken], consistent=consistent
+                )
+                finite, right = again()
+                if not finite.all():
                     raise NotFinite("the network's output is not finite, in float32 either")
-                where = torch.from_numpy(broken).to(self.device)
-                for images, better in zip(blends.images, again.images, strict=True):
-                    images[where] = better
-            results = []
-            for images in blends.images:
-                is_mask = images.shape[1] == 1
-                right = _corrected(images, tiles) if consistent and not is_mask else images
-                results.append(_samples(right, tiles.dtype.type))
-            return results[0][:, None] if len(results) == 1 else np.stack(results, axis=1)
+                results[broken] = right
+            return results
+
+        return finish
 
     @torch.inference_mode()
     def blend(self, tiles: Tiles, weights: NDArray[np.float32]) -> Blends:
         """The same before anything is computed again or rounded."""
-        deep = tiles.dtype == np.uint16
-        return self._blend(self._in_float32() if deep else self._ready, tiles, weights)
+        return self._blend(self._network(tiles), tiles, weights)
+
+    def quicken(self, *, tile: int) -> str | None:
+        """CUDA only: compile the blocks and replay batches; None, or why they stay uncompiled.
+
+        Compilation reads and fills the cache that `prepare_process` names.
+        """
+        reason = compile_blocks(self._ready, self._features(tile))
+        self._call = Graphs(self._ready)
+        self.compiled = reason is None
+        return reason
+
+    def release(self) -> None:
+        """Give back the memory that recorded batches hold."""
+        if isinstance(self._call, Graphs):
+            self._call.forget()
+
+    @torch.inference_mode()
+    def _begin(
+        self, network: Network, tiles: Tiles, weights: NDArray[np.float32], *, consistent: bool
+    ) -> Callable[[], tuple[NDArray[np.bool_], Tiles]]:
+        """Queue everything up to the copy to the host; which tiles are right, and the results."""
+        blends = self._blend(network, tiles, weights)
+        kind = tiles.dtype.type
+        samples = []
+        for images in blends.images:
+            is_mask = images.shape[1] == 1
+            right = _corrected(images, tiles) if consistent and not is_mask else images
+            samples.append(_samples(right, kind))
+        wait = download([blends.finite, *samples])
+
+        def fetch() -> tuple[NDArray[np.bool_], Tiles]:
+            finite, *parts = (tensor.numpy() for tensor in wait())
+            found = [part.astype(kind, copy=False) for part in parts]
+            return finite, found[0][:, None] if len(found) == 1 else np.stack(found, axis=1)
+
+        return fetch
+
+    def _network(self, tiles: Tiles) -> Network:
+        return self._in_float32() if tiles.dtype == np.uint16 else self._call
 
     def _in_float32(self) -> GDSR:
         if self._exact is None:
             self._exact = self._converted("float32")
         return self._exact
 
-    def _blend(self, generator: GDSR, tiles: Tiles, weights: NDArray[np.float32]) -> Blends:
+    def _blend(self, network: Network, tiles: Tiles, weights: NDArray[np.float32]) -> Blends:
         parts = [part for at, part in enumerate(PARTS) if weights[..., at].any()]
         # The first convolution takes 0 to 255.
         levels = tiles.astype(np.float32) / 257 if tiles.dtype == np.uint16 else tiles
         # torch warns of memory that it must not write to, so such a batch is copied.
         writable = torch.from_numpy(np.require(levels, requirements=["C", "W"]))
         # The channel lies innermost, so a mere change of view makes it channels-last.
-        lr = writable.to(self.device).permute(0, 3, 1, 2)  # (N, 3, T, T)
+        lr = upload(writable, self.device).permute(0, 3, 1, 2)  # (N, 3, T, T)
         # TF32 would take three decimal digits away from what is asked for as float32.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            output: GDSROutput = generator(lr.to(generator.first.weight.dtype), parts)
+            output = network(lr.to(self._dtype(network)), parts)
         images = {part: getattr(output, part).float() for part in parts}
         return _blended(images, weights)
+
+    def _dtype(self, network: Network) -> torch.dtype:
+        return torch.float32 if network is self._exact else _DTYPES[self.precision]
+
+    def _features(self, tile: int) -> Tensor:
+        """What one tile is inside the network, of zeros: (1, C, T, T)."""
+        shape = (1, self._source.config.features, tile, tile)
+        features = torch.zeros(shape, dtype=_DTYPES[self.precision], device=self.device)
+        return features.contiguous(memory_format=torch.channels_last)
 
     def _converted(self, precision: Precision) -> GDSR:
         generator = copy.deepcopy(self._source).eval().requires_grad_(requires_grad=False)
@@ -142,9 +205,10 @@ def prepare(
     """Make `generator` ready on `device` for tiles of `tile` x `tile` pixels, and warm it up.
 
     Without a `precision` the fastest one is taken that this device does right on a picture made
-    here: bfloat16 on a CPU that has instructions for it, if it is finite, at least 50 dB away from
-    float32 and faster; float16 on CUDA, if it is finite and within one grey level of float32; else
-    float32.
+    here. On a CPU that has instructions for it that is bfloat16, if it is finite, at least 50 dB
+    away from float32 and faster. On CUDA it is float16, if it is finite and within one grey level
+    of float32, or bfloat16, if that is finite and at least 50 dB away. Else it is float32. On CUDA
+    the blocks are compiled too, where that can be done.
 
     Raises:
         NotFinite: the output on that picture is NaN or infinite in the precision that was asked
@@ -157,6 +221,8 @@ def prepare(
         forward = Forward(generator, device=device, precision=precision)
     if not _tried(forward).finite.all():
         raise NotFinite(f"the network's output is not finite in {forward.precision} on {device}")
+    if device.type == "cuda" and (reason := forward.quicken(tile=tile)):
+        log.warning("the network runs uncompiled on %s, and slower: %s", device, reason)
     forward(_picture(tile), _only("fused"))
     return forward
 
@@ -176,23 +242,34 @@ def _fastest_right(generator: GDSR, device: torch.device) -> Forward:
     """The generator in the half precision that suits the device, if that passes, or in float32."""
     exact = Forward(generator, device=device, precision="float32")
     if device.type == "cuda":
-        quick = Forward(generator, device=device, precision="float16")
-    elif device.type == "cpu" and _cpu_has_bfloat16():
-        quick = Forward(generator, device=device, precision="bfloat16")
+        candidates: tuple[Precision, ...] = ("float16", "bfloat16")
     else:
-        return exact
-    found, true = _tried(quick), _tried(exact)
+        candidates = ("bfloat16",) if _cpu_has_bfloat16() else ()
+    true = _tried(exact)
+    for precision in candidates:
+        quick = Forward(generator, device=device, precision=precision)
+        if _is_right(_tried(quick), true, precision) and (
+            device.type == "cuda" or _is_faster(quick, exact)
+        ):
+            return quick
+    return exact
+
+
+def _is_right(found: Blends, true: Blends, precision: Precision) -> bool:
+    """Whether every output is finite, and as near to float32 as this precision can be."""
     if not found.finite.all():
-        return exact
+        return False
     error = _levels(found.images[0]) - _levels(true.images[0])  # (3, 3, H, W)
-    if device.type == "cuda":
-        return quick if error.abs().max() <= 1 else exact
+    if precision == "float16":
+        return bool(error.abs().max() <= 1)
     worst = float(error.square().mean(dim=(1, 2, 3)).max())
-    right = worst <= 255**2 / 10 ** (_SELF_TEST_DECIBELS / 10)
+    return worst <= 255**2 / 10 ** (_SELF_TEST_DECIBELS / 10)
+
+
+def _is_faster(quick: Forward, exact: Forward) -> bool:
     # A neighbour that takes the processors for a moment must not decide for hours: the best of
     # three against a single one, which is the slower by far where the instructions are there.
-    faster = min(_seconds_to_try(quick) for _ in range(3)) < _seconds_to_try(exact)
-    return quick if right and faster else exact
+    return min(_seconds_to_try(quick) for _ in range(3)) < _seconds_to_try(exact)
 
 
 def _cpu_has_bfloat16() -> bool:
@@ -238,7 +315,7 @@ def _blended(images: Mapping[Part, Tensor], weights: NDArray[np.float32]) -> Ble
         # A sum finds NaN and infinity as surely as a look at every value, and much quicker. What
         # a tile does not want may be either.
         unwanted = ~weights[..., PARTS.index(part)].any(axis=1)
-        finite &= image.sum(dim=(1, 2, 3)).isfinite() | torch.from_numpy(unwanted).to(device)
+        finite &= image.sum(dim=(1, 2, 3)).isfinite() | upload(torch.from_numpy(unwanted), device)
         clamped[part] = image.clamp(0, 1)
     return Blends([_one_blend(clamped, row) for row in weights.swapaxes(0, 1)], finite)
 
@@ -251,7 +328,8 @@ def _one_blend(images: Mapping[Part, Tensor], weights: NDArray[np.float32]) -> T
         return images[wanted[0]]
     terms = []
     for part in wanted:
-        weight = torch.tensor(shares[part], device=images[part].device).view(-1, 1, 1, 1)
+        host = torch.from_numpy(np.ascontiguousarray(shares[part]))
+        weight = upload(host, images[part].device).view(-1, 1, 1, 1)
         terms.append(torch.where(weight == 0, 0.0, images[part] * weight))
     return functools.reduce(torch.add, terms)
 
@@ -262,7 +340,8 @@ def _corrected(images: Tensor, tiles: Tiles) -> Tensor:
     It reaches 4 input pixels, which the halo of a tile covers beside the network's own reach.
     """
     full = np.iinfo(tiles.dtype).max
-    lr = torch.from_numpy(tiles.astype(np.float32) / full).to(images.device).permute(0, 3, 1, 2)
+    lr = upload(torch.from_numpy(tiles.astype(np.float32) / full), images.device)
+    lr = lr.permute(0, 3, 1, 2)
     return (images + bicubic_up(lr - bicubic_down(images))).clamp_(0, 1)
 
 
@@ -271,9 +350,8 @@ def _levels(images: Tensor) -> Tensor:
     return images.mul(255).round_()
 
 
-def _samples(images: Tensor, kind: type[np.unsignedinteger]) -> Tiles:
-    """Images or masks in [0, 1], (N, 1 or 3, H, W) -> (N, H, W, 3), on the host."""
+def _samples(images: Tensor, kind: type[np.unsignedinteger]) -> Tensor:
+    """Images or masks in [0, 1], (N, 1 or 3, H, W) -> (N, H, W, 3), where they are."""
     deep = kind is np.uint16  # which torch does not have all of
     levels = images.mul(65535).round_() if deep else _levels(images).to(torch.uint8)
-    wide = levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
-    return wide.cpu().numpy().astype(kind, copy=False)
+    return levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()

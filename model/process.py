@@ -13,8 +13,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # from glibc's malloc
 _C_INT_MAX = 2**31 - 1
 
 
-def prepare_process(threads: int | None) -> None:
-    """Set up threads and memory for the network; `threads` are those of OpenMP.
+def prepare_process(threads: int | None, *, cache: Path | None = None) -> None:
+    """Set up threads, memory and compilation for the network; `threads` are those of OpenMP.
+
+    Compiled kernels are kept in `cache`, or in `cache_folder`.
 
     Without `threads` there are as many as `available_cpus`. What the environment already says
     about waiting, threads and allocation holds.
@@ -25,9 +27,15 @@ def prepare_process(threads: int | None) -> None:
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cpus()))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((cache or cache_folder()) / "inductor"))
     if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the older name of the same
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     _keep_freed_memory()
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels and calibrations are kept when nobody says where."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gdsr"
 
 
 def available_cpus() -> int:

@@ -194,6 +194,9 @@ class ModelDevice(_View):
 
     device: str
     precision: str
+    compiled: bool
+    """Whether the network's blocks are compiled for the device."""
+
     pixels_per_second: dict[str, float]
     """Input pixels a second for each of psnr, fused and gan, measured when the engine started."""
 
@@ -225,6 +228,7 @@ def model_views(engines: list[EngineInfo]) -> list[ModelView]:
         here = ModelDevice(
             device=device,
             precision=model.precision,
+            compiled=model.compiled,
             pixels_per_second=model.pixels_per_second,
         )
         devices[model.name] = (*devices.get(model.name, ()), here)

@@ -12,7 +12,7 @@ from workers.engine.client import Engine
 from workers.engine.protocol import FEATHER, HALO, SCALE
 from workers.pictures.alpha import enlarge_by_lanczos, keep_ends, unbleed
 from workers.pictures.picture import Picture, Plane, scaled
-from workers.tiling import Canvas, Pixels, TilePlan, cut, flat_result, is_flat, plan_tiles
+from workers.tiling import Canvas, Pixels, TilePlan, cheapest_plan, cut, flat_result, is_flat
 from workers.tradeoff import Weights, output_weights
 
 Progress = Callable[[int, int], None]
@@ -68,8 +68,8 @@ def upscale_outputs(
     Raises:
         GDSRError: the engine could not.
     """
-    plan = plan_tiles(
-        height=picture.height, width=picture.width, tile=engine.tile, halo=HALO, feather=FEATHER
+    plan = cheapest_plan(
+        engine.tiles, height=picture.height, width=picture.width, halo=HALO, feather=FEATHER
     )
     by_model = picture.alpha is not None and alpha is AlphaMode.MODEL
     count = _Count(progress, tiles=len(plan) * (2 if by_model else 1))

@@ -117,7 +117,7 @@ def _bare(path: Path, model: str, trade_off: float) -> Figures:
     from workers.engine.loading import load_engine
     from workers.engine.local import InProcessEngine
     from workers.engine.protocol import FEATHER, HALO
-    from workers.tiling import cut, plan_tiles
+    from workers.tiling import cheapest_plan, cut
     from workers.tradeoff import output_weights
 
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
@@ -126,7 +126,7 @@ def _bare(path: Path, model: str, trade_off: float) -> Figures:
         pixels = np.asarray(opened.convert("RGB"))
     height, width, _ = pixels.shape
     together = 8 if device != "cpu" else 1  # so that batches are full
-    plan = plan_tiles(height=height, width=width, tile=engine.tile, halo=HALO, feather=FEATHER)
+    plan = cheapest_plan(engine.tiles, height=height, width=width, halo=HALO, feather=FEATHER)
     tiles = [tile for _ in range(together) for tile in cut(pixels, plan)]
     weights = [output_weights(trade_off)]
 

@@ -14,7 +14,9 @@ def test_without_an_engine_there_are_no_models(bare_site: Site) -> None:
 
 def test_models_are_merged_over_engines(bare_site: Site) -> None:
     lite = engine_info().models[0]
-    base = lite.model_copy(update={"name": "base", "preset": "base", "precision": "float16"})
+    base = lite.model_copy(
+        update={"name": "base", "preset": "base", "precision": "float16", "compiled": True}
+    )
     register(bare_site.redis, engine_info(id="a", models=(lite, base), device="cuda:0"))
     register(bare_site.redis, engine_info(id="b", device="cpu"))
 
@@ -26,7 +28,12 @@ def test_models_are_merged_over_engines(bare_site: Site) -> None:
         ("lite", True),
     ]
     assert models[0]["devices"] == [
-        {"device": "cuda:0", "precision": "float16", "pixels_per_second": speeds}
+        {
+            "device": "cuda:0",
+            "precision": "float16",
+            "compiled": True,
+            "pixels_per_second": speeds,
+        }
     ]
     assert [where["device"] for where in models[1]["devices"]] == ["cuda:0", "cpu"]
     assert models[1]["card"] == {"licence": "Apache-2.0"}

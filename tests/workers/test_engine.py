@@ -6,8 +6,10 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +18,16 @@ from networks import tiny_checkpoint
 from numpy.typing import NDArray
 from processes import wait_for
 
+from model import forward as forward_module
 from model.checkpoint import load_checkpoint, save_checkpoint
+from model.forward import Forward
 from workers.contract.errors import EngineLost, TileNotFinite
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient
 from workers.engine.loading import LoadedEngine, load_engine
 from workers.engine.local import InProcessEngine
 from workers.engine.protocol import create_shared_tiles, receive, send
-from workers.engine.server import EngineServer
+from workers.engine.server import Client, EngineServer
 from workers.tradeoff import MASK, Weights, output_weights
 
 Pixels = NDArray[np.uint8]
@@ -41,8 +45,6 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine:
     settings = WorkerSettings(checkpoints=(folder / "tiny.safetensors",), precision="float32")
     loaded = load_engine(settings.model_copy(update={"tile": TILE}), "cpu")
     save_checkpoint(folder / "broken.safetensors", broken.generator, broken.card)
-    from model.forward import Forward
-
     forward = Forward(
         load_checkpoint(folder / "broken.safetensors").generator,
         device=torch.device("cpu"),
@@ -53,7 +55,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine:
         models=(*loaded.models, loaded.models[0].model_copy(update={"name": "broken"})),
         default_model="tiny",
         device_name="CPU",
-        tile=TILE,
+        tiles=(TILE, 96),
         max_batch=4,
     )
 
@@ -111,6 +113,106 @@ def test_results_come_in_order_and_are_those_of_the_network(
         assert np.abs(got.astype(np.int16) - expected).max() <= 1  # batches may differ
 
 
+@pytest.mark.parametrize("trade_off", [0.3, 1.0])
+def test_batches_that_are_begun_early_come_back_the_same(
+    loaded: LoadedEngine, place: Path, trade_off: float
+) -> None:
+    weights = output_weights(trade_off)
+    with serving(replace(loaded, overlaps=True), place), connect(place) as client:
+        early = results(client, tiles(11), weights)
+    with serving(loaded, place), connect(place) as client:
+        late = results(client, tiles(11), weights)
+
+    assert len(early) == 11
+    assert np.abs(np.array(early, np.int16) - late).max() <= 1
+
+
+def test_a_broken_tile_does_not_take_another_down_where_batches_are_begun_early(
+    loaded: LoadedEngine, place: Path
+) -> None:
+    with serving(replace(loaded, overlaps=True), place):
+        with connect(place) as client, pytest.raises(TileNotFinite):
+            list(client.run(tiles(3), model="broken", weights=[output_weights(1)]))
+        with connect(place) as client:
+            assert len(results(client, tiles(3))) == 3
+
+
+@pytest.mark.usefixtures("server")
+def test_each_job_chooses_the_size_of_its_tiles(place: Path) -> None:
+    large = [np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)] * 3
+    with connect(place) as client:
+        assert client.tiles == [TILE, 96]
+        assert [result.shape[1] for result in results(client, large)] == [384] * 3
+    with connect(place) as client:
+        assert [result.shape[1] for result in results(client, tiles(3))] == [256] * 3
+
+
+def test_batches_are_powers_of_two(loaded: LoadedEngine, place: Path) -> None:
+    server = EngineServer(replace(loaded, max_batch=8), path=place)
+    client = Client(server._woken, model="tiny", weights=(FUSED,), tile=TILE)
+    client.waiting.extend(range(15))
+    server._turns.append(client)
+
+    sizes = []
+    while client.waiting:
+        sizes.append(len(server._next_batch()))
+
+    assert sizes == [8, 4, 2, 1]
+    for end in (server._listener, server._woken, server._wake_reader):
+        end.close()
+
+
+STAGES = {"upload": "upload", "forward": "_blend", "blend": "_blended", "download": "download"}
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+@pytest.mark.parametrize("stage", STAGES)
+def test_memory_that_runs_out_anywhere_gives_the_picture_with_less(
+    loaded: LoadedEngine,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    overlaps: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    batch = tiles(6)
+    expected = list(InProcessEngine(loaded).run(batch, model="tiny", weights=[FUSED]))
+    where = Forward if stage == "forward" else forward_module
+    whole = getattr(where, STAGES[stage])
+
+    def limited(*given: Any, **named: Any) -> Any:
+        if pixels(given) > TILE * TILE:
+            raise torch.OutOfMemoryError(f"CUDA out of memory in {stage}")
+        return whole(*given, **named)
+
+    def pixels(given: tuple[Any, ...]) -> int:
+        """Input pixels of the batch, from what this stage is given."""
+        match stage:
+            case "upload":
+                return 0 if given[0].dim() < 4 else math.prod(given[0].shape[:3])
+            case "forward":
+                return math.prod(given[2].shape[:3])
+            case "blend":
+                image = next(iter(given[0].values()))
+                return len(image) * image.shape[2] * image.shape[3] // 16
+            case _:
+                return math.prod(given[0][1].shape[:3]) // 16
+
+    monkeypatch.setattr(where, STAGES[stage], limited)
+    with serving(replace(loaded, overlaps=overlaps), place) as server:
+        with connect(place) as client:
+            found = results(client, batch)
+        with connect(place) as client:
+            again = results(client, batch)
+        retries = server.ladder.retries
+
+    for got in (found, again):
+        assert len(got) == 6
+        for one, other in zip(got, expected, strict=True):
+            assert np.abs(one.astype(np.int16) - other).max() <= 1
+    assert (server.ladder.batch, server.ladder.tile) == (1, 96)
+    assert retries == 2  # from 4 tiles to 2 to 1, once and for all
+
+
 EVERYTHING = [*(output_weights(stop) for stop in (0, 0.5, 1)), MASK]
 
 
@@ -146,7 +248,7 @@ def test_jobs_that_want_the_same_results_share_a_batch(loaded: LoadedEngine, pla
     with server._changed:
         batches = [server._next_batch() for _ in range(2)]
     for batch in batches:
-        server._compute(batch)
+        server._finish(server._begin(batch))
     for thread in threads:
         thread.join(timeout=30)
     server._wake_reader.close()
@@ -264,6 +366,11 @@ def test_a_model_that_is_not_there_is_named(place: Path) -> None:
         list(client.run(tiles(1), model="huge", weights=[FUSED]))
 
 
+HELLO: dict[str, object] = {
+    "model": "tiny", "weights": [[0, 1, 0, 0]], "tile": TILE, "alone": False,
+}  # fmt: skip
+
+
 def opening(place: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.settimeout(10)
@@ -280,7 +387,8 @@ def opening(place: Path) -> socket.socket:
         b"[]",
         b"{}",
         b'{"slot": 0}',
-        b'{"model": "tiny", "weights": [[0, 1, 0, 0]], "alone": false}',
+        b'{"model": "tiny", "weights": [[0, 1, 0, 0]], "tile": 64, "alone": false}',
+        b'{"model": "tiny", "weights": [[0, 1, 0, 0]], "tile": 100, "alone": false}',
         b'{"model": "tiny", "weights": "all", "alone": false}',
         b'{"model": "tiny", "weights": [], "alone": false}',
         b'{"model": "tiny", "weights": [[0, 0, 0, 0]], "alone": false}',
@@ -311,8 +419,7 @@ def test_memory_that_could_be_taken_away_is_refused(place: Path, kind: str) -> N
         fds = [create_shared_tiles(slots=8, tile=16)[0]]
     try:
         with opening(place) as connection:
-            hello: dict[str, object] = {"model": "tiny", "weights": [[0, 1, 0, 0]], "alone": False}
-            send(connection, hello, (fds[0],))
+            send(connection, HELLO, (fds[0],))
             answer = receive(connection)
 
             assert answer is not None
@@ -327,7 +434,7 @@ def test_memory_that_could_be_taken_away_is_refused(place: Path, kind: str) -> N
 def test_a_slot_that_does_not_exist_is_refused(place: Path, slot: object) -> None:
     fd, _ = create_shared_tiles(slots=8, tile=TILE)
     with opening(place) as connection:
-        send(connection, {"model": "tiny", "weights": [[0, 1, 0, 0]], "alone": False}, (fd,))
+        send(connection, HELLO, (fd,))
         send(connection, {"slot": slot})
         answer = receive(connection)
     os.close(fd)

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from factories import Pixels, photo
 
-from workers.tiling import Span, TilePlan, cut, flat_result, is_flat, plan_tiles, stitch
+from workers.tiling import (
+    Span,
+    TilePlan,
+    cheapest_plan,
+    cut,
+    flat_result,
+    is_flat,
+    plan_tiles,
+    stitch,
+)
 
 SIZES = [(1, 1), (1, 500), (3, 200), (64, 64), (65, 127), (257, 311)]
 #: Tile, halo, feather.
@@ -254,3 +263,23 @@ def test_a_flat_result_has_the_colour_of_its_tile() -> None:
 
     assert np.array_equal(flat_result(tile), nearest(tile, 4))
     assert np.array_equal(flat_result(tile, scale=2), nearest(tile, 2))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tile"),
+    [
+        (1, 1, 160),
+        (128, 128, 160),  # exactly one small tile
+        (129, 128, 160),  # two small ones are less than a large one
+        (256, 256, 288),  # exactly one large tile
+        (300, 300, 160),
+        (512, 512, 288),
+        (4000, 3000, 288),
+    ],
+)
+def test_a_picture_is_cut_where_the_fewest_pixels_are_computed(
+    height: int, width: int, tile: int
+) -> None:
+    plan = cheapest_plan((160, 288), height=height, width=width, halo=16, feather=8)
+
+    assert plan.tile == tile

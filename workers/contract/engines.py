@@ -29,6 +29,8 @@ class ModelInfo(BaseModel):
     card: dict[str, Any]
     """As in the checkpoint: training run, data, scores, licence."""
     precision: str
+    compiled: bool = False
+    """Whether the blocks are compiled for the GPU; the engine's log says why not."""
     pixels_per_second: dict[str, float]
     """Input pixels a second, measured at warm-up, for each of psnr, fused and gan."""
 

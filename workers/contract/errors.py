@@ -456,6 +456,7 @@ class EngineOutOfMemory(JobFailed):
 
     def __init__(self, *, tile: int) -> None:
         super().__init__(f"the device has no memory even for one tile of {tile} x {tile} pixels")
+        self.tile = tile
 
 
 class TileNotFinite(JobFailed):

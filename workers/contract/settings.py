@@ -150,8 +150,11 @@ class WorkerSettings(SharedSettings):
     threads: int | None = Field(default=None, gt=0)
     """CPU threads of an engine; unset: the CPU quota."""
 
+    cache_dir: Path | None = None
+    """Folder for compiled kernels and calibrations; unset: `gdsr` in the user's cache folder."""
+
     tile: int | None = Field(default=None, ge=64, le=1024)
-    """Tile side in input pixels, context included; unset: what the device does best."""
+    """Tile side in input pixels, context included; unset: 160 or 288, as suits each picture."""
 
     blob_quota: int | None = Field(default=None, gt=0)
     """Bytes that all pictures may take; beyond, the oldest results go early. Unset: any number."""

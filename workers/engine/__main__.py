@@ -56,7 +56,9 @@ def main() -> int:
 def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: int | None) -> None:
     from model.process import prepare_process
 
-    prepare_process(settings.threads)  # before torch is imported: it reads this once
+    prepare_process(
+        settings.threads, cache=settings.cache_dir
+    )  # before torch is imported: it reads this once
 
     import torch
 
@@ -78,7 +80,7 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
             id=engine_id,
             host=socket.gethostname(),
             device=loaded.device_name,
-            tile=loaded.tile,
+            tile=max(loaded.tiles),
             default_model=loaded.default_model,
             models=loaded.models,
             extra_formats=tuple(name.value for name in installed()),

@@ -47,8 +47,8 @@ class Engine(Protocol):
     """What a picture is sent through: the socket below, or the network in this very process."""
 
     @property
-    def tile(self) -> int:
-        """Side of the tiles it takes, in pixels."""
+    def tiles(self) -> Sequence[int]:
+        """Sides of the tiles it takes, in pixels; those of one picture are of one size."""
 
     def run(
         self,
@@ -87,7 +87,7 @@ class EngineClient:
         self._strikes = 0
         self._used = False
         self._connection, self._greeting = self._connect()
-        self.tile: int = self._greeting["tile"]
+        self.tiles: list[int] = self._greeting["tiles"]
         self._slots: int = self._greeting["slots"]
 
     def __enter__(self) -> Self:
@@ -128,11 +128,11 @@ class EngineClient:
         if self._used:  # an engine takes one opening a connection
             self._reconnect()
         self._used = True
-        bits = 8 * first.dtype.itemsize
+        tile, bits = len(first), 8 * first.dtype.itemsize
         fd, shared = create_shared_tiles(
-            slots=self._slots, tile=self.tile, results=len(weights), bits=bits
+            slots=self._slots, tile=tile, results=len(weights), bits=bits
         )
-        opening: dict[str, object] = {"model": model, "weights": weights}
+        opening: dict[str, object] = {"model": model, "weights": weights, "tile": tile}
         opening |= {"bits": bits, "consistent": consistent}
         opening |= {"job": logs.job_id.get(), "traceparent": logs.traceparent.get()}
         try:
@@ -188,7 +188,7 @@ class EngineClient:
             return None
         message, _ = received
         if "failed" in message:
-            raise _failure(message, self.tile)
+            raise _failure(message)
         return int(message["done"])
 
     def _strike(self, shared: SharedTiles) -> None:
@@ -211,7 +211,7 @@ class EngineClient:
     def _reconnect(self) -> None:
         self._connection.close()
         self._connection, self._greeting = self._connect()
-        if (self._greeting["tile"], self._greeting["slots"]) != (self.tile, self._slots):
+        if (self._greeting["tiles"], self._greeting["slots"]) != (self.tiles, self._slots):
             raise EngineLost("the one that came back takes tiles of another size")
 
     def _connect(self) -> tuple[socket.socket, dict[str, Any]]:
@@ -242,10 +242,10 @@ def _greet(path: Path) -> tuple[socket.socket, dict[str, Any]] | None:
     return None
 
 
-def _failure(message: dict[str, Any], tile: int) -> GDSRError:
+def _failure(message: dict[str, Any]) -> GDSRError:
     match message["failed"]:
         case EngineOutOfMemory.slug:
-            return EngineOutOfMemory(tile=tile)
+            return EngineOutOfMemory(tile=message["tile"])
         case TileNotFinite.slug:
             return TileNotFinite()
         case _:

@@ -7,14 +7,18 @@ import torch
 from model.checkpoint import CheckpointInvalid, load_checkpoint
 from model.forward import Forward, NotFinite, measure, prepare
 from model.gdsr import PRESETS, SCALE
+from model.process import cache_folder
 from workers.contract.engines import ModelInfo
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.settings import WorkerSettings
+from workers.engine.calibration import best_batch, calibrated, device_memory, device_name
 from workers.engine.checkpoints import checkpoint_files, default_model
 
-#: Tile side with context, and tiles in a batch, where the settings do not say.
-_CPU_TILE, _CPU_BATCH = 160, 1
-_CUDA_TILE, _CUDA_BATCH = 256, 8
+#: Tile sides with context, where the settings do not say: small pictures, and the rest. Of 256
+#: pixels, which is what many pictures are made of, the large one keeps just as many.
+_TILES = (160, 288)
+#: A CPU gains nothing from a second tile, and small jobs would wait longer.
+_CPU_BATCH = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,28 +29,46 @@ class LoadedEngine:
     models: tuple[ModelInfo, ...]
     default_model: str
     device_name: str
-    tile: int
+    tiles: tuple[int, ...]
+    """Sides of the tiles it takes; each picture is cut into those that suit it best."""
     max_batch: int
+    overlaps: bool = False
+    """Whether a batch is begun before the last one is handed on: the device computes alone."""
+
+    def release(self) -> None:
+        """Give back device memory that is kept for speed alone."""
+        for forward in self.forwards.values():
+            forward.release()
 
 
-def load_engine(settings: WorkerSettings, device_name: str) -> LoadedEngine:
+def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
     """Load every checkpoint, warm it up and measure it.
 
     Raises:
         ConfigurationInvalid: a checkpoint cannot be read or does not work, the device is not
             there, or the default model is none of those loaded.
     """
-    device = _device(device_name)
+    device = _device(device_wanted)
     cuda = device.type == "cuda"
-    tile = settings.tile or (_CUDA_TILE if cuda else _CPU_TILE)
+    tiles = (settings.tile,) if settings.tile else _TILES
+    usual = min(tiles)  # for warming up and for the figures in `/models`
+    max_batch = _CPU_BATCH
     forwards: dict[str, Forward] = {}
     models: list[ModelInfo] = []
     for path in checkpoint_files(settings.checkpoints):
         try:
             checkpoint = load_checkpoint(path)
             forward = prepare(
-                checkpoint.generator, device=device, precision=settings.precision, tile=tile
+                checkpoint.generator, device=device, precision=settings.precision, tile=usual
             )
+            if cuda:
+                measured = calibrated(
+                    forward,
+                    tile=max(tiles),
+                    sha256=checkpoint.sha256,
+                    folder=settings.cache_dir or cache_folder(),
+                )
+                max_batch = max(max_batch, best_batch(measured, memory=device_memory(device)))
         except (CheckpointInvalid, NotFinite, OSError) as invalid:
             reason = invalid.strerror if isinstance(invalid, OSError) else invalid
             raise ConfigurationInvalid(f"checkpoint {path}: {reason}") from invalid
@@ -62,16 +84,18 @@ def load_engine(settings: WorkerSettings, device_name: str) -> LoadedEngine:
                 scale=SCALE,
                 card=asdict(checkpoint.card),
                 precision=forward.precision,
-                pixels_per_second=measure(forward, tile=tile),
+                compiled=forward.compiled,
+                pixels_per_second=measure(forward, tile=usual),
             )
         )
     return LoadedEngine(
         forwards=forwards,
         models=tuple(models),
         default_model=default_model(settings.default_model, list(forwards), cuda=cuda),
-        device_name=torch.cuda.get_device_name(device) if cuda else "CPU",
-        tile=tile,
-        max_batch=_CUDA_BATCH if cuda else _CPU_BATCH,
+        device_name=device_name(device),
+        tiles=tiles,
+        max_batch=max_batch,
+        overlaps=cuda,
     )
 
 

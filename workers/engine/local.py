@@ -18,9 +18,11 @@ class InProcessEngine:
     """See `workers.engine.client.Engine`."""
 
     def __init__(self, loaded: LoadedEngine) -> None:
-        self.tile = loaded.tile
+        self.tiles = loaded.tiles
         self._loaded = loaded
-        self._ladder = MemoryLadder(batch=loaded.max_batch, tile=loaded.tile)
+        self._ladder = MemoryLadder(
+            batch=loaded.max_batch, tile=max(loaded.tiles), release=loaded.release
+        )
 
     def run(
         self,

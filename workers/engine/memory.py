@@ -9,6 +9,7 @@ import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ SMALLEST_TILE = 64
 Pixels = NDArray[np.unsignedinteger]
 Compute = Callable[[Pixels, NDArray[np.float32]], Pixels]
 """(N, T, T, 3) tiles and their (N, R, 4) weights -> (N, R, 4T, 4T, 3)."""
+Begin = Callable[[Pixels, NDArray[np.float32]], Callable[[], Pixels]]
+"""The same, waited for later."""
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,8 @@ class MemoryLadder:
     batch: int
     tile: int
     retries: int = 0
+    release: Callable[[], None] = lambda: None
+    """Gives back device memory that is kept for speed alone; asked before going on with less."""
 
     def run(self, compute: Compute, tiles: Pixels, weights: NDArray[np.float32]) -> Pixels:
         """Compute the tiles in pieces that fit.
@@ -45,23 +51,51 @@ class MemoryLadder:
             results = self._attempt(compute, tiles, weights)
             if results is not None:
                 return results
+            self.release()
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self._step_down()
 
+    def start(
+        self, begin: Begin, tiles: Pixels, weights: NDArray[np.float32]
+    ) -> Callable[[], Pixels]:
+        """Begin with a batch; the function returned waits for it, as `run` would.
+
+        A batch that is known not to fit, or turns out not to, is left to `run`: by then the one
+        before it is done, and the memory is its own.
+        """
+        fetch = None
+        if len(tiles) <= self.batch and tiles.shape[1] <= self.tile:
+            fetch = self._unless_out_of_memory(lambda: begin(tiles, weights))
+
+        def finish() -> Pixels:
+            results = None if fetch is None else self._unless_out_of_memory(fetch)
+            if results is not None:
+                return results
+            return self.run(lambda some, their: begin(some, their)(), tiles, weights)
+
+        return finish
+
+    def _unless_out_of_memory(self, action: Callable[[], Result]) -> Result | None:
+        try:
+            return action()
+        except (RuntimeError, MemoryError) as failure:
+            if not is_out_of_memory(failure):
+                raise
+            return None
+
     def _attempt(
         self, compute: Compute, tiles: Pixels, weights: NDArray[np.float32]
     ) -> Pixels | None:
         """The results, or None when the memory was not enough."""
-        try:
-            pieces = [
+        pieces = self._unless_out_of_memory(
+            lambda: [
                 self._piece(compute, tiles[at : at + self.batch], weights[at : at + self.batch])
                 for at in range(0, len(tiles), self.batch)
             ]
-        except (RuntimeError, MemoryError) as failure:
-            if not is_out_of_memory(failure):
-                raise
+        )
+        if pieces is None:
             return None
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 

@@ -2,14 +2,14 @@
 
 One SOCK_SEQPACKET connection a job; messages are small JSON objects:
 
-    engine -> client   {"tile": T, "slots": S, "pending": n, "device": name,       on connecting
-                        "models": {name: [sha256, precision]}}
+    engine -> client   {"tiles": [T, ...], "slots": S, "pending": n,               on connecting
+                        "device": name, "models": {name: [sha256, precision]}}
     client -> engine   {"model": name, "weights": [[p, f, g, m], ...],
-                        "bits": 8 or 16, "consistent": bool, "alone": bool,
+                        "tile": T, "bits": 8 or 16, "consistent": bool, "alone": bool,
                         "job": id, "traceparent": text} + one fd                   once
     client -> engine   {"slot": i}                                                 tile i is there
     engine -> client   {"done": i}                                                 its results too
-    engine -> client   {"failed": slug, "detail": text}                            and it hangs up
+    engine -> client   {"failed": slug, "detail": text, "tile": T or 0}            and it hangs up
 
 Weights have a row for each result that every tile is to have, R of 1 to 4: the shares of psnr,
 fused and gan, or the mask alone. The network runs once for all of them. Pixels never travel: the fd

@@ -18,9 +18,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.forward import NotFinite
 from workers.contract.errors import EngineOutOfMemory, TileNotFinite
@@ -49,6 +50,7 @@ class Client:
     connection: socket.socket
     model: str = ""
     weights: tuple[tuple[float, ...], ...] = ()
+    tile: int = 0
     bits: int = 8
     consistent: bool = False
     alone: bool = False
@@ -63,7 +65,15 @@ class Client:
         """Tiles of clients with equal keys can share a forward."""
         outputs = tuple(tuple(share > 0 for share in row) for row in self.weights)
         only = id(self) if self.alone else None
-        return (self.model, outputs, self.bits, self.consistent, only)
+        return (self.model, outputs, self.tile, self.bits, self.consistent, only)
+
+
+class Begun(NamedTuple):
+    """A batch that the device works on."""
+
+    batch: list[tuple[Client, int]]
+    wait: Callable[[], NDArray[np.unsignedinteger]]
+    began: float
 
 
 class EngineServer:
@@ -74,12 +84,15 @@ class EngineServer:
         loaded: LoadedEngine,
         *,
         path: Path,
-        computed: Callable[[str, int, float], None] = lambda *_: None,
+        computed: Callable[[str, int, int, float], None] = lambda *_: None,
     ) -> None:
-        """Listen on `path`; `computed` hears of each batch: its model, tiles and seconds."""
+        """Listen on `path`; `computed` hears of each batch: model, tiles, their side, seconds."""
         self.tiles_done = 0
         self._computed = computed
-        self.ladder = MemoryLadder(batch=loaded.max_batch, tile=loaded.tile)
+        self._finished = 0.0
+        self.ladder = MemoryLadder(
+            batch=loaded.max_batch, tile=max(loaded.tiles), release=loaded.release
+        )
         self._loaded = loaded
         self._slots = max(4, 2 * loaded.max_batch)
         self._turns: deque[Client] = deque()
@@ -92,13 +105,23 @@ class EngineServer:
     def serve(self) -> None:
         """Answer until `stop` is called; whatever the network raises ends it."""
         self._reader.start()
+        begun: Begun | None = None
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or self._pending())
+                if begun is None:
+                    self._changed.wait_for(lambda: self._stopping or self._pending())
                 if self._stopping:
                     break
-                batch = self._next_batch()
-            self._compute(batch)
+                batch = self._next_batch() if self._pending() else []
+            following = self._begin(batch) if batch else None
+            if begun is not None:
+                self._finish(begun)
+            begun = following
+            if begun is not None and not self._loaded.overlaps:
+                self._finish(begun)
+                begun = None
+        if begun is not None:
+            self._finish(begun)
         self._wake_reader.close()
         self._reader.join()
         self._woken.close()
@@ -123,36 +146,47 @@ class EngineServer:
             self._turns.rotate(-1)
         first = self._turns[0]
         sharing = [client for client in self._turns if client.batch_key == first.batch_key]
+        # Powers of two alone: a GPU computes few shapes, compiled and recorded ahead.
+        ready = min(sum(len(client.waiting) for client in sharing), self._loaded.max_batch)
+        size = 1 << (ready.bit_length() - 1)
         batch: list[tuple[Client, int]] = []
-        while len(batch) < self._loaded.max_batch and any(client.waiting for client in sharing):
+        while len(batch) < size:
             for client in sharing:
-                if client.waiting and len(batch) < self._loaded.max_batch:
+                if client.waiting and len(batch) < size:
                     batch.append((client, client.waiting.popleft()))
         self._turns.rotate(-1)
         return batch
 
-    def _compute(self, batch: list[tuple[Client, int]]) -> None:
+    def _begin(self, batch: list[tuple[Client, int]]) -> Begun:
+        """Hand a batch to the device; where that computes by itself, this comes back at once."""
         first = batch[0][0]
-        compute = partial(self._loaded.forwards[first.model], consistent=first.consistent)
+        begin = partial(self._loaded.forwards[first.model].start, consistent=first.consistent)
         tiles = np.stack([_shared(client).inputs[slot] for client, slot in batch])
         weights = np.array([client.weights for client, _ in batch], dtype=np.float32)
         for client, slot in batch:
             _shared(client).flags[slot] = 1
         began = time.perf_counter()
+        return Begun(batch, self.ladder.start(begin, tiles, weights), began)
+
+    def _finish(self, begun: Begun) -> None:
+        """Wait for a batch, and tell its clients."""
+        batch, first = begun.batch, begun.batch[0][0]
         try:
-            results = self.ladder.run(compute, tiles, weights)
+            results = begun.wait()
         except NotFinite:
             if len(batch) > 1:  # find out whose tile it is
                 for entry in batch:
-                    self._compute([entry])
+                    self._finish(self._begin([entry]))
             else:
                 self._refuse(batch[0][0], TileNotFinite.slug, "")
             return
         except EngineOutOfMemory as failure:
             for client, _ in batch:
-                self._refuse(client, failure.slug, str(failure))
+                self._refuse(client, failure.slug, str(failure), tile=failure.tile)
             return
-        self._computed(first.model, len(batch), time.perf_counter() - began)
+        # A batch that was begun early waited for the one before it.
+        began, self._finished = max(begun.began, self._finished), time.perf_counter()
+        self._computed(first.model, len(batch), first.tile, self._finished - began)
         for (client, slot), result in zip(batch, results, strict=True):
             shared = _shared(client)
             shared.outputs[slot] = result
@@ -164,11 +198,11 @@ class EngineServer:
             except OSError:
                 self._drop(client)
 
-    def _refuse(self, client: Client, slug: str, detail: str) -> None:
+    def _refuse(self, client: Client, slug: str, detail: str, *, tile: int = 0) -> None:
         if client.shared is not None:
             client.shared.flags[:] = 0
         with suppress(OSError):
-            send(client.connection, {"failed": slug, "detail": detail})
+            send(client.connection, {"failed": slug, "detail": detail, "tile": tile})
         self._drop(client)
 
     def _drop(self, client: Client) -> None:
@@ -201,7 +235,7 @@ class EngineServer:
         with self._changed:
             pending = self._pending()
         greeting: dict[str, object] = {
-            "tile": self._loaded.tile,
+            "tiles": list(self._loaded.tiles),
             "slots": self._slots,
             "pending": pending,
             "device": self._loaded.device_name,
@@ -248,6 +282,9 @@ class EngineServer:
             if len(row) != len(Weights._fields) or not any(row) or (row[-1] and any(row[:-1])):
                 raise ProtocolBroken("weights are of three outputs, or of the mask alone")
         client.model = str(message["model"])
+        client.tile = int(message["tile"])
+        if client.tile not in self._loaded.tiles:
+            raise ProtocolBroken(f"tiles of {client.tile} pixels")
         client.about = {name: message.get(name) for name in ("job", "traceparent")}
         client.alone = bool(message["alone"])
         client.consistent = bool(message.get("consistent", False))
@@ -257,7 +294,7 @@ class EngineServer:
         client.shared = open_shared_tiles(
             fds[0],
             slots=self._slots,
-            tile=self._loaded.tile,
+            tile=client.tile,
             results=len(client.weights),
             bits=client.bits,
         )

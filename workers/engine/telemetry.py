@@ -50,10 +50,10 @@ class EngineTelemetry:
         """Ask this server at each scrape."""
         self.registry.register(_EngineCollector(server, self._loaded))
 
-    def computed(self, model: str, tiles: int, seconds: float) -> None:
-        """Count a batch."""
+    def computed(self, model: str, tiles: int, tile: int, seconds: float) -> None:
+        """Count a batch of tiles of `tile` x `tile` pixels."""
         self._tiles.labels(model).inc(tiles)
-        self._pixels.labels(model).inc(tiles * self._loaded.tile**2)
+        self._pixels.labels(model).inc(tiles * tile**2)
         self._batch_tiles.observe(tiles)
         self._batch_seconds.observe(seconds)
 

@@ -1,0 +1,137 @@
+"""What makes the network quick on a GPU: compiled blocks, one launch for a batch, copies alongside.
+
+Each part is one function or class here, and says what it does on which device. Shapes: N tiles in a
+batch, T x T pixels in a tile.
+"""
+
+import functools
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from model.blocks import RRDB
+from model.gdsr import GDSR, GDSROutput, Part
+
+Network = Callable[[Tensor, Collection[Part]], GDSROutput]
+"""(N, 3, T, T) -> the images that were asked for; see `GDSR.forward`."""
+
+#: Graphs that one network keeps; what comes beyond runs launch by launch.
+_MOST_GRAPHS = 16
+_WARM_UP_RUNS = 3
+
+
+def compile_blocks(generator: GDSR, trial: Tensor) -> str | None:
+    """Compile every RRDB, on any device; None, or in a line why that cannot be done here.
+
+    All blocks share one piece of code, so one compilation for each shape serves them all: seconds,
+    where the whole graph takes minutes. `trial`, (N, C, H, W), is run through the first block; when
+    that fails (no C compiler, no Triton, a cache that cannot be written) the blocks run as before.
+    """
+    blocks = [part for part in generator.modules() if isinstance(part, RRDB)]
+    for block in blocks:
+        block.compile(dynamic=False)
+    try:
+        with torch.inference_mode():
+            blocks[0](trial)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, OSError, ImportError) as failure:
+        for block in blocks:
+            block._compiled_call_impl = None  # noqa: SLF001 - torch has no public way back
+        return (str(failure).strip() or type(failure).__name__).splitlines()[0]
+    return None
+
+
+class _Recorded(NamedTuple):
+    graph: torch.cuda.CUDAGraph
+    lr: Tensor
+    output: GDSROutput
+
+
+class Graphs:
+    """CUDA only: a network whose batches of a known shape are replayed as one launch.
+
+    Small tiles spend their time on launches otherwise. All graphs share one pool of memory: what
+    one wrote holds until the next one runs, so the caller reads it in the order of the stream.
+    """
+
+    def __init__(self, generator: GDSR) -> None:
+        self._generator = generator
+        self._pool = torch.cuda.graph_pool_handle()
+        self._recorded: dict[tuple[object, ...], _Recorded] = {}
+
+    def __call__(self, lr: Tensor, parts: Collection[Part]) -> GDSROutput:
+        """See `GDSR.forward`; recorded when a shape and its parts are seen for the first time."""
+        key = (lr.shape, lr.dtype, tuple(parts))
+        recorded = self._recorded.get(key)
+        if recorded is None:
+            if len(self._recorded) >= _MOST_GRAPHS:
+                output: GDSROutput = self._generator(lr, parts)
+                return output
+            recorded = self._recorded[key] = self._record(lr, parts)
+        recorded.lr.copy_(lr)
+        recorded.graph.replay()
+        return recorded.output
+
+    def forget(self) -> None:
+        """Drop all graphs and their memory, when there is too little of it."""
+        self._recorded.clear()
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def _record(self, lr: Tensor, parts: Collection[Part]) -> _Recorded:
+        static = lr.clone(memory_format=torch.preserve_format)
+        # Compilation, cuDNN's choices and lazy initialisation must not fall into the recording.
+        side = torch.cuda.Stream(lr.device)  # type: ignore[no-untyped-call]  # not in torch's stubs
+        side.wait_stream(torch.cuda.current_stream(lr.device))
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP_RUNS):
+                self._generator(static, parts)
+        torch.cuda.current_stream(lr.device).wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            output: GDSROutput = self._generator(static, parts)
+        return _Recorded(graph, static, output)
+
+
+def upload(host: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on `device`; through pinned memory on CUDA, so that the host goes on at once.
+
+    Elsewhere a plain copy, and none on the CPU.
+    """
+    if device.type != "cuda":
+        return host.to(device)
+    return host.pin_memory().to(device, non_blocking=True)
+
+
+def download(tensors: list[Tensor]) -> Callable[[], list[Tensor]]:
+    """Begin to copy tensors to the host; the function returned waits for them.
+
+    On CUDA into pinned memory and on a stream of its own, beside what is computed next. Elsewhere
+    there is nothing to wait for.
+    """
+    device = tensors[0].device
+    if device.type != "cuda":
+        return lambda: [tensor.cpu() for tensor in tensors]
+    side = _copy_stream(device)
+    side.wait_stream(torch.cuda.current_stream(device))
+    copies = []
+    with torch.cuda.stream(side):
+        for tensor in tensors:
+            copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            copies.append(copy.copy_(tensor, non_blocking=True))
+            tensor.record_stream(side)  # its memory is not taken for something else before then
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # not in torch's stubs
+        done.record(side)
+
+    def wait() -> list[Tensor]:
+        done.synchronize()
+        return copies
+
+    return wait
+
+
+@functools.cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # not in torch's stubs
