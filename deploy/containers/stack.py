@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,9 @@ class Stack:
         )
         try:
             with _OPENER.open(request, timeout=120) as answer:
-                return Answer(answer.status, dict(answer.headers), answer.read())
+                return Answer(answer.status, _lower(answer.headers), answer.read())
         except urllib.error.HTTPError as refusal:
-            return Answer(refusal.code, dict(refusal.headers), refusal.read())
+            return Answer(refusal.code, _lower(refusal.headers), refusal.read())
         except (OSError, http.client.HTTPException):
             return Answer(0, {}, b"")
 
@@ -101,7 +102,7 @@ class Stack:
         answer = self.ask(f"/upscale{query}", data=picture, Content_Type="image/png")
         if answer.status != http.client.ACCEPTED:
             raise Failed(f"the picture was answered with {answer.status}: {answer.body[:300]!r}")
-        return answer.headers["Location"]
+        return answer.headers["location"]
 
     def tiles_done(self, job: str) -> int:
         """How far a running job is; 0 when it does not run."""
@@ -142,3 +143,7 @@ class Stack:
         except OSError:
             return {}
         return {series["metric"].get("job", ""): float(series["value"][1]) for series in found}
+
+
+def _lower(headers: Message) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

@@ -42,9 +42,10 @@ def check_at_start(url: str) -> None:
             cluster = client.info("cluster").get("cluster_enabled")
     except ValueError as failure:
         raise ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
-    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as refusal:
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError):
+        wrong = "refuses the password" if parts.password else "wants a password"
         raise ConfigurationInvalid(
-            f"Redis at {place} refuses the password or misses one ({str(refusal).rstrip('.')}); "
+            f"Redis at {place} {wrong}; "
             "put the right one into the file that GDSR_REDIS_PASSWORD_FILE names"
         ) from None
     except redis.RedisError as failure:
