@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from workers.contract.errors import ConfigurationInvalid
-from workers.contract.queue import LARGE, SMALL
+from workers.contract.safe_rq import LARGE, SMALL
 from workers.contract.settings import WorkerSettings
 from workers.health import answers
 from workers.supervisor import Program

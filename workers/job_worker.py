@@ -35,8 +35,8 @@ from workers.contract.blobs import open_blobs
 from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid, GDSRError, JobTooNew
 from workers.contract.jobs import Job
-from workers.contract.queue import LARGE, SMALL, SafeJob, SafeQueue, open_queue
 from workers.contract.records import JobRecords
+from workers.contract.safe_rq import LARGE, SERVED, SMALL, SafeJob, SafeQueue, open_queue
 from workers.contract.settings import WorkerSettings
 from workers.lifeline import dying_with_parent
 from workers.reaper import CAUSE, CRASHES, reconcile
@@ -55,7 +55,7 @@ BLOB_PATIENCE = timedelta(seconds=30)
 
 
 class JobWorker(Worker):
-    """Takes jobs from one queue; one queue means BLMOVE, which loses no job between two steps."""
+    """Takes jobs from the queues that its class serves."""
 
     max_connection_wait_time = 2.0  # seconds between attempts while Redis is away; RQ's is 60
     should_run_maintenance_tasks = True  # RQ's own lock outlives a killed worker by 15 minutes
@@ -75,7 +75,7 @@ class JobWorker(Worker):
             pause=timedelta(seconds=0.5),
         )
         super().__init__(
-            [open_queue(queue_name, connection)],
+            [open_queue(name, connection) for name in SERVED[queue_name]],
             name=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
             connection=connection,
             serializer="json",

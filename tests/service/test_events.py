@@ -143,19 +143,33 @@ def test_a_service_that_stops_says_good_bye_and_stops(serve: Serve) -> None:
     assert time.monotonic() - asked < 3
 
 
-def test_a_watcher_that_does_not_read_holds_no_other(site: Site) -> None:
-    job_id = site.submit(name="n" * 100)
+def test_a_watcher_that_never_reads_holds_no_other(serve: Serve) -> None:
+    site = serve()
+    register(site.redis, engine_info())
+    job_id = site.submit(name="n" * 250)
+    site.server.listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
     with socket.socket() as idle:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         idle.connect((site.http.base_url.host, site.http.base_url.port))
-        idle.sendall(f"GET /jobs/{job_id}/events HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-        with watching(site.http, job_id) as events:
-            next(events)
-            site.start(job_id)
-            next(events)
-            for step in range(1, 60):
-                site.records.progress(job_id, run="run", tiles_done=step, tiles=60)
-                assert next(events).data["progress"]["tiles_done"] == step
+        idle.sendall(f"GET /jobs/{job_id}/events HTTP/1.0\r\nHost: test\r\n\r\n".encode())
+
+        def changes(job_id: str) -> None:
+            """Far more than the buffers between the service and the idle client hold."""
+            with watching(site.http, job_id) as events:
+                next(events)
+                for step in range(60):
+                    site.records.start(job_id, run=f"{step}", worker="worker")
+                    assert next(events).data["state"] == "running"
+                    site.records.requeue(job_id, run=f"{step}")
+                    assert next(events).data["state"] == "queued"
+            site.succeed(job_id)
+
+        others = asyncio.run(_all_see(str(site.http.base_url), [job_id] * 100, changes))
+        assert [event.name for event in others] == ["done"] * 100
+        late = b"".join(iter(lambda: idle.recv(65536), b"")).split(b"event: ")[1:]
+
+    assert len(late) < 120  # it was really held, and missed steps in between
+    assert late[-1].startswith(b"done")
 
 
 async def _all_see(address: str, jobs: list[str], change: Callable[[str], object]) -> list[Event]:

@@ -149,6 +149,7 @@ def test_an_operation_answers_as_described(case: Any, site: Site, job_ids: Itera
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @schema.parametrize()
 @examples(200)
 def test_an_operation_answers_as_described_200_times(
@@ -158,6 +159,7 @@ def test_an_operation_answers_as_described_200_times(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_chains_of_requests_that_follow_the_links_answer_as_described(site: Site) -> None:
     schema.config.update(base_url=str(site.http.base_url))
     schema.as_state_machine().run(settings=examples(200))

@@ -17,18 +17,8 @@ from workers.contract.engines import ModelInfo
 from workers.contract.errors import QueueFull, QueueUnavailable
 from workers.contract.formats import ResultFormat
 from workers.contract.jobs import ImageInfo, JobState
-from workers.contract.queue import (
-    LARGE,
-    SMALL,
-    TASKS,
-    TIME_LIMIT_BASE,
-    JobQueue,
-    SafeJob,
-    TaskRefused,
-    new_job_id,
-    open_queue,
-    time_limit,
-)
+from workers.contract.queue import TIME_LIMIT_BASE, JobQueue, new_job_id, time_limit
+from workers.contract.safe_rq import LARGE, SMALL, TASKS, SafeJob, TaskRefused, open_queue
 
 
 def make_queue(client: redis.Redis, *, max_queued: int = 10) -> JobQueue:

@@ -1,26 +1,15 @@
-"""The queue between service and workers: RQ, made safe.
+"""The queue between service and workers, the service's side: submit, look, cancel."""
 
-A job's payload is its id. RQ's stock job class imports whatever dotted path stands in Redis and
-its default serializer unpickles: here payloads are JSON, only tasks of the table below run, and
-call-backs and webhooks that a record may name are ignored. Two queues, one worker class each:
-small pictures do not wait behind huge ones.
-"""
-
-import importlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import redis
-from rq import Queue, Retry
+from rq import Retry
 from rq.command import send_stop_job_command
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
-from rq.intermediate_queue import IntermediateQueue
-from rq.job import Job as RQJob
 from rq.job import JobStatus
 from rq.serializers import JSONSerializer
-from rq.utils import now
 
 from workers.contract import logs
 from workers.contract.admission import Bounds, admit
@@ -32,10 +21,7 @@ from workers.contract.errors import JobNotFinished
 from workers.contract.estimates import Place, places, speed
 from workers.contract.jobs import ImageInfo, Job, JobResult, JobSpec, JobState, Part, UpscaleOptions
 from workers.contract.records import ACTIVE, JobPage, JobRecords
-
-#: Task name in the payload -> function that a job worker runs.
-TASKS = {"upscale": "workers.tasks:upscale", "blend": "workers.blend:blend"}
-SMALL, LARGE = "gdsr-small", "gdsr-large"
+from workers.contract.safe_rq import LARGE, SMALL, SafeJob, SafeQueue, open_queue
 
 #: How long one who queues a re-blend keeps others from queueing the same.
 _BLEND_LOCK = timedelta(seconds=2)
@@ -53,63 +39,6 @@ _FORGET = """
 if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end
 return 0
 """
-
-
-class TaskRefused(Exception):
-    """A payload names something that is no task."""
-
-
-class SafeJob(RQJob):
-    """An RQ job that can only run a task of the table."""
-
-    @property
-    def func(self) -> Callable[..., Any]:
-        if self.instance is not None or self.func_name not in TASKS:
-            raise TaskRefused(str(self.func_name)[:80])
-        module, function = TASKS[self.func_name].split(":")
-        task: Callable[..., Any] = getattr(importlib.import_module(module), function)
-        return task
-
-    success_callback = failure_callback = stopped_callback = property(lambda _: None)
-
-    def send_webhooks(self, *_: object, **__: object) -> None:
-        """A record may name any URL; none is called."""
-
-
-class _PromptIntermediateQueue(IntermediateQueue):
-    """Where an id is between being popped and being started; RQ waits a minute, this 8 s."""
-
-    def should_be_cleaned_up(self, job_id: str) -> bool:
-        seen = self.get_first_seen(job_id)
-        return seen is not None and now() - seen > timedelta(seconds=8)
-
-
-class SafeQueue(Queue):
-    """An RQ queue of safe jobs that outlives a malformed record."""
-
-    job_class = SafeJob
-
-    @property
-    def intermediate_queue(self) -> IntermediateQueue:
-        return _PromptIntermediateQueue(self.key, connection=self.connection)
-
-    @classmethod
-    def _fetch_dequeued_job(
-        cls, connection: redis.Redis, queue_key: str, job_id: str, *args: Any, **kwargs: Any
-    ) -> Any:
-        try:
-            return super()._fetch_dequeued_job(connection, queue_key, job_id, *args, **kwargs)
-        except redis.RedisError:
-            raise
-        except Exception:  # noqa: BLE001 - whatever a malformed hash raises would end the worker
-            connection.lrem(f"{queue_key}:intermediate", 0, job_id)
-            connection.lpush("gdsr:poison", job_id)
-            return None
-
-
-def open_queue(name: str, client: redis.Redis) -> SafeQueue:
-    """One of the two RQ queues."""
-    return SafeQueue(name, connection=client, serializer=JSONSerializer, job_class=SafeJob)
 
 
 class JobQueue:

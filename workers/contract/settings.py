@@ -133,7 +133,7 @@ class WorkerSettings(SharedSettings):
     """What `gdsr-worker`, its engines and its job workers need beside that."""
 
     job_workers: int = Field(default=2, ge=2)
-    """Job worker processes; half of them, rounded up, take small pictures only."""
+    """Job worker processes; half of them, rounded up, take only small pictures, the rest both."""
 
     checkpoints: Annotated[tuple[Path, ...], NoDecode] = ()
     """Checkpoint files or folders, separated by `:`; empty: those that come with GDSR."""

@@ -1,0 +1,136 @@
+"""RQ, made safe.
+
+A job's payload is its id. RQ's stock job class imports whatever dotted path stands in Redis and
+its default serializer unpickles: here payloads are JSON, only tasks of the table below run, and
+call-backs and webhooks that a record may name are ignored. Two queues: small pictures do not wait
+behind huge ones.
+"""
+
+import importlib
+import time
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any
+
+import redis
+from rq import Queue
+from rq.exceptions import DequeueTimeout
+from rq.intermediate_queue import IntermediateQueue
+from rq.job import Job as RQJob
+from rq.serializers import JSONSerializer
+from rq.utils import now
+
+#: Task name in the payload -> function that a job worker runs.
+TASKS = {"upscale": "workers.tasks:upscale", "blend": "workers.blend:blend"}
+SMALL, LARGE = "gdsr-small", "gdsr-large"
+#: Which queues the worker of each class serves: a later one while the earlier are empty. A small
+#: job may delay a large one, by little; a large one would delay a small one by its whole run.
+SERVED = {SMALL: (SMALL,), LARGE: (LARGE, SMALL)}
+
+#: Seconds after which a worker that waits for its own queue looks at the other one.
+_LOOK_ASIDE = 0.25
+
+
+class TaskRefused(Exception):
+    """A payload names something that is no task."""
+
+
+class SafeJob(RQJob):
+    """An RQ job that can only run a task of the table."""
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        if self.instance is not None or self.func_name not in TASKS:
+            raise TaskRefused(str(self.func_name)[:80])
+        module, function = TASKS[self.func_name].split(":")
+        task: Callable[..., Any] = getattr(importlib.import_module(module), function)
+        return task
+
+    success_callback = failure_callback = stopped_callback = property(lambda _: None)
+
+    def send_webhooks(self, *_: object, **__: object) -> None:
+        """A record may name any URL; none is called."""
+
+
+class _PromptIntermediateQueue(IntermediateQueue):
+    """Where an id is between being popped and being started; RQ waits a minute, this 8 s."""
+
+    def should_be_cleaned_up(self, job_id: str) -> bool:
+        seen = self.get_first_seen(job_id)
+        return seen is not None and now() - seen > timedelta(seconds=8)
+
+
+class SafeQueue(Queue):
+    """An RQ queue of safe jobs that outlives a malformed record."""
+
+    job_class = SafeJob
+
+    @property
+    def intermediate_queue(self) -> IntermediateQueue:
+        return _PromptIntermediateQueue(self.key, connection=self.connection)
+
+    @classmethod
+    def dequeue_any(
+        cls,
+        queues: Iterable[Queue],
+        timeout: int | None,
+        connection: redis.Redis,
+        *classes: Any,
+        **more: Any,
+    ) -> Any:
+        """The next job of the first queue, or of a later one while those before it are empty.
+
+        RQ takes from several queues with a command that loses the job of a worker that dies then;
+        here each step is a move.
+
+        Raises:
+            DequeueTimeout: there was none for so many seconds.
+        """
+        keys = [queue.key for queue in queues]
+        end = time.monotonic() + (timeout or 0)
+        while True:
+            key, job_id = _moved(connection, keys)
+            if job_id is None and timeout is None:
+                return None
+            if job_id is None:
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise DequeueTimeout(timeout, keys)
+                pause = left if len(keys) == 1 else min(left, _LOOK_ASIDE)
+                job_id = connection.blmove(key, _intermediate(key), pause)  # type: ignore[arg-type]
+            if job_id is not None:
+                name = job_id.decode() if isinstance(job_id, bytes) else str(job_id)
+                found = cls._fetch_dequeued_job(connection, key, name, *classes, **more)
+                if found is not None:
+                    return found
+
+    @classmethod
+    def _fetch_dequeued_job(
+        cls, connection: redis.Redis, queue_key: str, job_id: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        try:
+            return super()._fetch_dequeued_job(connection, queue_key, job_id, *args, **kwargs)
+        except redis.RedisError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever a malformed hash raises would end the worker
+            connection.lrem(_intermediate(queue_key), 0, job_id)
+            connection.lpush("gdsr:poison", job_id)
+            return None
+
+
+def open_queue(name: str, client: redis.Redis) -> SafeQueue:
+    """One of the two RQ queues."""
+    return SafeQueue(name, connection=client, serializer=JSONSerializer, job_class=SafeJob)
+
+
+def _moved(connection: redis.Redis, keys: list[str]) -> tuple[str, Any]:
+    """The first queue that has a job, and the job's id; else the first, and None."""
+    for key in keys:
+        job_id = connection.lmove(key, _intermediate(key))
+        if job_id is not None:
+            return key, job_id
+    return keys[0], None
+
+
+def _intermediate(key: str) -> str:
+    return f"{key}:intermediate"
