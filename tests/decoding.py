@@ -7,7 +7,7 @@ which one it died of. A picture that takes longer than two seconds of computing 
 import json
 import signal
 import sys
-from io import BytesIO
+import tempfile
 
 from mutations import damaged
 
@@ -33,7 +33,9 @@ def main() -> None:
 def look(data: bytes, frame: int | None, *, max_pixels: int) -> dict[str, object]:
     """Whether its header was good enough to begin, and how it ended."""
     try:
-        check_header(read_header(BytesIO(data), frame=frame), max_pixels=max_pixels, frame=frame)
+        with tempfile.TemporaryFile() as file:  # as the service does
+            file.write(data)
+            check_header(read_header(file, frame=frame), max_pixels=max_pixels, frame=frame)
     except GDSRError as refusal:
         return {"begun": False, "end": refusal.slug}
     try:

@@ -31,7 +31,7 @@ class Source:
         Raises:
             ImageCorrupt: the file ends before, or that is more than any header needs.
         """
-        if offset + count > self.size:
+        if offset < 0 or count < 0 or offset + count > self.size:
             raise ImageCorrupt(TOO_SHORT)
         if count > _MAX_READ_BYTES:
             raise ImageCorrupt(f"its header has a block of {count:,} bytes")
