@@ -29,7 +29,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
         services.watches.open()
+        services.deliverer.start()
         yield
+        services.deliverer.stop()
         await services.watches.close()
         services.close()
 

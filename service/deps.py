@@ -13,6 +13,7 @@ from service.keys import AdminKeys, ApiKeys
 from service.rates import RateLimit
 from service.settings import ServiceSettings
 from service.telemetry import ServiceTelemetry
+from service.webhooks import Deliverer, Webhooks
 from workers.contract.admission import Bounds
 from workers.contract.blobs import BlobStore, open_blobs
 from workers.contract.connection import connect
@@ -41,6 +42,8 @@ class Services:
     watches: Watches
     keys: ApiKeys
     admins: AdminKeys
+    webhooks: Webhooks
+    deliverer: Deliverer
     spans: "TracerProvider | None"
     """Where spans go, if anywhere."""
     rate: RateLimit | None
@@ -70,14 +73,22 @@ class Services:
             ),
             small_pixels=settings.small_pixels,
         )
+        webhooks, telemetry = Webhooks.load(settings), ServiceTelemetry(queue, blobs)
         return cls(
             settings=settings,
             queue=queue,
             blobs=blobs,
-            telemetry=ServiceTelemetry(queue, blobs),
+            telemetry=telemetry,
             watches=Watches(queue),
             keys=ApiKeys.load(settings),
             admins=AdminKeys.load(settings),
+            webhooks=webhooks,
+            deliverer=Deliverer(
+                webhooks,
+                queue.records,
+                root_path=settings.root_path,
+                outcomes=telemetry.webhooks,
+            ),
             spans=open_spans(settings.otel_endpoint, process="gdsr-service"),
             rate=RateLimit.open(settings, client),
         )

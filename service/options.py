@@ -64,6 +64,9 @@ class UpscaleFields(PictureChoices):
     name: str = Field(default="", max_length=255, examples=["cat.jpg"])
     """A file name: the result is offered under it. Empty: the name in the form, if it has one."""
 
+    webhook: str = Field(default="", max_length=1000, examples=["https://a.example/gdsr"])
+    """Address that gets the job, signed, by POST when it has ended; where `/limits` says so."""
+
 
 class ResultFields(BaseModel):
     """What a client may want of a result; nothing: the result itself."""

@@ -92,6 +92,8 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     ),
     errors.ModelUnknown: Meaning(Status.UNPROCESSABLE_ENTITY, "There is no such model"),
     # The client
+    errors.WebhooksOff: Meaning(Status.UNPROCESSABLE_ENTITY, "There are no webhooks here"),
+    errors.WebhookNotAllowed: Meaning(Status.UNPROCESSABLE_ENTITY, "The webhook is not allowed"),
     errors.ListingNeedsKeys: Meaning(Status.FORBIDDEN, "Jobs are not listed here"),
     errors.KeyMissing: Meaning(Status.UNAUTHORIZED, "An API key is needed"),
     errors.KeyInvalid: Meaning(Status.UNAUTHORIZED, "The API key is not known"),

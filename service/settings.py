@@ -12,6 +12,7 @@ from pydantic_settings import NoDecode
 from workers.contract.settings import Seconds, SharedSettings
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
 
 class ServiceSettings(SharedSettings):
@@ -53,10 +54,21 @@ class ServiceSettings(SharedSettings):
     max_wait: Seconds = timedelta(seconds=60)
     """Longest time that `Prefer: wait` keeps a request open."""
 
+    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts, by commas, that jobs may tell of their end, such as `a.example`; empty: none."""
+
+    webhook_secret_file: Path | None = None
+    """File of what webhooks are signed with: `whsec_...`; several while one replaces another."""
+
+    webhook_networks: Annotated[tuple[str, ...], NoDecode] = ()
+    """Networks, by commas, that those hosts may be in beside the public internet."""
+
     signed_results: Annotated[Seconds, Field(le=timedelta(days=7))] | None = None
     """With it `/jobs/{id}/result` redirects to the bucket, by an address that works so long."""
 
-    @field_validator("cors_origins", "trusted_proxies", mode="before")
+    @field_validator(
+        "cors_origins", "trusted_proxies", "webhook_hosts", "webhook_networks", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -71,7 +83,15 @@ class ServiceSettings(SharedSettings):
                 raise ValueError(f"{origin} is no origin such as https://a.example:8443")
         return value
 
-    @field_validator("trusted_proxies")
+    @field_validator("webhook_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"{host} is no host such as a.example or a.example:8443")
+        return value
+
+    @field_validator("trusted_proxies", "webhook_networks")
     @classmethod
     def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for network in value:

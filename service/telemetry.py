@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from pydantic import ValidationError
 
+from workers.contract import webhooks
 from workers.contract.blob_usage import freed_bytes, last_usage
 from workers.contract.blobs import BlobStore
 from workers.contract.connection import redis_down_is_queue_unavailable
@@ -52,6 +53,14 @@ class ServiceTelemetry:
             buckets=_BYTES,
             registry=self.registry,
         )
+        self.webhooks = Counter(
+            "gdsr_webhooks",
+            "Attempts to tell a webhook: delivered, retried later, or failed for good.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in ("delivered", "retried", "failed"):
+            self.webhooks.labels(outcome)
         ProcessCollector(registry=self.registry)
         self.registry.register(QueueCollector(queue))
         self.registry.register(StorageCollector(blobs))
@@ -126,6 +135,10 @@ def _jobs(queue: JobQueue) -> Iterator[Metric]:
         oldest.add_metric([name], age.total_seconds())
     yield oldest
     client: redis.Redis = queue.client
+    yield GaugeMetricFamily(
+        "gdsr_webhooks_waiting", "Ended jobs whose webhook does not know yet.",
+        value=webhooks.waiting(client),
+    )  # fmt: skip
     active = GaugeMetricFamily("gdsr_jobs_active", "Jobs that wait or run.")
     active.add_metric([], float(client.zcard(ACTIVE)))
     yield active

@@ -12,6 +12,7 @@ from workers.contract.engines import EngineInfo
 from workers.contract.estimates import Place
 from workers.contract.formats import ImageFormat, ResultFormat
 from workers.contract.jobs import ImageInfo, Job, JobResult, JobState, Part, UpscaleOptions
+from workers.contract.webhooks import WebhookState
 
 
 class _View(BaseModel):
@@ -70,6 +71,28 @@ class Progress(_View):
     """0 until the picture has been decoded."""
 
 
+class WebhookView(_View):
+    """How it goes with telling the client's own server."""
+
+    url: str
+    state: WebhookState
+    """`failed`: it is not tried again."""
+    attempts: int
+    answer: str | None
+    """What came of the last one; null before it."""
+
+    @classmethod
+    def of(cls, job: Job) -> Self | None:
+        if job.spec.webhook is None:
+            return None
+        return cls(
+            url=job.spec.webhook,
+            state=job.webhook_state,
+            attempts=job.webhook_attempts,
+            answer=job.webhook_answer,
+        )
+
+
 class Links(_View):
     """Where to go on."""
 
@@ -110,6 +133,8 @@ class JobView(_View):
     result: ResultView | None
     failure: ProblemDocument | None
     """Why a failed job failed."""
+    webhook: WebhookView | None
+    """Whether its webhook knows; null where none was asked for."""
     links: Links
 
     @property
@@ -135,6 +160,7 @@ class JobView(_View):
             image=ImageView.of(job.spec.image),
             options=job.spec.options,
             result=None if job.result is None else ResultView.of(job.result),
+            webhook=WebhookView.of(job),
             failure=job.failure and describe_failure(job.failure, instance=links.self),
             links=links,
         )
@@ -175,6 +201,8 @@ class LimitsView(_View):
     """Pixels that one API key may send from midnight to midnight (UTC)."""
     rate_limit: str | None
     """Uploads that one API key may send, such as `60/minute`."""
+    webhooks: bool
+    """Whether a job may tell a webhook, of the hosts that the operator has named."""
     max_wait_seconds: float
     """Longest `Prefer: wait`."""
     max_form_fields: int

@@ -33,6 +33,7 @@ def read_limits(services: Serving) -> LimitsView:
         max_queued_pixels=settings.max_queued_pixels,
         pixels_per_day=settings.pixels_per_day,
         rate_limit=settings.rate_limit,
+        webhooks=bool(services.webhooks),
         max_wait_seconds=settings.max_wait.total_seconds(),
         max_form_fields=MAX_FIELDS,
         max_field_bytes=MAX_FIELD_BYTES,

@@ -85,6 +85,7 @@ _RESPONSES = merged(
         errors.DepthNotStorable, errors.LosslessNotStorable, errors.ProfileNotStorable,
         errors.FormatNotWritten,
         errors.ScaleTooLarge, errors.ModelUnknown, errors.QueueFull,
+        errors.WebhooksOff, errors.WebhookNotAllowed,
         errors.IdempotencyKeyReused, errors.IdempotencyKeyBusy, errors.JobNotFound,
         errors.NoWorker, errors.StorageFull, errors.JobCancelled, errors.JobExpired,
     ),
@@ -186,6 +187,8 @@ def _accept(
 ) -> Job:
     """Make a job of an upload, or raise and leave nothing behind."""
     fields = order.fields
+    if fields.webhook:
+        services.webhooks.target(fields.webhook)
     header = read_header(upload.file, frame=fields.frame)
     check_header(header, max_pixels=services.settings.max_pixels, frame=fields.frame)
     with redis_down_is_queue_unavailable():
@@ -232,6 +235,7 @@ def _accept(
             model,
             name=safe_name(fields.name or upload.file_name),
             owner=order.owner,
+            webhook=fields.webhook or None,
             claim=claim,
             cache_key=key,
             result=copied,

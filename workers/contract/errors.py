@@ -225,6 +225,27 @@ class ScaleTooLarge(ImageRejected):
         self.limit = limit
 
 
+class WebhooksOff(GDSRError):
+    """A webhook was asked for, and this service tells nobody."""
+
+    slug = "webhooks-off"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no webhook is called here (GDSR_WEBHOOK_HOSTS is not set); leave `webhook` out, and "
+            "watch `/jobs/{id}/events` or ask `/jobs/{id}`"
+        )
+
+
+class WebhookNotAllowed(GDSRError):
+    """A webhook was asked for at an address that this service may not call."""
+
+    slug = "webhook-not-allowed"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"this webhook is not called: {reason}")
+
+
 class ListingNeedsKeys(GDSRError):
     """Without API keys nobody's jobs can be told from anybody's, and strangers may ask."""
 

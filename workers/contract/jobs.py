@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from workers.contract.choices import PictureChoices
 from workers.contract.errors import GDSRError
 from workers.contract.headers import ImageFormat, ResultFormat
+from workers.contract.webhooks import WebhookState
 
 TradeOff = Annotated[float, Field(ge=0, le=1)]
 #: Names for the three stops of the slider.
@@ -110,6 +111,8 @@ class JobSpec(_Record):
     """What of it."""
     cache_key: str | None = None
     """Under which its result is found for equal uploads."""
+    webhook: str | None = None
+    """Address to tell when the job has ended."""
     request_id: str | None = None
     """The HTTP request that it came with, for logs."""
     traceparent: str | None = None
@@ -183,6 +186,10 @@ class Job(_Record):
     tiles: int = 0
     result: JobResult | None = None
     failure: JobFailure | None = None
+    webhook_state: WebhookState = "waiting"
+    webhook_attempts: int = 0
+    webhook_answer: str | None = None
+    """What came of the last attempt."""
 
     @property
     def id(self) -> str:

@@ -61,6 +61,7 @@ class JobQueue:
         *,
         name: str | None = None,
         owner: str = "",
+        webhook: str | None = None,
         claim: Claim | None = None,
         cache_key: str | None = None,
         result: JobResult | None = None,
@@ -84,6 +85,7 @@ class JobQueue:
             name=name,
             owner=owner,
             cache_key=cache_key,
+            webhook=webhook,
             request_id=logs.request_id.get(),
             traceparent=logs.traceparent.get(),
         )
@@ -136,6 +138,7 @@ class JobQueue:
                 "blend_of": source.id,
                 "cache_key": None,
                 "part": part or Part(),
+                "webhook": None,
                 "request_id": logs.request_id.get(),
                 "traceparent": logs.traceparent.get(),
             }

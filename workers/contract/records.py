@@ -14,6 +14,7 @@ import redis
 
 from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
 from workers.contract.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
+from workers.contract.webhooks import DUE
 
 #: Ids of jobs that have not ended, by time of creation.
 ACTIVE = "gdsr:jobs:active"
@@ -53,6 +54,9 @@ if state ~= ARGV[3] then
   if ARGV[3] == 'running' then redis.call('hset', KEYS[5], ARGV[5], pixels) end
 end
 if ARGV[4] ~= '' then
+  if redis.call('hexists', KEYS[1], 'webhook') == 1 then
+    redis.call('zadd', KEYS[6], redis.call('time')[1], ARGV[5])
+  end
   redis.call('zrem', KEYS[2], ARGV[5])
   redis.call('expire', KEYS[1], ARGV[4])
   redis.call('hincrby', KEYS[3], ARGV[3], 1)
@@ -78,6 +82,7 @@ class JobRecords:
                 "spec": spec.model_dump_json(),
                 "state": JobState.QUEUED,
                 "pixels": spec.pixels,
+                **({"webhook": 1} if spec.webhook else {}),
             },
         )
         pipe.hset(WAITING, spec.id, spec.pixels)
@@ -107,6 +112,8 @@ class JobRecords:
         pipe.expire(_key(spec.id), self.record_ttl)
         pipe.zadd(_list_key(spec.owner), {spec.id: spec.created_at.timestamp()})
         pipe.hincrby(COUNTERS, JobState.SUCCEEDED, 1)
+        if spec.webhook:
+            pipe.zadd(DUE, {spec.id: now.timestamp()})
         return Job(
             spec=spec, state=JobState.SUCCEEDED, started_at=now, finished_at=now, result=result
         )
@@ -218,6 +225,7 @@ class JobRecords:
             pipe.zrem(ACTIVE, job_id)
             pipe.hdel(WAITING, job_id)
             pipe.hdel(RUNNING, job_id)
+            pipe.zrem(DUE, job_id)
             pipe.publish(EVENTS, job_id)
             pipe.execute()
 
@@ -263,7 +271,7 @@ class JobRecords:
         pairs = [part for pair in fields.items() for part in pair]
         seconds = "" if ttl is None else str(max(1, int(ttl.total_seconds())))
         changed = self._transition(
-            keys=[_key(job_id), ACTIVE, COUNTERS, WAITING, RUNNING],
+            keys=[_key(job_id), ACTIVE, COUNTERS, WAITING, RUNNING, DUE],
             args=[
                 f",{','.join(sorted(allowed))},",
                 run or "",

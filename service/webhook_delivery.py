@@ -1,0 +1,156 @@
+"""One attempt to deliver a webhook: signed, to an address that was looked at, with an end.
+
+Signatures are those of Standard Webhooks 1.0 (standardwebhooks.com): HMAC-SHA256 over
+`id.timestamp.body`, one for each secret, so that a secret can be replaced without a gap.
+"""
+
+import base64
+import hashlib
+import hmac
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import NamedTuple
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: From the first byte of a connection to the last of the answer.
+LONGEST_ATTEMPT = timedelta(seconds=15)
+_CONNECT_SECONDS = 5.0
+_MAX_ANSWER_BYTES = 64 * 1024
+#: All addresses of IPv6 that are given to hosts; what tunnels IPv4 is taken out below.
+_IPV6_HOSTS = ipaddress.IPv6Network("2000::/3")
+_IPV6_OVER_IPV4 = ipaddress.IPv6Network("2002::/16")
+
+
+class Undeliverable(Exception):
+    """The attempt failed; its words are for the one whose webhook it is."""
+
+
+class Target(NamedTuple):
+    """Where a webhook goes."""
+
+    host: str
+    port: int
+    path: str
+    """With the query."""
+
+    @property
+    def place(self) -> str:
+        """As it stands in the `Host` header and in the allow-list."""
+        return self.host if self.port == 443 else f"{self.host}:{self.port}"
+
+
+def signed_headers(
+    message_id: str, body: bytes, *, secrets: Sequence[bytes], now: int
+) -> dict[str, str]:
+    """The three headers of Standard Webhooks; `now` is in seconds since 1970."""
+    content = f"{message_id}.{now}.".encode() + body
+    digests = [hmac.digest(secret, content, hashlib.sha256) for secret in secrets]
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(now),
+        "webhook-signature": " ".join(
+            f"v1,{base64.b64encode(digest).decode()}" for digest in digests
+        ),
+    }
+
+
+def deliver(
+    target: Target,
+    message_id: str,
+    body: bytes,
+    *,
+    secrets: Sequence[bytes],
+    networks: Sequence[Network],
+    trust: ssl.SSLContext,
+) -> int:
+    """POST the body; the status of the answer, whatever it is. Redirects are not followed.
+
+    The name is looked up once, and the connection goes to what was found and looked at.
+
+    Raises:
+        Undeliverable: there was no answer, or the name leads to an address that is neither public
+            nor in one of the `networks`.
+    """
+    headers = {
+        "Host": target.place,
+        "Content-Type": "application/json",
+        "User-Agent": "GDSR",
+        **signed_headers(message_id, body, secrets=secrets, now=int(time.time())),
+    }
+    connection = http.client.HTTPConnection(target.host, target.port)
+    try:
+        plain = _connected(_addresses(target, networks), target.port)
+        plain.settimeout(LONGEST_ATTEMPT.total_seconds())
+        # Its own sockets would look the name up again; a time-out of a socket begins anew with
+        # each byte, so a clock of ours ends what is sent too slowly.
+        connection.sock = secure = trust.wrap_socket(
+            plain, server_hostname=target.host, do_handshake_on_connect=False
+        )
+        clock = threading.Timer(LONGEST_ATTEMPT.total_seconds(), _cut, [secure])
+        clock.daemon = True
+        clock.start()
+        try:
+            secure.do_handshake()
+            connection.request("POST", target.path, body, headers)
+            answer = connection.getresponse()
+            answer.read(_MAX_ANSWER_BYTES)
+            return answer.status
+        finally:
+            clock.cancel()
+    except ssl.SSLCertVerificationError as failure:
+        raise Undeliverable(f"its certificate is not good: {failure.verify_message}") from None
+    except (OSError, http.client.HTTPException) as failure:
+        raise Undeliverable(f"no answer: {type(failure).__name__}") from None
+    finally:
+        connection.close()
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the internet at large.
+
+    Not loopback, private, link-local, multicast or reserved ones, nor those of IPv6 that lead to
+    an IPv4 address: mapped, 6to4, Teredo, NAT64.
+    """
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address) and (ip not in _IPV6_HOSTS or ip in _IPV6_OVER_IPV4):
+        return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+def _addresses(target: Target, networks: Sequence[Network]) -> list[str]:
+    """What the name stands for now; one address that is not allowed refuses all."""
+    try:
+        found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise Undeliverable("no answer: its name is not known") from None
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    for address in addresses:
+        inside = any(ipaddress.ip_address(address) in network for network in networks)
+        if not inside and not is_public(address):
+            raise Undeliverable("its name leads to an address that is not public")
+    return addresses
+
+
+def _connected(addresses: Sequence[str], port: int) -> socket.socket:
+    """A connection to the first that takes one."""
+    for number, address in enumerate(addresses, start=1):
+        try:
+            return socket.create_connection((address, port), _CONNECT_SECONDS / len(addresses))
+        except OSError:
+            if number == len(addresses):
+                raise
+    raise Undeliverable("no answer: its name has no address")
+
+
+def _cut(connection: socket.socket) -> None:
+    """End reads and writes that wait in another thread."""
+    with suppress(OSError):  # it has ended by itself
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -1,0 +1,61 @@
+"""Which ended jobs have yet to be told to a webhook, in Redis, and how that goes.
+
+The transition that ends a job puts its id in a set, in the same step, with the time of the first
+attempt. Whoever takes one moves it into the future, past the longest attempt: a deliverer that
+dies leaves it to another. So a message may arrive twice, and never not at all.
+"""
+
+from datetime import timedelta
+from typing import Literal
+
+import redis
+
+#: Ids of jobs by when the next attempt is due, in seconds of Redis's own clock.
+DUE = "gdsr:webhooks"
+#: What of a webhook becomes part of the job's record.
+WebhookState = Literal["waiting", "delivered", "failed"]
+
+_CLAIM = """
+local now = redis.call('time')
+local due = redis.call('zrangebyscore', KEYS[1], '-inf', now[1], 'limit', 0, 1)[1]
+if due then redis.call('zadd', KEYS[1], now[1] + ARGV[1], due) end
+return due
+"""
+_SETTLE = """
+if ARGV[4] == '' or redis.call('exists', KEYS[2]) == 0 then redis.call('zrem', KEYS[1], ARGV[1])
+else redis.call('zadd', KEYS[1], 'xx', redis.call('time')[1] + ARGV[4], ARGV[1]) end
+if redis.call('exists', KEYS[2]) == 1 then
+  redis.call('hset', KEYS[2], 'webhook_state', ARGV[2], 'webhook_answer', ARGV[3])
+  redis.call('hincrby', KEYS[2], 'webhook_attempts', 1)
+end
+"""
+
+
+class WebhookQueue:
+    """What is due, for deliverers in any number of processes."""
+
+    def __init__(self, client: redis.Redis, *, lease: timedelta) -> None:
+        """`lease` is longer than any attempt."""
+        self.client, self._lease = client, lease
+        self._claim, self._settle = client.register_script(_CLAIM), client.register_script(_SETTLE)
+
+    def claim(self) -> str | None:
+        """A job whose webhook is due, and for a while nobody else's; None: there is none."""
+        found = self._claim(keys=[DUE], args=[self._lease.total_seconds()])
+        return None if found is None else found.decode()
+
+    def settle(
+        self, job_id: str, state: WebhookState, *, answer: str, pause: timedelta | None = None
+    ) -> None:
+        """Write down how an attempt went; with a `pause` there will be another."""
+        seconds = "" if pause is None else pause.total_seconds()
+        self._settle(keys=[DUE, f"gdsr:job:{job_id}"], args=[job_id, state, answer, seconds])
+
+    def forget(self, job_id: str) -> None:
+        """A job whose record is gone."""
+        self.client.zrem(DUE, job_id)
+
+
+def waiting(client: redis.Redis) -> int:
+    """Jobs that have ended and whose webhook does not know yet."""
+    return int(client.zcard(DUE))
