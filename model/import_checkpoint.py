@@ -27,6 +27,10 @@ def main() -> int:
     parser.add_argument("--license", default="unknown", help="of the weights, an SPDX identifier")
     parser.add_argument("--training", default="unknown", help="how they were trained")
     parser.add_argument("--data", default="unknown", help="on what they were trained")
+    parser.add_argument(
+        "--consistency", action="store_true",
+        help="they were trained on plain bicubic: correct results until they reduce to the input",
+    )  # fmt: skip
     options = parser.parse_args()
 
     # torch takes seconds to import: --help and usage errors come before it.
@@ -41,6 +45,7 @@ def main() -> int:
         data=options.data,
         scores={},
         licence=options.license,
+        consistency=options.consistency,
     )
     try:
         state = read_reference(options.source)

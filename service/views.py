@@ -48,6 +48,8 @@ class ResultView(_View):
     """SHA-256 of the checkpoint file."""
     device: str
     precision: str
+    consistency: bool
+    """Whether it was corrected until it gives the picture again when it is reduced."""
     seconds: dict[str, float]
     """Time by stage: queue, decode, infer, encode; of a copy, `cache` alone."""
     cached: bool

@@ -32,7 +32,7 @@ def upscale_picture(
     weights: Weights,
     progress: Progress,
     alpha: AlphaMode = AlphaMode.MODEL,
-    consistent: bool = False,
+    consistent: bool | None = None,
 ) -> Picture:
     """The picture four times larger on each side: see `upscale_outputs`, for one of them."""
     (result,) = upscale_outputs(
@@ -55,7 +55,7 @@ def upscale_outputs(
     weights: Sequence[Weights],
     progress: Progress,
     alpha: AlphaMode = AlphaMode.MODEL,
-    consistent: bool = False,
+    consistent: bool | None = None,
 ) -> list[Picture]:
     """The picture four times larger on each side, once for each of the weights.
 
@@ -80,7 +80,8 @@ def upscale_outputs(
     enlarged: Plane | None = None
     if by_model and picture.alpha is not None:
         grey = np.broadcast_to(picture.alpha[..., None], picture.colour.shape)
-        results = _through(engine, cut(grey, plan), model, [output_weights(0)])
+        faithful = [output_weights(0)]
+        results = _through(engine, cut(grey, plan), model, faithful, consistent=False)
         (found,) = _stitched(count(results), plan, [_Kind.GREY])
         enlarged = found[..., 0]
     elif picture.alpha is not None:
@@ -128,7 +129,7 @@ def _through(
     model: str,
     weights: Sequence[Weights],
     *,
-    consistent: bool = False,
+    consistent: bool | None = None,
 ) -> Iterator[Results]:
     """Results in the order of the tiles; only those of more than one colour reach the engine."""
     # What was cut and not yet answered: a flat tile, None for one that was sent.

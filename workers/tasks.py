@@ -143,6 +143,9 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         checkpoint=made_by.checkpoint,
         device=made_by.device,
         precision=made_by.precision if picture.bits == 8 else "float32",
+        consistency=made_by.consistency
+        if spec.options.consistency is None
+        else spec.options.consistency,
         seconds={stage: round(value, 4) for stage, value in seconds.items()},
         expires_at=datetime.now(UTC) + settings.result_ttl,
         branches=branches,

@@ -19,6 +19,7 @@ def card_of(config: TrainConfig, standing: Standing, *, photographs: int) -> Car
         data=_data(config, photographs),
         scores={},
         licence=config.run.licence,
+        consistency=config.degradation is None,
     )
 
 

@@ -31,6 +31,8 @@ class Judged:
 
     name: str
     sha256: str
+    consistency: bool
+    """What its card says: whether people get its results back-projected."""
     scores: "Scores"
 
 
@@ -162,6 +164,10 @@ def _run(options: argparse.Namespace) -> None:
         check_drawable(metric.name for metric in metrics)
 
     report = _measured(options, folders, metrics, device)
+    for judged in report.checkpoints:
+        if judged.consistency != report.back_projection:
+            given = "with" if judged.consistency else "without"
+            sys.stderr.write(f"gdsr-evaluate: people get {judged.name} {given} back-projection\n")
     show(report, metrics)
     if options.json:
         options.json.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
@@ -194,6 +200,7 @@ def _measured(
             Judged(
                 name=name,
                 sha256=checkpoint.sha256,
+                consistency=checkpoint.card.consistency,
                 scores=scored(slider(generator=checkpoint.generator), said=name),
             )
             for name, checkpoint in checkpoints.items()

@@ -241,6 +241,16 @@ def test_a_result_in_png_has_parts_without_kept_branches(site: Site) -> None:
     assert np.array_equal(part, site.result(job)[17:81, 30:131])
 
 
+@pytest.mark.parametrize("wish", [None, True])
+def test_a_result_says_whether_it_was_made_consistent(site: Site, wish: bool | None) -> None:  # noqa: FBT001
+    job = site.ended(site.submit(PICTURE, consistency=wish, keep_branches=True))
+    blend = blended(site, job, trade_off=0.2)
+
+    assert job.result is not None, job.failure
+    assert blend.result is not None, blend.failure
+    assert job.result.consistency is blend.result.consistency is bool(wish)
+
+
 def test_branches_that_are_gone_fail_the_blend_with_a_reason(site: Site) -> None:
     job = site.ended(site.submit(PICTURE, keep_branches=True))
     assert job.result is not None

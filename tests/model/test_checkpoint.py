@@ -1,7 +1,7 @@
 import hashlib
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +101,19 @@ def test_another_card_leaves_the_tensors_alone(path: Path, generator: GDSR) -> N
     assert {tensor.dtype for tensor in after.values()} == {torch.float16}
 
 
+def test_a_card_that_says_nothing_of_consistency_is_without_it(path: Path) -> None:
+    old = {name: value for name, value in asdict(CARD).items() if name != "consistency"}
+    rewrite(path, metadata={"card": json.dumps(old)})
+
+    assert read_header(path).card == CARD
+    assert read_header(path).card.consistency is False
+
+
+def test_the_shipped_checkpoints_are_consistent_unless_asked_otherwise() -> None:
+    for name in ("lite", "base"):
+        assert read_header(SHIPPED / f"{name}.safetensors").card.consistency is True
+
+
 def test_a_failed_save_leaves_the_old_file_and_nothing_else(path: Path, generator: GDSR) -> None:
     before = path.read_bytes()
     (path.parent / f"{path.name}.{os.getpid()}.partial").mkdir()
@@ -124,6 +137,10 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(path: Path, generato
         ({"config": "[]"}, "config: must have exactly features, growth, guide"),
         ({"config": '{"features": 8}'}, "config: must have exactly features, growth, guide"),
         ({"card": None}, "the metadata has no card"),
+        (
+            {"card": json.dumps(asdict(CARD) | {"consistency": "yes"})},
+            "card: consistency is 'yes'; it must be true or false",
+        ),
         ({"card": "{}"}, "card: must have exactly data, licence, name, scores, training"),
     ],
 )

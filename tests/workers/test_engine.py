@@ -360,6 +360,29 @@ def test_an_output_that_is_not_finite_fails_its_own_job_only(
     assert server.tiles_done >= 3
 
 
+@pytest.mark.parametrize("card", [True, False])
+def test_consistency_is_as_the_card_says_unless_asked_otherwise(
+    loaded: LoadedEngine,
+    place: Path,
+    card: bool,  # noqa: FBT001
+) -> None:
+    told = loaded.models[0].card | {"consistency": card}
+    models = (loaded.models[0].model_copy(update={"card": told}),)
+    with serving(replace(loaded, models=models), place), connect(place) as client:
+        unset, on, off = (
+            next(client.run(tiles(1), model="tiny", weights=[FUSED], consistent=wish)).copy()
+            for wish in (None, True, False)
+        )
+        says = client.made_by("tiny").consistency
+    engine = InProcessEngine(replace(loaded, models=models))
+    local = next(engine.run(tiles(1), model="tiny", weights=[FUSED]))
+
+    assert says is card
+    assert not np.array_equal(on, off)
+    assert np.array_equal(unset, on if card else off)
+    assert np.array_equal(local, unset)
+
+
 @pytest.mark.usefixtures("server")
 def test_a_model_that_is_not_there_is_named(place: Path) -> None:
     with connect(place) as client, pytest.raises(EngineLost, match="no model is called 'huge'"):

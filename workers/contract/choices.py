@@ -62,8 +62,10 @@ class PictureChoices(BaseModel):
     """Bits of a sample: `8`, `16` (PNG and TIFF only), or the `same` as the picture has, if it can.
     """
 
-    consistency: bool = False
-    """Correct the result so that the picture comes out of it again when it is reduced by four."""
+    consistency: bool | None = None
+    """Correct the result so that the picture comes out of it again when it is reduced by four.
+    Unset: as the model's card says, which is on for models that know neither noise nor JPEG.
+    """
 
     lossless: bool = False
     """Nothing is lost in WebP and JPEG XL; PNG and TIFF always are so, JPEG and AVIF never."""

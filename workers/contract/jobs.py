@@ -146,6 +146,8 @@ class JobResult(_Record):
     """SHA-256 of the checkpoint file."""
     device: str
     precision: str
+    consistency: bool = False
+    """Whether it was corrected until it gives the picture again when it is reduced."""
     seconds: dict[str, float]
     """Time by stage: queue, decode, infer, encode."""
     warnings: tuple[str, ...] = ()

@@ -56,13 +56,13 @@ class Engine(Protocol):
         *,
         model: str,
         weights: Sequence[Weights],
-        consistent: bool = False,
+        consistent: bool | None = None,
     ) -> Iterator[Pixels]:
         """(T, T, 3) tiles to (R, 4T, 4T, 3), in order; each is valid until the next is asked for.
 
         A tile has a result for each of the R weights, of one pass through the network. Tiles are
         uint8, or all of them uint16; so are the results. `consistent` ones, but for the mask, are
-        made to give the tiles again when they are reduced.
+        made to give the tiles again when they are reduced; None: as the model's card says.
 
         Raises:
             GDSRError: the engine could not; the message says why.
@@ -76,6 +76,8 @@ class MadeBy(NamedTuple):
     """SHA-256 of the checkpoint file."""
     precision: str
     device: str
+    consistency: bool
+    """What its card says of it."""
 
 
 class EngineClient:
@@ -103,8 +105,13 @@ class EngineClient:
 
     def made_by(self, model: str) -> MadeBy:
         """What computes pictures with this model at the other end."""
-        checkpoint, precision = self._greeting["models"][model]
-        return MadeBy(checkpoint=checkpoint, precision=precision, device=self._greeting["device"])
+        checkpoint, precision, consistency = self._greeting["models"][model]
+        return MadeBy(
+            checkpoint=checkpoint,
+            precision=precision,
+            device=self._greeting["device"],
+            consistency=consistency,
+        )
 
     def run(
         self,
@@ -112,7 +119,7 @@ class EngineClient:
         *,
         model: str,
         weights: Sequence[Weights],
-        consistent: bool = False,
+        consistent: bool | None = None,
     ) -> Iterator[Pixels]:
         """See `Engine.run`.
 

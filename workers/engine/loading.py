@@ -40,6 +40,11 @@ class LoadedEngine:
         for forward in self.forwards.values():
             forward.release()
 
+    def consistency(self, model: str) -> bool:
+        """What the card of a model says of it."""
+        cards = (found.card for found in self.models if found.name == model)
+        return bool(next(cards).get("consistency", False))
+
 
 def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
     """Load every checkpoint, warm it up and measure it.

@@ -30,7 +30,7 @@ class InProcessEngine:
         *,
         model: str,
         weights: Sequence[Weights],
-        consistent: bool = False,
+        consistent: bool | None = None,
     ) -> Iterator[Pixels]:
         """See `Engine.run`.
 
@@ -38,6 +38,8 @@ class InProcessEngine:
             EngineOutOfMemory: even the smallest tile did not fit.
             TileNotFinite: the network's output is not a picture.
         """
+        if consistent is None:
+            consistent = self._loaded.consistency(model)
         compute = partial(self._loaded.forwards[model], consistent=consistent)
         remaining = iter(tiles)
         while batch := list(islice(remaining, self._loaded.max_batch)):

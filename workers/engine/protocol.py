@@ -3,9 +3,10 @@
 One SOCK_SEQPACKET connection a job; messages are small JSON objects:
 
     engine -> client   {"tiles": [T, ...], "slots": S, "pending": n,               on connecting
-                        "device": name, "models": {name: [sha256, precision]}}
-    client -> engine   {"model": name, "weights": [[p, f, g, m], ...],
-                        "tile": T, "bits": 8 or 16, "consistent": bool, "alone": bool,
+                        "device": name,
+                        "models": {name: [sha256, precision, consistency]}}
+    client -> engine   {"model": name, "weights": [[p, f, g, m], ...], "tile": T,
+                        "bits": 8 or 16, "consistent": bool or null, "alone": bool,
                         "job": id, "traceparent": text} + one fd                   once
     client -> engine   {"slot": i}                                                 tile i is there
     engine -> client   {"done": i}                                                 its results too

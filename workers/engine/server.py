@@ -239,7 +239,10 @@ class EngineServer:
             "slots": self._slots,
             "pending": pending,
             "device": self._loaded.device_name,
-            "models": {m.name: [m.sha256, m.precision] for m in self._loaded.models},
+            "models": {
+                m.name: [m.sha256, m.precision, self._loaded.consistency(m.name)]
+                for m in self._loaded.models
+            },
         }
         try:
             send(connection, greeting)
@@ -287,7 +290,10 @@ class EngineServer:
             raise ProtocolBroken(f"tiles of {client.tile} pixels")
         client.about = {name: message.get(name) for name in ("job", "traceparent")}
         client.alone = bool(message["alone"])
-        client.consistent = bool(message.get("consistent", False))
+        wished = message.get("consistent")
+        client.consistent = (
+            self._loaded.consistency(client.model) if wished is None else bool(wished)
+        )
         client.bits = int(message.get("bits", 8))
         if client.bits not in (8, 16):
             raise ProtocolBroken(f"samples of {client.bits} bits")

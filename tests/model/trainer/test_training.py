@@ -112,6 +112,7 @@ def test_a_run_leaves_a_checkpoint_with_an_honest_card(
     assert outcome == Outcome(step=3, stopped=False, best=tmp_path / BEST)
     assert checkpoint.config == config.network
     assert checkpoint.card.scores == {}
+    assert checkpoint.card.consistency is (config.degradation is None)
     assert "3 photographs of the folder photographs" in checkpoint.card.data
     assert "patches of 16x16 pixels" in checkpoint.card.training
     assert [record["step"] for record in records(tmp_path, "step")] == [1, 2, 3]
