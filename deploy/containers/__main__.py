@@ -29,6 +29,14 @@ SKIPPED = 77
 SERVICES = ("redis", "service", "worker", "prometheus", "alertmanager")
 OURS = ("service", "worker")
 SERVICE_LIMIT_MB = 110
+#: As an engine begins, and then a kernel of its own.
+_COMPILES = """
+import os, pathlib
+from model.process import prepare_process
+prepare_process(None, cache=pathlib.Path(os.environ["GDSR_CACHE_DIR"]))
+import torch
+print(torch.compile(lambda x: (2 * x).relu() + 1)(torch.ones(8)).sum())
+"""
 
 
 def main() -> int:
@@ -147,12 +155,9 @@ def _compiles(stack: Stack) -> None:
     build = {**build, "args": {**build.get("args", {}), "ACCELERATOR": "cuda"}}
     with step("build gdsr-worker:compiler"):
         _build_one(stack, "gdsr-worker:compiler", build)
-    program = (
-        "import torch; print(torch.compile(lambda x: (2 * x).relu() + 1)(torch.ones(8)).sum())"
-    )
     options = ["--rm", "--read-only", "--cap-drop=ALL", "--tmpfs=/tmp", "--volume=/var/cache/gdsr"]
     with step("torch.compile in it"):
-        said = stack.docker("run", *options, "gdsr-worker:compiler", "python", "-c", program)
+        said = stack.docker("run", *options, "gdsr-worker:compiler", "python", "-c", _COMPILES)
     holds("the image for GPUs compiles kernels with a read-only root", said == "tensor(24.)", said)
 
 
