@@ -39,10 +39,10 @@ class Studio:
 
 
 @contextmanager
-def opened(site: Site, **settings: Any) -> Iterator[Studio]:
+def opened(site: Site, *, port: int = 0, **settings: Any) -> Iterator[Studio]:
     """A service of its own on this site's queue and store."""
     given = {"redis_url": site.url, "blob_dir": site.blobs.root} | settings
-    with served(ServiceSettings(**given)) as service:
+    with served(ServiceSettings(**given), port=port) as service:
         yield Studio(address=str(service.http.base_url), site=site, http=service.http)
 
 

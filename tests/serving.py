@@ -96,8 +96,8 @@ class Site:
 
 
 @contextmanager
-def served(settings: ServiceSettings) -> Iterator[Site]:
-    listening = listen(host=settings.host, port=0)
+def served(settings: ServiceSettings, *, port: int = 0) -> Iterator[Site]:
+    listening = listen(host=settings.host, port=port)
     server = Server(create_app(settings), listening, trusted=settings.trusted_proxies)
     thread = threading.Thread(target=server.serve_until_stopped)
     thread.start()

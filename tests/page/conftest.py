@@ -39,7 +39,7 @@ def site(folder: Path, browser: Browser) -> Iterator[Site]:  # noqa: ARG001 - no
     shutil.copy(LITE, checkpoints)
     with running_valkey(folder / "valkey") as server:
         site = Site(server.url, folder / "blobs", checkpoints)
-        with site.worker_host(default_model="tiny", threads="2", precision="float32"):
+        with site.worker_host(default_model="tiny", threads="2", tile="96"):
             yield site
 
 

@@ -17,6 +17,7 @@ from browsing import (
     stage_pixels,
     wait_for_result,
 )
+from factories import photo, saved
 from hosts import noise
 from PIL import Image
 from playwright.sync_api import Page
@@ -59,7 +60,7 @@ def difference(stage: Pixels, picture: Pixels, *, rows: slice, columns: slice) -
 def shown(visit: Visit, request: pytest.FixtureRequest) -> Page:
     """The page with a finished picture, small enough to be shown at 100 %."""
     page = visit(script=request.param)
-    choose(page, ("noise.png", noise(HEIGHT, WIDTH)))
+    choose(page, ("photo.png", saved(photo(HEIGHT, WIDTH), "PNG")), model="lite")
     wait_for_result(page)
     assert page.locator("#zoom").inner_text() == "100 %"
     return page
@@ -67,6 +68,8 @@ def shown(visit: Visit, request: pytest.FixtureRequest) -> Page:
 
 def test_the_screen_shows_what_the_service_makes(shown: Page, studio: Studio) -> None:
     job_id = job_of(shown)
+    ends = [service_pixels(studio, job_id, end).astype(int) for end in (0, 1)]
+    assert np.abs(ends[0] - ends[1]).max() > 20  # there is something to blend
     for trade_off in (0, 0.13, 0.25, 0.5, 0.8, 1):
         slide(shown, trade_off)
         stage = stage_pixels(shown)

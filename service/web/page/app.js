@@ -27,7 +27,7 @@ const viewer = createViewer({
   zoom({ level, fit }) {
     at("zoom").textContent = `${+(100 * level).toFixed(level < 0.1 ? 1 : 0)} %`;
     at("zoom-fit").setAttribute("aria-pressed", String(fit));
-    at("zoom-real").setAttribute("aria-pressed", String(level === 1));
+    at("zoom-real").setAttribute("aria-pressed", String(level === 1 && !fit));
   },
   loading(sums) {
     if (sums === null) {
@@ -98,7 +98,7 @@ async function watch(picture) {
   if (over) return change(picture, { phase: "expired" });
   announce(`${picture.name}: ${state(picture)}`);
   if (picture === opened) await viewer.showResult();
-  else if (!picture.hasThumbnail && last.result) await preview(picture);
+  if (!picture.hasThumbnail && last.result) await preview(picture);
 }
 
 function fail(picture, failure) {
@@ -184,8 +184,9 @@ function again(picture) {
 
 function showState() {
   const { phase, view } = opened;
-  const ready = phase === "known" && view.state === "succeeded";
-  if (!ready) tellWork(state(opened));
+  const ready = phase === "known" && view?.state === "succeeded";
+  const reason = opened.problem?.detail ?? view?.failure?.detail;
+  if (!ready) tellWork(reason ? `${state(opened)}: ${reason}` : state(opened));
   if (view) showFacts(opened, models);
   else showFacts({ view: {} }, models);
 }
@@ -253,8 +254,12 @@ at("mask").addEventListener("click", async () => {
   at("legend").hidden = !wanted;
   try {
     await viewer.showMask(wanted);
+    tellWork("");
   } catch (problem) {
-    tellWork(problem.detail || problem.message);
+    at("mask").setAttribute("aria-pressed", "false");
+    at("legend").hidden = true;
+    await viewer.showMask(false);
+    tellWork(problem.status === 422 ? "This service keeps no mask" : problem.detail || problem.message);
   }
 });
 onDownload(() => opened);

@@ -16,6 +16,7 @@ export function addCard(picture, act, { last = false } = {}) {
   card.querySelector(".again").addEventListener("click", () => act.again(picture));
   if (last) list.append(card);
   else list.prepend(card);
+  if (!last) list.scrollTo(0, 0);
   showSection();
   updateCard(picture);
 }
@@ -46,11 +47,11 @@ export function setThumbnail(picture, bitmap) {
 export function updateCard(picture) {
   const { card, phase, view, problem, name } = picture;
   const part = (selector) => card.querySelector(selector);
-  card.dataset.state = phase === "known" ? view.state : phase;
+  card.dataset.state = phase === "known" ? (view?.state ?? "unknown") : phase;
   part(".name").textContent = name;
   part(".sizes").textContent = sizes(picture);
   part(".state").textContent = state(picture);
-  const ready = phase === "known" && view.state === "succeeded";
+  const ready = phase === "known" && view?.state === "succeeded";
   if (ready) part(".state").textContent += `, ${duration(took(view))}`;
 
   const progress = part("progress");
@@ -60,7 +61,7 @@ export function updateCard(picture) {
   if (done === null) progress.removeAttribute("value");
   else progress.value = done;
 
-  const refusal = problem ?? (phase === "known" ? view.failure : null);
+  const refusal = problem ?? (phase === "known" ? view?.failure : null);
   part(".reason").hidden = !refusal?.detail;
   part(".reason").textContent = refusal?.detail ?? "";
   part(".again").hidden = !picture.file || busy(picture) || ready;
@@ -92,9 +93,10 @@ function took(view) {
 }
 
 function sizes({ width, height, view, file }) {
-  const image = width ? { width, height } : view?.image;
+  let image = width ? { width, height } : view?.image;
   if (!image) return file ? bytes(file.size) : "";
   const result = view?.result ?? { width: 4 * image.width, height: 4 * image.height };
-  const turned = view?.result && result.width * image.height < result.height * image.width !== result.width < result.height;
-  return turned ? size(result) : `${size(image)} → ${size(result)}`;
+  const turned = (image.width < image.height) !== (result.width < result.height);
+  if (turned) image = { width: image.height, height: image.width };
+  return `${size(image)} → ${size(result)}`;
 }

@@ -36,6 +36,9 @@ export async function crop(view, area, signal) {
   const bitmaps = await Promise.all(
     BRANCHES.map((name) => bitmap(`jobs/${view.id}/result?output=${name}&region=${area.join()}`, signal)),
   );
+  if (bitmaps.some(({ width, height }) => width !== area[2] || height !== area[3])) {
+    throw new TypeError("the service sent another part than was asked for");
+  }
   return { area, whole: true, psnr: bitmaps[0], fused: bitmaps[1], gan: bitmaps[2] };
 }
 

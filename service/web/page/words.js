@@ -20,15 +20,16 @@ export function megapixels(pixels) {
   return `${+(pixels / 1e6).toFixed(1)} megapixels`;
 }
 
-/** "2,048 × 1,536". */
+/** "2,048 × 1,536", which does not break over lines. */
 export function size({ width, height }) {
-  return `${WHOLE.format(width)} × ${WHOLE.format(height)}`;
+  return `${WHOLE.format(width)}\u00a0×\u00a0${WHOLE.format(height)}`;
 }
 
-/** "0.42 s", "1 min 5 s". */
+/** "42 ms", "4.2 s", "1 min 5 s". */
 export function duration(seconds) {
-  if (seconds < 9.95) return `${seconds.toFixed(seconds < 0.1 ? 3 : 2)} s`;
-  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (seconds < 0.995) return `${Math.round(1000 * seconds)} ms`;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  if (seconds < 59.5) return `${Math.round(seconds)} s`;
   return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
 }
 
@@ -66,9 +67,10 @@ export function state(picture) {
   if (!view) return "Looking it up";
   if (phase === "expired") return "The result is no longer kept";
   switch (view.state) {
-    case "queued":
-      if (!view.queue_position) return "Next in line";
-      return `In the queue, ${WHOLE.format(view.queue_position)} before it`;
+    case "queued": {
+      const place = view.queue_position ? `In the queue, ${WHOLE.format(view.queue_position)} before it` : "Next in line";
+      return view.starts_in_seconds ? `${place}, about ${duration(view.starts_in_seconds)}` : place;
+    }
     case "running": {
       const { tiles, tiles_done: done } = view.progress;
       return tiles ? `Working, tile ${WHOLE.format(Math.min(done + 1, tiles))} of ${WHOLE.format(tiles)}` : "Being opened";
