@@ -20,7 +20,7 @@ from browsing import (
 from factories import photo, saved
 from hosts import noise
 from PIL import Image
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 pytestmark = pytest.mark.e2e
@@ -29,6 +29,13 @@ NO_WEBGL = """
 const plain = HTMLCanvasElement.prototype.getContext;
 HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
   return kind === "webgl2" ? null : plain.call(this, kind, ...rest);
+};
+"""
+#: What a weak graphics card has.
+SMALL_TEXTURES = """
+const ask = WebGL2RenderingContext.prototype.getParameter;
+WebGL2RenderingContext.prototype.getParameter = function (name) {
+  return name === this.MAX_TEXTURE_SIZE ? 512 : ask.call(this, name);
 };
 """
 HEIGHT, WIDTH = 40, 60
@@ -85,7 +92,7 @@ def test_a_pixel_at_800_percent_is_a_square_of_eight(shown: Page, studio: Studio
     shown.locator("#stage").focus()
     for _ in range(5):
         shown.keyboard.press("+")
-    assert shown.locator("#zoom").inner_text() == "800 %"
+    expect(shown.locator("#zoom")).to_have_text("800 %")
     stage = stage_pixels(shown)
     large = service_pixels(studio, job_of(shown), 0.5).repeat(8, axis=0).repeat(8, axis=1)
 
@@ -93,6 +100,51 @@ def test_a_pixel_at_800_percent_is_a_square_of_eight(shown: Page, studio: Studio
     assert large.shape[1] > stage.shape[1]
     inner = slice(60, -60)  # the corners have words over them
     assert difference(stage, large, rows=inner, columns=inner) <= 1
+
+
+def test_what_is_too_large_for_the_card_is_a_preview_and_exact_where_one_zooms_in(
+    visit: Visit, studio: Studio
+) -> None:
+    page = visit(script=SMALL_TEXTURES)
+    choose(page, ("photo.png", saved(photo(150, 200), "PNG")))
+    wait_for_result(page)
+    note = page.locator("#preview")
+    expect(note).to_have_text("A preview: zoom in to see every pixel")
+    page.locator("#stage").focus()
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    expect(page.locator("#zoom")).to_have_text("200 %")
+
+    expect(note).to_have_text("Every pixel", timeout=30_000)
+    stage = stage_pixels(page)
+    large = service_pixels(studio, job_of(page), 0.5).repeat(2, axis=0).repeat(2, axis=1)
+    inner = slice(60, -60)
+    assert difference(stage, large, rows=inner, columns=inner) <= 1
+
+
+def test_the_mask_lights_up_what_is_made_up(visit: Visit, studio: Studio) -> None:
+    page = visit()
+    choose(page, ("photo.png", saved(photo(HEIGHT, WIDTH), "PNG")), model="lite")
+    wait_for_result(page)
+    slide(page, 0)
+    plain = stage_pixels(page).astype(int)
+    page.get_by_role("button", name="Show what is made up").click()
+    expect(page.locator("#legend")).to_be_visible()
+    expect(page.locator("#right-tag")).to_have_text("Made up, in orange")
+    page.wait_for_load_state("networkidle")
+    masked = stage_pixels(page).astype(int)
+    answer = studio.http.get(f"/jobs/{job_of(page)}/result", params={"output": "mask"})
+    with Image.open(io.BytesIO(answer.content)) as opened:
+        mask = np.asarray(opened.convert("L")) / 255
+
+    rows, columns = ((masked.shape[i] - 4 * side) // 2 for i, side in ((0, HEIGHT), (1, WIDTH)))
+    shown = np.s_[rows + 2 : rows + 4 * HEIGHT - 2, columns + 2 : columns + 4 * WIDTH - 2]
+    grey = 0.55 * (plain[shown] @ [0.2126, 0.7152, 0.0722])
+    made = 0.85 * mask[2:-2, 2:-2]
+    expected = grey[..., None] * (1 - made[..., None]) + np.multiply.outer(made, [255, 158, 41])
+    assert np.abs(masked[shown] - expected).mean() < 3
+    page.get_by_role("button", name="Show what is made up").click()
+    assert np.array_equal(stage_pixels(page), plain)
 
 
 def test_left_of_the_divider_is_the_original(shown: Page) -> None:

@@ -7,8 +7,10 @@ import { Problem, request, upload } from "./api.js";
 import { addCard, busy, markOpen, removeCard, setThumbnail, updateCard } from "./cards.js";
 import { onConnection, tryNow } from "./connection.js";
 import { follow } from "./events.js";
+import { onFiles } from "./intake.js";
 import { decoded } from "./layers.js";
 import { enable, onDownload, onSlider, setFormats, showFacts, showPosition } from "./panel.js";
+import { result } from "./results.js";
 import { forget, keepOriginal, original, remember, remembered } from "./store.js";
 import { createViewer } from "./viewer.js";
 import { bytes, megapixels, span, state } from "./words.js";
@@ -82,7 +84,7 @@ async function send(picture) {
     });
   }
   change(picture, { phase: "sending", sent: 0 });
-  const fields = { keep_branches: "true", trade_off: "0.5", name: picture.name.slice(-255) };
+  const fields = { keep_branches: "true", trade_off: "0.5", format: "png", name: picture.name.slice(-255) };
   if (at("model").value) fields.model = at("model").value;
   const view = await upload(picture.file, fields, { signal, onSent: (sent) => change(picture, { sent }) });
   remember(view.id, { name: picture.name, tradeOff: picture.tradeOff });
@@ -122,7 +124,7 @@ async function preview(picture) {
   if (bitmap) {
     Object.assign(picture, { width: bitmap.width, height: bitmap.height });
   } else if (picture.view?.result) {
-    const answer = await request(`jobs/${picture.view.id}/result?output=psnr&width=${THUMBNAIL}`);
+    const answer = await result(picture.id, { output: "psnr", width: THUMBNAIL, height: THUMBNAIL, format: "png" });
     bitmap = await createImageBitmap(await answer.blob());
   }
   if (!bitmap) return;
@@ -187,8 +189,7 @@ function showState() {
   const ready = phase === "known" && view?.state === "succeeded";
   const reason = opened.problem?.detail ?? view?.failure?.detail;
   if (!ready) tellWork(reason ? `${state(opened)}: ${reason}` : state(opened));
-  if (view) showFacts(opened, models);
-  else showFacts({ view: {} }, models);
+  showFacts(opened, models);
 }
 
 function tellWork(words) {
@@ -202,41 +203,7 @@ function announce(words) {
 
 // The page comes to life
 
-function accept(files) {
-  const usable = [...files].filter((file) => file.size || file.type);
-  if (usable.length) take(usable);
-}
-
-at("files").addEventListener("change", (event) => {
-  accept(event.target.files);
-  event.target.value = ""; // so that the same file can be chosen again
-});
-document.addEventListener("paste", (event) => {
-  if (event.clipboardData.files.length) {
-    event.preventDefault();
-    accept(event.clipboardData.files);
-  }
-});
-let inside = 0;
-const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-document.addEventListener("dragenter", (event) => {
-  if (carriesFiles(event)) inside += 1;
-  document.body.classList.toggle("dropping", inside > 0);
-});
-document.addEventListener("dragleave", (event) => {
-  if (carriesFiles(event)) inside -= 1;
-  document.body.classList.toggle("dropping", inside > 0);
-});
-document.addEventListener("dragover", (event) => {
-  if (carriesFiles(event)) event.preventDefault();
-});
-document.addEventListener("drop", (event) => {
-  if (!carriesFiles(event)) return;
-  event.preventDefault();
-  inside = 0;
-  document.body.classList.remove("dropping");
-  accept(event.dataTransfer.files);
-});
+onFiles(take);
 
 onSlider((tradeOff) => {
   opened.tradeOff = tradeOff;
@@ -259,7 +226,7 @@ at("mask").addEventListener("click", async () => {
     at("mask").setAttribute("aria-pressed", "false");
     at("legend").hidden = true;
     await viewer.showMask(false);
-    tellWork(problem.status === 422 ? "This service keeps no mask" : problem.detail || problem.message);
+    tellWork(problem.detail || problem.message);
   }
 });
 onDownload(() => opened);

@@ -1,53 +1,51 @@
 // What the viewer shows, fetched: the original, the three branches, the mask. A result that is too
 // large for the screen's hardware comes as a smaller preview, and in full where one zooms in.
 
-import { request } from "./api.js";
+import { result } from "./results.js";
 
-export const BRANCHES = ["psnr", "fused", "gan"];
+const BRANCHES = ["psnr", "fused", "gan"];
 /** Above so many pixels three branches take more memory than a browser should. */
 const MOST_PIXELS = 64e6;
 const PREVIEW_SIDE = 4096;
 
 /** Whether all pixels of a result can be shown at once. */
-export function fits({ width, height }, side) {
+function fits({ width, height }, side) {
   return Math.max(width, height) <= side && width * height <= MOST_PIXELS;
 }
 
-/** The branches of a job, as a layer for a painter. */
-export async function branches(view, side, { signal, tell }) {
-  const { width, height } = view.result;
-  const whole = fits(view.result, side);
+/** What makes a result small enough, as fields of its address; nothing if it is. */
+function smaller({ width, height }, side) {
+  if (fits({ width, height }, side)) return {};
   const longest = Math.min(PREVIEW_SIDE, side);
-  const smaller = whole ? "" : width >= height ? `&width=${longest}` : `&height=${longest}`;
+  return { format: "png", ...(width >= height ? { width: longest } : { height: longest }) };
+}
+
+/** The branches of a job, as a layer for a painter; `tell` gets what has come of each. */
+export async function branches({ id, result: made }, side, { signal, tell }) {
   const sums = {};
-  const bitmaps = await Promise.all(
-    BRANCHES.map((name) =>
-      bitmap(`jobs/${view.id}/result?output=${name}${smaller}`, signal, (got, all) => {
-        sums[name] = { got, all };
+  const [psnr, fused, gan] = await Promise.all(
+    BRANCHES.map((output) =>
+      bitmap(id, { output, ...smaller(made, side) }, signal, (got, all) => {
+        sums[output] = { got, all };
         tell(sums);
       }),
     ),
   );
-  return { area: [0, 0, width, height], whole, psnr: bitmaps[0], fused: bitmaps[1], gan: bitmaps[2] };
+  return { area: [0, 0, made.width, made.height], whole: fits(made, side), psnr, fused, gan };
 }
 
 /** Every pixel of an area `[x, y, width, height]`. */
-export async function crop(view, area, signal) {
-  const bitmaps = await Promise.all(
-    BRANCHES.map((name) => bitmap(`jobs/${view.id}/result?output=${name}&region=${area.join()}`, signal)),
+export async function crop({ id }, area, signal) {
+  const part = { region: area.join(), format: "png" };
+  const [psnr, fused, gan] = await Promise.all(
+    BRANCHES.map((output) => bitmap(id, { output, ...part }, signal)),
   );
-  if (bitmaps.some(({ width, height }) => width !== area[2] || height !== area[3])) {
-    throw new TypeError("the service sent another part than was asked for");
-  }
-  return { area, whole: true, psnr: bitmaps[0], fused: bitmaps[1], gan: bitmaps[2] };
+  return { area, whole: true, psnr, fused, gan };
 }
 
-/** Where the network trusted its crisp branch; null where the service keeps no mask. */
-export async function mask(view, side, signal) {
-  const { width, height } = view.result;
-  const longest = Math.min(PREVIEW_SIDE, side);
-  const smaller = fits(view.result, side) ? "" : width >= height ? `&width=${longest}` : `&height=${longest}`;
-  return bitmap(`jobs/${view.id}/result?output=mask${smaller}`, signal);
+/** Where the network trusted its crisp branch. */
+export async function mask({ id, result: made }, side, signal) {
+  return bitmap(id, { output: "mask", ...smaller(made, side) }, signal);
 }
 
 /** A file of the user's own as a bitmap, upright and in sRGB; null if the browser cannot read it. */
@@ -67,8 +65,8 @@ export async function decoded(file, longest) {
 }
 
 /** A picture of the service with its samples as they are: no profile applied, nothing premultiplied. */
-async function bitmap(path, signal, tell = () => {}) {
-  const answer = await request(path, { signal });
+async function bitmap(id, wanted, signal, tell = () => {}) {
+  const answer = await result(id, wanted, signal);
   const all = Number(answer.headers.get("Content-Length")) || 0;
   const parts = [];
   let got = 0;

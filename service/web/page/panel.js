@@ -1,7 +1,6 @@
 // What stands below the stage: the slider and its stops, the download, and the strip of facts.
 
-import { request } from "./api.js";
-import { ended, follow } from "./events.js";
+import { result } from "./results.js";
 import { bytes, duration, meaning, position, size } from "./words.js";
 
 const slider = document.getElementById("trade-off");
@@ -70,18 +69,9 @@ export function onDownload(shown) {
   });
 }
 
-/** The file of a position: another position than the job's own is a job of its own. */
-async function fetchResult({ view, tradeOff }, wanted) {
-  const address = `jobs/${view.id}/result?trade_off=${tradeOff}&format=${wanted}`;
-  const { signal } = new AbortController();
-  for (;;) {
-    const answer = await request(address, { signal, headers: { Prefer: "wait=20" } });
-    if (answer.status !== 202) {
-      return { blob: await answer.blob(), name: nameOf(answer.headers.get("Content-Disposition") ?? "") };
-    }
-    const blend = await answer.json();
-    if (!ended(blend)) await follow(blend.id, () => {}, signal);
-  }
+async function fetchResult({ id, tradeOff }, wanted) {
+  const answer = await result(id, { trade_off: tradeOff, format: wanted });
+  return { blob: await answer.blob(), name: nameOf(answer.headers.get("Content-Disposition") ?? "") };
 }
 
 function nameOf(disposition) {
@@ -100,21 +90,21 @@ function save(blob, name) {
 
 /** What was done to a picture, by which model, where, and how long it took. */
 export function showFacts({ view }, models) {
-  const { result } = view;
-  if (!result) return facts.replaceChildren();
-  const card = models.find((model) => model.name === result.model)?.card;
+  const made = view?.result;
+  if (!made) return facts.replaceChildren();
+  const card = models.find((model) => model.name === made.model)?.card;
   const scores = card?.scores?.Set14;
   const rows = [
-    ["Result", `${size(result)}, kept until ${clock(result.expires_at)}`],
-    ["Model", result.model],
-    ["Device", `${result.device}, ${result.precision}`],
-    ["Time", Object.entries(result.seconds).map(([stage, it]) => `${STAGES[stage] ?? stage} ${duration(it)}`).join(" · ")],
+    ["Result", `${size(made)}, kept until ${clock(made.expires_at)}`],
+    ["Model", made.model],
+    ["Device", `${made.device}, ${made.precision}`],
+    ["Time", Object.entries(made.seconds).map(([stage, it]) => `${STAGES[stage] ?? stage} ${duration(it)}`).join(" · ")],
   ];
   if (scores?.psnr && scores.fused && scores.gan) {
     const values = [scores.psnr, scores.fused, scores.gan].map((score) => score.psnr_y.toFixed(1));
     rows.splice(2, 0, ["Likeness, PSNR on Set14", `${values.join(" / ")} dB at faithful / balanced / crisp`]);
   }
-  if (result.warnings.length) rows.push(["Note", result.warnings.join("; ")]);
+  if (made.warnings.length) rows.push(["Note", made.warnings.join("; ")]);
   facts.replaceChildren(
     ...rows.map(([term, value]) => {
       const row = document.createElement("div");
