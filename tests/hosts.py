@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -29,11 +30,13 @@ class WorkerHost:
     """A `gdsr-worker` process and those below it."""
 
     def __init__(self, environment: dict[str, str], *, within: Sequence[str] = ()) -> None:
+        # Not a pipe: one that nobody reads fills up and stops the writers.
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `worker_host`
         self.process = subprocess.Popen(
             [*within, sys.executable, "-m", "workers"],
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=self.log,
             preexec_fn=dying_with_parent(),  # noqa: PLW1509
         )
 
@@ -57,12 +60,13 @@ class WorkerHost:
     def stop(self) -> str:
         """End it as an operator would; what it logged."""
         self.process.terminate()
-        _, log = self.process.communicate(timeout=60)
-        return log.decode()
+        self.process.wait(timeout=60)
+        self.log.seek(0)
+        return self.log.read().decode()
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
 
 
 class Site:
@@ -120,6 +124,7 @@ class Site:
             everything = descendants(host.process.pid)
             if host.process.poll() is None:
                 host.kill()
+            host.log.close()
             wait_for(lambda: not any(map(command_line, everything)), what="no orphans")
 
     def submit(
