@@ -51,7 +51,7 @@ def test_axe_finds_no_fault_in_any_state_light_or_dark(visit: Visit, shots: Path
     look("result")
     page.screenshot(path=shots / "page.jpg", type="jpeg", quality=88)  # the README has it
 
-    page.get_by_role("button", name="Show what is made up").click()
+    page.get_by_role("button", name="Show the mask").click()
     page.wait_for_load_state("networkidle")
     painted(page)
     look("mask")

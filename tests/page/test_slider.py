@@ -122,15 +122,17 @@ def test_what_is_too_large_for_the_card_is_a_preview_and_exact_where_one_zooms_i
     assert difference(stage, large, rows=inner, columns=inner) <= 1
 
 
-def test_the_mask_lights_up_what_is_made_up(visit: Visit, studio: Studio) -> None:
+def test_the_mask_is_as_orange_as_the_service_says_that_crisp_was_taken(
+    visit: Visit, studio: Studio
+) -> None:
     page = visit()
     choose(page, ("photo.png", saved(photo(HEIGHT, WIDTH), "PNG")), model="lite")
     wait_for_result(page)
     slide(page, 0)
     plain = stage_pixels(page).astype(int)
-    page.get_by_role("button", name="Show what is made up").click()
+    page.get_by_role("button", name="Show the mask").click()
     expect(page.locator("#legend")).to_be_visible()
-    expect(page.locator("#right-tag")).to_have_text("Made up, in orange")
+    expect(page.locator("#right-tag")).to_have_text("Mask")
     page.wait_for_load_state("networkidle")
     masked = stage_pixels(page).astype(int)
     answer = studio.http.get(f"/jobs/{job_of(page)}/result", params={"output": "mask"})
@@ -143,7 +145,7 @@ def test_the_mask_lights_up_what_is_made_up(visit: Visit, studio: Studio) -> Non
     made = 0.85 * mask[2:-2, 2:-2]
     expected = grey[..., None] * (1 - made[..., None]) + np.multiply.outer(made, [255, 158, 41])
     assert np.abs(masked[shown] - expected).mean() < 3
-    page.get_by_role("button", name="Show what is made up").click()
+    page.get_by_role("button", name="Show the mask").click()
     assert np.array_equal(stage_pixels(page), plain)
 
 

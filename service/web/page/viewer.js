@@ -175,7 +175,7 @@ export function createViewer(on) {
     tags.left.hidden = divider.hidden = !(hasResult && hasBefore);
     tags.right.hidden = !hasResult && !hasBefore;
     tags.left.textContent = "Original";
-    const result = masked ? "Made up, in orange" : `Result, ${tradeOff.toFixed(2)}`;
+    const result = masked ? "Mask" : `Result, ${tradeOff.toFixed(2)}`;
     tags.right.textContent = hasResult ? result : "Original";
     previewNote.hidden = whole || !hasResult;
     canvas.setAttribute("aria-label", hasResult ? `Result of ${picture.name}` : `${picture.name}, not enlarged yet`);
@@ -252,7 +252,7 @@ export function createViewer(on) {
       describe();
       repaint();
     },
-    /** Show or hide where detail is made up; raises the Problem of a service that keeps no mask. */
+    /** Show or hide how much `fused` takes from the crisp branch; raises a Problem if that is gone. */
     async showMask(wanted) {
       masked = wanted;
       if (masked && hasResult && !hasMask) await loadMask();
