@@ -15,9 +15,11 @@ from service.settings import ServiceSettings
 from service.telemetry import ServiceTelemetry
 from service.webhooks import Deliverer, Webhooks
 from workers.contract.admission import Bounds
+from workers.contract.batch_queue import BatchQueue
+from workers.contract.batches import Batch
 from workers.contract.blobs import BlobStore, open_blobs
 from workers.contract.connection import connect
-from workers.contract.errors import ConfigurationInvalid, JobNotFound
+from workers.contract.errors import BatchNotFound, ConfigurationInvalid, JobNotFound
 from workers.contract.jobs import Job
 from workers.contract.queue import JobQueue
 from workers.contract.tracing import open_spans
@@ -37,6 +39,7 @@ class Services:
 
     settings: ServiceSettings
     queue: JobQueue
+    batches: BatchQueue
     blobs: BlobStore
     telemetry: ServiceTelemetry
     watches: Watches
@@ -77,6 +80,7 @@ class Services:
         return cls(
             settings=settings,
             queue=queue,
+            batches=BatchQueue(queue),
             blobs=blobs,
             telemetry=telemetry,
             watches=Watches(queue),
@@ -150,6 +154,19 @@ def own_job(services: Services, job_id: str, owner: str) -> Job:
     if job.spec.owner != owner:
         raise JobNotFound(job_id)
     return job
+
+
+def own_batch(services: Services, batch_id: str, owner: str) -> Batch:
+    """A batch of this owner's.
+
+    Raises:
+        BatchNotFound: there is none, or it is somebody else's, which is not told apart.
+        QueueUnavailable: Redis does not answer.
+    """
+    batch = services.batches.get(batch_id)
+    if batch.spec.owner != owner:
+        raise BatchNotFound(batch_id)
+    return batch
 
 
 def _check_signing(settings: ServiceSettings, blobs: BlobStore) -> None:

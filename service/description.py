@@ -9,7 +9,14 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service.problems import JOB_FAILURES, MEANINGS, MEDIA_TYPE, PLAIN_MEANINGS, ProblemDocument
+from service.problems import (
+    BATCH_FAILURES,
+    JOB_FAILURES,
+    MEANINGS,
+    MEDIA_TYPE,
+    PLAIN_MEANINGS,
+    ProblemDocument,
+)
 from workers.contract import errors
 from workers.contract.errors import GDSRError
 from workers.contract.formats import ResultFormat
@@ -92,6 +99,19 @@ PICTURE: Responses = {
 }  # fmt: skip
 
 
+#: The same for the zip of a batch.
+ARCHIVE: Responses = {
+    status: {
+        **response,
+        **({"content": {"application/zip": BINARY}} if "content" in response else {}),
+        "headers": {
+            name: header for name, header in response["headers"].items() if name != "Server-Timing"
+        },
+    }
+    for status, response in PICTURE.items()
+}
+
+
 def documented(*kinds: type[GDSRError], plain: tuple[str, ...] = ()) -> Responses:
     """The problems of an endpoint by status; `plain` are slugs of `PLAIN_MEANINGS`."""
     found: dict[int, list[str]] = {}
@@ -163,6 +183,8 @@ def _both(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 #: How a job may have failed, told at the address of its result.
 OF_A_FAILED_JOB = documented(*JOB_FAILURES)
+#: The same for a batch.
+OF_A_FAILED_BATCH = documented(*BATCH_FAILURES)
 #: What every address that belongs to a key may answer.
 OF_THE_OWNER = (errors.KeyMissing, errors.KeyInvalid, errors.QueueUnavailable)
 
@@ -178,6 +200,19 @@ JOB_LINKS = {
         ("events", "watch_job", "Its changes as they happen"),
         ("result", "read_result", "The picture, once it is there"),
         ("delete", "delete_job", "Cancel it, or erase it once it has ended"),
+    )
+}
+#: The same with a batch.
+BATCH_LINKS = {
+    name: {
+        "operationId": operation,
+        "parameters": {"batch_id": "$response.body#/id"},
+        "description": about,
+    }
+    for name, operation, about in (
+        ("read", "read_batch", "How it is doing"),
+        ("result", "read_batch_result", "The zip, once all pictures are through"),
+        ("delete", "delete_batch", "Cancel and erase it"),
     )
 }
 

@@ -1,6 +1,7 @@
-"""A multipart form, parsed while it arrives: the picture passes through, small fields are kept."""
+"""A multipart form, parsed while it arrives: files pass through, small fields are kept."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -12,18 +13,29 @@ MAX_FIELDS = 32
 MAX_FIELD_BYTES = 1024
 
 
-class Form:
-    """A multipart form: one part is the picture, small ones are fields, others are refused."""
+class Files(Protocol):
+    """Where the files of a form go."""
 
-    def __init__(
-        self, parameters: Mapping[bytes, bytes], write_picture: Callable[[bytes], None]
-    ) -> None:
+    def begin(self, field: str, file_name: str) -> bool:
+        """Whether this field is a file; what follows is its bytes then.
+
+        Raises:
+            GDSRError: there may not be one more.
+        """
+        ...
+
+    def write(self, chunk: bytes) -> None: ...
+
+
+class Form:
+    """A multipart form: some parts are files, small ones are fields, others are refused."""
+
+    def __init__(self, parameters: Mapping[bytes, bytes], files: Files) -> None:
         if not parameters.get(b"boundary"):
             raise _malformed("the content type names no boundary")
-        self.write_picture = write_picture
-        self.has_picture = self.complete = False
+        self.files = files
+        self.in_file = self.complete = False
         self.fields: list[tuple[str, str]] = []
-        self.file_name = ""
         self.header = self.value = b""
         self.disposition = b""
         self.name = ""
@@ -75,28 +87,27 @@ class Form:
         self.name = _text(options.get(b"name", b""))
         if not self.name:
             raise _malformed("one of its parts has no name")
-        if self.name == IMAGE_FIELD:
-            if self.has_picture:
-                raise RequestInvalid([_fault(IMAGE_FIELD, "given twice; send one picture")])
-            self.has_picture = True
-            self.file_name = options.get(b"filename", b"").decode(errors="replace")
-        elif b"filename" in options:
+        file_name = options.get(b"filename", b"").decode(errors="replace")
+        self.in_file = self.files.begin(self.name, file_name)
+        if self.in_file:
+            return
+        if b"filename" in options:
             raise RequestInvalid(
-                [_fault(self.name, f"there is no such file; the picture is `{IMAGE_FIELD}`")]
+                [fault(self.name, f"there is no such file; the picture is `{IMAGE_FIELD}`")]
             )
-        elif len(self.fields) == MAX_FIELDS:
+        if len(self.fields) == MAX_FIELDS:
             raise _malformed(f"it has more than {MAX_FIELDS} fields")
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
-        if self.name == IMAGE_FIELD:
-            self.write_picture(data[start:end])
+        if self.in_file:
+            self.files.write(data[start:end])
         else:
             self.field += data[start:end]
             if len(self.field) > MAX_FIELD_BYTES:
-                raise RequestInvalid([_fault(self.name, f"longer than {MAX_FIELD_BYTES:,} bytes")])
+                raise RequestInvalid([fault(self.name, f"longer than {MAX_FIELD_BYTES:,} bytes")])
 
     def _end_part(self) -> None:
-        if self.name != IMAGE_FIELD:
+        if not self.in_file:
             self.fields.append((self.name, _text(self.field)))
 
     def _end_form(self) -> None:
@@ -110,7 +121,8 @@ def _text(data: bytes) -> str:
         raise _malformed("its fields are not UTF-8") from None
 
 
-def _fault(name: str, message: str) -> Fault:
+def fault(name: str, message: str) -> Fault:
+    """Something that is wrong with a field of a form."""
     return Fault(place="form", name=name, message=message)
 
 

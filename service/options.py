@@ -10,6 +10,7 @@ from service.accept import preferred_format
 from service.problems import Fault, RequestInvalid
 from workers.contract.choices import PictureChoices
 from workers.contract.formats import ResultFormat
+from workers.contract.intake import Wishes
 from workers.contract.jobs import STOPS
 
 TradeOffChoice = Annotated[
@@ -126,6 +127,11 @@ def read_fields(
     if faults:
         raise RequestInvalid(faults)
     return choice
+
+
+def wished(fields: UpscaleFields) -> Wishes:
+    """What the fields ask for, in the words of the workers."""
+    return Wishes.model_validate(fields.model_dump(exclude={"name", "webhook"}))
 
 
 def described_fields() -> dict[str, dict[str, object]]:

@@ -123,6 +123,19 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.JobTimedOut: Meaning(Status.GATEWAY_TIMEOUT, "The job took too long"),
     errors.JobOutOfMemory: Meaning(Status.INTERNAL_SERVER_ERROR, "The job needed too much memory"),
     errors.BranchesNotKept: Meaning(Status.NOT_FOUND, "The job did not keep its branches"),
+    # The batch
+    errors.ArchiveInvalid: Meaning(Status.UNPROCESSABLE_ENTITY, "The zip cannot be read"),
+    errors.BatchEmpty: Meaning(Status.UNPROCESSABLE_ENTITY, "There is nothing in the batch"),
+    errors.BatchTooLarge: Meaning(Status.REQUEST_ENTITY_TOO_LARGE, "The batch is too large"),
+    errors.EntryDamaged: Meaning(
+        Status.UNPROCESSABLE_ENTITY, "The file in the zip cannot be unpacked"
+    ),
+    errors.BatchNotFound: Meaning(Status.NOT_FOUND, "There is no such batch"),
+    errors.BatchNotFinished: Meaning(
+        Status.CONFLICT, "The batch has not finished", retry_after=timedelta(seconds=1)
+    ),
+    errors.BatchExpired: Meaning(Status.GONE, "The results have expired"),
+    # Repeated requests
     errors.IdempotencyKeyReused: Meaning(
         Status.UNPROCESSABLE_ENTITY, "The idempotency key is taken"
     ),
@@ -173,6 +186,13 @@ JOB_FAILURES = (
     errors.ModelUnknown, errors.BranchesNotKept, errors.BlobMissing, errors.StorageFull,
     errors.StorageUnavailable,
 )  # fmt: skip
+#: What a batch may have failed of.
+BATCH_FAILURES = (
+    GDSRError, errors.ArchiveInvalid, errors.BatchEmpty, errors.BatchTooLarge, errors.QueueFull,
+    errors.PixelsExceeded, errors.ModelUnknown, errors.NoWorker, errors.WorkerLost,
+    errors.JobCrashed, errors.JobTimedOut, errors.JobOutOfMemory, errors.BlobMissing,
+    errors.StorageFull, errors.StorageUnavailable,
+)  # fmt: skip
 
 
 class ProblemDocument(BaseModel):
@@ -219,7 +239,7 @@ def describe(error: GDSRError, *, instance: str) -> ProblemDocument:
     )
 
 
-def describe_failure(failure: JobFailure, *, instance: str) -> ProblemDocument:
+def describe_failure(failure: JobFailure, *, instance: str | None) -> ProblemDocument:
     """The document of a failed job; a newer worker may know errors that this release does not."""
     meaning = MEANINGS[_CLASSES.get(failure.slug, GDSRError)]
     return ProblemDocument(

@@ -49,15 +49,15 @@ class RateLimit:
         )
         return cls(item=item, limiter=SlidingWindowCounterRateLimiter(storage))
 
-    def count(self, owner: str) -> dict[str, str]:
-        """Count one request; the headers that say what is left.
+    def count(self, owner: str, *, pictures: int = 1) -> dict[str, str]:
+        """Count an upload of so many pictures; the headers that say what is left.
 
         Raises:
             RateExceeded: there were enough.
             QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
-            allowed = self.limiter.hit(self.item, owner)
+            allowed = self.limiter.hit(self.item, owner, cost=pictures)
             stats = self.limiter.get_window_stats(self.item, owner)
         pause = max(1, math.ceil(stats.reset_time - time.time()))
         if not allowed:

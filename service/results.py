@@ -13,11 +13,8 @@ from service.views import Links
 from workers.contract.blobs import BlobStore
 from workers.contract.errors import BlobMissing, JobCancelled, JobExpired, JobNotFinished
 from workers.contract.estimates import Place
-from workers.contract.formats import ResultFormat
+from workers.contract.formats import extension
 from workers.contract.jobs import Job, JobResult, JobState
-
-#: Where the usual extension is not the name of the format.
-_EXTENSIONS = {ResultFormat.JPEG: "jpg"}
 
 
 def result_response(job: Job, services: Services, request: Request) -> Response:
@@ -46,7 +43,7 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
             sha256=result.sha256,
             media_type=result.format.media_type,
             disposition=content_disposition(
-                job.spec.name or job.id, extension=_EXTENSIONS.get(result.format, result.format)
+                job.spec.name or job.id, extension=extension(result.format)
             ),
             headers={
                 "Content-Location": Links.of(job.id).result,

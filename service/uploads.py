@@ -6,8 +6,8 @@ The bytes are told apart from a form by the content type alone; what they are is
 """
 
 import hashlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -16,17 +16,18 @@ from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from python_multipart.multipart import parse_options_header
 
 from service.digests import check_digests, promised_digests
-from service.forms import Form
+from service.forms import IMAGE_FIELD, Files, Form, fault
+from service.problems import RequestInvalid
 from workers.contract.blobs import BlobStore, no_room_is_storage_full
-from workers.contract.errors import ImageMissing, UploadTooLarge
+from workers.contract.errors import GDSRError, ImageMissing, UploadTooLarge
 
-#: What a form may add to its picture: boundaries, part headers and the other fields.
+#: What a form may add to its files: boundaries, part headers and the other fields.
 FORM_OVERHEAD_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """A picture that has arrived whole, and the form fields beside it."""
+    """A file that has arrived whole, and the form fields beside it."""
 
     file: BinaryIO
     size: int
@@ -36,9 +37,41 @@ class Upload:
     """As the form has it; it may be anything."""
 
 
+class Sink(Files, Protocol):
+    """What is made of the bytes that come, in one file."""
+
+    sha256: str
+    """Of all that was written; there after `end`."""
+    file_name: str
+
+    def end(self) -> int:
+        """Make the file whole; its size.
+
+        Raises:
+            GDSRError: there is nothing in it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the file, whole or not."""
+        ...
+
+    def too_large(self) -> GDSRError:
+        """What to say of a body that is larger than any may be."""
+        ...
+
+
 @asynccontextmanager
-async def receive(request: Request, store: BlobStore, *, limit: int) -> AsyncIterator[Upload]:
-    """Receive the picture; the file is gone at the end unless it was kept in the store.
+async def receive(
+    request: Request,
+    store: BlobStore,
+    *,
+    limit: int,
+    overhead: int = FORM_OVERHEAD_BYTES,
+    sink: "Callable[[BinaryIO, int], Sink] | None" = None,
+) -> AsyncIterator[Upload]:
+    """Receive a picture, or what `sink` makes of the body; the file is gone at the end unless it
+    was kept in the store. `overhead` is what a form may add.
 
     Raises:
         UploadTooLarge: more than `limit` bytes; no more than that is read.
@@ -49,52 +82,33 @@ async def receive(request: Request, store: BlobStore, *, limit: int) -> AsyncIte
     """
     kind, parameters = parse_options_header(request.headers.get("Content-Type"))
     is_form = kind == b"multipart/form-data"
-    body_limit = limit + FORM_OVERHEAD_BYTES if is_form else limit
-    if int(request.headers.get("Content-Length", 0)) > body_limit:
-        raise UploadTooLarge(limit=limit)
+    body_limit = limit + overhead if is_form else limit
     promised = promised_digests(request.headers)
     async with contextmanager_in_threadpool(store.incoming()) as file:
-        picture = _Picture(file, limit)
-        form = Form(parameters, picture.write) if is_form else None
-        body: _Sink = picture if form is None else form
-        whole = _Hashed(form) if form is not None and promised else None
-        received = 0
-        async for chunk in request.stream():
-            received += len(chunk)
-            if received > body_limit:
-                raise UploadTooLarge(limit=limit)
-            await run_in_threadpool((whole or body).write, chunk)
-        fields = body.end()
-        check_digests(promised, sha256=(whole or picture).digest.hexdigest())
-        if not picture.size:
-            raise ImageMissing
+        with closing((sink or _Picture)(file, limit)) as files:
+            if int(request.headers.get("Content-Length", 0)) > body_limit:
+                raise files.too_large()
+            form = Form(parameters, files) if is_form else None
+            digest = hashlib.sha256() if promised else None
+            received = 0
+
+            def take(chunk: bytes) -> None:
+                if digest is not None:
+                    digest.update(chunk)
+                (form or files).write(chunk)
+
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > body_limit:
+                    raise files.too_large()
+                await run_in_threadpool(take, chunk)
+            fields = () if form is None else form.end()
+            if digest is not None:
+                check_digests(promised, sha256=digest.hexdigest())
+            size = await run_in_threadpool(files.end)
         yield Upload(
-            file=file,
-            size=picture.size,
-            sha256=picture.digest.hexdigest(),
-            fields=fields,
-            file_name="" if form is None else form.file_name,
+            file=file, size=size, sha256=files.sha256, fields=fields, file_name=files.file_name
         )
-
-
-class _Sink(Protocol):
-    """Where the chunks of a body go: straight into the picture, or through a form."""
-
-    def write(self, chunk: bytes) -> None: ...
-
-    def end(self) -> tuple[tuple[str, str], ...]: ...
-
-
-class _Hashed:
-    """A form whose every byte was promised to have a digest."""
-
-    def __init__(self, form: Form) -> None:
-        self.form = form
-        self.digest = hashlib.sha256()
-
-    def write(self, chunk: bytes) -> None:
-        self.digest.update(chunk)
-        self.form.write(chunk)
 
 
 class _Picture:
@@ -105,14 +119,33 @@ class _Picture:
         self.limit = limit
         self.size = 0
         self.digest = hashlib.sha256()
+        self.named = False
+        self.file_name = self.sha256 = ""
+
+    def begin(self, field: str, file_name: str) -> bool:
+        if field != IMAGE_FIELD:
+            return False
+        if self.named:
+            raise RequestInvalid([fault(IMAGE_FIELD, "given twice; send one picture")])
+        self.named, self.file_name = True, file_name
+        return True
 
     def write(self, chunk: bytes) -> None:
         self.size += len(chunk)
         if self.size > self.limit:
-            raise UploadTooLarge(limit=self.limit)
+            raise self.too_large()
         self.digest.update(chunk)
         with no_room_is_storage_full():
             self.file.write(chunk)
 
-    def end(self) -> tuple[tuple[str, str], ...]:
-        return ()
+    def end(self) -> int:
+        self.sha256 = self.digest.hexdigest()
+        if not self.size:
+            raise ImageMissing
+        return self.size
+
+    def close(self) -> None:
+        """The file is closed by whoever opened it."""
+
+    def too_large(self) -> GDSRError:
+        return UploadTooLarge(limit=self.limit)

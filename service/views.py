@@ -15,11 +15,13 @@ from workers.contract.jobs import ImageInfo, Job, JobResult, JobState, Part, Ups
 from workers.contract.webhooks import WebhookState
 
 
-class _View(BaseModel):
+class View(BaseModel):
+    """What is told in JSON."""
+
     model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True)
 
 
-class ImageView(_View):
+class ImageView(View):
     """The upload, as its header describes it."""
 
     format: ImageFormat
@@ -34,7 +36,7 @@ class ImageView(_View):
         return cls.model_validate(image)
 
 
-class ResultView(_View):
+class ResultView(View):
     """The finished picture and how it was made."""
 
     format: ResultFormat
@@ -65,7 +67,7 @@ class ResultView(_View):
         return cls.model_validate(result.model_dump() | {"branches": tuple(result.branches)})
 
 
-class Progress(_View):
+class Progress(View):
     """How far the job is."""
 
     tiles_done: int
@@ -73,7 +75,7 @@ class Progress(_View):
     """0 until the picture has been decoded."""
 
 
-class WebhookView(_View):
+class WebhookView(View):
     """How it goes with telling the client's own server."""
 
     url: str
@@ -95,7 +97,7 @@ class WebhookView(_View):
         )
 
 
-class Links(_View):
+class Links(View):
     """Where to go on."""
 
     self: str
@@ -111,7 +113,7 @@ class Links(_View):
         return cls(self=job, result=f"{job}/result", events=f"{job}/events")
 
 
-class JobView(_View):
+class JobView(View):
     """A job as it is now."""
 
     id: str
@@ -130,6 +132,8 @@ class JobView(_View):
     """What of it: the mask, a region, in a smaller size."""
     name: str | None
     """What the client called the picture, made safe."""
+    batch: str | None
+    """The batch that it came in."""
     image: ImageView
     options: UpscaleOptions
     result: ResultView | None
@@ -159,6 +163,7 @@ class JobView(_View):
             blend_of=job.spec.blend_of,
             part=job.spec.part,
             name=job.spec.name,
+            batch=job.spec.batch,
             image=ImageView.of(job.spec.image),
             options=job.spec.options,
             result=None if job.result is None else ResultView.of(job.result),
@@ -168,7 +173,7 @@ class JobView(_View):
         )
 
 
-class JobsView(_View):
+class JobsView(View):
     """A page of jobs, newest first."""
 
     jobs: tuple[JobView, ...]
@@ -176,7 +181,7 @@ class JobsView(_View):
     """Address of the next page; null on the last."""
 
 
-class OutputFormatView(_View):
+class OutputFormatView(View):
     """A format that a result can have."""
 
     name: ResultFormat
@@ -191,12 +196,16 @@ class OutputFormatView(_View):
     """Whether a result can hold every pixel as it is."""
 
 
-class LimitsView(_View):
+class LimitsView(View):
     """Every limit and every format."""
 
     max_upload_bytes: int
     max_pixels: int
     """Width x height before scaling."""
+    max_batch_pictures: int
+    """Pictures in one batch."""
+    max_batch_bytes: int
+    """Bytes of the upload of a batch, and of what its zip unpacks to."""
     max_queued_jobs: int
     max_queued_pixels: int
     pixels_per_day: int | None
@@ -219,7 +228,7 @@ class LimitsView(_View):
     """Names for positions of the slider."""
 
 
-class ModelDevice(_View):
+class ModelDevice(View):
     """A model on one device."""
 
     device: str
@@ -231,7 +240,7 @@ class ModelDevice(_View):
     """Input pixels a second for each of psnr, fused and gan, measured when the engine started."""
 
 
-class ModelView(_View):
+class ModelView(View):
     """A model that can be asked for."""
 
     name: str

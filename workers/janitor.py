@@ -21,6 +21,7 @@ from types import FrameType
 import redis
 
 from workers.contract import logs
+from workers.contract.batches import BatchRecords
 from workers.contract.blob_usage import BlobUsage, record
 from workers.contract.blobs import FOLDERS, BlobEntry, BlobStore, open_blobs
 from workers.contract.connection import connect
@@ -84,10 +85,17 @@ class Turn:
                 self.freed[reason] += self.stored.pop(entry.key).size
 
     def _needed(self) -> set[str]:
-        """Jobs whose blobs must stay: those that have not ended, and those that they blend."""
+        """Jobs whose blobs must stay: those that have not ended, and those that they blend; and
+        batches that are not unpacked.
+        """
         active = self.records.active()
         jobs = self.records.get_many(active).values()
-        return {*active, *(job.spec.blend_of for job in jobs if job and job.spec.blend_of)}
+        batches = BatchRecords(self.records.client, record_ttl=self.records.record_ttl)
+        return {
+            *active,
+            *batches.unpacking(),
+            *(job.spec.blend_of for job in jobs if job and job.spec.blend_of),
+        }
 
     def _orphans(self, now: datetime) -> list[BlobEntry]:
         """Uploads whose job has ended, and old ones of which no job was made."""

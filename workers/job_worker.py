@@ -39,7 +39,7 @@ from workers.contract.records import JobRecords
 from workers.contract.safe_rq import LARGE, SERVED, SMALL, SafeJob, SafeQueue, open_queue
 from workers.contract.settings import WorkerSettings
 from workers.lifeline import dying_with_parent
-from workers.reaper import CAUSE, CRASHES, reconcile
+from workers.reaper import CAUSE, CRASHES, reconcile, reconcile_batches
 from workers.reports import JobReport, send
 from workers.supervisor import EXIT_CONFIGURATION
 from workers.tasks import CONTEXT, TaskContext
@@ -176,6 +176,7 @@ class JobWorker(Worker):
                 clean_registries(queue)
                 queue.intermediate_queue.cleanup(self, queue)
             self._reconcile(self._records.active())
+            reconcile_batches(self.connection, record_ttl=self._settings.record_ttl)
 
     def _reconcile(self, job_ids: Sequence[str]) -> None:
         def failed(job: Job, error: GDSRError) -> None:

@@ -10,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 import redis
 from rq.job import JobStatus
 
+from workers.contract.batches import BatchRecords
 from workers.contract.errors import (
+    BatchNotFound,
     GDSRError,
     JobCrashed,
     JobNotFound,
@@ -25,6 +27,9 @@ from workers.contract.records import JobRecords
 _HALF_WRITTEN = timedelta(seconds=30)
 #: Fields that the job worker adds to RQ's own hash of a job.
 CRASHES, CAUSE = "gdsr_crashes", "gdsr_cause"
+
+#: RQ's words for a task that somebody has, or will have.
+_UNDER_WAY = {JobStatus.QUEUED.value.encode(), JobStatus.STARTED.value.encode()}
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,27 @@ def reconcile(
         error = _follow(records, job, status, crashes=int(crashes or 0), cause=cause)
         if error is not None:
             failed(job, error)
+
+
+def reconcile_batches(client: redis.Redis, *, record_ttl: timedelta) -> None:
+    """End the batches whose unpacking was lost twice, or was cut off while it was queued."""
+    batches = BatchRecords(client, record_ttl=record_ttl)
+    for batch_id in batches.unpacking():
+        status, crashes, cause = client.hmget(f"rq:job:{batch_id}", ["status", CRASHES, CAUSE])
+        if status in _UNDER_WAY:
+            continue
+        try:
+            batch = batches.get(batch_id)
+        except BatchNotFound:
+            batches.erase(batch_id)
+            continue
+        if status is None and datetime.now(UTC) - batch.spec.created_at < _HALF_WRITTEN:
+            continue
+        error: GDSRError = JobCrashed() if int(crashes or 0) >= 2 else WorkerLost()
+        if cause == b"timeout":
+            error = JobTimedOut(seconds=int(batch.spec.time_limit.total_seconds()))
+        if batches.fail(batch_id, error=error):
+            log.warning("batch %s failed: %s", batch_id, error.slug)
 
 
 def _follow(

@@ -179,21 +179,21 @@ def _kept(
 
 def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
     if not context.records.succeed(job.id, run=context.run, result=result):
-        _discard(context, *result.keys)
+        discard(context, *result.keys)
         raise _NotOurs
-    _discard(context, job.spec.image.key)
+    discard(context, job.spec.image.key)
     log.info("succeeded in %s", result.seconds)
     send(context.reports, JobReport.of(job, result, tuple(context.stages)))
 
 
 def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
     if context.records.fail(job.id, error=failure, run=context.run):
-        _discard(context, job.spec.image.key)
+        discard(context, job.spec.image.key)
         log.warning("failed: %s: %s", failure.slug, failure)
         send(context.reports, JobReport.of(job, failure, tuple(context.stages)))
 
 
-def _discard(context: TaskContext, *keys: str) -> None:
+def discard(context: TaskContext, *keys: str) -> None:
     """Remove what nobody needs any more; what a store that is away keeps is the janitor's."""
     with suppress(StorageUnavailable):
         context.blobs.delete(*keys)

@@ -1,6 +1,5 @@
 """`/jobs/{id}`: look, fetch, cancel, erase."""
 
-from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -9,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from service.addresses import address
 from service.answers import picture_or_job
-from service.deps import Owner, Services, Serving, own_job
+from service.deps import Owner, Serving, own_job
 from service.description import (
     JOB_LINKS,
     OF_A_FAILED_JOB,
@@ -22,14 +21,14 @@ from service.description import (
     merged,
 )
 from service.downloads import client_has
+from service.erasing import erase
 from service.options import ResultFields
 from service.problems import Fault, RequestInvalid
 from service.reblend import branch_response, reblended
 from service.results import check_kept, look_again, result_response, server_timing
 from service.views import JobsView, JobView
 from workers.contract import errors
-from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.jobs import Job, JobState
+from workers.contract.jobs import JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -182,17 +181,5 @@ def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:
     if job.state is JobState.CANCELLED and not had_ended:
         view = JobView.of(job, place=None)
         return JSONResponse(view.model_dump(mode="json"))
-    _erase(services, job)
+    erase(services, job)
     return Response(status_code=204)
-
-
-def _erase(services: Services, job: Job) -> None:
-    """Erase a job and all that was made of it."""
-    services.queue.forget(job)
-    for blend_id in services.queue.blends_of(job.id):
-        with suppress(errors.JobNotFound):
-            _erase(services, services.queue.cancel(blend_id))
-    if job.result is not None:
-        services.blobs.delete(*job.result.keys)
-    with redis_down_is_queue_unavailable():
-        services.queue.records.erase(job.id)

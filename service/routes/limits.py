@@ -29,6 +29,8 @@ def read_limits(services: Serving) -> LimitsView:
     return LimitsView(
         max_upload_bytes=settings.max_upload_bytes,
         max_pixels=settings.max_pixels,
+        max_batch_pictures=settings.max_batch_pictures,
+        max_batch_bytes=settings.max_batch_bytes,
         max_queued_jobs=settings.max_queued_jobs,
         max_queued_pixels=settings.max_queued_pixels,
         pixels_per_day=settings.pixels_per_day,

@@ -22,20 +22,19 @@ from service.description import (
     merged,
 )
 from service.idempotency import fingerprint, read_key
-from service.names import safe_name
-from service.options import UpscaleFields, described_fields, read_fields
+from service.options import UpscaleFields, described_fields, read_fields, wished
 from service.problems import RequestInvalid
 from service.rates import pixel_headers
 from service.uploads import Upload, receive
 from service.views import JobView
 from workers.contract import errors, logs
-from workers.contract.choices import DepthMode, ProfileMode
 from workers.contract.claims import Claim
 from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.engines import check_extra, choose_model, running
-from workers.contract.formats import ImageFormat, same_format
-from workers.contract.headers import check_header, check_result, read_header
-from workers.contract.jobs import ImageInfo, Job, UpscaleOptions
+from workers.contract.engines import running
+from workers.contract.formats import ImageFormat
+from workers.contract.intake import take
+from workers.contract.jobs import Job
+from workers.contract.names import safe_name
 from workers.contract.queue import new_job_id
 
 router = APIRouter(tags=["upscale"])
@@ -189,37 +188,16 @@ def _accept(
     fields = order.fields
     if fields.webhook:
         services.webhooks.target(fields.webhook)
-    header = read_header(upload.file, frame=fields.frame)
-    check_header(header, max_pixels=services.settings.max_pixels, frame=fields.frame)
     with redis_down_is_queue_unavailable():
         engines = running(services.queue.client)
-    model = choose_model(engines, fields.model)
-    check_extra(header.format, engines)
-    result = fields.format or same_format(header.format)
-    check_extra(result, engines)
-    width, height = fields.possible_size(width=header.width, height=header.height)
-    check_result(
-        width=width,
-        height=height,
-        format=result,
-        has_alpha=header.has_alpha and fields.background is None,
-        bits=16 if fields.depth is DepthMode.SIXTEEN else 8,
-        lossless=fields.lossless,
-        has_profile=fields.icc is ProfileMode.KEEP,
-    )
-
-    image = ImageInfo(
+    image, options, model = take(
+        upload.file,
+        wished(fields),
+        engines,
         key=f"inputs/{job_id}",
         size=upload.size,
         sha256=upload.sha256,
-        format=header.format,
-        width=header.width,
-        height=header.height,
-        bits=header.bits,
-        has_alpha=header.has_alpha,
-    )
-    options = UpscaleOptions.model_validate(
-        fields.model_dump() | {"model": model.name, "format": result}
+        max_pixels=services.settings.max_pixels,
     )
     key = copied = None
     if services.settings.cache_results:

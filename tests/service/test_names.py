@@ -6,7 +6,8 @@ from urllib.parse import unquote
 import pytest
 from serving import PICTURE, Site
 
-from service.names import MAX_LENGTH, content_disposition, safe_name
+from service.names import content_disposition
+from workers.contract.names import MAX_LENGTH, safe_name
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import hosts
 import numpy as np
 import pytest
 import schemathesis
+from archives import zipped
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from networks import tiny_checkpoint
@@ -62,6 +63,8 @@ PICTURES = [
 schemathesis.openapi.format("binary", st.sampled_from(PICTURES))
 for media_type in ("application/octet-stream", *(f"image/{name}" for name in ImageFormat)):
     schemathesis.openapi.media_type(media_type, st.sampled_from(PICTURES))
+ARCHIVES = [zipped({"a.png": PICTURES[0], "b.txt": PICTURES[-1]}), zipped({"b": b""}), b"no zip"]
+schemathesis.openapi.media_type("application/zip", st.sampled_from(ARCHIVES))
 
 
 @schemathesis.check
@@ -111,6 +114,17 @@ def job_ids(site: Site) -> Iterator[str]:
     return itertools.cycle([kept, *done, damaged, cancelled, failed])
 
 
+@pytest.fixture(scope="module")
+def batch_ids(site: Site) -> Iterator[str]:
+    """Batches with jobs and without, over and over."""
+    return itertools.cycle([post_batch(site, archive) for archive in ARCHIVES[:2]])
+
+
+def post_batch(site: Site, archive: bytes) -> str:
+    batch_id: str = site.http.post("/batches", content=archive).json()["id"]
+    return batch_id
+
+
 def described() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         return create_app(ServiceSettings(blob_dir=Path(folder))).openapi()
@@ -136,18 +150,24 @@ def examples(count: int) -> Any:
     )
 
 
-def check(case: Any, site: Site, job_ids: Iterator[str]) -> None:
+def check(case: Any, site: Site, job_ids: Iterator[str], batch_ids: Iterator[str]) -> None:
     """Send a request, for a job that there is, and look at the answer."""
     if "job_id" in (case.path_parameters or {}):
         deletes = case.method.upper() == "DELETE"
         case.path_parameters["job_id"] = site.submit(PICTURES[0]) if deletes else next(job_ids)
+    if "batch_id" in (case.path_parameters or {}):
+        deletes = case.method.upper() == "DELETE"
+        one = post_batch(site, ARCHIVES[0]) if deletes else next(batch_ids)
+        case.path_parameters["batch_id"] = one
     case.call_and_validate(base_url=str(site.http.base_url), timeout=30)
 
 
 @quick_schema.parametrize()
 @examples(10)
-def test_an_operation_answers_as_described(case: Any, site: Site, job_ids: Iterator[str]) -> None:
-    check(case, site, job_ids)
+def test_an_operation_answers_as_described(
+    case: Any, site: Site, job_ids: Iterator[str], batch_ids: Iterator[str]
+) -> None:
+    check(case, site, job_ids, batch_ids)
 
 
 @pytest.mark.slow
@@ -155,9 +175,9 @@ def test_an_operation_answers_as_described(case: Any, site: Site, job_ids: Itera
 @schema.parametrize()
 @examples(200)
 def test_an_operation_answers_as_described_200_times(
-    case: Any, site: Site, job_ids: Iterator[str]
+    case: Any, site: Site, job_ids: Iterator[str], batch_ids: Iterator[str]
 ) -> None:
-    check(case, site, job_ids)
+    check(case, site, job_ids, batch_ids)
 
 
 def chains(site: Site, *, seed: int) -> Iterator[tuple[int, list[object]]]:

@@ -65,7 +65,7 @@ def test_a_full_queue_takes_nothing(client: redis.Redis) -> None:
     submit(queue)
     submit(queue, side=200)
 
-    with pytest.raises(QueueFull, match="2 jobs are waiting"):
+    with pytest.raises(QueueFull, match="more than 2 jobs would wait"):
         submit(queue)
     assert len(queue.records.active()) == 2
 

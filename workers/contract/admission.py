@@ -14,7 +14,6 @@ import redis
 from workers.contract.engines import running
 from workers.contract.errors import PixelsExceeded, QueueFull
 from workers.contract.estimates import speed
-from workers.contract.jobs import JobSpec
 from workers.contract.records import WAITING
 
 _DAY = timedelta(days=1)
@@ -25,11 +24,14 @@ _ADMIT = """
 local mine = tonumber(ARGV[4])
 local jobs, pixels = redis.call('hlen', KEYS[1]), 0
 for _, waiting in ipairs(redis.call('hvals', KEYS[1])) do pixels = pixels + waiting end
-if jobs >= tonumber(ARGV[1]) then return {'jobs', jobs, pixels} end
+if ARGV[7] ~= '' and redis.call('hget', KEYS[3], 'run') ~= ARGV[7] then
+  return {'overtaken', jobs, pixels}
+end
+if jobs + ARGV[6] > tonumber(ARGV[1]) then return {'jobs', jobs, pixels} end
 if pixels + mine > tonumber(ARGV[2]) then return {'pixels', jobs, pixels} end
 local today = tonumber(redis.call('get', KEYS[2]) or 0) + mine
 if ARGV[3] ~= '' and today > tonumber(ARGV[3]) then return {'day', jobs, pixels} end
-local at = 6
+local at = 8
 while at <= #ARGV do
   local last = at + ARGV[at]
   redis.call(unpack(ARGV, at + 1, last))
@@ -54,14 +56,36 @@ class Bounds:
     """Of one owner's pictures, from one midnight (UTC) to the next; None: any number."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is to be queued in one step."""
+
+    owner: str
+    pixels: int = 0
+    jobs: int = 1
+
+
+class Overtaken(Exception):
+    """Another run has what this one was about to write, or it was erased."""
+
+
 def admit(
-    client: redis.Redis, pipe: "redis.client.Pipeline", spec: JobSpec, bounds: Bounds
+    client: redis.Redis,
+    pipe: "redis.client.Pipeline",
+    load: Load,
+    bounds: Bounds,
+    *,
+    hash_key: str = "",
+    run: str = "",
 ) -> None:
-    """Run what the pipeline holds if the job fits into the bounds; its pixels count as taken.
+    """Run what the pipeline holds if the load fits into the bounds; its pixels count as taken.
+
+    With `run` only if the hash still has it in its field of that name.
 
     Raises:
         QueueFull: too many jobs or pixels wait.
         PixelsExceeded: the owner has sent enough for today.
+        Overtaken: the run is over.
     """
     commands: list[Any] = []
     for arguments, _ in pipe.command_stack:
@@ -70,23 +94,28 @@ def admit(
     daily = bounds.pixels_per_day
     verdict, jobs, pixels = client.eval(
         _ADMIT,
-        2,
+        3,
         WAITING,
-        _day_key(spec.owner),
+        _day_key(load.owner),
+        hash_key,
         bounds.jobs,
         bounds.pixels,
         "" if daily is None else daily,
-        spec.pixels,
+        load.pixels,
         int(2 * _DAY.total_seconds()),
+        load.jobs,
+        run,
         *commands,
     )
     match verdict:
         case b"jobs":  # a place is free when one of them, as large as most, has begun
-            pause = _pause(client, pixels / max(1, jobs))
+            pause = _pause(client, load.jobs * pixels / max(1, jobs))
             raise QueueFull(limit=bounds.jobs, of="jobs", pause=pause)
         case b"pixels":
-            pause = _pause(client, pixels + spec.pixels - bounds.pixels)
+            pause = _pause(client, pixels + load.pixels - bounds.pixels)
             raise QueueFull(limit=bounds.pixels, of="pixels", pause=pause)
+        case b"overtaken":
+            raise Overtaken
         case b"day":
             raise PixelsExceeded(limit=int(daily or 0), pause=until_midnight())
 

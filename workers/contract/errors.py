@@ -374,6 +374,80 @@ class BranchesNotKept(GDSRError):
         )
 
 
+class ArchiveInvalid(GDSRError):
+    """The upload of a batch is not a zip that can be read."""
+
+    slug = "archive-invalid"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"{reason}; send a zip that is stored or deflated and has no password, or the pictures "
+            "as several multipart fields `image`"
+        )
+
+
+class BatchEmpty(GDSRError):
+    """There is no file in the zip, or no picture in the form."""
+
+    slug = "batch-empty"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the batch has no files; send a zip as the body or as the multipart field `archive`, "
+            "or the pictures as several multipart fields `image`"
+        )
+
+
+class BatchTooLarge(GDSRError):
+    """The batch has more pictures, or more bytes when unpacked, than the limit."""
+
+    slug = "batch-too-large"
+
+    def __init__(self, *, limit: int, of: Literal["pictures", "bytes"]) -> None:
+        super().__init__(f"the batch has more than {limit:,} {of}, the limit; send several")
+        self.limit, self.of = limit, of
+
+    @property
+    def limits(self) -> dict[str, int]:
+        return {f"max_batch_{self.of}": self.limit}
+
+
+class EntryDamaged(GDSRError):
+    """A file in the zip of a batch cannot be unpacked."""
+
+    slug = "entry-damaged"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the file cannot be unpacked: {reason}")
+
+
+class BatchNotFound(GDSRError):
+    """There is no such batch, or its record has expired."""
+
+    slug = "batch-not-found"
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"there is no batch {batch_id!r}")
+
+
+class BatchNotFinished(GDSRError):
+    """The results of a batch were asked for before all were there."""
+
+    slug = "batch-not-finished"
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"not all pictures of batch {batch_id} are through; ask again")
+
+
+class BatchExpired(GDSRError):
+    """The results of a batch were kept for their time and are gone."""
+
+    slug = "batch-expired"
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"the results of batch {batch_id} have expired; send the pictures again")
+
+
 class IdempotencyKeyReused(GDSRError):
     """An idempotency key came again, with another picture or other options."""
 
@@ -401,7 +475,7 @@ class QueueFull(GDSRError):
 
     def __init__(self, *, limit: int, of: Literal["jobs", "pixels"], pause: timedelta) -> None:
         words = {
-            "jobs": f"{limit:,} jobs are waiting, which is the limit",
+            "jobs": f"with this upload more than {limit:,} jobs would wait, the limit",
             "pixels": f"with this picture more than {limit:,} pixels would wait, the limit",
         }
         super().__init__(f"{words[of]}; try again in {pause.total_seconds():.0f} s")

@@ -114,6 +114,11 @@ class ImageHeader:
         return self.width * self.height
 
 
+def extension(name: ResultFormat) -> str:
+    """The usual ending of a file's name."""
+    return "jpg" if name is ResultFormat.JPEG else name.value
+
+
 _DEEP_COLOUR = (ImageFormat.PNG, ImageFormat.TIFF)
 
 

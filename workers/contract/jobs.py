@@ -36,11 +36,13 @@ class JobState(StrEnum):
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What is kept in Redis."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer release may add fields
 
 
-class ImageInfo(_Record):
+class ImageInfo(Record):
     """A stored upload, as its header describes it."""
 
     key: str
@@ -75,7 +77,7 @@ class Region(NamedTuple):
     height: int
 
 
-class Part(_Record):
+class Part(Record):
     """What of another job's result is wanted."""
 
     mask: bool = False
@@ -91,7 +93,7 @@ class Part(_Record):
 SCHEMA = 1
 
 
-class JobSpec(_Record):
+class JobSpec(Record):
     """The part of a job that never changes."""
 
     schema_version: int = SCHEMA
@@ -113,6 +115,8 @@ class JobSpec(_Record):
     """Under which its result is found for equal uploads."""
     webhook: str | None = None
     """Address to tell when the job has ended."""
+    batch: str | None = None
+    """The batch that it came in."""
     request_id: str | None = None
     """The HTTP request that it came with, for logs."""
     traceparent: str | None = None
@@ -124,7 +128,7 @@ class JobSpec(_Record):
         return 0 if self.blend_of else self.image.width * self.image.height
 
 
-class Branch(_Record):
+class Branch(Record):
     """One of `KEPT`, as a PNG."""
 
     key: str
@@ -132,7 +136,7 @@ class Branch(_Record):
     sha256: str
 
 
-class JobResult(_Record):
+class JobResult(Record):
     """A finished picture and how it was made."""
 
     key: str
@@ -164,7 +168,7 @@ class JobResult(_Record):
         return (self.key, *(branch.key for branch in self.branches.values()))
 
 
-class JobFailure(_Record):
+class JobFailure(Record):
     """Why a job failed: the slug of a `GDSRError` and its message; never a traceback."""
 
     slug: str
@@ -175,7 +179,7 @@ class JobFailure(_Record):
         return cls(slug=error.slug, detail=str(error))
 
 
-class Job(_Record):
+class Job(Record):
     """A job as it is now."""
 
     spec: JobSpec

@@ -12,7 +12,7 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
 from workers.contract import logs
-from workers.contract.admission import Bounds, admit
+from workers.contract.admission import Bounds, Load, admit
 from workers.contract.choices import AlphaMode, DepthMode
 from workers.contract.claims import Claim
 from workers.contract.connection import redis_down_is_queue_unavailable
@@ -139,6 +139,7 @@ class JobQueue:
                 "cache_key": None,
                 "part": part or Part(),
                 "webhook": None,
+                "batch": None,
                 "request_id": logs.request_id.get(),
                 "traceparent": logs.traceparent.get(),
             }
@@ -169,25 +170,39 @@ class JobQueue:
         return True
 
     def _submit(self, task_name: str, spec: JobSpec, claim: Claim | None) -> Job:
-        queue = self._queue_of(spec)
-        with redis_down_is_queue_unavailable():
-            task = queue.create_job(
-                task_name,
-                args=(spec.id,),
-                job_id=spec.id,
-                timeout=int(spec.time_limit.total_seconds()),
-                result_ttl=60,
-                failure_ttl=int(self.records.record_ttl.total_seconds()),
-                retry=Retry(max=1),
-                description=task_name,
-            )
-            with self.client.pipeline(transaction=True) as pipe:
-                job = self.records.add(spec, pipe)
-                pipe.sadd(queue.redis_queues_keys, queue.key)
-                queue._enqueue_job(task, pipeline=pipe)  # noqa: SLF001 - enqueue_job refuses a pipeline in use
-                self._remember(spec, claim, pipe)
-                admit(self.client, pipe, spec, self.bounds)
+        queue = self.queue_of(spec)
+        with (
+            redis_down_is_queue_unavailable(),
+            self.client.pipeline(transaction=True) as pipe,
+        ):
+            job = self.records.add(spec, pipe)
+            self.enqueue(pipe, queue, task_name, spec.id, time_limit=spec.time_limit)
+            self._remember(spec, claim, pipe)
+            admit(self.client, pipe, Load(owner=spec.owner, pixels=spec.pixels), self.bounds)
         return job
+
+    def enqueue(
+        self,
+        pipe: "redis.client.Pipeline",
+        queue: SafeQueue,
+        task_name: str,
+        *arguments: str,
+        time_limit: timedelta,
+        task_id: str | None = None,
+    ) -> None:
+        """Queue a task as part of a transaction; its id is its first argument, or another one."""
+        task = queue.create_job(
+            task_name,
+            args=arguments,
+            job_id=task_id or arguments[0],
+            timeout=int(time_limit.total_seconds()),
+            result_ttl=60,
+            failure_ttl=int(self.records.record_ttl.total_seconds()),
+            retry=Retry(max=1),
+            description=task_name,
+        )
+        pipe.sadd(queue.redis_queues_keys, queue.key)
+        queue._enqueue_job(task, pipeline=pipe)  # noqa: SLF001 - enqueue_job refuses a pipeline in use
 
     def _remember(self, spec: JobSpec, claim: Claim | None, pipe: "redis.client.Pipeline") -> None:
         if claim is not None:
@@ -255,7 +270,7 @@ class JobQueue:
         """
         with redis_down_is_queue_unavailable():
             if self.records.cancel(job_id):
-                self._withdraw(job_id)
+                self.withdraw(job_id)
             return self.records.get(job_id)
 
     def depths(self) -> dict[str, int]:
@@ -285,12 +300,13 @@ class JobQueue:
             for name, since in created.items()
         }
 
-    def _queue_of(self, spec: JobSpec) -> SafeQueue:
+    def queue_of(self, spec: JobSpec) -> SafeQueue:
         """Re-blends are quick, whatever the picture: they never wait for a huge one."""
         small = spec.image.width * spec.image.height <= self.small_pixels
         return open_queue(SMALL if small or spec.blend_of else LARGE, self.client)
 
-    def _withdraw(self, job_id: str) -> None:
+    def withdraw(self, job_id: str) -> None:
+        """Take a task out of RQ, or stop it."""
         try:
             task = SafeJob.fetch(job_id, connection=self.client, serializer=JSONSerializer)
             if task.get_status(refresh=False) is JobStatus.STARTED:

@@ -21,7 +21,12 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 
 #: Task name in the payload -> function that a job worker runs.
-TASKS = {"upscale": "workers.tasks:upscale", "blend": "workers.blend:blend"}
+TASKS = {
+    "upscale": "workers.tasks:upscale",
+    "blend": "workers.blend:blend",
+    "unpack": "workers.unpack:unpack",
+    "pack": "workers.pack:pack",
+}
 SMALL, LARGE = "gdsr-small", "gdsr-large"
 #: Which queues the worker of each class serves: a later one while the earlier are empty. A small
 #: job may delay a large one, by little; a large one would delay a small one by its whole run.

@@ -77,6 +77,12 @@ class SharedSettings(BaseSettings):
     max_queued_pixels: int = Field(default=1_000_000_000, validate_default=True)
     """Pixels (before scaling) of all pictures that may wait; at least the largest picture's."""
 
+    max_batch_pictures: int = Field(default=100, gt=0, le=1000)
+    """Most pictures in one batch."""
+
+    max_batch_bytes: int = Field(default=512 * 1024**2, gt=0)
+    """Largest batch taken, and the most that its zip may unpack to."""
+
     small_pixels: int = Field(default=512 * 512, gt=0)
     """Pictures up to this many pixels wait in a queue of their own."""
 

@@ -1,0 +1,187 @@
+"""Batches on the queue: the upload to be unpacked, the jobs that it becomes, the zip of results.
+
+The jobs of a batch are queued in one step: all of them, or none where the queue has no room.
+"""
+
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import redis
+
+from workers.contract import logs
+from workers.contract.admission import Load, admit
+from workers.contract.batches import (
+    Batch,
+    BatchItem,
+    BatchRecords,
+    BatchSpec,
+    Pack,
+    batch_key,
+    pack_id,
+)
+from workers.contract.claims import Claim
+from workers.contract.connection import redis_down_is_queue_unavailable
+from workers.contract.errors import JobCancelled
+from workers.contract.intake import Wishes
+from workers.contract.jobs import JobSpec
+from workers.contract.queue import TIME_LIMIT_BASE, JobQueue
+from workers.contract.safe_rq import LARGE, SMALL, open_queue
+
+#: Bytes a second that unpacking and packing are sure to do.
+_BYTES_PER_SECOND = 2_000_000
+#: A zip of more bytes does not wait among the small pictures.
+_SMALL_BYTES = 64 * 1024**2
+
+
+class BatchQueue:
+    """Both sides: the service submits, looks and erases; a worker queues the jobs."""
+
+    def __init__(self, jobs: JobQueue) -> None:
+        self.jobs = jobs
+        self.client: redis.Redis = jobs.client
+        self.records = BatchRecords(jobs.client, record_ttl=jobs.records.record_ttl)
+
+    def submit(
+        self,
+        batch_id: str,
+        wishes: Wishes,
+        *,
+        size: int,
+        pictures: int,
+        largest: int,
+        name: str | None = None,
+        webhook: str | None = None,
+        owner: str = "",
+        claim: Claim | None = None,
+    ) -> Batch:
+        """Queue a stored zip to be unpacked; it may become `largest` bytes.
+
+        Raises:
+            QueueFull: its pictures would be more than may wait, as it looks now.
+            QueueUnavailable: Redis did not take it.
+        """
+        spec = BatchSpec(
+            id=batch_id,
+            created_at=datetime.now(UTC),
+            owner=owner,
+            name=name,
+            webhook=webhook,
+            size=size,
+            pictures=pictures,
+            wishes=wishes,
+            pixels_per_day=self.jobs.bounds.pixels_per_day,
+            time_limit=_time_limit(largest),
+            request_id=logs.request_id.get(),
+            traceparent=logs.traceparent.get(),
+        )
+        queue = open_queue(SMALL if size <= _SMALL_BYTES else LARGE, self.client)
+        with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
+            batch = self.records.add(spec, pipe)
+            self.jobs.enqueue(pipe, queue, "unpack", batch_id, time_limit=spec.time_limit)
+            if claim is not None:
+                claim.settle(pipe)
+            admit(self.client, pipe, Load(owner=owner, jobs=pictures), self.jobs.bounds)
+        return batch
+
+    def submit_items(
+        self, batch: Batch, items: Sequence[BatchItem], specs: Sequence[JobSpec], *, run: str
+    ) -> None:
+        """Queue all jobs of a batch and say what its files became, in one step.
+
+        Raises:
+            QueueFull: there is no room for all of them.
+            PixelsExceeded: the owner may not send so many pixels today.
+            Overtaken: the batch was erased, or another run unpacks it.
+        """
+        load = Load(
+            owner=batch.spec.owner, pixels=sum(spec.pixels for spec in specs), jobs=len(specs)
+        )
+        with self.client.pipeline(transaction=True) as pipe:
+            for spec in specs:
+                self.jobs.records.add(spec, pipe)
+                queue = self.jobs.queue_of(spec)
+                self.jobs.enqueue(pipe, queue, "upscale", spec.id, time_limit=spec.time_limit)
+            self.records.unpacked(batch.id, items, pipe)
+            key = batch_key(batch.id)
+            admit(self.client, pipe, load, self.jobs.bounds, hash_key=key, run=run)
+
+    def get(self, batch_id: str) -> Batch:
+        """The batch as it is now.
+
+        Raises:
+            BatchNotFound: there is no such batch.
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            return self.records.get(batch_id)
+
+    def pack(self, batch_id: str) -> Pack | None:
+        """How the zip of its results is doing, if anybody packs it.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            return self.records.pack(batch_id)
+
+    def submit_pack(self, batch_id: str, *, size: int) -> None:
+        """Queue the packing of results of so many bytes, unless somebody did.
+
+        Raises:
+            QueueFull: as many jobs wait as may.
+            QueueUnavailable: Redis did not take it.
+        """
+        token, limit = secrets.token_hex(8), _time_limit(size)
+        queue = open_queue(SMALL if size <= _SMALL_BYTES else LARGE, self.client)
+        with redis_down_is_queue_unavailable():
+            # A run that is lost is tried once more; a packing that is lost twice is free again.
+            if not self.records.begin_pack(batch_id, token, within=2 * limit):
+                return
+            try:
+                with self.client.pipeline(transaction=True) as pipe:
+                    self.jobs.enqueue(
+                        pipe, queue, "pack", batch_id, token,
+                        time_limit=limit, task_id=pack_id(batch_id),
+                    )  # fmt: skip
+                    admit(self.client, pipe, Load(owner=""), self.jobs.bounds)
+            except BaseException:
+                self.records.forget_pack(batch_id)
+                raise
+
+    def forget_pack(self, batch_id: str) -> tuple[str, ...]:
+        """Stop packing, or let it be packed anew; the keys of what was stored.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            archive = self.records.forget_pack(batch_id)
+            if archive is not None:
+                return (archive.key,)
+            self.jobs.withdraw(pack_id(batch_id))
+            return ()
+
+    def stop(self, batch_id: str) -> bool:
+        """Let no jobs come of a batch. False: it is unpacked already.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            return self.records.fail(batch_id, error=JobCancelled(batch_id))
+
+    def erase(self, batch: Batch) -> None:
+        """Forget a batch, but not its jobs; what unpacks it stops.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            self.records.erase(batch.id)
+            if batch.items is None:
+                self.jobs.withdraw(batch.id)
+
+
+def _time_limit(size: int) -> timedelta:
+    return TIME_LIMIT_BASE + timedelta(seconds=size / _BYTES_PER_SECOND)

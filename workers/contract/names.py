@@ -1,0 +1,75 @@
+"""The client's names for its pictures: made safe, kept in records, given back, never logged.
+
+A name may hold anything. What comes out of `safe_name` is one path component that every common
+file system takes and that shows as what it is: no folders, no control or direction marks.
+"""
+
+import re
+import unicodedata
+
+MAX_LENGTH = 100
+#: Folders of a path that are kept, the innermost ones.
+_MAX_FOLDERS = 8
+_FORBIDDEN = re.compile(r'[<>:"|?*]')
+#: Control, format (direction marks are such), surrogate, private use, line and paragraph ends.
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+
+
+def safe_name(name: str) -> str | None:
+    """The last component of a name without what could do harm; None if nothing is left."""
+    last = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
+    shown = "".join(c for c in last if unicodedata.category(c) not in _INVISIBLE)
+    kept = _FORBIDDEN.sub("_", shown).strip().lstrip(".").rstrip(". ")
+    if len(kept) > MAX_LENGTH:
+        stem, dot, extension = kept.rpartition(".")
+        ending = dot + extension if stem and len(extension) <= 10 else ""
+        kept = kept[: MAX_LENGTH - len(ending)].rstrip(". ") + ending
+    if _DEVICES.match(kept):
+        kept = f"_{kept}"
+    return kept or None
+
+
+def safe_path(path: str) -> str | None:
+    """A relative path of safe names, with `/` between them; None if no name is left.
+
+    What leads out of a folder, or to a drive, goes: `C:\\..\\a\\b.jpg` is `C_/a/b.jpg`.
+    """
+    *folders, last = re.split(r"[/\\]", path)
+    name = safe_name(last)
+    if name is None:
+        return None
+    kept = [safe for folder in folders if (safe := safe_name(folder))]
+    return "/".join((*kept[-_MAX_FOLDERS:], name))
+
+
+class UniqueNames:
+    """Paths that can lie beside each other on every file system, also where case is ignored."""
+
+    def __init__(self) -> None:
+        self._files: set[str] = set()
+        self._folders: set[str] = set()
+
+    def add(self, path: str) -> str:
+        """The path, with a number before its extension if it is taken; without folders, if one of
+        them is a file already.
+        """
+        if not self._files.isdisjoint(_folders(path)):
+            path = path.replace("/", "_")
+        folder, slash, name = path.rpartition("/")
+        stem, dot, extension = name.rpartition(".")
+        if not stem:
+            stem, dot, extension = name, "", ""
+        number, found = 1, path
+        while found.casefold() in self._files | self._folders:
+            number += 1
+            found = f"{folder}{slash}{stem} ({number}){dot}{extension}"
+        self._files.add(found.casefold())
+        self._folders |= _folders(found)
+        return found
+
+
+def _folders(path: str) -> set[str]:
+    """`a/B/c.png` is in `a` and `a/b`."""
+    parts = path.casefold().split("/")
+    return {"/".join(parts[:depth]) for depth in range(1, len(parts))}
