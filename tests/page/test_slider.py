@@ -24,19 +24,20 @@ from playwright.sync_api import Page, expect
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 pytestmark = pytest.mark.e2e
-#: What a browser without WebGL has.
-NO_WEBGL = """
-const plain = HTMLCanvasElement.prototype.getContext;
-HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
-  return kind === "webgl2" ? null : plain.call(this, kind, ...rest);
+#: Calls WebGL in software a graphics card; without this the page paints by its loop here.
+WEBGL = """
+const plain = WebGL2RenderingContext.prototype.getParameter;
+WebGL2RenderingContext.prototype.getParameter = function (name) {
+  return name === 0x9246 ? "A card" : plain.call(this, name); // UNMASKED_RENDERER_WEBGL
 };
 """
-#: What a weak graphics card has.
-SMALL_TEXTURES = """
-const ask = WebGL2RenderingContext.prototype.getParameter;
-WebGL2RenderingContext.prototype.getParameter = function (name) {
-  return name === this.MAX_TEXTURE_SIZE ? 512 : ask.call(this, name);
-};
+#: A weak one.
+SMALL_TEXTURES = f"""
+{WEBGL}
+const card = WebGL2RenderingContext.prototype.getParameter;
+WebGL2RenderingContext.prototype.getParameter = function (name) {{
+  return name === this.MAX_TEXTURE_SIZE ? 512 : card.call(this, name);
+}};
 """
 HEIGHT, WIDTH = 40, 60
 
@@ -63,13 +64,15 @@ def difference(stage: Pixels, picture: Pixels, *, rows: slice, columns: slice) -
     return min(at(down, across) for down in range(-2, 3) for across in range(-2, 3))
 
 
-@pytest.fixture(params=["", NO_WEBGL], ids=["webgl", "canvas"])
+@pytest.fixture(params=[WEBGL, ""], ids=["webgl", "canvas"])
 def shown(visit: Visit, request: pytest.FixtureRequest) -> Page:
     """The page with a finished picture, small enough to be shown at 100 %."""
     page = visit(script=request.param)
     choose(page, ("photo.png", saved(photo(HEIGHT, WIDTH), "PNG")), model="lite")
     wait_for_result(page)
     assert page.locator("#zoom").inner_text() == "100 %"
+    painter = "document.querySelector('#stage canvas').getContext('webgl2') ? 'webgl' : 'loop'"
+    assert page.evaluate(painter) == ("webgl" if request.param else "loop")
     return page
 
 

@@ -20,6 +20,18 @@ function even(value) {
   return below % 2 ? below + 1 : below;
 }
 
+/** Renderers that are programs, not cards: the loop is several times quicker than they are. */
+const SOFTWARE = /swiftshader|llvmpipe|softpipe|software|basic render/i;
+
+/** Whether there is a graphics card; asked of a context of its own, for a canvas has one kind for life. */
+function hasCard() {
+  const gl = new OffscreenCanvas(1, 1).getContext("webgl2");
+  const names = gl?.getExtension("WEBGL_debug_renderer_info");
+  const renderer = names ? gl.getParameter(names.UNMASKED_RENDERER_WEBGL) : "";
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  return gl !== null && !SOFTWARE.test(renderer);
+}
+
 /**
  * What draws on a canvas: the graphics card, or where there is none a loop.
  *
@@ -28,5 +40,5 @@ function even(value) {
  * original and mask are bitmaps of the whole. `draw(scene)` paints. Bitmaps become the painter's.
  */
 export function painter(canvas) {
-  return paintOnCard(canvas) ?? paintOnCanvas(canvas);
+  return (hasCard() && paintOnCard(canvas)) || paintOnCanvas(canvas);
 }
