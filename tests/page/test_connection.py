@@ -35,7 +35,7 @@ def test_a_service_that_restarts_finds_its_watchers_again(visit: Visit, site: Si
     with opened(site) as first:
         port = int(first.address.rpartition(":")[2].strip("/"))
         page = visit(address=first.address)
-        choose(page, ("large.png", noise(400, 500)))
+        choose(page, ("large.png", noise(400, 500, seed=9)))
         expect(page.locator(".card .state")).to_have_text(re.compile("Working, tile"))
     expect(page.locator("#connection")).to_be_visible()
 

@@ -52,7 +52,7 @@ export function updateCard(picture) {
   part(".sizes").textContent = sizes(picture);
   part(".state").textContent = state(picture);
   const ready = phase === "known" && view?.state === "succeeded";
-  if (ready) part(".state").textContent += `, ${duration(took(view))}`;
+  if (ready && took(view) >= 0.01) part(".state").textContent += `, ${duration(took(view))}`; // else known from before
 
   const progress = part("progress");
   progress.hidden = !busy(picture);
