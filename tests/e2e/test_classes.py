@@ -1,13 +1,27 @@
 """Small and large pictures share a worker host: neither waits long for the other."""
 
+from collections.abc import Iterator
+
 import pytest
-from hosts import Site, noise
+from hosts import Site, WorkerHost, noise
+from networks import tiny_checkpoint
+from processes import running_valkey
 
 from workers.contract.jobs import Job, JobState
 
 pytestmark = pytest.mark.e2e
 
-SMALL, LARGE = (64, 64), (420, 420)
+SMALL, LARGE = (32, 32), (280, 280)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, WorkerHost]]:
+    """One worker host with a worker of each class, for all these tests."""
+    folder = tmp_path_factory.mktemp("classes")
+    with running_valkey(folder / "valkey") as server:
+        site = Site(server.url, folder / "blobs", tiny_checkpoint(folder / "tiny.safetensors"))
+        with site.worker_host() as host:
+            yield site, host
 
 
 def started(job: Job) -> float:
@@ -21,29 +35,31 @@ def finished(job: Job) -> float:
     return job.finished_at.timestamp()
 
 
-def test_every_worker_takes_small_pictures_while_no_large_one_waits(site: Site) -> None:
-    with site.worker_host() as host:
-        jobs = [site.submit(noise(200, 200, seed=seed)) for seed in range(6)]
-        ended = [site.ended(job_id) for job_id in jobs]
+def test_every_worker_takes_small_pictures_while_no_large_one_waits(
+    running: tuple[Site, WorkerHost],
+) -> None:
+    site, host = running
+    jobs = [site.submit(noise(100, 100, seed=seed)) for seed in range(6)]
+    ended = [site.ended(job_id) for job_id in jobs]
 
-        pids = {int(job.worker.split("-")[-2]) for job in ended if job.worker}
-        assert pids == set(host.job_workers)
-
-
-def test_a_small_picture_does_not_wait_for_large_ones(site: Site) -> None:
-    with site.worker_host():
-        large = [site.submit(noise(*LARGE, seed=seed)) for seed in range(3)]
-        small = site.submit(noise(*SMALL))
-
-        end = finished(site.ended(small))
-        assert all(end < finished(site.ended(job_id)) for job_id in large[1:])
+    pids = {int(job.worker.split("-")[-2]) for job in ended if job.worker}
+    assert pids == set(host.job_workers)
 
 
-def test_a_large_picture_does_not_wait_for_all_small_ones(site: Site) -> None:
-    with site.worker_host():
-        small = [site.submit(noise(*SMALL, seed=seed)) for seed in range(30)]
-        large = site.submit(noise(*LARGE))
+def test_a_small_picture_does_not_wait_for_large_ones(running: tuple[Site, WorkerHost]) -> None:
+    site, _ = running
+    large = [site.submit(noise(*LARGE, seed=seed)) for seed in range(3)]
+    small = site.submit(noise(*SMALL))
 
-        begun = started(site.ended(large))
-        after = [job_id for job_id in small if started(site.ended(job_id)) > begun]
-        assert len(after) > len(small) / 2
+    end = finished(site.ended(small))
+    assert all(end < finished(site.ended(job_id)) for job_id in large[1:])
+
+
+def test_a_large_picture_does_not_wait_for_all_small_ones(running: tuple[Site, WorkerHost]) -> None:
+    site, _ = running
+    small = [site.submit(noise(*SMALL, seed=seed)) for seed in range(16)]
+    large = site.submit(noise(*LARGE))
+
+    begun = started(site.ended(large))
+    after = [job_id for job_id in small if started(site.ended(job_id)) > begun]
+    assert len(after) > len(small) / 2
