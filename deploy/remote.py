@@ -10,8 +10,10 @@ import anyio
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from service.client import AsyncClient, ClientError, Job
+from service.client import AsyncClient, ClientError, Job, Unreachable
 
+#: Seconds in which the service has to answer at first; later it is waited for as long as usual.
+_FIRST_ANSWER = 3.0
 #: Pictures on their way at a time, so that neither the network nor the workers wait for the other.
 _TOGETHER = 4
 
@@ -22,13 +24,21 @@ def upscale_there(
     """Have each (source, target, format) made by the service at `url`; how many failed.
 
     Ctrl-C cancels what is under way there too.
+
+    Raises:
+        ValueError: nothing answers there.
     """
-    return anyio.run(_upscale_all, url, jobs, options)
+    try:
+        return anyio.run(_upscale_all, url, jobs, options)
+    except Unreachable as failure:
+        raise ValueError(failure) from None
 
 
 async def _upscale_all(
     url: str, jobs: Sequence[tuple[Path, Path, str]], options: Mapping[str, Any]
 ) -> int:
+    async with AsyncClient(url, patience=_FIRST_ANSWER) as client:
+        await client.limits()
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
     failed: list[Path] = []

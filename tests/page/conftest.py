@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 from processes import running_valkey
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     found = shutil.which("chromium")
     if found is None:
@@ -25,12 +25,12 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("page")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(folder: Path, browser: Browser) -> Iterator[Site]:  # noqa: ARG001 - none without one
     """Queue, store and a worker with two models: `tiny`, and the `lite` that is shipped."""
     checkpoints = folder / "checkpoints"
@@ -43,7 +43,7 @@ def site(folder: Path, browser: Browser) -> Iterator[Site]:  # noqa: ARG001 - no
             yield site
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def studio(site: Site) -> Iterator[Studio]:
     with opened(site) as studio:
         yield studio
@@ -79,7 +79,7 @@ def visit(browser: Browser, studio: Studio) -> Iterator[Visit]:
     assert wrong == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shots() -> Path:
     """Where screenshots are put, to be looked at."""
     folder = Path(os.environ.get("GDSR_SHOTS_DIR", ROOT / "out" / "page"))

@@ -17,7 +17,7 @@ from workers.tradeoff import output_weights
 def test_the_slider_goes_from_psnr_over_fused_to_gan(
     trade_off: float, expected: tuple[float, float, float]
 ) -> None:
-    assert output_weights(trade_off) == expected
+    assert output_weights(trade_off) == (*expected, 0)
 
 
 def test_a_stop_needs_one_output_and_a_place_between_two() -> None:
