@@ -10,7 +10,7 @@ from service import faults, front
 from service.deps import Services
 from service.description import describe_app
 from service.envelope import Envelope
-from service.routes import batches, events, jobs, limits, models, ops, upscale
+from service.routes import admin, batches, events, jobs, limits, models, ops, upscale
 from service.routes.docs import docs_router
 from service.routes.page import page_router
 from service.settings import ServiceSettings
@@ -49,7 +49,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.add_middleware(Envelope, telemetry=services.telemetry, spans=services.spans)
     front.install(app, root_path=settings.root_path, origins=settings.cors_origins)
     faults.install(app)
-    for ours in (upscale, jobs, batches, events, models, limits, ops):
+    for ours in (upscale, jobs, batches, events, models, limits, ops, admin):
         app.include_router(ours.router)
     if settings.metrics_port is None:
         app.include_router(ops.metrics_router)

@@ -19,7 +19,12 @@ from workers.contract.batch_queue import BatchQueue
 from workers.contract.batches import Batch
 from workers.contract.blobs import BlobStore, open_blobs
 from workers.contract.connection import connect
-from workers.contract.errors import BatchNotFound, ConfigurationInvalid, JobNotFound
+from workers.contract.errors import (
+    AdminOff,
+    BatchNotFound,
+    ConfigurationInvalid,
+    JobNotFound,
+)
 from workers.contract.jobs import Job
 from workers.contract.queue import JobQueue
 from workers.contract.tracing import open_spans
@@ -137,6 +142,18 @@ async def _metrics_reader(
         services.admins.name(bearer.credentials if bearer else header)
 
 
+async def _admin(
+    services: Serving,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    header: Annotated[str | None, Security(_HEADER)],
+) -> str:
+    if not services.admins:
+        raise AdminOff
+    return services.admins.name(bearer.credentials if bearer else header)
+
+
+#: The name of the admin key that a request came with.
+Admin = Annotated[str, Depends(_admin)]
 #: Lets those pass who may read the metrics: all, or those with an admin key where there are any.
 MetricsReader = Depends(_metrics_reader)
 #: The name of the API key that a request came with.

@@ -97,6 +97,7 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.ListingNeedsKeys: Meaning(Status.FORBIDDEN, "Jobs are not listed here"),
     errors.KeyMissing: Meaning(Status.UNAUTHORIZED, "An API key is needed"),
     errors.KeyInvalid: Meaning(Status.UNAUTHORIZED, "The API key is not known"),
+    errors.AdminOff: Meaning(Status.FORBIDDEN, "There are no admin keys"),
     errors.RateExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Too many pictures in a short time"),
     errors.PixelsExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Too many pixels in a day"),
     # The job
@@ -112,6 +113,9 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.BlobMissing: Meaning(Status.GONE, "The stored picture is gone"),
     errors.JobFailed: _INTERNAL,
     errors.EngineLost: Meaning(Status.INTERNAL_SERVER_ERROR, "The engine was lost"),
+    errors.CheckpointReplaced: Meaning(
+        Status.INTERNAL_SERVER_ERROR, "The checkpoint was replaced in the middle of the picture"
+    ),
     errors.EngineOutOfMemory: Meaning(
         Status.INTERNAL_SERVER_ERROR, "The engine's device is out of memory"
     ),

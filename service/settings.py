@@ -28,7 +28,7 @@ class ServiceSettings(SharedSettings):
     """File of API keys, `name:sha256` lines (`gdsr-service --new-key NAME`); unset: no keys."""
 
     admin_keys_file: Path | None = None
-    """File of admin keys, made like API keys; `/metrics` wants one then; unset: none."""
+    """File of admin keys, made like API keys; `/metrics` wants one then; unset: no `/admin`."""
 
     metrics_port: int | None = Field(default=None, gt=0, le=65535)
     """Port of its own for `/metrics`, asked without a key; unset: the service's port."""

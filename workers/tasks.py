@@ -15,6 +15,7 @@ from workers.branches import blend_pictures, needed_outputs
 from workers.contract import logs
 from workers.contract.blobs import BlobStore
 from workers.contract.errors import (
+    CheckpointReplaced,
     GDSRError,
     JobFailed,
     JobOutOfMemory,
@@ -24,7 +25,7 @@ from workers.contract.errors import (
 from workers.contract.jobs import KEPT, STOPS, Branch, Job, JobResult
 from workers.contract.records import JobRecords
 from workers.contract.settings import WorkerSettings
-from workers.engine.client import EngineClient
+from workers.engine.client import EngineClient, MadeBy
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.finish import begun, finished, finished_mask
@@ -32,7 +33,7 @@ from workers.pictures.picture import Picture
 from workers.pictures.png import png_pieces
 from workers.pipeline import upscale_outputs
 from workers.reports import JobReport, Stage, send
-from workers.tradeoff import MASK, output_weights
+from workers.tradeoff import MASK, Weights, output_weights
 
 #: Progress is written at most this often.
 _PROGRESS_SECONDS = 0.2
@@ -103,20 +104,11 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
     weights = [output_weights(spec.options.trade_off)]
     if spec.options.keep_branches:
         weights = [*(output_weights(stop) for stop in STOPS.values()), MASK]
-    with (
-        timed(seconds, "infer"),
-        EngineClient(context.engine_sockets, patience=settings.engine_patience) as engine,
-    ):
-        pictures = upscale_outputs(
-            picture,
-            engine,
-            model=spec.options.model,
-            weights=weights,
-            progress=_Progress(context, job.id),
-            alpha=spec.options.alpha,
-            consistent=spec.options.consistency,
-        )
-        made_by = engine.made_by(spec.options.model)
+    with timed(seconds, "infer"):
+        try:
+            pictures, made_by = _inferred(context, job, picture, weights)
+        except CheckpointReplaced:  # half of it would be of either
+            pictures, made_by = _inferred(context, job, picture, weights)
     with timed(seconds, "encode"):
         branches: dict[str, Branch] = {}
         if spec.options.keep_branches:
@@ -151,6 +143,24 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         branches=branches,
         warnings=picture.warnings,
     )
+
+
+def _inferred(
+    context: TaskContext, job: Job, picture: Picture, weights: list[Weights]
+) -> tuple[list[Picture], MadeBy]:
+    """A picture for each of the weights, and what made all of them."""
+    options, patience = job.spec.options, context.settings.engine_patience
+    with EngineClient(context.engine_sockets, model=options.model, patience=patience) as engine:
+        pictures = upscale_outputs(
+            picture,
+            engine,
+            model=options.model,
+            weights=weights,
+            progress=_Progress(context, job.id),
+            alpha=options.alpha,
+            consistent=options.consistency,
+        )
+        return pictures, engine.made_by(options.model)
 
 
 def _kept(

@@ -5,7 +5,6 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from engines import serving
 from networks import tiny_checkpoint
 from numpy.typing import NDArray
 from processes import wait_for
@@ -60,19 +60,6 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine:
     )
 
 
-@contextmanager
-def serving(loaded: LoadedEngine, path: Path) -> Iterator[EngineServer]:
-    server = EngineServer(loaded, path=path)
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-        thread.join(timeout=10)
-        assert not thread.is_alive()
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     return tmp_path / "engine.sock"
@@ -85,7 +72,7 @@ def server(loaded: LoadedEngine, place: Path) -> Iterator[EngineServer]:
 
 
 def connect(place: Path) -> EngineClient:
-    return EngineClient([place], patience=timedelta(seconds=5))
+    return EngineClient([place], model="tiny", patience=timedelta(seconds=5))
 
 
 def tiles(count: int, *, seed: int = 0) -> list[Pixels]:
@@ -149,7 +136,7 @@ def test_each_job_chooses_the_size_of_its_tiles(place: Path) -> None:
 
 def test_batches_are_powers_of_two(loaded: LoadedEngine, place: Path) -> None:
     server = EngineServer(replace(loaded, max_batch=8), path=place)
-    client = Client(server._woken, model="tiny", weights=(FUSED,), tile=TILE)
+    client = Client(server._woken, server.loaded, model="tiny", weights=(FUSED,), tile=TILE)
     client.waiting.extend(range(15))
     server._turns.append(client)
 
@@ -341,7 +328,7 @@ def test_an_engine_that_comes_back_is_given_the_open_tiles_again(
 
 def test_an_engine_that_stays_away_is_lost(loaded: LoadedEngine, place: Path) -> None:
     with serving(loaded, place):
-        client = EngineClient([place], patience=timedelta(seconds=0.2))
+        client = EngineClient([place], model="tiny", patience=timedelta(seconds=0.2))
         running = client.run(iter(tiles(12)), model="tiny", weights=[FUSED])
         next(running)
     with pytest.raises(EngineLost, match="none came back within"), client:

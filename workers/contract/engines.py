@@ -50,6 +50,8 @@ class EngineInfo(BaseModel):
     """Tiles done since it started."""
     extra_formats: tuple[str, ...] = ()
     """Those of `EXTRA_FORMATS` that the job workers beside it have a library for."""
+    reloaded: int = 0
+    """The newest request to look at the checkpoints (see `reload`) that it has followed."""
     memory_retries: int = 0
     """Times it ran out of memory and went on with less."""
 

@@ -276,6 +276,17 @@ class KeyInvalid(GDSRError):
         super().__init__("this API key is not known here")
 
 
+class AdminOff(GDSRError):
+    """There are no admin keys, so that nobody may do what needs one."""
+
+    slug = "admin-off"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this needs an admin key, and the service knows none: set GDSR_ADMIN_KEYS_FILE"
+        )
+
+
 class RateExceeded(GDSRError):
     """The API key has sent as many pictures as it may for now."""
 
@@ -542,6 +553,15 @@ class EngineLost(JobFailed):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the engine was lost: {reason}")
+
+
+class CheckpointReplaced(EngineLost):
+    """In the middle of a picture the engine changed the checkpoint, and the picture begins anew."""
+
+    slug = "checkpoint-replaced"
+
+    def __init__(self) -> None:
+        super().__init__("its checkpoint was replaced in the middle of the picture, more than once")
 
 
 class EngineOutOfMemory(JobFailed):

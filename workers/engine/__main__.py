@@ -15,7 +15,7 @@ from pathlib import Path
 
 import redis
 
-from workers.contract import engines, logs
+from workers.contract import engines, logs, reload
 from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.exposition import MetricsServer
@@ -63,9 +63,12 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
     import torch
 
     from workers.engine.loading import load_engine
+    from workers.engine.models import Models, follow
     from workers.engine.server import EngineServer
     from workers.engine.telemetry import EngineTelemetry
 
+    client = connect(settings.redis_url, timeout=engines.BEAT, retries=0)
+    followed = _last_asked(client)  # before the files are looked at
     loaded = load_engine(settings, device)
     telemetry = EngineTelemetry(loaded, device=torch.device(device))
     server = EngineServer(loaded, path=path, computed=telemetry.computed)
@@ -81,15 +84,16 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
             host=socket.gethostname(),
             device=loaded.device_name,
             tile=max(loaded.tiles),
-            default_model=loaded.default_model,
-            models=loaded.models,
+            default_model=server.loaded.default_model,
+            models=server.loaded.models,
+            reloaded=models.followed,
             extra_formats=tuple(name.value for name in installed()),
             tiles=server.tiles_done,
             memory_retries=server.ladder.retries,
         )
 
     engine_id = f"{socket.gethostname()}-{device.replace(':', '')}-{secrets.token_hex(4)}"
-    client = connect(settings.redis_url, timeout=engines.BEAT, retries=0)
+    models = Models(server, settings, torch.device(device), followed=followed)
     stopped = threading.Event()
 
     def beat() -> None:
@@ -107,6 +111,9 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
 
     register = threading.Thread(target=beat, name="engine-register", daemon=True)
     register.start()
+    threading.Thread(
+        target=follow, args=(client, models, info, stopped), name="engine-reload", daemon=True
+    ).start()
     log.info("ready: %s", info().model_dump_json(exclude={"models": {"__all__": {"card"}}}))
     try:
         server.serve()
@@ -117,6 +124,14 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
             engines.unregister(client, engine_id)
         except redis.RedisError:
             log.warning("cannot unregister; the entry expires by itself")
+
+
+def _last_asked(client: redis.Redis) -> int:
+    """The newest request to reload; if Redis is away it is asked later, and followed once more."""
+    try:
+        return reload.last_asked(client)
+    except redis.RedisError:
+        return 0
 
 
 if __name__ == "__main__":

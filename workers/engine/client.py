@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from workers.contract import logs
 from workers.contract.errors import (
+    CheckpointReplaced,
     EngineLost,
     EngineOutOfMemory,
     GDSRError,
+    ModelUnknown,
     TileNotFinite,
 )
 from workers.engine.protocol import (
@@ -83,14 +85,23 @@ class MadeBy(NamedTuple):
 class EngineClient:
     """One job's connection to the engines of this host."""
 
-    def __init__(self, sockets: Sequence[Path], *, patience: timedelta) -> None:
+    def __init__(self, sockets: Sequence[Path], *, model: str, patience: timedelta) -> None:
+        """Connect to an engine that has the model; one that comes back must have the same file.
+
+        Raises:
+            EngineLost: none answers in time.
+            ModelUnknown: none that answers has the model.
+        """
         self._sockets = sockets
+        self._model = model
+        self._checkpoint: str | None = None
         self._patience = patience.total_seconds()
         self._strikes = 0
         self._used = False
         self._connection, self._greeting = self._connect()
         self.tiles: list[int] = self._greeting["tiles"]
         self._slots: int = self._greeting["slots"]
+        self._checkpoint = self.made_by(model).checkpoint
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +136,7 @@ class EngineClient:
 
         Raises:
             EngineLost: no engine came back in time, or two died on this picture's own tiles.
+            CheckpointReplaced: the one that came back has another file under the model's name.
             EngineOutOfMemory: even the smallest tile did not fit.
             TileNotFinite: the network's output is not a picture.
         """
@@ -220,20 +232,31 @@ class EngineClient:
         self._connection, self._greeting = self._connect()
         if (self._greeting["tiles"], self._greeting["slots"]) != (self.tiles, self._slots):
             raise EngineLost("the one that came back takes tiles of another size")
+        if self.made_by(self._model).checkpoint != self._checkpoint:
+            raise CheckpointReplaced
 
     def _connect(self) -> tuple[socket.socket, dict[str, Any]]:
         """A connection to the engine with the fewest tiles waiting, and its greeting."""
         deadline = time.monotonic() + self._patience
         while True:
             found = [answer for path in self._sockets if (answer := _greet(path)) is not None]
-            if found:
-                found.sort(key=lambda answer: answer[1]["pending"])
-                for connection, _ in found[1:]:
-                    connection.close()
-                return found[0]
+            found.sort(key=self._preference)
+            having = [answer for answer in found if self._model in answer[1]["models"]]
+            for answer in found:
+                if answer not in having[:1]:
+                    answer[0].close()
+            if having:
+                return having[0]
             if time.monotonic() > deadline:
+                if found:
+                    raise ModelUnknown(name=self._model, known=sorted(found[0][1]["models"]))
                 raise EngineLost(f"none came back within {self._patience:.0f} seconds")
             time.sleep(_RETRY_SECONDS)
+
+    def _preference(self, answer: tuple[socket.socket, dict[str, Any]]) -> tuple[bool, int]:
+        """Lowest for what serves best: first of all with the checkpoint that was begun with."""
+        checkpoint, *_ = answer[1]["models"].get(self._model, (None,))
+        return (checkpoint != self._checkpoint, answer[1]["pending"])
 
 
 def _greet(path: Path) -> tuple[socket.socket, dict[str, Any]] | None:

@@ -1,10 +1,11 @@
 """From settings to networks that are warm on one device."""
 
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import torch
 
-from model.checkpoint import CheckpointInvalid, load_checkpoint
+from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint
 from model.forward import Forward, NotFinite, measure, prepare
 from model.gdsr import PRESETS, SCALE
 from model.process import cache_folder
@@ -46,6 +47,13 @@ class LoadedEngine:
         return bool(next(cards).get("consistency", False))
 
 
+class LoadedModel(NamedTuple):
+    """One network ready on a device, and what is told of it."""
+
+    forward: Forward
+    info: ModelInfo
+
+
 def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
     """Load every checkpoint, warm it up and measure it.
 
@@ -55,20 +63,17 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
     """
     device = _device(device_wanted)
     cuda = device.type == "cuda"
-    tiles = (settings.tile,) if settings.tile else _TILES
-    usual = min(tiles)  # for warming up and for the figures in `/models`
+    tiles = _tiles(settings)
     max_batch = _CPU_BATCH
     forwards: dict[str, Forward] = {}
     models: list[ModelInfo] = []
     for path in checkpoint_files(settings.checkpoints):
         try:
             checkpoint = load_checkpoint(path)
-            forward = prepare(
-                checkpoint.generator, device=device, precision=settings.precision, tile=usual
-            )
+            model = load_model(checkpoint, path.stem, settings=settings, device=device)
             if cuda:
                 measured = calibrated(
-                    forward,
+                    model.forward,
                     tile=max(tiles),
                     sha256=checkpoint.sha256,
                     folder=settings.cache_dir or cache_folder(),
@@ -77,22 +82,8 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
         except (CheckpointInvalid, NotFinite, OSError) as invalid:
             reason = invalid.strerror if isinstance(invalid, OSError) else invalid
             raise ConfigurationInvalid(f"checkpoint {path}: {reason}") from invalid
-        forwards[path.stem] = forward
-        models.append(
-            ModelInfo(
-                name=path.stem,
-                sha256=checkpoint.sha256,
-                preset=next(
-                    (name for name, config in PRESETS.items() if config == checkpoint.config),
-                    "custom",
-                ),
-                scale=SCALE,
-                card=asdict(checkpoint.card),
-                precision=forward.precision,
-                compiled=forward.compiled,
-                pixels_per_second=measure(forward, tile=usual),
-            )
-        )
+        forwards[path.stem] = model.forward
+        models.append(model.info)
     return LoadedEngine(
         forwards=forwards,
         models=tuple(models),
@@ -102,6 +93,35 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
         max_batch=max_batch,
         overlaps=cuda,
     )
+
+
+def load_model(
+    checkpoint: Checkpoint, name: str, *, settings: WorkerSettings, device: torch.device
+) -> LoadedModel:
+    """Make a checkpoint ready on a device, warm it up, try it and measure it.
+
+    Raises:
+        NotFinite: its output is not.
+    """
+    tile = min(_tiles(settings))  # for warming up and for the figures in `/models`
+    forward = prepare(checkpoint.generator, device=device, precision=settings.precision, tile=tile)
+    info = ModelInfo(
+        name=name,
+        sha256=checkpoint.sha256,
+        preset=next(
+            (preset for preset, config in PRESETS.items() if config == checkpoint.config), "custom"
+        ),
+        scale=SCALE,
+        card=asdict(checkpoint.card),
+        precision=forward.precision,
+        compiled=forward.compiled,
+        pixels_per_second=measure(forward, tile=tile),
+    )
+    return LoadedModel(forward, info)
+
+
+def _tiles(settings: WorkerSettings) -> tuple[int, ...]:
+    return (settings.tile,) if settings.tile else _TILES
 
 
 def _device(name: str) -> torch.device:

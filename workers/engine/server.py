@@ -14,11 +14,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,8 @@ from workers.tradeoff import Weights
 #: A client that does not read its answers for so long is dropped.
 _SEND_SECONDS = 5
 
+Found = TypeVar("Found")
+
 log = logging.getLogger(__name__)
 
 
@@ -48,6 +51,8 @@ class Client:
     """One connected job."""
 
     connection: socket.socket
+    loaded: LoadedEngine
+    """What it was greeted with, and keeps to its end whatever is loaded meanwhile."""
     model: str = ""
     weights: tuple[tuple[float, ...], ...] = ()
     tile: int = 0
@@ -65,7 +70,8 @@ class Client:
         """Tiles of clients with equal keys can share a forward."""
         outputs = tuple(tuple(share > 0 for share in row) for row in self.weights)
         only = id(self) if self.alone else None
-        return (self.model, outputs, self.tile, self.bits, self.consistent, only)
+        forward = self.loaded.forwards.get(self.model)
+        return (forward, outputs, self.tile, self.bits, self.consistent, only)
 
 
 class Begun(NamedTuple):
@@ -91,9 +97,13 @@ class EngineServer:
         self._computed = computed
         self._finished = 0.0
         self.ladder = MemoryLadder(
-            batch=loaded.max_batch, tile=max(loaded.tiles), release=loaded.release
+            batch=loaded.max_batch,
+            tile=max(loaded.tiles),
+            release=self._release,
         )
-        self._loaded = loaded
+        #: What jobs that come from now on get; tiles and batches stay as they were at the start.
+        self.loaded = loaded
+        self._errand: Callable[[], None] | None = None
         self._slots = max(4, 2 * loaded.max_batch)
         self._turns: deque[Client] = deque()
         self._changed = threading.Condition()
@@ -109,15 +119,21 @@ class EngineServer:
         while True:
             with self._changed:
                 if begun is None:
-                    self._changed.wait_for(lambda: self._stopping or self._pending())
+                    self._changed.wait_for(
+                        lambda: self._stopping or self._errand or self._pending()
+                    )
                 if self._stopping:
                     break
-                batch = self._next_batch() if self._pending() else []
+                errand = self._errand
+                batch = self._next_batch() if self._pending() and not errand else []
+            if begun is None and errand is not None:
+                self._errand = None
+                errand()
             following = self._begin(batch) if batch else None
             if begun is not None:
                 self._finish(begun)
             begun = following
-            if begun is not None and not self._loaded.overlaps:
+            if begun is not None and not self.loaded.overlaps:
                 self._finish(begun)
                 begun = None
         if begun is not None:
@@ -131,6 +147,17 @@ class EngineServer:
         with self._changed:
             self._stopping = True
             self._changed.notify()
+
+    def between_batches(self, action: Callable[[], Found]) -> Found:
+        """Have the thread that computes do something while the device has nothing else to do.
+
+        For one other thread, which waits for it; what the action raises ends `serve`.
+        """
+        done: Future[Found] = Future()
+        with self._changed:
+            self._errand = lambda: done.set_result(action())
+            self._changed.notify()
+        return done.result()
 
     @property
     def waiting_tiles(self) -> int:
@@ -147,7 +174,7 @@ class EngineServer:
         first = self._turns[0]
         sharing = [client for client in self._turns if client.batch_key == first.batch_key]
         # Powers of two alone: a GPU computes few shapes, compiled and recorded ahead.
-        ready = min(sum(len(client.waiting) for client in sharing), self._loaded.max_batch)
+        ready = min(sum(len(client.waiting) for client in sharing), self.loaded.max_batch)
         size = 1 << (ready.bit_length() - 1)
         batch: list[tuple[Client, int]] = []
         while len(batch) < size:
@@ -160,7 +187,7 @@ class EngineServer:
     def _begin(self, batch: list[tuple[Client, int]]) -> Begun:
         """Hand a batch to the device; where that computes by itself, this comes back at once."""
         first = batch[0][0]
-        begin = partial(self._loaded.forwards[first.model].start, consistent=first.consistent)
+        begin = partial(first.loaded.forwards[first.model].start, consistent=first.consistent)
         tiles = np.stack([_shared(client).inputs[slot] for client, slot in batch])
         weights = np.array([client.weights for client, _ in batch], dtype=np.float32)
         for client, slot in batch:
@@ -198,6 +225,9 @@ class EngineServer:
             except OSError:
                 self._drop(client)
 
+    def _release(self) -> None:
+        self.loaded.release()
+
     def _refuse(self, client: Client, slug: str, detail: str, *, tile: int = 0) -> None:
         if client.shared is not None:
             client.shared.flags[:] = 0
@@ -231,17 +261,17 @@ class EngineServer:
     def _accept(self, selector: selectors.BaseSelector) -> None:
         connection, _ = self._listener.accept()
         connection.settimeout(_SEND_SECONDS)
-        client = Client(connection)
+        client = Client(connection, self.loaded)
         with self._changed:
             pending = self._pending()
         greeting: dict[str, object] = {
-            "tiles": list(self._loaded.tiles),
+            "tiles": list(client.loaded.tiles),
             "slots": self._slots,
             "pending": pending,
-            "device": self._loaded.device_name,
+            "device": client.loaded.device_name,
             "models": {
-                m.name: [m.sha256, m.precision, self._loaded.consistency(m.name)]
-                for m in self._loaded.models
+                m.name: [m.sha256, m.precision, client.loaded.consistency(m.name)]
+                for m in client.loaded.models
             },
         }
         try:
@@ -276,7 +306,7 @@ class EngineServer:
                 os.close(fd)
 
     def _open(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
-        if message["model"] not in self._loaded.forwards:
+        if message["model"] not in client.loaded.forwards:
             raise ProtocolBroken(f"no model is called {message['model']!r} here")
         client.weights = tuple(tuple(map(float, row)) for row in message["weights"])
         if len(fds) != 1 or not 1 <= len(client.weights) <= MAX_RESULTS:
@@ -286,13 +316,13 @@ class EngineServer:
                 raise ProtocolBroken("weights are of three outputs, or of the mask alone")
         client.model = str(message["model"])
         client.tile = int(message["tile"])
-        if client.tile not in self._loaded.tiles:
+        if client.tile not in client.loaded.tiles:
             raise ProtocolBroken(f"tiles of {client.tile} pixels")
         client.about = {name: message.get(name) for name in ("job", "traceparent")}
         client.alone = bool(message["alone"])
         wished = message.get("consistent")
         client.consistent = (
-            self._loaded.consistency(client.model) if wished is None else bool(wished)
+            client.loaded.consistency(client.model) if wished is None else bool(wished)
         )
         client.bits = int(message.get("bits", 8))
         if client.bits not in (8, 16):

@@ -19,7 +19,6 @@ class EngineTelemetry:
     """The measurements of one engine, in a registry of its own."""
 
     def __init__(self, loaded: LoadedEngine, *, device: torch.device) -> None:
-        self._loaded = loaded
         self.registry = CollectorRegistry()
         self._tiles = Counter("gdsr_tiles", "Tiles computed.", ["model"], registry=self.registry)
         self._pixels = Counter(
@@ -48,7 +47,7 @@ class EngineTelemetry:
 
     def watch(self, server: EngineServer) -> None:
         """Ask this server at each scrape."""
-        self.registry.register(_EngineCollector(server, self._loaded))
+        self.registry.register(_EngineCollector(server))
 
     def computed(self, model: str, tiles: int, tile: int, seconds: float) -> None:
         """Count a batch of tiles of `tile` x `tile` pixels."""
@@ -59,8 +58,8 @@ class EngineTelemetry:
 
 
 class _EngineCollector(Collector):
-    def __init__(self, server: EngineServer, loaded: LoadedEngine) -> None:
-        self.server, self.loaded = server, loaded
+    def __init__(self, server: EngineServer) -> None:
+        self.server = server
 
     def collect(self) -> Iterator[Metric]:
         ladder = self.server.ladder
@@ -78,9 +77,10 @@ class _EngineCollector(Collector):
             "1 for each checkpoint that is loaded.",
             labels=["model", "sha256", "preset", "precision", "device"],
         )
-        for model in self.loaded.models:
+        loaded = self.server.loaded
+        for model in loaded.models:
             about = [model.name, model.sha256[:12], model.preset, model.precision]
-            models.add_metric([*about, self.loaded.device_name], 1)
+            models.add_metric([*about, loaded.device_name], 1)
         yield models
 
 
