@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import anyio
 import httpx2
+from anyio import get_cancelled_exc_class, move_on_after, open_file, sleep
 from anyio.from_thread import start_blocking_portal
 
 from service.client_answers import (
@@ -105,8 +105,8 @@ class AsyncClient:
                 job = latest
                 if on_change:
                     on_change(job)
-        except anyio.get_cancelled_exc_class():
-            with anyio.move_on_after(_GOODBYE, shield=True), suppress(ClientError):
+        except get_cancelled_exc_class():
+            with move_on_after(_GOODBYE, shield=True), suppress(ClientError):
                 await self.discard(job.id)
             raise
         if job.state != "succeeded":
@@ -280,7 +280,7 @@ class AsyncClient:
                 error, pause = Refused(later.problem), max(pause, later.seconds)
             if time.monotonic() + pause > deadline:
                 raise error
-            await anyio.sleep(pause)
+            await sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
@@ -360,7 +360,7 @@ async def _pieces(source: Source, size: int, told: Upload | None) -> AsyncIterat
             if told:
                 told(sent, size)
         return
-    async with await anyio.open_file(source, "rb") as file:
+    async with await open_file(source, "rb") as file:
         while piece := await file.read(_CHUNK):
             yield piece
             sent += len(piece)
@@ -374,7 +374,7 @@ async def _store(answer: httpx2.Response, target: Path) -> None:
     partial_file = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     digest = hashlib.sha256()
     try:
-        async with await anyio.open_file(partial_file, "wb") as file:
+        async with await open_file(partial_file, "wb") as file:
             async for piece in answer.aiter_bytes():
                 digest.update(piece)
                 await file.write(piece)

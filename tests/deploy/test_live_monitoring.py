@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 ALERTMANAGER = shutil.which("alertmanager") or shutil.which("prometheus-alertmanager")
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(480),
     pytest.mark.skipif(
         not (shutil.which("prometheus") and ALERTMANAGER and shutil.which("cc")),

@@ -19,7 +19,7 @@ from processes import ValkeyServer, free_port, wait_for
 
 from workers.contract.jobs import Job, JobState
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 
 #: Where Valkey and the bucket are, as seen from every host.
 CENTRE = "10.231.0.1"

@@ -7,7 +7,7 @@ from networks import tiny_checkpoint
 
 from deploy.bench.soak import FLAT, bench_soak
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 
 @pytest.mark.timeout(600)

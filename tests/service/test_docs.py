@@ -52,26 +52,9 @@ def _references(schema: Any) -> set[str]:
     return set()
 
 
-def test_the_description_is_complete(site: Site) -> None:
+def test_every_reference_of_the_description_leads_somewhere(site: Site) -> None:
     described = site.http.get("/openapi.json").json()
 
-    operations = {(path, method) for path, item in described["paths"].items() for method in item}
-    assert operations == {
-        ("/upscale", "post"),
-        ("/jobs", "get"),
-        ("/jobs/{job_id}", "get"),
-        ("/jobs/{job_id}", "delete"),
-        ("/jobs/{job_id}", "head"),
-        ("/jobs/{job_id}/result", "get"),
-        ("/jobs/{job_id}/result", "head"),
-        ("/jobs/{job_id}/events", "get"),
-        ("/models", "get"),
-        ("/limits", "get"),
-        ("/livez", "get"),
-        ("/readyz", "get"),
-        ("/metrics", "get"),
-        ("/problems/{slug}", "get"),
-    }
     known = {
         f"#/components/{part}/{name}"
         for part in ("schemas", "headers")

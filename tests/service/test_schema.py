@@ -170,7 +170,7 @@ def test_an_operation_answers_as_described(
     check(case, site, job_ids, batch_ids)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @schema.parametrize()
 @examples(200)
@@ -201,7 +201,7 @@ def chains(site: Site, *, seed: int) -> Iterator[tuple[int, list[object]]]:
                 yield len(event.recorder.interactions), list(faults)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_chains_of_requests_that_follow_the_links_answer_as_described(site: Site) -> None:
     lengths: list[int] = []
