@@ -119,6 +119,9 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.EngineOutOfMemory: Meaning(
         Status.INTERNAL_SERVER_ERROR, "The engine's device is out of memory"
     ),
+    errors.ModelNotLoaded: Meaning(
+        Status.INTERNAL_SERVER_ERROR, "The model could not be loaded again"
+    ),
     errors.TileNotFinite: Meaning(
         Status.INTERNAL_SERVER_ERROR, "The network's output is not a picture"
     ),

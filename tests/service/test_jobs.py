@@ -120,6 +120,7 @@ FAILURES = [
     (errors.StorageFull(), 507),
     (errors.EngineLost("it died twice"), 500),
     (errors.EngineOutOfMemory(tile=64), 500),
+    (errors.ModelNotLoaded(name="lite", reason="its file has changed"), 500),
     (errors.TileNotFinite(), 500),
     (errors.WorkerLost(), 500),
     (errors.JobCrashed(), 500),

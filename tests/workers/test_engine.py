@@ -27,6 +27,7 @@ from workers.engine.client import EngineClient
 from workers.engine.loading import LoadedEngine, load_engine
 from workers.engine.local import InProcessEngine
 from workers.engine.protocol import create_shared_tiles, receive, send
+from workers.engine.residents import Resident
 from workers.engine.server import Client, EngineServer
 from workers.tradeoff import MASK, Weights, output_weights
 
@@ -51,7 +52,17 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine:
         precision="float32",
     )
     return LoadedEngine(
-        forwards={**loaded.forwards, "broken": forward},
+        forwards={
+            **loaded.forwards,
+            "broken": Resident(
+                forward,
+                path=folder / "broken.safetensors",
+                sha256="",
+                tile=TILE,
+                among=loaded.residents,
+            ),
+        },
+        residents=loaded.residents,
         models=(*loaded.models, loaded.models[0].model_copy(update={"name": "broken"})),
         default_model="tiny",
         device_name="CPU",

@@ -574,6 +574,16 @@ class EngineOutOfMemory(JobFailed):
         self.tile = tile
 
 
+class ModelNotLoaded(JobFailed):
+    """The model had made way for others, and could not be loaded again."""
+
+    slug = "model-not-loaded"
+
+    def __init__(self, *, name: str, reason: str) -> None:
+        super().__init__(f"the model {name} could not be loaded again: {reason}")
+        self.name, self.reason = name, reason
+
+
 class TileNotFinite(JobFailed):
     """The network gave NaN or infinity, in single precision too."""
 

@@ -151,6 +151,9 @@ class WorkerSettings(SharedSettings):
     default_model: str | None = None
     """Model of requests that name none; unset: `base` on a GPU, `lite` on a CPU."""
 
+    max_models: int | None = Field(default=None, gt=0)
+    """Models an engine keeps on its device; others are loaded when a job wants them. Unset: all."""
+
     precision: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of the network; unset: the fastest that passes the start-up self-test."""
 

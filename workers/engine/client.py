@@ -26,6 +26,7 @@ from workers.contract.errors import (
     EngineLost,
     EngineOutOfMemory,
     GDSRError,
+    ModelNotLoaded,
     ModelUnknown,
     TileNotFinite,
 )
@@ -137,6 +138,7 @@ class EngineClient:
         Raises:
             EngineLost: no engine came back in time, or two died on this picture's own tiles.
             CheckpointReplaced: the one that came back has another file under the model's name.
+            ModelNotLoaded: it had made way for others and cannot be loaded again.
             EngineOutOfMemory: even the smallest tile did not fit.
             TileNotFinite: the network's output is not a picture.
         """
@@ -276,6 +278,10 @@ def _failure(message: dict[str, Any]) -> GDSRError:
     match message["failed"]:
         case EngineOutOfMemory.slug:
             return EngineOutOfMemory(tile=message["tile"])
+        case ModelNotLoaded.slug:
+            return ModelNotLoaded(name=message["model"], reason=message["detail"])
+        case CheckpointReplaced.slug:
+            return CheckpointReplaced()
         case TileNotFinite.slug:
             return TileNotFinite()
         case _:

@@ -1,12 +1,13 @@
 """From settings to networks that are warm on one device."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint
-from model.forward import Forward, NotFinite, measure, prepare
+from model.forward import NotFinite, measure, prepare
 from model.gdsr import PRESETS, SCALE
 from model.process import cache_folder
 from workers.contract.engines import ModelInfo
@@ -14,6 +15,7 @@ from workers.contract.errors import ConfigurationInvalid
 from workers.contract.settings import WorkerSettings
 from workers.engine.calibration import best_batch, calibrated, device_memory, device_name
 from workers.engine.checkpoints import checkpoint_files, default_model
+from workers.engine.residents import Resident, Residents
 
 #: Tile sides with context, where the settings do not say: small pictures, and the rest. Of 256
 #: pixels, which is what many pictures are made of, the large one keeps just as many.
@@ -26,7 +28,8 @@ _CPU_BATCH = 1
 class LoadedEngine:
     """Networks ready on one device."""
 
-    forwards: dict[str, Forward]
+    forwards: dict[str, Resident]
+    residents: Residents
     models: tuple[ModelInfo, ...]
     default_model: str
     device_name: str
@@ -50,12 +53,12 @@ class LoadedEngine:
 class LoadedModel(NamedTuple):
     """One network ready on a device, and what is told of it."""
 
-    forward: Forward
+    forward: Resident
     info: ModelInfo
 
 
 def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
-    """Load every checkpoint, warm it up and measure it.
+    """Load every checkpoint, warm it up and measure it; the default one stays in any case.
 
     Raises:
         ConfigurationInvalid: a checkpoint cannot be read or does not work, the device is not
@@ -65,15 +68,20 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
     cuda = device.type == "cuda"
     tiles = _tiles(settings)
     max_batch = _CPU_BATCH
-    forwards: dict[str, Forward] = {}
-    models: list[ModelInfo] = []
-    for path in checkpoint_files(settings.checkpoints):
+    residents = Residents(settings.max_models)
+    files = checkpoint_files(settings.checkpoints)
+    default = default_model(settings.default_model, [path.stem for path in files], cuda=cuda)
+    found: dict[str, LoadedModel] = {}
+    for path in sorted(files, key=lambda path: path.stem == default):  # the last one stays
+        residents.make_room()
         try:
             checkpoint = load_checkpoint(path)
-            model = load_model(checkpoint, path.stem, settings=settings, device=device)
+            model = load_model(
+                checkpoint, path, settings=settings, device=device, residents=residents
+            )
             if cuda:
                 measured = calibrated(
-                    model.forward,
+                    model.forward.ready(),
                     tile=max(tiles),
                     sha256=checkpoint.sha256,
                     folder=settings.cache_dir or cache_folder(),
@@ -82,12 +90,13 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
         except (CheckpointInvalid, NotFinite, OSError) as invalid:
             reason = invalid.strerror if isinstance(invalid, OSError) else invalid
             raise ConfigurationInvalid(f"checkpoint {path}: {reason}") from invalid
-        forwards[path.stem] = model.forward
-        models.append(model.info)
+        residents.used(model.forward)
+        found[path.stem] = model
     return LoadedEngine(
-        forwards=forwards,
-        models=tuple(models),
-        default_model=default_model(settings.default_model, list(forwards), cuda=cuda),
+        forwards={path.stem: found[path.stem].forward for path in files},
+        residents=residents,
+        models=tuple(found[path.stem].info for path in files),
+        default_model=default,
         device_name=device_name(device),
         tiles=tiles,
         max_batch=max_batch,
@@ -96,9 +105,16 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
 
 
 def load_model(
-    checkpoint: Checkpoint, name: str, *, settings: WorkerSettings, device: torch.device
+    checkpoint: Checkpoint,
+    path: Path,
+    *,
+    settings: WorkerSettings,
+    device: torch.device,
+    residents: Residents,
 ) -> LoadedModel:
     """Make a checkpoint ready on a device, warm it up, try it and measure it.
+
+    It was read from `path`, and will be again after it has made way for another.
 
     Raises:
         NotFinite: its output is not.
@@ -106,7 +122,7 @@ def load_model(
     tile = min(_tiles(settings))  # for warming up and for the figures in `/models`
     forward = prepare(checkpoint.generator, device=device, precision=settings.precision, tile=tile)
     info = ModelInfo(
-        name=name,
+        name=path.stem,
         sha256=checkpoint.sha256,
         preset=next(
             (preset for preset, config in PRESETS.items() if config == checkpoint.config), "custom"
@@ -117,7 +133,8 @@ def load_model(
         compiled=forward.compiled,
         pixels_per_second=measure(forward, tile=tile),
     )
-    return LoadedModel(forward, info)
+    resident = Resident(forward, path=path, sha256=info.sha256, tile=tile, among=residents)
+    return LoadedModel(resident, info)
 
 
 def _tiles(settings: WorkerSettings) -> tuple[int, ...]:

@@ -35,12 +35,13 @@ class InProcessEngine:
         """See `Engine.run`.
 
         Raises:
+            ModelNotLoaded: it had made way for others and cannot be loaded again.
             EngineOutOfMemory: even the smallest tile did not fit.
             TileNotFinite: the network's output is not a picture.
         """
         if consistent is None:
             consistent = self._loaded.consistency(model)
-        compute = partial(self._loaded.forwards[model], consistent=consistent)
+        compute = partial(self._loaded.forwards[model].ready(), consistent=consistent)
         remaining = iter(tiles)
         while batch := list(islice(remaining, self._loaded.max_batch)):
             shares = np.tile(np.array(weights, dtype=np.float32), (len(batch), 1, 1))

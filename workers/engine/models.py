@@ -63,28 +63,39 @@ class Models:
             checkpoint = load_checkpoint(path)
             if read_header(path).sha256 != checkpoint.sha256:
                 raise _NotTaken("it changed while it was read; ask again")
-            model = self._server.between_batches(lambda: self._tried(checkpoint, name))
-            if isinstance(model, str):
-                raise _NotTaken(model)
+            reason = self._server.between_batches(lambda: self._take(checkpoint, path))
+            if reason:
+                raise _NotTaken(reason)
         except (CheckpointInvalid, OSError, _NotTaken) as failure:
             reason = (failure.strerror if isinstance(failure, OSError) else None) or str(failure)
             log.error("checkpoint %s is not taken: %s", path, reason)
             return ModelChange(name=name, change="kept", sha256=before, reason=reason)
-        self._put(name, model)
         change: Change = "replaced" if before else "loaded"
         log.info("checkpoint %s is %s", path, change)
         return ModelChange(name=name, change=change, sha256=checkpoint.sha256)
 
-    def _tried(self, checkpoint: Checkpoint, name: str) -> LoadedModel | str:
-        """A model made ready, or why it is not; anything else that is wrong ends the engine."""
+    def _take(self, checkpoint: Checkpoint, path: Path) -> str | None:
+        """Serve with it if it works, or say why not; anything else that is wrong ends the engine.
+
+        It is tried beside the others, even beyond GDSR_MAX_MODELS: the one that it is to replace
+        could not be loaded again, its file being gone.
+        """
         try:
-            return load_model(checkpoint, name, settings=self._settings, device=self._device)
+            model = load_model(
+                checkpoint,
+                path,
+                settings=self._settings,
+                device=self._device,
+                residents=self._server.loaded.residents,
+            )
         except NotFinite as failure:
             return str(failure)
         except (RuntimeError, MemoryError) as failure:
             if not is_out_of_memory(failure):
                 raise
             return "there is no memory for it beside the others"
+        self._put(path.stem, model)
+        return None
 
     def _drop(self, name: str) -> ModelChange:
         """Forget a model whose file is gone."""
@@ -103,10 +114,13 @@ class Models:
         """Serve with this model under a name, or with none, from the next job on."""
         loaded = self._server.loaded
         forwards, infos = dict(loaded.forwards), {info.name: info for info in loaded.models}
+        if name in forwards:
+            loaded.residents.forget(forwards[name])
         if model is None:
             del forwards[name], infos[name]
         else:
             forwards[name], infos[name] = model
+            loaded.residents.used(model.forward)
         default = default_model(
             self._settings.default_model, list(forwards), cuda=self._device.type == "cuda"
         )

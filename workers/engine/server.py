@@ -25,7 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.forward import NotFinite
-from workers.contract.errors import EngineOutOfMemory, TileNotFinite
+from workers.contract.errors import (
+    CheckpointReplaced,
+    EngineOutOfMemory,
+    ModelNotLoaded,
+    TileNotFinite,
+)
 from workers.engine.loading import LoadedEngine
 from workers.engine.memory import MemoryLadder
 from workers.engine.protocol import (
@@ -72,6 +77,11 @@ class Client:
         only = id(self) if self.alone else None
         forward = self.loaded.forwards.get(self.model)
         return (forward, outputs, self.tile, self.bits, self.consistent, only)
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether its network is on the device."""
+        return self.loaded.forwards[self.model].forward is not None
 
 
 class Begun(NamedTuple):
@@ -129,10 +139,13 @@ class EngineServer:
             if begun is None and errand is not None:
                 self._errand = None
                 errand()
+            if batch and begun is not None and not batch[0][0].is_resident:
+                self._finish(begun)
+                begun = None  # its network may have to make way
             following = self._begin(batch) if batch else None
             if begun is not None:
                 self._finish(begun)
-            begun = following
+            begun, following = following, None  # what is kept of a batch keeps its network
             if begun is not None and not self.loaded.overlaps:
                 self._finish(begun)
                 begun = None
@@ -169,7 +182,10 @@ class EngineServer:
         return sum(len(client.waiting) for client in self._turns)
 
     def _next_batch(self) -> list[tuple[Client, int]]:
-        while not self._turns[0].waiting:
+        wanting = [client for client in self._turns if client.waiting]
+        if self.loaded.residents.settling:
+            wanting = [client for client in wanting if client.is_resident] or wanting
+        while self._turns[0] not in wanting:
             self._turns.rotate(-1)
         first = self._turns[0]
         sharing = [client for client in self._turns if client.batch_key == first.batch_key]
@@ -184,10 +200,22 @@ class EngineServer:
         self._turns.rotate(-1)
         return batch
 
-    def _begin(self, batch: list[tuple[Client, int]]) -> Begun:
-        """Hand a batch to the device; where that computes by itself, this comes back at once."""
+    def _begin(self, batch: list[tuple[Client, int]]) -> Begun | None:
+        """Hand a batch to the device; where that computes by itself, this comes back at once.
+
+        None: its network could not be loaded again, and its jobs have heard of it.
+        """
         first = batch[0][0]
-        begin = partial(first.loaded.forwards[first.model].start, consistent=first.consistent)
+        network = first.loaded.forwards[first.model]
+        try:
+            begin = partial(network.ready().start, consistent=first.consistent)
+        except ModelNotLoaded as failure:
+            log.error("%s", failure)
+            # What a reload has replaced meanwhile is no fault: the picture begins anew.
+            slug = CheckpointReplaced.slug if network.replaced else failure.slug
+            for client in dict.fromkeys(client for client, _ in batch):
+                self._refuse(client, slug, failure.reason)
+            return None
         tiles = np.stack([_shared(client).inputs[slot] for client, slot in batch])
         weights = np.array([client.weights for client, _ in batch], dtype=np.float32)
         for client, slot in batch:
@@ -203,7 +231,8 @@ class EngineServer:
         except NotFinite:
             if len(batch) > 1:  # find out whose tile it is
                 for entry in batch:
-                    self._finish(self._begin([entry]))
+                    if (alone := self._begin([entry])) is not None:
+                        self._finish(alone)
             else:
                 self._refuse(batch[0][0], TileNotFinite.slug, "")
             return
@@ -232,7 +261,8 @@ class EngineServer:
         if client.shared is not None:
             client.shared.flags[:] = 0
         with suppress(OSError):
-            send(client.connection, {"failed": slug, "detail": detail, "tile": tile})
+            answer = {"failed": slug, "detail": detail, "tile": tile, "model": client.model}
+            send(client.connection, answer)
         self._drop(client)
 
     def _drop(self, client: Client) -> None:

@@ -72,9 +72,14 @@ class _EngineCollector(Collector):
         yield GaugeMetricFamily(
             "gdsr_largest_batch_tiles", "Tiles that a batch may hold by now.", value=ladder.batch
         )
+        yield CounterMetricFamily(
+            "gdsr_model_loads",
+            "Times a model was loaded again that had made way for others.",
+            value=self.server.loaded.residents.loads,
+        )
         models = GaugeMetricFamily(
             "gdsr_model_info",
-            "1 for each checkpoint that is loaded.",
+            "1 for each checkpoint that it serves.",
             labels=["model", "sha256", "preset", "precision", "device"],
         )
         loaded = self.server.loaded
