@@ -3,7 +3,7 @@
 #   docker build --target service -t gdsr-service .
 #   docker build --target worker -t gdsr-worker .                                   for a CPU
 #   docker build --target worker -t gdsr-worker:cuda --build-arg ACCELERATOR=cuda \
-#       --build-arg TORCH_INDEX=https://pypi.org/simple .                           for NVIDIA GPUs
+#       --build-arg TORCH_INDEX= .                                                  for NVIDIA GPUs
 #
 # BuildKit's own frontend builds it: there is no `syntax` line to fetch one by.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
