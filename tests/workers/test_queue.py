@@ -1,6 +1,7 @@
 """The queue: written whole or not at all, bounded, and safe from what others write into Redis."""
 
 import importlib
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -78,6 +79,15 @@ def test_a_cancelled_job_leaves_the_queue_and_frees_its_place(queue: JobQueue) -
     assert queue.depths()[SMALL] == 1
     assert queue.places()[second].position == 0
     assert queue.cancel(first) == cancelled
+
+
+def test_a_job_whose_worker_died_can_be_cancelled(queue: JobQueue, client: redis.Redis) -> None:
+    """Of its run nothing is known any more but the name."""
+    job_id = submit(queue)
+    client.zadd(f"rq:executions:{job_id}", {"gone": time.time() + 60})
+
+    assert queue.cancel(job_id).state is JobState.CANCELLED
+    assert not client.exists(f"rq:job:{job_id}", f"rq:executions:{job_id}")
 
 
 def test_a_redis_that_is_full_takes_nothing_half(queue: JobQueue, client: redis.Redis) -> None:
