@@ -46,6 +46,8 @@ _CONFIG = {
             "expected-statuses": ["2xx", "3xx", 400, 404, 409, 410, 413, 415, 416, 422]
         },
     },
+    # Of wrong forms schemathesis makes none where a field is a list of files: it raises ValueError.
+    "operations": [{"include-name": "POST /batches", "generation": {"mode": "positive"}}],
 }
 
 
