@@ -10,7 +10,8 @@ from processes import ValkeyServer, wait_for
 
 from workers.contract.jobs import JobState
 
-pytestmark = pytest.mark.e2e
+#: Leases of seconds end here: nothing else should want the processors meanwhile.
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 #: Large enough that its tiles take seconds with the tiny network.
 HUGE = noise(500, 500)

@@ -75,7 +75,7 @@ def test_a_damaged_upload_is_a_job_or_a_problem_of_the_clients(serve: Serve) -> 
     check_all(serve(), 200)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_ten_thousand_damaged_uploads_are_jobs_or_problems(
     serve: Serve, capsys: pytest.CaptureFixture[str]
