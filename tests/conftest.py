@@ -1,5 +1,6 @@
 """Fixtures that many rooms share: a real Valkey and a blob store of the test's own."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,19 @@ from workers.contract.connection import connect
 from workers.contract.file_blobs import FileBlobStore
 
 prepare_process(None)  # before any test imports torch: spinning threads would starve the others
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give each operation of schemathesis an id of its own: pytest 9.2 leaves the operation out."""
+    if not item.nodeid.endswith(item.name):
+        item._id = item.parent.id.child(item.name)  # type: ignore[union-attr]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse tests with the same id: of these, xdist would run one, and not say so."""
+    twice = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
+    if twice:
+        raise pytest.UsageError(f"several tests have the same id: {', '.join(twice)}")
 
 
 @pytest.fixture(scope="session")
