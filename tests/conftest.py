@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse tests with the same id: of these, xdist would run one, and not say so."""
     twice = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
     if twice:
-        raise pytest.UsageError(f"several tests have the same id: {', '.join(twice)}")
+        raise ValueError(f"several tests have the same id: {', '.join(twice)}")
 
 
 @pytest.fixture(scope="session")
