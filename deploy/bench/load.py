@@ -19,6 +19,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from deploy.bench.costs import Costs
 from deploy.bench.service import SAMPLE, running_service
 from deploy.bench.timing import Figures, machine
 
@@ -38,10 +39,12 @@ def bench_load(
         with Image.open(SAMPLE) as sample:
             sample.resize((side, side), Image.Resampling.LANCZOS).save(path, quality=92)
         picture = path.read_bytes()
-        with running_service(Path(data) / "service") as (url, _):
+        with running_service(Path(data) / "service") as (url, process):
             parameters = {"model": model, "trade_off": trade_off}
             _closed_loop(url, picture, parameters, clients=clients, pictures=_WARM_UP * clients)
+            before = Costs.of(process.pid)
             served = _closed_loop(url, picture, parameters, clients=clients, pictures=pictures)
+            costs = Costs.of(process.pid).per_picture(before, pictures)
         bare = _bare(path, model, trade_off)
     latencies = sorted(latency for latency, _ in served)
     per_second = _rate(finished for _, finished in served)
@@ -58,6 +61,7 @@ def bench_load(
         },
         "bare_pictures_per_second": bare.as_json(),
         "share_of_bare": per_second / bare.median,
+        "cost_of_a_picture": costs,
     }
     _report(figures, bare)
     return figures
@@ -152,5 +156,7 @@ def _report(figures: dict[str, Any], bare: Figures) -> None:
     )
     table.add_row("engine alone, pictures a second", bare.shown())
     table.add_row("share of the engine's", f"{figures['share_of_bare']:.0%}")
-    console = Console()
-    console.print(figures["machine"], table)
+    for name, value in figures["cost_of_a_picture"].items():
+        unit = "" if name == "Redis commands" else " ms of CPU"
+        table.add_row(f"a picture costs: {name}", f"{value:.1f}{unit}")
+    Console().print(figures["machine"], table)

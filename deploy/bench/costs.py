@@ -1,0 +1,84 @@
+"""What the processes of a running `gdsr-up` spend: CPU seconds of each kind, and Redis commands.
+
+CPU time is little moved by what else the machine does, unlike time by the clock.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from workers.contract.connection import connect
+
+#: Part of a command line, and what it is called; the first that is found counts.
+_KINDS = {
+    "valkey-server": "Redis",
+    "workers.engine": "engine",
+    "workers.job_worker": "job workers",
+    "workers.janitor": "janitor",
+    "workers": "supervisors",
+    "service": "service",
+    "deploy.local": "supervisors",
+}
+_JOBS = "jobs"
+_OURS = "clients"
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """CPU seconds by kind of process, and commands that Redis has run, since the start."""
+
+    cpu_seconds: dict[str, float]
+    commands: int
+
+    @classmethod
+    def of(cls, top: int) -> Self:
+        """What `gdsr-up`, whose process is `top`, and all below it have spent until now.
+
+        Jobs run in children of the job workers that end with them; those that run are left out.
+        """
+        spent = dict.fromkeys([*dict.fromkeys(_KINDS.values()), _JOBS], 0.0)
+        spent[_OURS] = sum(os.times()[:2])
+        commands = 0
+        for pid, kind, command in _lasting(top):
+            own, children = _cpu_seconds(pid)
+            spent[kind] += own
+            if kind == "job workers":
+                spent[_JOBS] += children
+            if kind == "Redis":
+                place = re.search(r"unixsocket:(\S+)", command)  # as Valkey rewrites it
+                url = f"unix://{place[1]}" if place else ""
+                with connect(url, timeout=timedelta(seconds=5), retries=0) as client:
+                    commands += int(client.info("stats")["total_commands_processed"])
+        return cls(spent, commands)
+
+    def per_picture(self, before: Self, pictures: int) -> dict[str, float]:
+        """Milliseconds of CPU by kind of process, their sum without the clients', and commands."""
+        figures = {
+            name: 1000 * (after - before.cpu_seconds[name]) / pictures
+            for name, after in self.cpu_seconds.items()
+        }
+        total = sum(figures.values()) - figures[_OURS]
+        commands = (self.commands - before.commands) / pictures
+        return {**figures, "all but the clients": total, "Redis commands": commands}
+
+
+def _lasting(pid: int) -> Iterator[tuple[int, str, str]]:
+    """A process and those below it but for jobs, with their kinds and commands."""
+    command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    kind = next(name for part, name in _KINDS.items() if f"{part} " in command)
+    yield pid, kind, command
+    if kind != "job workers":
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            yield from _lasting(int(child))
+
+
+def _cpu_seconds(pid: int) -> tuple[float, float]:
+    """Of a process, and of those of its children that have ended: proc(5)."""
+    fields = re.sub(r".*\)", "", Path(f"/proc/{pid}/stat").read_text()).split()
+    user, system, waited_user, waited_system = map(int, fields[11:15])
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + system) / ticks, (waited_user + waited_system) / ticks
