@@ -31,6 +31,7 @@ PAUSE = timedelta(seconds=0.05)
 RECHECK = timedelta(seconds=15)
 _RETRY = timedelta(seconds=0.5)
 _LISTEN_SECONDS = 0.25
+_GOING_ON = {JobState.QUEUED.value, JobState.RUNNING.value}
 #: What of a job is told between changes of its state.
 _PROGRESS = {"queue_position", "starts_in_seconds", "progress"}
 
@@ -94,6 +95,7 @@ class Watches:
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         self._topics: dict[str, Topic] = {}
+        self._awaited: dict[str, set[asyncio.Event]] = {}
         self._stale: set[str] = set()
         self._stirred = asyncio.Event()
         self._closing = threading.Event()
@@ -120,6 +122,24 @@ class Watches:
         """Let every watcher look up, whether its job has changed or not."""
         for topic in self._topics.values():
             topic.wake()
+        for job_id in self._awaited:
+            self._look(job_id)
+
+    @contextmanager
+    def awaiting(self, job_id: str) -> Iterator[asyncio.Event]:
+        """Set inside the block whenever the job may have ended: look then, and at first."""
+        look = asyncio.Event()
+        self._awaited.setdefault(job_id, set()).add(look)
+        try:
+            yield look
+        finally:
+            self._awaited[job_id].remove(look)
+            if not self._awaited[job_id]:
+                del self._awaited[job_id]
+
+    def _look(self, job_id: str) -> None:
+        for look in self._awaited.get(job_id, ()):
+            look.set()
 
     @contextmanager
     def watching(self, job_id: str) -> Iterator[Topic]:
@@ -139,9 +159,17 @@ class Watches:
         self._stale |= job_ids
         self._stirred.set()
 
-    def _heard(self, job_id: str | None) -> None:
-        """A job has changed; None: any may have, unheard."""
-        self._stir(set(self._topics) if job_id is None else {job_id})
+    def _heard(self, job_id: str, state: str) -> None:
+        """A job has changed."""
+        self._stir({job_id})
+        if state not in _GOING_ON:
+            self._look(job_id)
+
+    def _missed(self) -> None:
+        """Any job may have changed, unheard."""
+        self._stir(set(self._topics))
+        for job_id in self._awaited:
+            self._look(job_id)
 
     async def _refresh(self) -> None:
         while True:
@@ -149,7 +177,7 @@ class Watches:
                 async with asyncio.timeout(RECHECK.total_seconds()):
                     await self._stirred.wait()
             except TimeoutError:
-                self._heard(None)
+                self._missed()
             self._stirred.clear()
             stale, self._stale = self._stale & self._topics.keys(), set()
             if self._topics:
@@ -195,11 +223,15 @@ class Watches:
                     down = False
                     while not self._closing.is_set():
                         message = subscription.get_message(timeout=_LISTEN_SECONDS)
-                        if message is not None:
-                            heard = (
-                                message["data"].decode() if message["type"] == "message" else None
-                            )
-                            loop.call_soon_threadsafe(self._heard, heard)
+                        if message is None:
+                            continue
+                        if message["type"] != "message":  # subscribed, perhaps once more
+                            loop.call_soon_threadsafe(self._missed)
+                            continue
+                        job_id, _, state = message["data"].decode().partition(" ")
+                        # Nobody else needs the loop's time: who comes later looks by himself.
+                        if self._topics or (job_id in self._awaited and state not in _GOING_ON):
+                            loop.call_soon_threadsafe(self._heard, job_id, state)
             except redis.RedisError as failure:
                 if not down:  # once an outage
                     logger.warning("changes of jobs are not heard: %s", type(failure).__name__)

@@ -14,8 +14,8 @@ from workers.contract.errors import QueueUnavailable
 from workers.contract.jobs import Job
 
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
-_FIRST_PAUSE = timedelta(seconds=0.02)
-_LONGEST_PAUSE = timedelta(seconds=0.25)
+#: A job is looked at this often even if nothing was heard of it, and its client too.
+_LOOK_AGAIN = timedelta(seconds=1)
 
 
 def preferred_wait(prefer: Sequence[str], *, cap: timedelta) -> timedelta | None:
@@ -28,16 +28,18 @@ async def ended(job: Job, services: Services, request: Request, *, patience: tim
     """The job once it has ended, or as it is when patience, service or client are gone."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience.total_seconds()
-    pause = _FIRST_PAUSE.total_seconds()
-    while not job.ended and loop.time() < deadline and not services.stopping.is_set():
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(pause, deadline - loop.time())):
-                await services.stopping.wait()
-        pause = min(1.2 * pause, _LONGEST_PAUSE.total_seconds())
-        try:
-            job = await run_in_threadpool(services.queue.get, job.id)
-        except QueueUnavailable:
-            return job  # it was accepted, and the client must learn where
-        if await request.is_disconnected():
-            return job
+    with services.watches.awaiting(job.id) as look:
+        while not job.ended:
+            look.clear()
+            try:
+                job = await run_in_threadpool(services.queue.get, job.id)
+            except QueueUnavailable:
+                return job  # it was accepted, and the client must learn where
+            left = deadline - loop.time()
+            if left <= 0 or services.stopping.is_set() or await request.is_disconnected():
+                return job
+            if not job.ended:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left, _LOOK_AGAIN.total_seconds())):
+                        await look.wait()
     return job

@@ -218,7 +218,8 @@ class _Progress:
 
     def __call__(self, done: int, tiles: int) -> None:
         now = time.monotonic()
-        if now < self._next and done < tiles:
+        # The last one is told at once, since encoding follows; that of a single tile is as quick.
+        if now < self._next and (done < tiles or tiles == 1):
             return
         self._next = now + _PROGRESS_SECONDS
         records, run = self._context.records, self._context.run

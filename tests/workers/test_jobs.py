@@ -44,7 +44,7 @@ def test_a_job_goes_from_queued_over_running_to_succeeded(records: JobRecords, j
     job = records.get(job_id)
 
     assert [*states, job.state] == [JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED]
-    assert (job.tiles_done, job.tiles, job.worker, job.result) == (1, 2, "w", RESULT)
+    assert (job.tiles_done, job.tiles, job.worker, job.result) == (2, 2, "w", RESULT)
     assert job.started_at is not None
     assert job.finished_at is not None
 

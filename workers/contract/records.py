@@ -23,7 +23,7 @@ WAITING, RUNNING = "gdsr:jobs:waiting", "gdsr:jobs:running"
 #: Jobs ended since the data folder was made, by state.
 COUNTERS = "gdsr:jobs:ended"
 
-#: Channel on which the id of every job is published whose record has changed.
+#: Channel on which every job is published whose record has changed: `id state`, `id ` if erased.
 EVENTS = "gdsr:events"
 
 _Scored = list[tuple[bytes, float]]
@@ -44,8 +44,10 @@ _TRANSITION = """
 local state = redis.call('hget', KEYS[1], 'state')
 if not state or not string.find(ARGV[1], ',' .. state .. ',', 1, true) then return 0 end
 if ARGV[2] ~= '' and redis.call('hget', KEYS[1], 'run') ~= ARGV[2] then return 0 end
-redis.call('hset', KEYS[1], 'state', ARGV[3])
-for i = 7, #ARGV, 2 do redis.call('hset', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('hset', KEYS[1], 'state', ARGV[3], unpack(ARGV, 7))
+if ARGV[3] == 'succeeded' then
+  redis.call('hset', KEYS[1], 'tiles_done', redis.call('hget', KEYS[1], 'tiles') or 0)
+end
 if state ~= ARGV[3] then
   local pixels = redis.call('hget', KEYS[1], 'pixels') or 0
   redis.call('hdel', KEYS[4], ARGV[5])
@@ -61,7 +63,7 @@ if ARGV[4] ~= '' then
   redis.call('expire', KEYS[1], ARGV[4])
   redis.call('hincrby', KEYS[3], ARGV[3], 1)
 end
-redis.call('publish', ARGV[6], ARGV[5])
+redis.call('publish', ARGV[6], ARGV[5] .. ' ' .. ARGV[3])
 return 1
 """
 
@@ -226,7 +228,7 @@ class JobRecords:
             pipe.hdel(WAITING, job_id)
             pipe.hdel(RUNNING, job_id)
             pipe.zrem(DUE, job_id)
-            pipe.publish(EVENTS, job_id)
+            pipe.publish(EVENTS, f"{job_id} ")
             pipe.execute()
 
     def active(self) -> list[str]:
