@@ -8,6 +8,7 @@ Neither process imports torch: the network is behind the engine's socket.
 import argparse
 import contextlib
 import faulthandler
+import gc
 import logging
 import os
 import resource
@@ -23,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 import redis
+from redis.client import Pipeline
 from rq import Worker
 from rq.executions import Execution
 from rq.job import Job as RQJob
@@ -39,6 +41,7 @@ from workers.contract.records import JobRecords
 from workers.contract.safe_rq import LARGE, SERVED, SMALL, SafeJob, SafeQueue, open_queue
 from workers.contract.settings import WorkerSettings
 from workers.lifeline import dying_with_parent
+from workers.pictures.opening import load_codecs
 from workers.reaper import CAUSE, CRASHES, reconcile, reconcile_batches
 from workers.reports import JobReport, send
 from workers.supervisor import EXIT_CONFIGURATION
@@ -48,6 +51,8 @@ from workers.tasks import CONTEXT, TaskContext
 LEASE, BEAT, REAP = 15, 5, 5
 #: How long past its own time limit a child may live before the parent kills it.
 OVERTIME = 5
+#: Seconds in which one beat of an idle worker, or one that goes from job to job, is enough.
+STEADY = 1
 #: Seconds before the next job, so that one that nobody can do yet does not go round and round.
 LEAVE_PAUSE = 1
 #: How long the blob store may take to answer; jobs can wait, people cannot.
@@ -68,9 +73,9 @@ class JobWorker(Worker):
         engine_sockets: Sequence[Path],
         reports: Path | None = None,
     ) -> None:
-        connection = connect(
+        connection = connect(  # patient: a Redis that restarts in mid-job costs nothing but time
             settings.redis_url,
-            timeout=timedelta(seconds=60),
+            timeout=timedelta(seconds=20),
             retries=120,
             pause=timedelta(seconds=0.5),
         )
@@ -93,13 +98,34 @@ class JobWorker(Worker):
         self._drain_seconds = settings.drain.total_seconds()
         #: This worker's own reason to kill its child: drain, timeout or lost.
         self._why: str | None = None
-        self._last_turn = float("-inf")
+        self._last_turn = self._last_beat = float("-inf")
         self._reap_after = 0.0
 
     # In the parent.
 
     def get_heartbeat_ttl(self, job: RQJob, working_time: float = 0.0) -> int:  # noqa: ARG002
         return LEASE
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """One round trip, once a second: RQ beats at four places between two jobs, in three each.
+
+        Each of them is a write, and an append-only file that is synced always waits for the disk.
+        """
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+        elif (turn := time.monotonic()) >= self._last_beat + STEADY:
+            with self.connection.pipeline() as beat:
+                super().heartbeat(timeout, beat)
+                beat.execute()
+            self._last_beat = turn
+
+    def check_for_suspension(self, burst: bool) -> None:  # noqa: FBT001 - as RQ has it
+        """Nobody suspends our workers: RQ would ask before each job, and beat."""
+
+    def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
+        """Write the state where it is another one; RQ makes an idle worker idle twice."""
+        if pipeline is not None or state != self._state:
+            super().set_state(state, pipeline)
 
     def execute_job(self, job: RQJob, queue: Queue) -> None:
         self._why = self._stopped_job_id = None
@@ -214,24 +240,22 @@ class JobWorker(Worker):
         dying_with_parent(parent=self.pid)()
         limit_this_process(self._settings)
         execution = self.execution
-        client = connect(  # patient: a Redis that restarts in mid-job costs nothing but time
-            self._settings.redis_url,
-            timeout=timedelta(seconds=10),
-            retries=120,
-            pause=timedelta(seconds=0.5),
-        )
         CONTEXT.set(
             TaskContext(
                 run="" if execution is None else execution.id,
                 worker=self.name,
                 settings=self._settings,
-                records=JobRecords(client, record_ttl=self._settings.record_ttl),
+                records=self._records,  # whose client finds itself forked, and connects anew
                 blobs=self._blobs,
                 engine_sockets=self._engine_sockets,
                 reports=self._reports,
             )
         )
         super().main_work_horse(job, queue)
+
+    def handle_execution_ended(self, job: RQJob, queue: Queue, heartbeat_ttl: int) -> None:  # noqa: ARG002
+        """RQ would beat for call-backs, which there are not."""
+        job.ended_at = now()
 
     def handle_job_success(
         self, job: RQJob, queue: Queue, started_job_registry: Any, execution: Execution
@@ -280,6 +304,9 @@ def main() -> int:
         sys.stderr.write(f"job worker: Redis at GDSR_REDIS_URL does not answer: {failure}\n")
         return 1
     logging.getLogger("rq.worker").setLevel(max(logging.INFO, logging.getLogger().level))
+    load_codecs()
+    gc.collect()
+    gc.freeze()  # else each child's first collection would write to all pages, and copy them
     worker.work(logging_level=None)
     return 0
 

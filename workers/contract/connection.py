@@ -24,6 +24,7 @@ def connect(
         socket_timeout=timeout.total_seconds(),
         socket_connect_timeout=2,
         retry=Retry(ConstantBackoff(pause.total_seconds()), retries),
+        driver_info=None,  # a name of the library, told to the server on each connection
     )
 
 

@@ -16,7 +16,7 @@ from workers.contract.formats import ImageFormat, ImageHeader, unsupported
 from workers.contract.jxl_header import jxl_xmp
 from workers.contract.nested_headers import tiff_page_number
 from workers.pictures.deep import ask_for_low_bytes
-from workers.pictures.extras import make_ready
+from workers.pictures.extras import installed, make_ready
 from workers.pictures.metadata import BROKEN, Metadata, read_dpi, read_metadata, read_orientation
 
 
@@ -76,6 +76,13 @@ def open_picture(
         raise _refusal(error, header) from error
     dpi = read_dpi(image, swapped=orientation >= _FIRST_SIDEWAYS)
     return Opened(image, is_grey, is_negative, dpi, metadata)
+
+
+def load_codecs() -> None:
+    """Import what Pillow imports when it opens a first picture, before jobs are forked."""
+    Image.init()
+    for name in installed():
+        make_ready(name)
 
 
 _PILLOW_NAMES = {ImageFormat.HEIC: "HEIF"}
