@@ -199,8 +199,8 @@ class JobWorker(Worker):
         if turn >= self._reap_after and self._elected():
             for name in (SMALL, LARGE):
                 queue = open_queue(name, self.connection)
+                queue.give_up_popped()
                 clean_registries(queue)
-                queue.intermediate_queue.cleanup(self, queue)
             self._reconcile(self._records.active())
             reconcile_batches(self.connection, record_ttl=self._settings.record_ttl)
 
@@ -252,6 +252,20 @@ class JobWorker(Worker):
             )
         )
         super().main_work_horse(job, queue)
+
+    def prepare_job_execution(
+        self,
+        job: RQJob,
+        remove_from_intermediate_queue: bool = False,  # noqa: ARG002, FBT001, FBT002 - RQ's name
+    ) -> None:
+        """RQ would leave what a worker of two queues starts on its list of popped jobs."""
+        run = self.execution
+        if run is None or not open_queue(job.origin, self.connection).start(job, run, self.name):
+            self.log.warning("job %s is not this worker's any more", job.id)
+            with self.connection.pipeline() as pipe:
+                self.cleanup_execution(job, pipeline=pipe, execution=run)
+                pipe.execute()
+            os._exit(0)
 
     def handle_execution_ended(self, job: RQJob, queue: Queue, heartbeat_ttl: int) -> None:  # noqa: ARG002
         """RQ would beat for call-backs, which there are not."""

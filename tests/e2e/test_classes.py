@@ -12,6 +12,8 @@ from workers.contract.jobs import Job, JobState
 pytestmark = pytest.mark.e2e
 
 SMALL, LARGE = (32, 32), (280, 280)
+#: A list of what waits, and one of what was taken from it and has not been started.
+LISTS = ("", ":intermediate")
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +65,14 @@ def test_a_large_picture_does_not_wait_for_all_small_ones(running: tuple[Site, W
     begun = started(site.ended(large))
     after = [job_id for job_id in small if started(site.ended(job_id)) > begun]
     assert len(after) > len(small) / 2
+
+
+def test_of_a_picture_that_has_ended_nothing_is_left_to_be_done_again(
+    running: tuple[Site, WorkerHost],
+) -> None:
+    site, _ = running
+    for size in (SMALL, LARGE):
+        site.ended(site.submit(noise(*size)))
+
+    waiting = [f"rq:queue:gdsr-{name}{part}" for name in ("small", "large") for part in LISTS]
+    assert not site.client.exists(*waiting)

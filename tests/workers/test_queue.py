@@ -9,6 +9,8 @@ import pytest
 import redis
 from processes import running_valkey
 from records import image_info, model_info, options
+from rq.executions import Execution
+from rq.registry import clean_registries
 from rq.serializers import JSONSerializer
 
 from workers.contract.admission import Bounds
@@ -111,6 +113,118 @@ def test_a_redis_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
 
         with pytest.raises(QueueUnavailable, match="try again later"):
             submit(queue)
+
+
+def popped(client: redis.Redis, name: str = SMALL) -> SafeJob:
+    queue = open_queue(name, client)
+    found = queue.dequeue_any([queue], None, connection=client, serializer=JSONSerializer)
+    assert found is not None
+    job: SafeJob = found[0]
+    return job
+
+
+def leased(job: SafeJob, *, seconds: int = 15) -> Execution:
+    with job.connection.pipeline() as pipe:
+        run = Execution.create(job, seconds, pipe)
+        pipe.execute()
+    return run
+
+
+def look_for_losses(client: redis.Redis) -> None:
+    queue = open_queue(SMALL, client)
+    queue.give_up_popped(after=timedelta(0))
+    clean_registries(queue)
+
+
+def fields(client: redis.Redis, job: SafeJob) -> list[bytes | None]:
+    return client.hmget(job.key, ["status", "retries_left"])
+
+
+def test_a_job_whose_worker_dies_before_it_starts_waits_again_once(
+    queue: JobQueue, client: redis.Redis
+) -> None:
+    job_id = submit(queue)
+    job = popped(client)
+    look_for_losses(client)
+
+    assert queue.places()[job_id].position == 0
+    assert fields(client, job) == [b"queued", b"0"]
+    assert popped(client).id == job_id
+    look_for_losses(client)
+    assert queue.depths()[SMALL] == 0
+    assert fields(client, job) == [b"failed", b"0"]
+
+
+def test_a_job_that_is_popped_again_has_its_whole_time_again(
+    queue: JobQueue, client: redis.Redis
+) -> None:
+    submit(queue)
+    small = open_queue(SMALL, client)
+    popped(client)
+    small.give_up_popped()
+    seen = client.hlen(f"{small.key}:popped")
+    client.lmove(f"{small.key}:intermediate", small.key)  # left to another worker
+    small.give_up_popped()
+
+    assert seen == 1
+    assert client.hlen(f"{small.key}:popped") == 0
+
+
+def test_a_job_that_was_given_up_is_not_started_by_who_had_it(
+    queue: JobQueue, client: redis.Redis
+) -> None:
+    submit(queue)
+    job = popped(client)
+    look_for_losses(client)
+    small = open_queue(SMALL, client)
+    late = leased(job)
+
+    assert not small.start(job, late, "one")
+    assert small.start(job, leased(popped(client)), "another")
+    assert not small.start(job, late, "one")
+    assert fields(client, job) == [b"started", b"0"]
+
+
+def test_a_job_of_which_a_run_has_a_lease_is_not_given_up(
+    queue: JobQueue, client: redis.Redis
+) -> None:
+    submit(queue)
+    job = popped(client)
+    run = leased(job)
+    look_for_losses(client)
+    small = open_queue(SMALL, client)
+
+    assert small.start(job, run, "one")
+    assert small.start(job, run, "one")  # asked again, when the answer to the first was lost
+    look_for_losses(client)
+    assert fields(client, job) == [b"started", b"1"]
+
+
+def test_a_run_whose_lease_has_ended_before_it_starts_does_not(
+    queue: JobQueue, client: redis.Redis
+) -> None:
+    submit(queue)
+    job = popped(client)
+    run = leased(job, seconds=0)
+    clean_registries(open_queue(SMALL, client))
+
+    assert not open_queue(SMALL, client).start(job, run, "one")
+    look_for_losses(client)
+    assert fields(client, job) == [b"queued", b"0"]
+
+
+def test_a_job_that_is_cancelled_before_it_starts_leaves_nothing(
+    queue: JobQueue, client: redis.Redis
+) -> None:
+    job_id = submit(queue)
+    job = popped(client)
+    run = leased(job)
+    queue.cancel(job_id)
+
+    assert not open_queue(SMALL, client).start(job, run, "one")
+    look_for_losses(client)
+    assert not client.exists(job.key)
+    assert queue.depths()[SMALL] == 0
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,10 @@ import redis
 from rq import Queue
 from rq.exceptions import DequeueTimeout
 from rq.executions import Execution, ExecutionRegistry
-from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job as RQJob
+from rq.job import JobStatus
 from rq.serializers import JSONSerializer
-from rq.utils import now
+from rq.utils import now, utcformat
 
 #: Task name in the payload -> function that a job worker runs.
 TASKS = {
@@ -36,6 +36,42 @@ SERVED = {SMALL: (SMALL,), LARGE: (LARGE, SMALL)}
 
 #: Seconds after which a worker that waits for its own queue looks at the other one.
 _LOOK_ASIDE = 0.25
+
+#: Where a job is between being popped and being started, only one thing may happen to it: that its
+#: run starts, which has a lease then, or that it is given up, as none has.
+_START = """
+if redis.call('hget', KEYS[3], 'gdsr_run') == ARGV[2] then return 1 end
+if not redis.call('zscore', KEYS[2], ARGV[2]) or redis.call('exists', KEYS[3]) == 0
+  or redis.call('lrem', KEYS[1], 1, ARGV[1]) == 0 then return 0 end
+redis.call('hset', KEYS[3], 'status', 'started', 'gdsr_run', ARGV[2], 'worker_name', ARGV[3],
+  'started_at', ARGV[4], 'last_heartbeat', ARGV[4])
+redis.call('persist', KEYS[3])
+return 1
+"""
+
+#: Makes of such a job a run whose lease has ended: `clean_registries` does the same for all losses.
+_GIVE_UP = """
+local now = tonumber(redis.call('time')[1])
+local leased, since = {}, {}
+for _, run in ipairs(redis.call('zrange', KEYS[3], 0, -1)) do
+  leased[string.match(run, '^[^:]*')] = true
+end
+local seen = redis.call('hgetall', KEYS[2])
+for i = 1, #seen, 2 do since[seen[i]] = tonumber(seen[i + 1]) end
+redis.call('del', KEYS[2])
+for _, id in ipairs(redis.call('lrange', KEYS[1], 0, -1)) do
+  local first = since[id] or now
+  if not leased[id] and now - first < tonumber(ARGV[2]) then
+    redis.call('hset', KEYS[2], id, first)
+  elseif not leased[id] then
+    redis.call('lrem', KEYS[1], 0, id)
+    if redis.call('hget', ARGV[1] .. id, 'status') == 'queued' then
+      redis.call('hset', ARGV[1] .. id, 'status', 'started')
+      redis.call('zadd', KEYS[3], 0, id .. ':popped')
+    end
+  end
+end
+"""
 
 
 class TaskRefused(Exception):
@@ -78,22 +114,29 @@ class SafeJob(RQJob):
         """A record may name any URL; none is called."""
 
 
-class _PromptIntermediateQueue(IntermediateQueue):
-    """Where an id is between being popped and being started; RQ waits a minute, this 8 s."""
-
-    def should_be_cleaned_up(self, job_id: str) -> bool:
-        seen = self.get_first_seen(job_id)
-        return seen is not None and now() - seen > timedelta(seconds=8)
-
-
 class SafeQueue(Queue):
     """An RQ queue of safe jobs that outlives a malformed record."""
 
     job_class = SafeJob
 
-    @property
-    def intermediate_queue(self) -> IntermediateQueue:
-        return _PromptIntermediateQueue(self.key, connection=self.connection)
+    def start(self, job: RQJob, run: Execution, worker: str) -> bool:
+        """Let a run of a worker have the job that was popped for it.
+
+        False: the worker slept so long that the job was given to another, or it was cancelled.
+        """
+        keys = [_intermediate(self.key), self.started_job_registry.key, job.key]
+        moment = now()
+        values = [job.id, run.composite_key, worker, utcformat(moment)]
+        if not self.connection.eval(_START, len(keys), *keys, *values):
+            return False
+        job.worker_name, job.started_at, job.last_heartbeat = worker, moment, moment
+        job._status = JobStatus.STARTED  # noqa: SLF001 - as RQ does, which would write it first
+        return True
+
+    def give_up_popped(self, *, after: timedelta = timedelta(seconds=8)) -> None:
+        """Count the jobs that were popped so long ago, and not started, among the lost runs."""
+        keys = [_intermediate(self.key), f"{self.key}:popped", self.started_job_registry.key]
+        self.connection.eval(_GIVE_UP, len(keys), *keys, SafeJob.key_for(""), after.total_seconds())
 
     @classmethod
     def dequeue_any(
