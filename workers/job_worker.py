@@ -13,6 +13,7 @@ import logging
 import os
 import resource
 import secrets
+import select
 import signal
 import socket
 import sys
@@ -30,6 +31,7 @@ from rq.executions import Execution
 from rq.job import Job as RQJob
 from rq.queue import Queue
 from rq.registry import clean_registries
+from rq.timeouts import HorseMonitorTimeoutException
 from rq.utils import now
 
 from workers.contract import logs
@@ -88,7 +90,7 @@ class JobWorker(Worker):
             queue_class=SafeQueue,
             log_job_description=False,
             worker_ttl=20,
-            job_monitoring_interval=BEAT,
+            job_monitoring_interval=LEASE,  # of RQ's alarm, see `wait_for_horse`
         )
         self._settings = settings
         self._engine_sockets = engine_sockets
@@ -146,6 +148,21 @@ class JobWorker(Worker):
             pipe.execute()
         self.log.warning("job %s is of a newer release: left to a newer worker", job.id)
         time.sleep(LEAVE_PAUSE)
+
+    def wait_for_horse(self) -> tuple[int | None, int | None, resource.struct_rusage | None]:
+        # RQ's alarm may be taken by a thread when a stopped process goes on; the wait would too,
+        # without a beat, until the child ends.
+        try:
+            child = os.pidfd_open(self.horse_pid)
+        except ProcessLookupError:
+            return None, None, None
+        try:
+            ended, _, _ = select.select([child], [], [], BEAT)
+        finally:
+            os.close(child)
+        if not ended:
+            raise HorseMonitorTimeoutException
+        return super().wait_for_horse()
 
     def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
         # RQ kills the process group of this pid, and its own group when the pid is still 0.

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -25,6 +26,12 @@ def successor(host: WorkerHost, dead: int) -> int | None:
     """The pid of the job worker for large pictures that comes after this one."""
     found = (pid for pid in host.job_workers if "gdsr-large" in command_line(pid))
     return next((pid for pid in found if pid != dead), None)
+
+
+def lease(site: Site) -> float:
+    """Seconds until the one large job that runs is taken for lost."""
+    _, end = site.client.zrange("rq:wip:gdsr-large", 0, 0, withscores=True)[0]
+    return float(end) - time.time()
 
 
 def test_a_job_survives_its_child_and_its_engine_being_killed(site: Site) -> None:
@@ -120,6 +127,22 @@ def test_a_lost_job_may_wait_long_for_its_second_run(site: Site) -> None:
         assert waiting.state is JobState.QUEUED
         assert job.state is JobState.SUCCEEDED
         assert job.run != first
+
+
+def test_a_worker_that_is_starved_for_seconds_keeps_its_job(site: Site) -> None:
+    with site.worker_host() as host:
+        job_id = site.submit(HUGE)
+        run = wait_for(lambda: site.in_the_middle(job_id)).run
+        starved = wait_for(host.busy)
+        for pid in starved:
+            os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda: lease(site) < 7, what="a lease that is half over")
+        for pid in starved:
+            os.kill(pid, signal.SIGCONT)
+        job = site.ended(job_id, seconds=PATIENCE)
+
+        assert job.state is JobState.SUCCEEDED
+        assert job.run == run
 
 
 def test_no_queued_job_is_lost_when_valkey_is_killed(site: Site, server: ValkeyServer) -> None:
