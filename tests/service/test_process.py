@@ -20,6 +20,7 @@ from factories import engine_info
 from processes import ValkeyServer, wait_for
 from serving import PICTURE, problem_of
 
+from service.server import listen
 from workers.contract.engines import register
 from workers.contract.records import ACTIVE
 
@@ -224,3 +225,10 @@ def test_the_service_knows_nothing_of_pixels_and_networks() -> None:
     shown = _python(script)
 
     assert (shown.stdout, shown.stderr) == ("set()\n", "")
+
+
+def test_the_body_of_an_answer_does_not_wait_until_its_head_is_acknowledged() -> None:
+    with listen(host="127.0.0.1", port=0) as listening:
+        address = listening.getsockname()
+        with socket.create_connection(address), listening.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
