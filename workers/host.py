@@ -5,9 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from model.process import available_cpus
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.safe_rq import LARGE, SMALL
 from workers.contract.settings import WorkerSettings
@@ -21,6 +23,9 @@ _ENGINE_GRACE_SECONDS = 10.0
 #: What a job worker needs beyond its drain: it looks at each beat of 5 s.
 _BEYOND_DRAIN_SECONDS = 10.0
 _JANITOR_GRACE_SECONDS = 5.0
+_FEWEST_JOB_WORKERS = 2
+#: Where the network runs on the cores too, which leaves a job little to do beside it.
+_CORES_OF_A_JOB_WORKER = 4
 
 
 def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
@@ -53,7 +58,8 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
         )
         for number, (device, path) in enumerate(zip(devices, sockets, strict=True))
     ]  # fmt: skip
-    small = math.ceil(settings.job_workers / 2)
+    count = settings.job_workers or default_job_workers(devices)
+    small = math.ceil(count / 2)
     job_workers = [
         Program(
             name=f"job worker {number}",
@@ -67,7 +73,7 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
             stage=1,
             grace_seconds=settings.drain.total_seconds() + _BEYOND_DRAIN_SECONDS,
         )
-        for number in range(settings.job_workers)
+        for number in range(count)
     ]  # fmt: skip
     janitor = Program(
         name="janitor",
@@ -77,6 +83,17 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
         grace_seconds=_JANITOR_GRACE_SECONDS,
     )
     return [*engines, *job_workers, janitor]
+
+
+def default_job_workers(devices: Sequence[str]) -> int:
+    """One a core beside GPUs, which wait for decoding and encoding; else a quarter of the cores.
+
+    A job of 256 x 256 takes some 30 ms of a core: to feed a GPU that makes 150 of them a second
+    takes five cores, and as many workers again that wait for it meanwhile.
+    """
+    cores = available_cpus()
+    beside_gpu = any(device.startswith("cuda") for device in devices)
+    return max(_FEWEST_JOB_WORKERS, cores if beside_gpu else cores // _CORES_OF_A_JOB_WORKER)
 
 
 def cuda_devices() -> tuple[str, ...]:

@@ -121,7 +121,7 @@ async def create_job(
     query = request.query_params.multi_items()
     accept = ",".join(request.headers.getlist("Accept"))
     with services.telemetry.rejects_counted():
-        rate = await run_in_threadpool(_count, services, owner)
+        rate = await _count(services, owner)
         key = read_key(idempotency_key)
         read_fields(query=query, form=())  # what is wrong already is refused before the picture
         async with receive(
@@ -134,19 +134,21 @@ async def create_job(
     status = cache.cache_status(services, request, job)
     logs.job_id.set(job.id)
     response = await picture_or_job(job, services, request, prefer=prefer, at_once=False)
-    with suppress(errors.QueueUnavailable):  # the job is queued: only these lines are missing
-        pixels = await run_in_threadpool(pixel_headers, services.queue, owner)
-        rate = {
-            name: ", ".join(counts[name] for counts in (rate, pixels) if name in counts)
-            for name in rate | pixels
-        }
+    if services.settings.pixels_per_day is not None:
+        with suppress(errors.QueueUnavailable):  # the job is queued: only these lines are missing
+            pixels = await run_in_threadpool(pixel_headers, services.queue, owner)
+            rate = {
+                name: ", ".join(counts[name] for counts in (rate, pixels) if name in counts)
+                for name in rate | pixels
+            }
     response.headers.update(rate | status)
     return response
 
 
-def _count(services: Services, owner: str) -> dict[str, str]:
+async def _count(services: Services, owner: str) -> dict[str, str]:
     """Count an upload before it is read; what to tell of the rate."""
-    return {} if services.rate is None else services.rate.count(owner)
+    rate = services.rate
+    return {} if rate is None else await run_in_threadpool(rate.count, owner)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

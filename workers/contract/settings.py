@@ -139,8 +139,8 @@ class SharedSettings(BaseSettings):
 class WorkerSettings(SharedSettings):
     """What `gdsr-worker`, its engines and its job workers need beside that."""
 
-    job_workers: int = Field(default=2, ge=2)
-    """Job worker processes; half of them, rounded up, take only small pictures, the rest both."""
+    job_workers: int | None = Field(default=None, ge=2)
+    """Job worker processes, half of them for small pictures alone; unset: by the cores."""
 
     checkpoints: Annotated[tuple[Path, ...], NoDecode] = ()
     """Checkpoint files or folders, separated by `:`; empty: those that come with GDSR."""
