@@ -5,10 +5,11 @@ of a piece; or the address at which the store itself gives it.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from http import HTTPStatus
 
 from fastapi import HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 
 from service.deps import Services
@@ -59,16 +60,31 @@ def download(
     part = _part(request, tag=tag, size=size)
     if part is None:
         headers["Content-Digest"] = headers["Repr-Digest"]  # the content is all of it
-        return StreamingResponse(blobs.stream(key), headers=headers, media_type=media_type)
+        body = _body(blobs.stream(key), size)
+        return StreamingResponse(body, headers=headers, media_type=media_type)
     start, stop = part
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     headers["Content-Length"] = str(stop - start)
     return StreamingResponse(
-        blobs.stream(key, start=start, stop=stop),
+        _body(blobs.stream(key, start=start, stop=stop), stop - start),
         status_code=206,
         headers=headers,
         media_type=media_type,
     )
+
+
+def _body(pieces: Iterator[bytes], length: int) -> AsyncIterator[bytes]:
+    """The pieces of a blob; the first is read here, by the thread that makes the answer."""
+    first = next(pieces, b"")
+
+    async def rest() -> AsyncIterator[bytes]:
+        yield first
+        left = length - len(first)
+        while left > 0 and (piece := await run_in_threadpool(next, pieces, b"")):
+            left -= len(piece)
+            yield piece
+
+    return rest()
 
 
 def _may_go_elsewhere(request: Request) -> bool:

@@ -31,6 +31,8 @@ PAUSE = timedelta(seconds=0.05)
 RECHECK = timedelta(seconds=15)
 _RETRY = timedelta(seconds=0.5)
 _LISTEN_SECONDS = 0.25
+#: Jobs that ended last: one may do so between its submission and the moment it is waited for.
+_REMEMBERED = 1000
 _GOING_ON = {JobState.QUEUED.value, JobState.RUNNING.value}
 #: What of a job is told between changes of its state.
 _PROGRESS = {"queue_position", "starts_in_seconds", "progress"}
@@ -96,6 +98,7 @@ class Watches:
         self._queue = queue
         self._topics: dict[str, Topic] = {}
         self._awaited: dict[str, set[asyncio.Event]] = {}
+        self._ended: dict[str, None] = {}
         self._stale: set[str] = set()
         self._stirred = asyncio.Event()
         self._closing = threading.Event()
@@ -127,9 +130,11 @@ class Watches:
 
     @contextmanager
     def awaiting(self, job_id: str) -> Iterator[asyncio.Event]:
-        """Set inside the block whenever the job may have ended: look then, and at first."""
+        """Set inside the block whenever the job may have ended, or did so a moment before."""
         look = asyncio.Event()
         self._awaited.setdefault(job_id, set()).add(look)
+        if job_id in self._ended:
+            look.set()
         try:
             yield look
         finally:
@@ -159,11 +164,16 @@ class Watches:
         self._stale |= job_ids
         self._stirred.set()
 
-    def _heard(self, job_id: str, state: str) -> None:
-        """A job has changed."""
+    def _heard(self, job_id: str, over: bool) -> None:  # noqa: FBT001 - call_soon has no keywords
+        """A job has changed; it may be over."""
         self._stir({job_id})
-        if state not in _GOING_ON:
+        if over:
             self._look(job_id)
+
+    def _remember(self, job_id: str) -> None:
+        self._ended[job_id] = None
+        if len(self._ended) > _REMEMBERED:
+            del self._ended[next(iter(self._ended))]
 
     def _missed(self) -> None:
         """Any job may have changed, unheard."""
@@ -229,9 +239,12 @@ class Watches:
                             loop.call_soon_threadsafe(self._missed)
                             continue
                         job_id, _, state = message["data"].decode().partition(" ")
+                        over = state not in _GOING_ON
+                        if over:
+                            self._remember(job_id)
                         # Nobody else needs the loop's time: who comes later looks by himself.
-                        if self._topics or (job_id in self._awaited and state not in _GOING_ON):
-                            loop.call_soon_threadsafe(self._heard, job_id, state)
+                        if self._topics or (over and job_id in self._awaited):
+                            loop.call_soon_threadsafe(self._heard, job_id, over)
             except redis.RedisError as failure:
                 if not down:  # once an outage
                     logger.warning("changes of jobs are not heard: %s", type(failure).__name__)

@@ -1,12 +1,12 @@
 """An upload, streamed to the blob store's incoming folder as it arrives.
 
-One pass and one copy: each chunk is parsed, hashed and written before the next one is asked for,
-so that an upload of any size takes the memory of a chunk. Disk and hash work runs in a thread.
+One pass and one copy: pieces are parsed, hashed and written before more is asked for, so that an
+upload of any size takes the memory of a piece. Disk and hash work runs in a thread, by pieces.
 The bytes are told apart from a form by the content type alone; what they are is not judged here.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
@@ -23,6 +23,8 @@ from workers.contract.errors import GDSRError, ImageMissing, UploadTooLarge
 
 #: What a form may add to its files: boundaries, part headers and the other fields.
 FORM_OVERHEAD_BYTES = 64 * 1024
+#: What comes is handed to a thread when there is so much of it: most pictures are one piece.
+_PIECE_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,22 +92,32 @@ async def receive(
                 raise files.too_large()
             form = Form(parameters, files) if is_form else None
             digest = hashlib.sha256() if promised else None
-            received = 0
+            received = pending = 0
+            chunks: list[bytes] = []
 
-            def take(chunk: bytes) -> None:
+            def take(chunks: Sequence[bytes]) -> None:
+                for chunk in chunks:
+                    if digest is not None:
+                        digest.update(chunk)
+                    (form or files).write(chunk)
+
+            def end(chunks: Sequence[bytes]) -> tuple[tuple[tuple[str, str], ...], int]:
+                take(chunks)
+                fields = () if form is None else form.end()
                 if digest is not None:
-                    digest.update(chunk)
-                (form or files).write(chunk)
+                    check_digests(promised, sha256=digest.hexdigest())
+                return fields, files.end()
 
             async for chunk in request.stream():
                 received += len(chunk)
                 if received > body_limit:
                     raise files.too_large()
-                await run_in_threadpool(take, chunk)
-            fields = () if form is None else form.end()
-            if digest is not None:
-                check_digests(promised, sha256=digest.hexdigest())
-            size = await run_in_threadpool(files.end)
+                chunks.append(chunk)
+                pending += len(chunk)
+                if pending >= _PIECE_BYTES:
+                    await run_in_threadpool(take, chunks)
+                    pending, chunks = 0, []
+            fields, size = await run_in_threadpool(end, chunks)
         yield Upload(
             file=file, size=size, sha256=files.sha256, fields=fields, file_name=files.file_name
         )

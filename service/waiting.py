@@ -29,17 +29,16 @@ async def ended(job: Job, services: Services, request: Request, *, patience: tim
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience.total_seconds()
     with services.watches.awaiting(job.id) as look:
-        while not job.ended:
+        while not job.ended and not services.stopping.is_set():
+            left = deadline - loop.time()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _LOOK_AGAIN.total_seconds())):
+                    await look.wait()
             look.clear()
             try:
                 job = await run_in_threadpool(services.queue.get, job.id)
             except QueueUnavailable:
                 return job  # it was accepted, and the client must learn where
-            left = deadline - loop.time()
-            if left <= 0 or services.stopping.is_set() or await request.is_disconnected():
+            if loop.time() >= deadline or await request.is_disconnected():
                 return job
-            if not job.ended:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, _LOOK_AGAIN.total_seconds())):
-                        await look.wait()
     return job

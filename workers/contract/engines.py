@@ -4,6 +4,7 @@
 """
 
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
 import redis
@@ -81,7 +82,12 @@ def running(client: redis.Redis) -> list[EngineInfo]:
     gone = [engine_id for engine_id, record in zip(ids, records, strict=True) if record is None]
     if gone:
         client.srem(_INDEX, *gone)
-    return [EngineInfo.model_validate_json(record) for record in records if record is not None]
+    return [_info(record) for record in records if record is not None]
+
+
+@lru_cache(maxsize=64)  # asked for by each upload, written by each engine every few seconds
+def _info(record: bytes) -> EngineInfo:
+    return EngineInfo.model_validate_json(record)
 
 
 def choose_model(engines: list[EngineInfo], name: str | None) -> ModelInfo:
