@@ -140,6 +140,17 @@ def test_a_place_says_when_a_job_starts(client: redis.Redis) -> None:
     assert queue.places() == {first.id: (0, 5), second.id: (1, 15)}
 
 
+def test_the_place_of_one_job_is_the_one_among_all(client: redis.Redis) -> None:
+    queue = make_queue(client)
+    register(client, engine_info(models=(model_info(speed=1_000.0),)))
+    running, *waiting = [submit(queue, side=side) for side in (90, 50, 300, 100, 200, 70)]
+    queue.records.start(running.id, run="a", worker="w")
+    client.lrem("rq:queue:gdsr-small", 1, running.id)
+
+    assert {job.id: queue.place(job) for job in waiting} == queue.places()
+    assert queue.place(running) is None
+
+
 def test_queues_share_the_engines() -> None:
     waiting = {"a": 10, "b": 10, "huge": 100, "next": 1}
 

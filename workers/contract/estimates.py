@@ -3,7 +3,36 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import redis
+
 from workers.contract.engines import EngineInfo
+
+#: Jobs before one in its queue, pixels before it, in the other queue, and of what runs.
+_LOOK = """
+local function pixels(key, last)
+  local total, ids = 0, last < 0 and {} or redis.call('lrange', key, 0, last)
+  for from = 1, #ids, 1000 do
+    local some = {unpack(ids, from, math.min(from + 999, #ids))}
+    for _, found in ipairs(redis.call('hmget', KEYS[3], unpack(some))) do
+      total = total + (tonumber(found) or 0)
+    end
+  end
+  return total
+end
+for mine = 1, 2 do
+  local position = redis.call('lpos', KEYS[mine], ARGV[1])
+  if position then
+    local other = KEYS[3 - mine]
+    local running = 0
+    for _, found in ipairs(redis.call('hvals', KEYS[4])) do running = running + found end
+    return {
+      position, pixels(KEYS[mine], position - 1),
+      pixels(other, redis.call('llen', other) - 1), running,
+    }
+  end
+end
+return nil
+"""
 
 
 class Place(NamedTuple):
@@ -25,6 +54,28 @@ def speed(engines: Sequence[EngineInfo]) -> float:
     )
 
 
+def look_up(
+    client: redis.Redis, job_id: str, *, queues: Sequence[str], waiting: str, running: str
+) -> tuple[int, int, int, int] | None:
+    """Of one job what `place` wants but for the rate; None: it does not wait.
+
+    Args:
+        client: Redis.
+        job_id: the job.
+        queues: keys of the two queues.
+        waiting: key of the pixels of jobs that wait, by id.
+        running: the same of those that run.
+    """
+    found = client.eval(_LOOK, 4, *queues, waiting, running, job_id)
+    return None if found is None else (found[0], found[1], found[2], found[3])
+
+
+def place(position: int, before: int, others: int, running: int, *, rate: float) -> Place:
+    """The place of a job with so many jobs and pixels before it, by the rule below."""
+    work = running / 2 + before + min(before, others)
+    return Place(position, round(work / rate) if rate else None)
+
+
 def places(
     queues: Sequence[Sequence[str]],
     *,
@@ -32,10 +83,10 @@ def places(
     running: Sequence[int],
     rate: float,
 ) -> dict[str, Place]:
-    """The place of each job in the queues, next first.
+    """The place of each job in the two queues, next first.
 
-    Engines serve all queues in turn, so while jobs are before one in its queue, as many pixels of
-    the other queues are computed as well. Jobs that run are half done on average.
+    Engines serve both queues in turn, so while jobs are before one in its queue, as many pixels of
+    the other queue are computed as well. Jobs that run are half done on average.
 
     Args:
         queues: job ids.
@@ -46,10 +97,9 @@ def places(
     totals = [sum(waiting.get(job_id, 0) for job_id in queue) for queue in queues]
     found: dict[str, Place] = {}
     for number, queue in enumerate(queues):
-        others = totals[:number] + totals[number + 1 :]
+        others = sum(totals) - totals[number]
         before = 0
         for position, job_id in enumerate(queue):
-            work = sum(running) / 2 + before + sum(min(before, other) for other in others)
-            found[job_id] = Place(position, round(work / rate) if rate else None)
+            found[job_id] = place(position, before, others, sum(running), rate=rate)
             before += waiting.get(job_id, 0)
     return found

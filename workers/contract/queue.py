@@ -18,9 +18,9 @@ from workers.contract.claims import Claim
 from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.engines import ModelInfo, running
 from workers.contract.errors import JobNotFinished
-from workers.contract.estimates import Place, places, speed
+from workers.contract.estimates import Place, look_up, place, places, speed
 from workers.contract.jobs import ImageInfo, Job, JobResult, JobSpec, JobState, Part, UpscaleOptions
-from workers.contract.records import ACTIVE, JobPage, JobRecords
+from workers.contract.records import ACTIVE, RUNNING, WAITING, JobPage, JobRecords
 from workers.contract.safe_rq import LARGE, SMALL, SafeJob, SafeQueue, open_queue
 
 #: How long one who queues a re-blend keeps others from queueing the same.
@@ -259,7 +259,12 @@ class JobQueue:
         Raises:
             QueueUnavailable: Redis does not answer.
         """
-        return self.places().get(job.id) if job.state is JobState.QUEUED else None
+        if job.state is not JobState.QUEUED:
+            return None
+        with redis_down_is_queue_unavailable():
+            queues = [open_queue(name, self.client).key for name in (SMALL, LARGE)]
+            found = look_up(self.client, job.id, queues=queues, waiting=WAITING, running=RUNNING)
+            return None if found is None else place(*found, rate=speed(running(self.client)))
 
     def cancel(self, job_id: str) -> Job:
         """End a job that has not ended: at once in its record, then in RQ.
