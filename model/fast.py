@@ -57,8 +57,8 @@ class Graphs:
     one wrote holds until the next one runs, so the caller reads it in the order of the stream.
     """
 
-    def __init__(self, generator: GDSR) -> None:
-        self._generator = generator
+    def __init__(self, network: Network) -> None:
+        self._network = network
         self._pool = torch.cuda.graph_pool_handle()
         self._recorded: dict[tuple[object, ...], _Recorded] = {}
 
@@ -68,8 +68,7 @@ class Graphs:
         recorded = self._recorded.get(key)
         if recorded is None:
             if len(self._recorded) >= _MOST_GRAPHS:
-                output: GDSROutput = self._generator(lr, parts)
-                return output
+                return self._network(lr, parts)
             recorded = self._recorded[key] = self._record(lr, parts)
         recorded.lr.copy_(lr)
         recorded.graph.replay()
@@ -87,11 +86,11 @@ class Graphs:
         side.wait_stream(torch.cuda.current_stream(lr.device))
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP_RUNS):
-                self._generator(static, parts)
+                self._network(static, parts)
         torch.cuda.current_stream(lr.device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            output: GDSROutput = self._generator(static, parts)
+            output = self._network(static, parts)
         return _Recorded(graph, static, output)
 
 

@@ -14,6 +14,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,9 +22,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.blocks import Tail
+from model import hopper
+from model.blocks import RRDB, Tail
 from model.fast import Graphs, Network, compile_blocks, download, upload
 from model.gdsr import GDSR, OUTPUTS, PARTS, Output, Part
+from model.nvrtc import KernelUnavailable
+from model.process import cache_folder
 from model.resize import bicubic_down, bicubic_up
 
 __all__ = [
@@ -70,6 +74,9 @@ class Forward:
         self._exact = self._ready if precision == "float32" else None
         self._call: Network = self._ready
         self.compiled = False
+        """Whether the network is compiled, one way or the other."""
+        self.kernels = False
+        """Whether it runs through kernels of our own."""
 
     def __call__(
         self, tiles: Tiles, weights: NDArray[np.float32], *, consistent: bool = False
@@ -118,15 +125,34 @@ class Forward:
         """The same before anything is computed again or rounded."""
         return self._blend(self._network(tiles), tiles, weights)
 
-    def quicken(self, *, tile: int) -> str | None:
-        """CUDA only: compile the blocks and replay batches; None, or why they stay uncompiled.
+    def quicken(self, *, tile: int, cache: Path) -> str | None:
+        """CUDA only: compile, and replay batches; None, or why the network stays uncompiled.
 
-        Compilation reads and fills the cache that `prepare_process` names.
+        Where the GPU has them, through kernels of our own (`model.hopper`), else block by block.
+        What is compiled is kept in `cache`, and where `prepare_process` says.
         """
+        if self.precision == "float16" and hopper.suits(self.device, self._source.config):
+            try:
+                exact = self._converted("float32")
+                self._call = Graphs(hopper.HopperGDSR(exact, self._ready, folder=cache))
+                self.compiled = self.kernels = True
+            except KernelUnavailable as failure:
+                log.warning("the blocks are compiled instead of our own kernels: %s", failure)
+            else:
+                return None
+        for part in list(self._ready.modules()):
+            if isinstance(part, RRDB):
+                part.widen()
+        self._ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
         reason = compile_blocks(self._ready, self._features(tile))
         self._call = Graphs(self._ready)
         self.compiled = reason is None
         return reason
+
+    def slow_down(self) -> None:
+        """Take back `quicken`."""
+        self._call = self._ready
+        self.compiled = self.kernels = False
 
     def release(self) -> None:
         """Give back the memory that recorded batches hold."""
@@ -200,7 +226,12 @@ class Forward:
 
 
 def prepare(
-    generator: GDSR, *, device: torch.device | str, precision: Precision | None, tile: int
+    generator: GDSR,
+    *,
+    device: torch.device | str,
+    precision: Precision | None,
+    tile: int,
+    cache: Path | None = None,
 ) -> Forward:
     """Make `generator` ready on `device` for tiles of `tile` x `tile` pixels, and warm it up.
 
@@ -208,7 +239,7 @@ def prepare(
     here. On a CPU that has instructions for it that is bfloat16, if it is finite, at least 50 dB
     away from float32 and faster. On CUDA it is float16, if it is finite and within one grey level
     of float32, or bfloat16, if that is finite and at least 50 dB away. Else it is float32. On CUDA
-    the blocks are compiled too, where that can be done.
+    the network is compiled too, where that can be done; `cache` keeps what was.
 
     Raises:
         NotFinite: the output on that picture is NaN or infinite in the precision that was asked
@@ -219,10 +250,15 @@ def prepare(
         forward = _fastest_right(generator, device)
     else:
         forward = Forward(generator, device=device, precision=precision)
-    if not _tried(forward).finite.all():
+    true = _tried(forward)
+    if not true.finite.all():
         raise NotFinite(f"the network's output is not finite in {forward.precision} on {device}")
-    if device.type == "cuda" and (reason := forward.quicken(tile=tile)):
-        log.warning("the network runs uncompiled on %s, and slower: %s", device, reason)
+    if device.type == "cuda":
+        if reason := forward.quicken(tile=tile, cache=cache or cache_folder()):
+            log.warning("the network runs uncompiled on %s, and slower: %s", device, reason)
+        if not _is_right(_tried(forward), true, "bfloat16"):
+            log.error("compiled for %s the network is wrong; it runs uncompiled", device)
+            forward.slow_down()
     forward(_picture(tile), _only("fused"))
     return forward
 

@@ -3,7 +3,7 @@ import torch
 from reference_gdsr import PRESET_SIZES, plain_gdsr, random_state
 from torch import Tensor, nn
 
-from model.blocks import Enlarge, FoldedEnlarge
+from model.blocks import RRDB, Enlarge, FoldedEnlarge
 from model.checkpoint import build_generator
 from model.gdsr import GDSR, OUTPUTS, PRESETS, GDSRConfig, Output
 from model.reference import translate
@@ -166,3 +166,15 @@ def test_folding_an_enlargement_changes_nothing_but_rounding(height: int, width:
     folded = FoldedEnlarge(enlarge)(x)
 
     torch.testing.assert_close(folded, enlarge(x), atol=2e-5, rtol=1e-5)
+
+
+def test_widening_a_block_changes_nothing_but_rounding() -> None:
+    torch.manual_seed(0)
+    block = RRDB(features=16, growth=8).requires_grad_(requires_grad=False)
+    x = torch.randn(2, 16, 9, 7)
+    expected = block(x)
+
+    block.widen()
+
+    torch.testing.assert_close(block(x), expected, atol=2e-5, rtol=1e-5)
+    assert len(list(block.parameters())) == 3 * 6, "five kernels and one bias for each of three"

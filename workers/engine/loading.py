@@ -120,7 +120,13 @@ def load_model(
         NotFinite: its output is not.
     """
     tile = min(_tiles(settings))  # for warming up and for the figures in `/models`
-    forward = prepare(checkpoint.generator, device=device, precision=settings.precision, tile=tile)
+    forward = prepare(
+        checkpoint.generator,
+        device=device,
+        precision=settings.precision,
+        tile=tile,
+        cache=settings.cache_dir,
+    )
     info = ModelInfo(
         name=path.stem,
         sha256=checkpoint.sha256,
