@@ -4,6 +4,7 @@ Each host is a network namespace with a link of its own, which can be taken down
 """
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from buckets import S3Server
 from hosts import Site, WorkerHost, noise
 from networks import tiny_checkpoint
-from processes import ValkeyServer, free_port, wait_for
+from processes import ValkeyServer, command_line, free_port, wait_for
 
 from workers.contract.jobs import Job, JobState
 
@@ -25,17 +26,22 @@ pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 CENTRE = "10.231.0.1"
 
 
-def ip(command: str) -> None:
-    subprocess.run(["ip", *command.split()], check=True, capture_output=True)
+def ip(command: str) -> str:
+    """What it printed."""
+    done = subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True)
+    return done.stdout
 
 
 class FarHost:
     """A network namespace whose only link leads to the centre."""
 
-    def __init__(self, number: int) -> None:
-        self.name = f"gdsr{os.getpid()}-{number}"
-        self.link, self.far_end = (f"gd{os.getpid()}{end}{number}" for end in "nf")
-        near, far = f"10.231.{number}.1", f"10.231.{number}.2"
+    def __init__(self, number: int, *, owner: int) -> None:
+        self.number = number
+        self.name = f"gdsr{owner}-{number}"
+        self.link, self.far_end = (f"gd{owner}{end}{number}" for end in "nf")
+
+    def open(self) -> None:
+        near, far = f"10.231.{self.number}.1", f"10.231.{self.number}.2"
         ip(f"netns add {self.name}")
         ip(f"link add {self.link} type veth peer name {self.far_end} netns {self.name}")
         ip(f"addr add {near}/30 dev {self.link}")
@@ -61,15 +67,24 @@ class FarHost:
         subprocess.run(["ip", "netns", "delete", self.name], check=False, capture_output=True)
 
 
+def close_those_of_killed_runs() -> None:
+    """Hosts outlive a run that was killed, and would stand in the way of all later ones."""
+    for owner, number in re.findall(r"^gdsr(\d+)-(\d)\b", ip("netns list"), re.MULTILINE):
+        if "pytest" in command_line(int(owner)):
+            pytest.skip(f"another run of this test is at it: process {owner}")
+        FarHost(int(number), owner=int(owner)).close()
+
+
 @contextmanager
 def centre() -> Iterator[None]:
     """An address that every host reaches, over its own link."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and the command `ip`")
+    close_those_of_killed_runs()
     try:
-        ip(f"addr add {CENTRE}/32 dev lo")
+        ip(f"addr replace {CENTRE}/32 dev lo")
     except subprocess.CalledProcessError as failure:
-        pytest.skip(f"no address can be added here: {failure.stderr.decode().strip()}")
+        pytest.skip(f"no address can be added here: {failure.stderr.strip()}")
     try:
         yield
     finally:
@@ -82,11 +97,12 @@ def far_hosts() -> Iterator[tuple[FarHost, FarHost]]:
         stack.enter_context(centre())
         hosts = []
         for number in (1, 2):
-            try:
-                host = FarHost(number)
-            except subprocess.CalledProcessError as failure:
-                pytest.skip(f"no network namespace can be made: {failure.stderr.decode().strip()}")
+            host = FarHost(number, owner=os.getpid())
             stack.callback(host.close)
+            try:
+                host.open()
+            except subprocess.CalledProcessError as failure:
+                pytest.skip(f"no network namespace can be made: {failure.stderr.strip()}")
             hosts.append(host)
         yield hosts[0], hosts[1]
 
