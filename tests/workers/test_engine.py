@@ -66,8 +66,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine:
         models=(*loaded.models, loaded.models[0].model_copy(update={"name": "broken"})),
         default_model="tiny",
         device_name="CPU",
-        tiles=(TILE, 96),
-        max_batch=4,
+        batches={TILE: 4, 96: 4},
     )
 
 
@@ -146,7 +145,7 @@ def test_each_job_chooses_the_size_of_its_tiles(place: Path) -> None:
 
 
 def test_batches_are_powers_of_two(loaded: LoadedEngine, place: Path) -> None:
-    server = EngineServer(replace(loaded, max_batch=8), path=place)
+    server = EngineServer(replace(loaded, batches={TILE: 8, 96: 1}), path=place)
     client = Client(server._woken, server.loaded, model="tiny", weights=(FUSED,), tile=TILE)
     client.waiting.extend(range(15))
     server._turns.append(client)
@@ -388,7 +387,7 @@ def test_a_model_that_is_not_there_is_named(place: Path) -> None:
 
 
 HELLO: dict[str, object] = {
-    "model": "tiny", "weights": [[0, 1, 0, 0]], "tile": TILE, "alone": False,
+    "model": "tiny", "weights": [[0, 1, 0, 0]], "tile": TILE, "slots": 8, "alone": False,
 }  # fmt: skip
 
 
@@ -408,8 +407,8 @@ def opening(place: Path) -> socket.socket:
         b"[]",
         b"{}",
         b'{"slot": 0}',
-        b'{"model": "tiny", "weights": [[0, 1, 0, 0]], "tile": 64, "alone": false}',
-        b'{"model": "tiny", "weights": [[0, 1, 0, 0]], "tile": 100, "alone": false}',
+        b'{"model": "tiny", "weights": [[0, 1, 0, 0]], "tile": 64, "slots": 8, "alone": false}',
+        b'{"model": "tiny", "weights": [[0, 1, 0, 0]], "tile": 100, "slots": 8, "alone": false}',
         b'{"model": "tiny", "weights": "all", "alone": false}',
         b'{"model": "tiny", "weights": [], "alone": false}',
         b'{"model": "tiny", "weights": [[0, 0, 0, 0]], "alone": false}',

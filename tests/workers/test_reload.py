@@ -18,7 +18,7 @@ from model.checkpoint import load_checkpoint, read_header, save_checkpoint
 from workers.contract.errors import CheckpointReplaced, ModelUnknown
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient
-from workers.engine.loading import LoadedEngine, load_engine
+from workers.engine.loading import load_engine
 from workers.engine.local import InProcessEngine
 from workers.engine.models import Models
 from workers.engine.server import EngineServer
@@ -199,7 +199,8 @@ def test_a_picture_that_has_begun_is_finished_as_it_began(
 def test_tiles_of_the_old_and_of_the_new_share_no_batch(
     settings: WorkerSettings, folder: Path, place: Path
 ) -> None:
-    loaded = replace(load_engine(settings, "cpu"), max_batch=4)
+    loaded = load_engine(settings, "cpu")
+    loaded = replace(loaded, batches=dict.fromkeys(loaded.tiles, 4))
     with serving(loaded, place) as server:
         with connect(place, "one") as early:
             first = early.run(iter(tiles(40)), model="one", weights=WEIGHTS)
@@ -241,7 +242,8 @@ def test_two_files_of_one_name_change_nothing(
 def test_where_batches_are_begun_early_a_model_is_tried_between_them(
     settings: WorkerSettings, folder: Path, place: Path
 ) -> None:
-    loaded: LoadedEngine = replace(load_engine(settings, "cpu"), overlaps=True, max_batch=2)
+    loaded = load_engine(settings, "cpu")
+    loaded = replace(loaded, overlaps=True, batches=dict.fromkeys(loaded.tiles, 2))
     with serving(loaded, place) as server, connect(place, "two") as client:
         running = client.run(iter(tiles(40)), model="two", weights=WEIGHTS)
         next(running)

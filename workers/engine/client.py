@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
@@ -143,28 +143,27 @@ class EngineClient:
             TileNotFinite: the network's output is not a picture.
         """
         supply = iter(tiles)
-        first = next(supply, None)
-        if first is None:
+        first = list(islice(supply, self._slots))  # those of a small picture are fewer than slots
+        if not first:
             return
         if self._used:  # an engine takes one opening a connection
             self._reconnect()
         self._used = True
-        tile, bits = len(first), 8 * first.dtype.itemsize
-        fd, shared = create_shared_tiles(
-            slots=self._slots, tile=tile, results=len(weights), bits=bits
-        )
+        slots, tile, bits = len(first), len(first[0]), 8 * first[0].dtype.itemsize
+        fd, shared = create_shared_tiles(slots=slots, tile=tile, results=len(weights), bits=bits)
         opening: dict[str, object] = {"model": model, "weights": weights, "tile": tile}
+        opening["slots"] = slots
         opening |= {"bits": bits, "consistent": consistent}
         opening |= {"job": logs.job_id.get(), "traceparent": logs.traceparent.get()}
         try:
-            yield from self._run(chain([first], supply), fd, shared, opening)
+            yield from self._run(chain(first, supply), fd, shared, opening)
         finally:
             os.close(fd)
 
     def _run(
         self, tiles: Iterator[Pixels], fd: int, shared: SharedTiles, opening: dict[str, object]
     ) -> Iterator[Pixels]:
-        free = deque(range(self._slots))
+        free = deque(range(len(shared.flags)))
         sent: deque[int] = deque()  # slots in the order of their tiles
         done: set[int] = set()
 

@@ -1,5 +1,6 @@
 """From settings to networks that are warm on one device."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from workers.engine.residents import Resident, Residents
 #: Tile sides with context, where the settings do not say: small pictures, and the rest. Of 256
 #: pixels, which is what many pictures are made of, the large one keeps just as many.
 _TILES = (160, 288)
+#: A GPU has the memory for larger ones, which spend less on context.
+_CUDA_TILES = (*_TILES, 512)
 #: A CPU gains nothing from a second tile, and small jobs would wait longer.
 _CPU_BATCH = 1
 
@@ -33,11 +36,20 @@ class LoadedEngine:
     models: tuple[ModelInfo, ...]
     default_model: str
     device_name: str
-    tiles: tuple[int, ...]
-    """Sides of the tiles it takes; each picture is cut into those that suit it best."""
-    max_batch: int
+    batches: Mapping[int, int]
+    """How many tiles are computed together at most, by the sides of tiles that it takes."""
     overlaps: bool = False
     """Whether a batch is begun before the last one is handed on: the device computes alone."""
+
+    @property
+    def tiles(self) -> tuple[int, ...]:
+        """Sides of the tiles it takes; each picture is cut into those that suit it best."""
+        return tuple(self.batches)
+
+    @property
+    def max_batch(self) -> int:
+        """Of tiles of any side."""
+        return max(self.batches.values())
 
     def release(self) -> None:
         """Give back device memory that is kept for speed alone."""
@@ -66,8 +78,8 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
     """
     device = _device(device_wanted)
     cuda = device.type == "cuda"
-    tiles = _tiles(settings)
-    max_batch = _CPU_BATCH
+    tiles = _tiles(settings, device)
+    batches = dict.fromkeys(tiles, _CPU_BATCH)
     residents = Residents(settings.max_models)
     files = checkpoint_files(settings.checkpoints)
     default = default_model(settings.default_model, [path.stem for path in files], cuda=cuda)
@@ -79,14 +91,15 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
             model = load_model(
                 checkpoint, path, settings=settings, device=device, residents=residents
             )
-            if cuda:
+            for tile in tiles if cuda else ():
                 measured = calibrated(
                     model.forward.ready(),
-                    tile=max(tiles),
+                    tile=tile,
                     sha256=checkpoint.sha256,
                     folder=settings.cache_dir or cache_folder(),
                 )
-                max_batch = max(max_batch, best_batch(measured, memory=device_memory(device)))
+                found_best = best_batch(measured, memory=device_memory(device))
+                batches[tile] = max(batches[tile], found_best)
         except (CheckpointInvalid, NotFinite, OSError) as invalid:
             reason = invalid.strerror if isinstance(invalid, OSError) else invalid
             raise ConfigurationInvalid(f"checkpoint {path}: {reason}") from invalid
@@ -98,8 +111,7 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
         models=tuple(found[path.stem].info for path in files),
         default_model=default,
         device_name=device_name(device),
-        tiles=tiles,
-        max_batch=max_batch,
+        batches=batches,
         overlaps=cuda,
     )
 
@@ -119,7 +131,7 @@ def load_model(
     Raises:
         NotFinite: its output is not.
     """
-    tile = min(_tiles(settings))  # for warming up and for the figures in `/models`
+    tile = min(_tiles(settings, device))  # for warming up and for the figures in `/models`
     forward = prepare(
         checkpoint.generator,
         device=device,
@@ -143,8 +155,10 @@ def load_model(
     return LoadedModel(resident, info)
 
 
-def _tiles(settings: WorkerSettings) -> tuple[int, ...]:
-    return (settings.tile,) if settings.tile else _TILES
+def _tiles(settings: WorkerSettings, device: torch.device) -> tuple[int, ...]:
+    if settings.tile:
+        return (settings.tile,)
+    return _CUDA_TILES if device.type == "cuda" else _TILES
 
 
 def _device(name: str) -> torch.device:

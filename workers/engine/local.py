@@ -43,7 +43,9 @@ class InProcessEngine:
             consistent = self._loaded.consistency(model)
         compute = partial(self._loaded.forwards[model].ready(), consistent=consistent)
         remaining = iter(tiles)
-        while batch := list(islice(remaining, self._loaded.max_batch)):
+        for first in remaining:
+            most = self._loaded.batches[len(first)]
+            batch = [first, *islice(remaining, most - 1)]
             shares = np.tile(np.array(weights, dtype=np.float32), (len(batch), 1, 1))
             try:
                 yield from self._ladder.run(compute, np.stack(batch), shares)

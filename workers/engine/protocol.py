@@ -122,7 +122,9 @@ def _bytes(*, slots: int, tile: int, results: int, bits: int) -> int:
 
 def _map(fd: int, *, slots: int, tile: int, results: int, bits: int) -> SharedTiles:
     size = _bytes(slots=slots, tile=tile, results=results, bits=bits)
-    memory = np.frombuffer(mmap.mmap(fd, size), np.uint8)
+    # All pages at once: one by one they would cost the engine more than the copy of a result.
+    mapped = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    memory = np.frombuffer(mapped, np.uint8)
     input_samples = slots * tile * tile * 3
     sample: type[np.unsignedinteger] = np.uint8 if bits == 8 else np.uint16
     pixels: NDArray[np.unsignedinteger] = memory[_FLAGS_BYTES:].view(sample)

@@ -190,7 +190,8 @@ class EngineServer:
         first = self._turns[0]
         sharing = [client for client in self._turns if client.batch_key == first.batch_key]
         # Powers of two alone: a GPU computes few shapes, compiled and recorded ahead.
-        ready = min(sum(len(client.waiting) for client in sharing), self.loaded.max_batch)
+        ready = sum(len(client.waiting) for client in sharing)
+        ready = min(ready, first.loaded.batches[first.tile])
         size = 1 << (ready.bit_length() - 1)
         batch: list[tuple[Client, int]] = []
         while len(batch) < size:
@@ -357,9 +358,12 @@ class EngineServer:
         client.bits = int(message.get("bits", 8))
         if client.bits not in (8, 16):
             raise ProtocolBroken(f"samples of {client.bits} bits")
+        slots = int(message["slots"])
+        if not 1 <= slots <= self._slots:
+            raise ProtocolBroken(f"{slots} slots")
         client.shared = open_shared_tiles(
             fds[0],
-            slots=self._slots,
+            slots=slots,
             tile=client.tile,
             results=len(client.weights),
             bits=client.bits,
@@ -367,7 +371,8 @@ class EngineServer:
 
     def _enqueue(self, client: Client, message: dict[str, Any]) -> None:
         slot = int(message["slot"])
-        if not 0 <= slot < self._slots or len(client.waiting) >= self._slots:
+        slots = len(_shared(client).flags)
+        if not 0 <= slot < slots or len(client.waiting) >= slots:
             raise ProtocolBroken(f"no slot {slot}")
         with self._changed:
             client.waiting.append(slot)
