@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from deploy.bench.service import SAMPLE, running_service
 from deploy.bench.timing import Figures, machine
 
 _WARM_UP = 2
+#: Jobs whose records are looked at: one after the other, they take a while.
+_ASKED_JOBS = 100
 
 
 def bench_load(
@@ -45,9 +47,10 @@ def bench_load(
             before = Costs.of(process.pid)
             served = _closed_loop(url, picture, parameters, clients=clients, pictures=pictures)
             costs = Costs.of(process.pid).per_picture(before, pictures)
+            stages = _stages(url, [location for _, _, location in served])
         bare = _bare(path, model, trade_off)
-    latencies = sorted(latency for latency, _ in served)
-    per_second = _rate(finished for _, finished in served)
+    latencies = sorted(latency for latency, _, _ in served)
+    per_second = _rate(finished for _, finished, _ in served)
     figures: dict[str, Any] = {
         "machine": machine(),
         "clients": clients,
@@ -61,6 +64,7 @@ def bench_load(
         },
         "bare_pictures_per_second": bare.as_json(),
         "share_of_bare": per_second / bare.median,
+        "stage_seconds": stages,
         "cost_of_a_picture": costs,
     }
     _report(figures, bare)
@@ -69,9 +73,9 @@ def bench_load(
 
 def _closed_loop(
     url: str, picture: bytes, parameters: dict[str, Any], *, clients: int, pictures: int
-) -> list[tuple[float, float]]:
-    """(latency, time of the end) of each picture."""
-    done: list[tuple[float, float]] = []
+) -> list[tuple[float, float, str]]:
+    """(latency, time of the end, path of the job) of each picture."""
+    done: list[tuple[float, float, str]] = []
     faults: list[str] = []
     left = iter(range(pictures))
     lock = threading.Lock()
@@ -94,7 +98,8 @@ def _closed_loop(
                 if answer.status_code != httpx2.codes.OK:
                     faults.append(f"the service answered {answer.status_code}: {answer.text}")
                     return
-                done.append((end - start, end))
+                job = answer.headers["Content-Location"].removesuffix("/result")
+                done.append((end - start, end, job))
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
     for thread in threads:
@@ -104,6 +109,13 @@ def _closed_loop(
     if faults:
         raise RuntimeError(faults[0])
     return done
+
+
+def _stages(url: str, jobs: Sequence[str]) -> dict[str, float]:
+    """The median of what each stage of a job took, by the jobs' own records."""
+    with httpx2.Client(base_url=url, timeout=60, trust_env=False) as http:
+        found = [http.get(job).json()["result"]["seconds"] for job in jobs[-_ASKED_JOBS:]]
+    return {stage: statistics.median(one[stage] for one in found) for stage in found[0]}
 
 
 def _rate(ends: Iterable[float]) -> float:
@@ -154,6 +166,10 @@ def _report(figures: dict[str, Any], bare: Figures) -> None:
     table.add_row(
         "latency, p50 / p95 / p99", " / ".join(f"{value:.2f} s" for value in latency.values())
     )
+    stages = ", ".join(
+        f"{name} {1000 * value:.0f}" for name, value in figures["stage_seconds"].items()
+    )
+    table.add_row("stages, median ms", stages)
     table.add_row("engine alone, pictures a second", bare.shown())
     table.add_row("share of the engine's", f"{figures['share_of_bare']:.0%}")
     for name, value in figures["cost_of_a_picture"].items():
