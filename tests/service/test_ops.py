@@ -1,5 +1,6 @@
 """Health, metrics, log lines and headers."""
 
+import io
 import json
 import logging
 import re
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from factories import engine_info
+from processes import wait_for
 from serving import Serve, Site, problem_of
 
 from service.keys import AdminKeys, hash_key, new_key
@@ -59,12 +61,20 @@ def test_metrics_name_routes_by_template(site: Site) -> None:
     site.http.get("/no/such/place")
     site.http.request("BREW", "/upscale")
 
-    metrics = site.http.get("/metrics").text
-
     sample = 'gdsr_http_request_seconds_count{method="%s",route="%s",status="%d"}'
-    assert _value(metrics, sample % ("POST", "/upscale", 202)) >= 1
-    assert _value(metrics, sample % ("GET", "/jobs/{job_id}/result", 409)) >= 1
-    assert _value(metrics, sample % ("GET", "unmatched", 404)) >= 1
+    wanted = [
+        sample % ("POST", "/upscale", 202),
+        sample % ("GET", "/jobs/{job_id}/result", 409),
+        sample % ("GET", "unmatched", 404),
+        sample % ("other", "/upscale", 405),
+    ]
+
+    def look() -> str | None:  # a request is counted when its answer is out
+        metrics: str = site.http.get("/metrics").text
+        return metrics if all(f"\n{each} " in metrics for each in wanted) else None
+
+    metrics = wait_for(look, what="the four requests")
+    assert all(_value(metrics, each) >= 1 for each in wanted)
     assert job_id not in metrics
     assert "/no/such/place" not in metrics
     assert "BREW" not in metrics
@@ -139,25 +149,30 @@ def test_a_file_of_admin_keys_that_is_not_there_is_named(tmp_path: Path) -> None
         AdminKeys.load(settings)
 
 
-def test_the_log_carries_the_callers_trace_and_the_request(
-    site: Site, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_log_carries_the_callers_trace_and_the_request(site: Site) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     root = logging.getLogger()
-    handler = logging.StreamHandler()
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
     handler.setFormatter(logs.JSONFormatter("service"))
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
+
+    def lines(count: int) -> list[dict[str, str]] | None:  # written when the answer is out
+        found = [json.loads(line) for line in written.getvalue().splitlines()]
+        found = [line for line in found if line["message"].startswith("POST /upscale")]
+        return found if len(found) == count else None
+
     try:
         sent = site.post(headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+        wait_for(lambda: lines(1), what="the line of the first request")
         site.post(headers={"traceparent": f"00-{trace}-0000000000000000-01"})
+        first, second = wait_for(lambda: lines(2), what="the line of the second request")
     finally:
         root.setLevel(level)
         root.removeHandler(handler)
 
-    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    first, second = (line for line in lines if line["message"].startswith("POST /upscale"))
     assert first["trace"] == trace
     assert first["request"] == sent.headers["X-Request-ID"]
     assert first["job"] == sent.json()["id"]
@@ -194,10 +209,13 @@ def test_the_log_has_a_line_for_each_request_by_its_route(
 ) -> None:
     caplog.set_level(logging.INFO)
 
-    response = site.post(b"", params={"model": "mine"})
     site.http.get("/livez")
+    response = site.post(b"", params={"model": "mine"})
 
-    lines = [r.getMessage() for r in caplog.records if r.name.startswith("service")]
+    def look() -> list[str]:
+        return [r.getMessage() for r in caplog.records if r.name.startswith("service")]
+
+    lines = wait_for(look, what="the line in the log")
     assert len(lines) == 1
     assert re.fullmatch(r"POST /upscale 422 in \d+ ms, request \w+ from 127\.0\.0\.1", lines[0])
     assert f"request {response.headers['X-Request-ID']} from" in lines[0]
