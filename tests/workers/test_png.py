@@ -1,5 +1,6 @@
 """The PNG encoder against Pillow's decoder and the specification's checksums."""
 
+import os
 import struct
 import tracemalloc
 import zlib
@@ -124,3 +125,20 @@ def test_endless_chunks_are_refused() -> None:
 
     with pytest.raises(ImageCorrupt, match="more than"):
         checked_png(original[:33] + png_chunk(b"tEXt", b"") * 2**17 + original[33:])
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_a_machine_of_many_processors_writes_the_same_file(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    original = picture(900, 1100, mode=mode)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    alone = encode_png(original)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+
+    assert encode_png(original) == alone
+    image = Image.open(BytesIO(alone))
+    image.load()  # checks the checksum of all stripes together
+    assert np.array_equal(
+        np.asarray(image.convert("RGB")), np.broadcast_to(original.colour, (900, 1100, 3))
+    )
