@@ -37,8 +37,13 @@ Epilogue = Literal["ACTIVATE", "PLAIN", "MERGE", "ENLARGE", "FUSE", "TO_RGB"]
 
 
 def suits(device: torch.device, config: GDSRConfig) -> bool:
-    """Whether this device has what the kernels need, and they take a network of this size."""
+    """Whether this device has what the kernels need, and they take a network of this size.
+
+    Kernels belong to torch's current device, so no other one suits.
+    """
     if device.type != "cuda" or torch.version.cuda is None:
+        return False
+    if device.index not in (None, torch.cuda.current_device()):
         return False
     sizes = (config.features, config.growth) in ((64, 32), (32, 16))
     return sizes and torch.cuda.get_device_capability(device) == _CAPABILITY

@@ -54,6 +54,8 @@ def bench_engine(
         ValueError: there is no such preset.
     """
     device = torch.device(device_name or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     presets = presets or list(PRESETS)
     sides = sides or _SIDES[device.type]
     if unknown := set(presets) - set(PRESETS):

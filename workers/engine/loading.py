@@ -151,7 +151,14 @@ def load_model(
         compiled=forward.compiled,
         pixels_per_second=measure(forward, tile=tile),
     )
-    resident = Resident(forward, path=path, sha256=info.sha256, tile=tile, among=residents)
+    resident = Resident(
+        forward,
+        path=path,
+        sha256=info.sha256,
+        tile=tile,
+        among=residents,
+        cache=settings.cache_dir,
+    )
     return LoadedModel(resident, info)
 
 
@@ -165,6 +172,8 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == "cuda":  # streams, graphs and kernels are those of the current one
+            torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as failure:
         reason = str(failure).splitlines()[0]
         raise ConfigurationInvalid(

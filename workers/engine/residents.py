@@ -81,12 +81,23 @@ class Resident:
     """A model's network, which may be on the device or in its file alone."""
 
     def __init__(
-        self, forward: Forward, *, path: Path, sha256: str, tile: int, among: Residents
+        self,
+        forward: Forward,
+        *,
+        path: Path,
+        sha256: str,
+        tile: int,
+        among: Residents,
+        cache: Path | None = None,
     ) -> None:
-        """`forward` was made ready for tiles of `tile` pixels from the file with this SHA-256."""
+        """`forward` was made ready for tiles of `tile` pixels from the file with this SHA-256.
+
+        `cache` keeps what is compiled, as in `prepare`.
+        """
         self.forward: Forward | None = forward
         self.replaced = False
         self._path, self._sha256, self._tile, self._among = path, sha256, tile, among
+        self._cache = cache
         self._device, self._precision = forward.device, forward.precision
 
     def ready(self) -> Forward:
@@ -123,7 +134,11 @@ class Resident:
     def _prepared(self, generator: GDSR) -> Forward:
         try:
             return prepare(
-                generator, device=self._device, precision=self._precision, tile=self._tile
+                generator,
+                device=self._device,
+                precision=self._precision,
+                tile=self._tile,
+                cache=self._cache,
             )
         except NotFinite as failure:
             raise self._not_loaded(str(failure)) from failure
