@@ -26,7 +26,7 @@ from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient
 from workers.engine.loading import LoadedEngine, load_engine
 from workers.engine.local import InProcessEngine
-from workers.engine.protocol import create_shared_tiles, receive, send
+from workers.engine.protocol import create_shared_tiles, receive, send, slots_within
 from workers.engine.residents import Resident
 from workers.engine.server import Client, EngineServer
 from workers.tradeoff import MASK, Weights, output_weights
@@ -461,6 +461,11 @@ def test_a_slot_that_does_not_exist_is_refused(place: Path, slot: object) -> Non
 
     assert answer is not None
     assert answer[0]["failed"] == "engine-refused"
+
+
+def test_deep_tiles_of_many_results_share_few_slots() -> None:
+    assert slots_within(256 * 1024**2, tile=288, results=1, bits=8) > 8
+    assert slots_within(256 * 1024**2, tile=512, results=4, bits=16) == 2
 
 
 @pytest.mark.usefixtures("server")

@@ -36,6 +36,7 @@ from workers.engine.protocol import (
     create_shared_tiles,
     receive,
     send,
+    slots_within,
 )
 from workers.tradeoff import Weights
 
@@ -44,6 +45,9 @@ Pixels = NDArray[np.unsignedinteger]
 _ANSWER_SECONDS = 600
 _RETRY_SECONDS = 0.05
 _STRIKES = 2
+#: Shared memory of one job, but for the slots that let the engine begin one batch early.
+_SHARED_BYTES = 256 * 1024**2
+_FEWEST_SLOTS = 2
 
 
 class Engine(Protocol):
@@ -143,13 +147,17 @@ class EngineClient:
             TileNotFinite: the network's output is not a picture.
         """
         supply = iter(tiles)
-        first = list(islice(supply, self._slots))  # those of a small picture are fewer than slots
-        if not first:
+        leading = next(supply, None)
+        if leading is None:
             return
         if self._used:  # an engine takes one opening a connection
             self._reconnect()
         self._used = True
-        slots, tile, bits = len(first), len(first[0]), 8 * first[0].dtype.itemsize
+        tile, bits = len(leading), 8 * leading.dtype.itemsize
+        fitting = slots_within(_SHARED_BYTES, tile=tile, results=len(weights), bits=bits)
+        most = min(self._slots, max(_FEWEST_SLOTS, fitting))
+        first = [leading, *islice(supply, most - 1)]
+        slots = len(first)  # those of a small picture are fewer
         fd, shared = create_shared_tiles(slots=slots, tile=tile, results=len(weights), bits=bits)
         opening: dict[str, object] = {"model": model, "weights": weights, "tile": tile}
         opening["slots"] = slots

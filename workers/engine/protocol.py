@@ -68,6 +68,12 @@ def create_shared_tiles(
     return fd, _map(fd, slots=slots, tile=tile, results=results, bits=bits)
 
 
+def slots_within(limit: int, *, tile: int, results: int, bits: int) -> int:
+    """How many slots take no more than `limit` bytes."""
+    one = _bytes(slots=1, tile=tile, results=results, bits=bits) - _FLAGS_BYTES
+    return (limit - _FLAGS_BYTES) // one
+
+
 def open_shared_tiles(fd: int, *, slots: int, tile: int, results: int, bits: int) -> SharedTiles:
     """Map what a client sent; the caller closes `fd`.
 

@@ -6,7 +6,6 @@ pass through in stripes, which are compressed apart: memory beyond the file itse
 machine with many processors takes several at once.
 """
 
-import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from typing import NamedTuple, cast
 import numpy as np
 from isal import isal_zlib
 
+from model.process import available_cpus
 from workers.contract.errors import ImageCorrupt
 from workers.pictures.picture import Picture
 
@@ -255,7 +255,7 @@ def _stripe(picture: Picture, top: int, *, rows: int) -> _Stripe:
 
 def _in_order(make: Callable[[int], _Stripe], tops: Iterable[int]) -> Iterator[_Stripe]:
     """Make stripes, in several threads where there are processors to spare; a few are ahead."""
-    threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)) // _PROCESSORS_A_THREAD)
+    threads = min(_MOST_THREADS, available_cpus() // _PROCESSORS_A_THREAD)
     if threads < 2:
         yield from map(make, tops)
         return
