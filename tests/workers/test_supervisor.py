@@ -21,14 +21,14 @@ from workers.supervisor import Program, Supervisor
 
 folder = Path(sys.argv[1])
 
-def program(name, script, **options):
-    # Each start adds a line with its pid to a file of the program's name.
+def program(name, script, handlers="", **options):
+    # Each start adds a line with its pid to a file of the program's name, once it handles signals.
     note = f"open({str(folder / name)!r}, 'a').write(str(os.getpid()) + chr(10));"
-    command = [sys.executable, "-c", "import os, signal, sys, time;" + note + script]
+    command = [sys.executable, "-c", "import os, signal, sys, time;" + handlers + note + script]
     return Program(name=name, command=command, **options)
 
 def started(name):
-    return lambda: (folder / name).exists()
+    return lambda: (folder / name).exists() and (folder / name).stat().st_size > 0
 """
 
 
@@ -133,19 +133,18 @@ def test_a_stage_starts_when_the_one_before_is_ready_and_stops_before_it(tmp_pat
 
     def tells(name: str) -> str:
         note = f"open({str(ended)!r}, 'a').write({name!r})"
-        return f"signal.signal(signal.SIGTERM, lambda *_: ({note}, sys.exit(0)));{SLEEPER}"
+        return f"signal.signal(signal.SIGTERM, lambda *_: ({note}, sys.exit(0)));"
 
-    scripts = {name: tells(name) for name in ("first", "second")}
     body = f"""
 programs = [
-    program('second', {scripts["second"]!r}, stage=1, ready=started('second')),
-    program('first', {scripts["first"]!r}, stage=0, ready=started('gate')),
+    program('second', {SLEEPER!r}, {tells("second")!r}, stage=1, ready=started('second')),
+    program('first', {SLEEPER!r}, {tells("first")!r}, stage=0, ready=started('gate')),
 ]
 {RUN}"""
     with supervised(tmp_path, body) as run:
         wait_for(lambda: run.pids("first"))
         assert run.pids("second") == []
-        (tmp_path / "gate").touch()
+        (tmp_path / "gate").write_text("open")
         run.ready()
         run.process.send_signal(signal.SIGINT)
 
@@ -154,10 +153,9 @@ programs = [
 
 
 def test_a_program_that_does_not_listen_is_killed_after_its_grace(tmp_path: Path) -> None:
-    note = f"open({str(tmp_path / 'deaf')!r}, 'w')"
-    deaf = f"signal.signal(signal.SIGTERM, signal.SIG_IGN);{note};{SLEEPER}"
+    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN);"
     body = f"""
-programs = [program('a', {deaf!r}, ready=started('deaf'), grace_seconds=0.2)]
+programs = [program('a', {SLEEPER!r}, {deaf!r}, ready=started('a'), grace_seconds=0.2)]
 {RUN}"""
     with supervised(tmp_path, body) as run:
         run.ready()
