@@ -42,20 +42,23 @@ def reconcile(
     failed: Callable[[Job, GDSRError], None] = lambda *_: None,
 ) -> None:
     """Make these records follow what RQ knows of them; `failed` hears of the jobs that end so."""
-    with client.pipeline(transaction=False) as pipe:
-        for job_id in job_ids:
-            pipe.hmget(f"rq:job:{job_id}", "status", CRASHES, CAUSE)
-        tasks = pipe.execute()
-    for job_id, (status, crashes, cause) in zip(job_ids, tasks, strict=True):
+    jobs: list[Job] = []
+    for job_id in job_ids:
         try:
             job = records.get(job_id)
         except JobNotFound:
             records.erase(job_id)
-            continue
         except JobTooNew:
-            continue  # its own workers follow it
-        if job.ended:
-            continue
+            pass  # its own workers follow it
+        else:
+            if not job.ended:
+                jobs.append(job)
+    # After the records: of a job that is started in between RQ would still say that it waits.
+    with client.pipeline(transaction=False) as pipe:
+        for job in jobs:
+            pipe.hmget(f"rq:job:{job.id}", "status", CRASHES, CAUSE)
+        tasks = pipe.execute()
+    for job, (status, crashes, cause) in zip(jobs, tasks, strict=True):
         error = _follow(records, job, status, crashes=int(crashes or 0), cause=cause)
         if error is not None:
             failed(job, error)

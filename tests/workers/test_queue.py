@@ -1,7 +1,9 @@
 """The queue: written whole or not at all, bounded, and safe from what others write into Redis."""
 
 import importlib
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from workers.contract.formats import ResultFormat
 from workers.contract.jobs import ImageInfo, JobState
 from workers.contract.queue import TIME_LIMIT_BASE, JobQueue, new_job_id, time_limit
 from workers.contract.safe_rq import LARGE, SMALL, TASKS, SafeJob, TaskRefused, open_queue
+from workers.reaper import reconcile
 
 
 def make_queue(client: redis.Redis, *, max_queued: int = 10) -> JobQueue:
@@ -225,6 +228,29 @@ def test_a_job_that_is_cancelled_before_it_starts_leaves_nothing(
     look_for_losses(client)
     assert not client.exists(job.key)
     assert queue.depths()[SMALL] == 0
+
+
+def test_jobs_that_start_while_the_reaper_looks_at_them_stay_started(client: redis.Redis) -> None:
+    queue = make_queue(client, max_queued=300)
+    job_ids = [submit(queue) for _ in range(300)]
+    small, over = open_queue(SMALL, client), threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            reconcile(client, queue.records, job_ids)
+
+    with ThreadPoolExecutor(max_workers=1) as reaper:
+        looking = reaper.submit(look)
+        for _ in job_ids:
+            job = popped(client)
+            run = leased(job)
+            assert small.start(job, run, "one")
+            assert queue.records.start(job.id, run=run.id, worker="one")
+        over.set()
+        looking.result()
+
+    found = queue.records.get_many(job_ids)
+    assert {job.state for job in found.values() if job} == {JobState.RUNNING}
 
 
 @pytest.mark.parametrize(
