@@ -40,11 +40,11 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 status = receiver.answers.pop(0) if receiver.answers else 204
+                receiver.messages.put(Message(self.path, headers, body))  # before it is answered
                 self.send_response(status)
                 if status == 302:
                     self.send_header("Location", f"{receiver.url}/elsewhere")
                 self.end_headers()
-                receiver.messages.put(Message(self.path, headers, body))
 
             def log_message(self, *_: object) -> None:
                 pass
