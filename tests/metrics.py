@@ -1,10 +1,8 @@
 """What Prometheus would read from a process."""
 
 import re
-import socket
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
@@ -13,7 +11,7 @@ from prometheus_client.samples import Sample
 def fetch(url: str) -> tuple[int, str]:
     """Status and body of an answer, whatever the status."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as failure:
         return failure.code, failure.read().decode()
@@ -31,19 +29,6 @@ def value(text: str, name: str, **labels: str) -> float:
         for sample in samples(text)
         if sample.name == name and labels.items() <= sample.labels.items()
     )
-
-
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that are free."""
-    while True:
-        with ExitStack() as held:
-            first = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-            try:
-                for port in range(first + 1, first + count):
-                    held.enter_context(socket.create_server(("127.0.0.1", port)))
-            except (OSError, OverflowError):
-                continue
-            return int(first)
 
 
 def metrics_of(expression: str) -> set[str]:

@@ -1,12 +1,14 @@
 """Real processes for tests: an embedded Valkey, and waiting for an event with a deadline."""
 
+import itertools
+import os
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -94,9 +96,25 @@ def alive(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
+#: Below those that the kernel gives to who asks for any: none of them is taken between the look
+#: and the use. Processes that test at the same time begin at different ones.
+_FIRST, _LAST = 10_000, 32_000
+_OURS = _FIRST + 100 * os.getpid() % (_LAST - _FIRST)
+_PORTS = itertools.chain(range(_OURS, _LAST), range(_FIRST, _OURS))
+
+
 def free_port() -> int:
-    """A TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port that nobody listens on, nor will; another one each time."""
+    for port in _PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
+
+
+def free_ports(count: int) -> int:
+    """The first of so many of them in a row."""
+    found = [free_port()]
+    while len(found) < count:
+        port = free_port()
+        found = [*found, port] if port == found[-1] + 1 else [port]
+    return found[0]

@@ -20,8 +20,8 @@ import httpx2
 import pytest
 import yaml
 from factories import photo, saved
-from metrics import fetch, free_ports, metrics_of
-from processes import command_line, descendants, wait_for
+from metrics import fetch, metrics_of
+from processes import command_line, descendants, free_ports, wait_for
 
 from workers.lifeline import dying_with_parent
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from hosts import Site, noise
-from metrics import fetch, free_ports, metrics_of, samples
+from metrics import fetch, metrics_of, samples
 from networks import tiny_checkpoint
-from processes import running_valkey, wait_for
+from processes import free_ports, running_valkey, wait_for
 from serving import served
 
 from service.settings import ServiceSettings

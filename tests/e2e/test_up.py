@@ -17,7 +17,7 @@ import pytest
 from hosts import noise
 from networks import tiny_checkpoint
 from PIL import Image
-from processes import alive, command_line, descendants, wait_for
+from processes import alive, command_line, descendants, free_port, wait_for
 
 from workers.lifeline import dying_with_parent
 
@@ -53,12 +53,6 @@ class Up:
 
     def http(self) -> httpx2.Client:
         return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, trust_env=False)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

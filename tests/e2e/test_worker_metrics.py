@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 from hosts import Site, noise
-from metrics import fetch, free_ports, value
-from processes import wait_for
+from metrics import fetch, value
+from processes import free_ports, wait_for
 
 pytestmark = pytest.mark.e2e
 

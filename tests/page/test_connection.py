@@ -7,6 +7,7 @@ import pytest
 from browsing import Visit, choose, opened, wait_for_result
 from hosts import Site, noise
 from playwright.sync_api import expect
+from processes import free_port
 
 from service.keys import hash_key
 
@@ -32,8 +33,8 @@ def test_a_lost_connection_is_told_and_the_picture_goes_on_when_it_is_back(visit
 
 @pytest.mark.slow
 def test_a_service_that_restarts_finds_its_watchers_again(visit: Visit, site: Site) -> None:
-    with opened(site) as first:
-        port = int(first.address.rpartition(":")[2].strip("/"))
+    port = free_port()
+    with opened(site, port=port) as first:
         page = visit(address=first.address)
         choose(page, ("large.png", noise(400, 500, seed=9)))
         expect(page.locator(".card .state")).to_have_text(re.compile("Working, tile"))

@@ -1,6 +1,5 @@
 import os
 import runpy
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,19 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from processes import free_port
 
 from model.trainer.config import TrainConfig
 from model.trainer.config_file import write_config
 
 Configure = Callable[..., TrainConfig]
 SCRIPT = Path(__file__).with_name("gradients.py")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def a_step_of(config: Path, out: Path, *, count: int) -> Any:
