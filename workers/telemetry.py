@@ -53,9 +53,7 @@ class HostTelemetry:
         ProcessCollector(registry=self.registry)
 
     def heard(self, report: JobReport) -> None:
-        """Count a job that ended."""
-        state = "failed" if report.reason else "succeeded"
-        self.jobs.labels(state, report.output, report.reason, report.fault).inc()
+        """Count a job that ended; among the jobs last, so that none is there without the rest."""
         spent: dict[str, float] = {}
         for stage in report.stages:
             spent[stage.name] = spent.get(stage.name, 0) + stage.ended - stage.began
@@ -69,6 +67,8 @@ class HostTelemetry:
         ):
             counter.labels("in").inc(received)
             counter.labels("out").inc(stored)
+        state = "failed" if report.reason else "succeeded"
+        self.jobs.labels(state, report.output, report.reason, report.fault).inc()
 
 
 class ProgramCollector(Collector):
