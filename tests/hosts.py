@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,9 @@ from workers.contract.jobs import ImageInfo, Job, JobState, UpscaleOptions
 from workers.contract.queue import JobQueue, new_job_id
 from workers.contract.settings import SharedSettings
 from workers.lifeline import dying_with_parent
+
+#: Of a host: one for small pictures, one for all.
+JOB_WORKERS = 2
 
 
 class WorkerHost:
@@ -56,6 +60,16 @@ class WorkerHost:
             for child in children(worker):
                 return worker, child
         return None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Its job workers begin nothing meanwhile: what is queued inside is there together."""
+        pids = self.job_workers
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> str:
         """End it as an operator would; what it logged."""
@@ -99,26 +113,20 @@ class Site:
             "GDSR_PRECISION": "float32",
             "GDSR_THREADS": "1",
             "GDSR_DEVICES": "cpu",
+            "GDSR_JOB_WORKERS": str(JOB_WORKERS),  # however many cores there are
             **{f"GDSR_{name.upper()}": value for name, value in settings.items()},
         }
 
     @contextmanager
     def worker_host(self, *within: str, **settings: str) -> Iterator[WorkerHost]:
-        """A worker host whose engine is warm; it and all below it are gone at the end.
+        """A worker host that is warm and waits for jobs; it and all below it are gone at the end.
 
         `within` is put before its command.
         """
         before = {engine.id for engine in engines.running(self.client)}
         host = WorkerHost(self.environment(**settings), within=within)
         try:
-            wait_for(
-                lambda: (
-                    {engine.id for engine in engines.running(self.client)} - before
-                    or host.process.poll() is not None
-                ),
-                what="a warm engine",
-            )
-            wait_for(lambda: host.job_workers, what="job workers")
+            wait_for(lambda: self._waits(host, before), what="a host that waits for jobs")
             yield host
         finally:
             everything = descendants(host.process.pid)
@@ -127,6 +135,14 @@ class Site:
             host.log.close()
             wait_for(lambda: not any(map(command_line, everything)), what="no orphans")
 
+    def _waits(self, host: WorkerHost, before: set[str]) -> bool:
+        """Whether an engine and all job workers have told Redis that they are there."""
+        assert host.process.poll() is None, "the host ended before it was warm"
+        known = {name.rsplit(b"-", 2)[1] for name in self.client.smembers("rq:workers")}
+        found = [pid for pid in host.job_workers if b"%d" % pid in known]
+        warm = {engine.id for engine in engines.running(self.client)} - before
+        return bool(warm) and len(found) == JOB_WORKERS
+
     def submit(
         self,
         picture: bytes,
@@ -134,12 +150,16 @@ class Site:
         trade_off: float = 0.5,
         model: str = "tiny",
         keep_branches: bool = False,
+        stored: bytes | None = None,
         **choices: object,
     ) -> str:
-        """Queue a picture as the service does; the job's id."""
+        """Queue a picture as the service does; the job's id.
+
+        `stored` is what its worker finds instead of the picture.
+        """
         job_id = new_job_id()
         key = f"inputs/{job_id}"
-        self.blobs.write(key, [picture])
+        self.blobs.write(key, [picture if stored is None else stored])
         with Image.open(io.BytesIO(picture)) as opened:
             width, height = opened.size
         image = ImageInfo(

@@ -18,8 +18,8 @@ from workers.lifeline import dying_with_parent
 Found = TypeVar("Found")
 
 
-def wait_for(look: Callable[[], Found | None], *, seconds: float = 30, what: str = "") -> Found:
-    """Look until there is something to see."""
+def wait_for(look: Callable[[], Found | None], *, seconds: float = 100, what: str = "") -> Found:
+    """Look until there is something to see; the deadline is for machines with much else to do."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = look()
@@ -45,7 +45,7 @@ class ValkeyServer:
             stdin=subprocess.DEVNULL,
             preexec_fn=dying_with_parent(),  # noqa: PLW1509
         )
-        wait_for(lambda: valkey_answers(self.socket), seconds=10, what="Valkey")
+        wait_for(lambda: valkey_answers(self.socket), what="Valkey")
 
     def kill(self) -> None:
         self.process.kill()

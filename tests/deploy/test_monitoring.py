@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hosts import Site, noise
 from metrics import fetch, metrics_of, samples
+from metrics import value as total
 from networks import tiny_checkpoint
 from processes import free_ports, running_valkey, wait_for
 from serving import served
@@ -60,17 +61,16 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
         settings = ServiceSettings(redis_url=valkey.url, blob_dir=site.blobs.root)
         with served(settings) as service, site.worker_host(worker_metrics_port=str(port)):
             site.ended(site.submit(noise(80, 80)))
-            broken = site.submit(noise(60, 60))
-            site.blobs.write(f"inputs/{broken}", [b"no picture any more"])
-            site.ended(broken)
+            site.ended(site.submit(noise(60, 60), stored=b"no picture any more"))
             assert service.http.post("/upscale", content=b"no picture").status_code == 415
             places = [f"http://127.0.0.1:{port + number}/metrics" for number in range(2)]
 
             def scrape() -> str:
                 texts = [fetch(place)[1] for place in places]
+                both = total(texts[0], "gdsr_worker_jobs_total") == 2
                 texts.append(service.http.get("/metrics").text)
                 text = "".join(texts)
-                return text if 'state="failed"' in text and "gdsr_blob_bytes " in text else ""
+                return text if both and "gdsr_blob_bytes " in text else ""
 
             return wait_for(scrape, what="all that happened in the metrics")
 

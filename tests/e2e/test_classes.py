@@ -41,7 +41,8 @@ def test_every_worker_takes_small_pictures_while_no_large_one_waits(
     running: tuple[Site, WorkerHost],
 ) -> None:
     site, host = running
-    jobs = [site.submit(noise(100, 100, seed=seed)) for seed in range(6)]
+    with host.held():
+        jobs = [site.submit(noise(100, 100, seed=seed)) for seed in range(6)]
     ended = [site.ended(job_id) for job_id in jobs]
 
     pids = {int(job.worker.split("-")[-2]) for job in ended if job.worker}
@@ -49,18 +50,20 @@ def test_every_worker_takes_small_pictures_while_no_large_one_waits(
 
 
 def test_a_small_picture_does_not_wait_for_large_ones(running: tuple[Site, WorkerHost]) -> None:
-    site, _ = running
-    large = [site.submit(noise(*LARGE, seed=seed)) for seed in range(3)]
-    small = site.submit(noise(*SMALL))
+    site, host = running
+    with host.held():
+        large = [site.submit(noise(*LARGE, seed=seed)) for seed in range(3)]
+        small = site.submit(noise(*SMALL))
 
     end = finished(site.ended(small))
     assert all(end < finished(site.ended(job_id)) for job_id in large[1:])
 
 
 def test_a_large_picture_does_not_wait_for_all_small_ones(running: tuple[Site, WorkerHost]) -> None:
-    site, _ = running
-    small = [site.submit(noise(*SMALL, seed=seed)) for seed in range(16)]
-    large = site.submit(noise(*LARGE))
+    site, host = running
+    with host.held():
+        small = [site.submit(noise(*SMALL, seed=seed)) for seed in range(16)]
+        large = site.submit(noise(*LARGE))
 
     begun = started(site.ended(large))
     after = [job_id for job_id in small if started(site.ended(job_id)) > begun]

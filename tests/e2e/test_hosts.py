@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -67,13 +66,12 @@ def test_a_worker_leaves_a_job_of_a_newer_release_in_the_queue_and_does_the_othe
     site: Site,
 ) -> None:
     with site.worker_host() as host:
-        os.kill(host.job_workers[0], signal.SIGSTOP)  # of the small queue: its jobs wait
-        newer, ours = site.submit(noise(40, 50)), site.submit(noise(40, 50, seed=1))
-        spec = json.loads(site.client.hget(f"gdsr:job:{newer}", "spec"))
-        site.client.hset(
-            f"gdsr:job:{newer}", "spec", json.dumps({**spec, "schema_version": SCHEMA + 1})
-        )
-        os.kill(host.job_workers[0], signal.SIGCONT)
+        with host.held():
+            newer, ours = site.submit(noise(40, 50)), site.submit(noise(40, 50, seed=1))
+            spec = json.loads(site.client.hget(f"gdsr:job:{newer}", "spec"))
+            site.client.hset(
+                f"gdsr:job:{newer}", "spec", json.dumps({**spec, "schema_version": SCHEMA + 1})
+            )
 
         assert site.ended(ours).state is JobState.SUCCEEDED
         assert site.client.hget(f"gdsr:job:{newer}", "state") == b"queued"

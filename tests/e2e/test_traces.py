@@ -64,8 +64,7 @@ def test_a_picture_is_one_trace_below_the_callers_and_a_failure_shows(site: Site
             assert sent.status_code == 200, sent.text
             spans = spans_with(collector, {"POST /upscale", "job", *STAGES})
 
-            broken = site.submit(photograph())
-            site.blobs.write(f"inputs/{broken}", [b"no picture any more"])
+            broken = site.submit(photograph(), stored=b"no picture any more")
             failed = wait_for(lambda: job_spans(collector).get(broken), what="the span")
             assert failed.status.code == Status.STATUS_CODE_ERROR
             assert failed.status.message == "image-unsupported"

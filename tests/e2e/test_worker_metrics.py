@@ -35,9 +35,7 @@ def test_jobs_tiles_and_restarts_are_counted(site: Site) -> None:
     port = free_ports(2)
     with site.worker_host(worker_metrics_port=str(port)) as host:
         done = site.ended(site.submit(noise(100, 120), trade_off=1))
-        broken = site.submit(noise(60, 60))
-        site.blobs.write(f"inputs/{broken}", [b"no picture any more"])
-        site.ended(broken)
+        site.ended(site.submit(noise(60, 60), stored=b"no picture any more"))
 
         supervisor = until(port, lambda text: value(text, "gdsr_worker_jobs_total") == 2)
         engine = scrape(port + 1)
