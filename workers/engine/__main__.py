@@ -71,10 +71,10 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
     followed = _last_asked(client)  # before the files are looked at
     loaded = load_engine(settings, device)
     telemetry = EngineTelemetry(loaded, device=torch.device(device))
+    if metrics_port is not None:  # before the socket is there, by which the supervisor sees it
+        MetricsServer(telemetry.registry, host=settings.metrics_host, port=metrics_port)
     server = EngineServer(loaded, path=path, computed=telemetry.computed)
     telemetry.watch(server)
-    if metrics_port is not None:
-        MetricsServer(telemetry.registry, host=settings.metrics_host, port=metrics_port)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.stop).start())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to pass on, in order
 
