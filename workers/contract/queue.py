@@ -20,7 +20,7 @@ from workers.contract.engines import ModelInfo, running
 from workers.contract.errors import JobNotFinished
 from workers.contract.estimates import Place, look_up, place, places, speed
 from workers.contract.jobs import ImageInfo, Job, JobResult, JobSpec, JobState, Part, UpscaleOptions
-from workers.contract.records import ACTIVE, RUNNING, WAITING, JobPage, JobRecords
+from workers.contract.records import ACTIVE, EVENTS, RUNNING, WAITING, JobPage, JobRecords
 from workers.contract.safe_rq import LARGE, SMALL, SafeJob, SafeQueue, open_queue
 
 #: How long one who queues a re-blend keeps others from queueing the same.
@@ -276,6 +276,8 @@ class JobQueue:
         with redis_down_is_queue_unavailable():
             if self.records.cancel(job_id):
                 self.withdraw(job_id)
+                # Once more: those behind it move up only now.
+                self.client.publish(EVENTS, f"{job_id} {JobState.CANCELLED.value}")
             return self.records.get(job_id)
 
     def depths(self) -> dict[str, int]:
