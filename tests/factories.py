@@ -9,9 +9,11 @@ from io import BytesIO
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import redis
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from workers.contract import engines
 from workers.contract.engines import EngineInfo, ModelInfo
 
 Pixels = NDArray[np.uint8]
@@ -357,3 +359,9 @@ def engine_info(**changes: Any) -> EngineInfo:
         id="one", host="here", device="cpu", tile=128, default_model="lite", models=(model,)
     )
     return engine.model_copy(update=changes)
+
+
+def register(client: redis.Redis, engine: EngineInfo) -> None:
+    """Say that an engine is alive, to the end of the test: an engine would say so every 5 s."""
+    engines.register(client, engine)
+    client.persist(f"gdsr:engine:{engine.id}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from factories import engine_info, photo, saved
+from factories import engine_info, photo, register, saved
 from hosts import Site as Workers
 from hosts import noise
 from networks import tiny_checkpoint
@@ -21,7 +21,6 @@ from serving import Site, served
 from service.client import AsyncClient, Client, Job, JobLost, Refused, Unreachable
 from service.keys import hash_key, new_key
 from service.settings import ServiceSettings
-from workers.contract.engines import register
 
 pytestmark = pytest.mark.e2e
 

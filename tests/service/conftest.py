@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import engine_info
+from factories import engine_info, register
 from processes import ValkeyServer, running_valkey
 from serving import Serve, Site, served
 
 from service.settings import ServiceSettings
-from workers.contract.engines import register
 
 
 @pytest.fixture(scope="session")

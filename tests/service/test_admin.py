@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import pytest
-from factories import engine_info
+from factories import engine_info, register
 from serving import Serve, Site, problem_of
 
 from service.keys import hash_key
 from workers.contract import reload
-from workers.contract.engines import register
 from workers.contract.reload import EngineReport, ModelChange
 
 KEY = {"X-API-Key": "the admin's"}

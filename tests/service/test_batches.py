@@ -11,13 +11,12 @@ import httpx2
 import numpy as np
 import pytest
 from archives import linked, overlapping, with_directory_field, zipped
-from factories import engine_info, photo, saved, transparency
+from factories import engine_info, photo, register, saved, transparency
 from serving import PICTURE, Serve, Site, problem_of
 
 from service.keys import hash_key
 from workers.contract.admission import Overtaken
 from workers.contract.batches import BatchItem, BatchRecords
-from workers.contract.engines import register
 from workers.contract.errors import ImageCorrupt
 from workers.contract.safe_rq import SafeJob
 from workers.contract.settings import WorkerSettings

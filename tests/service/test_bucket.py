@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 from buckets import S3Server, refusing_server
-from factories import engine_info
+from factories import engine_info, register
 from serving import PICTURE, Serve, Site, problem_of
 
 from service.deps import Services
 from service.settings import ServiceSettings
-from workers.contract.engines import register
 from workers.contract.errors import ConfigurationInvalid
 
 #: Several pieces of a stream.

@@ -4,11 +4,10 @@ from datetime import timedelta
 
 import httpx2
 import pytest
-from factories import engine_info, photo, saved
+from factories import engine_info, photo, register, saved
 from serving import PICTURE, Serve, Site
 
 from service.keys import hash_key
-from workers.contract.engines import register
 from workers.contract.jobs import Branch, Job
 
 HIT, MISS = "gdsr; hit", "gdsr; fwd=miss"

@@ -9,15 +9,11 @@ import time
 from collections import Counter
 
 import pytest
-from factories import engine_info
+from factories import engine_info, register
 from mutations import damaged
 from serving import Serve, Site, problem_of
 
-from workers.contract.engines import register
-
 _BOUNDARY = b"xxBOUNDARYxx"
-#: Engines say that they are there for 15 s.
-_REGISTER_EVERY = 50
 
 
 def form(picture: bytes, dice: random.Random) -> tuple[bytes, str]:
@@ -46,9 +42,8 @@ def check_all(site: Site, uploads: int) -> str:
     """The counts, in words."""
     answers: Counter[str] = Counter()
     past_sniffing = 0
+    register(site.redis, engine_info(extra_formats=("heic", "jxl")))
     for number in range(uploads):
-        if number % _REGISTER_EVERY == 0:
-            register(site.redis, engine_info(extra_formats=("heic", "jxl")))
         dice = random.Random(number)
         picture, frame = damaged(number)
         params = {} if frame is None else {"frame": frame}

@@ -8,12 +8,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
-from factories import engine_info
+from factories import engine_info, register
 from processes import ValkeyServer, wait_for
 from serving import Serve, Site, problem_of
 from sse import Event, watch, watching
 
-from workers.contract.engines import register
 from workers.contract.errors import ImageCorrupt
 from workers.contract.records import EVENTS
 

@@ -6,10 +6,8 @@ import numpy as np
 import pillow_heif
 import pillow_jxl  # noqa: F401 - registers itself
 import pytest
-from factories import engine_info, photo, saved, transparency
+from factories import engine_info, photo, register, saved, transparency
 from serving import PICTURE, Site, problem_of
-
-from workers.contract.engines import register
 
 pillow_heif.register_heif_opener()  # for these tests to write it; `pillow_jxl` registers itself
 

@@ -3,13 +3,12 @@
 import logging
 
 import pytest
-from factories import engine_info
+from factories import engine_info, register
 from processes import wait_for
 from serving import Serve, Site, problem_of
 from sse import watching
 
 from service.settings import ServiceSettings
-from workers.contract.engines import register
 from workers.contract.errors import ConfigurationInvalid
 
 PAGE = "https://page.example"

@@ -3,13 +3,12 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from factories import engine_info, photo, saved
+from factories import engine_info, photo, register, saved
 from serving import PICTURE, Serve, Site, problem_of
 
 from service.idempotency import fingerprint
 from service.options import UpscaleFields
 from workers.contract.claims import LIFETIME, Claim
-from workers.contract.engines import register
 
 OTHER = saved(photo(20, 30, seed=1), "PNG")
 KEY = {"Idempotency-Key": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}

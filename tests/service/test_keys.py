@@ -7,12 +7,11 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from factories import engine_info
+from factories import engine_info, register
 from serving import Serve, Site, problem_of
 
 from service.keys import ApiKeys, hash_key
 from service.settings import ServiceSettings
-from workers.contract.engines import register
 from workers.contract.errors import ConfigurationInvalid
 
 ANN, BEN = {"Authorization": "Bearer ann-key"}, {"X-API-Key": "ben-key"}

@@ -4,11 +4,10 @@ import struct
 
 import numpy as np
 import pytest
-from factories import engine_info, saved
+from factories import engine_info, register, saved
 from serving import PICTURE, Serve, Site, problem_of
 
 from service.settings import ServiceSettings
-from workers.contract.engines import register
 from workers.contract.errors import ConfigurationInvalid
 
 

@@ -1,9 +1,7 @@
 """`/models`: what the engines have loaded."""
 
-from factories import engine_info
+from factories import engine_info, register
 from serving import Site
-
-from workers.contract.engines import register
 
 
 def test_without_an_engine_there_are_no_models(bare_site: Site) -> None:

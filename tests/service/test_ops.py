@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from factories import engine_info
+from factories import engine_info, register
 from processes import wait_for
 from serving import Serve, Site, problem_of
 
@@ -15,7 +15,6 @@ from service.keys import AdminKeys, hash_key, new_key
 from service.settings import ServiceSettings
 from workers.contract import logs
 from workers.contract.blob_usage import BlobUsage, record
-from workers.contract.engines import register
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
 from workers.contract.records import ACTIVE
 

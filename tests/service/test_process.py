@@ -16,12 +16,11 @@ from pathlib import Path
 import httpx2
 import pytest
 import redis
-from factories import engine_info
+from factories import engine_info, register
 from processes import ValkeyServer, wait_for
 from serving import PICTURE, problem_of
 
 from service.server import listen
-from workers.contract.engines import register
 from workers.contract.records import ACTIVE
 
 COMMAND = (sys.executable, "-m", "service")

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import pytest
-from factories import engine_info
+from factories import engine_info, register
 from serving import Serve, Site, problem_of
 
 from service.app import create_app
 from service.keys import hash_key
 from service.settings import ServiceSettings
-from workers.contract.engines import register
 from workers.contract.errors import ConfigurationInvalid
 
 

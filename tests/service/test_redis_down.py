@@ -7,11 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 import redis
-from factories import engine_info
+from factories import engine_info, register
 from processes import ValkeyServer
 from serving import PICTURE, Serve, Site, problem_of
-
-from workers.contract.engines import register
 
 
 @pytest.fixture

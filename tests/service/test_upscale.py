@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import engine_info, photo, png, saved, tiff, transparency
+from factories import engine_info, photo, png, register, saved, tiff, transparency
 from PIL import Image
 from serving import PICTURE, Site, problem_of
-
-from workers.contract.engines import register
 
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", "WebP", "TIFF", "BMP", "AVIF", "GIF"])

@@ -1,10 +1,9 @@
 """`Prefer: wait=N`: the picture at once, or word of where it will be."""
 
 import pytest
-from factories import engine_info
+from factories import engine_info, register
 from serving import Serve, Site, problem_of
 
-from workers.contract.engines import register
 from workers.contract.errors import ImageCorrupt
 from workers.contract.jobs import JobState
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from factories import engine_info
+from factories import engine_info, register
 from processes import wait_for
 from receiver import Message, Receiver, receiving
 from serving import Serve, Site, problem_of
@@ -24,7 +24,6 @@ from service import webhook_delivery
 from service.settings import ServiceSettings
 from service.webhook_delivery import Target, Undeliverable, deliver, is_public, signed_headers
 from service.webhooks import PAUSES, Webhooks
-from workers.contract.engines import register
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
 from workers.contract.webhooks import DUE, WebhookQueue
 

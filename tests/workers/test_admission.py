@@ -5,11 +5,10 @@ from datetime import timedelta
 
 import pytest
 import redis
-from factories import engine_info
+from factories import engine_info, register
 from records import image_info, model_info, options
 
 from workers.contract.admission import Bounds, pixels_today
-from workers.contract.engines import register
 from workers.contract.errors import PixelsExceeded, QueueFull
 from workers.contract.estimates import places
 from workers.contract.jobs import Job, JobState
