@@ -67,9 +67,27 @@ def choose(page: Page, *files: Path | tuple[str, bytes], model: str = "tiny") ->
     )
 
 
-def wait_for_result(page: Page, *, seconds: float = 60) -> None:
+def wait_for_result(page: Page, *, seconds: float = 100) -> None:
     """Until the picture that is open can be looked at."""
     page.locator("#trade-off:enabled").wait_for(timeout=1000 * seconds)
+
+
+def working(page: Page) -> dict[str, Any]:
+    """What is shown of the newest picture while its tiles are computed.
+
+    Looked for in each frame: a small picture is soon done, and `expect` looks once a second.
+    """
+    look = r"""() => {
+      const card = document.querySelector(".card");
+      const state = card?.querySelector(".state").textContent ?? "";
+      return /^Working, tile [\d,]+ of [\d,]+$/.test(state) && {
+        progress: card.querySelector("progress").checkVisibility(),
+        panel: document.getElementById("working").innerText,
+        slides: !document.getElementById("trade-off").disabled,
+      };
+    }"""
+    found: dict[str, Any] = page.wait_for_function(look).json_value()
+    return found
 
 
 def painted(page: Page) -> None:
@@ -104,8 +122,7 @@ def service_file(studio: Studio, job_id: str, trade_off: float, format_name: str
     answer = studio.http.get(
         f"/jobs/{job_id}/result",
         params={"trade_off": trade_off, "format": format_name},
-        headers={"Prefer": "wait=50"},
-        timeout=60,
+        headers={"Prefer": "wait=60"},
     )
     assert answer.status_code == 200, answer.text
     return answer.content

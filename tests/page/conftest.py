@@ -10,8 +10,19 @@ import pytest
 from browsing import ARGUMENTS, LITE, ROOT, Studio, Visit, opened
 from hosts import Site
 from networks import tiny_checkpoint
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    expect,
+    sync_playwright,
+)
 from processes import running_valkey
+
+#: Milliseconds for what is to come; Playwright's own 5 s are short on a machine with other work.
+WAIT = 60_000
+expect.set_options(timeout=WAIT)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +74,7 @@ def visit(browser: Browser, studio: Studio) -> Iterator[Visit]:
     def start(*, address: str = studio.address, script: str = "", **options: Any) -> Page:
         options = {"viewport": {"width": 1280, "height": 900}} | options
         context = browser.new_context(**options)
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(WAIT)
         contexts.append(context)
         if script:
             context.add_init_script(script)

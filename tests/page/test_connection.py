@@ -1,10 +1,9 @@
 """A connection that breaks, a key that is asked for."""
 
-import re
 from pathlib import Path
 
 import pytest
-from browsing import Visit, choose, opened, wait_for_result
+from browsing import Visit, choose, opened, wait_for_result, working
 from hosts import Site, noise
 from playwright.sync_api import expect
 from processes import free_port
@@ -37,7 +36,7 @@ def test_a_service_that_restarts_finds_its_watchers_again(visit: Visit, site: Si
     with opened(site, port=port) as first:
         page = visit(address=first.address)
         choose(page, ("large.png", noise(400, 500, seed=9)))
-        expect(page.locator(".card .state")).to_have_text(re.compile("Working, tile"))
+        working(page)
     expect(page.locator("#connection")).to_be_visible()
 
     with opened(site, port=port):

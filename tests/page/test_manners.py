@@ -1,11 +1,10 @@
 """For everybody: with the keyboard, on any screen, in light and dark, for screen readers."""
 
 import importlib.util
-import re
 from pathlib import Path
 
 import pytest
-from browsing import SAMPLE, Studio, Visit, choose, painted, slide, wait_for_result
+from browsing import SAMPLE, Studio, Visit, choose, painted, slide, wait_for_result, working
 from factories import photo, saved
 from hosts import noise
 from playwright.sync_api import Page, expect
@@ -43,7 +42,7 @@ def test_axe_finds_no_fault_in_any_state_light_or_dark(visit: Visit, shots: Path
     look("empty")
 
     choose(page, SAMPLE, model="lite")
-    expect(page.locator(".card .state")).to_have_text(re.compile("Working, tile [2-9]"))
+    working(page)
     look("working")
 
     wait_for_result(page)
@@ -157,7 +156,7 @@ def test_many_pictures_have_their_place(visit: Visit, shots: Path) -> None:
     pictures = [(f"IMG_{n:04}.png", saved(photo(60 + 7 * n, 90, seed=n), "PNG")) for n in range(8)]
     choose(page, *pictures)
     choose(page, SAMPLE, model="lite")
-    expect(page.locator(".card[data-state=succeeded]")).to_have_count(9, timeout=90_000)
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(9)
     wait_for_result(page)
     painted(page)
     page.screenshot(path=shots / "many-dark.png")

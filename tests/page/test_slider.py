@@ -118,7 +118,7 @@ def test_what_is_too_large_for_the_card_is_a_preview_and_exact_where_one_zooms_i
     page.keyboard.press("+")
     expect(page.locator("#zoom")).to_have_text("200 %")
 
-    expect(note).to_have_text("Every pixel", timeout=30_000)
+    expect(note).to_have_text("Every pixel")
     stage = stage_pixels(page)
     large = service_pixels(studio, job_of(page), 0.5).repeat(2, axis=0).repeat(2, axis=1)
     inner = slice(60, -60)
