@@ -18,5 +18,5 @@ def serving(loaded: LoadedEngine, path: Path) -> Iterator[EngineServer]:
         yield server
     finally:
         server.stop()
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         assert not thread.is_alive()

@@ -74,7 +74,7 @@ class WorkerHost:
     def stop(self) -> str:
         """End it as an operator would; what it logged."""
         self.process.terminate()
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=100)
         self.log.seek(0)
         return self.log.read().decode()
 
@@ -193,7 +193,7 @@ class Site:
         assert not job.ended, job.failure or "the job ended before it was seen in the middle"
         return job if 0 < job.tiles_done < job.tiles else None
 
-    def ended(self, job_id: str, *, seconds: float = 60) -> Job:
+    def ended(self, job_id: str, *, seconds: float = 100) -> Job:
         """The job once it has ended."""
 
         def look() -> Job | None:

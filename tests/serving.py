@@ -23,6 +23,8 @@ from workers.contract.records import JobRecords
 #: Starts a service with settings of the test's own.
 Serve = Callable[..., "Site"]
 PICTURE = saved(photo(20, 30), "PNG")
+#: Seconds; longer than any answer of a service may be held back.
+TIMEOUT = 100
 
 
 class Site:
@@ -50,7 +52,7 @@ class Site:
     def posting(self, **headers: str) -> Iterator[tuple[Future[httpx2.Response], str]]:
         """A request that is still waiting, and the id of the job that it waits for."""
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(self.post, headers=headers, timeout=60)
+            answer = pool.submit(self.post, headers=headers)
             yield answer, wait_for(self.records.active, what="the job")[0]
 
     def start(self, job_id: str) -> None:
@@ -103,7 +105,7 @@ def served(settings: ServiceSettings, *, port: int = 0) -> Iterator[Site]:
     thread.start()
     try:
         address = "http://{}:{}".format(*listening.getsockname())
-        with httpx2.Client(base_url=address, timeout=30) as http:
+        with httpx2.Client(base_url=address, timeout=TIMEOUT) as http:
             site = Site(http, settings, server)
             yield site
             site.redis.close()

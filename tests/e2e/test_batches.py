@@ -39,7 +39,7 @@ def results(site: Site, sent: httpx2.Response) -> dict[str, bytes]:
     wait_for(
         lambda: site.http.get(links["self"]).json()["state"] == "finished", what="the last job"
     )
-    response = site.http.get(links["result"], headers={"Prefer": "wait=30"})
+    response = site.http.get(links["result"], headers={"Prefer": "wait=60"})
     assert response.status_code == 200, response.text
     with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
         assert archive.testzip() is None

@@ -43,7 +43,7 @@ def test_a_worker_says_in_one_line_why_it_cannot_start(site: Site, tmp_path: Pat
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=100,
     )
     plain = [line for line in run.stderr.splitlines() if not line.startswith("{")]
 

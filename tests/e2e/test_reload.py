@@ -56,7 +56,7 @@ def reload(site: Site) -> dict[str, dict[str, Any]]:
 
 def upscaled(site: Site, model: str) -> tuple[str, bytes]:
     """The hash of the checkpoint that made the picture, and the picture."""
-    headers = {"Prefer": "wait=50", "Cache-Control": "no-cache"}
+    headers = {"Prefer": "wait=60", "Cache-Control": "no-cache"}
     answer: httpx2.Response = site.post(PICTURE, params={"model": model}, headers=headers)
     assert answer.status_code == 200, answer.text
     job = site.http.get("/jobs").json()["jobs"][0]

@@ -31,7 +31,7 @@ class Up:
     def __init__(self, data: Path, checkpoint: Path, **settings: str) -> None:
         self.port = free_port()
         environment = {name: v for name, v in os.environ.items() if not name.startswith("GDSR_")}
-        environment["GDSR_CHECKPOINTS"] = str(checkpoint)
+        environment |= {"GDSR_CHECKPOINTS": str(checkpoint), "GDSR_JOB_WORKERS": "2"}
         environment |= {f"GDSR_{name.upper()}": value for name, value in settings.items()}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "deploy.local", "--port", str(self.port), "--data", str(data)],
@@ -52,7 +52,7 @@ class Up:
         return found[0]
 
     def http(self) -> httpx2.Client:
-        return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60, trust_env=False)
+        return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=100, trust_env=False)
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def test_the_slider_reaches_the_network(up: Up) -> None:
                     "/upscale",
                     params={"trade_off": position},
                     content=picture,
-                    headers={"Prefer": "wait=30"},
+                    headers={"Prefer": "wait=60"},
                 ).content
             ).astype(np.int16)
             for position in (0, 0.25, 0.5, 1)
@@ -142,7 +142,7 @@ def test_a_small_picture_is_done_while_a_huge_one_runs(up: Up) -> None:
     with up.http() as http:
         huge = http.post("/upscale", content=noise(1500, 1500)).json()["id"]
         wait_for(lambda: http.get(f"/jobs/{huge}").json()["progress"]["tiles_done"] > 0)
-        small = http.post("/upscale", content=noise(64, 64), headers={"Prefer": "wait=30"})
+        small = http.post("/upscale", content=noise(64, 64), headers={"Prefer": "wait=60"})
         running = http.get(f"/jobs/{huge}").json()
 
         assert small.status_code == 200
@@ -168,7 +168,7 @@ def test_a_job_can_be_cancelled_while_it_waits_and_while_it_runs(up: Up) -> None
 def test_a_picture_that_only_the_decoder_sees_through_fails_with_a_problem(up: Up) -> None:
     broken = noise(200, 200)[:-20_000]
     with up.http() as http:
-        answer = http.post("/upscale", content=broken, headers={"Prefer": "wait=30"})
+        answer = http.post("/upscale", content=broken, headers={"Prefer": "wait=60"})
 
     assert answer.status_code == 422
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -179,7 +179,7 @@ def test_a_second_start_on_the_same_data_is_refused(tmp_path: Path, checkpoint: 
     with running_up(tmp_path, checkpoint, tile="64", threads="1") as first:
         first.ready()
         second = Up(tmp_path, checkpoint)
-        _, said = second.process.communicate(timeout=20)
+        _, said = second.process.communicate(timeout=100)
 
         assert second.process.returncode == 1
         assert said.count("\n") == 1
@@ -192,7 +192,7 @@ def test_ctrl_c_ends_all_of_it_cleanly(tmp_path: Path, checkpoint: Path) -> None
         below = everything_below(up)
         names = " ".join(map(command_line, below))
         up.process.send_signal(signal.SIGINT)
-        _, said = up.process.communicate(timeout=30)
+        _, said = up.process.communicate(timeout=100)
 
         for part in ("valkey-server", "workers.engine", "workers.job_worker", "service"):
             assert part in names
@@ -219,7 +219,6 @@ def test_what_was_queued_is_still_there_after_a_restart(tmp_path: Path, checkpoi
         for job in jobs:
             wait_for(
                 lambda job=job: http.get(f"/jobs/{job}").json()["state"] == "succeeded",  # type: ignore[misc]
-                seconds=60,
             )
 
 
@@ -253,7 +252,7 @@ def test_wrong_settings_end_it_with_a_line_that_names_them(
 ) -> None:
     settings = {setting.removeprefix("GDSR_").lower(): value}
     with running_up(tmp_path, checkpoint, **settings) as up:
-        _, stderr = up.process.communicate(timeout=60)
+        _, stderr = up.process.communicate(timeout=100)
 
         assert up.process.returncode == 1
         assert said in stderr
@@ -264,7 +263,7 @@ def test_a_corrupt_checkpoint_is_named(tmp_path: Path, checkpoint: Path) -> None
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(checkpoint.read_bytes()[:-100])
     with running_up(tmp_path / "data", broken) as up:
-        _, stderr = up.process.communicate(timeout=60)
+        _, stderr = up.process.communicate(timeout=100)
 
         assert up.process.returncode == 1
         assert str(broken) in stderr

@@ -71,7 +71,7 @@ def test_a_metrics_port_that_is_taken_ends_the_worker_with_one_line(site: Site) 
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=100,
         )
 
     assert run.returncode != 0

@@ -18,7 +18,7 @@ import pytest
 import redis
 from factories import engine_info, register
 from processes import ValkeyServer, wait_for
-from serving import PICTURE, problem_of
+from serving import PICTURE, TIMEOUT, problem_of
 
 from service.server import listen
 from workers.contract.records import ACTIVE
@@ -62,7 +62,7 @@ def launch(valkey: ValkeyServer, tmp_path: Path) -> Iterator[Callable[..., Proce
             )
         try:
             address = wait_for(lambda: re.search(r"http://[\d.]+:\d+", log.read_text()))[0]
-            with httpx2.Client(base_url=address, timeout=30) as http:
+            with httpx2.Client(base_url=address, timeout=TIMEOUT) as http:
                 yield Process(process, http, log)
         finally:
             process.kill()
@@ -125,7 +125,7 @@ def test_sigterm_ends_requests_that_wait_and_then_the_process(
         service.process.send_signal(signal.SIGTERM)
 
         assert waiting.result().status_code == 202
-    assert service.process.wait(timeout=20) == 0
+    assert service.process.wait(timeout=TIMEOUT) == 0
 
 
 def test_the_log_is_json_lines_without_names_and_queries(
@@ -134,7 +134,7 @@ def test_the_log_is_json_lines_without_names_and_queries(
     service = launch()
     job = service.http.post("/upscale?quality=77", files={"image": ("holiday.png", PICTURE)}).json()
     service.process.send_signal(signal.SIGINT)
-    assert service.process.wait(timeout=20) == 0
+    assert service.process.wait(timeout=TIMEOUT) == 0
 
     log = service.log.read_text()
     lines = [json.loads(line) for line in log.splitlines()]
@@ -159,7 +159,7 @@ def _failing(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=TIMEOUT,
     )
 
 

@@ -24,7 +24,7 @@ from PIL import Image
 from processes import running_valkey
 from schemathesis import engine
 from schemathesis.engine import events as engine_events
-from serving import Site, served
+from serving import TIMEOUT, Site, served
 
 from service.app import create_app
 from service.keys import hash_key
@@ -161,7 +161,7 @@ def check(case: Any, site: Site, job_ids: Iterator[str], batch_ids: Iterator[str
         deletes = case.method.upper() == "DELETE"
         one = post_batch(site, ARCHIVES[0]) if deletes else next(batch_ids)
         case.path_parameters["batch_id"] = one
-    case.call_and_validate(base_url=str(site.http.base_url), timeout=30)
+    case.call_and_validate(base_url=str(site.http.base_url), timeout=TIMEOUT)
 
 
 @quick_schema.parametrize()

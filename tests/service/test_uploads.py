@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from processes import wait_for
-from serving import PICTURE, Site, problem_of
+from serving import PICTURE, TIMEOUT, Site, problem_of
 
 
 def test_an_upload_at_the_limit_is_taken_and_one_byte_more_is_not(site: Site) -> None:
@@ -63,7 +63,9 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing(site: Site) -> None:
 
 
 def _connected(site: Site) -> socket.socket:
-    return socket.create_connection((site.http.base_url.host, site.http.base_url.port), timeout=20)
+    return socket.create_connection(
+        (site.http.base_url.host, site.http.base_url.port), timeout=TIMEOUT
+    )
 
 
 def _head(*, length: int, expect: bool = False) -> bytes:

@@ -26,7 +26,7 @@ def test_a_cluster_is_refused_at_the_start(tmp_path: Path) -> None:
     with subprocess.Popen(command) as server:
         try:
             with connect(url, timeout=timedelta(seconds=2), retries=0) as client:
-                wait_for(lambda: answers(client), seconds=10)
+                wait_for(lambda: answers(client))
             with pytest.raises(ConfigurationInvalid, match="is a cluster"):
                 check_at_start(url)
         finally:

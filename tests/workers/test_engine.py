@@ -82,7 +82,7 @@ def server(loaded: LoadedEngine, place: Path) -> Iterator[EngineServer]:
 
 
 def connect(place: Path) -> EngineClient:
-    return EngineClient([place], model="tiny", patience=timedelta(seconds=5))
+    return EngineClient([place], model="tiny", patience=timedelta(seconds=60))
 
 
 def tiles(count: int, *, seed: int = 0) -> list[Pixels]:
@@ -247,9 +247,9 @@ def test_jobs_that_want_the_same_results_share_a_batch(loaded: LoadedEngine, pla
     for batch in batches:
         server._finish(server._begin(batch))
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=60)
     server._wake_reader.close()
-    server._reader.join(timeout=10)
+    server._reader.join(timeout=60)
     server._woken.close()
 
     assert sorted(len(batch) for batch in batches) == [2, 4]
@@ -299,7 +299,7 @@ def test_a_small_job_is_served_between_the_batches_of_a_huge_one(
             meanwhile = server.tiles_done - before
     finally:
         stop.set()
-        thread.join(timeout=30)
+        thread.join(timeout=60)
 
     assert len(small) == 2
     assert meanwhile < 40  # its two tiles, and at most a few batches of the other
@@ -393,7 +393,7 @@ HELLO: dict[str, object] = {
 
 def opening(place: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.settimeout(10)
+    connection.settimeout(60)
     connection.connect(str(place))
     receive(connection)
     return connection

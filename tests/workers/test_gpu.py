@@ -37,7 +37,7 @@ def scrape(*arguments: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=100,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout

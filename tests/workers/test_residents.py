@@ -73,7 +73,7 @@ def tiles(count: int = 3) -> list[Pixels]:
 
 
 def connect(place: Path, model: str) -> EngineClient:
-    return EngineClient([place], model=model, patience=timedelta(seconds=5))
+    return EngineClient([place], model=model, patience=timedelta(seconds=60))
 
 
 def through(place: Path, model: str) -> list[Pixels]:
@@ -123,7 +123,7 @@ def test_jobs_for_different_models_at_once_all_come_out_right(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=60)
 
     assert all(np.array_equal(made[name], unbound[name]) for name in NAMES)
     assert len(resident(server.loaded)) == 1
