@@ -42,6 +42,7 @@ from workers.contract.jobs import Job
 from workers.contract.records import JobRecords
 from workers.contract.safe_rq import LARGE, SERVED, SMALL, SafeJob, SafeQueue, open_queue
 from workers.contract.settings import WorkerSettings
+from workers.heap import prepare_heap
 from workers.lifeline import dying_with_parent
 from workers.pictures.opening import load_codecs
 from workers.reaper import CAUSE, CRASHES, reconcile, reconcile_batches
@@ -336,6 +337,7 @@ def main() -> int:
         return 1
     logging.getLogger("rq.worker").setLevel(max(logging.INFO, logging.getLogger().level))
     load_codecs()
+    prepare_heap()
     gc.collect()
     gc.freeze()  # else each child's first collection would write to all pages, and copy them
     worker.work(logging_level=None)
