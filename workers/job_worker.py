@@ -290,12 +290,14 @@ class JobWorker(Worker):
         job.ended_at = now()
 
     def handle_job_success(
-        self, job: RQJob, queue: Queue, started_job_registry: Any, execution: Execution
+        self,
+        job: RQJob,
+        queue: Queue,  # noqa: ARG002 - RQ's name
+        started_job_registry: Any,  # noqa: ARG002
+        execution: Execution,
     ) -> None:
-        if self._lost(job, execution):
+        if not open_queue(job.origin, self.connection).finish(job, execution):
             self.log.warning("lease of %s lost, dropped", job.id)
-            return
-        super().handle_job_success(job, queue, started_job_registry, execution)
 
     def handle_exception(self, job: RQJob, *exc_info: Any) -> None:
         job.retries_left = 0  # what a task raises is no lost worker

@@ -216,6 +216,38 @@ def test_a_run_whose_lease_has_ended_before_it_starts_does_not(
     assert fields(client, job) == [b"queued", b"0"]
 
 
+def test_a_run_that_has_ended_leaves_its_job_for_a_moment_and_nothing_else(
+    queue: JobQueue, client: redis.Redis
+) -> None:
+    submit(queue)
+    job, small = popped(client), open_queue(SMALL, client)
+    before = set(client.keys("rq:*"))
+    run = leased(job)
+    assert small.start(job, run, "one")
+
+    assert small.finish(job, run)
+    assert set(client.keys("rq:*")) | {f"{small.key}:intermediate".encode()} == before
+    assert fields(client, job) == [b"finished", b"1"]
+    assert 0 < client.ttl(job.key) <= 60
+
+
+def test_a_run_that_has_lost_its_job_does_not_finish_it(
+    queue: JobQueue, client: redis.Redis
+) -> None:
+    submit(queue)
+    job, small = popped(client), open_queue(SMALL, client)
+    late = leased(job)
+    assert small.start(job, late, "one")
+    client.zadd(small.started_job_registry.key, {late.composite_key: 1})  # its lease is over
+    look_for_losses(client)
+    again = popped(client)
+    assert small.start(again, leased(again), "another")
+
+    assert not small.finish(job, late)
+    assert fields(client, job) == [b"started", b"0"]
+    assert small.started_job_registry.get_job_ids(cleanup=False) == [job.id]
+
+
 def test_a_job_that_is_cancelled_before_it_starts_leaves_nothing(
     queue: JobQueue, client: redis.Redis
 ) -> None:

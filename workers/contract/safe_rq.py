@@ -49,6 +49,19 @@ redis.call('persist', KEYS[3])
 return 1
 """
 
+#: All that RQ has to know of a job that has ended: in nineteen commands it would also keep what the
+#: task returned, look for jobs that wait for this one, and count.
+_FINISH = """
+if not redis.call('zscore', KEYS[1], ARGV[1]) then return 0 end
+redis.call('hset', KEYS[2], 'status', 'finished', 'ended_at', ARGV[3])
+redis.call('expire', KEYS[2], ARGV[4])
+redis.call('zrem', KEYS[1], ARGV[1])
+redis.call('zrem', KEYS[3], ARGV[2])
+redis.call('srem', KEYS[4], ARGV[1])
+redis.call('del', KEYS[5])
+return 1
+"""
+
 #: Makes of such a job a run whose lease has ended: `clean_registries` does the same for all losses.
 _GIVE_UP = """
 local now = tonumber(redis.call('time')[1])
@@ -132,6 +145,17 @@ class SafeQueue(Queue):
         job.worker_name, job.started_at, job.last_heartbeat = worker, moment, moment
         job._status = JobStatus.STARTED  # noqa: SLF001 - as RQ does, which would write it first
         return True
+
+    def finish(self, job: RQJob, run: Execution) -> bool:
+        """Forget a run that has ended, and its job a little later.
+
+        False: the run had lost the job, which was cancelled or given to another.
+        """
+        registry = self.started_job_registry
+        runs = ExecutionRegistry(job.id, connection=self.connection)
+        keys = [registry.key, job.key, runs.key, run.worker_executions_key, run.key]
+        values = [run.composite_key, run.id, utcformat(now()), job.result_ttl or 0]
+        return bool(self.connection.eval(_FINISH, len(keys), *keys, *values))
 
     def give_up_popped(self, *, after: timedelta = timedelta(seconds=8)) -> None:
         """Count the jobs that were popped so long ago, and not started, among the lost runs."""
