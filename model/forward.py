@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model import hopper
+from model import hopper, winograd
 from model.blocks import RRDB, Tail
 from model.fast import Graphs, Network, compile_blocks, download, upload
 from model.gdsr import GDSR, OUTPUTS, PARTS, Output, Part
@@ -220,6 +220,8 @@ class Forward:
             for part in list(generator.modules()):
                 if isinstance(part, Tail):
                     part.fold()
+            if precision == "float32" and winograd.suits(generator.config):
+                winograd.quicken(generator)
         generator = generator.to(device=self.device, dtype=_DTYPES[precision])
         laid_out: GDSR = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
         return laid_out
