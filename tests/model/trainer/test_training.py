@@ -1,8 +1,6 @@
 import json
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,18 +60,18 @@ def same(one: Any, other: Any) -> bool:
 
 @contextmanager
 def a_signal_after_step(out: Path, step: int) -> Iterator[None]:
-    """Send this process SIGTERM when the log has that step."""
+    """Send this process SIGTERM when the log has that step, just before the next line of it."""
+    log, line, plain = out / "log.jsonl", f'"event": "step", "step": {step},', Path.open
 
-    def watch() -> None:
-        line = f'"event": "step", "step": {step},'
-        while not (out / "log.jsonl").exists() or line not in (out / "log.jsonl").read_text():
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def opened(path: Path, mode: str = "r", **more: Any) -> Any:
+        if (path, mode) == (log, "a") and log.exists() and line in log.read_text():
+            os.kill(os.getpid(), signal.SIGTERM)
+            patch.undo()
+        return plain(path, mode, **more)
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    yield
-    thread.join()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        yield
 
 
 @pytest.mark.parametrize("preset", preset_names())
