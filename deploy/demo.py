@@ -68,7 +68,8 @@ def _upscale(url: str, trade_off: float, target: Path) -> float:
     )
     while answer.status_code == httpx2.codes.ACCEPTED:  # a slow machine: go on waiting
         time.sleep(1)
-        result = httpx2.get(f"{url}{answer.headers['Location']}/result", trust_env=False)
+        address = f"{url}{answer.headers['Location']}/result"
+        result = httpx2.get(address, timeout=90, trust_env=False)
         answer = answer if result.status_code == httpx2.codes.CONFLICT else result
     if answer.status_code != httpx2.codes.OK:
         raise SystemExit(f"the service answered {answer.status_code}: {answer.text}")
