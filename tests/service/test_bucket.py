@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from buckets import S3Server, refusing_server
 from factories import engine_info, register
+from processes import wait_for
 from serving import PICTURE, Serve, Site, problem_of
 
 from service.deps import Services
@@ -61,7 +62,7 @@ def test_a_picture_goes_in_and_its_result_comes_out(on_bucket: Callable[..., Sit
 
     tag = whole.headers["ETag"]
     assert site.http.get(address, headers={"If-None-Match": tag}).status_code == 304
-    assert site.http.get("/readyz").json()["checks"]["storage"] == "ok"
+    wait_for(lambda: site.http.get("/readyz").json()["checks"]["storage"] == "ok", what="the store")
 
     assert site.http.delete(f"/jobs/{job_id}").status_code == 204
     assert stored(site) == []

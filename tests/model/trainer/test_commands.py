@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from PIL import Image
+from processes import wait_for
 
 from model.checkpoint import load_checkpoint, read_header, read_tensors
 from model.trainer.__main__ import main
@@ -84,15 +84,10 @@ def test_a_run_that_is_ended_by_a_signal_saves_and_can_be_resumed(
         stdout=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 60
-        while (
-            not (out / "log.jsonl").exists() or '"step": 3,' not in (out / "log.jsonl").read_text()
-        ):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.02)
+        log = out / "log.jsonl"
+        wait_for(lambda: log.exists() and '"step": 3,' in log.read_text(), what="the third step")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=100) == 0
     finally:
         process.kill()
     stopped = torch.load(out / STATE, weights_only=True)["step"]
