@@ -129,11 +129,11 @@ def test_a_client_behind_a_proxy_is_known_only_if_the_proxy_is_trusted(
     site = serve(trusted_proxies=trusted)
 
     caplog.set_level(logging.INFO, logger="service.envelope")
-    site.http.get("/limits", headers={"X-Forwarded-For": "203.0.113.9"})
+    request = site.http.get("/limits", headers={"X-Forwarded-For": "203.0.113.9"})
 
     def look() -> str | None:
         lines = [record.getMessage() for record in caplog.records]
-        return next((line for line in lines if line.startswith("GET /limits")), None)
+        return next((line for line in lines if request.headers["X-Request-ID"] in line), None)
 
     line = wait_for(look, what="the line in the log")
     assert line.endswith(f"from {shown}")
