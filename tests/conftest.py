@@ -32,6 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def shared_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     with running_valkey(tmp_path_factory.mktemp("valkey")) as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("appendfsync", "no")  # none of its tests ends it: wait for no disk
         yield server
 
 

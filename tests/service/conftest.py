@@ -34,7 +34,7 @@ def shared_site(
 def bare_site(shared_site: Site, valkey: ValkeyServer) -> Site:  # noqa: ARG001 - empties Redis
     """A service without any worker, its stores empty."""
     for name in shared_site.stored():
-        (shared_site.blobs.root / name).unlink()
+        (shared_site.blobs.root / name).unlink(missing_ok=True)
     return shared_site
 
 
