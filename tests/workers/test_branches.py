@@ -150,7 +150,10 @@ def test_equal_samples_stay_as_they_are() -> None:
         assert np.array_equal(blended.colour, picture.colour)
 
 
-def test_a_blend_of_four_megapixels_takes_little_time() -> None:
+def test_a_blend_of_four_megapixels_takes_little_of_what_pillow_takes_to_write_it() -> None:
+    start = time.process_time()
+    saved(photo(2048, 2048), "PNG", compress_level=1)
+    written = time.process_time() - start
     branches = [encode_png(Picture(colour=photo(2048, 2048, seed=seed))) for seed in (0, 1)]
     taken = []
     for _ in range(3):
@@ -159,4 +162,4 @@ def test_a_blend_of_four_megapixels_takes_little_time() -> None:
         taken.append(time.process_time() - start)
 
     print(f"blend of 2048 x 2048: {min(taken):.3f} s of CPU")  # noqa: T201
-    assert min(taken) < 0.15
+    assert min(taken) < written / 2

@@ -373,7 +373,7 @@ def test_a_hostile_header_ends_soon(kind: str) -> None:
         pass
     else:
         assert kind in ("TIFF whose page is its own successor", "GIF of frames")
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < 2
 
 
 def test_nothing_but_our_own_errors_comes_out_of_damaged_headers() -> None:
