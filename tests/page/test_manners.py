@@ -51,7 +51,7 @@ def test_axe_finds_no_fault_in_any_state_light_or_dark(visit: Visit, shots: Path
     page.screenshot(path=shots / "page.jpg", type="jpeg", quality=88)  # the README has it
 
     page.get_by_role("button", name="Show the mask").click()
-    page.wait_for_load_state("networkidle")
+    expect(page.locator("#right-tag")).to_have_text("Mask")
     painted(page)
     look("mask")
 
@@ -174,6 +174,7 @@ def test_the_first_paint_takes_little(visit: Visit, studio: Studio) -> None:
     wire.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
     wire.send("Network.enable")
     page.goto(studio.address, wait_until="networkidle")
+    page.locator("#model option").first.wait_for(state="attached")  # by the last of its files
 
     print(f"{len(sizes)} files, {sum(sizes):,.0f} bytes")  # noqa: T201 - a figure to report
     assert len(sizes) > 10

@@ -136,7 +136,6 @@ def test_the_mask_is_as_orange_as_the_service_says_that_crisp_was_taken(
     page.get_by_role("button", name="Show the mask").click()
     expect(page.locator("#legend")).to_be_visible()
     expect(page.locator("#right-tag")).to_have_text("Mask")
-    page.wait_for_load_state("networkidle")
     masked = stage_pixels(page).astype(int)
     answer = studio.http.get(f"/jobs/{job_of(page)}/result", params={"output": "mask"})
     with Image.open(io.BytesIO(answer.content)) as opened:
