@@ -86,7 +86,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Up]:
     data = tmp_path_factory.mktemp("up")
-    with running_up(data, checkpoint, tile="64", precision="float32", threads="1") as up:
+    sizes = {"tile": "64", "small_pixels": str(256 * 256)}
+    with running_up(data, checkpoint, precision="float32", threads="1", **sizes) as up:
         assert up.ready() == f"http://127.0.0.1:{up.port}"
         yield up
 
@@ -157,7 +158,7 @@ def test_a_job_can_be_cancelled_while_it_waits_and_while_it_runs(up: Up) -> None
         wait_for(lambda: http.get(f"/jobs/{running}").json()["progress"]["tiles_done"] > 0)
         for job_id in (waiting, running):
             assert http.delete(f"/jobs/{job_id}").json()["state"] == "cancelled"
-        after = http.post("/upscale", content=noise(600, 600), headers={"Prefer": "wait=60"})
+        after = http.post("/upscale", content=noise(260, 260), headers={"Prefer": "wait=60"})
 
         assert after.status_code == 200  # the worker is free again
         for job_id in (waiting, running):
