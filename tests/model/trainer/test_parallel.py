@@ -37,7 +37,7 @@ def a_step_of(config: Path, out: Path, *, count: int) -> Any:
         for rank in range(count)
     ]
     for process in started:
-        _, errors = process.communicate(timeout=90)
+        _, errors = process.communicate(timeout=250)
         assert process.returncode == 0, errors
     return torch.load(out, weights_only=True)
 
