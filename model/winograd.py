@@ -4,13 +4,14 @@ Four neighbouring results of a row of three taps take six multiplications instea
 of Winograd, "Arithmetic Complexity of Computations" (1980), in the form of Lavin and Gray, "Fast
 Algorithms for Convolutional Neural Networks" (2016), arXiv:1509.09308. It is done along the width
 alone. What is left of a 3x3 convolution are six convolutions of 3x1, which run as the groups of
-one; in two dimensions the additions of the transforms would take what the multiplications give.
+one; in two dimensions matrix products would be left, which are three times slower than these.
 A feature map is transformed once for all convolutions that read it.
 
 Equal to `blocks.Trunk` up to rounding: what comes out of the whole network is as far from float64,
 a quarter of a level of 16 bits. Half precision has no digit to spare for the transforms.
 
-Shapes: N batch, C features, G growth, H x W low-resolution pixels; groups are those of a row.
+Shapes: N batch, C features, G growth, I and O features in and out of a convolution, H x W
+low-resolution pixels; groups are those of a row.
 """
 
 from typing import NamedTuple, Self
@@ -45,9 +46,7 @@ _OF_PRODUCTS = torch.tensor(
 )
 #: Of the six products this one adds to all four results alike, so it carries the bias.
 _EVEN = 1
-
-
-#: With 32 the convolutions of 16 are too narrow: 0.7 to 0.9 times as fast as the plain way.
+#: With 32 the convolutions of 16 are too narrow: at best as fast as the plain way.
 _FEWEST_FEATURES = 64
 
 

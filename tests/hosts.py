@@ -67,9 +67,11 @@ class WorkerHost:
         pids = self.job_workers
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-        yield
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> str:
         """End it as an operator would; what it logged."""
