@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from service.deps import Services
 from service.results import look_again, result_response
 from service.views import JobView
-from service.waiting import ended, preferred_wait
+from service.waiting import found_at_end, preferred_wait
 from workers.contract.errors import QueueUnavailable
 from workers.contract.estimates import Place
 from workers.contract.jobs import Job
@@ -23,12 +23,21 @@ async def picture_or_job(
     With `at_once` a picture that is there already needs no wish to wait.
     """
     headers: dict[str, str] = {}
+    response: Response | None = None
     patience = preferred_wait(prefer, cap=services.settings.max_wait)
+
+    def look() -> Response | None:
+        nonlocal job
+        job = services.queue.get(job.id)
+        return result_response(job, services, request) if job.ended else None
+
     if patience is not None:
         headers["Preference-Applied"] = f"wait={int(patience.total_seconds())}"
-        job = await ended(job, services, request, patience=patience)
     if job.ended and (at_once or patience is not None):
         response = await run_in_threadpool(result_response, job, services, request)
+    elif patience is not None:
+        response = await found_at_end(job.id, look, services, request, patience=patience)
+    if response is not None:
         response.headers.update(headers)
         return response
     place = await run_in_threadpool(_place, services, job)

@@ -21,8 +21,9 @@ ARCHIVE_FIELD = "archive"
 class BatchSink:
     """Where the bytes of a batch go: `write` without a `begin` is the body itself."""
 
-    def __init__(self, file: BinaryIO, limit: int, *, max_pictures: int) -> None:
-        self.file = file
+    file: BinaryIO
+
+    def __init__(self, limit: int, *, max_pictures: int) -> None:
         self.limit, self.max_pictures = limit, max_pictures
         self.size = self.pictures = 0
         self.digest = hashlib.sha256()
@@ -30,6 +31,9 @@ class BatchSink:
         self.field = self.file_name = self.sha256 = ""
         self.archive: zipfile.ZipFile | None = None
         self.entry: IO[bytes] | None = None
+
+    def open(self, file: BinaryIO) -> None:
+        self.file = file
 
     def begin(self, field: str, file_name: str) -> bool:
         if field not in (ARCHIVE_FIELD, IMAGE_FIELD):

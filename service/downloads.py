@@ -4,17 +4,21 @@ A piece at a time from the store to the client, so that a download of any size t
 of a piece; or the address at which the store itself gives it.
 """
 
+import itertools
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 
 from fastapi import HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from service.deps import Services
 from service.digests import shown_digest
 
+#: Pieces between two looks whether the client is there.
+_LOOK_UP = 8
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 
 
@@ -60,31 +64,57 @@ def download(
     part = _part(request, tag=tag, size=size)
     if part is None:
         headers["Content-Digest"] = headers["Repr-Digest"]  # the content is all of it
-        body = _body(blobs.stream(key), size)
-        return StreamingResponse(body, headers=headers, media_type=media_type)
+        return _Pieces(blobs.stream(key), size, request, headers=headers, media_type=media_type)
     start, stop = part
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     headers["Content-Length"] = str(stop - start)
-    return StreamingResponse(
-        _body(blobs.stream(key, start=start, stop=stop), stop - start),
+    return _Pieces(
+        blobs.stream(key, start=start, stop=stop),
+        stop - start,
+        request,
         status_code=206,
         headers=headers,
         media_type=media_type,
     )
 
 
-def _body(pieces: Iterator[bytes], length: int) -> AsyncIterator[bytes]:
-    """The pieces of a blob; the first is read here, by the thread that makes the answer."""
-    first = next(pieces, b"")
+class _Pieces(Response):
+    """The pieces of a blob; the first is read at once, by the thread that makes the answer.
 
-    async def rest() -> AsyncIterator[bytes]:
-        yield first
-        left = length - len(first)
-        while left > 0 and (piece := await run_in_threadpool(next, pieces, b"")):
-            left -= len(piece)
-            yield piece
+    Starlette's own streaming has a task beside each answer that looks whether the client is there;
+    here that is asked every few pieces.
+    """
 
-    return rest()
+    def __init__(
+        self,
+        pieces: Iterator[bytes],
+        length: int,
+        request: Request,
+        *,
+        status_code: int = 200,
+        headers: Mapping[str, str],
+        media_type: str,
+    ) -> None:
+        super().__init__(status_code=status_code, headers=headers, media_type=media_type)
+        self._pieces, self._left, self._request = pieces, length, request
+        self._first = next(pieces, b"")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        piece = self._first
+        for count in itertools.count(1):
+            self._left -= len(piece)
+            more = bool(piece) and self._left > 0
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+            if not more or (count % _LOOK_UP == 0 and await self._request.is_disconnected()):
+                return
+            piece = await run_in_threadpool(next, self._pieces, b"")
 
 
 def _may_go_elsewhere(request: Request) -> bool:

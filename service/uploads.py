@@ -6,13 +6,13 @@ The bytes are told apart from a form by the content type alone; what they are is
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from fastapi import Request
-from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
+from fastapi.concurrency import run_in_threadpool
 from python_multipart.multipart import parse_options_header
 
 from service.digests import check_digests, promised_digests
@@ -25,6 +25,8 @@ from workers.contract.errors import GDSRError, ImageMissing, UploadTooLarge
 FORM_OVERHEAD_BYTES = 64 * 1024
 #: What comes is handed to a thread when there is so much of it: most pictures are one piece.
 _PIECE_BYTES = 256 * 1024
+
+Accepted = TypeVar("Accepted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,10 @@ class Sink(Files, Protocol):
     """Of all that was written; there after `end`."""
     file_name: str
 
+    def open(self, file: BinaryIO) -> None:
+        """Write to this file from now on."""
+        ...
+
     def end(self) -> int:
         """Make the file whole; its size.
 
@@ -63,17 +69,18 @@ class Sink(Files, Protocol):
         ...
 
 
-@asynccontextmanager
 async def receive(
     request: Request,
     store: BlobStore,
+    accept: Callable[[Upload], Accepted],
     *,
     limit: int,
     overhead: int = FORM_OVERHEAD_BYTES,
-    sink: "Callable[[BinaryIO, int], Sink] | None" = None,
-) -> AsyncIterator[Upload]:
-    """Receive a picture, or what `sink` makes of the body; the file is gone at the end unless it
-    was kept in the store. `overhead` is what a form may add.
+    sink: Sink | None = None,
+) -> Accepted:
+    """What `accept`, called in a thread, makes of a picture, or of what `sink` makes of the body.
+
+    The file is gone at the end unless it was kept in the store. `overhead` is what a form may add.
 
     Raises:
         UploadTooLarge: more than `limit` bytes; no more than that is read.
@@ -85,54 +92,88 @@ async def receive(
     kind, parameters = parse_options_header(request.headers.get("Content-Type"))
     is_form = kind == b"multipart/form-data"
     body_limit = limit + overhead if is_form else limit
-    promised = promised_digests(request.headers)
-    async with contextmanager_in_threadpool(store.incoming()) as file:
-        with closing((sink or _Picture)(file, limit)) as files:
-            if int(request.headers.get("Content-Length", 0)) > body_limit:
-                raise files.too_large()
-            form = Form(parameters, files) if is_form else None
-            digest = hashlib.sha256() if promised else None
-            received = pending = 0
-            chunks: list[bytes] = []
+    sink = sink or _Picture(limit)
+    if int(request.headers.get("Content-Length", 0)) > body_limit:
+        raise sink.too_large()
+    form = Form(parameters, sink) if is_form else None
+    arriving = _Arriving(store, sink, form, promised_digests(request.headers))
+    received = pending = 0
+    chunks: list[bytes] = []
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > body_limit:
+                raise sink.too_large()
+            chunks.append(chunk)
+            pending += len(chunk)
+            if pending >= _PIECE_BYTES:
+                await run_in_threadpool(arriving.take, chunks)
+                pending, chunks = 0, []
+        return await run_in_threadpool(arriving.end, chunks, accept)
+    except BaseException:
+        await run_in_threadpool(arriving.close)
+        raise
 
-            def take(chunks: Sequence[bytes]) -> None:
-                for chunk in chunks:
-                    if digest is not None:
-                        digest.update(chunk)
-                    (form or files).write(chunk)
 
-            def end(chunks: Sequence[bytes]) -> tuple[tuple[tuple[str, str], ...], int]:
-                take(chunks)
-                fields = () if form is None else form.end()
-                if digest is not None:
-                    check_digests(promised, sha256=digest.hexdigest())
-                return fields, files.end()
+class _Arriving:
+    """A body on its way to the disk. One thread at a time: a change of threads costs as much as
+    the work on a small picture, so that one does all that is left at the end.
+    """
 
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received > body_limit:
-                    raise files.too_large()
-                chunks.append(chunk)
-                pending += len(chunk)
-                if pending >= _PIECE_BYTES:
-                    await run_in_threadpool(take, chunks)
-                    pending, chunks = 0, []
-            fields, size = await run_in_threadpool(end, chunks)
-        yield Upload(
-            file=file, size=size, sha256=files.sha256, fields=fields, file_name=files.file_name
-        )
+    def __init__(
+        self, store: BlobStore, sink: Sink, form: Form | None, promised: Mapping[str, bytes]
+    ) -> None:
+        self._store, self._sink, self._form, self._promised = store, sink, form, promised
+        self._digest = hashlib.sha256() if promised else None
+        self._file: BinaryIO | None = None
+        self._opened = ExitStack()
+
+    def take(self, chunks: Sequence[bytes]) -> BinaryIO:
+        if self._file is None:
+            self._file = self._opened.enter_context(self._store.incoming())
+            self._opened.callback(self._sink.close)
+            self._sink.open(self._file)
+        for chunk in chunks:
+            if self._digest is not None:
+                self._digest.update(chunk)
+            (self._form or self._sink).write(chunk)
+        return self._file
+
+    def end(self, chunks: Sequence[bytes], accept: Callable[[Upload], Accepted]) -> Accepted:
+        with self._opened:
+            file = self.take(chunks)
+            fields = () if self._form is None else self._form.end()
+            if self._digest is not None:
+                check_digests(self._promised, sha256=self._digest.hexdigest())
+            size, sink = self._sink.end(), self._sink
+            return accept(
+                Upload(
+                    file=file,
+                    size=size,
+                    sha256=sink.sha256,
+                    fields=fields,
+                    file_name=sink.file_name,
+                )
+            )
+
+    def close(self) -> None:
+        self._opened.close()
 
 
 class _Picture:
-    """The picture's own bytes, on their way to the disk."""
+    """The picture's own bytes."""
 
-    def __init__(self, file: BinaryIO, limit: int) -> None:
-        self.file = file
+    file: BinaryIO
+
+    def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = 0
         self.digest = hashlib.sha256()
         self.named = False
         self.file_name = self.sha256 = ""
+
+    def open(self, file: BinaryIO) -> None:
+        self.file = file
 
     def begin(self, field: str, file_name: str) -> bool:
         if field != IMAGE_FIELD:

@@ -1,7 +1,6 @@
 """`/batches`: many pictures in one request, and one zip of what became of them."""
 
 from contextlib import suppress
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -127,24 +126,26 @@ async def create_batch(
     the batch fails and none is queued.
     """
     query = request.query_params.multi_items()
-    accept = ",".join(request.headers.getlist("Accept"))
+    accepted = ",".join(request.headers.getlist("Accept"))
     settings = services.settings
     with services.telemetry.rejects_counted():
         rate = await run_in_threadpool(_count, services, owner, 1)
         key = read_key(idempotency_key)
         read_fields(query=query, form=())  # what is wrong already is refused before the pictures
-        async with receive(
+
+        def accept(upload: Upload) -> tuple[Batch, dict[str, str]]:
+            fields = read_fields(query=query, form=upload.fields, accept=accepted)
+            services.telemetry.upload_bytes.observe(upload.size)
+            return _accept_once(services, upload, fields, owner, key)
+
+        batch, more = await receive(
             request,
             services.blobs,
+            accept,
             limit=settings.max_batch_bytes,
             overhead=_PART_OVERHEAD_BYTES * (settings.max_batch_pictures + 32),
-            sink=partial(BatchSink, max_pictures=settings.max_batch_pictures),
-        ) as upload:
-            fields = read_fields(query=query, form=upload.fields, accept=accept)
-            services.telemetry.upload_bytes.observe(upload.size)
-            batch, more = await run_in_threadpool(
-                _accept_once, services, upload, fields, owner, key
-            )
+            sink=BatchSink(settings.max_batch_bytes, max_pictures=settings.max_batch_pictures),
+        )
     view = await run_in_threadpool(_view, services, batch)
     told = {"Location": view.links.self, "Retry-After": "1", **(more or rate)}
     return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=told)

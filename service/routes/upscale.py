@@ -119,18 +119,22 @@ async def create_job(
 ) -> Response:
     """Queue one picture, sent as the body or as the multipart field `image`."""
     query = request.query_params.multi_items()
-    accept = ",".join(request.headers.getlist("Accept"))
+    accepted = ",".join(request.headers.getlist("Accept"))
     with services.telemetry.rejects_counted():
         rate = await _count(services, owner)
         key = read_key(idempotency_key)
         read_fields(query=query, form=())  # what is wrong already is refused before the picture
-        async with receive(
-            request, services.blobs, limit=services.settings.max_upload_bytes
-        ) as upload:
-            fields = read_fields(query=query, form=upload.fields, accept=accept)
+        cached = not cache.refused(request)
+
+        def accept(upload: Upload) -> Job:
+            fields = read_fields(query=query, form=upload.fields, accept=accepted)
             services.telemetry.upload_bytes.observe(upload.size)
-            order = _Order(fields=fields, owner=owner, key=key, cached=not cache.refused(request))
-            job = await run_in_threadpool(_accept_once, services, upload, order)
+            order = _Order(fields=fields, owner=owner, key=key, cached=cached)
+            return _accept_once(services, upload, order)
+
+        job = await receive(
+            request, services.blobs, accept, limit=services.settings.max_upload_bytes
+        )
     status = cache.cache_status(services, request, job)
     logs.job_id.set(job.id)
     response = await picture_or_job(job, services, request, prefer=prefer, at_once=False)

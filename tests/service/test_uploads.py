@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from processes import wait_for
-from serving import PICTURE, TIMEOUT, Site, problem_of
+from serving import PICTURE, TIMEOUT, Serve, Site, problem_of
 
 
 def test_an_upload_at_the_limit_is_taken_and_one_byte_more_is_not(site: Site) -> None:
@@ -53,9 +53,10 @@ def test_a_client_that_asks_first_is_told_to_go_on(site: Site) -> None:
         assert stream.recv(1000).startswith(b"HTTP/1.1 202 ")
 
 
-def test_a_client_that_leaves_in_the_middle_leaves_nothing(site: Site) -> None:
+def test_a_client_that_leaves_in_the_middle_leaves_nothing(serve: Serve) -> None:
+    site = serve()
     with _connected(site) as stream:
-        stream.sendall(_head(length=50_000) + PICTURE)
+        stream.sendall(_head(length=1_000_000) + PICTURE + bytes(500_000))  # more than one piece
         wait_for(site.stored, what="the beginning of the upload")
 
     wait_for(lambda: not site.stored(), what="an empty folder")
