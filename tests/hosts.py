@@ -54,13 +54,6 @@ class WorkerHost:
         """The pids of its job workers."""
         return [p for p in children(self.process.pid) if "workers.job_worker" in command_line(p)]
 
-    def busy(self) -> tuple[int, int] | None:
-        """A job worker that runs a job now, and its child."""
-        for worker in self.job_workers:
-            for child in children(worker):
-                return worker, child
-        return None
-
     @contextmanager
     def held(self) -> Iterator[None]:
         """Its job workers begin nothing meanwhile: what is queued inside is there together."""
@@ -194,6 +187,14 @@ class Site:
         job = self.job(job_id)
         assert not job.ended, job.failure or "the job ended before it was seen in the middle"
         return job if 0 < job.tiles_done < job.tiles else None
+
+    def at_work(self, job_id: str) -> tuple[int, int] | None:
+        """The job worker that runs the job now, and its child."""
+        job = self.job(job_id)
+        if job.state is not JobState.RUNNING or job.worker is None:
+            return None
+        worker = int(job.worker.split("-")[-2])
+        return next(((worker, child) for child in children(worker)), None)
 
     def ended(self, job_id: str, *, seconds: float = 100) -> Job:
         """The job once it has ended."""

@@ -1,14 +1,16 @@
 """The job worker: RQ's forking worker with prompt heartbeats, a lifeline and a memory limit.
 
-Each job runs in a child of its own. The parent beats every 5 s for a lease of 15 s; a worker that
-is lost is noticed by whichever worker is the reaper at the time, and its job runs once more.
-Neither process imports torch: the network is behind the engine's socket.
+Each job runs in a child of its own, forked and made ready before the job is there. The parent beats
+every 5 s for a lease of 15 s; a worker that is lost is noticed by whichever worker is the reaper at
+the time, and its job runs once more. Neither process imports torch: the network is behind the
+engine's socket.
 """
 
 import argparse
 import contextlib
 import faulthandler
 import gc
+import json
 import logging
 import os
 import resource
@@ -22,11 +24,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from redis.client import Pipeline
 from rq import Worker
+from rq.exceptions import NoSuchJobError
 from rq.executions import Execution
 from rq.job import Job as RQJob
 from rq.queue import Queue
@@ -45,6 +48,7 @@ from workers.contract.settings import WorkerSettings
 from workers.heap import prepare_heap
 from workers.lifeline import dying_with_parent
 from workers.pictures.opening import load_codecs
+from workers.pictures.rehearsal import rehearse
 from workers.reaper import CAUSE, CRASHES, reconcile, reconcile_batches
 from workers.reports import JobReport, send
 from workers.supervisor import EXIT_CONFIGURATION
@@ -58,8 +62,16 @@ OVERTIME = 5
 STEADY = 1
 #: Seconds before the next job, so that one that nobody can do yet does not go round and round.
 LEAVE_PAUSE = 1
+_MAX_ORDER = 4096  # bytes of what a waiting child is told
 #: How long the blob store may take to answer; jobs can wait, people cannot.
 BLOB_PATIENCE = timedelta(seconds=30)
+
+
+class _WaitingChild(NamedTuple):
+    """A child that is set up, and has no job yet."""
+
+    pid: int
+    orders: socket.socket
 
 
 class JobWorker(Worker):
@@ -101,6 +113,7 @@ class JobWorker(Worker):
         self._drain_seconds = settings.drain.total_seconds()
         #: This worker's own reason to kill its child: drain, timeout or lost.
         self._why: str | None = None
+        self._waiting: _WaitingChild | None = None
         self._last_turn = self._last_beat = float("-inf")
         self._reap_after = 0.0
 
@@ -121,9 +134,6 @@ class JobWorker(Worker):
                 super().heartbeat(timeout, beat)
                 beat.execute()
             self._last_beat = turn
-
-    def check_for_suspension(self, burst: bool) -> None:  # noqa: FBT001 - as RQ has it
-        """Nobody suspends our workers: RQ would ask before each job, and beat."""
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
         """Write the state where it is another one; RQ makes an idle worker idle twice."""
@@ -149,6 +159,44 @@ class JobWorker(Worker):
             pipe.execute()
         self.log.warning("job %s is of a newer release: left to a newer worker", job.id)
         time.sleep(LEAVE_PAUSE)
+
+    def check_for_suspension(self, burst: bool) -> None:  # noqa: FBT001 - as RQ has it
+        """Nobody suspends our workers: RQ would ask before each job, and beat."""
+
+    def dequeue_job_and_maintain_ttl(
+        self, timeout: int | None, max_idle_time: int | None = None
+    ) -> tuple[RQJob, Queue] | None:
+        """The next job; by then there is a child for it."""
+        if self._waiting is None:
+            self._waiting = self._fork()
+        return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
+
+    def fork_work_horse(self, job: RQJob, queue: Queue) -> None:
+        """Tell the child that waits which job is its own."""
+        run = self.execution
+        order = json.dumps([queue.name, job.id, "" if run is None else run.id]).encode()
+        child, self._waiting = self._waiting or self._fork(), None
+        try:
+            child.orders.send(order)
+        except OSError:  # it was killed while it waited
+            os.waitpid(child.pid, 0)
+            child.orders.close()
+            child = self._fork()
+            child.orders.send(order)
+        child.orders.close()
+        self._horse_pid = child.pid
+
+    def _fork(self) -> _WaitingChild:
+        orders, heard = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            orders.close()
+            try:
+                self._wait_and_work(heard)
+            finally:
+                os._exit(1)
+        heard.close()
+        return _WaitingChild(pid, orders)
 
     def wait_for_horse(self) -> tuple[int | None, int | None, resource.struct_rusage | None]:
         # RQ's alarm may be taken by a thread when a stopped process goes on; the wait would too,
@@ -254,22 +302,37 @@ class JobWorker(Worker):
 
     # In the child.
 
-    def main_work_horse(self, job: RQJob, queue: Queue) -> None:
+    def _wait_and_work(self, orders: socket.socket) -> None:
+        os.setpgrp()  # as RQ does: a Ctrl-C in the terminal is not for it
         dying_with_parent(parent=self.pid)()
+        self.setup_work_horse_signals()  # type: ignore[no-untyped-call]
         limit_this_process(self._settings)
-        execution = self.execution
+        with contextlib.suppress(redis.RedisError):
+            self.connection.ping()  # the client finds itself forked, and connects anew
+        with contextlib.suppress(MemoryError):  # of which the job itself can tell
+            rehearse()
+        order = orders.recv(_MAX_ORDER)
+        if not order:
+            os._exit(0)  # the worker has ended
+        name, job_id, run = json.loads(order)
+        queue = open_queue(name, self.connection)
+        job = SafeJob(job_id, self.connection, self.serializer)
+        job.origin = name
+        with contextlib.suppress(NoSuchJobError):  # then it cannot be started either
+            job.refresh()  # type: ignore[no-untyped-call]
+        self.execution = Execution(run, job_id, self.connection, worker_name=self.name)
         CONTEXT.set(
             TaskContext(
-                run="" if execution is None else execution.id,
+                run=run,
                 worker=self.name,
                 settings=self._settings,
-                records=self._records,  # whose client finds itself forked, and connects anew
+                records=self._records,
                 blobs=self._blobs,
                 engine_sockets=self._engine_sockets,
                 reports=self._reports,
             )
         )
-        super().main_work_horse(job, queue)
+        self.main_work_horse(job, queue)
 
     def prepare_job_execution(
         self,

@@ -47,7 +47,7 @@ def test_a_job_survives_its_child_and_its_engine_being_killed(site: Site) -> Non
 
         job_id = site.submit(HUGE)
         wait_for(lambda: site.in_the_middle(job_id))
-        _, child = wait_for(host.busy)
+        _, child = wait_for(lambda: site.at_work(job_id))
         os.kill(child, signal.SIGKILL)
         after_child = site.ended(job_id, seconds=PATIENCE)
 
@@ -62,12 +62,12 @@ def test_a_job_survives_its_child_and_its_engine_being_killed(site: Site) -> Non
 
 
 def test_a_picture_that_kills_its_process_twice_fails_as_crashed(site: Site) -> None:
-    with site.worker_host() as host:
+    with site.worker_host():
         job_id = site.submit(HUGE)
         first = wait_for(lambda: site.in_the_middle(job_id)).run
-        os.kill(wait_for(host.busy)[1], signal.SIGKILL)
+        os.kill(wait_for(lambda: site.at_work(job_id))[1], signal.SIGKILL)
         wait_for(lambda: (job := site.in_the_middle(job_id)) and job.run != first)
-        os.kill(wait_for(host.busy)[1], signal.SIGKILL)
+        os.kill(wait_for(lambda: site.at_work(job_id))[1], signal.SIGKILL)
         job = site.ended(job_id)
 
         assert job.state is JobState.FAILED
@@ -95,19 +95,19 @@ def test_a_picture_on_which_the_engine_dies_twice_fails_and_others_go_on(site: S
 
 
 def test_a_job_survives_its_worker_once_and_not_twice(site: Site) -> None:
-    with site.worker_host() as host:
+    with site.worker_host():
         once, twice = site.submit(HUGE), site.submit(noise(500, 500, seed=1))
         first = wait_for(lambda: site.in_the_middle(once)).run
-        os.kill(wait_for(host.busy)[0], signal.SIGKILL)
+        os.kill(wait_for(lambda: site.at_work(once))[0], signal.SIGKILL)
         # The queue goes on with the next job; the lost one waits for its lease to end.
         killed = wait_for(lambda: site.in_the_middle(twice), seconds=PATIENCE).run
-        os.kill(wait_for(host.busy)[0], signal.SIGKILL)
+        os.kill(wait_for(lambda: site.at_work(twice))[0], signal.SIGKILL)
         recovered = site.ended(once, seconds=PATIENCE)
         second = wait_for(
             lambda: (job := site.in_the_middle(twice)) and job.run != killed and job,
             seconds=PATIENCE,
         )
-        os.kill(wait_for(host.busy)[0], signal.SIGKILL)
+        os.kill(wait_for(lambda: site.at_work(twice))[0], signal.SIGKILL)
         lost = site.ended(twice, seconds=PATIENCE)
 
         assert recovered.state is JobState.SUCCEEDED
@@ -121,7 +121,7 @@ def test_a_lost_job_may_wait_long_for_its_second_run(site: Site) -> None:
     with site.worker_host() as host:
         job_id = site.submit(HUGE)
         first = wait_for(lambda: site.in_the_middle(job_id)).run
-        dead = wait_for(host.busy)[0]
+        dead = wait_for(lambda: site.at_work(job_id))[0]
         os.kill(dead, signal.SIGKILL)
         alone = wait_for(lambda: successor(host, dead))
         os.kill(alone, signal.SIGSTOP)
@@ -139,10 +139,10 @@ def test_a_lost_job_may_wait_long_for_its_second_run(site: Site) -> None:
 
 
 def test_a_worker_that_is_starved_for_seconds_keeps_its_job(site: Site) -> None:
-    with site.worker_host() as host:
+    with site.worker_host():
         job_id = site.submit(HUGE)
         run = wait_for(lambda: site.in_the_middle(job_id)).run
-        starved = wait_for(host.busy)
+        starved = wait_for(lambda: site.at_work(job_id))
         for pid in starved:
             os.kill(pid, signal.SIGSTOP)
         wait_for(lambda: lease(site) < 7, what="a lease that is half over")
@@ -179,10 +179,10 @@ def test_a_worker_that_is_told_to_end_hands_its_job_back_unharmed(site: Site) ->
         assert waiting.state is JobState.QUEUED
         assert [site.queue.places()[job_id].position for job_id in (waiting.id, behind)] == [0, 1]
 
-    with site.worker_host() as staying:
+    with site.worker_host():
         wait_for(lambda: site.in_the_middle(long))
         # The hand-back did not cost the retry: a crash is still survived.
-        os.kill(wait_for(staying.busy)[1], signal.SIGKILL)
+        os.kill(wait_for(lambda: site.at_work(long))[1], signal.SIGKILL)
         again = wait_for(
             lambda: (job := site.job(long)).state is JobState.RUNNING and job.run != run and job
         )

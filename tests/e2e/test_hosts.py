@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hosts import Site, noise
+from hosts import Site, WorkerHost, noise
+from processes import children, command_line, wait_for
 
 from workers.contract.errors import ModelUnknown
 from workers.contract.jobs import SCHEMA, JobState
@@ -26,6 +28,31 @@ def test_two_hosts_share_the_queue(site: Site) -> None:
         assert [job.state for job in ended] == [JobState.SUCCEEDED] * 8
         assert pids & set(one.job_workers)
         assert pids & set(other.job_workers)
+
+
+def test_the_child_of_a_job_is_there_before_it_and_may_die_before_it(site: Site) -> None:
+    with site.worker_host() as host:
+        waiting = wait_for(lambda: waiting_children(host))
+        job_id = site.submit(noise(500, 500))
+        _, child = wait_for(lambda: site.at_work(job_id))
+        site.ended(job_id)
+
+        assert child in waiting
+
+        idle = wait_for(lambda: (now := waiting_children(host)) and child not in now and now)
+        for pid in idle:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not any(map(command_line, idle)), what="the end of the children")
+        job = site.ended(site.submit(noise(40, 40)))
+
+        assert job.state is JobState.SUCCEEDED
+        assert "terminated unexpectedly" not in host.stop()  # as of a job's child that is killed
+
+
+def waiting_children(host: WorkerHost) -> list[int] | None:
+    """The children of all job workers, when each has its one."""
+    found = [children(worker) for worker in host.job_workers]
+    return [pid for (pid,) in found] if all(map(len, found)) else None
 
 
 def test_a_model_that_no_engine_has_is_refused_with_those_there_are(site: Site) -> None:
