@@ -8,7 +8,7 @@ from workers.branches import blend_pictures, needed_outputs, read_branch
 from workers.contract.errors import BlobMissing, BranchesNotKept
 from workers.contract.formats import ResultFormat
 from workers.contract.jobs import Job, JobResult
-from workers.pictures.encode import encode
+from workers.pictures.encode import encode_in_pieces
 from workers.pictures.reduce import reduced, reduced_mask
 from workers.tasks import TaskContext, run, timed, waited
 
@@ -35,11 +35,11 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
             reduce = reduced_mask if part.mask else reduced
             picture = reduce(picture, width=part.width, height=part.height)
     with timed(seconds, "encode"):
-        encoded = encode(
+        pieces = encode_in_pieces(
             picture, format=options.format, quality=options.quality, lossless=options.lossless
         )
         key = f"results/{job.id}.{context.run}.{options.format}"
-        blob = context.blobs.write(key, [encoded])
+        blob = context.blobs.write(key, pieces)
     return source.model_copy(
         update={
             "key": blob.key,

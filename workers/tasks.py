@@ -27,7 +27,7 @@ from workers.contract.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient, MadeBy
 from workers.pictures.decode import decode
-from workers.pictures.encode import encode
+from workers.pictures.encode import encode_in_pieces
 from workers.pictures.finish import begun, finished, finished_mask
 from workers.pictures.picture import Picture
 from workers.pictures.png import png_pieces
@@ -115,14 +115,14 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
             branches, picture = _kept(context, job, pictures)
         else:
             picture = finished(pictures.pop(), spec.options)
-        encoded = encode(
+        pieces = encode_in_pieces(
             picture,
             format=spec.options.format,
             quality=spec.options.quality,
             lossless=spec.options.lossless,
         )
         key = f"results/{job.id}.{context.run}.{spec.options.format}"
-        blob = context.blobs.write(key, [encoded])
+        blob = context.blobs.write(key, pieces)
     height, width, _ = picture.colour.shape
     return JobResult(
         key=blob.key,

@@ -1,5 +1,6 @@
 """Pixels to bytes: the format that the client chose, in sRGB unless the picture says otherwise."""
 
+from collections.abc import Iterable
 from io import BytesIO
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 from workers.contract.headers import ResultFormat, check_result
 from workers.pictures.extras import make_ready
 from workers.pictures.picture import Picture, with_bits
-from workers.pictures.png import encode_png
+from workers.pictures.png import encode_png, png_pieces
 from workers.pictures.tiff import encode_tiff
 
 _FULL_COLOUR_QUALITY = 90  # from here on JPEG keeps colour at full resolution
@@ -60,6 +61,25 @@ def encode(
             return encode_tiff(picture)
         case ResultFormat.JXL:
             return _encode_jxl(with_bits(picture, 8), quality, lossless=lossless)
+
+
+def encode_in_pieces(
+    picture: Picture,
+    *,
+    format: ResultFormat,  # noqa: A002
+    quality: int,
+    lossless: bool = False,
+) -> Iterable[bytes]:
+    """As `encode`, but PNG comes bit by bit, so that some is stored while more is made."""
+    if format is ResultFormat.PNG:
+        check_result(
+            width=picture.width,
+            height=picture.height,
+            format=format,
+            has_alpha=picture.alpha is not None,
+        )
+        return png_pieces(picture)
+    return [encode(picture, format=format, quality=quality, lossless=lossless)]
 
 
 def _encode_jpeg(picture: Picture, quality: int) -> bytes:
