@@ -193,6 +193,8 @@ class JobWorker(Worker):
             orders.close()
             try:
                 self._wait_and_work(heard)
+            except Exception:
+                self.log.exception("the child of a job failed")
             finally:
                 os._exit(1)
         heard.close()
