@@ -1,10 +1,14 @@
 """`/jobs/{id}`: what a client sees, fetches, cancels and erases."""
 
 import hashlib
+import socket
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from serving import Site, problem_of
+from processes import wait_for
+from serving import TIMEOUT, Site, problem_of
 
 from workers.contract import errors
 from workers.contract.errors import GDSRError
@@ -239,3 +243,25 @@ def test_deleting_an_ended_job_erases_all_of_it(site: Site, state: JobState) -> 
     assert site.stored() == []
     assert site.http.get(f"/jobs/{job_id}").status_code == 404
     assert site.http.delete(f"/jobs/{job_id}").status_code == 404
+
+
+def test_a_client_that_leaves_a_long_download_leaves_no_open_file(site: Site) -> None:
+    job_id = site.submit()
+    site.succeed(job_id, bytes(40_000_000))
+    result = site.blobs.root / "results" / job_id
+
+    def is_open() -> bool:
+        for file in Path("/proc/self/fd").iterdir():  # the service is a thread of this process
+            with suppress(FileNotFoundError):  # another one that is closed meanwhile
+                if file.readlink() == result:
+                    return True
+        return False
+
+    place = (site.http.base_url.host, site.http.base_url.port)
+    with socket.create_connection(place, timeout=TIMEOUT) as stream:
+        stream.sendall(f"GET /jobs/{job_id}/result HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        assert stream.recv(1000).startswith(b"HTTP/1.1 200 ")
+        assert is_open()
+
+    wait_for(lambda: not is_open(), what="the end of the download")
+    assert site.http.get(f"/jobs/{job_id}").json()["state"] == "succeeded"

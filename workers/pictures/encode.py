@@ -40,14 +40,7 @@ def encode(
         ProfileNotStorable: JPEG XL for a picture that is not in sRGB.
         FormatNotWritten: JPEG XL where its library is not installed.
     """
-    check_result(
-        width=picture.width,
-        height=picture.height,
-        format=format,
-        has_alpha=picture.alpha is not None,
-        lossless=lossless,
-        has_profile=picture.profile is not None,
-    )
+    _check(picture, format, lossless=lossless)
     match format:
         case ResultFormat.PNG:
             return encode_png(picture)
@@ -72,14 +65,20 @@ def encode_in_pieces(
 ) -> Iterable[bytes]:
     """As `encode`, but PNG comes bit by bit, so that some is stored while more is made."""
     if format is ResultFormat.PNG:
-        check_result(
-            width=picture.width,
-            height=picture.height,
-            format=format,
-            has_alpha=picture.alpha is not None,
-        )
+        _check(picture, format, lossless=lossless)
         return png_pieces(picture)
     return [encode(picture, format=format, quality=quality, lossless=lossless)]
+
+
+def _check(picture: Picture, kind: ResultFormat, *, lossless: bool) -> None:
+    check_result(
+        width=picture.width,
+        height=picture.height,
+        format=kind,
+        has_alpha=picture.alpha is not None,
+        lossless=lossless,
+        has_profile=picture.profile is not None,
+    )
 
 
 def _encode_jpeg(picture: Picture, quality: int) -> bytes:
