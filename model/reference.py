@@ -7,7 +7,7 @@ saved from DataParallel), and leaves the index out where a trunk has a single RR
 import pickle
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -61,10 +61,11 @@ _UNREADABLE = (
 )
 
 
-def read_reference(path: Path) -> dict[str, Tensor]:
-    """The state dict in a reference file, safetensors or pickled, under its own names.
+def read_reference(path: Path, *, wrapped: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The state dict in a published file, safetensors or pickled, under its own names.
 
-    A pickle is read with `weights_only`: it can hold tensors and plain containers, no code.
+    A pickle is read with `weights_only`: it can hold tensors and plain containers, no code. The
+    state dict is the file's object itself or else the first of the entries `wrapped` that it has.
 
     Raises:
         CheckpointInvalid: the file is neither, or holds something else than named tensors.
@@ -77,6 +78,8 @@ def read_reference(path: Path) -> dict[str, Tensor]:
     except _UNREADABLE as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointInvalid(f"this is not a pickle of weights alone: {reason}") from None
+    if isinstance(state, dict):
+        state = next((state[name] for name in wrapped if name in state), state)
     if not isinstance(state, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
     ):

@@ -10,33 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.blocks import Tail, Trunk, conv3x3
+from model.blocks import Tail, conv3x3
 from model.gdsr import GDSR, PRESETS, GDSRConfig, Output
 
 _STACK_LENGTH = 10
 _MATRIX_SIDE = {"cpu": 2048, "cuda": 8192}
 _COUNTED_SIDE = 16
-
-
-class ESRGAN(nn.Module):
-    """The generator of ESRGAN and of Real-ESRGAN x4plus: 23 RRDB, 64 features.
-
-    Wang et al., "ESRGAN" (2018), arXiv:1809.00219.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = conv3x3(3, 64)
-        self.trunk = Trunk(23, features=64, growth=32).blocks
-        self.body = conv3x3(64, 64)
-        self.tail = Tail(64)
-        self.to_rgb = conv3x3(64, 3)
-
-    def forward(self, lr: Tensor) -> Tensor:
-        """(N, 3, H, W) -> (N, 3, 4H, 4W)."""
-        first = self.first(lr)
-        image: Tensor = self.to_rgb(self.tail(first + self.body(self.trunk(first))))
-        return image
 
 
 class PlainGDSR(nn.Module):

@@ -18,7 +18,6 @@ from rich.table import Table
 
 import model
 from deploy.bench.baselines import (
-    ESRGAN,
     PlainGDSR,
     convolution_stack,
     eager,
@@ -27,6 +26,7 @@ from deploy.bench.baselines import (
 )
 from deploy.bench.timing import Figures, machine, take_turns, verdict
 from model.checkpoint import load_checkpoint
+from model.esrgan import ESRGAN
 from model.forward import PARTS, Forward, Precision, prepare
 from model.gdsr import GDSR, OUTPUTS, PRESETS
 

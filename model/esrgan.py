@@ -1,0 +1,199 @@
+"""The generator of ESRGAN and Real-ESRGAN (RRDBNet, by 4), and its published weights.
+
+It teaches (`model.trainer.teacher`) and is compared with (`gdsr-evaluate --peer`). Its RRDBs are
+those of `model.blocks`. Weights come as a state dict in a `.pth` or `.safetensors` file, under
+the names of ESRGAN or of BasicSR, or as a pair of ncnn files, `.param` and `.bin`.
+
+Wang et al., "ESRGAN" (2018), arXiv:1809.00219; Wang et al., "Real-ESRGAN" (2021), arXiv:2107.10833.
+The ncnn format: Tencent/ncnn, docs/developer-guide/operation-param-weight-table.md.
+
+Shapes: N batch, C features, G growth, H x W low-resolution pixels. Images are RGB in [0, 1].
+"""
+
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.blocks import NEGATIVE_SLOPE, RRDB, Enlarge, conv3x3
+from model.checkpoint import CheckpointInvalid
+from model.reference import read_reference
+
+NOT_ESRGAN = "this is not an RRDB generator by 4 (ESRGAN, Real-ESRGAN x4plus)"
+_NCNN_MAGIC = "7767517"
+_FLOAT16, _FLOAT32 = 0x01306B47, 0
+_NCNN_LAYERS = frozenset(
+    {"Input", "Convolution", "Split", "Concat", "Eltwise", "BinaryOp", "Interp"}
+)
+_IN_RRDB = re.compile(
+    r"(?:body|RRDB_trunk|model\.1\.sub)\.(?P<rrdb>\d{1,3})\.(?:rdb|RDB)(?P<rdb>[1-3])"
+    r"\.conv(?P<conv>[1-5])(?:\.0)?"
+)
+_AFTER_TRUNK = re.compile(r"model\.1\.sub\.\d{1,3}")
+_CONVOLUTIONS = {
+    "conv_first": "first",
+    "conv_body": "body",
+    "conv_up1": "up1.conv",
+    "conv_up2": "up2.conv",
+    "conv_hr": "hr",
+    "conv_last": "to_rgb",
+    "trunk_conv": "body",
+    "upconv1": "up1.conv",
+    "upconv2": "up2.conv",
+    "HRconv": "hr",
+    "model.0": "first",
+    "model.3": "up1.conv",
+    "model.6": "up2.conv",
+    "model.8": "hr",
+    "model.10": "to_rgb",
+}
+
+
+class ESRGAN(nn.Module):
+    """The generator; Real-ESRGAN x4plus has 23 RRDBs of 64 features and growth 32."""
+
+    def __init__(self, *, features: int = 64, growth: int = 32, blocks: int = 23) -> None:
+        super().__init__()
+        self.first = conv3x3(3, features)
+        self.trunk = nn.Sequential(*(RRDB(features=features, growth=growth) for _ in range(blocks)))
+        self.body = conv3x3(features, features)
+        self.up1 = Enlarge(features)
+        self.up2 = Enlarge(features)
+        self.hr = conv3x3(features, features)
+        self.to_rgb = conv3x3(features, 3)
+
+    def features(self, lr: Tensor) -> Tensor:
+        """What is enlarged: (N, 3, H, W) -> (N, C, H, W)."""
+        first: Tensor = self.first(lr)
+        deep: Tensor = self.body(self.trunk(first))
+        return first + deep
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (N, 3, 4H, 4W), not clamped."""
+        enlarged = self.up2(self.up1(self.features(lr)))  # (N, C, 4H, 4W)
+        image: Tensor = self.to_rgb(F.leaky_relu_(self.hr(enlarged), NEGATIVE_SLOPE))
+        return image
+
+
+def load_esrgan(path: Path) -> ESRGAN:
+    """Read weights; of an ncnn pair `path` names either file.
+
+    Raises:
+        CheckpointInvalid: the file is damaged or is of another architecture.
+        OSError: it cannot be read.
+    """
+    if path.suffix in {".param", ".bin"}:
+        state = _read_ncnn(path.with_suffix(".param"), path.with_suffix(".bin"))
+    else:
+        state = _translated(_unwrapped(path))
+    return _built(state)
+
+
+def _unwrapped(path: Path) -> dict[str, Tensor]:
+    """The tensors of a state dict, which BasicSR wraps by `params_ema` or `params`."""
+    state = read_reference(path, wrapped=("params_ema", "params"))
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    translated = {}
+    for name, tensor in state.items():
+        part, _, kind = name.rpartition(".")
+        ours = _CONVOLUTIONS.get(part)
+        if match := _IN_RRDB.fullmatch(part):
+            last = "merge" if match["conv"] == "5" else f"grow.{int(match['conv']) - 1}"
+            ours = f"trunk.{int(match['rrdb'])}.blocks.{int(match['rdb']) - 1}.{last}"
+        elif _AFTER_TRUNK.fullmatch(part):
+            ours = "body"
+        if ours is None or kind not in {"weight", "bias"}:
+            raise CheckpointInvalid(f"{NOT_ESRGAN}: tensor {name} is not part of one")
+        translated[f"{ours}.{kind}"] = tensor
+    return translated
+
+
+def _read_ncnn(param: Path, weights: Path) -> dict[str, Tensor]:
+    """The tensors of an ncnn pair: its convolutions come in the order in which they are run."""
+    convolutions = list(_ncnn_convolutions(param))
+    blocks, rest = divmod(len(convolutions) - 6, 15)
+    if rest or blocks < 1:
+        raise CheckpointInvalid(f"{NOT_ESRGAN}: {param.name} has {len(convolutions)} convolutions")
+    names = ["first"]
+    for rrdb in range(blocks):
+        for rdb in range(3):
+            names += [f"trunk.{rrdb}.blocks.{rdb}.grow.{conv}" for conv in range(4)]
+            names.append(f"trunk.{rrdb}.blocks.{rdb}.merge")
+    names += ["body", "up1.conv", "up2.conv", "hr", "to_rgb"]
+
+    data, position, state = weights.read_bytes(), 0, {}
+    for name, (outputs, count) in zip(names, convolutions, strict=True):
+        if outputs < 1 or count % (9 * outputs):
+            raise CheckpointInvalid(f"{NOT_ESRGAN}: {param.name} has a convolution that is not 3x3")
+        if len(data) < position + 4:
+            raise CheckpointInvalid(f"{weights.name} ends within the weights of {name}")
+        (flag,) = struct.unpack_from("<I", data, position)
+        if flag not in {_FLOAT16, _FLOAT32}:
+            raise CheckpointInvalid(
+                f"{weights.name}: the weights of {name} are of kind 0x{flag:08x}; float16 "
+                "(0x01306b47) and float32 (0) are read"
+            )
+        dtype, size = (torch.float16, 2) if flag == _FLOAT16 else (torch.float32, 4)
+        start = position + 4
+        bias = start + -(-size * count // 4) * 4  # padded to 4 bytes
+        position = bias + 4 * outputs
+        if len(data) < position:
+            raise CheckpointInvalid(f"{weights.name} ends within the weights of {name}")
+        weight = torch.frombuffer(bytearray(data[start : start + size * count]), dtype=dtype)
+        state[f"{name}.weight"] = weight.reshape(outputs, -1, 3, 3)
+        state[f"{name}.bias"] = torch.frombuffer(
+            bytearray(data[bias:position]), dtype=torch.float32
+        )
+    if position != len(data):
+        raise CheckpointInvalid(
+            f"{weights.name} has {len(data):,} bytes; {param.name} calls for {position:,}"
+        )
+    return state
+
+
+def _ncnn_convolutions(param: Path) -> Iterator[tuple[int, int]]:
+    """Outputs and number of weights of each convolution that a `.param` file lists."""
+    lines = param.read_text(encoding="utf-8", errors="replace").splitlines()
+    if not lines or lines[0].strip() != _NCNN_MAGIC:
+        raise CheckpointInvalid(f"{param.name} is not an ncnn .param file")
+    for line in lines[2:]:
+        kind, *words = line.split() or [""]
+        if kind and kind not in _NCNN_LAYERS:
+            raise CheckpointInvalid(f"{NOT_ESRGAN}: {param.name} has a layer {kind}")
+        if kind == "Convolution":
+            values = dict(word.split("=", 1) for word in words if "=" in word)
+            try:
+                yield int(values["0"]), int(values["6"])
+            except (KeyError, ValueError):
+                raise CheckpointInvalid(f"{param.name}: {line.strip()!r} is damaged") from None
+
+
+def _built(state: Mapping[str, Tensor]) -> ESRGAN:
+    """A generator with these weights, in float32, of the size that their shapes tell."""
+    blocks = {int(name.split(".")[1]) for name in state if name.startswith("trunk.")}
+    try:
+        features = state["first.bias"].numel()
+        growth = state["trunk.0.blocks.0.grow.0.bias"].numel()
+    except KeyError as missing:
+        raise CheckpointInvalid(f"{NOT_ESRGAN}: it has no {missing.args[0]}") from None
+    with torch.device("meta"):
+        generator = ESRGAN(features=features, growth=growth, blocks=max(blocks) + 1)
+    expected = generator.state_dict()
+    for name, tensor in expected.items():
+        if name not in state:
+            raise CheckpointInvalid(f"{NOT_ESRGAN}: it has no {name}")
+        if state[name].shape != tensor.shape:
+            raise CheckpointInvalid(
+                f"{NOT_ESRGAN}: {name} has the shape {list(state[name].shape)}, "
+                f"not {list(tensor.shape)}"
+            )
+    single = {name: state[name].to(torch.float32) for name in expected}
+    generator.load_state_dict(single, assign=True)
+    return generator.eval().requires_grad_(requires_grad=False)
