@@ -64,6 +64,17 @@ def draw_sinc(probability: float, draws: Draws) -> Tensor:
     return _or_nothing(kernels, draws.chance(probability))
 
 
+def gaussian_kernels(sigma: Tensor) -> Tensor:
+    """Round Gaussians: (N,) standard deviations in pixels -> (N, K, K).
+
+    Near 0 a kernel changes nothing.
+    """
+    place = torch.arange(SIDE, device=sigma.device) - SIDE // 2
+    distance = place.view(-1, 1) ** 2 + place.view(1, -1) ** 2  # (K, K)
+    bell = torch.exp(-0.5 * distance / sigma.view(-1, 1, 1) ** 2)
+    return bell / bell.sum(dim=(1, 2), keepdim=True)
+
+
 def filtered(images: Tensor, kernels: Tensor) -> Tensor:
     """Each image with its own kernel, the border pixel repeated: (N, 3, S, S), (N, K, K).
 

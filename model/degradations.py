@@ -1,10 +1,14 @@
-"""What a photograph goes through before it is small: bicubic alone, or as it happens in the wild.
+"""Degradations: how a photograph becomes the small picture that the network is trained to enlarge.
 
-`real` is the second-order recipe of Real-ESRGAN (Wang et al. 2021, arXiv:2107.10833, section 3 and
-its published settings): blur, resize, noise and JPEG, twice, the second time with the resize to the
-final size and a sinc filter before or after the JPEG. Two things differ, so that all of it runs in
-batch on any device: every image has its own scale, because resizing is two products with matrices
-on a canvas that the largest scale fits; and Poisson noise always counts 256 levels.
+Each picture of a batch is made small in one of three ways, drawn by their shares: by the
+protocol's `bicubic` alone; by the `light` recipe, a little blur, bicubic, a little noise and one
+JPEG, as most uploads are; or by the `full` recipe of Real-ESRGAN.
+
+The full recipe is of second order (Wang et al. 2021, arXiv:2107.10833, section 3 and its published
+settings): blur, resize, noise and JPEG, twice, the second time with the resize to the final size
+and a sinc filter before or after the JPEG. Two things differ, so that all of it runs in batch on
+any device: every image has its own scale, because resizing is two products with matrices on a
+canvas that the largest scale fits; and Poisson noise always counts 256 levels.
 
 Shapes: N batch, S x S pixels. Images are in levels, 0 to 255.
 """
@@ -14,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from model.blur import Blur, draw_kernels, draw_sinc, filtered
+from model.blur import Blur, draw_kernels, draw_sinc, filtered, gaussian_kernels
 from model.draws import Draws
 from model.gdsr import SCALE
 from model.jpeg import jpeg_round_trip
@@ -56,47 +60,136 @@ class Round:
     jpeg_quality: Range
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Real:
-    """Two rounds, then the final size."""
+_KINDS = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
+_FIRST = Round(
+    blur=Blur(
+        probability=1.0,
+        sinc=0.1,
+        sigma=(0.2, 3.0),
+        generalised=(0.5, 4.0),
+        plateau=(1.0, 2.0),
+        kinds=_KINDS,
+    ),
+    resize=Resize(up=0.2, down=0.7, keep=0.1, scale=(0.15, 1.5)),
+    noise=Noise(gaussian=0.5, gaussian_levels=(1, 30), poisson_scale=(0.05, 3.0), grey=0.4),
+    jpeg_quality=(30, 95),
+)
+_SECOND = Round(
+    blur=Blur(
+        probability=0.8,
+        sinc=0.1,
+        sigma=(0.2, 1.5),
+        generalised=(0.5, 4.0),
+        plateau=(1.0, 2.0),
+        kinds=_KINDS,
+    ),
+    resize=Resize(up=0.3, down=0.4, keep=0.3, scale=(0.3, 1.2)),
+    noise=Noise(gaussian=0.5, gaussian_levels=(1, 25), poisson_scale=(0.05, 2.5), grey=0.4),
+    jpeg_quality=(30, 95),
+)
 
-    first: Round
-    second: Round
-    final_sinc: float
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Full:
+    """Two rounds, then the final size; the defaults are Real-ESRGAN's published ranges."""
+
+    first: Round = _FIRST
+    second: Round = _SECOND
+    final_sinc: float = 0.8
     """Probability of the last sinc filter."""
 
 
-def shrink(hr: Tensor, real: Real | None, generator: torch.Generator) -> Tensor:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Light:
+    """A little blur, bicubic, a little noise, and a JPEG of good quality."""
+
+    blur: float = 0.5
+    """Probability of a round Gaussian."""
+    sigma: Range = (0.3, 2.0)
+    """Of the Gaussian, in high-resolution pixels."""
+    noise: float = 0.5
+    """Probability of Gaussian noise."""
+    noise_levels: Range = (0.5, 6.0)
+    """Standard deviation, of 255."""
+    jpeg: float = 0.85
+    """Probability."""
+    jpeg_quality: Range = (50, 97)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """How often each way is taken, of the sum of all three."""
+
+    bicubic: float = 0.0
+    light: float = 0.0
+    full: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degradation:
+    """The mix that a network is trained on."""
+
+    shares: Shares
+    light: Light = Light()
+    full: Full = Full()
+
+
+LIGHT_ALONE = Degradation(shares=Shares(light=1.0))
+
+
+def shrink(hr: Tensor, degradation: Degradation | None, generator: torch.Generator) -> Tensor:
     """Make the low-resolution images: (N, 3, 4S, 4S) bytes -> (N, 3, S, S) bytes.
 
-    Without `real` by the protocol's bicubic, which draws nothing from `generator`.
+    Without a `degradation` by the protocol's bicubic, which draws nothing from `generator`.
     """
-    if real is None:
-        return bicubic_down(hr)
+    small = bicubic_down(hr)
+    if degradation is None:
+        return small
+    shares = degradation.shares
+    draws = Draws(hr.shape[0], generator)
+    way = draws.choice((shares.bicubic, shares.light, shares.full)).view(-1, 1, 1, 1)
     with torch.autocast(hr.device.type, enabled=False):
-        return _degrade(hr.float(), real, generator)
+        # Every way is gone for all images: to pick some would make a GPU wait for the choice.
+        if shares.light:
+            small = torch.where(way == 1, _light(hr.float(), degradation.light, draws), small)
+        if shares.full:
+            small = torch.where(way == 2, _full(hr.float(), degradation.full, draws), small)
+    return small
 
 
-def _degrade(images: Tensor, real: Real, generator: torch.Generator) -> Tensor:
-    draws = Draws(images.shape[0], generator)
+def _light(images: Tensor, light: Light, draws: Draws) -> Tensor:
+    """(N, 3, 4S, 4S) levels -> (N, 3, S, S) bytes."""
+    sigma = draws.uniform(*light.sigma)
+    kernels = gaussian_kernels(torch.where(draws.chance(light.blur), sigma, 1e-3))
+    small = bicubic_down(filtered(images, kernels)).clamp(0, 255)
+    levels = draws.uniform(*light.noise_levels) * draws.chance(light.noise)
+    small = small + levels.view(-1, 1, 1, 1) * draws.normal(*small.shape[1:])
+    small = small.round().clamp(0, 255)
+    compressed = jpeg_round_trip(small, draws.uniform(*light.jpeg_quality))
+    chosen = draws.chance(light.jpeg).view(-1, 1, 1, 1)
+    return torch.where(chosen, compressed, small).to(torch.uint8)
+
+
+def _full(images: Tensor, full: Full, draws: Draws) -> Tensor:
+    """(N, 3, 4S, 4S) levels -> (N, 3, S, S) bytes."""
     original = images.shape[-1]
     final = original // SCALE
     sizes = torch.full((images.shape[0],), original, device=images.device)  # (N,)
 
-    images = filtered(images, draw_kernels(real.first.blur, draws))
-    images, sizes = _resize_randomly(images, sizes, original, real.first.resize, draws)
-    images = _noisy(images, real.first.noise, draws)
-    images = jpeg_round_trip(images, draws.uniform(*real.first.jpeg_quality))
+    images = filtered(images, draw_kernels(full.first.blur, draws))
+    images, sizes = _resize_randomly(images, sizes, original, full.first.resize, draws)
+    images = _noisy(images, full.first.noise, draws)
+    images = jpeg_round_trip(images, draws.uniform(*full.first.jpeg_quality))
 
-    images = filtered(images, draw_kernels(real.second.blur, draws))
-    images, sizes = _resize_randomly(images, sizes, final, real.second.resize, draws)
-    images = _noisy(images, real.second.noise, draws)
+    images = filtered(images, draw_kernels(full.second.blur, draws))
+    images, sizes = _resize_randomly(images, sizes, final, full.second.resize, draws)
+    images = _noisy(images, full.second.noise, draws)
     # Half of the images end with the JPEG, the others with the resize and the filter.
     jpeg_last = draws.chance(0.5).view(-1, 1, 1, 1)
-    quality = draws.uniform(*real.second.jpeg_quality)
+    quality = draws.uniform(*full.second.jpeg_quality)
     images = torch.where(jpeg_last, images, jpeg_round_trip(images, quality))
     images = _resized(images, sizes, torch.full_like(sizes, final), side=final, draws=draws)
-    images = filtered(images, draw_sinc(real.final_sinc, draws))
+    images = filtered(images, draw_sinc(full.final_sinc, draws))
     images = torch.where(jpeg_last, jpeg_round_trip(images, quality), images)
     return images.round().clamp(0, 255).to(torch.uint8)
 

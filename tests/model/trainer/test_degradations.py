@@ -12,11 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from model.blur import SIDE, Blur, draw_kernels, draw_sinc, filtered
-from model.degradations import Real, _resized, shrink
+from model.degradations import Degradation, Full, Light, Shares, _resized, shrink
 from model.draws import Draws
 from model.jpeg import jpeg_round_trip
 from model.resize import bicubic_down, bicubic_up
-from model.trainer.config_file import read_preset
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -35,10 +34,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def real() -> Real:
-    found = read_preset("base_real_pixel").degradation
-    assert found is not None
-    return found
+FULL = Degradation(shares=Shares(full=1.0))
 
 
 def decibels(ours: Tensor, theirs: Tensor) -> float:
@@ -137,18 +133,18 @@ def test_jpeg_takes_a_quality_for_each_picture() -> None:
 
 def test_real_degradations_follow_their_generator() -> None:
     hr = smooth(2, 3, 128, 128).to(torch.uint8)
-    once, again = (shrink(hr, real(), seeded(4)) for _ in range(2))
+    once, again = (shrink(hr, FULL, seeded(4)) for _ in range(2))
 
     assert once.shape == (2, 3, 32, 32)
     assert once.dtype == torch.uint8
     assert torch.equal(once, again)
-    assert not torch.equal(once, shrink(hr, real(), seeded(5)))
+    assert not torch.equal(once, shrink(hr, FULL, seeded(5)))
 
 
 def test_real_degradations_keep_what_a_picture_shows() -> None:
     hr = smooth(8, 3, 128, 128).to(torch.uint8)
 
-    lr = shrink(hr, real(), seeded(0))
+    lr = shrink(hr, FULL, seeded(0))
 
     clean = bicubic_down(hr)
     small, other = F.avg_pool2d(lr.float(), 8), F.avg_pool2d(clean.float(), 8)
@@ -156,10 +152,40 @@ def test_real_degradations_keep_what_a_picture_shows() -> None:
     assert float((lr.float() - clean.float()).abs().mean()) > 2
 
 
+def test_the_light_recipe_stays_close_to_bicubic() -> None:
+    hr = F.interpolate(smooth(8, 3, 32, 32), scale_factor=8, mode="bicubic").clamp(0, 255)
+    hr = hr.round().to(torch.uint8)
+
+    light = shrink(hr, Degradation(shares=Shares(light=1.0)), seeded(0))
+
+    apart = (light.float() - bicubic_down(hr).float()).abs().mean((1, 2, 3))
+    assert float(apart.max()) < 12
+    assert float(apart.mean()) > 1
+
+
+def test_a_light_recipe_that_does_nothing_is_bicubic() -> None:
+    hr = noise(4, 3, 64, 64)
+    nothing = Light(blur=0.0, noise=0.0, jpeg=0.0)
+
+    small = shrink(hr, Degradation(shares=Shares(light=1.0), light=nothing), seeded(0))
+
+    # The protocol rounds after each pass, the recipe at its end.
+    assert float((small.float() - bicubic_down(hr).float()).abs().max()) <= 1
+
+
+def test_shares_tell_how_often_each_recipe_is_taken() -> None:
+    hr = smooth(64, 3, 64, 64).to(torch.uint8)
+
+    small = shrink(hr, Degradation(shares=Shares(bicubic=3.0, full=1.0)), seeded(1))
+
+    plain = (small == bicubic_down(hr)).flatten(1).all(1)
+    assert 40 <= int(plain.sum()) <= 56
+
+
 def test_every_picture_of_a_batch_is_degraded_in_its_own_way() -> None:
     hr = smooth(1, 3, 128, 128).to(torch.uint8).repeat(4, 1, 1, 1)
 
-    lr = shrink(hr, real(), seeded(0))
+    lr = shrink(hr, FULL, seeded(0))
 
     assert len({each.numpy().tobytes() for each in lr}) == 4
 
@@ -167,14 +193,14 @@ def test_every_picture_of_a_batch_is_degraded_in_its_own_way() -> None:
 def test_kernels_of_all_kinds_add_up_to_one() -> None:
     draws = Draws(64, seeded(0))
 
-    for kernels in (draw_kernels(real().first.blur, draws), draw_sinc(1.0, draws)):
+    for kernels in (draw_kernels(Full().first.blur, draws), draw_sinc(1.0, draws)):
         assert kernels.shape == (64, SIDE, SIDE)
         assert torch.allclose(kernels.sum((1, 2)), torch.ones(64), atol=1e-5)
         assert torch.isfinite(kernels).all()
 
 
 def test_a_blur_that_never_comes_changes_nothing() -> None:
-    never: Blur = replace(real().first.blur, probability=0.0)
+    never: Blur = replace(Full().first.blur, probability=0.0)
     image = smooth(2, 3, 40, 40)
 
     kernels = draw_kernels(never, Draws(2, seeded(0)))
@@ -184,7 +210,7 @@ def test_a_blur_that_never_comes_changes_nothing() -> None:
 
 def test_filtering_is_a_convolution_with_repeated_borders() -> None:
     image = smooth(2, 3, 37, 37)
-    kernels = draw_kernels(real().first.blur, Draws(2, seeded(1)))
+    kernels = draw_kernels(Full().first.blur, Draws(2, seeded(1)))
 
     expected = torch.cat(
         [
