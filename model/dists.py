@@ -61,6 +61,10 @@ class DISTS(nn.Module):
         # One by one: a batch of large pictures need not fit.
         return torch.cat([self._distance(self._features(image[None]), true) for image in images])
 
+    def between(self, images: Tensor, references: Tensor) -> Tensor:
+        """Pair by pair, as a loss: (N, 3, H, W), (N, 3, H, W) -> (N,)."""
+        return self._distance(self._features(images), self._features(references))
+
     def _features(self, images: Tensor) -> list[Tensor]:
         """The picture itself and five stages of VGG16, after their activations."""
         x = (images - self.network.mean) / self.network.deviation

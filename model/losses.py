@@ -26,6 +26,15 @@ def pixel_loss(sr: Tensor, hr: Tensor) -> Tensor:
     return F.l1_loss(sr.float(), hr.float())
 
 
+def frequency_loss(sr: Tensor, hr: Tensor) -> Tensor:
+    """The mean absolute difference of the orthonormal two-dimensional Fourier transforms.
+
+    Jiang et al., "Focal Frequency Loss" (2021), arXiv:2012.12821, without its weighting.
+    """
+    spectrum = torch.fft.rfft2(sr.float() - hr.float(), norm="ortho")
+    return torch.view_as_real(spectrum).abs().mean()
+
+
 def perceptual_loss(
     sr: Sequence[Tensor], hr: Sequence[Tensor], *, weights: Sequence[float]
 ) -> Tensor:

@@ -3,6 +3,7 @@
 Scores come from an evaluation of the very file that is published (`export`), never from here.
 """
 
+from dataclasses import asdict
 from pathlib import Path
 
 from model.checkpoint import Card, read_header
@@ -34,6 +35,11 @@ def origin_of(config: TrainConfig) -> str:
 def _training(config: TrainConfig, standing: Standing) -> str:
     data, losses = config.data, config.losses
     names = [f"pixel ({', '.join(losses.pixel.weights.outputs)})"]
+    if losses.distill and config.teacher:
+        name = Path(config.teacher.file).stem or "another program's pictures"
+        names.append(f"distillation from {name} ({', '.join(losses.distill.weights.outputs)})")
+    if losses.dists:
+        names.append(f"DISTS ({', '.join(losses.dists.weights.outputs)})")
     if losses.perceptual:
         names.append(f"perceptual ({', '.join(losses.perceptual.weights.outputs)})")
     if losses.adversarial:
@@ -46,8 +52,10 @@ def _training(config: TrainConfig, standing: Standing) -> str:
     ]
     if standing.origin:
         said.append(f"started from {standing.origin}")
-    if config.generator.freeze_lf:
+    if config.generator.train == "hf":
         said.append("low-frequency branch frozen")
+    if config.generator.train == "mask":
+        said.append("all but the mask frozen")
     if config.optimiser.ema:
         said.append(f"weights averaged with {config.optimiser.ema}")
     said.append(f"{standing.elapsed / 60:.1f} minutes")
@@ -55,6 +63,11 @@ def _training(config: TrainConfig, standing: Standing) -> str:
 
 
 def _data(config: TrainConfig, photographs: int) -> str:
-    made = "Real-ESRGAN's degradations" if config.degradation else "the protocol's bicubic"
+    made = "the protocol's bicubic"
+    if config.degradation:
+        shares = asdict(config.degradation.shares)
+        whole = sum(shares.values())
+        made = ", ".join(f"{value / whole:.0%} {way}" for way, value in shares.items() if value)
+        made = f"these degradations: {made}"
     folder = Path(config.data.hr_dir).name
     return f"{photographs:,} photographs of the folder {folder}, made smaller by {made}"

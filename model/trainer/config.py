@@ -4,13 +4,16 @@ Names and defaults are here, values are in `presets/*.toml`. Losses are weighted
 output without any weight is not computed. Sides and margins are in low-resolution pixels.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from model.degradations import Real
+from model.degradations import Degradation
 from model.gdsr import OUTPUTS, PRESETS, GDSRConfig, Output
 from model.losses import Game
 from model.trainer.faults import ConfigInvalid
+
+SHARD = 16
+"""Pictures in a shard of a teacher's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +61,9 @@ class Generator:
     init: str = ""
     """A checkpoint to start from; without one, He's initialisation times `init_scale`."""
     init_scale: float = 0.1
-    freeze_lf: bool = False
-    """Keep all that the psnr output depends on as it is."""
+    train: Literal["all", "hf", "mask"] = "all"
+    """`hf` keeps all that the psnr output depends on as it is; of `mask` only the mask and the
+    convolution behind it learn, so psnr and gan stay as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +85,48 @@ class Data:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Teacher:
+    """A network whose pictures are learned from, and the cache of them."""
+
+    file: str = ""
+    """A checkpoint of this project, an ESRGAN-class `.pth`, `.safetensors` or ncnn pair; without
+    one, another program made the pictures."""
+    cache: str = ""
+    """The folder of the pictures; without one, `teacher` in the run's folder."""
+    pictures: int = 1024
+    side: int = 104
+    """Of a small picture."""
+    patterns: float = 0.0
+    """The share of pictures that are generated patterns, screen tones and flats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pixel:
     """The mean absolute difference of pixels."""
 
     weights: Weights
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distill:
+    """The mean absolute difference to the teacher's picture, of pixels and of frequencies.
+
+    The frequencies are those of the two-dimensional Fourier transform of a patch, with the
+    orthonormal scaling, so that both terms are of one magnitude.
+    """
+
+    weights: Weights
+    frequency: float = 0.0
+    """The weight of the frequencies beside that of the pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dists:
+    """DISTS, the distance of structure and texture (`model.dists`), to the photograph."""
+
+    weights: Weights
+    folder: str = ""
+    """Of the weights of VGG16 and of DISTS; without one, GDSR_METRIC_WEIGHTS names it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +138,7 @@ class Perceptual:
     """Convolution -> weight; VGG16's or VGG19's, as the file has them."""
     file: str = ""
     """Weights of the convolutions; without one, GDSR_VGG_WEIGHTS names the file."""
+    target: Literal["photograph", "teacher"] = "photograph"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +157,8 @@ class Losses:
     """The terms whose sum the generator makes small."""
 
     pixel: Pixel
+    distill: Distill | None = None
+    dists: Dists | None = None
     perceptual: Perceptual | None = None
     adversarial: Adversarial | None = None
     margin: int = 0
@@ -124,7 +169,7 @@ class Losses:
     @property
     def outputs(self) -> tuple[Output, ...]:
         """The outputs that some loss counts for."""
-        terms = (self.pixel, self.perceptual, self.adversarial)
+        terms = (self.pixel, self.distill, self.dists, self.perceptual, self.adversarial)
         wanted = {output for term in terms if term for output in term.weights.outputs}
         return tuple(output for output in OUTPUTS if output in wanted)
 
@@ -150,10 +195,11 @@ class Optimiser:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """How the device is used; all but `channels_last` for CUDA only."""
+    """How the device is used; `compile` and `graph` are for CUDA only."""
 
     name: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """A CPU on which bfloat16 is not faster trains in float32 all the same."""
     compile: bool = True
     graph: bool = True
     """Capture the step in a CUDA graph (in a run of one process)."""
@@ -185,10 +231,19 @@ class TrainConfig:
     data: Data
     losses: Losses
     optimiser: Optimiser
-    degradation: Real | None = None
+    degradation: Degradation | None = None
     """Without one, bicubic."""
+    teacher: Teacher | None = None
+    """With one, batches are cut from its cache."""
     device: Device = field(default_factory=Device)
     validation: Validation = field(default_factory=Validation)
+
+    @property
+    def data_of_cache(self) -> Data:
+        """How the pictures of the teacher's cache are cut from photographs."""
+        return (
+            replace(self.data, patch=self.teacher.side, batch=SHARD) if self.teacher else self.data
+        )
 
     @property
     def network(self) -> GDSRConfig:

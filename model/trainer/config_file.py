@@ -152,6 +152,7 @@ def _checked(config: TrainConfig) -> TrainConfig:
         "run.steps": run.steps,
         "run.save_every": run.save_every,
         "run.log_every": run.log_every,
+        "teacher.pictures": config.teacher.pictures if config.teacher else 1,
         "data.patch": data.patch,
         "data.batch": data.batch,
         "validation.every": config.validation.every,
@@ -172,8 +173,23 @@ def _checked(config: TrainConfig) -> TrainConfig:
         raise ConfigInvalid(f"data.mirror is {data.mirror}, more than a patch of {data.patch}")
     if not losses.outputs:
         raise ConfigInvalid("losses: no output has a weight")
-    if config.generator.freeze_lf and "psnr" in losses.outputs:
-        raise ConfigInvalid("losses: psnr has a weight, but generator.freeze_lf keeps it as it is")
+    for kept in {"all": (), "hf": ("psnr",), "mask": ("psnr", "gan")}[config.generator.train]:
+        if kept in losses.outputs:
+            raise ConfigInvalid(
+                f"losses: {kept} has a weight, but generator.train={config.generator.train!r} "
+                "keeps it as it is"
+            )
+    if config.degradation and not sum(asdict(config.degradation.shares).values()) > 0:
+        raise ConfigInvalid("degradation.shares: none is above 0")
+    perceptual = losses.perceptual
+    if not config.teacher and (losses.distill or (perceptual and perceptual.target == "teacher")):
+        raise ConfigInvalid("losses: one follows a teacher, and there is no table teacher")
+    if config.teacher and config.teacher.side < data.patch:
+        raise ConfigInvalid(
+            f"teacher.side is {config.teacher.side}; a patch of {data.patch} does not fit in"
+        )
+    if config.teacher and not 0 <= config.teacher.patterns <= 1:
+        raise ConfigInvalid(f"teacher.patterns is {config.teacher.patterns}; it is 0 to 1")
     if losses.perceptual and not losses.perceptual.taps:
         raise ConfigInvalid("losses.perceptual.taps is empty")
     seen = 4 * (data.patch - 2 * losses.margin)

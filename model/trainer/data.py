@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.degradations import Real, shrink
+from model.degradations import Degradation, shrink
 from model.gdsr import SCALE
 from model.trainer.config import Data
 from model.trainer.patches import Picks, cut
@@ -25,14 +25,15 @@ from model.trainer.photographs import Photographs
 
 _AHEAD = 4  # batches that the loader prepares
 _BICUBIC_CONTEXT = 2  # what the kernel reaches beyond a patch, in low-resolution pixels
-_REAL_CONTEXT = 8  # what most blurs reach, through two resizes
+_DEGRADED_CONTEXT = 8  # what most blurs reach, through two resizes
 
 
 class Batch(NamedTuple):
-    """Pictures in [0, 1]: (N, 3, S, S) and (N, 3, 4S, 4S)."""
+    """Pictures in [0, 1]: (N, 3, S, S), (N, 3, 4S, 4S), and the teacher's, of the same size."""
 
     lr: Tensor
     hr: Tensor
+    teacher: Tensor | None = None
 
 
 class Batches:
@@ -43,7 +44,7 @@ class Batches:
         photographs: Photographs,
         data: Data,
         *,
-        degradation: Real | None,
+        degradation: Degradation | None,
         seed: int,
         device: torch.device,
         rank: int = 0,
@@ -56,7 +57,7 @@ class Batches:
         self._data = data
         self._degradation = degradation
         self._seed = seed
-        self._context = _REAL_CONTEXT if degradation else _BICUBIC_CONTEXT
+        self._context = _DEGRADED_CONTEXT if degradation else _BICUBIC_CONTEXT
         each = data.batch // processes
         self._part = slice(rank * each, (rank + 1) * each)
         self._rank = rank

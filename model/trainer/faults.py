@@ -34,6 +34,10 @@ class RunUnusable(TrainingFault):
     """A folder is not a run that can be resumed, or is one already."""
 
 
+class CacheUnusable(TrainingFault):
+    """A folder of teacher's pictures is of another teacher, damaged or incomplete."""
+
+
 class LossNotFinite(TrainingFault):
     """A loss became NaN or infinite."""
 

@@ -34,11 +34,13 @@ class GraphedStep:
             torch.cuda.current_stream().wait_stream(self._stream)
             return terms
         if self._batch is None:
-            self._batch = Batch(lr=batch.lr.clone(), hr=batch.hr.clone())
+            teacher = None if batch.teacher is None else batch.teacher.clone()
+            self._batch = Batch(lr=batch.lr.clone(), hr=batch.hr.clone(), teacher=teacher)
             # Of this thread alone: the loader pins memory in its own meanwhile.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._terms = self._step(self._batch)
-        self._batch.lr.copy_(batch.lr)
-        self._batch.hr.copy_(batch.hr)
+        for kept, given in zip(self._batch, batch, strict=True):
+            if kept is not None and given is not None:
+                kept.copy_(given)
         self._graph.replay()
         return self._terms

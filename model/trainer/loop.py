@@ -16,8 +16,9 @@ from types import FrameType
 
 import torch
 
+from model.trainer.cached import CachedBatches
 from model.trainer.cards import origin_of
-from model.trainer.config import TrainConfig
+from model.trainer.config import Data, TrainConfig
 from model.trainer.config_file import write_config
 from model.trainer.data import Batches
 from model.trainer.faults import ConfigInvalid, RunUnusable
@@ -26,11 +27,12 @@ from model.trainer.ledger import Entry, Ledger
 from model.trainer.log import Log, StepRecord
 from model.trainer.networks import build_networks, build_optimisers, set_rate
 from model.trainer.parallel import Processes, join, leave
-from model.trainer.photographs import keep_photographs
+from model.trainer.photographs import Photographs, keep_photographs
 from model.trainer.run import BEST, CONFIG, STATE, Run, choose
 from model.trainer.schedule import progress, rate_factor
 from model.trainer.state import Standing, load_state
 from model.trainer.step import Step
+from model.trainer.teacher import make_cache
 from model.trainer.validation import read_pairs
 
 _AGREE_EVERY = 10  # steps between which several processes do not talk about the time
@@ -82,7 +84,7 @@ def _prepared(
     pairs = read_pairs(held_out, config.validation, folder=held_in, device=device)
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"pixels.{processes.rank}.partial"
-    photographs, data = keep_photographs(paths, config.data, device=device, file=file)
+    photographs, data = keep_photographs(paths, config.data_of_cache, device=device, file=file)
     if resume:
         standing = load_state(out / STATE, networks, optimisers, device)
     else:
@@ -96,15 +98,7 @@ def _prepared(
         networks=networks,
         optimisers=optimisers,
         photographs=photographs,
-        batches=Batches(
-            photographs,
-            data,
-            degradation=config.degradation,
-            seed=config.run.seed,
-            device=device,
-            rank=processes.rank,
-            processes=processes.count,
-        ),
+        batches=_batches(config, out, photographs, data, processes, quiet=quiet),
         pairs=pairs,
         standing=standing,
         ledger=Ledger(),
@@ -116,6 +110,33 @@ def _prepared(
             tensorboard=config.run.tensorboard,
         ),
     )
+
+
+def _batches(
+    config: TrainConfig,
+    out: Path,
+    photographs: Photographs,
+    data: Data,
+    processes: Processes,
+    *,
+    quiet: bool,
+) -> Batches | CachedBatches:
+    """Made as the run goes, or cut from the cache of its teacher."""
+    seed, teacher = config.run.seed, config.teacher
+    if teacher is None:
+        return Batches(
+            photographs,
+            data,
+            degradation=config.degradation,
+            seed=seed,
+            device=processes.device,
+            rank=processes.rank,
+            processes=processes.count,
+        )
+    folder = Path(teacher.cache) if teacher.cache else out / "teacher"
+    make_cache(config, teacher, folder, photographs, processes=processes, quiet=quiet)
+    processes.wait()
+    return CachedBatches(folder, teacher, config.data, seed=seed, processes=processes)
 
 
 def _loop(run: Run, *, began: float, resume: bool) -> Outcome:

@@ -11,12 +11,20 @@ from torch import Tensor, nn
 from model.blocks import RRDB
 from model.checkpoint import SHIPPED, CheckpointInvalid, load_checkpoint
 from model.discriminator import UNetDiscriminator, VGGDiscriminator
+from model.dists import DISTS, load_dists
 from model.gdsr import GDSR, SCALE
-from model.trainer.config import Adversarial, Generator, Perceptual, TrainConfig
+from model.trainer.config import Adversarial, Dists, Generator, Perceptual, TrainConfig
 from model.trainer.faults import ConfigInvalid, WeightsUnusable
 from model.vgg import VGG, load_vgg
 
 VGG_WEIGHTS = "GDSR_VGG_WEIGHTS"
+METRIC_WEIGHTS = "GDSR_METRIC_WEIGHTS"
+_LF = ("first", "shared", "guide", "lf", "lf_to_rgb")
+_FROZEN = {
+    "all": (),
+    "hf": _LF,
+    "mask": (*_LF, "hf_extract", "hf_merge", "hf", "hf_to_rgb"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +35,7 @@ class Networks:
     average: GDSR
     discriminator: nn.Module | None
     features: VGG | None
+    dists: DISTS | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +55,8 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
     """
     torch.manual_seed(config.run.seed)
     generator = _generator(config)
-    if config.generator.freeze_lf:
-        for name in ("first", "shared", "guide", "lf", "lf_to_rgb"):
-            generator.get_submodule(name).requires_grad_(requires_grad=False)
+    for name in _FROZEN[config.generator.train]:
+        generator.get_submodule(name).requires_grad_(requires_grad=False)
     losses = config.losses
     side = SCALE * (config.data.patch - 2 * losses.margin)
     networks = Networks(
@@ -56,6 +64,7 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
         average=copy.deepcopy(generator).requires_grad_(requires_grad=False).eval(),
         discriminator=_discriminator(losses.adversarial, side) if losses.adversarial else None,
         features=_features(losses.perceptual) if losses.perceptual else None,
+        dists=_dists(losses.dists) if losses.dists else None,
     )
     layout = torch.channels_last if config.device.channels_last else torch.contiguous_format
     for network in (
@@ -63,6 +72,7 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
         networks.average,
         networks.discriminator,
         networks.features,
+        networks.dists,
     ):
         if network is not None:
             network.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
@@ -154,6 +164,19 @@ def _features(perceptual: Perceptual) -> VGG:
         raise WeightsUnusable(f"VGG weights: {_said(error)}") from None
     except ValueError as error:
         raise ConfigInvalid(f"losses.perceptual.taps: {error}") from None
+
+
+def _dists(dists: Dists) -> DISTS:
+    folder = dists.folder or os.environ.get(METRIC_WEIGHTS, "")
+    if not folder:
+        raise ConfigInvalid(
+            f"the loss dists needs weights: set losses.dists.folder or {METRIC_WEIGHTS}"
+        )
+    names = ("vgg16_features.safetensors", "dists_alpha_beta.safetensors")
+    try:
+        return load_dists(*(Path(folder) / name for name in names))
+    except (CheckpointInvalid, OSError) as error:
+        raise WeightsUnusable(f"weights of DISTS: {_said(error)}") from None
 
 
 def _said(error: Exception) -> str:

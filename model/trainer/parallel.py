@@ -54,6 +54,11 @@ class Processes:
             values /= self.count
         return values
 
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            dist.barrier()
+
     def agree(self, *, elapsed: float, reserve: float, stop: bool) -> tuple[float, float, bool]:
         """The first one's clock and what it keeps of the time, and whether any has to stop."""
         if self.count == 1:

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 from model.checkpoint import save_checkpoint
+from model.trainer.cached import CachedBatches
 from model.trainer.cards import card_of
 from model.trainer.config import TrainConfig
 from model.trainer.data import Batches
@@ -39,7 +40,7 @@ class Run:
     networks: Networks
     optimisers: Optimisers
     photographs: Photographs
-    batches: Batches
+    batches: Batches | CachedBatches
     pairs: list[Pair]
     standing: Standing
     ledger: Ledger

@@ -18,6 +18,7 @@ from model.losses import (
     adversarial_loss,
     back_projected,
     discriminator_loss,
+    frequency_loss,
     perceptual_loss,
     pixel_loss,
 )
@@ -25,6 +26,7 @@ from model.trainer.config import TrainConfig
 from model.trainer.data import Batch
 from model.trainer.networks import Networks, Optimisers
 from model.trainer.parallel import Processes
+from model.trainer.precision import autocast
 
 Terms = Mapping[str, Tensor]
 
@@ -40,7 +42,6 @@ class Step:
         self.optimisers = optimisers
         self.processes = processes
         self._parameters = [p for p in networks.generator.parameters() if p.requires_grad]
-        self._bfloat16 = processes.device.type == "cuda" and config.device.precision == "bfloat16"
 
     def __call__(self, batch: Batch) -> Terms:
         """Take the step, and return its loss terms, averaged over processes."""
@@ -51,7 +52,7 @@ class Step:
         _train(networks.discriminator, on=False)
         with self.autocast():
             images, hr = self.images(batch)
-            terms = self.generator_losses(images, hr)
+            terms = self.generator_losses(images, hr, self._inside(batch.teacher))
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self._parameters)
         if self.config.optimiser.clip:
@@ -80,7 +81,8 @@ class Step:
 
     def autocast(self) -> torch.autocast:
         """The precision of convolutions; losses are in float32."""
-        return torch.autocast("cuda", torch.bfloat16, enabled=self._bfloat16)
+        wanted = self.config.device.precision == "bfloat16"
+        return autocast(self.processes.device, wanted=wanted)
 
     def images(self, batch: Batch) -> tuple[dict[Output, Tensor], Tensor]:
         """What the losses see: the wanted outputs and their target, (N, 3, 4S, 4S) or smaller."""
@@ -97,17 +99,34 @@ class Step:
             images[output] = inner(image, SCALE * losses.margin)
         return images, inner(batch.hr, SCALE * losses.margin)
 
-    def generator_losses(self, images: Mapping[Output, Tensor], hr: Tensor) -> dict[str, Tensor]:
+    def _inside(self, image: Tensor | None) -> Tensor | None:
+        return None if image is None else inner(image, SCALE * self.config.losses.margin)
+
+    def generator_losses(
+        self, images: Mapping[Output, Tensor], hr: Tensor, teacher: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The weighted terms, by name."""
         losses, networks = self.config.losses, self.networks
         terms = {}
         for output in losses.pixel.weights.outputs:
             loss = pixel_loss(images[output], hr)
             terms[f"pixel_{output}"] = losses.pixel.weights.of(output) * loss
+        if losses.distill and teacher is not None:
+            for output in losses.distill.weights.outputs:
+                loss = pixel_loss(images[output], teacher)
+                if losses.distill.frequency:
+                    frequencies = frequency_loss(images[output], teacher)
+                    loss = loss + losses.distill.frequency * frequencies
+                terms[f"distill_{output}"] = losses.distill.weights.of(output) * loss
+        if losses.dists and networks.dists:
+            for output in losses.dists.weights.outputs:
+                loss = networks.dists.between(images[output].float().clamp(0, 1), hr).mean()
+                terms[f"dists_{output}"] = losses.dists.weights.of(output) * loss
         if losses.perceptual and networks.features:
             weights = list(losses.perceptual.taps.values())
             with torch.no_grad():
-                features_hr = networks.features(hr)
+                target = hr if losses.perceptual.target == "photograph" else teacher
+                features_hr = networks.features(target)
             for output in losses.perceptual.weights.outputs:
                 loss = perceptual_loss(
                     networks.features(images[output]), features_hr, weights=weights

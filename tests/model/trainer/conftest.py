@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+from model.esrgan import ESRGAN
 from model.trainer.config import TrainConfig
 from model.trainer.config_file import read_preset
 from model.vgg import random_state
@@ -79,8 +80,40 @@ def vgg_files(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     return files
 
 
+@pytest.fixture(scope="session")
+def dists_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights for DISTS, with an eighth of VGG's channels."""
+    folder = tmp_path_factory.mktemp("dists")
+    state = random_state(convolutions=13, divisor=8)
+    safetensors.torch.save_file(state, folder / "vgg16_features.safetensors")
+    channels = 3 + sum((64, 128, 256, 512, 512)) // 8
+    shares = {name: torch.rand(1, channels, 1, 1) for name in ("alpha", "beta")}
+    safetensors.torch.save_file(shares, folder / "dists_alpha_beta.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ESRGAN-class generator that is tiny and knows nothing."""
+    torch.manual_seed(0)
+    state = ESRGAN(features=4, growth=2, blocks=1).state_dict()
+    names = {"first": "conv_first", "body": "conv_body", "up1.conv": "conv_up1"}
+    names |= {"up2.conv": "conv_up2", "hr": "conv_hr", "to_rgb": "conv_last"}
+    for block in range(3):
+        old, new = f"trunk.0.blocks.{block}", f"body.0.rdb{block + 1}"
+        names |= {f"{old}.grow.{conv}": f"{new}.conv{conv + 1}" for conv in range(4)}
+        names[f"{old}.merge"] = f"{new}.conv5"
+    file = tmp_path_factory.mktemp("teacher") / "teacher.pth"
+    parts = (name.rpartition(".") for name in state)
+    renamed = {f"{names[part]}.{kind}": state[f"{part}.{kind}"] for part, _, kind in parts}
+    torch.save({"params_ema": renamed}, file)
+    return file
+
+
 @pytest.fixture
-def configure(photographs: Path, vgg_files: dict[int, Path]) -> Configure:
+def configure(
+    photographs: Path, vgg_files: dict[int, Path], dists_folder: Path, teacher_file: Path
+) -> Configure:
     """A shipped preset, made tiny, with what the test sets."""
 
     def configured(preset: str, *overrides: str) -> TrainConfig:
@@ -88,6 +121,11 @@ def configure(photographs: Path, vgg_files: dict[int, Path]) -> Configure:
         if plain.losses.perceptual:
             file = vgg_files[16 if "conv5_4" in plain.losses.perceptual.taps else 13]
             overrides = (f"losses.perceptual.file={file}", *overrides)
+        if plain.losses.dists:
+            overrides = (f"losses.dists.folder={dists_folder}", *overrides)
+        if plain.teacher:
+            small = (f"teacher.file={teacher_file}", "teacher.pictures=16", "teacher.side=20")
+            overrides = (*small, *overrides)
         if plain.losses.adversarial:
             overrides = ("losses.adversarial.features=4", *overrides)
         return read_preset(preset, (*TINY, f"data.hr_dir={photographs}", *overrides))

@@ -140,3 +140,17 @@ def test_a_state_of_another_network_is_not_resumed_from(
 
     with pytest.raises(RunUnusable, match="cannot be resumed from"):
         go_on(configure("smoke", "run.steps=1", "generator.size.features=6"), tmp_path)
+
+
+def test_a_full_disk_while_a_teachers_pictures_are_made_is_said_in_one_line(
+    configure: Configure, tmp_path: Path
+) -> None:
+    config = configure("lite_real", "run.steps=1", f"teacher.cache={tmp_path / 'cache'}")
+
+    with files_no_larger_than(10_000), pytest.raises(StorageFull) as caught:
+        fit(config, tmp_path / "run")
+
+    assert "\n" not in str(caught.value)
+    assert "input.npy" in str(caught.value)
+    assert not list((tmp_path / "cache").glob("*.npy"))
+    fit(config, tmp_path / "run")  # with space it goes on

@@ -1,0 +1,104 @@
+"""Generated pictures that photographs do not teach: one-pixel patterns, screen tones and flats.
+
+A network that never saw them overshoots: it takes a dither for texture and makes its contrast
+larger. Here the small picture is the pattern, and the large one is its bicubic enlargement without
+values beyond the pattern's own range.
+
+Shapes: S x S low-resolution pixels, bytes of RGB.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.resize import bicubic_up
+
+Levels = NDArray[np.float64]
+_BAYER = (
+    np.array(
+        [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]],
+    )
+    + 0.5
+) / 16
+
+
+def draw_pattern(random: np.random.Generator, *, side: int) -> Tensor:
+    """A small picture, one of the kinds below in random colours: (3, S, S) bytes."""
+    kinds: tuple[Callable[[np.random.Generator, int], Levels], ...] = (
+        _checkerboard,
+        _lines,
+        _ordered_dither,
+        _random_dither,
+        _screen_tone,
+        _flat,
+        _ramp,
+    )
+    mix = kinds[random.integers(len(kinds))](random, side)  # (S, S) in [0, 1]
+    dark, light = np.sort(random.integers(0, 256, size=(2, 3 if random.random() < 0.5 else 1)), 0)
+    if random.random() < 0.25:
+        dark, light = np.zeros_like(dark), np.full_like(light, 255)
+    picture = dark[:, None, None] + (light - dark)[:, None, None] * mix  # (1 or 3, S, S)
+    levels = np.broadcast_to(picture.round().astype(np.uint8), (3, side, side))
+    return torch.from_numpy(levels.copy())
+
+
+def enlarged(pattern: Tensor) -> Tensor:
+    """The picture that a pattern shall become: (3, S, S) bytes -> (3, 4S, 4S) bytes."""
+    low = pattern.amin(dim=(1, 2), keepdim=True)
+    high = pattern.amax(dim=(1, 2), keepdim=True)
+    return bicubic_up(pattern).clamp(low, high)
+
+
+def _checkerboard(random: np.random.Generator, side: int) -> Levels:
+    """Squares of one pixel, or of two."""
+    row, column = np.indices((side, side)) // random.integers(1, 3)
+    squares: Levels = ((row + column) % 2).astype(float)
+    return squares
+
+
+def _lines(random: np.random.Generator, side: int) -> Levels:
+    """Upright, level or slanting, one or two pixels wide."""
+    row, column = np.indices((side, side))
+    along = (row, column, row + column, row - column)[random.integers(4)]
+    period = random.integers(2, 5)
+    return (along % period < random.integers(1, period)).astype(float)
+
+
+def _ordered_dither(random: np.random.Generator, side: int) -> Levels:
+    """A ramp of greys in two levels, by Bayer's matrix."""
+    threshold = np.tile(_BAYER, (side // 4 + 1, side // 4 + 1))[:side, :side]
+    return (_ramp(random, side) > threshold).astype(float)
+
+
+def _random_dither(random: np.random.Generator, side: int) -> Levels:
+    """A ramp of greys in two levels, by noise."""
+    return (_ramp(random, side) > random.random((side, side))).astype(float)
+
+
+def _screen_tone(random: np.random.Generator, side: int) -> Levels:
+    """Dots of a printer's screen, which grow along a ramp."""
+    row, column = np.indices((side, side))
+    angle, period = random.uniform(0, np.pi / 2), random.uniform(2.5, 6)
+    u = (np.cos(angle) * row + np.sin(angle) * column) * 2 * np.pi / period
+    v = (np.cos(angle) * column - np.sin(angle) * row) * 2 * np.pi / period
+    dots = 0.5 + 0.25 * (np.cos(u) + np.cos(v))
+    softness = random.uniform(0.02, 0.2)
+    tone: Levels = np.clip((_ramp(random, side) - dots) / softness + 0.5, 0, 1)
+    return tone
+
+
+def _flat(random: np.random.Generator, side: int) -> Levels:
+    return np.full((side, side), random.random())
+
+
+def _ramp(random: np.random.Generator, side: int) -> Levels:
+    """Grey values that change evenly in some direction."""
+    row, column = np.indices((side, side)) / side
+    angle = random.uniform(0, 2 * np.pi)
+    ramp = np.cos(angle) * row + np.sin(angle) * column
+    low, high = np.sort(random.random(2))
+    spread: Levels = low + (high - low) * (ramp - ramp.min()) / np.ptp(ramp)
+    return spread
