@@ -4,78 +4,37 @@ Scores in a checkpoint's card come from this report, never from a hand.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from model.trainer.evaluate_report import Character, Judged, Peer, Report
 from model.trainer.pareto import PLACES, check_drawable, draw, place_of
 
 if TYPE_CHECKING:
     import torch
 
-    from model.checkpoint import Checkpoint, Scores
     from model.perceptual import Metric
-    from model.trainer.evaluate_folder import Method, Pictures
+    from model.trainer.evaluate_folder import Findings
+    from model.trainer.evaluate_methods import Method
+    from model.trainer.evaluate_pictures import Pictures
 
 WEIGHTS_VARIABLE = "GDSR_METRIC_WEIGHTS"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """The scores of one checkpoint; the digest is that of its file."""
-
-    name: str
-    sha256: str
-    consistency: bool
-    """What its card says: whether people get its results back-projected."""
-    scores: "Scores"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """All that was measured, and how; its JSON has the same names."""
-
-    back_projection: bool
-    jpeg: int | None
-    """Quality that the small pictures were compressed with, or they were not."""
-    pictures: Mapping[str, int]
-    """Data set -> how many."""
-    bicubic: Mapping[str, Mapping[str, float]]
-    """Data set -> metric -> value."""
-    checkpoints: tuple[Judged, ...]
-
-
-def read_scores(path: Path, *, sha256: str) -> "Scores":
-    """What the JSON of a report says of the checkpoint with this digest.
-
-    A card's scores are of plain bicubic pictures and of what the network gives as it is.
-
-    Raises:
-        ValueError: the file is no report, does not say anything of it, or measured otherwise.
-        OSError: it cannot be read.
-    """
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        otherwise = report["back_projection"] or report["jpeg"]
-        judged = report["checkpoints"]
-        found: list[Scores] = [one["scores"] for one in judged if one["sha256"] == sha256]
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is no report of gdsr-evaluate") from None
-    if otherwise:
-        raise ValueError(f"{path} was measured with --jpeg or --backprojection; a card's are not")
-    if not found:
-        raise ValueError(f"{path} has no scores of the checkpoint {sha256[:12]}")
-    return found[0]
+Loaded = TypeVar("Loaded")
 
 
 def main() -> int:
     """Exit status 0; 1 with one line on stderr; 2 for wrong usage."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if not options.data and not options.pairs:
+        parser.error("there is nothing to evaluate on: give --data DIR or --pairs LR_DIR HR_DIR")
 
     # torch takes seconds to import: --help and usage errors come before it.
     from model.process import prepare_process
@@ -105,8 +64,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoints", metavar="CHECKPOINT", nargs="+", type=Path)
     parser.add_argument(
-        "--data", metavar="DIR", type=Path, action="append", required=True,
-        help="a folder of photographs; may be repeated",
+        "--data", metavar="DIR", type=Path, action="append", default=[],
+        help="a folder of photographs, which are made smaller; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pairs", metavar=("LR_DIR", "HR_DIR"), type=Path, nargs=2, action="append", default=[],
+        help="a folder of small pictures, and one of the same 4 times as large, by the same names; "
+        "may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--peer", metavar="FILE", type=Path, action="append", default=[],
+        help="weights of ESRGAN or Real-ESRGAN x4plus to compare with; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--trade-off", metavar="X,...", type=_trade_offs, default=(),
@@ -118,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--jpeg", metavar="QUALITY", type=int, choices=range(1, 101),
-        help="compress the small pictures first, as people's are",
+        help="compress the small pictures of --data first, as people's are",
     )  # fmt: skip
     parser.add_argument("--json", metavar="OUT", type=Path, help="write all scores here")
     parser.add_argument("--plot", metavar="OUT.png", type=Path, help="draw perception and RMSE-Y")
@@ -148,7 +116,7 @@ def _trade_offs(text: str) -> tuple[float, ...]:
 
 def _run(options: argparse.Namespace) -> None:
     from model.perceptual import load_panel
-    from model.trainer.evaluate_folder import find_pictures
+    from model.trainer.evaluate_pictures import find_pairs, find_pictures
     from model.trainer.evaluate_table import show
 
     for path in (options.json, options.plot):
@@ -156,14 +124,15 @@ def _run(options: argparse.Namespace) -> None:
             raise ValueError(f"there is no folder {path.parent} for {path.name}")
     device = _device(options.device)
     metrics, missing = load_panel(options.metric_weights, device)
-    folders = [find_pictures(folder) for folder in options.data]
-    unfit = [line for pictures in folders for line in pictures.left_out(metrics)]
+    sets = [find_pictures(folder) for folder in options.data]
+    sets += [find_pairs(small, large) for small, large in options.pairs]
+    unfit = [line for pictures in sets for line in pictures.left_out(metrics)]
     for line in (*missing, *unfit):
         sys.stderr.write(f"gdsr-evaluate: {line}\n")
     if options.plot:
         check_drawable(metric.name for metric in metrics)
 
-    report = _measured(options, folders, metrics, device)
+    report = _measured(options, sets, metrics, device)
     for judged in report.checkpoints:
         if judged.consistency != report.back_projection:
             given = "with" if judged.consistency else "without"
@@ -178,33 +147,74 @@ def _run(options: argparse.Namespace) -> None:
 
 def _measured(
     options: argparse.Namespace,
-    folders: "Sequence[Pictures]",
+    sets: "Sequence[Pictures]",
     metrics: "Sequence[Metric]",
     device: "torch.device",
 ) -> Report:
-    from model.trainer.evaluate_folder import BICUBIC, Slider, bicubic
+    from model.checkpoint import load_checkpoint
+    from model.esrgan import load_esrgan
+    from model.trainer.evaluate_folder import overshoots
+    from model.trainer.evaluate_methods import (
+        BICUBIC,
+        bicubic,
+        of_generator,
+        of_peer,
+        unrounded_bicubic,
+    )
 
-    names = [pictures.name for pictures in folders]
+    names = [pictures.name for pictures in sets]
     if doubled := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"two folders are called {min(doubled)}; scores go by that name")
-    scored = partial(_scored, folders=folders, metrics=metrics, device=device, jpeg=options.jpeg)
-    trade_offs = sorted({*PLACES.values(), *options.trade_off})
-    slider = partial(Slider, trade_offs=trade_offs, back_projection=options.backprojection)
-    checkpoints = _loaded(options.checkpoints, device)
-    return Report(
-        back_projection=options.backprojection,
-        jpeg=options.jpeg,
-        pictures={pictures.name: len(pictures.paths) for pictures in folders},
-        bicubic={data: found[BICUBIC] for data, found in scored(bicubic, said=BICUBIC).items()},
-        checkpoints=tuple(
+        raise ValueError(f"two data sets are called {min(doubled)}; scores go by that name")
+    checkpoints = _loaded(options.checkpoints, partial(load_checkpoint, device=device))
+    peers = _loaded(options.peer, load_esrgan)
+    cards = [(path, checkpoint.card.name) for path, checkpoint in checkpoints.items()]
+    called = _named([*cards, *((path, path.stem) for path in peers)], taken=BICUBIC)
+
+    found = partial(_found, sets=sets, metrics=metrics, device=device, jpeg=options.jpeg)
+    places = sorted({*PLACES.values(), *options.trade_off})
+    plain = found(bicubic, said=BICUBIC)
+    character = {BICUBIC: _character(plain, overshoots(unrounded_bicubic, device))}
+    compared = []
+    for path, network in peers.items():
+        name = called[path]
+        method: Method = partial(
+            of_peer,
+            network=network.to(device),
+            name=name,
+            back_projection=options.backprojection,
+        )
+        findings = found(method, said=name)
+        scores = {data: each.scores[name] for data, each in findings.items()}
+        compared.append(Peer(name=name, sha256=_digest(path), scores=scores))
+        character[name] = _character(findings, overshoots(method, device))
+    judged = []
+    for path, checkpoint in checkpoints.items():
+        name = called[path]
+        method = partial(
+            of_generator,
+            generator=checkpoint.generator,
+            back_projection=options.backprojection,
+        )
+        findings = found(method, said=name, trade_offs=places)
+        judged.append(
             Judged(
                 name=name,
                 sha256=checkpoint.sha256,
                 consistency=checkpoint.card.consistency,
-                scores=scored(slider(generator=checkpoint.generator), said=name),
+                scores={data: each.scores for data, each in findings.items()},
             )
-            for name, checkpoint in checkpoints.items()
-        ),
+        )
+        character[name] = _character(findings, overshoots(method, device))
+    return Report(
+        back_projection=options.backprojection,
+        jpeg=options.jpeg,
+        pairs=tuple(pictures.name for pictures in sets if pictures.small),
+        pictures={pictures.name: len(pictures.paths) for pictures in sets},
+        original={data: each.original for data, each in plain.items()},
+        bicubic={data: each.scores[BICUBIC] for data, each in plain.items()},
+        peers=tuple(compared),
+        checkpoints=tuple(judged),
+        character=character,
     )
 
 
@@ -216,32 +226,52 @@ def _device(name: str | None) -> "torch.device":
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _loaded(paths: Sequence[Path], device: "torch.device") -> "dict[str, Checkpoint]":
-    """By the names in their cards; by their paths where these are the same."""
-    from model.checkpoint import CheckpointInvalid, load_checkpoint
+def _loaded(paths: Iterable[Path], load: Callable[[Path], Loaded]) -> dict[Path, Loaded]:
+    from model.checkpoint import CheckpointInvalid
 
-    checkpoints = {}
+    loaded = {}
     for path in paths:
         try:
-            checkpoints[path] = load_checkpoint(path, device)
+            loaded[path] = load(path)
         except CheckpointInvalid as invalid:
             raise CheckpointInvalid(f"{path}: {invalid}") from None
-    names = [checkpoint.card.name for checkpoint in checkpoints.values()]
-    return {
-        name if names.count(name) == 1 else str(path): checkpoint
-        for name, (path, checkpoint) in zip(names, checkpoints.items(), strict=True)
-    }
+    return loaded
 
 
-def _scored(
+def _named(names: Iterable[tuple[Path, str]], *, taken: str) -> dict[Path, str]:
+    """Files by the names they give; by their paths where these are the same, or `taken`."""
+    given = list(names)
+    counted = [taken, *(name for _, name in given)]
+    return {path: name if counted.count(name) == 1 else str(path) for path, name in given}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _character(
+    found: "Mapping[str, Findings]", overshoot: Mapping[str, Mapping[str, float]]
+) -> Character:
+    return Character(
+        places={data: each.places for data, each in found.items()},
+        slider={data: each.slider for data, each in found.items() if each.slider},
+        mask={data: each.mask for data, each in found.items() if each.mask},
+        overshoot=overshoot,
+    )
+
+
+def _found(
     method: "Method",
     *,
-    folders: "Sequence[Pictures]",
+    sets: "Sequence[Pictures]",
     metrics: "Sequence[Metric]",
     device: "torch.device",
     jpeg: int | None,
     said: str,
-) -> "Scores":
+    trade_offs: Sequence[float] = (),
+) -> "dict[str, Findings]":
+    """What is found of a method on each data set."""
     from rich.console import Console
     from rich.progress import track
 
@@ -252,17 +282,17 @@ def _scored(
         pictures.name: evaluate(
             method,
             track(
-                pictures.read(device),
+                pictures.read(device, jpeg=jpeg),
                 description=f"{said}, {pictures.name}",
                 total=len(pictures.paths),
                 console=console,
                 transient=True,
                 disable=not console.is_terminal,
             ),
-            [metric for metric in metrics if pictures.suit(metric)],
-            jpeg=jpeg,
+            [metric for metric in metrics if pictures.suit(metric.smallest)],
+            trade_offs=trade_offs,
         )
-        for pictures in folders
+        for pictures in sets
     }
 
 

@@ -1,185 +1,200 @@
-"""How well ways to enlarge do on a folder of photographs.
+"""How well ways to enlarge do on a data set, and of what character they are.
 
-Every picture is made smaller by the protocol's bicubic, and larger again by the network in float32,
-whole, with the mirrored context around it that the service gives a picture too. What comes out is
-clamped, blended where the slider stands between two outputs, and rounded to bytes, and the bytes
-are judged.
+What people get is judged: bytes, at places on the slider where there is one. Only how far a result
+leaves the levels of its input is measured before it is clamped.
 
 Shapes: H x W low-resolution pixels of RGB.
 """
 
-import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import fmean, median
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from model.gdsr import GDSR, SCALE
-from model.losses import back_projected
+from model.character import (
+    SMALLEST_FOR_MESH,
+    lr_psnr,
+    mean_shift,
+    mesh,
+    mesh_allowance,
+    overshoot,
+)
 from model.perceptual import Metric
-from model.resize import bicubic_down, bicubic_up
-from model.score import CONTEXT
-from model.trainer.pareto import PLACES, name_of
-from model.trainer.photographs import UNREADABLE, decode, find_photographs
+from model.resize import bicubic_up
+from model.trainer.evaluate_methods import MASK, Method
+from model.trainer.evaluate_patterns import patterns
+from model.trainer.evaluate_pictures import Pair
+from model.trainer.evaluate_slider import POSITIONS, Walk, rmse, rounded, shown, walk
 
-Method = Callable[[Tensor], Mapping[str, Tensor]]
-"""Ways to enlarge, by name: bytes of (3, H, W) -> bytes of (3, 4H, 4W) each."""
+_PATTERN_SIDE = 64  # pixels
+_PATTERN_SEED = 0
+_DIGITS = 3  # after the point
 
-BICUBIC = "bicubic"
+Figures = Mapping[str, float]
+
+_SUMMARY: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
+    "lr_psnr": ("lr_psnr", fmean),
+    "mesh": ("mesh", median),
+    "mesh_allowance": ("mesh_allowance", median),
+    "mesh_ratio": ("mesh_ratio", median),
+    "mesh_ratio_worst": ("mesh_ratio", max),
+    "shift": ("shift", fmean),
+    "shift_worst": ("shift", max),
+}
+"""Of each figure what is measured of a picture, and what is said of several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pictures:
-    """The pictures of a folder; the data set is called like it."""
+class Findings:
+    """All that one method was found to be on one data set."""
 
-    name: str
-    paths: tuple[Path, ...]
-    sides: tuple[int, int]
-    """The shortest of the shorter sides and of the longer ones, cropped to multiples of 4."""
-
-    def suit(self, metric: Metric) -> bool:
-        """Whether the metric can judge every one of them."""
-        return all(side >= least for side, least in zip(self.sides, metric.smallest, strict=True))
-
-    def left_out(self, metrics: Iterable[Metric]) -> list[str]:
-        """Of the others, why they are left out."""
-        return [
-            f"{metric.title} is left out on {self.name}: "
-            f"it needs {metric.smallest[0]}x{metric.smallest[1]} pixels"
-            for metric in metrics
-            if not self.suit(metric)
-        ]
-
-    def read(self, device: torch.device) -> Iterator[Tensor]:
-        """Bytes of (3, 4H, 4W), one after the other.
-
-        Raises:
-            ValueError: one is broken.
-        """
-        for path in self.paths:
-            try:
-                image = torch.from_numpy(decode(path).copy()).permute(2, 0, 1)
-            except UNREADABLE as error:
-                raise ValueError(f"{path} is broken: {error}") from None
-            height, width = (_cropped(side) for side in image.shape[1:])
-            yield image[:, :height, :width].to(device)
-
-
-def find_pictures(folder: Path) -> Pictures:
-    """All pictures under a folder.
-
-    Raises:
-        ValueError: there is none, or one is broken.
-        TrainingFault: there is no such folder.
+    scores: Mapping[str, Figures]
+    """Name of the image -> metric -> value."""
+    places: Mapping[str, Figures]
+    """Name of the image -> figure -> value: `lr_psnr` in dB, the mean; `mesh` in grey levels, the
+    median; `mesh_ratio` and `mesh_ratio_worst`, of what is allowed, the median and the largest;
+    `shift` and `shift_worst` in grey levels from the enlarged input, the mean and the largest.
     """
-    paths = tuple(find_photographs(folder))
-    if not paths:
-        raise ValueError(f"no picture in {folder}")
-    sizes = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                sizes.append(sorted(map(_cropped, image.size)))
-        except UNREADABLE as error:
-            raise ValueError(f"{path} is broken: {error}") from None
-    shorter, longer = (min(sides) for sides in zip(*sizes, strict=True))
-    return Pictures(name=folder.resolve().name, paths=paths, sides=(shorter, longer))
+    original: Figures
+    """Of the true pictures `mesh`, and `mesh_allowance`, in grey levels, the medians."""
+    slider: Mapping[str, Walk]
+    """`rmse`, in grey levels, and `lpips`; empty for a method without a slider."""
+    mask: Mapping[str, int]
+    """`p5` and `p95` of all pixels of all pictures, 0 to 255; empty for a method without a mask."""
 
 
-def bicubic(lr: Tensor) -> dict[str, Tensor]:
-    """What all began with, as a `Method`."""
-    return {BICUBIC: bicubic_up(lr)}
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Picture after picture, what was measured."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slider:
-    """A generator as a `Method`: what it gives at some places on the slider."""
-
-    generator: GDSR
-    trade_offs: Sequence[float]
-    back_projection: bool = False
-    """Add to each output what it lacks to shrink to the picture that it was made from."""
-
-    def __call__(self, lr: Tensor) -> dict[str, Tensor]:
-        """The names are those of `name_of`.
-
-        Raises:
-            ValueError: an output is not finite.
-        """
-        around = ((0, 0), (CONTEXT, CONTEXT), (CONTEXT, CONTEXT))
-        padded = torch.from_numpy(np.pad(lr.cpu().numpy(), around, mode="symmetric")).to(lr.device)
-        batch = padded[None].float().div(255)  # (1, 3, H + 2 * 16, W + 2 * 16)
-        images = self.generator(batch.contiguous(memory_format=torch.channels_last))
-        edge = SCALE * CONTEXT
-        shown = {}
-        for output, place in PLACES.items():
-            image: Tensor = getattr(images, output)[..., edge:-edge, edge:-edge]
-            if self.back_projection:
-                image = back_projected(image, lr[None].float().div(255))
-            if not image.isfinite().all():
-                raise ValueError(f"the network's output {output} is not finite")
-            shown[place] = image[0].clamp(0, 1)  # (3, 4H, 4W)
-        return {name_of(place): _levels(_blend(shown, place)) for place in self.trade_offs}
+    scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    places: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    original: dict[str, list[float]] = field(default_factory=dict)
+    slider: dict[str, list[list[float]]] = field(default_factory=dict)
+    mask: list[Tensor] = field(default_factory=list)
+    """How many pixels of a picture have each of the 256 levels."""
 
 
 def evaluate(
     method: Method,
-    pictures: Iterable[Tensor],
+    pairs: Iterable[Pair],
     metrics: Sequence[Metric],
     *,
-    jpeg: int | None = None,
-) -> dict[str, dict[str, float]]:
-    """What each way to enlarge scores on bytes of (3, 4H, 4W): name -> metric -> value.
+    trade_offs: Sequence[float] = (),
+) -> Findings:
+    """Try a method on pairs; with `trade_offs` at these places on its slider.
 
-    With `jpeg`, 1 to 100, the small pictures are compressed with that quality first, by Pillow.
-    A value that is not finite, as for equal pictures or for flat ones, is left out.
+    A value that is not finite, as for equal pictures or for flat ones, is left out; so is the mesh
+    where a picture is too small for it.
 
     Raises:
-        ValueError: a picture is too small for a metric, or has a side that is no multiple of 4.
+        ValueError: a picture is too small for a metric, or an output is not finite.
     """
-    values: dict[str, dict[str, list[float]]] = {}
-    for true in pictures:
-        # TF32 would take three decimal digits away from what is said to be float32.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            lr = bicubic_down(true)
-            images = method(lr if jpeg is None else _compressed(lr, jpeg))
-            stack = torch.stack(tuple(images.values()))  # (N, 3, 4H, 4W)
-            for metric in metrics:
-                for name, value in zip(images, metric.judge(stack, true), strict=True):
-                    values.setdefault(name, {}).setdefault(metric.name, []).append(value)
+    seen = _Seen()
+    for pair in pairs:
+        with _float32():
+            outputs = method(pair.lr)
+            images = shown(outputs, trade_offs) if trade_offs else rounded(outputs)
+            _judge(seen, images, pair, metrics)
+            _characterise(seen, images, pair)
+            if trade_offs:
+                _walk(seen, outputs, metrics)
+            if MASK in outputs:
+                levels = outputs[MASK].mul(255).round().long().flatten()
+                seen.mask.append(levels.bincount(minlength=256))
+    return _summed_up(seen, metrics)
+
+
+def overshoots(method: Method, device: torch.device) -> dict[str, dict[str, float]]:
+    """How far each output leaves its input's levels on patterns: output -> pattern -> levels.
+
+    Raises:
+        ValueError: an output is not finite.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for pattern, picture in patterns(height=_PATTERN_SIDE, width=_PATTERN_SIDE, seed=_PATTERN_SEED):
+        lr = picture.to(device)
+        with _float32():
+            outputs = method(lr)
+            for output, image in outputs.items():
+                if output != MASK:
+                    found.setdefault(output, {})[pattern] = round(overshoot(image, lr), 2)
+    return found
+
+
+def _judge(
+    seen: _Seen, images: Mapping[str, Tensor], pair: Pair, metrics: Sequence[Metric]
+) -> None:
+    stack = torch.stack(tuple(images.values()))  # (N, 3, 4H, 4W)
+    for metric in metrics:
+        for name, value in zip(images, metric.judge(stack, pair.hr), strict=True):
+            seen.scores.setdefault(name, {}).setdefault(metric.name, []).append(value)
+
+
+def _characterise(seen: _Seen, images: Mapping[str, Tensor], pair: Pair) -> None:
+    large = min(pair.hr.shape[1:]) >= SMALLEST_FOR_MESH
+    original = mesh(pair.hr) if large else math.nan
+    allowance = mesh_allowance(original) if large else math.nan
+    for figure, value in (("mesh", original), ("mesh_allowance", allowance)):
+        seen.original.setdefault(figure, []).append(value)
+    enlarged = bicubic_up(pair.lr)
+    for name, image in images.items():
+        woven = mesh(image) if large else math.nan
+        for figure, value in (
+            ("lr_psnr", lr_psnr(image, pair.lr)),
+            ("mesh", woven),
+            ("mesh_ratio", woven / allowance),
+            ("shift", mean_shift(image, enlarged)),
+        ):
+            seen.places.setdefault(name, {}).setdefault(figure, []).append(value)
+
+
+def _walk(seen: _Seen, outputs: Mapping[str, Tensor], metrics: Sequence[Metric]) -> None:
+    stack = torch.stack(tuple(shown(outputs, POSITIONS).values()))  # (11, 3, 4H, 4W)
+    seen.slider.setdefault("rmse", []).append(rmse(stack, stack[0]))
+    for metric in metrics:
+        if metric.name == "lpips":
+            seen.slider.setdefault(metric.name, []).append(metric.judge(stack, stack[0]))
+
+
+def _summed_up(seen: _Seen, metrics: Sequence[Metric]) -> Findings:
+    return Findings(
+        scores={
+            name: {
+                metric.name: metric.overall(found[metric.name])
+                for metric in metrics
+                if all(map(math.isfinite, found[metric.name]))
+            }
+            for name, found in seen.scores.items()
+        },
+        places={name: _summary(found) for name, found in seen.places.items()},
+        original=_summary(seen.original),
+        slider={distance: walk(found) for distance, found in seen.slider.items()},
+        mask=_spread(sum(seen.mask[1:], seen.mask[0])) if seen.mask else {},
+    )
+
+
+def _summary(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {
-        name: {
-            metric.name: metric.overall(found[metric.name])
-            for metric in metrics
-            if all(map(math.isfinite, found[metric.name]))
-        }
-        for name, found in values.items()
+        figure: round(overall(found[measured]), _DIGITS)
+        for figure, (measured, overall) in _SUMMARY.items()
+        if measured in found and all(map(math.isfinite, found[measured]))
     }
 
 
-def _blend(shown: Mapping[float, Tensor], trade_off: float) -> Tensor:
-    """The two outputs that the slider stands between, mixed in pixel space."""
-    left = 0.0 if trade_off < 0.5 else 0.5
-    return torch.lerp(shown[left], shown[left + 0.5], 2 * (trade_off - left))
+def _spread(counts: Tensor) -> dict[str, int]:
+    """Of so many pixels of each level, (256,), the levels that 5 % and 95 % do not exceed."""
+    reached = counts.cumsum(0)  # (256,)
+    total = int(reached[-1])
+    return {f"p{share}": int((100 * reached < share * total).sum()) for share in (5, 95)}
 
 
-def _compressed(lr: Tensor, quality: int) -> Tensor:
-    """After a JPEG file, with the colour subsampling that Pillow has by default."""
-    file = io.BytesIO()
-    Image.fromarray(lr.permute(1, 2, 0).cpu().numpy()).save(file, "JPEG", quality=quality)
-    with Image.open(file) as opened:
-        pixels = torch.from_numpy(np.array(opened)).permute(2, 0, 1)
-    return pixels.to(lr.device)
-
-
-def _levels(image: Tensor) -> Tensor:
-    return image.mul(255).round().to(torch.uint8)
-
-
-def _cropped(side: int) -> int:
-    return side // SCALE * SCALE
+@contextmanager
+def _float32() -> Iterator[None]:
+    # TF32 would take three decimal digits away from what is said to be float32.
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield

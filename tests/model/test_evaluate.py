@@ -1,3 +1,4 @@
+import hashlib
 import json
 import math
 import subprocess
@@ -7,22 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from networks import tiny_checkpoint
 from PIL import Image
 from torch import Tensor
 
 from model import lpips
+from model.borders import inner, mirrored
 from model.checkpoint import load_checkpoint, read_header, save_checkpoint
+from model.esrgan import ESRGAN
 from model.gdsr import OUTPUTS
 from model.metrics import mse_y, psnr_y
 from model.perceptual import load_panel
 from model.resize import bicubic_down, bicubic_up
-from model.score import CONTEXT, super_resolve
 from model.trainer import evaluate as command
 from model.trainer import pareto
-from model.trainer.evaluate import read_scores
-from model.trainer.evaluate_folder import Slider, bicubic, evaluate, find_pictures
+from model.trainer.evaluate_folder import evaluate
+from model.trainer.evaluate_methods import bicubic, of_generator
+from model.trainer.evaluate_pictures import Pair, find_pictures
+from model.trainer.evaluate_report import read_scores
+from model.trainer.evaluate_slider import shown
 from model.trainer.faults import PartMissing
 from model.trainer.pareto import PLACES, check_drawable, draw, name_of, place_of
 
@@ -66,6 +72,26 @@ def weights(tmp_path: Path) -> Path:
     return folder
 
 
+def tiny_peer(path: Path) -> Path:
+    """Write a small generator with random weights, by the names of Real-ESRGAN's files."""
+    torch.manual_seed(0)
+    names = {"first": "conv_first", "body": "conv_body", "up1.conv": "conv_up1"}
+    names |= {"up2.conv": "conv_up2", "hr": "conv_hr", "to_rgb": "conv_last"}
+    state = {}
+    for name, tensor in ESRGAN(features=8, growth=4, blocks=1).state_dict().items():
+        part, _, kind = name.rpartition(".")
+        if part.startswith("trunk."):
+            _, rrdb, _, rdb, _, *last = part.split(".")
+            place = int(last[0]) + 1 if last else 5
+            part = f"body.{rrdb}.rdb{int(rdb) + 1}.conv{place}"
+        state[f"{names.get(part, part)}.{kind}"] = tensor
+    if path.suffix == ".pth":
+        torch.save({"params_ema": state}, path)
+    else:
+        safetensors.torch.save_file(state, path)
+    return path
+
+
 def painted(path: Path, *, width: int, height: int, seed: int = 0) -> Path:
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
@@ -73,6 +99,10 @@ def painted(path: Path, *, width: int, height: int, seed: int = 0) -> Path:
     pixels = waves + random.normal(0, 8, (height, width, 3))
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
     return path
+
+
+def grey(level: int, *, side: int) -> Tensor:
+    return torch.full((3, side, side), level, dtype=torch.uint8)
 
 
 def small_picture(*, height: int = 9, width: int = 14) -> Tensor:
@@ -93,30 +123,30 @@ def test_a_place_on_the_slider_has_the_name_of_the_output_there() -> None:
 
 
 def test_the_outputs_are_those_of_the_whole_picture_with_its_context(checkpoint: Path) -> None:
-    generator, lr = load_checkpoint(checkpoint).generator, small_picture()
+    generator, lr = load_checkpoint(checkpoint).generator, small_picture(height=18, width=20)
 
     with torch.inference_mode():
-        images = Slider(generator=generator, trade_offs=(0, 0.5, 1))(lr)
+        images = shown(of_generator(lr, generator=generator), (0, 0.5, 1))
+        expected = generator(mirrored(lr[None] / 255, 16))
 
-    expected = super_resolve(generator, lr, context=CONTEXT)
     for output in OUTPUTS:
-        assert (images[output].int() - expected[output].int()).abs().max() <= 1
-        assert images[output].shape == (3, 36, 56)
+        levels = 255 * inner(getattr(expected, output)[0], 64).clamp(0, 1)
+        assert images[output].shape == (3, 72, 80)
+        assert (images[output] - levels).abs().max() < 0.51  # rounded
 
 
 def test_between_two_outputs_is_their_blend_in_pixel_space(checkpoint: Path) -> None:
-    slider = Slider(
-        generator=load_checkpoint(checkpoint).generator, trade_offs=(0, 0.1, 0.5, 0.75, 1)
-    )
+    generator = load_checkpoint(checkpoint).generator
 
     with torch.inference_mode():
-        shown = {name: image.float() for name, image in slider(small_picture()).items()}
+        outputs = of_generator(small_picture(), generator=generator)
+    images = {name: image.float() for name, image in shown(outputs, (0, 0.1, 0.5, 0.75, 1)).items()}
 
     for name, blend in {
-        "0.1": 0.8 * shown["psnr"] + 0.2 * shown["fused"],
-        "0.75": (shown["fused"] + shown["gan"]) / 2,
+        "0.1": 0.8 * images["psnr"] + 0.2 * images["fused"],
+        "0.75": (images["fused"] + images["gan"]) / 2,
     }.items():
-        assert (shown[name] - blend).abs().max() <= 1  # each is rounded by itself
+        assert (images[name] - blend).abs().max() <= 1  # each is rounded by itself
 
 
 def test_back_projection_makes_an_output_shrink_to_what_it_was_made_from(
@@ -127,7 +157,7 @@ def test_back_projection_makes_an_output_shrink_to_what_it_was_made_from(
 
     with torch.inference_mode():
         plain, projected = (
-            Slider(generator=generator, trade_offs=(1,), back_projection=on)(lr)["gan"]
+            shown(of_generator(lr, generator=generator, back_projection=on), (1,))["gan"]
             for on in (False, True)
         )
 
@@ -142,16 +172,16 @@ def test_a_network_that_gives_nan_is_not_scored(checkpoint: Path) -> None:
     generator.get_parameter("hf_to_rgb.bias").data[1] = math.nan
 
     with pytest.raises(ValueError, match="output gan is not finite"), torch.inference_mode():
-        Slider(generator=generator, trade_offs=(0,))(small_picture())
+        of_generator(small_picture(), generator=generator)
 
 
 def test_a_folder_scores_the_means_over_its_pictures(photographs: Path) -> None:
     pictures = find_pictures(photographs)
-    images = list(pictures.read(CPU))
     psnr, _, rmse = load_panel(None, CPU).metrics
 
-    scores = evaluate(bicubic, images, [psnr, rmse])["bicubic"]
+    scores = evaluate(bicubic, pictures.read(CPU), [psnr, rmse]).scores["bicubic"]
 
+    images = [pair.hr for pair in pictures.read(CPU)]
     assert [tuple(image.shape) for image in images] == [(3, 36, 48), (3, 64, 44)]
     again = [bicubic_up(bicubic_down(image)) for image in images]
     pairs = list(zip(again, images, strict=True))
@@ -162,11 +192,11 @@ def test_a_folder_scores_the_means_over_its_pictures(photographs: Path) -> None:
 
 
 def test_pictures_that_were_compressed_score_lower_the_more_they_were(photographs: Path) -> None:
-    images = list(find_pictures(photographs).read(CPU))
+    pictures = find_pictures(photographs)
     psnr = load_panel(None, CPU).metrics[:1]
 
     plain, fine, coarse = (
-        evaluate(bicubic, images, psnr, jpeg=quality)["bicubic"]["psnr_y"]
+        evaluate(bicubic, pictures.read(CPU, jpeg=quality), psnr).scores["bicubic"]["psnr_y"]
         for quality in (None, 95, 10)
     )
 
@@ -174,11 +204,12 @@ def test_pictures_that_were_compressed_score_lower_the_more_they_were(photograph
 
 
 def test_what_is_not_finite_is_left_out() -> None:
-    flat = torch.full((3, 32, 32), 90, dtype=torch.uint8)
+    flat = Pair(lr=grey(90, side=32), hr=grey(90, side=128))
 
-    scores = evaluate(bicubic, [flat], load_panel(None, CPU).metrics)
+    found = evaluate(bicubic, [flat], load_panel(None, CPU).metrics)
 
-    assert scores == {"bicubic": {"ssim_y": 1.0, "rmse_y": 0.0}}
+    assert found.scores == {"bicubic": {"ssim_y": 1.0, "rmse_y": 0.0}}
+    assert "lr_psnr" not in found.places["bicubic"]
 
 
 def test_a_report_has_everything_and_a_checkpoint_is_found_in_it_by_its_digest(
@@ -210,21 +241,84 @@ def test_a_report_has_everything_and_a_checkpoint_is_found_in_it_by_its_digest(
     assert list(scores["Holidays"]) == ["psnr", "0.25", "fused", "gan"]
     assert "Holidays, 2 pictures" in said.out
     assert f"{scores['Holidays']['0.25']['lpips']:.4f}" in said.out
-    assert said.err.count("is left out") == 2
+    assert said.err.count("is left out") == 3
+    assert "the mesh is left out on Holidays: it needs 104x104 pixels" in said.err
+    for name in ("bicubic", "tiny", "other"):
+        assert f"Character: {name}" in said.out
+    assert "mesh" not in report["character"]["tiny"]["places"]["Holidays"]["gan"]
     with Image.open(tmp_path / "plot.png") as image:
         assert image.width > 600
 
 
+def test_pairs_and_peers_are_in_the_same_report(
+    run: Run,
+    checkpoint: Path,
+    photographs: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small, large = tmp_path / "Canon" / "LR", tmp_path / "Canon" / "HR"
+    for folder, side in ((small, 32), (large, 128)):
+        folder.mkdir(parents=True)
+        painted(folder / "a.png", width=side, height=side)
+    other, again = tiny_peer(tmp_path / "other.safetensors"), tiny_peer(tmp_path / "tiny.pth")
+    out = tmp_path / "scores.json"
+
+    status = run(
+        checkpoint, "--data", photographs, "--pairs", small, large,
+        "--peer", other, "--peer", again, "--json", out, "--metric-weights", weights,
+    )  # fmt: skip
+
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    report = json.loads(out.read_text())
+    assert report["pairs"] == ["Canon/LR"]
+    assert report["pictures"] == {"Holidays": 2, "Canon/LR": 1}
+    assert [peer["name"] for peer in report["peers"]] == ["other", str(again)]  # a checkpoint's too
+    for peer in report["peers"]:
+        assert set(peer["scores"]["Canon/LR"]) == {"psnr_y", "ssim_y", "rmse_y", "lpips"}
+    assert report["peers"][0]["sha256"] == hashlib.sha256(other.read_bytes()).hexdigest()
+    assert list(report["original"]["Canon/LR"]) == ["mesh", "mesh_allowance"]
+    assert list(report["character"]) == ["bicubic", "other", str(again), str(checkpoint)]
+    peer, judged = (report["character"][name] for name in ("other", str(checkpoint)))
+    figures = {"lr_psnr", "mesh", "mesh_ratio", "mesh_ratio_worst", "shift", "shift_worst"}
+    assert set(peer["places"]["Canon/LR"]["other"]) == figures
+    assert set(judged["places"]["Canon/LR"]["gan"]) == figures
+    assert (list(peer["overshoot"]), list(judged["overshoot"])) == (["other"], list(OUTPUTS))
+    assert (peer["slider"], peer["mask"]) == ({}, {})
+    assert set(judged["slider"]["Canon/LR"]) == {"rmse", "lpips"}
+    assert len(judged["slider"]["Canon/LR"]["lpips"]["distances"]) == 11
+    assert set(judged["mask"]["Holidays"]) == {"p5", "p95"}
+    assert "Canon/LR: from 0 to 1 RMSE" in said.out
+
+
+def test_back_projection_is_for_peers_too(
+    run: Run, checkpoint: Path, tmp_path: Path, photographs: Path
+) -> None:
+    out, peer = tmp_path / "scores.json", tiny_peer(tmp_path / "peer.safetensors")
+
+    shown = []
+    for more in ((), ("--backprojection",)):
+        assert run(checkpoint, "--data", photographs, "--peer", peer, "--json", out, *more) == 0
+        character = json.loads(out.read_text())["character"]
+        shown.append(character["peer"]["places"]["Holidays"]["peer"]["lr_psnr"])
+
+    plain, projected = shown
+    assert projected > plain + 3
+
+
 def test_a_digest_that_is_not_in_the_report_has_no_scores(tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
-    plain = {"back_projection": False, "jpeg": None}
+    plain = {"back_projection": False, "jpeg": None, "pairs": []}
     path.write_text(json.dumps({"checkpoints": [], **plain}))
     with pytest.raises(ValueError, match="no scores of the checkpoint abc"):
         read_scores(path, sha256="abc")
 
-    path.write_text(json.dumps({"checkpoints": [], **plain, "jpeg": 75}))
-    with pytest.raises(ValueError, match="measured with --jpeg or --backprojection"):
-        read_scores(path, sha256="abc")
+    for otherwise in ({"jpeg": 75}, {"back_projection": True}, {"pairs": ["Canon/LR"]}):
+        path.write_text(json.dumps({"checkpoints": [], **plain, **otherwise}))
+        with pytest.raises(ValueError, match="measured with --jpeg, --pairs or --backproj"):
+            read_scores(path, sha256="abc")
 
     path.write_text(json.dumps({"Set5": {}}))
     with pytest.raises(ValueError, match="no report of gdsr-evaluate"):
@@ -293,6 +387,9 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(
     assert f"{no_checkpoint}: " in line(no_checkpoint, "--data", photographs)
     assert "nowhere.safetensors" in line(tmp_path / "nowhere.safetensors", "--data", photographs)
     assert "called Holidays" in line(checkpoint, "--data", photographs, "--data", other)
+    peer = ("--data", photographs, "--peer", checkpoint)
+    assert f"{checkpoint}: this is not an RRDB generator" in line(checkpoint, *peer)
+    assert "has no partner" in line(checkpoint, "--pairs", photographs, other)
     plot = ("--plot", tmp_path / "plot.png")
     assert "a plot needs LPIPS or NIQE" in line(checkpoint, "--data", photographs, *plot)
     nowhere = ("--json", tmp_path / "no" / "scores.json")
@@ -311,6 +408,16 @@ def test_a_place_that_is_not_on_the_slider_is_wrong_usage(
 
     assert end.value.code == 2
     assert "--trade-off" in capsys.readouterr().err
+
+
+def test_nothing_to_evaluate_on_is_wrong_usage(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("x.safetensors")
+
+    assert end.value.code == 2
+    assert "give --data DIR or --pairs LR_DIR HR_DIR" in capsys.readouterr().err
 
 
 def test_help_comes_without_what_takes_seconds_to_load() -> None:

@@ -1,0 +1,65 @@
+"""Patterns of single pixels, as screens, scans and pixel art have them: the hardest small pictures.
+
+Photographs hardly have them, so a network that saw nothing else rings on them. They are made, not
+read: of any size, and the same for the same seed.
+
+Shapes: H x W pixels, bytes of RGB.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+_PAIRS = ((190, 255), (0, 255), (64, 192))
+_LEAST_CONTRAST = 32  # levels between the two colours of a coloured checkerboard, per channel
+_BAYER = (
+    (0, 8, 2, 10),
+    (12, 4, 14, 6),
+    (3, 11, 1, 9),
+    (15, 7, 13, 5),
+)
+
+
+def patterns(*, height: int, width: int, seed: int) -> Iterator[tuple[str, Tensor]]:
+    """Names and pictures, (3, H, W) bytes.
+
+    The seed decides where a pattern begins, which colours the coloured one has, and which way the
+    dithered gradient goes.
+    """
+    random = torch.Generator().manual_seed(seed)
+
+    def drawn(low: int, high: int, count: int) -> Tensor:
+        return torch.randint(low, high, (count,), generator=random)
+
+    top, left = drawn(0, 4, 2).tolist()
+    y = torch.arange(top, top + height)[:, None].expand(height, width)
+    x = torch.arange(left, left + width)[None, :].expand(height, width)
+    checks = (y + x) % 2 == 0
+
+    for dark, light in _PAIRS:
+        levels = torch.tensor([[dark] * 3, [light] * 3])
+        yield f"checkerboard {dark}/{light}", _coloured(checks, levels)
+        yield f"horizontal lines {dark}/{light}", _coloured(y % 2 == 0, levels)
+        yield f"vertical lines {dark}/{light}", _coloured(x % 2 == 0, levels)
+    ink = torch.tensor([[0] * 3, [255] * 3])
+    yield "screen tone", _coloured((y % 2 == 0) & (x % 2 == 0), ink.flip(0))
+    yield "dithered gradient", _coloured(_dithered(y, x, *drawn(0, 2, 2).tolist()), ink)
+    darks = drawn(0, 256 - _LEAST_CONTRAST, 3)
+    lights = (darks + _LEAST_CONTRAST + drawn(0, 256, 3)).clamp(max=255)
+    yield "coloured checkerboard", _coloured(checks, torch.stack((darks, lights)))
+
+
+def _dithered(y: Tensor, x: Tensor, upwards: int, leftwards: int) -> Tensor:
+    """A gradient between two corners in black and white, by Bayer's 4x4 thresholds: (H, W)."""
+    down, right = (
+        (steps - steps.min()) / max(1, int(steps.max() - steps.min())) for steps in (y, x)
+    )
+    shade = ((1 - down if upwards else down) + (1 - right if leftwards else right)) / 2
+    thresholds = (torch.tensor(_BAYER) + 0.5) / 16
+    return shade > thresholds[y % 4, x % 4]
+
+
+def _coloured(where: Tensor, colours: Tensor) -> Tensor:
+    """(H, W), and two colours of RGB, the second where it holds -> (3, H, W) bytes."""
+    return colours.to(torch.uint8)[where.long()].permute(2, 0, 1).contiguous()
