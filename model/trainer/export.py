@@ -4,7 +4,6 @@ Scores are those that an evaluation measured of this very file, found in its rep
 it is exported without them, evaluated, and exported once more, which changes its card alone.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from model.checkpoint import (
     save_checkpoint,
 )
 from model.gdsr import GDSR
+from model.trainer.evaluate_report import read_scores
 from model.trainer.faults import RunUnusable, StorageFull
 from model.trainer.run import BEST
 
@@ -65,19 +65,18 @@ def _scores(report: Path, target: Path, generator: GDSR) -> Scores:
     """What the report says of the file `target`, which has to hold the weights of `generator`."""
     try:
         digest, tensors = read_header(target).sha256, read_tensors(target)
-        judged = json.loads(report.read_text(encoding="utf-8"))["checkpoints"]
-        found: list[Scores] = [each["scores"] for each in judged if each["sha256"] == digest]
     except CheckpointInvalid as error:
         raise RunUnusable(f"{target}: {error}") from None
     except OSError as error:
         raise RunUnusable(f"{error.strerror}: {error.filename}") from None
-    except (KeyError, TypeError, ValueError):
-        raise RunUnusable(f"{report} is no report of gdsr-evaluate") from None
     expected = generator.state_dict()
     if tensors.keys() != expected.keys() or not all(
         torch.equal(tensors[name], expected[name]) for name in expected
     ):
         raise RunUnusable(f"{target} holds other weights: export them first, then evaluate")
-    if not found:
-        raise RunUnusable(f"{report} judges other files than {target}: evaluate it as it is now")
-    return found[0]
+    try:
+        return read_scores(report, sha256=digest)
+    except ValueError as error:
+        raise RunUnusable(f"{error}: evaluate {target} as it is now") from None
+    except OSError as error:
+        raise RunUnusable(f"{error.strerror}: {error.filename}") from None

@@ -143,7 +143,12 @@ def test_an_exported_checkpoint_has_the_scores_of_its_evaluation_and_no_others(
     assert first.status == 0, first.err
     scores = {"Set5": {"psnr": {"psnr_y": 31.0}}}
     judged = {"name": "mine", "sha256": read_header(target).sha256, "scores": scores}
-    report.write_text(json.dumps({"checkpoints": [judged], "back_projection": False, "jpeg": None}))
+    plain = {"back_projection": False, "jpeg": None, "pairs": []}
+    report.write_text(json.dumps({"checkpoints": [judged], **plain, "jpeg": 75}))
+    compressed = run("export", tmp_path / "run", target, "--scores", report)
+    assert compressed.status == 1
+    assert "was measured with --jpeg" in compressed.err
+    report.write_text(json.dumps({"checkpoints": [judged], **plain}))
     again = run("export", tmp_path / "run", target, "--licence", "CC0-1.0", "--scores", report)
     assert again.status == 0, again.err
 
@@ -154,7 +159,7 @@ def test_an_exported_checkpoint_has_the_scores_of_its_evaluation_and_no_others(
 
     refused = run("export", tmp_path / "run", target, "--scores", report)
     assert refused.status == 1
-    assert "judges other files" in refused.err  # it has another card now
+    assert "no scores of the checkpoint" in refused.err  # it has another card now
     assert asdict(read_header(target).card) == asdict(card)
 
 
