@@ -46,7 +46,7 @@ class Card:
     data: str
     """On what it was trained."""
     scores: Scores
-    """As `model.score` measured them."""
+    """As `gdsr-evaluate` measured them."""
     licence: str
     """SPDX identifier."""
     consistency: bool = False

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,10 @@ from model.checkpoint import (
     save_checkpoint,
 )
 from model.gdsr import GDSR, PRESETS, GDSRConfig
-from model.score import score
+from model.perceptual import load_panel
+from model.trainer.evaluate_folder import evaluate
+from model.trainer.evaluate_methods import of_generator
+from model.trainer.evaluate_pictures import find_pictures
 
 TINY = GDSRConfig(features=8, growth=4, shared=1, guide=1, lf=1, hf_extract=1, hf=1, mask=1)
 CARD = Card(
@@ -244,7 +248,13 @@ def test_the_shipped_checkpoints_score_what_their_cards_say(name: str, psnr: flo
         pytest.skip("GDSR_BENCH_DIR does not name a folder with Set5")
     checkpoint = load_checkpoint(SHIPPED / f"{name}.safetensors")
 
-    scores = score(checkpoint.generator, Path(bench) / "Set5")
+    device = torch.device("cpu")
+    scores = evaluate(
+        partial(of_generator, generator=checkpoint.generator),
+        find_pictures(Path(bench) / "Set5").read(device),
+        load_panel(None, device).metrics,
+        trade_offs=(0, 0.5, 1),
+    ).scores
 
     for output, values in checkpoint.card.scores["Set5"].items():
         assert scores[output]["psnr_y"] == pytest.approx(values["psnr_y"], abs=0.002)
