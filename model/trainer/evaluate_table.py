@@ -91,14 +91,14 @@ def _lines(character: Character) -> list[str]:
     for data, distances in character.slider.items():
         mask = character.mask[data]
         ways = ", ".join(_way(name, distance) for name, distance in distances.items())
-        lines.append(f"{data}: from 0 to 1 {ways}; mask {mask['p5']} to {mask['p95']}")
+        lines.append(f"{data}: slider {ways}; mask {mask['p5']} to {mask['p95']}")
     return lines
 
 
 def _way(name: str, distance: Walk) -> str:
     grows = "grows" if distance.grows else "does not always grow"
     share = "" if distance.second_half is None else f", {distance.second_half:.0%} beyond 0.5"
-    return f"{name.upper()} {grows} to {distance.distances[-1]:.4g}{share}"
+    return f"{name.upper()} {distance.distances[-1]:.4g} ({grows}{share})"
 
 
 def _said(image: str) -> str:

@@ -290,7 +290,7 @@ def test_pairs_and_peers_are_in_the_same_report(
     assert set(judged["slider"]["Canon/LR"]) == {"rmse", "lpips"}
     assert len(judged["slider"]["Canon/LR"]["lpips"]["distances"]) == 11
     assert set(judged["mask"]["Holidays"]) == {"p5", "p95"}
-    assert "Canon/LR: from 0 to 1 RMSE" in said.out
+    assert "Canon/LR: slider RMSE" in said.out
 
 
 def test_back_projection_is_for_peers_too(
