@@ -146,9 +146,6 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.IdempotencyKeyReused: Meaning(
         Status.UNPROCESSABLE_ENTITY, "The idempotency key is taken"
     ),
-    errors.IdempotencyKeyBusy: Meaning(
-        Status.CONFLICT, "The idempotency key is in use", retry_after=timedelta(seconds=1)
-    ),
     # The service
     errors.QueueFull: Meaning(Status.SERVICE_UNAVAILABLE, "The queue is full"),
     errors.QueueUnavailable: Meaning(

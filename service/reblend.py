@@ -77,11 +77,12 @@ def reblended(services: Services, job: Job, fields: ResultFields) -> Job:
     )
     asked = f"{job.id} {options.model_dump_json()} {part.model_dump_json()}"
     blend_id = hashlib.sha256(asked.encode()).hexdigest()[:32]
+    earlier = None
     with suppress(JobNotFound):
-        blend = services.queue.get(blend_id)
-        if not _is_over(blend, services.blobs):
-            return blend
-    return services.queue.submit_blend(blend_id, job, options, part)
+        earlier = services.queue.get(blend_id)
+        if not _is_over(earlier, services.blobs):
+            return earlier
+    return services.queue.submit_blend(blend_id, job, options, part, instead=earlier)
 
 
 def _options(own: UpscaleOptions, fields: ResultFields) -> UpscaleOptions:

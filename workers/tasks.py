@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import redis
 from rq.timeouts import JobTimeoutException
 
 from workers.branches import blend_pictures, needed_outputs
@@ -89,6 +90,8 @@ def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> No
         _fail(context, job, JobTimedOut(seconds=int(job.spec.time_limit.total_seconds())))
     except MemoryError:
         _fail(context, job, JobOutOfMemory(limit=context.settings.job_memory))
+    except redis.RedisError:
+        raise  # what was asked for may have happened: the run is lost, and the job is not
     except Exception:
         log.exception("the job failed")
         _fail(context, job, JobFailed("the job failed for an internal reason; the log says more"))

@@ -7,11 +7,13 @@ that is being packed and as long as it is kept.
 
 import hashlib
 import json
+import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import redis
 
+from workers.contract.connection import asked_twice
 from workers.contract.errors import BatchNotFound, GDSRError
 from workers.contract.intake import Wishes
 from workers.contract.jobs import JobFailure, Record
@@ -31,12 +33,13 @@ redis.call('hdel', KEYS[2], ARGV[2])
 return 1
 """
 _FAIL = """
+if redis.call('hget', KEYS[1], 'move') == ARGV[4] then return 1 end
 if ARGV[3] ~= '' and redis.call('hget', KEYS[1], 'run') ~= ARGV[3] then return 0 end
 redis.call('zrem', KEYS[2], ARGV[2])
 redis.call('hdel', KEYS[3], ARGV[2])
 if redis.call('exists', KEYS[1]) == 0 then return 0 end
 if redis.call('hexists', KEYS[1], 'items') == 1 then return 0 end
-redis.call('hset', KEYS[1], 'failure', ARGV[1], 'run', '')
+redis.call('hset', KEYS[1], 'failure', ARGV[1], 'run', '', 'move', ARGV[4])
 return 1
 """
 _END_PACK = """
@@ -147,7 +150,7 @@ class BatchRecords:
         fields = {
             _text(name): json.loads(value)
             for name, value in self.client.hgetall(batch_key(batch_id)).items()
-            if _text(name) != "run"
+            if _text(name) in Batch.model_fields
         }
         if "spec" not in fields:
             raise BatchNotFound(batch_id)
@@ -156,7 +159,7 @@ class BatchRecords:
     def start(self, batch_id: str, *, run: str) -> bool:
         """Claim the unpacking for a run. False: it is done, failed or erased."""
         keys, args = [batch_key(batch_id), WAITING], [run, batch_id]
-        return bool(self._start(keys=keys, args=args))
+        return bool(asked_twice(lambda: self._start(keys=keys, args=args)))
 
     def unpacked(
         self, batch_id: str, items: Sequence[BatchItem], pipe: "redis.client.Pipeline"
@@ -170,8 +173,8 @@ class BatchRecords:
     def fail(self, batch_id: str, *, error: GDSRError, run: str = "") -> bool:
         """End the batch without jobs. False: it is unpacked or erased, or another run has it."""
         keys = [batch_key(batch_id), UNPACKING, WAITING]
-        args = [JobFailure.of(error).model_dump_json(), batch_id, run]
-        return bool(self._fail(keys=keys, args=args))
+        args = [JobFailure.of(error).model_dump_json(), batch_id, run, secrets.token_hex(8)]
+        return bool(asked_twice(lambda: self._fail(keys=keys, args=args)))
 
     def unpacking(self) -> list[str]:
         """Ids of the batches that are not unpacked yet."""
@@ -181,29 +184,30 @@ class BatchRecords:
     def erase(self, batch_id: str) -> None:
         """Forget a batch, but not its jobs."""
         with self.client.pipeline() as pipe:
-            pipe.delete(batch_key(batch_id), _pack_key(batch_id))
+            pipe.delete(batch_key(batch_id), pack_key(batch_id))
             pipe.zrem(UNPACKING, batch_id)
             pipe.hdel(WAITING, batch_id)
             pipe.execute()
 
     def pack(self, batch_id: str) -> Pack | None:
         """The zip of the batch; None: nobody packs it."""
-        found = self.client.get(_pack_key(batch_id))
+        found = self.client.get(pack_key(batch_id))
         return None if found is None else Pack.model_validate_json(found)
 
-    def begin_pack(self, batch_id: str, token: str, *, within: timedelta) -> bool:
-        """Claim the packing; it is free again after `within`. False: somebody else has it."""
-        text = Pack(token=token).model_dump_json()
-        return bool(self.client.set(_pack_key(batch_id), text, nx=True, ex=within))
+    def begin_pack(
+        self, batch_id: str, token: str, pipe: "redis.client.Pipeline", *, within: timedelta
+    ) -> None:
+        """Claim the packing, as part of a transaction; it is free again after `within`."""
+        pipe.set(pack_key(batch_id), Pack(token=token).model_dump_json(), ex=within)
 
     def end_pack(self, batch_id: str, pack: Pack, *, kept: timedelta) -> bool:
         """Say how it ended. False: what was packed was erased meanwhile."""
         args = [pack.token, pack.model_dump_json(), str(max(1, int(kept.total_seconds())))]
-        return bool(self._end_pack(keys=[_pack_key(batch_id)], args=args))
+        return bool(asked_twice(lambda: self._end_pack(keys=[pack_key(batch_id)], args=args)))
 
     def forget_pack(self, batch_id: str) -> Archive | None:
         """Let the zip be packed anew; the one that there is, to be deleted."""
-        found = self.client.getdel(_pack_key(batch_id))
+        found = self.client.getdel(pack_key(batch_id))
         return None if found is None else Pack.model_validate_json(found).archive
 
 
@@ -217,7 +221,8 @@ def batch_key(batch_id: str) -> str:
     return f"gdsr:batch:{batch_id}"
 
 
-def _pack_key(batch_id: str) -> str:
+def pack_key(batch_id: str) -> str:
+    """The note for its zip."""
     return f"gdsr:pack:{batch_id}"
 
 

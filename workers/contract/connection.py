@@ -1,9 +1,10 @@
 """The connection to Redis, and what it means when it fails."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import redis
@@ -13,6 +14,10 @@ from redis.retry import Retry
 from workers.contract.errors import ConfigurationInvalid, QueueUnavailable
 
 log = logging.getLogger(__name__)
+
+Reply = TypeVar("Reply")
+#: A command that ends so may have been executed: it is its reply that did not come.
+REPLY_LOST = (redis.ConnectionError, redis.TimeoutError)
 
 
 def connect(
@@ -59,12 +64,21 @@ def check_at_start(url: str) -> None:
             )
 
 
+def asked_twice(ask: Callable[[], Reply]) -> Reply:
+    """The reply to a script that answers its own repeat: asked once more when that is lost."""
+    try:
+        return ask()
+    except REPLY_LOST:
+        return ask()
+
+
 @contextmanager
 def redis_down_is_queue_unavailable() -> Iterator[None]:
     """Turn what the Redis client says of a dead, slow or full server into our error."""
     try:
         yield
     except redis.exceptions.OutOfMemoryError as failure:
-        raise QueueUnavailable("it is full") from failure
+        raise QueueUnavailable("it is full", refused=True) from failure
     except redis.RedisError as failure:
-        raise QueueUnavailable(type(failure).__name__) from failure
+        refused = not isinstance(failure, REPLY_LOST)
+        raise QueueUnavailable(type(failure).__name__, refused=refused) from failure

@@ -470,15 +470,6 @@ class IdempotencyKeyReused(GDSRError):
         )
 
 
-class IdempotencyKeyBusy(GDSRError):
-    """The first request with this idempotency key is being taken at this moment."""
-
-    slug = "idempotency-key-busy"
-
-    def __init__(self) -> None:
-        super().__init__("the first request with this Idempotency-Key is not through; ask again")
-
-
 class QueueFull(GDSRError):
     """As many jobs, or as many pixels, wait as may wait."""
 
@@ -502,8 +493,10 @@ class QueueUnavailable(GDSRError):
 
     slug = "queue-unavailable"
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
         super().__init__(f"the job queue cannot be reached ({reason}); try again later")
+        #: Whether nothing was written for sure; else what was asked for may have happened.
+        self.refused = refused
 
 
 class NoWorker(GDSRError):

@@ -2,16 +2,19 @@
 
 Each transition is one Lua script that checks the state it comes from, and the run that it belongs
 to, before it writes: a worker that was thought dead and comes back cannot overwrite what its
-successor did.
+successor did. Each has a name, which it leaves in the record: who asks again, since the reply was
+lost, is told that it is done.
 """
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, cast
 
 import redis
 
+from workers.contract.connection import asked_twice
 from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
 from workers.contract.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
 from workers.contract.webhooks import DUE
@@ -42,9 +45,11 @@ _LISTED = 2
 
 _TRANSITION = """
 local state = redis.call('hget', KEYS[1], 'state')
-if not state or not string.find(ARGV[1], ',' .. state .. ',', 1, true) then return 0 end
+if not state then return 0 end
+if redis.call('hget', KEYS[1], 'move') == ARGV[7] then return 1 end
+if not string.find(ARGV[1], ',' .. state .. ',', 1, true) then return 0 end
 if ARGV[2] ~= '' and redis.call('hget', KEYS[1], 'run') ~= ARGV[2] then return 0 end
-redis.call('hset', KEYS[1], 'state', ARGV[3], unpack(ARGV, 7))
+redis.call('hset', KEYS[1], 'state', ARGV[3], 'move', unpack(ARGV, 7))
 if ARGV[3] == 'succeeded' then
   redis.call('hset', KEYS[1], 'tiles_done', redis.call('hget', KEYS[1], 'tiles') or 0)
 end
@@ -68,6 +73,12 @@ return 1
 """
 
 
+_FORGET = """
+if redis.call('hget', KEYS[1], 'finished_at') ~= ARGV[1] then return 0 end
+return redis.call('del', KEYS[1])
+"""
+
+
 class JobRecords:
     """The records of all jobs in one Redis."""
 
@@ -79,7 +90,7 @@ class JobRecords:
     def add(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
         """Write a new, queued record as part of a transaction."""
         pipe.hset(
-            _key(spec.id),
+            job_key(spec.id),
             mapping={
                 "spec": spec.model_dump_json(),
                 "state": JobState.QUEUED,
@@ -101,7 +112,7 @@ class JobRecords:
         """Write a new record that has a result already, as part of a transaction."""
         now = datetime.now(UTC)
         pipe.hset(
-            _key(spec.id),
+            job_key(spec.id),
             mapping={
                 "spec": spec.model_dump_json(),
                 "state": JobState.SUCCEEDED,
@@ -111,7 +122,7 @@ class JobRecords:
                 "result": result.model_dump_json(),
             },
         )
-        pipe.expire(_key(spec.id), self.record_ttl)
+        pipe.expire(job_key(spec.id), self.record_ttl)
         pipe.zadd(_list_key(spec.owner), {spec.id: spec.created_at.timestamp()})
         pipe.hincrby(COUNTERS, JobState.SUCCEEDED, 1)
         if spec.webhook:
@@ -127,7 +138,7 @@ class JobRecords:
             JobNotFound: no such record, or it has expired.
             JobTooNew: a newer release wrote it.
         """
-        fields = self.client.hgetall(_key(job_id))
+        fields = self.client.hgetall(job_key(job_id))
         if not fields:
             raise JobNotFound(job_id)
         return _job(fields)
@@ -158,7 +169,7 @@ class JobRecords:
         """Jobs as they are now; None for those that are gone, make no sense or are too new."""
         with self.client.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
-                pipe.hgetall(_key(job_id))
+                pipe.hgetall(job_key(job_id))
             records = pipe.execute()
         jobs: dict[str, Job | None] = {}
         for job_id, fields in zip(job_ids, records, strict=True):
@@ -220,10 +231,15 @@ class JobRecords:
             fields={"tiles_done": "0", "tiles": "0"},
         )
 
+    def forget(self, job: Job) -> None:
+        """Forget the record of a job that has ended, unless it was made anew meanwhile."""
+        ended = "" if job.finished_at is None else job.finished_at.isoformat()
+        asked_twice(lambda: self.client.eval(_FORGET, 1, job_key(job.id), ended))
+
     def erase(self, job_id: str) -> None:
         """Forget a job."""
         with self.client.pipeline() as pipe:
-            pipe.delete(_key(job_id))
+            pipe.delete(job_key(job_id))
             pipe.zrem(ACTIVE, job_id)
             pipe.hdel(WAITING, job_id)
             pipe.hdel(RUNNING, job_id)
@@ -272,19 +288,11 @@ class JobRecords:
     ) -> bool:
         pairs = [part for pair in fields.items() for part in pair]
         seconds = "" if ttl is None else str(max(1, int(ttl.total_seconds())))
-        changed = self._transition(
-            keys=[_key(job_id), ACTIVE, COUNTERS, WAITING, RUNNING, DUE],
-            args=[
-                f",{','.join(sorted(allowed))},",
-                run or "",
-                state,
-                seconds,
-                job_id,
-                EVENTS,
-                *pairs,
-            ],
-        )
-        return bool(changed)
+        keys = [job_key(job_id), ACTIVE, COUNTERS, WAITING, RUNNING, DUE]
+        states = f",{','.join(sorted(allowed))},"
+        name = secrets.token_hex(8)
+        args = [states, run or "", state, seconds, job_id, EVENTS, name, *pairs]
+        return bool(asked_twice(lambda: self._transition(keys=keys, args=args)))
 
 
 def _job(fields: Mapping[bytes | str, bytes | str]) -> Job:
@@ -302,7 +310,8 @@ def _list_key(owner: str) -> str:
     return f"gdsr:jobs:of:{owner}"
 
 
-def _key(job_id: str) -> str:
+def job_key(job_id: str) -> str:
+    """The hash that is its record."""
     return f"gdsr:job:{job_id}"
 
 
