@@ -23,7 +23,7 @@ from workers.contract.errors import QueueUnavailable
 from workers.contract.estimates import Place
 from workers.contract.jobs import Job, JobState
 from workers.contract.queue import JobQueue
-from workers.contract.records import EVENTS
+from workers.contract.runs import EVENTS
 
 #: Changes that come closer together are told as one.
 PAUSE = timedelta(seconds=0.05)

@@ -42,7 +42,7 @@ def unpack(batch_id: str) -> None:
     """Unpack one batch and queue its jobs, all or none; nothing that a zip can hold raises."""
     context = CONTEXT.get()
     batches = _batches(context, pixels_per_day=None)
-    if not batches.records.start(batch_id, run=context.run):
+    if not batches.records.start(batch_id, run=context.run, worker=context.worker):
         return
     try:
         batch = batches.records.get(batch_id)

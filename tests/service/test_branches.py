@@ -61,7 +61,6 @@ def test_another_position_is_a_job_of_its_own_that_is_found_again(site: Site, jo
     assert (blend["options"]["trade_off"], blend["options"]["format"]) == (0.35, "webp")
     assert asked.headers["Location"] == f"/jobs/{blend['id']}"
     assert site.records.active() == [blend["id"]]
-    assert site.redis.hget(f"rq:job:{blend['id']}", "description") == b"blend"
 
     site.succeed(blend["id"], b"blended")
     done = site.http.get(address)

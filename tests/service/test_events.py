@@ -15,7 +15,7 @@ from sse import Event, watch, watching
 
 from service.server import GRACE
 from workers.contract.errors import ImageCorrupt
-from workers.contract.records import EVENTS
+from workers.contract.runs import EVENTS, hand_back
 
 
 def test_a_watcher_sees_a_job_from_queue_to_end(site: Site) -> None:
@@ -161,7 +161,7 @@ def test_a_watcher_that_never_reads_holds_no_other(serve: Serve) -> None:
                 for step in range(60):
                     site.records.start(job_id, run=f"{step}", worker="worker")
                     assert next(events).data["state"] == "running"
-                    site.records.requeue(job_id, run=f"{step}")
+                    hand_back(site.redis, job_id, run=f"{step}", why="leaves")
                     assert next(events).data["state"] == "queued"
             site.succeed(job_id)
 

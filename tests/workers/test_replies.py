@@ -24,6 +24,8 @@ from workers.contract.intake import Wishes
 from workers.contract.jobs import FINAL_STATES, Job, JobResult, JobSpec, JobState
 from workers.contract.queue import JobQueue, new_job_id
 from workers.contract.records import JobRecords
+from workers.contract.runs import beat, hand_back, redeliver
+from workers.contract.safe_rq import SMALL, open_queue
 
 HOUR = timedelta(hours=1)
 RESULT = JobResult(
@@ -79,8 +81,22 @@ def swept(queue: JobQueue) -> bool:
     return queue.records.fail(submitted(queue).id, error=WorkerLost())
 
 
-def requeued(queue: JobQueue) -> bool:
-    return queue.records.requeue(started(queue), run="run")
+def handed_back(queue: JobQueue) -> list[str]:
+    job_id = started(queue)
+    first = hand_back(queue.client, job_id, run="run", why="lost")
+    assert queue.records.start(job_id, run="next", worker="w")
+    return [first, hand_back(queue.client, job_id, run="next", why="crashed")]
+
+
+def beaten(queue: JobQueue) -> bool:
+    return beat(queue.client, started(queue), run="run")
+
+
+def redelivered(queue: JobQueue) -> int:
+    job_id = submitted(queue).id
+    open_queue(SMALL, queue.client).remove(job_id)
+    redeliver(queue.client)
+    return len(queue.places())
 
 
 def cancelled(queue: JobQueue) -> bool:
@@ -144,7 +160,9 @@ STEPS: dict[str, Callable[[JobQueue], object]] = {
     "succeed": lambda queue: succeeded(queue).state,
     "fail": failed,
     "sweep": swept,
-    "requeue": requeued,
+    "hand back": handed_back,
+    "beat": beaten,
+    "deliver again": redelivered,
     "cancel": cancelled,
     "blend": blended,
     "batch": lambda queue: batch_of(queue, claim=claim()).items,
@@ -278,9 +296,9 @@ class LifeOfAJob(RuleBasedStateMachine):
     @precondition(lambda self: self.jobs)
     @rule(data=st.data(), lose=st.booleans(), run=st.sampled_from("ab"))
     def start(self, data: st.DataObject, lose: bool, run: str) -> None:  # noqa: FBT001
-        job_id, state, _ = self.chosen(data)
+        job_id, state, own = self.chosen(data)
         done = self.records(lose).start(job_id, run=run, worker="w")
-        assert done is (state not in FINAL_STATES)
+        assert done is (state is JobState.QUEUED or (state is JobState.RUNNING and own == run))
         if done:
             self.jobs[job_id] = JobState.RUNNING, run
 
@@ -289,12 +307,12 @@ class LifeOfAJob(RuleBasedStateMachine):
         data=st.data(),
         lose=st.booleans(),
         run=st.sampled_from("ab"),
-        end=st.sampled_from(["succeed", "fail", "requeue", "progress"]),
+        end=st.sampled_from(["succeed", "fail", "leave", "progress"]),
     )
     def end_run(self, data: st.DataObject, lose: bool, run: str, end: str) -> None:  # noqa: FBT001
         job_id, state, own = self.chosen(data)
         records = self.records(lose)
-        may = {JobState.RUNNING} if end in ("requeue", "progress") else {*JobState} - FINAL_STATES
+        may = {JobState.RUNNING} if end == "progress" else {*JobState} - FINAL_STATES
         match end:
             case "succeed":
                 done = records.succeed(job_id, run=run, result=RESULT)
@@ -302,9 +320,9 @@ class LifeOfAJob(RuleBasedStateMachine):
             case "fail":
                 done = records.fail(job_id, run=run, error=WorkerLost())
                 after = JobState.FAILED
-            case "requeue":
-                done = records.requeue(job_id, run=run)
-                after = JobState.QUEUED
+            case "leave":
+                verdict = hand_back(records.client, job_id, run=run, why="leaves")
+                done, after = verdict == "queued", JobState.QUEUED
             case _:
                 done = records.progress(job_id, run=run, tiles_done=1, tiles=2)
                 after = state

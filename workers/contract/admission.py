@@ -16,7 +16,7 @@ from workers.contract.connection import REPLY_LOST
 from workers.contract.engines import running
 from workers.contract.errors import PixelsExceeded, QueueFull
 from workers.contract.estimates import speed
-from workers.contract.records import WAITING
+from workers.contract.runs import WAITING
 
 _DAY = timedelta(days=1)
 #: What a refused client is told to wait while no engine runs, and at most.

@@ -18,8 +18,9 @@ from workers.contract.batches import (
     BatchSpec,
     Pack,
     batch_key,
-    pack_id,
     pack_key,
+    pack_task,
+    unpack_task,
 )
 from workers.contract.claims import Claim
 from workers.contract.connection import redis_down_is_queue_unavailable
@@ -79,10 +80,10 @@ class BatchQueue:
             request_id=logs.request_id.get(),
             traceparent=logs.traceparent.get(),
         )
-        queue = open_queue(SMALL if size <= _SMALL_BYTES else LARGE, self.client)
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
-            batch = self.records.add(spec, pipe)
-            self.jobs.enqueue(pipe, queue, "unpack", batch_id, time_limit=spec.time_limit)
+            batch = self.records.add(
+                spec, pipe, queue=self._push(unpack_task(batch_id), size, pipe)
+            )
             if claim is not None:
                 claim.settle(pipe)
             mark = batch_key(batch_id) if claim is None else claim.place
@@ -106,9 +107,7 @@ class BatchQueue:
         )
         with self.client.pipeline(transaction=True) as pipe:
             for spec in specs:
-                self.jobs.records.add(spec, pipe)
-                queue = self.jobs.queue_of(spec)
-                self.jobs.enqueue(pipe, queue, "upscale", spec.id, time_limit=spec.time_limit)
+                self.jobs.add(spec, pipe)
             self.records.unpacked(batch.id, items, pipe)
             # The id of its first job is of this run alone, so its record says that this was done.
             mark = job_key(specs[0].id if specs else "")
@@ -141,14 +140,10 @@ class BatchQueue:
             QueueFull: as many jobs wait as may.
             QueueUnavailable: Redis did not take it.
         """
-        token, limit = secrets.token_hex(8), _time_limit(size)
-        queue = open_queue(SMALL if size <= _SMALL_BYTES else LARGE, self.client)
+        pack = Pack(token=secrets.token_hex(8), time_limit=_time_limit(size))
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
-            # A run that is lost is tried once more; a packing that is lost twice is free again.
-            self.records.begin_pack(batch_id, token, pipe, within=2 * limit)
-            self.jobs.enqueue(
-                pipe, queue, "pack", batch_id, token, time_limit=limit, task_id=pack_id(batch_id)
-            )
+            queue = self._push(pack_task(batch_id), size, pipe)
+            self.records.begin_pack(batch_id, pack, pipe, queue=queue)
             mark = pack_key(batch_id)
             admit(self.client, pipe, Load(owner=""), self.jobs.bounds, unless=mark)
 
@@ -159,11 +154,9 @@ class BatchQueue:
             QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
+            self.jobs.withdraw(pack_task(batch_id))
             archive = self.records.forget_pack(batch_id)
-            if archive is not None:
-                return (archive.key,)
-            self.jobs.withdraw(pack_id(batch_id))
-            return ()
+            return () if archive is None else (archive.key,)
 
     def stop(self, batch_id: str) -> bool:
         """Let no jobs come of a batch. False: it is unpacked already.
@@ -181,9 +174,15 @@ class BatchQueue:
             QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
-            self.records.erase(batch.id)
             if batch.items is None:
-                self.jobs.withdraw(batch.id)
+                self.jobs.withdraw(unpack_task(batch.id))
+            self.records.erase(batch.id)
+
+    def _push(self, task: str, size: int, pipe: "redis.client.Pipeline") -> str:
+        """Queue a task that reads so many bytes, as part of a transaction; the queue's name."""
+        name = SMALL if size <= _SMALL_BYTES else LARGE
+        open_queue(name, self.client).push_job_id(task, pipeline=pipe)
+        return name
 
 
 def _time_limit(size: int) -> timedelta:

@@ -5,11 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import redis
-from rq import Retry
-from rq.command import send_stop_job_command
-from rq.exceptions import InvalidJobOperation, NoSuchJobError
-from rq.job import JobStatus
-from rq.serializers import JSONSerializer
+from rq.command import send_command
 
 from workers.contract import logs
 from workers.contract.admission import Bounds, Load, admit
@@ -19,16 +15,9 @@ from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.engines import ModelInfo, running
 from workers.contract.estimates import Place, look_up, place, places, speed
 from workers.contract.jobs import ImageInfo, Job, JobResult, JobSpec, JobState, Part, UpscaleOptions
-from workers.contract.records import (
-    ACTIVE,
-    EVENTS,
-    RUNNING,
-    WAITING,
-    JobPage,
-    JobRecords,
-    job_key,
-)
-from workers.contract.safe_rq import LARGE, SMALL, SafeJob, SafeQueue, open_queue
+from workers.contract.records import JobPage, JobRecords, job_key
+from workers.contract.runs import ACTIVE, EVENTS, RUNNING, WAITING, record_key
+from workers.contract.safe_rq import LARGE, SMALL, open_queue
 
 #: A job may take this long plus this many times the time the engine alone would need.
 TIME_LIMIT_BASE = timedelta(seconds=120)
@@ -97,9 +86,7 @@ class JobQueue:
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
             if result is None:
                 load = Load(owner=owner, pixels=spec.pixels)
-                job = self.records.add(spec, pipe)
-                queue = self.queue_of(spec)
-                self.enqueue(pipe, queue, "upscale", job_id, time_limit=spec.time_limit)
+                job = self.add(spec, pipe)
             else:
                 load = Load(owner=owner, jobs=0)
                 job = self.records.add_ended(spec, result, pipe)
@@ -169,8 +156,7 @@ class JobQueue:
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
             if instead is not None:
                 self.records.forget(instead)
-            job = self.records.add(spec, pipe)
-            self.enqueue(pipe, self.queue_of(spec), "blend", job_id, time_limit=spec.time_limit)
+            job = self.add(spec, pipe)
             pipe.sadd(_blends(source.id), job_id)
             pipe.expire(_blends(source.id), self.records.record_ttl)
             load = Load(owner=spec.owner, pixels=spec.pixels)
@@ -186,29 +172,6 @@ class JobQueue:
         with redis_down_is_queue_unavailable():
             found = self.client.smembers(_blends(job_id))
         return sorted(part.decode() if isinstance(part, bytes) else part for part in found)
-
-    def enqueue(
-        self,
-        pipe: "redis.client.Pipeline",
-        queue: SafeQueue,
-        task_name: str,
-        *arguments: str,
-        time_limit: timedelta,
-        task_id: str | None = None,
-    ) -> None:
-        """Queue a task as part of a transaction; its id is its first argument, or another one."""
-        task = queue.create_job(
-            task_name,
-            args=arguments,
-            job_id=task_id or arguments[0],
-            timeout=int(time_limit.total_seconds()),
-            result_ttl=60,
-            failure_ttl=int(self.records.record_ttl.total_seconds()),
-            retry=Retry(max=1),
-            description=task_name,
-        )
-        pipe.sadd(queue.redis_queues_keys, queue.key)
-        queue._enqueue_job(task, pipeline=pipe)  # noqa: SLF001 - enqueue_job refuses a pipeline in use
 
     def get(self, job_id: str) -> Job:
         """The job as it is now.
@@ -267,7 +230,7 @@ class JobQueue:
             return None if found is None else place(*found, rate=speed(running(self.client)))
 
     def cancel(self, job_id: str) -> Job:
-        """End a job that has not ended: at once in its record, then in RQ.
+        """End a job that has not ended: at once in its record, then where it waits or runs.
 
         Raises:
             JobNotFound: there is no such job.
@@ -296,7 +259,8 @@ class JobQueue:
             QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
-            heads = {name: self.client.lindex(f"rq:queue:{name}", 0) for name in (SMALL, LARGE)}
+            queues = {name: open_queue(name, self.client).key for name in (SMALL, LARGE)}
+            heads = {name: self.client.lindex(key, 0) for name, key in queues.items()}
             created = {
                 name: None if head is None else self.client.zscore(ACTIVE, head)
                 for name, head in heads.items()
@@ -307,22 +271,22 @@ class JobQueue:
             for name, since in created.items()
         }
 
-    def queue_of(self, spec: JobSpec) -> SafeQueue:
-        """Re-blends are quick, whatever the picture: they never wait for a huge one."""
+    def add(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
+        """Write a record and queue its job, as part of a transaction."""
         small = spec.image.width * spec.image.height <= self.small_pixels
-        return open_queue(SMALL if small or spec.blend_of else LARGE, self.client)
+        # Re-blends are quick, whatever the picture: they never wait for a huge one.
+        name = SMALL if small or spec.blend_of else LARGE
+        open_queue(name, self.client).push_job_id(spec.id, pipeline=pipe)
+        return self.records.add(spec, pipe, queue=name)
 
-    def withdraw(self, job_id: str) -> None:
-        """Take a task out of RQ, or stop it."""
-        try:
-            task = SafeJob.fetch(job_id, connection=self.client, serializer=JSONSerializer)
-            if task.get_status(refresh=False) is JobStatus.STARTED:
-                send_stop_job_command(self.client, job_id, serializer=JSONSerializer)
-            else:
-                task.cancel()
-                task.delete()
-        except (NoSuchJobError, InvalidJobOperation):
-            pass  # it ended or began in between; a run of a cancelled job ends at its first step
+    def withdraw(self, task: str) -> None:
+        """Take a task out of its queue, and end the process that runs it."""
+        for name in (SMALL, LARGE):
+            open_queue(name, self.client).remove(task)
+        worker = self.client.hget(record_key(task), "worker")
+        if worker is not None:
+            name = worker.decode() if isinstance(worker, bytes) else worker
+            send_command(self.client, name, "stop-job", job_id=task)
 
 
 def time_limit(image: ImageInfo, options: UpscaleOptions, model: ModelInfo) -> timedelta:

@@ -17,17 +17,12 @@ import redis
 from workers.contract.connection import asked_twice
 from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
 from workers.contract.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
+from workers.contract.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, claim
+from workers.contract.safe_rq import LARGE
 from workers.contract.webhooks import DUE
 
-#: Ids of jobs that have not ended, by time of creation.
-ACTIVE = "gdsr:jobs:active"
-#: Pixels of the jobs that wait and of those that run, by id.
-WAITING, RUNNING = "gdsr:jobs:waiting", "gdsr:jobs:running"
 #: Jobs ended since the data folder was made, by state.
 COUNTERS = "gdsr:jobs:ended"
-
-#: Channel on which every job is published whose record has changed: `id state`, `id ` if erased.
-EVENTS = "gdsr:events"
 
 _Scored = list[tuple[bytes, float]]
 
@@ -53,14 +48,10 @@ redis.call('hset', KEYS[1], 'state', ARGV[3], 'move', unpack(ARGV, 7))
 if ARGV[3] == 'succeeded' then
   redis.call('hset', KEYS[1], 'tiles_done', redis.call('hget', KEYS[1], 'tiles') or 0)
 end
-if state ~= ARGV[3] then
-  local pixels = redis.call('hget', KEYS[1], 'pixels') or 0
+if ARGV[4] ~= '' then
   redis.call('hdel', KEYS[4], ARGV[5])
   redis.call('hdel', KEYS[5], ARGV[5])
-  if ARGV[3] == 'queued' then redis.call('hset', KEYS[4], ARGV[5], pixels) end
-  if ARGV[3] == 'running' then redis.call('hset', KEYS[5], ARGV[5], pixels) end
-end
-if ARGV[4] ~= '' then
+  redis.call('zrem', KEYS[7], ARGV[5])
   if redis.call('hexists', KEYS[1], 'webhook') == 1 then
     redis.call('zadd', KEYS[6], redis.call('time')[1], ARGV[5])
   end
@@ -87,13 +78,14 @@ class JobRecords:
         self.record_ttl = record_ttl
         self._transition = client.register_script(_TRANSITION)
 
-    def add(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
-        """Write a new, queued record as part of a transaction."""
+    def add(self, spec: JobSpec, pipe: "redis.client.Pipeline", *, queue: str = LARGE) -> Job:
+        """Write a new, queued record as part of a transaction that puts its id into the queue."""
         pipe.hset(
             job_key(spec.id),
             mapping={
                 "spec": spec.model_dump_json(),
                 "state": JobState.QUEUED,
+                "queue": queue,
                 "pixels": spec.pixels,
                 **({"webhook": 1} if spec.webhook else {}),
             },
@@ -180,19 +172,8 @@ class JobRecords:
         return jobs
 
     def start(self, job_id: str, *, run: str, worker: str) -> bool:
-        """Claim the job for a run; from now on only this run may write. False: it has ended."""
-        return self._move(
-            job_id,
-            allowed={JobState.QUEUED, JobState.RUNNING},
-            state=JobState.RUNNING,
-            fields={
-                "run": run,
-                "worker": worker,
-                "started_at": _now().isoformat(),
-                "tiles_done": "0",
-                "tiles": "0",
-            },
-        )
+        """Claim the job for a run; from now on only this run may write. False: it does not wait."""
+        return claim(self.client, job_id, run=run, worker=worker)
 
     def progress(self, job_id: str, *, run: str, tiles_done: int, tiles: int) -> bool:
         """Say how far this run is. False: the job is not this run's any more."""
@@ -221,16 +202,6 @@ class JobRecords:
         """End the job because its owner wants so. False: it has ended already."""
         return self._end(job_id, JobState.CANCELLED, run=None, fields={})
 
-    def requeue(self, job_id: str, *, run: str) -> bool:
-        """The run was lost and the job waits again. False: somebody else has it by now."""
-        return self._move(
-            job_id,
-            allowed={JobState.RUNNING},
-            run=run,
-            state=JobState.QUEUED,
-            fields={"tiles_done": "0", "tiles": "0"},
-        )
-
     def forget(self, job: Job) -> None:
         """Forget the record of a job that has ended, unless it was made anew meanwhile."""
         ended = "" if job.finished_at is None else job.finished_at.isoformat()
@@ -243,6 +214,7 @@ class JobRecords:
             pipe.zrem(ACTIVE, job_id)
             pipe.hdel(WAITING, job_id)
             pipe.hdel(RUNNING, job_id)
+            pipe.zrem(LEASES, job_id)
             pipe.zrem(DUE, job_id)
             pipe.publish(EVENTS, f"{job_id} ")
             pipe.execute()
@@ -288,7 +260,7 @@ class JobRecords:
     ) -> bool:
         pairs = [part for pair in fields.items() for part in pair]
         seconds = "" if ttl is None else str(max(1, int(ttl.total_seconds())))
-        keys = [job_key(job_id), ACTIVE, COUNTERS, WAITING, RUNNING, DUE]
+        keys = [job_key(job_id), ACTIVE, COUNTERS, WAITING, RUNNING, DUE, LEASES]
         states = f",{','.join(sorted(allowed))},"
         name = secrets.token_hex(8)
         args = [states, run or "", state, seconds, job_id, EVENTS, name, *pairs]
