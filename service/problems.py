@@ -95,6 +95,8 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.WebhooksOff: Meaning(Status.UNPROCESSABLE_ENTITY, "There are no webhooks here"),
     errors.WebhookNotAllowed: Meaning(Status.UNPROCESSABLE_ENTITY, "The webhook is not allowed"),
     errors.ListingNeedsKeys: Meaning(Status.FORBIDDEN, "Jobs are not listed here"),
+    errors.HostNotServed: Meaning(Status.MISDIRECTED_REQUEST, "The service has another name"),
+    errors.OriginNotServed: Meaning(Status.FORBIDDEN, "The page is of another origin"),
     errors.KeyMissing: Meaning(Status.UNAUTHORIZED, "An API key is needed"),
     errors.KeyInvalid: Meaning(Status.UNAUTHORIZED, "The API key is not known"),
     errors.AdminOff: Meaning(Status.FORBIDDEN, "There are no admin keys"),

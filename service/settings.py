@@ -24,6 +24,9 @@ class ServiceSettings(SharedSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port that the service listens on; 0: any free one, named in the log."""
 
+    hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names, by commas, that a service on loopback without keys answers to beside local ones."""
+
     api_keys_file: Path | None = None
     """File of API keys, `name:sha256` lines (`gdsr-service --new-key NAME`); unset: no keys."""
 
@@ -67,7 +70,12 @@ class ServiceSettings(SharedSettings):
     """With it `/jobs/{id}/result` redirects to the bucket, by an address that works so long."""
 
     @field_validator(
-        "cors_origins", "trusted_proxies", "webhook_hosts", "webhook_networks", mode="before"
+        "hosts",
+        "cors_origins",
+        "trusted_proxies",
+        "webhook_hosts",
+        "webhook_networks",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:

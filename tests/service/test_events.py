@@ -152,7 +152,7 @@ def test_a_watcher_that_never_reads_holds_no_other(serve: Serve) -> None:
     with socket.socket() as idle:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         idle.connect((site.http.base_url.host, site.http.base_url.port))
-        idle.sendall(f"GET /jobs/{job_id}/events HTTP/1.0\r\nHost: test\r\n\r\n".encode())
+        idle.sendall(f"GET /jobs/{job_id}/events HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
 
         def changes(job_id: str) -> None:
             """Far more than the buffers between the service and the idle client hold."""
