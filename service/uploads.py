@@ -209,6 +209,8 @@ class _Picture:
         self.sha256 = self.digest.hexdigest()
         if not self.size:
             raise ImageMissing
+        with no_room_is_storage_full():  # else whoever reads its header is told first
+            self.file.flush()
         return self.size
 
     def close(self) -> None:

@@ -118,8 +118,9 @@ class JobWorker(Worker):
         connection = connect(  # patient: a Redis that restarts in mid-job costs nothing but time
             settings.redis_url,
             timeout=timedelta(seconds=20),
-            retries=120,
+            retries=20,
             pause=timedelta(seconds=0.5),
+            until_cured=True,
         )
         super().__init__(
             [open_queue(name, connection) for name in SERVED[queue_name]],
