@@ -16,6 +16,8 @@ LOOK = timedelta(seconds=15)
 _STEP_BYTES = 16 * 1024
 #: Of a body that was refused so much is read, so that the client sees why.
 _REST_BYTES = 4 * 1024**2
+#: Connections that hold pieces of downloads until they are read, which are two pieces each.
+_MOST_BLOCKED = 400
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\n"
     b"Content-Length: 0\r\n\r\n"
@@ -27,8 +29,17 @@ logger = logging.getLogger(__name__)
 class Connection(H11Protocol):
     """Uvicorn's, with limits."""
 
-    def __init__(self, *args: Any, limit: int, look: timedelta = LOOK, **named: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        limit: int,
+        blocked: "dict[Connection, None]",
+        look: timedelta = LOOK,
+        **named: Any,
+    ) -> None:
+        """`blocked` are those of this server whose client does not read, the longest first."""
         super().__init__(*args, **named)
+        self._blocked = blocked
         self._limit, self._pause = limit, look.total_seconds()
         self._began = self.loop.time()
         self._received = self._rest = self._unblocked = self._heads = 0
@@ -46,6 +57,7 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._next_look is not None:
             self._next_look.cancel()
+        self._blocked.pop(self, None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -60,8 +72,15 @@ class Connection(H11Protocol):
         if self.cycle is not before:
             self._heads += 1
 
+    def pause_writing(self) -> None:
+        self._blocked[self] = None
+        if len(self._blocked) > _MOST_BLOCKED:
+            next(iter(self._blocked)).transport.abort()
+        super().pause_writing()
+
     def resume_writing(self) -> None:
         self._unblocked += 1
+        self._blocked.pop(self, None)
         super().resume_writing()
 
     def _look_later(self) -> None:

@@ -17,9 +17,9 @@ from workers.contract.errors import ConfigurationInvalid
 #: How long requests may go on after SIGTERM.
 GRACE = timedelta(seconds=10)
 KEEP_ALIVE = timedelta(seconds=30)
-#: Files that the process asks for, and connections at most: a connection may need a file of a
-#: picture and one to Redis, and what it buffers has to fit into memory.
-_FILES, _CONNECTIONS = 16_384, 1000
+#: Files that the process asks for, and connections at most: each may need a file of a picture and
+#: one to Redis besides.
+_FILES, _CONNECTIONS = 16_384, 4096
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +38,12 @@ class Server(uvicorn.Server):
     ) -> None:
         files = raised_file_limit()
         self.limit = min(max_connections, files // 4)
+        blocked: dict[Connection, None] = {}
         logger.info("at most %d connections, with %d files", self.limit, files)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=partial(Connection, limit=self.limit, look=look),  # type: ignore[arg-type]
+                http=partial(Connection, limit=self.limit, blocked=blocked, look=look),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,  # the envelope writes one that names no job
                 server_header=False,

@@ -37,10 +37,10 @@ class ServiceSettings(SharedSettings):
     """Port of its own for `/metrics`, asked without a key; unset: the service's port."""
 
     rate_limit: str | None = None
-    """Uploads that one API key may send, such as `60/minute`; unset: any number."""
+    """What one API key may send or have made, such as `60/minute;999/day`; unset: any number."""
 
     pixels_per_day: int | None = Field(default=None, gt=0)
-    """Pixels (before scaling) that one API key may send a day (UTC); unset: any number."""
+    """Pixels (before scaling) a day (UTC) of one API key; unset: any number."""
 
     cache_results: bool = True
     """Whether an equal upload of the same key gets a copy of the result, while that is kept."""
@@ -95,7 +95,7 @@ class ServiceSettings(SharedSettings):
     @classmethod
     def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for host in value:
-            if not _HOST.fullmatch(host):
+            if not _HOST.fullmatch(host) or not 0 < int(host.partition(":")[2] or 443) < 65536:
                 raise ValueError(f"{host} is no host such as a.example or a.example:8443")
         return value
 

@@ -59,6 +59,7 @@ _RESULT = merged(
     documented(
         errors.JobNotFinished, errors.JobCancelled, errors.JobExpired, errors.BranchesNotKept,
         errors.AlphaNotStorable, errors.ResultTooLarge, errors.QueueFull, RequestInvalid,
+        errors.RateExceeded, errors.PixelsExceeded,
         plain=("requested-range-not-satisfiable",),
     ),
     OF_A_FAILED_JOB,

@@ -211,3 +211,16 @@ def test_no_watcher_of_many_is_lost(serve: Serve, watchers: int) -> None:
     assert [event.name for event in last] == ["done"] * watchers
     assert {event.data["state"] for event in last} == {"succeeded"}
     assert [event.data["id"] for event in last] == jobs * (watchers // 10)
+
+
+def test_a_record_that_makes_no_sense_freezes_no_stream(site: Site) -> None:
+    job_id, foreign = site.submit(), site.submit()
+    site.redis.hset("gdsr:jobs:waiting", foreign, "many")
+    with watching(site.http, job_id) as events:
+        wait_for(lambda: site.server.app.state.services.watches._topics, what="a watcher")
+        site.redis.publish(EVENTS, b"\xff\xfe")
+        site.redis.publish(EVENTS, f"{job_id} queued")
+        site.redis.hdel("gdsr:jobs:waiting", foreign)
+        site.start(job_id)
+
+        assert any(event.data["state"] == "running" for event in events)
