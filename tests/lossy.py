@@ -1,5 +1,6 @@
 """A Valkey whose replies get lost: commands are executed, and their client is cut off."""
 
+import random
 import socket
 import tempfile
 import threading
@@ -23,6 +24,7 @@ class LossyProxy:
         #: Scripts executed since `lose` was called last, and replies lost.
         self.scripts = self.lost = 0
         self._number = self._times = 0
+        self._luck, self._share = random.Random(0), 0.0
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -32,6 +34,11 @@ class LossyProxy:
             self.scripts = self.lost = 0
             self._number, self._times = number, times
 
+    def lose_some(self, share: float, *, seed: int = 0) -> None:
+        """Lose that share of the replies of all scripts from now on."""
+        with self._lock:
+            self._luck, self._share = random.Random(seed), share
+
     def close(self) -> None:
         self._listening.close()
 
@@ -40,7 +47,11 @@ class LossyProxy:
             while True:
                 client, _ = self._listening.accept()
                 server = socket.socket(socket.AF_UNIX)
-                server.connect(self._target)
+                try:
+                    server.connect(self._target)
+                except OSError:  # it is away
+                    _cut(client, server)
+                    continue
                 asked = threading.Event()  # set while a script is being executed
                 for work in (self._requests, self._replies):
                     threading.Thread(target=work, args=(client, server, asked), daemon=True).start()
@@ -69,7 +80,8 @@ class LossyProxy:
     def _loses(self) -> bool:
         with self._lock:
             self.scripts += 1
-            if not self._number <= self.scripts < self._number + self._times:
+            chosen = self._number <= self.scripts < self._number + self._times
+            if not chosen and self._luck.random() >= self._share:
                 return False
             self.lost += 1
             return True

@@ -21,7 +21,9 @@ Reply = TypeVar("Reply")
 REPLY_LOST = (redis.ConnectionError, redis.TimeoutError)
 #: What a server says that is full, a replica, or cannot write its file; it may be cured.
 _PASSING = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
-_PASSING_WORDS = ("OOM", "READONLY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "LOADING", "BUSY ")
+_PASSING_WORDS = (
+    "OOM", "READONLY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "LOADING", "BUSY ", "UNBLOCKED",
+)  # fmt: skip
 
 
 class _UntilCured(Retry):
