@@ -1,7 +1,7 @@
 # What a newcomer types. Every target sets up what it needs first.
 BIN := .venv/bin
 
-.PHONY: setup setup-local run test test-long check check-deploy bench clean
+.PHONY: setup setup-local run test test-long drills check check-deploy bench clean
 
 setup:
 	@deploy/setup dev
@@ -13,10 +13,14 @@ run: setup-local  ## upscale a sample photograph through the whole path, then se
 	@$(BIN)/python -m deploy.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: check
-	$(BIN)/pytest -m "not slow and not long" -n 3 --dist loadfile
+	$(BIN)/pytest -m "not slow and not long and not drill" -n 3 --dist loadfile
 
 test-long: setup  ## what takes minutes: a live Prometheus, cut links, 300 jobs, thousands of requests
 	$(BIN)/pytest -m long
+
+drills: setup  ## break it on purpose, for an hour and more; docs/reliability.md has what came of it
+	$(BIN)/pytest -m drill tests/drills
+	PYTHONPATH=.:tests $(BIN)/python tests/drills/simulation.py --schedules 100000
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -151,6 +151,10 @@ class Forward:
 
     def slow_down(self) -> None:
         """Take back `quicken`."""
+        if not self.kernels:  # the blocks themselves were changed
+            exact = self._exact is self._ready
+            self._ready = self._converted(self.precision)
+            self._exact = self._ready if exact else self._exact
         self._call = self._ready
         self.compiled = self.kernels = False
 

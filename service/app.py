@@ -10,6 +10,7 @@ from service import faults, front
 from service.deps import Services
 from service.description import describe_app
 from service.envelope import Envelope
+from service.guard import Guard
 from service.routes import admin, batches, events, jobs, limits, models, ops, upscale
 from service.routes.docs import docs_router
 from service.routes.page import page_router
@@ -46,6 +47,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         telemetry=_NO_TRACING,
     )
     app.state.services = services
+    if services.keys.private:
+        app.add_middleware(Guard, hosts=settings.hosts, origins=settings.cors_origins)
     app.add_middleware(Envelope, telemetry=services.telemetry, spans=services.spans)
     front.install(app, root_path=settings.root_path, origins=settings.cors_origins)
     faults.install(app)

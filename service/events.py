@@ -23,7 +23,7 @@ from workers.contract.errors import QueueUnavailable
 from workers.contract.estimates import Place
 from workers.contract.jobs import Job, JobState
 from workers.contract.queue import JobQueue
-from workers.contract.records import EVENTS
+from workers.contract.runs import EVENTS
 
 #: Changes that come closer together are told as one.
 PAUSE = timedelta(seconds=0.05)
@@ -197,6 +197,8 @@ class Watches:
                     logger.warning("watchers wait: %s", failure)
                     self._stir(stale)
                     await asyncio.sleep(_RETRY.total_seconds())
+                except Exception:  # a record that makes no sense must not end all streams
+                    logger.exception("watchers miss a change")
             await asyncio.sleep(PAUSE.total_seconds())
 
     async def _show(self, stale: set[str]) -> None:
@@ -238,7 +240,7 @@ class Watches:
                         if message["type"] != "message":  # subscribed, perhaps once more
                             loop.call_soon_threadsafe(self._missed)
                             continue
-                        job_id, _, state = message["data"].decode().partition(" ")
+                        job_id, _, state = message["data"].decode(errors="replace").partition(" ")
                         over = state not in _GOING_ON
                         if over:
                             self._remember(job_id)

@@ -6,13 +6,13 @@ The service knows a key's digest alone. Keys are long and random, so a plain SHA
 
 import hashlib
 import hmac
-import ipaddress
 import logging
 import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from service.guard import is_loopback
 from service.settings import ServiceSettings
 from workers.contract.errors import ConfigurationInvalid, KeyInvalid, KeyMissing
 
@@ -28,8 +28,11 @@ class ApiKeys:
 
     def __init__(self, digests: Mapping[str, str], *, private: bool = False) -> None:
         self._digests = dict(digests)
-        #: Whether a list of jobs shows nobody what is not theirs.
-        self.may_list = private or bool(digests)
+        #: Whether this machine alone is served, since there are no keys.
+        self.private = private and not digests
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
 
     @classmethod
     def load(cls, settings: ServiceSettings) -> "ApiKeys":
@@ -39,7 +42,7 @@ class ApiKeys:
             ConfigurationInvalid: it cannot be read, or names the line that is wrong.
         """
         if settings.api_keys_file is None:
-            private = _is_loopback(settings.host)
+            private = is_loopback(settings.host)
             if not private:
                 logger.warning(
                     "NO API KEYS: whoever reaches %s can use this service; set GDSR_API_KEYS_FILE",
@@ -125,10 +128,3 @@ def _read(path: Path, *, setting: str) -> dict[str, str]:
     if not digests:
         raise ConfigurationInvalid(f"{setting}: it holds no key")
     return digests
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

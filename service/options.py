@@ -72,7 +72,7 @@ class UpscaleFields(PictureChoices):
 class ResultFields(BaseModel):
     """What a client may want of a result; nothing: the result itself."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     output: Literal["psnr", "fused", "gan", "mask"] | None = None
     """One of the kept branches, or the mask: grey, 0 (black) where `fused` takes the faithful

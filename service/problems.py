@@ -95,6 +95,8 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.WebhooksOff: Meaning(Status.UNPROCESSABLE_ENTITY, "There are no webhooks here"),
     errors.WebhookNotAllowed: Meaning(Status.UNPROCESSABLE_ENTITY, "The webhook is not allowed"),
     errors.ListingNeedsKeys: Meaning(Status.FORBIDDEN, "Jobs are not listed here"),
+    errors.HostNotServed: Meaning(Status.MISDIRECTED_REQUEST, "The service has another name"),
+    errors.OriginNotServed: Meaning(Status.FORBIDDEN, "The page is of another origin"),
     errors.KeyMissing: Meaning(Status.UNAUTHORIZED, "An API key is needed"),
     errors.KeyInvalid: Meaning(Status.UNAUTHORIZED, "The API key is not known"),
     errors.AdminOff: Meaning(Status.FORBIDDEN, "There are no admin keys"),
@@ -145,9 +147,6 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     # Repeated requests
     errors.IdempotencyKeyReused: Meaning(
         Status.UNPROCESSABLE_ENTITY, "The idempotency key is taken"
-    ),
-    errors.IdempotencyKeyBusy: Meaning(
-        Status.CONFLICT, "The idempotency key is in use", retry_after=timedelta(seconds=1)
     ),
     # The service
     errors.QueueFull: Meaning(Status.SERVICE_UNAVAILABLE, "The queue is full"),

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Self
 
 import redis
-from limits import RateLimitItem, parse
+from limits import RateLimitItem, parse_many
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
@@ -24,14 +24,14 @@ from workers.contract.queue import JobQueue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
-    """One rate for each key."""
+    """The same rates for each key."""
 
-    item: RateLimitItem
+    items: tuple[RateLimitItem, ...]
     limiter: SlidingWindowCounterRateLimiter
 
     @classmethod
     def open(cls, settings: ServiceSettings, client: redis.Redis) -> Self | None:
-        """The rate of the settings, if there is one; Redis is not asked for anything yet.
+        """The rates of the settings, if there are any; Redis is not asked for anything yet.
 
         Raises:
             ConfigurationInvalid: it is not a rate.
@@ -39,7 +39,7 @@ class RateLimit:
         if settings.rate_limit is None:
             return None
         try:
-            item = parse(settings.rate_limit)
+            items = tuple(parse_many(settings.rate_limit))
         except ValueError:
             raise ConfigurationInvalid(
                 f"GDSR_RATE_LIMIT: {settings.rate_limit!r} is not a rate such as 60/minute"
@@ -47,22 +47,29 @@ class RateLimit:
         storage = RedisStorage(
             settings.redis_url, connection_pool=client.connection_pool, key_prefix="gdsr:rate"
         )
-        return cls(item=item, limiter=SlidingWindowCounterRateLimiter(storage))
+        return cls(items=items, limiter=SlidingWindowCounterRateLimiter(storage))
 
     def count(self, owner: str, *, pictures: int = 1) -> dict[str, str]:
-        """Count an upload of so many pictures; the headers that say what is left.
+        """Count an upload of so many pictures by each rate, if all allow it; what is left.
 
         Raises:
             RateExceeded: there were enough.
             QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
-            allowed = self.limiter.hit(self.item, owner, cost=pictures)
-            stats = self.limiter.get_window_stats(self.item, owner)
-        pause = max(1, math.ceil(stats.reset_time - time.time()))
-        if not allowed:
-            raise RateExceeded(rate=str(self.item), pause=timedelta(seconds=pause))
-        return rate_headers(self.item, remaining=stats.remaining, pause=pause)
+            spent = [i for i in self.items if not self.limiter.test(i, owner, cost=pictures)]
+            if not spent:  # or another was quicker
+                spent = [i for i in self.items if not self.limiter.hit(i, owner, cost=pictures)]
+            stats = {item: self.limiter.get_window_stats(item, owner) for item in self.items}
+        pauses = {
+            item: max(1, math.ceil(window.reset_time - time.time()))
+            for item, window in stats.items()
+        }
+        if spent:
+            slowest = max(spent, key=lambda item: pauses[item])
+            raise RateExceeded(rate=str(slowest), pause=timedelta(seconds=pauses[slowest]))
+        scarce = min(self.items, key=lambda item: stats[item].remaining)
+        return rate_headers(scarce, remaining=stats[scarce].remaining, pause=pauses[scarce])
 
 
 def pixel_headers(queue: JobQueue, owner: str) -> dict[str, str]:

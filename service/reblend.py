@@ -7,7 +7,7 @@ kept. The id of such a job follows from what was asked for, so that asking again
 
 import hashlib
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -21,6 +21,9 @@ from workers.contract.blobs import BlobStore
 from workers.contract.errors import BranchesNotKept, JobExpired, JobNotFound
 from workers.contract.formats import ResultFormat, check_result
 from workers.contract.jobs import STOPS, Job, JobResult, JobState, Part, Region, UpscaleOptions
+
+#: How long the failure of one is told before it is tried again.
+_FAILURE_KEPT = timedelta(seconds=30)
 
 
 def branch_response(job: Job, output: str, services: Services, request: Request) -> Response:
@@ -57,6 +60,8 @@ def reblended(services: Services, job: Job, fields: ResultFields) -> Job:
         BranchesNotKept: the job was not asked to keep what it takes.
         AlphaNotStorable: JPEG of a picture that may be transparent.
         ResultTooLarge: the format does not hold so many pixels.
+        RateExceeded: the owner has had enough made.
+        PixelsExceeded: the same, for today.
         QueueFull: as many jobs wait as may.
         QueueUnavailable: Redis does not answer.
     """
@@ -69,19 +74,23 @@ def reblended(services: Services, job: Job, fields: ResultFields) -> Job:
     other = part.mask or options.trade_off != own.trade_off
     if not result.branches and (other or result.format is not ResultFormat.PNG):
         raise BranchesNotKept(job.id)
+    cut = part.region or Region(0, 0, result.width, result.height)
     check_result(
-        width=part.width or result.width,
-        height=part.height or result.height,
+        width=part.width or cut.width,
+        height=part.height or cut.height,
         format=options.format,
         has_alpha=job.spec.image.has_alpha and own.background is None and not part.mask,
     )
     asked = f"{job.id} {options.model_dump_json()} {part.model_dump_json()}"
     blend_id = hashlib.sha256(asked.encode()).hexdigest()[:32]
+    earlier = None
     with suppress(JobNotFound):
-        blend = services.queue.get(blend_id)
-        if not _is_over(blend, services.blobs):
-            return blend
-    return services.queue.submit_blend(blend_id, job, options, part)
+        earlier = services.queue.get(blend_id)
+        if not _is_over(earlier, services.blobs):
+            return earlier
+    if services.rate is not None:
+        services.rate.count(job.spec.owner)
+    return services.queue.submit_blend(blend_id, job, options, part, instead=earlier)
 
 
 def _options(own: UpscaleOptions, fields: ResultFields) -> UpscaleOptions:
@@ -124,5 +133,7 @@ def _part(fields: ResultFields, result: JobResult) -> Part:
 def _is_over(blend: Job, blobs: BlobStore) -> bool:
     """Whether it ended and left nothing to fetch, so that it has to be made again."""
     if blend.result is None:
-        return blend.state is JobState.CANCELLED
+        ended = blend.finished_at or datetime.now(UTC)
+        forgiven = blend.state is JobState.FAILED and datetime.now(UTC) - ended > _FAILURE_KEPT
+        return forgiven or blend.state is JobState.CANCELLED
     return blend.result.expires_at <= datetime.now(UTC) or not blobs.exists(blend.result.key)

@@ -2,18 +2,24 @@
 
 import logging
 import os
+import resource
 import socket
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
+from service.connections import LOOK, Connection
 from workers.contract.errors import ConfigurationInvalid
 
 #: How long requests may go on after SIGTERM.
 GRACE = timedelta(seconds=10)
 KEEP_ALIVE = timedelta(seconds=30)
+#: Files that the process asks for, and connections at most: each may need a file of a picture and
+#: one to Redis besides.
+_FILES, _CONNECTIONS = 16_384, 4096
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +28,22 @@ class Server(uvicorn.Server):
     """Uvicorn, which also tells requests that wait for a job to end."""
 
     def __init__(
-        self, app: FastAPI, listening: socket.socket, *, trusted: Sequence[str] = ()
+        self,
+        app: FastAPI,
+        listening: socket.socket,
+        *,
+        trusted: Sequence[str] = (),
+        look: timedelta = LOOK,
+        max_connections: int = _CONNECTIONS,
     ) -> None:
+        files = raised_file_limit()
+        self.limit = min(max_connections, files // 4)
+        blocked: dict[Connection, None] = {}
+        logger.info("at most %d connections, with %d files", self.limit, files)
         super().__init__(
             uvicorn.Config(
                 app,
+                http=partial(Connection, limit=self.limit, blocked=blocked, look=look),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,  # the envelope writes one that names no job
                 server_header=False,
@@ -50,6 +67,15 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.app.state.services.stop_waiting()
         await super().shutdown(sockets)
+
+
+def raised_file_limit() -> int:
+    """How many files this process may open, which is as many as it can get up to a bound."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
 
 
 def listen(*, host: str, port: int) -> socket.socket:

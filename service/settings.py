@@ -24,6 +24,9 @@ class ServiceSettings(SharedSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port that the service listens on; 0: any free one, named in the log."""
 
+    hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names, by commas, that a service on loopback without keys answers to beside local ones."""
+
     api_keys_file: Path | None = None
     """File of API keys, `name:sha256` lines (`gdsr-service --new-key NAME`); unset: no keys."""
 
@@ -34,10 +37,10 @@ class ServiceSettings(SharedSettings):
     """Port of its own for `/metrics`, asked without a key; unset: the service's port."""
 
     rate_limit: str | None = None
-    """Uploads that one API key may send, such as `60/minute`; unset: any number."""
+    """What one API key may send or have made, such as `60/minute;999/day`; unset: any number."""
 
     pixels_per_day: int | None = Field(default=None, gt=0)
-    """Pixels (before scaling) that one API key may send a day (UTC); unset: any number."""
+    """Pixels (before scaling) a day (UTC) of one API key; unset: any number."""
 
     cache_results: bool = True
     """Whether an equal upload of the same key gets a copy of the result, while that is kept."""
@@ -67,7 +70,12 @@ class ServiceSettings(SharedSettings):
     """With it `/jobs/{id}/result` redirects to the bucket, by an address that works so long."""
 
     @field_validator(
-        "cors_origins", "trusted_proxies", "webhook_hosts", "webhook_networks", mode="before"
+        "hosts",
+        "cors_origins",
+        "trusted_proxies",
+        "webhook_hosts",
+        "webhook_networks",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
@@ -87,7 +95,7 @@ class ServiceSettings(SharedSettings):
     @classmethod
     def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for host in value:
-            if not _HOST.fullmatch(host):
+            if not _HOST.fullmatch(host) or not 0 < int(host.partition(":")[2] or 443) < 65536:
                 raise ValueError(f"{host} is no host such as a.example or a.example:8443")
         return value
 

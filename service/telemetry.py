@@ -19,7 +19,7 @@ from workers.contract.engines import EngineInfo, running
 from workers.contract.errors import GDSRError
 from workers.contract.jobs import FINAL_STATES
 from workers.contract.queue import JobQueue
-from workers.contract.records import ACTIVE
+from workers.contract.runs import ACTIVE
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BYTES = tuple(4.0**power * 1024 for power in range(1, 10))  # 4 KiB to 256 MiB

@@ -6,8 +6,8 @@ The bytes are told apart from a form by the content type alone; what they are is
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeVar
 
@@ -19,7 +19,7 @@ from service.digests import check_digests, promised_digests
 from service.forms import IMAGE_FIELD, Files, Form, fault
 from service.problems import RequestInvalid
 from workers.contract.blobs import BlobStore, no_room_is_storage_full
-from workers.contract.errors import GDSRError, ImageMissing, UploadTooLarge
+from workers.contract.errors import GDSRError, ImageMissing, QueueUnavailable, UploadTooLarge
 
 #: What a form may add to its files: boundaries, part headers and the other fields.
 FORM_OVERHEAD_BYTES = 64 * 1024
@@ -115,6 +115,20 @@ async def receive(
         raise
 
 
+@contextmanager
+def deleted_if_refused(store: BlobStore, *keys: str) -> Iterator[None]:
+    """Delete what was stored for a job that the block could not queue.
+
+    Where the outcome is not known there may be a job that needs it; else the janitor removes it.
+    """
+    try:
+        yield
+    except GDSRError as failure:
+        if not isinstance(failure, QueueUnavailable) or failure.refused:
+            store.delete(*keys)
+        raise
+
+
 class _Arriving:
     """A body on its way to the disk. One thread at a time: a change of threads costs as much as
     the work on a small picture, so that one does all that is left at the end.
@@ -195,6 +209,8 @@ class _Picture:
         self.sha256 = self.digest.hexdigest()
         if not self.size:
             raise ImageMissing
+        with no_room_is_storage_full():  # else whoever reads its header is told first
+            self.file.flush()
         return self.size
 
     def close(self) -> None:

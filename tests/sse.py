@@ -57,7 +57,7 @@ async def watch(host: str, port: int, job_id: str) -> AsyncIterator[Event]:
     """The same on a bare socket, for thousands at a time."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
-        writer.write(f"GET /jobs/{job_id}/events HTTP/1.0\r\nHost: test\r\n\r\n".encode())
+        writer.write(f"GET /jobs/{job_id}/events HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.split(b"\r\n", 1)[0].endswith(b"200 OK"), head
         while True:

@@ -1,5 +1,6 @@
 """The documents tell the truth: settings, commands and packages are held to the code."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -104,3 +105,11 @@ def test_every_import_of_a_library_is_pinned() -> None:
     names = {w.split(">")[0].split("=")[0].split("[")[0].lower().replace("_", "-") for w in wanted}
 
     assert sorted(names - pinned) == []
+
+
+def test_every_claim_of_security_names_a_test_that_exists() -> None:
+    named = re.findall(r"`(tests/\S+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())
+
+    assert len(named) > 5
+    for path, test in named:
+        assert f"def {test}(" in (ROOT / path).read_text(), f"{path}::{test}"

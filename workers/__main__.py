@@ -28,9 +28,10 @@ def run() -> int:
     from workers.contract.connection import check_at_start
     from workers.contract.errors import ConfigurationInvalid
     from workers.contract.settings import WorkerSettings
-    from workers.host import REPORTS, worker_programs
+    from workers.host import REPORTS, engine_sockets, worker_programs
     from workers.observing import observe
     from workers.supervisor import EXIT_CONFIGURATION, Supervisor
+    from workers.watchdog import watch_engines
 
     try:
         settings = WorkerSettings.load()
@@ -41,6 +42,7 @@ def run() -> int:
             check_at_start(settings.redis_url)
             log = logging.getLogger(__name__)
             supervisor = Supervisor(programs, on_ready=lambda: log.info("ready"))
+            watch_engines(engine_sockets(programs))
             with observe(settings, supervisor, reports=runtime / REPORTS):
                 return supervisor.run()
         finally:

@@ -3,14 +3,14 @@ of what a job kept or of its result: no engine, no GPU.
 """
 
 from datetime import UTC, datetime
+from functools import partial
 
 from workers.branches import blend_pictures, needed_outputs, read_branch
 from workers.contract.errors import BlobMissing, BranchesNotKept
 from workers.contract.formats import ResultFormat
 from workers.contract.jobs import Job, JobResult
-from workers.pictures.encode import encode_in_pieces
 from workers.pictures.reduce import reduced, reduced_mask
-from workers.tasks import TaskContext, run, timed, waited
+from workers.tasks import TaskContext, patiently, run, stored, timed, waited
 
 
 def blend(job_id: str) -> None:
@@ -27,7 +27,9 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
         raise BlobMissing(source.key)
     shares = _shares(job, source)
     with timed(seconds, "decode"):
-        pictures = [read_branch(context.blobs.read(key), part.region) for key in shares]
+        read = context.blobs.read
+        data = [patiently(partial(read, key)) for key in shares]
+        pictures = [read_branch(data.pop(0), part.region) for _ in shares]
     with timed(seconds, "blend"):
         picture = blend_pictures(pictures, list(shares.values()))
         del pictures
@@ -35,11 +37,8 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
             reduce = reduced_mask if part.mask else reduced
             picture = reduce(picture, width=part.width, height=part.height)
     with timed(seconds, "encode"):
-        pieces = encode_in_pieces(
-            picture, format=options.format, quality=options.quality, lossless=options.lossless
-        )
         key = f"results/{job.id}.{context.run}.{options.format}"
-        blob = context.blobs.write(key, pieces)
+        blob = stored(context, key, picture, options)
     return source.model_copy(
         update={
             "key": blob.key,

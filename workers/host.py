@@ -87,6 +87,15 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
     return [*engines, *job_workers, janitor]
 
 
+def engine_sockets(programs: Sequence[Program]) -> list[Path]:
+    """Where the engines among them listen."""
+    return [
+        Path(program.command[list(program.command).index("--socket") + 1])
+        for program in programs
+        if program.kind == "engine"
+    ]
+
+
 def default_job_workers(devices: Sequence[str]) -> int:
     """One a core beside GPUs, which wait for decoding and encoding; else a quarter of the cores.
 

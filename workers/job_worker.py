@@ -1,9 +1,8 @@
-"""The job worker: RQ's forking worker with prompt heartbeats, a lifeline and a memory limit.
+"""The job worker: takes ids from RQ's queues, and works on each in a child of its own.
 
-Each job runs in a child of its own, forked and made ready before the job is there. The parent beats
-every 5 s for a lease of 15 s; a worker that is lost is noticed by whichever worker is the reaper at
-the time, and its job runs once more. Neither process imports torch: the network is behind the
-engine's socket.
+The child is forked and made ready before the job is there. The parent beats every 5 s for a lease
+of 15 s; a run that is lost is noticed by whichever worker is the reaper at the time, and its job
+runs once more. Neither process imports torch: the network is behind the engine's socket.
 """
 
 import argparse
@@ -20,42 +19,55 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import redis
 from redis.client import Pipeline
 from rq import Worker
-from rq.exceptions import NoSuchJobError
-from rq.executions import Execution
-from rq.job import Job as RQJob
+from rq.job import Job as Delivered
 from rq.queue import Queue
-from rq.registry import clean_registries
-from rq.timeouts import HorseMonitorTimeoutException
-from rq.utils import now
+from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
+from rq.worker import WorkerStatus
 
+from workers.blend import blend
 from workers.contract import logs
+from workers.contract.batches import BatchRecords
 from workers.contract.blobs import open_blobs
 from workers.contract.connection import connect
-from workers.contract.errors import ConfigurationInvalid, GDSRError, JobTooNew
+from workers.contract.errors import (
+    BatchNotFound,
+    ConfigurationInvalid,
+    GDSRError,
+    JobNotFound,
+    JobTimedOut,
+    JobTooNew,
+)
 from workers.contract.jobs import Job
 from workers.contract.records import JobRecords
-from workers.contract.safe_rq import LARGE, SERVED, SMALL, SafeJob, SafeQueue, open_queue
+from workers.contract.runs import LEASE, beat
+from workers.contract.safe_rq import LARGE, SERVED, SMALL, Delivery, open_queue
 from workers.contract.settings import WorkerSettings
 from workers.heap import prepare_heap
 from workers.lifeline import dying_with_parent
+from workers.pack import pack
 from workers.pictures.opening import load_codecs
 from workers.pictures.rehearsal import rehearse
-from workers.reaper import CAUSE, CRASHES, reconcile, reconcile_batches
+from workers.reaper import fail, run_ended, sweep
 from workers.reports import JobReport, send
 from workers.supervisor import EXIT_CONFIGURATION
-from workers.tasks import CONTEXT, TaskContext
+from workers.tasks import CONTEXT, TaskContext, upscale
+from workers.unpack import unpack
 
-#: Seconds. A lost worker's job waits again after at most LEASE + REAP + BEAT.
-LEASE, BEAT, REAP = 15, 5, 5
+#: All that a child can be told to do.
+TASKS: dict[str, Callable[[str], None]] = {
+    "upscale": upscale, "blend": blend, "unpack": unpack, "pack": pack,
+}  # fmt: skip
+#: Seconds. A lost worker's job waits again after at most a lease, BEAT and REAP.
+BEAT, REAP = 5, 5
 #: How long past its own time limit a child may live before the parent kills it.
 OVERTIME = 5
 #: Seconds in which one beat of an idle worker, or one that goes from job to job, is enough.
@@ -65,10 +77,25 @@ LEAVE_PAUSE = 1
 _MAX_ORDER = 4096  # bytes of what a waiting child is told
 #: How long the blob store may take to answer; jobs can wait, people cannot.
 BLOB_PATIENCE = timedelta(seconds=30)
+#: How a child ends that could not say what became of its task.
+_EXIT_UNKNOWN = 75
 
 
-class _WaitingChild(NamedTuple):
-    """A child that is set up, and has no job yet."""
+class _Order(NamedTuple):
+    """What a child is to do."""
+
+    task: str
+    run: str
+    what: str
+    """One of `TASKS`."""
+    name: str
+    """Of the job or the batch."""
+    seconds: float
+    """Its time limit."""
+
+
+class _Child(NamedTuple):
+    """A process that is set up, and waits for its order."""
 
     pid: int
     orders: socket.socket
@@ -91,241 +118,209 @@ class JobWorker(Worker):
         connection = connect(  # patient: a Redis that restarts in mid-job costs nothing but time
             settings.redis_url,
             timeout=timedelta(seconds=20),
-            retries=120,
+            retries=20,
             pause=timedelta(seconds=0.5),
+            until_cured=True,
         )
         super().__init__(
             [open_queue(name, connection) for name in SERVED[queue_name]],
             name=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
             connection=connection,
             serializer="json",
-            job_class=SafeJob,
-            queue_class=SafeQueue,
+            job_class=Delivery,
             log_job_description=False,
             worker_ttl=20,
-            job_monitoring_interval=LEASE,  # of RQ's alarm, see `wait_for_horse`
         )
         self._settings = settings
         self._engine_sockets = engine_sockets
         self._reports = reports
         self._records = JobRecords(connection, record_ttl=settings.record_ttl)
+        self._batches = BatchRecords(connection, record_ttl=settings.record_ttl)
         self._blobs = open_blobs(settings, patience=BLOB_PATIENCE)  # used in children only
         self._drain_seconds = settings.drain.total_seconds()
-        #: This worker's own reason to kill its child: drain, timeout or lost.
-        self._why: str | None = None
-        self._waiting: _WaitingChild | None = None
+        self._stopping_since: float | None = None
+        self._waiting: _Child | None = None
+        #: What is done at this moment, and by which child.
+        self._task, self._working = "", 0
         self._last_turn = self._last_beat = float("-inf")
         self._reap_after = 0.0
 
     # In the parent.
 
-    def get_heartbeat_ttl(self, job: RQJob, working_time: float = 0.0) -> int:  # noqa: ARG002
-        return LEASE
-
-    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """One round trip, once a second: RQ beats at four places between two jobs, in three each.
-
-        Each of them is a write, and an append-only file that is synced always waits for the disk.
-        """
-        if pipeline is not None:
-            super().heartbeat(timeout, pipeline)
-        elif (turn := time.monotonic()) >= self._last_beat + STEADY:
-            with self.connection.pipeline() as beat:
-                super().heartbeat(timeout, beat)
-                beat.execute()
-            self._last_beat = turn
-
-    def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
-        """Write the state where it is another one; RQ makes an idle worker idle twice."""
-        if pipeline is not None or state != self._state:
-            super().set_state(state, pipeline)
-
-    def execute_job(self, job: RQJob, queue: Queue) -> None:
-        self._why = self._stopped_job_id = None
-        try:
-            self._records.get(job.id)
-        except JobTooNew:
-            self._leave(job, queue)
-        except (GDSRError, ValueError):
-            super().execute_job(job, queue)  # whose run says what is wrong
-        else:
-            super().execute_job(job, queue)
-
-    def _leave(self, job: RQJob, queue: Queue) -> None:
-        """Put a job of a newer release behind the others, for a worker of that release."""
-        with self.connection.pipeline() as pipe:
-            pipe.lrem(queue.intermediate_queue_key, 1, job.id)
-            pipe.rpush(queue.key, job.id)
-            pipe.execute()
-        self.log.warning("job %s is of a newer release: left to a newer worker", job.id)
-        time.sleep(LEAVE_PAUSE)
-
-    def check_for_suspension(self, burst: bool) -> None:  # noqa: FBT001 - as RQ has it
-        """Nobody suspends our workers: RQ would ask before each job, and beat."""
-
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
-    ) -> tuple[RQJob, Queue] | None:
+    ) -> tuple[Delivered, Queue] | None:
         """The next job; by then there is a child for it."""
         if self._waiting is None:
             self._waiting = self._fork()
         return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
 
-    def fork_work_horse(self, job: RQJob, queue: Queue) -> None:
-        """Tell the child that waits which job is its own."""
-        run = self.execution
-        order = json.dumps([queue.name, job.id, "" if run is None else run.id]).encode()
-        child, self._waiting = self._waiting or self._fork(), None
+    def execute_job(self, job: Delivered, queue: Queue) -> None:
+        """Have a child work on a task, and see to it that it ends."""
         try:
-            child.orders.send(order)
+            order = self._order(job.id)
+        except JobTooNew:
+            self.log.warning("job %s is of a newer release: left to a newer worker", job.id)
+            queue.push_job_id(job.id)
+            time.sleep(LEAVE_PAUSE)
+        except (JobNotFound, BatchNotFound, ValueError):  # erased, or nonsense
+            self.log.warning("%s is no task: dropped", job.id)
+        else:
+            self.set_state(WorkerStatus.BUSY)
+            self._work(order)
+            return
+        self.connection.lrem(queue.intermediate_queue_key, 1, job.id)
+
+    def _order(self, task: str) -> _Order:
+        kind, _, name = task.rpartition("-")
+        match kind:
+            case "batch":
+                what, limit = "unpack", self._batches.get(name).spec.time_limit
+            case "zip":
+                packing = self._batches.pack(name)
+                if packing is None:
+                    raise BatchNotFound(name)
+                what, limit = "pack", packing.time_limit
+            case _:
+                spec = self._records.get(task).spec
+                what, limit = "blend" if spec.blend_of else "upscale", spec.time_limit
+        return _Order(task, secrets.token_hex(16), what, name, limit.total_seconds())
+
+    def _work(self, order: _Order) -> None:
+        self._task, self._working = order.task, self._begun(order)
+        began, why = time.monotonic(), ""
+        while not _ended(self._working, within=BEAT):
+            self.heartbeat()
+            why = why or self._reason_to_kill(order, began)
+            if why:
+                os.kill(self._working, signal.SIGKILL)
+            else:
+                self.run_maintenance_tasks()
+        _, status = os.waitpid(self._working, 0)
+        self._task, self._working = "", 0
+        self._after(order, why, status)
+
+    def _after(self, order: _Order, why: str, status: int) -> None:
+        """See to a task whose child has ended, if that could not do it itself."""
+        end: Literal["leaves", "lost", "crashed"] = "crashed"
+        if why == "drain":
+            end = "leaves"
+        elif why or os.waitstatus_to_exitcode(status) == _EXIT_UNKNOWN:
+            end = "lost"
+        if why == "timeout":
+            error = JobTimedOut(seconds=int(order.seconds))
+            fail(self._records, order.task, run=order.run, error=error, heard=self._heard)
+        elif why or status:
+            run_ended(self._records, order.task, run=order.run, why=end, heard=self._heard)
+
+    def _reason_to_kill(self, order: _Order, began: float) -> str:
+        now = time.monotonic()
+        if self._stopping_since is not None and now - self._stopping_since >= self._drain_seconds:
+            return "drain"
+        if now - began > order.seconds + OVERTIME:
+            return "timeout"
+        return "" if beat(self.connection, order.task, run=order.run) else "lost"
+
+    def _begun(self, order: _Order) -> int:
+        """The pid of the child that has the order."""
+        child, self._waiting = self._waiting or self._fork(), None
+        written = json.dumps(order).encode()
+        try:
+            child.orders.send(written)
         except OSError:  # it was killed while it waited
             os.waitpid(child.pid, 0)
             child.orders.close()
             child = self._fork()
-            child.orders.send(order)
+            child.orders.send(written)
         child.orders.close()
-        self._horse_pid = child.pid
-
-    def _fork(self) -> _WaitingChild:
-        orders, heard = socket.socketpair()
-        pid = os.fork()
-        if pid == 0:
-            orders.close()
-            try:
-                self._wait_and_work(heard)
-            except Exception:
-                self.log.exception("the child of a job failed")
-            finally:
-                os._exit(1)
-        heard.close()
-        return _WaitingChild(pid, orders)
-
-    def wait_for_horse(self) -> tuple[int | None, int | None, resource.struct_rusage | None]:
-        # RQ's alarm may be taken by a thread when a stopped process goes on; the wait would too,
-        # without a beat, until the child ends.
-        try:
-            child = os.pidfd_open(self.horse_pid)
-        except ProcessLookupError:
-            return None, None, None
-        try:
-            ended, _, _ = select.select([child], [], [], BEAT)
-        finally:
-            os.close(child)
-        if not ended:
-            raise HorseMonitorTimeoutException
-        return super().wait_for_horse()
-
-    def kill_horse(self, sig: signal.Signals = signal.SIGKILL) -> None:
-        # RQ kills the process group of this pid, and its own group when the pid is still 0.
-        if self.horse_pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.horse_pid, sig)
-
-    def maintain_heartbeats(self, job: RQJob, execution: Execution) -> None:
-        self._why = self._reason_to_kill(job, execution)
-        if self._why or self._stopped_job_id == job.id:  # a stop may come before the fork
-            self.kill_horse()
-        else:
-            super().maintain_heartbeats(job, execution)
-            self.run_maintenance_tasks()
-
-    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """A second SIGTERM: hand the job back at the next beat."""
-        self._drain_seconds = 0
-
-    def handle_work_horse_killed(self, job: RQJob, retpid: Any, ret_val: Any, rusage: Any) -> None:
-        del retpid, ret_val, rusage
-        if self._why is None:
-            self.connection.hincrby(job.key, CRASHES, 1)  # outlives a retry, goes with the hash
-        if self._why == "timeout":
-            self.connection.hset(job.key, CAUSE, "timeout")
-            job.retries_left = 0
-
-    def handle_job_failure(
-        self,
-        job: RQJob,
-        queue: Queue,
-        started_job_registry: Any = None,
-        exc_string: str = "",
-        execution: Execution | None = None,
-    ) -> None:
-        if execution and self._lost(job, execution):
-            self.log.warning("lease of %s lost, dropped", job.id)
-            return
-        if execution and self._why == "drain" and not self.is_horse:
-            self._hand_back(job, queue, execution)
-        else:
-            super().handle_job_failure(job, queue, started_job_registry, exc_string, execution)
-        self._reconcile([job.id])
+        return child.pid
 
     def run_maintenance_tasks(self) -> None:
         """Asked when idle, between jobs and in each beat; one worker at a time does it."""
         turn = time.monotonic()
         gap, self._last_turn = turn - self._last_turn, turn
-        if gap > LEASE - BEAT:  # Redis was away: let every worker beat before any is called lost
+        if gap > LEASE.total_seconds() - BEAT:  # Redis was away: let all beat before any is lost
             self._reap_after = turn + 2 * BEAT
         if turn >= self._reap_after and self._elected():
-            for name in (SMALL, LARGE):
-                queue = open_queue(name, self.connection)
-                queue.give_up_popped()
-                clean_registries(queue)
-            self._reconcile(self._records.active())
-            reconcile_batches(self.connection, record_ttl=self._settings.record_ttl)
-
-    def _reconcile(self, job_ids: Sequence[str]) -> None:
-        def failed(job: Job, error: GDSRError) -> None:
-            send(self._reports, JobReport.of(job, error))
-
-        reconcile(self.connection, self._records, job_ids, failed=failed)
+            sweep(self._records, self._heard)
 
     def _elected(self) -> bool:
         return bool(self.connection.set("gdsr:reaper", self.name, nx=True, px=REAP * 1000 - 500))
 
-    def _reason_to_kill(self, job: RQJob, execution: Execution) -> str | None:
-        asked = self._shutdown_requested_date
-        if self._stop_requested and asked and _since(asked) >= self._drain_seconds:
-            return "drain"
-        if job.started_at and _since(job.started_at) > float(job.timeout or 0) + OVERTIME:
-            return "timeout"
-        return "lost" if self._lost(job, execution) else None
+    def _heard(self, job: Job, error: GDSRError) -> None:
+        send(self._reports, JobReport.of(job, error))
 
-    def _lost(self, job: RQJob, execution: Execution) -> bool:
-        """Whether the lease is gone: cancelled, deleted, or somebody else's by now."""
-        key = job.started_job_registry.key
-        return self.connection.zscore(key, execution.composite_key) is None
+    def handle_payload(self, message: Any) -> None:
+        """A task was cancelled; called in a thread of RQ's, which would end any child."""
+        task, child = self._task, self._working
+        if child and json.loads(message["data"]).get("job_id") == task:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
 
-    def _hand_back(self, job: RQJob, queue: Queue, execution: Execution) -> None:
-        """Back to the front of the queue, without using up the retry."""
-        with self.connection.pipeline() as pipe:
-            self.cleanup_execution(job, pipeline=pipe, execution=execution)
-            queue._enqueue_job(job, pipeline=pipe, at_front=True)  # noqa: SLF001
-            pipe.execute()
-        self.log.info("job %s handed back", job.id)
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """RQ does not say when it was told to stop."""
+        self._stopping_since = time.monotonic()
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """A second SIGTERM: hand the job back at the next beat. RQ would lose it."""
+        self._drain_seconds = 0
+
+    def set_shutdown_requested_date(self) -> None:
+        """RQ would write to Redis in a signal handler."""
+
+    def check_for_suspension(self, burst: bool) -> None:  # noqa: FBT001 - as RQ has it
+        """Nobody suspends our workers: RQ would ask before each job, and beat."""
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:  # noqa: ARG002
+        """One round trip, once a second: RQ beats at three places between two jobs, in three each.
+
+        Each of them is a write, and an append-only file that is synced always waits for the disk.
+        """
+        if (turn := time.monotonic()) >= self._last_beat + STEADY:
+            with self.connection.pipeline() as beats:
+                super().heartbeat(timeout, beats)
+                beats.execute()
+            self._last_beat = turn
 
     # In the child.
 
+    def _fork(self) -> _Child:
+        orders, heard = socket.socketpair()
+        pid = os.fork()
+        if pid == 0:
+            orders.close()
+            status = 1
+            try:
+                self._wait_and_work(heard)
+                status = 0
+            except redis.RedisError:
+                status = _EXIT_UNKNOWN
+                self.log.exception("Redis did not say what became of the task")
+            except Exception:
+                self.log.exception("the child of a job failed")
+            finally:
+                os._exit(status)
+        heard.close()
+        return _Child(pid, orders)
+
     def _wait_and_work(self, orders: socket.socket) -> None:
-        os.setpgrp()  # as RQ does: a Ctrl-C in the terminal is not for it
+        os.setpgrp()  # a Ctrl-C in the terminal is not for it
         dying_with_parent(parent=self.pid)()
-        self.setup_work_horse_signals()  # type: ignore[no-untyped-call]
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         limit_this_process(self._settings)
         with contextlib.suppress(redis.RedisError):
             self.connection.ping()  # the client finds itself forked, and connects anew
         with contextlib.suppress(MemoryError):  # of which the job itself can tell
             rehearse()
-        order = orders.recv(_MAX_ORDER)
-        if not order:
-            os._exit(0)  # the worker has ended
-        name, job_id, run = json.loads(order)
-        queue = open_queue(name, self.connection)
-        job = SafeJob(job_id, self.connection, self.serializer)
-        job.origin = name
-        with contextlib.suppress(NoSuchJobError):  # then it cannot be started either
-            job.refresh()  # type: ignore[no-untyped-call]
-        self.execution = Execution(run, job_id, self.connection, worker_name=self.name)
+        written = orders.recv(_MAX_ORDER)
+        if not written:
+            return  # the worker has ended
+        order = _Order(*json.loads(written))
         CONTEXT.set(
             TaskContext(
-                run=run,
+                run=order.run,
                 worker=self.name,
                 settings=self._settings,
                 records=self._records,
@@ -334,39 +329,20 @@ class JobWorker(Worker):
                 reports=self._reports,
             )
         )
-        self.main_work_horse(job, queue)
+        seconds = int(order.seconds)
+        with UnixSignalDeathPenalty(seconds, JobTimeoutException):  # type: ignore[no-untyped-call]
+            TASKS[order.what](order.name)
 
-    def prepare_job_execution(
-        self,
-        job: RQJob,
-        remove_from_intermediate_queue: bool = False,  # noqa: ARG002, FBT001, FBT002 - RQ's name
-    ) -> None:
-        """RQ would leave what a worker of two queues starts on its list of popped jobs."""
-        run = self.execution
-        if run is None or not open_queue(job.origin, self.connection).start(job, run, self.name):
-            self.log.warning("job %s is not this worker's any more", job.id)
-            with self.connection.pipeline() as pipe:
-                self.cleanup_execution(job, pipeline=pipe, execution=run)
-                pipe.execute()
-            os._exit(0)
 
-    def handle_execution_ended(self, job: RQJob, queue: Queue, heartbeat_ttl: int) -> None:  # noqa: ARG002
-        """RQ would beat for call-backs, which there are not."""
-        job.ended_at = now()
-
-    def handle_job_success(
-        self,
-        job: RQJob,
-        queue: Queue,  # noqa: ARG002 - RQ's name
-        started_job_registry: Any,  # noqa: ARG002
-        execution: Execution,
-    ) -> None:
-        if not open_queue(job.origin, self.connection).finish(job, execution):
-            self.log.warning("lease of %s lost, dropped", job.id)
-
-    def handle_exception(self, job: RQJob, *exc_info: Any) -> None:
-        job.retries_left = 0  # what a task raises is no lost worker
-        super().handle_exception(job, *exc_info)
+def _ended(pid: int, *, within: float) -> bool:
+    """Whether a child ends so soon. RQ waits with an alarm, which another thread may take when a
+    stopped process goes on: then no beat follows.
+    """
+    child = os.pidfd_open(pid)
+    try:
+        return bool(select.select([child], [], [], within)[0])
+    finally:
+        os.close(child)
 
 
 def limit_this_process(settings: WorkerSettings) -> None:
@@ -374,10 +350,6 @@ def limit_this_process(settings: WorkerSettings) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (settings.job_memory, settings.job_memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable()
-
-
-def _since(moment: datetime) -> float:
-    return (now() - moment).total_seconds()
 
 
 def main() -> int:

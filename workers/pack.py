@@ -8,30 +8,46 @@ import hashlib
 import logging
 import zipfile
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
+import redis
+
 from workers.contract import logs
-from workers.contract.batches import Archive, Batch, BatchItem, BatchRecords, Pack, pack_id
+from workers.contract.batches import (
+    FAILURE_KEPT,
+    Archive,
+    Batch,
+    BatchItem,
+    BatchRecords,
+    Pack,
+    pack_id,
+    pack_task,
+)
 from workers.contract.blobs import no_room_is_storage_full
 from workers.contract.errors import BlobMissing, GDSRError, JobFailed
 from workers.contract.formats import extension
 from workers.contract.jobs import Job, JobFailure
 from workers.contract.names import UniqueNames
+from workers.contract.runs import claim
 from workers.tasks import CONTEXT, TaskContext, discard
-
-#: How long a failure to pack is told before it may be tried again.
-_FAILURE_KEPT = timedelta(seconds=30)
 
 log = logging.getLogger(__name__)
 
 
-def pack(batch_id: str, token: str) -> None:
+def pack(batch_id: str) -> None:
     """Pack one batch, and say where the zip is or why there is none."""
     context = CONTEXT.get()
     batches = BatchRecords(context.records.client, record_ttl=context.settings.record_ttl)
-    ended, kept = Pack(token=token), _FAILURE_KEPT
+    if not claim(
+        context.records.client, pack_task(batch_id), run=context.run, worker=context.worker
+    ):
+        return
+    begun = batches.pack(batch_id)
+    if begun is None:
+        return
+    ended, token, kept = begun, begun.token, FAILURE_KEPT
     try:
         batch = batches.get(batch_id)
         logs.request_id.set(batch.spec.request_id)
@@ -41,6 +57,8 @@ def pack(batch_id: str, token: str) -> None:
     except GDSRError as failure:
         log.warning("packing failed: %s", failure.slug)
         ended = Pack(token=token, failure=JobFailure.of(failure))
+    except redis.RedisError:
+        raise  # the run is lost; the zip may be known already
     except Exception:
         log.exception("packing failed")
         failed = JobFailed("the zip could not be made; ask again, or fetch the results one by one")

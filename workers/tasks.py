@@ -7,22 +7,26 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+import redis
 from rq.timeouts import JobTimeoutException
 
 from workers.branches import blend_pictures, needed_outputs
 from workers.contract import logs
-from workers.contract.blobs import BlobStore
+from workers.contract.blobs import BlobStore, StoredBlob
 from workers.contract.errors import (
     CheckpointReplaced,
     GDSRError,
     JobFailed,
     JobOutOfMemory,
     JobTimedOut,
+    StorageFull,
     StorageUnavailable,
 )
-from workers.contract.jobs import KEPT, STOPS, Branch, Job, JobResult
+from workers.contract.jobs import KEPT, STOPS, Branch, Job, JobResult, UpscaleOptions
 from workers.contract.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient, MadeBy
@@ -37,6 +41,10 @@ from workers.tradeoff import MASK, Weights, output_weights
 
 #: Progress is written at most this often.
 _PROGRESS_SECONDS = 0.2
+#: Seconds between two attempts at the picture store, at most.
+_LONGEST_PAUSE = 5.0
+
+Found = TypeVar("Found")
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +97,8 @@ def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> No
         _fail(context, job, JobTimedOut(seconds=int(job.spec.time_limit.total_seconds())))
     except MemoryError:
         _fail(context, job, JobOutOfMemory(limit=context.settings.job_memory))
+    except redis.RedisError:
+        raise  # what was asked for may have happened: the run is lost, and the job is not
     except Exception:
         log.exception("the job failed")
         _fail(context, job, JobFailed("the job failed for an internal reason; the log says more"))
@@ -97,7 +107,7 @@ def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> No
 def _upscaled(context: TaskContext, job: Job) -> JobResult:
     spec, settings, seconds = job.spec, context.settings, {"queue": waited(job)}
     with timed(seconds, "decode"):
-        data = context.blobs.read(spec.image.key)
+        data = patiently(lambda: context.blobs.read(spec.image.key))
         picture = decode(data, max_pixels=settings.max_pixels, frame=spec.options.frame)
         picture = begun(picture, spec.options, spec.options.format)
         del data
@@ -115,14 +125,8 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
             branches, picture = _kept(context, job, pictures)
         else:
             picture = finished(pictures.pop(), spec.options)
-        pieces = encode_in_pieces(
-            picture,
-            format=spec.options.format,
-            quality=spec.options.quality,
-            lossless=spec.options.lossless,
-        )
         key = f"results/{job.id}.{context.run}.{spec.options.format}"
-        blob = context.blobs.write(key, pieces)
+        blob = stored(context, key, picture, spec.options)
     height, width, _ = picture.colour.shape
     return JobResult(
         key=blob.key,
@@ -180,11 +184,27 @@ def _kept(
             finished_mask(picture, options) if output == "mask" else finished(picture, options)
         )
         key = f"results/{job.id}.{context.run}.{output}.png"
-        blob = context.blobs.write(key, png_pieces(picture))
+        blob = patiently(partial(_write_branch, context, key, picture))
         branches[output] = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
         if output in shares:
             needed.append(picture)
     return branches, blend_pictures(needed, list(shares.values()))
+
+
+def stored(context: TaskContext, key: str, picture: Picture, options: UpscaleOptions) -> StoredBlob:
+    """A picture in the store, encoded once more for each attempt."""
+
+    def write() -> StoredBlob:
+        pieces = encode_in_pieces(
+            picture, format=options.format, quality=options.quality, lossless=options.lossless
+        )
+        return context.blobs.write(key, pieces)
+
+    return patiently(write)
+
+
+def _write_branch(context: TaskContext, key: str, picture: Picture) -> StoredBlob:
+    return context.blobs.write(key, png_pieces(picture))
 
 
 def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
@@ -201,6 +221,21 @@ def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
         discard(context, job.spec.image.key)
         log.warning("failed: %s: %s", failure.slug, failure)
         send(context.reports, JobReport.of(job, failure, tuple(context.stages)))
+
+
+def patiently(ask: Callable[[], Found]) -> Found:
+    """What a store says in the end that is away or full now; the job's time limit ends the wait."""
+    pause = 0.5
+    while True:
+        try:
+            return ask()
+        except (StorageUnavailable, StorageFull) as failure:
+            log.warning("waiting for the picture store: %s", failure)
+            try:
+                time.sleep(pause)
+            except JobTimeoutException:
+                raise failure from None
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def discard(context: TaskContext, *keys: str) -> None:

@@ -9,6 +9,7 @@ import time
 import zipfile
 from datetime import UTC, datetime
 
+import redis
 from rq.timeouts import JobTimeoutException
 
 from workers.contract import logs
@@ -41,7 +42,7 @@ def unpack(batch_id: str) -> None:
     """Unpack one batch and queue its jobs, all or none; nothing that a zip can hold raises."""
     context = CONTEXT.get()
     batches = _batches(context, pixels_per_day=None)
-    if not batches.records.start(batch_id, run=context.run):
+    if not batches.records.start(batch_id, run=context.run, worker=context.worker):
         return
     try:
         batch = batches.records.get(batch_id)
@@ -55,6 +56,8 @@ def unpack(batch_id: str) -> None:
     except Overtaken:
         log.info("the batch is not ours any more")
         discard(context, *stored)
+    except redis.RedisError:
+        raise  # the jobs may be queued, and need their pictures
     except Exception as problem:  # noqa: BLE001 - what has no name is logged there
         failure = _named(problem, context, batch)
         discard(context, *stored)

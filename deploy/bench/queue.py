@@ -73,8 +73,6 @@ def _measure(client: redis.Redis, blobs: FileBlobStore, jobs: int) -> dict[str, 
     for job_id in ids:
         _finish(queue, job_id)
     ended = _commands(client)
-    for name in client.keys("rq:job:*"):  # as RQ does, 60 s after a job
-        client.delete(name)
     for name in client.keys("rq:queue:*"):
         client.delete(name)
     kept = _used(client)

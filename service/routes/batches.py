@@ -26,7 +26,7 @@ from service.erasing import erase
 from service.idempotency import fingerprint, read_key
 from service.options import UpscaleFields, described_fields, read_fields, wished
 from service.problems import RequestInvalid
-from service.uploads import Upload, receive
+from service.uploads import Upload, deleted_if_refused, receive
 from workers.contract import errors
 from workers.contract.batches import Batch
 from workers.contract.claims import Claim
@@ -80,7 +80,7 @@ _ACCEPTED = merged(
         errors.ArchiveInvalid, errors.BatchEmpty, errors.BatchTooLarge, errors.ModelUnknown,
         errors.NoWorker, errors.QueueFull, errors.WebhooksOff, errors.WebhookNotAllowed,
         errors.StorageFull, errors.StorageUnavailable,
-        errors.IdempotencyKeyReused, errors.IdempotencyKeyBusy, errors.BatchNotFound,
+        errors.IdempotencyKeyReused, errors.BatchNotFound,
     ),
 )  # fmt: skip
 _NOT_THERE = documented(*OF_THE_OWNER, errors.BatchNotFound, plain=("not-found",))
@@ -165,10 +165,11 @@ def _accept_once(
     claim = Claim(
         owner=owner, key=key, fingerprint=fingerprint(upload.sha256, fields), job_id=batch_id
     )
-    with redis_down_is_queue_unavailable(), claim.held(services.queue.client) as standing:
-        if standing is None:
-            return _accept(services, upload, fields, batch_id, owner, claim)
-        return services.batches.get(standing), {}
+    with redis_down_is_queue_unavailable():
+        standing = claim.standing(services.queue.client)
+    if standing is None:
+        return _accept(services, upload, fields, batch_id, owner, claim)
+    return services.batches.get(standing), {}
 
 
 def _accept(
@@ -195,7 +196,7 @@ def _accept(
     more = _count(services, owner, len(entries) - 1) if len(entries) > 1 else {}
     upload_key = f"inputs/{batch_id}"
     services.blobs.keep(upload.file, upload_key)
-    try:
+    with deleted_if_refused(services.blobs, upload_key):
         batch = services.batches.submit(
             batch_id,
             wished(fields),
@@ -207,9 +208,8 @@ def _accept(
             owner=owner,
             claim=claim,
         )
-    except BaseException:
+    if batch.id != batch_id:  # another request with this key was quicker
         services.blobs.delete(upload_key)
-        raise
     return batch, more
 
 

@@ -22,6 +22,7 @@ from service.description import (
 )
 from service.downloads import client_has
 from service.erasing import erase
+from service.guard import is_local
 from service.options import ResultFields
 from service.problems import Fault, RequestInvalid
 from service.reblend import branch_response, reblended
@@ -58,6 +59,7 @@ _RESULT = merged(
     documented(
         errors.JobNotFinished, errors.JobCancelled, errors.JobExpired, errors.BranchesNotKept,
         errors.AlphaNotStorable, errors.ResultTooLarge, errors.QueueFull, RequestInvalid,
+        errors.RateExceeded, errors.PixelsExceeded,
         plain=("requested-range-not-satisfiable",),
     ),
     OF_A_FAILED_JOB,
@@ -72,11 +74,14 @@ IfNoneMatch = Annotated[str | None, Header(description="Entity tags that the cli
 def list_jobs(
     services: Serving,
     owner: Owner,
+    request: Request,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str, Query(max_length=100, description="From `next` of a page")] = "",
 ) -> JobsView:
-    """The jobs that came with this API key, newest first; on loopback without keys, all."""
-    if not services.keys.may_list:
+    """The jobs that came with this API key, newest first; all of them on loopback without keys,
+    for a program on the same machine.
+    """
+    if not services.keys and not (services.keys.private and is_local(request.scope)):
         raise errors.ListingNeedsKeys
     try:
         page = services.queue.page(owner, limit=limit, cursor=cursor)

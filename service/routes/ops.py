@@ -24,6 +24,7 @@ from service.problems import (
     problem_type,
 )
 from workers.contract.blobs import BlobStore
+from workers.contract.connection import REPLY_LOST, reason
 from workers.contract.engines import running
 from workers.contract.errors import KeyInvalid, KeyMissing, StorageFull, StorageUnavailable
 
@@ -112,8 +113,11 @@ async def _within_patience(name: str, check: Callable[[], dict[str, str]]) -> di
 def _queue(services: Services) -> dict[str, str]:
     try:
         engines = running(services.queue.client)
-    except redis.RedisError as failure:
+        services.queue.client.set("gdsr:probe", "", ex=60)
+    except REPLY_LOST as failure:
         return {"redis": f"no answer ({type(failure).__name__})"}
+    except redis.RedisError as failure:
+        return {"redis": f"no work ({reason(failure)})"}
     return {"redis": "ok", "engines": "ok" if engines else "none is running"}
 
 

@@ -25,7 +25,7 @@ from service.idempotency import fingerprint, read_key
 from service.options import UpscaleFields, described_fields, read_fields, wished
 from service.problems import RequestInvalid
 from service.rates import pixel_headers
-from service.uploads import Upload, receive
+from service.uploads import Upload, deleted_if_refused, receive
 from service.views import JobView
 from workers.contract import errors, logs
 from workers.contract.claims import Claim
@@ -85,7 +85,7 @@ _RESPONSES = merged(
         errors.FormatNotWritten,
         errors.ScaleTooLarge, errors.ModelUnknown, errors.QueueFull,
         errors.WebhooksOff, errors.WebhookNotAllowed,
-        errors.IdempotencyKeyReused, errors.IdempotencyKeyBusy, errors.JobNotFound,
+        errors.IdempotencyKeyReused, errors.JobNotFound,
         errors.NoWorker, errors.StorageFull, errors.JobCancelled, errors.JobExpired,
     ),
     OF_A_FAILED_JOB,
@@ -178,13 +178,11 @@ def _accept_once(services: Services, upload: Upload, order: _Order) -> Job:
         fingerprint=fingerprint(upload.sha256, order.fields),
         job_id=job_id,
     )
-    with (
-        redis_down_is_queue_unavailable(),
-        claim.held(services.queue.client) as standing,
-    ):
-        if standing is None:
-            return _accept(services, upload, order, job_id, claim)
-        return services.queue.get(standing)
+    with redis_down_is_queue_unavailable():
+        standing = claim.standing(services.queue.client)
+    if standing is None:
+        return _accept(services, upload, order, job_id, claim)
+    return services.queue.get(standing)
 
 
 def _accept(
@@ -211,7 +209,8 @@ def _accept(
         copied = cache.copied_result(services, key, job_id, model) if order.cached else None
     if copied is None:
         services.blobs.keep(upload.file, image.key)
-    try:
+    stored = (image.key,) if copied is None else copied.keys
+    with deleted_if_refused(services.blobs, *stored):
         job = services.queue.submit(
             job_id,
             image,
@@ -224,9 +223,8 @@ def _accept(
             cache_key=key,
             result=copied,
         )
-    except BaseException:
-        services.blobs.delete(*((image.key,) if copied is None else copied.keys))
-        raise
-    if copied is not None:
+    if job.id != job_id:  # another request with this key was quicker
+        services.blobs.delete(*stored)
+    elif copied is not None:
         services.telemetry.cache_hits.inc()
     return job

@@ -11,6 +11,7 @@ from hosts import Site, WorkerHost, noise
 from processes import ValkeyServer, command_line, wait_for
 
 from workers.contract.jobs import JobState
+from workers.contract.runs import LEASES
 
 #: Leases of 15 s end here.
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -37,7 +38,7 @@ def successor(host: WorkerHost, dead: int) -> int | None:
 
 def lease(site: Site) -> float:
     """Seconds until the one large job that runs is taken for lost."""
-    _, end = site.client.zrange("rq:wip:gdsr-large", 0, 0, withscores=True)[0]
+    _, end = site.client.zrange(LEASES, 0, 0, withscores=True)[0]
     return float(end) - time.time()
 
 

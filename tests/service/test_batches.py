@@ -18,11 +18,11 @@ from service.keys import hash_key
 from workers.contract.admission import Overtaken
 from workers.contract.batches import BatchItem, BatchRecords
 from workers.contract.errors import ImageCorrupt
-from workers.contract.safe_rq import SafeJob
+from workers.contract.runs import LEASES, claim, hand_back
 from workers.contract.settings import WorkerSettings
 from workers.janitor import Turn
 from workers.pack import pack
-from workers.reaper import CRASHES, reconcile_batches
+from workers.reaper import run_ended, sweep
 from workers.tasks import CONTEXT, TaskContext
 from workers.unpack import unpack
 
@@ -72,7 +72,7 @@ def pack_now(site: Site, batch_id: str) -> None:
     waiting = records.pack(batch_id)
     assert waiting is not None
     with working(site):
-        pack(batch_id, waiting.token)
+        pack(batch_id)
 
 
 def files_of(response: httpx2.Response) -> dict[str, bytes]:
@@ -353,7 +353,7 @@ def test_deleting_cancels_what_is_under_way_and_erases_everything(site: Site) ->
 
     assert (response.status_code, response.content) == (204, b"")
     assert site.stored() == site.records.active() == []
-    assert not site.redis.exists(f"rq:job:{waiting}")
+    assert waiting.encode() not in site.redis.lrange("rq:queue:gdsr-small", 0, -1)
     for address in (batch["links"]["self"], f"/jobs/{done}", f"/jobs/{waiting}"):
         assert site.http.get(address).status_code == 404
 
@@ -379,13 +379,15 @@ def test_a_run_that_was_overtaken_queues_nothing(site: Site) -> None:
     sent = send(site, zipped({"a.png": PICTURE}))
     batches = site.server.app.state.services.batches
     batch = batches.get(sent.json()["id"])
-    for run in ("old", "new"):
-        assert batches.records.start(batch.id, run=run)
+    assert batches.records.start(batch.id, run="old")
+    assert hand_back(site.redis, f"batch-{batch.id}", run="old", why="leaves") == "queued"
+    assert batches.records.start(batch.id, run="new")
 
     with pytest.raises(Overtaken):
         batches.submit_items(batch, [BatchItem(name="a.png")], [], run="old")
 
     assert batches.get(batch.id).items is None
+    hand_back(site.redis, f"batch-{batch.id}", run="new", why="leaves")
     assert unpacked(site, sent)["counts"] == {"queued": 1}
 
 
@@ -428,15 +430,32 @@ def test_a_zip_that_the_janitor_took_is_made_again(site: Site) -> None:
     assert files_of(site.http.get(batch["links"]["result"])) == {"a.png": b"picture"}
 
 
-def test_a_batch_whose_worker_died_twice_says_so(site: Site) -> None:
+@pytest.mark.parametrize(("why", "slug"), [("crashed", "job-crashed"), ("overdue", "worker-lost")])
+def test_a_batch_whose_worker_died_twice_says_so(site: Site, why: Any, slug: str) -> None:
     batch_id = send(site, zipped(THREE)).json()["id"]
-    site.redis.hset(f"rq:job:{batch_id}", mapping={"status": "failed", CRASHES: 2})
-
-    reconcile_batches(site.redis, record_ttl=timedelta(hours=1))
+    batches = BatchRecords(site.redis, record_ttl=timedelta(hours=1))
+    for run in ("one", "two"):
+        assert batches.start(batch_id, run=run)
+        site.redis.zadd(LEASES, {f"batch-{batch_id}": 1})
+        run_ended(site.records, f"batch-{batch_id}", run=run, why=why, heard=lambda *_: None)
 
     batch = site.http.get(f"/batches/{batch_id}").json()
-    assert batch["failure"]["type"] == "/problems/job-crashed"
-    assert site.redis.hlen("gdsr:jobs:waiting") == 0
+    assert batch["failure"]["type"] == f"/problems/{slug}"
+    assert site.redis.hlen("gdsr:jobs:waiting") == site.redis.zcard(LEASES) == 0
+
+
+def test_a_zip_whose_packer_died_twice_says_so_for_a_moment(site: Site) -> None:
+    batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
+    site.succeed(batch["items"][0]["job"])
+    site.http.get(batch["links"]["result"])
+    task = f"zip-{batch['id']}"
+    for run in ("one", "two"):
+        assert claim(site.redis, task, run=run, worker="w")
+        site.redis.zadd(LEASES, {task: 1})
+        sweep(site.records, lambda *_: None)
+
+    assert problem_of(site.http.get(batch["links"]["result"])) == "worker-lost"
+    assert 0 < site.redis.ttl(f"gdsr:zip:{batch['id']}") <= 30
 
 
 def test_the_janitor_leaves_an_upload_that_waits_to_be_unpacked(site: Site) -> None:
@@ -445,16 +464,3 @@ def test_the_janitor_leaves_an_upload_that_waits_to_be_unpacked(site: Site) -> N
     turn = Turn(records=site.records, blobs=site.blobs)
     assert len(turn._needed()) == 1
     assert turn._needed() == {site.stored()[0].removeprefix("inputs/")}
-
-
-def test_the_tasks_of_a_batch_are_in_the_table(site: Site) -> None:
-    batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
-    site.succeed(batch["items"][0]["job"])
-    site.http.get(batch["links"]["result"])
-
-    keys = [key.decode().removeprefix("rq:job:") for key in site.redis.keys("rq:job:*")]
-    tasks = {
-        SafeJob.fetch(key, connection=site.redis, serializer="json").func.__name__ for key in keys
-    }
-
-    assert tasks == {"unpack", "upscale", "pack"}

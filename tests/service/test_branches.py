@@ -1,10 +1,14 @@
 """Kept branches: served as they are, blended by a job of its own, erased with their job."""
 
+from datetime import UTC, datetime, timedelta
+
 import numpy as np
 import pytest
-from factories import photo, saved, transparency
-from serving import Site, problem_of
+from factories import engine_info, photo, register, saved, transparency
+from serving import Serve, Site, problem_of
 
+from service.keys import hash_key
+from workers.contract.errors import WorkerLost
 from workers.contract.file_blobs import FileBlobStore
 from workers.contract.formats import ResultFormat
 from workers.contract.jobs import KEPT, Branch, Job, JobResult
@@ -61,7 +65,6 @@ def test_another_position_is_a_job_of_its_own_that_is_found_again(site: Site, jo
     assert (blend["options"]["trade_off"], blend["options"]["format"]) == (0.35, "webp")
     assert asked.headers["Location"] == f"/jobs/{blend['id']}"
     assert site.records.active() == [blend["id"]]
-    assert site.redis.hget(f"rq:job:{blend['id']}", "description") == b"blend"
 
     site.succeed(blend["id"], b"blended")
     done = site.http.get(address)
@@ -219,3 +222,57 @@ def test_erasing_a_job_erases_its_branches_and_its_other_positions(site: Site, j
     assert site.records.active() == []
     for job_id in (job.id, done, waiting, of_a_part):
         assert site.http.get(f"/jobs/{job_id}").status_code == 404
+
+
+def test_an_unknown_word_is_named_and_not_passed_over(site: Site, job: Job) -> None:
+    response = site.http.get(f"/jobs/{job.id}/result?trade_of=0.3")
+
+    assert problem_of(response) == "invalid-request"
+    assert response.json()["errors"][0]["name"] == "trade_of"
+
+
+def test_a_region_is_held_to_the_format_and_not_the_picture_around_it(site: Site, job: Job) -> None:
+    wide = result_of(job).model_copy(update={"width": 20_000, "height": 20_000})
+    site.redis.hset(f"gdsr:job:{job.id}", "result", wide.model_dump_json())
+
+    whole = site.http.get(f"/jobs/{job.id}/result?format=webp")
+    part = site.http.get(f"/jobs/{job.id}/result?format=webp&region=0,0,100,100")
+
+    assert problem_of(whole) == "result-too-large"
+    assert part.status_code == 202
+
+
+def test_a_position_that_failed_is_tried_again_after_a_while(site: Site, job: Job) -> None:
+    address = f"/jobs/{job.id}/result?trade_off=0.35"
+    blend_id = site.http.get(address).json()["id"]
+    site.records.fail(blend_id, error=WorkerLost())
+    assert site.http.get(address).json()["type"] == "/problems/worker-lost"
+
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    site.redis.hset(f"gdsr:job:{blend_id}", "finished_at", yesterday.isoformat())
+    again = site.http.get(address)
+
+    assert (again.status_code, again.json()["id"]) == (202, blend_id)
+    assert again.json()["state"] == "queued"
+
+
+def test_what_is_made_of_a_result_counts_as_what_is_sent(
+    serve: Serve, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(f"ann:{hash_key('ann')}\n")
+    site = serve(api_keys_file=keys, rate_limit="3/hour", pixels_per_day=637)
+    register(site.redis, engine_info())
+    site.http.headers["X-API-Key"] = "ann"
+    job_id = site.submit(keep_branches="true")  # of 600 pixels
+    site.succeed(job_id, branches=kept(site.blobs, job_id))
+    address = f"/jobs/{job_id}/result?trade_off="
+
+    first, again, second, third = (
+        site.http.get(f"{address}{position}") for position in ("0.3", "0.3", "0.4", "0.41")
+    )
+
+    assert [first.status_code, again.status_code] == [202, 202]
+    assert problem_of(second) == "pixels-exceeded"
+    assert problem_of(third) == "rate-exceeded"
+    assert site.records.load()[0] == {first.json()["id"]: 37}

@@ -15,7 +15,7 @@ from sse import Event, watch, watching
 
 from service.server import GRACE
 from workers.contract.errors import ImageCorrupt
-from workers.contract.records import EVENTS
+from workers.contract.runs import EVENTS, hand_back
 
 
 def test_a_watcher_sees_a_job_from_queue_to_end(site: Site) -> None:
@@ -152,7 +152,7 @@ def test_a_watcher_that_never_reads_holds_no_other(serve: Serve) -> None:
     with socket.socket() as idle:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         idle.connect((site.http.base_url.host, site.http.base_url.port))
-        idle.sendall(f"GET /jobs/{job_id}/events HTTP/1.0\r\nHost: test\r\n\r\n".encode())
+        idle.sendall(f"GET /jobs/{job_id}/events HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
 
         def changes(job_id: str) -> None:
             """Far more than the buffers between the service and the idle client hold."""
@@ -161,7 +161,7 @@ def test_a_watcher_that_never_reads_holds_no_other(serve: Serve) -> None:
                 for step in range(60):
                     site.records.start(job_id, run=f"{step}", worker="worker")
                     assert next(events).data["state"] == "running"
-                    site.records.requeue(job_id, run=f"{step}")
+                    hand_back(site.redis, job_id, run=f"{step}", why="leaves")
                     assert next(events).data["state"] == "queued"
             site.succeed(job_id)
 
@@ -211,3 +211,16 @@ def test_no_watcher_of_many_is_lost(serve: Serve, watchers: int) -> None:
     assert [event.name for event in last] == ["done"] * watchers
     assert {event.data["state"] for event in last} == {"succeeded"}
     assert [event.data["id"] for event in last] == jobs * (watchers // 10)
+
+
+def test_a_record_that_makes_no_sense_freezes_no_stream(site: Site) -> None:
+    job_id, foreign = site.submit(), site.submit()
+    site.redis.hset("gdsr:jobs:waiting", foreign, "many")
+    with watching(site.http, job_id) as events:
+        wait_for(lambda: site.server.app.state.services.watches._topics, what="a watcher")
+        site.redis.publish(EVENTS, b"\xff\xfe")
+        site.redis.publish(EVENTS, f"{job_id} queued")
+        site.redis.hdel("gdsr:jobs:waiting", foreign)
+        site.start(job_id)
+
+        assert any(event.data["state"] == "running" for event in events)

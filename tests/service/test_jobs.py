@@ -259,7 +259,7 @@ def test_a_client_that_leaves_a_long_download_leaves_no_open_file(site: Site) ->
 
     place = (site.http.base_url.host, site.http.base_url.port)
     with socket.create_connection(place, timeout=TIMEOUT) as stream:
-        stream.sendall(f"GET /jobs/{job_id}/result HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        stream.sendall(f"GET /jobs/{job_id}/result HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert stream.recv(1000).startswith(b"HTTP/1.1 200 ")
         assert is_open()
 

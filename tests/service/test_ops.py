@@ -17,7 +17,7 @@ from service.settings import ServiceSettings
 from workers.contract import logs
 from workers.contract.blob_usage import BlobUsage, record
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
-from workers.contract.records import ACTIVE
+from workers.contract.runs import ACTIVE
 
 
 def test_a_service_with_an_engine_is_ready(site: Site) -> None:

@@ -69,3 +69,14 @@ def test_a_key_has_so_many_pixels_a_day(serve: Serve, tmp_path: Path) -> None:
     assert 0 < int(answers[2].headers["Retry-After"]) <= 86400
     assert len(site.stored()) == 2
     assert site.post(headers={"X-API-Key": "ben"}).status_code == 202
+
+
+def test_each_of_several_rates_holds(serve: Serve) -> None:
+    site = serve(rate_limit="5/hour;2/minute")
+    register(site.redis, engine_info())
+
+    answers = [site.post() for _ in range(3)]
+
+    assert [answer.status_code for answer in answers] == [202, 202, 429]
+    assert answers[0].headers["RateLimit-Policy"] == '"uploads";q=2;w=60'
+    assert "2 per 1 minute" in answers[2].json()["detail"]

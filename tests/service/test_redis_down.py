@@ -82,9 +82,11 @@ def test_a_full_queue_server_accepts_nothing_by_half(site: Site, own_valkey: Val
         client.config_set("maxmemory", 1)
 
         response = site.post()
+        ready = site.http.get("/readyz")
 
         client.config_set("maxmemory", 0)
         assert sorted(client.scan_iter()) == before
+    assert "it is full" in ready.json()["checks"]["redis"]
     assert response.status_code == 503
     assert problem_of(response) == "queue-unavailable"
     assert "full" in response.json()["detail"]

@@ -70,7 +70,7 @@ def _connected(site: Site) -> socket.socket:
 
 
 def _head(*, length: int, expect: bool = False) -> bytes:
-    lines = ["POST /upscale HTTP/1.1", "Host: test", f"Content-Length: {length}"]
+    lines = ["POST /upscale HTTP/1.1", "Host: localhost", f"Content-Length: {length}"]
     if expect:
         lines.append("Expect: 100-continue")
     return "\r\n".join([*lines, "", ""]).encode()

@@ -13,7 +13,7 @@ from workers.contract.errors import PixelsExceeded, QueueFull
 from workers.contract.estimates import places
 from workers.contract.jobs import Job, JobState
 from workers.contract.queue import JobQueue, new_job_id
-from workers.contract.records import RUNNING, WAITING
+from workers.contract.runs import RUNNING, WAITING, hand_back
 
 
 def make_queue(
@@ -63,7 +63,7 @@ def test_a_lost_run_waits_again_and_counts_again(client: redis.Redis) -> None:
     queue.records.start(job.id, run="a", worker="w")
     assert queue.records.load() == ({}, [10_000])
 
-    assert queue.records.requeue(job.id, run="a")
+    assert hand_back(client, job.id, run="a", why="lost") == "queued"
     assert queue.records.load() == ({job.id: 10_000}, [])
     with pytest.raises(QueueFull):
         submit(queue)

@@ -386,6 +386,13 @@ def test_a_model_that_is_not_there_is_named(place: Path) -> None:
         list(client.run(tiles(1), model="huge", weights=[FUSED]))
 
 
+def test_a_greeting_may_name_hundreds_of_models(loaded: LoadedEngine, place: Path) -> None:
+    model = loaded.models[0]
+    many = tuple(model.model_copy(update={"name": f"{number:060}"}) for number in range(400))
+    with serving(replace(loaded, models=(*loaded.models, *many)), place), connect(place) as client:
+        assert len(results(client, tiles(1))) == 1
+
+
 HELLO: dict[str, object] = {
     "model": "tiny", "weights": [[0, 1, 0, 0]], "tile": TILE, "slots": 8, "alone": False,
 }  # fmt: skip

@@ -1,19 +1,14 @@
 """The queue: written whole or not at all, bounded, and safe from what others write into Redis."""
 
-import importlib
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from processes import running_valkey
 from records import image_info, model_info, options
-from rq.executions import Execution
-from rq.registry import clean_registries
-from rq.serializers import JSONSerializer
+from rq import Queue
 
 from workers.contract.admission import Bounds
 from workers.contract.choices import AlphaMode, DepthMode
@@ -21,10 +16,17 @@ from workers.contract.connection import connect
 from workers.contract.engines import ModelInfo
 from workers.contract.errors import QueueFull, QueueUnavailable
 from workers.contract.formats import ResultFormat
-from workers.contract.jobs import ImageInfo, JobState
+from workers.contract.jobs import ImageInfo, JobResult, JobState
 from workers.contract.queue import TIME_LIMIT_BASE, JobQueue, new_job_id, time_limit
-from workers.contract.safe_rq import LARGE, SMALL, TASKS, SafeJob, TaskRefused, open_queue
-from workers.reaper import reconcile
+from workers.contract.runs import LEASES, RUNNING, WAITING, beat, hand_back, record_key
+from workers.contract.safe_rq import LARGE, SMALL, Delivery, open_queue
+from workers.reaper import sweep
+
+RESULT = JobResult(
+    key="results/a.png", size=1, sha256="0", format=ResultFormat.PNG, width=4, height=4,
+    model="lite", checkpoint="0", device="CPU", precision="float32", seconds={},
+    expires_at=datetime.now(UTC),
+)  # fmt: skip
 
 
 def make_queue(client: redis.Redis, *, max_queued: int = 10) -> JobQueue:
@@ -45,12 +47,6 @@ def submit(queue: JobQueue, *, side: int = 64) -> str:
     job_id = new_job_id()
     queue.submit(job_id, image_info(width=side, height=side), options(), model_info())
     return job_id
-
-
-def test_every_task_name_is_a_function_of_the_workers() -> None:
-    for path in TASKS.values():
-        module, function = path.split(":")
-        assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_small_and_large_pictures_wait_in_queues_of_their_own(queue: JobQueue) -> None:
@@ -86,15 +82,6 @@ def test_a_cancelled_job_leaves_the_queue_and_frees_its_place(queue: JobQueue) -
     assert queue.cancel(first) == cancelled
 
 
-def test_a_job_whose_worker_died_can_be_cancelled(queue: JobQueue, client: redis.Redis) -> None:
-    """Of its run nothing is known any more but the name."""
-    job_id = submit(queue)
-    client.zadd(f"rq:executions:{job_id}", {"gone": time.time() + 60})
-
-    assert queue.cancel(job_id).state is JobState.CANCELLED
-    assert not client.exists(f"rq:job:{job_id}", f"rq:executions:{job_id}")
-
-
 def test_a_redis_that_is_full_takes_nothing_half(queue: JobQueue, client: redis.Redis) -> None:
     client.config_set("maxmemory", 1)
     try:
@@ -118,196 +105,146 @@ def test_a_redis_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
             submit(queue)
 
 
-def popped(client: redis.Redis, name: str = SMALL) -> SafeJob:
-    queue = open_queue(name, client)
-    found = queue.dequeue_any([queue], None, connection=client, serializer=JSONSerializer)
+def popped(client: redis.Redis, name: str = SMALL) -> str:
+    """The id that a worker gets, which dies before it begins."""
+    found = Queue.dequeue_any([open_queue(name, client)], None, client, job_class=Delivery)
     assert found is not None
-    job: SafeJob = found[0]
-    return job
+    return str(found[0].id)
 
 
-def leased(job: SafeJob, *, seconds: int = 15) -> Execution:
-    with job.connection.pipeline() as pipe:
-        run = Execution.create(job, seconds, pipe)
-        pipe.execute()
-    return run
+def end_lease(client: redis.Redis, task: str) -> None:
+    client.zadd(LEASES, {task: 1})
 
 
-def look_for_losses(client: redis.Redis) -> None:
-    queue = open_queue(SMALL, client)
-    queue.give_up_popped(after=timedelta(0))
-    clean_registries(queue)
+def look_for_losses(queue: JobQueue) -> list[tuple[str, str]]:
+    """What failed meanwhile, and why."""
+    failed: list[tuple[str, str]] = []
+    sweep(queue.records, lambda job, error: failed.append((job.id, error.slug)))
+    return failed
 
 
-def fields(client: redis.Redis, job: SafeJob) -> list[bytes | None]:
-    return client.hmget(job.key, ["status", "retries_left"])
-
-
-def test_a_job_whose_worker_dies_before_it_starts_waits_again_once(
+def test_a_job_whose_worker_dies_before_it_begins_waits_again_at_the_front(
     queue: JobQueue, client: redis.Redis
 ) -> None:
+    first, second = submit(queue), submit(queue)
+    assert popped(client) == first
+    look_for_losses(queue)
+    look_for_losses(queue)
+
+    assert {job_id: place.position for job_id, place in queue.places().items()} == {
+        first: 0,
+        second: 1,
+    }
+
+
+def test_a_job_that_is_delivered_twice_is_begun_once(queue: JobQueue, client: redis.Redis) -> None:
     job_id = submit(queue)
-    job = popped(client)
-    look_for_losses(client)
-
-    assert queue.places()[job_id].position == 0
-    assert fields(client, job) == [b"queued", b"0"]
-    assert popped(client).id == job_id
-    look_for_losses(client)
-    assert queue.depths()[SMALL] == 0
-    assert fields(client, job) == [b"failed", b"0"]
-
-
-def test_a_job_that_is_popped_again_has_its_whole_time_again(
-    queue: JobQueue, client: redis.Redis
-) -> None:
-    submit(queue)
-    small = open_queue(SMALL, client)
     popped(client)
-    small.give_up_popped()
-    seen = client.hlen(f"{small.key}:popped")
-    client.lmove(f"{small.key}:intermediate", small.key)  # left to another worker
-    small.give_up_popped()
+    look_for_losses(queue)  # while its worker is about to begin
 
-    assert seen == 1
-    assert client.hlen(f"{small.key}:popped") == 0
+    assert queue.records.start(job_id, run="one", worker="a")
+    assert popped(client) == job_id
+    assert not queue.records.start(job_id, run="two", worker="b")
+    assert queue.records.succeed(job_id, run="one", result=RESULT)
+    look_for_losses(queue)
+    assert queue.depths() == {SMALL: 0, LARGE: 0}
 
 
-def test_a_job_that_was_given_up_is_not_started_by_who_had_it(
+def test_a_run_whose_lease_has_ended_is_lost_and_its_job_waits_at_the_front(
     queue: JobQueue, client: redis.Redis
 ) -> None:
-    submit(queue)
-    job = popped(client)
-    look_for_losses(client)
-    small = open_queue(SMALL, client)
-    late = leased(job)
+    lost, other = submit(queue), submit(queue)
+    popped(client)
+    queue.records.start(lost, run="one", worker="w")
+    look_for_losses(queue)
+    assert queue.get(lost).state is JobState.RUNNING
 
-    assert not small.start(job, late, "one")
-    assert small.start(job, leased(popped(client)), "another")
-    assert not small.start(job, late, "one")
-    assert fields(client, job) == [b"started", b"0"]
+    end_lease(client, lost)
+    assert look_for_losses(queue) == []
 
-
-def test_a_job_of_which_a_run_has_a_lease_is_not_given_up(
-    queue: JobQueue, client: redis.Redis
-) -> None:
-    submit(queue)
-    job = popped(client)
-    run = leased(job)
-    look_for_losses(client)
-    small = open_queue(SMALL, client)
-
-    assert small.start(job, run, "one")
-    assert small.start(job, run, "one")  # asked again, when the answer to the first was lost
-    look_for_losses(client)
-    assert fields(client, job) == [b"started", b"1"]
+    assert [queue.places()[job_id].position for job_id in (lost, other)] == [0, 1]
+    assert not beat(client, lost, run="one")
 
 
-def test_a_run_whose_lease_has_ended_before_it_starts_does_not(
-    queue: JobQueue, client: redis.Redis
-) -> None:
-    submit(queue)
-    job = popped(client)
-    run = leased(job, seconds=0)
-    clean_registries(open_queue(SMALL, client))
-
-    assert not open_queue(SMALL, client).start(job, run, "one")
-    look_for_losses(client)
-    assert fields(client, job) == [b"queued", b"0"]
-
-
-def test_a_run_that_has_ended_leaves_its_job_for_a_moment_and_nothing_else(
-    queue: JobQueue, client: redis.Redis
-) -> None:
-    submit(queue)
-    job, small = popped(client), open_queue(SMALL, client)
-    before = set(client.keys("rq:*"))
-    run = leased(job)
-    assert small.start(job, run, "one")
-
-    assert small.finish(job, run)
-    assert set(client.keys("rq:*")) | {f"{small.key}:intermediate".encode()} == before
-    assert fields(client, job) == [b"finished", b"1"]
-    assert 0 < client.ttl(job.key) <= 60
-
-
-def test_a_run_that_has_lost_its_job_does_not_finish_it(
-    queue: JobQueue, client: redis.Redis
-) -> None:
-    submit(queue)
-    job, small = popped(client), open_queue(SMALL, client)
-    late = leased(job)
-    assert small.start(job, late, "one")
-    client.zadd(small.started_job_registry.key, {late.composite_key: 1})  # its lease is over
-    look_for_losses(client)
-    again = popped(client)
-    assert small.start(again, leased(again), "another")
-
-    assert not small.finish(job, late)
-    assert fields(client, job) == [b"started", b"0"]
-    assert small.started_job_registry.get_job_ids(cleanup=False) == [job.id]
-
-
-def test_a_job_that_is_cancelled_before_it_starts_leaves_nothing(
+def test_a_run_that_beats_at_the_last_moment_keeps_its_job(
     queue: JobQueue, client: redis.Redis
 ) -> None:
     job_id = submit(queue)
-    job = popped(client)
-    run = leased(job)
-    queue.cancel(job_id)
+    queue.records.start(job_id, run="one", worker="w")
+    end_lease(client, job_id)
 
-    assert not open_queue(SMALL, client).start(job, run, "one")
-    look_for_losses(client)
-    assert not client.exists(job.key)
-    assert queue.depths()[SMALL] == 0
+    assert beat(client, job_id, run="one")
+    assert hand_back(client, job_id, run="one", why="overdue") == "over"
+    assert queue.get(job_id).state is JobState.RUNNING
 
 
-def test_jobs_that_start_while_the_reaper_looks_at_them_stay_started(client: redis.Redis) -> None:
-    queue = make_queue(client, max_queued=300)
-    job_ids = [submit(queue) for _ in range(300)]
-    small, over = open_queue(SMALL, client), threading.Event()
+def test_a_job_that_is_lost_twice_fails_and_is_told_of(
+    queue: JobQueue, client: redis.Redis
+) -> None:
+    job_id = submit(queue)
+    for run in ("one", "two"):
+        assert popped(client) == job_id
+        assert queue.records.start(job_id, run=run, worker="w")
+        end_lease(client, job_id)
+        failed = look_for_losses(queue)
 
-    def look() -> None:
-        while not over.is_set():
-            reconcile(client, queue.records, job_ids)
-
-    with ThreadPoolExecutor(max_workers=1) as reaper:
-        looking = reaper.submit(look)
-        for _ in job_ids:
-            job = popped(client)
-            run = leased(job)
-            assert small.start(job, run, "one")
-            assert queue.records.start(job.id, run=run.id, worker="one")
-        over.set()
-        looking.result()
-
-    found = queue.records.get_many(job_ids)
-    assert {job.state for job in found.values() if job} == {JobState.RUNNING}
+    assert failed == [(job_id, "worker-lost")]
+    assert queue.get(job_id).state is JobState.FAILED
+    assert client.exists(LEASES, WAITING, RUNNING) == 0
 
 
 @pytest.mark.parametrize(
-    ("function", "instance"),
-    [("os.system", None), ("workers.tasks.upscale", None), ("upscale", "a string")],
+    ("first", "then", "verdict"),
+    [("crashed", "crashed", "crashed"), ("lost", "crashed", "lost"), ("crashed", "lost", "lost")],
 )
-def test_only_tasks_of_the_table_can_be_run(
-    client: redis.Redis, function: str, instance: object
+def test_only_what_crashed_twice_is_said_to_have_crashed(
+    queue: JobQueue, client: redis.Redis, first: Any, then: Any, verdict: str
 ) -> None:
-    job = SafeJob.create(function, connection=client, serializer=JSONSerializer)
-    job._instance = instance
+    job_id = submit(queue)
+    queue.records.start(job_id, run="one", worker="w")
+    assert hand_back(client, job_id, run="one", why=first) == "queued"
+    queue.records.start(job_id, run="two", worker="w")
 
-    with pytest.raises(TaskRefused):
-        _ = job.func
+    assert hand_back(client, job_id, run="two", why=then) == verdict
 
 
-def test_a_record_that_makes_no_sense_does_not_end_the_worker(client: redis.Redis) -> None:
-    queue = open_queue(SMALL, client)
-    client.hset("rq:job:bad", mapping={"status": "none such", "data": "["})
-    client.rpush(queue.key, "bad")
+def test_a_run_that_leaves_on_purpose_costs_no_try(queue: JobQueue, client: redis.Redis) -> None:
+    job_id = submit(queue)
+    for run in ("one", "two", "three"):
+        queue.records.start(job_id, run=run, worker="w")
+        assert hand_back(client, job_id, run=run, why="leaves") == "queued"
 
-    found = queue.dequeue_any([queue], None, connection=client, serializer=JSONSerializer)
+    assert queue.places()[job_id].position == 0
+    assert queue.depths()[SMALL] == 1
 
-    assert found is None
-    assert client.lrange("gdsr:poison", 0, -1) == [b"bad"]
+
+def test_a_task_whose_record_is_gone_leaves_nothing(queue: JobQueue, client: redis.Redis) -> None:
+    waiting, running = submit(queue), submit(queue)
+    queue.records.start(running, run="one", worker="w")
+    client.delete(record_key(waiting), record_key(running))
+    open_queue(SMALL, client).empty()
+    end_lease(client, running)
+    look_for_losses(queue)
+
+    assert client.exists(LEASES, WAITING, RUNNING) == 0
+
+
+def test_a_run_of_an_earlier_release_gets_a_lease(queue: JobQueue, client: redis.Redis) -> None:
+    job_id = submit(queue)
+    queue.records.start(job_id, run="one", worker="w")
+    client.delete(LEASES)
+    look_for_losses(queue)
+
+    assert client.zscore(LEASES, job_id) is not None
+    assert queue.get(job_id).state is JobState.RUNNING
+
+
+def test_rq_reads_nothing_of_its_own(queue: JobQueue, client: redis.Redis) -> None:
+    """Whatever stands in its record of a job, such as code to be run."""
+    job_id = submit(queue)
+    client.hset(f"rq:job:{job_id}", mapping={"status": "none such", "data": "["})
+
+    assert popped(client) == job_id
 
 
 def test_the_time_limit_follows_from_pixels_and_measured_speed() -> None:

@@ -1,7 +1,8 @@
 """Whether there is room for one more job; looking and queueing are one step.
 
 What is to be written is collected in a pipeline and handed to a Lua script, which writes all of it
-or nothing: two services cannot both take the last place, and nothing is half-accepted.
+or nothing: two services cannot both take the last place, and nothing is half-accepted. One of the
+keys that it writes says whether it has run: a repeat, after a reply that was lost, writes nothing.
 """
 
 import math
@@ -11,26 +12,28 @@ from typing import Any
 
 import redis
 
+from workers.contract.connection import REPLY_LOST
 from workers.contract.engines import running
 from workers.contract.errors import PixelsExceeded, QueueFull
 from workers.contract.estimates import speed
-from workers.contract.records import WAITING
+from workers.contract.runs import WAITING
 
 _DAY = timedelta(days=1)
 #: What a refused client is told to wait while no engine runs, and at most.
 _BLIND_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
 
 _ADMIT = """
+if redis.call('exists', KEYS[4]) == 1 then return {'standing', 0, 0} end
 local mine = tonumber(ARGV[4])
 local jobs, pixels = redis.call('hlen', KEYS[1]), 0
 for _, waiting in ipairs(redis.call('hvals', KEYS[1])) do pixels = pixels + waiting end
 if ARGV[7] ~= '' and redis.call('hget', KEYS[3], 'run') ~= ARGV[7] then
   return {'overtaken', jobs, pixels}
 end
-if jobs + ARGV[6] > tonumber(ARGV[1]) then return {'jobs', jobs, pixels} end
-if pixels + mine > tonumber(ARGV[2]) then return {'pixels', jobs, pixels} end
+if jobs + ARGV[6] > math.max(jobs, tonumber(ARGV[1])) then return {'jobs', jobs, pixels} end
+if mine > 0 and pixels + mine > tonumber(ARGV[2]) then return {'pixels', jobs, pixels} end
 local today = tonumber(redis.call('get', KEYS[2]) or 0) + mine
-if ARGV[3] ~= '' and today > tonumber(ARGV[3]) then return {'day', jobs, pixels} end
+if ARGV[3] ~= '' and mine > 0 and today > tonumber(ARGV[3]) then return {'day', jobs, pixels} end
 local at = 8
 while at <= #ARGV do
   local last = at + ARGV[at]
@@ -75,12 +78,14 @@ def admit(
     load: Load,
     bounds: Bounds,
     *,
+    unless: str,
     hash_key: str = "",
     run: str = "",
-) -> None:
+) -> bool:
     """Run what the pipeline holds if the load fits into the bounds; its pixels count as taken.
 
-    With `run` only if the hash still has it in its field of that name.
+    False: the key `unless`, which the pipeline writes, was there before. With `run` only if the
+    hash still has it in its field of that name.
 
     Raises:
         QueueFull: too many jobs or pixels wait.
@@ -92,12 +97,13 @@ def admit(
         commands += [len(arguments), *arguments]
     pipe.reset()
     daily = bounds.pixels_per_day
-    verdict, jobs, pixels = client.eval(
+    asked = (
         _ADMIT,
-        3,
+        4,
         WAITING,
         _day_key(load.owner),
         hash_key,
+        unless,
         bounds.jobs,
         bounds.pixels,
         "" if daily is None else daily,
@@ -107,6 +113,12 @@ def admit(
         run,
         *commands,
     )
+    try:
+        verdict, jobs, pixels = client.eval(*asked)
+    except REPLY_LOST:
+        verdict, jobs, pixels = client.eval(*asked)
+        if verdict not in (b"taken", b"standing"):  # to the repeat; the first may yet be executed
+            raise
     match verdict:
         case b"jobs":  # a place is free when one of them, as large as most, has begun
             pause = _pause(client, load.jobs * pixels / max(1, jobs))
@@ -118,6 +130,7 @@ def admit(
             raise Overtaken
         case b"day":
             raise PixelsExceeded(limit=int(daily or 0), pause=until_midnight())
+    return bool(verdict == b"taken")
 
 
 def pixels_today(client: redis.Redis, owner: str) -> int:

@@ -18,7 +18,9 @@ from workers.contract.batches import (
     BatchSpec,
     Pack,
     batch_key,
-    pack_id,
+    pack_key,
+    pack_task,
+    unpack_task,
 )
 from workers.contract.claims import Claim
 from workers.contract.connection import redis_down_is_queue_unavailable
@@ -26,6 +28,7 @@ from workers.contract.errors import JobCancelled
 from workers.contract.intake import Wishes
 from workers.contract.jobs import JobSpec
 from workers.contract.queue import TIME_LIMIT_BASE, JobQueue
+from workers.contract.records import job_key
 from workers.contract.safe_rq import LARGE, SMALL, open_queue
 
 #: Bytes a second that unpacking and packing are sure to do.
@@ -55,11 +58,13 @@ class BatchQueue:
         owner: str = "",
         claim: Claim | None = None,
     ) -> Batch:
-        """Queue a stored zip to be unpacked; it may become `largest` bytes.
+        """Queue a stored zip to be unpacked; it may become `largest` bytes. The batch is another
+        one if that has the claim.
 
         Raises:
             QueueFull: its pictures would be more than may wait, as it looks now.
-            QueueUnavailable: Redis did not take it.
+            IdempotencyKeyReused: the claim's key came with something else meanwhile.
+            QueueUnavailable: Redis did not take it, or, unless it says that it refused, maybe did.
         """
         spec = BatchSpec(
             id=batch_id,
@@ -75,14 +80,17 @@ class BatchQueue:
             request_id=logs.request_id.get(),
             traceparent=logs.traceparent.get(),
         )
-        queue = open_queue(SMALL if size <= _SMALL_BYTES else LARGE, self.client)
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
-            batch = self.records.add(spec, pipe)
-            self.jobs.enqueue(pipe, queue, "unpack", batch_id, time_limit=spec.time_limit)
+            batch = self.records.add(
+                spec, pipe, queue=self._push(unpack_task(batch_id), size, pipe)
+            )
             if claim is not None:
                 claim.settle(pipe)
-            admit(self.client, pipe, Load(owner=owner, jobs=pictures), self.jobs.bounds)
-        return batch
+            mark = batch_key(batch_id) if claim is None else claim.place
+            load = Load(owner=owner, jobs=pictures)
+            taken = admit(self.client, pipe, load, self.jobs.bounds, unless=mark)
+            standing = None if taken or claim is None else claim.standing(self.client)
+            return batch if standing in (None, batch_id) else self.records.get(str(standing))
 
     def submit_items(
         self, batch: Batch, items: Sequence[BatchItem], specs: Sequence[JobSpec], *, run: str
@@ -99,12 +107,12 @@ class BatchQueue:
         )
         with self.client.pipeline(transaction=True) as pipe:
             for spec in specs:
-                self.jobs.records.add(spec, pipe)
-                queue = self.jobs.queue_of(spec)
-                self.jobs.enqueue(pipe, queue, "upscale", spec.id, time_limit=spec.time_limit)
+                self.jobs.add(spec, pipe)
             self.records.unpacked(batch.id, items, pipe)
+            # The id of its first job is of this run alone, so its record says that this was done.
+            mark = job_key(specs[0].id if specs else "")
             key = batch_key(batch.id)
-            admit(self.client, pipe, load, self.jobs.bounds, hash_key=key, run=run)
+            admit(self.client, pipe, load, self.jobs.bounds, unless=mark, hash_key=key, run=run)
 
     def get(self, batch_id: str) -> Batch:
         """The batch as it is now.
@@ -132,22 +140,12 @@ class BatchQueue:
             QueueFull: as many jobs wait as may.
             QueueUnavailable: Redis did not take it.
         """
-        token, limit = secrets.token_hex(8), _time_limit(size)
-        queue = open_queue(SMALL if size <= _SMALL_BYTES else LARGE, self.client)
-        with redis_down_is_queue_unavailable():
-            # A run that is lost is tried once more; a packing that is lost twice is free again.
-            if not self.records.begin_pack(batch_id, token, within=2 * limit):
-                return
-            try:
-                with self.client.pipeline(transaction=True) as pipe:
-                    self.jobs.enqueue(
-                        pipe, queue, "pack", batch_id, token,
-                        time_limit=limit, task_id=pack_id(batch_id),
-                    )  # fmt: skip
-                    admit(self.client, pipe, Load(owner=""), self.jobs.bounds)
-            except BaseException:
-                self.records.forget_pack(batch_id)
-                raise
+        pack = Pack(token=secrets.token_hex(8), time_limit=_time_limit(size))
+        with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
+            queue = self._push(pack_task(batch_id), size, pipe)
+            self.records.begin_pack(batch_id, pack, pipe, queue=queue)
+            mark = pack_key(batch_id)
+            admit(self.client, pipe, Load(owner=""), self.jobs.bounds, unless=mark)
 
     def forget_pack(self, batch_id: str) -> tuple[str, ...]:
         """Stop packing, or let it be packed anew; the keys of what was stored.
@@ -156,11 +154,9 @@ class BatchQueue:
             QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
+            self.jobs.withdraw(pack_task(batch_id))
             archive = self.records.forget_pack(batch_id)
-            if archive is not None:
-                return (archive.key,)
-            self.jobs.withdraw(pack_id(batch_id))
-            return ()
+            return () if archive is None else (archive.key,)
 
     def stop(self, batch_id: str) -> bool:
         """Let no jobs come of a batch. False: it is unpacked already.
@@ -178,9 +174,15 @@ class BatchQueue:
             QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
-            self.records.erase(batch.id)
             if batch.items is None:
-                self.jobs.withdraw(batch.id)
+                self.jobs.withdraw(unpack_task(batch.id))
+            self.records.erase(batch.id)
+
+    def _push(self, task: str, size: int, pipe: "redis.client.Pipeline") -> str:
+        """Queue a task that reads so many bytes, as part of a transaction; the queue's name."""
+        name = SMALL if size <= _SMALL_BYTES else LARGE
+        open_queue(name, self.client).push_job_id(task, pipeline=pipe)
+        return name
 
 
 def _time_limit(size: int) -> timedelta:

@@ -20,7 +20,7 @@ from workers.contract.settings import SharedSettings
 
 FOLDERS = ("inputs", "results")
 #: Bytes of a piece of a streamed blob.
-CHUNK = 1024 * 1024
+CHUNK = 256 * 1024
 
 _KEY = re.compile(rf"({'|'.join(FOLDERS)})/[A-Za-z0-9][A-Za-z0-9._-]{{0,200}}")
 #: What a full disk, a full quota and a file over the size limit say.

@@ -1,9 +1,11 @@
 """The connection to Redis, and what it means when it fails."""
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import redis
@@ -14,16 +16,64 @@ from workers.contract.errors import ConfigurationInvalid, QueueUnavailable
 
 log = logging.getLogger(__name__)
 
+Reply = TypeVar("Reply")
+#: A command that ends so may have been executed: it is its reply that did not come.
+REPLY_LOST = (redis.ConnectionError, redis.TimeoutError)
+#: What a server says that is full, a replica, or cannot write its file; it may be cured.
+_PASSING = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
+_PASSING_WORDS = (
+    "OOM", "READONLY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "LOADING", "BUSY ", "UNBLOCKED",
+)  # fmt: skip
+
+
+class _UntilCured(Retry):
+    """Asks on for ever while Redis is away, full, read-only, or has no room for its file."""
+
+    def call_with_retry(
+        self,
+        do: Callable[[], Any],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,  # noqa: FBT001, FBT002 - as redis has it
+    ) -> Any:
+        while True:
+            try:
+                return super().call_with_retry(do, fail, is_retryable, with_failure_count)
+            except (*REPLY_LOST, redis.ResponseError) as failure:
+                if not passes(failure):
+                    raise
+                log.warning("Redis does not do its work, asking on: %s", failure)
+                time.sleep(1)
+
+
+def passes(failure: Exception) -> bool:
+    """Whether what Redis said is about its state, and not about what was asked."""
+    if isinstance(failure, redis.AuthenticationError):
+        return False
+    if isinstance(failure, (*REPLY_LOST, *_PASSING)):
+        return True
+    return str(failure).startswith(_PASSING_WORDS)
+
 
 def connect(
-    url: str, *, timeout: timedelta, retries: int, pause: timedelta = timedelta(seconds=0.2)
+    url: str,
+    *,
+    timeout: timedelta,
+    retries: int,
+    pause: timedelta = timedelta(seconds=0.2),
+    until_cured: bool = False,
 ) -> redis.Redis:
-    """A Redis client with stated limits; `redis.Redis.from_url` alone retries nothing."""
+    """A Redis client with stated limits; `redis.Redis.from_url` alone retries nothing.
+
+    With `until_cured` it waits for as long as Redis cannot do its work, and says so in the log each
+    time that the retries are used up.
+    """
+    kind = _UntilCured if until_cured else Retry
     return redis.Redis.from_url(
         url,
         socket_timeout=timeout.total_seconds(),
         socket_connect_timeout=2,
-        retry=Retry(ConstantBackoff(pause.total_seconds()), retries),
+        retry=kind(ConstantBackoff(pause.total_seconds()), retries),
         driver_info=None,  # a name of the library, told to the server on each connection
     )
 
@@ -59,12 +109,30 @@ def check_at_start(url: str) -> None:
             )
 
 
+def asked_twice(ask: Callable[[], Reply]) -> Reply:
+    """The reply to a script that answers its own repeat: asked once more when that is lost."""
+    try:
+        return ask()
+    except REPLY_LOST:
+        return ask()
+
+
 @contextmanager
 def redis_down_is_queue_unavailable() -> Iterator[None]:
     """Turn what the Redis client says of a dead, slow or full server into our error."""
     try:
         yield
-    except redis.exceptions.OutOfMemoryError as failure:
-        raise QueueUnavailable("it is full") from failure
     except redis.RedisError as failure:
-        raise QueueUnavailable(type(failure).__name__) from failure
+        refused = not isinstance(failure, REPLY_LOST)
+        raise QueueUnavailable(reason(failure), refused=refused) from failure
+
+
+def reason(failure: redis.RedisError) -> str:
+    """Why Redis did not do what it was asked, in a few words."""
+    if isinstance(failure, redis.exceptions.OutOfMemoryError):
+        return "it is full"
+    if isinstance(failure, redis.exceptions.ReadOnlyError):
+        return "it is read-only"
+    if str(failure).startswith("MISCONF"):
+        return "it cannot write its file"
+    return type(failure).__name__

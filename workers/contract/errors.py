@@ -253,8 +253,31 @@ class ListingNeedsKeys(GDSRError):
 
     def __init__(self) -> None:
         super().__init__(
-            "jobs are listed where there are API keys (GDSR_API_KEYS_FILE), or on a loopback "
-            "address; keep the ids of your jobs instead"
+            "jobs are listed where there are API keys (GDSR_API_KEYS_FILE), or to programs on the "
+            "machine of a service that is on loopback; keep the ids of your jobs instead"
+        )
+
+
+class HostNotServed(GDSRError):
+    """A service for its own machine alone was asked under another name."""
+
+    slug = "host-not-served"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"without API keys this service answers to local names, and not to {host[:80]!r}; "
+            "GDSR_HOSTS adds others"
+        )
+
+
+class OriginNotServed(GDSRError):
+    """A page of another origin would change something."""
+
+    slug = "origin-not-served"
+
+    def __init__(self, origin: str) -> None:
+        super().__init__(
+            f"a page of another origin ({origin[:80]}) may not do this; GDSR_CORS_ORIGINS adds some"
         )
 
 
@@ -470,15 +493,6 @@ class IdempotencyKeyReused(GDSRError):
         )
 
 
-class IdempotencyKeyBusy(GDSRError):
-    """The first request with this idempotency key is being taken at this moment."""
-
-    slug = "idempotency-key-busy"
-
-    def __init__(self) -> None:
-        super().__init__("the first request with this Idempotency-Key is not through; ask again")
-
-
 class QueueFull(GDSRError):
     """As many jobs, or as many pixels, wait as may wait."""
 
@@ -502,8 +516,10 @@ class QueueUnavailable(GDSRError):
 
     slug = "queue-unavailable"
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
         super().__init__(f"the job queue cannot be reached ({reason}); try again later")
+        #: Whether nothing was written for sure; else what was asked for may have happened.
+        self.refused = refused
 
 
 class NoWorker(GDSRError):

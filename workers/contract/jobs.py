@@ -93,6 +93,10 @@ class Part(Record):
 SCHEMA = 1
 
 
+#: How many results can be made of another one while the network makes one (`lite`, two cores).
+_BLENDS_A_PASS = 16
+
+
 class JobSpec(Record):
     """The part of a job that never changes."""
 
@@ -124,8 +128,9 @@ class JobSpec(Record):
 
     @property
     def pixels(self) -> int:
-        """What the network has to do, in input pixels: nothing for another position."""
-        return 0 if self.blend_of else self.image.width * self.image.height
+        """What there is to do, in input pixels of the network."""
+        pixels = self.image.width * self.image.height
+        return max(1, pixels // _BLENDS_A_PASS) if self.blend_of else pixels
 
 
 class Branch(Record):

@@ -5,11 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import redis
-from rq import Retry
-from rq.command import send_stop_job_command
-from rq.exceptions import InvalidJobOperation, NoSuchJobError
-from rq.job import JobStatus
-from rq.serializers import JSONSerializer
+from rq.command import send_command
 
 from workers.contract import logs
 from workers.contract.admission import Bounds, Load, admit
@@ -17,14 +13,11 @@ from workers.contract.choices import AlphaMode, DepthMode
 from workers.contract.claims import Claim
 from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.engines import ModelInfo, running
-from workers.contract.errors import JobNotFinished
 from workers.contract.estimates import Place, look_up, place, places, speed
 from workers.contract.jobs import ImageInfo, Job, JobResult, JobSpec, JobState, Part, UpscaleOptions
-from workers.contract.records import ACTIVE, EVENTS, RUNNING, WAITING, JobPage, JobRecords
-from workers.contract.safe_rq import LARGE, SMALL, SafeJob, SafeQueue, open_queue
-
-#: How long one who queues a re-blend keeps others from queueing the same.
-_BLEND_LOCK = timedelta(seconds=2)
+from workers.contract.records import JobPage, JobRecords, job_key
+from workers.contract.runs import ACTIVE, EVENTS, RUNNING, WAITING, record_key
+from workers.contract.safe_rq import LARGE, SMALL, open_queue
 
 #: A job may take this long plus this many times the time the engine alone would need.
 TIME_LIMIT_BASE = timedelta(seconds=120)
@@ -69,12 +62,13 @@ class JobQueue:
         """Queue a stored picture. Record, queue entry and claim are written as one or not at all.
 
         With a result, which must be stored as well, the job is born succeeded. Under the cache key
-        equal uploads find this job from now on.
+        equal uploads find this job from now on. The job is another one if that has the claim.
 
         Raises:
             QueueFull: as many jobs or pixels wait as may.
             PixelsExceeded: the owner has sent enough for today.
-            QueueUnavailable: Redis did not take it.
+            IdempotencyKeyReused: the claim's key came with something else meanwhile.
+            QueueUnavailable: Redis did not take it, or, unless it says that it refused, maybe did.
         """
         spec = JobSpec(
             id=job_id,
@@ -89,13 +83,21 @@ class JobQueue:
             request_id=logs.request_id.get(),
             traceparent=logs.traceparent.get(),
         )
-        if result is None:
-            return self._submit("upscale", spec, claim)
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
-            job = self.records.add_ended(spec, result, pipe)
-            self._remember(spec, claim, pipe)
-            pipe.execute()
-        return job
+            if result is None:
+                load = Load(owner=owner, pixels=spec.pixels)
+                job = self.add(spec, pipe)
+            else:
+                load = Load(owner=owner, jobs=0)
+                job = self.records.add_ended(spec, result, pipe)
+            if claim is not None:
+                claim.settle(pipe)
+            if cache_key is not None:
+                pipe.set(_cached(cache_key), job_id, ex=self.records.record_ttl)
+            mark = job_key(job_id) if claim is None else claim.place
+            taken = admit(self.client, pipe, load, self.bounds, unless=mark)
+            standing = None if taken or claim is None else claim.standing(self.client)
+            return job if standing in (None, job_id) else self.records.get(str(standing))
 
     def made_before(self, cache_key: str) -> Job | None:
         """The newest job under this key; it may be in any state.
@@ -121,9 +123,16 @@ class JobQueue:
                 self.client.eval(_FORGET, 1, _cached(job.spec.cache_key), job.id)
 
     def submit_blend(
-        self, job_id: str, source: Job, options: UpscaleOptions, part: Part | None = None
+        self,
+        job_id: str,
+        source: Job,
+        options: UpscaleOptions,
+        part: Part | None = None,
+        *,
+        instead: Job | None = None,
     ) -> Job:
-        """Queue what is made of a result or of the branches kept with it.
+        """Queue what is made of a result or of the branches kept with it, unless somebody did;
+        `instead` of an earlier one that left nothing.
 
         Raises:
             QueueFull: as many jobs wait as may.
@@ -144,9 +153,15 @@ class JobQueue:
                 "traceparent": logs.traceparent.get(),
             }
         )
-        if not self._blend_is_ours(spec):
-            raise JobNotFinished(job_id, state="being queued")
-        return self._submit("blend", spec, None)
+        with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
+            if instead is not None:
+                self.records.forget(instead)
+            job = self.add(spec, pipe)
+            pipe.sadd(_blends(source.id), job_id)
+            pipe.expire(_blends(source.id), self.records.record_ttl)
+            load = Load(owner=spec.owner, pixels=spec.pixels)
+            taken = admit(self.client, pipe, load, self.bounds, unless=job_key(job_id))
+            return job if taken else self.records.get(job_id)
 
     def blends_of(self, job_id: str) -> list[str]:
         """Jobs that made other positions of the slider of this one.
@@ -157,58 +172,6 @@ class JobQueue:
         with redis_down_is_queue_unavailable():
             found = self.client.smembers(_blends(job_id))
         return sorted(part.decode() if isinstance(part, bytes) else part for part in found)
-
-    def _blend_is_ours(self, spec: JobSpec) -> bool:
-        """Whether nobody else queues the same re-blend at this moment; forget an earlier one."""
-        blends = _blends(str(spec.blend_of))
-        with redis_down_is_queue_unavailable():
-            if not self.client.set(f"gdsr:blend:{spec.id}", 1, nx=True, ex=_BLEND_LOCK):
-                return False
-            self.records.erase(spec.id)
-            self.client.sadd(blends, spec.id)
-            self.client.expire(blends, self.records.record_ttl)
-        return True
-
-    def _submit(self, task_name: str, spec: JobSpec, claim: Claim | None) -> Job:
-        queue = self.queue_of(spec)
-        with (
-            redis_down_is_queue_unavailable(),
-            self.client.pipeline(transaction=True) as pipe,
-        ):
-            job = self.records.add(spec, pipe)
-            self.enqueue(pipe, queue, task_name, spec.id, time_limit=spec.time_limit)
-            self._remember(spec, claim, pipe)
-            admit(self.client, pipe, Load(owner=spec.owner, pixels=spec.pixels), self.bounds)
-        return job
-
-    def enqueue(
-        self,
-        pipe: "redis.client.Pipeline",
-        queue: SafeQueue,
-        task_name: str,
-        *arguments: str,
-        time_limit: timedelta,
-        task_id: str | None = None,
-    ) -> None:
-        """Queue a task as part of a transaction; its id is its first argument, or another one."""
-        task = queue.create_job(
-            task_name,
-            args=arguments,
-            job_id=task_id or arguments[0],
-            timeout=int(time_limit.total_seconds()),
-            result_ttl=60,
-            failure_ttl=int(self.records.record_ttl.total_seconds()),
-            retry=Retry(max=1),
-            description=task_name,
-        )
-        pipe.sadd(queue.redis_queues_keys, queue.key)
-        queue._enqueue_job(task, pipeline=pipe)  # noqa: SLF001 - enqueue_job refuses a pipeline in use
-
-    def _remember(self, spec: JobSpec, claim: Claim | None, pipe: "redis.client.Pipeline") -> None:
-        if claim is not None:
-            claim.settle(pipe)
-        if spec.cache_key is not None:
-            pipe.set(_cached(spec.cache_key), spec.id, ex=self.records.record_ttl)
 
     def get(self, job_id: str) -> Job:
         """The job as it is now.
@@ -267,7 +230,7 @@ class JobQueue:
             return None if found is None else place(*found, rate=speed(running(self.client)))
 
     def cancel(self, job_id: str) -> Job:
-        """End a job that has not ended: at once in its record, then in RQ.
+        """End a job that has not ended: at once in its record, then where it waits or runs.
 
         Raises:
             JobNotFound: there is no such job.
@@ -296,7 +259,8 @@ class JobQueue:
             QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
-            heads = {name: self.client.lindex(f"rq:queue:{name}", 0) for name in (SMALL, LARGE)}
+            queues = {name: open_queue(name, self.client).key for name in (SMALL, LARGE)}
+            heads = {name: self.client.lindex(key, 0) for name, key in queues.items()}
             created = {
                 name: None if head is None else self.client.zscore(ACTIVE, head)
                 for name, head in heads.items()
@@ -307,22 +271,22 @@ class JobQueue:
             for name, since in created.items()
         }
 
-    def queue_of(self, spec: JobSpec) -> SafeQueue:
-        """Re-blends are quick, whatever the picture: they never wait for a huge one."""
+    def add(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
+        """Write a record and queue its job, as part of a transaction."""
         small = spec.image.width * spec.image.height <= self.small_pixels
-        return open_queue(SMALL if small or spec.blend_of else LARGE, self.client)
+        # Re-blends are quick, whatever the picture: they never wait for a huge one.
+        name = SMALL if small or spec.blend_of else LARGE
+        open_queue(name, self.client).push_job_id(spec.id, pipeline=pipe)
+        return self.records.add(spec, pipe, queue=name)
 
-    def withdraw(self, job_id: str) -> None:
-        """Take a task out of RQ, or stop it."""
-        try:
-            task = SafeJob.fetch(job_id, connection=self.client, serializer=JSONSerializer)
-            if task.get_status(refresh=False) is JobStatus.STARTED:
-                send_stop_job_command(self.client, job_id, serializer=JSONSerializer)
-            else:
-                task.cancel()
-                task.delete()
-        except (NoSuchJobError, InvalidJobOperation):
-            pass  # it ended or began in between; a run of a cancelled job ends at its first step
+    def withdraw(self, task: str) -> None:
+        """Take a task out of its queue, and end the process that runs it."""
+        for name in (SMALL, LARGE):
+            open_queue(name, self.client).remove(task)
+        worker = self.client.hget(record_key(task), "worker")
+        if worker is not None:
+            name = worker.decode() if isinstance(worker, bytes) else worker
+            send_command(self.client, name, "stop-job", job_id=task)
 
 
 def time_limit(image: ImageInfo, options: UpscaleOptions, model: ModelInfo) -> timedelta:

@@ -2,29 +2,27 @@
 
 Each transition is one Lua script that checks the state it comes from, and the run that it belongs
 to, before it writes: a worker that was thought dead and comes back cannot overwrite what its
-successor did.
+successor did. Each has a name, which it leaves in the record: who asks again, since the reply was
+lost, is told that it is done.
 """
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, cast
 
 import redis
 
+from workers.contract.connection import asked_twice
 from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
 from workers.contract.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
+from workers.contract.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, claim
+from workers.contract.safe_rq import LARGE
 from workers.contract.webhooks import DUE
 
-#: Ids of jobs that have not ended, by time of creation.
-ACTIVE = "gdsr:jobs:active"
-#: Pixels of the jobs that wait and of those that run, by id.
-WAITING, RUNNING = "gdsr:jobs:waiting", "gdsr:jobs:running"
 #: Jobs ended since the data folder was made, by state.
 COUNTERS = "gdsr:jobs:ended"
-
-#: Channel on which every job is published whose record has changed: `id state`, `id ` if erased.
-EVENTS = "gdsr:events"
 
 _Scored = list[tuple[bytes, float]]
 
@@ -42,20 +40,18 @@ _LISTED = 2
 
 _TRANSITION = """
 local state = redis.call('hget', KEYS[1], 'state')
-if not state or not string.find(ARGV[1], ',' .. state .. ',', 1, true) then return 0 end
+if not state then return 0 end
+if redis.call('hget', KEYS[1], 'move') == ARGV[7] then return 1 end
+if not string.find(ARGV[1], ',' .. state .. ',', 1, true) then return 0 end
 if ARGV[2] ~= '' and redis.call('hget', KEYS[1], 'run') ~= ARGV[2] then return 0 end
-redis.call('hset', KEYS[1], 'state', ARGV[3], unpack(ARGV, 7))
+redis.call('hset', KEYS[1], 'state', ARGV[3], 'move', unpack(ARGV, 7))
 if ARGV[3] == 'succeeded' then
   redis.call('hset', KEYS[1], 'tiles_done', redis.call('hget', KEYS[1], 'tiles') or 0)
 end
-if state ~= ARGV[3] then
-  local pixels = redis.call('hget', KEYS[1], 'pixels') or 0
+if ARGV[4] ~= '' then
   redis.call('hdel', KEYS[4], ARGV[5])
   redis.call('hdel', KEYS[5], ARGV[5])
-  if ARGV[3] == 'queued' then redis.call('hset', KEYS[4], ARGV[5], pixels) end
-  if ARGV[3] == 'running' then redis.call('hset', KEYS[5], ARGV[5], pixels) end
-end
-if ARGV[4] ~= '' then
+  redis.call('zrem', KEYS[7], ARGV[5])
   if redis.call('hexists', KEYS[1], 'webhook') == 1 then
     redis.call('zadd', KEYS[6], redis.call('time')[1], ARGV[5])
   end
@@ -68,6 +64,12 @@ return 1
 """
 
 
+_FORGET = """
+if redis.call('hget', KEYS[1], 'finished_at') ~= ARGV[1] then return 0 end
+return redis.call('del', KEYS[1])
+"""
+
+
 class JobRecords:
     """The records of all jobs in one Redis."""
 
@@ -76,13 +78,14 @@ class JobRecords:
         self.record_ttl = record_ttl
         self._transition = client.register_script(_TRANSITION)
 
-    def add(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
-        """Write a new, queued record as part of a transaction."""
+    def add(self, spec: JobSpec, pipe: "redis.client.Pipeline", *, queue: str = LARGE) -> Job:
+        """Write a new, queued record as part of a transaction that puts its id into the queue."""
         pipe.hset(
-            _key(spec.id),
+            job_key(spec.id),
             mapping={
                 "spec": spec.model_dump_json(),
                 "state": JobState.QUEUED,
+                "queue": queue,
                 "pixels": spec.pixels,
                 **({"webhook": 1} if spec.webhook else {}),
             },
@@ -101,7 +104,7 @@ class JobRecords:
         """Write a new record that has a result already, as part of a transaction."""
         now = datetime.now(UTC)
         pipe.hset(
-            _key(spec.id),
+            job_key(spec.id),
             mapping={
                 "spec": spec.model_dump_json(),
                 "state": JobState.SUCCEEDED,
@@ -111,7 +114,7 @@ class JobRecords:
                 "result": result.model_dump_json(),
             },
         )
-        pipe.expire(_key(spec.id), self.record_ttl)
+        pipe.expire(job_key(spec.id), self.record_ttl)
         pipe.zadd(_list_key(spec.owner), {spec.id: spec.created_at.timestamp()})
         pipe.hincrby(COUNTERS, JobState.SUCCEEDED, 1)
         if spec.webhook:
@@ -127,7 +130,7 @@ class JobRecords:
             JobNotFound: no such record, or it has expired.
             JobTooNew: a newer release wrote it.
         """
-        fields = self.client.hgetall(_key(job_id))
+        fields = self.client.hgetall(job_key(job_id))
         if not fields:
             raise JobNotFound(job_id)
         return _job(fields)
@@ -158,7 +161,7 @@ class JobRecords:
         """Jobs as they are now; None for those that are gone, make no sense or are too new."""
         with self.client.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
-                pipe.hgetall(_key(job_id))
+                pipe.hgetall(job_key(job_id))
             records = pipe.execute()
         jobs: dict[str, Job | None] = {}
         for job_id, fields in zip(job_ids, records, strict=True):
@@ -169,19 +172,8 @@ class JobRecords:
         return jobs
 
     def start(self, job_id: str, *, run: str, worker: str) -> bool:
-        """Claim the job for a run; from now on only this run may write. False: it has ended."""
-        return self._move(
-            job_id,
-            allowed={JobState.QUEUED, JobState.RUNNING},
-            state=JobState.RUNNING,
-            fields={
-                "run": run,
-                "worker": worker,
-                "started_at": _now().isoformat(),
-                "tiles_done": "0",
-                "tiles": "0",
-            },
-        )
+        """Claim the job for a run; from now on only this run may write. False: it does not wait."""
+        return claim(self.client, job_id, run=run, worker=worker)
 
     def progress(self, job_id: str, *, run: str, tiles_done: int, tiles: int) -> bool:
         """Say how far this run is. False: the job is not this run's any more."""
@@ -210,23 +202,19 @@ class JobRecords:
         """End the job because its owner wants so. False: it has ended already."""
         return self._end(job_id, JobState.CANCELLED, run=None, fields={})
 
-    def requeue(self, job_id: str, *, run: str) -> bool:
-        """The run was lost and the job waits again. False: somebody else has it by now."""
-        return self._move(
-            job_id,
-            allowed={JobState.RUNNING},
-            run=run,
-            state=JobState.QUEUED,
-            fields={"tiles_done": "0", "tiles": "0"},
-        )
+    def forget(self, job: Job) -> None:
+        """Forget the record of a job that has ended, unless it was made anew meanwhile."""
+        ended = "" if job.finished_at is None else job.finished_at.isoformat()
+        asked_twice(lambda: self.client.eval(_FORGET, 1, job_key(job.id), ended))
 
     def erase(self, job_id: str) -> None:
         """Forget a job."""
         with self.client.pipeline() as pipe:
-            pipe.delete(_key(job_id))
+            pipe.delete(job_key(job_id))
             pipe.zrem(ACTIVE, job_id)
             pipe.hdel(WAITING, job_id)
             pipe.hdel(RUNNING, job_id)
+            pipe.zrem(LEASES, job_id)
             pipe.zrem(DUE, job_id)
             pipe.publish(EVENTS, f"{job_id} ")
             pipe.execute()
@@ -272,19 +260,11 @@ class JobRecords:
     ) -> bool:
         pairs = [part for pair in fields.items() for part in pair]
         seconds = "" if ttl is None else str(max(1, int(ttl.total_seconds())))
-        changed = self._transition(
-            keys=[_key(job_id), ACTIVE, COUNTERS, WAITING, RUNNING, DUE],
-            args=[
-                f",{','.join(sorted(allowed))},",
-                run or "",
-                state,
-                seconds,
-                job_id,
-                EVENTS,
-                *pairs,
-            ],
-        )
-        return bool(changed)
+        keys = [job_key(job_id), ACTIVE, COUNTERS, WAITING, RUNNING, DUE, LEASES]
+        states = f",{','.join(sorted(allowed))},"
+        name = secrets.token_hex(8)
+        args = [states, run or "", state, seconds, job_id, EVENTS, name, *pairs]
+        return bool(asked_twice(lambda: self._transition(keys=keys, args=args)))
 
 
 def _job(fields: Mapping[bytes | str, bytes | str]) -> Job:
@@ -302,7 +282,8 @@ def _list_key(owner: str) -> str:
     return f"gdsr:jobs:of:{owner}"
 
 
-def _key(job_id: str) -> str:
+def job_key(job_id: str) -> str:
+    """The hash that is its record."""
     return f"gdsr:job:{job_id}"
 
 

@@ -66,6 +66,7 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
     from workers.engine.models import Models, follow
     from workers.engine.server import EngineServer
     from workers.engine.telemetry import EngineTelemetry
+    from workers.watchdog import end_when_stuck
 
     client = connect(settings.redis_url, timeout=engines.BEAT, retries=0)
     followed = _last_asked(client)  # before the files are looked at
@@ -113,6 +114,9 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
     register.start()
     threading.Thread(
         target=follow, args=(client, models, info, stopped), name="engine-reload", daemon=True
+    ).start()
+    threading.Thread(
+        target=end_when_stuck, args=(server.overdue, stopped), name="engine-stuck", daemon=True
     ).start()
     log.info("ready: %s", info().model_dump_json(exclude={"models": {"__all__": {"card"}}}))
     try:

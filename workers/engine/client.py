@@ -31,6 +31,7 @@ from workers.contract.errors import (
     TileNotFinite,
 )
 from workers.engine.protocol import (
+    MAX_GREETING,
     ProtocolBroken,
     SharedTiles,
     create_shared_tiles,
@@ -273,7 +274,7 @@ def _greet(path: Path) -> tuple[socket.socket, dict[str, Any]] | None:
     try:
         connection.settimeout(_ANSWER_SECONDS)
         connection.connect(str(path))
-        if (received := receive(connection)) is not None:
+        if (received := receive(connection, limit=MAX_GREETING)) is not None:
             return connection, received[0]
     except (OSError, ProtocolBroken):
         pass

@@ -61,6 +61,11 @@ class LoadedEngine:
         cards = (found.card for found in self.models if found.name == model)
         return bool(next(cards).get("consistency", False))
 
+    def speeds(self, model: str) -> list[float]:
+        """Pixels a second of a model, as measured, by output."""
+        found = (info.pixels_per_second.values() for info in self.models if info.name == model)
+        return list(next(found, ()))
+
 
 class LoadedModel(NamedTuple):
     """One network ready on a device, and what is told of it."""

@@ -40,6 +40,8 @@ FEATHER = 8
 #: Results that a tile can have: the three outputs and the mask.
 MAX_RESULTS = 4
 MAX_MESSAGE = 16 * 1024
+#: A greeting names all models; beyond it the kernel takes no message.
+MAX_GREETING = 128 * 1024
 _FLAGS_BYTES = mmap.PAGESIZE
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
@@ -99,14 +101,16 @@ def send(connection: socket.socket, message: dict[str, object], fds: tuple[int, 
     socket.send_fds(connection, [json.dumps(message).encode()], fds)
 
 
-def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+def receive(
+    connection: socket.socket, *, limit: int = MAX_MESSAGE
+) -> tuple[dict[str, Any], list[int]] | None:
     """The next message and the file descriptors with it; None when the other side has gone.
 
     Raises:
         OSError: the connection broke, or timed out.
-        ProtocolBroken: it is not a JSON object.
+        ProtocolBroken: it is not a JSON object, or has more bytes than the limit.
     """
-    data, fds, flags, _ = socket.recv_fds(connection, MAX_MESSAGE, 1)
+    data, fds, flags, _ = socket.recv_fds(connection, limit, 1)
     if not data:
         return None
     try:

@@ -42,9 +42,12 @@ from workers.engine.protocol import (
     send,
 )
 from workers.tradeoff import Weights
+from workers.watchdog import longest
 
 #: A client that does not read its answers for so long is dropped.
 _SEND_SECONDS = 5
+#: How much slower than measured float32 may be, in which 16 bits are computed.
+_FLOAT32_FACTOR = 8
 
 Found = TypeVar("Found")
 
@@ -106,6 +109,7 @@ class EngineServer:
         self.tiles_done = 0
         self._computed = computed
         self._finished = 0.0
+        self._begun, self._overdue_at = 0.0, float("inf")
         self.ladder = MemoryLadder(
             batch=loaded.max_batch,
             tile=max(loaded.tiles),
@@ -178,6 +182,10 @@ class EngineServer:
         with self._changed:
             return self._pending()
 
+    def overdue(self) -> bool:
+        """Whether a batch takes far longer than was measured; may be asked from any thread."""
+        return time.perf_counter() > self._overdue_at
+
     def _pending(self) -> int:
         return sum(len(client.waiting) for client in self._turns)
 
@@ -221,7 +229,11 @@ class EngineServer:
         weights = np.array([client.weights for client, _ in batch], dtype=np.float32)
         for client, slot in batch:
             _shared(client).flags[slot] = 1
-        began = time.perf_counter()
+        began = self._begun = time.perf_counter()
+        pixels = len(batch) * first.tile**2 * (_FLOAT32_FACTOR if first.bits == 16 else 1)
+        slowest = min(first.loaded.speeds(first.model), default=0.0)
+        if slowest:
+            self._overdue_at = began + longest(pixels / slowest)
         return Begun(batch, self.ladder.start(begin, tiles, weights), began)
 
     def _finish(self, begun: Begun) -> None:
@@ -241,6 +253,9 @@ class EngineServer:
             for client, _ in batch:
                 self._refuse(client, failure.slug, str(failure), tile=failure.tile)
             return
+        finally:
+            if begun.began >= self._begun:  # no other was begun early
+                self._overdue_at = float("inf")
         # A batch that was begun early waited for the one before it.
         began, self._finished = max(begun.began, self._finished), time.perf_counter()
         self._computed(first.model, len(batch), first.tile, self._finished - began)

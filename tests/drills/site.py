@@ -1,0 +1,184 @@
+"""A whole site to break: `gdsr-up` on a Valkey of its own, and clients whose pictures tell whose
+they are.
+"""
+
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import numpy as np
+from lossy import LossyProxy, lossy
+from PIL import Image
+from processes import ValkeyServer, command_line, descendants, free_port, running_valkey, wait_for
+
+from workers.lifeline import dying_with_parent
+
+#: How long a client asks on.
+PATIENCE = 300.0
+
+
+def barcode(number: int) -> bytes:
+    """A PNG of 64 x 64 pixels from which the number can be read, its checksum included."""
+    word = number << 24 | zlib.crc32(number.to_bytes(5, "big")) & 0xFFFFFF
+    bits = np.array([word >> (63 - bit) & 1 for bit in range(64)]).reshape(8, 8)
+    grey = np.kron(60 + 135 * bits, np.ones((8, 8)))
+    noise = np.random.default_rng(number).integers(-12, 13, (64, 64, 3))
+    file = io.BytesIO()
+    Image.fromarray((grey[..., None] + noise).clip(0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def read(picture: bytes) -> int | None:
+    """The number in a result; None: there is none."""
+    with Image.open(io.BytesIO(picture)) as opened:
+        grey = np.asarray(opened.convert("L"), dtype=np.float32)
+    side = grey.shape[0] // 8
+    blocks = grey.reshape(8, side, 8, side)[:, side // 4 : -side // 4, :, side // 4 : -side // 4]
+    word = 0
+    for bit in (blocks.mean(axis=(1, 3)) > 127).ravel():
+        word = word << 1 | int(bit)
+    number = word >> 24
+    return number if word & 0xFFFFFF == zlib.crc32(number.to_bytes(5, "big")) & 0xFFFFFF else None
+
+
+class DrillSite:
+    """A running site, its Valkey and what stands between them."""
+
+    def __init__(
+        self, folder: Path, checkpoint: Path, server: ValkeyServer, proxy: LossyProxy
+    ) -> None:
+        self.server, self.proxy, self.data = server, proxy, folder / "data"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        environment = {name: v for name, v in os.environ.items() if not name.startswith("GDSR_")}
+        environment |= {
+            "GDSR_REDIS_URL": proxy.url, "GDSR_CHECKPOINTS": str(checkpoint), "GDSR_THREADS": "1",
+            "GDSR_PRECISION": "float32", "GDSR_DEVICES": "cpu", "GDSR_CACHE_RESULTS": "false",
+            "GDSR_JOB_WORKERS": "2", "GDSR_TILE": "64",
+        }  # fmt: skip
+        self.log = (folder / "log").open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.local", "--port", str(self.port),
+             "--data", str(self.data)],
+            env=environment, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+            preexec_fn=dying_with_parent(),  # noqa: PLW1509
+        )  # fmt: skip
+        self.fates: Counter[str] = Counter()
+        self.ids: dict[int, str] = {}
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, "gdsr-up ended"
+        try:
+            return httpx2.get(f"{self.url}/readyz", timeout=5, trust_env=False).status_code == 200
+        except httpx2.HTTPError:
+            return False
+
+    def wait_ready(self, *, seconds: float = 100) -> float:
+        """Seconds until it is ready."""
+        began = time.monotonic()
+        wait_for(self.ready, seconds=seconds, what="a site that is ready")
+        return time.monotonic() - began
+
+    def pids(self, what: str) -> list[int]:
+        """Of `service`, `workers.engine` or `workers.job_worker`."""
+        found = descendants(self.process.pid)
+        return [pid for pid in found if f"-m {what}" in command_line(pid)]
+
+    @contextmanager
+    def driven(self, jobs: int, *, a_second: float = 2.0) -> Iterator[None]:
+        """Clients that send so many pictures while the block does its worst, and fetch them."""
+        with ThreadPoolExecutor(32) as pool:
+            stop = threading.Event()
+
+            def drive() -> None:
+                for number in range(jobs):
+                    pool.submit(self._one, number)
+                    stop.wait(1 / a_second)
+
+            driver = threading.Thread(target=drive)
+            driver.start()
+            try:
+                yield
+            finally:
+                driver.join()
+        assert sum(self.fates.values()) == jobs
+
+    def _one(self, number: int) -> None:
+        try:
+            self.fates[self._fate(number)] += 1
+        except Exception as failure:  # noqa: BLE001 - told in the end
+            self.fates[f"client: {failure!r}"] += 1
+
+    def _fate(self, number: int) -> str:
+        deadline = time.monotonic() + PATIENCE
+        headers = {"Idempotency-Key": f"drill-{number}", "Prefer": "wait=5"}
+        with httpx2.Client(base_url=self.url, timeout=40, trust_env=False) as http:
+            while time.monotonic() < deadline:
+                try:
+                    sent = http.post(
+                        "/upscale?trade_off=0", content=barcode(number), headers=headers
+                    )
+                    if sent.status_code == 200:
+                        place = sent.headers["Content-Location"]
+                        self.ids[number] = place.split("/")[2]
+                        return "right" if read(sent.content) == number else "wrong"
+                    if sent.status_code < 500 and sent.status_code != 202:
+                        return f"refused: {sent.json()['type']}"
+                    if sent.status_code == 500:
+                        return f"failed: {sent.json()['type']}"
+                    if sent.status_code == 504:
+                        return "failed: timed out"
+                except httpx2.TransportError:
+                    pass
+                time.sleep(random.uniform(0.2, 1.0))
+        return "stuck"
+
+    def check_results(self) -> None:
+        """Each result is still there, and its own."""
+        with httpx2.Client(base_url=self.url, timeout=40, trust_env=False) as http:
+            for number, job_id in self.ids.items():
+                result = http.get(f"/jobs/{job_id}/result")
+                assert result.status_code == 200, f"{job_id} is missing: {result.text}"
+                assert read(result.content) == number
+
+    def listed(self) -> int:
+        """How many jobs there are."""
+        count, path = 0, "/jobs?limit=100"
+        with httpx2.Client(base_url=self.url, timeout=40, trust_env=False) as http:
+            while path:
+                page = http.get(path).json()
+                count += len(page["jobs"])
+                path = page["next"]
+        return count
+
+
+@contextmanager
+def drill_site(folder: Path, checkpoint: Path) -> Iterator[DrillSite]:
+    with running_valkey(folder / "valkey") as server, lossy(server.url) as proxy:
+        site = DrillSite(folder, checkpoint, server, proxy)
+        try:
+            site.wait_ready()
+            # Two job workers, each with the child that waits, and what makes its folders last.
+            wait_for(lambda: len(site.pids("workers.job_worker")) == 4, what="job workers")
+            wait_for(lambda: site.pids("workers.janitor"), what="a janitor")
+            yield site
+            site.process.send_signal(signal.SIGTERM)
+            assert site.process.wait(timeout=60) == 0
+        finally:
+            below = descendants(site.process.pid)
+            site.process.kill()
+            site.process.wait()
+            site.log.close()
+            wait_for(lambda: not any(map(command_line, below)), what="no orphans")

@@ -1,0 +1,157 @@
+"""A whole site, broken on purpose while it works: nothing is lost, doubled, wrong or missing.
+
+Each drill has a short form (`-m slow`), and the one that docs/reliability.md tells of
+(`make drills`).
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from drills.simulation import play
+from drills.site import DrillSite, drill_site
+from networks import tiny_checkpoint
+from processes import running_valkey
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+
+def sizes(short: int, long: int) -> "pytest.MarkDecorator":
+    return pytest.mark.parametrize(
+        "jobs",
+        [
+            pytest.param(short, marks=pytest.mark.slow, id="short"),
+            pytest.param(long, marks=pytest.mark.drill, id="long"),
+        ],
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[DrillSite]:
+    with drill_site(
+        tmp_path, tiny_checkpoint(tmp_path / "tiny.safetensors", consistency=True)
+    ) as site:
+        yield site
+
+
+@pytest.fixture
+def passed(
+    site: DrillSite, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> Callable[[int, float], None]:
+    """Says what became of the jobs, and that all is well."""
+
+    def tell(jobs: int, recovery: float) -> None:
+        site.check_results()
+        line = (
+            f"{request.node.name}: {jobs} jobs, {dict(site.fates)}, doubled "
+            f"{site.listed() - jobs}, ready {recovery:.1f} s after the cure"
+        )
+        with capsys.disabled():
+            sys.stdout.write(f"\n{line}\n")
+        assert site.fates == {"right": jobs}
+        assert site.listed() == jobs
+        assert recovery < 10
+
+    return tell
+
+
+@sizes(15, 200)
+def test_replies_that_are_lost(site: DrillSite, passed: Callable[..., None], jobs: int) -> None:
+    site.proxy.lose_some(0.15)
+    with site.driven(jobs):
+        pass
+    site.proxy.lose_some(0)
+
+    assert site.proxy.lost > jobs / 10
+    passed(jobs, site.wait_ready())
+
+
+@sizes(10, 60)
+def test_a_valkey_that_is_frozen(site: DrillSite, passed: Callable[..., None], jobs: int) -> None:
+    with site.driven(jobs):
+        for _ in range(jobs // 10):
+            time.sleep(2)
+            site.server.process.send_signal(signal.SIGSTOP)
+            time.sleep(21)
+            site.server.process.send_signal(signal.SIGCONT)
+        recovery = site.wait_ready()
+    passed(jobs, recovery)
+
+
+@sizes(10, 210)
+@pytest.mark.parametrize("trouble", ["away", "full", "read-only"])
+def test_a_redis_that_is_of_no_use(
+    site: DrillSite, passed: Callable[..., None], jobs: int, trouble: str
+) -> None:
+    seconds = 80 if jobs > 100 else 12
+    with site.driven(jobs), redis.Redis.from_url(site.server.url) as operator:
+        time.sleep(3)
+        match trouble:
+            case "away":
+                site.server.kill()
+            case "full":
+                operator.config_set("maxmemory", 1)
+            case _:
+                operator.replicaof("127.0.0.1", 1)
+        time.sleep(seconds)
+        assert not site.ready()
+        match trouble:
+            case "away":
+                site.server.start()
+            case "full":
+                operator.config_set("maxmemory", 0)
+            case _:
+                operator.replicaof("NO", "ONE")
+        recovery = site.wait_ready()
+    passed(jobs, recovery)
+
+
+@sizes(10, 60)
+def test_a_picture_store_that_is_away(
+    site: DrillSite, passed: Callable[..., None], jobs: int
+) -> None:
+    blobs = site.data / "blobs"
+    with site.driven(jobs):
+        for _ in range(max(1, jobs // 20)):
+            time.sleep(2)
+            blobs.rename(site.data / "away")
+            time.sleep(12)
+            (site.data / "away").rename(blobs)
+        recovery = site.wait_ready()
+    passed(jobs, recovery)
+
+
+@sizes(6, 40)
+def test_an_engine_that_hangs(site: DrillSite, passed: Callable[..., None], jobs: int) -> None:
+    (engine,) = site.pids("workers.engine")
+    with site.driven(jobs):
+        time.sleep(1)
+        os.kill(engine, signal.SIGSTOP)
+    assert engine not in site.pids("workers.engine")
+    passed(jobs, site.wait_ready())
+
+
+@sizes(12, 300)
+def test_parts_that_are_killed(site: DrillSite, passed: Callable[..., None], jobs: int) -> None:
+    luck = random.Random(jobs)
+    with site.driven(jobs):
+        for _ in range(max(2, jobs // 12)):
+            time.sleep(luck.uniform(2, 5))
+            if found := site.pids(luck.choice(["service", "workers.job_worker"])):
+                os.kill(luck.choice(found), signal.SIGKILL)
+        recovery = site.wait_ready()
+    passed(jobs, recovery)
+
+
+@pytest.mark.slow
+def test_five_hundred_lives_of_jobs(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.config_set("appendfsync", "no")
+        assert sum(play(server, seed, restart=seed == 499) for seed in range(500)) > 500
