@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from model.gdsr import GDSRConfig
+    from model.gdsr import GDSR, GDSRConfig
+
+
+_CROP, _CROPS = 32, 60  # pixels a side of a small picture, and how many
 
 
 def main() -> int:
@@ -31,6 +34,15 @@ def main() -> int:
         "--consistency", action="store_true",
         help="they were trained on plain bicubic: correct results until they reduce to the input",
     )  # fmt: skip
+    parser.add_argument(
+        "--esrgan", metavar="PICTURES", type=Path,
+        help="IN is an ESRGAN-class generator (.pth, .safetensors, ncnn pair): start a network "
+        "from its blocks, fitted to it on crops of the photographs in this folder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--preset", choices=("paper", "base"), default="paper",
+        help="the size of the network that starts from an ESRGAN-class generator (default: paper)",
+    )  # fmt: skip
     options = parser.parse_args()
 
     # torch takes seconds to import: --help and usage errors come before it.
@@ -38,6 +50,7 @@ def main() -> int:
 
     from model.checkpoint import Card, CheckpointInvalid, build_generator, save_checkpoint
     from model.reference import read_reference, translate
+    from model.trainer.faults import TrainingFault
 
     card = Card(
         name=options.name or options.target.stem,
@@ -48,11 +61,14 @@ def main() -> int:
         consistency=options.consistency,
     )
     try:
-        state = read_reference(options.source)
-        config, translated = translate(state)
-        generator = build_generator(config, translated)
-        if all(tensor.dtype == torch.float16 for tensor in state.values()):
-            generator = generator.half()  # nothing is lost, and the file is half as large
+        if options.esrgan:
+            generator = _started(options.source, options.esrgan, options.preset)
+        else:
+            state = read_reference(options.source)
+            config, translated = translate(state)
+            generator = build_generator(config, translated)
+            if all(tensor.dtype == torch.float16 for tensor in state.values()):
+                generator = generator.half()  # nothing is lost, and the file is half as large
         save_checkpoint(options.target, generator, card)
     except CheckpointInvalid as invalid:
         print(f"gdsr-import: {options.source}: {invalid}", file=sys.stderr)
@@ -60,8 +76,39 @@ def main() -> int:
     except OSError as failure:  # names the file itself
         print(f"gdsr-import: {failure}", file=sys.stderr)
         return 1
-    print(f"{options.target}: {_described(config)}")
+    except TrainingFault as fault:
+        print(f"gdsr-import: {fault}", file=sys.stderr)
+        return 1
+    print(f"{options.target}: {_described(generator.config)}")
     return 0
+
+
+def _started(source: Path, folder: Path, preset: str) -> "GDSR":
+    """A network that starts from the blocks of an ESRGAN-class generator."""
+    import numpy as np
+    import torch
+
+    from model.esrgan import load_esrgan
+    from model.gdsr import PRESETS
+    from model.resize import bicubic_down
+    from model.trainer.faults import PhotographsMissing
+    from model.trainer.photographs import decode, find_photographs
+    from model.warm_start import warm_start
+
+    teacher = load_esrgan(source)
+    side, crops = 4 * _CROP, []
+    paths = find_photographs(folder)
+    random = np.random.default_rng(0)
+    for path in random.permutation(np.array(paths, dtype=object))[:_CROPS]:
+        picture = decode(path)
+        if min(picture.shape[:2]) < side:
+            continue
+        top, left = (int(random.integers(length - side + 1)) for length in picture.shape[:2])
+        crop = torch.from_numpy(picture[top : top + side, left : left + side].copy())
+        crops.append(bicubic_down(crop.permute(2, 0, 1)).float() / 255)
+    if not crops:
+        raise PhotographsMissing(folder, broken=(), small=len(paths), side=side)
+    return warm_start(teacher, PRESETS[preset], crops)
 
 
 def _described(config: "GDSRConfig") -> str:

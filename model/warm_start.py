@@ -1,0 +1,152 @@
+"""A GDSR generator that starts from the blocks of an ESRGAN-class one.
+
+Both are chains of the same RRDBs, but GDSR adds the input of each trunk to its output. An RRDB is
+nearly x -> 1.2 x, since it adds a fifth of its input to it, so these sums can be undone:
+
+- `shared` takes the first RRDBs. Its output is nearly k times theirs, k = 1 + 1 / 1.2^n;
+- `guide` takes those that follow. RRDBs are homogeneous, so with biases times k they give k times
+  what they gave;
+- `hf_extract` and the mask's trunk are identities: their merging convolutions are zero;
+- `hf_merge` takes the trunk's input away from `guide` and divides by k;
+- `hf` takes RRDBs of the rest, evenly spaced, and so does `lf`;
+- tails and the last convolutions are the teacher's. The first convolution of a tail is fitted by
+  least squares to the features that the teacher enlarges.
+
+Shapes: C features, H x W low-resolution pixels. Images are RGB in [0, 1].
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.blocks import RRDB, Tail, Trunk
+from model.checkpoint import CheckpointInvalid
+from model.esrgan import ESRGAN
+from model.gdsr import GDSR, GDSRConfig
+
+_GAIN = 1.2  # of an RRDB that adds nothing
+_RIDGE = 1e-6
+
+
+def warm_start(teacher: ESRGAN, config: GDSRConfig, pictures: Sequence[Tensor]) -> GDSR:
+    """A generator of the size `config`; `pictures`, (3, H, W) each, are what tails are fitted on.
+
+    Raises:
+        CheckpointInvalid: the teacher has other features or too few blocks.
+    """
+    blocks = [block for block in teacher.trunk if isinstance(block, RRDB)]
+    first = config.shared + config.guide
+    if teacher.first.out_channels != config.features or len(blocks) < first + config.hf:
+        raise CheckpointInvalid(
+            f"the teacher has {len(blocks)} RRDBs of {teacher.first.out_channels} features; "
+            f"the network needs {first + config.hf} of {config.features}"
+        )
+    generator = GDSR(config).requires_grad_(requires_grad=False).eval()
+    scale = 1 + _GAIN**-config.shared
+    rest = blocks[first:]
+
+    generator.first.load_state_dict(teacher.first.state_dict())
+    _fill(generator.shared, blocks[: config.shared])
+    _fill(generator.guide, blocks[config.shared : first], scale=scale)
+    _fill(_trunk(generator.hf), _spread(rest, config.hf))
+    guided = scale * (1 + _GAIN**-config.guide)
+    _fill(_trunk(generator.lf), _spread(rest, config.lf), scale=guided)
+    for trunk in (generator.hf_extract, _trunk(generator.mask)):
+        _make_identity(trunk)
+    _merge(generator, scale)
+
+    for branch in (generator.lf, generator.hf, generator.mask):
+        tail = _tail(branch)
+        tail.up1.load_state_dict(teacher.up1.state_dict())
+        tail.up2.load_state_dict(teacher.up2.state_dict())
+        tail.hr.load_state_dict(teacher.hr.state_dict())
+    # An even mask to begin with.
+    nn.init.zeros_(_tail(generator.mask).hr.weight)
+    _zero(_tail(generator.mask).hr.bias)
+    for last in (generator.lf_to_rgb, generator.hf_to_rgb, generator.fused_to_rgb):
+        last.load_state_dict(teacher.to_rgb.state_dict())
+    _fit_tails(generator, teacher, pictures)
+    return generator
+
+
+def _fill(trunk: Trunk, blocks: Sequence[RRDB], *, scale: float = 1.0) -> None:
+    for ours, theirs in zip(trunk.blocks, blocks, strict=True):
+        ours.load_state_dict(theirs.state_dict())
+        for name, parameter in ours.named_parameters():
+            if name.endswith("bias"):
+                parameter.mul_(scale)
+
+
+def _spread(blocks: Sequence[RRDB], count: int) -> list[RRDB]:
+    """The last of `blocks` and others before it, evenly spaced."""
+    step = len(blocks) / count
+    return [blocks[int((place + 1) * step) - 1] for place in range(count)]
+
+
+def _make_identity(trunk: Trunk) -> None:
+    """The trunk becomes x -> (1 + 1.2^n) x; its growing convolutions stay as they were drawn."""
+    for name, parameter in trunk.named_parameters():
+        if ".merge." in name:
+            nn.init.zeros_(parameter)
+
+
+def _merge(generator: GDSR, scale: float) -> None:
+    """`hf_merge` gives (guide - shared) / k."""
+    features = generator.config.features
+    merge = generator.hf_merge
+    nn.init.zeros_(merge.weight)
+    _zero(merge.bias)
+    identity = torch.eye(features)
+    merge.weight[:, :features, 1, 1] = identity / scale
+    extracted = 1 + _GAIN**generator.config.hf_extract
+    merge.weight[:, features:, 1, 1] = -identity / (scale * extracted)
+
+
+def _fit_tails(generator: GDSR, teacher: ESRGAN, pictures: Iterable[Tensor]) -> None:
+    """The first convolutions of all tails, by least squares over all pixels of `pictures`."""
+    features = generator.config.features
+    size = 9 * features + 1
+    branches = (generator.lf, generator.hf, generator.mask)
+    squares = torch.zeros(len(branches), size, size, dtype=torch.float64)
+    products = torch.zeros(len(branches), size, features, dtype=torch.float64)
+    with torch.inference_mode():
+        for picture in pictures:
+            lr = picture[None]
+            wanted = teacher.features(lr)[0].flatten(1).T.double()  # (H W, C)
+            shared = generator.shared(generator.first(lr))
+            guide = generator.guide(shared)
+            guided = torch.cat((guide, generator.hf_extract(shared)), dim=1)
+            inputs = (guide, generator.hf_merge(guided), shared)
+            for place, (branch, given) in enumerate(zip(branches, inputs, strict=True)):
+                seen = F.unfold(_trunk(branch)(given), 3, padding=1)[0].T.double()  # (H W, 9 C)
+                seen = torch.cat((seen, torch.ones(len(seen), 1, dtype=torch.float64)), dim=1)
+                squares[place] += seen.T @ seen
+                products[place] += seen.T @ wanted
+    for place, branch in enumerate(branches):
+        ridge = _RIDGE * squares[place].diagonal().mean() * torch.eye(size, dtype=torch.float64)
+        found = torch.linalg.solve(squares[place] + ridge, products[place]).float()  # (9 C + 1, C)
+        convolution = _tail(branch).lr
+        convolution.weight.copy_(found[:-1].T.reshape(features, features, 3, 3))
+        if convolution.bias is not None:
+            convolution.bias.copy_(found[-1])
+
+
+def _trunk(branch: nn.Sequential) -> Trunk:
+    trunk = branch.get_submodule("trunk")
+    if not isinstance(trunk, Trunk):
+        raise TypeError("a branch is a trunk and a tail")
+    return trunk
+
+
+def _tail(branch: nn.Sequential) -> Tail:
+    tail = branch.get_submodule("tail")
+    if not isinstance(tail, Tail):
+        raise TypeError("a branch is a trunk and a tail")
+    return tail
+
+
+def _zero(bias: Tensor | None) -> None:
+    if bias is not None:
+        nn.init.zeros_(bias)
