@@ -23,7 +23,7 @@ from model.gdsr import GDSR, SCALE, GDSRConfig
 FORMAT = "gdsr"
 FORMAT_VERSION = "1"
 SHIPPED = Path(__file__).parent / "checkpoints"
-"""The folder of the checkpoints that come with the project: `lite` and `base`."""
+"""The folder of the checkpoints that come with the project: `lite-real`, `lite` and `base`."""
 
 _DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32})
 _SIZE_LIMIT = 1024  # channels, or RRDBs in a trunk; far above any network that fits a device

@@ -93,7 +93,7 @@ class Part(Record):
 SCHEMA = 1
 
 
-#: How many results can be made of another one while the network makes one (`lite`, two cores).
+#: How many results can be made of another one while the network makes one: an estimate.
 _BLENDS_A_PASS = 16
 
 

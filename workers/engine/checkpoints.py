@@ -32,7 +32,7 @@ def default_model(wanted: str | None, names: Sequence[str], *, cuda: bool) -> st
         ConfigurationInvalid: the wanted one is not among the names.
     """
     if wanted is None:
-        usual = "base" if cuda else "lite"
+        usual = "base" if cuda else "lite-real"
         return usual if usual in names else names[0]
     if wanted not in names:
         raise ConfigurationInvalid(
