@@ -97,7 +97,7 @@ class Teacher:
     side: int = 104
     """Of a small picture."""
     patterns: float = 0.0
-    """The share of pictures that are generated patterns, screen tones and flats."""
+    """The share of patches that are generated patterns, screen tones and flats instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +118,16 @@ class Distill:
     weights: Weights
     frequency: float = 0.0
     """The weight of the frequencies beside that of the pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colour:
+    """The mean absolute difference to the photograph of means over 32x32 pixels.
+
+    Pixel losses see a small shift of all pixels hardly at all, people do.
+    """
+
+    weights: Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +168,7 @@ class Losses:
 
     pixel: Pixel
     distill: Distill | None = None
+    colour: Colour | None = None
     dists: Dists | None = None
     perceptual: Perceptual | None = None
     adversarial: Adversarial | None = None
@@ -169,7 +180,14 @@ class Losses:
     @property
     def outputs(self) -> tuple[Output, ...]:
         """The outputs that some loss counts for."""
-        terms = (self.pixel, self.distill, self.dists, self.perceptual, self.adversarial)
+        terms = (
+            self.pixel,
+            self.distill,
+            self.colour,
+            self.dists,
+            self.perceptual,
+            self.adversarial,
+        )
         wanted = {output for term in terms if term for output in term.weights.outputs}
         return tuple(output for output in OUTPUTS if output in wanted)
 

@@ -17,6 +17,7 @@ from model.gdsr import SCALE, GDSROutput, Output
 from model.losses import (
     adversarial_loss,
     back_projected,
+    colour_loss,
     discriminator_loss,
     frequency_loss,
     perceptual_loss,
@@ -118,6 +119,10 @@ class Step:
                     frequencies = frequency_loss(images[output], teacher)
                     loss = loss + losses.distill.frequency * frequencies
                 terms[f"distill_{output}"] = losses.distill.weights.of(output) * loss
+        if losses.colour:
+            for output in losses.colour.weights.outputs:
+                loss = colour_loss(images[output], hr)
+                terms[f"colour_{output}"] = losses.colour.weights.of(output) * loss
         if losses.dists and networks.dists:
             for output in losses.dists.weights.outputs:
                 loss = networks.dists.between(images[output].float().clamp(0, 1), hr).mean()

@@ -38,7 +38,6 @@ from model.trainer.config import SHARD, Teacher, TrainConfig
 from model.trainer.data import Batches
 from model.trainer.faults import CacheUnusable, WeightsUnusable
 from model.trainer.parallel import Processes
-from model.trainer.patterns import draw_pattern, enlarged
 from model.trainer.photographs import Photographs
 from model.trainer.precision import autocast
 from model.trainer.state import write_whole
@@ -86,7 +85,8 @@ def make_cache(
         console=console,
         disable=quiet or not processes.first,
     ):
-        inputs, targets = _drawn(batches, teacher, seed=config.run.seed, shard=shard)
+        batch = batches.at(shard)
+        inputs, targets = _bytes(batch.lr), _bytes(batch.hr)
         _write(folder, shard, "input", inputs)
         _write(folder, shard, "photograph", targets)
         if network:
@@ -161,7 +161,6 @@ def _settings(config: TrainConfig, teacher: Teacher, photographs: Photographs) -
         "teacher": digest,
         "seed": config.run.seed,
         "side": teacher.side,
-        "patterns": teacher.patterns,
         "photographs": hashlib.sha256("\n".join(photographs.names).encode()).hexdigest()[:16],
         "degradation": asdict(config.degradation) if config.degradation else None,
     }
@@ -192,33 +191,16 @@ def _claim(folder: Path, settings: dict[str, Any], *, first: bool) -> None:
         )
 
 
-def _drawn(
-    batches: Batches, teacher: Teacher, *, seed: int, shard: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A shard's small pictures and photographs, of which some are patterns."""
-    batch = batches.at(shard)
-    inputs, targets = _bytes(batch.lr), _bytes(batch.hr)
-    random = np.random.default_rng((seed, shard, 0))
-    for place in np.flatnonzero(random.random(SHARD) < teacher.patterns):
-        pattern = draw_pattern(random, side=teacher.side)
-        inputs[place] = pattern.permute(1, 2, 0).numpy()
-        targets[place] = enlarged(pattern).permute(1, 2, 0).numpy()
-    return inputs, targets
-
-
 def _taught(
     network: Network,
     inputs: NDArray[np.uint8],
     targets: NDArray[np.uint8],
     device: torch.device,
 ) -> NDArray[np.uint8]:
-    """The teacher's pictures; of a pattern the target, since teachers draw into these."""
+    """The teacher's pictures of the small ones."""
     taught = np.empty_like(targets)
     for place, (small, true) in enumerate(zip(inputs, targets, strict=True)):
         lr, hr = (torch.from_numpy(part).permute(2, 0, 1)[None] for part in (small, true))
-        if torch.equal(enlarged(lr[0]), hr[0]):
-            taught[place] = true
-            continue
         lr, hr = lr.to(device).float() / 255, hr.to(device).float() / 255
         with torch.inference_mode(), autocast(device):
             image = network(lr.contiguous(memory_format=torch.channels_last))
