@@ -76,18 +76,18 @@ def gaussian_kernels(sigma: Tensor) -> Tensor:
 
 
 def filtered(images: Tensor, kernels: Tensor) -> Tensor:
-    """Each image with its own kernel, the border pixel repeated: (N, 3, S, S), (N, K, K).
+    """Each image with its own kernel, the border pixel repeated: (N, 3, H, W), (N, K, K).
 
     By Fourier transform: a 21 x 21 kernel for each image is what convolutions are slowest at.
     """
     reach = SIDE // 2
-    size = images.shape[-1]
+    height, width = images.shape[-2:]
     padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
-    side = -(-padded.shape[-1] // 32) * 32  # transforms like round numbers
-    spectrum = torch.fft.rfft2(padded, s=(side, side))
-    transfer = torch.fft.rfft2(kernels.flip(1, 2), s=(side, side)).unsqueeze(1)
-    both: Tensor = torch.fft.irfft2(spectrum * transfer, s=(side, side))
-    return both[..., 2 * reach : 2 * reach + size, 2 * reach : 2 * reach + size].contiguous()
+    sides = [-(-side // 32) * 32 for side in padded.shape[-2:]]  # transforms like round numbers
+    spectrum = torch.fft.rfft2(padded, s=sides)
+    transfer = torch.fft.rfft2(kernels.flip(1, 2), s=sides).unsqueeze(1)
+    both: Tensor = torch.fft.irfft2(spectrum * transfer, s=sides)
+    return both[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width].contiguous()
 
 
 def _draw_radius(draws: Draws) -> Tensor:

@@ -135,6 +135,7 @@ class Degradation:
 
 
 LIGHT_ALONE = Degradation(shares=Shares(light=1.0))
+"""The light recipe for every picture; it takes pictures of any size by 4."""
 
 
 def shrink(hr: Tensor, degradation: Degradation | None, generator: torch.Generator) -> Tensor:

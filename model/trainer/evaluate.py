@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from model.perceptual import Metric
     from model.trainer.evaluate_folder import Findings
     from model.trainer.evaluate_methods import Method
-    from model.trainer.evaluate_pictures import Pictures
+    from model.trainer.evaluate_pictures import Pair, Pictures
 
 WEIGHTS_VARIABLE = "GDSR_METRIC_WEIGHTS"
 Loaded = TypeVar("Loaded")
@@ -84,9 +84,15 @@ def _parser() -> argparse.ArgumentParser:
         "--backprojection", action="store_true",
         help="add to each output what it lacks to shrink to the picture it was made from",
     )  # fmt: skip
-    parser.add_argument(
+    degraded = parser.add_mutually_exclusive_group()
+    degraded.add_argument(
         "--jpeg", metavar="QUALITY", type=int, choices=range(1, 101),
         help="compress the small pictures of --data first, as people's are",
+    )  # fmt: skip
+    degraded.add_argument(
+        "--degrade", choices=("light",),
+        help="make the small pictures of --data by the trainer's light recipe (a little blur, "
+        "noise and JPEG), the same for every checkpoint",
     )  # fmt: skip
     parser.add_argument("--json", metavar="OUT", type=Path, help="write all scores here")
     parser.add_argument("--plot", metavar="OUT.png", type=Path, help="draw perception and RMSE-Y")
@@ -161,6 +167,7 @@ def _measured(
         of_peer,
         unrounded_bicubic,
     )
+    from model.trainer.evaluate_pictures import Pictures
 
     names = [pictures.name for pictures in sets]
     if doubled := {name for name in names if names.count(name) > 1}:
@@ -170,7 +177,8 @@ def _measured(
     cards = [(path, checkpoint.card.name) for path, checkpoint in checkpoints.items()]
     called = _named([*cards, *((path, path.stem) for path in peers)], taken=BICUBIC)
 
-    found = partial(_found, sets=sets, metrics=metrics, device=device, jpeg=options.jpeg)
+    read = partial(Pictures.read, device=device, jpeg=options.jpeg, light=bool(options.degrade))
+    found = partial(_found, sets=sets, metrics=metrics, read=read)
     places = sorted({*PLACES.values(), *options.trade_off})
     plain = found(bicubic, said=BICUBIC)
     character = {BICUBIC: _character(plain, overshoots(unrounded_bicubic, device))}
@@ -208,6 +216,7 @@ def _measured(
     return Report(
         back_projection=options.backprojection,
         jpeg=options.jpeg,
+        degrade=options.degrade,
         pairs=tuple(pictures.name for pictures in sets if pictures.small),
         pictures={pictures.name: len(pictures.paths) for pictures in sets},
         original={data: each.original for data, each in plain.items()},
@@ -266,8 +275,7 @@ def _found(
     *,
     sets: "Sequence[Pictures]",
     metrics: "Sequence[Metric]",
-    device: "torch.device",
-    jpeg: int | None,
+    read: "Callable[[Pictures], Iterable[Pair]]",
     said: str,
     trade_offs: Sequence[float] = (),
 ) -> "dict[str, Findings]":
@@ -282,7 +290,7 @@ def _found(
         pictures.name: evaluate(
             method,
             track(
-                pictures.read(device, jpeg=jpeg),
+                read(pictures),
                 description=f"{said}, {pictures.name}",
                 total=len(pictures.paths),
                 console=console,

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.character import SMALLEST_FOR_MESH
+from model.degradations import LIGHT_ALONE, shrink
 from model.gdsr import SCALE
 from model.perceptual import Metric
 from model.resize import bicubic_down
@@ -60,8 +61,10 @@ class Pictures:
             if not self.suit(smallest)
         ]
 
-    def read(self, device: torch.device, *, jpeg: int | None = None) -> Iterator[Pair]:
-        """One after the other; `jpeg` is for the small pictures that are made.
+    def read(
+        self, device: torch.device, *, jpeg: int | None = None, light: bool = False
+    ) -> Iterator[Pair]:
+        """One after the other; `jpeg` and `light` are for the small pictures that are made.
 
         Raises:
             ValueError: one is broken.
@@ -70,7 +73,10 @@ class Pictures:
             hr = _read(path).to(device)
             height, width = (_cropped(side) for side in hr.shape[1:])
             hr = hr[:, :height, :width]
-            lr = _read(self.small[place]).to(device) if self.small else made_small(hr, jpeg=jpeg)
+            if self.small:
+                lr = _read(self.small[place]).to(device)
+            else:
+                lr = made_small(hr, jpeg=jpeg, light=place if light else None)
             yield Pair(lr=lr, hr=hr)
 
 
@@ -115,14 +121,18 @@ def find_pairs(small: Path, large: Path) -> Pictures:
     )
 
 
-def made_small(hr: Tensor, *, jpeg: int | None = None) -> Tensor:
+def made_small(hr: Tensor, *, jpeg: int | None = None, light: int | None = None) -> Tensor:
     """The small picture of a true one, (3, 4H, 4W) -> (3, H, W) bytes.
 
-    With `jpeg`, 1 to 100, it is compressed with that quality, by Pillow.
+    With `jpeg`, 1 to 100, it is compressed with that quality, by Pillow. With a seed `light` it
+    is degraded by the trainer's light recipe instead.
 
     Raises:
         ValueError: a side is no multiple of 4.
     """
+    if light is not None:
+        random = torch.Generator(hr.device).manual_seed(light)
+        return shrink(hr[None], LIGHT_ALONE, random)[0]
     lr = bicubic_down(hr)
     return lr if jpeg is None else _compressed(lr, jpeg)
 

@@ -58,6 +58,8 @@ class Report:
     """Of checkpoints and peers."""
     jpeg: int | None
     """Quality that the small pictures that were made were compressed with, or they were not."""
+    degrade: str | None
+    """Recipe by which they were made, or it was the protocol's bicubic."""
     pairs: tuple[str, ...]
     """The data sets whose small pictures were not made."""
     pictures: Mapping[str, int]
@@ -83,14 +85,16 @@ def read_scores(path: Path, *, sha256: str) -> "Scores":
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        otherwise = report["back_projection"] or report["jpeg"] or report["pairs"]
+        measured = ("back_projection", "jpeg", "degrade", "pairs")
+        otherwise = any(report[name] for name in measured)
         judged = report["checkpoints"]
         found: list[Scores] = [one["scores"] for one in judged if one["sha256"] == sha256]
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path} is no report of gdsr-evaluate") from None
     if otherwise:
         raise ValueError(
-            f"{path} was measured with --jpeg, --pairs or --backprojection; a card's are not"
+            f"{path} was measured with --jpeg, --degrade, --pairs or --backprojection; "
+            "a card's are not"
         )
     if not found:
         raise ValueError(f"{path} has no scores of the checkpoint {sha256[:12]}")

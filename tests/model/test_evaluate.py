@@ -310,14 +310,19 @@ def test_back_projection_is_for_peers_too(
 
 def test_a_digest_that_is_not_in_the_report_has_no_scores(tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
-    plain = {"back_projection": False, "jpeg": None, "pairs": []}
+    plain = {"back_projection": False, "jpeg": None, "degrade": None, "pairs": []}
     path.write_text(json.dumps({"checkpoints": [], **plain}))
     with pytest.raises(ValueError, match="no scores of the checkpoint abc"):
         read_scores(path, sha256="abc")
 
-    for otherwise in ({"jpeg": 75}, {"back_projection": True}, {"pairs": ["Canon/LR"]}):
+    for otherwise in (
+        {"jpeg": 75},
+        {"degrade": "light"},
+        {"back_projection": True},
+        {"pairs": ["Canon/LR"]},
+    ):
         path.write_text(json.dumps({"checkpoints": [], **plain, **otherwise}))
-        with pytest.raises(ValueError, match="measured with --jpeg, --pairs or --backproj"):
+        with pytest.raises(ValueError, match="measured with --jpeg, --degrade, --pairs or"):
             read_scores(path, sha256="abc")
 
     path.write_text(json.dumps({"Set5": {}}))

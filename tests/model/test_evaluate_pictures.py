@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model.trainer.evaluate_pictures import find_pairs
+from model.trainer.evaluate_pictures import find_pairs, find_pictures
 
 CPU = torch.device("cpu")
 
@@ -88,3 +88,16 @@ def test_a_folder_of_pairs_without_pictures_is_an_error(
 
     with pytest.raises(ValueError, match=r"no picture in .*empty"):
         find_pairs(folders[0], tmp_path / "empty")
+
+
+def test_the_light_recipe_gives_every_checkpoint_the_same_small_pictures(
+    folders: tuple[Path, Path],
+) -> None:
+    pictures = find_pictures(folders[1])
+
+    first, again = (list(pictures.read(CPU, light=True)) for _ in range(2))
+
+    assert [pair.lr.shape for pair in first] == [(3, 12, 8), (3, 7, 9)]
+    assert all(torch.equal(one.lr, other.lr) for one, other in zip(first, again, strict=True))
+    plain = list(pictures.read(CPU))
+    assert not all(torch.equal(one.lr, bare.lr) for one, bare in zip(first, plain, strict=True))

@@ -143,7 +143,7 @@ def test_an_exported_checkpoint_has_the_scores_of_its_evaluation_and_no_others(
     assert first.status == 0, first.err
     scores = {"Set5": {"psnr": {"psnr_y": 31.0}}}
     judged = {"name": "mine", "sha256": read_header(target).sha256, "scores": scores}
-    plain = {"back_projection": False, "jpeg": None, "pairs": []}
+    plain = {"back_projection": False, "jpeg": None, "degrade": None, "pairs": []}
     report.write_text(json.dumps({"checkpoints": [judged], **plain, "jpeg": 75}))
     compressed = run("export", tmp_path / "run", target, "--scores", report)
     assert compressed.status == 1
