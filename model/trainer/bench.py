@@ -23,6 +23,7 @@ from model.trainer.loop import train
 from model.trainer.networks import build_networks, build_optimisers
 from model.trainer.parallel import Processes
 from model.trainer.plot import read_log
+from model.trainer.precision import takes_bfloat16
 from model.trainer.step import Step, Terms
 
 
@@ -34,14 +35,23 @@ class TrainBench:
     device: str
     real: tuple[float, ...]
     bare: tuple[float, ...]
+    single: tuple[float, ...] = ()
+    """The bare loop in float32, where the run takes bfloat16."""
 
     @property
     def ratios(self) -> tuple[float, ...]:
         """The real loop's share of the bare one's speed."""
         return tuple(real / bare for real, bare in zip(self.real, self.bare, strict=True))
 
+    @property
+    def gains(self) -> tuple[float, ...]:
+        """How much faster the bare loop is than the one in float32."""
+        return tuple(bare / single for bare, single in zip(self.bare, self.single, strict=False))
+
     def __str__(self) -> str:
-        rows = (("real loop", self.real), ("bare loop", self.bare), ("ratio", self.ratios))
+        rows = [("real loop", self.real), ("bare loop", self.bare), ("ratio", self.ratios)]
+        if self.single:
+            rows += [("in float32", self.single), ("bfloat16 x", self.gains)]
         lines = [
             f"{label:>10}  {min(values):8.3f} {median(values):8.3f} {max(values):8.3f}"
             for label, values in rows
@@ -58,15 +68,24 @@ def bench_train(config: TrainConfig, *, rounds: int = 5, steps: int = 50) -> Tra
     Raises:
         TrainingFault: the configuration cannot be trained.
     """
-    real, bare = [], []
+    real, bare, single = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         config = _brief(config, Path(folder), steps)
         device = torch.device("cpu" if config.device.name == "cpu" else _device())
         for turn in range(rounds):
             bare.append(_bare(config, device, steps))
+            if config.device.precision == "bfloat16" and takes_bfloat16(device):
+                plain = replace(config, device=replace(config.device, precision="float32"))
+                single.append(_bare(plain, device, steps))
             real.append(_real(config, Path(folder) / f"run{turn}", steps))
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return TrainBench(name=config.run.name, device=named, real=tuple(real), bare=tuple(bare))
+    return TrainBench(
+        name=config.run.name,
+        device=named,
+        real=tuple(real),
+        bare=tuple(bare),
+        single=tuple(single),
+    )
 
 
 def _real(config: TrainConfig, out: Path, steps: int) -> float:

@@ -18,14 +18,19 @@ _TURNS = 3
 
 def autocast(device: torch.device, *, wanted: bool = True) -> torch.autocast:
     """The context in which networks run on `device`."""
-    enabled = wanted and (device.type == "cuda" or cpu_trains_faster_in_bfloat16())
+    enabled = wanted and takes_bfloat16(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def takes_bfloat16(device: torch.device) -> bool:
+    """Whether `device` trains in bfloat16 when that is wanted."""
+    return device.type == "cuda" or _cpu_is_faster_in_bfloat16()
 
 
 @lru_cache(maxsize=1)
 @torch.inference_mode(mode=False)
 @torch.enable_grad()
-def cpu_trains_faster_in_bfloat16() -> bool:
+def _cpu_is_faster_in_bfloat16() -> bool:
     """Try both formats once in this process."""
     able = torch.cpu.get_capabilities()
     if not (able.get("avx512_bf16") or able.get("amx_bf16")):

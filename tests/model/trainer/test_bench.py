@@ -1,7 +1,10 @@
 from collections.abc import Callable
 
+import torch
+
 from model.trainer.bench import bench_train
 from model.trainer.config import TrainConfig
+from model.trainer.precision import takes_bfloat16
 
 
 def test_both_loops_are_timed_in_every_round(configure: Callable[..., TrainConfig]) -> None:
@@ -10,3 +13,15 @@ def test_both_loops_are_timed_in_every_round(configure: Callable[..., TrainConfi
     assert len(found.ratios) == 2
     assert all(ratio > 0 for ratio in found.ratios)
     assert "ratio" in str(found)
+
+
+def test_the_gain_of_bfloat16_is_shown_where_a_run_takes_it(
+    configure: Callable[..., TrainConfig],
+) -> None:
+    config = configure("smoke", "data.hr_dir=", "device.precision=bfloat16")
+
+    found = bench_train(config, rounds=2, steps=2)
+
+    taken = takes_bfloat16(torch.device("cpu"))
+    assert len(found.gains) == (2 if taken else 0)
+    assert ("bfloat16 x" in str(found)) is taken
