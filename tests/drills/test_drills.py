@@ -17,7 +17,7 @@ import redis
 from drills.simulation import play
 from drills.site import DrillSite, drill_site
 from networks import tiny_checkpoint
-from processes import running_valkey
+from processes import ValkeyServer, running_valkey
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -154,4 +154,11 @@ def test_five_hundred_lives_of_jobs(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as server:
         with redis.Redis.from_url(server.url) as client:
             client.config_set("appendfsync", "no")
-        assert sum(play(server, seed, restart=seed == 499) for seed in range(500)) > 500
+        jobs = sum(len(play(server, seed, restart=seed == 499)) for seed in range(500))
+        assert jobs > 500
+
+
+@pytest.mark.slow
+def test_a_schedule_is_the_same_again(valkey: ValkeyServer) -> None:
+    first, again = ([play(valkey, seed) for seed in range(20)] for _ in range(2))
+    assert first == again
