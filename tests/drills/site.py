@@ -138,8 +138,6 @@ class DrillSite:
                         return f"refused: {sent.json()['type']}"
                     if sent.status_code == 500:
                         return f"failed: {sent.json()['type']}"
-                    if sent.status_code == 504:
-                        return "failed: timed out"
                 except httpx2.TransportError:
                     pass
                 time.sleep(random.uniform(0.2, 1.0))
