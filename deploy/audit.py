@@ -44,7 +44,7 @@ class Advisory(NamedTuple):
 
 def pinned(text: str) -> dict[str, str]:
     """Versions of a constraints file, by the package's normal name."""
-    pins = {}
+    pins: dict[str, str] = {}
     for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
             requirement = Requirement(line)
