@@ -158,7 +158,8 @@ class DrillSite:
                     if sent.status_code == 500:
                         return f"failed: {sent.json()['type']}"
                 except httpx2.TransportError:
-                    pass
+                    if self.process.poll() is not None:
+                        return "gdsr-up ended"
                 time.sleep(random.uniform(0.2, 1.0))
         return "stuck"
 
