@@ -17,7 +17,7 @@ from model.trainer.config import SHARD, Data, Teacher
 from model.trainer.data import Batch
 from model.trainer.faults import CacheUnusable
 from model.trainer.parallel import Processes
-from model.trainer.patterns import draw_pattern, enlarged
+from model.trainer.patterns import put_patterns
 from model.trainer.teacher import shard_file
 
 _KINDS = ("input", "photograph", "teacher")
@@ -49,7 +49,6 @@ class CachedBatches:
             for shard in range(-(-teacher.pictures // SHARD))
         ]
         self._places = teacher.side - data.patch + 1
-        self._patterns = teacher.patterns
         self._data = data
         self._seed = seed
         self._device = processes.device
@@ -61,32 +60,22 @@ class CachedBatches:
         random = np.random.default_rng((self._seed, step))
         limits = (len(self._arrays), SHARD, self._places, self._places, 8)
         picks = random.integers(limits, size=(self._data.batch, len(limits)))[self._part]
-        seeds = random.integers(2**63, size=self._data.batch)[self._part]
-        drawn = random.random(self._data.batch)[self._part] < self._patterns
         patches = [
-            self._pattern(seed)
-            if instead
-            else [
+            [
                 _turned(self._window(array[picture], scale, top=top, left=left), turn)
                 for array, scale in zip(self._arrays[shard], _SCALES, strict=True)
             ]
-            for (shard, picture, top, left, turn), seed, instead in zip(
-                picks.tolist(), seeds.tolist(), drawn.tolist(), strict=True
-            )
+            for shard, picture, top, left, turn in picks.tolist()
         ]
         lr, hr, taught = (self._tensor(parts) for parts in zip(*patches, strict=True))
+        # Teachers draw into patterns, so a pattern's target is the teacher's picture too.
+        put_patterns(lr, (hr, taught), self._data, self._part, seed=(self._seed, step))
         return Batch(lr=lr, hr=hr, teacher=taught)
 
     @contextmanager
     def stream(self, first: int) -> Iterator[Iterator[Batch]]:
         """Batches from the step `first` on, without end."""
         yield map(self.at, range(first, 2**62))
-
-    def _pattern(self, seed: int) -> list[NDArray[np.uint8]]:
-        """A generated patch. Teachers draw into patterns, so its target is the teacher's too."""
-        small = draw_pattern(np.random.default_rng(seed), side=self._data.patch)
-        large = enlarged(small).permute(1, 2, 0).numpy()
-        return [small.permute(1, 2, 0).numpy(), large, large]
 
     def _window(
         self, picture: NDArray[np.uint8], scale: int, *, top: int, left: int

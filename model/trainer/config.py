@@ -79,6 +79,8 @@ class Data:
     """Patches in a step, over all processes."""
     keep: Literal["auto", "device", "host", "file"] = "auto"
     """Where decoded pixels are: on the device, in memory behind a loader, or in a mapped file."""
+    patterns: float = 0.0
+    """The share of patches that are generated patterns, screen tones and flats instead."""
     mirror: int = 0
     """Context that is mirrored around a patch, as the border of a picture is when it is enlarged,
     and cut from the outputs."""
@@ -96,8 +98,6 @@ class Teacher:
     pictures: int = 1024
     side: int = 104
     """Of a small picture."""
-    patterns: float = 0.0
-    """The share of patches that are generated patterns, screen tones and flats instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +260,9 @@ class TrainConfig:
     def data_of_cache(self) -> Data:
         """How the pictures of the teacher's cache are cut from photographs."""
         return (
-            replace(self.data, patch=self.teacher.side, batch=SHARD) if self.teacher else self.data
+            replace(self.data, patch=self.teacher.side, batch=SHARD, patterns=0.0)
+            if self.teacher
+            else self.data
         )
 
     @property

@@ -188,8 +188,8 @@ def _checked(config: TrainConfig) -> TrainConfig:
         raise ConfigInvalid(
             f"teacher.side is {config.teacher.side}; a patch of {data.patch} does not fit in"
         )
-    if config.teacher and not 0 <= config.teacher.patterns <= 1:
-        raise ConfigInvalid(f"teacher.patterns is {config.teacher.patterns}; it is 0 to 1")
+    if not 0 <= config.data.patterns <= 1:
+        raise ConfigInvalid(f"data.patterns is {config.data.patterns}; it is 0 to 1")
     if losses.perceptual and not losses.perceptual.taps:
         raise ConfigInvalid("losses.perceptual.taps is empty")
     seen = 4 * (data.patch - 2 * losses.margin)

@@ -21,6 +21,7 @@ from model.degradations import Degradation, shrink
 from model.gdsr import SCALE
 from model.trainer.config import Data
 from model.trainer.patches import Picks, cut
+from model.trainer.patterns import put_patterns
 from model.trainer.photographs import Photographs
 
 _AHEAD = 4  # batches that the loader prepares
@@ -145,4 +146,6 @@ class Batches:
         # All of the context is cut again: shrunk without it, borders would be unlike any picture's.
         lr = lr[..., context:-context, context:-context]
         hr = patches[..., edge:-edge, edge:-edge]
-        return Batch(lr=lr.float().div_(255), hr=hr.float().div_(255))
+        batch = Batch(lr=lr.float().div_(255), hr=hr.float().div_(255))
+        put_patterns(batch.lr, (batch.hr,), self._data, self._part, seed=(self._seed, step))
+        return batch

@@ -7,7 +7,7 @@ values beyond the pattern's own range.
 Shapes: S x S low-resolution pixels, bytes of RGB.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.resize import bicubic_up
+from model.trainer.config import Data
 
 Levels = NDArray[np.float64]
 _BAYER = (
@@ -23,6 +24,29 @@ _BAYER = (
     )
     + 0.5
 ) / 16
+
+
+_STREAM = 2**32 - 1  # keeps these random numbers apart from those that cut patches
+
+
+def put_patterns(
+    lr: Tensor, targets: Sequence[Tensor], data: Data, part: slice, *, seed: tuple[int, int]
+) -> None:
+    """Replace a share of patches, in place, by patterns: the targets by the enlarged pattern.
+
+    `lr` is (N, 3, S, S), each target (N, 3, 4S, 4S), in [0, 1]; `part` are the places of these
+    patches in the whole batch, and `seed` those of the run and of the step.
+    """
+    if not data.patterns:
+        return
+    random = np.random.default_rng((*seed, _STREAM))
+    drawn = random.random(data.batch)[part] < data.patterns
+    seeds = random.integers(2**63, size=data.batch)[part]
+    for place in np.flatnonzero(drawn):
+        small = draw_pattern(np.random.default_rng(seeds[place]), side=data.patch)
+        lr[place] = small / 255
+        for target in targets:
+            target[place] = enlarged(small) / 255
 
 
 def draw_pattern(random: np.random.Generator, *, side: int) -> Tensor:

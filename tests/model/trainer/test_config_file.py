@@ -43,7 +43,7 @@ def test_a_preset_is_named_like_its_file(name: str) -> None:
         ("degradation.shares.light=0", "degradation.shares: none is above 0"),
         ("losses.distill.weights.gan=1", "one follows a teacher, and there is no table teacher"),
         ("teacher.side=8", "teacher.side is 8; a patch of 16 does not fit in"),
-        ("teacher.patterns=2", "teacher.patterns is 2.0; it is 0 to 1"),
+        ("data.patterns=2", "data.patterns is 2.0; it is 0 to 1"),
         ("teacher.pictures=0", "teacher.pictures is 0; it must be above 0"),
         ("patch", "--set patch: it is table.key=value"),
     ],

@@ -14,6 +14,7 @@ from model.trainer.config import Data
 from model.trainer.data import Batches
 from model.trainer.faults import PhotographsMissing, StorageFull, TrainingFault
 from model.trainer.patches import Picks, gathered, sliced
+from model.trainer.patterns import enlarged
 from model.trainer.photographs import (
     Photographs,
     find_photographs,
@@ -29,8 +30,15 @@ def read(folder: Path, *, side: int = 64) -> Photographs:
     return read_photographs(find_photographs(folder), folder=folder, side=side)
 
 
-def batches(photographs: Photographs, *, seed: int = 0, rank: int = 0, count: int = 1) -> Batches:
-    data = Data(patch=16, batch=4, keep="device")
+def batches(
+    photographs: Photographs,
+    *,
+    seed: int = 0,
+    rank: int = 0,
+    count: int = 1,
+    patterns: float = 0.0,
+) -> Batches:
+    data = Data(patch=16, batch=4, keep="device", patterns=patterns)
     return Batches(
         photographs,
         data,
@@ -210,6 +218,21 @@ def test_processes_share_a_batch(photographs: Path) -> None:
     parts = [batches(found, rank=rank, count=2).at(5) for rank in range(2)]
 
     assert torch.equal(torch.cat([part.hr for part in parts]), batches(found).at(5).hr)
+
+
+def test_a_share_of_the_patches_is_generated_patterns(photographs: Path) -> None:
+    found = read(photographs, side=64)
+    plain = batches(found).at(0)
+    mixed = [batches(found, patterns=0.5, rank=rank, count=2).at(0) for rank in range(2)]
+    lr, hr = (torch.cat(parts) for parts in zip(*(batch[:2] for batch in mixed), strict=True))
+
+    kept = [torch.equal(mine, its) for mine, its in zip(lr, plain.lr, strict=True)]
+    assert 0 < sum(kept) < len(kept)
+    for small, large, same, its in zip(lr, hr, kept, plain.hr, strict=True):
+        if same:
+            assert torch.equal(large, its)
+        else:
+            assert torch.equal(large, enlarged(small.mul(255).round().byte()) / 255)
 
 
 def test_what_goes_wrong_in_the_loader_is_raised_in_the_loop(photographs: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_cache_that_was_interrupted_is_completed_to_the_same_bytes(
 
 
 def test_the_same_crop_of_all_three_pictures_is_cut(configure: Configure, tmp_path: Path) -> None:
-    config = configure("lite_real", *ONCE, "teacher.patterns=1.0", "data.batch=8")
+    config = configure("lite_real", *ONCE, "data.patterns=1.0", "data.batch=8")
     fit(config, tmp_path)
 
     for step in range(4):
