@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.character import lr_psnr, mean_shift, mesh, mesh_allowance, overshoot
+from model.metrics.character import lr_psnr, mean_shift, mesh, mesh_allowance, overshoot
 
 SIDE = 200
 

@@ -14,23 +14,23 @@ from networks import tiny_checkpoint
 from PIL import Image
 from torch import Tensor
 
-from model import lpips
 from model.borders import inner, mirrored
 from model.checkpoint import load_checkpoint, read_header, save_checkpoint
 from model.esrgan import ESRGAN
+from model.evaluate import __main__ as command
+from model.evaluate import pareto
+from model.evaluate.folder import evaluate
+from model.evaluate.methods import bicubic, of_generator
+from model.evaluate.pareto import PLACES, check_drawable, draw, name_of, place_of
+from model.evaluate.pictures import Pair, find_pictures
+from model.evaluate.report import read_scores
+from model.evaluate.slider import shown
 from model.gdsr import OUTPUTS
-from model.metrics import mse_y, psnr_y
-from model.perceptual import load_panel
+from model.metrics import lpips
+from model.metrics.fidelity import mse_y, psnr_y
+from model.metrics.perceptual import load_panel
 from model.resize import bicubic_down, bicubic_up
-from model.trainer import evaluate as command
-from model.trainer import pareto
-from model.trainer.evaluate_folder import evaluate
-from model.trainer.evaluate_methods import bicubic, of_generator
-from model.trainer.evaluate_pictures import Pair, find_pictures
-from model.trainer.evaluate_report import read_scores
-from model.trainer.evaluate_slider import shown
 from model.trainer.faults import PartMissing
-from model.trainer.pareto import PLACES, check_drawable, draw, name_of, place_of
 
 CPU = torch.device("cpu")
 Run = Callable[..., int]
@@ -428,7 +428,7 @@ def test_nothing_to_evaluate_on_is_wrong_usage(
 def test_help_comes_without_what_takes_seconds_to_load() -> None:
     code = (
         "import sys; sys.argv = ['gdsr-evaluate', '--help']\n"
-        "from model.trainer.evaluate import main\n"
+        "from model.evaluate.__main__ import main\n"
         "try: main()\n"
         "except SystemExit as end: assert end.code == 0\n"
         "assert not {'torch', 'numpy', 'PIL', 'rich', 'matplotlib'} & set(sys.modules)\n"

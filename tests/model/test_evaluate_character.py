@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.perceptual import load_panel
+from model.evaluate.folder import evaluate, overshoots
+from model.evaluate.methods import bicubic, unrounded_bicubic
+from model.evaluate.patterns import patterns
+from model.evaluate.pictures import Pair
+from model.evaluate.slider import POSITIONS, walk
+from model.metrics.perceptual import load_panel
 from model.resize import bicubic_up
-from model.trainer.evaluate_folder import evaluate, overshoots
-from model.trainer.evaluate_methods import bicubic, unrounded_bicubic
-from model.trainer.evaluate_patterns import patterns
-from model.trainer.evaluate_pictures import Pair
-from model.trainer.evaluate_slider import POSITIONS, walk
 
 CPU = torch.device("cpu")
 PLACES = (0, 0.5, 1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model.trainer.evaluate_pictures import find_pairs, find_pictures
+from model.evaluate.pictures import find_pairs, find_pictures
 
 CPU = torch.device("cpu")
 

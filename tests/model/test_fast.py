@@ -10,9 +10,9 @@ import torch
 from networks import TINY
 
 from model.blocks import RRDB
-from model.fast import Graphs, compile_blocks, download, upload
-from model.forward import PARTS, Forward, _picture, prepare
 from model.gdsr import GDSR
+from model.inference.cuda_graphs import Graphs, compile_blocks, download, upload
+from model.inference.forward import PARTS, Forward, _picture, prepare
 
 CPU = torch.device("cpu")
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -30,7 +30,7 @@ _COMPILE = """
 import sys, torch
 sys.path[:0] = ["tests"]
 from networks import TINY
-from model.fast import compile_blocks
+from model.inference.cuda_graphs import compile_blocks
 from model.gdsr import GDSR
 torch.manual_seed(0)
 generator = GDSR(TINY).eval().requires_grad_(False)

@@ -9,7 +9,8 @@ from torch import nn
 
 from model.blocks import RRDB
 from model.checkpoint import SHIPPED, load_checkpoint
-from model.forward import (
+from model.gdsr import GDSR, GDSRConfig
+from model.inference.forward import (
     OUTPUTS,
     Forward,
     NotFinite,
@@ -20,7 +21,6 @@ from model.forward import (
     measure,
     prepare,
 )
-from model.gdsr import GDSR, GDSRConfig
 
 CPU = torch.device("cpu")
 TINY = GDSRConfig(features=8, growth=4, shared=1, guide=1, lf=1, hf_extract=1, hf=1, mask=1)

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from model import hopper
 from model.blocks import Enlarge
 from model.checkpoint import SHIPPED, load_checkpoint
-from model.forward import Forward, prepare
 from model.gdsr import GDSR, OUTPUTS, PARTS, PRESETS, Output
+from model.inference import hopper
+from model.inference.forward import Forward, prepare
 
 SAMPLE = Path(__file__).parents[2] / "deploy" / "sample" / "kitten.jpg"
 

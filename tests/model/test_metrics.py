@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model.metrics import mse_y, psnr_y, ssim_y
+from model.metrics.fidelity import mse_y, psnr_y, ssim_y
 from model.resize import bicubic_down, bicubic_up
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from model.checkpoint import CheckpointInvalid
-from model.niqe import Pristine, features, generalised_gaussian, load_pristine, niqe
+from model.metrics.niqe import Pristine, features, generalised_gaussian, load_pristine, niqe
 
 Floats = NDArray[np.float64]
 

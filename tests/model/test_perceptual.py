@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from model import lpips, vgg
 from model.checkpoint import CheckpointInvalid
-from model.dists import DISTS, load_dists
-from model.lpips import LPIPS, load_lpips
-from model.metrics import mse_y, psnr_y
-from model.perceptual import Metric, load_panel
+from model.metrics import lpips, vgg
+from model.metrics.dists import DISTS, load_dists
+from model.metrics.fidelity import mse_y, psnr_y
+from model.metrics.lpips import LPIPS, load_lpips
+from model.metrics.perceptual import Metric, load_panel
 from model.resize import bicubic_down, bicubic_up
 
 CPU = torch.device("cpu")

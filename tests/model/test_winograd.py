@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from model.blocks import Trunk
-from model.forward import PARTS, Forward
 from model.gdsr import GDSR, GDSRConfig
-from model.winograd import WinogradTrunk, suits
+from model.inference.forward import PARTS, Forward
+from model.inference.winograd import WinogradTrunk, suits
 
 SIZES = ((1, 1), (2, 3), (5, 4), (7, 8), (9, 13))
 

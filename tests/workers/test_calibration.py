@@ -8,8 +8,8 @@ import pytest
 import torch
 from networks import TINY
 
-from model.forward import Forward
 from model.gdsr import GDSR
+from model.inference.forward import Forward
 from workers.engine.calibration import BATCHES, Measured, best_batch, calibrate, calibrated
 
 TILE = 32

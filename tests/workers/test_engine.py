@@ -18,9 +18,9 @@ from networks import tiny_checkpoint
 from numpy.typing import NDArray
 from processes import wait_for
 
-from model import forward as forward_module
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.forward import Forward
+from model.inference import forward as forward_module
+from model.inference.forward import Forward
 from workers.contract.errors import EngineLost, TileNotFinite
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient

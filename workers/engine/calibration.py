@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.forward import PARTS, Forward
+from model.inference.forward import PARTS, Forward
 from workers.engine.memory import is_out_of_memory
 
 #: Batches that are tried, and the only ones that are computed: few shapes can be compiled ahead.

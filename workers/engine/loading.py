@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint
-from model.forward import NotFinite, measure, prepare
 from model.gdsr import PRESETS, SCALE
+from model.inference.forward import NotFinite, measure, prepare
 from model.process import cache_folder
 from workers.contract.engines import ModelInfo
 from workers.contract.errors import ConfigurationInvalid

@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from model.forward import NotFinite
+from model.inference.forward import NotFinite
 from workers.contract.errors import TileNotFinite
 from workers.engine.client import Pixels
 from workers.engine.loading import LoadedEngine

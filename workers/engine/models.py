@@ -14,7 +14,7 @@ import redis
 import torch
 
 from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint, read_header
-from model.forward import NotFinite
+from model.inference.forward import NotFinite
 from workers.contract import engines, reload
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.reload import Change, EngineReport, ModelChange

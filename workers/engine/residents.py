@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from model.checkpoint import CheckpointInvalid, load_checkpoint, read_header
-from model.forward import Forward, NotFinite, prepare
 from model.gdsr import GDSR
+from model.inference.forward import Forward, NotFinite, prepare
 from workers.contract.errors import ModelNotLoaded
 from workers.engine.memory import is_out_of_memory
 

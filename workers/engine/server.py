@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model.forward import NotFinite
+from model.inference.forward import NotFinite
 from workers.contract.errors import (
     CheckpointReplaced,
     EngineOutOfMemory,
