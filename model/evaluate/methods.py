@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.borders import inner
 from model.gdsr import GDSR, OUTPUTS, PARTS, SCALE
-from model.resize import bicubic_up
+from model.resize import bicubic_up, inner
 from model.trainer.losses import back_projected
 from model.trainer.validation import CONTEXT
 

@@ -1,9 +1,7 @@
 """What an evaluation found, in the names of its JSON."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,30 +70,3 @@ class Report:
     checkpoints: tuple[Judged, ...]
     character: Mapping[str, Character]
     """By name: `bicubic`, the peers, the checkpoints."""
-
-
-def read_scores(path: Path, *, sha256: str) -> "Scores":
-    """What the JSON of a report says of the checkpoint with this digest.
-
-    A card's scores are of plain bicubic pictures and of what the network gives as it is.
-
-    Raises:
-        ValueError: the file is no report, does not say anything of it, or measured otherwise.
-        OSError: it cannot be read.
-    """
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        measured = ("back_projection", "jpeg", "degrade", "pairs")
-        otherwise = any(report[name] for name in measured)
-        judged = report["checkpoints"]
-        found: list[Scores] = [one["scores"] for one in judged if one["sha256"] == sha256]
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is no report of gdsr-evaluate") from None
-    if otherwise:
-        raise ValueError(
-            f"{path} was measured with --jpeg, --degrade, --pairs or --backprojection; "
-            "a card's are not"
-        )
-    if not found:
-        raise ValueError(f"{path} has no scores of the checkpoint {sha256[:12]}")
-    return found[0]

@@ -14,10 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model.borders import inner, mirrored
 from model.gdsr import GDSR, OUTPUTS, SCALE, Output
 from model.metrics.fidelity import psnr_y
-from model.resize import bicubic_down
+from model.resize import bicubic_down, inner, mirrored
 from model.trainer.config import Validation
 from model.trainer.data.photographs import UNREADABLE, decode
 from model.trainer.degradations.jpeg import jpeg_round_trip

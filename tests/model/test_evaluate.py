@@ -14,7 +14,6 @@ from networks import tiny_checkpoint
 from PIL import Image
 from torch import Tensor
 
-from model.borders import inner, mirrored
 from model.checkpoint import load_checkpoint, read_header, save_checkpoint
 from model.esrgan import ESRGAN
 from model.evaluate import __main__ as command
@@ -23,14 +22,14 @@ from model.evaluate.folder import evaluate
 from model.evaluate.methods import bicubic, of_generator
 from model.evaluate.pareto import PLACES, check_drawable, draw, name_of, place_of
 from model.evaluate.pictures import Pair, find_pictures
-from model.evaluate.report import read_scores
 from model.evaluate.slider import shown
 from model.gdsr import OUTPUTS
 from model.metrics import lpips
 from model.metrics.fidelity import mse_y, psnr_y
 from model.metrics.perceptual import load_panel
-from model.resize import bicubic_down, bicubic_up
+from model.resize import bicubic_down, bicubic_up, inner, mirrored
 from model.trainer.faults import PartMissing
+from model.trainer.run.export import read_scores
 
 CPU = torch.device("cpu")
 Run = Callable[..., int]

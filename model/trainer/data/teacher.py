@@ -38,9 +38,9 @@ from model.trainer.config import SHARD, Teacher, TrainConfig
 from model.trainer.data.batches import Batches
 from model.trainer.data.photographs import Photographs
 from model.trainer.faults import CacheUnusable, WeightsUnusable
+from model.trainer.files import write_whole
 from model.trainer.parallel import Processes
 from model.trainer.precision import autocast
-from model.trainer.run.state import write_whole
 
 SETTINGS = "cache.json"
 _FORMAT = 1

@@ -4,6 +4,7 @@ Scores are those that an evaluation measured of this very file, found in its rep
 it is exported without them, evaluated, and exported once more, which changes its card alone.
 """
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,6 @@ from model.checkpoint import (
     replace_card,
     save_checkpoint,
 )
-from model.evaluate.report import read_scores
 from model.gdsr import GDSR
 from model.trainer.faults import RunUnusable, StorageFull
 from model.trainer.run.run import BEST
@@ -80,3 +80,30 @@ def _scores(report: Path, target: Path, generator: GDSR) -> Scores:
         raise RunUnusable(f"{error}: evaluate {target} as it is now") from None
     except OSError as error:
         raise RunUnusable(f"{error.strerror}: {error.filename}") from None
+
+
+def read_scores(path: Path, *, sha256: str) -> Scores:
+    """What the JSON of a report says of the checkpoint with this digest.
+
+    A card's scores are of plain bicubic pictures and of what the network gives as it is.
+
+    Raises:
+        ValueError: the file is no report, does not say anything of it, or measured otherwise.
+        OSError: it cannot be read.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        measured = ("back_projection", "jpeg", "degrade", "pairs")
+        otherwise = any(report[name] for name in measured)
+        judged = report["checkpoints"]
+        found: list[Scores] = [one["scores"] for one in judged if one["sha256"] == sha256]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} is no report of gdsr-evaluate") from None
+    if otherwise:
+        raise ValueError(
+            f"{path} was measured with --jpeg, --degrade, --pairs or --backprojection; "
+            "a card's are not"
+        )
+    if not found:
+        raise ValueError(f"{path} has no scores of the checkpoint {sha256[:12]}")
+    return found[0]

@@ -18,10 +18,11 @@ from model.trainer.data.batches import Batches
 from model.trainer.data.cached import CachedBatches
 from model.trainer.data.photographs import Photographs, find_photographs
 from model.trainer.faults import LossNotFinite, StorageFull
+from model.trainer.files import write_whole
 from model.trainer.parallel import Processes
 from model.trainer.run.cards import card_of
 from model.trainer.run.log import Log
-from model.trainer.run.state import Standing, save_state, write_whole
+from model.trainer.run.state import Standing, save_state
 from model.trainer.step.ledger import Entry, Ledger
 from model.trainer.step.networks import Networks, Optimisers
 from model.trainer.validation import Pair, save_strip, validate

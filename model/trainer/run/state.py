@@ -5,17 +5,16 @@ appear whole or not at all: a full disk or a killed process leaves the last good
 """
 
 import io
-import os
 import pickle
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from model.trainer.faults import RunUnusable, StorageFull
+from model.trainer.faults import RunUnusable
+from model.trainer.files import write_whole
 from model.trainer.step.networks import Networks, Optimisers
 
 _FORMAT = 1
@@ -91,25 +90,6 @@ def load_state(
     except (OSError, EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise RunUnusable(f"{path} cannot be resumed from: {reason}") from None
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path`, and put it there when it is on the disk.
-
-    Raises:
-        StorageFull: it cannot be written.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        write(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise StorageFull(error, path) from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _load_optimiser(optimiser: torch.optim.Adam, state: dict[str, Any]) -> None:

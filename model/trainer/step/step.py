@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from model.borders import inner, mirrored
 from model.gdsr import SCALE, GDSROutput, Output
+from model.resize import inner, mirrored
 from model.trainer.config import TrainConfig
 from model.trainer.data.batches import Batch
 from model.trainer.losses import (

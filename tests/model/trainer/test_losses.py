@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.borders import inner, mirrored
 from model.metrics.vgg import VGG, random_state
-from model.resize import bicubic_down
+from model.resize import bicubic_down, inner, mirrored
 from model.trainer.losses import (
     Game,
     adversarial_loss,
