@@ -32,8 +32,8 @@ def main() -> int:
     )
     arguments = parser.parse_args()
 
-    from workers.contract import logs
     from workers.contract.errors import ConfigurationInvalid
+    from workers.contract.observability import logs
 
     os.environ.setdefault("GDSR_LOG_LEVEL", "warning")  # this is somebody's terminal
     try:

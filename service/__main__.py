@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from service.app import create_app
     from service.server import Server, listen
     from service.settings import ServiceSettings
-    from workers.contract import logs
-    from workers.contract.connection import check_at_start
     from workers.contract.errors import ConfigurationInvalid
-    from workers.contract.exposition import MetricsServer
+    from workers.contract.observability import logs
+    from workers.contract.observability.metrics_server import MetricsServer
+    from workers.contract.queue.connection import check_at_start
 
     try:
         settings = ServiceSettings.load().model_copy(update=chosen)

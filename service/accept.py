@@ -2,7 +2,7 @@
 
 import re
 
-from workers.contract.formats import ResultFormat
+from workers.contract.images.formats import ResultFormat
 
 DEFAULT = ResultFormat.PNG
 #: Nobody gets what only some workers write without having asked for it by its name.

@@ -11,8 +11,8 @@ from service.results import look_again, result_response
 from service.views import JobView
 from service.waiting import found_at_end, preferred_wait
 from workers.contract.errors import QueueUnavailable
-from workers.contract.estimates import Place
-from workers.contract.jobs import Job
+from workers.contract.queue.estimates import Place
+from workers.contract.queue.jobs import Job
 
 
 async def picture_or_job(

@@ -15,9 +15,9 @@ from service.downloads import download
 from service.names import content_disposition
 from service.problems import answer, describe_failure
 from service.waiting import preferred_wait
-from workers.contract.batches import Archive, Batch
 from workers.contract.errors import BatchExpired, BatchNotFinished, BlobMissing
-from workers.contract.jobs import Job, JobResult
+from workers.contract.queue.batches import Archive, Batch
+from workers.contract.queue.jobs import Job, JobResult
 
 MEDIA_TYPE = "application/zip"
 _PAUSE = 0.1  # seconds between two looks

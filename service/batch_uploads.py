@@ -11,9 +11,9 @@ from typing import IO, BinaryIO
 
 from service.forms import IMAGE_FIELD, fault
 from service.problems import RequestInvalid
-from workers.contract.blobs import no_room_is_storage_full
+from workers.contract.blobs.base import no_room_is_storage_full
 from workers.contract.errors import BatchEmpty, BatchTooLarge, GDSRError
-from workers.contract.names import UniqueNames, safe_path
+from workers.contract.images.names import UniqueNames, safe_path
 
 ARCHIVE_FIELD = "archive"
 

@@ -9,8 +9,8 @@ from typing import Self
 from service.addresses import address
 from service.problems import ProblemDocument, describe_failure
 from service.views import Links, View
-from workers.contract.batches import Batch, BatchItem
-from workers.contract.jobs import Job, JobState
+from workers.contract.queue.batches import Batch, BatchItem
+from workers.contract.queue.jobs import Job, JobState
 
 
 class BatchState(StrEnum):

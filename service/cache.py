@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from fastapi import Request
 
 from service.deps import Services
-from workers.contract.engines import ModelInfo
 from workers.contract.errors import BlobMissing
-from workers.contract.jobs import ImageInfo, Job, JobResult, UpscaleOptions
+from workers.contract.queue.engines import ModelInfo
+from workers.contract.queue.jobs import ImageInfo, Job, JobResult, UpscaleOptions
 
 #: What an answer says of the cache (`Cache-Status`, RFC 9211).
 HIT, MISS, NOT_ASKED = "gdsr; hit", "gdsr; fwd=miss", "gdsr; fwd=request"

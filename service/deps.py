@@ -14,20 +14,20 @@ from service.rates import RateLimit
 from service.settings import ServiceSettings
 from service.telemetry import ServiceTelemetry
 from service.webhooks import Deliverer, Webhooks
-from workers.contract.admission import Bounds
-from workers.contract.batch_queue import BatchQueue
-from workers.contract.batches import Batch
-from workers.contract.blobs import BlobStore, open_blobs
-from workers.contract.connection import connect
+from workers.contract.blobs.base import BlobStore, open_blobs
 from workers.contract.errors import (
     AdminOff,
     BatchNotFound,
     ConfigurationInvalid,
     JobNotFound,
 )
-from workers.contract.jobs import Job
-from workers.contract.queue import JobQueue
-from workers.contract.tracing import open_spans
+from workers.contract.observability.tracing import open_spans
+from workers.contract.queue.admission import Bounds
+from workers.contract.queue.batch_queue import BatchQueue
+from workers.contract.queue.batches import Batch
+from workers.contract.queue.connection import connect
+from workers.contract.queue.jobs import Job
+from workers.contract.queue.queue import JobQueue
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -19,7 +19,7 @@ from service.problems import (
 )
 from workers.contract import errors
 from workers.contract.errors import GDSRError
-from workers.contract.formats import ResultFormat
+from workers.contract.images.formats import ResultFormat
 
 Responses = dict[int | str, dict[str, Any]]
 BINARY = {"schema": {"type": "string", "format": "binary"}}

@@ -17,9 +17,9 @@ from service.faults import CLIENT_CLOSED_REQUEST
 from service.problems import answer, describe
 from service.spans import begin_request, end_request
 from service.telemetry import ServiceTelemetry
-from workers.contract import logs
 from workers.contract.errors import GDSRError
-from workers.contract.tracing import valid_traceparent
+from workers.contract.observability import logs
+from workers.contract.observability.tracing import valid_traceparent
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

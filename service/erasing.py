@@ -3,9 +3,9 @@
 from contextlib import suppress
 
 from service.deps import Services
-from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.errors import JobNotFound
-from workers.contract.jobs import Job
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.jobs import Job
 
 
 def erase(services: Services, job: Job) -> None:

@@ -20,10 +20,10 @@ from fastapi.concurrency import run_in_threadpool
 
 from service.views import JobView
 from workers.contract.errors import QueueUnavailable
-from workers.contract.estimates import Place
-from workers.contract.jobs import Job, JobState
-from workers.contract.queue import JobQueue
-from workers.contract.runs import EVENTS
+from workers.contract.queue.estimates import Place
+from workers.contract.queue.jobs import Job, JobState
+from workers.contract.queue.queue import JobQueue
+from workers.contract.queue.runs import EVENTS
 
 #: Changes that come closer together are told as one.
 PAUSE = timedelta(seconds=0.05)

@@ -8,10 +8,10 @@ from pydantic.json_schema import WithJsonSchema
 
 from service.accept import preferred_format
 from service.problems import Fault, RequestInvalid
-from workers.contract.choices import PictureChoices
-from workers.contract.formats import ResultFormat
-from workers.contract.intake import Wishes
-from workers.contract.jobs import STOPS
+from workers.contract.images.formats import ResultFormat
+from workers.contract.images.options import PictureChoices
+from workers.contract.queue.jobs import STOPS
+from workers.contract.queue.validation import Wishes
 
 TradeOffChoice = Annotated[
     float,

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.addresses import address
 from workers.contract import errors
 from workers.contract.errors import GDSRError
-from workers.contract.jobs import JobFailure
+from workers.contract.queue.jobs import JobFailure
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -16,10 +16,10 @@ from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from service.settings import ServiceSettings
-from workers.contract.admission import pixels_today, until_midnight
-from workers.contract.connection import redis_down_is_queue_unavailable
 from workers.contract.errors import ConfigurationInvalid, RateExceeded
-from workers.contract.queue import JobQueue
+from workers.contract.queue.admission import pixels_today, until_midnight
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.queue import JobQueue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

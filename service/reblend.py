@@ -17,10 +17,18 @@ from service.downloads import download
 from service.names import content_disposition
 from service.options import ResultFields
 from service.problems import Fault, RequestInvalid
-from workers.contract.blobs import BlobStore
+from workers.contract.blobs.base import BlobStore
 from workers.contract.errors import BranchesNotKept, JobExpired, JobNotFound
-from workers.contract.formats import ResultFormat, check_result
-from workers.contract.jobs import STOPS, Job, JobResult, JobState, Part, Region, UpscaleOptions
+from workers.contract.images.formats import ResultFormat, check_result
+from workers.contract.queue.jobs import (
+    STOPS,
+    Job,
+    JobResult,
+    JobState,
+    Part,
+    Region,
+    UpscaleOptions,
+)
 
 #: How long the failure of one is told before it is tried again.
 _FAILURE_KEPT = timedelta(seconds=30)

@@ -10,11 +10,11 @@ from service.downloads import download
 from service.names import content_disposition
 from service.problems import answer, describe_failure
 from service.views import Links
-from workers.contract.blobs import BlobStore
+from workers.contract.blobs.base import BlobStore
 from workers.contract.errors import BlobMissing, JobCancelled, JobExpired, JobNotFinished
-from workers.contract.estimates import Place
-from workers.contract.formats import extension
-from workers.contract.jobs import Job, JobResult, JobState
+from workers.contract.images.formats import extension
+from workers.contract.queue.estimates import Place
+from workers.contract.queue.jobs import Job, JobResult, JobState
 
 
 def result_response(job: Job, services: Services, request: Request) -> Response:

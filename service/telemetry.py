@@ -11,15 +11,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from pydantic import ValidationError
 
-from workers.contract import webhooks
-from workers.contract.blob_usage import freed_bytes, last_usage
-from workers.contract.blobs import BlobStore
-from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.engines import EngineInfo, running
+from workers.contract.blobs.base import BlobStore
+from workers.contract.blobs.usage import freed_bytes, last_usage
 from workers.contract.errors import GDSRError
-from workers.contract.jobs import FINAL_STATES
-from workers.contract.queue import JobQueue
-from workers.contract.runs import ACTIVE
+from workers.contract.queue import webhook_outbox
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.engines import EngineInfo, running
+from workers.contract.queue.jobs import FINAL_STATES
+from workers.contract.queue.queue import JobQueue
+from workers.contract.queue.runs import ACTIVE
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BYTES = tuple(4.0**power * 1024 for power in range(1, 10))  # 4 KiB to 256 MiB
@@ -137,7 +137,7 @@ def _jobs(queue: JobQueue) -> Iterator[Metric]:
     client: redis.Redis = queue.client
     yield GaugeMetricFamily(
         "gdsr_webhooks_waiting", "Ended jobs whose webhook does not know yet.",
-        value=webhooks.waiting(client),
+        value=webhook_outbox.waiting(client),
     )  # fmt: skip
     active = GaugeMetricFamily("gdsr_jobs_active", "Jobs that wait or run.")
     active.add_metric([], float(client.zcard(ACTIVE)))

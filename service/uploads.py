@@ -18,7 +18,7 @@ from python_multipart.multipart import parse_options_header
 from service.digests import check_digests, promised_digests
 from service.forms import IMAGE_FIELD, Files, Form, fault
 from service.problems import RequestInvalid
-from workers.contract.blobs import BlobStore, no_room_is_storage_full
+from workers.contract.blobs.base import BlobStore, no_room_is_storage_full
 from workers.contract.errors import GDSRError, ImageMissing, QueueUnavailable, UploadTooLarge
 
 #: What a form may add to its files: boundaries, part headers and the other fields.

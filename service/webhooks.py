@@ -22,7 +22,6 @@ from service.addresses import ROOT
 from service.settings import ServiceSettings
 from service.views import JobView
 from service.webhook_delivery import Network, Target, Undeliverable, deliver
-from workers.contract import logs
 from workers.contract.errors import (
     ConfigurationInvalid,
     JobNotFound,
@@ -30,9 +29,10 @@ from workers.contract.errors import (
     WebhookNotAllowed,
     WebhooksOff,
 )
-from workers.contract.jobs import Job
-from workers.contract.records import JobRecords
-from workers.contract.webhooks import WebhookQueue, WebhookState
+from workers.contract.observability import logs
+from workers.contract.queue.jobs import Job
+from workers.contract.queue.records import JobRecords
+from workers.contract.queue.webhook_outbox import WebhookQueue, WebhookState
 
 #: Before the second attempt, the third and so on; about eight hours in all.
 PAUSES = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 1800, 7200, 18000))

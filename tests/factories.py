@@ -13,8 +13,8 @@ import redis
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from workers.contract import engines
-from workers.contract.engines import EngineInfo, ModelInfo
+from workers.contract.queue import engines
+from workers.contract.queue.engines import EngineInfo, ModelInfo
 
 Pixels = NDArray[np.uint8]
 

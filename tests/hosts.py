@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image
 from processes import children, command_line, descendants, wait_for
 
-from workers.contract import engines
-from workers.contract.admission import Bounds
-from workers.contract.blobs import open_blobs
-from workers.contract.connection import connect
-from workers.contract.headers import ImageFormat, ResultFormat
-from workers.contract.jobs import ImageInfo, Job, JobState, UpscaleOptions
-from workers.contract.queue import JobQueue, new_job_id
+from workers.contract.blobs.base import open_blobs
+from workers.contract.images.headers import ImageFormat, ResultFormat
+from workers.contract.queue import engines
+from workers.contract.queue.admission import Bounds
+from workers.contract.queue.connection import connect
+from workers.contract.queue.jobs import ImageInfo, Job, JobState, UpscaleOptions
+from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.settings import SharedSettings
 from workers.lifeline import dying_with_parent
 

@@ -34,7 +34,7 @@ from factories import (
 )
 from PIL import Image
 
-from workers.contract.headers import read_header
+from workers.contract.images.headers import read_header
 
 _XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><a>b</a></x:xmpmeta>"
 

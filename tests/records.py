@@ -1,8 +1,8 @@
 """Parts of job records for tests."""
 
-from workers.contract.engines import ModelInfo
-from workers.contract.headers import ImageFormat, ResultFormat
-from workers.contract.jobs import ImageInfo, UpscaleOptions
+from workers.contract.images.headers import ImageFormat, ResultFormat
+from workers.contract.queue.engines import ModelInfo
+from workers.contract.queue.jobs import ImageInfo, UpscaleOptions
 
 
 def image_info(*, key: str = "inputs/a", width: int = 64, height: int = 48) -> ImageInfo:

@@ -14,11 +14,11 @@ from processes import wait_for
 from service.app import create_app
 from service.server import Server, listen
 from service.settings import ServiceSettings
-from workers.contract.blobs import open_blobs
-from workers.contract.connection import connect
-from workers.contract.formats import ResultFormat
-from workers.contract.jobs import Branch, Job, JobResult
-from workers.contract.records import JobRecords
+from workers.contract.blobs.base import open_blobs
+from workers.contract.images.formats import ResultFormat
+from workers.contract.queue.connection import connect
+from workers.contract.queue.jobs import Branch, Job, JobResult
+from workers.contract.queue.records import JobRecords
 
 #: Starts a service with settings of the test's own.
 Serve = Callable[..., "Site"]

@@ -24,9 +24,9 @@ def run() -> int:
     """
     argparse.ArgumentParser(prog="gdsr-worker", description=DESCRIPTION).parse_args()
 
-    from workers.contract import logs
-    from workers.contract.connection import check_at_start
     from workers.contract.errors import ConfigurationInvalid
+    from workers.contract.observability import logs
+    from workers.contract.queue.connection import check_at_start
     from workers.contract.settings import WorkerSettings
     from workers.host import REPORTS, engine_sockets, worker_programs
     from workers.observing import observe

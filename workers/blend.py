@@ -7,8 +7,8 @@ from functools import partial
 
 from workers.branches import blend_pictures, needed_outputs, read_branch
 from workers.contract.errors import BlobMissing, BranchesNotKept
-from workers.contract.formats import ResultFormat
-from workers.contract.jobs import Job, JobResult
+from workers.contract.images.formats import ResultFormat
+from workers.contract.queue.jobs import Job, JobResult
 from workers.pictures.reduce import reduced, reduced_mask
 from workers.tasks import TaskContext, patiently, run, stored, timed, waited
 

@@ -18,7 +18,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from workers.contract.errors import ImageCorrupt
-from workers.contract.jobs import KEPT, Region
+from workers.contract.queue.jobs import KEPT, Region
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, Plane
 from workers.pictures.png import METRES_PER_INCH, PROFILE_START, XMP_START

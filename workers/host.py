@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model.process import available_cpus
 from workers.contract.errors import ConfigurationInvalid
-from workers.contract.safe_rq import LARGE, SMALL
+from workers.contract.queue.rq_queue import LARGE, SMALL
 from workers.contract.settings import WorkerSettings
 from workers.health import answers
 from workers.supervisor import Program

@@ -20,13 +20,13 @@ from types import FrameType
 
 import redis
 
-from workers.contract import logs
-from workers.contract.batches import BatchRecords
-from workers.contract.blob_usage import BlobUsage, record
-from workers.contract.blobs import FOLDERS, BlobEntry, BlobStore, open_blobs
-from workers.contract.connection import connect
+from workers.contract.blobs.base import FOLDERS, BlobEntry, BlobStore, open_blobs
+from workers.contract.blobs.usage import BlobUsage, record
 from workers.contract.errors import ConfigurationInvalid, GDSRError
-from workers.contract.records import JobRecords
+from workers.contract.observability import logs
+from workers.contract.queue.batches import BatchRecords
+from workers.contract.queue.connection import connect
+from workers.contract.queue.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.supervisor import EXIT_CONFIGURATION
 

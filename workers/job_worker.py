@@ -34,10 +34,7 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from rq.worker import WorkerStatus
 
 from workers.blend import blend
-from workers.contract import logs
-from workers.contract.batches import BatchRecords
-from workers.contract.blobs import open_blobs
-from workers.contract.connection import connect
+from workers.contract.blobs.base import open_blobs
 from workers.contract.errors import (
     BatchNotFound,
     ConfigurationInvalid,
@@ -46,10 +43,13 @@ from workers.contract.errors import (
     JobTimedOut,
     JobTooNew,
 )
-from workers.contract.jobs import Job
-from workers.contract.records import JobRecords
-from workers.contract.runs import LEASE, beat
-from workers.contract.safe_rq import LARGE, SERVED, SMALL, Delivery, open_queue
+from workers.contract.observability import logs
+from workers.contract.queue.batches import BatchRecords
+from workers.contract.queue.connection import connect
+from workers.contract.queue.jobs import Job
+from workers.contract.queue.records import JobRecords
+from workers.contract.queue.rq_queue import LARGE, SERVED, SMALL, Delivery, open_queue
+from workers.contract.queue.runs import LEASE, beat
 from workers.contract.settings import WorkerSettings
 from workers.heap import prepare_heap
 from workers.lifeline import dying_with_parent

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from workers.contract.exposition import MetricsServer
+from workers.contract.observability.metrics_server import MetricsServer
+from workers.contract.observability.tracing import open_spans
 from workers.contract.settings import WorkerSettings
-from workers.contract.tracing import open_spans
 from workers.reports import JobReport, listen
 from workers.spans import export_job
 from workers.supervisor import Supervisor

@@ -14,8 +14,12 @@ from typing import BinaryIO
 
 import redis
 
-from workers.contract import logs
-from workers.contract.batches import (
+from workers.contract.blobs.base import no_room_is_storage_full
+from workers.contract.errors import BlobMissing, GDSRError, JobFailed
+from workers.contract.images.formats import extension
+from workers.contract.images.names import UniqueNames
+from workers.contract.observability import logs
+from workers.contract.queue.batches import (
     FAILURE_KEPT,
     Archive,
     Batch,
@@ -25,12 +29,8 @@ from workers.contract.batches import (
     pack_id,
     pack_task,
 )
-from workers.contract.blobs import no_room_is_storage_full
-from workers.contract.errors import BlobMissing, GDSRError, JobFailed
-from workers.contract.formats import extension
-from workers.contract.jobs import Job, JobFailure
-from workers.contract.names import UniqueNames
-from workers.contract.runs import claim
+from workers.contract.queue.jobs import Job, JobFailure
+from workers.contract.queue.runs import claim
 from workers.tasks import CONTEXT, TaskContext, discard
 
 log = logging.getLogger(__name__)

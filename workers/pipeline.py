@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 import numpy as np
 
-from workers.contract.choices import AlphaMode
+from workers.contract.images.options import AlphaMode
 from workers.engine.client import Engine
 from workers.engine.protocol import FEATHER, HALO, SCALE
 from workers.pictures.alpha import enlarge_by_lanczos, keep_ends, unbleed

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Callable
 from typing import Literal
 
-from workers.contract.batches import BatchRecords
 from workers.contract.errors import GDSRError, JobCrashed, WorkerLost
-from workers.contract.jobs import Job
-from workers.contract.records import JobRecords
-from workers.contract.runs import hand_back, overdue, redeliver
+from workers.contract.queue.batches import BatchRecords
+from workers.contract.queue.jobs import Job
+from workers.contract.queue.records import JobRecords
+from workers.contract.queue.runs import hand_back, overdue, redeliver
 
 #: Hears of the jobs that fail here.
 Heard = Callable[[Job, GDSRError], None]

@@ -14,7 +14,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workers.contract.errors import GDSRError, ImageRejected
-from workers.contract.jobs import STOPS, Job, JobResult
+from workers.contract.queue.jobs import STOPS, Job, JobResult
 
 _SEND_SECONDS = 1
 _MAX_BYTES = 64 * 1024

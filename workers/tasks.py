@@ -15,8 +15,7 @@ import redis
 from rq.timeouts import JobTimeoutException
 
 from workers.branches import blend_pictures, needed_outputs
-from workers.contract import logs
-from workers.contract.blobs import BlobStore, StoredBlob
+from workers.contract.blobs.base import BlobStore, StoredBlob
 from workers.contract.errors import (
     CheckpointReplaced,
     GDSRError,
@@ -26,8 +25,9 @@ from workers.contract.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from workers.contract.jobs import KEPT, STOPS, Branch, Job, JobResult, UpscaleOptions
-from workers.contract.records import JobRecords
+from workers.contract.observability import logs
+from workers.contract.queue.jobs import KEPT, STOPS, Branch, Job, JobResult, UpscaleOptions
+from workers.contract.queue.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient, MadeBy
 from workers.pictures.decode import decode

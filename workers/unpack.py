@@ -12,12 +12,7 @@ from datetime import UTC, datetime
 import redis
 from rq.timeouts import JobTimeoutException
 
-from workers.contract import logs
-from workers.contract.admission import Bounds, Overtaken
-from workers.contract.batch_queue import BatchQueue
-from workers.contract.batches import Batch, BatchItem
-from workers.contract.blobs import no_room_is_storage_full
-from workers.contract.engines import EngineInfo, running
+from workers.contract.blobs.base import no_room_is_storage_full
 from workers.contract.errors import (
     BatchNotFound,
     EntryDamaged,
@@ -28,11 +23,16 @@ from workers.contract.errors import (
     JobTimedOut,
     UploadTooLarge,
 )
-from workers.contract.intake import Taken, take
-from workers.contract.jobs import JobFailure, JobSpec
-from workers.contract.names import UniqueNames, safe_path
-from workers.contract.queue import JobQueue, new_job_id, time_limit
-from workers.contract.zips import check_is_file, inflated, open_archive, picture_entries
+from workers.contract.images.names import UniqueNames, safe_path
+from workers.contract.images.zips import check_is_file, inflated, open_archive, picture_entries
+from workers.contract.observability import logs
+from workers.contract.queue.admission import Bounds, Overtaken
+from workers.contract.queue.batch_queue import BatchQueue
+from workers.contract.queue.batches import Batch, BatchItem
+from workers.contract.queue.engines import EngineInfo, running
+from workers.contract.queue.jobs import JobFailure, JobSpec
+from workers.contract.queue.queue import JobQueue, new_job_id, time_limit
+from workers.contract.queue.validation import Taken, take
 from workers.tasks import CONTEXT, TaskContext, discard
 
 log = logging.getLogger(__name__)

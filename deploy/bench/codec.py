@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.bench.timing import machine, take_turns, verdict
-from workers.contract.formats import ResultFormat
+from workers.contract.images.formats import ResultFormat
 from workers.engine.protocol import FEATHER, HALO
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
-from workers.contract.connection import connect
+from workers.contract.queue.connection import connect
 
 #: Part of a command line, and what it is called; the first that is found counts.
 _KINDS = {

@@ -10,11 +10,11 @@ from service.addresses import address
 from service.deps import Admin, Serving
 from service.description import documented, headers
 from service.problems import RequestInvalid
-from workers.contract import reload
-from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.engines import running
 from workers.contract.errors import AdminOff, KeyInvalid, KeyMissing, QueueUnavailable
-from workers.contract.reload import ModelChange
+from workers.contract.queue import reload
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.engines import running
+from workers.contract.queue.reload import ModelChange
 
 router = APIRouter(prefix="/admin", tags=["operations"])
 logger = logging.getLogger(__name__)

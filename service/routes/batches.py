@@ -28,13 +28,13 @@ from service.options import UpscaleFields, described_fields, read_fields, wished
 from service.problems import RequestInvalid
 from service.uploads import Upload, deleted_if_refused, receive
 from workers.contract import errors
-from workers.contract.batches import Batch
-from workers.contract.claims import Claim
-from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.engines import choose_model, running
-from workers.contract.names import safe_name
-from workers.contract.queue import new_job_id
-from workers.contract.zips import open_archive, picture_entries
+from workers.contract.images.names import safe_name
+from workers.contract.images.zips import open_archive, picture_entries
+from workers.contract.queue.batches import Batch
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.engines import choose_model, running
+from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.queue import new_job_id
 
 router = APIRouter(prefix="/batches", tags=["batches"])
 

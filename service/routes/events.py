@@ -13,7 +13,7 @@ from service.deps import Owner, Services, Serving, own_job
 from service.description import OF_THE_OWNER, Responses, documented, headers
 from service.events import Rendering
 from workers.contract import errors
-from workers.contract.jobs import JobState
+from workers.contract.queue.jobs import JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

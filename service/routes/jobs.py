@@ -29,7 +29,7 @@ from service.reblend import branch_response, reblended
 from service.results import check_kept, look_again, result_response, server_timing
 from service.views import JobsView, JobView
 from workers.contract import errors
-from workers.contract.jobs import JobState
+from workers.contract.queue.jobs import JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

@@ -7,11 +7,11 @@ from fastapi import APIRouter
 from service.deps import Serving
 from service.forms import MAX_FIELD_BYTES, MAX_FIELDS
 from service.views import LimitsView, OutputFormatView
-from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.engines import extra_formats, running
 from workers.contract.errors import QueueUnavailable
-from workers.contract.formats import EXTRA_FORMATS, ImageFormat, ResultFormat
-from workers.contract.jobs import STOPS
+from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.engines import extra_formats, running
+from workers.contract.queue.jobs import STOPS
 
 router = APIRouter(tags=["models"])
 

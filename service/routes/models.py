@@ -5,9 +5,9 @@ from fastapi import APIRouter
 from service.deps import Serving
 from service.description import documented
 from service.views import ModelView, model_views
-from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.engines import running
 from workers.contract.errors import QueueUnavailable
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.engines import running
 
 router = APIRouter(tags=["models"])
 

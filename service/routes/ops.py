@@ -23,10 +23,10 @@ from service.problems import (
     explain,
     problem_type,
 )
-from workers.contract.blobs import BlobStore
-from workers.contract.connection import REPLY_LOST, reason
-from workers.contract.engines import running
+from workers.contract.blobs.base import BlobStore
 from workers.contract.errors import KeyInvalid, KeyMissing, StorageFull, StorageUnavailable
+from workers.contract.queue.connection import REPLY_LOST, reason
+from workers.contract.queue.engines import running
 
 router = APIRouter(tags=["operations"])
 metrics_router = APIRouter(tags=["operations"])

@@ -27,15 +27,16 @@ from service.problems import RequestInvalid
 from service.rates import pixel_headers
 from service.uploads import Upload, deleted_if_refused, receive
 from service.views import JobView
-from workers.contract import errors, logs
-from workers.contract.claims import Claim
-from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.engines import running
-from workers.contract.formats import ImageFormat
-from workers.contract.intake import take
-from workers.contract.jobs import Job
-from workers.contract.names import safe_name
-from workers.contract.queue import new_job_id
+from workers.contract import errors
+from workers.contract.images.formats import ImageFormat
+from workers.contract.images.names import safe_name
+from workers.contract.observability import logs
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.engines import running
+from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.jobs import Job
+from workers.contract.queue.queue import new_job_id
+from workers.contract.queue.validation import take
 
 router = APIRouter(tags=["upscale"])
 

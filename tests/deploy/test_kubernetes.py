@@ -12,8 +12,8 @@ import yaml
 
 from service.settings import ServiceSettings
 from service.telemetry import QueueCollector
-from workers.contract.admission import Bounds
-from workers.contract.queue import JobQueue
+from workers.contract.queue.admission import Bounds
+from workers.contract.queue.queue import JobQueue
 from workers.contract.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]

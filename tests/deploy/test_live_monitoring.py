@@ -40,7 +40,7 @@ pytestmark = [
 GPU = """
 import sys, threading, torch
 from prometheus_client import CollectorRegistry
-from workers.contract.exposition import MetricsServer
+from workers.contract.observability.metrics_server import MetricsServer
 from workers.engine.gpu import GPUCollector
 from workers.engine.telemetry import MemoryCollector
 registry = CollectorRegistry()

@@ -16,7 +16,7 @@ from serving import served
 
 from service.keys import hash_key, new_key
 from service.settings import ServiceSettings
-from workers.contract.logs import JSONFormatter
+from workers.contract.observability.logs import JSONFormatter
 
 pytestmark = pytest.mark.e2e
 

@@ -7,8 +7,8 @@ from factories import engine_info, register
 from serving import Serve, Site, problem_of
 
 from service.keys import hash_key
-from workers.contract import reload
-from workers.contract.reload import EngineReport, ModelChange
+from workers.contract.queue import reload
+from workers.contract.queue.reload import EngineReport, ModelChange
 
 KEY = {"X-API-Key": "the admin's"}
 

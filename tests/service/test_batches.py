@@ -15,10 +15,10 @@ from factories import engine_info, photo, register, saved, transparency
 from serving import PICTURE, Serve, Site, problem_of
 
 from service.keys import hash_key
-from workers.contract.admission import Overtaken
-from workers.contract.batches import BatchItem, BatchRecords
 from workers.contract.errors import ImageCorrupt
-from workers.contract.runs import LEASES, claim, hand_back
+from workers.contract.queue.admission import Overtaken
+from workers.contract.queue.batches import BatchItem, BatchRecords
+from workers.contract.queue.runs import LEASES, claim, hand_back
 from workers.contract.settings import WorkerSettings
 from workers.janitor import Turn
 from workers.pack import pack

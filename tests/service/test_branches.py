@@ -8,10 +8,10 @@ from factories import engine_info, photo, register, saved, transparency
 from serving import Serve, Site, problem_of
 
 from service.keys import hash_key
+from workers.contract.blobs.file import FileBlobStore
 from workers.contract.errors import WorkerLost
-from workers.contract.file_blobs import FileBlobStore
-from workers.contract.formats import ResultFormat
-from workers.contract.jobs import KEPT, Branch, Job, JobResult
+from workers.contract.images.formats import ResultFormat
+from workers.contract.queue.jobs import KEPT, Branch, Job, JobResult
 
 
 def kept(blobs: FileBlobStore, job_id: str) -> dict[str, Branch]:

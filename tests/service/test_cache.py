@@ -8,7 +8,7 @@ from factories import engine_info, photo, register, saved
 from serving import PICTURE, Serve, Site
 
 from service.keys import hash_key
-from workers.contract.jobs import Branch, Job
+from workers.contract.queue.jobs import Branch, Job
 
 HIT, MISS = "gdsr; hit", "gdsr; fwd=miss"
 

@@ -15,7 +15,7 @@ from sse import Event, watch, watching
 
 from service.server import GRACE
 from workers.contract.errors import ImageCorrupt
-from workers.contract.runs import EVENTS, hand_back
+from workers.contract.queue.runs import EVENTS, hand_back
 
 
 def test_a_watcher_sees_a_job_from_queue_to_end(site: Site) -> None:

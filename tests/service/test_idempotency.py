@@ -6,7 +6,7 @@ import pytest
 from factories import engine_info, photo, register, saved
 from serving import PICTURE, Serve, Site, problem_of
 
-from workers.contract.claims import LIFETIME
+from workers.contract.queue.idempotency import LIFETIME
 
 OTHER = saved(photo(20, 30, seed=1), "PNG")
 KEY = {"Idempotency-Key": '"8e03978e-40d5-43dd-bc93-6894a57f9324"'}

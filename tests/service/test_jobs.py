@@ -12,7 +12,7 @@ from serving import TIMEOUT, Site, problem_of
 
 from workers.contract import errors
 from workers.contract.errors import GDSRError
-from workers.contract.jobs import JobState
+from workers.contract.queue.jobs import JobState
 
 
 def test_a_view_follows_the_job_from_queue_to_end(site: Site) -> None:

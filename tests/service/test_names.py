@@ -7,7 +7,7 @@ import pytest
 from serving import PICTURE, Site
 
 from service.names import content_disposition
-from workers.contract.names import MAX_LENGTH, safe_name
+from workers.contract.images.names import MAX_LENGTH, safe_name
 
 
 @pytest.mark.parametrize(

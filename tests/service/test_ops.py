@@ -14,10 +14,10 @@ from serving import Serve, Site, problem_of
 
 from service.keys import AdminKeys, hash_key, new_key
 from service.settings import ServiceSettings
-from workers.contract import logs
-from workers.contract.blob_usage import BlobUsage, record
+from workers.contract.blobs.usage import BlobUsage, record
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
-from workers.contract.runs import ACTIVE
+from workers.contract.observability import logs
+from workers.contract.queue.runs import ACTIVE
 
 
 def test_a_service_with_an_engine_is_ready(site: Site) -> None:

@@ -21,7 +21,7 @@ from processes import ValkeyServer, wait_for
 from serving import PICTURE, TIMEOUT, problem_of
 
 from service.server import listen
-from workers.contract.runs import ACTIVE
+from workers.contract.queue.runs import ACTIVE
 
 COMMAND = (sys.executable, "-m", "service")
 MIB = 1024**2

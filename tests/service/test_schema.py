@@ -30,7 +30,7 @@ from service.app import create_app
 from service.keys import hash_key
 from service.settings import ServiceSettings
 from workers.contract.errors import ImageCorrupt
-from workers.contract.formats import ImageFormat
+from workers.contract.images.formats import ImageFormat
 
 KEY = "the key of these tests"
 #: Headers of HTTP itself, which the server writes.

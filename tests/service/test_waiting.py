@@ -5,7 +5,7 @@ from factories import engine_info, register
 from serving import Serve, Site, problem_of
 
 from workers.contract.errors import ImageCorrupt
-from workers.contract.jobs import JobState
+from workers.contract.queue.jobs import JobState
 
 
 def test_a_request_that_waits_gets_the_picture_itself(site: Site) -> None:

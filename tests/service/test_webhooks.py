@@ -25,7 +25,7 @@ from service.settings import ServiceSettings
 from service.webhook_delivery import Target, Undeliverable, deliver, is_public, signed_headers
 from service.webhooks import PAUSES, Webhooks
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
-from workers.contract.webhooks import DUE, WebhookQueue
+from workers.contract.queue.webhook_outbox import DUE, WebhookQueue
 
 SECRET = base64.b64encode(b"thirty-two bytes of a secret....").decode()
 HERE = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))

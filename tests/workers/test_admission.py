@@ -8,12 +8,12 @@ import redis
 from factories import engine_info, register
 from records import image_info, model_info, options
 
-from workers.contract.admission import Bounds, pixels_today
 from workers.contract.errors import PixelsExceeded, QueueFull
-from workers.contract.estimates import places
-from workers.contract.jobs import Job, JobState
-from workers.contract.queue import JobQueue, new_job_id
-from workers.contract.runs import RUNNING, WAITING, hand_back
+from workers.contract.queue.admission import Bounds, pixels_today
+from workers.contract.queue.estimates import places
+from workers.contract.queue.jobs import Job, JobState
+from workers.contract.queue.queue import JobQueue, new_job_id
+from workers.contract.queue.runs import RUNNING, WAITING, hand_back
 
 
 def make_queue(

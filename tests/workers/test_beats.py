@@ -10,11 +10,11 @@ import redis
 from processes import ValkeyServer, wait_for
 from records import image_info, model_info, options
 
-from workers.contract.admission import Bounds
-from workers.contract.jobs import JobState
-from workers.contract.queue import JobQueue, new_job_id
-from workers.contract.runs import LEASES
-from workers.contract.safe_rq import SMALL, Delivery, open_queue
+from workers.contract.queue.admission import Bounds
+from workers.contract.queue.jobs import JobState
+from workers.contract.queue.queue import JobQueue, new_job_id
+from workers.contract.queue.rq_queue import SMALL, Delivery, open_queue
+from workers.contract.queue.runs import LEASES
 from workers.contract.settings import WorkerSettings
 from workers.job_worker import BEAT, JobWorker
 

@@ -18,16 +18,16 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from buckets import S3Server, refusing_server
 
-from workers.contract.blobs import BlobStore, open_blobs
+from workers.contract.blobs.base import BlobStore, open_blobs
+from workers.contract.blobs.file import FileBlobStore
+from workers.contract.blobs.s3 import S3BlobStore
+from workers.contract.blobs.s3_signing import signed_get
 from workers.contract.errors import (
     BlobMissing,
     ConfigurationInvalid,
     StorageFull,
     StorageUnavailable,
 )
-from workers.contract.file_blobs import FileBlobStore
-from workers.contract.s3_blobs import S3BlobStore
-from workers.contract.s3_signing import signed_get
 from workers.contract.settings import SharedSettings
 
 PATIENCE, IMPATIENCE = timedelta(seconds=60), timedelta(seconds=2)

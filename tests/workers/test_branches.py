@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from workers.branches import blend_pictures, needed_outputs, read_branch
 from workers.contract.errors import ImageCorrupt
-from workers.contract.jobs import Region
+from workers.contract.queue.jobs import Region
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture
 from workers.pictures.png import encode_png

@@ -11,8 +11,8 @@ import redis
 from processes import ValkeyServer, free_port, running_valkey, wait_for
 
 from deploy.valkey import valkey_command
-from workers.contract.connection import check_at_start, connect
 from workers.contract.errors import ConfigurationInvalid
+from workers.contract.queue.connection import check_at_start, connect
 
 
 def test_one_server_will_do(valkey: ValkeyServer) -> None:

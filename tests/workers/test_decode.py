@@ -49,8 +49,8 @@ from workers.contract.errors import (
     ImageTooLarge,
     ImageUnsupported,
 )
-from workers.contract.formats import ResultFormat
-from workers.contract.headers import read_header
+from workers.contract.images.formats import ResultFormat
+from workers.contract.images.headers import read_header
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.picture import Picture

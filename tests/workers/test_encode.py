@@ -9,7 +9,7 @@ from factories import luma, photo, transparency
 from PIL import Image
 
 from workers.contract.errors import AlphaNotStorable, LosslessNotStorable, ResultTooLarge
-from workers.contract.headers import ResultFormat
+from workers.contract.images.headers import ResultFormat
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.picture import Picture

@@ -22,9 +22,9 @@ from factories import (
 )
 from PIL import Image
 
-from workers.contract.choices import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.contract.errors import DepthNotStorable, ProfileNotStorable
-from workers.contract.formats import ResultFormat, check_result
+from workers.contract.images.formats import ResultFormat, check_result
+from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.finish import begun, finished

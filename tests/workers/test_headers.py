@@ -40,7 +40,7 @@ from workers.contract.errors import (
     ImageUnsupported,
     ResultTooLarge,
 )
-from workers.contract.headers import (
+from workers.contract.images.headers import (
     ColourKind,
     ImageFormat,
     ImageHeader,
@@ -49,7 +49,7 @@ from workers.contract.headers import (
     check_result,
     read_header,
 )
-from workers.contract.jxl_header import JXL_BOXES
+from workers.contract.images.jxl import JXL_BOXES
 
 pillow_heif.register_heif_opener()  # for these tests to write it; `pillow_jxl` registers itself
 

@@ -9,13 +9,13 @@ import pytest
 import redis
 from records import image_info, model_info, options
 
-from workers.contract.admission import Bounds
-from workers.contract.blob_usage import freed_bytes, last_usage
+from workers.contract.blobs.file import FileBlobStore
+from workers.contract.blobs.usage import freed_bytes, last_usage
 from workers.contract.errors import WorkerLost
-from workers.contract.file_blobs import FileBlobStore
-from workers.contract.formats import ResultFormat
-from workers.contract.jobs import Branch, JobResult
-from workers.contract.queue import JobQueue, new_job_id
+from workers.contract.images.formats import ResultFormat
+from workers.contract.queue.admission import Bounds
+from workers.contract.queue.jobs import Branch, JobResult
+from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.settings import WorkerSettings
 from workers.janitor import Janitor, Turn, TurnLost
 

@@ -7,10 +7,10 @@ import redis
 from records import image_info, options
 
 from workers.contract.errors import ImageCorrupt, JobNotFound, WorkerLost
-from workers.contract.headers import ResultFormat
-from workers.contract.jobs import JobResult, JobSpec, JobState
-from workers.contract.records import JobRecords
-from workers.contract.runs import ACTIVE, hand_back
+from workers.contract.images.headers import ResultFormat
+from workers.contract.queue.jobs import JobResult, JobSpec, JobState
+from workers.contract.queue.records import JobRecords
+from workers.contract.queue.runs import ACTIVE, hand_back
 
 RESULT = JobResult(
     key="results/a.png", size=1, sha256="0", format=ResultFormat.PNG, width=4, height=4,

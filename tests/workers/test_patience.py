@@ -6,8 +6,8 @@ import pytest
 from processes import wait_for
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 
+from workers.contract.blobs.file import FileBlobStore
 from workers.contract.errors import StorageUnavailable
-from workers.contract.file_blobs import FileBlobStore
 from workers.tasks import patiently
 
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model.process import prepare_process
-from workers.contract.choices import AlphaMode
+from workers.contract.images.options import AlphaMode
 from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import checkpoint_files
 from workers.engine.protocol import HALO, SCALE

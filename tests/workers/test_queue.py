@@ -10,16 +10,16 @@ from processes import running_valkey
 from records import image_info, model_info, options
 from rq import Queue
 
-from workers.contract.admission import Bounds
-from workers.contract.choices import AlphaMode, DepthMode
-from workers.contract.connection import connect
-from workers.contract.engines import ModelInfo
 from workers.contract.errors import QueueFull, QueueUnavailable
-from workers.contract.formats import ResultFormat
-from workers.contract.jobs import ImageInfo, JobResult, JobState
-from workers.contract.queue import TIME_LIMIT_BASE, JobQueue, new_job_id, time_limit
-from workers.contract.runs import LEASES, RUNNING, WAITING, beat, hand_back, record_key
-from workers.contract.safe_rq import LARGE, SMALL, Delivery, open_queue
+from workers.contract.images.formats import ResultFormat
+from workers.contract.images.options import AlphaMode, DepthMode
+from workers.contract.queue.admission import Bounds
+from workers.contract.queue.connection import connect
+from workers.contract.queue.engines import ModelInfo
+from workers.contract.queue.jobs import ImageInfo, JobResult, JobState
+from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue, new_job_id, time_limit
+from workers.contract.queue.rq_queue import LARGE, SMALL, Delivery, open_queue
+from workers.contract.queue.runs import LEASES, RUNNING, WAITING, beat, hand_back, record_key
 from workers.reaper import sweep
 
 RESULT = JobResult(

@@ -5,8 +5,8 @@ import pytest
 from factories import photo, srgb_decoded, srgb_encoded, transparency
 from pydantic import ValidationError
 
-from workers.contract.choices import PictureChoices
 from workers.contract.errors import ScaleTooLarge
+from workers.contract.images.options import PictureChoices
 from workers.pictures.finish import finished
 from workers.pictures.picture import Picture
 from workers.pictures.reduce import reduced

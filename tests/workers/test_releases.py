@@ -7,11 +7,11 @@ import pytest
 import redis
 from records import image_info, model_info, options
 
-from workers.contract.admission import Bounds
 from workers.contract.errors import JobTooNew
-from workers.contract.jobs import SCHEMA, JobSpec, JobState
-from workers.contract.queue import JobQueue, new_job_id
-from workers.contract.records import JobRecords
+from workers.contract.queue.admission import Bounds
+from workers.contract.queue.jobs import SCHEMA, JobSpec, JobState
+from workers.contract.queue.queue import JobQueue, new_job_id
+from workers.contract.queue.records import JobRecords
 from workers.reaper import sweep
 
 #: What the first release wrote for a job: no field that came later.

@@ -13,19 +13,19 @@ from lossy import LossyProxy, lossy
 from processes import ValkeyServer, running_valkey
 from records import image_info, model_info, options
 
-from workers.contract.admission import Bounds, pixels_today
-from workers.contract.batch_queue import BatchQueue
-from workers.contract.batches import Archive, Batch, BatchItem, Pack
-from workers.contract.claims import Claim
-from workers.contract.connection import connect
 from workers.contract.errors import ImageCorrupt, QueueFull, QueueUnavailable, WorkerLost
-from workers.contract.formats import ResultFormat
-from workers.contract.intake import Wishes
-from workers.contract.jobs import FINAL_STATES, Job, JobResult, JobSpec, JobState
-from workers.contract.queue import JobQueue, new_job_id
-from workers.contract.records import JobRecords
-from workers.contract.runs import beat, hand_back, redeliver
-from workers.contract.safe_rq import SMALL, open_queue
+from workers.contract.images.formats import ResultFormat
+from workers.contract.queue.admission import Bounds, pixels_today
+from workers.contract.queue.batch_queue import BatchQueue
+from workers.contract.queue.batches import Archive, Batch, BatchItem, Pack
+from workers.contract.queue.connection import connect
+from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.jobs import FINAL_STATES, Job, JobResult, JobSpec, JobState
+from workers.contract.queue.queue import JobQueue, new_job_id
+from workers.contract.queue.records import JobRecords
+from workers.contract.queue.rq_queue import SMALL, open_queue
+from workers.contract.queue.runs import beat, hand_back, redeliver
+from workers.contract.queue.validation import Wishes
 
 HOUR = timedelta(hours=1)
 RESULT = JobResult(

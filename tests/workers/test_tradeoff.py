@@ -1,6 +1,6 @@
 import pytest
 
-from workers.contract.jobs import STOPS
+from workers.contract.queue.jobs import STOPS
 from workers.tradeoff import output_weights
 
 

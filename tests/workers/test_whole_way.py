@@ -12,8 +12,8 @@ import pytest
 from factories import Pixels, held, luma, photo, saved, transparency
 
 from model.process import prepare_process
-from workers.contract.choices import AlphaMode, PictureChoices
-from workers.contract.formats import ResultFormat
+from workers.contract.images.formats import ResultFormat
+from workers.contract.images.options import AlphaMode, PictureChoices
 from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import checkpoint_files
 from workers.pictures.decode import decode

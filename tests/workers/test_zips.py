@@ -15,8 +15,8 @@ from workers.contract.errors import (
     EntryDamaged,
     ImageUnsupported,
 )
-from workers.contract.names import UniqueNames, safe_path
-from workers.contract.zips import check_is_file, inflated, open_archive, picture_entries
+from workers.contract.images.names import UniqueNames, safe_path
+from workers.contract.images.zips import check_is_file, inflated, open_archive, picture_entries
 
 GOOD = zipped({"a.png": b"one" * 100, "b.png": b"two"}, deflated=True)
 ENCRYPTED = with_directory_field(GOOD, 8, "<H", 1)

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import redis
 
-from workers.contract import engines, logs, reload
-from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid
-from workers.contract.exposition import MetricsServer
+from workers.contract.observability import logs
+from workers.contract.observability.metrics_server import MetricsServer
+from workers.contract.queue import engines, reload
+from workers.contract.queue.connection import connect
 from workers.contract.settings import WorkerSettings
 from workers.pictures.extras import installed
 from workers.supervisor import EXIT_CONFIGURATION, EXIT_DEVICE

@@ -11,8 +11,8 @@ from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint
 from model.gdsr import PRESETS, SCALE
 from model.inference.forward import NotFinite, measure, prepare
 from model.process import cache_folder
-from workers.contract.engines import ModelInfo
 from workers.contract.errors import ConfigurationInvalid
+from workers.contract.queue.engines import ModelInfo
 from workers.contract.settings import WorkerSettings
 from workers.engine.calibration import best_batch, calibrated, device_memory, device_name
 from workers.engine.checkpoints import checkpoint_files, default_model

@@ -4,7 +4,7 @@ import sys
 
 from PIL import Image, ImageFile
 
-from workers.contract.formats import unsupported
+from workers.contract.images.formats import unsupported
 
 
 def ask_for_low_bytes(image: Image.Image) -> None:

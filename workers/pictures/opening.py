@@ -12,9 +12,9 @@ from typing import NamedTuple
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from workers.contract.errors import FrameMissing, ImageCorrupt, ImageRejected
-from workers.contract.formats import ImageFormat, ImageHeader, unsupported
-from workers.contract.jxl_header import jxl_xmp
-from workers.contract.nested_headers import tiff_page_number
+from workers.contract.images.formats import ImageFormat, ImageHeader, unsupported
+from workers.contract.images.jxl import jxl_xmp
+from workers.contract.images.tiff_and_avif import tiff_page_number
 from workers.pictures.deep import ask_for_low_bytes
 from workers.pictures.extras import installed, make_ready
 from workers.pictures.metadata import BROKEN, Metadata, read_dpi, read_metadata, read_orientation

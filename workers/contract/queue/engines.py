@@ -11,7 +11,7 @@ import redis
 from pydantic import BaseModel, ConfigDict
 
 from workers.contract.errors import FormatNotWritten, ModelUnknown, NoWorker
-from workers.contract.formats import EXTRA_FORMATS, ImageFormat, ResultFormat, unread
+from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat, unread
 
 EXPIRY = timedelta(seconds=15)
 BEAT = timedelta(seconds=5)

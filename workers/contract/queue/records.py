@@ -14,12 +14,12 @@ from typing import NamedTuple, cast
 
 import redis
 
-from workers.contract.connection import asked_twice
 from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
-from workers.contract.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
-from workers.contract.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, claim
-from workers.contract.safe_rq import LARGE
-from workers.contract.webhooks import DUE
+from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
+from workers.contract.queue.rq_queue import LARGE
+from workers.contract.queue.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, claim
+from workers.contract.queue.webhook_outbox import DUE
 
 #: Jobs ended since the data folder was made, by state.
 COUNTERS = "gdsr:jobs:ended"

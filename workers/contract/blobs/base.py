@@ -149,7 +149,7 @@ def open_blobs(settings: SharedSettings, *, patience: timedelta) -> BlobStore:
         case "file" if url.path and not url.netloc:
             return _folder(Path(unquote(url.path)), "GDSR_BLOB_URL")
         case "s3" if url.netloc:
-            from workers.contract.s3_blobs import S3BlobStore
+            from workers.contract.blobs.s3 import S3BlobStore
 
             return S3BlobStore(url.netloc, prefix=url.path.strip("/"), patience=patience)
     raise ConfigurationInvalid(
@@ -158,7 +158,7 @@ def open_blobs(settings: SharedSettings, *, patience: timedelta) -> BlobStore:
 
 
 def _folder(path: Path, setting: str) -> BlobStore:
-    from workers.contract.file_blobs import FileBlobStore
+    from workers.contract.blobs.file import FileBlobStore
 
     try:
         return FileBlobStore(path)

@@ -11,8 +11,8 @@ from datetime import timedelta
 
 import redis
 
-from workers.contract.connection import asked_twice
 from workers.contract.errors import IdempotencyKeyReused
+from workers.contract.queue.connection import asked_twice
 
 #: How long a key stands for its job.
 LIFETIME = timedelta(days=1)

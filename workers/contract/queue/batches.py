@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 
 import redis
 
-from workers.contract.connection import asked_twice
 from workers.contract.errors import BatchNotFound, GDSRError
-from workers.contract.intake import Wishes
-from workers.contract.jobs import JobFailure, Record
-from workers.contract.runs import LEASES, WAITING, claim, record_key
+from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.jobs import JobFailure, Record
+from workers.contract.queue.runs import LEASES, WAITING, claim, record_key
+from workers.contract.queue.validation import Wishes
 
 #: Ids of batches that are not unpacked yet, by time of creation.
 UNPACKING = "gdsr:batches:unpacking"

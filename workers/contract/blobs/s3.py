@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import BinaryIO
 
-from workers.contract.blobs import (
+from workers.contract.blobs.base import (
     CHUNK,
     BlobEntry,
     Room,
@@ -25,13 +25,13 @@ from workers.contract.blobs import (
     checked_key,
     no_room_is_storage_full,
 )
+from workers.contract.blobs.s3_signing import signed_get
 from workers.contract.errors import (
     BlobMissing,
     ConfigurationInvalid,
     StorageFull,
     StorageUnavailable,
 )
-from workers.contract.s3_signing import signed_get
 
 try:
     import obstore

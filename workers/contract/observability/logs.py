@@ -9,7 +9,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-from workers.contract.tracing import trace_id
+from workers.contract.observability.tracing import trace_id
 
 #: The job that this process works on, put into each line.
 job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", default=None)

@@ -7,11 +7,11 @@ from typing import BinaryIO, NamedTuple
 
 from pydantic import Field
 
-from workers.contract.choices import DepthMode, PictureChoices, ProfileMode
-from workers.contract.engines import EngineInfo, ModelInfo, check_extra, choose_model
-from workers.contract.formats import ResultFormat, same_format
-from workers.contract.headers import check_header, check_result, read_header
-from workers.contract.jobs import ImageInfo, TradeOff, UpscaleOptions
+from workers.contract.images.formats import ResultFormat, same_format
+from workers.contract.images.headers import check_header, check_result, read_header
+from workers.contract.images.options import DepthMode, PictureChoices, ProfileMode
+from workers.contract.queue.engines import EngineInfo, ModelInfo, check_extra, choose_model
+from workers.contract.queue.jobs import ImageInfo, TradeOff, UpscaleOptions
 
 
 class Wishes(PictureChoices):

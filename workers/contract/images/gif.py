@@ -10,8 +10,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from workers.contract.errors import ImageCorrupt
-from workers.contract.formats import ColourKind, ImageFormat, ImageHeader
-from workers.contract.nested_headers import TOO_SHORT, Source
+from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader
+from workers.contract.images.tiff_and_avif import TOO_SHORT, Source
 
 #: Frames that are counted, and other blocks that may be between them.
 MAX_FRAMES = 4096

@@ -9,10 +9,10 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from workers.contract.choices import PictureChoices
 from workers.contract.errors import GDSRError
-from workers.contract.headers import ImageFormat, ResultFormat
-from workers.contract.webhooks import WebhookState
+from workers.contract.images.headers import ImageFormat, ResultFormat
+from workers.contract.images.options import PictureChoices
+from workers.contract.queue.webhook_outbox import WebhookState
 
 TradeOff = Annotated[float, Field(ge=0, le=1)]
 #: Names for the three stops of the slider.

@@ -11,7 +11,7 @@ from io import SEEK_END
 from typing import BinaryIO, NamedTuple
 
 from workers.contract.errors import FrameMissing, ImageCorrupt
-from workers.contract.formats import ColourKind, ImageFormat, ImageHeader, unsupported
+from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
 
 TOO_SHORT = "it ends within its header"
 _MAX_READ_BYTES = 2**20

@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Iterator
 from typing import IO, BinaryIO, cast
 
-from workers.contract.blobs import CHUNK
+from workers.contract.blobs.base import CHUNK
 from workers.contract.errors import ArchiveInvalid, BatchEmpty, BatchTooLarge, EntryDamaged
-from workers.contract.formats import unsupported
+from workers.contract.images.formats import unsupported
 
 #: What zips of the desktops have beside the files.
 _RUBBISH_FOLDER, _RUBBISH = "__MACOSX", {"thumbs.db", "desktop.ini"}

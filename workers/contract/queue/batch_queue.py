@@ -9,9 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 import redis
 
-from workers.contract import logs
-from workers.contract.admission import Load, admit
-from workers.contract.batches import (
+from workers.contract.errors import JobCancelled
+from workers.contract.observability import logs
+from workers.contract.queue.admission import Load, admit
+from workers.contract.queue.batches import (
     Batch,
     BatchItem,
     BatchRecords,
@@ -22,14 +23,13 @@ from workers.contract.batches import (
     pack_task,
     unpack_task,
 )
-from workers.contract.claims import Claim
-from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.errors import JobCancelled
-from workers.contract.intake import Wishes
-from workers.contract.jobs import JobSpec
-from workers.contract.queue import TIME_LIMIT_BASE, JobQueue
-from workers.contract.records import job_key
-from workers.contract.safe_rq import LARGE, SMALL, open_queue
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.jobs import JobSpec
+from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue
+from workers.contract.queue.records import job_key
+from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
+from workers.contract.queue.validation import Wishes
 
 #: Bytes a second that unpacking and packing are sure to do.
 _BYTES_PER_SECOND = 2_000_000

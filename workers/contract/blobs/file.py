@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
 
-from workers.contract.blobs import (
+from workers.contract.blobs.base import (
     CHUNK,
     FOLDERS,
     BlobEntry,

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import redis
 
-from workers.contract.connection import asked_twice
-from workers.contract.safe_rq import LARGE, SMALL, open_queue
+from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
 
 #: Ids of jobs that have not ended, by time of creation.
 ACTIVE = "gdsr:jobs:active"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from workers.contract.errors import ImageCorrupt
-from workers.contract.formats import ColourKind, ImageFormat, ImageHeader, unsupported
-from workers.contract.nested_headers import TOO_SHORT, Source
+from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
+from workers.contract.images.tiff_and_avif import TOO_SHORT, Source
 
 JXL_BOXES = b"\0\0\0\x0cJXL \r\n\x87\n"
 JXL_BARE = b"\xff\x0a"

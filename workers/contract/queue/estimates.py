@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import redis
 
-from workers.contract.engines import EngineInfo
+from workers.contract.queue.engines import EngineInfo
 
 #: Jobs before one in its queue, pixels before it, in the other queue, and of what runs.
 _LOOK = """

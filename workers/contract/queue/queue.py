@@ -7,17 +7,25 @@ from datetime import UTC, datetime, timedelta
 import redis
 from rq.command import send_command
 
-from workers.contract import logs
-from workers.contract.admission import Bounds, Load, admit
-from workers.contract.choices import AlphaMode, DepthMode
-from workers.contract.claims import Claim
-from workers.contract.connection import redis_down_is_queue_unavailable
-from workers.contract.engines import ModelInfo, running
-from workers.contract.estimates import Place, look_up, place, places, speed
-from workers.contract.jobs import ImageInfo, Job, JobResult, JobSpec, JobState, Part, UpscaleOptions
-from workers.contract.records import JobPage, JobRecords, job_key
-from workers.contract.runs import ACTIVE, EVENTS, RUNNING, WAITING, record_key
-from workers.contract.safe_rq import LARGE, SMALL, open_queue
+from workers.contract.images.options import AlphaMode, DepthMode
+from workers.contract.observability import logs
+from workers.contract.queue.admission import Bounds, Load, admit
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.engines import ModelInfo, running
+from workers.contract.queue.estimates import Place, look_up, place, places, speed
+from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.jobs import (
+    ImageInfo,
+    Job,
+    JobResult,
+    JobSpec,
+    JobState,
+    Part,
+    UpscaleOptions,
+)
+from workers.contract.queue.records import JobPage, JobRecords, job_key
+from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
+from workers.contract.queue.runs import ACTIVE, EVENTS, RUNNING, WAITING, record_key
 
 #: A job may take this long plus this many times the time the engine alone would need.
 TIME_LIMIT_BASE = timedelta(seconds=120)

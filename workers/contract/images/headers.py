@@ -14,7 +14,7 @@ from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from workers.contract.errors import ImageCorrupt, ImageMissing
-from workers.contract.formats import (
+from workers.contract.images.formats import (
     ColourKind,
     ImageFormat,
     ImageHeader,
@@ -23,9 +23,9 @@ from workers.contract.formats import (
     check_result,
     unsupported,
 )
-from workers.contract.gif_header import gif_header
-from workers.contract.jxl_header import JXL_BARE, JXL_BOXES, jxl_header
-from workers.contract.nested_headers import TOO_SHORT, Source, heif_header, tiff_header
+from workers.contract.images.gif import gif_header
+from workers.contract.images.jxl import JXL_BARE, JXL_BOXES, jxl_header
+from workers.contract.images.tiff_and_avif import TOO_SHORT, Source, heif_header, tiff_header
 
 __all__ = [
     "ColourKind",

@@ -12,11 +12,11 @@ from typing import Any
 
 import redis
 
-from workers.contract.connection import REPLY_LOST
-from workers.contract.engines import running
 from workers.contract.errors import PixelsExceeded, QueueFull
-from workers.contract.estimates import speed
-from workers.contract.runs import WAITING
+from workers.contract.queue.connection import REPLY_LOST
+from workers.contract.queue.engines import running
+from workers.contract.queue.estimates import speed
+from workers.contract.queue.runs import WAITING
 
 _DAY = timedelta(days=1)
 #: What a refused client is told to wait while no engine runs, and at most.
