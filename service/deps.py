@@ -14,7 +14,8 @@ from service.rates import RateLimit
 from service.settings import ServiceSettings
 from service.telemetry import ServiceTelemetry
 from service.webhooks import Deliverer, Webhooks
-from workers.contract.blobs.base import BlobStore, open_blobs
+from workers.contract.blobs.base import BlobStore
+from workers.contract.blobs.open import open_blobs
 from workers.contract.errors import (
     AdminOff,
     BatchNotFound,

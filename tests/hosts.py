@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from processes import children, command_line, descendants, wait_for
 
-from workers.contract.blobs.base import open_blobs
+from workers.contract.blobs.open import open_blobs
 from workers.contract.images.headers import ImageFormat, ResultFormat
 from workers.contract.queue import engines
 from workers.contract.queue.admission import Bounds

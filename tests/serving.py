@@ -14,7 +14,7 @@ from processes import wait_for
 from service.app import create_app
 from service.server import Server, listen
 from service.settings import ServiceSettings
-from workers.contract.blobs.base import open_blobs
+from workers.contract.blobs.open import open_blobs
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.connection import connect
 from workers.contract.queue.jobs import Branch, Job, JobResult

@@ -20,7 +20,8 @@ from types import FrameType
 
 import redis
 
-from workers.contract.blobs.base import FOLDERS, BlobEntry, BlobStore, open_blobs
+from workers.contract.blobs.base import FOLDERS, BlobEntry, BlobStore
+from workers.contract.blobs.open import open_blobs
 from workers.contract.blobs.usage import BlobUsage, record
 from workers.contract.errors import ConfigurationInvalid, GDSRError
 from workers.contract.observability import logs

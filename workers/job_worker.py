@@ -34,7 +34,7 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from rq.worker import WorkerStatus
 
 from workers.blend import blend
-from workers.contract.blobs.base import open_blobs
+from workers.contract.blobs.open import open_blobs
 from workers.contract.errors import (
     BatchNotFound,
     ConfigurationInvalid,

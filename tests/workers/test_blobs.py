@@ -18,8 +18,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from buckets import S3Server, refusing_server
 
-from workers.contract.blobs.base import BlobStore, open_blobs
+from workers.contract.blobs.base import BlobStore
 from workers.contract.blobs.file import FileBlobStore
+from workers.contract.blobs.open import open_blobs
 from workers.contract.blobs.s3 import S3BlobStore
 from workers.contract.blobs.s3_signing import signed_get
 from workers.contract.errors import (

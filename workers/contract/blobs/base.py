@@ -1,7 +1,7 @@
 """Where pictures are stored between the service and the workers.
 
 A key is `inputs/<name>` or `results/<name>`. A blob is there whole or not at all, whatever keeps
-it: `file_blobs` a folder, `s3_blobs` a bucket. What does not answer, does not let us in or has no
+it: `file` a folder, `s3` a bucket. What does not answer, does not let us in or has no
 room is said in our own errors, within a stated time.
 """
 
@@ -11,12 +11,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
-from urllib.parse import unquote, urlsplit
 
-from workers.contract.errors import ConfigurationInvalid, StorageFull
-from workers.contract.settings import SharedSettings
+from workers.contract.errors import StorageFull
 
 FOLDERS = ("inputs", "results")
 #: Bytes of a piece of a streamed blob.
@@ -134,36 +131,6 @@ class BlobStore(Protocol):
             StorageFull: there is no room.
         """
         ...
-
-
-def open_blobs(settings: SharedSettings, *, patience: timedelta) -> BlobStore:
-    """The store that the settings name; a store behind a network may take `patience` to answer.
-
-    Raises:
-        ConfigurationInvalid: it names none that can be used.
-    """
-    if settings.blob_url is None:
-        return _folder(settings.blob_dir, "GDSR_BLOB_DIR")
-    url = urlsplit(settings.blob_url)
-    match url.scheme:
-        case "file" if url.path and not url.netloc:
-            return _folder(Path(unquote(url.path)), "GDSR_BLOB_URL")
-        case "s3" if url.netloc:
-            from workers.contract.blobs.s3 import S3BlobStore
-
-            return S3BlobStore(url.netloc, prefix=url.path.strip("/"), patience=patience)
-    raise ConfigurationInvalid(
-        f"GDSR_BLOB_URL: {settings.blob_url} is neither file:/FOLDER nor s3://BUCKET/PREFIX"
-    )
-
-
-def _folder(path: Path, setting: str) -> BlobStore:
-    from workers.contract.blobs.file import FileBlobStore
-
-    try:
-        return FileBlobStore(path)
-    except OSError as failure:
-        raise ConfigurationInvalid(f"{setting}: {failure}") from None
 
 
 def checked_key(key: str) -> str:
