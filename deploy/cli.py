@@ -116,8 +116,8 @@ def _run(
     from workers.pictures.decode import decode
     from workers.pictures.encode import encode
     from workers.pictures.finish import begun, finished
-    from workers.pipeline import upscale_picture
-    from workers.tradeoff import output_weights
+    from workers.tasks.pipeline import upscale_picture
+    from workers.tiles.trade_off import output_weights
 
     console = Console(stderr=True)
     with console.status("loading the network"):
@@ -243,7 +243,7 @@ def _settings(model: str | None) -> tuple["WorkerSettings", str]:
     from workers.contract.errors import ConfigurationInvalid
     from workers.contract.settings import WorkerSettings
     from workers.engine.checkpoints import checkpoint_files, default_model
-    from workers.host import cuda_devices
+    from workers.host.programs import cuda_devices
 
     settings = WorkerSettings.load()
     device = (settings.devices or cuda_devices() or ("cpu",))[0]

@@ -15,7 +15,7 @@ from threading import Thread
 
 from processes import free_port, wait_for
 
-from workers.lifeline import dying_with_parent
+from workers.host.parent_death import dying_with_parent
 
 
 class S3Server:

@@ -14,7 +14,7 @@ from mutations import damaged
 from workers.contract.errors import GDSRError
 from workers.contract.images.headers import check_header, read_header
 from workers.contract.settings import WorkerSettings
-from workers.job_worker import limit_this_process
+from workers.jobs.job_worker import limit_this_process
 from workers.pictures.decode import decode
 
 SECONDS = 2.0

@@ -24,7 +24,7 @@ from workers.contract.queue.connection import connect
 from workers.contract.queue.jobs import ImageInfo, Job, JobState, UpscaleOptions
 from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.settings import SharedSettings
-from workers.lifeline import dying_with_parent
+from workers.host.parent_death import dying_with_parent
 
 #: Of a host: one for small pictures, one for all.
 JOB_WORKERS = 2
@@ -52,7 +52,9 @@ class WorkerHost:
     @property
     def job_workers(self) -> list[int]:
         """The pids of its job workers."""
-        return [p for p in children(self.process.pid) if "workers.job_worker" in command_line(p)]
+        return [
+            p for p in children(self.process.pid) if "workers.jobs.job_worker" in command_line(p)
+        ]
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from deploy.valkey import valkey_answers, valkey_command
-from workers.lifeline import dying_with_parent
+from workers.host.parent_death import dying_with_parent
 
 Found = TypeVar("Found")
 

@@ -17,8 +17,8 @@ from workers.contract.queue.connection import connect
 _KINDS = {
     "valkey-server": "Redis",
     "workers.engine": "engine",
-    "workers.job_worker": "job workers",
-    "workers.janitor": "janitor",
+    "workers.jobs.job_worker": "job workers",
+    "workers.jobs.janitor": "janitor",
     "workers": "supervisors",
     "service": "service",
     "deploy.local": "supervisors",

@@ -21,7 +21,7 @@ from workers.contract.queue.connection import connect
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, JobResult, UpscaleOptions
 from workers.contract.queue.queue import JobQueue, new_job_id
-from workers.janitor import Turn
+from workers.jobs.janitor import Turn
 
 _DIGEST = "0" * 64
 #: How often a running job writes its progress; a second's worth, more or less.

@@ -23,7 +23,7 @@ from factories import photo, saved
 from metrics import fetch, metrics_of
 from processes import command_line, descendants, free_ports, wait_for
 
-from workers.lifeline import dying_with_parent
+from workers.host.parent_death import dying_with_parent
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

@@ -32,7 +32,7 @@ from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.queue.records import JobRecords
 from workers.contract.queue.rq_queue import LARGE, SERVED, SMALL, Delivery, open_queue
 from workers.contract.queue.runs import LEASES, RUNNING, WAITING, beat, hand_back
-from workers.reaper import sweep
+from workers.jobs.recovery import sweep
 
 HOUR = timedelta(hours=1)
 RESULT = JobResult(

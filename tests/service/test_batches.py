@@ -20,11 +20,11 @@ from workers.contract.queue.admission import Overtaken
 from workers.contract.queue.batches import BatchItem, BatchRecords
 from workers.contract.queue.runs import LEASES, claim, hand_back
 from workers.contract.settings import WorkerSettings
-from workers.janitor import Turn
-from workers.pack import pack
-from workers.reaper import run_ended, sweep
-from workers.tasks import CONTEXT, TaskContext
-from workers.unpack import unpack
+from workers.jobs.janitor import Turn
+from workers.jobs.recovery import run_ended, sweep
+from workers.tasks.pack import pack
+from workers.tasks.unpack import unpack
+from workers.tasks.upscale import CONTEXT, TaskContext
 
 OTHER = saved(photo(20, 30, seed=1), "JPEG")
 THREE = {"a/cat.png": PICTURE, "dog.jpg": OTHER, "notes.txt": b"not a picture"}

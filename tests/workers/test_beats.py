@@ -16,7 +16,7 @@ from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.queue.rq_queue import SMALL, Delivery, open_queue
 from workers.contract.queue.runs import LEASES
 from workers.contract.settings import WorkerSettings
-from workers.job_worker import BEAT, JobWorker
+from workers.jobs.job_worker import BEAT, JobWorker
 
 
 def test_a_worker_beats_as_long_as_its_child_works(

@@ -7,12 +7,12 @@ import pytest
 from factories import P3_PRIMARIES, photo, rgb_profile, saved, transparency
 from numpy.typing import NDArray
 
-from workers.branches import blend_pictures, needed_outputs, read_branch
 from workers.contract.errors import ImageCorrupt
 from workers.contract.queue.jobs import Region
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture
 from workers.pictures.png import encode_png
+from workers.tasks.branches import blend_pictures, needed_outputs, read_branch
 
 COLOUR = photo(37, 53)
 METADATA = Metadata(exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0", xmp=b"<x:xmpmeta/>")

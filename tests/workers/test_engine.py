@@ -26,10 +26,10 @@ from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient
 from workers.engine.loading import LoadedEngine, load_engine
 from workers.engine.local import InProcessEngine
+from workers.engine.model_cache import Resident
 from workers.engine.protocol import create_shared_tiles, receive, send, slots_within
-from workers.engine.residents import Resident
 from workers.engine.server import Client, EngineServer
-from workers.tradeoff import MASK, Weights, output_weights
+from workers.tiles.trade_off import MASK, Weights, output_weights
 
 Pixels = NDArray[np.uint8]
 TILE = 64

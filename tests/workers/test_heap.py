@@ -10,7 +10,7 @@ import pytest
 _FORKED = """
 import os, resource
 import numpy as np
-from workers.heap import prepare_heap
+from workers.jobs.allocator import prepare_heap
 
 def take():  # more together than glibc keeps by itself
     blocks = [np.ones(3 * 1024**2, np.uint8) for _ in range(6)]
@@ -29,7 +29,7 @@ os.wait()
 _ADVISED = """
 import sys
 import numpy as np
-from workers.heap import prepare_heap
+from workers.jobs.allocator import prepare_heap
 
 if sys.argv[1] == "prepared":
     prepare_heap()

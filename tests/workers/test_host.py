@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from model.process import available_cpus
-from workers.host import default_job_workers
+from workers.host.programs import default_job_workers
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from workers.contract.queue.admission import Bounds
 from workers.contract.queue.jobs import Branch, JobResult
 from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.settings import WorkerSettings
-from workers.janitor import Janitor, Turn, TurnLost
+from workers.jobs.janitor import Janitor, Turn, TurnLost
 
 HOUR = timedelta(hours=1)
 

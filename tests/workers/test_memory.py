@@ -6,7 +6,7 @@ import torch
 from numpy.typing import NDArray
 
 from workers.contract.errors import EngineOutOfMemory
-from workers.engine.memory import SMALLEST_TILE, MemoryLadder
+from workers.engine.out_of_memory import SMALLEST_TILE, MemoryLadder
 
 Pixels = NDArray[np.uint8]
 

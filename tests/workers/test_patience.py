@@ -8,7 +8,7 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.errors import StorageUnavailable
-from workers.tasks import patiently
+from workers.tasks.upscale import patiently
 
 
 def test_a_result_is_stored_once_the_store_is_back(

@@ -13,8 +13,8 @@ from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import checkpoint_files
 from workers.engine.protocol import HALO, SCALE
 from workers.pictures.picture import Picture
-from workers.pipeline import Progress, upscale_outputs
-from workers.tradeoff import MASK, Weights, output_weights
+from workers.tasks.pipeline import Progress, upscale_outputs
+from workers.tiles.trade_off import MASK, Weights, output_weights
 
 Pixels = NDArray[np.uint8]
 Upscale = Callable[..., Any]

@@ -20,7 +20,7 @@ from workers.contract.queue.jobs import ImageInfo, JobResult, JobState
 from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue, new_job_id, time_limit
 from workers.contract.queue.rq_queue import LARGE, SMALL, Delivery, open_queue
 from workers.contract.queue.runs import LEASES, RUNNING, WAITING, beat, hand_back, record_key
-from workers.reaper import sweep
+from workers.jobs.recovery import sweep
 
 RESULT = JobResult(
     key="results/a.png", size=1, sha256="0", format=ResultFormat.PNG, width=4, height=4,

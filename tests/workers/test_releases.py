@@ -12,7 +12,7 @@ from workers.contract.queue.admission import Bounds
 from workers.contract.queue.jobs import SCHEMA, JobSpec, JobState
 from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.queue.records import JobRecords
-from workers.reaper import sweep
+from workers.jobs.recovery import sweep
 
 #: What the first release wrote for a job: no field that came later.
 FIRST = {

@@ -22,7 +22,7 @@ from workers.engine.loading import load_engine
 from workers.engine.local import InProcessEngine
 from workers.engine.models import Models
 from workers.engine.server import EngineServer
-from workers.tradeoff import output_weights
+from workers.tiles.trade_off import output_weights
 
 Pixels = NDArray[np.uint8]
 TILE = 64

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from processes import alive, children, wait_for
 
-from workers.lifeline import dying_with_parent
+from workers.host.parent_death import dying_with_parent
 
 HEADER = """
 import sys
 from pathlib import Path
-from workers.supervisor import Program, Supervisor
+from workers.host.supervisor import Program, Supervisor
 
 folder = Path(sys.argv[1])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from factories import Pixels, photo
 
-from workers.tiling import (
+from workers.tiles.tiling import (
     Span,
     TilePlan,
     cheapest_plan,

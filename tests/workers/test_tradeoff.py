@@ -1,7 +1,7 @@
 import pytest
 
 from workers.contract.queue.jobs import STOPS
-from workers.tradeoff import output_weights
+from workers.tiles.trade_off import output_weights
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from processes import wait_for
 
-from workers.health import answers
-from workers.supervisor import EXIT_DEVICE
-from workers.watchdog import end_when_stuck, kill_silent, longest
+from workers.host.health import answers
+from workers.host.supervisor import EXIT_DEVICE
+from workers.host.watchdog import end_when_stuck, kill_silent, longest
 
 LISTENS = """
 import socket, sys, time
@@ -28,7 +28,7 @@ while True:
 HANGS = """
 import threading
 from datetime import timedelta
-from workers.watchdog import end_when_stuck
+from workers.host.watchdog import end_when_stuck
 end_when_stuck(lambda: True, threading.Event(), pause=timedelta(seconds=0.05))
 """
 

@@ -20,8 +20,8 @@ from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.finish import begun, finished
 from workers.pictures.picture import Picture
-from workers.pipeline import upscale_picture
-from workers.tradeoff import output_weights
+from workers.tasks.pipeline import upscale_picture
+from workers.tiles.trade_off import output_weights
 
 pillow_heif.register_heif_opener()  # for these tests to write it
 

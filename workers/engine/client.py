@@ -39,7 +39,7 @@ from workers.engine.protocol import (
     send,
     slots_within,
 )
-from workers.tradeoff import Weights
+from workers.tiles.trade_off import Weights
 
 Pixels = NDArray[np.unsignedinteger]
 #: How long the engine may take for one batch; the job's own time limit is what usually ends it.

@@ -16,7 +16,7 @@ from workers.contract.queue.engines import ModelInfo
 from workers.contract.settings import WorkerSettings
 from workers.engine.calibration import best_batch, calibrated, device_memory, device_name
 from workers.engine.checkpoints import checkpoint_files, default_model
-from workers.engine.residents import Resident, Residents
+from workers.engine.model_cache import Resident, Residents
 
 #: Tile sides with context, where the settings do not say: small pictures, and the rest. Of 256
 #: pixels, which is what many pictures are made of, the large one keeps just as many.

@@ -10,8 +10,8 @@ from model.inference.forward import NotFinite
 from workers.contract.errors import TileNotFinite
 from workers.engine.client import Pixels
 from workers.engine.loading import LoadedEngine
-from workers.engine.memory import MemoryLadder
-from workers.tradeoff import Weights
+from workers.engine.out_of_memory import MemoryLadder
+from workers.tiles.trade_off import Weights
 
 
 class InProcessEngine:

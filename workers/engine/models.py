@@ -21,7 +21,7 @@ from workers.contract.queue.reload import Change, EngineReport, ModelChange
 from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import checkpoint_files, default_model
 from workers.engine.loading import LoadedModel, load_model
-from workers.engine.memory import is_out_of_memory
+from workers.engine.out_of_memory import is_out_of_memory
 from workers.engine.server import EngineServer
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from workers.contract.errors import EngineOutOfMemory
 from workers.engine.protocol import FEATHER, HALO
-from workers.tiling import Canvas, cut, plan_tiles
+from workers.tiles.tiling import Canvas, cut, plan_tiles
 
 SMALLEST_TILE = 64
 

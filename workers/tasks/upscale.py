@@ -14,7 +14,6 @@ from typing import TypeVar
 import redis
 from rq.timeouts import JobTimeoutException
 
-from workers.branches import blend_pictures, needed_outputs
 from workers.contract.blobs.base import BlobStore, StoredBlob
 from workers.contract.errors import (
     CheckpointReplaced,
@@ -30,14 +29,15 @@ from workers.contract.queue.jobs import KEPT, STOPS, Branch, Job, JobResult, Ups
 from workers.contract.queue.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient, MadeBy
+from workers.host.reports import JobReport, Stage, send
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode_in_pieces
 from workers.pictures.finish import begun, finished, finished_mask
 from workers.pictures.picture import Picture
 from workers.pictures.png import png_pieces
-from workers.pipeline import upscale_outputs
-from workers.reports import JobReport, Stage, send
-from workers.tradeoff import MASK, Weights, output_weights
+from workers.tasks.branches import blend_pictures, needed_outputs
+from workers.tasks.pipeline import upscale_outputs
+from workers.tiles.trade_off import MASK, Weights, output_weights
 
 #: Progress is written at most this often.
 _PROGRESS_SECONDS = 0.2

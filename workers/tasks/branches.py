@@ -22,7 +22,7 @@ from workers.contract.queue.jobs import KEPT, Region
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, Plane
 from workers.pictures.png import METRES_PER_INCH, PROFILE_START, XMP_START
-from workers.tradeoff import output_weights
+from workers.tiles.trade_off import output_weights
 
 _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type: grey, RGB, grey and alpha, RGBA
 _SIGNATURE_BYTES = 8

@@ -29,7 +29,7 @@ from workers.contract.queue.batches import BatchRecords
 from workers.contract.queue.connection import connect
 from workers.contract.queue.records import JobRecords
 from workers.contract.settings import WorkerSettings
-from workers.supervisor import EXIT_CONFIGURATION
+from workers.host.supervisor import EXIT_CONFIGURATION
 
 #: From the beginning of one turn to that of the next.
 TURN = timedelta(seconds=60)
@@ -179,7 +179,7 @@ class Janitor:
 
 def main() -> int:
     """Take turns until SIGTERM."""
-    argparse.ArgumentParser(prog="python -m workers.janitor", description=__doc__).parse_args()
+    argparse.ArgumentParser(prog="python -m workers.jobs.janitor", description=__doc__).parse_args()
     stopping = threading.Event()
 
     def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from workers.lifeline import dying_with_parent
+from workers.host.parent_death import dying_with_parent
 
 #: Exit status of a program that cannot work with its settings (EX_CONFIG of sysexits.h).
 EXIT_CONFIGURATION = 78

@@ -33,7 +33,7 @@ from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import JobFailure, JobSpec
 from workers.contract.queue.queue import JobQueue, new_job_id, time_limit
 from workers.contract.queue.validation import Taken, take
-from workers.tasks import CONTEXT, TaskContext, discard
+from workers.tasks.upscale import CONTEXT, TaskContext, discard
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-from workers.supervisor import EXIT_DEVICE
+from workers.host.supervisor import EXIT_DEVICE
 
 #: How often engines are looked at, and how long one may take to greet.
 PAUSE, PATIENCE = timedelta(seconds=10), timedelta(seconds=30)

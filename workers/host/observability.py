@@ -8,10 +8,10 @@ from pathlib import Path
 from workers.contract.observability.metrics_server import MetricsServer
 from workers.contract.observability.tracing import open_spans
 from workers.contract.settings import WorkerSettings
-from workers.reports import JobReport, listen
-from workers.spans import export_job
-from workers.supervisor import Supervisor
-from workers.telemetry import HostTelemetry, ProgramCollector
+from workers.host.metrics import HostTelemetry, ProgramCollector
+from workers.host.reports import JobReport, listen
+from workers.host.supervisor import Supervisor
+from workers.host.tracing import export_job
 
 
 @contextmanager

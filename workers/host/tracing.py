@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from workers.reports import JobReport
+from workers.host.reports import JobReport
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

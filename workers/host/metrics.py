@@ -6,8 +6,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from workers.reports import JobReport
-from workers.supervisor import DEATH_CAUSES, PROGRAM_STATES, Supervisor
+from workers.host.reports import JobReport
+from workers.host.supervisor import DEATH_CAUSES, PROGRAM_STATES, Supervisor
 
 _STAGE_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _JOB_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)

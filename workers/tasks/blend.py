@@ -5,12 +5,12 @@ of what a job kept or of its result: no engine, no GPU.
 from datetime import UTC, datetime
 from functools import partial
 
-from workers.branches import blend_pictures, needed_outputs, read_branch
 from workers.contract.errors import BlobMissing, BranchesNotKept
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.jobs import Job, JobResult
 from workers.pictures.reduce import reduced, reduced_mask
-from workers.tasks import TaskContext, patiently, run, stored, timed, waited
+from workers.tasks.branches import blend_pictures, needed_outputs, read_branch
+from workers.tasks.upscale import TaskContext, patiently, run, stored, timed, waited
 
 
 def blend(job_id: str) -> None:

@@ -33,7 +33,6 @@ from rq.queue import Queue
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from rq.worker import WorkerStatus
 
-from workers.blend import blend
 from workers.contract.blobs.open import open_blobs
 from workers.contract.errors import (
     BatchNotFound,
@@ -51,16 +50,17 @@ from workers.contract.queue.records import JobRecords
 from workers.contract.queue.rq_queue import LARGE, SERVED, SMALL, Delivery, open_queue
 from workers.contract.queue.runs import LEASE, beat
 from workers.contract.settings import WorkerSettings
-from workers.heap import prepare_heap
-from workers.lifeline import dying_with_parent
-from workers.pack import pack
+from workers.host.parent_death import dying_with_parent
+from workers.host.reports import JobReport, send
+from workers.host.supervisor import EXIT_CONFIGURATION
+from workers.jobs.allocator import prepare_heap
+from workers.jobs.recovery import fail, run_ended, sweep
 from workers.pictures.opening import load_codecs
 from workers.pictures.rehearsal import rehearse
-from workers.reaper import fail, run_ended, sweep
-from workers.reports import JobReport, send
-from workers.supervisor import EXIT_CONFIGURATION
-from workers.tasks import CONTEXT, TaskContext, upscale
-from workers.unpack import unpack
+from workers.tasks.blend import blend
+from workers.tasks.pack import pack
+from workers.tasks.unpack import unpack
+from workers.tasks.upscale import CONTEXT, TaskContext, upscale
 
 #: All that a child can be told to do.
 TASKS: dict[str, Callable[[str], None]] = {
@@ -354,7 +354,7 @@ def limit_this_process(settings: WorkerSettings) -> None:
 
 def main() -> int:
     """Work on one queue until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="python -m workers.job_worker", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m workers.jobs.job_worker", description=__doc__)
     parser.add_argument("--queue", choices=(SMALL, LARGE), required=True)
     parser.add_argument("--engine", type=Path, action="append", required=True, help="unix socket")
     parser.add_argument("--reports", type=Path, help="unix socket that hears how jobs end")

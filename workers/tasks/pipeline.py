@@ -12,8 +12,8 @@ from workers.engine.client import Engine
 from workers.engine.protocol import FEATHER, HALO, SCALE
 from workers.pictures.alpha import enlarge_by_lanczos, keep_ends, unbleed
 from workers.pictures.picture import Picture, Plane, scaled
-from workers.tiling import Canvas, Pixels, TilePlan, cheapest_plan, cut, flat_result, is_flat
-from workers.tradeoff import Weights, output_weights
+from workers.tiles.tiling import Canvas, Pixels, TilePlan, cheapest_plan, cut, flat_result, is_flat
+from workers.tiles.trade_off import Weights, output_weights
 
 Progress = Callable[[int, int], None]
 """Called with the tiles done and the tiles of all."""

@@ -31,7 +31,7 @@ from workers.contract.queue.batches import (
 )
 from workers.contract.queue.jobs import Job, JobFailure
 from workers.contract.queue.runs import claim
-from workers.tasks import CONTEXT, TaskContext, discard
+from workers.tasks.upscale import CONTEXT, TaskContext, discard
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from model.checkpoint import CheckpointInvalid, load_checkpoint, read_header
 from model.gdsr import GDSR
 from model.inference.forward import Forward, NotFinite, prepare
 from workers.contract.errors import ModelNotLoaded
-from workers.engine.memory import is_out_of_memory
+from workers.engine.out_of_memory import is_out_of_memory
 
 #: How many times as long as it took to load, a network serves before another takes its place.
 _STAYS = 9

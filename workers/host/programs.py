@@ -13,8 +13,8 @@ from model.process import available_cpus
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.queue.rq_queue import LARGE, SMALL
 from workers.contract.settings import WorkerSettings
-from workers.health import answers
-from workers.supervisor import Program
+from workers.host.health import answers
+from workers.host.supervisor import Program
 
 #: Name of the socket that takes reports of ended jobs.
 REPORTS = "reports.sock"
@@ -67,7 +67,7 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
             name=f"job worker {number}",
             kind="job-worker",
             command=[
-                sys.executable, "-m", "workers.job_worker",
+                sys.executable, "-m", "workers.jobs.job_worker",
                 "--queue", SMALL if number < small else LARGE,
                 "--reports", str(runtime / REPORTS),
                 *(part for path in sockets for part in ("--engine", str(path))),
@@ -80,7 +80,7 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
     janitor = Program(
         name="janitor",
         kind="janitor",
-        command=[sys.executable, "-m", "workers.janitor"],
+        command=[sys.executable, "-m", "workers.jobs.janitor"],
         stage=1,
         grace_seconds=_JANITOR_GRACE_SECONDS,
     )
