@@ -6,8 +6,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.addresses import address
-from service.problems import ProblemDocument, describe_failure
+from service.http.problems import ProblemDocument, describe_failure
+from service.http.urls import address
 from workers.contract.images.formats import ImageFormat, ResultFormat
 from workers.contract.queue.engines import EngineInfo
 from workers.contract.queue.estimates import Place

@@ -12,7 +12,7 @@ from factories import photo, saved
 from processes import wait_for
 
 from service.app import create_app
-from service.server import Server, listen
+from service.http.server import Server, listen
 from service.settings import ServiceSettings
 from workers.contract.blobs.open import open_blobs
 from workers.contract.images.formats import ResultFormat

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from service.observability.metrics import QueueCollector
 from service.settings import ServiceSettings
-from service.telemetry import QueueCollector
 from workers.contract.queue.admission import Bounds
 from workers.contract.queue.queue import JobQueue
 from workers.contract.settings import WorkerSettings

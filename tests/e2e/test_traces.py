@@ -14,7 +14,7 @@ from PIL import Image
 from processes import wait_for
 from serving import served
 
-from service.keys import hash_key, new_key
+from service.access.auth import hash_key, new_key
 from service.settings import ServiceSettings
 from workers.contract.observability.logs import JSONFormatter
 

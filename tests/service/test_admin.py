@@ -6,7 +6,7 @@ import pytest
 from factories import engine_info, register
 from serving import Serve, Site, problem_of
 
-from service.keys import hash_key
+from service.access.auth import hash_key
 from workers.contract.queue import reload
 from workers.contract.queue.reload import EngineReport, ModelChange
 

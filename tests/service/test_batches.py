@@ -14,7 +14,7 @@ from archives import linked, overlapping, with_directory_field, zipped
 from factories import engine_info, photo, register, saved, transparency
 from serving import PICTURE, Serve, Site, problem_of
 
-from service.keys import hash_key
+from service.access.auth import hash_key
 from workers.contract.errors import ImageCorrupt
 from workers.contract.queue.admission import Overtaken
 from workers.contract.queue.batches import BatchItem, BatchRecords

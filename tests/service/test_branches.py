@@ -7,7 +7,7 @@ import pytest
 from factories import engine_info, photo, register, saved, transparency
 from serving import Serve, Site, problem_of
 
-from service.keys import hash_key
+from service.access.auth import hash_key
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.errors import WorkerLost
 from workers.contract.images.formats import ResultFormat

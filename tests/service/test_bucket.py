@@ -12,7 +12,7 @@ from factories import engine_info, register
 from processes import wait_for
 from serving import PICTURE, Serve, Site, problem_of
 
-from service.deps import Services
+from service.services import Services
 from service.settings import ServiceSettings
 from workers.contract.errors import ConfigurationInvalid
 

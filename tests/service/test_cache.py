@@ -7,7 +7,7 @@ import pytest
 from factories import engine_info, photo, register, saved
 from serving import PICTURE, Serve, Site
 
-from service.keys import hash_key
+from service.access.auth import hash_key
 from workers.contract.queue.jobs import Branch, Job
 
 HIT, MISS = "gdsr; hit", "gdsr; fwd=miss"

@@ -13,7 +13,7 @@ from factories import engine_info, register
 from processes import ValkeyServer, wait_for
 from serving import PICTURE, Site, served
 
-from service.server import raised_file_limit
+from service.http.server import raised_file_limit
 from service.settings import ServiceSettings
 
 LOOK = timedelta(seconds=0.3)

@@ -6,7 +6,7 @@ from typing import Any
 
 from serving import Site
 
-from service.options import UpscaleFields
+from service.jobs.options import UpscaleFields
 
 
 class _Page(HTMLParser):

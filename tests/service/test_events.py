@@ -13,7 +13,7 @@ from processes import ValkeyServer, wait_for
 from serving import Serve, Site, problem_of
 from sse import Event, watch, watching
 
-from service.server import GRACE
+from service.http.server import GRACE
 from workers.contract.errors import ImageCorrupt
 from workers.contract.queue.runs import EVENTS, hand_back
 

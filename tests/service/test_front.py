@@ -128,7 +128,7 @@ def test_a_client_behind_a_proxy_is_known_only_if_the_proxy_is_trusted(
 ) -> None:
     site = serve(trusted_proxies=trusted)
 
-    caplog.set_level(logging.INFO, logger="service.envelope")
+    caplog.set_level(logging.INFO, logger="service.http.middleware")
     request = site.http.get("/limits", headers={"X-Forwarded-For": "203.0.113.9"})
 
     def look() -> str | None:

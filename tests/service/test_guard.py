@@ -6,7 +6,7 @@ import pytest
 from factories import engine_info, register
 from serving import PICTURE, Serve, Site, problem_of
 
-from service.keys import hash_key
+from service.access.auth import hash_key
 
 STRANGE = "evil.example"
 

@@ -10,7 +10,7 @@ import pytest
 from factories import engine_info, register
 from serving import Serve, Site, problem_of
 
-from service.keys import ApiKeys, hash_key
+from service.access.auth import ApiKeys, hash_key
 from service.settings import ServiceSettings
 from workers.contract.errors import ConfigurationInvalid
 

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 import pytest
 from serving import PICTURE, Site
 
-from service.names import content_disposition
+from service.transfer.filenames import content_disposition
 from workers.contract.images.names import MAX_LENGTH, safe_name
 
 

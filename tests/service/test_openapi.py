@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from service.app import create_app
-from service.options import UpscaleFields
+from service.jobs.options import UpscaleFields
 from service.settings import ServiceSettings
 
 SNAPSHOT = Path(__file__).parent / "openapi.json"

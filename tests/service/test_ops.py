@@ -12,7 +12,7 @@ from factories import engine_info, register
 from processes import wait_for
 from serving import Serve, Site, problem_of
 
-from service.keys import AdminKeys, hash_key, new_key
+from service.access.auth import AdminKeys, hash_key, new_key
 from service.settings import ServiceSettings
 from workers.contract.blobs.usage import BlobUsage, record
 from workers.contract.errors import ConfigurationInvalid, WorkerLost

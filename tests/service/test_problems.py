@@ -5,7 +5,7 @@ import logging
 import pytest
 from serving import Serve, Site, problem_of
 
-from service.problems import MEANINGS, PLAIN_MEANINGS
+from service.http.problems import MEANINGS, PLAIN_MEANINGS
 from workers.contract.errors import GDSRError
 
 

@@ -20,7 +20,7 @@ from factories import engine_info, register
 from processes import ValkeyServer, wait_for
 from serving import PICTURE, TIMEOUT, problem_of
 
-from service.server import listen
+from service.http.server import listen
 from workers.contract.queue.runs import ACTIVE
 
 COMMAND = (sys.executable, "-m", "service")
@@ -217,7 +217,7 @@ def test_help_needs_no_framework() -> None:
 
 def test_the_service_knows_nothing_of_pixels_and_networks() -> None:
     script = (
-        "import sys, service.app, service.server\n"
+        "import sys, service.app, service.http.server\n"
         "print({'torch', 'numpy', 'PIL', 'model', 'fastapi_offline'} & set(sys.modules))"
     )
 

@@ -6,8 +6,8 @@ import pytest
 from factories import engine_info, register
 from serving import Serve, Site, problem_of
 
+from service.access.auth import hash_key
 from service.app import create_app
-from service.keys import hash_key
 from service.settings import ServiceSettings
 from workers.contract.errors import ConfigurationInvalid
 

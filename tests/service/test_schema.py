@@ -26,8 +26,8 @@ from schemathesis import engine
 from schemathesis.engine import events as engine_events
 from serving import TIMEOUT, Site, served
 
+from service.access.auth import hash_key
 from service.app import create_app
-from service.keys import hash_key
 from service.settings import ServiceSettings
 from workers.contract.errors import ImageCorrupt
 from workers.contract.images.formats import ImageFormat

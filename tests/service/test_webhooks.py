@@ -20,10 +20,10 @@ from processes import wait_for
 from receiver import Message, Receiver, receiving
 from serving import Serve, Site, problem_of
 
-from service import webhook_delivery
 from service.settings import ServiceSettings
-from service.webhook_delivery import Target, Undeliverable, deliver, is_public, signed_headers
-from service.webhooks import PAUSES, Webhooks
+from service.webhooks import delivery
+from service.webhooks.delivery import Target, Undeliverable, deliver, is_public, signed_headers
+from service.webhooks.dispatcher import PAUSES, Webhooks
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
 from workers.contract.queue.webhook_outbox import DUE, WebhookQueue
 
@@ -298,7 +298,7 @@ def test_a_receiver_whose_certificate_is_not_trusted_gets_nothing(receiver: Rece
 
 
 def test_a_receiver_that_says_nothing_or_drips_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_delivery, "LONGEST_ATTEMPT", timedelta(seconds=0.4))
+    monkeypatch.setattr(delivery, "LONGEST_ATTEMPT", timedelta(seconds=0.4))
     done = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from service.problems import MEANINGS
+from service.http.problems import MEANINGS
 
 ROOT = Path(__file__).parents[2]
 ANSWERS = {error.slug for error in MEANINGS} | {"picture"}
