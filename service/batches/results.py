@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from service.batches.views import BatchLinks, BatchState, BatchView, batch_state
 from service.http.problems import answer, describe_failure
-from service.jobs.waiting import preferred_wait
+from service.jobs.results import preferred_wait
 from service.services import Services
 from service.transfer.downloads import download
 from service.transfer.filenames import content_disposition

@@ -1,20 +1,112 @@
-"""What stands at `/jobs/{id}/result`: the picture, or why there is none."""
+"""What stands at `/jobs/{id}/result`: the picture, or why there is none.
 
-from datetime import UTC, datetime
+With `Prefer: wait=N` (RFC 7240) the answer to a request is held back until its job has ended.
+"""
 
-from fastapi import Request
-from fastapi.responses import Response
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
 
 from service.http.problems import answer, describe_failure
 from service.services import Services
 from service.transfer.downloads import download
 from service.transfer.filenames import content_disposition
-from service.views import Links
+from service.views import JobView, Links
 from workers.contract.blobs.base import BlobStore
-from workers.contract.errors import BlobMissing, JobCancelled, JobExpired, JobNotFinished
+from workers.contract.errors import (
+    BlobMissing,
+    JobCancelled,
+    JobExpired,
+    JobNotFinished,
+    QueueUnavailable,
+)
 from workers.contract.images.formats import extension
 from workers.contract.queue.estimates import Place
 from workers.contract.queue.jobs import Job, JobResult, JobState
+
+_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
+#: A job is looked at this often even if nothing was heard of it, and its client too.
+_LOOK_AGAIN = timedelta(seconds=1)
+
+
+async def picture_or_job(
+    job: Job, services: Services, request: Request, *, prefer: Sequence[str], at_once: bool
+) -> Response:
+    """200 with the picture, after a wait if the client wants to; else 202 with the job.
+
+    With `at_once` a picture that is there already needs no wish to wait.
+    """
+    headers: dict[str, str] = {}
+    response: Response | None = None
+    patience = preferred_wait(prefer, cap=services.settings.max_wait)
+
+    def look() -> Response | None:
+        nonlocal job
+        job = services.queue.get(job.id)
+        return result_response(job, services, request) if job.ended else None
+
+    if patience is not None:
+        headers["Preference-Applied"] = f"wait={int(patience.total_seconds())}"
+    if job.ended and (at_once or patience is not None):
+        response = await run_in_threadpool(result_response, job, services, request)
+    elif patience is not None:
+        response = await found_at_end(job.id, look, services, request, patience=patience)
+    if response is not None:
+        response.headers.update(headers)
+        return response
+    place = await run_in_threadpool(_place, services, job)
+    view = JobView.of(job, place=place)
+    headers |= {"Location": view.links.self, "Retry-After": look_again(place)}
+    return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=headers)
+
+
+def _place(services: Services, job: Job) -> Place | None:
+    """Of a job that was accepted: its place in the queue is no reason to fail."""
+    try:
+        return services.queue.place(job)
+    except QueueUnavailable:
+        return None
+
+
+def preferred_wait(prefer: Sequence[str], *, cap: timedelta) -> timedelta | None:
+    """How long the client wants to wait, at most `cap`; None: it does not say."""
+    found = _WAIT.search(",".join(prefer))
+    return None if found is None else min(timedelta(seconds=int(found[1])), cap)
+
+
+async def found_at_end(
+    job_id: str,
+    look: Callable[[], Response | None],
+    services: Services,
+    request: Request,
+    *,
+    patience: timedelta,
+) -> Response | None:
+    """What `look`, called in a thread, finds when the job has ended; None when patience, service or
+    client are gone before.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience.total_seconds()
+    with services.watches.awaiting(job_id) as stirred:
+        while not services.stopping.is_set():
+            left = deadline - loop.time()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _LOOK_AGAIN.total_seconds())):
+                    await stirred.wait()
+            stirred.clear()
+            try:
+                found = await run_in_threadpool(look)
+            except QueueUnavailable:
+                return None  # the job was accepted, and the client must learn where
+            if found is not None or loop.time() >= deadline or await request.is_disconnected():
+                return found
+    return None
 
 
 def result_response(job: Job, services: Services, request: Request) -> Response:

@@ -20,11 +20,16 @@ from service.http.openapi import (
 )
 from service.http.problems import Fault, RequestInvalid
 from service.http.urls import address
-from service.jobs.answers import picture_or_job
 from service.jobs.derived import branch_response, reblended
 from service.jobs.erasing import erase
 from service.jobs.options import ResultFields
-from service.jobs.results import check_kept, look_again, result_response, server_timing
+from service.jobs.results import (
+    check_kept,
+    look_again,
+    picture_or_job,
+    result_response,
+    server_timing,
+)
 from service.services import Owner, Serving, own_job
 from service.transfer.downloads import client_has
 from service.views import JobsView, JobView

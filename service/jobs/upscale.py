@@ -21,9 +21,9 @@ from service.http.openapi import (
 )
 from service.http.problems import RequestInvalid
 from service.jobs import cache
-from service.jobs.answers import picture_or_job
 from service.jobs.idempotency import fingerprint, read_key
 from service.jobs.options import UpscaleFields, described_fields, read_fields, wished
+from service.jobs.results import picture_or_job
 from service.services import Owner, Services, Serving
 from service.transfer.uploads import Upload, deleted_if_refused, receive
 from service.views import JobView
