@@ -11,17 +11,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.containers.bases import make_stand_ins
-from deploy.containers.claims import (
-    is_locked_down,
-    is_scraped,
-    refuses_wrong_settings,
-    survives,
-    upscales,
-)
-from deploy.containers.private_engine import private_engine, require_tools
-from deploy.containers.stack import Stack
-from deploy.containers.steps import Failed, Skipped, holds, run, step
+from containers.bases import make_stand_ins
+from containers.claims import is_locked_down, is_scraped, refuses_wrong_settings, survives, upscales
+from containers.private_engine import private_engine, require_tools
+from containers.stack import Stack
+from containers.steps import Failed, Skipped, holds, run, step
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = 77
@@ -168,7 +162,7 @@ def _base(stack: Stack) -> str:
 
 def _build_one(stack: Stack, image: str, build: Mapping[str, object], *options: str) -> None:
     arguments = build.get("args", {})
-    assert isinstance(arguments, dict)  # noqa: S101
+    assert isinstance(arguments, dict)
     values = [
         part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")
     ]

@@ -12,7 +12,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from deploy.containers.steps import Failed, run
+from containers.steps import Failed, run
 
 #: Nothing between us and the published port.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))

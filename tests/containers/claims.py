@@ -6,8 +6,8 @@ import struct
 import time
 from collections.abc import Sequence
 
-from deploy.containers.stack import Stack
-from deploy.containers.steps import holds, run, step, wait_until
+from containers.stack import Stack
+from containers.steps import holds, run, step, wait_until
 
 
 def is_locked_down(stack: Stack, services: Sequence[str]) -> None:

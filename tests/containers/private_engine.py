@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from deploy.containers.steps import Skipped, run
+from containers.steps import Skipped, run
 
 TOOLS = {
     "dockerd": "docker.io", "docker": "docker.io", "iptables": "iptables", "ip": "iproute2",

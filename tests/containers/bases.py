@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deploy.containers.steps import Skipped, run, step
+from containers.steps import Skipped, run, step
 from deploy.valkey import valkey_binary
 
 SUITE = "bookworm"
@@ -50,7 +50,7 @@ def make_stand_ins(
     `images` are the compose file's, by service. Returns the variables that the builds need here.
     """
     found = re.search(r"^ARG PYTHON_IMAGE=(\S+)", (tree / "Dockerfile").read_text(), re.MULTILINE)
-    assert found is not None, "the Dockerfile names its base as PYTHON_IMAGE"  # noqa: S101
+    assert found is not None, "the Dockerfile names its base as PYTHON_IMAGE"
     rootfs = _debian(cache)
     with step("import Debian into the engine"):
         run(["docker", "import", rootfs, "gdsr-check/debian"], environment=client)
@@ -119,7 +119,7 @@ def _pip_settings() -> dict[str, str]:
 
 def _reachable(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=10):  # noqa: S310 - a fixed https URL
+        with urllib.request.urlopen(url, timeout=10):
             return True
     except OSError:
         return False
