@@ -36,7 +36,7 @@ pytestmark = [
         reason="needs prometheus, alertmanager and a C compiler",
     ),
 ]
-#: An engine's GPU, with the driver of tests/fake_nvml.c.
+#: An engine's GPU, with the driver of tests/support/fake_nvml.c.
 GPU = """
 import sys, threading, torch
 from prometheus_client import CollectorRegistry
@@ -116,7 +116,7 @@ def test_rules_and_panels_have_data_under_load_and_an_alert_arrives(tmp_path: Pa
     service_port, gpu_port, manager_port = (free_ports(1) for _ in range(3))
     library = tmp_path / "libnvidia-ml.so.1"
     subprocess.run(
-        ["cc", "-shared", "-fPIC", "-o", library, ROOT / "tests/fake_nvml.c"], check=True
+        ["cc", "-shared", "-fPIC", "-o", library, ROOT / "tests/support/fake_nvml.c"], check=True
     )
     targets = {
         "service": [service_port],

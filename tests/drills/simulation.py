@@ -3,7 +3,8 @@
 Workers take ids, claim, beat, freeze, die and come back; replies get lost; leases end; owners
 cancel and erase. After each step whatever was accepted can still end, and has ended at most once.
 
-    PYTHONPATH=.:tests .venv/bin/python tests/drills/simulation.py --schedules 100000
+    export PYTHONPATH=.:tests/support:tests/servers
+    .venv/bin/python tests/drills/simulation.py --schedules 100000
 """
 
 import argparse

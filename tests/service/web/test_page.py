@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from serving import Site
 
-FILES = sorted((Path(__file__).parents[2] / "service" / "web" / "page").iterdir())
+FILES = sorted((Path(__file__).parents[3] / "service" / "web" / "page").iterdir())
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",

@@ -18,7 +18,7 @@ from model.gdsr import GDSR, OUTPUTS, PARTS, PRESETS, Output
 from model.inference import hopper
 from model.inference.forward import Forward, prepare
 
-SAMPLE = Path(__file__).parents[2] / "deploy" / "sample" / "kitten.jpg"
+SAMPLE = Path(__file__).parents[3] / "deploy" / "sample" / "kitten.jpg"
 
 gpu = pytest.mark.skipif(
     not hopper.suits(torch.device("cuda" if torch.cuda.is_available() else "cpu"), PRESETS["base"]),

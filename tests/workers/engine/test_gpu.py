@@ -13,8 +13,8 @@ from metrics import samples, value
 
 from workers.engine.telemetry import MemoryCollector
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
-SOURCE = Path(__file__).parents[1] / "fake_nvml.c"
+DEPLOY = Path(__file__).parents[3] / "deploy"
+SOURCE = Path(__file__).parents[2] / "support" / "fake_nvml.c"
 #: Prints a scrape, then one more for each line of its input; `xid` waits for one to be counted.
 SCRAPES = """
 import sys, time

@@ -17,7 +17,7 @@ import pytest
 
 from service.http.problems import MEANINGS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ANSWERS = {error.slug for error in MEANINGS} | {"picture"}
 
 
@@ -27,8 +27,11 @@ def endings(start: int, stop: int) -> list[dict[str, object]]:
     while start + len(found) < stop:
         first = start + len(found)
         run = subprocess.run(
-            [sys.executable, str(ROOT / "tests" / "decoding.py"), str(first), str(stop)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))},
+            [sys.executable, str(ROOT / "tests/support/decoding.py"), str(first), str(stop)],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests/support"))),
+            },
             capture_output=True,
             text=True,
             check=False,

@@ -16,7 +16,7 @@ from serving import served
 
 from service.settings import ServiceSettings
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LITE = ROOT / "model" / "checkpoints" / "lite.safetensors"
 SAMPLE = ROOT / "deploy" / "sample" / "kitten.jpg"
 #: Colours come out of a screenshot as they went in, and nothing but the page asks for anything.

@@ -28,7 +28,7 @@ def generator() -> GDSR:
 #: In a process of its own: torch keeps what it compiled, and warns of its own deprecations.
 _COMPILE = """
 import sys, torch
-sys.path[:0] = ["tests"]
+sys.path[:0] = ["tests/support"]
 from networks import TINY
 from model.inference.cuda_graphs import compile_blocks
 from model.gdsr import GDSR

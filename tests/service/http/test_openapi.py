@@ -1,6 +1,6 @@
 """The OpenAPI description as a file: a change of the interface is seen where it is made.
 
-python tests/service/test_openapi.py > tests/service/openapi.json
+python tests/service/http/test_openapi.py > tests/service/http/openapi.json
 """
 
 import json
@@ -16,7 +16,9 @@ from service.jobs.options import UpscaleFields
 from service.settings import ServiceSettings
 
 SNAPSHOT = Path(__file__).parent / "openapi.json"
-HOW = "if it is meant to: python tests/service/test_openapi.py > tests/service/openapi.json"
+HOW = (
+    "if it is meant to: python tests/service/http/test_openapi.py > tests/service/http/openapi.json"
+)
 
 
 def described(**settings: Any) -> dict[str, Any]:
