@@ -23,7 +23,7 @@ from lossy import LossyProxy, lossy
 from PIL import Image
 from processes import ValkeyServer, command_line, descendants, free_port, running_valkey, wait_for
 
-from workers.lifeline import dying_with_parent
+from workers.host.parent_death import dying_with_parent
 
 #: How long a client asks on.
 PATIENCE = 300.0
@@ -92,7 +92,7 @@ class DrillSite:
         return time.monotonic() - began
 
     def pids(self, what: str) -> list[int]:
-        """Of `service`, `workers.engine` or `workers.job_worker`."""
+        """Of `service`, `workers.engine` or `workers.jobs.job_worker`."""
         found = descendants(self.process.pid)
         return [pid for pid in found if f"-m {what}" in command_line(pid)]
 
@@ -171,8 +171,8 @@ def drill_site(folder: Path, checkpoint: Path) -> Iterator[DrillSite]:
         try:
             site.wait_ready()
             # Two job workers, each with the child that waits, and what makes its folders last.
-            wait_for(lambda: len(site.pids("workers.job_worker")) == 4, what="job workers")
-            wait_for(lambda: site.pids("workers.janitor"), what="a janitor")
+            wait_for(lambda: len(site.pids("workers.jobs.job_worker")) == 4, what="job workers")
+            wait_for(lambda: site.pids("workers.jobs.janitor"), what="a janitor")
             yield site
             site.process.send_signal(signal.SIGTERM)
             assert site.process.wait(timeout=60) == 0
