@@ -101,7 +101,7 @@ USER 10001:10001
 STOPSIGNAL SIGTERM
 # Not the service's: nothing here speaks its HTTP. The first warm-up compiles on a GPU.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 \
-    CMD ["python", "-m", "workers.health"]
+    CMD ["python", "-m", "workers.host.health"]
 CMD ["gdsr-worker"]
 
 # hadolint ignore=DL3006

@@ -20,7 +20,7 @@ test-long: setup  ## what takes minutes: a live Prometheus, cut links, 300 jobs,
 
 drills: setup  ## break it on purpose, for an hour and more; docs/reliability.md has what came of it
 	$(BIN)/pytest -m drill tests/drills
-	PYTHONPATH=.:tests $(BIN)/python tests/drills/simulation.py --schedules 100000
+	PYTHONPATH=.:tests/support:tests/servers $(BIN)/python tests/drills/simulation.py --schedules 100000
 
 check: setup
 	$(BIN)/ruff format --check .

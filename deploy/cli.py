@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from workers.contract.choices import PictureChoices
+    from workers.contract.images.options import PictureChoices
     from workers.contract.settings import WorkerSettings
 
 DESCRIPTION = "Make pictures four times larger on each side."
@@ -110,14 +110,14 @@ def _run(
     prepare_process(settings.threads)
 
     from workers.contract.errors import GDSRError
-    from workers.contract.headers import ResultFormat
+    from workers.contract.images.headers import ResultFormat
     from workers.engine.loading import load_engine
     from workers.engine.local import InProcessEngine
     from workers.pictures.decode import decode
     from workers.pictures.encode import encode
     from workers.pictures.finish import begun, finished
-    from workers.pipeline import upscale_picture
-    from workers.tradeoff import output_weights
+    from workers.tasks.pipeline import upscale_picture
+    from workers.tiles.trade_off import output_weights
 
     console = Console(stderr=True)
     with console.status("loading the network"):
@@ -213,7 +213,7 @@ def _check_formats(names: set[str]) -> None:
         ConfigurationInvalid: a format cannot be written.
     """
     from workers.contract.errors import ConfigurationInvalid
-    from workers.contract.formats import EXTRA_FORMATS
+    from workers.contract.images.formats import EXTRA_FORMATS
     from workers.pictures.extras import installed
 
     missing = sorted(names & {name.value for name in set(EXTRA_FORMATS) - set(installed())})
@@ -224,8 +224,8 @@ def _check_formats(names: set[str]) -> None:
 def _own_format(source: Path) -> str:
     """The format of a picture by its content, or png; what cannot be read is refused later."""
     from workers.contract.errors import GDSRError
-    from workers.contract.formats import same_format
-    from workers.contract.headers import read_header
+    from workers.contract.images.formats import same_format
+    from workers.contract.images.headers import read_header
 
     try:
         with source.open("rb") as file:
@@ -243,7 +243,7 @@ def _settings(model: str | None) -> tuple["WorkerSettings", str]:
     from workers.contract.errors import ConfigurationInvalid
     from workers.contract.settings import WorkerSettings
     from workers.engine.checkpoints import checkpoint_files, default_model
-    from workers.host import cuda_devices
+    from workers.host.programs import cuda_devices
 
     settings = WorkerSettings.load()
     device = (settings.devices or cuda_devices() or ("cpu",))[0]
@@ -263,7 +263,7 @@ def _settings(model: str | None) -> tuple["WorkerSettings", str]:
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
     """The same choices that the service offers, by the same names."""
-    from workers.contract.choices import PictureChoices
+    from workers.contract.images.options import PictureChoices
 
     for name, field in PictureChoices.model_fields.items():
         described = " ".join((field.description or "").split()).replace("%", "%%")
@@ -279,8 +279,8 @@ def _choices(arguments: argparse.Namespace) -> "PictureChoices":
     """
     from pydantic import ValidationError
 
-    from workers.contract.choices import PictureChoices
     from workers.contract.errors import ConfigurationInvalid
+    from workers.contract.images.options import PictureChoices
 
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     try:
@@ -291,7 +291,7 @@ def _choices(arguments: argparse.Namespace) -> "PictureChoices":
 
 
 def _trade_off(text: str) -> float:
-    from workers.contract.jobs import STOPS
+    from workers.contract.queue.jobs import STOPS
 
     try:
         value = STOPS[text] if text in STOPS else float(text)

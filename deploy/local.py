@@ -32,8 +32,8 @@ def main() -> int:
     )
     arguments = parser.parse_args()
 
-    from workers.contract import logs
     from workers.contract.errors import ConfigurationInvalid
+    from workers.contract.observability import logs
 
     os.environ.setdefault("GDSR_LOG_LEVEL", "warning")  # this is somebody's terminal
     try:
@@ -48,7 +48,7 @@ def main() -> int:
 def _run(host: str, port: int, data: Path) -> int:
     from deploy.valkey import valkey_answers, valkey_command
     from workers.contract.settings import WorkerSettings
-    from workers.supervisor import Program, Supervisor
+    from workers.host.supervisor import Program, Supervisor
 
     _check_port(host, port)
     os.environ["GDSR_BLOB_DIR"] = str(data.resolve() / "blobs")

@@ -1,7 +1,7 @@
 """The generator of ESRGAN and Real-ESRGAN (RRDBNet, by 4), and its published weights.
 
-It teaches (`model.trainer.teacher`) and is compared with (`gdsr-evaluate --peer`). Its RRDBs are
-those of `model.blocks`. Weights come as a state dict in a `.pth` or `.safetensors` file, under
+It teaches (`model.trainer.data.teacher`) and is compared with (`gdsr-evaluate --peer`). Its RRDBs
+are those of `model.blocks`. Weights come as a state dict in a `.pth` or `.safetensors` file, under
 the names of ESRGAN or of BasicSR, or as a pair of ncnn files, `.param` and `.bin`.
 
 Wang et al., "ESRGAN" (2018), arXiv:1809.00219; Wang et al., "Real-ESRGAN" (2021), arXiv:2107.10833.

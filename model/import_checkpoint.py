@@ -91,8 +91,8 @@ def _started(source: Path, folder: Path, preset: str) -> "GDSR":
     from model.esrgan import load_esrgan
     from model.gdsr import PRESETS
     from model.resize import bicubic_down
+    from model.trainer.data.photographs import decode, find_photographs
     from model.trainer.faults import PhotographsMissing
-    from model.trainer.photographs import decode, find_photographs
     from model.warm_start import warm_start
 
     teacher = load_esrgan(source)

@@ -1,11 +1,16 @@
-"""Bicubic resizing by 4 as the evaluation protocol has it, on any device and in batch.
+"""Bicubic resizing by 4 as the evaluation protocol has it, and the borders of images.
 
-It is MATLAB's imresize as it made the public benchmarks: the cubic kernel with a = -0.5, stretched
-by 4 when an image is made smaller, rows first, the border pixel repeated. Bytes are rounded after
-each pass, halves upwards, as there; floating-point images are not, so gradients pass through.
+Resizing works on any device and in batch. It is MATLAB's imresize as it made the public benchmarks:
+the cubic kernel with a = -0.5, stretched by 4 when an image is made smaller, rows first, the border
+pixel repeated. Bytes are rounded after each pass, halves upwards, as there; floating-point images
+are not, so gradients pass through.
 
 All weights are multiples of 1/4096 that ten bits hold, so sums of bytes are exact in float32, and
 in TF32 too: every device gives the same bytes.
+
+An image is continued as its mirror image, the border pixel twice, because pixels are areas and the
+border of an image is the edge of its last ones. A reflection that has the border pixel once is half
+a pixel off after each; networks fall for that: PSNR within 4 pixels of the border is lower by 1 dB.
 
 Shapes: ... any leading dimensions, H x W low-resolution pixels.
 """
@@ -71,3 +76,27 @@ def _cubic(x: Tensor) -> Tensor:
     near = 1.5 * x**3 - 2.5 * x**2 + 1
     far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
     return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
+
+
+def mirrored(images: Tensor, context: int) -> Tensor:
+    """With `context` more pixels at each side: (..., H, W) -> (..., H + 2c, W + 2c).
+
+    Raises:
+        ValueError: a side is shorter than what is to be mirrored of it.
+    """
+    if not context:
+        return images
+    if context > min(images.shape[-2:]):
+        raise ValueError(f"{images.shape[-1]}x{images.shape[-2]} cannot be mirrored by {context}")
+    for side in (-2, -1):
+        length = images.shape[side]
+        before = images.narrow(side, 0, context).flip(side)
+        after = images.narrow(side, length - context, context).flip(side)
+        images = torch.cat((before, images, after), dim=side)
+    return images
+
+
+def inner(images: Tensor, margin: int) -> Tensor:
+    """Without `margin` pixels at each side: (..., H, W) -> (..., H - 2m, W - 2m)."""
+    height, width = images.shape[-2:]
+    return images[..., margin : height - margin, margin : width - margin]

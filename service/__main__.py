@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     chosen = {name: value for name, value in vars(options).items() if value is not None}
     if name := chosen.pop("new_key", None):
-        from service.keys import hash_key, new_key
+        from service.access.auth import hash_key, new_key
 
         key = new_key()
         sys.stderr.write(f"the key, which is shown only now: {key}\n")
@@ -33,12 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     # Imported late so that --help is quick.
     from service.app import create_app
-    from service.server import Server, listen
+    from service.http.server import Server, listen
     from service.settings import ServiceSettings
-    from workers.contract import logs
-    from workers.contract.connection import check_at_start
     from workers.contract.errors import ConfigurationInvalid
-    from workers.contract.exposition import MetricsServer
+    from workers.contract.observability import logs
+    from workers.contract.observability.metrics_server import MetricsServer
+    from workers.contract.queue.connection import check_at_start
 
     try:
         settings = ServiceSettings.load().model_copy(update=chosen)

@@ -6,15 +6,18 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from service import faults, front
-from service.deps import Services
-from service.description import describe_app
-from service.envelope import Envelope
-from service.guard import Guard
-from service.routes import admin, batches, events, jobs, limits, models, ops, upscale
-from service.routes.docs import docs_router
-from service.routes.page import page_router
+from service.access.guard import Guard
+from service.batches import routes as batches
+from service.http import exception_handlers, proxy
+from service.http.middleware import Envelope
+from service.http.openapi import describe_app
+from service.jobs import routes as jobs
+from service.jobs import stream, upscale
+from service.ops import admin, health, limits, models
+from service.services import Services
 from service.settings import ServiceSettings
+from service.web.docs import docs_router
+from service.web.routes import page_router
 
 _NO_TRACING = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
 
@@ -50,12 +53,12 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     if services.keys.private:
         app.add_middleware(Guard, hosts=settings.hosts, origins=settings.cors_origins)
     app.add_middleware(Envelope, telemetry=services.telemetry, spans=services.spans)
-    front.install(app, root_path=settings.root_path, origins=settings.cors_origins)
-    faults.install(app)
-    for ours in (upscale, jobs, batches, events, models, limits, ops, admin):
+    proxy.install(app, root_path=settings.root_path, origins=settings.cors_origins)
+    exception_handlers.install(app)
+    for ours in (upscale, jobs, batches, stream, models, limits, health, admin):
         app.include_router(ours.router)
     if settings.metrics_port is None:
-        app.include_router(ops.metrics_router)
+        app.include_router(health.metrics_router)
     app.include_router(docs_router())
     app.include_router(page_router())
     describe_app(app, root_path=settings.root_path)

@@ -6,13 +6,13 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.addresses import address
-from service.problems import ProblemDocument, describe_failure
-from workers.contract.engines import EngineInfo
-from workers.contract.estimates import Place
-from workers.contract.formats import ImageFormat, ResultFormat
-from workers.contract.jobs import ImageInfo, Job, JobResult, JobState, Part, UpscaleOptions
-from workers.contract.webhooks import WebhookState
+from service.http.problems import ProblemDocument, describe_failure
+from service.http.urls import address
+from workers.contract.images.formats import ImageFormat, ResultFormat
+from workers.contract.queue.engines import EngineInfo
+from workers.contract.queue.estimates import Place
+from workers.contract.queue.jobs import ImageInfo, Job, JobResult, JobState, Part, UpscaleOptions
+from workers.contract.queue.webhook_outbox import WebhookState
 
 
 class View(BaseModel):

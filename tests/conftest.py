@@ -10,8 +10,8 @@ import redis
 from processes import ValkeyServer, running_valkey
 
 from model.process import prepare_process
-from workers.contract.connection import connect
-from workers.contract.file_blobs import FileBlobStore
+from workers.contract.blobs.file import FileBlobStore
+from workers.contract.queue.connection import connect
 
 prepare_process(None)  # before any test imports torch: spinning threads would starve the others
 

@@ -24,14 +24,14 @@ def run() -> int:
     """
     argparse.ArgumentParser(prog="gdsr-worker", description=DESCRIPTION).parse_args()
 
-    from workers.contract import logs
-    from workers.contract.connection import check_at_start
     from workers.contract.errors import ConfigurationInvalid
+    from workers.contract.observability import logs
+    from workers.contract.queue.connection import check_at_start
     from workers.contract.settings import WorkerSettings
-    from workers.host import REPORTS, engine_sockets, worker_programs
-    from workers.observing import observe
-    from workers.supervisor import EXIT_CONFIGURATION, Supervisor
-    from workers.watchdog import watch_engines
+    from workers.host.observability import observe
+    from workers.host.programs import REPORTS, engine_sockets, worker_programs
+    from workers.host.supervisor import EXIT_CONFIGURATION, Supervisor
+    from workers.host.watchdog import watch_engines
 
     try:
         settings = WorkerSettings.load()

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.bench.timing import machine, take_turns, verdict
-from workers.contract.formats import ResultFormat
+from workers.contract.images.formats import ResultFormat
 from workers.engine.protocol import FEATHER, HALO
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.picture import Picture
-from workers.tiling import cut, plan_tiles, stitch
+from workers.tiles.tiling import cut, plan_tiles, stitch
 
 _SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
 _QUALITY = 90

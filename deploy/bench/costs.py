@@ -11,14 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
-from workers.contract.connection import connect
+from workers.contract.queue.connection import connect
 
 #: Part of a command line, and what it is called; the first that is found counts.
 _KINDS = {
     "valkey-server": "Redis",
     "workers.engine": "engine",
-    "workers.job_worker": "job workers",
-    "workers.janitor": "janitor",
+    "workers.jobs.job_worker": "job workers",
+    "workers.jobs.janitor": "janitor",
     "workers": "supervisors",
     "service": "service",
     "deploy.local": "supervisors",

@@ -27,8 +27,8 @@ from deploy.bench.baselines import (
 from deploy.bench.timing import Figures, machine, take_turns, verdict
 from model.checkpoint import load_checkpoint
 from model.esrgan import ESRGAN
-from model.forward import PARTS, Forward, Precision, prepare
 from model.gdsr import GDSR, OUTPUTS, PRESETS
+from model.inference.forward import PARTS, Forward, Precision, prepare
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SIDES = {"cpu": (160,), "cuda": (128, 512)}

@@ -20,7 +20,7 @@ from rich.table import Table
 from model.checkpoint import load_checkpoint
 from model.gdsr import GDSR, OUTPUTS, SCALE, Output
 from model.resize import bicubic_down
-from workers.tiling import cut, plan_tiles, stitch
+from workers.tiles.tiling import cut, plan_tiles, stitch
 
 HALOS = (4, 8, 12, 16, 24)
 #: Context of the untiled picture; beyond this nothing changes any more.

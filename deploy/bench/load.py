@@ -140,8 +140,8 @@ def _bare(path: Path, model: str, trade_off: float) -> Figures:
     from workers.engine.loading import load_engine
     from workers.engine.local import InProcessEngine
     from workers.engine.protocol import FEATHER, HALO
-    from workers.tiling import cheapest_plan, cut
-    from workers.tradeoff import output_weights
+    from workers.tiles.tiling import cheapest_plan, cut
+    from workers.tiles.trade_off import output_weights
 
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     engine = InProcessEngine(load_engine(WorkerSettings.load(), device))

@@ -13,15 +13,15 @@ from pathlib import Path
 import redis
 
 from deploy.valkey import valkey_answers, valkey_command
-from workers.contract.admission import Bounds
-from workers.contract.connection import connect
-from workers.contract.engines import ModelInfo
-from workers.contract.file_blobs import FileBlobStore
-from workers.contract.formats import ResultFormat
-from workers.contract.headers import ImageFormat
-from workers.contract.jobs import ImageInfo, JobResult, UpscaleOptions
-from workers.contract.queue import JobQueue, new_job_id
-from workers.janitor import Turn
+from workers.contract.blobs.file import FileBlobStore
+from workers.contract.images.formats import ResultFormat
+from workers.contract.images.headers import ImageFormat
+from workers.contract.queue.admission import Bounds
+from workers.contract.queue.connection import connect
+from workers.contract.queue.engines import ModelInfo
+from workers.contract.queue.jobs import ImageInfo, JobResult, UpscaleOptions
+from workers.contract.queue.queue import JobQueue, new_job_id
+from workers.jobs.janitor import Turn
 
 _DIGEST = "0" * 64
 #: How often a running job writes its progress; a second's worth, more or less.

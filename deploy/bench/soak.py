@@ -22,7 +22,7 @@ from deploy.bench.service import running_service
 
 #: Growth from the middle third to the last one that is still called flat.
 FLAT = 1.02
-_ROLES = ("workers.engine", "workers.job_worker", "service")
+_ROLES = ("workers.engine", "workers.jobs.job_worker", "service")
 _FORMATS = ("jpeg", "png", "webp")
 _PAGE = 4096
 

@@ -112,7 +112,7 @@ def _resume(options: argparse.Namespace) -> None:
     from model.trainer.config_file import read_config
     from model.trainer.faults import RunUnusable
     from model.trainer.loop import train
-    from model.trainer.run import CONFIG
+    from model.trainer.run.run import CONFIG
 
     path = options.out / CONFIG
     if not path.is_file():
@@ -124,7 +124,7 @@ def _resume(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from model.trainer.export import export
+    from model.trainer.run.export import export
 
     card = export(
         options.source,
@@ -138,7 +138,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _plot(options: argparse.Namespace) -> None:
-    from model.trainer.plot import plot
+    from model.trainer.run.plot import plot
 
     target = options.out or options.source / "curves.png"
     plot(options.source, target)

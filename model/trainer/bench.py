@@ -17,14 +17,14 @@ from PIL import Image
 
 from model.gdsr import SCALE
 from model.trainer.config import TrainConfig
-from model.trainer.data import Batch
-from model.trainer.graph import GraphedStep
+from model.trainer.data.batches import Batch
 from model.trainer.loop import train
-from model.trainer.networks import build_networks, build_optimisers
 from model.trainer.parallel import Processes
-from model.trainer.plot import read_log
 from model.trainer.precision import takes_bfloat16
-from model.trainer.step import Step, Terms
+from model.trainer.run.plot import read_log
+from model.trainer.step.graph import GraphedStep
+from model.trainer.step.networks import build_networks, build_optimisers
+from model.trainer.step.step import Step, Terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

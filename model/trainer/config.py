@@ -7,10 +7,10 @@ output without any weight is not computed. Sides and margins are in low-resoluti
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from model.degradations import Degradation
 from model.gdsr import OUTPUTS, PRESETS, GDSRConfig, Output
-from model.losses import Game
+from model.trainer.degradations.degradations import Degradation
 from model.trainer.faults import ConfigInvalid
+from model.trainer.losses import Game
 
 SHARD = 16
 """Pictures in a shard of a teacher's cache."""
@@ -132,7 +132,7 @@ class Colour:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dists:
-    """DISTS, the distance of structure and texture (`model.dists`), to the photograph."""
+    """DISTS, the distance of structure and texture (`model.metrics.dists`), to the photograph."""
 
     weights: Weights
     folder: str = ""

@@ -16,23 +16,23 @@ from types import FrameType
 
 import torch
 
-from model.trainer.cached import CachedBatches
-from model.trainer.cards import origin_of
 from model.trainer.config import Data, TrainConfig
 from model.trainer.config_file import write_config
-from model.trainer.data import Batches
+from model.trainer.data.batches import Batches
+from model.trainer.data.cached import CachedBatches
+from model.trainer.data.photographs import Photographs, keep_photographs
+from model.trainer.data.teacher import make_cache
 from model.trainer.faults import ConfigInvalid, RunUnusable
-from model.trainer.graph import GraphedStep
-from model.trainer.ledger import Entry, Ledger
-from model.trainer.log import Log, StepRecord
-from model.trainer.networks import build_networks, build_optimisers, set_rate
 from model.trainer.parallel import Processes, join, leave
-from model.trainer.photographs import Photographs, keep_photographs
-from model.trainer.run import BEST, CONFIG, STATE, Run, choose
+from model.trainer.run.cards import origin_of
+from model.trainer.run.log import Log, StepRecord
+from model.trainer.run.run import BEST, CONFIG, STATE, Run, choose
+from model.trainer.run.state import Standing, load_state
 from model.trainer.schedule import progress, rate_factor
-from model.trainer.state import Standing, load_state
-from model.trainer.step import Step
-from model.trainer.teacher import make_cache
+from model.trainer.step.graph import GraphedStep
+from model.trainer.step.ledger import Entry, Ledger
+from model.trainer.step.networks import build_networks, build_optimisers, set_rate
+from model.trainer.step.step import Step
 from model.trainer.validation import read_pairs
 
 _AGREE_EVERY = 10  # steps between which several processes do not talk about the time

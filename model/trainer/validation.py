@@ -14,14 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model.borders import inner, mirrored
 from model.gdsr import GDSR, OUTPUTS, SCALE, Output
-from model.jpeg import jpeg_round_trip
-from model.metrics import psnr_y
-from model.resize import bicubic_down
+from model.metrics.fidelity import psnr_y
+from model.resize import bicubic_down, inner, mirrored
 from model.trainer.config import Validation
+from model.trainer.data.photographs import UNREADABLE, decode
+from model.trainer.degradations.jpeg import jpeg_round_trip
 from model.trainer.faults import PhotographsMissing
-from model.trainer.photographs import UNREADABLE, decode
 
 CONTEXT = 16
 """Mirrored pixels around a small picture; without them zero padding darkens the border."""

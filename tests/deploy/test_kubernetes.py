@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import yaml
 
+from service.observability.metrics import QueueCollector
 from service.settings import ServiceSettings
-from service.telemetry import QueueCollector
-from workers.contract.admission import Bounds
-from workers.contract.queue import JobQueue
+from workers.contract.queue.admission import Bounds
+from workers.contract.queue.queue import JobQueue
 from workers.contract.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 KUBECTL = Path(sys.executable).parent / "kubectl"
 OVERLAYS = ["cpu", "gpu"]
-#: What a supervisor adds to the drain: see `workers.host`.
+#: What a supervisor adds to the drain: see `workers.host.programs`.
 BEYOND_DRAIN = 30
 
 pytestmark = pytest.mark.skipif(not KUBECTL.exists(), reason="no kubectl: pip install '.[checks]'")

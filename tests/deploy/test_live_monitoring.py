@@ -23,7 +23,7 @@ from factories import photo, saved
 from metrics import fetch, metrics_of
 from processes import command_line, descendants, free_ports, wait_for
 
-from workers.lifeline import dying_with_parent
+from workers.host.parent_death import dying_with_parent
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -36,11 +36,11 @@ pytestmark = [
         reason="needs prometheus, alertmanager and a C compiler",
     ),
 ]
-#: An engine's GPU, with the driver of tests/fake_nvml.c.
+#: An engine's GPU, with the driver of tests/support/fake_nvml.c.
 GPU = """
 import sys, threading, torch
 from prometheus_client import CollectorRegistry
-from workers.contract.exposition import MetricsServer
+from workers.contract.observability.metrics_server import MetricsServer
 from workers.engine.gpu import GPUCollector
 from workers.engine.telemetry import MemoryCollector
 registry = CollectorRegistry()
@@ -116,7 +116,7 @@ def test_rules_and_panels_have_data_under_load_and_an_alert_arrives(tmp_path: Pa
     service_port, gpu_port, manager_port = (free_ports(1) for _ in range(3))
     library = tmp_path / "libnvidia-ml.so.1"
     subprocess.run(
-        ["cc", "-shared", "-fPIC", "-o", library, ROOT / "tests/fake_nvml.c"], check=True
+        ["cc", "-shared", "-fPIC", "-o", library, ROOT / "tests/support/fake_nvml.c"], check=True
     )
     targets = {
         "service": [service_port],

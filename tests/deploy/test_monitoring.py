@@ -32,7 +32,8 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [rule["expr"] for rule in ALL_RULES] + [
     target["expr"] for panel in PANELS for target in panel["targets"]
 ]
-#: What only a machine with a GPU exports; tests/workers/test_gpu.py holds the names of NVML's.
+#: What only a machine with a GPU exports; tests/workers/engine/test_gpu.py holds the names of
+#: NVML's.
 GPU_ONLY = {
     "gdsr_cuda_memory_bytes",
     "gdsr_gpu_memory_used_bytes",

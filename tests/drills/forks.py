@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from workers.contract.formats import ResultFormat
-from workers.heap import prepare_heap
+from workers.contract.images.formats import ResultFormat
+from workers.jobs.allocator import prepare_heap
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.opening import load_codecs
@@ -128,7 +128,11 @@ def main() -> None:
     seen = leftovers() - pattern
     began = os.times()
     subprocess.run(
-        [sys.executable, "-c", "import workers.job_worker as w; w.load_codecs(); w.rehearse()"],
+        [
+            sys.executable,
+            "-c",
+            "import workers.jobs.job_worker as w; w.load_codecs(); w.rehearse()",
+        ],
         check=True,
     )
     cold = sum(os.times()[2:4]) - sum(began[2:4])

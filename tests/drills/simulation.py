@@ -3,7 +3,8 @@
 Workers take ids, claim, beat, freeze, die and come back; replies get lost; leases end; owners
 cancel and erase. After each step whatever was accepted can still end, and has ended at most once.
 
-    PYTHONPATH=.:tests .venv/bin/python tests/drills/simulation.py --schedules 100000
+    export PYTHONPATH=.:tests/support:tests/servers
+    .venv/bin/python tests/drills/simulation.py --schedules 100000
 """
 
 import argparse
@@ -24,16 +25,16 @@ from processes import ValkeyServer, running_valkey
 from records import image_info, model_info, options
 from rq import Queue
 
-from workers.contract.admission import Bounds
-from workers.contract.claims import Claim
 from workers.contract.errors import QueueUnavailable, WorkerLost
-from workers.contract.formats import ResultFormat
-from workers.contract.jobs import FINAL_STATES, JobResult, JobState
-from workers.contract.queue import JobQueue
-from workers.contract.records import COUNTERS, JobRecords
-from workers.contract.runs import LEASES, RUNNING, WAITING, beat, hand_back
-from workers.contract.safe_rq import LARGE, SERVED, SMALL, Delivery, open_queue
-from workers.reaper import sweep
+from workers.contract.images.formats import ResultFormat
+from workers.contract.queue.admission import Bounds
+from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.jobs import FINAL_STATES, JobResult, JobState
+from workers.contract.queue.queue import JobQueue
+from workers.contract.queue.records import COUNTERS, JobRecords
+from workers.contract.queue.rq_queue import LARGE, SERVED, SMALL, Delivery, open_queue
+from workers.contract.queue.runs import LEASES, RUNNING, WAITING, beat, hand_back
+from workers.jobs.recovery import sweep
 
 HOUR = timedelta(hours=1)
 RESULT = JobResult(

@@ -23,7 +23,7 @@ from lossy import LossyProxy, lossy
 from PIL import Image
 from processes import ValkeyServer, command_line, descendants, free_port, running_valkey, wait_for
 
-from workers.lifeline import dying_with_parent
+from workers.host.parent_death import dying_with_parent
 
 #: How long a client asks on.
 PATIENCE = 300.0
@@ -109,7 +109,7 @@ class DrillSite:
         return Path(self.log.name).read_text(errors="replace")
 
     def pids(self, what: str) -> list[int]:
-        """Of `service`, `workers.engine` or `workers.job_worker`."""
+        """Of `service`, `workers.engine` or `workers.jobs.job_worker`."""
         found = descendants(self.process.pid)
         return [pid for pid in found if f"-m {what}" in command_line(pid)]
 
@@ -199,8 +199,8 @@ def drill_site(
             site.wait_ready()
             # Each job worker has a child that waits; the janitor makes its folders last.
             count = 2 * int(site.environment["GDSR_JOB_WORKERS"])
-            wait_for(lambda: len(site.pids("workers.job_worker")) == count, what="job workers")
-            wait_for(lambda: site.pids("workers.janitor"), what="a janitor")
+            wait_for(lambda: len(site.pids("workers.jobs.job_worker")) == count, what="job workers")
+            wait_for(lambda: site.pids("workers.jobs.janitor"), what="a janitor")
             yield site
             site.process.send_signal(signal.SIGTERM)
             assert site.process.wait(timeout=60) == 0

@@ -28,8 +28,8 @@ from networks import tiny_checkpoint
 from processes import command_line, free_port, wait_for
 from receiver import receiving
 
-from service.keys import hash_key
-from workers.lifeline import dying_with_parent
+from service.access.auth import hash_key
+from workers.host.parent_death import dying_with_parent
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 

@@ -224,7 +224,7 @@ def test_parts_that_are_killed(site: DrillSite, passed: Callable[..., None], job
     with site.driven(jobs):
         for _ in range(max(2, jobs // 12)):
             time.sleep(luck.uniform(2, 5))
-            if found := site.pids(luck.choice(["service", "workers.job_worker"])):
+            if found := site.pids(luck.choice(["service", "workers.jobs.job_worker"])):
                 os.kill(luck.choice(found), signal.SIGKILL)
         recovery = site.wait_ready()
     passed(jobs, recovery)

@@ -13,12 +13,12 @@ from networks import tiny_checkpoint
 from PIL import Image
 from processes import running_valkey
 
-from workers.branches import read_branch
-from workers.contract.formats import ResultFormat
-from workers.contract.jobs import OUTPUTS, STOPS, Job, Part, Region
-from workers.contract.queue import new_job_id
+from workers.contract.images.formats import ResultFormat
+from workers.contract.queue.jobs import OUTPUTS, STOPS, Job, Part, Region
+from workers.contract.queue.queue import new_job_id
 from workers.pictures.picture import Picture
 from workers.pictures.reduce import reduced
+from workers.tasks.branches import read_branch
 
 pytestmark = pytest.mark.e2e
 PICTURE = noise(70, 90)

@@ -7,7 +7,7 @@ from hosts import Site, WorkerHost, noise
 from networks import tiny_checkpoint
 from processes import running_valkey
 
-from workers.contract.jobs import Job, JobState
+from workers.contract.queue.jobs import Job, JobState
 
 pytestmark = pytest.mark.e2e
 

@@ -18,8 +18,8 @@ from PIL import Image
 from processes import ValkeyServer, running_valkey
 from serving import Site, served
 
+from service.access.auth import hash_key, new_key
 from service.client import AsyncClient, Client, Job, JobLost, Refused, Unreachable
-from service.keys import hash_key, new_key
 from service.settings import ServiceSettings
 
 pytestmark = pytest.mark.e2e

@@ -10,8 +10,8 @@ import pytest
 from hosts import Site, WorkerHost, noise
 from processes import ValkeyServer, command_line, wait_for
 
-from workers.contract.jobs import JobState
-from workers.contract.runs import LEASES
+from workers.contract.queue.jobs import JobState
+from workers.contract.queue.runs import LEASES
 
 #: Leases of 15 s end here.
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]

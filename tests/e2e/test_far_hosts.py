@@ -18,7 +18,7 @@ from hosts import Site, WorkerHost, noise
 from networks import tiny_checkpoint
 from processes import ValkeyServer, command_line, free_port, wait_for
 
-from workers.contract.jobs import Job, JobState
+from workers.contract.queue.jobs import Job, JobState
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 

@@ -12,7 +12,7 @@ from hosts import Site, WorkerHost, noise
 from processes import children, command_line, wait_for
 
 from workers.contract.errors import ModelUnknown
-from workers.contract.jobs import SCHEMA, JobState
+from workers.contract.queue.jobs import SCHEMA, JobState
 
 pytestmark = pytest.mark.e2e
 

@@ -12,7 +12,7 @@ from processes import running_valkey, wait_for
 from serving import PICTURE, Site, served
 
 from model.checkpoint import read_header
-from service.keys import hash_key
+from service.access.auth import hash_key
 from service.settings import ServiceSettings
 
 pytestmark = pytest.mark.e2e

@@ -14,9 +14,9 @@ from PIL import Image
 from processes import wait_for
 from serving import served
 
-from service.keys import hash_key, new_key
+from service.access.auth import hash_key, new_key
 from service.settings import ServiceSettings
-from workers.contract.logs import JSONFormatter
+from workers.contract.observability.logs import JSONFormatter
 
 pytestmark = pytest.mark.e2e
 

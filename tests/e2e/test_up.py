@@ -19,7 +19,7 @@ from networks import tiny_checkpoint
 from PIL import Image
 from processes import alive, command_line, descendants, free_port, wait_for
 
-from workers.lifeline import dying_with_parent
+from workers.host.parent_death import dying_with_parent
 
 pytestmark = pytest.mark.e2e
 SAMPLE = Path(__file__).parents[2] / "deploy" / "sample" / "kitten.jpg"
@@ -73,7 +73,7 @@ def everything_below(up: Up) -> list[int]:
     def look() -> list[int] | None:
         below = descendants(up.process.pid)
         running = " ".join(map(command_line, below))
-        return below if running.count("workers.job_worker") == 2 else None
+        return below if running.count("workers.jobs.job_worker") == 2 else None
 
     return wait_for(look, what="two job workers")
 
@@ -195,7 +195,7 @@ def test_ctrl_c_ends_all_of_it_cleanly(tmp_path: Path, checkpoint: Path) -> None
         up.process.send_signal(signal.SIGINT)
         _, said = up.process.communicate(timeout=100)
 
-        for part in ("valkey-server", "workers.engine", "workers.job_worker", "service"):
+        for part in ("valkey-server", "workers.engine", "workers.jobs.job_worker", "service"):
             assert part in names
         assert up.process.returncode == 0, said
         assert not any(map(alive, below))

@@ -18,11 +18,11 @@ from model.checkpoint import (
     replace_card,
     save_checkpoint,
 )
+from model.evaluate.folder import evaluate
+from model.evaluate.methods import of_generator
+from model.evaluate.pictures import find_pictures
 from model.gdsr import GDSR, PRESETS, GDSRConfig
-from model.perceptual import load_panel
-from model.trainer.evaluate_folder import evaluate
-from model.trainer.evaluate_methods import of_generator
-from model.trainer.evaluate_pictures import find_pictures
+from model.metrics.perceptual import load_panel
 
 TINY = GDSRConfig(features=8, growth=4, shared=1, guide=1, lf=1, hf_extract=1, hf=1, mask=1)
 CARD = Card(

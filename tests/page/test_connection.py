@@ -8,7 +8,7 @@ from hosts import Site, noise
 from playwright.sync_api import expect
 from processes import free_port
 
-from service.keys import hash_key
+from service.access.auth import hash_key
 
 pytestmark = pytest.mark.e2e
 KEY = "a-key-of-anns-that-nobody-else-has"

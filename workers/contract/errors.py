@@ -1,7 +1,7 @@
 """What can go wrong, named for what happened. Nothing here knows of HTTP.
 
 Each error carries a stable `slug`: it ends a job's failure record and the `type` of the problem
-document that a client sees (`service.problems` holds the one table that adds a status to it).
+document that a client sees (`service.http.problems` holds the one table that adds a status to it).
 Messages name what is wrong, the number, the limit, and what to do.
 """
 

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import redis
 
-from workers.contract import engines, logs, reload
-from workers.contract.connection import connect
 from workers.contract.errors import ConfigurationInvalid
-from workers.contract.exposition import MetricsServer
+from workers.contract.observability import logs
+from workers.contract.observability.metrics_server import MetricsServer
+from workers.contract.queue import engines, reload
+from workers.contract.queue.connection import connect
 from workers.contract.settings import WorkerSettings
+from workers.host.supervisor import EXIT_CONFIGURATION, EXIT_DEVICE
 from workers.pictures.extras import installed
-from workers.supervisor import EXIT_CONFIGURATION, EXIT_DEVICE
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
     from workers.engine.models import Models, follow
     from workers.engine.server import EngineServer
     from workers.engine.telemetry import EngineTelemetry
-    from workers.watchdog import end_when_stuck
+    from workers.host.watchdog import end_when_stuck
 
     client = connect(settings.redis_url, timeout=engines.BEAT, retries=0)
     followed = _last_asked(client)  # before the files are looked at

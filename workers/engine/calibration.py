@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.forward import PARTS, Forward
-from workers.engine.memory import is_out_of_memory
+from model.inference.forward import PARTS, Forward
+from workers.engine.out_of_memory import is_out_of_memory
 
 #: Batches that are tried, and the only ones that are computed: few shapes can be compiled ahead.
 BATCHES = (1, 2, 4, 8, 16)

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.contract import logs
 from workers.contract.errors import (
     CheckpointReplaced,
     EngineLost,
@@ -30,6 +29,7 @@ from workers.contract.errors import (
     ModelUnknown,
     TileNotFinite,
 )
+from workers.contract.observability import logs
 from workers.engine.protocol import (
     MAX_GREETING,
     ProtocolBroken,
@@ -39,7 +39,7 @@ from workers.engine.protocol import (
     send,
     slots_within,
 )
-from workers.tradeoff import Weights
+from workers.tiles.trade_off import Weights
 
 Pixels = NDArray[np.unsignedinteger]
 #: How long the engine may take for one batch; the job's own time limit is what usually ends it.

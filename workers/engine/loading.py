@@ -8,15 +8,15 @@ from typing import NamedTuple
 import torch
 
 from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint
-from model.forward import NotFinite, measure, prepare
 from model.gdsr import PRESETS, SCALE
+from model.inference.forward import NotFinite, measure, prepare
 from model.process import cache_folder
-from workers.contract.engines import ModelInfo
 from workers.contract.errors import ConfigurationInvalid
+from workers.contract.queue.engines import ModelInfo
 from workers.contract.settings import WorkerSettings
 from workers.engine.calibration import best_batch, calibrated, device_memory, device_name
 from workers.engine.checkpoints import checkpoint_files, default_model
-from workers.engine.residents import Resident, Residents
+from workers.engine.model_cache import Resident, Residents
 
 #: Tile sides with context, where the settings do not say: small pictures, and the rest. Of 256
 #: pixels, which is what many pictures are made of, the large one keeps just as many.

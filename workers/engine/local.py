@@ -6,12 +6,12 @@ from itertools import islice
 
 import numpy as np
 
-from model.forward import NotFinite
+from model.inference.forward import NotFinite
 from workers.contract.errors import TileNotFinite
 from workers.engine.client import Pixels
 from workers.engine.loading import LoadedEngine
-from workers.engine.memory import MemoryLadder
-from workers.tradeoff import Weights
+from workers.engine.out_of_memory import MemoryLadder
+from workers.tiles.trade_off import Weights
 
 
 class InProcessEngine:

@@ -14,14 +14,14 @@ import redis
 import torch
 
 from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint, read_header
-from model.forward import NotFinite
-from workers.contract import engines, reload
+from model.inference.forward import NotFinite
 from workers.contract.errors import ConfigurationInvalid
-from workers.contract.reload import Change, EngineReport, ModelChange
+from workers.contract.queue import engines, reload
+from workers.contract.queue.reload import Change, EngineReport, ModelChange
 from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import checkpoint_files, default_model
 from workers.engine.loading import LoadedModel, load_model
-from workers.engine.memory import is_out_of_memory
+from workers.engine.out_of_memory import is_out_of_memory
 from workers.engine.server import EngineServer
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from model.forward import NotFinite
+from model.inference.forward import NotFinite
 from workers.contract.errors import (
     CheckpointReplaced,
     EngineOutOfMemory,
@@ -32,7 +32,7 @@ from workers.contract.errors import (
     TileNotFinite,
 )
 from workers.engine.loading import LoadedEngine
-from workers.engine.memory import MemoryLadder
+from workers.engine.out_of_memory import MemoryLadder
 from workers.engine.protocol import (
     MAX_RESULTS,
     ProtocolBroken,
@@ -41,8 +41,8 @@ from workers.engine.protocol import (
     receive,
     send,
 )
-from workers.tradeoff import Weights
-from workers.watchdog import longest
+from workers.host.watchdog import longest
+from workers.tiles.trade_off import Weights
 
 #: A client that does not read its answers for so long is dropped.
 _SEND_SECONDS = 5

@@ -14,8 +14,14 @@ from io import BytesIO
 import numpy as np
 from PIL import ImageChops
 
-from workers.contract.formats import EXTRA_FORMATS, unread, unsupported
-from workers.contract.headers import ColourKind, ImageFormat, ImageHeader, check_header, read_header
+from workers.contract.images.formats import EXTRA_FORMATS, unread, unsupported
+from workers.contract.images.headers import (
+    ColourKind,
+    ImageFormat,
+    ImageHeader,
+    check_header,
+    read_header,
+)
 from workers.pictures.colour import Converted, cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
 from workers.pictures.extras import installed
 from workers.pictures.frames import Layer, apng_layers, composed, gif_layers

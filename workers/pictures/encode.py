@@ -6,7 +6,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from workers.contract.headers import ResultFormat, check_result
+from workers.contract.images.headers import ResultFormat, check_result
 from workers.pictures.extras import make_ready
 from workers.pictures.picture import Picture, with_bits
 from workers.pictures.png import encode_png, png_pieces

@@ -1,14 +1,15 @@
 """Formats that need a library of their own, which an operator may leave out.
 
 HEIC's wheels are under the GPL, and both codecs are young. A worker host says what it has with its
-engines' facts (`workers.contract.engines`); here is where that is found out, and where it is used.
+engines' facts (`workers.contract.queue.engines`); here is where that is found out, and where it is
+used.
 """
 
 from functools import cache
 from importlib.util import find_spec
 
 from workers.contract.errors import FormatNotWritten
-from workers.contract.formats import ImageFormat, ResultFormat
+from workers.contract.images.formats import ImageFormat, ResultFormat
 
 _MODULES = {ImageFormat.HEIC: "pillow_heif", ImageFormat.JXL: "pillow_jxl"}
 

@@ -4,8 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from workers.contract.choices import SCALE, DepthMode, MetadataMode, PictureChoices, ProfileMode
-from workers.contract.formats import ResultFormat
+from workers.contract.images.formats import ResultFormat
+from workers.contract.images.options import (
+    SCALE,
+    DepthMode,
+    MetadataMode,
+    PictureChoices,
+    ProfileMode,
+)
 from workers.pictures.alpha import laid_on
 from workers.pictures.colour import srgb_to_grey, srgb_to_rgb
 from workers.pictures.metadata import Metadata

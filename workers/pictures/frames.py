@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from workers.contract.errors import FrameMissing, ImageCorrupt
-from workers.contract.gif_header import CLEAR, KEEP, RESTORE, gif_frames, gif_size
-from workers.contract.nested_headers import Source
+from workers.contract.images.gif import CLEAR, KEEP, RESTORE, gif_frames, gif_size
+from workers.contract.images.tiff_and_avif import Source
 from workers.pictures.picture import Picture, Plane
 from workers.pictures.png import SIGNATURE, chunk, read_chunks
 

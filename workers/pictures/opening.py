@@ -1,6 +1,7 @@
 """A picture's bytes through Pillow: only the codec of its own format, and no surprises after."""
 
 import re
+import sys
 import threading
 import warnings
 import zlib
@@ -12,12 +13,14 @@ from typing import NamedTuple
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from workers.contract.errors import FrameMissing, ImageCorrupt, ImageRejected
-from workers.contract.formats import ImageFormat, ImageHeader, unsupported
-from workers.contract.jxl_header import jxl_xmp
-from workers.contract.nested_headers import tiff_page_number
-from workers.pictures.deep import ask_for_low_bytes
+from workers.contract.images.formats import ImageFormat, ImageHeader, unsupported
+from workers.contract.images.jxl import jxl_xmp
+from workers.contract.images.tiff_and_avif import tiff_page_number
 from workers.pictures.extras import installed, make_ready
 from workers.pictures.metadata import BROKEN, Metadata, read_dpi, read_metadata, read_orientation
+
+#: Of 16-bit samples in Pillow's names of layouts: the other order of bytes.
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "L" if sys.byteorder == "big" else "B"}
 
 
 class Opened(NamedTuple):
@@ -169,3 +172,25 @@ def _has_grey_palette(image: Image.Image) -> bool:
         return False
     palette = image.getpalette("RGB") or []
     return palette[0::3] == palette[1::3] == palette[2::3]
+
+
+def ask_for_low_bytes(image: Image.Image) -> None:
+    """Make Pillow, which keeps the high byte of each 16-bit sample, keep the low one.
+
+    It unfilters and decompresses whole samples, and drops a byte only when it unpacks them: told
+    that their bytes are in the other order, it drops the other one.
+    """
+    if not isinstance(image, ImageFile.ImageFile):
+        raise unsupported("a picture of a rare kind")
+    image.tile = [
+        part._replace(args=(_other_order(part.args[0]), *part.args[1:]))
+        if isinstance(part.args, tuple)
+        else part._replace(args=_other_order(part.args))
+        for part in image.tile
+    ]
+
+
+def _other_order(layout: object) -> str:
+    if not isinstance(layout, str) or layout[:-1] not in ("RGB;16", "RGBA;16", "RGBX;16"):
+        raise unsupported("a picture of 16 bits of a rare kind")
+    return layout[:-1] + _OTHER_ORDER[layout[-1]]

@@ -6,7 +6,7 @@ of are copied. Done while it waits, that is 6 ms less for the first picture of 2
 
 import numpy as np
 
-from workers.contract.formats import ResultFormat
+from workers.contract.images.formats import ResultFormat
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.picture import Picture

@@ -1,7 +1,7 @@
 // The same without a graphics card: a canvas scales, a loop over what is visible blends. What the
 // canvas has scaled is kept until the view changes, so that the slider costs the loop alone.
 
-import { shares } from "./blend.js";
+import { shares } from "./shares.js";
 
 /** Canvases of browsers end somewhere above this. */
 const SIDE = 8192;

@@ -1,7 +1,7 @@
 // The graphics card blends, scales and compares. A frame costs what is on the screen, whatever the
 // size of the picture; the three branches stay on the card.
 
-import { shares } from "./blend.js";
+import { shares } from "./shares.js";
 
 const BRANCHES = ["psnr", "fused", "gan"];
 

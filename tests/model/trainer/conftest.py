@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from model.esrgan import ESRGAN
+from model.metrics.vgg import random_state
 from model.trainer.config import TrainConfig
 from model.trainer.config_file import read_preset
-from model.vgg import random_state
 
 TINY = (
     "generator.preset=",

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 from model.trainer.config_file import read_config
-from model.trainer.data import Batches
-from model.trainer.networks import build_networks, build_optimisers
+from model.trainer.data.batches import Batches
+from model.trainer.data.photographs import find_photographs, keep_photographs
 from model.trainer.parallel import join, leave
-from model.trainer.photographs import find_photographs, keep_photographs
-from model.trainer.step import Step
+from model.trainer.step.networks import build_networks, build_optimisers
+from model.trainer.step.step import Step
 
 
 def main(config_file: Path, out: Path) -> None:

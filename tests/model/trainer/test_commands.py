@@ -19,7 +19,7 @@ from model.checkpoint import load_checkpoint, read_header, read_tensors
 from model.trainer.__main__ import main
 from model.trainer.config import TrainConfig
 from model.trainer.loop import train
-from model.trainer.run import BEST, STATE
+from model.trainer.run.run import BEST, STATE
 
 Configure = Callable[..., TrainConfig]
 Run = Callable[..., "Ran"]

@@ -11,16 +11,16 @@ from PIL import Image
 from model.gdsr import SCALE
 from model.resize import bicubic_down
 from model.trainer.config import Data
-from model.trainer.data import Batches
-from model.trainer.faults import PhotographsMissing, StorageFull, TrainingFault
-from model.trainer.patches import Picks, gathered, sliced
-from model.trainer.patterns import enlarged
-from model.trainer.photographs import (
+from model.trainer.data.batches import Batches
+from model.trainer.data.patches import Picks, gathered, sliced
+from model.trainer.data.patterns import enlarged
+from model.trainer.data.photographs import (
     Photographs,
     find_photographs,
     keep_photographs,
     read_photographs,
 )
+from model.trainer.faults import PhotographsMissing, StorageFull, TrainingFault
 
 CPU = torch.device("cpu")
 Draw = Callable[..., Path]

@@ -11,11 +11,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from model.blur import SIDE, Blur, draw_kernels, draw_sinc, filtered
-from model.degradations import Degradation, Full, Light, Shares, _resized, shrink
-from model.draws import Draws
-from model.jpeg import jpeg_round_trip
 from model.resize import bicubic_down, bicubic_up
+from model.trainer.degradations.blur import SIDE, Blur, draw_kernels, draw_sinc, filtered
+from model.trainer.degradations.degradations import (
+    Degradation,
+    Full,
+    Light,
+    Shares,
+    _resized,
+    shrink,
+)
+from model.trainer.degradations.jpeg import jpeg_round_trip
+from model.trainer.degradations.random import Draws
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

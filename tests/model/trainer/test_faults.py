@@ -22,7 +22,7 @@ from model.trainer.faults import (
     WeightsUnusable,
 )
 from model.trainer.loop import Outcome, train
-from model.trainer.run import BEST, STATE
+from model.trainer.run.run import BEST, STATE
 
 Configure = Callable[..., TrainConfig]
 

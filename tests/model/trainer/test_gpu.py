@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.degradations import Degradation, Shares, shrink
 from model.resize import bicubic_down
 from model.trainer.config import TrainConfig
-from model.trainer.data import Batch
-from model.trainer.graph import GraphedStep
+from model.trainer.data.batches import Batch
+from model.trainer.data.patches import Picks, cut
+from model.trainer.data.photographs import find_photographs, read_photographs
+from model.trainer.degradations.degradations import Degradation, Shares, shrink
 from model.trainer.loop import train
-from model.trainer.networks import build_networks, build_optimisers
 from model.trainer.parallel import Processes
-from model.trainer.patches import Picks, cut
-from model.trainer.photographs import find_photographs, read_photographs
-from model.trainer.step import Step
+from model.trainer.step.graph import GraphedStep
+from model.trainer.step.networks import build_networks, build_optimisers
+from model.trainer.step.step import Step
 
 pytestmark = [
     pytest.mark.gpu,

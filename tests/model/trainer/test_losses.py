@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.borders import inner, mirrored
-from model.discriminator import SpectralConv, UNetDiscriminator, VGGDiscriminator
-from model.losses import (
+from model.metrics.vgg import VGG, random_state
+from model.resize import bicubic_down, inner, mirrored
+from model.trainer.losses import (
     Game,
     adversarial_loss,
     back_projected,
@@ -14,8 +14,7 @@ from model.losses import (
     perceptual_loss,
     pixel_loss,
 )
-from model.resize import bicubic_down
-from model.vgg import VGG, random_state
+from model.trainer.step.discriminators import SpectralConv, UNetDiscriminator, VGGDiscriminator
 
 GAMES: tuple[Game, ...] = ("relativistic", "logistic")
 

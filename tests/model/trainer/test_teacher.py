@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import load_checkpoint
-from model.trainer.cached import CachedBatches
 from model.trainer.config import TrainConfig
+from model.trainer.data.cached import CachedBatches
+from model.trainer.data.patterns import draw_pattern, enlarged
+from model.trainer.data.teacher import load_teacher, shard_file, with_low_frequencies
 from model.trainer.faults import CacheUnusable, WeightsUnusable
 from model.trainer.loop import train
 from model.trainer.parallel import Processes
-from model.trainer.patterns import draw_pattern, enlarged
-from model.trainer.teacher import load_teacher, shard_file, with_low_frequencies
 
 Configure = Callable[..., TrainConfig]
 ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))

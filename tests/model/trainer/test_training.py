@@ -13,12 +13,12 @@ from torch import Tensor
 from model.checkpoint import load_checkpoint
 from model.trainer.config import TrainConfig
 from model.trainer.config_file import preset_names
-from model.trainer.data import Batch
+from model.trainer.data.batches import Batch
 from model.trainer.loop import Outcome, train
-from model.trainer.networks import build_networks, build_optimisers
 from model.trainer.parallel import Processes
-from model.trainer.run import BEST, STATE
-from model.trainer.step import Step
+from model.trainer.run.run import BEST, STATE
+from model.trainer.step.networks import build_networks, build_optimisers
+from model.trainer.step.step import Step
 
 Configure = Callable[..., TrainConfig]
 ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))

@@ -1,0 +1,1 @@
+"""Scores checkpoints on folders of pictures: tables, JSON and plots."""

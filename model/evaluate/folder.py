@@ -1,0 +1,200 @@
+"""How well ways to enlarge do on a data set, and of what character they are.
+
+What people get is judged: bytes, at places on the slider where there is one. Only how far a result
+leaves the levels of its input is measured before it is clamped.
+
+Shapes: H x W low-resolution pixels of RGB.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import fmean, median
+
+import torch
+from torch import Tensor
+
+from model.evaluate.methods import MASK, Method
+from model.evaluate.patterns import patterns
+from model.evaluate.pictures import Pair
+from model.evaluate.slider import POSITIONS, Walk, rmse, rounded, shown, walk
+from model.metrics.character import (
+    SMALLEST_FOR_MESH,
+    lr_psnr,
+    mean_shift,
+    mesh,
+    mesh_allowance,
+    overshoot,
+)
+from model.metrics.perceptual import Metric
+from model.resize import bicubic_up
+
+_PATTERN_SIDE = 64  # pixels
+_PATTERN_SEED = 0
+_DIGITS = 3  # after the point
+
+Figures = Mapping[str, float]
+
+_SUMMARY: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
+    "lr_psnr": ("lr_psnr", fmean),
+    "mesh": ("mesh", median),
+    "mesh_allowance": ("mesh_allowance", median),
+    "mesh_ratio": ("mesh_ratio", median),
+    "mesh_ratio_worst": ("mesh_ratio", max),
+    "shift": ("shift", fmean),
+    "shift_worst": ("shift", max),
+}
+"""Of each figure what is measured of a picture, and what is said of several."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """All that one method was found to be on one data set."""
+
+    scores: Mapping[str, Figures]
+    """Name of the image -> metric -> value."""
+    places: Mapping[str, Figures]
+    """Name of the image -> figure -> value: `lr_psnr` in dB, the mean; `mesh` in grey levels, the
+    median; `mesh_ratio` and `mesh_ratio_worst`, of what is allowed, the median and the largest;
+    `shift` and `shift_worst` in grey levels from the enlarged input, the mean and the largest.
+    """
+    original: Figures
+    """Of the true pictures `mesh`, and `mesh_allowance`, in grey levels, the medians."""
+    slider: Mapping[str, Walk]
+    """`rmse`, in grey levels, and `lpips`; empty for a method without a slider."""
+    mask: Mapping[str, int]
+    """`p5` and `p95` of all pixels of all pictures, 0 to 255; empty for a method without a mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Picture after picture, what was measured."""
+
+    scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    places: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    original: dict[str, list[float]] = field(default_factory=dict)
+    slider: dict[str, list[list[float]]] = field(default_factory=dict)
+    mask: list[Tensor] = field(default_factory=list)
+    """How many pixels of a picture have each of the 256 levels."""
+
+
+def evaluate(
+    method: Method,
+    pairs: Iterable[Pair],
+    metrics: Sequence[Metric],
+    *,
+    trade_offs: Sequence[float] = (),
+) -> Findings:
+    """Try a method on pairs; with `trade_offs` at these places on its slider.
+
+    A value that is not finite, as for equal pictures or for flat ones, is left out; so is the mesh
+    where a picture is too small for it.
+
+    Raises:
+        ValueError: a picture is too small for a metric, or an output is not finite.
+    """
+    seen = _Seen()
+    for pair in pairs:
+        with _float32():
+            outputs = method(pair.lr)
+            images = shown(outputs, trade_offs) if trade_offs else rounded(outputs)
+            _judge(seen, images, pair, metrics)
+            _characterise(seen, images, pair)
+            if trade_offs:
+                _walk(seen, outputs, metrics)
+            if MASK in outputs:
+                levels = outputs[MASK].mul(255).round().long().flatten()
+                seen.mask.append(levels.bincount(minlength=256))
+    return _summed_up(seen, metrics)
+
+
+def overshoots(method: Method, device: torch.device) -> dict[str, dict[str, float]]:
+    """How far each output leaves its input's levels on patterns: output -> pattern -> levels.
+
+    Raises:
+        ValueError: an output is not finite.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for pattern, picture in patterns(height=_PATTERN_SIDE, width=_PATTERN_SIDE, seed=_PATTERN_SEED):
+        lr = picture.to(device)
+        with _float32():
+            outputs = method(lr)
+            for output, image in outputs.items():
+                if output != MASK:
+                    found.setdefault(output, {})[pattern] = round(overshoot(image, lr), 2)
+    return found
+
+
+def _judge(
+    seen: _Seen, images: Mapping[str, Tensor], pair: Pair, metrics: Sequence[Metric]
+) -> None:
+    stack = torch.stack(tuple(images.values()))  # (N, 3, 4H, 4W)
+    for metric in metrics:
+        for name, value in zip(images, metric.judge(stack, pair.hr), strict=True):
+            seen.scores.setdefault(name, {}).setdefault(metric.name, []).append(value)
+
+
+def _characterise(seen: _Seen, images: Mapping[str, Tensor], pair: Pair) -> None:
+    large = min(pair.hr.shape[1:]) >= SMALLEST_FOR_MESH
+    original = mesh(pair.hr) if large else math.nan
+    allowance = mesh_allowance(original) if large else math.nan
+    for figure, value in (("mesh", original), ("mesh_allowance", allowance)):
+        seen.original.setdefault(figure, []).append(value)
+    enlarged = bicubic_up(pair.lr)
+    for name, image in images.items():
+        woven = mesh(image) if large else math.nan
+        for figure, value in (
+            ("lr_psnr", lr_psnr(image, pair.lr)),
+            ("mesh", woven),
+            ("mesh_ratio", woven / allowance),
+            ("shift", mean_shift(image, enlarged)),
+        ):
+            seen.places.setdefault(name, {}).setdefault(figure, []).append(value)
+
+
+def _walk(seen: _Seen, outputs: Mapping[str, Tensor], metrics: Sequence[Metric]) -> None:
+    stack = torch.stack(tuple(shown(outputs, POSITIONS).values()))  # (11, 3, 4H, 4W)
+    seen.slider.setdefault("rmse", []).append(rmse(stack, stack[0]))
+    for metric in metrics:
+        if metric.name == "lpips":
+            seen.slider.setdefault(metric.name, []).append(metric.judge(stack, stack[0]))
+
+
+def _summed_up(seen: _Seen, metrics: Sequence[Metric]) -> Findings:
+    return Findings(
+        scores={
+            name: {
+                metric.name: metric.overall(found[metric.name])
+                for metric in metrics
+                if all(map(math.isfinite, found[metric.name]))
+            }
+            for name, found in seen.scores.items()
+        },
+        places={name: _summary(found) for name, found in seen.places.items()},
+        original=_summary(seen.original),
+        slider={distance: walk(found) for distance, found in seen.slider.items()},
+        mask=_spread(sum(seen.mask[1:], seen.mask[0])) if seen.mask else {},
+    )
+
+
+def _summary(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {
+        figure: round(overall(found[measured]), _DIGITS)
+        for figure, (measured, overall) in _SUMMARY.items()
+        if measured in found and all(map(math.isfinite, found[measured]))
+    }
+
+
+def _spread(counts: Tensor) -> dict[str, int]:
+    """Of so many pixels of each level, (256,), the levels that 5 % and 95 % do not exceed."""
+    reached = counts.cumsum(0)  # (256,)
+    total = int(reached[-1])
+    return {f"p{share}": int((100 * reached < share * total).sum()) for share in (5, 95)}
+
+
+@contextmanager
+def _float32() -> Iterator[None]:
+    # TF32 would take three decimal digits away from what is said to be float32.
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield

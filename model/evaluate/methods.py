@@ -1,0 +1,82 @@
+"""Ways to enlarge a picture: bicubic, GDSR, and networks of others to compare with.
+
+Networks run in float32 on the whole picture, with the mirrored context around it that the service
+gives a picture too.
+
+Shapes: H x W low-resolution pixels of RGB; c pixels of context.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.gdsr import GDSR, OUTPUTS, PARTS, SCALE
+from model.resize import bicubic_up, inner
+from model.trainer.losses import back_projected
+from model.trainer.validation import CONTEXT
+
+Method = Callable[[Tensor], Mapping[str, Tensor]]
+"""Bytes of (3, H, W) -> images of (3, 4H, 4W) by name: RGB in [0, 1], not clamped to it."""
+
+BICUBIC = "bicubic"
+MASK = "mask"
+
+
+def bicubic(lr: Tensor) -> dict[str, Tensor]:
+    """The protocol's enlargement, rounded to bytes after each pass as there."""
+    return {BICUBIC: bicubic_up(lr).float().div(255)}
+
+
+def unrounded_bicubic(lr: Tensor) -> dict[str, Tensor]:
+    """The same as numbers, which may leave the range of bytes."""
+    return {BICUBIC: bicubic_up(lr.float().div(255))}
+
+
+def of_generator(
+    lr: Tensor, *, generator: GDSR, back_projection: bool = False
+) -> dict[str, Tensor]:
+    """GDSR's outputs, and its mask of (1, 4H, 4W).
+
+    With `back_projection` each output is given what it lacks to shrink to the picture that it was
+    made from.
+
+    Raises:
+        ValueError: an output is not finite.
+    """
+    parts = generator(_with_context(lr), PARTS)
+    images: dict[str, Tensor] = {
+        output: _finished(getattr(parts, output), lr, name=output, back_projection=back_projection)
+        for output in OUTPUTS
+    }
+    return {**images, MASK: inner(parts.mask, SCALE * CONTEXT)[0]}
+
+
+def of_peer(
+    lr: Tensor, *, network: nn.Module, name: str, back_projection: bool = False
+) -> dict[str, Tensor]:
+    """The one image of a network that takes (N, 3, H, W) to (N, 3, 4H, 4W), as with GDSR's.
+
+    Raises:
+        ValueError: it is not finite.
+    """
+    image: Tensor = network(_with_context(lr))
+    return {name: _finished(image, lr, name=name, back_projection=back_projection)}
+
+
+def _with_context(lr: Tensor) -> Tensor:
+    """(3, H, W) bytes -> (1, 3, H + 2c, W + 2c) in [0, 1]; a picture may be smaller than c."""
+    around = ((0, 0), (CONTEXT, CONTEXT), (CONTEXT, CONTEXT))
+    padded = torch.from_numpy(np.pad(lr.cpu().numpy(), around, mode="symmetric")).to(lr.device)
+    return padded[None].float().div(255).contiguous(memory_format=torch.channels_last)
+
+
+def _finished(image: Tensor, lr: Tensor, *, name: str, back_projection: bool) -> Tensor:
+    """(1, 3, 4H + 8c, 4W + 8c) -> (3, 4H, 4W)."""
+    image = inner(image, SCALE * CONTEXT)
+    if back_projection:
+        image = back_projected(image, lr[None].float().div(255))
+    if not image.isfinite().all():
+        raise ValueError(f"the network's output {name} is not finite")
+    return image[0]

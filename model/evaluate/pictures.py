@@ -1,0 +1,188 @@
+"""The pictures that ways to enlarge are tried on: a true one, and the small one to begin with.
+
+Of a folder of photographs the small ones are made, by the protocol's bicubic; of paired folders
+they are taken as they are.
+
+Shapes: H x W low-resolution pixels of RGB.
+"""
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from model.gdsr import SCALE
+from model.metrics.character import SMALLEST_FOR_MESH
+from model.metrics.perceptual import Metric
+from model.resize import bicubic_down
+from model.trainer.data.photographs import UNREADABLE, decode, find_photographs
+from model.trainer.degradations.degradations import LIGHT_ALONE, shrink
+
+
+class Pair(NamedTuple):
+    """A picture and what is given of it: (3, H, W) and (3, 4H, 4W) bytes."""
+
+    lr: Tensor
+    hr: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """A data set."""
+
+    name: str
+    """That of the folder; of paired folders that of the small pictures, and of the folder they are
+    both in."""
+    paths: tuple[Path, ...]
+    sides: tuple[int, int]
+    """The shortest of the shorter sides and of the longer ones, cropped to multiples of 4."""
+    small: tuple[Path, ...] = ()
+    """The partners of `paths`; empty where the small pictures are made."""
+
+    def suit(self, smallest: tuple[int, int]) -> bool:
+        """Whether none is smaller than this: the shorter side, the longer side."""
+        return all(side >= least for side, least in zip(self.sides, smallest, strict=True))
+
+    def left_out(self, metrics: Iterable[Metric]) -> list[str]:
+        """Why some cannot be judged by a metric, or for their mesh."""
+        needs = {metric.title: metric.smallest for metric in metrics}
+        needs["the mesh"] = (SMALLEST_FOR_MESH,) * 2
+        return [
+            f"{title} is left out on {self.name}: it needs {smallest[0]}x{smallest[1]} pixels"
+            for title, smallest in needs.items()
+            if not self.suit(smallest)
+        ]
+
+    def read(
+        self, device: torch.device, *, jpeg: int | None = None, light: bool = False
+    ) -> Iterator[Pair]:
+        """One after the other; `jpeg` and `light` are for the small pictures that are made.
+
+        Raises:
+            ValueError: one is broken.
+        """
+        for place, path in enumerate(self.paths):
+            hr = _read(path).to(device)
+            height, width = (_cropped(side) for side in hr.shape[1:])
+            hr = hr[:, :height, :width]
+            if self.small:
+                lr = _read(self.small[place]).to(device)
+            else:
+                lr = made_small(hr, jpeg=jpeg, light=place if light else None)
+            yield Pair(lr=lr, hr=hr)
+
+
+def find_pictures(folder: Path) -> Pictures:
+    """All pictures under a folder.
+
+    Raises:
+        ValueError: there is none, or one is broken.
+        TrainingFault: there is no such folder.
+    """
+    paths = _found(folder)
+    return Pictures(name=folder.resolve().name, paths=paths, sides=_shortest(paths))
+
+
+def find_pairs(small: Path, large: Path) -> Pictures:
+    """All pictures under two folders, each with the one of the same stem in the other folder.
+
+    Raises:
+        ValueError: there is none, one is broken, has no partner, shares its stem with another, or
+            is not exactly 4 times as large as its partner.
+        TrainingFault: there is no such folder.
+    """
+    ours, theirs = (_by_stem(folder) for folder in (small, large))
+    for here, there, folder in ((ours, theirs, large), (theirs, ours, small)):
+        for stem in here.keys() - there.keys():
+            raise ValueError(f"{here[stem]} has no partner: there is no {stem} in {folder}")
+    for stem, path in ours.items():
+        width, height = _size(path)
+        true = _size(theirs[stem])
+        if true != (SCALE * width, SCALE * height):
+            raise ValueError(
+                f"{theirs[stem]} has {true[0]}x{true[1]} pixels; it must have "
+                f"{SCALE * width}x{SCALE * height}, {SCALE} times the {width}x{height} of {path}"
+            )
+    common = Path(os.path.commonpath((small.resolve(), large.resolve())))
+    paths = tuple(theirs[stem] for stem in ours)
+    return Pictures(
+        name=f"{common.name}/{small.resolve().relative_to(common)}",
+        paths=paths,
+        sides=_shortest(paths),
+        small=tuple(ours.values()),
+    )
+
+
+def made_small(hr: Tensor, *, jpeg: int | None = None, light: int | None = None) -> Tensor:
+    """The small picture of a true one, (3, 4H, 4W) -> (3, H, W) bytes.
+
+    With `jpeg`, 1 to 100, it is compressed with that quality, by Pillow. With a seed `light` it
+    is degraded by the trainer's light recipe instead.
+
+    Raises:
+        ValueError: a side is no multiple of 4.
+    """
+    if light is not None:
+        random = torch.Generator(hr.device).manual_seed(light)
+        return shrink(hr[None], LIGHT_ALONE, random)[0]
+    lr = bicubic_down(hr)
+    return lr if jpeg is None else _compressed(lr, jpeg)
+
+
+def _compressed(lr: Tensor, quality: int) -> Tensor:
+    """After a JPEG file, with the colour subsampling that Pillow has by default."""
+    file = io.BytesIO()
+    Image.fromarray(lr.permute(1, 2, 0).cpu().numpy()).save(file, "JPEG", quality=quality)
+    with Image.open(file) as opened:
+        pixels = torch.from_numpy(np.array(opened)).permute(2, 0, 1)
+    return pixels.to(lr.device)
+
+
+def _found(folder: Path) -> tuple[Path, ...]:
+    paths = tuple(find_photographs(folder))
+    if not paths:
+        raise ValueError(f"no picture in {folder}")
+    return paths
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    paths = _found(folder)
+    stem, count = Counter(path.stem for path in paths).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} pictures in {folder} are called {stem}; pairs go by that name")
+    return {path.stem: path for path in paths}
+
+
+def _shortest(paths: Iterable[Path]) -> tuple[int, int]:
+    sides = [sorted(map(_cropped, _size(path))) for path in paths]
+    shorter, longer = (min(lengths) for lengths in zip(*sides, strict=True))
+    return shorter, longer
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except UNREADABLE as error:
+        raise ValueError(f"{path} is broken: {error}") from None
+    return width, height
+
+
+def _read(path: Path) -> Tensor:
+    try:
+        return torch.from_numpy(decode(path).copy()).permute(2, 0, 1)
+    except UNREADABLE as error:
+        raise ValueError(f"{path} is broken: {error}") from None
+
+
+def _cropped(side: int) -> int:
+    return side // SCALE * SCALE

@@ -1,0 +1,105 @@
+"""DISTS: how different two pictures look when texture may differ in detail; lower is better.
+
+Ding, Ma, Wang and Simoncelli, "Image Quality Assessment: Unifying Structure and Texture
+Similarity", IEEE TPAMI 44 (2022), arXiv:2004.07728. Means (texture) and covariances (structure) of
+the features of VGG16, whose pooling is replaced by a blur of squares so that a shift changes
+little, are compared as SSIM does it. Pictures are compared at their own size, as the papers on
+super-resolution do; the authors' example first makes the shorter side 256 pixels long.
+
+Shapes: N images, H x W pixels, RGB in [0, 1]; C features.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.checkpoint import CheckpointInvalid
+from model.metrics.vgg import VGG
+from model.reference import read_reference
+
+_STAGES = ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3")
+_CONVOLUTIONS = 13
+_STABLE = 1e-6
+_SMALL = 1e-12
+
+
+class DISTS(nn.Module):
+    """The distance between pictures and a reference; frozen."""
+
+    alpha: Tensor
+    beta: Tensor
+    blur: Tensor
+
+    def __init__(self, network: Mapping[str, Tensor], shares: Mapping[str, Tensor]) -> None:
+        """`network`: torchvision's VGG16; `shares`: `alpha` and `beta`, how much each feature says.
+
+        Raises:
+            CheckpointInvalid: a tensor is missing, or of a shape that does not fit.
+        """
+        super().__init__()
+        self.network = VGG(network, _STAGES)
+        if len(self.network.names) != _CONVOLUTIONS:
+            raise CheckpointInvalid("these are VGG19's convolutions; DISTS is made for VGG16's")
+        convs = dict(zip(self.network.names, self.network.convs, strict=True))
+        self.channels = [3, *(len(convs[name].get_parameter("weight")) for name in _STAGES)]
+        for name in ("alpha", "beta"):
+            if name not in shares or shares[name].numel() != sum(self.channels):
+                raise CheckpointInvalid(f"{name} is not there for {sum(self.channels)} features")
+        total = shares["alpha"].sum() + shares["beta"].sum()
+        self.register_buffer("alpha", shares["alpha"].float().view(1, -1) / total)
+        self.register_buffer("beta", shares["beta"].float().view(1, -1) / total)
+        hann = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("blur", (hann[:, None] * hann).view(1, 1, 3, 3))
+        self.requires_grad_(requires_grad=False)
+
+    def forward(self, images: Tensor, reference: Tensor) -> Tensor:
+        """(N, 3, H, W), (1, 3, H, W) -> (N,)."""
+        true = self._features(reference)
+        # One by one: a batch of large pictures need not fit.
+        return torch.cat([self._distance(self._features(image[None]), true) for image in images])
+
+    def between(self, images: Tensor, references: Tensor) -> Tensor:
+        """Pair by pair, as a loss: (N, 3, H, W), (N, 3, H, W) -> (N,)."""
+        return self._distance(self._features(images), self._features(references))
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """The picture itself and five stages of VGG16, after their activations."""
+        x = (images - self.network.mean) / self.network.deviation
+        found = [images]
+        for name, conv in zip(self.network.names, self.network.convs, strict=True):
+            if name.endswith("_1") and name != "conv1_1":
+                x = self._pooled(x)  # (N, C, H / 2, W / 2)
+            x = F.relu(conv(x))
+            if name in _STAGES:
+                found.append(x)
+        return found
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        kernel = self.blur.expand(x.shape[1], 1, 3, 3)
+        squares = F.conv2d(x.square(), kernel, stride=2, padding=1, groups=x.shape[1])
+        return (squares + _SMALL).sqrt()
+
+    def _distance(self, one: list[Tensor], other: list[Tensor]) -> Tensor:
+        textures, structures = [], []
+        for x, y in zip(one, other, strict=True):
+            mean_x, mean_y = x.mean(dim=(2, 3)), y.mean(dim=(2, 3))  # (N, C)
+            variance_x = (x - mean_x[..., None, None]).square().mean(dim=(2, 3))
+            variance_y = (y - mean_y[..., None, None]).square().mean(dim=(2, 3))
+            covariance = (x * y).mean(dim=(2, 3)) - mean_x * mean_y
+            textures.append((2 * mean_x * mean_y + _STABLE) / (mean_x**2 + mean_y**2 + _STABLE))
+            structures.append((2 * covariance + _STABLE) / (variance_x + variance_y + _STABLE))
+        alike = self.alpha * torch.cat(textures, dim=1) + self.beta * torch.cat(structures, dim=1)
+        return 1 - alike.sum(dim=1)
+
+
+def load_dists(network: Path, shares: Path) -> DISTS:
+    """From files of weights, safetensors or pickled (read without running code).
+
+    Raises:
+        CheckpointInvalid: they are not what the class asks for.
+        OSError: one cannot be read.
+    """
+    return DISTS(read_reference(network), read_reference(shares))

@@ -1,0 +1,155 @@
+"""The metrics that enlarged pictures are judged by, those that see as people do among them.
+
+PSNR-Y, SSIM-Y and RMSE-Y need nothing. NIQE, LPIPS and DISTS need parameters that others have
+published and that do not come with the project: a folder holds them, under the names of `_FILES`,
+and a metric whose files are not there is left out.
+
+Shapes: N pictures of H x W pixels, bytes of RGB.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model.checkpoint import CheckpointInvalid
+from model.metrics.dists import load_dists
+from model.metrics.fidelity import BORDER, mse_y, psnr_y, ssim_y
+from model.metrics.lpips import SMALLEST as SMALLEST_FOR_LPIPS
+from model.metrics.lpips import load_lpips
+from model.metrics.niqe import SMALLEST as SMALLEST_FOR_NIQE
+from model.metrics.niqe import load_pristine, niqe
+
+Judge = Callable[[Tensor, Tensor], list[float]]
+"""Pictures, (N, 3, H, W), and the true one, (3, H, W) -> a value for each."""
+
+_FILES = {
+    "niqe": (("niqe_pris_params.npz",),),
+    "lpips": (
+        ("alexnet_features.safetensors", "alexnet-owt-7be5be79.pth"),
+        ("lpips_v0.1_alex_lin.safetensors", "alex.pth"),
+    ),
+    "dists": (
+        ("vgg16_features.safetensors", "vgg16-397923af.pth"),
+        ("dists_alpha_beta.safetensors", "weights.pt"),
+    ),
+}
+"""What each metric reads: of each line the first file that is there. The project's own names come
+first, then those under which torchvision, LPIPS and DISTS publish the same."""
+
+_HINT = "the README says where to get their weights, under 'Metric weights'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """How pictures are judged, and how to speak of it."""
+
+    name: str
+    title: str
+    higher_is_better: bool = False
+    digits: int
+    """After the point: more say nothing."""
+    smallest: tuple[int, int]
+    """The shorter and the longer side of a picture that it can judge."""
+    judge: Judge
+    rooted: bool = False
+    """What several pictures score is the root of their mean, not the mean."""
+
+    def overall(self, values: Sequence[float]) -> float:
+        """What several pictures score."""
+        mean = fmean(values)
+        return round(math.sqrt(mean) if self.rooted else mean, self.digits)
+
+
+class Panel(NamedTuple):
+    """The metrics that can be measured, and in one line each why others cannot."""
+
+    metrics: tuple[Metric, ...]
+    missing: tuple[str, ...]
+
+
+def load_panel(folder: Path | None, device: torch.device) -> Panel:
+    """All metrics whose weights are in `folder`; without one, those that need none.
+
+    Raises:
+        CheckpointInvalid: a file is there, but is not what its name says.
+        OSError: a file is there, but cannot be read.
+    """
+    metrics = [
+        Metric(
+            name="psnr_y",
+            title="PSNR-Y",
+            higher_is_better=True,
+            digits=3,
+            smallest=(2 * BORDER + 1,) * 2,
+            judge=partial(_each, psnr_y),
+        ),
+        Metric(
+            name="ssim_y",
+            title="SSIM-Y",
+            higher_is_better=True,
+            digits=4,
+            smallest=(2 * BORDER + 11,) * 2,
+            judge=partial(_each, ssim_y),
+        ),
+        Metric(
+            name="rmse_y",
+            title="RMSE-Y",
+            digits=3,
+            smallest=(2 * BORDER + 1,) * 2,
+            judge=partial(_each, mse_y),
+            rooted=True,
+        ),
+    ]
+    if folder is None:
+        names = f"{', '.join(_FILES)}".upper()
+        return Panel(tuple(metrics), (f"{names} are left out: {_HINT}",))
+    missing = []
+    for name in _FILES:
+        try:
+            metrics.append(_perceptual(name, folder, device))
+        except FileNotFoundError as absent:
+            missing.append(f"{name.upper()} is left out: {absent}; {_HINT}")
+    return Panel(metrics=tuple(metrics), missing=tuple(missing))
+
+
+def _perceptual(name: str, folder: Path, device: torch.device) -> Metric:
+    paths = [_found(names, folder) for names in _FILES[name]]
+    digits, smallest = 4, (1, 1)
+    judge: Judge
+    try:
+        if name == "niqe":
+            pristine = load_pristine(*paths)
+            digits, smallest = 3, SMALLEST_FOR_NIQE
+            judge = partial(_each, lambda image, _: niqe(image, pristine))
+        elif name == "lpips":
+            smallest = (SMALLEST_FOR_LPIPS,) * 2
+            judge = partial(_distances, load_lpips(*paths).to(device))
+        else:
+            judge = partial(_distances, load_dists(*paths).to(device))
+    except CheckpointInvalid as invalid:
+        raise CheckpointInvalid(f"{' or '.join(map(str, paths))}: {invalid}") from None
+    return Metric(name=name, title=name.upper(), digits=digits, smallest=smallest, judge=judge)
+
+
+def _found(names: tuple[str, ...], folder: Path) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"{folder} has no {' or '.join(names)}")
+
+
+def _each(judge: Callable[[Tensor, Tensor], float], images: Tensor, true: Tensor) -> list[float]:
+    return [judge(image, true) for image in images]
+
+
+def _distances(network: nn.Module, images: Tensor, true: Tensor) -> list[float]:
+    distances: Tensor = network(images.float() / 255, true[None].float() / 255)  # (N,)
+    values: list[float] = distances.tolist()
+    return values

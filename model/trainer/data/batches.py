@@ -1,0 +1,151 @@
+"""Batches: what the network sees in each step is a function of the seed and the step alone.
+
+So a resumed run sees what an unbroken one would, and a batch can be made again to be looked at.
+With several processes each takes its part of the same batch.
+
+Shapes: N patches of one process, S x S low-resolution pixels.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.gdsr import SCALE
+from model.trainer.config import Data
+from model.trainer.data.patches import Picks, cut
+from model.trainer.data.patterns import put_patterns
+from model.trainer.data.photographs import Photographs
+from model.trainer.degradations.degradations import Degradation, shrink
+
+_AHEAD = 4  # batches that the loader prepares
+_BICUBIC_CONTEXT = 2  # what the kernel reaches beyond a patch, in low-resolution pixels
+_DEGRADED_CONTEXT = 8  # what most blurs reach, through two resizes
+
+
+class Batch(NamedTuple):
+    """Pictures in [0, 1]: (N, 3, S, S), (N, 3, 4S, 4S), and the teacher's, of the same size."""
+
+    lr: Tensor
+    hr: Tensor
+    teacher: Tensor | None = None
+
+
+class Batches:
+    """Batches of patches with their low-resolution copies, made on `device`."""
+
+    def __init__(
+        self,
+        photographs: Photographs,
+        data: Data,
+        *,
+        degradation: Degradation | None,
+        seed: int,
+        device: torch.device,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
+        self.photographs = photographs
+        self.device = device
+        self.waited = 0.0
+        """Seconds that the loop waited for the loader."""
+        self._data = data
+        self._degradation = degradation
+        self._seed = seed
+        self._context = _DEGRADED_CONTEXT if degradation else _BICUBIC_CONTEXT
+        each = data.batch // processes
+        self._part = slice(rank * each, (rank + 1) * each)
+        self._rank = rank
+        self._generator = torch.Generator(device)
+        side = SCALE * data.patch
+        rows, columns = photographs.heights.cpu() - side + 1, photographs.widths.cpu() - side + 1
+        self._places = (rows * columns).cumsum(0).numpy()
+        self._columns = columns.numpy()
+
+    def at(self, step: int) -> Batch:
+        """The batch of one step."""
+        return self._finished(step, self._patches(step))
+
+    @contextmanager
+    def stream(self, first: int) -> Iterator[Iterator[Batch]]:
+        """Batches from the step `first` on, without end.
+
+        Pixels that are not on the device are cut by a thread that works ahead.
+        """
+        steps = iter(range(first, 2**62))
+        if self._data.keep == "device":
+            yield map(self.at, steps)
+            return
+        ready: queue.Queue[Tensor | Exception] = queue.Queue(_AHEAD)
+        ended = threading.Event()
+
+        def put(item: Tensor | Exception) -> None:
+            while not ended.is_set():
+                with suppress(queue.Full):
+                    ready.put(item, timeout=0.1)
+                    break
+
+        def load() -> None:
+            try:
+                for step in range(first, 2**62):
+                    if ended.is_set():
+                        return
+                    patches = self._patches(step)
+                    put(patches.pin_memory() if self.device.type == "cuda" else patches)
+            except Exception as error:  # noqa: BLE001  # raised again in the loop
+                put(error)
+
+        def batches() -> Iterator[Batch]:
+            for step in steps:
+                start = time.perf_counter()
+                item = ready.get()
+                self.waited += time.perf_counter() - start
+                if isinstance(item, Exception):
+                    raise item
+                yield self._finished(step, item)
+
+        thread = threading.Thread(target=load, daemon=True)
+        thread.start()
+        try:
+            yield batches()
+        finally:
+            ended.set()
+            thread.join()
+
+    def _patches(self, step: int) -> Tensor:
+        """Patches with context, where the pixels are: (N, 3, 4S', 4S') bytes."""
+        picks = self._picks(step).to(self.photographs.pixels.device)
+        side, context = SCALE * self._data.patch, SCALE * self._context
+        return cut(self.photographs, picks, side=side, context=context)
+
+    def _picks(self, step: int) -> Picks:
+        """Every patch of every photograph is as likely as any other."""
+        random = np.random.default_rng((self._seed, step))
+        place = random.integers(self._places[-1], size=self._data.batch)
+        photograph = np.searchsorted(self._places, place, side="right")
+        place -= np.where(photograph > 0, self._places[photograph - 1], 0)
+        top, left = np.divmod(place, self._columns[photograph])
+        turn = random.integers(8, size=self._data.batch)
+        return Picks(
+            *(torch.from_numpy(values[self._part]) for values in (photograph, top, left, turn))
+        )
+
+    def _finished(self, step: int, patches: Tensor) -> Batch:
+        random = np.random.default_rng((self._seed, step, 1 + self._rank))
+        self._generator.manual_seed(int(random.integers(2**63)))
+        patches = patches.to(self.device, non_blocking=True)
+        lr = shrink(patches, self._degradation, self._generator)
+        context = self._context
+        edge = SCALE * context
+        # All of the context is cut again: shrunk without it, borders would be unlike any picture's.
+        lr = lr[..., context:-context, context:-context]
+        hr = patches[..., edge:-edge, edge:-edge]
+        batch = Batch(lr=lr.float().div_(255), hr=hr.float().div_(255))
+        put_patterns(batch.lr, (batch.hr,), self._data, self._part, seed=(self._seed, step))
+        return batch

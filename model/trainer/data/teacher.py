@@ -1,0 +1,234 @@
+"""A teacher's pictures, made once and kept: the cache that distillation reads.
+
+The cache is a folder. `cache.json` says how its contents were made. Shard `NNNNN` is three arrays
+of bytes in NumPy's format, K pictures each:
+
+- `NNNNN.input.npy`, (K, S, S, 3): small pictures, degraded;
+- `NNNNN.photograph.npy`, (K, 4S, 4S, 3): the photographs that they were made from;
+- `NNNNN.teacher.npy`, (K, 4S, 4S, 3): the teacher's pictures of the small ones.
+
+A shard without its third array is unfinished: the next run makes it. So another program can be
+the teacher: a run with an empty `teacher.file` writes the first two, and that program the third.
+
+A teacher's colours and shades may be off. So its low frequencies, below a Gaussian of 8 pixels,
+are replaced by those of the photograph before a picture is kept.
+
+Shapes: K pictures, S x S low-resolution pixels. Network images are RGB in [0, 1].
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from model.checkpoint import CheckpointInvalid, load_checkpoint, read_header
+from model.esrgan import load_esrgan
+from model.trainer.config import SHARD, Teacher, TrainConfig
+from model.trainer.data.batches import Batches
+from model.trainer.data.photographs import Photographs
+from model.trainer.faults import CacheUnusable, WeightsUnusable
+from model.trainer.files import write_whole
+from model.trainer.parallel import Processes
+from model.trainer.precision import autocast
+
+SETTINGS = "cache.json"
+_FORMAT = 1
+_BLUR = 8.0  # pixels
+Network = Callable[[Tensor], Tensor]
+
+
+def make_cache(
+    config: TrainConfig,
+    teacher: Teacher,
+    folder: Path,
+    photographs: Photographs,
+    *,
+    processes: Processes,
+    quiet: bool,
+) -> None:
+    """Make the shards that are missing in `folder`, each process its part of them.
+
+    Raises:
+        CacheUnusable: the folder holds pictures of another teacher or of other settings, or lacks
+            pictures that another program has to make.
+        WeightsUnusable: the teacher cannot be read, or is of another architecture.
+        StorageFull: there is no space for a shard; those before it stay.
+    """
+    _claim(folder, _settings(config, teacher, photographs), first=processes.first)
+    count = -(-teacher.pictures // SHARD)
+    missing = [shard for shard in range(count) if not shard_file(folder, shard, "teacher").exists()]
+    if not missing:
+        return
+    network = load_teacher(Path(teacher.file), processes.device) if teacher.file else None
+    batches = Batches(
+        photographs,
+        config.data_of_cache,
+        degradation=config.degradation,
+        seed=config.run.seed,
+        device=processes.device,
+    )
+    console = Console(stderr=True)
+    for shard in track(
+        missing[processes.rank :: processes.count],
+        description=f"teacher's pictures, {SHARD} at a time",
+        console=console,
+        disable=quiet or not processes.first,
+    ):
+        batch = batches.at(shard)
+        inputs, targets = _bytes(batch.lr), _bytes(batch.hr)
+        _write(folder, shard, "input", inputs)
+        _write(folder, shard, "photograph", targets)
+        if network:
+            taught = _taught(network, inputs, targets, processes.device)
+            _write(folder, shard, "teacher", taught)
+    if network is None:
+        raise CacheUnusable(
+            f"{len(missing)} of {count} teacher arrays are missing in {folder}: name a teacher "
+            "(teacher.file), or let another program write NNNNN.teacher.npy for each "
+            "NNNNN.input.npy, and begin again"
+        )
+
+
+def shard_file(folder: Path, shard: int, kind: str) -> Path:
+    """`kind` is `input`, `photograph` or `teacher`."""
+    return folder / f"{shard:05}.{kind}.npy"
+
+
+def load_teacher(path: Path, device: torch.device) -> Network:
+    """The teacher in a file: (N, 3, H, W) -> (N, 3, 4H, 4W).
+
+    A checkpoint of this project teaches with its `gan` output; any other file has to be an
+    ESRGAN-class generator.
+
+    Raises:
+        WeightsUnusable: the file cannot be read, or is neither.
+    """
+    try:
+        network: nn.Module = _gdsr(path) or load_esrgan(path)
+    except CheckpointInvalid as error:
+        raise WeightsUnusable(f"teacher.file: {path}: {error}") from None
+    except OSError as error:
+        raise WeightsUnusable(f"teacher.file: {error.strerror}: {error.filename}") from None
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # torch's stubs lack it
+
+
+def with_low_frequencies(images: Tensor, photographs: Tensor) -> Tensor:
+    """`images` with the colours and shades of `photographs`: (N, 3, 4S, 4S) each."""
+    return images + _blurred(photographs - images)
+
+
+class _Crisp(nn.Module):
+    """A checkpoint of this project as a teacher."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return cast("Tensor", self.generator(lr, ("gan",)).gan)
+
+
+def _gdsr(path: Path) -> nn.Module | None:
+    try:
+        read_header(path)
+    except CheckpointInvalid:
+        return None
+    return _Crisp(load_checkpoint(path).generator)
+
+
+def _settings(config: TrainConfig, teacher: Teacher, photographs: Photographs) -> dict[str, Any]:
+    """All that the contents of a cache depend on, but for how many there are."""
+    weights = Path(teacher.file)
+    if weights.suffix == ".param":
+        weights = weights.with_suffix(".bin")
+    try:
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest() if teacher.file else ""
+    except OSError as error:
+        raise WeightsUnusable(f"teacher.file: {error.strerror}: {error.filename}") from None
+    settings = {
+        "format": _FORMAT,
+        "teacher": digest,
+        "seed": config.run.seed,
+        "side": teacher.side,
+        "photographs": hashlib.sha256("\n".join(photographs.names).encode()).hexdigest()[:16],
+        "degradation": asdict(config.degradation) if config.degradation else None,
+    }
+    return cast("dict[str, Any]", json.loads(json.dumps(settings)))  # tuples become lists
+
+
+def _claim(folder: Path, settings: dict[str, Any], *, first: bool) -> None:
+    path = folder / SETTINGS
+    if not path.exists():
+        if first:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, lambda partial: partial.write_text(json.dumps(settings, indent=2)))
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        differing = [name for name, value in settings.items() if found[name] != value]
+    except (KeyError, TypeError, ValueError):
+        raise CacheUnusable(f"{path} does not describe a cache of teacher's pictures") from None
+    if differing == ["teacher"] and not settings["teacher"]:
+        return
+    if "teacher" in differing:
+        raise CacheUnusable(
+            f"{folder} holds the pictures of another teacher: name another folder (teacher.cache)"
+        )
+    if differing:
+        raise CacheUnusable(
+            f"{folder} was made with another {differing[0]}: name another folder (teacher.cache)"
+        )
+
+
+def _taught(
+    network: Network,
+    inputs: NDArray[np.uint8],
+    targets: NDArray[np.uint8],
+    device: torch.device,
+) -> NDArray[np.uint8]:
+    """The teacher's pictures of the small ones."""
+    taught = np.empty_like(targets)
+    for place, (small, true) in enumerate(zip(inputs, targets, strict=True)):
+        lr, hr = (torch.from_numpy(part).permute(2, 0, 1)[None] for part in (small, true))
+        lr, hr = lr.to(device).float() / 255, hr.to(device).float() / 255
+        with torch.inference_mode(), autocast(device):
+            image = network(lr.contiguous(memory_format=torch.channels_last))
+        taught[place] = _bytes(with_low_frequencies(image.float(), hr))[0]
+    return taught
+
+
+def _blurred(images: Tensor) -> Tensor:
+    """By a Gaussian, the border mirrored: (N, 3, H, W)."""
+    reach = min(int(3 * _BLUR), *(side - 1 for side in images.shape[-2:]))
+    place = torch.arange(-reach, reach + 1, device=images.device)
+    bell = torch.exp(-0.5 * (place / _BLUR) ** 2)
+    bell = (bell / bell.sum()).view(1, 1, 1, -1).repeat(3, 1, 1, 1)
+    padded = F.pad(images, (reach,) * 4, mode="reflect")
+    rows: Tensor = F.conv2d(padded, bell, groups=3)
+    blurred: Tensor = F.conv2d(rows, bell.transpose(2, 3), groups=3)
+    return blurred
+
+
+def _bytes(images: Tensor) -> NDArray[np.uint8]:
+    """(N, 3, H, W) in [0, 1] -> (N, H, W, 3)."""
+    levels = images.mul(255).round().clamp(0, 255).to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def _write(folder: Path, shard: int, kind: str, pixels: NDArray[np.uint8]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, pixels)
+    write_whole(
+        shard_file(folder, shard, kind), lambda partial: partial.write_bytes(buffer.getbuffer())
+    )

@@ -1,0 +1,1 @@
+"""Makes a small, damaged picture out of a photograph: blur, resizing, noise and JPEG."""

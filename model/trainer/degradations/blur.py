@@ -1,0 +1,129 @@
+"""Blur kernels of Real-ESRGAN's recipe, one for each image of a batch, and filtering with them.
+
+Gaussians, round and stretched, with heavier or lighter shoulders (generalised) or a flat top
+(plateau), and the ringing low-pass of a circle in frequency space (sinc); arXiv:2107.10833, 3.1.
+
+Shapes: N batch, S x S pixels, K = 21 the side of a kernel.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.trainer.degradations.random import Draws
+
+SIDE = 21
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blur:
+    """How often and how an image is blurred."""
+
+    probability: float
+    sinc: float
+    """How often a blur is a sinc filter, instead of one of the kinds below."""
+    sigma: Range
+    generalised: Range
+    """The exponent's beta."""
+    plateau: Range
+    """The plateau's beta."""
+    kinds: tuple[float, float, float, float, float, float]
+    """Shares of: round, stretched; round, stretched generalised; round, stretched plateau."""
+
+
+def draw_kernels(blur: Blur, draws: Draws) -> Tensor:
+    """A kernel of its own for each image: (N, K, K)."""
+    kind = draws.choice(blur.kinds)
+    radius = _draw_radius(draws)
+    wide, narrow = draws.uniform(*blur.sigma), draws.uniform(*blur.sigma)
+    narrow = torch.where(kind % 2 == 0, wide, narrow)  # even kinds are round
+    angle = draws.uniform(-math.pi, math.pi)
+    generalised, plateau = _draw_beta(blur.generalised, draws), _draw_beta(blur.plateau, draws)
+
+    y, x, _ = _grid(radius)
+    cosine, sine = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
+    along, across = cosine * x + sine * y, cosine * y - sine * x  # (N, K, K)
+    distance = (along / wide.view(-1, 1, 1)) ** 2 + (across / narrow.view(-1, 1, 1)) ** 2
+    beta = torch.where(kind < 2, 1, torch.where(kind < 4, generalised, plateau)).view(-1, 1, 1)
+    power = distance**beta
+    bell = torch.where((kind < 4).view(-1, 1, 1), torch.exp(-0.5 * power), 1 / (1 + power))
+
+    sinc = draws.chance(blur.sinc).view(-1, 1, 1)
+    kernels = _normalised(torch.where(sinc, _sinc(radius, draws), bell), radius)
+    return _or_nothing(kernels, draws.chance(blur.probability))
+
+
+def draw_sinc(probability: float, draws: Draws) -> Tensor:
+    """A sinc filter for some images, for the others a kernel that changes nothing: (N, K, K)."""
+    radius = _draw_radius(draws)
+    kernels = _normalised(_sinc(radius, draws), radius)
+    return _or_nothing(kernels, draws.chance(probability))
+
+
+def gaussian_kernels(sigma: Tensor) -> Tensor:
+    """Round Gaussians: (N,) standard deviations in pixels -> (N, K, K).
+
+    Near 0 a kernel changes nothing.
+    """
+    place = torch.arange(SIDE, device=sigma.device) - SIDE // 2
+    distance = place.view(-1, 1) ** 2 + place.view(1, -1) ** 2  # (K, K)
+    bell = torch.exp(-0.5 * distance / sigma.view(-1, 1, 1) ** 2)
+    return bell / bell.sum(dim=(1, 2), keepdim=True)
+
+
+def filtered(images: Tensor, kernels: Tensor) -> Tensor:
+    """Each image with its own kernel, the border pixel repeated: (N, 3, H, W), (N, K, K).
+
+    By Fourier transform: a 21 x 21 kernel for each image is what convolutions are slowest at.
+    """
+    reach = SIDE // 2
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
+    sides = [-(-side // 32) * 32 for side in padded.shape[-2:]]  # transforms like round numbers
+    spectrum = torch.fft.rfft2(padded, s=sides)
+    transfer = torch.fft.rfft2(kernels.flip(1, 2), s=sides).unsqueeze(1)
+    both: Tensor = torch.fft.irfft2(spectrum * transfer, s=sides)
+    return both[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width].contiguous()
+
+
+def _draw_radius(draws: Draws) -> Tensor:
+    """Kernels of 7 to 21 pixels a side: (N,)."""
+    return draws.choice((1,) * 8) + 3
+
+
+def _draw_beta(limits: Range, draws: Draws) -> Tensor:
+    """Below 1 as often as above, which a uniform draw would not give."""
+    low, high = limits
+    return torch.where(draws.chance(0.5), draws.uniform(low, 1), draws.uniform(1, high))
+
+
+def _grid(radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Row and column from the centre, (K, K) each, and who lies within `radius`: (N, K, K)."""
+    place = torch.arange(SIDE, device=radius.device) - SIDE // 2
+    y, x = place.view(-1, 1).expand(SIDE, SIDE), place.view(1, -1).expand(SIDE, SIDE)
+    return y, x, torch.maximum(y.abs(), x.abs()) <= radius.view(-1, 1, 1)
+
+
+def _sinc(radius: Tensor, draws: Draws) -> Tensor:
+    """The circle's response for a random cut-off; small kernels cannot hold the low ones."""
+    low = torch.where(radius < 6, math.pi / 3, math.pi / 5)
+    cutoff = (low + (math.pi - low) * draws.uniform(0, 1)).view(-1, 1, 1)
+    y, x, _ = _grid(radius)
+    distance = torch.hypot(y.float(), x.float()).clamp(min=1e-6)
+    bessel: Tensor = torch.special.bessel_j1(cutoff * distance)
+    return cutoff * bessel / (2 * math.pi * distance)
+
+
+def _normalised(kernels: Tensor, radius: Tensor) -> Tensor:
+    kernels = kernels * _grid(radius)[2]
+    return kernels / kernels.sum(dim=(1, 2), keepdim=True)
+
+
+def _or_nothing(kernels: Tensor, wanted: Tensor) -> Tensor:
+    nothing = torch.zeros_like(kernels)
+    nothing[:, SIDE // 2, SIDE // 2] = 1
+    return torch.where(wanted.view(-1, 1, 1), kernels, nothing)

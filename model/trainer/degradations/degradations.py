@@ -1,0 +1,259 @@
+"""Degradations: how a photograph becomes the small picture that the network is trained to enlarge.
+
+Each picture of a batch is made small in one of three ways, drawn by their shares: by the
+protocol's `bicubic` alone; by the `light` recipe, a little blur, bicubic, a little noise and one
+JPEG, as most uploads are; or by the `full` recipe of Real-ESRGAN.
+
+The full recipe is of second order (Wang et al. 2021, arXiv:2107.10833, section 3 and its published
+settings): blur, resize, noise and JPEG, twice, the second time with the resize to the final size
+and a sinc filter before or after the JPEG. Two things differ, so that all of it runs in batch on
+any device: every image has its own scale, because resizing is two products with matrices on a
+canvas that the largest scale fits; and Poisson noise always counts 256 levels.
+
+Shapes: N batch, S x S pixels. Images are in levels, 0 to 255.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.gdsr import SCALE
+from model.resize import bicubic_down
+from model.trainer.degradations.blur import (
+    Blur,
+    draw_kernels,
+    draw_sinc,
+    filtered,
+    gaussian_kernels,
+)
+from model.trainer.degradations.jpeg import jpeg_round_trip
+from model.trainer.degradations.random import Draws
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resize:
+    """How often an image is made larger, made smaller or kept, and by how much."""
+
+    up: float
+    down: float
+    keep: float
+    scale: Range
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noise:
+    """Gaussian noise or else Poisson's, now and then the same in all channels."""
+
+    gaussian: float
+    """Probability; otherwise the noise is Poisson's."""
+    gaussian_levels: Range
+    """Standard deviation, of 255."""
+    poisson_scale: Range
+    grey: float
+    """Probability."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One time through blur, resize, noise and JPEG."""
+
+    blur: Blur
+    resize: Resize
+    noise: Noise
+    jpeg_quality: Range
+
+
+_KINDS = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
+_FIRST = Round(
+    blur=Blur(
+        probability=1.0,
+        sinc=0.1,
+        sigma=(0.2, 3.0),
+        generalised=(0.5, 4.0),
+        plateau=(1.0, 2.0),
+        kinds=_KINDS,
+    ),
+    resize=Resize(up=0.2, down=0.7, keep=0.1, scale=(0.15, 1.5)),
+    noise=Noise(gaussian=0.5, gaussian_levels=(1, 30), poisson_scale=(0.05, 3.0), grey=0.4),
+    jpeg_quality=(30, 95),
+)
+_SECOND = Round(
+    blur=Blur(
+        probability=0.8,
+        sinc=0.1,
+        sigma=(0.2, 1.5),
+        generalised=(0.5, 4.0),
+        plateau=(1.0, 2.0),
+        kinds=_KINDS,
+    ),
+    resize=Resize(up=0.3, down=0.4, keep=0.3, scale=(0.3, 1.2)),
+    noise=Noise(gaussian=0.5, gaussian_levels=(1, 25), poisson_scale=(0.05, 2.5), grey=0.4),
+    jpeg_quality=(30, 95),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Full:
+    """Two rounds, then the final size; the defaults are Real-ESRGAN's published ranges."""
+
+    first: Round = _FIRST
+    second: Round = _SECOND
+    final_sinc: float = 0.8
+    """Probability of the last sinc filter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Light:
+    """A little blur, bicubic, a little noise, and a JPEG of good quality."""
+
+    blur: float = 0.5
+    """Probability of a round Gaussian."""
+    sigma: Range = (0.3, 2.0)
+    """Of the Gaussian, in high-resolution pixels."""
+    noise: float = 0.5
+    """Probability of Gaussian noise."""
+    noise_levels: Range = (0.5, 6.0)
+    """Standard deviation, of 255."""
+    jpeg: float = 0.85
+    """Probability."""
+    jpeg_quality: Range = (50, 97)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """How often each way is taken, of the sum of all three."""
+
+    bicubic: float = 0.0
+    light: float = 0.0
+    full: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degradation:
+    """The mix that a network is trained on."""
+
+    shares: Shares
+    light: Light = Light()
+    full: Full = Full()
+
+
+LIGHT_ALONE = Degradation(shares=Shares(light=1.0))
+"""The light recipe for every picture; it takes pictures of any size by 4."""
+
+
+def shrink(hr: Tensor, degradation: Degradation | None, generator: torch.Generator) -> Tensor:
+    """Make the low-resolution images: (N, 3, 4S, 4S) bytes -> (N, 3, S, S) bytes.
+
+    Without a `degradation` by the protocol's bicubic, which draws nothing from `generator`.
+    """
+    small = bicubic_down(hr)
+    if degradation is None:
+        return small
+    shares = degradation.shares
+    draws = Draws(hr.shape[0], generator)
+    way = draws.choice((shares.bicubic, shares.light, shares.full)).view(-1, 1, 1, 1)
+    with torch.autocast(hr.device.type, enabled=False):
+        # Every way is gone for all images: to pick some would make a GPU wait for the choice.
+        if shares.light:
+            small = torch.where(way == 1, _light(hr.float(), degradation.light, draws), small)
+        if shares.full:
+            small = torch.where(way == 2, _full(hr.float(), degradation.full, draws), small)
+    return small
+
+
+def _light(images: Tensor, light: Light, draws: Draws) -> Tensor:
+    """(N, 3, 4S, 4S) levels -> (N, 3, S, S) bytes."""
+    sigma = draws.uniform(*light.sigma)
+    kernels = gaussian_kernels(torch.where(draws.chance(light.blur), sigma, 1e-3))
+    small = bicubic_down(filtered(images, kernels)).clamp(0, 255)
+    levels = draws.uniform(*light.noise_levels) * draws.chance(light.noise)
+    small = small + levels.view(-1, 1, 1, 1) * draws.normal(*small.shape[1:])
+    small = small.round().clamp(0, 255)
+    compressed = jpeg_round_trip(small, draws.uniform(*light.jpeg_quality))
+    chosen = draws.chance(light.jpeg).view(-1, 1, 1, 1)
+    return torch.where(chosen, compressed, small).to(torch.uint8)
+
+
+def _full(images: Tensor, full: Full, draws: Draws) -> Tensor:
+    """(N, 3, 4S, 4S) levels -> (N, 3, S, S) bytes."""
+    original = images.shape[-1]
+    final = original // SCALE
+    sizes = torch.full((images.shape[0],), original, device=images.device)  # (N,)
+
+    images = filtered(images, draw_kernels(full.first.blur, draws))
+    images, sizes = _resize_randomly(images, sizes, original, full.first.resize, draws)
+    images = _noisy(images, full.first.noise, draws)
+    images = jpeg_round_trip(images, draws.uniform(*full.first.jpeg_quality))
+
+    images = filtered(images, draw_kernels(full.second.blur, draws))
+    images, sizes = _resize_randomly(images, sizes, final, full.second.resize, draws)
+    images = _noisy(images, full.second.noise, draws)
+    # Half of the images end with the JPEG, the others with the resize and the filter.
+    jpeg_last = draws.chance(0.5).view(-1, 1, 1, 1)
+    quality = draws.uniform(*full.second.jpeg_quality)
+    images = torch.where(jpeg_last, images, jpeg_round_trip(images, quality))
+    images = _resized(images, sizes, torch.full_like(sizes, final), side=final, draws=draws)
+    images = filtered(images, draw_sinc(full.final_sinc, draws))
+    images = torch.where(jpeg_last, jpeg_round_trip(images, quality), images)
+    return images.round().clamp(0, 255).to(torch.uint8)
+
+
+def _resize_randomly(
+    images: Tensor, sizes: Tensor, reference: int, resize: Resize, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """Resize each image to a scale of its own, relative to `reference` pixels a side."""
+    smallest, largest = resize.scale
+    kind = draws.choice((resize.up, resize.down, resize.keep))
+    up, down = draws.uniform(1, max(1, largest)), draws.uniform(min(1, smallest), 1)
+    scale = torch.where(kind == 0, up, torch.where(kind == 1, down, 1))
+    resized = (scale * reference).floor().clamp(min=1).long()  # (N,)
+    side = -(-int(max(1, largest) * reference) // 16) * 16  # whole JPEG blocks
+    return _resized(images, sizes, resized, side=side, draws=draws), resized
+
+
+def _resized(images: Tensor, sizes: Tensor, resized: Tensor, *, side: int, draws: Draws) -> Tensor:
+    """From `sizes` to `resized` pixels a side, (N,) each: (N, 3, S, S) -> (N, 3, side, side).
+
+    By area, bilinear or bicubic (a = -0.75, not stretched, as in the recipe). What lies beyond the
+    new size repeats its border, so that filters and JPEG blocks find there what they need.
+    """
+    kind = draws.choice((1, 1, 1)).view(-1, 1, 1)
+    step = (sizes / resized).view(-1, 1, 1)
+    row = torch.arange(side, device=images.device).view(1, -1, 1)
+    row = torch.minimum(row, resized.view(-1, 1, 1) - 1)  # (N, side, 1)
+    pixel = torch.arange(images.shape[-1], device=images.device).view(1, 1, -1)
+    apart = ((row + 0.5) * step - 0.5 - pixel).abs()  # (N, side, S)
+    covered = torch.minimum((row + 1) * step, pixel + 1) - torch.maximum(row * step, pixel)
+    weights = torch.where(kind == 0, covered.clamp(min=0), (1 - apart).clamp(min=0))
+    weights = torch.where(kind == 2, _cubic(apart), weights)
+    weights = weights * (pixel < sizes.view(-1, 1, 1))
+    weights = (weights / weights.sum(-1, keepdim=True)).unsqueeze(1)  # (N, 1, side, S)
+    return (weights @ images @ weights.mT).clamp(0, 255)
+
+
+def _cubic(x: Tensor) -> Tensor:
+    near = 1.25 * x**3 - 2.25 * x**2 + 1
+    far = -0.75 * x**3 + 3.75 * x**2 - 6 * x + 3
+    return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
+
+
+def _noisy(images: Tensor, noise: Noise, draws: Draws) -> Tensor:
+    """Gaussian or Poisson noise, in each channel or the same in all: (N, 3, S, S)."""
+    side = images.shape[-1]
+    grey = draws.chance(noise.grey).view(-1, 1, 1, 1)
+    levels = draws.uniform(*noise.gaussian_levels).view(-1, 1, 1, 1)
+    field = draws.normal(3, side, side)
+    gaussian = levels * torch.where(grey, field[:, :1], field)
+
+    scale = draws.uniform(*noise.poisson_scale).view(-1, 1, 1, 1)
+    red, green, blue = torch.split(images, 1, dim=1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    counts = torch.where(grey, luma, images)  # photons: of 255, as many as levels
+    drawn = draws.poisson(counts)
+    poisson = scale * (torch.where(grey, drawn[:, :1], drawn) - counts)
+
+    wanted = draws.chance(noise.gaussian).view(-1, 1, 1, 1)
+    return (images + torch.where(wanted, gaussian, poisson)).clamp(0, 255)

@@ -1,0 +1,73 @@
+"""What a checkpoint says about its training: facts of the run, in words, and no scores.
+
+Scores come from an evaluation of the very file that is published (`export`), never from here.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from model.checkpoint import Card, read_header
+from model.trainer.config import TrainConfig
+from model.trainer.run.state import Standing
+from model.trainer.step.networks import init_file
+
+
+def card_of(config: TrainConfig, standing: Standing, *, photographs: int) -> Card:
+    """The card of the weights as they stand."""
+    return Card(
+        name=config.run.name,
+        training=_training(config, standing),
+        data=_data(config, photographs),
+        scores={},
+        licence=config.run.licence,
+        consistency=config.degradation is None,
+    )
+
+
+def origin_of(config: TrainConfig) -> str:
+    """What the weights that a run starts from say of their own training, if there are any."""
+    if not config.generator.init:
+        return ""
+    card = read_header(init_file(config.generator.init)).card
+    return f"{card.name} ({card.training})"
+
+
+def _training(config: TrainConfig, standing: Standing) -> str:
+    data, losses = config.data, config.losses
+    names = [f"pixel ({', '.join(losses.pixel.weights.outputs)})"]
+    if losses.distill and config.teacher:
+        name = Path(config.teacher.file).stem or "another program's pictures"
+        names.append(f"distillation from {name} ({', '.join(losses.distill.weights.outputs)})")
+    if losses.dists:
+        names.append(f"DISTS ({', '.join(losses.dists.weights.outputs)})")
+    if losses.perceptual:
+        names.append(f"perceptual ({', '.join(losses.perceptual.weights.outputs)})")
+    if losses.adversarial:
+        judged = ", ".join(losses.adversarial.weights.outputs)
+        kind = {"vgg": "VGG", "unet": "U-Net"}[losses.adversarial.discriminator]
+        names.append(f"{losses.adversarial.game} adversarial with a {kind} ({judged})")
+    said = [
+        f"{standing.step:,} steps of {data.batch} patches of {data.patch}x{data.patch} pixels",
+        f"losses: {', '.join(names)}",
+    ]
+    if standing.origin:
+        said.append(f"started from {standing.origin}")
+    if config.generator.train == "hf":
+        said.append("low-frequency branch frozen")
+    if config.generator.train == "mask":
+        said.append("all but the mask frozen")
+    if config.optimiser.ema:
+        said.append(f"weights averaged with {config.optimiser.ema}")
+    said.append(f"{standing.elapsed / 60:.1f} minutes")
+    return "; ".join(said)
+
+
+def _data(config: TrainConfig, photographs: int) -> str:
+    made = "the protocol's bicubic"
+    if config.degradation:
+        shares = asdict(config.degradation.shares)
+        whole = sum(shares.values())
+        made = ", ".join(f"{value / whole:.0%} {way}" for way, value in shares.items() if value)
+        made = f"these degradations: {made}"
+    folder = Path(config.data.hr_dir).name
+    return f"{photographs:,} photographs of the folder {folder}, made smaller by {made}"

@@ -1,0 +1,109 @@
+"""A run's best weights as the file that is published: float16, with its card and its scores.
+
+Scores are those that an evaluation measured of this very file, found in its report by the digest:
+it is exported without them, evaluated, and exported once more, which changes its card alone.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from model.checkpoint import (
+    Card,
+    CheckpointInvalid,
+    Scores,
+    load_checkpoint,
+    read_header,
+    read_tensors,
+    replace_card,
+    save_checkpoint,
+)
+from model.gdsr import GDSR
+from model.trainer.faults import RunUnusable, StorageFull
+from model.trainer.run.run import BEST
+
+
+def export(
+    run: Path, target: Path, *, report: Path | None, name: str | None, licence: str | None
+) -> Card:
+    """Write `target` from a run, or from a checkpoint; returns its card.
+
+    With the `report` of an evaluation of it, the `target` that is there gets its scores.
+
+    Raises:
+        RunUnusable: there is no checkpoint to export, or no scores of it in the report.
+        StorageFull: the target cannot be written.
+    """
+    source = run / BEST if run.is_dir() else run
+    try:
+        checkpoint = load_checkpoint(source)
+    except (CheckpointInvalid, OSError) as error:
+        said = f"{error.strerror}: {source}" if isinstance(error, OSError) else f"{source}: {error}"
+        raise RunUnusable(said) from None
+    card = replace(
+        checkpoint.card,
+        name=name or target.stem,
+        licence=licence or checkpoint.card.licence,
+        scores={},
+    )
+    generator = checkpoint.generator.half()
+    if report is not None:
+        card = replace(card, scores=_scores(report, target, generator))
+    try:
+        if report is None:
+            save_checkpoint(target, generator, card)
+        else:
+            replace_card(target, card)
+    except OSError as error:
+        raise StorageFull(error, target) from None
+    return card
+
+
+def _scores(report: Path, target: Path, generator: GDSR) -> Scores:
+    """What the report says of the file `target`, which has to hold the weights of `generator`."""
+    try:
+        digest, tensors = read_header(target).sha256, read_tensors(target)
+    except CheckpointInvalid as error:
+        raise RunUnusable(f"{target}: {error}") from None
+    except OSError as error:
+        raise RunUnusable(f"{error.strerror}: {error.filename}") from None
+    expected = generator.state_dict()
+    if tensors.keys() != expected.keys() or not all(
+        torch.equal(tensors[name], expected[name]) for name in expected
+    ):
+        raise RunUnusable(f"{target} holds other weights: export them first, then evaluate")
+    try:
+        return read_scores(report, sha256=digest)
+    except ValueError as error:
+        raise RunUnusable(f"{error}: evaluate {target} as it is now") from None
+    except OSError as error:
+        raise RunUnusable(f"{error.strerror}: {error.filename}") from None
+
+
+def read_scores(path: Path, *, sha256: str) -> Scores:
+    """What the JSON of a report says of the checkpoint with this digest.
+
+    A card's scores are of plain bicubic pictures and of what the network gives as it is.
+
+    Raises:
+        ValueError: the file is no report, does not say anything of it, or measured otherwise.
+        OSError: it cannot be read.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        measured = ("back_projection", "jpeg", "degrade", "pairs")
+        otherwise = any(report[name] for name in measured)
+        judged = report["checkpoints"]
+        found: list[Scores] = [one["scores"] for one in judged if one["sha256"] == sha256]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} is no report of gdsr-evaluate") from None
+    if otherwise:
+        raise ValueError(
+            f"{path} was measured with --jpeg, --degrade, --pairs or --backprojection; "
+            "a card's are not"
+        )
+    if not found:
+        raise ValueError(f"{path} has no scores of the checkpoint {sha256[:12]}")
+    return found[0]

@@ -1,0 +1,75 @@
+"""The curves of a run, drawn from its log: losses, learning rate, speed, PSNR-Y."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from model.trainer.faults import PartMissing, RunUnusable
+from model.trainer.run.log import FILE
+
+
+def plot(run: Path, target: Path) -> None:
+    """Draw the log of `run` into the PNG `target`.
+
+    Raises:
+        PartMissing: matplotlib is not installed.
+        RunUnusable: there is no log, or nothing in it to draw.
+    """
+    steps, validations = read_log(run)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise PartMissing("matplotlib", purpose="a plot") from None
+
+    figure = Figure(figsize=(12, 7), layout="constrained")
+    losses, rate, quality, speed = figure.subplots(2, 2).flatten()
+    terms: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for step, record in steps.items():
+        for name, value in record["terms"].items():
+            terms[name].append((step, value))
+    for name, points in terms.items():
+        losses.plot(*zip(*points, strict=True), label=name, linewidth=1)
+    losses.set(title="loss terms, weighted", yscale="log")
+    rate.plot(list(steps), [record["learning_rate"] for record in steps.values()])
+    rate.set(title="learning rate")
+    for output in ("psnr", "fused", "gan"):
+        values = [record[output] for record in validations.values()]
+        quality.plot(list(validations), values, label=output, marker=".")
+    quality.set(title="PSNR-Y on the validation pictures, dB", xlabel="step")
+    speed.plot(list(steps), [record["images_per_second"] for record in steps.values()])
+    speed.set(title="images per second", xlabel="step", ylim=(0, None))
+    for axes in (losses, quality):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small")
+    for axes in (losses, rate, quality, speed):
+        axes.grid(alpha=0.3)
+    figure.suptitle(run.resolve().name)
+    figure.savefig(target, dpi=100)
+
+
+def read_log(run: Path) -> tuple[dict[int, Mapping[str, Any]], dict[int, Mapping[str, Any]]]:
+    """Step records and validations by step; what a resumed run did again counts once, the last.
+
+    Raises:
+        RunUnusable: there is no log, or it holds neither.
+    """
+    steps: dict[int, Mapping[str, Any]] = {}
+    validations: dict[int, Mapping[str, Any]] = {}
+    try:
+        lines = (run / FILE).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise RunUnusable(f"{error.strerror}: {error.filename}") from None
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # the last line of a process that was killed
+        if record["event"] == "step":
+            steps[record["step"]] = record
+        elif record["event"] == "validation":
+            validations[record["step"]] = record
+    if not steps and not validations:
+        raise RunUnusable(f"{run / FILE} has nothing to draw yet")
+    return dict(sorted(steps.items())), dict(sorted(validations.items()))

@@ -1,0 +1,114 @@
+"""The state of a run: all that resuming needs to go on to the same numbers.
+
+Random state is a function of the seed and the step, so the step is all that is kept of it. Files
+appear whole or not at all: a full disk or a killed process leaves the last good state.
+"""
+
+import io
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.trainer.faults import RunUnusable
+from model.trainer.files import write_whole
+from model.trainer.step.networks import Networks, Optimisers
+
+_FORMAT = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class Standing:
+    """How far a run is."""
+
+    step: int = 0
+    """Steps taken."""
+    elapsed: float = 0.0
+    """Seconds, over all sessions."""
+    validation: float = 0.0
+    """Seconds that the last validation took."""
+    best: float = float("-inf")
+    photographs: str = ""
+    """A digest of which photographs it is trained on."""
+    origin: str = ""
+    """Where its weights came from at first, in words."""
+
+
+def save_state(path: Path, standing: Standing, networks: Networks, optimisers: Optimisers) -> None:
+    """Write the state.
+
+    Raises:
+        StorageFull: it cannot be written; what was there before stays.
+    """
+    state = {
+        "format": _FORMAT,
+        "step": standing.step,
+        "elapsed": standing.elapsed,
+        "validation": standing.validation,
+        "best": standing.best,
+        "photographs": standing.photographs,
+        "origin": standing.origin,
+        **{name: part.state_dict() for name, part in _parts(networks, optimisers).items()},
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
+
+
+def load_state(
+    path: Path, networks: Networks, optimisers: Optimisers, device: torch.device
+) -> Standing:
+    """Read the state into the networks and optimisers.
+
+    Raises:
+        RunUnusable: there is none, or it is not of this run.
+    """
+    try:
+        state: Mapping[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        if state["format"] != _FORMAT:
+            raise RunUnusable(
+                f"{path} has the format {state['format']}; this program's is {_FORMAT}"
+            )
+        for name, part in _parts(networks, optimisers).items():
+            if isinstance(part, torch.optim.Adam):
+                _load_optimiser(part, state[name])
+            else:
+                part.load_state_dict(state[name])
+        return Standing(
+            step=state["step"],
+            elapsed=state["elapsed"],
+            validation=state["validation"],
+            best=state["best"],
+            photographs=state["photographs"],
+            origin=state["origin"],
+        )
+    except FileNotFoundError:
+        raise RunUnusable(f"{path.parent} holds no run: there is no {path.name}") from None
+    except (OSError, EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise RunUnusable(f"{path} cannot be resumed from: {reason}") from None
+
+
+def _load_optimiser(optimiser: torch.optim.Adam, state: dict[str, Any]) -> None:
+    """Its moments; how it runs is told by the device of today, not by that of the state."""
+    kept = [
+        {key: group[key] for key in ("lr", "fused", "capturable")}
+        for group in optimiser.param_groups
+    ]
+    optimiser.load_state_dict(state)
+    for group, options in zip(optimiser.param_groups, kept, strict=True):
+        group.update(options)
+
+
+def _parts(networks: Networks, optimisers: Optimisers) -> dict[str, Any]:
+    parts = {
+        "generator": networks.generator,
+        "average": networks.average,
+        "discriminator": networks.discriminator,
+        "generator_optimiser": optimisers.generator,
+        "discriminator_optimiser": optimisers.discriminator,
+    }
+    return {name: part for name, part in parts.items() if part is not None}

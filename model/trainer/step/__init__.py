@@ -1,0 +1,1 @@
+"""One step of training: the networks, their update and its losses."""

@@ -1,0 +1,185 @@
+"""The networks of a run, and the optimisers that change them."""
+
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from model.blocks import RRDB
+from model.checkpoint import SHIPPED, CheckpointInvalid, load_checkpoint
+from model.gdsr import GDSR, SCALE
+from model.metrics.dists import DISTS, load_dists
+from model.metrics.vgg import VGG, load_vgg
+from model.trainer.config import Adversarial, Dists, Generator, Perceptual, TrainConfig
+from model.trainer.faults import ConfigInvalid, WeightsUnusable
+from model.trainer.step.discriminators import UNetDiscriminator, VGGDiscriminator
+
+VGG_WEIGHTS = "GDSR_VGG_WEIGHTS"
+METRIC_WEIGHTS = "GDSR_METRIC_WEIGHTS"
+_LF = ("first", "shared", "guide", "lf", "lf_to_rgb")
+_FROZEN = {
+    "all": (),
+    "hf": _LF,
+    "mask": (*_LF, "hf_extract", "hf_merge", "hf", "hf_to_rgb"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    """What is trained, the average of it that is kept, and who judges it."""
+
+    generator: GDSR
+    average: GDSR
+    discriminator: nn.Module | None
+    features: VGG | None
+    dists: DISTS | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optimisers:
+    """Adam for each network that is trained."""
+
+    generator: torch.optim.Adam
+    discriminator: torch.optim.Adam | None
+
+
+def build_networks(config: TrainConfig, device: torch.device) -> Networks:
+    """All networks of a run on `device`, as its seed and its files make them.
+
+    Raises:
+        ConfigInvalid: no file of VGG weights is named, or it has no such tap.
+        WeightsUnusable: a file of weights is missing or is not for this network.
+    """
+    torch.manual_seed(config.run.seed)
+    generator = _generator(config)
+    for name in _FROZEN[config.generator.train]:
+        generator.get_submodule(name).requires_grad_(requires_grad=False)
+    losses = config.losses
+    side = SCALE * (config.data.patch - 2 * losses.margin)
+    networks = Networks(
+        generator=generator,
+        average=copy.deepcopy(generator).requires_grad_(requires_grad=False).eval(),
+        discriminator=_discriminator(losses.adversarial, side) if losses.adversarial else None,
+        features=_features(losses.perceptual) if losses.perceptual else None,
+        dists=_dists(losses.dists) if losses.dists else None,
+    )
+    layout = torch.channels_last if config.device.channels_last else torch.contiguous_format
+    for network in (
+        networks.generator,
+        networks.average,
+        networks.discriminator,
+        networks.features,
+        networks.dists,
+    ):
+        if network is not None:
+            network.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+    if config.device.compile and device.type == "cuda":
+        for part in generator.modules():
+            if isinstance(part, RRDB):
+                part.compile()  # names in the state dict stay as they are
+    return networks
+
+
+def build_optimisers(config: TrainConfig, networks: Networks, device: torch.device) -> Optimisers:
+    """Adam for the generator's free parameters, and for the discriminator if there is one."""
+
+    def adam(network: nn.Module, rate: float) -> torch.optim.Adam:
+        parameters = [each for each in network.parameters() if each.requires_grad]
+        if device.type != "cuda":
+            return torch.optim.Adam(parameters, lr=rate, betas=config.optimiser.betas)
+        # A rate on the device can change between replays of a captured step.
+        return torch.optim.Adam(
+            parameters,
+            lr=torch.tensor(rate, device=device),
+            betas=config.optimiser.betas,
+            fused=True,
+            capturable=True,
+        )
+
+    adversarial, discriminator = config.losses.adversarial, networks.discriminator
+    return Optimisers(
+        generator=adam(networks.generator, config.optimiser.learning_rate),
+        discriminator=(
+            adam(discriminator, adversarial.learning_rate)
+            if adversarial and discriminator
+            else None
+        ),
+    )
+
+
+def init_file(init: str) -> Path:
+    """The checkpoint of that path, or the shipped one of that name."""
+    path, shipped = Path(init), SHIPPED / f"{init}.safetensors"
+    return path if path.is_file() or not shipped.is_file() else shipped
+
+
+def set_rate(optimiser: torch.optim.Adam, rate: float) -> None:
+    """From the next step on."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def _generator(config: TrainConfig) -> GDSR:
+    chosen: Generator = config.generator
+    if not chosen.init:
+        generator = GDSR(config.network)
+        for part in generator.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight).data.mul_(chosen.init_scale)
+                nn.init.zeros_(part.bias)  # type: ignore[arg-type]  # all have one
+        return generator
+    try:
+        checkpoint = load_checkpoint(init_file(chosen.init))
+    except (CheckpointInvalid, OSError) as error:
+        raise WeightsUnusable(f"generator.init: {_said(error)}") from None
+    if checkpoint.config != config.network:
+        raise WeightsUnusable(
+            f"generator.init: {chosen.init} is another network: it has {checkpoint.config}, "
+            f"the run has {config.network}"
+        )
+    return checkpoint.generator.train()
+
+
+def _discriminator(adversarial: Adversarial, side: int) -> nn.Module:
+    if adversarial.discriminator == "vgg":
+        return VGGDiscriminator(side=side, features=adversarial.features)
+    return UNetDiscriminator(features=adversarial.features)
+
+
+def _features(perceptual: Perceptual) -> VGG:
+    file = perceptual.file or os.environ.get(VGG_WEIGHTS, "")
+    if not file:
+        raise ConfigInvalid(
+            f"the perceptual loss needs VGG weights: set losses.perceptual.file or {VGG_WEIGHTS}"
+        )
+    try:
+        return load_vgg(Path(file), tuple(perceptual.taps))
+    except (CheckpointInvalid, OSError) as error:
+        raise WeightsUnusable(f"VGG weights: {_said(error)}") from None
+    except ValueError as error:
+        raise ConfigInvalid(f"losses.perceptual.taps: {error}") from None
+
+
+def _dists(dists: Dists) -> DISTS:
+    folder = dists.folder or os.environ.get(METRIC_WEIGHTS, "")
+    if not folder:
+        raise ConfigInvalid(
+            f"the loss dists needs weights: set losses.dists.folder or {METRIC_WEIGHTS}"
+        )
+    names = ("vgg16_features.safetensors", "dists_alpha_beta.safetensors")
+    try:
+        return load_dists(*(Path(folder) / name for name in names))
+    except (CheckpointInvalid, OSError) as error:
+        raise WeightsUnusable(f"weights of DISTS: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.strerror}: {error.filename}"
+    return str(error)

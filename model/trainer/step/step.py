@@ -1,0 +1,171 @@
+"""One step of training: the generator learns, then the discriminator, then the average follows.
+
+Nothing here waits for the device, so that the whole step can be captured in a CUDA graph. A loss
+weighs what the configuration says; `Terms` are named `loss_output`, weighted, and their sum is what
+the generator makes small.
+
+Shapes: N batch, S x S low-resolution pixels of a patch.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from model.gdsr import SCALE, GDSROutput, Output
+from model.resize import inner, mirrored
+from model.trainer.config import TrainConfig
+from model.trainer.data.batches import Batch
+from model.trainer.losses import (
+    adversarial_loss,
+    back_projected,
+    colour_loss,
+    discriminator_loss,
+    frequency_loss,
+    perceptual_loss,
+    pixel_loss,
+)
+from model.trainer.parallel import Processes
+from model.trainer.precision import autocast
+from model.trainer.step.networks import Networks, Optimisers
+
+Terms = Mapping[str, Tensor]
+
+
+class Step:
+    """A step on the networks of a run."""
+
+    def __init__(
+        self, config: TrainConfig, networks: Networks, optimisers: Optimisers, processes: Processes
+    ) -> None:
+        self.config = config
+        self.networks = networks
+        self.optimisers = optimisers
+        self.processes = processes
+        self._parameters = [p for p in networks.generator.parameters() if p.requires_grad]
+
+    def __call__(self, batch: Batch) -> Terms:
+        """Take the step, and return its loss terms, averaged over processes."""
+        networks, optimisers = self.networks, self.optimisers
+
+        # The generator, against the discriminator as it is.
+        optimisers.generator.zero_grad(set_to_none=True)
+        _train(networks.discriminator, on=False)
+        with self.autocast():
+            images, hr = self.images(batch)
+            terms = self.generator_losses(images, hr, self._inside(batch.teacher))
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        self.processes.average_gradients(self._parameters)
+        if self.config.optimiser.clip:
+            nn.utils.clip_grad_norm_(self._parameters, self.config.optimiser.clip)
+        optimisers.generator.step()
+
+        # The discriminator, on the same images.
+        if networks.discriminator is not None and optimisers.discriminator is not None:
+            optimisers.discriminator.zero_grad(set_to_none=True)
+            _train(networks.discriminator, on=True)
+            with self.autocast():
+                terms["discriminator"] = self.discriminator_loss(images, hr)
+            terms["discriminator"].backward()  # type: ignore[no-untyped-call]
+            self.processes.average_gradients(networks.discriminator.parameters())
+            optimisers.discriminator.step()
+
+        # The average of the generator's weights.
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(networks.average.parameters()),
+                list(networks.generator.parameters()),
+                1 - self.config.optimiser.ema,
+            )
+        seen = self.processes.average(torch.stack([term.detach() for term in terms.values()]))
+        return dict(zip(terms, seen.unbind(), strict=True))
+
+    def autocast(self) -> torch.autocast:
+        """The precision of convolutions; losses are in float32."""
+        wanted = self.config.device.precision == "bfloat16"
+        return autocast(self.processes.device, wanted=wanted)
+
+    def images(self, batch: Batch) -> tuple[dict[Output, Tensor], Tensor]:
+        """What the losses see: the wanted outputs and their target, (N, 3, 4S, 4S) or smaller."""
+        losses, mirror = self.config.losses, self.config.data.mirror
+        lr = mirrored(batch.lr, mirror)  # (N, 3, S + 2m, S + 2m)
+        if self.config.device.channels_last:
+            lr = lr.contiguous(memory_format=torch.channels_last)
+        out: GDSROutput = self.networks.generator(lr, losses.outputs)
+        images = {}
+        for output in losses.outputs:
+            image: Tensor = inner(getattr(out, output), SCALE * mirror)  # (N, 3, 4S, 4S)
+            if losses.back_projection:
+                image = back_projected(image, batch.lr)
+            images[output] = inner(image, SCALE * losses.margin)
+        return images, inner(batch.hr, SCALE * losses.margin)
+
+    def _inside(self, image: Tensor | None) -> Tensor | None:
+        return None if image is None else inner(image, SCALE * self.config.losses.margin)
+
+    def generator_losses(
+        self, images: Mapping[Output, Tensor], hr: Tensor, teacher: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The weighted terms, by name."""
+        losses, networks = self.config.losses, self.networks
+        terms = {}
+        for output in losses.pixel.weights.outputs:
+            loss = pixel_loss(images[output], hr)
+            terms[f"pixel_{output}"] = losses.pixel.weights.of(output) * loss
+        if losses.distill and teacher is not None:
+            for output in losses.distill.weights.outputs:
+                loss = pixel_loss(images[output], teacher)
+                if losses.distill.frequency:
+                    frequencies = frequency_loss(images[output], teacher)
+                    loss = loss + losses.distill.frequency * frequencies
+                terms[f"distill_{output}"] = losses.distill.weights.of(output) * loss
+        if losses.colour:
+            for output in losses.colour.weights.outputs:
+                loss = colour_loss(images[output], hr)
+                terms[f"colour_{output}"] = losses.colour.weights.of(output) * loss
+        if losses.dists and networks.dists:
+            for output in losses.dists.weights.outputs:
+                loss = networks.dists.between(images[output].float().clamp(0, 1), hr).mean()
+                terms[f"dists_{output}"] = losses.dists.weights.of(output) * loss
+        if losses.perceptual and networks.features:
+            weights = list(losses.perceptual.taps.values())
+            with torch.no_grad():
+                target = hr if losses.perceptual.target == "photograph" else teacher
+                features_hr = networks.features(target)
+            for output in losses.perceptual.weights.outputs:
+                loss = perceptual_loss(
+                    networks.features(images[output]), features_hr, weights=weights
+                )
+                terms[f"perceptual_{output}"] = losses.perceptual.weights.of(output) * loss
+        if losses.adversarial and networks.discriminator:
+            game, mean = losses.adversarial.game, self.processes.mean
+            with torch.no_grad():
+                real = networks.discriminator(hr)
+            for output in losses.adversarial.weights.outputs:
+                fake = networks.discriminator(images[output])
+                loss = adversarial_loss(real=real, fake=fake, game=game, mean=mean)
+                terms[f"adversarial_{output}"] = losses.adversarial.weights.of(output) * loss
+        return terms
+
+    def discriminator_loss(self, images: Mapping[Output, Tensor], hr: Tensor) -> Tensor:
+        """How badly the discriminator tells photographs from images, over the judged outputs."""
+        adversarial, discriminator = self.config.losses.adversarial, self.networks.discriminator
+        if adversarial is None or discriminator is None:
+            return hr.new_zeros(())
+        real = discriminator(hr)
+        losses = [
+            discriminator_loss(
+                real=real,
+                fake=discriminator(images[output].detach()),
+                game=adversarial.game,
+                mean=self.processes.mean,
+            )
+            for output in adversarial.weights.outputs
+        ]
+        return torch.stack(losses).mean()
+
+
+def _train(network: nn.Module | None, *, on: bool) -> None:
+    """Let gradients reach the parameters, or pass by them."""
+    if network is not None:
+        network.requires_grad_(requires_grad=on)

@@ -1,0 +1,98 @@
+"""How much one API key may send; the counts are in Redis, so all instances share them.
+
+The window of the rate slides: no burst of twice the rate around the turn of a minute. Pixels are
+counted from midnight to midnight (UTC), in the step that queues a job.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Self
+
+import redis
+from limits import RateLimitItem, parse_many
+from limits.storage import RedisStorage
+from limits.strategies import SlidingWindowCounterRateLimiter
+
+from service.settings import ServiceSettings
+from workers.contract.errors import ConfigurationInvalid, RateExceeded
+from workers.contract.queue.admission import pixels_today, until_midnight
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.queue import JobQueue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimit:
+    """The same rates for each key."""
+
+    items: tuple[RateLimitItem, ...]
+    limiter: SlidingWindowCounterRateLimiter
+
+    @classmethod
+    def open(cls, settings: ServiceSettings, client: redis.Redis) -> Self | None:
+        """The rates of the settings, if there are any; Redis is not asked for anything yet.
+
+        Raises:
+            ConfigurationInvalid: it is not a rate.
+        """
+        if settings.rate_limit is None:
+            return None
+        try:
+            items = tuple(parse_many(settings.rate_limit))
+        except ValueError:
+            raise ConfigurationInvalid(
+                f"GDSR_RATE_LIMIT: {settings.rate_limit!r} is not a rate such as 60/minute"
+            ) from None
+        storage = RedisStorage(
+            settings.redis_url, connection_pool=client.connection_pool, key_prefix="gdsr:rate"
+        )
+        return cls(items=items, limiter=SlidingWindowCounterRateLimiter(storage))
+
+    def count(self, owner: str, *, pictures: int = 1) -> dict[str, str]:
+        """Count an upload of so many pictures by each rate, if all allow it; what is left.
+
+        Raises:
+            RateExceeded: there were enough.
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            spent = [i for i in self.items if not self.limiter.test(i, owner, cost=pictures)]
+            if not spent:  # or another was quicker
+                spent = [i for i in self.items if not self.limiter.hit(i, owner, cost=pictures)]
+            stats = {item: self.limiter.get_window_stats(item, owner) for item in self.items}
+        pauses = {
+            item: max(1, math.ceil(window.reset_time - time.time()))
+            for item, window in stats.items()
+        }
+        if spent:
+            slowest = max(spent, key=lambda item: pauses[item])
+            raise RateExceeded(rate=str(slowest), pause=timedelta(seconds=pauses[slowest]))
+        scarce = min(self.items, key=lambda item: stats[item].remaining)
+        return rate_headers(scarce, remaining=stats[scarce].remaining, pause=pauses[scarce])
+
+
+def pixel_headers(queue: JobQueue, owner: str) -> dict[str, str]:
+    """What is left of the owner's pixels today, if they are counted.
+
+    Raises:
+        QueueUnavailable: Redis does not answer.
+    """
+    limit = queue.bounds.pixels_per_day
+    if limit is None:
+        return {}
+    with redis_down_is_queue_unavailable():
+        left = max(0, limit - pixels_today(queue.client, owner))
+    pause = int(until_midnight().total_seconds())
+    return {
+        "RateLimit-Policy": f'"pixels";q={limit};w=86400',
+        "RateLimit": f'"pixels";r={left};t={pause}',
+    }
+
+
+def rate_headers(item: RateLimitItem, *, remaining: int, pause: int) -> dict[str, str]:
+    """The fields of draft-ietf-httpapi-ratelimit-headers."""
+    return {
+        "RateLimit-Policy": f'"uploads";q={item.amount};w={item.get_expiry()}',
+        "RateLimit": f'"uploads";r={remaining};t={pause}',
+    }

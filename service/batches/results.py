@@ -1,0 +1,108 @@
+"""What stands at `/batches/{id}/result`: the zip, the news that it is being made, or why not."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response
+
+from service.batches.views import BatchLinks, BatchState, BatchView, batch_state
+from service.http.problems import answer, describe_failure
+from service.jobs.results import preferred_wait
+from service.services import Services
+from service.transfer.downloads import download
+from service.transfer.filenames import content_disposition
+from workers.contract.errors import BatchExpired, BatchNotFinished, BlobMissing
+from workers.contract.queue.batches import Archive, Batch
+from workers.contract.queue.jobs import Job, JobResult
+
+MEDIA_TYPE = "application/zip"
+_PAUSE = 0.1  # seconds between two looks
+
+
+async def packed_or_batch(
+    batch: Batch, services: Services, request: Request, *, prefer: Sequence[str]
+) -> Response:
+    """200 with the zip if it is there, or is within the time that the client waits; else 202.
+
+    Raises:
+        BatchNotFinished: jobs of it are under way.
+        BatchExpired: no result of it is there any more.
+        QueueFull: as many jobs wait as may.
+    """
+    headers: dict[str, str] = {}
+    loop = asyncio.get_running_loop()
+    patience = preferred_wait(prefer, cap=services.settings.max_wait)
+    deadline = loop.time()
+    if patience is not None:
+        headers["Preference-Applied"] = f"wait={int(patience.total_seconds())}"
+        deadline += patience.total_seconds()
+    while True:
+        response = await run_in_threadpool(_response, batch, services, request)
+        wait = deadline - loop.time()
+        if response is not None or wait <= 0 or services.stopping.is_set():
+            break
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(_PAUSE, wait)):
+                await services.stopping.wait()
+        if await request.is_disconnected():
+            break
+    if response is None:
+        view = await run_in_threadpool(_view, batch, services)
+        headers |= {"Location": view.links.result, "Retry-After": "1"}
+        return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=headers)
+    response.headers.update(headers)
+    return response
+
+
+def _response(batch: Batch, services: Services, request: Request) -> Response | None:
+    """The zip, or why there is none; None: it is being packed, from now on at least."""
+    if batch.failure is not None:
+        problem = describe_failure(batch.failure, instance=BatchLinks.of(batch.id).self)
+        return answer(problem)
+    pack = services.batches.pack(batch.id)
+    if pack is not None and pack.failure is not None:
+        return answer(describe_failure(pack.failure, instance=BatchLinks.of(batch.id).result))
+    if pack is not None and pack.archive is None:
+        return None
+    if pack is not None and pack.archive is not None:
+        with suppress(BlobMissing):
+            return _download(batch, pack.archive, services, request)
+        services.batches.forget_pack(batch.id)
+    jobs = services.queue.get_many(batch.job_ids)
+    if batch_state(batch, jobs) is not BatchState.FINISHED:
+        raise BatchNotFinished(batch.id)
+    kept = [result for job in jobs.values() if (result := _kept(job))]
+    had_results = any(job is None or job.result is not None for job in jobs.values())
+    if had_results and not kept:
+        raise BatchExpired(batch.id)
+    services.batches.submit_pack(batch.id, size=sum(result.size for result in kept))
+    return None
+
+
+def _kept(job: Job | None) -> JobResult | None:
+    """The result of a job, as long as it is kept."""
+    result = None if job is None else job.result
+    return result if result is not None and result.expires_at > datetime.now(UTC) else None
+
+
+def _download(batch: Batch, archive: Archive, services: Services, request: Request) -> Response:
+    if archive.expires_at <= datetime.now(UTC) or not services.blobs.exists(archive.key):
+        raise BlobMissing(archive.key)
+    return download(
+        services,
+        archive.key,
+        request,
+        size=archive.size,
+        sha256=archive.sha256,
+        media_type=MEDIA_TYPE,
+        disposition=content_disposition(batch.spec.name or f"{batch.id}.zip", extension="zip"),
+        headers={"Content-Location": BatchLinks.of(batch.id).result},
+    )
+
+
+def _view(batch: Batch, services: Services) -> BatchView:
+    return BatchView.of(batch, services.queue.get_many(batch.job_ids))

@@ -1,0 +1,92 @@
+"""The upload of a batch: a zip as it is, or the pictures of a form, put into a zip as they arrive.
+
+Either way one file is stored, and a job worker finds out what is in it. Nothing is compressed or
+inflated here.
+"""
+
+import hashlib
+import zipfile
+from contextlib import suppress
+from typing import IO, BinaryIO
+
+from service.http.problems import RequestInvalid
+from service.transfer.multipart import IMAGE_FIELD, fault
+from workers.contract.blobs.base import no_room_is_storage_full
+from workers.contract.errors import BatchEmpty, BatchTooLarge, GDSRError
+from workers.contract.images.names import UniqueNames, safe_path
+
+ARCHIVE_FIELD = "archive"
+
+
+class BatchSink:
+    """Where the bytes of a batch go: `write` without a `begin` is the body itself."""
+
+    file: BinaryIO
+
+    def __init__(self, limit: int, *, max_pictures: int) -> None:
+        self.limit, self.max_pictures = limit, max_pictures
+        self.size = self.pictures = 0
+        self.digest = hashlib.sha256()
+        self.names = UniqueNames()
+        self.field = self.file_name = self.sha256 = ""
+        self.archive: zipfile.ZipFile | None = None
+        self.entry: IO[bytes] | None = None
+
+    def open(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def begin(self, field: str, file_name: str) -> bool:
+        if field not in (ARCHIVE_FIELD, IMAGE_FIELD):
+            return False
+        if self.field and (field != self.field or field == ARCHIVE_FIELD):
+            message = f"send one `{ARCHIVE_FIELD}`, or several `{IMAGE_FIELD}`"
+            raise RequestInvalid([fault(field, message)])
+        self.field = field
+        if field == ARCHIVE_FIELD:
+            self.file_name = file_name
+            return True
+        self.pictures += 1
+        if self.pictures > self.max_pictures:
+            raise BatchTooLarge(limit=self.max_pictures, of="pictures")
+        name = self.names.add(safe_path(file_name) or f"picture-{self.pictures}")
+        self.digest.update(f"{self.size} {name}\n".encode())  # where each begins, and its name
+        with no_room_is_storage_full():
+            self._end_entry()
+            self.archive = self.archive or zipfile.ZipFile(self.file, "w")
+            self.entry = self.archive.open(zipfile.ZipInfo(name), "w", force_zip64=True)
+        return True
+
+    def write(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self.size > self.limit:
+            raise self.too_large()
+        self.digest.update(chunk)
+        with no_room_is_storage_full():
+            (self.entry or self.file).write(chunk)
+
+    def end(self) -> int:
+        self.sha256 = self.digest.hexdigest()
+        if not self.size:
+            raise BatchEmpty
+        with no_room_is_storage_full():
+            self._end_entry()
+            if self.archive is not None:
+                self.archive.close()
+            self.file.flush()
+        return self.file.tell()
+
+    def close(self) -> None:
+        """A zip that is not to be goes quietly, and not when it is collected as garbage."""
+        with suppress(OSError):
+            self._end_entry()
+        with suppress(OSError):
+            if self.archive is not None:
+                self.archive.close()
+
+    def too_large(self) -> GDSRError:
+        return BatchTooLarge(limit=self.limit, of="bytes")
+
+    def _end_entry(self) -> None:
+        if self.entry is not None:
+            self.entry.close()
+            self.entry = None

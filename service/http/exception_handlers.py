@@ -1,0 +1,76 @@
+"""Turns what is raised while a request is handled into problem documents."""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import Match
+
+from service.http.problems import (
+    PLAIN_MEANINGS,
+    Fault,
+    ProblemDocument,
+    RequestInvalid,
+    answer,
+    describe,
+    extra_headers,
+    problem_type,
+)
+from workers.contract.errors import GDSRError
+
+#: Nobody reads this status: it is for the log and the metrics.
+CLIENT_CLOSED_REQUEST = 499
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+
+
+def install(app: FastAPI) -> None:
+    """Every named error becomes a problem here; those without a name are the envelope's."""
+
+    @app.exception_handler(GDSRError)
+    async def known(request: Request, error: GDSRError) -> Response:
+        return answer(describe(error, instance=request.url.path), extra_headers(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        faults = [
+            Fault(place=str(place), name=".".join(map(str, path)), message=fault["msg"])
+            for fault in error.errors()
+            for place, *path in [fault["loc"]]
+        ]
+        return answer(describe(RequestInvalid(faults), instance=request.url.path))
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, error: HTTPException) -> Response:
+        status = HTTPStatus(error.status_code)
+        headers = dict(error.headers or {})
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_allowed(request))
+        slug = status.phrase.lower().replace(" ", "-")
+        known = PLAIN_MEANINGS.get(slug)
+        problem = ProblemDocument(
+            type=problem_type(slug) if known else "about:blank",
+            title=known.title if known else status.phrase,
+            status=status,
+            detail=None if error.detail == status.phrase else error.detail,
+            instance=request.url.path,
+        )
+        return answer(problem, headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:  # noqa: ARG001
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes of an address; the framework names those of the first only."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]

@@ -1,0 +1,118 @@
+"""What every answer gets: security headers, a measurement, a log line, and an end.
+
+The outermost layer that is ours. An error that nobody named ends here as a problem without
+details; they are in the log under the same request id. The log names route templates and no
+queries, so that what a client calls its things stays out of it.
+"""
+
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.http.exception_handlers import CLIENT_CLOSED_REQUEST
+from service.http.problems import answer, describe
+from service.observability.metrics import ServiceTelemetry
+from service.observability.tracing import begin_request, end_request
+from workers.contract.errors import GDSRError
+from workers.contract.observability import logs
+from workers.contract.observability.tracing import valid_traceparent
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+        "form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+#: Asked every few seconds by machines: not worth a line each.
+_QUIET = {"/livez", "/readyz", "/metrics"}
+_METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
+
+logger = logging.getLogger(__name__)
+
+
+class Envelope:
+    """ASGI middleware around the whole application."""
+
+    def __init__(
+        self, app: ASGIApp, *, telemetry: ServiceTelemetry, spans: "TracerProvider | None"
+    ) -> None:
+        self.app = app
+        self.telemetry = telemetry
+        self.spans = spans
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = secrets.token_hex(8)
+        logs.request_id.set(request_id)
+        span = self._begin_span(scope)
+        started = time.perf_counter()
+        status: int | None = None
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                headers["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_headers)
+        except Exception:
+            if status is not None:
+                raise  # half an answer is out: the server logs this and cuts the connection
+            logger.exception("request %s failed", request_id)
+            problem = describe(GDSRError(), instance=scope["path"])
+            problem = problem.model_copy(update={"request_id": request_id})
+            await answer(problem)(scope, receive, send_with_headers)
+        finally:
+            self._record(scope, status, time.perf_counter() - started, request_id, span)
+
+    def _begin_span(self, scope: Scope) -> "Span | None":
+        """Note the caller's trace context, or that of a span of our own, for all that follows."""
+        received = valid_traceparent(Headers(scope=scope).get("traceparent"))
+        logs.traceparent.set(received)
+        if self.spans is None or scope["path"] in _QUIET:
+            return None
+        span, ours = begin_request(self.spans, method=_method(scope), traceparent=received)
+        logs.traceparent.set(ours)
+        return span
+
+    def _record(
+        self,
+        scope: Scope,
+        status: int | None,
+        seconds: float,
+        request_id: str,
+        span: "Span | None",
+    ) -> None:
+        method = _method(scope)
+        route = getattr(scope.get("route"), "path", "unmatched")
+        status = status or CLIENT_CLOSED_REQUEST
+        self.telemetry.request_seconds.labels(method, route, str(status)).observe(seconds)
+        if span is not None:
+            end_request(span, method=method, route=route, status=status)
+        logger.log(
+            logging.DEBUG if route in _QUIET else logging.INFO,
+            "%s %s %d in %.0f ms, request %s from %s",
+            method, route, status, 1000 * seconds, request_id, (scope.get("client") or ("?",))[0],
+        )  # fmt: skip
+
+
+def _method(scope: Scope) -> str:
+    return scope["method"] if scope["method"] in _METHODS else "other"

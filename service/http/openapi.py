@@ -1,0 +1,271 @@
+"""What the OpenAPI description says of answers: every status, header, type and kind of problem.
+
+Endpoints name what is theirs; `describe_app` adds what every answer has.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from fastapi import FastAPI
+
+from service.http.problems import (
+    BATCH_FAILURES,
+    JOB_FAILURES,
+    MEANINGS,
+    MEDIA_TYPE,
+    PLAIN_MEANINGS,
+    ProblemDocument,
+    failed_status,
+)
+from workers.contract import errors
+from workers.contract.errors import GDSRError
+from workers.contract.images.formats import ResultFormat
+
+Responses = dict[int | str, dict[str, Any]]
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+PICTURE_TYPES = {name.media_type: BINARY for name in ResultFormat}
+
+_HEADERS: Mapping[str, tuple[str, str]] = {
+    "Accept-Ranges": ("string", "`bytes`: parts may be asked for"),
+    "Cache-Control": ("string", "Who may keep the answer"),
+    "Cache-Status": ("string", "Whether the result is a copy of an equal upload's (RFC 9211)"),
+    "Content-Digest": ("string", "SHA-256 of the content (RFC 9530)"),
+    "Content-Disposition": ("string", "The client's own name for the picture, else the job's id"),
+    "Content-Location": ("string", "The address of the picture"),
+    "Content-Range": ("string", "Which part of the picture this is"),
+    "Content-Security-Policy": ("string", "For browsers: nothing but our own files"),
+    "ETag": ("string", "The same for the same content"),
+    "Location": ("string", "Where to look again"),
+    "Preference-Applied": ("string", "The wait that was granted"),
+    "RateLimit": ("string", "What is left of each limit, and in how many seconds it is whole"),
+    "RateLimit-Policy": ("string", "The limits of the API key"),
+    "Referrer-Policy": ("string", "For browsers: addresses stay here"),
+    "Repr-Digest": ("string", "SHA-256 of the whole picture (RFC 9530)"),
+    "Retry-After": ("integer", "When to try or look again, in seconds"),
+    "Server-Timing": ("string", "Time by stage, in milliseconds"),
+    "WWW-Authenticate": ("string", "How to send an API key"),
+    "X-Accel-Buffering": ("string", "For proxies: pass events on at once"),
+    "X-Content-Type-Options": ("string", "For browsers: believe the content type"),
+    "X-Request-ID": ("string", "What to look for in the log"),
+}
+#: What `service.http.middleware` gives every answer.
+_EVERYWHERE = (
+    "Cache-Control", "Content-Security-Policy", "Referrer-Policy", "X-Content-Type-Options",
+    "X-Request-ID",
+)  # fmt: skip
+_ALWAYS_SENT = {
+    *_EVERYWHERE, "Location", "WWW-Authenticate", "ETag", "Content-Range", "Accept-Ranges",
+}  # fmt: skip
+
+
+def headers(*names: str) -> dict[str, Any]:
+    """The `headers` of a response."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _described_headers() -> dict[str, Any]:
+    return {
+        name: {"description": about, "schema": {"type": kind}, "required": name in _ALWAYS_SENT}
+        for name, (kind, about) in _HEADERS.items()
+    }
+
+
+_OF_A_PICTURE = (
+    "ETag", "Repr-Digest", "Content-Location", "Content-Disposition", "Server-Timing",
+    "Accept-Ranges", "Preference-Applied",
+)  # fmt: skip
+#: What an address of a picture answers when there is one.
+PICTURE: Responses = {
+    200: {
+        "description": "The picture",
+        "content": PICTURE_TYPES,
+        "headers": headers(*_OF_A_PICTURE, "Content-Digest"),
+    },
+    206: {
+        "description": "The part that `Range` asked for",
+        "content": PICTURE_TYPES,
+        "headers": headers(*_OF_A_PICTURE, "Content-Range"),
+    },
+    307: {
+        "description": "The bucket gives it, at an address that works for a while",
+        "headers": headers("Location", "ETag", "Repr-Digest", "Content-Location", "Server-Timing",
+                           "Accept-Ranges", "Preference-Applied"),
+    },
+    304: {
+        "description": "The client has it already",
+        "headers": headers("ETag", "Repr-Digest", "Content-Location", "Server-Timing",
+                           "Accept-Ranges", "Preference-Applied"),
+    },
+}  # fmt: skip
+
+
+#: The same for the zip of a batch.
+ARCHIVE: Responses = {
+    status: {
+        **response,
+        **({"content": {"application/zip": BINARY}} if "content" in response else {}),
+        "headers": {
+            name: header for name, header in response["headers"].items() if name != "Server-Timing"
+        },
+    }
+    for status, response in PICTURE.items()
+}
+
+
+def documented(
+    *kinds: type[GDSRError], plain: tuple[str, ...] = (), failed: bool = False
+) -> Responses:
+    """The problems of an endpoint by status; `plain` are slugs of `PLAIN_MEANINGS`.
+
+    With `failed` they are what a job or batch has ended with.
+    """
+    found: dict[int, list[str]] = {}
+    retried: set[int] = set()
+    for kind in dict.fromkeys(kinds):
+        meaning = MEANINGS[kind]
+        status = failed_status(kind) if failed else meaning.status
+        found.setdefault(status.value, []).append(kind.slug)
+        if not failed and (meaning.retry_after or status in (429, 503)):
+            retried.add(status.value)
+    for slug in plain:
+        found.setdefault(PLAIN_MEANINGS[slug].status.value, []).append(slug)
+    return {
+        status: {
+            "description": ", ".join(f"`{slug}`" for slug in slugs),
+            "headers": headers(
+                *(("WWW-Authenticate",) if status == 401 else ()),
+                *(("Retry-After",) if status in retried else ()),
+                *(("Content-Range",) if status == 416 else ()),
+            ),
+            "content": {MEDIA_TYPE: {"schema": _problem_schema(status, slugs)}},
+        }
+        for status, slugs in found.items()
+    }
+
+
+def merged(*parts: Responses) -> Responses:
+    """Responses of several sources; problems of the same status become one."""
+    found: Responses = {}
+    for part in parts:
+        for status, response in part.items():
+            found[status] = _both(found[status], response) if status in found else response
+    return found
+
+
+def bodiless(responses: Responses) -> Responses:
+    """The same for HEAD."""
+    return {
+        status: {
+            name: part for name, part in response.items() if name in ("description", "headers")
+        }
+        for status, response in responses.items()
+    }
+
+
+def _problem_schema(status: int, slugs: list[str]) -> dict[str, Any]:
+    kinds = {"type": {"enum": [f"/problems/{slug}" for slug in slugs]}, "status": {"const": status}}
+    return {
+        "allOf": [
+            {"$ref": "#/components/schemas/ProblemDocument"},
+            {"type": "object", "properties": kinds},
+        ]
+    }
+
+
+def _slugs(response: dict[str, Any]) -> list[str]:
+    kinds = response["content"][MEDIA_TYPE]["schema"]["allOf"][1]["properties"]["type"]["enum"]
+    return [str(kind).removeprefix("/problems/") for kind in kinds]
+
+
+def _both(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    slugs = list(dict.fromkeys(_slugs(one) + _slugs(other)))
+    status = one["content"][MEDIA_TYPE]["schema"]["allOf"][1]["properties"]["status"]["const"]
+    return {
+        "description": ", ".join(f"`{slug}`" for slug in slugs),
+        "headers": {**one.get("headers", {}), **other.get("headers", {})},
+        "content": {MEDIA_TYPE: {"schema": _problem_schema(status, slugs)}},
+    }
+
+
+#: How a job may have failed, told at the address of its result.
+OF_A_FAILED_JOB = documented(*JOB_FAILURES, failed=True)
+#: The same for a batch.
+OF_A_FAILED_BATCH = documented(*BATCH_FAILURES, failed=True)
+#: What every address that belongs to a key may answer.
+OF_THE_OWNER = (errors.KeyMissing, errors.KeyInvalid, errors.QueueUnavailable)
+
+#: Where to go on with a job that an answer names.
+JOB_LINKS = {
+    name: {
+        "operationId": operation,
+        "parameters": {"job_id": "$response.body#/id"},
+        "description": about,
+    }
+    for name, operation, about in (
+        ("read", "read_job", "How it is doing"),
+        ("events", "watch_job", "Its changes as they happen"),
+        ("result", "read_result", "The picture, once it is there"),
+        ("delete", "delete_job", "Cancel it, or erase it once it has ended"),
+    )
+}
+#: The same with a batch.
+BATCH_LINKS = {
+    name: {
+        "operationId": operation,
+        "parameters": {"batch_id": "$response.body#/id"},
+        "description": about,
+    }
+    for name, operation, about in (
+        ("read", "read_batch", "How it is doing"),
+        ("result", "read_batch_result", "The zip, once all pictures are through"),
+        ("delete", "delete_batch", "Cancel and erase it"),
+    )
+}
+
+
+def describe_app(app: FastAPI, *, root_path: str) -> None:
+    """Make the application's description whole."""
+    own = app.openapi
+    if root_path:
+        app.servers = [{"url": root_path}]
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _complete(own(), root_path)
+        return own()
+
+    app.openapi = described  # type: ignore[method-assign]
+
+
+def _complete(description: dict[str, Any], root_path: str) -> None:
+    components = description["components"]
+    components["headers"] = _described_headers()
+    components["schemas"].setdefault(
+        "ProblemDocument",
+        ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}"),
+    ).pop("$defs", None)
+    for unused in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(unused, None)  # the framework's: ours are problem documents
+    everywhere = headers(*_EVERYWHERE)
+    internal = documented(GDSRError)[500]
+    for item in description["paths"].values():
+        for operation in item.values():
+            responses = operation["responses"]
+            if "HTTPValidationError" in str(responses.get("422")):
+                del responses["422"]
+            known = responses.get("500", deepcopy(internal))
+            responses["500"] = _both(known, internal) if "content" in known else known
+            for response in responses.values():
+                response["headers"] = {**response.get("headers", {}), **everywhere}
+                for content in response.get("content", {}).values():
+                    _prefix(content, root_path)
+            operation["responses"] = dict(sorted(responses.items()))
+
+
+def _prefix(content: dict[str, Any], root_path: str) -> None:
+    """Kinds of problems are addresses, and have the prefix that all addresses have."""
+    for part in content.get("schema", {}).get("allOf", ()):
+        kinds = part.get("properties", {}).get("type", {})
+        if "enum" in kinds:
+            kinds["enum"] = [root_path + kind for kind in kinds["enum"]]

@@ -1,0 +1,50 @@
+"""What stands before the application when it is not alone: a proxy's prefix, other origins."""
+
+from collections.abc import Sequence
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.http.urls import ROOT
+
+#: What a script of another origin may read beside the few that browsers always allow.
+_READABLE = (
+    "Allow", "Cache-Status", "Content-Disposition", "Content-Location", "ETag", "Location",
+    "Preference-Applied", "RateLimit", "RateLimit-Policy", "Repr-Digest", "Retry-After",
+    "Server-Timing", "X-Request-ID",
+)  # fmt: skip
+_SENDABLE = (
+    "Authorization", "Cache-Control", "Content-Digest", "Content-Type", "Idempotency-Key",
+    "If-None-Match", "If-Range", "Last-Event-ID", "Prefer", "Range", "Repr-Digest", "X-API-Key",
+)  # fmt: skip
+
+
+class Prefix:
+    """ASGI middleware: all our addresses begin with a prefix, which the proxy may have cut off."""
+
+    def __init__(self, app: ASGIApp, *, root_path: str) -> None:
+        self.app = app
+        self.root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ROOT.set(self.root_path)
+        if scope["type"] == "http" and self.root_path:
+            path: str = scope["path"]
+            if not (path + "/").startswith(self.root_path + "/"):
+                path = self.root_path + path
+            scope = {**scope, "root_path": self.root_path, "path": path}
+        await self.app(scope, receive, send)
+
+
+def install(app: FastAPI, *, root_path: str, origins: Sequence[str]) -> None:
+    """Put them before the application."""
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=origins,
+            allow_methods=("DELETE", "GET", "HEAD", "POST"),
+            allow_headers=_SENDABLE,
+            expose_headers=_READABLE,
+        )
+    app.add_middleware(Prefix, root_path=root_path)

@@ -1,0 +1,100 @@
+"""The HTTP server around the application: one process, a bounded end."""
+
+import logging
+import os
+import resource
+import socket
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.http.connections import LOOK, Connection
+from workers.contract.errors import ConfigurationInvalid
+
+#: How long requests may go on after SIGTERM.
+GRACE = timedelta(seconds=10)
+KEEP_ALIVE = timedelta(seconds=30)
+#: Files that the process asks for, and connections at most: each may need a file of a picture and
+#: one to Redis besides.
+_FILES, _CONNECTIONS = 16_384, 4096
+
+logger = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which also tells requests that wait for a job to end."""
+
+    def __init__(
+        self,
+        app: FastAPI,
+        listening: socket.socket,
+        *,
+        trusted: Sequence[str] = (),
+        look: timedelta = LOOK,
+        max_connections: int = _CONNECTIONS,
+    ) -> None:
+        files = raised_file_limit()
+        self.limit = min(max_connections, files // 4)
+        blocked: dict[Connection, None] = {}
+        logger.info("at most %d connections, with %d files", self.limit, files)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=partial(Connection, limit=self.limit, blocked=blocked, look=look),  # type: ignore[arg-type]
+                log_config=None,
+                access_log=False,  # the envelope writes one that names no job
+                server_header=False,
+                proxy_headers=bool(trusted),
+                forwarded_allow_ips=list(trusted),
+                ws="none",
+                lifespan="on",
+                timeout_keep_alive=int(KEEP_ALIVE.total_seconds()),
+                timeout_graceful_shutdown=int(GRACE.total_seconds()),
+            )
+        )
+        self.app = app
+        self.listening = listening
+
+    def serve_until_stopped(self) -> None:
+        """Serve until a signal, or until `should_exit` is set."""
+        host, port = self.listening.getsockname()[:2]
+        logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+        self.run(sockets=[self.listening])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.app.state.services.stop_waiting()
+        await super().shutdown(sockets)
+
+
+def raised_file_limit() -> int:
+    """How many files this process may open, which is as many as it can get up to a bound."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
+
+
+def listen(*, host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigurationInvalid: the port is taken, or the address is not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as failure:
+        is_name = isinstance(failure, socket.gaierror)
+        # The plain words: Python repeats the address after them.
+        reason = failure.strerror if is_name else os.strerror(failure.errno or 0)
+        raise ConfigurationInvalid(
+            f"cannot listen on {host}:{port}: {reason}; set GDSR_HOST and GDSR_PORT to what is free"
+        ) from None
+    # Connections inherit it. Without it a body waits 40 ms for the client to acknowledge the head;
+    # asyncio sets it only where the protocol is named, which `create_server` does not.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listening

@@ -1,0 +1,1 @@
+"""The endpoints of jobs: upscale, state, event stream, result and removal."""

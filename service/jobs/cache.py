@@ -1,0 +1,80 @@
+"""An equal upload whose earlier result is still there: a new job that is born succeeded.
+
+Equal means the owner, the picture's bytes, every option and the checkpoint. The new job has blobs
+of its own, so it lives and dies independently of the one that they were copied from.
+"""
+
+import hashlib
+import time
+from datetime import UTC, datetime
+
+from fastapi import Request
+
+from service.services import Services
+from workers.contract.errors import BlobMissing
+from workers.contract.queue.engines import ModelInfo
+from workers.contract.queue.jobs import ImageInfo, Job, JobResult, UpscaleOptions
+
+#: What an answer says of the cache (`Cache-Status`, RFC 9211).
+HIT, MISS, NOT_ASKED = "gdsr; hit", "gdsr; fwd=miss", "gdsr; fwd=request"
+
+
+def refused(request: Request) -> bool:
+    """Whether the client's `Cache-Control` wants the picture made anew."""
+    said = ",".join(request.headers.getlist("Cache-Control")).lower().split(",")
+    return bool({part.partition("=")[0].strip() for part in said} & {"no-cache", "no-store"})
+
+
+def cache_status(services: Services, request: Request, job: Job) -> dict[str, str]:
+    """The header that says whether a job's result is a copy."""
+    if not services.settings.cache_results:
+        return {}
+    hit = job.result is not None and job.result.cached
+    return {"Cache-Status": HIT if hit else NOT_ASKED if refused(request) else MISS}
+
+
+def cache_key(owner: str, image: ImageInfo, options: UpscaleOptions, model: ModelInfo) -> str:
+    """What equal uploads have in common, in one word."""
+    parts = (owner, image.sha256, options.model_dump_json(), model.sha256)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def copied_result(services: Services, key: str, job_id: str, model: ModelInfo) -> JobResult | None:
+    """The earlier result under this key, in blobs of the job's own; None: there is none.
+
+    Raises:
+        QueueUnavailable: Redis does not answer.
+        StorageFull: there is no room for a copy.
+        StorageUnavailable: the store does not answer.
+    """
+    started = time.perf_counter()
+    earlier = services.queue.made_before(key)
+    found = None if earlier is None else earlier.result
+    if found is None or found.checkpoint != model.sha256 or found.expires_at <= datetime.now(UTC):
+        return None
+    branches = {
+        output: branch.model_copy(update={"key": f"results/{job_id}.cached.{output}.png"})
+        for output, branch in found.branches.items()
+    }
+    key = f"results/{job_id}.cached.{found.format}"
+    sources = {found.key: key} | {
+        found.branches[output].key: branch.key for output, branch in branches.items()
+    }
+    try:
+        for source, target in sources.items():
+            services.blobs.copy(source, target)
+    except BlobMissing:
+        services.blobs.delete(*sources.values())
+        return None
+    except BaseException:
+        services.blobs.delete(*sources.values())
+        raise
+    return found.model_copy(
+        update={
+            "key": key,
+            "branches": branches,
+            "seconds": {"cache": round(time.perf_counter() - started, 4)},
+            "expires_at": datetime.now(UTC) + services.settings.result_ttl,
+            "cached": True,
+        }
+    )

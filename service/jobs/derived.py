@@ -1,0 +1,147 @@
+"""What a finished job can give besides its result: other positions of the slider, formats, regions
+and sizes.
+
+The service decodes nothing: each is a job of its own for a job worker, but for a branch as it was
+kept. The id of such a job follows from what was asked for, so that asking again finds it.
+"""
+
+import hashlib
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from service.http.problems import Fault, RequestInvalid
+from service.jobs.options import ResultFields
+from service.services import Services
+from service.transfer.downloads import download
+from service.transfer.filenames import content_disposition
+from workers.contract.blobs.base import BlobStore
+from workers.contract.errors import BranchesNotKept, JobExpired, JobNotFound
+from workers.contract.images.formats import ResultFormat, check_result
+from workers.contract.queue.jobs import (
+    STOPS,
+    Job,
+    JobResult,
+    JobState,
+    Part,
+    Region,
+    UpscaleOptions,
+)
+
+#: How long the failure of one is told before it is tried again.
+_FAILURE_KEPT = timedelta(seconds=30)
+
+
+def branch_response(job: Job, output: str, services: Services, request: Request) -> Response:
+    """A kept branch of a job that has a result.
+
+    Raises:
+        BranchesNotKept: it was not asked to.
+        JobExpired: they are gone.
+    """
+    branch = None if job.result is None else job.result.branches.get(output)
+    if branch is None:
+        raise BranchesNotKept(job.id)
+    if not services.blobs.exists(branch.key):
+        raise JobExpired(job.id)
+    name = (job.spec.name or job.id).rpartition(".")[0] or job.spec.name or job.id
+    return download(
+        services,
+        branch.key,
+        request,
+        size=branch.size,
+        sha256=branch.sha256,
+        media_type="image/png",
+        disposition=content_disposition(f"{name}-{output}", extension="png"),
+        headers={},
+    )
+
+
+def reblended(services: Services, job: Job, fields: ResultFields) -> Job:
+    """The job that makes what is wanted of a job that has a result: new, running or done. It is the
+    job itself if its result is that.
+
+    Raises:
+        RequestInvalid: wishes that exclude each other, or a region that is not inside the result.
+        BranchesNotKept: the job was not asked to keep what it takes.
+        AlphaNotStorable: JPEG of a picture that may be transparent.
+        ResultTooLarge: the format does not hold so many pixels.
+        RateExceeded: the owner has had enough made.
+        PixelsExceeded: the same, for today.
+        QueueFull: as many jobs wait as may.
+        QueueUnavailable: Redis does not answer.
+    """
+    own, result = job.spec.options, job.result
+    if result is None:
+        raise BranchesNotKept(job.id)
+    options, part = _options(own, fields), _part(fields, result)
+    if part == Part() and options == own.model_copy(update={"keep_branches": False}):
+        return job
+    other = part.mask or options.trade_off != own.trade_off
+    if not result.branches and (other or result.format is not ResultFormat.PNG):
+        raise BranchesNotKept(job.id)
+    cut = part.region or Region(0, 0, result.width, result.height)
+    check_result(
+        width=part.width or cut.width,
+        height=part.height or cut.height,
+        format=options.format,
+        has_alpha=job.spec.image.has_alpha and own.background is None and not part.mask,
+    )
+    asked = f"{job.id} {options.model_dump_json()} {part.model_dump_json()}"
+    blend_id = hashlib.sha256(asked.encode()).hexdigest()[:32]
+    earlier = None
+    with suppress(JobNotFound):
+        earlier = services.queue.get(blend_id)
+        if not _is_over(earlier, services.blobs):
+            return earlier
+    if services.rate is not None:
+        services.rate.count(job.spec.owner)
+    return services.queue.submit_blend(blend_id, job, options, part, instead=earlier)
+
+
+def _options(own: UpscaleOptions, fields: ResultFields) -> UpscaleOptions:
+    """The job's own, but for what is wanted otherwise."""
+    if fields.output is not None and fields.trade_off is not None:
+        fault = Fault(place="query", name="output", message="give either an output or a trade_off")
+        raise RequestInvalid([fault])
+    trade_off = STOPS.get(fields.output or "", fields.trade_off)
+    chosen = fields.format or own.format
+    wanted = {
+        "trade_off": own.trade_off if trade_off is None else round(trade_off, 4),
+        "format": chosen,
+        "quality": fields.quality or own.quality,
+        "lossless": own.lossless and chosen.may_be_lossless,
+        "keep_branches": False,
+    }
+    return UpscaleOptions.model_validate(own.model_dump() | wanted)
+
+
+def _part(fields: ResultFields, result: JobResult) -> Part:
+    """What of the result is wanted, said in one way only, so that equal wishes are one job."""
+    whole = Region(0, 0, result.width, result.height)
+    region = Region(*map(int, fields.region.split(","))) if fields.region else whole
+    x, y, across, down = region
+    if not across or not down or x + across > whole.width or y + down > whole.height:
+        size = f"{whole.width} x {whole.height}"
+        fault = Fault(
+            place="query", name="region", message=f"it is empty or not inside the result of {size}"
+        )
+        raise RequestInvalid([fault])
+    factor = min(1.0, (fields.width or across) / across, (fields.height or down) / down)
+    return Part(
+        mask=fields.output == "mask",
+        region=None if region == whole else region,
+        width=max(1, round(across * factor)) if factor < 1 else None,
+        height=max(1, round(down * factor)) if factor < 1 else None,
+    )
+
+
+def _is_over(blend: Job, blobs: BlobStore) -> bool:
+    """Whether it ended and left nothing to fetch, so that it has to be made again."""
+    if blend.result is None:
+        ended = blend.finished_at or datetime.now(UTC)
+        forgiven = blend.state is JobState.FAILED and datetime.now(UTC) - ended > _FAILURE_KEPT
+        return forgiven or blend.state is JobState.CANCELLED
+    return blend.result.expires_at <= datetime.now(UTC) or not blobs.exists(blend.result.key)

@@ -1,0 +1,32 @@
+"""`Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): upload twice, get one job."""
+
+import hashlib
+import re
+
+from service.http.problems import Fault, RequestInvalid
+from service.jobs.options import UpscaleFields
+
+HEADER = "Idempotency-Key"
+MAX_LENGTH = 255
+_KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_LENGTH}}}")
+
+
+def read_key(header: str | None) -> str | None:
+    """The key; with the quotes of the draft or, as most clients send it, without.
+
+    Raises:
+        RequestInvalid: it is empty, too long, or not of visible ASCII characters.
+    """
+    if header is None:
+        return None
+    quoted = len(header) >= 2 and header[0] == header[-1] == '"'
+    key = header[1:-1] if quoted else header
+    if not _KEY.fullmatch(key):
+        message = f"1 to {MAX_LENGTH} visible ASCII characters"
+        raise RequestInvalid([Fault(place="header", name=HEADER, message=message)])
+    return key
+
+
+def fingerprint(picture_sha256: str, fields: UpscaleFields) -> str:
+    """What has to be the same for two requests to be one."""
+    return hashlib.sha256(f"{picture_sha256}{fields.model_dump_json()}".encode()).hexdigest()

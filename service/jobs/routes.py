@@ -1,0 +1,195 @@
+"""`/jobs/{id}`: look, fetch, cancel, erase."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+
+from service.access.guard import is_local
+from service.http.openapi import (
+    JOB_LINKS,
+    OF_A_FAILED_JOB,
+    OF_THE_OWNER,
+    PICTURE,
+    Responses,
+    bodiless,
+    documented,
+    headers,
+    merged,
+)
+from service.http.problems import Fault, RequestInvalid
+from service.http.urls import address
+from service.jobs.derived import branch_response, reblended
+from service.jobs.erasing import erase
+from service.jobs.options import ResultFields
+from service.jobs.results import (
+    check_kept,
+    look_again,
+    picture_or_job,
+    result_response,
+    server_timing,
+)
+from service.services import Owner, Serving, own_job
+from service.transfer.downloads import client_has
+from service.views import JobsView, JobView
+from workers.contract import errors
+from workers.contract.queue.jobs import JobState
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+_NOT_THERE = documented(*OF_THE_OWNER, errors.JobNotFound, plain=("not-found",))
+_RECORD: Responses = {
+    200: {
+        "description": "The job as it is now",
+        "headers": headers("ETag", "Retry-After", "Server-Timing"),
+        "links": JOB_LINKS,
+    },
+    304: {
+        "description": "Nothing has changed since the client's `If-None-Match`",
+        "headers": headers("ETag", "Retry-After", "Server-Timing"),
+    },
+}
+_RESULT = merged(
+    PICTURE,
+    {
+        202: {
+            "description": "The job that makes what is wanted",
+            "model": JobView,
+            "headers": headers("Location", "Retry-After", "Preference-Applied"),
+            "links": JOB_LINKS,
+        }
+    },
+    _NOT_THERE,
+    documented(
+        errors.JobNotFinished, errors.JobCancelled, errors.JobExpired, errors.BranchesNotKept,
+        errors.AlphaNotStorable, errors.ResultTooLarge, errors.QueueFull, RequestInvalid,
+        errors.RateExceeded, errors.PixelsExceeded,
+        plain=("requested-range-not-satisfiable",),
+    ),
+    OF_A_FAILED_JOB,
+)  # fmt: skip
+IfNoneMatch = Annotated[str | None, Header(description="Entity tags that the client has")]
+
+
+@router.get(
+    "",
+    responses=documented(*OF_THE_OWNER, errors.ListingNeedsKeys, RequestInvalid),
+)
+def list_jobs(
+    services: Serving,
+    owner: Owner,
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str, Query(max_length=100, description="From `next` of a page")] = "",
+) -> JobsView:
+    """The jobs that came with this API key, newest first; all of them on loopback without keys,
+    for a program on the same machine.
+    """
+    if not services.keys and not (services.keys.private and is_local(request.scope)):
+        raise errors.ListingNeedsKeys
+    try:
+        page = services.queue.page(owner, limit=limit, cursor=cursor)
+    except ValueError:
+        fault = Fault(place="query", name="cursor", message="not from a page of this list")
+        raise RequestInvalid([fault]) from None
+    places = services.queue.places()
+    return JobsView(
+        jobs=tuple(JobView.of(job, place=places.get(job.id)) for job in page.jobs),
+        next=page.cursor and address(f"/jobs?limit={limit}&cursor={page.cursor}"),
+    )
+
+
+@router.head(
+    "/{job_id}",
+    operation_id="head_job",
+    response_class=Response,
+    responses=bodiless(_RECORD | _NOT_THERE),
+)
+@router.get(
+    "/{job_id}",
+    response_model=JobView,
+    responses=_RECORD | _NOT_THERE,
+)
+def read_job(
+    job_id: str,
+    services: Serving,
+    owner: Owner,
+    request: Request,
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by client_has
+) -> Response:
+    """How a job is doing."""
+    job = own_job(services, job_id, owner)
+    place = services.queue.place(job)
+    view = JobView.of(job, place=place)
+    told = {
+        "ETag": f'"{view.tag}"',
+        "Cache-Control": "private, no-cache",
+    }
+    if not job.ended:
+        told["Retry-After"] = look_again(place)
+    if job.result is not None:
+        told["Server-Timing"] = server_timing(job.result)
+    if client_has(told["ETag"], request):
+        return Response(status_code=304, headers=told)
+    return Response(view.model_dump_json(), headers=told, media_type="application/json")
+
+
+@router.head(
+    "/{job_id}/result",
+    operation_id="head_result",
+    response_class=Response,
+    responses=bodiless(_RESULT),
+)
+@router.get("/{job_id}/result", response_class=Response, responses=_RESULT)
+async def read_result(
+    job_id: str,
+    services: Serving,
+    owner: Owner,
+    request: Request,
+    fields: Annotated[ResultFields, Query()],
+    prefer: Annotated[
+        list[str],
+        Header(default_factory=list, description="`wait=N`, for what a job has to make"),
+    ],
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by client_has
+    range: Annotated[  # noqa: A002, ARG001 - the same
+        str | None, Header(description="The part to send, as `bytes=0-1023`")
+    ] = None,
+) -> Response:
+    """The finished picture; for a failed job its failure, with the status of that.
+
+    A job that kept its branches also gives these, the mask, other positions of the slider, other
+    formats, regions and smaller sizes, together too; of a job that did not, whose result is a PNG,
+    there are the last three. Each is a job of its own, without the network, and answered like
+    `POST /upscale`; the same address finds the same job.
+    """
+    job = await run_in_threadpool(own_job, services, job_id, owner)
+    if job.result is None or fields == ResultFields():
+        return await run_in_threadpool(result_response, job, services, request)
+    await run_in_threadpool(check_kept, job, services.blobs)
+    if fields.output is not None and fields == ResultFields(output=fields.output):
+        return await run_in_threadpool(branch_response, job, fields.output, services, request)
+    made = await run_in_threadpool(reblended, services, job, fields)
+    return await picture_or_job(made, services, request, prefer=prefer, at_once=True)
+
+
+@router.delete(
+    "/{job_id}",
+    response_model=JobView,
+    responses={
+        200: {"description": "It had not ended, and is cancelled"},
+        204: {"description": "It had ended, and its pictures and its record are erased"},
+        **merged(_NOT_THERE, documented(errors.StorageUnavailable)),
+    },
+)
+def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:
+    """Cancel a job that has not ended; erase one that has."""
+    had_ended = own_job(services, job_id, owner).ended
+    job = services.queue.cancel(job_id)
+    services.blobs.delete(job.spec.image.key)
+    if job.state is JobState.CANCELLED and not had_ended:
+        view = JobView.of(job, place=None)
+        return JSONResponse(view.model_dump(mode="json"))
+    erase(services, job)
+    return Response(status_code=204)

@@ -1,0 +1,102 @@
+"""`/jobs/{id}/events`: what becomes of a job, as server-sent events."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+
+from service.http.openapi import OF_THE_OWNER, Responses, documented, headers
+from service.services import Owner, Services, Serving, own_job
+from service.watcher import Rendering
+from workers.contract import errors
+from workers.contract.queue.jobs import JobState
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+#: A comment is sent after so much silence, so that nothing between takes the line for dead.
+KEEP_ALIVE = timedelta(seconds=15)
+#: What a client is told to wait before it connects again, in milliseconds.
+RECONNECT = 1000
+
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"enum": ["state", "progress", "done", "gone", "bye"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "id": {"type": "string"},
+        "retry": {"type": "integer"},
+    },
+}
+_STREAM: Responses = {
+    200: {
+        "description": (
+            "`state` with the job at first and at each change of its state, `progress` with "
+            "`progress`, `queue_position` and `starts_in_seconds`, `done` with the job at its end, "
+            "`gone` if it is erased, `bye` when the service stops: connect again"
+        ),
+        "content": {"text/event-stream": {"schema": _EVENT}},
+        "headers": headers("X-Accel-Buffering"),
+    },
+    204: {"description": "The job has ended, and `Last-Event-ID` says that the client knows"},
+}
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=Response,
+    responses=_STREAM | documented(*OF_THE_OWNER, errors.JobNotFound, plain=("not-found",)),
+)
+async def watch_job(
+    job_id: str,
+    services: Serving,
+    owner: Owner,
+    last_event_id: Annotated[
+        str | None, Header(description="The last event that the client has: not sent again")
+    ] = None,
+) -> Response:
+    """Follow a job to its end."""
+    job = await run_in_threadpool(own_job, services, job_id, owner)
+    if job.ended and Rendering.of(job, None).tag == last_event_id:
+        return Response(status_code=204)
+    return EventSourceResponse(
+        _events(services, job_id, last_event_id),
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(services: Services, job_id: str, known: str | None) -> AsyncIterator[bytes]:
+    state: JobState | None = None
+    with services.watches.watching(job_id) as topic:
+        while True:
+            shown, changed = topic.shown, topic.changed
+            if shown is not None and shown.tag != known:
+                yield _event(shown, state)
+                known = shown.tag
+            if shown is not None:
+                state = None if shown.job is None else shown.job.state
+                if shown.ended:
+                    return
+            if services.stopping.is_set():
+                yield format_sse_event(event="bye", data_str="{}", retry=RECONNECT)
+                return
+            if topic.changed is changed:  # else it changed while the client was reading
+                try:
+                    async with asyncio.timeout(KEEP_ALIVE.total_seconds()):
+                        await changed.wait()
+                except TimeoutError:
+                    yield KEEPALIVE_COMMENT
+
+
+def _event(shown: Rendering, state: JobState | None) -> bytes:
+    if shown.job is None:
+        return format_sse_event(event="gone", data_str="{}", id=shown.tag)
+    if shown.ended:
+        return format_sse_event(event="done", data_str=shown.view, id=shown.tag)
+    if shown.job.state is not state:
+        return format_sse_event(event="state", data_str=shown.view, id=shown.tag, retry=RECONNECT)
+    return format_sse_event(event="progress", data_str=shown.progress, id=shown.tag)

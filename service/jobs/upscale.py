@@ -1,0 +1,231 @@
+"""`POST /upscale`: a picture in, a job out."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from service.access.rate_limits import pixel_headers
+from service.http.openapi import (
+    BINARY,
+    JOB_LINKS,
+    OF_A_FAILED_JOB,
+    OF_THE_OWNER,
+    PICTURE,
+    PICTURE_TYPES,
+    documented,
+    headers,
+    merged,
+)
+from service.http.problems import RequestInvalid
+from service.jobs import cache
+from service.jobs.idempotency import fingerprint, read_key
+from service.jobs.options import UpscaleFields, described_fields, read_fields, wished
+from service.jobs.results import picture_or_job
+from service.services import Owner, Services, Serving
+from service.transfer.uploads import Upload, deleted_if_refused, receive
+from service.views import JobView
+from workers.contract import errors
+from workers.contract.images.formats import ImageFormat
+from workers.contract.images.names import safe_name
+from workers.contract.observability import logs
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.engines import running
+from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.jobs import Job
+from workers.contract.queue.queue import new_job_id
+from workers.contract.queue.validation import take
+
+router = APIRouter(tags=["upscale"])
+
+_REQUEST = {
+    "parameters": [
+        {"name": name, "in": "query", "schema": schema, "description": schema["description"]}
+        for name, schema in described_fields().items()
+    ],
+    "requestBody": {
+        "required": True,
+        "description": "The picture: JPEG, PNG, WebP, TIFF, BMP, AVIF or GIF, told by its "
+        "content; HEIC and JPEG XL where `/limits` lists them.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "additionalProperties": False,
+                    "properties": {"image": BINARY["schema"], **described_fields()},
+                }
+            },
+            **{f"image/{name}": BINARY for name in ImageFormat},
+            "application/octet-stream": BINARY,
+        },
+    },
+}
+_TOLD = ("Cache-Status", "RateLimit", "RateLimit-Policy")
+_RESPONSES = merged(
+    {
+        200: {
+            "description": "The finished picture, for `Prefer: wait`",
+            "content": PICTURE_TYPES,
+            "headers": PICTURE[200]["headers"] | headers(*_TOLD),
+        },
+        202: {
+            "description": "The job",
+            "headers": headers("Location", "Retry-After", "Preference-Applied", *_TOLD),
+            "links": JOB_LINKS,
+        },
+    },
+    documented(
+        *OF_THE_OWNER, errors.RateExceeded, errors.PixelsExceeded,
+        RequestInvalid, errors.ImageMissing, errors.DigestMismatch, errors.UploadTooLarge,
+        errors.ImageTooLarge, errors.ResultTooLarge, errors.ImageUnsupported, errors.ImageCorrupt,
+        errors.ImageAnimated, errors.FrameMissing, errors.ColourTooDeep, errors.AlphaNotStorable,
+        errors.DepthNotStorable, errors.LosslessNotStorable, errors.ProfileNotStorable,
+        errors.FormatNotWritten,
+        errors.ScaleTooLarge, errors.ModelUnknown, errors.QueueFull,
+        errors.WebhooksOff, errors.WebhookNotAllowed,
+        errors.IdempotencyKeyReused, errors.JobNotFound,
+        errors.NoWorker, errors.StorageFull, errors.JobCancelled, errors.JobExpired,
+    ),
+    OF_A_FAILED_JOB,
+)  # fmt: skip
+
+
+@router.post(
+    "/upscale",
+    status_code=202,
+    response_model=JobView,
+    responses=_RESPONSES,
+    openapi_extra=_REQUEST,
+)
+async def create_job(
+    request: Request,
+    services: Serving,
+    owner: Owner,
+    prefer: Annotated[
+        list[str],
+        Header(
+            default_factory=list, description="`wait=N`: hold the answer back for up to N seconds"
+        ),
+    ],
+    idempotency_key: Annotated[
+        str | None,
+        Header(description="A word of the client's: all requests with it within a day are one"),
+    ] = None,
+    cache_control: Annotated[  # noqa: ARG001 - declared here, read by cache.refused
+        str | None, Header(description="`no-cache`: make the picture anew, whatever there is")
+    ] = None,
+) -> Response:
+    """Queue one picture, sent as the body or as the multipart field `image`."""
+    query = request.query_params.multi_items()
+    accepted = ",".join(request.headers.getlist("Accept"))
+    with services.telemetry.rejects_counted():
+        rate = await _count(services, owner)
+        key = read_key(idempotency_key)
+        read_fields(query=query, form=())  # what is wrong already is refused before the picture
+        cached = not cache.refused(request)
+
+        def accept(upload: Upload) -> Job:
+            fields = read_fields(query=query, form=upload.fields, accept=accepted)
+            services.telemetry.upload_bytes.observe(upload.size)
+            order = _Order(fields=fields, owner=owner, key=key, cached=cached)
+            return _accept_once(services, upload, order)
+
+        job = await receive(
+            request, services.blobs, accept, limit=services.settings.max_upload_bytes
+        )
+    status = cache.cache_status(services, request, job)
+    logs.job_id.set(job.id)
+    response = await picture_or_job(job, services, request, prefer=prefer, at_once=False)
+    if services.settings.pixels_per_day is not None:
+        with suppress(errors.QueueUnavailable):  # the job is queued: only these lines are missing
+            pixels = await run_in_threadpool(pixel_headers, services.queue, owner)
+            rate = {
+                name: ", ".join(counts[name] for counts in (rate, pixels) if name in counts)
+                for name in rate | pixels
+            }
+    response.headers.update(rate | status)
+    return response
+
+
+async def _count(services: Services, owner: str) -> dict[str, str]:
+    """Count an upload before it is read; what to tell of the rate."""
+    rate = services.rate
+    return {} if rate is None else await run_in_threadpool(rate.count, owner)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Order:
+    """What a client wants of its upload."""
+
+    fields: UpscaleFields
+    owner: str
+    key: str | None
+    """Its `Idempotency-Key`."""
+    cached: bool
+    """Whether an earlier result will do."""
+
+
+def _accept_once(services: Services, upload: Upload, order: _Order) -> Job:
+    """The job that the key stands for, or a new one."""
+    job_id = new_job_id()
+    if order.key is None:
+        return _accept(services, upload, order, job_id, None)
+    claim = Claim(
+        owner=order.owner,
+        key=order.key,
+        fingerprint=fingerprint(upload.sha256, order.fields),
+        job_id=job_id,
+    )
+    with redis_down_is_queue_unavailable():
+        standing = claim.standing(services.queue.client)
+    if standing is None:
+        return _accept(services, upload, order, job_id, claim)
+    return services.queue.get(standing)
+
+
+def _accept(
+    services: Services, upload: Upload, order: _Order, job_id: str, claim: Claim | None
+) -> Job:
+    """Make a job of an upload, or raise and leave nothing behind."""
+    fields = order.fields
+    if fields.webhook:
+        services.webhooks.target(fields.webhook)
+    with redis_down_is_queue_unavailable():
+        engines = running(services.queue.client)
+    image, options, model = take(
+        upload.file,
+        wished(fields),
+        engines,
+        key=f"inputs/{job_id}",
+        size=upload.size,
+        sha256=upload.sha256,
+        max_pixels=services.settings.max_pixels,
+    )
+    key = copied = None
+    if services.settings.cache_results:
+        key = cache.cache_key(order.owner, image, options, model)
+        copied = cache.copied_result(services, key, job_id, model) if order.cached else None
+    if copied is None:
+        services.blobs.keep(upload.file, image.key)
+    stored = (image.key,) if copied is None else copied.keys
+    with deleted_if_refused(services.blobs, *stored):
+        job = services.queue.submit(
+            job_id,
+            image,
+            options,
+            model,
+            name=safe_name(fields.name or upload.file_name),
+            owner=order.owner,
+            webhook=fields.webhook or None,
+            claim=claim,
+            cache_key=key,
+            result=copied,
+        )
+    if job.id != job_id:  # another request with this key was quicker
+        services.blobs.delete(*stored)
+    elif copied is not None:
+        services.telemetry.cache_hits.inc()
+    return job

@@ -1,0 +1,1 @@
+"""Metrics of the service, and a span for each request."""

@@ -1,0 +1,214 @@
+"""What Prometheus is told: about requests as they end, about jobs and engines when it asks."""
+
+import logging
+from collections import Counter as Counting
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from pydantic import ValidationError
+
+from workers.contract.blobs.base import BlobStore
+from workers.contract.blobs.usage import freed_bytes, last_usage
+from workers.contract.errors import GDSRError
+from workers.contract.queue import webhook_outbox
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.engines import EngineInfo, running
+from workers.contract.queue.jobs import FINAL_STATES
+from workers.contract.queue.queue import JobQueue
+from workers.contract.queue.runs import ACTIVE
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_BYTES = tuple(4.0**power * 1024 for power in range(1, 10))  # 4 KiB to 256 MiB
+
+_WORKER_STATES = ("busy", "idle", "started", "suspended")
+
+logger = logging.getLogger(__name__)
+
+
+class ServiceTelemetry:
+    """The measurements of one service, in a registry of its own."""
+
+    def __init__(self, queue: JobQueue, blobs: BlobStore) -> None:
+        self.registry = CollectorRegistry()
+        self.request_seconds = Histogram(
+            "gdsr_http_request_seconds",
+            "Time from a request's head to the end of its answer.",
+            ["method", "route", "status"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.rejected = Counter(
+            "gdsr_rejects", "Uploads that did not become a job.", ["reason"], registry=self.registry
+        )
+        self.cache_hits = Counter(
+            "gdsr_cache_hits", "Uploads whose result was a copy.", registry=self.registry
+        )
+        self.upload_bytes = Histogram(
+            "gdsr_upload_bytes",
+            "Size of the pictures received.",
+            buckets=_BYTES,
+            registry=self.registry,
+        )
+        self.webhooks = Counter(
+            "gdsr_webhooks",
+            "Attempts to tell a webhook: delivered, retried later, or failed for good.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        for outcome in ("delivered", "retried", "failed"):
+            self.webhooks.labels(outcome)
+        ProcessCollector(registry=self.registry)
+        self.registry.register(QueueCollector(queue))
+        self.registry.register(StorageCollector(blobs))
+
+    @contextmanager
+    def rejects_counted(self) -> Iterator[None]:
+        """Count an upload that ends in an error by the error's slug."""
+        try:
+            yield
+        except GDSRError as error:
+            self.rejected.labels(error.slug).inc()
+            raise
+
+
+class QueueCollector(Collector):
+    """Reads Redis at each scrape; one that does not answer is a measurement too."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self.queue = queue
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            with redis_down_is_queue_unavailable():
+                client = self.queue.client
+                families = [
+                    *_jobs(self.queue),
+                    *_workers(client),
+                    *_engines(running(client)),
+                    *_memory(client),
+                    *_stored(client),
+                ]
+        except (GDSRError, ValidationError) as failure:
+            logger.warning("a scrape cannot read the queue: %s", failure)
+            families = []
+        up = 1 if families else 0
+        yield GaugeMetricFamily("gdsr_redis_up", "Whether Redis answered this scrape.", value=up)
+        yield from families
+
+
+class StorageCollector(Collector):
+    """Looks at the room for pictures at each scrape."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self.blobs = blobs
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            room = self.blobs.room()
+        except GDSRError as failure:
+            logger.warning("a scrape cannot look at the blob store: %s", failure)
+            return
+        if room is None:
+            return
+        yield GaugeMetricFamily("gdsr_blob_free_bytes", "Room that is left.", value=room.free)
+        yield GaugeMetricFamily("gdsr_blob_limit_bytes", "Room in all.", value=room.total)
+
+
+def _jobs(queue: JobQueue) -> Iterator[Metric]:
+    ended = queue.records.ended()
+    totals = CounterMetricFamily("gdsr_jobs", "Jobs that ended.", labels=["state"])
+    for state in sorted(FINAL_STATES):
+        totals.add_metric([state], ended.get(state, 0))
+    yield totals
+    waiting = GaugeMetricFamily("gdsr_queue_jobs", "Jobs that wait.", labels=["queue"])
+    for name, depth in queue.depths().items():
+        waiting.add_metric([name], depth)
+    yield waiting
+    oldest = GaugeMetricFamily(
+        "gdsr_queue_oldest_seconds", "How long the next job has waited.", labels=["queue"]
+    )
+    for name, age in queue.oldest().items():
+        oldest.add_metric([name], age.total_seconds())
+    yield oldest
+    client: redis.Redis = queue.client
+    yield GaugeMetricFamily(
+        "gdsr_webhooks_waiting", "Ended jobs whose webhook does not know yet.",
+        value=webhook_outbox.waiting(client),
+    )  # fmt: skip
+    active = GaugeMetricFamily("gdsr_jobs_active", "Jobs that wait or run.")
+    active.add_metric([], float(client.zcard(ACTIVE)))
+    yield active
+
+
+def _workers(client: redis.Redis) -> Iterator[Metric]:
+    names = sorted(_text(name) for name in client.smembers("rq:workers"))
+    with client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.hget(name, "state")
+        states = Counting(_text(state) for state in pipe.execute() if state is not None)
+    workers = GaugeMetricFamily("gdsr_job_workers", "Job workers by state.", labels=["state"])
+    for state in _WORKER_STATES:
+        workers.add_metric([state], states[state])
+    yield workers
+
+
+def _memory(client: redis.Redis) -> Iterator[Metric]:
+    memory = client.info("memory")
+    yield GaugeMetricFamily(
+        "gdsr_redis_memory_bytes", "Memory that Redis uses.", value=memory["used_memory"]
+    )
+    yield GaugeMetricFamily(
+        "gdsr_redis_memory_limit_bytes", "Its `maxmemory`; 0: none.", value=memory["maxmemory"]
+    )
+
+
+def _stored(client: redis.Redis) -> Iterator[Metric]:
+    usage = last_usage(client)
+    if usage is not None:
+        yield GaugeMetricFamily("gdsr_blobs", "Pictures stored.", value=usage.blobs)
+        yield GaugeMetricFamily("gdsr_blob_bytes", "What they take.", value=usage.size)
+        yield GaugeMetricFamily(
+            "gdsr_blob_quota_bytes", "What they may take; 0: anything.", value=usage.quota or 0
+        )
+    freed = CounterMetricFamily(
+        "gdsr_blob_freed_bytes", "What the janitor removed, by reason.", labels=["reason"]
+    )
+    for reason, size in freed_bytes(client).items():
+        freed.add_metric([reason], size)
+    yield freed
+
+
+def _engines(engines: list[EngineInfo]) -> Iterator[Metric]:
+    yield GaugeMetricFamily("gdsr_engines", "Engines that are alive.", value=len(engines))
+    place = ["host", "device"]
+    models = Counting(model.name for engine in engines for model in engine.models)
+    having = GaugeMetricFamily("gdsr_models", "Engines that have a model.", labels=["model"])
+    for name, count in sorted(models.items()):
+        having.add_metric([name], count)
+    yield having
+    tiles = CounterMetricFamily("gdsr_engine_tiles", "Tiles done since it started.", labels=place)
+    retries = CounterMetricFamily(
+        "gdsr_engine_memory_retries", "Times it ran out of memory and went on.", labels=place
+    )
+    speed = GaugeMetricFamily(
+        "gdsr_engine_pixels_per_second",
+        "Input pixels a second, measured at warm-up.",
+        labels=[*place, "model", "output"],
+    )
+    # One device may run an engine at a time; a second is one that is being replaced.
+    for engine in {(engine.host, engine.device): engine for engine in engines}.values():
+        where = [engine.host, engine.device]
+        tiles.add_metric(where, engine.tiles)
+        retries.add_metric(where, engine.memory_retries)
+        for model in engine.models:
+            for output, rate in model.pixels_per_second.items():
+                speed.add_metric([*where, model.name, output], rate)
+    yield from (tiles, retries, speed)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

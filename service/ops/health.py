@@ -1,0 +1,129 @@
+"""For those who run the service: is it alive, is it ready, how does it do, what went wrong."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Literal
+
+import anyio.to_thread
+import redis
+from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel
+
+from service.http.openapi import documented
+from service.http.problems import (
+    PLAIN_MEANINGS,
+    ProblemDocument,
+    ProblemType,
+    answer,
+    explain,
+    problem_type,
+)
+from service.services import MetricsReader, Services, Serving
+from workers.contract.blobs.base import BlobStore
+from workers.contract.errors import KeyInvalid, KeyMissing, StorageFull, StorageUnavailable
+from workers.contract.queue.connection import REPLY_LOST, reason
+from workers.contract.queue.engines import running
+
+router = APIRouter(tags=["operations"])
+metrics_router = APIRouter(tags=["operations"])
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(Health):
+    """Everything that it needs answers too."""
+
+    checks: dict[str, str]
+
+
+PROBE_PATIENCE = timedelta(seconds=1)
+
+
+@router.get("/livez")
+async def live() -> Health:
+    """Whether the process answers; asks nobody else."""
+    return Health()
+
+
+@router.get(
+    "/readyz",
+    response_model=Readiness,
+    responses=documented(plain=("not-ready",)),
+)
+async def ready(request: Request, services: Serving) -> Response:
+    """Whether a picture sent now would be worked on."""
+    queue, storage = await asyncio.gather(
+        _within_patience("redis", partial(_queue, services)),
+        _within_patience("storage", partial(_storage, services.blobs)),
+    )
+    checks = queue | storage
+    if set(checks.values()) == {"ok"}:
+        return JSONResponse(Readiness(checks=checks).model_dump())
+    meaning = PLAIN_MEANINGS["not-ready"]
+    problem = ProblemDocument(
+        type=problem_type("not-ready"),
+        title=meaning.title,
+        status=meaning.status,
+        detail="; ".join(f"{name}: {what}" for name, what in checks.items() if what != "ok"),
+        instance=request.url.path,
+        checks=checks,
+    )
+    return answer(problem)
+
+
+@metrics_router.get(
+    "/metrics",
+    response_class=Response,
+    dependencies=[MetricsReader],
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **documented(KeyMissing, KeyInvalid),
+    },
+)
+def metrics(services: Serving) -> Response:
+    """Prometheus's text format."""
+    text = generate_latest(services.telemetry.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/problems/{slug}", responses=documented(plain=("not-found",)))
+async def read_problem_type(slug: str) -> ProblemType:
+    """What a kind of problem means: problem documents point here."""
+    about = explain(slug)
+    if about is None:
+        raise HTTPException(status_code=404)
+    return about
+
+
+async def _within_patience(name: str, check: Callable[[], dict[str, str]]) -> dict[str, str]:
+    # A thread that hangs is left behind: its own time-out ends it soon after.
+    with anyio.move_on_after(PROBE_PATIENCE.total_seconds()):
+        return await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
+    return {name: f"no answer within {PROBE_PATIENCE.total_seconds():g} s"}
+
+
+def _queue(services: Services) -> dict[str, str]:
+    try:
+        engines = running(services.queue.client)
+        services.queue.client.set("gdsr:probe", "", ex=60)
+    except REPLY_LOST as failure:
+        return {"redis": f"no answer ({type(failure).__name__})"}
+    except redis.RedisError as failure:
+        return {"redis": f"no work ({reason(failure)})"}
+    return {"redis": "ok", "engines": "ok" if engines else "none is running"}
+
+
+def _storage(blobs: BlobStore) -> dict[str, str]:
+    try:
+        blobs.check()
+    except (StorageFull, StorageUnavailable) as failure:
+        return {"storage": str(failure)}
+    return {"storage": "ok"}

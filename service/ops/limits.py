@@ -1,0 +1,60 @@
+"""`/limits`: what is taken and what comes out, before anything is sent."""
+
+from contextlib import suppress
+
+from fastapi import APIRouter
+
+from service.services import Serving
+from service.transfer.multipart import MAX_FIELD_BYTES, MAX_FIELDS
+from service.views import LimitsView, OutputFormatView
+from workers.contract.errors import QueueUnavailable
+from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.engines import extra_formats, running
+from workers.contract.queue.jobs import STOPS
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/limits")
+def read_limits(services: Serving) -> LimitsView:
+    """Every limit, and every format that all running workers have a library for.
+
+    A problem's `limits` has the same names.
+    """
+    settings = services.settings
+    extras: tuple[ImageFormat, ...] = ()
+    with suppress(QueueUnavailable), redis_down_is_queue_unavailable():
+        extras = extra_formats(running(services.queue.client))
+    return LimitsView(
+        max_upload_bytes=settings.max_upload_bytes,
+        max_pixels=settings.max_pixels,
+        max_batch_pictures=settings.max_batch_pictures,
+        max_batch_bytes=settings.max_batch_bytes,
+        max_queued_jobs=settings.max_queued_jobs,
+        max_queued_pixels=settings.max_queued_pixels,
+        pixels_per_day=settings.pixels_per_day,
+        rate_limit=settings.rate_limit,
+        webhooks=bool(services.webhooks),
+        max_wait_seconds=settings.max_wait.total_seconds(),
+        max_form_fields=MAX_FIELDS,
+        max_field_bytes=MAX_FIELD_BYTES,
+        result_ttl_seconds=settings.result_ttl.total_seconds(),
+        record_ttl_seconds=settings.record_ttl.total_seconds(),
+        input_formats=tuple(
+            name for name in ImageFormat if name not in EXTRA_FORMATS or name in extras
+        ),
+        output_formats=tuple(
+            OutputFormatView(
+                name=name,
+                media_type=name.media_type,
+                max_side=name.max_side,
+                max_result_pixels=name.max_pixels,
+                max_bits=name.max_bits,
+                lossless=name.may_be_lossless,
+            )
+            for name in ResultFormat
+            if name is not ResultFormat.JXL or ImageFormat.JXL in extras
+        ),
+        trade_off_stops=STOPS,
+    )

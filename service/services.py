@@ -1,0 +1,195 @@
+"""What endpoints work with, made once for an application."""
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Self
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+
+from service.access.auth import AdminKeys, ApiKeys
+from service.access.rate_limits import RateLimit
+from service.observability.metrics import ServiceTelemetry
+from service.settings import ServiceSettings
+from service.watcher import Watches
+from service.webhooks.dispatcher import Deliverer, Webhooks
+from workers.contract.blobs.base import BlobStore
+from workers.contract.blobs.open import open_blobs
+from workers.contract.errors import (
+    AdminOff,
+    BatchNotFound,
+    ConfigurationInvalid,
+    JobNotFound,
+)
+from workers.contract.observability.tracing import open_spans
+from workers.contract.queue.admission import Bounds
+from workers.contract.queue.batch_queue import BatchQueue
+from workers.contract.queue.batches import Batch
+from workers.contract.queue.connection import connect
+from workers.contract.queue.jobs import Job
+from workers.contract.queue.queue import JobQueue
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+#: No answer takes longer for a Redis that hangs; one that is down says so at once.
+REDIS_PATIENCE = timedelta(seconds=2)
+#: The same for the blob store: pictures are larger than records.
+BLOB_PATIENCE = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Clients, store and telemetry of one application."""
+
+    settings: ServiceSettings
+    queue: JobQueue
+    batches: BatchQueue
+    blobs: BlobStore
+    telemetry: ServiceTelemetry
+    watches: Watches
+    keys: ApiKeys
+    admins: AdminKeys
+    webhooks: Webhooks
+    deliverer: Deliverer
+    spans: "TracerProvider | None"
+    """Where spans go, if anywhere."""
+    rate: RateLimit | None
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server shuts down: requests that wait for a job end then."""
+
+    @classmethod
+    def open(cls, settings: ServiceSettings) -> Self:
+        """Make them; Redis is not asked for anything yet.
+
+        Raises:
+            ConfigurationInvalid: the Redis URL or the blob store cannot be used.
+        """
+        try:
+            client = connect(settings.redis_url, timeout=REDIS_PATIENCE, retries=0)
+        except ValueError as failure:
+            raise ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
+        blobs = open_blobs(settings, patience=BLOB_PATIENCE)
+        _check_signing(settings, blobs)
+        queue = JobQueue(
+            client,
+            record_ttl=settings.record_ttl,
+            bounds=Bounds(
+                jobs=settings.max_queued_jobs,
+                pixels=settings.max_queued_pixels,
+                pixels_per_day=settings.pixels_per_day,
+            ),
+            small_pixels=settings.small_pixels,
+        )
+        webhooks, telemetry = Webhooks.load(settings), ServiceTelemetry(queue, blobs)
+        return cls(
+            settings=settings,
+            queue=queue,
+            batches=BatchQueue(queue),
+            blobs=blobs,
+            telemetry=telemetry,
+            watches=Watches(queue),
+            keys=ApiKeys.load(settings),
+            admins=AdminKeys.load(settings),
+            webhooks=webhooks,
+            deliverer=Deliverer(
+                webhooks,
+                queue.records,
+                root_path=settings.root_path,
+                outcomes=telemetry.webhooks,
+            ),
+            spans=open_spans(settings.otel_endpoint, process="gdsr-service"),
+            rate=RateLimit.open(settings, client),
+        )
+
+    def stop_waiting(self) -> None:
+        """Let requests that wait or watch end now."""
+        self.stopping.set()
+        self.watches.wake_all()
+
+    def close(self) -> None:
+        """Let go of Redis, and send the last spans."""
+        self.queue.client.close()
+        if self.spans is not None:
+            self.spans.shutdown()
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Serving = Annotated[Services, Depends(_services)]
+
+_BEARER = HTTPBearer(auto_error=False, description="An API key, if the service has any")
+_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same")
+
+
+async def _owner(
+    services: Serving,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    header: Annotated[str | None, Security(_HEADER)],
+) -> str:
+    return services.keys.owner(bearer.credentials if bearer else header)
+
+
+async def _metrics_reader(
+    services: Serving,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    header: Annotated[str | None, Security(_HEADER)],
+) -> None:
+    if services.admins:
+        services.admins.name(bearer.credentials if bearer else header)
+
+
+async def _admin(
+    services: Serving,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    header: Annotated[str | None, Security(_HEADER)],
+) -> str:
+    if not services.admins:
+        raise AdminOff
+    return services.admins.name(bearer.credentials if bearer else header)
+
+
+#: The name of the admin key that a request came with.
+Admin = Annotated[str, Depends(_admin)]
+#: Lets those pass who may read the metrics: all, or those with an admin key where there are any.
+MetricsReader = Depends(_metrics_reader)
+#: The name of the API key that a request came with.
+Owner = Annotated[str, Depends(_owner)]
+
+
+def own_job(services: Services, job_id: str, owner: str) -> Job:
+    """A job of this owner's.
+
+    Raises:
+        JobNotFound: there is none, or it is somebody else's, which is not told apart.
+        QueueUnavailable: Redis does not answer.
+    """
+    job = services.queue.get(job_id)
+    if job.spec.owner != owner:
+        raise JobNotFound(job_id)
+    return job
+
+
+def own_batch(services: Services, batch_id: str, owner: str) -> Batch:
+    """A batch of this owner's.
+
+    Raises:
+        BatchNotFound: there is none, or it is somebody else's, which is not told apart.
+        QueueUnavailable: Redis does not answer.
+    """
+    batch = services.batches.get(batch_id)
+    if batch.spec.owner != owner:
+        raise BatchNotFound(batch_id)
+    return batch
+
+
+def _check_signing(settings: ServiceSettings, blobs: BlobStore) -> None:
+    lifetime = settings.signed_results
+    if lifetime is not None and not blobs.signed_address(
+        "results/any", lifetime=lifetime, media_type="", disposition=""
+    ):
+        raise ConfigurationInvalid("GDSR_SIGNED_RESULTS: only an S3 bucket has signed addresses")

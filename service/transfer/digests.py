@@ -1,0 +1,60 @@
+"""`Content-Digest` and `Repr-Digest` (RFC 9530) with SHA-256: checked if sent, sent with results.
+
+An upload has no other representation than its content, so both mean the same bytes: the body as
+it was sent, with all of its form if it is one.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+from service.http.problems import Fault, RequestInvalid
+from workers.contract.errors import DigestMismatch
+
+HEADERS = ("Content-Digest", "Repr-Digest")
+_ALGORITHM = "sha-256"
+_BYTES = 32
+
+
+def promised_digests(headers: Mapping[str, str]) -> dict[str, bytes]:
+    """What the client says that the SHA-256 of its body is, by header; others are passed over.
+
+    Raises:
+        RequestInvalid: it names SHA-256 and gives something else.
+    """
+    found: dict[str, bytes] = {}
+    for header in HEADERS:
+        for member in headers.get(header, "").split(","):
+            algorithm, _, value = member.strip().partition("=")
+            if algorithm == _ALGORITHM:
+                found[header] = _decoded(header, value)
+    return found
+
+
+def check_digests(promised: Mapping[str, bytes], *, sha256: str) -> None:
+    """Hold a body to what was promised.
+
+    Raises:
+        DigestMismatch: it is another one.
+    """
+    for header, digest in promised.items():
+        if digest != bytes.fromhex(sha256):
+            raise DigestMismatch(header=header, found=shown_digest(sha256))
+
+
+def shown_digest(sha256: str) -> str:
+    """A digest in the form of these headers."""
+    return f"{_ALGORITHM}=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"
+
+
+def _decoded(header: str, value: str) -> bytes:
+    try:
+        if len(value) < 2 or (value[0], value[-1]) != (":", ":"):
+            raise ValueError
+        digest = base64.b64decode(value[1:-1], validate=True)
+        if len(digest) != _BYTES:
+            raise ValueError
+    except (binascii.Error, ValueError):
+        message = f"{_ALGORITHM} needs {_BYTES} bytes in base64 between colons"
+        raise RequestInvalid([Fault(place="header", name=header, message=message)]) from None
+    return digest

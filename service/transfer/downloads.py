@@ -1,0 +1,161 @@
+"""A stored picture over HTTP: whole, a part of it, or the news that the client has it already.
+
+A piece at a time from the store to the client, so that a download of any size takes the memory
+of a piece; or the address at which the store itself gives it.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+
+from fastapi import HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from service.services import Services
+from service.transfer.digests import shown_digest
+
+#: Pieces between two looks whether the client is there.
+_LOOK_UP = 8
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+
+
+def download(
+    services: Services,
+    key: str,
+    request: Request,
+    *,
+    size: int,
+    sha256: str,
+    media_type: str,
+    disposition: str,
+    headers: Mapping[str, str],
+) -> Response:
+    """The answer to a request for a blob of this size and digest.
+
+    Raises:
+        BlobMissing: it is not there.
+        StorageUnavailable: the store does not answer.
+    """
+    tag = f'"{sha256}"'
+    headers = {
+        "ETag": tag,
+        "Cache-Control": "private, no-cache",
+        "Repr-Digest": shown_digest(sha256),
+        "Accept-Ranges": "bytes",
+        **headers,
+    }
+    if client_has(tag, request):
+        return Response(status_code=304, headers=headers)
+    blobs, lifetime = services.blobs, services.settings.signed_results
+    if lifetime is not None and _may_go_elsewhere(request):
+        headers["Location"] = str(
+            blobs.signed_address(
+                key, lifetime=lifetime, media_type=media_type, disposition=disposition
+            )
+        )
+        return Response(status_code=307, headers=headers)
+    headers["Content-Disposition"] = disposition
+    headers["Content-Length"] = str(size)
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type=media_type)
+    part = _part(request, tag=tag, size=size)
+    if part is None:
+        headers["Content-Digest"] = headers["Repr-Digest"]  # the content is all of it
+        return _Pieces(blobs.stream(key), size, request, headers=headers, media_type=media_type)
+    start, stop = part
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    headers["Content-Length"] = str(stop - start)
+    return _Pieces(
+        blobs.stream(key, start=start, stop=stop),
+        stop - start,
+        request,
+        status_code=206,
+        headers=headers,
+        media_type=media_type,
+    )
+
+
+class _Pieces(Response):
+    """The pieces of a blob; the first is read at once, by the thread that makes the answer.
+
+    Starlette's own streaming has a task beside each answer that looks whether the client is there;
+    here that is asked every few pieces.
+    """
+
+    def __init__(
+        self,
+        pieces: Iterator[bytes],
+        length: int,
+        request: Request,
+        *,
+        status_code: int = 200,
+        headers: Mapping[str, str],
+        media_type: str,
+    ) -> None:
+        super().__init__(status_code=status_code, headers=headers, media_type=media_type)
+        self._pieces, self._left, self._request = pieces, length, request
+        self._first = next(pieces, b"")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        piece = self._first
+        for count in itertools.count(1):
+            self._left -= len(piece)
+            more = bool(piece) and self._left > 0
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+            if not more or (count % _LOOK_UP == 0 and await self._request.is_disconnected()):
+                return
+            piece = await run_in_threadpool(next, self._pieces, b"")
+
+
+def _may_go_elsewhere(request: Request) -> bool:
+    """Whether a redirect to the store helps: not one who posted, nor a page, which may load
+    from its own origin only.
+    """
+    return request.method == "GET" and request.headers.get("Sec-Fetch-Site") != "same-origin"
+
+
+def client_has(tag: str, request: Request) -> bool:
+    """Whether `If-None-Match` names this entity tag, strong or weak; only a GET can be told so."""
+    if request.method not in ("GET", "HEAD"):
+        return False
+    named = request.headers.get("If-None-Match", "")
+    return named.strip() == "*" or tag in (
+        part.strip().removeprefix("W/") for part in named.split(",")
+    )
+
+
+def _part(request: Request, *, tag: str, size: int) -> tuple[int, int] | None:
+    """First byte and the one after the last that `Range` asks for (RFC 9110, section 14).
+
+    None for the whole: there is no such header, the picture is not the one that `If-Range` means,
+    or the header asks for several parts or makes no sense, and may then be ignored.
+    """
+    asked = _RANGE.fullmatch(request.headers.get("Range", ""))
+    if asked is None or asked[0] == "bytes=-" or request.method != "GET":
+        return None
+    if request.headers.get("If-Range", tag) != tag:
+        return None
+    first, last = asked.groups()
+    if not first:
+        start, stop = max(0, size - int(last)), size
+    else:
+        start, stop = int(first), min(int(last) + 1, size) if last else size
+        if last and int(last) < start:
+            return None
+    if start >= min(stop, size):
+        raise HTTPException(
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+            f"the picture has {size:,} bytes",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return start, stop

@@ -1,0 +1,132 @@
+"""A multipart form, parsed while it arrives: files pass through, small fields are kept."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.http.problems import Fault, RequestInvalid
+
+IMAGE_FIELD = "image"
+MAX_FIELDS = 32
+MAX_FIELD_BYTES = 1024
+
+
+class Files(Protocol):
+    """Where the files of a form go."""
+
+    def begin(self, field: str, file_name: str) -> bool:
+        """Whether this field is a file; what follows is its bytes then.
+
+        Raises:
+            GDSRError: there may not be one more.
+        """
+        ...
+
+    def write(self, chunk: bytes) -> None: ...
+
+
+class Form:
+    """A multipart form: some parts are files, small ones are fields, others are refused."""
+
+    def __init__(self, parameters: Mapping[bytes, bytes], files: Files) -> None:
+        if not parameters.get(b"boundary"):
+            raise _malformed("the content type names no boundary")
+        self.files = files
+        self.in_file = self.complete = False
+        self.fields: list[tuple[str, str]] = []
+        self.header = self.value = b""
+        self.disposition = b""
+        self.name = ""
+        self.field = b""
+        try:
+            self.parser = MultipartParser(
+                parameters[b"boundary"],
+                {
+                    "on_part_begin": self._begin_part,
+                    "on_header_field": self._add_header,
+                    "on_header_value": self._add_value,
+                    "on_header_end": self._end_header,
+                    "on_headers_finished": self._name_part,
+                    "on_part_data": self._add_data,
+                    "on_part_end": self._end_part,
+                    "on_end": self._end_form,
+                },
+            )
+        except FormParserError as failure:
+            raise _malformed(str(failure)) from None
+
+    def write(self, chunk: bytes) -> None:
+        try:
+            self.parser.write(chunk)
+        except FormParserError as failure:
+            raise _malformed(str(failure)) from None
+
+    def end(self) -> tuple[tuple[str, str], ...]:
+        if not self.complete:
+            raise _malformed("it ends before its last boundary")
+        return tuple(self.fields)
+
+    def _begin_part(self) -> None:
+        self.header = self.value = self.disposition = self.field = b""
+
+    def _add_header(self, data: bytes, start: int, end: int) -> None:
+        self.header += data[start:end]
+
+    def _add_value(self, data: bytes, start: int, end: int) -> None:
+        self.value += data[start:end]
+
+    def _end_header(self) -> None:
+        if self.header.lower() == b"content-disposition":
+            self.disposition = self.value
+        self.header = self.value = b""
+
+    def _name_part(self) -> None:
+        _, options = parse_options_header(self.disposition)
+        self.name = _text(options.get(b"name", b""))
+        if not self.name:
+            raise _malformed("one of its parts has no name")
+        file_name = options.get(b"filename", b"").decode(errors="replace")
+        self.in_file = self.files.begin(self.name, file_name)
+        if self.in_file:
+            return
+        if b"filename" in options:
+            raise RequestInvalid(
+                [fault(self.name, f"there is no such file; the picture is `{IMAGE_FIELD}`")]
+            )
+        if len(self.fields) == MAX_FIELDS:
+            raise _malformed(f"it has more than {MAX_FIELDS} fields")
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        if self.in_file:
+            self.files.write(data[start:end])
+        else:
+            self.field += data[start:end]
+            if len(self.field) > MAX_FIELD_BYTES:
+                raise RequestInvalid([fault(self.name, f"longer than {MAX_FIELD_BYTES:,} bytes")])
+
+    def _end_part(self) -> None:
+        if not self.in_file:
+            self.fields.append((self.name, _text(self.field)))
+
+    def _end_form(self) -> None:
+        self.complete = True
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise _malformed("its fields are not UTF-8") from None
+
+
+def fault(name: str, message: str) -> Fault:
+    """Something that is wrong with a field of a form."""
+    return Fault(place="form", name=name, message=message)
+
+
+def _malformed(reason: str) -> RequestInvalid:
+    return RequestInvalid(
+        [Fault(place="body", name="form", message=f"the form is malformed: {reason}")]
+    )

@@ -1,0 +1,42 @@
+"""The `Accept` header, for requests that name no format (RFC 9110, section 12.5.1)."""
+
+import re
+
+from workers.contract.images.formats import ResultFormat
+
+DEFAULT = ResultFormat.PNG
+#: Nobody gets what only some workers write without having asked for it by its name.
+_ALWAYS = [name for name in ResultFormat if name is not ResultFormat.JXL]
+_QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+
+
+def preferred_format(header: str) -> ResultFormat:
+    """The format that the header likes best; of equals the one it names, and of those the first in
+    `ResultFormat`. PNG where it takes anything, nothing that is written here, or makes no sense.
+
+    A header that takes nothing that there is may be answered with 406 or be disregarded; the
+    answer to an upload is the job, so it is disregarded.
+    """
+    ranges = _ranges(header)
+    ranked = [
+        (_quality(name.media_type, ranges), name.media_type in ranges, -number, name)
+        for number, name in enumerate(_ALWAYS)
+    ]
+    best = max(ranked)
+    return best[-1] if best[0] > 0 else DEFAULT
+
+
+def _ranges(header: str) -> dict[str, float]:
+    """The quality of each media range; a malformed one is left out."""
+    found: dict[str, float] = {}
+    for part in header.split(","):
+        name, *parameters = (word.strip().lower() for word in part.split(";"))
+        weights = [word[2:] for word in parameters if word.startswith("q=")] or ["1"]
+        if _QUALITY.fullmatch(weights[0]):
+            found[name] = float(weights[0])
+    return found
+
+
+def _quality(media_type: str, ranges: dict[str, float]) -> float:
+    """The quality of a type: that of the most specific range that has it."""
+    return next((ranges[name] for name in (media_type, "image/*", "*/*") if name in ranges), 0.0)

@@ -1,0 +1,220 @@
+"""An upload, streamed to the blob store's incoming folder as it arrives.
+
+One pass and one copy: pieces are parsed, hashed and written before more is asked for, so that an
+upload of any size takes the memory of a piece. Disk and hash work runs in a thread, by pieces.
+The bytes are told apart from a form by the content type alone; what they are is not judged here.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, TypeVar
+
+from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
+from python_multipart.multipart import parse_options_header
+
+from service.http.problems import RequestInvalid
+from service.transfer.digests import check_digests, promised_digests
+from service.transfer.multipart import IMAGE_FIELD, Files, Form, fault
+from workers.contract.blobs.base import BlobStore, no_room_is_storage_full
+from workers.contract.errors import GDSRError, ImageMissing, QueueUnavailable, UploadTooLarge
+
+#: What a form may add to its files: boundaries, part headers and the other fields.
+FORM_OVERHEAD_BYTES = 64 * 1024
+#: What comes is handed to a thread when there is so much of it: most pictures are one piece.
+_PIECE_BYTES = 256 * 1024
+
+Accepted = TypeVar("Accepted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """A file that has arrived whole, and the form fields beside it."""
+
+    file: BinaryIO
+    size: int
+    sha256: str
+    fields: tuple[tuple[str, str], ...]
+    file_name: str
+    """As the form has it; it may be anything."""
+
+
+class Sink(Files, Protocol):
+    """What is made of the bytes that come, in one file."""
+
+    sha256: str
+    """Of all that was written; there after `end`."""
+    file_name: str
+
+    def open(self, file: BinaryIO) -> None:
+        """Write to this file from now on."""
+        ...
+
+    def end(self) -> int:
+        """Make the file whole; its size.
+
+        Raises:
+            GDSRError: there is nothing in it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the file, whole or not."""
+        ...
+
+    def too_large(self) -> GDSRError:
+        """What to say of a body that is larger than any may be."""
+        ...
+
+
+async def receive(
+    request: Request,
+    store: BlobStore,
+    accept: Callable[[Upload], Accepted],
+    *,
+    limit: int,
+    overhead: int = FORM_OVERHEAD_BYTES,
+    sink: Sink | None = None,
+) -> Accepted:
+    """What `accept`, called in a thread, makes of a picture, or of what `sink` makes of the body.
+
+    The file is gone at the end unless it was kept in the store. `overhead` is what a form may add.
+
+    Raises:
+        UploadTooLarge: more than `limit` bytes; no more than that is read.
+        ImageMissing: there are none.
+        RequestInvalid: the form is malformed, or has two pictures or an unknown file.
+        DigestMismatch: the body is not the one that its digest promised.
+        StorageFull: the store has no room.
+    """
+    kind, parameters = parse_options_header(request.headers.get("Content-Type"))
+    is_form = kind == b"multipart/form-data"
+    body_limit = limit + overhead if is_form else limit
+    sink = sink or _Picture(limit)
+    if int(request.headers.get("Content-Length", 0)) > body_limit:
+        raise sink.too_large()
+    form = Form(parameters, sink) if is_form else None
+    arriving = _Arriving(store, sink, form, promised_digests(request.headers))
+    received = pending = 0
+    chunks: list[bytes] = []
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > body_limit:
+                raise sink.too_large()
+            chunks.append(chunk)
+            pending += len(chunk)
+            if pending >= _PIECE_BYTES:
+                await run_in_threadpool(arriving.take, chunks)
+                pending, chunks = 0, []
+        return await run_in_threadpool(arriving.end, chunks, accept)
+    except BaseException:
+        await run_in_threadpool(arriving.close)
+        raise
+
+
+@contextmanager
+def deleted_if_refused(store: BlobStore, *keys: str) -> Iterator[None]:
+    """Delete what was stored for a job that the block could not queue.
+
+    Where the outcome is not known there may be a job that needs it; else the janitor removes it.
+    """
+    try:
+        yield
+    except GDSRError as failure:
+        if not isinstance(failure, QueueUnavailable) or failure.refused:
+            store.delete(*keys)
+        raise
+
+
+class _Arriving:
+    """A body on its way to the disk. One thread at a time: a change of threads costs as much as
+    the work on a small picture, so that one does all that is left at the end.
+    """
+
+    def __init__(
+        self, store: BlobStore, sink: Sink, form: Form | None, promised: Mapping[str, bytes]
+    ) -> None:
+        self._store, self._sink, self._form, self._promised = store, sink, form, promised
+        self._digest = hashlib.sha256() if promised else None
+        self._file: BinaryIO | None = None
+        self._opened = ExitStack()
+
+    def take(self, chunks: Sequence[bytes]) -> BinaryIO:
+        if self._file is None:
+            self._file = self._opened.enter_context(self._store.incoming())
+            self._opened.callback(self._sink.close)
+            self._sink.open(self._file)
+        for chunk in chunks:
+            if self._digest is not None:
+                self._digest.update(chunk)
+            (self._form or self._sink).write(chunk)
+        return self._file
+
+    def end(self, chunks: Sequence[bytes], accept: Callable[[Upload], Accepted]) -> Accepted:
+        with self._opened:
+            file = self.take(chunks)
+            fields = () if self._form is None else self._form.end()
+            if self._digest is not None:
+                check_digests(self._promised, sha256=self._digest.hexdigest())
+            size, sink = self._sink.end(), self._sink
+            return accept(
+                Upload(
+                    file=file,
+                    size=size,
+                    sha256=sink.sha256,
+                    fields=fields,
+                    file_name=sink.file_name,
+                )
+            )
+
+    def close(self) -> None:
+        self._opened.close()
+
+
+class _Picture:
+    """The picture's own bytes."""
+
+    file: BinaryIO
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self.digest = hashlib.sha256()
+        self.named = False
+        self.file_name = self.sha256 = ""
+
+    def open(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def begin(self, field: str, file_name: str) -> bool:
+        if field != IMAGE_FIELD:
+            return False
+        if self.named:
+            raise RequestInvalid([fault(IMAGE_FIELD, "given twice; send one picture")])
+        self.named, self.file_name = True, file_name
+        return True
+
+    def write(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self.size > self.limit:
+            raise self.too_large()
+        self.digest.update(chunk)
+        with no_room_is_storage_full():
+            self.file.write(chunk)
+
+    def end(self) -> int:
+        self.sha256 = self.digest.hexdigest()
+        if not self.size:
+            raise ImageMissing
+        with no_room_is_storage_full():  # else whoever reads its header is told first
+            self.file.flush()
+        return self.size
+
+    def close(self) -> None:
+        """The file is closed by whoever opened it."""
+
+    def too_large(self) -> GDSRError:
+        return UploadTooLarge(limit=self.limit)

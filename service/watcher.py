@@ -1,0 +1,254 @@
+"""Who watches a job is told when it changes: one Redis subscription and one reader for all.
+
+Every change of a record publishes the job's id. A thread hears it; a task then reads the changed
+records of all watched jobs in one go, at most 20 times a second, and renders each once, however
+many watch it. Watchers look at the newest rendering when they are ready for it: one that reads
+slowly misses steps in between, holds nobody and fills no queue.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Self
+
+import redis
+from fastapi.concurrency import run_in_threadpool
+
+from service.views import JobView
+from workers.contract.errors import QueueUnavailable
+from workers.contract.queue.estimates import Place
+from workers.contract.queue.jobs import Job, JobState
+from workers.contract.queue.queue import JobQueue
+from workers.contract.queue.runs import EVENTS
+
+#: Changes that come closer together are told as one.
+PAUSE = timedelta(seconds=0.05)
+#: Everything watched is read this often even if nothing was heard.
+RECHECK = timedelta(seconds=15)
+_RETRY = timedelta(seconds=0.5)
+_LISTEN_SECONDS = 0.25
+#: Jobs that ended last: one may do so between its submission and the moment it is waited for.
+_REMEMBERED = 1000
+_GOING_ON = {JobState.QUEUED.value, JobState.RUNNING.value}
+#: What of a job is told between changes of its state.
+_PROGRESS = {"queue_position", "starts_in_seconds", "progress"}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """A job as its watchers are shown it; None for one that is gone."""
+
+    job: Job | None
+    place: Place | None
+    view: str = ""
+    progress: str = ""
+    tag: str = "gone"
+
+    @classmethod
+    def of(cls, job: Job | None, place: Place | None) -> Self:
+        if job is None:
+            return cls(job=None, place=None)
+        view = JobView.of(job, place=place)
+        return cls(
+            job=job,
+            place=place,
+            view=view.model_dump_json(),
+            progress=view.model_dump_json(include=_PROGRESS),
+            tag=view.tag,
+        )
+
+    @property
+    def ended(self) -> bool:
+        return self.job is None or self.job.ended
+
+    @property
+    def waits(self) -> bool:
+        return self.job is not None and self.job.state is JobState.QUEUED
+
+
+@dataclass(slots=True, eq=False)
+class Topic:
+    """One watched job."""
+
+    shown: Rendering | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set at the next change; a new one takes its place then."""
+    watchers: int = 0
+
+    def show(self, rendering: Rendering) -> None:
+        if self.shown is None or rendering.tag != self.shown.tag:
+            self.shown = rendering
+            self.wake()
+
+    def wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+
+class Watches:
+    """The watched jobs of one service process."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._topics: dict[str, Topic] = {}
+        self._awaited: dict[str, set[asyncio.Event]] = {}
+        self._ended: dict[str, None] = {}
+        self._stale: set[str] = set()
+        self._stirred = asyncio.Event()
+        self._closing = threading.Event()
+        self._tasks: list[asyncio.Future[None]] = []
+
+    def open(self) -> None:
+        """Begin to listen; called in the event loop that the watchers run in."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            asyncio.ensure_future(asyncio.to_thread(self._listen, loop)),
+            asyncio.ensure_future(self._refresh()),
+        ]
+
+    async def close(self) -> None:
+        """Stop listening."""
+        self._closing.set()
+        listening, refreshing = self._tasks
+        refreshing.cancel()
+        await listening
+        with suppress(asyncio.CancelledError):
+            await refreshing
+
+    def wake_all(self) -> None:
+        """Let every watcher look up, whether its job has changed or not."""
+        for topic in self._topics.values():
+            topic.wake()
+        for job_id in self._awaited:
+            self._look(job_id)
+
+    @contextmanager
+    def awaiting(self, job_id: str) -> Iterator[asyncio.Event]:
+        """Set inside the block whenever the job may have ended, or did so a moment before."""
+        look = asyncio.Event()
+        self._awaited.setdefault(job_id, set()).add(look)
+        if job_id in self._ended:
+            look.set()
+        try:
+            yield look
+        finally:
+            self._awaited[job_id].remove(look)
+            if not self._awaited[job_id]:
+                del self._awaited[job_id]
+
+    def _look(self, job_id: str) -> None:
+        for look in self._awaited.get(job_id, ()):
+            look.set()
+
+    @contextmanager
+    def watching(self, job_id: str) -> Iterator[Topic]:
+        """The job's topic, kept up to date inside the block."""
+        topic = self._topics.setdefault(job_id, Topic())
+        topic.watchers += 1
+        if topic.shown is None:
+            self._stir({job_id})
+        try:
+            yield topic
+        finally:
+            topic.watchers -= 1
+            if not topic.watchers:
+                del self._topics[job_id]
+
+    def _stir(self, job_ids: set[str]) -> None:
+        self._stale |= job_ids
+        self._stirred.set()
+
+    def _heard(self, job_id: str, over: bool) -> None:  # noqa: FBT001 - call_soon has no keywords
+        """A job has changed; it may be over."""
+        self._stir({job_id})
+        if over:
+            self._look(job_id)
+
+    def _remember(self, job_id: str) -> None:
+        self._ended[job_id] = None
+        if len(self._ended) > _REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+
+    def _missed(self) -> None:
+        """Any job may have changed, unheard."""
+        self._stir(set(self._topics))
+        for job_id in self._awaited:
+            self._look(job_id)
+
+    async def _refresh(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(RECHECK.total_seconds()):
+                    await self._stirred.wait()
+            except TimeoutError:
+                self._missed()
+            self._stirred.clear()
+            stale, self._stale = self._stale & self._topics.keys(), set()
+            if self._topics:
+                try:
+                    await self._show(stale)
+                except QueueUnavailable as failure:
+                    logger.warning("watchers wait: %s", failure)
+                    self._stir(stale)
+                    await asyncio.sleep(_RETRY.total_seconds())
+                except Exception:  # a record that makes no sense must not end all streams
+                    logger.exception("watchers miss a change")
+            await asyncio.sleep(PAUSE.total_seconds())
+
+    async def _show(self, stale: set[str]) -> None:
+        """Read the stale jobs, and the places of all that wait: one that starts moves the rest."""
+        waiting = {
+            job_id: topic.shown
+            for job_id, topic in self._topics.items()
+            if topic.shown is not None and topic.shown.waits and job_id not in stale
+        }
+
+        def look() -> dict[str, Rendering]:
+            found = self._queue.get_many(sorted(stale))
+            queued = any(job is not None and job.state is JobState.QUEUED for job in found.values())
+            places = self._queue.places() if queued or waiting else {}
+            moved = {
+                job_id: Rendering.of(shown.job, places.get(job_id))
+                for job_id, shown in waiting.items()
+                if shown.place != places.get(job_id)
+            }
+            read = {job_id: Rendering.of(job, places.get(job_id)) for job_id, job in found.items()}
+            return moved | read
+
+        for job_id, rendering in (await run_in_threadpool(look)).items():
+            if job_id in self._topics:
+                self._topics[job_id].show(rendering)
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear of changes; runs in a thread of its own until `close`."""
+        down = False
+        while not self._closing.is_set():
+            try:
+                with self._queue.client.pubsub() as subscription:  # type: ignore[no-untyped-call]
+                    subscription.subscribe(EVENTS)
+                    down = False
+                    while not self._closing.is_set():
+                        message = subscription.get_message(timeout=_LISTEN_SECONDS)
+                        if message is None:
+                            continue
+                        if message["type"] != "message":  # subscribed, perhaps once more
+                            loop.call_soon_threadsafe(self._missed)
+                            continue
+                        job_id, _, state = message["data"].decode(errors="replace").partition(" ")
+                        over = state not in _GOING_ON
+                        if over:
+                            self._remember(job_id)
+                        # Nobody else needs the loop's time: who comes later looks by himself.
+                        if self._topics or (over and job_id in self._awaited):
+                            loop.call_soon_threadsafe(self._heard, job_id, over)
+            except redis.RedisError as failure:
+                if not down:  # once an outage
+                    logger.warning("changes of jobs are not heard: %s", type(failure).__name__)
+                down = True
+                self._closing.wait(_RETRY.total_seconds())

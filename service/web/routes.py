@@ -1,0 +1,79 @@
+"""`/`: the page for people, and the files that it is made of.
+
+A few small files without a build step. They are read once, and packed once, when the service
+starts; a browser keeps them and asks by entity tag whether they are still the same.
+"""
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from fastapi import APIRouter, HTTPException, Request, Response
+
+from service.transfer.downloads import client_has
+
+_FOLDER = Path(__file__).parent / "page"
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    plain: bytes
+    packed: bytes
+    media_type: str
+    tag: str
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        plain = path.read_bytes()
+        return cls(
+            plain=plain,
+            packed=gzip.compress(plain, mtime=0),
+            media_type=_TYPES[path.suffix],
+            tag=hashlib.sha256(plain).hexdigest()[:32],
+        )
+
+    def response(self, request: Request) -> Response:
+        packed = _takes_gzip(request)
+        tag = f'"{self.tag}-gzip"' if packed else f'"{self.tag}"'
+        headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+        if client_has(tag, request):
+            return Response(status_code=304, headers=headers)
+        if packed:
+            headers["Content-Encoding"] = "gzip"
+        body = self.packed if packed else self.plain
+        return Response(body, headers=headers, media_type=self.media_type)
+
+
+def page_router() -> APIRouter:
+    """The routes of the page and its files."""
+    files = {path.name: _File.read(path) for path in _FOLDER.iterdir()}
+    router = APIRouter(include_in_schema=False)
+
+    @router.api_route("/", methods=["GET", "HEAD"])
+    async def page(request: Request) -> Response:
+        return files["index.html"].response(request)
+
+    @router.api_route("/page/{name}", methods=["GET", "HEAD"])
+    async def asset(name: str, request: Request) -> Response:
+        if name not in files:
+            raise HTTPException(status_code=404)
+        return files[name].response(request)
+
+    return router
+
+
+def _takes_gzip(request: Request) -> bool:
+    """Whether `Accept-Encoding` names gzip and does not refuse it."""
+    for part in request.headers.get("Accept-Encoding", "").split(","):
+        name, _, weight = part.partition(";")
+        if name.strip().lower() == "gzip":
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False

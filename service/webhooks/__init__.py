@@ -1,0 +1,1 @@
+"""Delivery of webhooks: due calls out of the outbox, signed and retried."""

@@ -1,0 +1,202 @@
+"""Webhooks: who may be told that a job has ended, and the threads that tell them.
+
+Off unless there are both an allow-list of hosts and a secret. Delivery is no part of a job: the
+transition that ends one puts it in a set in Redis, and threads of any service take it from there.
+"""
+
+import base64
+import binascii
+import logging
+import re
+import ssl
+import threading
+from datetime import timedelta
+from functools import cached_property
+from ipaddress import ip_network
+from typing import Self
+
+import redis
+from prometheus_client import Counter
+
+from service.http.urls import ROOT
+from service.settings import ServiceSettings
+from service.views import JobView
+from service.webhooks.delivery import Network, Target, Undeliverable, deliver
+from workers.contract.errors import (
+    ConfigurationInvalid,
+    JobNotFound,
+    JobTooNew,
+    WebhookNotAllowed,
+    WebhooksOff,
+)
+from workers.contract.observability import logs
+from workers.contract.queue.jobs import Job
+from workers.contract.queue.records import JobRecords
+from workers.contract.queue.webhook_outbox import WebhookQueue, WebhookState
+
+#: Before the second attempt, the third and so on; about eight hours in all.
+PAUSES = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 1800, 7200, 18000))
+#: Longer than any attempt: a resolver may take its time too.
+LEASE = timedelta(minutes=2)
+_THREADS = 4
+_LOOK = timedelta(seconds=1)
+_URL = re.compile(r"https://([A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?((?:[/?][!-\"$-~]*)?)")
+#: Standard Webhooks: `whsec_` and 24 to 64 random bytes in base64.
+_SECRET, _SECRET_BYTES = "whsec_", range(24, 65)  # pragma: allowlist secret
+
+logger = logging.getLogger(__name__)
+
+
+class Webhooks:
+    """What is allowed, and how it is signed."""
+
+    def __init__(
+        self, *, hosts: frozenset[str], secrets: tuple[bytes, ...], networks: tuple[Network, ...]
+    ) -> None:
+        self._hosts, self._secrets, self._networks = hosts, secrets, networks
+
+    @classmethod
+    def load(cls, settings: ServiceSettings) -> Self:
+        """Read the settings and the file of secrets.
+
+        Raises:
+            ConfigurationInvalid: there are hosts without a secret or the other way round, or the
+                file does not hold what it should.
+        """
+        hosts, file = settings.webhook_hosts, settings.webhook_secret_file
+        if bool(hosts) != (file is not None):
+            raise ConfigurationInvalid(
+                "webhooks need both GDSR_WEBHOOK_HOSTS and GDSR_WEBHOOK_SECRET_FILE"
+            )
+        lines: list[str] = []
+        if file is not None:
+            try:
+                lines = file.read_text().split()
+            except (OSError, UnicodeDecodeError) as failure:
+                raise ConfigurationInvalid(f"GDSR_WEBHOOK_SECRET_FILE: {failure}") from None
+            if not lines:
+                raise ConfigurationInvalid("GDSR_WEBHOOK_SECRET_FILE: it holds no secret")
+        return cls(
+            hosts=frozenset(host.lower().removesuffix(":443") for host in hosts),
+            secrets=tuple(_secret(line, number) for number, line in enumerate(lines, start=1)),
+            networks=tuple(ip_network(network) for network in settings.webhook_networks),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._hosts)
+
+    def target(self, url: str) -> Target:
+        """Where a webhook goes.
+
+        Raises:
+            WebhooksOff: nowhere, here.
+            WebhookNotAllowed: its host is not one of those that are told, or it is no such URL.
+        """
+        if not self:
+            raise WebhooksOff
+        found = _URL.fullmatch(url)
+        if found is None:
+            raise WebhookNotAllowed("it is no https:// address without user and fragment")
+        host, port, path = found[1].lower(), int(found[2] or 443), found[3]
+        target = Target(host=host, port=port, path=path if path[:1] == "/" else f"/{path}")
+        if target.place not in self._hosts:
+            raise WebhookNotAllowed(f"{target.place} is not among the hosts that are told here")
+        return target
+
+    def deliver(self, url: str, message_id: str, body: bytes) -> int:
+        """One attempt; the status of the answer.
+
+        Raises:
+            WebhooksOff, WebhookNotAllowed: as `target`; the settings may have changed since.
+            Undeliverable: there was no answer.
+        """
+        return deliver(
+            self.target(url), message_id, body,
+            secrets=self._secrets, networks=self._networks, trust=self._trust,
+        )  # fmt: skip
+
+    @cached_property
+    def _trust(self) -> ssl.SSLContext:
+        """The system's certificates, or those that `SSL_CERT_FILE` names."""
+        return ssl.create_default_context()
+
+
+class Deliverer:
+    """Threads that tell webhooks of ended jobs, until stopped."""
+
+    def __init__(
+        self, webhooks: Webhooks, records: JobRecords, *, root_path: str, outcomes: Counter
+    ) -> None:
+        self._webhooks, self._records, self._outcomes = webhooks, records, outcomes
+        self._root_path = root_path
+        self._queue = WebhookQueue(records.client, lease=LEASE)
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Begin, if webhooks are on."""
+        for _ in range(_THREADS if self._webhooks else 0):
+            threading.Thread(target=self._work, name="webhooks", daemon=True).start()
+
+    def stop(self) -> None:
+        """Take nothing more. An attempt that is cut off with the process is made again."""
+        self._stopping.set()
+
+    def _work(self) -> None:
+        ROOT.set(self._root_path)
+        while not self._stopping.is_set():
+            try:
+                job_id = self._queue.claim()
+                if job_id is not None:
+                    self._attempt(job_id)
+                    continue
+            except redis.RedisError as failure:
+                logger.warning("webhooks wait for Redis: %s", failure)
+            except Exception:
+                logger.exception("a webhook was not delivered for an internal reason")
+            self._stopping.wait(_LOOK.total_seconds())
+
+    def _attempt(self, job_id: str) -> None:
+        try:
+            job = self._records.get(job_id)
+        except JobNotFound:
+            self._queue.forget(job_id)
+            return
+        except JobTooNew:
+            return  # a newer service takes it when the lease ends
+        logs.job_id.set(job_id)
+        state, answer, pause = self._told(job)
+        self._queue.settle(job_id, state, answer=answer, pause=pause)
+        self._outcomes.labels("retried" if state == "waiting" else state).inc()
+        logger.info("webhook %s: %s", state, answer)
+
+    def _told(self, job: Job) -> tuple[WebhookState, str, timedelta | None]:
+        """How an attempt went: the new state, the reason, and how long until the next one."""
+        body = JobView.of(job, place=None).model_dump_json().encode()
+        try:
+            status = self._webhooks.deliver(str(job.spec.webhook), job.id, body)
+        except (WebhooksOff, WebhookNotAllowed) as refusal:
+            return "failed", str(refusal), None
+        except Undeliverable as failure:
+            answer = str(failure)
+        else:
+            answer = f"status {status}"
+            if 200 <= status < 300:
+                return "delivered", answer, None
+            if status == 410:  # Standard Webhooks: the receiver wants no more
+                return "failed", answer, None
+        if job.webhook_attempts >= len(PAUSES):
+            return "failed", answer, None
+        return "waiting", answer, PAUSES[job.webhook_attempts]
+
+
+def _secret(line: str, number: int) -> bytes:
+    try:
+        secret = base64.b64decode(line.removeprefix(_SECRET), validate=True)
+    except binascii.Error:
+        secret = b""
+    if not line.startswith(_SECRET) or len(secret) not in _SECRET_BYTES:
+        raise ConfigurationInvalid(
+            f"GDSR_WEBHOOK_SECRET_FILE: secret {number} is not `whsec_` and the base64 of 24 to 64 "
+            'bytes; make one: echo "whsec_$(openssl rand -base64 32)"'
+        )
+    return secret

@@ -1,0 +1,128 @@
+"""The page in a browser: what its tests share."""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+from hosts import Site
+from PIL import Image
+from playwright.sync_api import Page
+from serving import served
+
+from service.settings import ServiceSettings
+
+ROOT = Path(__file__).parents[2]
+LITE = ROOT / "model" / "checkpoints" / "lite.safetensors"
+SAMPLE = ROOT / "deploy" / "sample" / "kitten.jpg"
+#: Colours come out of a screenshot as they went in, and nothing but the page asks for anything.
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+#: Opens the page in a browser of its own.
+Visit = Callable[..., Page]
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A service that people open in a browser, and what works behind it."""
+
+    address: str
+    site: Site
+    http: httpx2.Client
+
+
+@contextmanager
+def opened(site: Site, *, port: int = 0, **settings: Any) -> Iterator[Studio]:
+    """A service of its own on this site's queue and store."""
+    given = {"redis_url": site.url, "blob_dir": site.blobs.root} | settings
+    with served(ServiceSettings(**given), port=port) as service:
+        yield Studio(address=str(service.http.base_url), site=site, http=service.http)
+
+
+def job_of(page: Page) -> str:
+    """The id of the picture that came last."""
+    found: str = page.evaluate("JSON.parse(localStorage['gdsr.pictures'])[0].id")
+    return found
+
+
+def choose(page: Page, *files: Path | tuple[str, bytes], model: str = "tiny") -> None:
+    """Choose files for one model, from the disk or as name and content."""
+    page.locator("#model option").first.wait_for(state="attached")
+    page.select_option("#model", model)
+    page.set_input_files(
+        "#files",
+        [
+            {"name": file[0], "mimeType": "", "buffer": file[1]}
+            if isinstance(file, tuple)
+            else {"name": file.name, "mimeType": "", "buffer": file.read_bytes()}
+            for file in files
+        ],
+    )
+
+
+def wait_for_result(page: Page, *, seconds: float = 100) -> None:
+    """Until the picture that is open can be looked at."""
+    page.locator("#trade-off:enabled").wait_for(timeout=1000 * seconds)
+
+
+def working(page: Page) -> dict[str, Any]:
+    """What is shown of the newest picture while its tiles are computed.
+
+    Looked for in each frame: a small picture is soon done, and `expect` looks once a second.
+    """
+    look = r"""() => {
+      const card = document.querySelector(".card");
+      const state = card?.querySelector(".state").textContent ?? "";
+      return /^Working, tile [\d,]+ of [\d,]+$/.test(state) && {
+        progress: card.querySelector("progress").checkVisibility(),
+        panel: document.getElementById("working").innerText,
+        slides: !document.getElementById("trade-off").disabled,
+      };
+    }"""
+    found: dict[str, Any] = page.wait_for_function(look).json_value()
+    return found
+
+
+def painted(page: Page) -> None:
+    """Until what was asked for is on the screen."""
+    page.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
+
+
+def slide(page: Page, trade_off: float) -> None:
+    page.locator("#trade-off").fill(f"{trade_off:g}")
+    painted(page)
+
+
+def stage_pixels(page: Page) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    """What the stage shows, (H, W, 3), the divider at its left edge."""
+    page.locator("#divider").press("Home")
+    painted(page)
+    with Image.open(io.BytesIO(page.locator("#stage").screenshot())) as opened:
+        return np.asarray(opened.convert("RGB"))
+
+
+def service_pixels(
+    studio: Studio, job_id: str, trade_off: float
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    """What the service makes of a position, (H, W, 3)."""
+    with Image.open(io.BytesIO(service_file(studio, job_id, trade_off, "png"))) as opened:
+        return np.asarray(opened.convert("RGB"))
+
+
+def service_file(studio: Studio, job_id: str, trade_off: float, format_name: str) -> bytes:
+    answer = studio.http.get(
+        f"/jobs/{job_id}/result",
+        params={"trade_off": trade_off, "format": format_name},
+        headers={"Prefer": "wait=60"},
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.content

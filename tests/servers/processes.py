@@ -1,0 +1,120 @@
+"""Real processes for tests: an embedded Valkey, and waiting for an event with a deadline."""
+
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from deploy.valkey import valkey_answers, valkey_command
+from workers.host.parent_death import dying_with_parent
+
+Found = TypeVar("Found")
+
+
+def wait_for(look: Callable[[], Found | None], *, seconds: float = 100, what: str = "") -> Found:
+    """Look until there is something to see; the deadline is for machines with much else to do."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not seen within {seconds} s: {what or look}")
+
+
+class ValkeyServer:
+    """A Valkey on a unix socket that can be killed and started again on the same data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runtime = Path(tempfile.mkdtemp(prefix="gdsr-test-"))
+        self.socket = self.runtime / "valkey.sock"
+        self.url = f"unix://{self.socket}"
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            valkey_command(self.folder, self.socket),
+            stdin=subprocess.DEVNULL,
+            preexec_fn=dying_with_parent(),  # noqa: PLW1509
+        )
+        wait_for(lambda: valkey_answers(self.socket), what="Valkey")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def close(self) -> None:
+        self.kill()
+        shutil.rmtree(self.runtime, ignore_errors=True)
+
+
+@contextmanager
+def running_valkey(folder: Path) -> Iterator[ValkeyServer]:
+    server = ValkeyServer(folder)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one started and that still run."""
+    try:
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except FileNotFoundError:
+        return []
+    return [int(child) for child in listed.split() if alive(int(child))]
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below this one, at any depth."""
+    return [found for child in children(pid) for found in (child, *descendants(child))]
+
+
+def command_line(pid: int) -> str:
+    """What a process was started as; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be reaped does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+#: Below those that the kernel gives to who asks for any: none of them is taken between the look
+#: and the use. Processes that test at the same time begin at different ones.
+_FIRST, _LAST = 10_000, 32_000
+_OURS = _FIRST + 100 * os.getpid() % (_LAST - _FIRST)
+_PORTS = itertools.chain(range(_OURS, _LAST), range(_FIRST, _OURS))
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on, nor will; another one each time."""
+    for port in _PORTS:
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
+
+
+def free_ports(count: int) -> int:
+    """The first of so many of them in a row."""
+    found = [free_port()]
+    while len(found) < count:
+        port = free_port()
+        found = [*found, port] if port == found[-1] + 1 else [port]
+    return found[0]

@@ -1,0 +1,466 @@
+"""`/batches`: many pictures in one request. The workers' side runs here, in this process."""
+
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from archives import linked, overlapping, with_directory_field, zipped
+from factories import engine_info, photo, register, saved, transparency
+from serving import PICTURE, Serve, Site, problem_of
+
+from service.access.auth import hash_key
+from workers.contract.errors import ImageCorrupt
+from workers.contract.queue.admission import Overtaken
+from workers.contract.queue.batches import BatchItem, BatchRecords
+from workers.contract.queue.runs import LEASES, claim, hand_back
+from workers.contract.settings import WorkerSettings
+from workers.jobs.janitor import Turn
+from workers.jobs.recovery import run_ended, sweep
+from workers.tasks.pack import pack
+from workers.tasks.unpack import unpack
+from workers.tasks.upscale import CONTEXT, TaskContext
+
+OTHER = saved(photo(20, 30, seed=1), "JPEG")
+THREE = {"a/cat.png": PICTURE, "dog.jpg": OTHER, "notes.txt": b"not a picture"}
+
+
+def send(site: Site, content: bytes, **options: Any) -> httpx2.Response:
+    headers = {"Content-Type": "application/zip", **options.pop("headers", {})}
+    return site.http.post("/batches", content=content, headers=headers, **options)
+
+
+def send_parts(site: Site, *parts: tuple[str, bytes], **data: str) -> httpx2.Response:
+    files = [("image", part) for part in parts]
+    return site.http.post("/batches", files=files, data=data)
+
+
+@contextmanager
+def working(site: Site, run: str = "run") -> Iterator[None]:
+    """What a job worker's child has around a task."""
+    shared = site.settings.model_dump(include=set(WorkerSettings.model_fields))
+    settings = WorkerSettings.model_validate(shared | {"engine_patience": timedelta(seconds=0.1)})
+    token = CONTEXT.set(
+        TaskContext(
+            run=run, worker="worker", settings=settings, records=site.records, blobs=site.blobs,
+            engine_sockets=(),
+        )
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        CONTEXT.reset(token)
+
+
+def unpacked(site: Site, response: httpx2.Response) -> dict[str, Any]:
+    """The batch after a worker has had it."""
+    assert response.status_code == 202, response.text
+    batch_id = response.json()["id"]
+    with working(site):
+        unpack(batch_id)
+    view: dict[str, Any] = site.http.get(f"/batches/{batch_id}").json()
+    return view
+
+
+def pack_now(site: Site, batch_id: str) -> None:
+    records = BatchRecords(site.redis, record_ttl=timedelta(hours=1))
+    waiting = records.pack(batch_id)
+    assert waiting is not None
+    with working(site):
+        pack(batch_id)
+
+
+def files_of(response: httpx2.Response) -> dict[str, bytes]:
+    assert response.status_code == 200, response.text
+    with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
+        assert archive.testzip() is None
+        assert {entry.compress_type for entry in archive.infolist()} <= {zipfile.ZIP_STORED}
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture
+def site(serve: Serve) -> Site:
+    site = serve(max_upload_bytes=100_000, max_queued_jobs=4, max_batch_pictures=5,
+                 max_batch_bytes=200_000, max_pixels=100_000)  # fmt: skip
+    register(site.redis, engine_info())
+    return site
+
+
+def test_a_zip_becomes_jobs_with_the_options_of_all_and_the_rest_says_why_not(site: Site) -> None:
+    sent = send(site, zipped(THREE, deflated=True), params={"trade_off": "1", "format": "webp"})
+    early = sent.json()
+
+    batch = unpacked(site, sent)
+
+    assert sent.headers["Location"] == early["links"]["self"] == f"/batches/{early['id']}"
+    assert (early["state"], early["pictures"], early["items"]) == ("unpacking", 3, [])
+    assert (batch["state"], batch["counts"]) == ("running", {"queued": 2, "failed": 1})
+    assert [item["name"] for item in batch["items"]] == list(THREE)
+    assert batch["items"][2]["job"] is batch["items"][2]["links"] is None
+    assert batch["items"][2]["failure"]["type"] == "/problems/image-unsupported"
+    for item, picture in zip(batch["items"], (PICTURE, OTHER), strict=False):
+        job = site.http.get(item["links"]["self"]).json()
+        assert (job["batch"], job["name"]) == (batch["id"], item["name"].rpartition("/")[2])
+        assert (job["options"]["trade_off"], job["options"]["format"]) == (1, "webp")
+        assert site.blobs.read(f"inputs/{item['job']}") == picture
+    assert len(site.stored()) == 2
+    assert len(site.http.get("/jobs").json()["jobs"]) == 2
+
+
+def test_parts_of_a_form_become_the_same(site: Site) -> None:
+    sent = send_parts(
+        site, ("cat.png", PICTURE), ("../cat.png", OTHER), ("", PICTURE), trade_off="0.2"
+    )
+
+    batch = unpacked(site, sent)
+
+    assert [item["name"] for item in batch["items"]] == ["cat.png", "cat (2).png", "picture-3"]
+    jobs = [site.http.get(item["links"]["self"]).json() for item in batch["items"]]
+    assert [job["image"]["format"] for job in jobs] == ["png", "jpeg", "png"]
+    assert {job["options"]["trade_off"] for job in jobs} == {0.2}
+
+
+def test_a_zip_may_be_a_part_too_and_names_the_zip_of_results(site: Site) -> None:
+    files = {"archive": ("holiday.zip", zipped({"cat.png": PICTURE}))}
+
+    batch = unpacked(site, site.http.post("/batches", files=files))
+
+    assert (batch["name"], batch["counts"]) == ("holiday.zip", {"queued": 1})
+
+
+def test_results_come_in_one_zip_under_their_names_and_failures_as_text(site: Site) -> None:
+    cats = [("a/cat.png", PICTURE), ("a/cat.jpg", OTHER), ("b.png", PICTURE), ("c", b"rubbish")]
+    batch = unpacked(site, send(site, zipped(cats), params={"name": "cats.zip"}))
+    address = batch["links"]["result"]
+    first, second, third = (item["job"] for item in batch["items"][:3])
+    site.succeed(first, b"one")
+    site.succeed(second, b"two")
+    early = site.http.get(address)
+    site.records.fail(third, error=ImageCorrupt("it has holes"))
+
+    asked = site.http.get(address)
+    again = site.http.get(address)
+    pack_now(site, batch["id"])
+    done = site.http.get(address)
+
+    assert (early.status_code, problem_of(early)) == (409, "batch-not-finished")
+    assert (asked.status_code, again.status_code) == (202, 202)
+    assert asked.headers["Location"] == address
+    assert asked.json()["counts"] == {"succeeded": 2, "failed": 2}
+    files = files_of(done)
+    assert list(files) == ["a/cat.png", "a/cat (2).png", "b.png.txt", "c.txt"]
+    assert (files["a/cat.png"], files["a/cat (2).png"]) == (b"one", b"two")
+    assert b"it has holes (image-corrupt)" in files["b.png.txt"]
+    assert b"(image-unsupported)" in files["c.txt"]
+    assert done.headers["Content-Disposition"] == 'inline; filename="cats.zip"'
+    tag = {"If-None-Match": done.headers["ETag"]}
+    assert site.http.get(address, headers=tag).status_code == 304
+    part = site.http.get(address, headers={"Range": "bytes=0-3"})
+    assert (part.status_code, part.content) == (206, b"PK\3\4")
+    assert site.http.head(address).headers["Content-Length"] == str(len(done.content))
+
+
+def test_who_waits_for_the_zip_gets_it(site: Site) -> None:
+    batch = unpacked(site, send(site, zipped({"cat.png": PICTURE})))
+    site.succeed(batch["items"][0]["job"])
+    site.http.get(batch["links"]["result"])
+    pack_now(site, batch["id"])
+
+    response = site.http.get(batch["links"]["result"], headers={"Prefer": "wait=9"})
+
+    assert files_of(response) == {"cat.png": b"picture"}
+    assert response.headers["Preference-Applied"] == "wait=9"
+
+
+REFUSED = {
+    "no zip": (b"rubbish", "archive-invalid", 422),
+    "a picture": (PICTURE, "archive-invalid", 422),
+    "nothing": (b"", "batch-empty", 422),
+    "nothing in it": (zipped({}), "batch-empty", 422),
+    "a password": (with_directory_field(zipped(THREE), 8, "<H", 1), "archive-invalid", 422),
+    "too many": (zipped({f"{n}.png": PICTURE for n in range(6)}), "batch-too-large", 413),
+    "a bomb": (overlapping(5, size=90_000), "batch-too-large", 413),
+    "too many bytes": (zipped({"a.png": bytes(200_001)}), "batch-too-large", 413),
+    "more than may wait": (zipped({f"{n}.png": PICTURE for n in range(5)}), "queue-full", 503),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_batch_that_cannot_be_is_refused_at_once_and_leaves_nothing(
+    site: Site, case: str
+) -> None:
+    content, slug, status = REFUSED[case]
+
+    response = send(site, content)
+
+    assert (response.status_code, problem_of(response)) == (status, slug)
+    assert site.stored() == []
+    assert site.redis.keys("gdsr:batch*") == []
+    assert site.redis.hlen("gdsr:jobs:waiting") == 0
+
+
+@pytest.mark.parametrize(
+    ("parts", "slug"),
+    [
+        ([("image", ("a.png", PICTURE))] * 6, "batch-too-large"),
+        ([("image", ("a.png", PICTURE)), ("archive", ("a.zip", PICTURE))], "invalid-request"),
+        ([("archive", ("a.zip", PICTURE)), ("archive", ("a.zip", PICTURE))], "invalid-request"),
+        ([("picture", ("a.png", PICTURE))], "invalid-request"),
+        ([("image", ("a.png", b""))], "batch-empty"),
+        ([("image", ("a.png", bytes(200_001)))], "batch-too-large"),
+    ],
+)
+def test_a_form_that_is_no_batch_is_refused(site: Site, parts: Any, slug: str) -> None:
+    response = site.http.post("/batches", files=parts)
+
+    assert problem_of(response) == slug
+    assert site.stored() == []
+
+
+@pytest.mark.parametrize(
+    ("params", "slug"),
+    [({"model": "none"}, "model-unknown"), ({"trade_off": "2"}, "invalid-request")],
+)
+def test_options_are_checked_before_anything_is_queued(
+    site: Site, params: dict[str, str], slug: str
+) -> None:
+    assert problem_of(send(site, zipped(THREE), params=params)) == slug
+    assert site.stored() == []
+
+
+BAD_ITEMS = {
+    "a link": (linked("cat.png", "/etc/passwd"), "image-unsupported"),
+    "a wrong checksum": (
+        with_directory_field(zipped({"a.png": PICTURE}), 16, "<I", 1), "entry-damaged"
+    ),
+    "a lie about its size": (
+        with_directory_field(zipped({"a.png": bytes(10**6)}, deflated=True), 24, "<I", 99),
+        "entry-damaged",
+    ),
+    "too many bytes": (zipped({"a.png": bytes(100_001)}), "upload-too-large"),
+    "a picture cut off": (zipped({"a.png": PICTURE[:20]}), "image-corrupt"),
+    "too many pixels": (zipped({"a.png": saved(photo(400, 300) // 99, "PNG")}), "image-too-large"),
+    "nothing": (zipped({"a.png": b""}), "image-missing"),
+    "a zip in a zip": (zipped({"a.zip": zipped(THREE)}), "image-unsupported"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_ITEMS)
+def test_a_file_that_is_no_picture_fails_alone(site: Site, case: str) -> None:
+    content, slug = BAD_ITEMS[case]
+
+    batch = unpacked(site, send(site, content))
+
+    (item,) = batch["items"]
+    assert (batch["state"], item["state"]) == ("finished", "failed")
+    assert item["failure"]["type"] == f"/problems/{slug}"
+    assert site.stored() == []
+    site.http.get(batch["links"]["result"])
+    pack_now(site, batch["id"])
+    assert slug in str(files_of(site.http.get(batch["links"]["result"])))
+
+
+def test_what_one_picture_cannot_have_fails_that_one(site: Site) -> None:
+    clear = saved(np.dstack((photo(), transparency())), "PNG")
+    sent = send(site, zipped({"a.png": PICTURE, "b.png": clear}), params={"format": "jpeg"})
+
+    batch = unpacked(site, sent)
+
+    assert [item["state"] for item in batch["items"]] == ["queued", "failed"]
+    assert batch["items"][1]["failure"]["type"] == "/problems/alpha-not-storable"
+
+
+def test_when_others_took_the_places_meanwhile_none_is_queued(site: Site) -> None:
+    sent = send(site, zipped(THREE))
+    for _ in range(3):
+        site.submit()
+
+    batch = unpacked(site, sent)
+
+    assert (batch["state"], batch["items"]) == ("failed", [])
+    assert batch["failure"]["type"] == "/problems/queue-full"
+    assert len(site.records.active()) == len(site.stored()) == 3
+    result = site.http.get(batch["links"]["result"])
+    assert result.status_code == 503
+    assert result.json()["detail"] == batch["failure"]["detail"]
+
+
+def test_the_pixels_of_a_day_are_counted_for_each_picture(serve: Serve) -> None:
+    site = serve(pixels_per_day=1500)
+    register(site.redis, engine_info())
+
+    two = unpacked(site, send(site, zipped({"a.png": PICTURE, "b.png": PICTURE})))
+    one = unpacked(site, send(site, zipped({"a.png": PICTURE})))
+
+    assert two["counts"] == {"queued": 2}  # 1200 pixels
+    assert one["failure"]["type"] == "/problems/pixels-exceeded"
+
+
+def test_the_rate_counts_each_picture(serve: Serve) -> None:
+    site = serve(rate_limit="5/hour")
+    register(site.redis, engine_info())
+
+    first = send(site, zipped(THREE))
+    second = send(site, zipped(THREE))
+
+    assert first.headers["RateLimit"].startswith('"uploads";r=2;')
+    assert (second.status_code, problem_of(second)) == (429, "rate-exceeded")
+    assert len(site.stored()) == 1
+
+
+def test_a_batch_is_visible_to_its_own_key_alone(serve: Serve, tmp_path: Any) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"a:{hash_key('key a')}\nb:{hash_key('key b')}\n")
+    site = serve(api_keys_file=keys)
+    register(site.redis, engine_info())
+    mine, other = {"X-API-Key": "key a"}, {"X-API-Key": "key b"}
+    batch_id = send(site, zipped(THREE), headers=mine).json()["id"]
+    with working(site):
+        unpack(batch_id)
+
+    job_id = site.http.get(f"/batches/{batch_id}", headers=mine).json()["items"][0]["job"]
+    assert site.http.get(f"/jobs/{job_id}", headers=mine).status_code == 200
+    assert problem_of(send(site, zipped(THREE))) == "key-missing"
+    for method, path in (("GET", ""), ("GET", "/result"), ("DELETE", "")):
+        response = site.http.request(method, f"/batches/{batch_id}{path}", headers=other)
+        assert (response.status_code, problem_of(response)) == (404, "batch-not-found")
+    assert problem_of(site.http.get(f"/jobs/{job_id}", headers=other)) == "job-not-found"
+
+
+def test_a_repeated_request_is_one_batch(site: Site) -> None:
+    key = {"Idempotency-Key": "one"}
+
+    first = send(site, zipped(THREE), headers=key)
+    again = send(site, zipped(THREE), headers=key)
+    other = send(site, zipped({"a.png": PICTURE}), headers=key)
+
+    assert first.json()["id"] == again.json()["id"]
+    assert problem_of(other) == "idempotency-key-reused"
+    assert len(site.stored()) == 1
+
+
+def test_deleting_cancels_what_is_under_way_and_erases_everything(site: Site) -> None:
+    batch = unpacked(site, send(site, zipped(THREE)))
+    done, waiting = (item["job"] for item in batch["items"][:2])
+    site.succeed(done)
+
+    response = site.http.delete(batch["links"]["self"])
+
+    assert (response.status_code, response.content) == (204, b"")
+    assert site.stored() == site.records.active() == []
+    assert waiting.encode() not in site.redis.lrange("rq:queue:gdsr-small", 0, -1)
+    for address in (batch["links"]["self"], f"/jobs/{done}", f"/jobs/{waiting}"):
+        assert site.http.get(address).status_code == 404
+
+
+def test_deleting_a_batch_that_waits_or_is_being_unpacked_leaves_no_job(site: Site) -> None:
+    waits, runs = (send(site, zipped({"a.png": PICTURE})).json()["id"] for _ in range(2))
+    records = BatchRecords(site.redis, record_ttl=timedelta(hours=1))
+    assert records.start(runs, run="run")
+    batch = records.get(runs)
+    assert site.http.delete(f"/batches/{waits}").status_code == 204
+    assert site.http.delete(f"/batches/{runs}").status_code == 204
+
+    for batch_id in (waits, runs):
+        with working(site):
+            unpack(batch_id)
+
+    assert batch.items is None
+    assert site.stored() == site.records.active() == records.unpacking() == []
+    assert site.redis.hlen("gdsr:jobs:waiting") == 0
+
+
+def test_a_run_that_was_overtaken_queues_nothing(site: Site) -> None:
+    sent = send(site, zipped({"a.png": PICTURE}))
+    batches = site.server.app.state.services.batches
+    batch = batches.get(sent.json()["id"])
+    assert batches.records.start(batch.id, run="old")
+    assert hand_back(site.redis, f"batch-{batch.id}", run="old", why="leaves") == "queued"
+    assert batches.records.start(batch.id, run="new")
+
+    with pytest.raises(Overtaken):
+        batches.submit_items(batch, [BatchItem(name="a.png")], [], run="old")
+
+    assert batches.get(batch.id).items is None
+    hand_back(site.redis, f"batch-{batch.id}", run="new", why="leaves")
+    assert unpacked(site, sent)["counts"] == {"queued": 1}
+
+
+def test_erasing_a_job_takes_it_out_of_the_zip(site: Site) -> None:
+    batch = unpacked(site, send(site, zipped({"a.png": PICTURE, "b.png": PICTURE})))
+    for item in batch["items"]:
+        site.succeed(item["job"], item["name"].encode())
+    site.http.get(batch["links"]["result"])
+    pack_now(site, batch["id"])
+
+    site.http.delete(f"/jobs/{batch['items'][0]['job']}")
+
+    view = site.http.get(batch["links"]["self"]).json()
+    assert view["counts"] == {"gone": 1, "succeeded": 1}
+    assert site.http.get(batch["links"]["result"]).status_code == 202
+    pack_now(site, batch["id"])
+    files = files_of(site.http.get(batch["links"]["result"]))
+    assert list(files) == ["a.png.txt", "b.png"]
+
+
+def test_results_that_have_expired_are_gone(site: Site) -> None:
+    batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
+    site.succeed(batch["items"][0]["job"], kept=timedelta(seconds=-1))
+
+    response = site.http.get(batch["links"]["result"])
+
+    assert (response.status_code, problem_of(response)) == (410, "batch-expired")
+
+
+def test_a_zip_that_the_janitor_took_is_made_again(site: Site) -> None:
+    batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
+    site.succeed(batch["items"][0]["job"])
+    site.http.get(batch["links"]["result"])
+    pack_now(site, batch["id"])
+    (archive,) = [name for name in site.stored() if name.endswith(".zip")]
+    site.blobs.delete(archive)
+
+    assert site.http.get(batch["links"]["result"]).status_code == 202
+    pack_now(site, batch["id"])
+    assert files_of(site.http.get(batch["links"]["result"])) == {"a.png": b"picture"}
+
+
+@pytest.mark.parametrize(("why", "slug"), [("crashed", "job-crashed"), ("overdue", "worker-lost")])
+def test_a_batch_whose_worker_died_twice_says_so(site: Site, why: Any, slug: str) -> None:
+    batch_id = send(site, zipped(THREE)).json()["id"]
+    batches = BatchRecords(site.redis, record_ttl=timedelta(hours=1))
+    for run in ("one", "two"):
+        assert batches.start(batch_id, run=run)
+        site.redis.zadd(LEASES, {f"batch-{batch_id}": 1})
+        run_ended(site.records, f"batch-{batch_id}", run=run, why=why, heard=lambda *_: None)
+
+    batch = site.http.get(f"/batches/{batch_id}").json()
+    assert batch["failure"]["type"] == f"/problems/{slug}"
+    assert site.redis.hlen("gdsr:jobs:waiting") == site.redis.zcard(LEASES) == 0
+
+
+def test_a_zip_whose_packer_died_twice_says_so_for_a_moment(site: Site) -> None:
+    batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
+    site.succeed(batch["items"][0]["job"])
+    site.http.get(batch["links"]["result"])
+    task = f"zip-{batch['id']}"
+    for run in ("one", "two"):
+        assert claim(site.redis, task, run=run, worker="w")
+        site.redis.zadd(LEASES, {task: 1})
+        sweep(site.records, lambda *_: None)
+
+    assert problem_of(site.http.get(batch["links"]["result"])) == "worker-lost"
+    assert 0 < site.redis.ttl(f"gdsr:zip:{batch['id']}") <= 30
+
+
+def test_the_janitor_leaves_an_upload_that_waits_to_be_unpacked(site: Site) -> None:
+    send(site, zipped(THREE))
+
+    turn = Turn(records=site.records, blobs=site.blobs)
+    assert len(turn._needed()) == 1
+    assert turn._needed() == {site.stored()[0].removeprefix("inputs/")}

@@ -1,0 +1,119 @@
+"""Clients that hold a connection and say nothing, or read nothing: cut, and nobody else waits."""
+
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import httpx2
+import pytest
+from factories import engine_info, register
+from processes import ValkeyServer, wait_for
+from serving import PICTURE, Site, served
+
+from service.http.server import raised_file_limit
+from service.settings import ServiceSettings
+
+LOOK = timedelta(seconds=0.3)
+LIMIT = 20
+
+
+@pytest.fixture
+def site(valkey: ValkeyServer, tmp_path: Path) -> Iterator[Site]:
+    """A service that looks often, and takes few connections."""
+    settings = ServiceSettings(
+        redis_url=valkey.url, blob_dir=tmp_path / "blobs", max_upload_bytes=50_000_000
+    )
+    with served(settings, look=LOOK, max_connections=LIMIT) as site:
+        register(site.redis, engine_info())
+        yield site
+
+
+def connected(site: Site, sent: bytes = b"") -> socket.socket:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(60)
+    connection.connect((site.http.base_url.host, site.http.base_url.port))
+    connection.sendall(sent)
+    return connection
+
+
+def is_cut(connection: socket.socket) -> bool:
+    """Once all that was sent has been read."""
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except ConnectionError:
+        pass
+    return True
+
+
+def test_silent_connections_leave_room_for_others(site: Site) -> None:
+    with ExitStack() as stack:
+        silent = [stack.enter_context(connected(site)) for _ in range(3 * LIMIT)]
+        with httpx2.Client(base_url=site.http.base_url) as another:
+            assert another.get("/livez").status_code == 200
+
+        assert all(map(is_cut, silent))
+    assert site.http.get("/livez").status_code == 200
+
+
+def test_requests_under_way_are_not_cut_for_others(valkey: ValkeyServer, tmp_path: Path) -> None:
+    settings = ServiceSettings(redis_url=valkey.url, blob_dir=tmp_path / "blobs")
+    head = b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    with served(settings, max_connections=2) as site, ExitStack() as stack:
+        register(site.redis, engine_info())
+        uploads = [stack.enter_context(connected(site, head % len(PICTURE))) for _ in range(2)]
+        wait_for(lambda: len(site.server.server_state.tasks) == 2, what="two uploads")
+        with connected(site, b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n") as late:
+            refused = late.recv(4096)
+        for upload in uploads:
+            upload.sendall(PICTURE)
+        answers = [upload.recv(4096) for upload in uploads]
+
+    assert refused.startswith(b"HTTP/1.1 503")
+    assert b"Retry-After: 5" in refused
+    assert all(answer.startswith(b"HTTP/1.1 202") for answer in answers)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: ",
+        b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\nabc",
+        b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc",
+    ],
+)
+def test_what_does_not_come_on_is_cut(site: Site, begun: bytes) -> None:
+    with connected(site, begun) as connection:
+        assert is_cut(connection)
+    wait_for(lambda: not site.stored(), what="an empty folder")
+
+
+def test_a_download_that_is_not_read_is_cut(site: Site) -> None:
+    job_id = site.submit()
+    site.succeed(job_id, bytes(30_000_000))
+    asked = f"GET /jobs/{job_id}/result HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    with ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(connected(site, asked))
+        wait_for(lambda: len(site.server.server_state.connections) >= 5)
+        wait_for(lambda: len(site.server.server_state.connections) <= 1, what="cut connections")
+    assert len(site.http.get(f"/jobs/{job_id}/result").content) == 30_000_000
+
+
+def test_a_body_after_its_refusal_is_not_read_for_ever(site: Site) -> None:
+    head = b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\n\r\n"
+    with connected(site, head) as connection, pytest.raises(ConnectionError):
+        connection.sendall(bytes(60_000_000))
+
+
+def test_the_service_asks_for_the_files_that_it_may_have() -> None:
+    files = raised_file_limit()
+
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= min(
+        files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    )
+    assert files >= 1024

@@ -1,0 +1,94 @@
+"""Problem documents: one table, complete, and the same shape everywhere."""
+
+import logging
+
+import pytest
+from serving import Serve, Site, problem_of
+
+from service.http.problems import MEANINGS, PLAIN_MEANINGS
+from workers.contract.errors import GDSRError
+
+
+def _subclasses(kind: type[GDSRError]) -> set[type[GDSRError]]:
+    direct = {sub for sub in kind.__subclasses__() if not sub.__module__.startswith("test")}
+    return direct.union(*map(_subclasses, direct))
+
+
+def test_every_error_has_a_meaning() -> None:
+    assert set(MEANINGS) == {GDSRError} | _subclasses(GDSRError)
+
+
+def test_slugs_are_one_to_one() -> None:
+    slugs = [kind.slug for kind in MEANINGS if kind.slug != GDSRError.slug]
+
+    assert len(slugs) == len(set(slugs))
+    assert not set(slugs) & set(PLAIN_MEANINGS)
+
+
+@pytest.mark.parametrize("slug", sorted({kind.slug for kind in MEANINGS} | set(PLAIN_MEANINGS)))
+def test_every_type_can_be_looked_up(site: Site, slug: str) -> None:
+    document = site.http.get(f"/problems/{slug}").json()
+
+    assert document["type"] == f"/problems/{slug}"
+    assert document["status"] >= 400
+    assert document["title"]
+
+
+def test_an_unknown_type_is_a_problem_itself(site: Site) -> None:
+    response = site.http.get("/problems/no-cake")
+
+    assert response.status_code == 404
+    assert problem_of(response) == "not-found"
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/jobs/", "/upscale/", "/docs/x/y"])
+def test_an_unknown_address_is_a_problem(site: Site, path: str) -> None:
+    response = site.http.get(path)
+
+    assert response.status_code == 404
+    assert problem_of(response) == "not-found"
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/upscale", "POST"), ("/jobs/x", "DELETE, GET, HEAD"), ("/jobs/x/result", "GET, HEAD")],
+)
+def test_a_wrong_method_is_a_problem_that_names_the_right_ones(
+    site: Site, path: str, allowed: str
+) -> None:
+    response = site.http.put(path)
+
+    assert response.status_code == 405
+    assert problem_of(response) == "method-not-allowed"
+    assert response.headers["Allow"] == allowed
+
+
+def test_what_the_framework_finds_invalid_is_a_problem_that_names_the_field(serve: Serve) -> None:
+    site = serve()
+
+    @site.server.app.get("/doubled")
+    def doubled(number: int) -> int:
+        return 2 * number
+
+    response = site.http.get("/doubled", params={"number": "many"})
+
+    assert response.status_code == 422
+    assert problem_of(response) == "invalid-request"
+    assert [(e["place"], e["name"]) for e in response.json()["errors"]] == [("query", "number")]
+
+
+def test_an_error_that_nobody_named_keeps_its_details_in_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.redis.hset("gdsr:job:broken", "spec", "{ no JSON")
+
+    response = site.http.get("/jobs/broken")
+
+    assert response.status_code == 500
+    assert problem_of(response) == "internal"
+    assert "detail" not in response.json()
+    request_id = response.json()["request_id"]
+    assert request_id == response.headers["X-Request-ID"]
+    failures = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [request_id in record.getMessage() for record in failures] == [True]
+    assert failures[0].exc_info is not None

@@ -1,0 +1,102 @@
+"""The client's own file name: given back with the result, and harmless."""
+
+import logging
+from urllib.parse import unquote
+
+import pytest
+from serving import PICTURE, Site
+
+from service.transfer.filenames import content_disposition
+from workers.contract.images.names import MAX_LENGTH, safe_name
+
+
+@pytest.mark.parametrize(
+    ("given", "safe"),
+    [
+        ("holiday.jpg", "holiday.jpg"),
+        ("naïve Straße.png", "naïve Straße.png"),
+        ("../../etc/passwd", "passwd"),
+        ("C:\\Users\\me\\cat.png", "cat.png"),
+        ("a\r\nSet-Cookie: x.png", "aSet-Cookie_ x.png"),
+        ('say "cheese"?.jpg', "say _cheese__.jpg"),
+        ("photo\u202egnp.exe", "photognp.exe"),
+        ("...hidden. ", "hidden"),
+        ("CON.png", "_CON.png"),
+        ("nul", "_nul"),
+        ("..", None),
+        ("\x00\x07", None),
+        ("", None),
+    ],
+)
+def test_a_name_keeps_what_is_harmless(given: str, safe: str | None) -> None:
+    assert safe_name(given) == safe
+
+
+def test_a_long_name_is_cut_and_keeps_its_extension() -> None:
+    cut = safe_name("n" * 300 + ".jpeg")
+
+    assert cut is not None
+    assert len(cut) == MAX_LENGTH
+    assert cut.endswith("nn.jpeg")
+
+
+@pytest.mark.parametrize(
+    "name", ["cat", "cat.jpg", "100 %.png", "naïve.png", "猫.png", "a'b;c.png"]
+)
+def test_a_header_says_the_name_to_who_reads_it_by_the_book(name: str) -> None:
+    header = content_disposition(name, extension="webp")
+    plain, _, encoded = header.removeprefix('inline; filename="').partition('"; filename*=UTF-8')
+
+    assert header.isascii()
+    read = unquote(encoded.removeprefix("''")) if encoded else plain.removesuffix('"')
+    assert read == (name.rpartition(".")[0] or name) + ".webp"
+    assert not set(plain.removesuffix('"')) & set('"\\%')
+
+
+FORMS = {
+    "plain": ('filename="my cat.jpg"', "my cat.jpg"),
+    "UTF-8": ('filename="naïve.jpg"', "naïve.jpg"),
+    "extended": ('filename="a.jpg"; filename*=x', "a.jpg"),  # which RFC 7578 forbids
+}
+
+
+@pytest.mark.parametrize("case", FORMS)
+def test_a_result_has_the_name_that_the_form_gave_its_picture(site: Site, case: str) -> None:
+    parameter, name = FORMS[case]
+    head = f'--x\r\nContent-Disposition: form-data; name="image"; {parameter}\r\n\r\n'.encode()
+    response = site.post(
+        head + PICTURE + b"\r\n--x--\r\n",
+        headers={"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    job_id = response.json()["id"]
+    site.succeed(job_id)
+
+    result = site.http.get(f"/jobs/{job_id}/result")
+
+    assert response.json()["name"] == name
+    expected = content_disposition(name, extension="png")
+    assert result.headers["Content-Disposition"] == expected
+
+
+def test_the_name_field_wins_over_the_file_name(site: Site) -> None:
+    response = site.http.post(
+        "/upscale", files={"image": ("a.png", PICTURE)}, data={"name": "../b.png"}
+    )
+
+    assert response.json()["name"] == "b.png"
+    assert site.post(params={"name": "c"}).json()["name"] == "c"
+    assert site.post().json()["name"] is None
+
+
+ROOMS = ("service", "workers", "rq")
+
+
+def test_no_log_line_holds_a_name(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    job_id = site.submit(name="holiday.png")
+    site.succeed(job_id)
+    site.http.get(f"/jobs/{job_id}/result")
+
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith(ROOMS)]
+    assert ours
+    assert "holiday" not in " ".join(ours)

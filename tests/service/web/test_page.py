@@ -1,0 +1,93 @@
+"""The page's files: small, of the right type, kept by browsers, nothing that a policy stops."""
+
+import gzip
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from serving import Site
+
+FILES = sorted((Path(__file__).parents[3] / "service" / "web" / "page").iterdir())
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+
+class _Page(HTMLParser):
+    """Collects what a page loads, and inline code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.inline: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag in ("script", "link", "img") and (given.get("src") or given.get("href")):
+            self.loaded.append(str(given.get("src") or given.get("href")))
+        if tag == "style" or (tag == "script" and "src" not in given):
+            self.inline.append(tag)
+        self.inline += [name for name in given if name == "style" or name.startswith("on")]
+
+
+def test_the_start_page_loads_its_own_files_and_no_others(site: Site) -> None:
+    page = _Page()
+    page.feed(site.http.get("/").text)
+
+    assert page.inline == []
+    loaded = {path.removeprefix("page/") for path in page.loaded}
+    assert loaded == {path.name for path in FILES} - {"index.html"}
+
+
+def test_no_file_names_another_host() -> None:
+    for path in FILES:
+        addresses = set(re.findall(r"https?://[^\s\"'`)]+", path.read_text()))
+        assert addresses <= {"http://www.w3.org/2000/svg"}, path.name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_each_file_comes_packed_or_plain_and_is_not_sent_twice(site: Site, path: Path) -> None:
+    address = f"/page/{path.name}"
+    plain = site.http.get(address, headers={"Accept-Encoding": "identity"})
+    packed = site.http.get(address, headers={"Accept-Encoding": "br, gzip"})
+
+    assert plain.headers["Content-Type"] == packed.headers["Content-Type"] == TYPES[path.suffix]
+    assert plain.content == packed.content == path.read_bytes()
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert plain.headers["Vary"] == "Accept-Encoding"
+    assert plain.headers["ETag"] != packed.headers["ETag"]
+    for answer in (plain, packed):
+        known = {"If-None-Match": answer.headers["ETag"]} | (
+            {"Accept-Encoding": "gzip" if answer is packed else "identity"}
+        )
+        again = site.http.get(address, headers=known)
+        assert (again.status_code, again.content) == (304, b"")
+    assert site.http.head(address).headers["ETag"] == packed.headers["ETag"]
+
+
+def test_gzip_that_a_client_refuses_is_not_sent(site: Site) -> None:
+    answer = site.http.get("/page/app.js", headers={"Accept-Encoding": "gzip;q=0, identity"})
+
+    assert "Content-Encoding" not in answer.headers
+
+
+def test_the_policy_lets_only_own_code_run(site: Site) -> None:
+    policy = site.http.get("/").headers["Content-Security-Policy"]
+
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+
+
+def test_all_files_together_are_small() -> None:
+    assert sum(len(gzip.compress(path.read_bytes())) for path in FILES) < 60_000
+
+
+def test_no_other_file_is_served(site: Site) -> None:
+    for name in ("..%2fdocs.html", "docs.js", "%2fetc%2fpasswd", "page.css.map"):
+        assert site.http.get(f"/page/{name}").status_code == 404

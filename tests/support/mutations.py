@@ -1,0 +1,193 @@
+"""Damaged pictures: valid ones of every format, and what chance makes of them.
+
+The same number gives the same damage. Half of the damage knows the format: it keeps checksums and
+lengths right, so that it gets past the first look and into the codecs.
+"""
+
+import random
+import struct
+import zlib
+from collections.abc import Callable
+from functools import cache
+from io import BytesIO
+
+import numpy as np
+import pillow_heif
+import pillow_jxl  # noqa: F401 - registers itself
+from factories import (
+    P3_PRIMARIES,
+    GifPart,
+    PngPart,
+    apng,
+    cmyk_jpeg,
+    gif,
+    grey_profile,
+    held,
+    luma,
+    photo,
+    png,
+    png_chunk,
+    rgb_profile,
+    saved,
+    transparency,
+    ycck_jpeg,
+)
+from PIL import Image
+
+from workers.contract.images.headers import read_header
+
+_XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><a>b</a></x:xmpmeta>"
+
+
+@cache
+def seeds() -> tuple[bytes, ...]:
+    """Small pictures of every format and kind that is read."""
+    pillow_heif.register_heif_opener()
+    colour, alpha = photo(23, 37), transparency(23, 37)
+    grey, rgba = luma(colour), np.dstack((colour, alpha))
+    la, cmyk = np.dstack((grey, alpha)), np.dstack((255 - colour, grey))
+    palette = Image.fromarray(colour).quantize(32)
+    bilevel = Image.fromarray(grey).convert("1")
+    second = [Image.fromarray(photo(23, 37, seed=seed)) for seed in (1, 2)]
+    animated = {"save_all": True, "append_images": second}
+    tagged = {"icc_profile": rgb_profile(P3_PRIMARIES), "exif": held(6).tobytes()}
+    deep = np.arange(0, 65536, 77)[: 23 * 37].reshape(23, 37)
+    numbers = np.arange(23 * 37).reshape(23, 37) % 256
+    colours = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+    frames = [GifPart(numbers), GifPart(numbers[:9, :8], left=3, top=2, disposal=2, clear=5)]
+    parts = [PngPart(rgba), PngPart(rgba[:9, :8], left=3, top=2, disposal=1, over=True)]
+    return (
+        saved(colour, "JPEG", **tagged, xmp=_XMP, dpi=(300, 300)),
+        saved(colour, "JPEG", progressive=True),
+        saved(grey, "JPEG"),
+        cmyk_jpeg(cmyk),
+        ycck_jpeg(cmyk),
+        saved(colour, "PNG", **tagged),
+        saved(rgba, "PNG"),
+        saved(la, "PNG"),
+        saved(palette, "PNG", transparency=b"\0\x80"),
+        saved(bilevel, "PNG"),
+        saved(grey, "PNG", icc_profile=grey_profile(1.8)),
+        png(colour, bits=8, colour_type=2, interlaced=True),
+        png(np.dstack((deep,) * 3), bits=16, colour_type=2),
+        png(np.dstack((deep, deep)), bits=16, colour_type=4),
+        apng([*parts, *parts], height=23, width=37),
+        saved(colour, "WEBP", **tagged, xmp=_XMP),
+        saved(rgba, "WEBP", lossless=True),
+        saved(colour, "WEBP", **animated),
+        saved(colour, "TIFF", **tagged),
+        saved(colour, "TIFF", compression="tiff_lzw"),
+        saved(rgba, "TIFF", compression="tiff_adobe_deflate"),
+        saved(colour, "TIFF", compression="jpeg"),
+        saved(bilevel, "TIFF", compression="group4"),
+        saved(deep.astype(np.uint16), "TIFF", compression="tiff_lzw"),
+        saved(Image.fromarray(cmyk, "CMYK"), "TIFF"),
+        saved(colour, "TIFF", **animated),
+        saved(colour, "BMP"),
+        saved(palette, "BMP"),
+        saved(colour, "AVIF", **tagged),
+        saved(rgba, "AVIF"),
+        saved(colour, "AVIF", **animated),
+        saved(palette, "GIF"),
+        gif(frames, height=23, width=37, palette=colours),
+        saved(colour, "HEIF", **tagged),
+        saved(rgba, "HEIF"),
+        saved(colour, "JXL"),
+        saved(rgba, "JXL", lossless=True),
+        saved(grey, "JXL", lossless=True, exif=held(6).tobytes()),
+    )
+
+
+def damaged(number: int) -> tuple[bytes, int | None]:
+    """A damaged picture, and which of its frames to ask for."""
+    dice = random.Random(number)
+    data = dice.choice(seeds())
+    frames = read_header(BytesIO(data)).frames or 2
+    for _ in range(dice.choice((1, 1, 1, 2, 3))):
+        data = dice.choice(_DAMAGES)(data, dice)
+    if dice.random() < 0.7:
+        data = _repaired(data)
+    return data, dice.choice((None, *(range(frames) if frames > 1 else ())))
+
+
+def _flip(data: bytes, dice: random.Random) -> bytes:
+    changed = bytearray(data)
+    for _ in range(dice.choice((1, 2, 8, 32))):
+        changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
+    return bytes(changed)
+
+
+def _flip_start(data: bytes, dice: random.Random) -> bytes:
+    """Where sizes, kinds and places stand."""
+    return _flip(data[:200], dice) + data[200:]
+
+
+def _extreme(data: bytes, dice: random.Random) -> bytes:
+    """A number that is too large, too small or negative."""
+    value = dice.choice((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**16, 255, dice.randrange(2**32)))
+    written = struct.pack(dice.choice("<>") + "I", value)[dice.choice((0, 2, 3)) :]
+    place = dice.randrange(len(data))
+    return data[:place] + written + data[place + len(written) :]
+
+
+def _cut(data: bytes, dice: random.Random) -> bytes:
+    return data[: max(1, dice.randrange(len(data)))]
+
+
+def _spliced(data: bytes, dice: random.Random) -> bytes:
+    """The start of one picture with the end of another."""
+    other = dice.choice(seeds())
+    return data[: dice.randrange(1, len(data) + 1)] + other[dice.randrange(len(other)) :]
+
+
+def _moved(data: bytes, dice: random.Random) -> bytes:
+    """A part is left out, comes twice, or comes at another place."""
+    start, end = sorted((dice.randrange(len(data)), dice.randrange(len(data))))
+    part, rest = data[start : min(end, start + 500)], data[:start] + data[end:]
+    place = dice.randrange(len(rest) + 1)
+    return dice.choice(
+        (rest or data, data[:end] + part + data[end:], rest[:place] + part + rest[place:])
+    )
+
+
+def _noise(data: bytes, dice: random.Random) -> bytes:
+    place = dice.randrange(len(data))
+    return data[:place] + dice.randbytes(dice.choice((1, 4, 64))) + data[place:]
+
+
+_DAMAGES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
+    _flip, _flip, _flip_start, _extreme, _extreme, _cut, _spliced, _moved, _noise,
+)  # fmt: skip
+
+
+def _repaired(data: bytes) -> bytes:
+    """With lengths and checksums that are right again, as far as the format has any."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _repaired_png(data)
+    if data.startswith(b"RIFF"):
+        return data[:4] + struct.pack("<I", max(len(data) - 8, 0)) + data[8:]
+    return data
+
+
+def _repaired_png(data: bytes) -> bytes:
+    chunks, offset = [], 8
+    while offset + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, offset)
+        body = data[offset + 8 : offset + 8 + length]
+        if name == b"IDAT" and len(body) > 6:
+            body = _repaired_zlib(body)
+        chunks.append(png_chunk(name, body))
+        offset += 12 + length
+    return data[:8] + b"".join(chunks)
+
+
+def _repaired_zlib(data: bytes) -> bytes:
+    """As much of it as can be read, in a stream that is whole."""
+    reader = zlib.decompressobj()
+    read = b""
+    try:
+        for place in range(len(data)):
+            read += reader.decompress(data[place : place + 1], 2**20)
+    except zlib.error:
+        pass
+    return zlib.compress(read, 1) if read else data

@@ -1,0 +1,174 @@
+"""Zips of strangers: what is refused before a byte is inflated, and what is held to its word."""
+
+import io
+import struct
+import tracemalloc
+import zipfile
+
+import pytest
+from archives import linked, overlapping, with_directory_field, zipped
+
+from workers.contract.errors import (
+    ArchiveInvalid,
+    BatchEmpty,
+    BatchTooLarge,
+    EntryDamaged,
+    ImageUnsupported,
+)
+from workers.contract.images.names import UniqueNames, safe_path
+from workers.contract.images.zips import check_is_file, inflated, open_archive, picture_entries
+
+GOOD = zipped({"a.png": b"one" * 100, "b.png": b"two"}, deflated=True)
+ENCRYPTED = with_directory_field(GOOD, 8, "<H", 1)
+
+
+def entries(
+    data: bytes, *, max_pictures: int = 10, max_bytes: int = 10**6
+) -> list[zipfile.ZipInfo]:
+    archive = open_archive(io.BytesIO(data))
+    return picture_entries(archive, max_pictures=max_pictures, max_bytes=max_bytes)
+
+
+def first(data: bytes) -> bytes:
+    """All bytes of the first entry."""
+    archive = open_archive(io.BytesIO(data))
+    (entry, *_) = picture_entries(archive, max_pictures=10**4, max_bytes=10**12)
+    return b"".join(inflated(archive, entry))
+
+
+def test_the_files_come_in_order_and_whole() -> None:
+    assert [entry.filename for entry in entries(GOOD)] == ["a.png", "b.png"]
+    assert first(GOOD) == b"one" * 100
+
+
+def test_what_desktops_add_is_no_picture() -> None:
+    data = zipped(
+        {"a/": b"", "a/b.png": b"x", "__MACOSX/a/._b.png": b"x", "a/.DS_Store": b"x",
+         "Thumbs.db": b"x", "a\\desktop.ini": b"x"}
+    )  # fmt: skip
+
+    assert [entry.filename for entry in entries(data)] == ["a/b.png"]
+
+
+NOT_ZIPS = {
+    "nothing like it": b"\xff\xd8\xff\xe0" * 100,
+    "cut off": GOOD[:-30],
+    "its end alone": GOOD[-22:],
+    "a huge directory": GOOD[:-10] + struct.pack("<IIH", 2**31, 0, 0),
+    "a version of the future": with_directory_field(GOOD, 6, "<H", 250),
+    "a name that is no UTF-8": with_directory_field(GOOD, 8, "<H", 0x800).replace(
+        b"a.png", b"\xff.png"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_ZIPS)
+def test_what_is_no_zip_is_refused(case: str) -> None:
+    with pytest.raises(ArchiveInvalid, match="not a zip"):
+        entries(NOT_ZIPS[case])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (ENCRYPTED, "file 1 of the zip has a password"),
+        (with_directory_field(GOOD, 10, "<H", zipfile.ZIP_LZMA), "has method 14"),
+        (with_directory_field(GOOD, 10, "<H", zipfile.ZIP_BZIP2), "has method 12"),
+        (with_directory_field(GOOD, 10, "<H", 99), "has method 99"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_refused_at_once(data: bytes, reason: str) -> None:
+    with pytest.raises(ArchiveInvalid, match=reason):
+        entries(data)
+
+
+def test_a_zip_of_nothing_is_refused() -> None:
+    for data in (zipped({}), zipped({"a/": b""}), zipped({".DS_Store": b"x"})):
+        with pytest.raises(BatchEmpty):
+            entries(data)
+
+
+def test_too_many_files_and_too_many_bytes_are_refused_by_what_the_directory_says() -> None:
+    with pytest.raises(BatchTooLarge, match="more than 1 pictures") as many:
+        entries(GOOD, max_pictures=1)
+    with pytest.raises(BatchTooLarge, match="more than 302 bytes") as large:
+        entries(GOOD, max_bytes=302)
+
+    assert many.value.limits == {"max_batch_pictures": 1}
+    assert large.value.limits == {"max_batch_bytes": 302}
+    assert len(entries(GOOD, max_pictures=2, max_bytes=303)) == 2
+
+
+def test_a_bomb_that_says_so_is_refused() -> None:
+    bomb = overlapping(1000, size=1_000_000)
+
+    assert len(bomb) < 100_000
+    with pytest.raises(BatchTooLarge):
+        entries(bomb, max_pictures=1000, max_bytes=500_000_000)
+
+
+def test_a_bomb_that_lies_gives_no_more_than_it_declared() -> None:
+    honest = zipped({"a.png": bytes(50_000_000)}, deflated=True)
+    bomb = with_directory_field(honest, 24, "<I", 1000)
+    tracemalloc.start()
+
+    with pytest.raises(EntryDamaged, match="CRC"):
+        first(bomb)
+
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+LIES = {
+    "it is longer than it is": with_directory_field(GOOD, 24, "<I", 100_000),
+    "it is shorter": with_directory_field(GOOD, 24, "<I", 5),
+    "its directory is elsewhere": GOOD[:-6] + struct.pack("<IH", 2**32 - 1, 0),
+    "another checksum": with_directory_field(GOOD, 16, "<I", 1),
+    "its data is elsewhere": with_directory_field(GOOD, 42, "<I", 7),
+    "its data is beyond the end": with_directory_field(GOOD, 42, "<I", 10**6),
+    "stored, which it is not": with_directory_field(GOOD, 10, "<H", 0),
+    "no deflate data": GOOD[:35] + b"\xff\xff\xff" + GOOD[38:],
+}
+
+
+@pytest.mark.parametrize("case", LIES)
+def test_an_entry_that_is_not_what_the_directory_says_is_damaged(case: str) -> None:
+    with pytest.raises(EntryDamaged):
+        first(LIES[case])
+
+
+def test_a_link_is_no_picture() -> None:
+    (entry,) = entries(linked("a.png", "/etc/passwd"))
+
+    with pytest.raises(ImageUnsupported, match="a link"):
+        check_is_file(entry)
+    check_is_file(entries(GOOD)[0])
+
+
+@pytest.mark.parametrize(
+    ("given", "safe"),
+    [
+        ("holiday/cat.jpg", "holiday/cat.jpg"),
+        ("../../etc/passwd", "etc/passwd"),
+        ("/etc/passwd", "etc/passwd"),
+        ("C:\\Windows\\..\\cat.jpg", "C_/Windows/cat.jpg"),
+        ("a//./b/../cat.jpg", "a/b/cat.jpg"),
+        ("naïve/猫.jpg", "naïve/猫.jpg"),
+        ("con/cat\x00\u202e.jpg", "_con/cat.jpg"),
+        ("/".join("abcdefghijkl") + "/x.png", "e/f/g/h/i/j/k/l/x.png"),
+        ("a/..", None),
+        ("", None),
+    ],
+)
+def test_a_path_leads_nowhere_but_down(given: str, safe: str | None) -> None:
+    assert safe_path(given) == safe
+
+
+def test_names_can_lie_beside_each_other_anywhere() -> None:
+    names = UniqueNames()
+    given = ["a.png", "A.PNG", "b/a.png", "B/a.png", "a.png/c.png", "b", "none", "none", "d.t/.x"]
+
+    assert [names.add(name) for name in given] == [
+        "a.png", "A (2).PNG", "b/a.png", "B/a (2).png", "a.png_c.png", "b (2)", "none", "none (2)",
+        "d.t/.x",
+    ]  # fmt: skip

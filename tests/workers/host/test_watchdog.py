@@ -1,0 +1,80 @@
+"""An engine that hangs is killed; one that answers is left alone."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+from processes import wait_for
+
+from workers.host.health import answers
+from workers.host.supervisor import EXIT_DEVICE
+from workers.host.watchdog import end_when_stuck, kill_silent, longest
+
+LISTENS = """
+import socket, sys, time
+listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+listener.bind(sys.argv[1])
+listener.listen(8)
+while True:
+    connection, _ = listener.accept()
+    connection.send(b"{}")
+"""
+HANGS = """
+import threading
+from datetime import timedelta
+from workers.host.watchdog import end_when_stuck
+end_when_stuck(lambda: True, threading.Event(), pause=timedelta(seconds=0.05))
+"""
+
+
+@contextmanager
+def engine(path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that greets as an engine does."""
+    with subprocess.Popen([sys.executable, "-c", LISTENS, str(path)]) as process:
+        try:
+            wait_for(lambda: path.exists() and answers(path), what="a socket")
+            yield process
+        finally:
+            process.kill()
+
+
+def test_an_engine_that_is_stopped_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
+    with engine(path) as process:
+        process.send_signal(signal.SIGSTOP)
+
+        assert kill_silent(path, patience=timedelta(seconds=0.5))
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_an_engine_that_greets_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
+    with engine(path) as process:
+        assert not kill_silent(path)
+        assert process.poll() is None
+
+
+def test_an_engine_that_is_not_there_is_no_matter(tmp_path: Path) -> None:
+    path = tmp_path / "engine.sock"
+    assert not kill_silent(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as gone:
+        gone.bind(str(path))
+    assert not kill_silent(path)
+
+
+def test_an_engine_whose_batch_does_not_end_ends_itself() -> None:
+    assert subprocess.run([sys.executable, "-c", HANGS], check=False).returncode == EXIT_DEVICE
+    assert longest(1) == 60
+    assert longest(20) == 200
+
+
+def test_an_engine_that_is_to_end_is_not_looked_at() -> None:
+    stopped = threading.Event()
+    stopped.set()
+    end_when_stuck(lambda: True, stopped)

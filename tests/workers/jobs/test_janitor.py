@@ -1,0 +1,211 @@
+"""The janitor removes what is over, and never what a job that has not ended may still read."""
+
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import redis
+from records import image_info, model_info, options
+
+from workers.contract.blobs.file import FileBlobStore
+from workers.contract.blobs.usage import freed_bytes, last_usage
+from workers.contract.errors import WorkerLost
+from workers.contract.images.formats import ResultFormat
+from workers.contract.queue.admission import Bounds
+from workers.contract.queue.jobs import Branch, JobResult
+from workers.contract.queue.queue import JobQueue, new_job_id
+from workers.contract.settings import WorkerSettings
+from workers.jobs.janitor import Janitor, Turn, TurnLost
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def queue(client: redis.Redis) -> JobQueue:
+    return JobQueue(
+        client, record_ttl=HOUR, bounds=Bounds(jobs=100, pixels=10**9), small_pixels=100 * 100
+    )
+
+
+def store(blobs: FileBlobStore, key: str, *, age: timedelta = timedelta(0), size: int = 100) -> str:
+    blobs.write(key, [b"x" * size])
+    written = time.time() - age.total_seconds()
+    os.utime(blobs.path(key), (written, written))
+    return key
+
+
+def submitted(queue: JobQueue, blobs: FileBlobStore, *, age: timedelta = timedelta(0)) -> str:
+    """A job that waits."""
+    job_id = new_job_id()
+    key = store(blobs, f"inputs/{job_id}", age=age)
+    queue.submit(job_id, image_info(key=key), options(), model_info())
+    return job_id
+
+
+def finished(queue: JobQueue, blobs: FileBlobStore, *, age: timedelta) -> str:
+    """A job that has a result and a branch, of 100 bytes each; the input was not removed."""
+    job_id = submitted(queue, blobs, age=age)
+    key = store(blobs, f"results/{job_id}.run.png", age=age)
+    branch = store(blobs, f"results/{job_id}.run.gan.png", age=age)
+    queue.records.start(job_id, run="run", worker="worker")
+    result = JobResult(
+        key=key, size=100, sha256="0" * 64, format=ResultFormat.PNG, width=1, height=1,
+        model="lite", checkpoint="0" * 64, device="cpu", precision="float32", seconds={},
+        expires_at=datetime.now(UTC) + HOUR,
+        branches={"gan": Branch(key=branch, size=100, sha256="0" * 64)},
+    )  # fmt: skip
+    assert queue.records.succeed(job_id, run="run", result=result)
+    return job_id
+
+
+def sweep(queue: JobQueue, blobs: FileBlobStore, *, quota: int | None = None) -> dict[str, int]:
+    """One turn; the bytes that it freed."""
+    turn = Turn(records=queue.records, blobs=blobs)
+    usage = turn.sweep(result_ttl=HOUR, quota=quota)
+    left = [entry for folder in ("inputs", "results") for entry in blobs.entries(folder)]
+    assert (usage.blobs, usage.size) == (len(left), sum(entry.size for entry in left))
+    return {reason: size for reason, size in turn.freed.items() if size}
+
+
+def keys(blobs: FileBlobStore) -> set[str]:
+    return {entry.key for folder in ("inputs", "results") for entry in blobs.entries(folder)}
+
+
+def test_results_go_when_their_time_is_over(queue: JobQueue, blobs: FileBlobStore) -> None:
+    old = finished(queue, blobs, age=2 * HOUR)
+    new = finished(queue, blobs, age=HOUR / 2)
+
+    assert sweep(queue, blobs) == {"orphan": 200, "expired": 200}
+    assert keys(blobs) == {f"results/{new}.run.png", f"results/{new}.run.gan.png"}
+    assert queue.get(old).result is not None  # the record stays, to say so
+
+
+def test_uploads_go_once_their_job_has_ended_or_when_none_was_made(
+    queue: JobQueue, blobs: FileBlobStore
+) -> None:
+    waiting, running, failed = (submitted(queue, blobs, age=2 * HOUR) for _ in range(3))
+    queue.records.start(running, run="run", worker="worker")
+    queue.records.fail(failed, error=WorkerLost())
+    store(blobs, "inputs/old", age=2 * HOUR)
+    store(blobs, "inputs/new", age=HOUR / 2)
+
+    assert sweep(queue, blobs) == {"orphan": 200}
+    assert keys(blobs) == {f"inputs/{waiting}", f"inputs/{running}", "inputs/new"}
+
+
+def test_what_a_running_job_wrote_stays_however_old(queue: JobQueue, blobs: FileBlobStore) -> None:
+    job_id = submitted(queue, blobs, age=3 * HOUR)
+    kept = store(blobs, f"results/{job_id}.run.psnr.png", age=2 * HOUR)
+
+    assert sweep(queue, blobs, quota=1) == {}
+    assert keys(blobs) == {f"inputs/{job_id}", kept}
+
+
+def test_branches_stay_while_a_job_blends_them(queue: JobQueue, blobs: FileBlobStore) -> None:
+    source = finished(queue, blobs, age=2 * HOUR)
+    blend = new_job_id()
+    queue.submit_blend(blend, queue.get(source), options(trade_off=0.25))
+
+    sweep(queue, blobs, quota=1)
+    assert f"results/{source}.run.gan.png" in keys(blobs)
+
+    queue.cancel(blend)
+    sweep(queue, blobs)
+    assert keys(blobs) == set()
+
+
+def test_beyond_the_quota_the_oldest_results_go_first(
+    queue: JobQueue, blobs: FileBlobStore
+) -> None:
+    waiting = submitted(queue, blobs, age=2 * HOUR)
+    ids = [finished(queue, blobs, age=HOUR * share) for share in (0.9, 0.5, 0.1)]
+    sweep(queue, blobs)  # the inputs
+
+    assert sweep(queue, blobs, quota=700) == {}
+    assert sweep(queue, blobs, quota=650) == {"quota": 100}
+    assert sweep(queue, blobs, quota=400) == {"quota": 200}
+    assert {key.split("/")[1].split(".")[0] for key in keys(blobs)} == {waiting, *ids[1:]}
+    assert sweep(queue, blobs, quota=1) == {"quota": 300}
+    assert keys(blobs) == {f"inputs/{waiting}"}
+
+
+def test_temporary_files_go_when_no_upload_can_still_write_them(
+    queue: JobQueue, blobs: FileBlobStore
+) -> None:
+    for name, age in (("old", 7200.0), ("new", 0.0)):
+        path = blobs.root / "incoming" / name
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age,) * 2)
+
+    assert sweep(queue, blobs) == {"orphan": 4}
+    assert [path.name for path in (blobs.root / "incoming").iterdir()] == ["new"]
+
+
+def test_a_job_that_comes_during_the_turn_keeps_what_it_needs(
+    queue: JobQueue, blobs: FileBlobStore
+) -> None:
+    source = finished(queue, blobs, age=2 * HOUR)
+    blends: list[str] = []
+
+    def comes() -> None:
+        if not blends:
+            blends.append(new_job_id())
+            queue.submit_blend(blends[0], queue.get(source), options(trade_off=0.25))
+
+    Turn(records=queue.records, blobs=blobs, still_ours=comes).sweep(result_ttl=HOUR, quota=1)
+
+    assert f"results/{source}.run.gan.png" in keys(blobs)
+
+
+@pytest.fixture
+def janitor(client: redis.Redis, blobs: FileBlobStore) -> Callable[[], Janitor]:
+    settings = WorkerSettings(blob_quota=150)
+    return lambda: Janitor(settings, client, blobs)
+
+
+def test_one_janitor_of_all_has_the_turn_and_tells_what_it_freed(
+    queue: JobQueue, blobs: FileBlobStore, janitor: Callable[[], Janitor], client: redis.Redis
+) -> None:
+    finished(queue, blobs, age=HOUR / 2)
+    assert last_usage(client) is None
+
+    one, other = janitor(), janitor()
+    assert one.turn() is not None
+    assert other.turn() is None
+    assert one.turn() is None  # not before its time
+
+    usage = last_usage(client)
+    assert usage is not None
+    assert (usage.blobs, usage.size, usage.quota) == (1, 100, 150)
+    assert freed_bytes(client) == {"expired": 0, "orphan": 100, "quota": 100}
+
+
+def test_a_janitor_that_lost_its_turn_removes_nothing_more(
+    queue: JobQueue, blobs: FileBlobStore, janitor: Callable[[], Janitor], client: redis.Redis
+) -> None:
+    finished(queue, blobs, age=2 * HOUR)
+    late = janitor()
+    client.set("gdsr:janitor", "another")
+
+    turn = Turn(records=queue.records, blobs=blobs, still_ours=late._hold)
+    with pytest.raises(TurnLost):
+        turn.sweep(result_ttl=HOUR, quota=None)
+
+    assert len(keys(blobs)) == 3
+
+
+def test_what_rq_wrote_of_tasks_goes_once_they_have_ended(
+    queue: JobQueue, blobs: FileBlobStore, janitor: Callable[[], Janitor]
+) -> None:
+    waiting, running, failed = (submitted(queue, blobs) for _ in range(3))
+    queue.records.start(running, run="run", worker="worker")
+    queue.records.fail(failed, error=WorkerLost())
+    for name in (waiting, running, failed, "erased", "batch-gone"):
+        queue.client.hset(f"rq:job:{name}", "data", "of an earlier release")
+
+    janitor().turn()
+
+    left = {key.decode() for key in queue.client.keys("rq:job:*")}
+    assert left == {f"rq:job:{waiting}", f"rq:job:{running}"}

@@ -1,0 +1,224 @@
+"""What a client may choose to keep: colour space, metadata, depth."""
+
+import struct
+from io import BytesIO
+
+import numpy as np
+import pytest
+from factories import (
+    P3_PRIMARIES,
+    SRGB_PRIMARIES,
+    cmyk_profile,
+    grey_profile,
+    held,
+    luma,
+    photo,
+    png,
+    rgb_profile,
+    saved,
+    srgb_decoded,
+    srgb_encoded,
+    transparency,
+)
+from PIL import Image
+
+from workers.contract.errors import DepthNotStorable, ProfileNotStorable
+from workers.contract.images.formats import ResultFormat, check_result
+from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
+from workers.pictures.decode import decode
+from workers.pictures.encode import encode
+from workers.pictures.finish import begun, finished
+from workers.pictures.picture import Picture
+
+KEEP_ICC = PictureChoices(icc=ProfileMode.KEEP)
+KEEP_METADATA = PictureChoices(metadata=MetadataMode.KEEP)
+P3 = rgb_profile(P3_PRIMARIES)
+#: The primaries of Adobe RGB (1998), adapted to D50.
+ADOBE_PRIMARIES = np.array(
+    [[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]]
+)
+ADOBE = rgb_profile(ADOBE_PRIMARIES)
+XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><a>kept</a></x:xmpmeta>"
+
+
+def decoded(data: bytes) -> Picture:
+    return decode(data, max_pixels=10_000)
+
+
+def stored(picture: Picture, result: ResultFormat) -> Image.Image:
+    image = Image.open(BytesIO(encode(picture, format=result, quality=95)))
+    image.load()
+    return image
+
+
+def in_gamut(primaries: np.ndarray) -> np.ndarray:
+    """A photograph of colours that sRGB has, in the levels of another space."""
+    to_space = np.linalg.inv(primaries) @ SRGB_PRIMARIES
+    return srgb_encoded(srgb_decoded(photo(40, 60)) @ to_space.T).round()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("profile", "primaries"),
+    [(P3, P3_PRIMARIES), (ADOBE, ADOBE_PRIMARIES)],
+    ids=["Display P3", "Adobe RGB"],
+)
+def test_a_wide_gamut_comes_back_within_two_levels(
+    profile: bytes, primaries: np.ndarray, bits: int
+) -> None:
+    unit = 257 if bits == 16 else 1
+    samples = (in_gamut(primaries) * unit).astype(int)
+    bare = decoded(png(samples, bits=bits, colour_type=2))
+    tagged = saved(photo(40, 60), "PNG", icc_profile=profile)
+    start = tagged.index(b"iCCP") + 4
+    (length,) = struct.unpack_from(">I", tagged, start - 8)
+    chunk = (b"iCCP", tagged[start : start + length])
+    picture = decoded(png(samples, bits=bits, colour_type=2, chunks=[chunk]))
+    back = finished(picture, KEEP_ICC)
+
+    assert picture.bits == back.bits == bits
+    assert np.abs(picture.colour.astype(int) - bare.colour).max() > 5 * unit
+    assert np.abs(back.colour.astype(int) - samples).max() <= (2 if bits == 8 else 64)
+    with pytest.raises(ProfileNotStorable, match="icc=srgb"):
+        stored(back, ResultFormat.JXL)
+    for result in set(ResultFormat) - {ResultFormat.JXL}:
+        assert stored(back, result).info["icc_profile"] == profile
+        assert "icc_profile" not in stored(finished(picture, PictureChoices()), result).info
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_grey_of_another_gamma_comes_back(bits: int) -> None:
+    grey = np.arange(40, 232).reshape(8, 24) * (257 if bits == 16 else 1)
+    tagged = saved(luma(photo()), "PNG", icc_profile=grey_profile(1.8))
+    start = tagged.index(b"iCCP") + 4
+    (length,) = struct.unpack_from(">I", tagged, start - 8)
+    chunk = (b"iCCP", tagged[start : start + length])
+    picture = decoded(png(grey, bits=bits, colour_type=0, chunks=[chunk]))
+    back = finished(picture, KEEP_ICC)
+
+    assert back.grey
+    assert back.profile == grey_profile(1.8)
+    assert np.abs(back.colour[..., 0].astype(int) - grey).max() <= (1 if bits == 8 else 8)
+
+
+def test_a_broken_profile_is_a_warning_and_is_not_attached() -> None:
+    picture = finished(decoded(saved(photo(20, 32), "PNG", icc_profile=b"rubbish" * 60)), KEEP_ICC)
+
+    assert picture.profile is None
+    assert "broken colour profile" in picture.warnings[0]
+    assert np.array_equal(picture.colour, photo(20, 32))
+
+
+def exif_of_a_camera() -> Image.Exif:
+    exif = held(6)
+    exif[0x010F] = "Maker"
+    exif[0x9003] = "ignored"
+    exif[0x8769] = {0x9003: "2024:05:06 07:08:09", 0xA002: 30, 0xA001: 1}
+    exif[0x8825] = {1: "N", 2: (48.0, 8.0, 0.0)}
+    return exif
+
+
+@pytest.mark.parametrize("result", ResultFormat)
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP"])
+def test_metadata_is_kept_on_demand_and_upright(source: str, result: ResultFormat) -> None:
+    picture = decoded(saved(photo(), source, exif=exif_of_a_camera(), xmp=XMP, dpi=(300, 300)))
+    kept = stored(finished(picture, KEEP_METADATA), result)
+
+    exif = kept.getexif()
+    assert exif.get(0x0112, 1) == 1
+    assert exif[0x010F] == "Maker"
+    assert exif.get_ifd(0x8769) == {0x9003: "2024:05:06 07:08:09"}
+    assert exif.get_ifd(0x8825)[1] == "N"
+    if source != "PNG":  # Pillow writes no XMP into that
+        assert kept.info.get("xmp", XMP) == XMP  # of JPEG XL, the reader leaves it where it is
+        assert (
+            decoded(
+                encode(finished(picture, KEEP_METADATA), format=result, quality=90)
+            ).metadata.xmp
+            == XMP
+        )
+
+
+@pytest.mark.parametrize("result", ResultFormat)
+def test_metadata_is_stripped_unless_it_is_wanted(result: ResultFormat) -> None:
+    picture = decoded(saved(photo(), "JPEG", exif=exif_of_a_camera(), xmp=XMP))
+    info = stored(finished(picture, PictureChoices()), result).info
+
+    assert not {"exif", "xmp", "XML:com.adobe.xmp"} & set(info)
+
+
+def test_metadata_that_no_jpeg_could_hold_is_left_out_with_a_warning() -> None:
+    picture = finished(decoded(saved(photo(), "WEBP", xmp=XMP * 2000)), KEEP_METADATA)
+
+    assert picture.metadata.xmp is None
+    assert "XMP data of more than 65,000 bytes" in picture.warnings[0]
+    stored(picture, ResultFormat.JPEG)
+
+
+@pytest.mark.parametrize(
+    ("source", "depth", "result", "bits"),
+    [
+        (16, DepthMode.SAME, ResultFormat.PNG, 16),
+        (16, DepthMode.EIGHT, ResultFormat.PNG, 8),
+        (8, DepthMode.SAME, ResultFormat.PNG, 8),
+        (8, DepthMode.SIXTEEN, ResultFormat.PNG, 16),
+        (16, DepthMode.SAME, ResultFormat.TIFF, 16),
+        (8, DepthMode.SIXTEEN, ResultFormat.TIFF, 16),
+        (16, DepthMode.SAME, ResultFormat.JPEG, 8),
+        (16, DepthMode.SAME, ResultFormat.WEBP, 8),
+    ],
+)
+def test_the_depth_is_what_was_chosen_as_far_as_the_format_goes(
+    source: int, depth: DepthMode, result: ResultFormat, bits: int
+) -> None:
+    unit = 257 if source == 16 else 1
+    picture = decoded(png(photo().astype(int) * unit, bits=source, colour_type=2))
+    chosen = begun(picture, PictureChoices(depth=depth), result)
+
+    assert chosen.bits == bits
+    assert np.array_equal(chosen.colour // (257 if bits == 16 else 1), photo())
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("clear", [False, True])
+def test_16_bits_are_written_and_read_back_to_the_last_bit(grey: bool, clear: bool) -> None:  # noqa: FBT001
+    random = np.random.default_rng(2)
+    colour = random.integers(0, 65536, (40, 70, 3)).astype(np.uint16)
+    if grey:
+        colour = np.broadcast_to(colour[..., :1], colour.shape)
+    alpha = random.integers(0, 65536, (40, 70)).astype(np.uint16) if clear else None
+    picture = Picture(colour=colour, alpha=alpha, grey=grey)
+    again = decoded(encode(picture, format=ResultFormat.PNG, quality=90))
+
+    assert again.bits == 16
+    assert again.grey == grey
+    assert np.array_equal(again.colour, colour)
+    assert (again.alpha is None) == (alpha is None)
+    assert alpha is None or np.array_equal(again.alpha, alpha)
+
+
+@pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.WEBP])
+def test_16_bits_are_refused_where_the_format_has_8(result: ResultFormat) -> None:
+    with pytest.raises(DepthNotStorable, match="16 bits"):
+        check_result(width=1, height=1, format=result, has_alpha=False, bits=16)
+
+
+def test_transparency_follows_the_depth() -> None:
+    picture = Picture(colour=photo(), alpha=transparency())
+    deep = begun(picture, PictureChoices(depth=DepthMode.SIXTEEN), ResultFormat.PNG)
+
+    assert deep.alpha is not None
+    assert np.array_equal(deep.alpha, transparency() * np.uint16(257))
+
+
+@pytest.mark.parametrize("profile", [None, cmyk_profile(dimming=(0.7, 0.6, 0.9, 0.0))])
+def test_a_cmyk_picture_cannot_keep_its_profile_and_says_so(profile: bytes | None) -> None:
+    cmyk = Image.fromarray(photo(20, 32)).convert("CMYK")
+    picture = decoded(saved(cmyk, "TIFF", icc_profile=profile))
+    kept, converted = finished(picture, KEEP_ICC), finished(picture, PictureChoices())
+
+    assert "the result is in sRGB: a CMYK picture" in kept.warnings[0]
+    assert kept.profile is None
+    assert np.array_equal(kept.colour, converted.colour)
+    assert converted.warnings == ()
+    assert "icc_profile" not in stored(kept, ResultFormat.PNG).info

@@ -1,0 +1,144 @@
+"""From the bytes of an upload to those of its result, through the shipped network: checks that know
+nothing of how any of the steps is done.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pillow_heif
+import pillow_jxl  # noqa: F401 - registers itself
+import pytest
+from factories import Pixels, held, luma, photo, saved, transparency
+
+from model.process import prepare_process
+from workers.contract.images.formats import ResultFormat
+from workers.contract.images.options import AlphaMode, PictureChoices
+from workers.contract.settings import WorkerSettings
+from workers.engine.checkpoints import checkpoint_files
+from workers.pictures.decode import decode
+from workers.pictures.encode import encode
+from workers.pictures.finish import begun, finished
+from workers.pictures.picture import Picture
+from workers.tasks.pipeline import upscale_picture
+from workers.tiles.trade_off import output_weights
+
+pillow_heif.register_heif_opener()  # for these tests to write it
+
+Upscale = Callable[..., Picture]
+
+
+@pytest.fixture(scope="module")
+def upscale() -> Upscale:
+    """From an upload to the picture that is to be stored; one that was made before is kept."""
+    prepare_process(None)
+    from workers.engine.loading import load_engine
+    from workers.engine.local import InProcessEngine
+
+    lite = next(path for path in checkpoint_files(()) if path.stem == "lite")
+    settings = WorkerSettings(checkpoints=(lite,), precision="float32", tile=64)
+    engine = InProcessEngine(load_engine(settings, "cpu"))
+
+    @cache
+    def run(data: bytes, **chosen: object) -> Picture:
+        choices = PictureChoices.model_validate(chosen)
+        picture = upscale_picture(
+            begun(decode(data, max_pixels=10_000), choices, ResultFormat.PNG),
+            engine,
+            model="lite",
+            weights=output_weights(0),
+            progress=lambda *_: None,
+            alpha=choices.alpha,
+        )
+        return finished(picture, choices)
+
+    return run
+
+
+def again(picture: Picture, result: ResultFormat = ResultFormat.PNG, quality: int = 90) -> Picture:
+    """What a reader of the stored result sees."""
+    return decode(encode(picture, format=result, quality=quality), max_pixels=200_000)
+
+
+UPRIGHT = np.dstack((photo(23, 40, seed=5), transparency(23, 40)))
+#: How a program turns upright what a camera stores when it is held so.
+TURNS: dict[int, Callable[[Pixels], Pixels]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+BACK = {6: 8, 8: 6}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_the_result_of_a_turned_picture_is_that_of_the_upright_one(
+    upscale: Upscale, orientation: int
+) -> None:
+    held_so = np.ascontiguousarray(TURNS[BACK.get(orientation, orientation)](UPRIGHT))
+    chosen = {"width": 120, "alpha": AlphaMode.LANCZOS}
+    upright = again(upscale(saved(UPRIGHT, "PNG"), **chosen))
+    turned = again(upscale(saved(held_so, "PNG", exif=held(orientation)), **chosen))
+
+    assert turned.colour.shape == (69, 120, 3)
+    assert np.array_equal(turned.colour, upright.colour)
+    assert upright.alpha is not None
+    assert turned.alpha is not None
+    assert np.array_equal(turned.alpha, upright.alpha)
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_the_upscale_of_a_turned_picture_lies_where_the_turn_of_the_upscale_does(
+    upscale: Upscale, orientation: int
+) -> None:
+    """The network treats directions nearly alike; a slip by one pixel is farther off than that."""
+    turn = TURNS[orientation]
+    colour = np.kron(photo(12, 18, seed=5), np.ones((3, 3, 1), np.uint8))  # with edges
+    turned = upscale(saved(np.ascontiguousarray(turn(colour)), "PNG")).colour.astype(int)
+    upright = turn(upscale(saved(colour, "PNG")).colour).astype(int)
+    off = {
+        (down, across): np.abs(np.roll(turned, (down, across), axis=(0, 1)) - upright).mean()
+        for down in (-1, 0, 1)
+        for across in (-1, 0, 1)
+    }
+
+    assert min(off, key=lambda slip: off[slip]) == (0, 0)
+    assert off[0, 0] < 2
+
+
+WHITE = np.full((21, 35, 3), 255, np.uint8)
+
+
+@pytest.mark.parametrize("result", ResultFormat)
+@pytest.mark.parametrize("quality", [90, 100])
+def test_white_stays_white_in_every_format(
+    upscale: Upscale, result: ResultFormat, quality: int
+) -> None:
+    assert again(upscale(saved(WHITE, "PNG")), result, quality).colour.min() == 255
+
+
+@pytest.mark.parametrize(
+    "source", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "GIF", "HEIF", "JXL"]
+)
+def test_white_stays_white_out_of_every_format(upscale: Upscale, source: str) -> None:
+    assert again(upscale(saved(WHITE, source))).colour.min() == 255
+
+
+@pytest.mark.parametrize("result", ResultFormat)
+@pytest.mark.parametrize("clear", [False, True])
+def test_grey_gets_no_tint_in_any_format(
+    upscale: Upscale,
+    result: ResultFormat,
+    clear: bool,  # noqa: FBT001
+) -> None:
+    grey = luma(photo(21, 35))
+    source = np.dstack((grey, transparency(21, 35))) if clear else grey
+    background = "#ffffff" if clear and result is ResultFormat.JPEG else None
+    picture = again(upscale(saved(source, "PNG"), background=background), result)
+    tint = np.ptp(picture.colour.astype(int), axis=2)
+
+    # WebP has no grey: its own arithmetic may round one of the colours by a level.
+    assert tint.max() <= (1 if result is ResultFormat.WEBP else 0)

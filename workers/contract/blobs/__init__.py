@@ -1,0 +1,1 @@
+"""Where pictures are stored between the service and the workers."""

@@ -1,0 +1,173 @@
+"""Blobs as files in one folder, which may be shared between hosts.
+
+A blob is written to a temporary file beside its place, synced, and renamed into it: Redis syncs
+each write, and after a power cut an accepted job must not find an empty picture.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+from workers.contract.blobs.base import (
+    CHUNK,
+    FOLDERS,
+    BlobEntry,
+    Room,
+    StoredBlob,
+    checked_key,
+    no_room_is_storage_full,
+)
+from workers.contract.errors import BlobMissing, StorageUnavailable
+
+
+class FileBlobStore:
+    """`BlobStore` for a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        for folder in (*FOLDERS, "incoming"):
+            (self.root / folder).mkdir(parents=True, exist_ok=True)
+
+    def path(self, key: str) -> Path:
+        """The file of a blob, whether it exists or not."""
+        return self.root / checked_key(key)
+
+    @contextmanager
+    def incoming(self) -> Iterator[BinaryIO]:
+        path = self.root / "incoming" / secrets.token_hex(16)
+        with _broken_is_unavailable():
+            file = path.open("w+b")
+        try:
+            yield file
+        finally:
+            with suppress(OSError):  # what was to be kept is flushed; a full disk was told of
+                file.close()
+            path.unlink(missing_ok=True)
+
+    def keep(self, file: BinaryIO, key: str) -> None:
+        place = self.path(key)
+        with _broken_is_unavailable():
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).rename(place)
+            folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def write(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
+        digest = hashlib.sha256()
+        size = 0
+        with self.incoming() as file:
+            for chunk in chunks:
+                with _broken_is_unavailable():
+                    file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            self.keep(file, key)
+        return StoredBlob(key=key, size=size, sha256=digest.hexdigest())
+
+    def read(self, key: str) -> bytes:
+        with _broken_is_unavailable(self.path(key)):
+            return self.path(key).read_bytes()
+
+    def stream(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        with _broken_is_unavailable(self.path(key)):
+            file = self.path(key).open("rb")
+            end = os.fstat(file.fileno()).st_size if stop is None else stop
+            file.seek(start)
+        return _pieces(file, end - start)
+
+    def size(self, key: str) -> int | None:
+        try:
+            with _broken_is_unavailable(self.path(key)):
+                return self.path(key).stat().st_size
+        except BlobMissing:
+            return None
+
+    def exists(self, key: str) -> bool:
+        return self.size(key) is not None
+
+    def copy(self, source: str, target: str) -> None:
+        with self.incoming() as file:
+            place = self.path(source)
+            with _broken_is_unavailable(place), place.open("rb") as original:
+                shutil.copyfileobj(original, file, CHUNK)
+            self.keep(file, target)
+
+    def delete(self, *keys: str) -> None:
+        with _broken_is_unavailable():
+            for key in keys:
+                self.path(key).unlink(missing_ok=True)
+
+    def entries(self, folder: str) -> Iterator[BlobEntry]:
+        with _broken_is_unavailable(), os.scandir(self.root / folder) as found:
+            for entry in found:
+                with suppress(FileNotFoundError):
+                    status = entry.stat()
+                    written_at = datetime.fromtimestamp(status.st_mtime, UTC)
+                    yield BlobEntry(
+                        key=f"{folder}/{entry.name}", size=status.st_size, written_at=written_at
+                    )
+
+    def sweep_incoming(self, *, age: timedelta) -> int:
+        oldest, freed = time.time() - age.total_seconds(), 0
+        with _broken_is_unavailable():
+            for path in (self.root / "incoming").iterdir():
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    if status.st_mtime < oldest:
+                        path.unlink()
+                        freed += status.st_size
+        return freed
+
+    def room(self) -> Room | None:
+        with _broken_is_unavailable():
+            usage = shutil.disk_usage(self.root)
+        return Room(free=usage.free, total=usage.total)
+
+    def signed_address(
+        self,
+        key: str,  # noqa: ARG002 - the same for all stores
+        *,
+        lifetime: timedelta,  # noqa: ARG002
+        media_type: str,  # noqa: ARG002
+        disposition: str,  # noqa: ARG002
+    ) -> str | None:
+        return None
+
+    def check(self) -> None:
+        with self.incoming() as file, _broken_is_unavailable():
+            file.write(b"\0")
+            file.flush()
+
+
+def _pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
+    with file:
+        while length > 0 and (piece := file.read(min(CHUNK, length))):
+            length -= len(piece)
+            yield piece
+
+
+@contextmanager
+def _broken_is_unavailable(place: Path | None = None) -> Iterator[None]:
+    """Turn what the file system says into our errors; if the file at `place` is not there, and its
+    folder is, that blob is missing.
+    """
+    try:
+        with no_room_is_storage_full():
+            yield
+    except FileNotFoundError as failure:
+        if place is not None and place.parent.is_dir():
+            raise BlobMissing(f"{place.parent.name}/{place.name}") from None
+        raise StorageUnavailable("its folder is gone") from failure
+    except OSError as failure:
+        raise StorageUnavailable(failure.strerror or type(failure).__name__) from failure

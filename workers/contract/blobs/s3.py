@@ -1,0 +1,196 @@
+"""Blobs as objects in a bucket of Amazon S3, or of any server that speaks its protocol.
+
+Credentials, region and endpoint come from the variables that AWS's own tools read:
+`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`,
+`AWS_ENDPOINT_URL`; without keys, from the machine's role. An object is visible once all of it has
+arrived: that is S3's own promise, for uploads in parts too.
+
+A store may be made before a fork but not used before it: the client runs threads.
+"""
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import BinaryIO
+
+from workers.contract.blobs.base import (
+    CHUNK,
+    BlobEntry,
+    Room,
+    StoredBlob,
+    checked_key,
+    no_room_is_storage_full,
+)
+from workers.contract.blobs.s3_signing import signed_get
+from workers.contract.errors import (
+    BlobMissing,
+    ConfigurationInvalid,
+    StorageFull,
+    StorageUnavailable,
+)
+
+try:
+    import obstore
+    from obstore.exceptions import (
+        BaseError,
+        PermissionDeniedError,
+        UnauthenticatedError,
+    )
+    from obstore.store import S3Store
+except ImportError:
+    raise ConfigurationInvalid(
+        "GDSR_BLOB_URL: s3:// needs the package obstore; install gdsr[s3]"
+    ) from None
+
+#: Seconds to reach the server at all.
+_CONNECT = timedelta(seconds=2)
+#: Attempts after the first, within the patience; obstore pauses longer from each to the next.
+_RETRIES = 3
+#: Larger blobs go up in parts of this size, so many at a time.
+_PART, _PARTS = 8 * 1024 * 1024, 4
+#: What servers say of a full disk or quota, in the status or the code of their answers.
+_NO_ROOM = ("507", "InsufficientStorage", "QuotaExceeded", "StorageFull", "XMinioAdminBucketQuota")
+
+log = logging.getLogger(__name__)
+
+
+class S3BlobStore:
+    """`BlobStore` for a bucket; each answer may take `patience`, a connection two seconds."""
+
+    def __init__(self, bucket: str, *, prefix: str, patience: timedelta) -> None:
+        self._bucket, self._prefix = bucket, prefix
+        self.endpoint = os.environ.get("AWS_ENDPOINT_URL")
+        try:
+            self._store = S3Store(
+                bucket,
+                prefix=prefix or None,
+                client_options={
+                    "allow_http": (self.endpoint or "").startswith("http://"),
+                    "connect_timeout": _CONNECT,
+                    "read_timeout": patience,  # between two pieces; a slow client is no fault
+                    "timeout": timedelta(hours=1),
+                },
+                retry_config={"max_retries": _RETRIES, "retry_timeout": patience},
+            )
+        except (BaseError, ValueError) as failure:
+            raise ConfigurationInvalid(f"GDSR_BLOB_URL: {_first_line(failure)}") from None
+
+    @contextmanager
+    def incoming(self) -> Iterator[BinaryIO]:
+        with no_room_is_storage_full():
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - without a name: no death leaves it
+        try:
+            yield file
+        finally:
+            file.close()
+
+    def keep(self, file: BinaryIO, key: str) -> None:
+        with no_room_is_storage_full():
+            file.flush()
+        file.seek(0)
+        self._put(key, file)
+
+    def write(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
+        data = b"".join(chunks)
+        self._put(key, data)
+        return StoredBlob(key=key, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    def _put(self, key: str, data: BinaryIO | bytes) -> None:
+        with _in_our_words():
+            obstore.put(
+                self._store, checked_key(key), data, chunk_size=_PART, max_concurrency=_PARTS
+            )
+
+    def read(self, key: str) -> bytes:
+        with _in_our_words(key):
+            return obstore.get(self._store, checked_key(key)).bytes().to_bytes()
+
+    def stream(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        options: obstore.GetOptions = {}
+        if stop is not None:
+            options["range"] = (start, stop)
+        elif start:
+            options["range"] = {"offset": start}
+        with _in_our_words(key):
+            pieces = obstore.get(self._store, checked_key(key), options=options).stream(CHUNK)
+        return _pieces(pieces)
+
+    def size(self, key: str) -> int | None:
+        try:
+            with _in_our_words(key):
+                return obstore.head(self._store, checked_key(key))["size"]
+        except BlobMissing:
+            return None
+
+    def exists(self, key: str) -> bool:
+        return self.size(key) is not None
+
+    def copy(self, source: str, target: str) -> None:
+        with _in_our_words(source):
+            obstore.copy(self._store, checked_key(source), checked_key(target))
+
+    def delete(self, *keys: str) -> None:
+        with _in_our_words():
+            obstore.delete(self._store, [checked_key(key) for key in keys])
+
+    def entries(self, folder: str) -> Iterator[BlobEntry]:
+        with _in_our_words():
+            for page in obstore.list(self._store, f"{folder}/", chunk_size=1000):
+                for found in page:
+                    yield BlobEntry(
+                        key=found["path"], size=found["size"], written_at=found["last_modified"]
+                    )
+
+    def sweep_incoming(self, *, age: timedelta) -> int:  # noqa: ARG002 - the same for all stores
+        return 0  # `incoming` leaves nothing
+
+    def room(self) -> Room | None:
+        return None
+
+    def signed_address(
+        self, key: str, *, lifetime: timedelta, media_type: str, disposition: str
+    ) -> str | None:
+        return signed_get(
+            self._bucket,
+            f"{self._prefix}/{checked_key(key)}".lstrip("/"),
+            endpoint=self.endpoint,
+            lifetime=lifetime,
+            answer={"content-type": media_type, "content-disposition": disposition},
+        )
+
+    def check(self) -> None:
+        with _in_our_words():
+            next(iter(obstore.list(self._store, "results/", chunk_size=1)), None)
+
+
+def _pieces(pieces: Iterable[object]) -> Iterator[bytes]:
+    with _in_our_words():
+        for piece in pieces:
+            yield bytes(piece)  # type: ignore[call-overload]
+
+
+@contextmanager
+def _in_our_words(key: str | None = None) -> Iterator[None]:
+    """Turn what the client says into our errors; an object that is not there is `key` missing."""
+    try:
+        yield
+    except (BaseError, FileNotFoundError) as failure:
+        said = str(failure)
+        if isinstance(failure, FileNotFoundError) and key and "NoSuchBucket" not in said:
+            raise BlobMissing(key) from None
+        log.warning("the picture store: %s", _first_line(failure))
+        if any(f" {word}" in said or f"<Code>{word}" in said for word in _NO_ROOM):
+            raise StorageFull from failure
+        if isinstance(failure, PermissionDeniedError | UnauthenticatedError):
+            raise StorageUnavailable("access was denied") from failure
+        if "NoSuchBucket" in said or isinstance(failure, FileNotFoundError):
+            raise StorageUnavailable("there is no such bucket") from failure
+        raise StorageUnavailable("it does not answer as it should") from failure
+
+
+def _first_line(failure: BaseException) -> str:
+    return (str(failure).splitlines() or [type(failure).__name__])[0][:300]

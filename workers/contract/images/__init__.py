@@ -1,0 +1,1 @@
+"""Formats and headers of pictures, without their pixels."""

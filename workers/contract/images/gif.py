@@ -1,0 +1,138 @@
+"""GIF (version 89a): its size, and the places of its frames.
+
+A GIF says nowhere how many frames it has: its blocks are walked over, each by its length. How far
+is bounded, so that a file of tiny blocks costs no more than any other.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from workers.contract.errors import ImageCorrupt
+from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader
+from workers.contract.images.tiff_and_avif import TOO_SHORT, Source
+
+#: Frames that are counted, and other blocks that may be between them.
+MAX_FRAMES = 4096
+_MAX_BLOCKS = 4 * MAX_FRAMES
+#: Pieces of at most 255 bytes that all of them may be in.
+_MAX_PIECES = 2**20
+_WINDOW_BYTES = 2**14
+
+KEEP, CLEAR, RESTORE = 1, 2, 3
+
+
+class GifFrame(NamedTuple):
+    """One frame: where it lies in the picture, and where in the file."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    interlaced: bool
+    #: What becomes of its part of the picture before the next one: KEEP, CLEAR or RESTORE.
+    disposal: int
+    #: The number of the colour that is clear.
+    clear: int | None
+    #: Its own colours, start and end; empty where it uses those of the picture.
+    palette: tuple[int, int]
+    #: Its pixels, from the size of the first code to the end of the last piece.
+    data: tuple[int, int]
+
+    def covers(self, width: int, height: int) -> bool:
+        """Whether nothing shows through that was there before."""
+        return self[:4] == (0, 0, width, height) and self.clear is None
+
+
+def gif_size(source: Source) -> tuple[int, int, int]:
+    """Width, height, and where the colours of the picture end (13: it has none)."""
+    width, height, flags = struct.unpack("<6xHHB", source.at(0, 11))
+    return width, height, 13 + _palette_bytes(flags)
+
+
+def gif_header(source: Source, *, frame: int) -> ImageHeader:
+    """Read a GIF as it looks at one of its frames."""
+    width, height, _ = gif_size(source)
+    frames = list(islice(gif_frames(source), MAX_FRAMES + 1))
+    if not frames:
+        raise ImageCorrupt("it has no pixels")
+    return ImageHeader(
+        format=ImageFormat.GIF,
+        width=width,
+        height=height,
+        bits=8,
+        kind=ColourKind.PALETTE,
+        has_alpha=not is_opaque(frames[: frame + 1], width, height),
+        frames=len(frames) if len(frames) <= MAX_FRAMES else None,
+    )
+
+
+def is_opaque(frames: Sequence[GifFrame], width: int, height: int) -> bool:
+    """Whether the picture is known to be without holes when the last of these frames is shown."""
+    opaque = False
+    for number, frame in enumerate(frames):
+        before, opaque = opaque, opaque or frame.covers(width, height)
+        if number + 1 < len(frames) and frame.disposal != KEEP:
+            opaque = before if frame.disposal == RESTORE else False
+    return opaque
+
+
+def gif_frames(source: Source) -> Iterator[GifFrame]:
+    """The frames of a GIF, in order.
+
+    Raises:
+        ImageCorrupt: the file ends within a frame, a frame lies outside the picture, or there are
+            more blocks than any picture needs.
+    """
+    width, height, offset = gif_size(source)
+    pieces = iter(range(_MAX_PIECES))
+    disposal, clear = KEEP, None
+    for _ in range(_MAX_BLOCKS):
+        kind = source.at(offset, 1) if offset < source.size else b";"
+        if kind == b"!":
+            if source.at(offset + 1, 2) == b"\xf9\4":
+                flags, number = struct.unpack("<BxxB", source.at(offset + 3, 4))
+                disposal = {2: CLEAR, 3: RESTORE}.get(flags >> 2 & 7, KEEP)
+                clear = number if flags & 1 else None
+            offset = _after_pieces(source, offset + 2, pieces)
+        elif kind == b",":
+            left, top, across, down, flags = struct.unpack("<4HB", source.at(offset + 1, 9))
+            if not across or not down or left + across > width or top + down > height:
+                raise ImageCorrupt("one of its frames lies outside the picture")
+            start = offset + 10 + _palette_bytes(flags)
+            offset = _after_pieces(source, start + 1, pieces)
+            yield GifFrame(
+                left=left,
+                top=top,
+                width=across,
+                height=down,
+                interlaced=bool(flags & 0x40),
+                disposal=disposal,
+                clear=clear,
+                palette=(start - _palette_bytes(flags), start),
+                data=(start, offset),
+            )
+            disposal, clear = KEEP, None
+        else:
+            return  # the end, or what is not said to be there, which viewers ignore
+    raise ImageCorrupt(f"it has more than {_MAX_BLOCKS:,} blocks")
+
+
+def _palette_bytes(flags: int) -> int:
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _after_pieces(source: Source, offset: int, pieces: Iterator[int]) -> int:
+    """Where a chain of pieces ends; each begins with its length, and 0 ends it."""
+    while offset < source.size:
+        window = source.at(offset, min(_WINDOW_BYTES, source.size - offset))
+        at = 0
+        while at < len(window):
+            if next(pieces, None) is None:
+                raise ImageCorrupt(f"it is in more than {_MAX_PIECES:,} pieces")
+            if not window[at]:
+                return offset + at + 1
+            at += 1 + window[at]
+        offset += at
+    raise ImageCorrupt(TOO_SHORT)

@@ -1,0 +1,273 @@
+"""What a picture's first bytes say about it: format, size, depth, transparency, number of frames.
+
+The service decides on a header alone whether an upload can become a job; the decoder reads the same
+header again before it hands the bytes to a codec. Nothing is decoded, only content counts (never a
+name or a content type), and only the standard library is needed.
+
+The bytes come from strangers. So every loop is bounded, no read is larger than 1 MiB, and nothing
+but a `GDSRError` ever comes out.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import BinaryIO, NamedTuple
+
+from workers.contract.errors import ImageCorrupt, ImageMissing
+from workers.contract.images.formats import (
+    ColourKind,
+    ImageFormat,
+    ImageHeader,
+    ResultFormat,
+    check_header,
+    check_result,
+    unsupported,
+)
+from workers.contract.images.gif import gif_header
+from workers.contract.images.jxl import JXL_BARE, JXL_BOXES, jxl_header
+from workers.contract.images.tiff_and_avif import TOO_SHORT, Source, heif_header, tiff_header
+
+__all__ = [
+    "ColourKind",
+    "ImageFormat",
+    "ImageHeader",
+    "ResultFormat",
+    "check_header",
+    "check_result",
+    "read_header",
+]
+
+
+def read_header(file: BinaryIO, *, frame: int | None = None) -> ImageHeader:
+    """Read a picture's header from a seekable file, whatever its position is; it is moved.
+
+    `frame` is the one that counts (from 0): pages of a TIFF have nothing in common.
+
+    Raises:
+        ImageMissing: the file is empty.
+        ImageUnsupported: not one of `ImageFormat`, or a kind of it that is not read.
+        ImageCorrupt: one of `ImageFormat`, but its header is cut off or contradicts itself.
+        FrameMissing: a TIFF has no such page.
+    """
+    source = Source(file)
+    if not source.size:
+        raise ImageMissing
+    try:
+        header = _parser(source.at(0, min(source.size, 256)), frame or 0)(source)
+    except struct.error:
+        raise ImageCorrupt(TOO_SHORT) from None
+    if not header.pixels:
+        raise ImageCorrupt(f"its header says {header.width} x {header.height} pixels")
+    return header
+
+
+#: Markers or chunks that are looked at before a header counts as hostile.
+_MAX_STEPS = 4096
+
+_STRANGERS: Mapping[bytes, str] = {
+    b"%PDF": "a PDF document",
+    b"%!PS": "a PostScript document",
+    b"\0\0\0\x0cjP  ": "a JPEG 2000 picture",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 picture",
+    b"8BPS": "a Photoshop document",
+    b"II+\0": "a BigTIFF picture",
+    b"MM\0+": "a BigTIFF picture",
+    b"II\xbc\x01": "a JPEG XR picture",
+    b"\0\0\1\0": "an icon",
+    b"qoif": "a QOI picture",
+    b"\x76\x2f\x31\x01": "an OpenEXR picture",
+    b"PK\3\4": "a ZIP archive",
+    b"<svg": "an SVG drawing",
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+}
+
+
+def _parser(head: bytes, frame: int) -> Callable[[Source], ImageHeader]:
+    """The reader of the format that begins with `head`."""
+    if head.startswith(b"\xff\xd8"):
+        return _jpeg
+    if head.startswith(b"\x89PNG"):
+        return _png
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return _webp
+    if head.startswith((b"II*\0", b"MM\0*")):
+        return partial(tiff_header, frame=frame)
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return partial(gif_header, frame=frame)
+    if head.startswith(b"BM"):
+        return _bmp
+    if head[4:8] == b"ftyp":
+        return heif_header
+    if head.startswith((JXL_BARE, JXL_BOXES)):
+        return jxl_header
+    raise unsupported(_stranger(head))
+
+
+def _stranger(head: bytes) -> str:
+    """Name what is not read here, as far as its first bytes give it away."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for start, name in _STRANGERS.items():
+        if head.startswith(start) or text.startswith(start):
+            return name
+    if text.startswith((b"<?xml", b"<!--", b"<!doctype svg")) and b"svg" in text:
+        return "an SVG drawing"
+    return "not a picture of a known format"
+
+
+_JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # these three are tables
+_JPEG_FRAMES_READ = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # the rest are lossless or hierarchical
+_JPEG_KINDS = {1: ColourKind.GREY, 3: ColourKind.COLOUR, 4: ColourKind.CMYK}
+
+
+def _jpeg(source: Source) -> ImageHeader:
+    offset = 2
+    for _ in range(_MAX_STEPS):
+        prefix, marker = source.at(offset, 2)
+        if prefix != 0xFF or marker in (0x00, 0xFF):
+            offset += 1  # fill bytes, or rubbish between segments, which every decoder skips
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            offset += 2  # these have no length
+        elif marker in (0xD9, 0xDA):
+            raise ImageCorrupt("its pixels come before their size")
+        elif marker in _JPEG_FRAMES:
+            return _jpeg_frame(source, offset, marker)
+        else:
+            (length,) = struct.unpack(">H", source.at(offset + 2, 2))
+            offset += 2 + max(length, 2)
+    raise ImageCorrupt(f"its size is not among its first {_MAX_STEPS:,} markers")
+
+
+def _jpeg_frame(source: Source, offset: int, marker: int) -> ImageHeader:
+    bits, height, width, channels = struct.unpack(">BHHB", source.at(offset + 4, 6))
+    if marker not in _JPEG_FRAMES_READ:
+        raise unsupported("a lossless or hierarchical JPEG")
+    if bits != 8:
+        raise unsupported(f"a JPEG of {bits} bits a channel")
+    if channels not in _JPEG_KINDS:
+        raise unsupported(f"a JPEG of {channels} channels")
+    return ImageHeader(
+        format=ImageFormat.JPEG,
+        width=width,
+        height=height,
+        bits=bits,
+        kind=_JPEG_KINDS[channels],
+        has_alpha=False,
+    )
+
+
+class _PngKind(NamedTuple):
+    kind: ColourKind
+    depths: tuple[int, ...]
+    has_alpha: bool = False
+
+
+_PNG_KINDS = {
+    0: _PngKind(ColourKind.GREY, (1, 2, 4, 8, 16)),
+    2: _PngKind(ColourKind.COLOUR, (8, 16)),
+    3: _PngKind(ColourKind.PALETTE, (1, 2, 4, 8)),
+    4: _PngKind(ColourKind.GREY, (8, 16), has_alpha=True),
+    6: _PngKind(ColourKind.COLOUR, (8, 16), has_alpha=True),
+}
+
+
+def _png(source: Source) -> ImageHeader:
+    start = source.at(0, 33)  # the signature and IHDR
+    if not start.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
+        raise ImageCorrupt("its signature or first chunk is damaged")
+    width, height, bits, colour_type = struct.unpack_from(">IIBB", start, 16)
+    if colour_type not in _PNG_KINDS or bits not in _PNG_KINDS[colour_type].depths:
+        raise ImageCorrupt(f"PNG has no colour type {colour_type} of {bits} bits")
+    kind, _, has_alpha = _PNG_KINDS[colour_type]
+    frames = 1
+    offset = len(start)
+    for _ in range(_MAX_STEPS):
+        length, name = struct.unpack(">I4s", source.at(offset, 8))
+        if name == b"IDAT":
+            return ImageHeader(
+                format=ImageFormat.PNG,
+                width=width,
+                height=height,
+                bits=8 if kind is ColourKind.PALETTE else bits,
+                kind=kind,
+                has_alpha=has_alpha,
+                frames=max(frames, 1),
+            )
+        if name == b"IEND":
+            raise ImageCorrupt("it has no pixels")
+        if name == b"acTL":
+            (frames,) = struct.unpack(">I", source.at(offset + 8, 4))
+        elif name == b"tRNS":
+            has_alpha = True
+        offset += 12 + length
+    raise ImageCorrupt(f"its pixels are not among its first {_MAX_STEPS:,} chunks")
+
+
+def _webp(source: Source) -> ImageHeader:
+    chunk, _, body = struct.unpack("<4sI10s", source.at(12, 18))
+    has_alpha = False
+    frames: int | None = 1
+    if chunk == b"VP8X":
+        width = int.from_bytes(body[4:7], "little") + 1
+        height = int.from_bytes(body[7:10], "little") + 1
+        has_alpha = bool(body[0] & 0x10)
+        frames = _webp_frames(source) if body[0] & 0x02 else 1
+    elif chunk == b"VP8L" and body[0] == 0x2F:
+        (packed,) = struct.unpack_from("<I", body, 1)
+        width, height = (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+        has_alpha = bool(packed >> 28 & 1)
+    elif chunk == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", body, 6))
+    else:
+        raise ImageCorrupt("its first chunk is none that WebP begins with")
+    return ImageHeader(
+        format=ImageFormat.WEBP,
+        width=width,
+        height=height,
+        bits=8,
+        kind=ColourKind.COLOUR,
+        has_alpha=has_alpha,
+        frames=frames,
+    )
+
+
+def _webp_frames(source: Source) -> int | None:
+    """How many frames an animation has, if its chunks are not too many."""
+    frames, offset = 0, 12
+    for _ in range(_MAX_STEPS):
+        if offset + 8 > source.size:
+            return frames
+        name, length = struct.unpack("<4sI", source.at(offset, 8))
+        frames += name == b"ANMF"
+        offset += 8 + length + length % 2
+    return None
+
+
+_BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
+_BMP_BITFIELDS = 3
+
+
+def _bmp(source: Source) -> ImageHeader:
+    (size,) = struct.unpack("<I", source.at(14, 4))
+    if size not in _BMP_HEADER_SIZES:
+        raise unsupported("not a picture of a known format, or a BMP of a rare kind")
+    compression = 0
+    if size == 12:
+        width, height, _, bits = struct.unpack("<4H", source.at(18, 8))
+    else:
+        width, height, _, bits, compression = struct.unpack("<iiHHI", source.at(18, 16))
+    if compression not in (0, 1, 2, _BMP_BITFIELDS) or bits not in (1, 4, 8, 16, 24, 32):
+        raise unsupported("a BMP of a rare kind")
+    has_alpha = False
+    if bits == 32 and compression == _BMP_BITFIELDS:
+        *colours, alpha = struct.unpack("<4I", source.at(54, 16))
+        # The decoder takes a header without any mask for one with alpha.
+        has_alpha = bool(size >= 56 and alpha) or not any(colours)
+    return ImageHeader(
+        format=ImageFormat.BMP,
+        width=max(width, 0),
+        height=abs(height),  # negative: the first row is the top one
+        bits=8,
+        kind=ColourKind.PALETTE if bits <= 8 else ColourKind.COLOUR,
+        has_alpha=has_alpha,
+    )

@@ -1,0 +1,182 @@
+"""JPEG XL (ISO/IEC 18181-1, annex D): what the start of its code stream says.
+
+Fields are bits, lowest first. The stream may lie bare in the file or in boxes (18181-2).
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+from workers.contract.errors import ImageCorrupt
+from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
+from workers.contract.images.tiff_and_avif import TOO_SHORT, Source
+
+JXL_BOXES = b"\0\0\0\x0cJXL \r\n\x87\n"
+JXL_BARE = b"\xff\x0a"
+_HEADER_BYTES = 4096  # names of channels may make it long; none has more
+_MAX_BOXES = 256
+_GREY, _ALPHA, _SPOT, _CFA = 1, 0, 2, 5
+
+#: Width to height, by number.
+_RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
+
+
+class _Field(NamedTuple):
+    """A number that begins at an offset and has so many more bits."""
+
+    offset: int
+    bits: int = 0
+
+
+def jxl_header(source: Source) -> ImageHeader:
+    """Read a JPEG XL's header."""
+    start = _stream(source)
+    read = _Bits(source.at(start, min(_HEADER_BYTES, source.size - start)))
+    if read.bits(16) != 0x0AFF:
+        raise ImageCorrupt("its code stream does not begin as one")
+    width, height = _size(read)
+    bits, grey, alpha = 8, False, False
+    if not read.flag():  # all as usual
+        if read.flag():
+            read.bits(3)  # the turn, which the decoder makes
+            if read.flag():
+                _size(read)  # another size to show it in
+            if read.flag():
+                _preview(read)
+            if read.flag():
+                raise unsupported("an animated JPEG XL picture")
+        bits = _depth(read)
+        read.flag()  # 16-bit buffers are enough
+        for _ in range(read.number(_Field(0), _Field(1), _Field(2, 4), _Field(1, 12))):
+            alpha |= _extra_channel(read) == _ALPHA
+        read.flag()  # XYB
+        if not read.flag():
+            read.flag()  # there is a profile
+            grey = _enumerated(read) == _GREY
+    return ImageHeader(
+        format=ImageFormat.JXL,
+        width=width,
+        height=height,
+        bits=bits,
+        kind=ColourKind.GREY if grey else ColourKind.COLOUR,
+        has_alpha=alpha,
+    )
+
+
+def _stream(source: Source) -> int:
+    """Where the code stream begins."""
+    if source.at(0, 2) == JXL_BARE:
+        return 0
+    for name, start, _ in _boxes(source):
+        if name == b"jxlc":
+            return start
+        if name == b"jxlp":
+            return start + 4  # after the number of the part
+    raise ImageCorrupt(f"its code stream is not among its first {_MAX_BOXES} boxes")
+
+
+def jxl_xmp(file: BinaryIO) -> bytes | None:
+    """The XMP of a JPEG XL, if it is there and not compressed."""
+    source = Source(file)
+    if source.at(0, 2) == JXL_BARE:
+        return None
+    return next((source.at(s, e - s) for name, s, e in _boxes(source) if name == b"xml "), None)
+
+
+def _boxes(source: Source) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of each box."""
+    offset = 0
+    for _ in range(_MAX_BOXES):
+        if offset + 8 > source.size:
+            return
+        size, name = struct.unpack(">I4s", source.at(offset, 8))
+        start = offset + 8
+        if size == 1:
+            (size,) = struct.unpack(">Q", source.at(start, 8))
+            start += 8
+        elif size == 0:
+            size = source.size - offset
+        if size < start - offset:
+            raise ImageCorrupt(f"it has a box of {size} bytes")
+        offset += size
+        yield name, start, offset
+
+
+class _Bits:
+    """Numbers out of bytes, lowest bit first."""
+
+    def __init__(self, data: bytes) -> None:
+        self.value = int.from_bytes(data, "little")
+        self.left = 8 * len(data)
+
+    def bits(self, count: int) -> int:
+        self.left -= count
+        if self.left < 0:
+            raise ImageCorrupt(TOO_SHORT)
+        found = self.value & (1 << count) - 1
+        self.value >>= count
+        return found
+
+    def flag(self) -> bool:
+        return bool(self.bits(1))
+
+    def number(self, *choices: _Field) -> int:
+        """One of four kinds of number, as the first two bits say (U32 in the standard)."""
+        chosen = choices[self.bits(2)]
+        return chosen.offset + self.bits(chosen.bits)
+
+
+def _enumerated(read: _Bits) -> int:
+    return read.number(_Field(0), _Field(1), _Field(2, 4), _Field(18, 6))
+
+
+def _size(read: _Bits) -> tuple[int, int]:
+    small = read.flag()
+
+    def side() -> int:
+        if small:
+            return 8 * (1 + read.bits(5))
+        return read.number(_Field(1, 9), _Field(1, 13), _Field(1, 18), _Field(1, 30))
+
+    height = side()
+    ratio = read.bits(3)
+    if ratio not in _RATIOS:
+        return side(), height
+    across, down = _RATIOS[ratio]
+    return height * across // down, height
+
+
+def _preview(read: _Bits) -> None:
+    small = read.flag()
+    if small:
+        choices = _Field(16), _Field(32), _Field(1, 5), _Field(33, 9)
+    else:
+        choices = _Field(1, 6), _Field(65, 8), _Field(321, 10), _Field(1345, 12)
+    read.number(*choices)
+    if not read.bits(3):
+        read.number(*choices)
+
+
+def _depth(read: _Bits) -> int:
+    if read.flag():  # floating-point
+        bits = read.number(_Field(32), _Field(16), _Field(24), _Field(1, 6))
+        read.bits(4)
+        return bits
+    return read.number(_Field(8), _Field(10), _Field(12), _Field(1, 6))
+
+
+def _extra_channel(read: _Bits) -> int:
+    """What another channel means."""
+    if read.flag():
+        return _ALPHA
+    kind = _enumerated(read)
+    _depth(read)
+    read.number(_Field(0), _Field(3), _Field(4), _Field(1, 3))
+    read.bits(8 * read.number(_Field(0), _Field(0, 4), _Field(16, 5), _Field(48, 10)))
+    if kind == _ALPHA:
+        read.flag()  # multiplied
+    elif kind == _SPOT:
+        read.bits(64)
+    elif kind == _CFA:
+        read.number(_Field(1), _Field(0, 2), _Field(3, 4), _Field(19, 8))
+    return kind

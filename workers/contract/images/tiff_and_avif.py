@@ -1,0 +1,325 @@
+"""Headers that are found by following places in the file: TIFF's tags and AVIF's boxes.
+
+Both formats let a file point anywhere, itself included. `Source` keeps every read inside the file
+and small, and each chain here ends after a fixed number of steps.
+"""
+
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
+from io import SEEK_END
+from typing import BinaryIO, NamedTuple
+
+from workers.contract.errors import FrameMissing, ImageCorrupt
+from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
+
+TOO_SHORT = "it ends within its header"
+_MAX_READ_BYTES = 2**20
+
+
+class Source:
+    """A file of which every read is whole, inside the file, and small."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        file.seek(0, SEEK_END)
+        self.size = file.tell()
+
+    def at(self, offset: int, count: int) -> bytes:
+        """The `count` bytes from `offset`.
+
+        Raises:
+            ImageCorrupt: the file ends before, or that is more than any header needs.
+        """
+        if offset < 0 or count < 0 or offset + count > self.size:
+            raise ImageCorrupt(TOO_SHORT)
+        if count > _MAX_READ_BYTES:
+            raise ImageCorrupt(f"its header has a block of {count:,} bytes")
+        self._file.seek(offset)
+        return self._file.read(count)
+
+
+class _Tag:
+    SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC = 254, 256, 257, 258, 262
+    CHANNELS, SUB_PAGES, EXTRA, SAMPLE_FORMAT, DNG_VERSION = 277, 330, 338, 339, 50706
+
+
+_TIFF_KINDS = {
+    0: (ColourKind.GREY, 1),
+    1: (ColourKind.GREY, 1),
+    2: (ColourKind.COLOUR, 3),
+    3: (ColourKind.PALETTE, 1),
+    5: (ColourKind.CMYK, 4),
+    6: (ColourKind.COLOUR, 3),
+}
+_TIFF_STRANGERS = {8: "a CIELAB TIFF", 32803: "a camera's raw file", 34892: "a camera's raw file"}
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I"}  # byte, short, long: all that matters here is one of them
+_TIFF_MAX_TAGS = 4096
+#: Of all pages together.
+_TIFF_MAX_ALL_TAGS = 2**16
+
+
+def tiff_header(source: Source, *, frame: int) -> ImageHeader:
+    """Read one of a TIFF's pages, and how many there are.
+
+    Raises:
+        FrameMissing: it has no such page.
+    """
+    pages, whole = _tiff_pages(source)
+    if frame >= len(pages):
+        raise FrameMissing(frame=frame, frames=len(pages))
+    page = pages[frame].page
+    if page.is_raw or source.at(8, 2) == b"CR":
+        raise unsupported("a camera's raw file")
+    photometric = page.first(_Tag.PHOTOMETRIC, default=0)
+    if photometric not in _TIFF_KINDS:
+        raise unsupported(_TIFF_STRANGERS.get(photometric, "a TIFF of a rare colour space"))
+    kind, colours = _TIFF_KINDS[photometric]
+    if any(sample not in (1, 4) for sample in page.values(_Tag.SAMPLE_FORMAT, default=1)):
+        raise unsupported("a TIFF of signed or floating-point samples")
+    bits = max(page.values(_Tag.BITS, default=1))
+    if bits > 16:
+        raise unsupported(f"a TIFF of {bits} bits a channel")
+    # 1 and 2 are alpha, 0 is some other channel, none given is alpha; CorelDraw writes 999.
+    has_alpha = page.first(_Tag.CHANNELS, default=1) > colours and any(
+        extra in (1, 2, 999) for extra in page.values(_Tag.EXTRA, default=2)
+    )
+    return ImageHeader(
+        format=ImageFormat.TIFF,
+        width=page.first(_Tag.WIDTH, default=0),
+        height=page.first(_Tag.HEIGHT, default=0),
+        bits=8 if kind is ColourKind.PALETTE else bits,
+        kind=kind,
+        has_alpha=has_alpha,
+        frames=len(pages) if whole else None,
+    )
+
+
+class _Page(NamedTuple):
+    """The whole numbers among a page's tags, at most 8 of each."""
+
+    tags: dict[int, tuple[int, ...]]
+
+    def values(self, tag: int, *, default: int) -> tuple[int, ...]:
+        return self.tags.get(tag) or (default,)
+
+    def first(self, tag: int, *, default: int) -> int:
+        return self.values(tag, default=default)[0]
+
+    @property
+    def is_reduced(self) -> bool:
+        """A smaller copy of another page, as scanners and cameras add."""
+        return bool(self.first(_Tag.SUBFILE, default=0) & 1)
+
+    @property
+    def is_raw(self) -> bool:
+        return _Tag.DNG_VERSION in self.tags or (self.is_reduced and _Tag.SUB_PAGES in self.tags)
+
+
+class _Place(NamedTuple):
+    page: _Page
+    #: Among all pages, small copies of others included.
+    number: int
+
+
+def tiff_page_number(file: BinaryIO, *, frame: int) -> int:
+    """Where a page is among all that are in the file, small copies of others included."""
+    return _tiff_pages(Source(file))[0][frame].number
+
+
+def _tiff_pages(source: Source) -> tuple[list[_Place], bool]:
+    """The first page and all others that are no small copy, and whether these are all."""
+    order = "<" if source.at(0, 2) == b"II" else ">"
+    (offset,) = struct.unpack(order + "I", source.at(4, 4))
+    pages: list[_Place] = []
+    seen: set[int] = set()
+    tags = 0
+    while offset and offset not in seen:
+        number = len(seen)
+        seen.add(offset)
+        page, offset, count = _tiff_page(source, offset, order)
+        if not number or not page.is_reduced:
+            pages.append(_Place(page, number))
+        tags += count
+        if tags > _TIFF_MAX_ALL_TAGS:
+            return pages, False
+    if not pages:
+        raise ImageCorrupt("it has no page")
+    return pages, True
+
+
+def _tiff_page(source: Source, offset: int, order: str) -> tuple[_Page, int, int]:
+    """The page at `offset`, the place of the next one (0: none), and how many tags it has."""
+    (count,) = struct.unpack(order + "H", source.at(offset, 2))
+    if not 0 < count <= _TIFF_MAX_TAGS:
+        raise ImageCorrupt(f"it has a page of {count:,} tags")
+    block = source.at(offset + 2, 12 * count + 4)
+    tags: dict[int, tuple[int, ...]] = {}
+    for start in range(0, 12 * count, 12):
+        tag, type_code, length = struct.unpack_from(order + "HHI", block, start)
+        if type_code not in _TIFF_TYPES or not length:
+            continue
+        layout = f"{order}{min(length, 8)}{_TIFF_TYPES[type_code]}"
+        if struct.calcsize(layout) <= 4:
+            tags[tag] = struct.unpack_from(layout, block, start + 8)
+        elif tag in (_Tag.BITS, _Tag.EXTRA, _Tag.SAMPLE_FORMAT):
+            (place,) = struct.unpack_from(order + "I", block, start + 8)
+            tags[tag] = struct.unpack(layout, source.at(place, struct.calcsize(layout)))
+        else:
+            tags[tag] = ()  # that it is there is all that matters
+    (following,) = struct.unpack_from(order + "I", block, 12 * count)
+    return _Page(tags), following, count
+
+
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis"}
+_FILM_BRANDS = (b"hevc", b"hevx", b"msf1")
+_ALPHA_TYPES = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
+_MAX_BOXES = 64
+_MAX_PROPERTIES = 1024
+
+
+class _Box(NamedTuple):
+    name: bytes
+    body: bytes
+
+
+def heif_header(source: Source) -> ImageHeader:
+    """Read an AVIF's or HEIC's primary picture, and whether the file is a sequence."""
+    size, major = struct.unpack(">I4x4s", source.at(0, 12))
+    found = source.at(8, max(min(size, source.size, 256) - 8, 4))
+    brands = {found[i : i + 4] for i in range(0, len(found), 4)}
+    is_avif = bool({b"avif", b"avis"} & brands)
+    if not is_avif and (major in _FILM_BRANDS or not _HEIC_BRANDS & brands):
+        raise unsupported("a film, or a picture of a rare format")
+    animated = major == b"avis"
+    meta = _avif_meta(source)
+    if meta is None:
+        if animated:
+            raise unsupported("an AVIF film without a still picture")
+        raise ImageCorrupt("it has no description of its picture")
+
+    properties, of_picture = _avif_properties(meta)
+    sizes = of_picture[b"ispe"]
+    if not sizes:
+        raise ImageCorrupt("it has no size")
+    width, height = struct.unpack_from(">II", sizes[0], 4)
+    if not is_avif and len(clips := of_picture[b"clap"]) and len(clips[0]) >= 16:
+        # What the encoder added to make the sides even is cut off again.
+        across, of_across, down, of_down = struct.unpack_from(">4I", clips[0])
+        width, height = across // max(of_across, 1), down // max(of_down, 1)
+    depths = [body[5:] for body in of_picture[b"pixi"]]
+    coded = (_av1 if is_avif else _hevc)(of_picture, properties)
+    grey = any(len(depth) == 1 for depth in depths) or coded.grey
+    return ImageHeader(
+        format=ImageFormat.AVIF if is_avif else ImageFormat.HEIC,
+        width=width,
+        height=height,
+        bits=max([8, coded.bits, *(bits for depth in depths for bits in depth)]),
+        kind=ColourKind.GREY if grey else ColourKind.COLOUR,
+        has_alpha=any(body[4:].startswith(_ALPHA_TYPES) for body in properties[b"auxC"]),
+        frames=None if animated else 1,
+    )
+
+
+class _Coded(NamedTuple):
+    """What the codec's own configuration says."""
+
+    bits: int
+    grey: bool
+
+
+def _av1(of_picture: "_Properties", properties: "_Properties") -> _Coded:
+    # A picture that is put together from cells may have its depth in the cells only.
+    codecs = [body[2] for body in of_picture[b"av1C"] or properties[b"av1C"] if len(body) > 2]
+    depths = [12 if flags & 0x20 else 10 for flags in codecs if flags & 0x40]
+    return _Coded(max([8, *depths]), any(flags & 0x10 for flags in codecs))
+
+
+def _hevc(of_picture: "_Properties", properties: "_Properties") -> _Coded:
+    """ISO/IEC 14496-15, section 8.3.3.1."""
+    codecs = [body for body in of_picture[b"hvcC"] or properties[b"hvcC"] if len(body) > 18]
+    if not codecs:
+        raise unsupported("a HEIF picture of a rare kind")
+    depths = [8 + (body[place] & 7) for body in codecs for place in (17, 18)]
+    return _Coded(max(depths), bool(of_picture[b"hvcC"]) and not codecs[0][16] & 3)
+
+
+def _avif_meta(source: Source) -> bytes | None:
+    """The body of the box that describes the pictures."""
+    offset = 0
+    for _ in range(_MAX_BOXES):
+        if offset + 8 > source.size:
+            return None
+        size, name = struct.unpack(">I4s", source.at(offset, 8))
+        start = 8
+        if size == 1:
+            (size,) = struct.unpack(">Q", source.at(offset + 8, 8))
+            start = 16
+        elif size == 0:
+            size = source.size - offset
+        if size < start:
+            raise ImageCorrupt(f"it has a box of {size} bytes")
+        if name == b"meta":
+            return source.at(offset + start, size - start)[4:]  # after version and flags
+        offset += size
+    return None
+
+
+_Properties = defaultdict[bytes, list[bytes]]
+
+
+def _avif_properties(meta: bytes) -> tuple[_Properties, _Properties]:
+    """The bodies of all properties by name, and of those that belong to the primary picture."""
+    found = dict(_boxes(meta))
+    parts = dict(_boxes(found.get(b"iprp", b"")))
+    known = list(_boxes(parts.get(b"ipco", b"")))
+    everything: _Properties = defaultdict(list)
+    for name, body in known:
+        everything[name].append(body)
+    of_picture: _Properties = defaultdict(list)
+    for index in _avif_associations(parts.get(b"ipma", b""), item=_avif_primary(found)):
+        if 0 < index <= len(known):
+            of_picture[known[index - 1].name].append(known[index - 1].body)
+    return everything, of_picture
+
+
+def _avif_primary(meta: dict[bytes, bytes]) -> int:
+    body = meta.get(b"pitm", b"")
+    (item,) = struct.unpack_from(">I" if body[:1] == b"\1" else ">H", body, 4)
+    return int(item)
+
+
+def _avif_associations(body: bytes, *, item: int) -> Iterator[int]:
+    """The properties of `item`, counted from 1."""
+    if len(body) < 8:
+        return
+    layout = ">I" if body[0] else ">H"
+    width = 2 if body[3] & 1 else 1
+    offset = 8
+    for _ in range(_MAX_PROPERTIES):
+        if offset >= len(body):
+            return
+        (owner,) = struct.unpack_from(layout, body, offset)
+        offset += struct.calcsize(layout)
+        (count,) = struct.unpack_from("B", body, offset)
+        indices = body[offset + 1 : offset + 1 + count * width]
+        offset += 1 + count * width
+        if owner == item:
+            for at in range(0, len(indices), width):
+                # The top bit says that the property is essential.
+                yield int.from_bytes(indices[at : at + width], "big") & (1 << 8 * width - 1) - 1
+
+
+def _boxes(data: bytes) -> Iterator[_Box]:
+    """The boxes of which `data` is made, as far as they are whole."""
+    offset = 0
+    for _ in range(_MAX_PROPERTIES):
+        if offset + 8 > len(data):
+            return
+        size, name = struct.unpack_from(">I4s", data, offset)
+        if size == 0:
+            size = len(data) - offset
+        if size < 8 or offset + size > len(data):
+            return
+        yield _Box(name, data[offset + 8 : offset + size])
+        offset += size

@@ -1,0 +1,116 @@
+"""Zip files of strangers: what is in them, and its bytes, within bounds.
+
+The directory of a zip is small and says everything, so it is judged first, by the service too;
+nothing is inflated for that. What it says is then held to: an entry gives no byte more than it
+declared, whatever its data inflates to, and another checksum is damage.
+"""
+
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import IO, BinaryIO, cast
+
+from workers.contract.blobs.base import CHUNK
+from workers.contract.errors import ArchiveInvalid, BatchEmpty, BatchTooLarge, EntryDamaged
+from workers.contract.images.formats import unsupported
+
+#: What zips of the desktops have beside the files.
+_RUBBISH_FOLDER, _RUBBISH = "__MACOSX", {"thumbs.db", "desktop.ini"}
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+_ENCRYPTED = 0x01
+#: Of a directory, and so of any piece: two thousand pictures with names of five hundred bytes.
+_MAX_BYTES = max(2**20, CHUNK)
+#: All that `zipfile` is known to say of a file that is not as it should be.
+_BROKEN = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError,
+    NotImplementedError, RuntimeError, OSError,
+)  # fmt: skip
+
+
+class _Bounded:
+    """A file that gives no piece larger than any that is needed of a zip."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+        self._read = file.read
+
+    def read(self, count: int = -1) -> bytes:
+        piece = self._read(min(count, _MAX_BYTES + 1) if count >= 0 else _MAX_BYTES + 1)
+        if len(piece) > _MAX_BYTES:
+            raise zipfile.BadZipFile("its directory is too large")
+        return piece
+
+
+def open_archive(file: BinaryIO) -> zipfile.ZipFile:
+    """The zip in a seekable file.
+
+    Raises:
+        ArchiveInvalid: it is none, or its directory is damaged or larger than any of ours.
+    """
+    try:
+        return zipfile.ZipFile(cast("IO[bytes]", _Bounded(file)))
+    except _BROKEN as failure:
+        raise ArchiveInvalid(f"the upload is not a zip, or a damaged one ({failure})") from None
+
+
+def picture_entries(
+    archive: zipfile.ZipFile, *, max_pictures: int, max_bytes: int
+) -> list[zipfile.ZipInfo]:
+    """What is to become a job each: all files but those that desktops add.
+
+    Raises:
+        BatchEmpty: there are none.
+        BatchTooLarge: there are more, or they declare more bytes in all.
+        ArchiveInvalid: one has a password, or is compressed in a way that is not read.
+    """
+    entries = [entry for entry in archive.infolist() if not _is_rubbish(entry)]
+    if not entries:
+        raise BatchEmpty
+    if len(entries) > max_pictures:
+        raise BatchTooLarge(limit=max_pictures, of="pictures")
+    if sum(entry.file_size for entry in entries) > max_bytes:
+        raise BatchTooLarge(limit=max_bytes, of="bytes")
+    for number, entry in enumerate(entries, start=1):
+        if entry.flag_bits & _ENCRYPTED:
+            raise ArchiveInvalid(f"file {number} of the zip has a password")
+        if entry.compress_type not in _METHODS:
+            raise ArchiveInvalid(f"file {number} of the zip has method {entry.compress_type}")
+    return entries
+
+
+def check_is_file(entry: zipfile.ZipInfo) -> None:
+    """Return if an entry may be a picture.
+
+    Raises:
+        ImageUnsupported: it is a link or a device.
+    """
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        raise unsupported("a link" if kind == stat.S_IFLNK else "no file")
+
+
+def inflated(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
+    """The bytes of an entry, a piece at a time: never more than it declares.
+
+    Raises:
+        EntryDamaged: they are not what the directory says.
+    """
+    size = 0
+    try:
+        with archive.open(entry) as file:
+            while piece := file.read(CHUNK):
+                size += len(piece)
+                yield piece
+    except _BROKEN as failure:
+        raise EntryDamaged(str(failure) or "it ends too early") from None
+    if size != entry.file_size:
+        raise EntryDamaged(f"it has {size:,} bytes and not {entry.file_size:,}")
+
+
+def _is_rubbish(entry: zipfile.ZipInfo) -> bool:
+    *folders, name = entry.filename.replace("\\", "/").split("/")
+    return (
+        not name or name.startswith(".") or name.lower() in _RUBBISH or _RUBBISH_FOLDER in folders
+    )

@@ -1,0 +1,1 @@
+"""Logs, spans and the port for metrics, the same for all processes."""

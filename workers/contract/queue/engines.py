@@ -1,0 +1,134 @@
+"""What the running engines say of themselves, in Redis and with an expiry.
+
+`/models`, estimates and time-outs read only this; an engine that dies is gone from it 15 s later.
+"""
+
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+import redis
+from pydantic import BaseModel, ConfigDict
+
+from workers.contract.errors import FormatNotWritten, ModelUnknown, NoWorker
+from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat, unread
+
+EXPIRY = timedelta(seconds=15)
+BEAT = timedelta(seconds=5)
+_INDEX = "gdsr:engines"
+
+
+class ModelInfo(BaseModel):
+    """One checkpoint on one engine."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    sha256: str
+    preset: str
+    scale: int
+    card: dict[str, Any]
+    """As in the checkpoint: training run, data, scores, licence."""
+    precision: str
+    compiled: bool = False
+    """Whether the blocks are compiled for the GPU; the engine's log says why not."""
+    pixels_per_second: dict[str, float]
+    """Input pixels a second, measured at warm-up, for each of psnr, fused and gan."""
+
+
+class EngineInfo(BaseModel):
+    """One running engine."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    host: str
+    device: str
+    tile: int
+    default_model: str
+    models: tuple[ModelInfo, ...]
+    tiles: int = 0
+    """Tiles done since it started."""
+    extra_formats: tuple[str, ...] = ()
+    """Those of `EXTRA_FORMATS` that the job workers beside it have a library for."""
+    reloaded: int = 0
+    """The newest request to look at the checkpoints (see `reload`) that it has followed."""
+    memory_retries: int = 0
+    """Times it ran out of memory and went on with less."""
+
+
+def register(client: redis.Redis, engine: EngineInfo) -> None:
+    """Say that an engine is alive, for `EXPIRY` from now."""
+    with client.pipeline() as pipe:
+        pipe.set(f"gdsr:engine:{engine.id}", engine.model_dump_json(), ex=EXPIRY)
+        pipe.sadd(_INDEX, engine.id)
+        pipe.execute()
+
+
+def unregister(client: redis.Redis, engine_id: str) -> None:
+    """Say that an engine is going."""
+    with client.pipeline() as pipe:
+        pipe.delete(f"gdsr:engine:{engine_id}")
+        pipe.srem(_INDEX, engine_id)
+        pipe.execute()
+
+
+def running(client: redis.Redis) -> list[EngineInfo]:
+    """The engines that are alive, in a stable order."""
+    ids = sorted(_text(member) for member in client.smembers(_INDEX))
+    if not ids:
+        return []
+    records = client.mget([f"gdsr:engine:{engine_id}" for engine_id in ids])
+    gone = [engine_id for engine_id, record in zip(ids, records, strict=True) if record is None]
+    if gone:
+        client.srem(_INDEX, *gone)
+    return [_info(record) for record in records if record is not None]
+
+
+@lru_cache(maxsize=64)  # asked for by each upload, written by each engine every few seconds
+def _info(record: bytes) -> EngineInfo:
+    return EngineInfo.model_validate_json(record)
+
+
+def choose_model(engines: list[EngineInfo], name: str | None) -> ModelInfo:
+    """The model that a request means, on the slowest engine that has it.
+
+    Raises:
+        NoWorker: no engine is alive.
+        ModelUnknown: none has a model of that name.
+    """
+    if not engines:
+        raise NoWorker
+    wanted = name or engines[0].default_model
+    found = [model for engine in engines for model in engine.models if model.name == wanted]
+    if not found:
+        known = sorted({model.name for engine in engines for model in engine.models})
+        raise ModelUnknown(name=wanted, known=known)
+    return min(found, key=lambda model: min(model.pixels_per_second.values()))
+
+
+def extra_formats(engines: list[EngineInfo]) -> tuple[ImageFormat, ...]:
+    """The formats that every worker host has a library for: any of them may get the job."""
+    if not engines:
+        return ()
+    common = set.intersection(*(set(engine.extra_formats) for engine in engines))
+    return tuple(name for name in EXTRA_FORMATS if name.value in common)
+
+
+def check_extra(name: ImageFormat | ResultFormat, engines: list[EngineInfo]) -> None:
+    """Refuse a format for which some worker host has no library.
+
+    Raises:
+        ImageUnsupported: a picture in it cannot be read.
+        FormatNotWritten: a result in it cannot be written.
+    """
+    extras = {extra.value for extra in EXTRA_FORMATS}
+    if name.value not in extras or name.value in set(extra_formats(engines)):
+        return
+    if isinstance(name, ResultFormat):
+        raise FormatNotWritten(format_name=name.value)
+    raise unread(name)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

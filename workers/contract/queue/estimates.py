@@ -1,0 +1,105 @@
+"""When a job that waits will start, by the pixels before it and the speed of the engines."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import redis
+
+from workers.contract.queue.engines import EngineInfo
+
+#: Jobs before one in its queue, pixels before it, in the other queue, and of what runs.
+_LOOK = """
+local function pixels(key, last)
+  local total, ids = 0, last < 0 and {} or redis.call('lrange', key, 0, last)
+  for from = 1, #ids, 1000 do
+    local some = {unpack(ids, from, math.min(from + 999, #ids))}
+    for _, found in ipairs(redis.call('hmget', KEYS[3], unpack(some))) do
+      total = total + (tonumber(found) or 0)
+    end
+  end
+  return total
+end
+for mine = 1, 2 do
+  local position = redis.call('lpos', KEYS[mine], ARGV[1])
+  if position then
+    local other = KEYS[3 - mine]
+    local running = 0
+    for _, found in ipairs(redis.call('hvals', KEYS[4])) do running = running + found end
+    return {
+      position, pixels(KEYS[mine], position - 1),
+      pixels(other, redis.call('llen', other) - 1), running,
+    }
+  end
+end
+return nil
+"""
+
+
+class Place(NamedTuple):
+    """Where a job waits."""
+
+    position: int
+    """Jobs before it in its queue."""
+    seconds: int | None
+    """Until it starts, about; None: no engine runs. The same until something moves."""
+
+
+def speed(engines: Sequence[EngineInfo]) -> float:
+    """Input pixels a second of all engines together, each with its default model."""
+    return sum(
+        min(model.pixels_per_second.values())
+        for engine in engines
+        for model in engine.models
+        if model.name == engine.default_model
+    )
+
+
+def look_up(
+    client: redis.Redis, job_id: str, *, queues: Sequence[str], waiting: str, running: str
+) -> tuple[int, int, int, int] | None:
+    """Of one job what `place` wants but for the rate; None: it does not wait.
+
+    Args:
+        client: Redis.
+        job_id: the job.
+        queues: keys of the two queues.
+        waiting: key of the pixels of jobs that wait, by id.
+        running: the same of those that run.
+    """
+    found = client.eval(_LOOK, 4, *queues, waiting, running, job_id)
+    return None if found is None else (found[0], found[1], found[2], found[3])
+
+
+def place(position: int, before: int, others: int, running: int, *, rate: float) -> Place:
+    """The place of a job with so many jobs and pixels before it, by the rule below."""
+    work = running / 2 + before + min(before, others)
+    return Place(position, round(work / rate) if rate else None)
+
+
+def places(
+    queues: Sequence[Sequence[str]],
+    *,
+    waiting: Mapping[str, int],
+    running: Sequence[int],
+    rate: float,
+) -> dict[str, Place]:
+    """The place of each job in the two queues, next first.
+
+    Engines serve both queues in turn, so while jobs are before one in its queue, as many pixels of
+    the other queue are computed as well. Jobs that run are half done on average.
+
+    Args:
+        queues: job ids.
+        waiting: pixels by job id.
+        running: pixels of the jobs that run.
+        rate: pixels a second.
+    """
+    totals = [sum(waiting.get(job_id, 0) for job_id in queue) for queue in queues]
+    found: dict[str, Place] = {}
+    for number, queue in enumerate(queues):
+        others = sum(totals) - totals[number]
+        before = 0
+        for position, job_id in enumerate(queue):
+            found[job_id] = place(position, before, others, sum(running), rate=rate)
+            before += waiting.get(job_id, 0)
+    return found

@@ -1,0 +1,295 @@
+"""Job records in Redis.
+
+Each transition is one Lua script that checks the state it comes from, and the run that it belongs
+to, before it writes: a worker that was thought dead and comes back cannot overwrite what its
+successor did. Each has a name, which it leaves in the record: who asks again, since the reply was
+lost, is told that it is done.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, cast
+
+import redis
+
+from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
+from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
+from workers.contract.queue.rq_queue import LARGE
+from workers.contract.queue.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, claim
+from workers.contract.queue.webhook_outbox import DUE
+
+#: Jobs ended since the data folder was made, by state.
+COUNTERS = "gdsr:jobs:ended"
+
+_Scored = list[tuple[bytes, float]]
+
+
+class JobPage(NamedTuple):
+    """Some of an owner's jobs."""
+
+    jobs: list[Job]
+    cursor: str | None
+    """Where the next page begins; None: there is none."""
+
+
+#: How many lifetimes of a record its job may be listed; jobs wait far less long than one.
+_LISTED = 2
+
+_TRANSITION = """
+local state = redis.call('hget', KEYS[1], 'state')
+if not state then return 0 end
+if redis.call('hget', KEYS[1], 'move') == ARGV[7] then return 1 end
+if not string.find(ARGV[1], ',' .. state .. ',', 1, true) then return 0 end
+if ARGV[2] ~= '' and redis.call('hget', KEYS[1], 'run') ~= ARGV[2] then return 0 end
+redis.call('hset', KEYS[1], 'state', ARGV[3], 'move', unpack(ARGV, 7))
+if ARGV[3] == 'succeeded' then
+  redis.call('hset', KEYS[1], 'tiles_done', redis.call('hget', KEYS[1], 'tiles') or 0)
+end
+if ARGV[4] ~= '' then
+  redis.call('hdel', KEYS[4], ARGV[5])
+  redis.call('hdel', KEYS[5], ARGV[5])
+  redis.call('zrem', KEYS[7], ARGV[5])
+  if redis.call('hexists', KEYS[1], 'webhook') == 1 then
+    redis.call('zadd', KEYS[6], redis.call('time')[1], ARGV[5])
+  end
+  redis.call('zrem', KEYS[2], ARGV[5])
+  redis.call('expire', KEYS[1], ARGV[4])
+  redis.call('hincrby', KEYS[3], ARGV[3], 1)
+end
+redis.call('publish', ARGV[6], ARGV[5] .. ' ' .. ARGV[3])
+return 1
+"""
+
+
+_FORGET = """
+if redis.call('hget', KEYS[1], 'finished_at') ~= ARGV[1] then return 0 end
+return redis.call('del', KEYS[1])
+"""
+
+
+class JobRecords:
+    """The records of all jobs in one Redis."""
+
+    def __init__(self, client: redis.Redis, *, record_ttl: timedelta) -> None:
+        self.client = client
+        self.record_ttl = record_ttl
+        self._transition = client.register_script(_TRANSITION)
+
+    def add(self, spec: JobSpec, pipe: "redis.client.Pipeline", *, queue: str = LARGE) -> Job:
+        """Write a new, queued record as part of a transaction that puts its id into the queue."""
+        pipe.hset(
+            job_key(spec.id),
+            mapping={
+                "spec": spec.model_dump_json(),
+                "state": JobState.QUEUED,
+                "queue": queue,
+                "pixels": spec.pixels,
+                **({"webhook": 1} if spec.webhook else {}),
+            },
+        )
+        pipe.hset(WAITING, spec.id, spec.pixels)
+        created = spec.created_at.timestamp()
+        pipe.zadd(ACTIVE, {spec.id: created})
+        pipe.zadd(_list_key(spec.owner), {spec.id: created})
+        # Records go by themselves; what is left of them in the list goes here.
+        pipe.zremrangebyscore(
+            _list_key(spec.owner), "-inf", created - _LISTED * self.record_ttl.total_seconds()
+        )
+        return Job(spec=spec, state=JobState.QUEUED)
+
+    def add_ended(self, spec: JobSpec, result: JobResult, pipe: "redis.client.Pipeline") -> Job:
+        """Write a new record that has a result already, as part of a transaction."""
+        now = datetime.now(UTC)
+        pipe.hset(
+            job_key(spec.id),
+            mapping={
+                "spec": spec.model_dump_json(),
+                "state": JobState.SUCCEEDED,
+                "pixels": spec.pixels,
+                "started_at": now.isoformat(),
+                "finished_at": now.isoformat(),
+                "result": result.model_dump_json(),
+            },
+        )
+        pipe.expire(job_key(spec.id), self.record_ttl)
+        pipe.zadd(_list_key(spec.owner), {spec.id: spec.created_at.timestamp()})
+        pipe.hincrby(COUNTERS, JobState.SUCCEEDED, 1)
+        if spec.webhook:
+            pipe.zadd(DUE, {spec.id: now.timestamp()})
+        return Job(
+            spec=spec, state=JobState.SUCCEEDED, started_at=now, finished_at=now, result=result
+        )
+
+    def get(self, job_id: str) -> Job:
+        """The job as it is now.
+
+        Raises:
+            JobNotFound: no such record, or it has expired.
+            JobTooNew: a newer release wrote it.
+        """
+        fields = self.client.hgetall(job_key(job_id))
+        if not fields:
+            raise JobNotFound(job_id)
+        return _job(fields)
+
+    def page(self, owner: str, *, limit: int, cursor: str) -> "JobPage":
+        """Jobs of an owner, newest first, after the one that the cursor stands for.
+
+        Raises:
+            ValueError: that is no cursor.
+        """
+        start, last = float("inf"), ""
+        if cursor:
+            written, last = cursor.split(":")
+            start = float(written)
+        found = self.client.zrevrangebyscore(
+            _list_key(owner), start, "-inf", start=0, num=limit + 2, withscores=True
+        )
+        listed = [(_text(job_id), float(score)) for job_id, score in cast("_Scored", found)]
+        rest = [(one, score) for one, score in listed if not last or (score, one) < (start, last)]
+        jobs = self.get_many([job_id for job_id, _ in rest[:limit]])
+        last_id, last_score = rest[limit - 1] if len(rest) > limit else ("", 0.0)
+        return JobPage(
+            jobs=[job for job in jobs.values() if job is not None],
+            cursor=f"{last_score!r}:{last_id}" if last_id else None,
+        )
+
+    def get_many(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
+        """Jobs as they are now; None for those that are gone, make no sense or are too new."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.hgetall(job_key(job_id))
+            records = pipe.execute()
+        jobs: dict[str, Job | None] = {}
+        for job_id, fields in zip(job_ids, records, strict=True):
+            try:
+                jobs[job_id] = _job(fields) if fields else None
+            except (ValueError, JobTooNew):
+                jobs[job_id] = None
+        return jobs
+
+    def start(self, job_id: str, *, run: str, worker: str) -> bool:
+        """Claim the job for a run; from now on only this run may write. False: it does not wait."""
+        return claim(self.client, job_id, run=run, worker=worker)
+
+    def progress(self, job_id: str, *, run: str, tiles_done: int, tiles: int) -> bool:
+        """Say how far this run is. False: the job is not this run's any more."""
+        return self._move(
+            job_id,
+            allowed={JobState.RUNNING},
+            run=run,
+            state=JobState.RUNNING,
+            fields={"tiles_done": str(tiles_done), "tiles": str(tiles)},
+        )
+
+    def succeed(self, job_id: str, *, run: str, result: JobResult) -> bool:
+        """End the job with a picture. False: the job is not this run's any more."""
+        return self._end(
+            job_id, JobState.SUCCEEDED, run=run, fields={"result": result.model_dump_json()}
+        )
+
+    def fail(self, job_id: str, *, error: GDSRError, run: str | None = None) -> bool:
+        """End the job without one. False: it has ended, or belongs to another run."""
+        failure = JobFailure.of(error)
+        return self._end(
+            job_id, JobState.FAILED, run=run, fields={"failure": failure.model_dump_json()}
+        )
+
+    def cancel(self, job_id: str) -> bool:
+        """End the job because its owner wants so. False: it has ended already."""
+        return self._end(job_id, JobState.CANCELLED, run=None, fields={})
+
+    def forget(self, job: Job) -> None:
+        """Forget the record of a job that has ended, unless it was made anew meanwhile."""
+        ended = "" if job.finished_at is None else job.finished_at.isoformat()
+        asked_twice(lambda: self.client.eval(_FORGET, 1, job_key(job.id), ended))
+
+    def erase(self, job_id: str) -> None:
+        """Forget a job."""
+        with self.client.pipeline() as pipe:
+            pipe.delete(job_key(job_id))
+            pipe.zrem(ACTIVE, job_id)
+            pipe.hdel(WAITING, job_id)
+            pipe.hdel(RUNNING, job_id)
+            pipe.zrem(LEASES, job_id)
+            pipe.zrem(DUE, job_id)
+            pipe.publish(EVENTS, f"{job_id} ")
+            pipe.execute()
+
+    def active(self) -> list[str]:
+        """Ids of the jobs that have not ended, oldest first."""
+        members = self.client.zrange(ACTIVE, 0, -1)
+        return [_text(member) for member in members if isinstance(member, (bytes, str))]
+
+    def load(self) -> tuple[dict[str, int], list[int]]:
+        """Pixels of the jobs that wait, by id, and of those that run."""
+        with self.client.pipeline(transaction=True) as pipe:
+            pipe.hgetall(WAITING)
+            pipe.hvals(RUNNING)
+            waiting, running = pipe.execute()
+        return {_text(job_id): int(n) for job_id, n in waiting.items()}, [int(n) for n in running]
+
+    def ended(self) -> dict[str, int]:
+        """How many jobs ever ended in each final state."""
+        return {_text(state): int(n) for state, n in self.client.hgetall(COUNTERS).items()}
+
+    def _end(
+        self, job_id: str, state: JobState, *, run: str | None, fields: Mapping[str, str]
+    ) -> bool:
+        return self._move(
+            job_id,
+            allowed={JobState.QUEUED, JobState.RUNNING},
+            run=run,
+            state=state,
+            fields={**fields, "finished_at": _now().isoformat()},
+            ttl=self.record_ttl,
+        )
+
+    def _move(
+        self,
+        job_id: str,
+        *,
+        allowed: set[JobState],
+        state: JobState,
+        fields: Mapping[str, str],
+        run: str | None = None,
+        ttl: timedelta | None = None,
+    ) -> bool:
+        pairs = [part for pair in fields.items() for part in pair]
+        seconds = "" if ttl is None else str(max(1, int(ttl.total_seconds())))
+        keys = [job_key(job_id), ACTIVE, COUNTERS, WAITING, RUNNING, DUE, LEASES]
+        states = f",{','.join(sorted(allowed))},"
+        name = secrets.token_hex(8)
+        args = [states, run or "", state, seconds, job_id, EVENTS, name, *pairs]
+        return bool(asked_twice(lambda: self._transition(keys=keys, args=args)))
+
+
+def _job(fields: Mapping[bytes | str, bytes | str]) -> Job:
+    record: dict[str, object] = {_text(name): _text(value) for name, value in fields.items()}
+    for name in ("spec", "result", "failure"):
+        if name in record:
+            record[name] = json.loads(str(record[name]))
+    spec = record.get("spec")
+    if isinstance(spec, dict) and int(spec.get("schema_version", 1)) > SCHEMA:
+        raise JobTooNew(str(spec.get("id")))
+    return Job.model_validate(record)
+
+
+def _list_key(owner: str) -> str:
+    return f"gdsr:jobs:of:{owner}"
+
+
+def job_key(job_id: str) -> str:
+    """The hash that is its record."""
+    return f"gdsr:job:{job_id}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

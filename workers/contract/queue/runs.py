@@ -1,0 +1,168 @@
+"""Who works on what. Our record and its lease decide; RQ carries ids, and may carry one twice.
+
+A task is a job, the unpacking of a batch or the packing of its zip. Its record is a hash that says
+whether it is queued or running, in which of RQ's queues it waits and which run has it. A run claims
+the record, and beats while it works; one whose lease has ended is lost, and its task waits again.
+Each script answers its own repeat.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import redis
+
+from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
+
+#: Ids of jobs that have not ended, by time of creation.
+ACTIVE = "gdsr:jobs:active"
+#: Pixels of what waits and of the jobs that run, by task.
+WAITING, RUNNING = "gdsr:jobs:waiting", "gdsr:jobs:running"
+#: When the lease of each task's run ends, in seconds since 1970 by the clock of Redis.
+LEASES = "gdsr:leases"
+#: Channel on which every job is published whose record has changed: `id state`, `id ` if erased.
+EVENTS = "gdsr:events"
+
+#: How long a run is believed to be alive without a beat.
+LEASE = timedelta(seconds=15)
+
+Verdict = Literal["queued", "lost", "crashed", "over"]
+
+_CLAIM = """
+for at = 8, 9 do redis.call('lrem', KEYS[at], 0, ARGV[1]) end  -- what RQ keeps of popped ids
+if redis.call('exists', KEYS[1]) == 0 then return 0 end
+local state, run = unpack(redis.call('hmget', KEYS[1], 'state', 'run'))
+if state == 'running' and run == ARGV[2] then return 1 end
+if state ~= 'queued' then return 0 end
+redis.call('hset', KEYS[1], 'state', 'running', 'run', ARGV[2], 'worker', ARGV[3],
+  'started_at', ARGV[4], 'tiles_done', '0', 'tiles', '0')
+redis.call('zadd', KEYS[2], redis.call('time')[1] + ARGV[5], ARGV[1])
+redis.call('hdel', KEYS[3], ARGV[1])
+local pixels = redis.call('hget', KEYS[1], 'pixels')
+if pixels then redis.call('hset', KEYS[4], ARGV[1], pixels) end
+redis.call('publish', ARGV[6], ARGV[1] .. ' running')
+return 1
+"""
+
+#: A task that still waits is this run's to claim, unless it was this run that lost it.
+_BEAT = """
+local state, run = unpack(redis.call('hmget', KEYS[1], 'state', 'run'))
+if state == 'queued' and run ~= ARGV[2] then return 1 end
+if state ~= 'running' or run ~= ARGV[2] then return 0 end
+redis.call('zadd', KEYS[2], redis.call('time')[1] + ARGV[3], ARGV[1])
+return 1
+"""
+
+#: What is lost or crashes twice is not tried a third time.
+_HAND_BACK = """
+local state, run, spent, crashed =
+  unpack(redis.call('hmget', KEYS[1], 'state', 'run', 'losses', 'crashed'))
+if state == 'queued' and run == ARGV[2] then return 'queued' end
+local lease = redis.call('zscore', KEYS[2], ARGV[1])
+if ARGV[3] == 'overdue' and lease and lease + 0 > redis.call('time')[1] + 0 then return 'over' end
+if state ~= 'running' then
+  redis.call('zrem', KEYS[2], ARGV[1])
+  redis.call('hdel', KEYS[4], ARGV[1])
+end
+if state ~= 'running' or run ~= ARGV[2] then return 'over' end
+if ARGV[3] ~= 'leaves' then
+  if spent then return ARGV[3] == 'crashed' and crashed and 'crashed' or 'lost' end
+  redis.call('hset', KEYS[1], 'losses', 1)
+  if ARGV[3] == 'crashed' then redis.call('hset', KEYS[1], 'crashed', 1) end
+end
+redis.call('hset', KEYS[1], 'state', 'queued', 'tiles_done', '0', 'tiles', '0')
+redis.call('zrem', KEYS[2], ARGV[1])
+redis.call('hdel', KEYS[4], ARGV[1])
+redis.call('hset', KEYS[3], ARGV[1], redis.call('hget', KEYS[1], 'pixels') or 0)
+local queue = redis.call('hget', KEYS[1], 'queue') == ARGV[4] and KEYS[5] or KEYS[6]
+if not redis.call('lpos', queue, ARGV[1]) then redis.call('lpush', queue, ARGV[1]) end
+redis.call('publish', ARGV[5], ARGV[1] .. ' queued')
+return 'queued'
+"""
+
+#: A worker may die with an id that it popped: whatever waits in no queue waits at the front again.
+_REDELIVER = """
+local held, count = {}, 0
+for at = 5, 6 do
+  for _, task in ipairs(redis.call('lrange', KEYS[at], 0, -1)) do held[task] = true end
+end
+for _, task in ipairs(redis.call('hkeys', KEYS[3])) do
+  if not held[task] then
+    local kind, id = string.match(task, '^(%a+)-(.*)$')
+    local record = 'gdsr:' .. (kind or 'job') .. ':' .. (id or task)
+    local state, queue = unpack(redis.call('hmget', record, 'state', 'queue'))
+    if state == 'queued' then
+      redis.call('lpush', queue == ARGV[1] and KEYS[5] or KEYS[6], task)
+      count = count + 1
+    else
+      redis.call('hdel', KEYS[3], task)
+      if not state then redis.call('zrem', KEYS[7], task) end
+    end
+  end
+end
+for _, task in ipairs(redis.call('hkeys', KEYS[4])) do
+  if not redis.call('zscore', KEYS[2], task) then  -- a run of an earlier release
+    redis.call('zadd', KEYS[2], redis.call('time')[1] + ARGV[2], task)
+  end
+end
+return count
+"""
+
+
+def record_key(task: str) -> str:
+    """The hash that is a task's record: of a job, or of `batch-ID` or `zip-ID`."""
+    kind, _, name = task.rpartition("-")
+    return f"gdsr:{kind or 'job'}:{name}"
+
+
+def claim(client: redis.Redis, task: str, *, run: str, worker: str) -> bool:
+    """Begin a task that waits; from now on only this run may write. False: it does not wait."""
+    started, lease = datetime.now(UTC).isoformat(), int(LEASE.total_seconds())
+    return bool(_run(client, _CLAIM, task, run, worker, started, lease, EVENTS))
+
+
+def beat(client: redis.Redis, task: str, *, run: str) -> bool:
+    """Renew the run's lease. False: the task has ended, or is somebody else's by now."""
+    return bool(_run(client, _BEAT, task, run, int(LEASE.total_seconds())))
+
+
+def hand_back(
+    client: redis.Redis,
+    task: str,
+    *,
+    run: str,
+    why: Literal["leaves", "crashed", "lost", "overdue"],
+) -> Verdict:
+    """Let the task of a run that has ended wait again, at the front.
+
+    It does so once: a task that was lost or crashed before stays as it is, to be failed for what
+    the answer says. A run that leaves on purpose costs nothing. `over`: the task is not this run's
+    any more, or, of one that is said to be overdue, a beat has come.
+    """
+    verdict: Verdict = _text(_run(client, _HAND_BACK, task, run, why, SMALL, EVENTS))
+    return verdict
+
+
+def overdue(client: redis.Redis) -> dict[str, str]:
+    """Tasks whose lease has ended, and the runs that had them."""
+    now, _ = client.time()
+    tasks = [_text(task) for task in client.zrangebyscore(LEASES, "-inf", now)]
+    return {task: _text(client.hget(record_key(task), "run") or b"") for task in tasks}
+
+
+def redeliver(client: redis.Redis) -> int:
+    """Put what waits, and is in no queue, in front of its queue; how many tasks that were."""
+    return int(_run(client, _REDELIVER, "", SMALL, int(LEASE.total_seconds())))
+
+
+def _run(client: redis.Redis, script: str, task: str, *arguments: str | int) -> Any:
+    queues = [open_queue(name, client) for name in (SMALL, LARGE)]
+    popped = [queue.intermediate_queue_key for queue in queues]
+    keys = [record_key(task), LEASES, WAITING, RUNNING, *(queue.key for queue in queues)]
+    keys += [ACTIVE, *popped]
+    values = [task, *arguments] if task else arguments
+    return asked_twice(lambda: client.eval(script, len(keys), *keys, *values))
+
+
+def _text(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,84 @@
+"""What becomes of a picture and of what was asked for: a job, or a refusal that says why.
+
+Its header is read, never its pixels.
+"""
+
+from typing import BinaryIO, NamedTuple
+
+from pydantic import Field
+
+from workers.contract.images.formats import ResultFormat, same_format
+from workers.contract.images.headers import check_header, check_result, read_header
+from workers.contract.images.options import DepthMode, PictureChoices, ProfileMode
+from workers.contract.queue.engines import EngineInfo, ModelInfo, check_extra, choose_model
+from workers.contract.queue.jobs import ImageInfo, TradeOff, UpscaleOptions
+
+
+class Wishes(PictureChoices):
+    """What was asked for, before the picture and the models are known."""
+
+    trade_off: TradeOff = 0.5
+    model: str = ""
+    """Empty: the default."""
+    format: ResultFormat | None = ResultFormat.PNG
+    """None: the picture's own."""
+    quality: int = Field(default=90, ge=1, le=100)
+    keep_branches: bool = False
+
+
+class Taken(NamedTuple):
+    """What a job needs to know."""
+
+    image: ImageInfo
+    options: UpscaleOptions
+    model: ModelInfo
+
+
+def take(
+    file: BinaryIO,
+    wishes: Wishes,
+    engines: list[EngineInfo],
+    *,
+    key: str,
+    size: int,
+    sha256: str,
+    max_pixels: int,
+) -> Taken:
+    """Judge a picture by its header; `key` is where it will be stored.
+
+    Raises:
+        ImageRejected: there will be no job of it, whoever sends it again.
+        FormatNotWritten: no library for the result.
+        ModelUnknown: there is no such model.
+        NoWorker: no engine is alive.
+    """
+    header = read_header(file, frame=wishes.frame)
+    check_header(header, max_pixels=max_pixels, frame=wishes.frame)
+    model = choose_model(engines, wishes.model)
+    check_extra(header.format, engines)
+    result = wishes.format or same_format(header.format)
+    check_extra(result, engines)
+    width, height = wishes.possible_size(width=header.width, height=header.height)
+    check_result(
+        width=width,
+        height=height,
+        format=result,
+        has_alpha=header.has_alpha and wishes.background is None,
+        bits=16 if wishes.depth is DepthMode.SIXTEEN else 8,
+        lossless=wishes.lossless,
+        has_profile=wishes.icc is ProfileMode.KEEP,
+    )
+    image = ImageInfo(
+        key=key,
+        size=size,
+        sha256=sha256,
+        format=header.format,
+        width=header.width,
+        height=header.height,
+        bits=header.bits,
+        has_alpha=header.has_alpha,
+    )
+    options = UpscaleOptions.model_validate(
+        wishes.model_dump() | {"model": model.name, "format": result}
+    )
+    return Taken(image, options, model)

@@ -1,0 +1,170 @@
+"""The out-of-memory ladder: go on with less, right, and remember how much less for a while.
+
+Batches are halved down to one tile, then the tile is cut into smaller ones with the same context,
+down to `SMALLEST_TILE`. Recovery happens outside the `except` block, where the traceback no longer
+keeps the tensors of the failed attempt alive. After many batches that fitted, one step up is tried:
+it may have been another program that took the memory. Each fall makes the next try twice as late.
+"""
+
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from workers.contract.errors import EngineOutOfMemory
+from workers.engine.protocol import FEATHER, HALO
+from workers.tiles.tiling import Canvas, cut, plan_tiles
+
+SMALLEST_TILE = 64
+#: Batches that have to fit before more is tried: after the first fall, and at most.
+CLIMB_AFTER, CLIMB_AT_LAST = 100, 6400
+
+Pixels = NDArray[np.unsignedinteger]
+Compute = Callable[[Pixels, NDArray[np.float32]], Pixels]
+"""(N, T, T, 3) tiles and their (N, R, 4) weights -> (N, R, 4T, 4T, 3)."""
+Begin = Callable[[Pixels, NDArray[np.float32]], Callable[[], Pixels]]
+"""The same, waited for later."""
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class MemoryLadder:
+    """What fits into this device, as learned so far."""
+
+    batch: int
+    tile: int
+    retries: int = 0
+    release: Callable[[], None] = lambda: None
+    """Gives back device memory that is kept for speed alone; asked before going on with less."""
+    _top: tuple[int, int] = field(init=False)
+    _fitted: int = 0
+    """Batches since the last step, up or down."""
+    _climb_after: int = CLIMB_AFTER // 2
+
+    def __post_init__(self) -> None:
+        self._top = self.batch, self.tile
+
+    def run(self, compute: Compute, tiles: Pixels, weights: NDArray[np.float32]) -> Pixels:
+        """Compute the tiles in pieces that fit.
+
+        Raises:
+            EngineOutOfMemory: a single tile of the smallest size does not fit.
+        """
+        fell = False
+        while True:
+            results = self._attempt(compute, tiles, weights)
+            if results is not None:
+                self._fits()
+                return results
+            if not fell:
+                fell, self._climb_after = True, min(2 * self._climb_after, CLIMB_AT_LAST)
+            self.release()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self._step_down()
+
+    def start(
+        self, begin: Begin, tiles: Pixels, weights: NDArray[np.float32]
+    ) -> Callable[[], Pixels]:
+        """Begin with a batch; the function returned waits for it, as `run` would.
+
+        A batch that is known not to fit, or turns out not to, is left to `run`: by then the one
+        before it is done, and the memory is its own.
+        """
+        fetch = None
+        if len(tiles) <= self.batch and tiles.shape[1] <= self.tile:
+            fetch = self._unless_out_of_memory(lambda: begin(tiles, weights))
+
+        def finish() -> Pixels:
+            results = None if fetch is None else self._unless_out_of_memory(fetch)
+            if results is not None:
+                self._fits()
+                return results
+            return self.run(lambda some, their: begin(some, their)(), tiles, weights)
+
+        return finish
+
+    def _unless_out_of_memory(self, action: Callable[[], Result]) -> Result | None:
+        try:
+            return action()
+        except (RuntimeError, MemoryError) as failure:
+            if not is_out_of_memory(failure):
+                raise
+            return None
+
+    def _attempt(
+        self, compute: Compute, tiles: Pixels, weights: NDArray[np.float32]
+    ) -> Pixels | None:
+        """The results, or None when the memory was not enough."""
+        pieces = self._unless_out_of_memory(
+            lambda: [
+                self._piece(compute, tiles[at : at + self.batch], weights[at : at + self.batch])
+                for at in range(0, len(tiles), self.batch)
+            ]
+        )
+        if pieces is None:
+            return None
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _piece(self, compute: Compute, tiles: Pixels, weights: NDArray[np.float32]) -> Pixels:
+        side = tiles.shape[1]
+        if side <= self.tile:
+            return compute(tiles, weights)
+        plan = plan_tiles(height=side, width=side, tile=self.tile, halo=HALO, feather=FEATHER)
+        results = []
+        for tile, weight in zip(tiles, weights, strict=True):
+            canvases = [Canvas(plan) for _ in weight]
+            for part in cut(tile, plan):
+                for canvas, piece in zip(
+                    canvases, compute(part[None], weight[None])[0], strict=True
+                ):
+                    canvas.add(piece)
+            results.append(np.stack([canvas.whole() for canvas in canvases]))
+        return np.stack(results)
+
+    def _fits(self) -> None:
+        """Count a batch that fitted; after enough of them try one step more, tiles first."""
+        if (self.batch, self.tile) == self._top:
+            return
+        self._fitted += 1
+        if self._fitted >= self._climb_after:
+            self._fitted = 0
+            most, largest = self._top
+            if self.tile < largest:
+                self.tile = min(largest, 2 * self.tile)
+            else:
+                self.batch = min(most, 2 * self.batch)
+            log.info("trying more memory again: batch %d, tile %d", self.batch, self.tile)
+
+    def _step_down(self) -> None:
+        self.retries += 1
+        self._fitted = 0
+        if self.batch > 1:
+            self.batch //= 2
+        elif self.tile > SMALLEST_TILE:
+            self.tile = max(SMALLEST_TILE, self.tile // 2)
+        else:
+            raise EngineOutOfMemory(tile=self.tile)
+        log.warning("out of memory: going on with batch %d, tile %d", self.batch, self.tile)
+
+
+def is_out_of_memory(failure: BaseException) -> bool:
+    """Whether this is a device or the host running out of memory, in torch's many words."""
+    if isinstance(failure, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    words = str(failure)
+    return isinstance(failure, RuntimeError) and (
+        "can't allocate memory" in words
+        or "not enough memory" in words
+        or "could not create a memory object" in words
+        or "CUDNN_STATUS_ALLOC_FAILED" in words
+        or "CUBLAS_STATUS_ALLOC_FAILED" in words
+    )

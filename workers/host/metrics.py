@@ -1,0 +1,93 @@
+"""What a worker host's supervisor tells: its programs, and the jobs that its job workers ended."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from workers.host.reports import JobReport
+from workers.host.supervisor import DEATH_CAUSES, PROGRAM_STATES, Supervisor
+
+_STAGE_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_JOB_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+
+
+class HostTelemetry:
+    """The measurements of one worker host, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.jobs = Counter(
+            "gdsr_worker_jobs",
+            "Jobs that ended on this host; fault: whom a failure is due to, picture or service.",
+            ["state", "output", "reason", "fault"],
+            registry=self.registry,
+        )
+        self.job_seconds = Histogram(
+            "gdsr_job_seconds",
+            "Time from a picture's arrival to its result.",
+            ["output"],
+            buckets=_JOB_SECONDS,
+            registry=self.registry,
+        )
+        self.stage_seconds = Histogram(
+            "gdsr_job_stage_seconds",
+            "Time of a job in each stage.",
+            ["stage"],
+            buckets=_STAGE_SECONDS,
+            registry=self.registry,
+        )
+        self.pixels = Counter(
+            "gdsr_job_pixels",
+            "Pixels of the pictures that went through the network, and of all results.",
+            ["direction"],
+            registry=self.registry,
+        )
+        self.bytes = Counter(
+            "gdsr_job_blob_bytes",
+            "Bytes of the uploads that were worked on, and of the results that were stored.",
+            ["direction"],
+            registry=self.registry,
+        )
+        ProcessCollector(registry=self.registry)
+
+    def heard(self, report: JobReport) -> None:
+        """Count a job that ended; among the jobs last, so that none is there without the rest."""
+        spent: dict[str, float] = {}
+        for stage in report.stages:
+            spent[stage.name] = spent.get(stage.name, 0) + stage.ended - stage.began
+        for name, seconds in spent.items():
+            self.stage_seconds.labels(name).observe(seconds)
+        if not report.reason:
+            self.job_seconds.labels(report.output).observe(report.ended - report.created)
+        for counter, received, stored in (
+            (self.pixels, report.pixels_in, report.pixels_out),
+            (self.bytes, report.bytes_in, report.bytes_out),
+        ):
+            counter.labels("in").inc(received)
+            counter.labels("out").inc(stored)
+        state = "failed" if report.reason else "succeeded"
+        self.jobs.labels(state, report.output, report.reason, report.fault).inc()
+
+
+class ProgramCollector(Collector):
+    """Looks at the supervisor at each scrape."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+
+    def collect(self) -> Iterator[Metric]:
+        programs = GaugeMetricFamily(
+            "gdsr_programs", "Programs of this host by state.", labels=["kind", "state"]
+        )
+        restarts = CounterMetricFamily(
+            "gdsr_program_restarts", "Deaths of programs by cause.", labels=["kind", "cause"]
+        )
+        states, deaths = self.supervisor.states(), self.supervisor.deaths
+        for kind in self.supervisor.kinds:
+            for state in PROGRAM_STATES:
+                programs.add_metric([kind, state], states[kind, state])
+            for cause in DEATH_CAUSES:
+                restarts.add_metric([kind, cause], deaths[kind, cause])
+        yield from (programs, restarts)

@@ -1,0 +1,130 @@
+"""Which processes a worker host runs: engines first, the others once an engine is warm."""
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from model.process import available_cpus
+from workers.contract.errors import ConfigurationInvalid
+from workers.contract.queue.rq_queue import LARGE, SMALL
+from workers.contract.settings import WorkerSettings
+from workers.host.health import answers
+from workers.host.supervisor import Program
+
+#: Name of the socket that takes reports of ended jobs.
+REPORTS = "reports.sock"
+#: How long an engine may take to finish its batch.
+_ENGINE_GRACE_SECONDS = 10.0
+#: What a job worker needs beyond its drain: it looks at each beat of 5 s.
+_BEYOND_DRAIN_SECONDS = 10.0
+_JANITOR_GRACE_SECONDS = 5.0
+_FEWEST_JOB_WORKERS = 2
+#: Where the network runs on the cores too, which leaves a job little to do beside it.
+_CORES_OF_A_JOB_WORKER = 4
+#: An H100 with 16 of them was busy for three quarters of the time with pictures of 256 x 256.
+_MOST_FOR_A_GPU = 24
+
+
+def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
+    """One engine per device, half of the job workers (rounded up) for small pictures.
+
+    Raises:
+        ConfigurationInvalid: a GPU is asked for where torch can use none.
+    """
+    gpus = [device for device in settings.devices if device.startswith("cuda")]
+    if gpus and _torch_is_for_cpus():
+        raise ConfigurationInvalid(
+            f"GDSR_DEVICES asks for {gpus[0]}, and the torch installed here is its CPU build; "
+            "install the CUDA build, or leave GDSR_DEVICES unset"
+        )
+    port = settings.worker_metrics_port
+    devices = settings.devices or cuda_devices() or ("cpu",)
+    sockets = [runtime / f"engine{number}.sock" for number in range(len(devices))]
+    engines = [
+        Program(
+            name=f"engine {device}",
+            kind="engine",
+            command=[
+                sys.executable, "-m", "workers.engine", "--socket", str(path), "--device", device,
+                *(("--metrics-port", str(port + 1 + number)) if port else ()),
+            ],
+            stage=0,
+            ready=lambda path=path: answers(path),  # type: ignore[misc]
+            spare=True,
+            grace_seconds=_ENGINE_GRACE_SECONDS,
+        )
+        for number, (device, path) in enumerate(zip(devices, sockets, strict=True))
+    ]  # fmt: skip
+    count = settings.job_workers or default_job_workers(devices)
+    small = math.ceil(count / 2)
+    job_workers = [
+        Program(
+            name=f"job worker {number}",
+            kind="job-worker",
+            command=[
+                sys.executable, "-m", "workers.jobs.job_worker",
+                "--queue", SMALL if number < small else LARGE,
+                "--reports", str(runtime / REPORTS),
+                *(part for path in sockets for part in ("--engine", str(path))),
+            ],
+            stage=1,
+            grace_seconds=settings.drain.total_seconds() + _BEYOND_DRAIN_SECONDS,
+        )
+        for number in range(count)
+    ]  # fmt: skip
+    janitor = Program(
+        name="janitor",
+        kind="janitor",
+        command=[sys.executable, "-m", "workers.jobs.janitor"],
+        stage=1,
+        grace_seconds=_JANITOR_GRACE_SECONDS,
+    )
+    return [*engines, *job_workers, janitor]
+
+
+def engine_sockets(programs: Sequence[Program]) -> list[Path]:
+    """Where the engines among them listen."""
+    return [
+        Path(program.command[list(program.command).index("--socket") + 1])
+        for program in programs
+        if program.kind == "engine"
+    ]
+
+
+def default_job_workers(devices: Sequence[str]) -> int:
+    """One a core beside GPUs, which wait for decoding and encoding; else a quarter of the cores.
+
+    A job of 256 x 256 takes some 30 ms of a core: to feed a GPU that makes 150 of them a second
+    takes five cores, and as many workers again that wait for it meanwhile.
+    """
+    cores = available_cpus()
+    gpus = sum(device.startswith("cuda") for device in devices)
+    if gpus:
+        return max(_FEWEST_JOB_WORKERS, min(cores, gpus * _MOST_FOR_A_GPU))
+    return max(_FEWEST_JOB_WORKERS, cores // _CORES_OF_A_JOB_WORKER)
+
+
+def cuda_devices() -> tuple[str, ...]:
+    """The GPUs that torch will see, without importing it: that takes seconds and a GPU's memory."""
+    if _torch_is_for_cpus():
+        return ()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        count = len([part for part in visible.split(",") if part.strip() not in {"", "-1"}])
+    elif (tool := shutil.which("nvidia-smi")) is not None:
+        listed = subprocess.run(
+            [tool, "-L"], capture_output=True, text=True, check=False, timeout=30
+        )
+        count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+    else:
+        count = 0
+    return tuple(f"cuda:{number}" for number in range(count))
+
+
+def _torch_is_for_cpus() -> bool:
+    return "+cpu" in version("torch")

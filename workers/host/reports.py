@@ -1,0 +1,95 @@
+"""How a job ended, told by the job worker to its supervisor in one datagram on a unix socket.
+
+Jobs run in processes that end with them: what is counted and traced lives in the supervisor. A
+report that finds nobody is lost, and nothing else.
+"""
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from workers.contract.errors import GDSRError, ImageRejected
+from workers.contract.queue.jobs import STOPS, Job, JobResult
+
+_SEND_SECONDS = 1
+_MAX_BYTES = 64 * 1024
+
+
+class Stage(BaseModel):
+    """A part of a job's time, in seconds since 1970."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    began: float
+    ended: float
+
+
+class JobReport(BaseModel):
+    """One job that ended here."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job: str
+    traceparent: str | None
+    output: str
+    """psnr, fused, gan, `between` for other positions; `reblend` without the network."""
+    reason: str = ""
+    """Slug of the error; empty: it succeeded."""
+    fault: str = ""
+    """Who is to blame for the error: `picture` or `service`."""
+    model: str
+    created: float
+    ended: float
+    stages: tuple[Stage, ...] = ()
+    pixels_in: int = 0
+    pixels_out: int = 0
+    bytes_in: int
+    bytes_out: int = 0
+
+    @classmethod
+    def of(cls, job: Job, outcome: JobResult | GDSRError, stages: tuple[Stage, ...] = ()) -> Self:
+        spec = job.spec
+        named = {position: name for name, position in STOPS.items()}
+        created = spec.created_at.timestamp()
+        began = (job.started_at or spec.created_at).timestamp()
+        report = cls(
+            job=job.id,
+            traceparent=spec.traceparent,
+            output="reblend" if spec.blend_of else named.get(spec.options.trade_off, "between"),
+            model=spec.options.model,
+            created=created,
+            ended=datetime.now(UTC).timestamp(),
+            stages=(Stage(name="queue", began=created, ended=began), *stages),
+            bytes_in=spec.image.size,
+        )
+        if isinstance(outcome, GDSRError):
+            fault = "picture" if isinstance(outcome, ImageRejected) else "service"
+            return report.model_copy(update={"reason": outcome.slug, "fault": fault})
+        size = {"bytes_out": outcome.size, "pixels_out": outcome.width * outcome.height}
+        if not spec.blend_of:
+            size["pixels_in"] = spec.image.width * spec.image.height
+        return report.model_copy(update=size)
+
+
+def send(path: Path | None, report: JobReport) -> None:
+    """Tell the supervisor, if there is one that listens."""
+    if path is None:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(_SEND_SECONDS)
+        sender.sendto(report.model_dump_json().encode(), str(path))
+
+
+def listen(path: Path, heard: Callable[[JobReport], None]) -> None:
+    """Hand on what is sent, for ever; run in a thread of its own."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(path))
+        while True:
+            with suppress(ValidationError):
+                heard(JobReport.model_validate_json(receiver.recv(_MAX_BYTES)))

@@ -1,0 +1,256 @@
+"""Keeps programs running: starts them in stages, restarts what dies, stops them in reverse.
+
+A program that dies is started again after a pause that doubles. After five quick deaths in a row
+it is given up: a spare one (an engine, while another lives) is set aside, any other ends it all,
+but for one that lasts and that has been ready before: its disk may be full.
+Nothing here blocks but one `select`, which the death of a child and a signal both end.
+"""
+
+import contextlib
+import logging
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from workers.host.parent_death import dying_with_parent
+
+#: Exit status of a program that cannot work with its settings (EX_CONFIG of sysexits.h).
+EXIT_CONFIGURATION = 78
+#: Exit status of a program whose device failed in a way that only a new process may cure.
+EXIT_DEVICE = 71
+#: Why programs die: `killed` by a signal, `crashed` with a status of their own, the rest as above.
+DEATH_CAUSES = ("configuration", "crashed", "device", "killed")
+PROGRAM_STATES = ("down", "starting", "ready", "set-aside")
+QUICK_DEATHS = 5
+_QUICK_SECONDS = 20.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_TICK_SECONDS = 0.05
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """Something to keep running."""
+
+    name: str
+    command: Sequence[str]
+    kind: str = ""
+    """What it is, for metrics."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stage: int = 0
+    """Started when one program of the stage before is ready; stopped before that stage."""
+    ready: Callable[[], bool] = lambda: True
+    """Asked 20 times a second until it says yes."""
+    spare: bool = False
+    """May be given up while another of its stage lives."""
+    lasting: bool = False
+    """Never given up once it has been ready."""
+    grace_seconds: float = 10.0
+    """Time from SIGTERM to SIGKILL."""
+    parent_death: signal.Signals = signal.SIGKILL
+
+
+@dataclass(slots=True)
+class _Child:
+    program: Program
+    process: subprocess.Popen[bytes] | None = None
+    pidfd: int = -1
+    started: float = 0.0
+    ready: bool = False
+    was_ready: bool = False
+    quick_deaths: int = 0
+    not_before: float = 0.0
+    given_up: bool = False
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None
+
+    @property
+    def state(self) -> str:
+        if self.given_up:
+            return "set-aside"
+        return "ready" if self.ready else "starting" if self.alive else "down"
+
+
+class Supervisor:
+    """Runs programs until SIGTERM or SIGINT."""
+
+    def __init__(self, programs: Sequence[Program], *, on_ready: Callable[[], None]) -> None:
+        self._children = [_Child(program) for program in programs]
+        self._stages = sorted({program.stage for program in programs})
+        self._on_ready = on_ready
+        self._stop_signals = 0
+        self._failure = 0
+        self._selector = selectors.DefaultSelector()
+        self.kinds = sorted({program.kind for program in programs})
+        #: By kind and cause.
+        self.deaths: Counter[tuple[str, str]] = Counter()
+
+    def states(self) -> Counter[tuple[str, str]]:
+        """How many programs of each kind are in each state; may be asked from any thread."""
+        return Counter((child.program.kind, child.state) for child in self._children)
+
+    def ready(self) -> bool:
+        """Whether all is up that has not been set aside; may be asked from any thread."""
+        return all(child.ready or child.given_up for child in self._children)
+
+    def run(self) -> int:
+        """Run until stopped.
+
+        0; 1 when a program had to be given up; EXIT_CONFIGURATION when its settings were wrong.
+        """
+        wake_reader, wake = os.pipe()
+        for end in (wake_reader, wake):
+            os.set_blocking(end, False)
+        self._selector.register(wake_reader, selectors.EVENT_READ)
+        with _signals_to(wake, self._on_signal):
+            try:
+                self._keep_running(wake_reader)
+            finally:
+                self._stop_all(wake_reader)
+        self._selector.close()
+        os.close(wake_reader)
+        os.close(wake)
+        return self._failure
+
+    def _on_signal(self, *_: object) -> None:
+        self._stop_signals += 1
+
+    def _keep_running(self, wake_reader: int) -> None:
+        announced = False
+        while not self._stop_signals and not self._failure:
+            self._start_due()
+            all_ready = self._check_ready()
+            if all_ready and not announced:
+                announced = True
+                self._on_ready()
+            self._wait(wake_reader, None if all_ready else _TICK_SECONDS)
+            self._reap()
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for stage in self._stages:
+            members = [child for child in self._children if child.program.stage == stage]
+            for child in members:
+                if not child.alive and not child.given_up and now >= child.not_before:
+                    self._start(child)
+            if not any(child.ready for child in members):
+                return
+
+    def _start(self, child: _Child) -> None:
+        program = child.program
+        child.process = subprocess.Popen(
+            program.command,
+            env={**os.environ, **program.environment},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops in order
+            preexec_fn=dying_with_parent(program.parent_death),  # noqa: PLW1509 - prctl, no locks
+        )
+        child.started = time.monotonic()
+        child.pidfd = os.pidfd_open(child.process.pid)
+        self._selector.register(child.pidfd, selectors.EVENT_READ)
+
+    def _check_ready(self) -> bool:
+        """Ask those that are not ready yet; True when nothing is waited for."""
+        for child in self._children:
+            if child.alive and not child.ready:
+                child.ready = child.program.ready()
+                child.was_ready |= child.ready
+        return self.ready()
+
+    def _wait(self, wake_reader: int, timeout: float | None) -> None:
+        self._selector.select(timeout)
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake_reader, 1024)
+
+    def _reap(self) -> None:
+        for child in self._children:
+            if child.process is None or (status := child.process.poll()) is None:
+                continue
+            lived = time.monotonic() - child.started
+            self._forget_process(child)
+            if self._stop_signals:
+                continue
+            quick = lived < _QUICK_SECONDS
+            child.quick_deaths = min(child.quick_deaths + 1, QUICK_DEATHS) if quick else 1
+            pause = min(_FIRST_PAUSE * 2 ** (child.quick_deaths - 1), _LONGEST_PAUSE)
+            child.not_before = time.monotonic() + pause
+            self.deaths[child.program.kind, _cause(status)] += 1
+            if status != EXIT_CONFIGURATION:  # the program has said what is wrong
+                log.warning(
+                    "%s ended with status %d after %.1f s", child.program.name, status, lived
+                )
+            lasts = child.program.lasting and child.was_ready
+            failing = child.quick_deaths >= QUICK_DEATHS and not lasts
+            if status == EXIT_CONFIGURATION or failing:
+                self._give_up(child, status)
+
+    def _give_up(self, child: _Child, status: int) -> None:
+        child.given_up = True
+        others = [
+            other
+            for other in self._children
+            if other.program.stage == child.program.stage and not other.given_up
+        ]
+        if child.program.spare and others:
+            log.critical("%s keeps failing and is set aside", child.program.name)
+        else:
+            if status != EXIT_CONFIGURATION:
+                log.critical("%s keeps failing; giving up", child.program.name)
+            self._failure = EXIT_CONFIGURATION if status == EXIT_CONFIGURATION else 1
+
+    def _stop_all(self, wake_reader: int) -> None:
+        for stage in reversed(self._stages):
+            members = [c for c in self._children if c.program.stage == stage and c.alive]
+            _signal(members, signal.SIGTERM)
+            grace = max((child.program.grace_seconds for child in members), default=0.0)
+            deadline = time.monotonic() + grace
+            told = self._stop_signals
+            while any(child.alive for child in members) and time.monotonic() < deadline:
+                self._wait(wake_reader, deadline - time.monotonic())
+                if self._stop_signals > told:  # asked again: pass it on, it means faster
+                    told = self._stop_signals
+                    _signal(members, signal.SIGTERM)
+                self._stop_signals = max(1, self._stop_signals)
+                self._reap()
+            _signal(members, signal.SIGKILL)
+            for child in members:
+                if child.process is not None:
+                    child.process.wait()
+                    self._forget_process(child)
+
+    def _forget_process(self, child: _Child) -> None:
+        self._selector.unregister(child.pidfd)
+        os.close(child.pidfd)
+        child.process, child.ready = None, False
+
+
+def _cause(status: int) -> str:
+    if status < 0:
+        return "killed"
+    return {EXIT_CONFIGURATION: "configuration", EXIT_DEVICE: "device"}.get(status, "crashed")
+
+
+def _signal(children: Sequence[_Child], signum: signal.Signals) -> None:
+    for child in children:
+        if child.process is not None and child.process.poll() is None:
+            child.process.send_signal(signum)
+
+
+@contextlib.contextmanager
+def _signals_to(wake: int, handler: Callable[..., None]) -> Iterator[None]:
+    previous = {s: signal.signal(s, handler) for s in (signal.SIGTERM, signal.SIGINT)}
+    previous_wake = signal.set_wakeup_fd(wake)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous_wake)
+        for signum, old in previous.items():
+            signal.signal(signum, old)

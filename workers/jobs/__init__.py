@@ -1,0 +1,1 @@
+"""The process that runs jobs, recovery of lost ones, and removal of expired pictures."""

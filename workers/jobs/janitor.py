@@ -1,0 +1,233 @@
+"""Removes pictures whose time is over. One process on each worker host; one of all works at a time.
+
+It is a process of its own because a store may take minutes to list, and a job worker must beat
+every few seconds. What a job that has not ended may still read is never removed: its upload, what
+it wrote so far, and the kept branches that it blends.
+"""
+
+import argparse
+import logging
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from types import FrameType
+
+import redis
+
+from workers.contract.blobs.base import FOLDERS, BlobEntry, BlobStore
+from workers.contract.blobs.open import open_blobs
+from workers.contract.blobs.usage import BlobUsage, record
+from workers.contract.errors import ConfigurationInvalid, GDSRError
+from workers.contract.observability import logs
+from workers.contract.queue.batches import BatchRecords
+from workers.contract.queue.connection import connect
+from workers.contract.queue.jobs import JobState
+from workers.contract.queue.records import JobRecords
+from workers.contract.queue.rq_queue import Delivery
+from workers.contract.queue.runs import record_key
+from workers.contract.settings import WorkerSettings
+from workers.host.supervisor import EXIT_CONFIGURATION
+
+#: From the beginning of one turn to that of the next.
+TURN = timedelta(seconds=60)
+#: Uploads of which no job was made, and temporary files: no request takes so long.
+STALE_UPLOAD = timedelta(hours=1)
+#: Blobs removed in one request.
+_BATCH = 1000
+_PATIENCE = timedelta(seconds=30)
+#: States of tasks that have not ended; of batches, packings and jobs alike.
+_ALIVE = {JobState.QUEUED.value.encode(), JobState.RUNNING.value.encode()}
+_LOCK = "gdsr:janitor"
+
+log = logging.getLogger(__name__)
+
+
+class TurnLost(Exception):
+    """Another janitor has the turn: this one was away for too long."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Turn:
+    """One look at everything that is stored, and what it removes."""
+
+    records: JobRecords
+    blobs: BlobStore
+    still_ours: Callable[[], None] = lambda: None
+    """Called before each batch of removals; what it raises ends the turn."""
+    stored: dict[str, BlobEntry] = field(default_factory=dict)
+    freed: Counter[str] = field(default_factory=Counter)
+    """Bytes by reason, see `blob_usage.REASONS`."""
+
+    def sweep(self, *, result_ttl: timedelta, quota: int | None) -> BlobUsage:
+        """Remove orphans and what has expired, then the oldest results until the rest fits.
+
+        Raises:
+            StorageUnavailable: the store does not answer.
+        """
+        now = datetime.now(UTC)
+        self.freed["orphan"] += self.blobs.sweep_incoming(age=STALE_UPLOAD)
+        for folder in FOLDERS:
+            self.stored |= {entry.key: entry for entry in self.blobs.entries(folder)}
+        self._remove("orphan", self._orphans(now))
+        self._remove("expired", [e for e in self._results() if now - e.written_at > result_ttl])
+        if quota is not None:
+            self._remove("quota", _oldest(self._results(), beyond=self._size() - quota))
+        return BlobUsage(blobs=len(self.stored), size=self._size(), quota=quota)
+
+    def _remove(self, reason: str, entries: Sequence[BlobEntry]) -> None:
+        for start in range(0, len(entries), _BATCH):
+            self.still_ours()
+            needed = self._needed()  # read last: a job may have come since the listing
+            batch = [e for e in entries[start : start + _BATCH] if _job_id(e.key) not in needed]
+            if batch:
+                self.blobs.delete(*(entry.key for entry in batch))
+            for entry in batch:
+                self.freed[reason] += self.stored.pop(entry.key).size
+
+    def _needed(self) -> set[str]:
+        """Jobs whose blobs must stay: those that have not ended, and those that they blend; and
+        batches that are not unpacked.
+        """
+        active = self.records.active()
+        jobs = self.records.get_many(active).values()
+        batches = BatchRecords(self.records.client, record_ttl=self.records.record_ttl)
+        return {
+            *active,
+            *batches.unpacking(),
+            *(job.spec.blend_of for job in jobs if job and job.spec.blend_of),
+        }
+
+    def _orphans(self, now: datetime) -> list[BlobEntry]:
+        """Uploads whose job has ended, and old ones of which no job was made."""
+        inputs = [entry for entry in self.stored.values() if entry.key.startswith("inputs/")]
+        orphans = []
+        for start in range(0, len(inputs), _BATCH):
+            batch = inputs[start : start + _BATCH]
+            jobs = self.records.get_many([_job_id(entry.key) for entry in batch])
+            for entry, job in zip(batch, jobs.values(), strict=True):
+                if now - entry.written_at > STALE_UPLOAD if job is None else job.ended:
+                    orphans.append(entry)
+        return orphans
+
+    def _results(self) -> list[BlobEntry]:
+        return [entry for entry in self.stored.values() if entry.key.startswith("results/")]
+
+    def _size(self) -> int:
+        return sum(entry.size for entry in self.stored.values())
+
+
+def forget_deliveries(records: JobRecords) -> int:
+    """Remove what RQ itself wrote about tasks under an earlier release; how many hashes.
+
+    Those of tasks that have not ended stay, for workers that are not upgraded yet.
+    """
+    prefix, left = Delivery.redis_job_namespace_prefix, 0
+    for keys in _many(records.client.scan_iter(match=f"{prefix}*", count=1000)):
+        tasks = [key.decode().removeprefix(prefix) for key in keys]
+        with records.client.pipeline(transaction=False) as pipe:
+            for task in tasks:
+                pipe.hget(record_key(task), "state")
+            states = pipe.execute()
+        over = [key for key, state in zip(keys, states, strict=True) if state not in _ALIVE]
+        left += records.client.unlink(*over) if over else 0
+    return left
+
+
+def _many(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while batch := list(islice(keys, _BATCH)):
+        yield batch
+
+
+def _oldest(entries: Iterable[BlobEntry], *, beyond: int) -> list[BlobEntry]:
+    """The oldest ones, until they have so many bytes."""
+    oldest: list[BlobEntry] = []
+    for entry in sorted(entries, key=lambda entry: entry.written_at):
+        if beyond <= 0:
+            break
+        oldest.append(entry)
+        beyond -= entry.size
+    return oldest
+
+
+def _job_id(key: str) -> str:
+    """`results/<job>.<run>.png` and `inputs/<job>` belong to a job."""
+    return key.partition("/")[2].partition(".")[0]
+
+
+class Janitor:
+    """Takes its turn when no other has it."""
+
+    def __init__(self, settings: WorkerSettings, client: redis.Redis, blobs: BlobStore) -> None:
+        self.settings, self.client, self.blobs = settings, client, blobs
+        self.records = JobRecords(client, record_ttl=settings.record_ttl)
+        self.name = f"{socket.gethostname()}-{secrets.token_hex(8)}"
+
+    def turn(self) -> BlobUsage | None:
+        """Sweep, if it is this janitor's turn.
+
+        Raises:
+            StorageUnavailable: the store does not answer.
+            redis.RedisError: Redis does not.
+        """
+        if not self.client.set(_LOCK, self.name, nx=True, px=TURN):
+            return None
+        turn = Turn(records=self.records, blobs=self.blobs, still_ours=self._hold)
+        try:
+            usage = turn.sweep(result_ttl=self.settings.result_ttl, quota=self.settings.blob_quota)
+        finally:
+            freed = {reason: size for reason, size in turn.freed.items() if size}
+            if freed:
+                log.info("freed bytes: %s", freed)
+        record(self.client, usage, freed)
+        if count := forget_deliveries(self.records):
+            log.info("removed %d records of RQ's own", count)
+        return usage
+
+    def _hold(self) -> None:
+        """A long turn keeps its lock; one that was lost ends."""
+        if self.client.get(_LOCK) != self.name.encode():
+            raise TurnLost
+        self.client.pexpire(_LOCK, TURN)
+
+    def work(self, stopping: threading.Event) -> None:
+        """Take turns until told to stop; what fails now is tried again at the next."""
+        while True:
+            try:
+                self.turn()
+            except (GDSRError, TurnLost, redis.RedisError) as failure:
+                log.warning("nothing more is removed in this turn: %r", failure)
+            if stopping.wait(TURN.total_seconds()):
+                return
+
+
+def main() -> int:
+    """Take turns until SIGTERM."""
+    argparse.ArgumentParser(prog="python -m workers.jobs.janitor", description=__doc__).parse_args()
+    stopping = threading.Event()
+
+    def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    try:
+        settings = WorkerSettings.load()
+        logs.configure(process="janitor", level=settings.log_level)
+        client = connect(settings.redis_url, timeout=timedelta(seconds=10), retries=3)
+        blobs = open_blobs(settings, patience=_PATIENCE)
+    except ConfigurationInvalid as invalid:
+        sys.stderr.write(f"janitor: {invalid}\n")
+        return EXIT_CONFIGURATION
+    Janitor(settings, client, blobs).work(stopping)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The network's three outputs kept as pictures, and any position of the slider made of them.
+
+A kept branch is what the result would be at that stop of the slider: in the size, on the
+background, in the bits and in the colour space that were chosen, with its profile and metadata.
+Blends are made of these samples as they are, by the job itself too, so its result has the very
+pixels that a re-blend at its position has.
+
+It is a PNG as our own encoder writes it: every browser shows it, and its one filter lets it be read
+several times quicker than a PNG of unknown origin, and a region of it without what is below.
+"""
+
+import struct
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+from workers.contract.errors import ImageCorrupt
+from workers.contract.queue.jobs import KEPT, Region
+from workers.pictures.metadata import Metadata
+from workers.pictures.picture import Picture, Plane
+from workers.pictures.png import METRES_PER_INCH, PROFILE_START, XMP_START
+from workers.tiles.trade_off import output_weights
+
+_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type: grey, RGB, grey and alpha, RGBA
+_SIGNATURE_BYTES = 8
+_BAND_BYTES = 2**18  # stays in the cache
+_INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub takes it for an instance
+
+
+def needed_outputs(trade_off: float) -> dict[str, float]:
+    """Which branches a position of the slider is made of, and how much of each."""
+    shares = zip(KEPT, output_weights(trade_off), strict=True)
+    return {output: share for output, share in shares if share}
+
+
+def blend_pictures(pictures: list[Picture], shares: list[float]) -> Picture:
+    """One picture, or two blended linearly; transparency is the same in both."""
+    if len(pictures) == 1:
+        return pictures[0]
+    first, second = pictures
+    if first.grey:
+        grey = _blend(first.colour[..., :1], second.colour[..., :1], shares[1])
+        colour = np.broadcast_to(grey, first.colour.shape)
+    else:
+        colour = _blend(first.colour, second.colour, shares[1])
+    return replace(first, colour=colour)
+
+
+def read_branch(png: bytes, region: Region | None = None) -> Picture:
+    """The picture of a kept branch, or of any PNG of our own; of `region` only, if there is one.
+
+    Raises:
+        ImageCorrupt: it is not one, or does not reach as far as the region.
+    """
+    view = memoryview(png)
+    offset, pixels, dpi = _SIGNATURE_BYTES, [], None
+    profile = exif = xmp = None
+    width = height = bits = colour_type = 0
+    while offset + 12 <= len(png):
+        length, name = struct.unpack_from(">I4s", png, offset)
+        body = view[offset + 8 : offset + 8 + length]
+        match name:
+            case b"IHDR":
+                width, height, bits, colour_type = struct.unpack_from(">IIBB", body)
+            case b"pHYs":
+                across, down, _ = struct.unpack(">IIB", body)
+                dpi = (round(across * METRES_PER_INCH, 2), round(down * METRES_PER_INCH, 2))
+            case b"iCCP":
+                profile = isal_zlib.decompress(body[len(PROFILE_START) :])
+            case b"eXIf":
+                exif = bytes(body)
+            case b"iTXt":
+                xmp = bytes(body[len(XMP_START) :])
+            case b"IDAT":
+                pixels.append(body)
+        offset += 12 + length
+    region = region or Region(0, 0, width, height)
+    channels, sample_bytes = _CHANNELS.get(colour_type, 0), bits // 8
+    samples: Plane = _unfiltered(
+        pixels,
+        rows=slice(region.y, region.y + region.height),
+        row_bytes=width * channels * sample_bytes,
+        columns=slice(*(x * channels * sample_bytes for x in (region.x, region.x + region.width))),
+    )
+    if sample_bytes == 2:
+        samples = samples.view(">u2").astype(np.uint16)
+    planes = samples.reshape(region.height, region.width, channels)
+    has_alpha, grey = channels in (2, 4), channels < 3
+    return Picture(
+        colour=np.broadcast_to(planes[..., :1], (*planes.shape[:2], 3))
+        if grey
+        else planes[..., :3],
+        alpha=planes[..., -1] if has_alpha else None,
+        grey=grey,
+        dpi=dpi,
+        profile=profile,
+        metadata=Metadata(exif=exif, xmp=xmp),
+    )
+
+
+def _unfiltered(
+    pieces: list[memoryview], *, rows: slice, row_bytes: int, columns: slice
+) -> NDArray[np.uint8]:
+    """Some rows, and of these some bytes, of a PNG in which each row is the difference to the one
+    above: what is to the side of them, or below, need not be known.
+    """
+    filtered = _inflated(pieces, rows=rows.stop, row_bytes=row_bytes)
+    differences = filtered[:, 1:][:, columns]
+    result = np.empty((rows.stop - rows.start, differences.shape[1]), np.uint8)
+    if not result.size:
+        raise ImageCorrupt("a kept branch has no pixels")
+    np.add.reduce(differences[: rows.start + 1], axis=0, dtype=np.uint8, out=result[0])
+    for row in range(1, len(result)):
+        np.add(result[row - 1], differences[rows.start + row], out=result[row])
+    return result
+
+
+def _inflated(pieces: list[memoryview], *, rows: int, row_bytes: int) -> NDArray[np.uint8]:
+    """The first rows of a PNG, each after the number of its filter: (rows, 1 + row_bytes)."""
+    expected = rows * (1 + row_bytes)
+    inflator = isal_zlib.decompressobj()
+    data = bytearray()
+    try:
+        for piece in pieces:
+            if len(data) >= expected:
+                break
+            data += inflator.decompress(piece, expected - len(data))
+        if len(data) < expected:
+            data += inflator.flush()  # it may hold back the end of a run of equal bytes
+    except _INFLATE_ERROR:
+        raise ImageCorrupt("a kept branch is damaged") from None
+    if not expected or len(data) != expected:
+        raise ImageCorrupt("a kept branch ends too early")
+    filtered = np.frombuffer(data, np.uint8).reshape(rows, 1 + row_bytes)
+    if (filtered[:, 0] != 2).any():
+        raise ImageCorrupt("a kept branch was written by somebody else")
+    return filtered
+
+
+def _blend(first: Plane, second: Plane, share: float) -> Plane:
+    """`share` of the second and the rest of the first; equal samples stay as they are."""
+    bits = 8 * first.itemsize
+    wide: type[Any] = np.uint16 if bits == 8 else np.uint32  # a sample times 2**bits fits
+    of_second = round(share * 2**bits)
+    result = np.empty_like(first, order="C")
+    band = max(1, _BAND_BYTES // (first[0].size * first.itemsize))
+    for top in range(0, len(first), band):
+        mixed: Any = first[top : top + band].astype(wide)
+        mixed *= wide(2**bits - of_second)
+        mixed += second[top : top + band].astype(wide) * wide(of_second)
+        mixed += wide(2 ** (bits - 1))
+        mixed >>= wide(bits)
+        result[top : top + band] = mixed
+    return result

@@ -1,0 +1,135 @@
+"""The task that packs the results of a batch into one zip.
+
+Pictures are stored in it as they are: deflating them again saves nothing. A picture that failed is
+a small text file beside the others, which says why.
+"""
+
+import hashlib
+import logging
+import zipfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+import redis
+
+from workers.contract.blobs.base import no_room_is_storage_full
+from workers.contract.errors import BlobMissing, GDSRError, JobFailed
+from workers.contract.images.formats import extension
+from workers.contract.images.names import UniqueNames
+from workers.contract.observability import logs
+from workers.contract.queue.batches import (
+    FAILURE_KEPT,
+    Archive,
+    Batch,
+    BatchItem,
+    BatchRecords,
+    Pack,
+    pack_id,
+    pack_task,
+)
+from workers.contract.queue.jobs import Job, JobFailure
+from workers.contract.queue.runs import claim
+from workers.tasks.upscale import CONTEXT, TaskContext, discard
+
+log = logging.getLogger(__name__)
+
+
+def pack(batch_id: str) -> None:
+    """Pack one batch, and say where the zip is or why there is none."""
+    context = CONTEXT.get()
+    batches = BatchRecords(context.records.client, record_ttl=context.settings.record_ttl)
+    if not claim(
+        context.records.client, pack_task(batch_id), run=context.run, worker=context.worker
+    ):
+        return
+    begun = batches.pack(batch_id)
+    if begun is None:
+        return
+    ended, token, kept = begun, begun.token, FAILURE_KEPT
+    try:
+        batch = batches.get(batch_id)
+        logs.request_id.set(batch.spec.request_id)
+        ended = Pack(token=token, archive=_packed(context, batch, token))
+        kept = context.settings.result_ttl
+        log.info("packed %d results", len(batch.job_ids))
+    except GDSRError as failure:
+        log.warning("packing failed: %s", failure.slug)
+        ended = Pack(token=token, failure=JobFailure.of(failure))
+    except redis.RedisError:
+        raise  # the run is lost; the zip may be known already
+    except Exception:
+        log.exception("packing failed")
+        failed = JobFailed("the zip could not be made; ask again, or fetch the results one by one")
+        ended = Pack(token=token, failure=JobFailure.of(failed))
+    if not batches.end_pack(batch_id, ended, kept=kept) and ended.archive is not None:
+        discard(context, ended.archive.key)
+
+
+def _packed(context: TaskContext, batch: Batch, token: str) -> Archive:
+    key = f"results/{pack_id(batch.id)}.{token}.zip"
+    jobs = context.records.get_many(batch.job_ids)
+    names = UniqueNames()
+    with context.blobs.incoming() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for item in batch.items or ():
+                job = jobs.get(item.job_id or "")
+                if not _add_result(context, archive, names, item, job):
+                    _add(archive, names.add(f"{item.name}.txt"), [_reason(item, job)])
+        size, digest = file.tell(), _digest(file)
+        context.blobs.keep(file, key)
+    expires_at = datetime.now(UTC) + context.settings.result_ttl
+    return Archive(key=key, size=size, sha256=digest, expires_at=expires_at)
+
+
+def _add_result(
+    context: TaskContext,
+    archive: zipfile.ZipFile,
+    names: UniqueNames,
+    item: BatchItem,
+    job: Job | None,
+) -> bool:
+    """Whether there is a result, which is in the zip then."""
+    if job is None or job.result is None:
+        return False
+    try:
+        pieces = context.blobs.stream(job.result.key)
+    except BlobMissing:
+        return False
+    path = PurePosixPath(item.name)
+    name = names.add(str(path.with_name(f"{path.stem}.{extension(job.result.format)}")))
+    _add(archive, name, pieces, moment=job.finished_at)
+    return True
+
+
+def _add(
+    archive: zipfile.ZipFile,
+    name: str,
+    pieces: "Iterator[bytes] | list[bytes]",
+    *,
+    moment: datetime | None = None,
+) -> None:
+    entry = zipfile.ZipInfo(name, (moment or datetime.now(UTC)).timetuple()[:6])
+    entry.external_attr = 0o644 << 16
+    with archive.open(entry, "w", force_zip64=True) as file:
+        for piece in pieces:
+            with no_room_is_storage_full():
+                file.write(piece)
+
+
+def _reason(item: BatchItem, job: Job | None) -> bytes:
+    """Why there is no result."""
+    failure = item.failure or (job and job.failure)
+    if failure:
+        text = f"{failure.detail} ({failure.slug})"
+    elif job is not None and job.result is None:
+        text = f"the job was {job.state}"
+    else:
+        text = "the result was erased or has expired"
+    return f"{text}\n".encode()
+
+
+def _digest(file: BinaryIO) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

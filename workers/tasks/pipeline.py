@@ -1,0 +1,182 @@
+"""One picture through the network: cut, compute, stitch."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from enum import Enum, auto
+
+import numpy as np
+
+from workers.contract.images.options import AlphaMode
+from workers.engine.client import Engine
+from workers.engine.protocol import FEATHER, HALO, SCALE
+from workers.pictures.alpha import enlarge_by_lanczos, keep_ends, unbleed
+from workers.pictures.picture import Picture, Plane, scaled
+from workers.tiles.tiling import Canvas, Pixels, TilePlan, cheapest_plan, cut, flat_result, is_flat
+from workers.tiles.trade_off import Weights, output_weights
+
+Progress = Callable[[int, int], None]
+"""Called with the tiles done and the tiles of all."""
+Results = Sequence[Pixels]
+"""What one tile has become: (sT, sT, 3) for each of the weights."""
+
+#: Rec. 601's weights of red, green and blue in grey, in 1/256.
+_LUMA = np.array([77, 150, 29], np.uint32)
+
+
+def upscale_picture(
+    picture: Picture,
+    engine: Engine,
+    *,
+    model: str,
+    weights: Weights,
+    progress: Progress,
+    alpha: AlphaMode = AlphaMode.MODEL,
+    consistent: bool | None = None,
+) -> Picture:
+    """The picture four times larger on each side: see `upscale_outputs`, for one of them."""
+    (result,) = upscale_outputs(
+        picture,
+        engine,
+        model=model,
+        weights=[weights],
+        progress=progress,
+        alpha=alpha,
+        consistent=consistent,
+    )
+    return result
+
+
+def upscale_outputs(
+    picture: Picture,
+    engine: Engine,
+    *,
+    model: str,
+    weights: Sequence[Weights],
+    progress: Progress,
+    alpha: AlphaMode = AlphaMode.MODEL,
+    consistent: bool | None = None,
+) -> list[Picture]:
+    """The picture four times larger on each side, once for each of the weights.
+
+    Tiles of one colour are not sent: they come out as exactly that colour. Grey stays grey.
+    Transparency goes through the network's faithful branch as a grey picture of its own, or through
+    Lanczos; where it is clear or opaque all around it stays exactly so. A `consistent` result gives
+    the picture again when it is reduced by four. The mask is an opaque grey picture of 8 bits, 0
+    where only the faithful branch counts, as in tiles of one colour: nothing was invented there.
+
+    Raises:
+        GDSRError: the engine could not.
+    """
+    plan = cheapest_plan(
+        engine.tiles, height=picture.height, width=picture.width, halo=HALO, feather=FEATHER
+    )
+    by_model = picture.alpha is not None and alpha is AlphaMode.MODEL
+    count = _Count(progress, tiles=len(plan) * (2 if by_model else 1))
+    colour = picture.colour if picture.alpha is None else unbleed(picture.colour, picture.alpha)
+    kinds = [_Kind.of(row, grey=picture.grey) for row in weights]
+    results = _through(engine, cut(colour, plan), model, weights, consistent=consistent)
+    colours = _stitched(count(results), plan, kinds)
+    enlarged: Plane | None = None
+    if by_model and picture.alpha is not None:
+        grey = np.broadcast_to(picture.alpha[..., None], picture.colour.shape)
+        faithful = [output_weights(0)]
+        results = _through(engine, cut(grey, plan), model, faithful, consistent=False)
+        (found,) = _stitched(count(results), plan, [_Kind.GREY])
+        enlarged = found[..., 0]
+    elif picture.alpha is not None:
+        enlarged = enlarge_by_lanczos(picture.alpha, scale=SCALE)
+    if enlarged is not None and picture.alpha is not None:
+        keep_ends(enlarged, picture.alpha)
+    return [
+        Picture(colour=_three(colour), grey=True, dpi=picture.dpi)
+        if kind is _Kind.MASK
+        else replace(picture, colour=_three(colour), alpha=enlarged)
+        for colour, kind in zip(colours, kinds, strict=True)
+    ]
+
+
+class _Kind(Enum):
+    """What a result is to be stitched as."""
+
+    COLOUR = auto()
+    GREY = auto()
+    MASK = auto()
+
+    @classmethod
+    def of(cls, weights: Weights, *, grey: bool) -> "_Kind":
+        return cls.MASK if weights.mask else cls.GREY if grey else cls.COLOUR
+
+
+class _Count:
+    """Tells how many tiles are done, over all passes of a picture."""
+
+    def __init__(self, progress: Progress, *, tiles: int) -> None:
+        self._progress, self._tiles = progress, tiles
+        self._done = 0
+        progress(0, tiles)
+
+    def __call__(self, results: Iterator[Results]) -> Iterator[Results]:
+        for result in results:
+            yield result
+            self._done += 1
+            self._progress(self._done, self._tiles)
+
+
+def _through(
+    engine: Engine,
+    tiles: Iterator[Pixels],
+    model: str,
+    weights: Sequence[Weights],
+    *,
+    consistent: bool | None = None,
+) -> Iterator[Results]:
+    """Results in the order of the tiles; only those of more than one colour reach the engine."""
+    # What was cut and not yet answered: a flat tile, None for one that was sent.
+    order: deque[Pixels | None] = deque()
+
+    def to_send() -> Iterator[Pixels]:
+        for tile in tiles:
+            if is_flat(tile):
+                order.append(np.broadcast_to(tile[0, 0].copy(), tile.shape))
+            else:
+                order.append(None)
+                yield tile
+
+    def flats() -> Iterator[Results]:
+        while order and (flat := order[0]) is not None:
+            order.popleft()
+            plain = flat_result(flat, scale=SCALE)
+            yield [np.zeros_like(plain) if row.mask else plain for row in weights]
+
+    for results in engine.run(to_send(), model=model, weights=weights, consistent=consistent):
+        yield from flats()
+        order.popleft()
+        yield list(results)
+    yield from flats()
+
+
+def _stitched(results: Iterator[Results], plan: TilePlan, kinds: Sequence[_Kind]) -> list[Plane]:
+    """A picture of each kind: (sH, sW, 3), or (sH, sW, 1) of those that have no colour."""
+    canvases = [Canvas(plan, scale=SCALE) for _ in kinds]
+    for pieces in results:
+        for canvas, kind, piece in zip(canvases, kinds, pieces, strict=True):
+            match kind:
+                case _Kind.COLOUR:
+                    canvas.add(piece)
+                case _Kind.GREY:
+                    canvas.add(_grey(piece))
+                case _Kind.MASK:
+                    canvas.add(scaled(piece[..., :1], 8 * piece.itemsize, 8))
+    return [canvas.whole() for canvas in canvases]
+
+
+def _grey(tile: Pixels) -> Plane:
+    """The grey that colour means; the network may tint what had none: (sT, sT, 1)."""
+    levels: Plane = ((tile @ _LUMA + 128) >> 8).astype(tile.dtype)[..., None]
+    return levels
+
+
+def _three(colour: Plane) -> Plane:
+    """(H, W, 1 or 3) -> (H, W, 3)."""
+    return colour if colour.shape[2] == 3 else np.broadcast_to(colour, (*colour.shape[:2], 3))

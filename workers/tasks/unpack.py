@@ -1,0 +1,188 @@
+"""The task that unpacks a batch: each file of its zip becomes a job, or an item that says why not.
+
+A file is inflated straight into the store, and only its header is read.
+"""
+
+import hashlib
+import logging
+import time
+import zipfile
+from datetime import UTC, datetime
+
+import redis
+from rq.timeouts import JobTimeoutException
+
+from workers.contract.blobs.base import no_room_is_storage_full
+from workers.contract.errors import (
+    BatchNotFound,
+    EntryDamaged,
+    GDSRError,
+    ImageRejected,
+    JobFailed,
+    JobOutOfMemory,
+    JobTimedOut,
+    UploadTooLarge,
+)
+from workers.contract.images.names import UniqueNames, safe_path
+from workers.contract.images.zips import check_is_file, inflated, open_archive, picture_entries
+from workers.contract.observability import logs
+from workers.contract.queue.admission import Bounds, Overtaken
+from workers.contract.queue.batch_queue import BatchQueue
+from workers.contract.queue.batches import Batch, BatchItem
+from workers.contract.queue.engines import EngineInfo, running
+from workers.contract.queue.jobs import JobFailure, JobSpec
+from workers.contract.queue.queue import JobQueue, new_job_id, time_limit
+from workers.contract.queue.validation import Taken, take
+from workers.tasks.upscale import CONTEXT, TaskContext, discard
+
+log = logging.getLogger(__name__)
+
+
+def unpack(batch_id: str) -> None:
+    """Unpack one batch and queue its jobs, all or none; nothing that a zip can hold raises."""
+    context = CONTEXT.get()
+    batches = _batches(context, pixels_per_day=None)
+    if not batches.records.start(batch_id, run=context.run, worker=context.worker):
+        return
+    try:
+        batch = batches.records.get(batch_id)
+    except BatchNotFound:
+        return
+    logs.request_id.set(batch.spec.request_id)
+    logs.traceparent.set(batch.spec.traceparent)
+    stored: list[str] = []
+    try:
+        _unpack(context, batch, stored)
+    except Overtaken:
+        log.info("the batch is not ours any more")
+        discard(context, *stored)
+    except redis.RedisError:
+        raise  # the jobs may be queued, and need their pictures
+    except Exception as problem:  # noqa: BLE001 - what has no name is logged there
+        failure = _named(problem, context, batch)
+        discard(context, *stored)
+        if batches.records.fail(batch.id, error=failure, run=context.run):
+            log.warning("the batch failed: %s", failure.slug)
+            discard(context, batch.spec.upload_key)
+    else:
+        discard(context, batch.spec.upload_key)
+
+
+def _named(problem: Exception, context: TaskContext, batch: Batch) -> GDSRError:
+    """What ended the unpacking, in words for the client."""
+    match problem:
+        case GDSRError():
+            return problem
+        case JobTimeoutException():
+            return JobTimedOut(seconds=int(batch.spec.time_limit.total_seconds()))
+        case MemoryError():
+            return JobOutOfMemory(limit=context.settings.job_memory)
+    log.error("the batch failed", exc_info=problem)
+    return JobFailed("the batch failed for an internal reason; the log says more")
+
+
+def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
+    """Queue the jobs; the keys of their pictures are added to `stored`, as they are written."""
+    settings, spec = context.settings, batch.spec
+    engines = _engines(context)
+    names = UniqueNames()
+    items: list[BatchItem] = []
+    jobs: list[JobSpec] = []
+    with context.blobs.incoming() as file:
+        for piece in context.blobs.stream(spec.upload_key):
+            with no_room_is_storage_full():
+                file.write(piece)
+        archive = open_archive(file)
+        entries = picture_entries(
+            archive, max_pictures=settings.max_batch_pictures, max_bytes=settings.max_batch_bytes
+        )
+        for number, entry in enumerate(entries, start=1):
+            name = names.add(safe_path(entry.filename) or f"picture-{number}")
+            job_id = new_job_id()
+            try:
+                taken = _taken(context, batch, archive, entry, engines, key=f"inputs/{job_id}")
+            except (ImageRejected, EntryDamaged) as failure:
+                items.append(BatchItem(name=name, failure=JobFailure.of(failure)))
+                continue
+            stored.append(taken.image.key)
+            items.append(BatchItem(name=name, job_id=job_id))
+            jobs.append(_job(batch, taken, job_id, name))
+    batches = _batches(context, pixels_per_day=spec.pixels_per_day)
+    batches.submit_items(batch, items, jobs, run=context.run)
+    log.info("a batch of %d became %d jobs", len(items), len(jobs))
+
+
+def _taken(
+    context: TaskContext,
+    batch: Batch,
+    archive: zipfile.ZipFile,
+    entry: zipfile.ZipInfo,
+    engines: list[EngineInfo],
+    *,
+    key: str,
+) -> Taken:
+    """Store one file, if it can become a job."""
+    settings = context.settings
+    check_is_file(entry)
+    if entry.file_size > settings.max_upload_bytes:
+        raise UploadTooLarge(limit=settings.max_upload_bytes)
+    digest, size = hashlib.sha256(), 0
+    with context.blobs.incoming() as file:
+        for piece in inflated(archive, entry):
+            with no_room_is_storage_full():
+                file.write(piece)
+            digest.update(piece)
+            size += len(piece)
+        taken = take(
+            file,
+            batch.spec.wishes,
+            engines,
+            key=key,
+            size=size,
+            sha256=digest.hexdigest(),
+            max_pixels=settings.max_pixels,
+        )
+        context.blobs.keep(file, key)
+    return taken
+
+
+def _job(batch: Batch, taken: Taken, job_id: str, name: str) -> JobSpec:
+    return JobSpec(
+        id=job_id,
+        created_at=datetime.now(UTC),
+        image=taken.image,
+        options=taken.options,
+        time_limit=time_limit(taken.image, taken.options, taken.model),
+        name=name.rpartition("/")[2],
+        owner=batch.spec.owner,
+        batch=batch.id,
+        webhook=batch.spec.webhook,
+        request_id=batch.spec.request_id,
+        traceparent=batch.spec.traceparent,
+    )
+
+
+def _engines(context: TaskContext) -> list[EngineInfo]:
+    """Those that run; an engine that is being restarted is waited for."""
+    patience = time.monotonic() + context.settings.engine_patience.total_seconds()
+    while not (found := running(context.records.client)) and time.monotonic() < patience:
+        time.sleep(0.2)
+    return found
+
+
+def _batches(context: TaskContext, *, pixels_per_day: int | None) -> BatchQueue:
+    settings = context.settings
+    bounds = Bounds(
+        jobs=settings.max_queued_jobs,
+        pixels=settings.max_queued_pixels,
+        pixels_per_day=pixels_per_day,
+    )
+    client = context.records.client
+    return BatchQueue(
+        JobQueue(
+            client,
+            record_ttl=settings.record_ttl,
+            bounds=bounds,
+            small_pixels=settings.small_pixels,
+        )
+    )

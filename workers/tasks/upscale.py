@@ -1,0 +1,278 @@
+"""What a job worker's child does with one job: decode, tiles, engine, stitch, encode, store."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import redis
+from rq.timeouts import JobTimeoutException
+
+from workers.contract.blobs.base import BlobStore, StoredBlob
+from workers.contract.errors import (
+    CheckpointReplaced,
+    GDSRError,
+    JobFailed,
+    JobOutOfMemory,
+    JobTimedOut,
+    StorageFull,
+    StorageUnavailable,
+)
+from workers.contract.observability import logs
+from workers.contract.queue.jobs import KEPT, STOPS, Branch, Job, JobResult, UpscaleOptions
+from workers.contract.queue.records import JobRecords
+from workers.contract.settings import WorkerSettings
+from workers.engine.client import EngineClient, MadeBy
+from workers.host.reports import JobReport, Stage, send
+from workers.pictures.decode import decode
+from workers.pictures.encode import encode_in_pieces
+from workers.pictures.finish import begun, finished, finished_mask
+from workers.pictures.picture import Picture
+from workers.pictures.png import png_pieces
+from workers.tasks.branches import blend_pictures, needed_outputs
+from workers.tasks.pipeline import upscale_outputs
+from workers.tiles.trade_off import MASK, Weights, output_weights
+
+#: Progress is written at most this often.
+_PROGRESS_SECONDS = 0.2
+#: Seconds between two attempts at the picture store, at most.
+_LONGEST_PAUSE = 5.0
+
+Found = TypeVar("Found")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskContext:
+    """What a task works with; set in the child before the task begins."""
+
+    run: str
+    """Token of this run; once another run has claimed the job, this one may not write."""
+    worker: str
+    settings: WorkerSettings
+    records: JobRecords
+    blobs: BlobStore
+    engine_sockets: Sequence[Path]
+    reports: Path | None = None
+    """Socket of the supervisor that wants to know how jobs end."""
+    stages: list[Stage] = field(default_factory=list)
+    """What the job has spent its time on so far."""
+
+
+CONTEXT: ContextVar[TaskContext] = ContextVar("task_context")
+
+
+class _NotOurs(Exception):
+    """The job was cancelled, or another run has it: stop, and leave no trace."""
+
+
+def upscale(job_id: str) -> None:
+    """Run one upscale to its end and record how it ended."""
+    run(job_id, _upscaled)
+
+
+def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> None:
+    """Run one job to its end and record how it ended; nothing a picture can do raises."""
+    context = CONTEXT.get()
+    logs.job_id.set(job_id)
+    if not context.records.start(job_id, run=context.run, worker=context.worker):
+        return
+    job = context.records.get(job_id)
+    logs.request_id.set(job.spec.request_id)
+    logs.traceparent.set(job.spec.traceparent)
+    try:
+        _finish(context, job, make_result(context, job))
+    except _NotOurs:
+        log.info("the job is not ours any more")
+    except GDSRError as failure:
+        _fail(context, job, failure)
+    except JobTimeoutException:
+        _fail(context, job, JobTimedOut(seconds=int(job.spec.time_limit.total_seconds())))
+    except MemoryError:
+        _fail(context, job, JobOutOfMemory(limit=context.settings.job_memory))
+    except redis.RedisError:
+        raise  # what was asked for may have happened: the run is lost, and the job is not
+    except Exception:
+        log.exception("the job failed")
+        _fail(context, job, JobFailed("the job failed for an internal reason; the log says more"))
+
+
+def _upscaled(context: TaskContext, job: Job) -> JobResult:
+    spec, settings, seconds = job.spec, context.settings, {"queue": waited(job)}
+    with timed(seconds, "decode"):
+        data = patiently(lambda: context.blobs.read(spec.image.key))
+        picture = decode(data, max_pixels=settings.max_pixels, frame=spec.options.frame)
+        picture = begun(picture, spec.options, spec.options.format)
+        del data
+    weights = [output_weights(spec.options.trade_off)]
+    if spec.options.keep_branches:
+        weights = [*(output_weights(stop) for stop in STOPS.values()), MASK]
+    with timed(seconds, "infer"):
+        try:
+            pictures, made_by = _inferred(context, job, picture, weights)
+        except CheckpointReplaced:  # half of it would be of either
+            pictures, made_by = _inferred(context, job, picture, weights)
+    with timed(seconds, "encode"):
+        branches: dict[str, Branch] = {}
+        if spec.options.keep_branches:
+            branches, picture = _kept(context, job, pictures)
+        else:
+            picture = finished(pictures.pop(), spec.options)
+        key = f"results/{job.id}.{context.run}.{spec.options.format}"
+        blob = stored(context, key, picture, spec.options)
+    height, width, _ = picture.colour.shape
+    return JobResult(
+        key=blob.key,
+        size=blob.size,
+        sha256=blob.sha256,
+        format=spec.options.format,
+        width=width,
+        height=height,
+        model=spec.options.model,
+        checkpoint=made_by.checkpoint,
+        device=made_by.device,
+        precision=made_by.precision if picture.bits == 8 else "float32",
+        consistency=made_by.consistency
+        if spec.options.consistency is None
+        else spec.options.consistency,
+        seconds={stage: round(value, 4) for stage, value in seconds.items()},
+        expires_at=datetime.now(UTC) + settings.result_ttl,
+        branches=branches,
+        warnings=picture.warnings,
+    )
+
+
+def _inferred(
+    context: TaskContext, job: Job, picture: Picture, weights: list[Weights]
+) -> tuple[list[Picture], MadeBy]:
+    """A picture for each of the weights, and what made all of them."""
+    options, patience = job.spec.options, context.settings.engine_patience
+    with EngineClient(context.engine_sockets, model=options.model, patience=patience) as engine:
+        pictures = upscale_outputs(
+            picture,
+            engine,
+            model=options.model,
+            weights=weights,
+            progress=_Progress(context, job.id),
+            alpha=options.alpha,
+            consistent=options.consistency,
+        )
+        return pictures, engine.made_by(options.model)
+
+
+def _kept(
+    context: TaskContext, job: Job, pictures: list[Picture]
+) -> tuple[dict[str, Branch], Picture]:
+    """Keep each of `KEPT`, taken out of `pictures`; the picture that the job is for, made of them.
+
+    It is made as a re-blend makes it, of what was kept, so that both are the same.
+    """
+    options = job.spec.options
+    shares = needed_outputs(options.trade_off)
+    branches: dict[str, Branch] = {}
+    needed: list[Picture] = []
+    for output in KEPT:
+        picture = pictures.pop(0)  # one at a time: together they fill the memory of a job
+        picture = (
+            finished_mask(picture, options) if output == "mask" else finished(picture, options)
+        )
+        key = f"results/{job.id}.{context.run}.{output}.png"
+        blob = patiently(partial(_write_branch, context, key, picture))
+        branches[output] = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
+        if output in shares:
+            needed.append(picture)
+    return branches, blend_pictures(needed, list(shares.values()))
+
+
+def stored(context: TaskContext, key: str, picture: Picture, options: UpscaleOptions) -> StoredBlob:
+    """A picture in the store, encoded once more for each attempt."""
+
+    def write() -> StoredBlob:
+        pieces = encode_in_pieces(
+            picture, format=options.format, quality=options.quality, lossless=options.lossless
+        )
+        return context.blobs.write(key, pieces)
+
+    return patiently(write)
+
+
+def _write_branch(context: TaskContext, key: str, picture: Picture) -> StoredBlob:
+    return context.blobs.write(key, png_pieces(picture))
+
+
+def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
+    if not context.records.succeed(job.id, run=context.run, result=result):
+        discard(context, *result.keys)
+        raise _NotOurs
+    discard(context, job.spec.image.key)
+    log.info("succeeded in %s", result.seconds)
+    send(context.reports, JobReport.of(job, result, tuple(context.stages)))
+
+
+def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
+    if context.records.fail(job.id, error=failure, run=context.run):
+        discard(context, job.spec.image.key)
+        log.warning("failed: %s: %s", failure.slug, failure)
+        send(context.reports, JobReport.of(job, failure, tuple(context.stages)))
+
+
+def patiently(ask: Callable[[], Found]) -> Found:
+    """What a store says in the end that is away or full now; the job's time limit ends the wait."""
+    pause = 0.5
+    while True:
+        try:
+            return ask()
+        except (StorageUnavailable, StorageFull) as failure:
+            log.warning("waiting for the picture store: %s", failure)
+            try:
+                time.sleep(pause)
+            except JobTimeoutException:
+                raise failure from None
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def discard(context: TaskContext, *keys: str) -> None:
+    """Remove what nobody needs any more; what a store that is away keeps is the janitor's."""
+    with suppress(StorageUnavailable):
+        context.blobs.delete(*keys)
+
+
+class _Progress:
+    """Writes progress to the record, not too often, and ends a run that lost its job."""
+
+    def __init__(self, context: TaskContext, job_id: str) -> None:
+        self._context, self._job_id = context, job_id
+        self._next = 0.0
+
+    def __call__(self, done: int, tiles: int) -> None:
+        now = time.monotonic()
+        # The last one is told at once, since encoding follows; that of a single tile is as quick.
+        if now < self._next and (done < tiles or tiles == 1):
+            return
+        self._next = now + _PROGRESS_SECONDS
+        records, run = self._context.records, self._context.run
+        if not records.progress(self._job_id, run=run, tiles_done=done, tiles=tiles):
+            raise _NotOurs
+
+
+def waited(job: Job) -> float:
+    """Seconds that the job was in the queue."""
+    started = job.started_at or job.spec.created_at
+    return (started - job.spec.created_at).total_seconds()
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add what the block takes to a stage of the job."""
+    began, start = time.time(), time.perf_counter()
+    yield
+    spent = time.perf_counter() - start
+    seconds[stage] = seconds.get(stage, 0.0) + spent
+    CONTEXT.get().stages.append(Stage(name=stage, began=began, ended=began + spent))
