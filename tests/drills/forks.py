@@ -131,7 +131,7 @@ def main() -> None:
         [
             sys.executable,
             "-c",
-            "import workers.jobs.job_worker as w; w.load_codecs(); w.rehearse()",
+            "from workers.jobs.job_worker import load_codecs; load_codecs()",
         ],
         check=True,
     )
