@@ -50,7 +50,7 @@ def main() -> int:
 
     from model.checkpoint import Card, CheckpointInvalid, build_generator, save_checkpoint
     from model.reference import read_reference, translate
-    from model.trainer.faults import TrainingFault
+    from model.trainer.errors import TrainingError
 
     card = Card(
         name=options.name or options.target.stem,
@@ -76,7 +76,7 @@ def main() -> int:
     except OSError as failure:  # names the file itself
         print(f"gdsr-import: {failure}", file=sys.stderr)
         return 1
-    except TrainingFault as fault:
+    except TrainingError as fault:
         print(f"gdsr-import: {fault}", file=sys.stderr)
         return 1
     print(f"{options.target}: {_described(generator.config)}")
@@ -92,7 +92,7 @@ def _started(source: Path, folder: Path, preset: str) -> "GDSR":
     from model.gdsr import PRESETS
     from model.resize import bicubic_down
     from model.trainer.data.photographs import decode, find_photographs
-    from model.trainer.faults import PhotographsMissing
+    from model.trainer.errors import PhotographsMissing
     from model.warm_start import warm_start
 
     teacher = load_esrgan(source)

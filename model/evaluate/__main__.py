@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from model.evaluate.pareto import PLACES, check_drawable, draw, place_of
-from model.evaluate.report import Character, Judged, Peer, Report
+from model.evaluate.report import Character, CheckpointScores, PeerScores, Report
 
 if TYPE_CHECKING:
     import torch
 
-    from model.evaluate.folder import Findings
+    from model.evaluate.folder import MethodResults
     from model.evaluate.methods import Method
     from model.evaluate.pictures import Pair, Pictures
     from model.metrics.perceptual import Metric
@@ -43,11 +43,11 @@ def main() -> int:
 
     import torch
 
-    from model.trainer.faults import TrainingFault
+    from model.trainer.errors import TrainingError
 
     try:
         _run(options)
-    except (TrainingFault, ValueError, OSError, torch.OutOfMemoryError) as failure:
+    except (TrainingError, ValueError, OSError, torch.OutOfMemoryError) as failure:
         reason = str(failure).strip().partition("\n")[0]
         sys.stderr.write(f"gdsr-evaluate: {reason}\n")
         return 1
@@ -187,7 +187,7 @@ def _measured(
         )
         findings = found(method, said=name)
         scores = {data: each.scores[name] for data, each in findings.items()}
-        compared.append(Peer(name=name, sha256=_digest(path), scores=scores))
+        compared.append(PeerScores(name=name, sha256=_digest(path), scores=scores))
         character[name] = _character(findings, overshoots(method, device))
     judged = []
     for path, checkpoint in checkpoints.items():
@@ -199,7 +199,7 @@ def _measured(
         )
         findings = found(method, said=name, trade_offs=places)
         judged.append(
-            Judged(
+            CheckpointScores(
                 name=name,
                 sha256=checkpoint.sha256,
                 consistency=checkpoint.card.consistency,
@@ -254,7 +254,7 @@ def _digest(path: Path) -> str:
 
 
 def _character(
-    found: "Mapping[str, Findings]", overshoot: Mapping[str, Mapping[str, float]]
+    found: "Mapping[str, MethodResults]", overshoot: Mapping[str, Mapping[str, float]]
 ) -> Character:
     return Character(
         places={data: each.places for data, each in found.items()},
@@ -272,7 +272,7 @@ def _found(
     read: "Callable[[Pictures], Iterable[Pair]]",
     said: str,
     trade_offs: Sequence[float] = (),
-) -> "dict[str, Findings]":
+) -> "dict[str, MethodResults]":
     """What is found of a method on each data set."""
     from rich.console import Console
     from rich.progress import track

@@ -18,7 +18,7 @@ from torch import Tensor
 from model.evaluate.methods import MASK, Method
 from model.evaluate.patterns import patterns
 from model.evaluate.pictures import Pair
-from model.evaluate.slider import POSITIONS, Walk, rmse, rounded, shown, walk
+from model.evaluate.slider import POSITIONS, SliderPath, rmse, rounded, shown, walk
 from model.metrics.character import (
     SMALLEST_FOR_MESH,
     lr_psnr,
@@ -49,7 +49,7 @@ _SUMMARY: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
+class MethodResults:
     """All that one method was found to be on one data set."""
 
     scores: Mapping[str, Figures]
@@ -61,7 +61,7 @@ class Findings:
     """
     original: Figures
     """Of the true pictures `mesh`, and `mesh_allowance`, in grey levels, the medians."""
-    slider: Mapping[str, Walk]
+    slider: Mapping[str, SliderPath]
     """`rmse`, in grey levels, and `lpips`; empty for a method without a slider."""
     mask: Mapping[str, int]
     """`p5` and `p95` of all pixels of all pictures, 0 to 255; empty for a method without a mask."""
@@ -85,7 +85,7 @@ def evaluate(
     metrics: Sequence[Metric],
     *,
     trade_offs: Sequence[float] = (),
-) -> Findings:
+) -> MethodResults:
     """Try a method on pairs; with `trade_offs` at these places on its slider.
 
     A value that is not finite, as for equal pictures or for flat ones, is left out; so is the mesh
@@ -161,8 +161,8 @@ def _walk(seen: _Seen, outputs: Mapping[str, Tensor], metrics: Sequence[Metric])
             seen.slider.setdefault(metric.name, []).append(metric.judge(stack, stack[0]))
 
 
-def _summed_up(seen: _Seen, metrics: Sequence[Metric]) -> Findings:
-    return Findings(
+def _summed_up(seen: _Seen, metrics: Sequence[Metric]) -> MethodResults:
+    return MethodResults(
         scores={
             name: {
                 metric.name: metric.overall(found[metric.name])

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from model.trainer.faults import PartMissing
+from model.trainer.errors import PartMissing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

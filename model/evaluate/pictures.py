@@ -76,7 +76,7 @@ class Pictures:
             if self.small:
                 lr = _read(self.small[place]).to(device)
             else:
-                lr = made_small(hr, jpeg=jpeg, light=place if light else None)
+                lr = downscaled(hr, jpeg=jpeg, light=place if light else None)
             yield Pair(lr=lr, hr=hr)
 
 
@@ -85,7 +85,7 @@ def find_pictures(folder: Path) -> Pictures:
 
     Raises:
         ValueError: there is none, or one is broken.
-        TrainingFault: there is no such folder.
+        TrainingError: there is no such folder.
     """
     paths = _found(folder)
     return Pictures(name=folder.resolve().name, paths=paths, sides=_shortest(paths))
@@ -97,7 +97,7 @@ def find_pairs(small: Path, large: Path) -> Pictures:
     Raises:
         ValueError: there is none, one is broken, has no partner, shares its stem with another, or
             is not exactly 4 times as large as its partner.
-        TrainingFault: there is no such folder.
+        TrainingError: there is no such folder.
     """
     ours, theirs = (_by_stem(folder) for folder in (small, large))
     for here, there, folder in ((ours, theirs, large), (theirs, ours, small)):
@@ -121,7 +121,7 @@ def find_pairs(small: Path, large: Path) -> Pictures:
     )
 
 
-def made_small(hr: Tensor, *, jpeg: int | None = None, light: int | None = None) -> Tensor:
+def downscaled(hr: Tensor, *, jpeg: int | None = None, light: int | None = None) -> Tensor:
     """The small picture of a true one, (3, 4H, 4W) -> (3, H, W) bytes.
 
     With `jpeg`, 1 to 100, it is compressed with that quality, by Pillow. With a seed `light` it

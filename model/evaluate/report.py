@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from model.checkpoint import Scores
     from model.evaluate.folder import Figures
-    from model.evaluate.slider import Walk
+    from model.evaluate.slider import SliderPath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
+class CheckpointScores:
     """The scores of one checkpoint; the digest is that of its file."""
 
     name: str
@@ -22,7 +22,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
+class PeerScores:
     """The scores of another's network, which has one output; the digest is that of its file."""
 
     name: str
@@ -39,8 +39,8 @@ class Character:
     """
 
     places: "Mapping[str, Mapping[str, Figures]]"
-    """Data set -> image -> figure, as in `Findings.places`."""
-    slider: "Mapping[str, Mapping[str, Walk]]"
+    """Data set -> image -> figure, as in `MethodResults.places`."""
+    slider: "Mapping[str, Mapping[str, SliderPath]]"
     """Data set -> distance -> how it grows."""
     mask: Mapping[str, Mapping[str, int]]
     """Data set -> percentile -> level of 0 to 255."""
@@ -63,10 +63,10 @@ class Report:
     pictures: Mapping[str, int]
     """Data set -> how many."""
     original: "Mapping[str, Figures]"
-    """Data set -> figure of the true pictures, as in `Findings.original`."""
+    """Data set -> figure of the true pictures, as in `MethodResults.original`."""
     bicubic: "Mapping[str, Figures]"
     """Data set -> metric -> value."""
-    peers: tuple[Peer, ...]
-    checkpoints: tuple[Judged, ...]
+    peers: tuple[PeerScores, ...]
+    checkpoints: tuple[CheckpointScores, ...]
     character: Mapping[str, Character]
     """By name: `bicubic`, the peers, the checkpoints."""

@@ -20,7 +20,7 @@ POSITIONS = tuple(step / 10 for step in range(11))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Walk:
+class SliderPath:
     """How far the slider leads away from the picture at its position 0."""
 
     distances: tuple[float, ...]
@@ -54,11 +54,11 @@ def rmse(images: Tensor, reference: Tensor) -> list[float]:
     return [float((image.double() - like).square().mean().sqrt()) for image in images]
 
 
-def walk(distances: Sequence[Sequence[float]]) -> Walk:
+def walk(distances: Sequence[Sequence[float]]) -> SliderPath:
     """Of each picture the distances at `POSITIONS`, one picture at least."""
     means = [fmean(position) for position in zip(*distances, strict=True)]
     middle, whole = means[POSITIONS.index(0.5)], means[-1]
-    return Walk(
+    return SliderPath(
         distances=tuple(round(mean, 5) for mean in means),
         grows=all(before < after for one in distances for before, after in pairwise(one)),
         second_half=round((whole - middle) / whole, 4) if whole else None,

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from model.evaluate.pareto import PLACES, place_of
 from model.evaluate.report import Character, Report
-from model.evaluate.slider import Walk
+from model.evaluate.slider import SliderPath
 from model.metrics.perceptual import Metric
 
 _FIGURES = {
@@ -95,7 +95,7 @@ def _lines(character: Character) -> list[str]:
     return lines
 
 
-def _way(name: str, distance: Walk) -> str:
+def _way(name: str, distance: SliderPath) -> str:
     grows = "grows" if distance.grows else "does not always grow"
     share = "" if distance.second_half is None else f", {distance.second_half:.0%} beyond 0.5"
     return f"{name.upper()} {distance.distances[-1]:.4g} ({grows}{share})"

@@ -125,14 +125,14 @@ class Forward:
         """The same before anything is computed again or rounded."""
         return self._blend(self._network(tiles), tiles, weights)
 
-    def quicken(self, *, tile: int, cache: Path) -> str | None:
+    def accelerate(self, *, tile: int, cache: Path) -> str | None:
         """CUDA only: compile, and replay batches; None, or why the network stays uncompiled.
 
         Where the GPU has them, through kernels of our own (`model.inference.hopper`), else block by
         block.
         What is compiled is kept in `cache`, and where `prepare_process` says.
         """
-        if self.precision == "float16" and hopper.suits(self.device, self._source.config):
+        if self.precision == "float16" and hopper.is_supported(self.device, self._source.config):
             try:
                 exact = self._converted("float32")
                 self._call = Graphs(hopper.HopperGDSR(exact, self._ready, folder=cache))
@@ -150,8 +150,8 @@ class Forward:
         self.compiled = reason is None
         return reason
 
-    def slow_down(self) -> None:
-        """Take back `quicken`."""
+    def undo_acceleration(self) -> None:
+        """Take back `accelerate`."""
         if not self.kernels:  # the blocks themselves were changed
             exact = self._exact is self._ready
             self._ready = self._converted(self.precision)
@@ -225,8 +225,8 @@ class Forward:
             for part in list(generator.modules()):
                 if isinstance(part, Tail):
                     part.fold()
-            if precision == "float32" and winograd.suits(generator.config):
-                winograd.quicken(generator)
+            if precision == "float32" and winograd.is_supported(generator.config):
+                winograd.accelerate(generator)
         generator = generator.to(device=self.device, dtype=_DTYPES[precision])
         laid_out: GDSR = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
         return laid_out
@@ -261,11 +261,11 @@ def prepare(
     if not true.finite.all():
         raise NotFinite(f"the network's output is not finite in {forward.precision} on {device}")
     if device.type == "cuda":
-        if reason := forward.quicken(tile=tile, cache=cache or cache_folder()):
+        if reason := forward.accelerate(tile=tile, cache=cache or cache_folder()):
             log.warning("the network runs uncompiled on %s, and slower: %s", device, reason)
         if not _is_right(_tried(forward), true, "bfloat16"):
             log.error("compiled for %s the network is wrong; it runs uncompiled", device)
-            forward.slow_down()
+            forward.undo_acceleration()
     forward(_picture(tile), _only("fused"))
     return forward
 

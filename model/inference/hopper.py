@@ -36,7 +36,7 @@ _OVERHEAD_ROWS = 2.0
 Epilogue = Literal["ACTIVATE", "PLAIN", "MERGE", "ENLARGE", "FUSE", "TO_RGB"]
 
 
-def suits(device: torch.device, config: GDSRConfig) -> bool:
+def is_supported(device: torch.device, config: GDSRConfig) -> bool:
     """Whether this device has what the kernels need, and they take a network of this size.
 
     Kernels belong to torch's current device, so no other one suits.

@@ -50,8 +50,8 @@ _EVEN = 1
 _FEWEST_FEATURES = 64
 
 
-def suits(config: GDSRConfig) -> bool:
-    """Whether `quicken` makes a network of this shape quicker on the CPU of this machine.
+def is_supported(config: GDSRConfig) -> bool:
+    """Whether `accelerate` makes a network of this shape quicker on the CPU of this machine.
 
     With MKL, whose batched products transform the groups. Without it each would be a call.
     """
@@ -60,7 +60,7 @@ def suits(config: GDSRConfig) -> bool:
     )
 
 
-def quicken(generator: GDSR) -> None:
+def accelerate(generator: GDSR) -> None:
     """Give a generator in float32 on the CPU such trunks; for inference."""
     for parent in list(generator.modules()):
         for name, part in list(parent.named_children()):

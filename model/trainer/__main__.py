@@ -22,13 +22,13 @@ def main() -> int:
 
     import torch
 
-    from model.trainer.faults import ConfigInvalid, TrainingFault
+    from model.trainer.errors import ConfigInvalid, TrainingError
 
     try:
         options.run(options)
     except ConfigInvalid as fault:
         return _said(str(fault), status=_USAGE)
-    except TrainingFault as fault:
+    except TrainingError as fault:
         return _said(str(fault), status=_FAILED)
     except OSError as error:
         return _said(f"{error.strerror}: {error.filename}", status=_FAILED)
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fit(options: argparse.Namespace) -> None:
     from model.trainer.config_file import read_preset
-    from model.trainer.faults import ConfigInvalid
+    from model.trainer.errors import ConfigInvalid
     from model.trainer.loop import train
 
     config = read_preset(options.preset, options.overrides)
@@ -110,7 +110,7 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _resume(options: argparse.Namespace) -> None:
     from model.trainer.config_file import read_config
-    from model.trainer.faults import RunUnusable
+    from model.trainer.errors import RunUnusable
     from model.trainer.loop import train
     from model.trainer.run.run import CONFIG
 

@@ -66,7 +66,7 @@ def bench_train(config: TrainConfig, *, rounds: int = 5, steps: int = 50) -> Tra
     Without `data.hr_dir` it trains on pictures of noise.
 
     Raises:
-        TrainingFault: the configuration cannot be trained.
+        TrainingError: the configuration cannot be trained.
     """
     real, bare, single = [], [], []
     with tempfile.TemporaryDirectory() as folder:

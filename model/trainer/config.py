@@ -9,7 +9,7 @@ from typing import Literal
 
 from model.gdsr import OUTPUTS, PRESETS, GDSRConfig, Output
 from model.trainer.degradations.degradations import Degradation
-from model.trainer.faults import ConfigInvalid
+from model.trainer.errors import ConfigInvalid
 from model.trainer.losses import Game
 
 SHARD = 16

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from model.trainer.config import TrainConfig
-from model.trainer.faults import ConfigInvalid
+from model.trainer.errors import ConfigInvalid
 
 PRESETS = Path(__file__).parent / "presets"
 Built = TypeVar("Built")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from model.trainer.faults import StorageFull
+from model.trainer.errors import StorageFull
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

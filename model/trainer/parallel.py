@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from model.trainer.faults import ConfigInvalid
+from model.trainer.errors import ConfigInvalid
 
 #: How long the processes may be apart in a step, and while the first one validates or writes.
 _TIMEOUT, _PATIENCE = timedelta(minutes=10), timedelta(days=1)

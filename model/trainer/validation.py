@@ -20,7 +20,7 @@ from model.resize import bicubic_down, inner, mirrored
 from model.trainer.config import Validation
 from model.trainer.data.photographs import UNREADABLE, decode
 from model.trainer.degradations.jpeg import jpeg_round_trip
-from model.trainer.faults import PhotographsMissing
+from model.trainer.errors import PhotographsMissing
 
 CONTEXT = 16
 """Mirrored pixels around a small picture; without them zero padding darkens the border."""

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from model.gdsr import SCALE
 from model.trainer.config import Data
-from model.trainer.data.patches import Picks, cut
-from model.trainer.data.patterns import put_patterns
+from model.trainer.data.patches import PatchPositions, cut
+from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.photographs import Photographs
 from model.trainer.degradations.degradations import Degradation, shrink
 
@@ -124,7 +124,7 @@ class Batches:
         side, context = SCALE * self._data.patch, SCALE * self._context
         return cut(self.photographs, picks, side=side, context=context)
 
-    def _picks(self, step: int) -> Picks:
+    def _picks(self, step: int) -> PatchPositions:
         """Every patch of every photograph is as likely as any other."""
         random = np.random.default_rng((self._seed, step))
         place = random.integers(self._places[-1], size=self._data.batch)
@@ -132,7 +132,7 @@ class Batches:
         place -= np.where(photograph > 0, self._places[photograph - 1], 0)
         top, left = np.divmod(place, self._columns[photograph])
         turn = random.integers(8, size=self._data.batch)
-        return Picks(
+        return PatchPositions(
             *(torch.from_numpy(values[self._part]) for values in (photograph, top, left, turn))
         )
 
@@ -147,5 +147,7 @@ class Batches:
         lr = lr[..., context:-context, context:-context]
         hr = patches[..., edge:-edge, edge:-edge]
         batch = Batch(lr=lr.float().div_(255), hr=hr.float().div_(255))
-        put_patterns(batch.lr, (batch.hr,), self._data, self._part, seed=(self._seed, step))
+        replace_with_patterns(
+            batch.lr, (batch.hr,), self._data, self._part, seed=(self._seed, step)
+        )
         return batch

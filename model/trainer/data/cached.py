@@ -15,9 +15,9 @@ from torch import Tensor
 from model.gdsr import SCALE
 from model.trainer.config import SHARD, Data, Teacher
 from model.trainer.data.batches import Batch
-from model.trainer.data.patterns import put_patterns
+from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.teacher import shard_file
-from model.trainer.faults import CacheUnusable
+from model.trainer.errors import CacheUnusable
 from model.trainer.parallel import Processes
 
 _KINDS = ("input", "photograph", "teacher")
@@ -69,7 +69,7 @@ class CachedBatches:
         ]
         lr, hr, taught = (self._tensor(parts) for parts in zip(*patches, strict=True))
         # Teachers draw into patterns, so a pattern's target is the teacher's picture too.
-        put_patterns(lr, (hr, taught), self._data, self._part, seed=(self._seed, step))
+        replace_with_patterns(lr, (hr, taught), self._data, self._part, seed=(self._seed, step))
         return Batch(lr=lr, hr=hr, teacher=taught)
 
     @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 from model.trainer.data.photographs import Photographs
 
 
-class Picks(NamedTuple):
+class PatchPositions(NamedTuple):
     """Where patches are cut: (N,) each."""
 
     photograph: Tensor
@@ -22,11 +22,11 @@ class Picks(NamedTuple):
     turn: Tensor
     """0 to 7: which of the flips and quarter turns."""
 
-    def to(self, device: torch.device) -> "Picks":
-        return Picks(*(values.to(device, non_blocking=True) for values in self))
+    def to(self, device: torch.device) -> "PatchPositions":
+        return PatchPositions(*(values.to(device, non_blocking=True) for values in self))
 
 
-def cut(photographs: Photographs, picks: Picks, *, side: int, context: int) -> Tensor:
+def cut(photographs: Photographs, picks: PatchPositions, *, side: int, context: int) -> Tensor:
     """Patches of `side` pixels and `context` around them: (N, 3, S, S) bytes.
 
     Beyond the border of a photograph its last pixel is repeated. `turn` turns the patch, not its
@@ -40,7 +40,7 @@ def cut(photographs: Photographs, picks: Picks, *, side: int, context: int) -> T
     return patches.permute(0, 3, 1, 2)
 
 
-def gathered(photographs: Photographs, picks: Picks, *, size: int, context: int) -> Tensor:
+def gathered(photographs: Photographs, picks: PatchPositions, *, size: int, context: int) -> Tensor:
     """Patches by one gather, which suits a GPU: (N, S, S, 3)."""
     place = torch.arange(size, device=photographs.pixels.device)
     row, column = place.view(1, -1, 1), place.view(1, 1, -1)
@@ -56,7 +56,7 @@ def gathered(photographs: Photographs, picks: Picks, *, size: int, context: int)
     return photographs.pixels[start + y * width + x]
 
 
-def sliced(photographs: Photographs, picks: Picks, *, size: int, context: int) -> Tensor:
+def sliced(photographs: Photographs, picks: PatchPositions, *, size: int, context: int) -> Tensor:
     """Patches by slices, which suit memory, twenty times faster there: (N, S, S, 3)."""
     flat = photographs.pixels.numpy()
     patches = np.empty((len(picks.turn), size, size, 3), dtype=np.uint8)

@@ -29,7 +29,7 @@ _BAYER = (
 _STREAM = 2**32 - 1  # keeps these random numbers apart from those that cut patches
 
 
-def put_patterns(
+def replace_with_patterns(
     lr: Tensor, targets: Sequence[Tensor], data: Data, part: slice, *, seed: tuple[int, int]
 ) -> None:
     """Replace a share of patches, in place, by patterns: the targets by the enlarged pattern.

@@ -19,7 +19,7 @@ from torch import Tensor
 from model.gdsr import SCALE
 from model.process import available_cpus
 from model.trainer.config import Data
-from model.trainer.faults import PhotographsMissing, StorageFull, TrainingFault
+from model.trainer.errors import PhotographsMissing, StorageFull, TrainingError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -55,10 +55,10 @@ def find_photographs(folder: Path) -> list[Path]:
     """All pictures under `folder`, in a fixed order.
 
     Raises:
-        TrainingFault: there is no such folder.
+        TrainingError: there is no such folder.
     """
     if not folder.is_dir():
-        raise TrainingFault(f"no folder {folder}")
+        raise TrainingError(f"no folder {folder}")
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 

@@ -37,7 +37,7 @@ from model.esrgan import load_esrgan
 from model.trainer.config import SHARD, Teacher, TrainConfig
 from model.trainer.data.batches import Batches
 from model.trainer.data.photographs import Photographs
-from model.trainer.faults import CacheUnusable, WeightsUnusable
+from model.trainer.errors import CacheUnusable, WeightsUnusable
 from model.trainer.files import write_whole
 from model.trainer.parallel import Processes
 from model.trainer.precision import autocast

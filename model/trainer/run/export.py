@@ -21,7 +21,7 @@ from model.checkpoint import (
     save_checkpoint,
 )
 from model.gdsr import GDSR
-from model.trainer.faults import RunUnusable, StorageFull
+from model.trainer.errors import RunUnusable, StorageFull
 from model.trainer.run.run import BEST
 
 

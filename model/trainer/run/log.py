@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from model.trainer.faults import PartMissing, StorageFull
+from model.trainer.errors import PartMissing, StorageFull
 from model.trainer.validation import Scores
 
 if TYPE_CHECKING:

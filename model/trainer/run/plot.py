@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model.trainer.faults import PartMissing, RunUnusable
+from model.trainer.errors import PartMissing, RunUnusable
 from model.trainer.run.log import FILE
 
 

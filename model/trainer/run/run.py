@@ -17,13 +17,13 @@ from model.trainer.config import TrainConfig
 from model.trainer.data.batches import Batches
 from model.trainer.data.cached import CachedBatches
 from model.trainer.data.photographs import Photographs, find_photographs
-from model.trainer.faults import LossNotFinite, StorageFull
+from model.trainer.errors import LossNotFinite, StorageFull
 from model.trainer.files import write_whole
 from model.trainer.parallel import Processes
 from model.trainer.run.cards import card_of
 from model.trainer.run.log import Log
-from model.trainer.run.state import Standing, save_state
-from model.trainer.step.ledger import Entry, Ledger
+from model.trainer.run.state import TrainState, save_state
+from model.trainer.step.loss_buffer import Entry, LossBuffer
 from model.trainer.step.networks import Networks, Optimisers
 from model.trainer.validation import Pair, save_strip, validate
 
@@ -43,8 +43,8 @@ class Run:
     photographs: Photographs
     batches: Batches | CachedBatches
     pairs: list[Pair]
-    standing: Standing
-    ledger: Ledger
+    train_state: TrainState
+    loss_buffer: LossBuffer
     log: Log
 
     @property
@@ -56,15 +56,15 @@ class Run:
     @property
     def reserve(self) -> float:
         """Seconds of a budget in minutes that the end needs."""
-        return 1.2 * self.standing.validation + min(_OUTSIDE, 6 * self.config.run.minutes)
+        return 1.2 * self.train_state.validation + min(_OUTSIDE, 6 * self.config.run.minutes)
 
     def begin(self, *, resumed: bool) -> None:
         """Say what there is to train on."""
-        photographs, standing = self.photographs, self.standing
+        photographs, train_state = self.photographs, self.train_state
         digest = hashlib.sha256("\n".join(photographs.names).encode()).hexdigest()[:16]
         self.log.event(
             "resume" if resumed else "start",
-            step=standing.step,
+            step=train_state.step,
             photographs=len(photographs.names),
             broken=[str(path) for path in photographs.broken],
             small=[str(path) for path in photographs.small],
@@ -81,9 +81,9 @@ class Run:
             self.log.say(f"skipped {len(photographs.broken)} broken: {names}")
         if photographs.small:
             self.log.say(f"skipped {len(photographs.small)} smaller than a patch")
-        if resumed and standing.photographs != digest:
+        if resumed and train_state.photographs != digest:
             self.log.say("the photographs have changed since the run began")
-        standing.photographs = digest
+        train_state.photographs = digest
 
     def checked(self, entry: Entry | None) -> Entry | None:
         """What the ledger gave, if it is finite.
@@ -106,43 +106,43 @@ class Run:
 
         The first process does it, and the others wait for it, however long it takes.
         """
-        self.checked(self.ledger.flush())
+        self.checked(self.loss_buffer.flush())
         if self.processes.first:
             self._validate()
         self.processes.wait()
 
     def _validate(self) -> None:
         began = time.perf_counter()
-        settings, standing = self.config.validation, self.standing
+        settings, train_state = self.config.validation, self.train_state
         scores, strip = validate(self.networks.average, self.pairs, samples=settings.samples)
         value = float("inf") if settings.best == "last" else getattr(scores, settings.best)
-        best = settings.best == "last" or value > standing.best
+        best = settings.best == "last" or value > train_state.best
         try:
             if settings.samples:
                 folder = self.out / "samples"
                 folder.mkdir(exist_ok=True)
-                save_strip(folder / f"step_{standing.step:07}.png", strip)
+                save_strip(folder / f"step_{train_state.step:07}.png", strip)
             if best:
-                standing.best = value
-                card = card_of(self.config, standing, photographs=len(self.photographs.names))
+                train_state.best = value
+                card = card_of(self.config, train_state, photographs=len(self.photographs.names))
                 save_checkpoint(self.out / BEST, self.networks.average, card)
         except OSError as error:
             raise StorageFull(error, self.out) from None
-        standing.validation = time.perf_counter() - began
-        self.log.scores(standing.step, scores, best=best)
+        train_state.validation = time.perf_counter() - began
+        self.log.scores(train_state.step, scores, best=best)
 
     def save(self) -> None:
         """Keep the state, to resume from."""
-        self.checked(self.ledger.flush())
+        self.checked(self.loss_buffer.flush())
         if self.processes.first:
-            save_state(self.out / STATE, self.standing, self.networks, self.optimisers)
+            save_state(self.out / STATE, self.train_state, self.networks, self.optimisers)
         self.processes.wait()
 
     def end(self, *, stopped: bool) -> None:
         """Say how it ended."""
-        self.log.event("stopped" if stopped else "end", step=self.standing.step)
+        self.log.event("stopped" if stopped else "end", step=self.train_state.step)
         said = "stopped by a signal; resume it" if stopped else "done"
-        text = f"{said}: step {self.standing.step:,}, {self.out / BEST}"
+        text = f"{said}: step {self.train_state.step:,}, {self.out / BEST}"
         self.log.close(text, done=not stopped)
 
 
@@ -150,7 +150,7 @@ def choose(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
     """Photographs to train on, others to validate with, and the folder of these.
 
     Raises:
-        TrainingFault: there is no such folder.
+        TrainingError: there is no such folder.
     """
     data = config.data
     folder = Path(data.hr_dir)

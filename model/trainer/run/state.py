@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from model.trainer.faults import RunUnusable
+from model.trainer.errors import RunUnusable
 from model.trainer.files import write_whole
 from model.trainer.step.networks import Networks, Optimisers
 
@@ -21,7 +21,7 @@ _FORMAT = 1
 
 
 @dataclass(slots=True, kw_only=True)
-class Standing:
+class TrainState:
     """How far a run is."""
 
     step: int = 0
@@ -37,7 +37,9 @@ class Standing:
     """Where its weights came from at first, in words."""
 
 
-def save_state(path: Path, standing: Standing, networks: Networks, optimisers: Optimisers) -> None:
+def save_state(
+    path: Path, train_state: TrainState, networks: Networks, optimisers: Optimisers
+) -> None:
     """Write the state.
 
     Raises:
@@ -45,12 +47,12 @@ def save_state(path: Path, standing: Standing, networks: Networks, optimisers: O
     """
     state = {
         "format": _FORMAT,
-        "step": standing.step,
-        "elapsed": standing.elapsed,
-        "validation": standing.validation,
-        "best": standing.best,
-        "photographs": standing.photographs,
-        "origin": standing.origin,
+        "step": train_state.step,
+        "elapsed": train_state.elapsed,
+        "validation": train_state.validation,
+        "best": train_state.best,
+        "photographs": train_state.photographs,
+        "origin": train_state.origin,
         **{name: part.state_dict() for name, part in _parts(networks, optimisers).items()},
     }
     buffer = io.BytesIO()
@@ -60,7 +62,7 @@ def save_state(path: Path, standing: Standing, networks: Networks, optimisers: O
 
 def load_state(
     path: Path, networks: Networks, optimisers: Optimisers, device: torch.device
-) -> Standing:
+) -> TrainState:
     """Read the state into the networks and optimisers.
 
     Raises:
@@ -77,7 +79,7 @@ def load_state(
                 _load_optimiser(part, state[name])
             else:
                 part.load_state_dict(state[name])
-        return Standing(
+        return TrainState(
             step=state["step"],
             elapsed=state["elapsed"],
             validation=state["validation"],

@@ -14,7 +14,7 @@ from model.gdsr import GDSR, SCALE
 from model.metrics.dists import DISTS, load_dists
 from model.metrics.vgg import VGG, load_vgg
 from model.trainer.config import Adversarial, Dists, Generator, Perceptual, TrainConfig
-from model.trainer.faults import ConfigInvalid, WeightsUnusable
+from model.trainer.errors import ConfigInvalid, WeightsUnusable
 from model.trainer.step.discriminators import UNetDiscriminator, VGGDiscriminator
 
 VGG_WEIGHTS = "GDSR_VGG_WEIGHTS"

@@ -28,7 +28,7 @@ from model.metrics import lpips
 from model.metrics.fidelity import mse_y, psnr_y
 from model.metrics.perceptual import load_panel
 from model.resize import bicubic_down, bicubic_up, inner, mirrored
-from model.trainer.faults import PartMissing
+from model.trainer.errors import PartMissing
 from model.trainer.run.export import read_scores
 
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from model.trainer.config_file import preset_names, read_config, read_preset, write_config
-from model.trainer.faults import ConfigInvalid
+from model.trainer.errors import ConfigInvalid
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -14,7 +14,7 @@ from model.trainer.config import TrainConfig
 from model.trainer.data.cached import CachedBatches
 from model.trainer.data.patterns import draw_pattern, enlarged
 from model.trainer.data.teacher import load_teacher, shard_file, with_low_frequencies
-from model.trainer.faults import CacheUnusable, WeightsUnusable
+from model.trainer.errors import CacheUnusable, WeightsUnusable
 from model.trainer.loop import train
 from model.trainer.parallel import Processes
 

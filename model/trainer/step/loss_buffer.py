@@ -26,7 +26,7 @@ class Entry:
         return next((name for name, value in self.terms.items() if not math.isfinite(value)), "")
 
 
-class Ledger:
+class LossBuffer:
     """Takes the terms of each step; gives them back at once on a CPU, those of before on CUDA."""
 
     def __init__(self) -> None:

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-class TrainingFault(Exception):
+class TrainingError(Exception):
     """Training cannot begin or go on, for the reason in the message."""
 
 
-class ConfigInvalid(TrainingFault):
+class ConfigInvalid(TrainingError):
     """A preset or an override is not a configuration."""
 
 
-class PhotographsMissing(TrainingFault):
+class PhotographsMissing(TrainingError):
     """A folder has no picture to train on."""
 
     def __init__(self, folder: Path, *, broken: Sequence[Path], small: int, side: int) -> None:
@@ -26,19 +26,19 @@ class PhotographsMissing(TrainingFault):
         )
 
 
-class WeightsUnusable(TrainingFault):
+class WeightsUnusable(TrainingError):
     """A file of weights is missing, or is not for this network."""
 
 
-class RunUnusable(TrainingFault):
+class RunUnusable(TrainingError):
     """A folder is not a run that can be resumed, or is one already."""
 
 
-class CacheUnusable(TrainingFault):
+class CacheUnusable(TrainingError):
     """A folder of teacher's pictures is of another teacher, damaged or incomplete."""
 
 
-class LossNotFinite(TrainingFault):
+class LossNotFinite(TrainingError):
     """A loss became NaN or infinite."""
 
     def __init__(self, *, step: int, term: str, batch: Path) -> None:
@@ -49,7 +49,7 @@ class LossNotFinite(TrainingFault):
         self.step = step
 
 
-class StorageFull(TrainingFault):
+class StorageFull(TrainingError):
     """A file could not be written."""
 
     def __init__(self, error: OSError, path: Path) -> None:
@@ -57,7 +57,7 @@ class StorageFull(TrainingFault):
         super().__init__(f"{said}: {where}; what was there before stays")
 
 
-class PartMissing(TrainingFault):
+class PartMissing(TrainingError):
     """An optional package is needed for this."""
 
     def __init__(self, package: str, *, purpose: str, extra: str = "train") -> None:
