@@ -115,7 +115,7 @@ def _run(
     from workers.engine.local import InProcessEngine
     from workers.pictures.decode import decode
     from workers.pictures.encode import encode
-    from workers.pictures.finish import begun, finished
+    from workers.pictures.finish import postprocess, preprocess
     from workers.tasks.pipeline import upscale_picture
     from workers.tiles.trade_off import output_weights
 
@@ -133,7 +133,7 @@ def _run(
                     source.read_bytes(), max_pixels=settings.max_pixels, frame=choices.frame
                 )
                 picture = upscale_picture(
-                    begun(picture, choices, ResultFormat(format_name)),
+                    preprocess(picture, choices, ResultFormat(format_name)),
                     engine,
                     model=loaded.default_model,
                     weights=output_weights(trade_off),
@@ -143,7 +143,7 @@ def _run(
                     alpha=choices.alpha,
                     consistent=choices.consistency,
                 )
-                picture = finished(picture, choices)
+                picture = postprocess(picture, choices)
                 for warning in picture.warnings:
                     console.print(f"{source}: {warning}", highlight=False, soft_wrap=True)
                 data = encode(

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from service.access.guard import Guard
+from service.access.guard import LoopbackGuard
 from service.batches import routes as batches
 from service.http import exception_handlers, proxy
-from service.http.middleware import Envelope
+from service.http.middleware import RequestMiddleware
 from service.http.openapi import describe_app
 from service.jobs import routes as jobs
 from service.jobs import stream, upscale
@@ -51,8 +51,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     )
     app.state.services = services
     if services.keys.private:
-        app.add_middleware(Guard, hosts=settings.hosts, origins=settings.cors_origins)
-    app.add_middleware(Envelope, telemetry=services.telemetry, spans=services.spans)
+        app.add_middleware(LoopbackGuard, hosts=settings.hosts, origins=settings.cors_origins)
+    app.add_middleware(RequestMiddleware, telemetry=services.telemetry, spans=services.spans)
     proxy.install(app, root_path=settings.root_path, origins=settings.cors_origins)
     exception_handlers.install(app)
     for ours in (upscale, jobs, batches, stream, models, limits, health, admin):

@@ -28,11 +28,11 @@ from service.client_answers import (
     DownloadBroken,
     Job,
     JobLost,
-    Later,
     Problem,
     Progress,
     Refused,
     Result,
+    RetryLater,
     Unreachable,
     checked,
     job_of,
@@ -276,7 +276,7 @@ class AsyncClient:
             except httpx2.TransportError as failure:
                 reason = str(failure) or type(failure).__name__
                 error: ClientError = Unreachable(f"{self._url}: {reason}")
-            except Later as later:
+            except RetryLater as later:
                 error, pause = Refused(later.problem), max(pause, later.seconds)
             if time.monotonic() + pause > deadline:
                 raise error

@@ -93,7 +93,7 @@ class DownloadBroken(ClientError):
     """What came is not what the service made."""
 
 
-class Later(Exception):
+class RetryLater(Exception):
     """The service asks to be asked again."""
 
     def __init__(self, problem: Problem, seconds: float) -> None:
@@ -112,7 +112,7 @@ def checked(answer: httpx2.Response) -> httpx2.Response:
         problem = Problem(type="about:blank", title=title, status=answer.status_code)
     if answer.status_code in _AGAIN:
         wait = answer.headers.get("Retry-After", "")
-        raise Later(problem, float(wait) if wait.isdecimal() else 0.0)
+        raise RetryLater(problem, float(wait) if wait.isdecimal() else 0.0)
     raise Refused(problem)
 
 

@@ -12,7 +12,7 @@ from service.access.auth import AdminKeys, ApiKeys
 from service.access.rate_limits import RateLimit
 from service.observability.metrics import ServiceTelemetry
 from service.settings import ServiceSettings
-from service.watcher import Watches
+from service.watcher import JobSubscriptions
 from service.webhooks.dispatcher import Deliverer, Webhooks
 from workers.contract.blobs.base import BlobStore
 from workers.contract.blobs.open import open_blobs
@@ -23,7 +23,7 @@ from workers.contract.errors import (
     JobNotFound,
 )
 from workers.contract.observability.tracing import open_spans
-from workers.contract.queue.admission import Bounds
+from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.batch_queue import BatchQueue
 from workers.contract.queue.batches import Batch
 from workers.contract.queue.connection import connect
@@ -48,7 +48,7 @@ class Services:
     batches: BatchQueue
     blobs: BlobStore
     telemetry: ServiceTelemetry
-    watches: Watches
+    watches: JobSubscriptions
     keys: ApiKeys
     admins: AdminKeys
     webhooks: Webhooks
@@ -75,7 +75,7 @@ class Services:
         queue = JobQueue(
             client,
             record_ttl=settings.record_ttl,
-            bounds=Bounds(
+            bounds=QueueLimits(
                 jobs=settings.max_queued_jobs,
                 pixels=settings.max_queued_pixels,
                 pixels_per_day=settings.pixels_per_day,
@@ -89,7 +89,7 @@ class Services:
             batches=BatchQueue(queue),
             blobs=blobs,
             telemetry=telemetry,
-            watches=Watches(queue),
+            watches=JobSubscriptions(queue),
             keys=ApiKeys.load(settings),
             admins=AdminKeys.load(settings),
             webhooks=webhooks,

@@ -10,7 +10,7 @@ from service.http.problems import ProblemDocument, describe_failure
 from service.http.urls import address
 from workers.contract.images.formats import ImageFormat, ResultFormat
 from workers.contract.queue.engines import EngineInfo
-from workers.contract.queue.estimates import Place
+from workers.contract.queue.estimates import QueuePosition
 from workers.contract.queue.jobs import ImageInfo, Job, JobResult, JobState, Part, UpscaleOptions
 from workers.contract.queue.webhook_outbox import WebhookState
 
@@ -149,7 +149,7 @@ class JobView(View):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
 
     @classmethod
-    def of(cls, job: Job, *, place: Place | None) -> Self:
+    def of(cls, job: Job, *, position: QueuePosition | None) -> Self:
         links = Links.of(job.id)
         return cls(
             id=job.id,
@@ -157,8 +157,8 @@ class JobView(View):
             created_at=job.spec.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
-            queue_position=place and place.position,
-            starts_in_seconds=place and place.seconds,
+            queue_position=position and position.position,
+            starts_in_seconds=position and position.seconds,
             progress=Progress(tiles_done=job.tiles_done, tiles=job.tiles),
             blend_of=job.spec.blend_of,
             part=job.spec.part,

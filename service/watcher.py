@@ -20,7 +20,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from service.views import JobView
 from workers.contract.errors import QueueUnavailable
-from workers.contract.queue.estimates import Place
+from workers.contract.queue.estimates import QueuePosition
 from workers.contract.queue.jobs import Job, JobState
 from workers.contract.queue.queue import JobQueue
 from workers.contract.queue.runs import EVENTS
@@ -41,23 +41,23 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rendering:
+class JobSnapshot:
     """A job as its watchers are shown it; None for one that is gone."""
 
     job: Job | None
-    place: Place | None
+    position: QueuePosition | None
     view: str = ""
     progress: str = ""
     tag: str = "gone"
 
     @classmethod
-    def of(cls, job: Job | None, place: Place | None) -> Self:
+    def of(cls, job: Job | None, position: QueuePosition | None) -> Self:
         if job is None:
-            return cls(job=None, place=None)
-        view = JobView.of(job, place=place)
+            return cls(job=None, position=None)
+        view = JobView.of(job, position=position)
         return cls(
             job=job,
-            place=place,
+            position=position,
             view=view.model_dump_json(),
             progress=view.model_dump_json(include=_PROGRESS),
             tag=view.tag,
@@ -76,12 +76,12 @@ class Rendering:
 class Topic:
     """One watched job."""
 
-    shown: Rendering | None = None
+    shown: JobSnapshot | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set at the next change; a new one takes its place then."""
     watchers: int = 0
 
-    def show(self, rendering: Rendering) -> None:
+    def show(self, rendering: JobSnapshot) -> None:
         if self.shown is None or rendering.tag != self.shown.tag:
             self.shown = rendering
             self.wake()
@@ -91,7 +91,7 @@ class Topic:
         self.changed = asyncio.Event()
 
 
-class Watches:
+class JobSubscriptions:
     """The watched jobs of one service process."""
 
     def __init__(self, queue: JobQueue) -> None:
@@ -209,16 +209,18 @@ class Watches:
             if topic.shown is not None and topic.shown.waits and job_id not in stale
         }
 
-        def look() -> dict[str, Rendering]:
+        def look() -> dict[str, JobSnapshot]:
             found = self._queue.get_many(sorted(stale))
             queued = any(job is not None and job.state is JobState.QUEUED for job in found.values())
-            places = self._queue.places() if queued or waiting else {}
+            positions = self._queue.queue_positions() if queued or waiting else {}
             moved = {
-                job_id: Rendering.of(shown.job, places.get(job_id))
+                job_id: JobSnapshot.of(shown.job, positions.get(job_id))
                 for job_id, shown in waiting.items()
-                if shown.place != places.get(job_id)
+                if shown.position != positions.get(job_id)
             }
-            read = {job_id: Rendering.of(job, places.get(job_id)) for job_id, job in found.items()}
+            read = {
+                job_id: JobSnapshot.of(job, positions.get(job_id)) for job_id, job in found.items()
+            }
             return moved | read
 
         for job_id, rendering in (await run_in_threadpool(look)).items():

@@ -119,12 +119,12 @@ def _measure_training(arguments: argparse.Namespace) -> object:
 
     from model.trainer.bench import bench_train
     from model.trainer.config_file import read_preset
-    from model.trainer.faults import TrainingFault
+    from model.trainer.errors import TrainingError
 
     try:
         config = read_preset(arguments.preset, arguments.overrides)
         measured = bench_train(config, rounds=arguments.rounds, steps=arguments.steps)
-    except TrainingFault as fault:
+    except TrainingError as fault:
         raise RuntimeError(str(fault)) from None
     print(measured)
     return asdict(measured)

@@ -16,7 +16,7 @@ from deploy.valkey import valkey_answers, valkey_command
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.images.formats import ResultFormat
 from workers.contract.images.headers import ImageFormat
-from workers.contract.queue.admission import Bounds
+from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.connection import connect
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, JobResult, UpscaleOptions
@@ -60,7 +60,7 @@ def _measure(client: redis.Redis, blobs: FileBlobStore, jobs: int) -> dict[str, 
     queue = JobQueue(
         client,
         record_ttl=timedelta(days=1),
-        bounds=Bounds(jobs=2 * jobs, pixels=10**15),
+        bounds=QueueLimits(jobs=2 * jobs, pixels=10**15),
         small_pixels=512 * 512,
     )
     _submit(queue, 10)  # scripts are loaded, encodings chosen

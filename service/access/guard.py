@@ -24,7 +24,7 @@ _FORWARDED = (
 )  # fmt: skip
 
 
-class Guard:
+class LoopbackGuard:
     """ASGI middleware of a service without keys on loopback."""
 
     def __init__(self, app: ASGIApp, *, hosts: Sequence[str], origins: Sequence[str]) -> None:

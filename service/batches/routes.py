@@ -24,7 +24,7 @@ from service.http.openapi import (
 from service.http.problems import RequestInvalid
 from service.jobs.erasing import erase
 from service.jobs.idempotency import fingerprint, read_key
-from service.jobs.options import UpscaleFields, described_fields, read_fields, wished
+from service.jobs.options import UpscaleFields, described_fields, read_fields, requested_options
 from service.services import Owner, Services, Serving, own_batch
 from service.transfer.uploads import Upload, deleted_if_refused, receive
 from workers.contract import errors
@@ -33,7 +33,7 @@ from workers.contract.images.zips import open_archive, picture_entries
 from workers.contract.queue.batches import Batch
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import choose_model, running
-from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.queue import new_job_id
 
 router = APIRouter(prefix="/batches", tags=["batches"])
@@ -162,14 +162,14 @@ def _accept_once(
     batch_id = new_job_id()
     if key is None:
         return _accept(services, upload, fields, batch_id, owner, None)
-    claim = Claim(
+    idempotency = IdempotencyKey(
         owner=owner, key=key, fingerprint=fingerprint(upload.sha256, fields), job_id=batch_id
     )
     with redis_down_is_queue_unavailable():
-        standing = claim.standing(services.queue.client)
-    if standing is None:
-        return _accept(services, upload, fields, batch_id, owner, claim)
-    return services.batches.get(standing), {}
+        existing = idempotency.existing(services.queue.client)
+    if existing is None:
+        return _accept(services, upload, fields, batch_id, owner, idempotency)
+    return services.batches.get(existing), {}
 
 
 def _accept(
@@ -178,7 +178,7 @@ def _accept(
     fields: UpscaleFields,
     batch_id: str,
     owner: str,
-    claim: Claim | None,
+    idempotency: IdempotencyKey | None,
 ) -> tuple[Batch, dict[str, str]]:
     """Make a batch of an upload, or raise and leave nothing behind. Only the directory of the zip
     is read.
@@ -199,14 +199,14 @@ def _accept(
     with deleted_if_refused(services.blobs, upload_key):
         batch = services.batches.submit(
             batch_id,
-            wished(fields),
+            requested_options(fields),
             size=upload.size,
             pictures=len(entries),
             largest=sum(entry.file_size for entry in entries),
             webhook=fields.webhook or None,
             name=safe_name(fields.name or upload.file_name),
             owner=owner,
-            claim=claim,
+            idempotency=idempotency,
         )
     if batch.id != batch_id:  # another request with this key was quicker
         services.blobs.delete(upload_key)
@@ -250,7 +250,7 @@ async def read_batch_result(
     prefer: Annotated[
         list[str], Header(default_factory=list, description="`wait=N`, for the zip to be made")
     ],
-    if_none_match: Annotated[  # noqa: ARG001 - declared here, read by client_has
+    if_none_match: Annotated[  # noqa: ARG001 - declared here, read by etag_matches
         str | None, Header(description="Entity tags that the client has")
     ] = None,
     range: Annotated[  # noqa: A002, ARG001 - the same

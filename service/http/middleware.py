@@ -41,7 +41,7 @@ _METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 logger = logging.getLogger(__name__)
 
 
-class Envelope:
+class RequestMiddleware:
     """ASGI middleware around the whole application."""
 
     def __init__(

@@ -20,7 +20,7 @@ _SENDABLE = (
 )  # fmt: skip
 
 
-class Prefix:
+class ProxyPrefix:
     """ASGI middleware: all our addresses begin with a prefix, which the proxy may have cut off."""
 
     def __init__(self, app: ASGIApp, *, root_path: str) -> None:
@@ -47,4 +47,4 @@ def install(app: FastAPI, *, root_path: str, origins: Sequence[str]) -> None:
             allow_headers=_SENDABLE,
             expose_headers=_READABLE,
         )
-    app.add_middleware(Prefix, root_path=root_path)
+    app.add_middleware(ProxyPrefix, root_path=root_path)

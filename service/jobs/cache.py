@@ -19,7 +19,7 @@ from workers.contract.queue.jobs import ImageInfo, Job, JobResult, UpscaleOption
 HIT, MISS, NOT_ASKED = "gdsr; hit", "gdsr; fwd=miss", "gdsr; fwd=request"
 
 
-def refused(request: Request) -> bool:
+def bypasses_cache(request: Request) -> bool:
     """Whether the client's `Cache-Control` wants the picture made anew."""
     said = ",".join(request.headers.getlist("Cache-Control")).lower().split(",")
     return bool({part.partition("=")[0].strip() for part in said} & {"no-cache", "no-store"})
@@ -30,7 +30,7 @@ def cache_status(services: Services, request: Request, job: Job) -> dict[str, st
     if not services.settings.cache_results:
         return {}
     hit = job.result is not None and job.result.cached
-    return {"Cache-Status": HIT if hit else NOT_ASKED if refused(request) else MISS}
+    return {"Cache-Status": HIT if hit else NOT_ASKED if bypasses_cache(request) else MISS}
 
 
 def cache_key(owner: str, image: ImageInfo, options: UpscaleOptions, model: ModelInfo) -> str:

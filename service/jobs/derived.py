@@ -59,7 +59,7 @@ def branch_response(job: Job, output: str, services: Services, request: Request)
     )
 
 
-def reblended(services: Services, job: Job, fields: ResultFields) -> Job:
+def derived_job(services: Services, job: Job, fields: ResultFields) -> Job:
     """The job that makes what is wanted of a job that has a result: new, running or done. It is the
     job itself if its result is that.
 

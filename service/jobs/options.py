@@ -11,7 +11,7 @@ from service.transfer.negotiation import preferred_format
 from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import PictureChoices
 from workers.contract.queue.jobs import STOPS
-from workers.contract.queue.validation import Wishes
+from workers.contract.queue.validation import RequestedOptions
 
 TradeOffChoice = Annotated[
     float,
@@ -129,9 +129,9 @@ def read_fields(
     return choice
 
 
-def wished(fields: UpscaleFields) -> Wishes:
+def requested_options(fields: UpscaleFields) -> RequestedOptions:
     """What the fields ask for, in the words of the workers."""
-    return Wishes.model_validate(fields.model_dump(exclude={"name", "webhook"}))
+    return RequestedOptions.model_validate(fields.model_dump(exclude={"name", "webhook"}))
 
 
 def described_fields() -> dict[str, dict[str, object]]:

@@ -27,7 +27,7 @@ from workers.contract.errors import (
     QueueUnavailable,
 )
 from workers.contract.images.formats import extension
-from workers.contract.queue.estimates import Place
+from workers.contract.queue.estimates import QueuePosition
 from workers.contract.queue.jobs import Job, JobResult, JobState
 
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
@@ -56,20 +56,20 @@ async def picture_or_job(
     if job.ended and (at_once or patience is not None):
         response = await run_in_threadpool(result_response, job, services, request)
     elif patience is not None:
-        response = await found_at_end(job.id, look, services, request, patience=patience)
+        response = await wait_until_ended(job.id, look, services, request, patience=patience)
     if response is not None:
         response.headers.update(headers)
         return response
-    place = await run_in_threadpool(_place, services, job)
-    view = JobView.of(job, place=place)
-    headers |= {"Location": view.links.self, "Retry-After": look_again(place)}
+    position = await run_in_threadpool(_queue_position, services, job)
+    view = JobView.of(job, position=position)
+    headers |= {"Location": view.links.self, "Retry-After": retry_after(position)}
     return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=headers)
 
 
-def _place(services: Services, job: Job) -> Place | None:
+def _queue_position(services: Services, job: Job) -> QueuePosition | None:
     """Of a job that was accepted: its place in the queue is no reason to fail."""
     try:
-        return services.queue.place(job)
+        return services.queue.queue_position(job)
     except QueueUnavailable:
         return None
 
@@ -80,7 +80,7 @@ def preferred_wait(prefer: Sequence[str], *, cap: timedelta) -> timedelta | None
     return None if found is None else min(timedelta(seconds=int(found[1])), cap)
 
 
-async def found_at_end(
+async def wait_until_ended(
     job_id: str,
     look: Callable[[], Response | None],
     services: Services,
@@ -157,9 +157,9 @@ def check_kept(job: Job, blobs: BlobStore) -> None:
         raise JobExpired(job.id)
 
 
-def look_again(place: Place | None) -> str:
+def retry_after(position: QueuePosition | None) -> str:
     """`Retry-After` of a job that has not ended: when it will start, at most a minute."""
-    return str(min(60, max(1, (place and place.seconds) or 1)))
+    return str(min(60, max(1, (position and position.seconds) or 1)))
 
 
 def server_timing(result: JobResult) -> str:

@@ -20,18 +20,18 @@ from service.http.openapi import (
 )
 from service.http.problems import Fault, RequestInvalid
 from service.http.urls import address
-from service.jobs.derived import branch_response, reblended
+from service.jobs.derived import branch_response, derived_job
 from service.jobs.erasing import erase
 from service.jobs.options import ResultFields
 from service.jobs.results import (
     check_kept,
-    look_again,
     picture_or_job,
     result_response,
+    retry_after,
     server_timing,
 )
 from service.services import Owner, Serving, own_job
-from service.transfer.downloads import client_has
+from service.transfer.downloads import etag_matches
 from service.views import JobsView, JobView
 from workers.contract import errors
 from workers.contract.queue.jobs import JobState
@@ -93,9 +93,9 @@ def list_jobs(
     except ValueError:
         fault = Fault(place="query", name="cursor", message="not from a page of this list")
         raise RequestInvalid([fault]) from None
-    places = services.queue.places()
+    positions = services.queue.queue_positions()
     return JobsView(
-        jobs=tuple(JobView.of(job, place=places.get(job.id)) for job in page.jobs),
+        jobs=tuple(JobView.of(job, position=positions.get(job.id)) for job in page.jobs),
         next=page.cursor and address(f"/jobs?limit={limit}&cursor={page.cursor}"),
     )
 
@@ -116,21 +116,21 @@ def read_job(
     services: Serving,
     owner: Owner,
     request: Request,
-    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by client_has
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
 ) -> Response:
     """How a job is doing."""
     job = own_job(services, job_id, owner)
-    place = services.queue.place(job)
-    view = JobView.of(job, place=place)
+    position = services.queue.queue_position(job)
+    view = JobView.of(job, position=position)
     told = {
         "ETag": f'"{view.tag}"',
         "Cache-Control": "private, no-cache",
     }
     if not job.ended:
-        told["Retry-After"] = look_again(place)
+        told["Retry-After"] = retry_after(position)
     if job.result is not None:
         told["Server-Timing"] = server_timing(job.result)
-    if client_has(told["ETag"], request):
+    if etag_matches(told["ETag"], request):
         return Response(status_code=304, headers=told)
     return Response(view.model_dump_json(), headers=told, media_type="application/json")
 
@@ -152,7 +152,7 @@ async def read_result(
         list[str],
         Header(default_factory=list, description="`wait=N`, for what a job has to make"),
     ],
-    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by client_has
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
     range: Annotated[  # noqa: A002, ARG001 - the same
         str | None, Header(description="The part to send, as `bytes=0-1023`")
     ] = None,
@@ -170,7 +170,7 @@ async def read_result(
     await run_in_threadpool(check_kept, job, services.blobs)
     if fields.output is not None and fields == ResultFields(output=fields.output):
         return await run_in_threadpool(branch_response, job, fields.output, services, request)
-    made = await run_in_threadpool(reblended, services, job, fields)
+    made = await run_in_threadpool(derived_job, services, job, fields)
     return await picture_or_job(made, services, request, prefer=prefer, at_once=True)
 
 
@@ -189,7 +189,7 @@ def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:
     job = services.queue.cancel(job_id)
     services.blobs.delete(job.spec.image.key)
     if job.state is JobState.CANCELLED and not had_ended:
-        view = JobView.of(job, place=None)
+        view = JobView.of(job, position=None)
         return JSONResponse(view.model_dump(mode="json"))
     erase(services, job)
     return Response(status_code=204)

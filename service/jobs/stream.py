@@ -11,7 +11,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from service.http.openapi import OF_THE_OWNER, Responses, documented, headers
 from service.services import Owner, Services, Serving, own_job
-from service.watcher import Rendering
+from service.watcher import JobSnapshot
 from workers.contract import errors
 from workers.contract.queue.jobs import JobState
 
@@ -61,7 +61,7 @@ async def watch_job(
 ) -> Response:
     """Follow a job to its end."""
     job = await run_in_threadpool(own_job, services, job_id, owner)
-    if job.ended and Rendering.of(job, None).tag == last_event_id:
+    if job.ended and JobSnapshot.of(job, None).tag == last_event_id:
         return Response(status_code=204)
     return EventSourceResponse(
         _events(services, job_id, last_event_id),
@@ -92,7 +92,7 @@ async def _events(services: Services, job_id: str, known: str | None) -> AsyncIt
                     yield KEEPALIVE_COMMENT
 
 
-def _event(shown: Rendering, state: JobState | None) -> bytes:
+def _event(shown: JobSnapshot, state: JobState | None) -> bytes:
     if shown.job is None:
         return format_sse_event(event="gone", data_str="{}", id=shown.tag)
     if shown.ended:

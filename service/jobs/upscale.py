@@ -22,7 +22,7 @@ from service.http.openapi import (
 from service.http.problems import RequestInvalid
 from service.jobs import cache
 from service.jobs.idempotency import fingerprint, read_key
-from service.jobs.options import UpscaleFields, described_fields, read_fields, wished
+from service.jobs.options import UpscaleFields, described_fields, read_fields, requested_options
 from service.jobs.results import picture_or_job
 from service.services import Owner, Services, Serving
 from service.transfer.uploads import Upload, deleted_if_refused, receive
@@ -33,10 +33,10 @@ from workers.contract.images.names import safe_name
 from workers.contract.observability import logs
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import running
-from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.queue import new_job_id
-from workers.contract.queue.validation import take
+from workers.contract.queue.validation import validate_upload
 
 router = APIRouter(tags=["upscale"])
 
@@ -125,7 +125,7 @@ async def create_job(
         rate = await _count(services, owner)
         key = read_key(idempotency_key)
         read_fields(query=query, form=())  # what is wrong already is refused before the picture
-        cached = not cache.refused(request)
+        cached = not cache.bypasses_cache(request)
 
         def accept(upload: Upload) -> Job:
             fields = read_fields(query=query, form=upload.fields, accept=accepted)
@@ -173,21 +173,25 @@ def _accept_once(services: Services, upload: Upload, order: _Order) -> Job:
     job_id = new_job_id()
     if order.key is None:
         return _accept(services, upload, order, job_id, None)
-    claim = Claim(
+    idempotency = IdempotencyKey(
         owner=order.owner,
         key=order.key,
         fingerprint=fingerprint(upload.sha256, order.fields),
         job_id=job_id,
     )
     with redis_down_is_queue_unavailable():
-        standing = claim.standing(services.queue.client)
-    if standing is None:
-        return _accept(services, upload, order, job_id, claim)
-    return services.queue.get(standing)
+        existing = idempotency.existing(services.queue.client)
+    if existing is None:
+        return _accept(services, upload, order, job_id, idempotency)
+    return services.queue.get(existing)
 
 
 def _accept(
-    services: Services, upload: Upload, order: _Order, job_id: str, claim: Claim | None
+    services: Services,
+    upload: Upload,
+    order: _Order,
+    job_id: str,
+    idempotency: IdempotencyKey | None,
 ) -> Job:
     """Make a job of an upload, or raise and leave nothing behind."""
     fields = order.fields
@@ -195,9 +199,9 @@ def _accept(
         services.webhooks.target(fields.webhook)
     with redis_down_is_queue_unavailable():
         engines = running(services.queue.client)
-    image, options, model = take(
+    image, options, model = validate_upload(
         upload.file,
-        wished(fields),
+        requested_options(fields),
         engines,
         key=f"inputs/{job_id}",
         size=upload.size,
@@ -220,7 +224,7 @@ def _accept(
             name=safe_name(fields.name or upload.file_name),
             owner=order.owner,
             webhook=fields.webhook or None,
-            claim=claim,
+            idempotency=idempotency,
             cache_key=key,
             result=copied,
         )

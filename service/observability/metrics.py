@@ -114,8 +114,12 @@ class StorageCollector(Collector):
             return
         if room is None:
             return
-        yield GaugeMetricFamily("gdsr_blob_free_bytes", "Room that is left.", value=room.free)
-        yield GaugeMetricFamily("gdsr_blob_limit_bytes", "Room in all.", value=room.total)
+        yield GaugeMetricFamily(
+            "gdsr_blob_free_bytes", "StorageCapacity that is left.", value=room.free
+        )
+        yield GaugeMetricFamily(
+            "gdsr_blob_limit_bytes", "StorageCapacity in all.", value=room.total
+        )
 
 
 def _jobs(queue: JobQueue) -> Iterator[Metric]:

@@ -12,7 +12,7 @@ from typing import Self
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from service.transfer.downloads import client_has
+from service.transfer.downloads import etag_matches
 
 _FOLDER = Path(__file__).parent / "page"
 _TYPES = {
@@ -44,7 +44,7 @@ class _File:
         packed = _takes_gzip(request)
         tag = f'"{self.tag}-gzip"' if packed else f'"{self.tag}"'
         headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-        if client_has(tag, request):
+        if etag_matches(tag, request):
             return Response(status_code=304, headers=headers)
         if packed:
             headers["Content-Encoding"] = "gzip"

@@ -171,7 +171,7 @@ class Deliverer:
 
     def _told(self, job: Job) -> tuple[WebhookState, str, timedelta | None]:
         """How an attempt went: the new state, the reason, and how long until the next one."""
-        body = JobView.of(job, place=None).model_dump_json().encode()
+        body = JobView.of(job, position=None).model_dump_json().encode()
         try:
             status = self._webhooks.deliver(str(job.spec.webhook), job.id, body)
         except (WebhooksOff, WebhookNotAllowed) as refusal:

@@ -67,7 +67,7 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
     from workers.engine.models import Models, follow
     from workers.engine.server import EngineServer
     from workers.engine.telemetry import EngineTelemetry
-    from workers.host.watchdog import end_when_stuck
+    from workers.host.watchdog import exit_when_stuck
 
     client = connect(settings.redis_url, timeout=engines.BEAT, retries=0)
     followed = _last_asked(client)  # before the files are looked at
@@ -91,7 +91,7 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
             reloaded=models.followed,
             extra_formats=tuple(name.value for name in installed()),
             tiles=server.tiles_done,
-            memory_retries=server.ladder.retries,
+            memory_retries=server.fallback.retries,
         )
 
     engine_id = f"{socket.gethostname()}-{device.replace(':', '')}-{secrets.token_hex(4)}"
@@ -117,7 +117,7 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
         target=follow, args=(client, models, info, stopped), name="engine-reload", daemon=True
     ).start()
     threading.Thread(
-        target=end_when_stuck, args=(server.overdue, stopped), name="engine-stuck", daemon=True
+        target=exit_when_stuck, args=(server.overdue, stopped), name="engine-stuck", daemon=True
     ).start()
     log.info("ready: %s", info().model_dump_json(exclude={"models": {"__all__": {"card"}}}))
     try:

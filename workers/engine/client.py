@@ -32,7 +32,7 @@ from workers.contract.errors import (
 from workers.contract.observability import logs
 from workers.engine.protocol import (
     MAX_GREETING,
-    ProtocolBroken,
+    ProtocolError,
     SharedTiles,
     create_shared_tiles,
     receive,
@@ -211,7 +211,7 @@ class EngineClient:
             received = receive(self._connection)
         except TimeoutError:
             raise EngineLost(f"no answer for {_ANSWER_SECONDS} seconds") from None
-        except (OSError, ProtocolBroken):
+        except (OSError, ProtocolError):
             return None
         if received is None:
             return None
@@ -276,7 +276,7 @@ def _greet(path: Path) -> tuple[socket.socket, dict[str, Any]] | None:
         connection.connect(str(path))
         if (received := receive(connection, limit=MAX_GREETING)) is not None:
             return connection, received[0]
-    except (OSError, ProtocolBroken):
+    except (OSError, ProtocolError):
         pass
     connection.close()
     return None

@@ -16,7 +16,7 @@ from workers.contract.queue.engines import ModelInfo
 from workers.contract.settings import WorkerSettings
 from workers.engine.calibration import best_batch, calibrated, device_memory, device_name
 from workers.engine.checkpoints import checkpoint_files, default_model
-from workers.engine.model_cache import Resident, Residents
+from workers.engine.model_cache import CachedModel, ModelCache
 
 #: Tile sides with context, where the settings do not say: small pictures, and the rest. Of 256
 #: pixels, which is what many pictures are made of, the large one keeps just as many.
@@ -31,8 +31,8 @@ _CPU_BATCH = 1
 class LoadedEngine:
     """Networks ready on one device."""
 
-    forwards: dict[str, Resident]
-    residents: Residents
+    forwards: dict[str, CachedModel]
+    model_cache: ModelCache
     models: tuple[ModelInfo, ...]
     default_model: str
     device_name: str
@@ -70,7 +70,7 @@ class LoadedEngine:
 class LoadedModel(NamedTuple):
     """One network ready on a device, and what is told of it."""
 
-    forward: Resident
+    forward: CachedModel
     info: ModelInfo
 
 
@@ -85,16 +85,16 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
     cuda = device.type == "cuda"
     tiles = _tiles(settings, device)
     batches = dict.fromkeys(tiles, _CPU_BATCH)
-    residents = Residents(settings.max_models)
+    model_cache = ModelCache(settings.max_models)
     files = checkpoint_files(settings.checkpoints)
     default = default_model(settings.default_model, [path.stem for path in files], cuda=cuda)
     found: dict[str, LoadedModel] = {}
     for path in sorted(files, key=lambda path: path.stem == default):  # the last one stays
-        residents.make_room()
+        model_cache.make_room()
         try:
             checkpoint = load_checkpoint(path)
             model = load_model(
-                checkpoint, path, settings=settings, device=device, residents=residents
+                checkpoint, path, settings=settings, device=device, model_cache=model_cache
             )
             for tile in tiles if cuda else ():
                 measured = calibrated(
@@ -108,11 +108,11 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
         except (CheckpointInvalid, NotFinite, OSError) as invalid:
             reason = invalid.strerror if isinstance(invalid, OSError) else invalid
             raise ConfigurationInvalid(f"checkpoint {path}: {reason}") from invalid
-        residents.used(model.forward)
+        model_cache.used(model.forward)
         found[path.stem] = model
     return LoadedEngine(
         forwards={path.stem: found[path.stem].forward for path in files},
-        residents=residents,
+        model_cache=model_cache,
         models=tuple(found[path.stem].info for path in files),
         default_model=default,
         device_name=device_name(device),
@@ -127,7 +127,7 @@ def load_model(
     *,
     settings: WorkerSettings,
     device: torch.device,
-    residents: Residents,
+    model_cache: ModelCache,
 ) -> LoadedModel:
     """Make a checkpoint ready on a device, warm it up, try it and measure it.
 
@@ -156,15 +156,15 @@ def load_model(
         compiled=forward.compiled,
         pixels_per_second=measure(forward, tile=tile),
     )
-    resident = Resident(
+    cached_model = CachedModel(
         forward,
         path=path,
         sha256=info.sha256,
         tile=tile,
-        among=residents,
+        among=model_cache,
         cache=settings.cache_dir,
     )
-    return LoadedModel(resident, info)
+    return LoadedModel(cached_model, info)
 
 
 def _tiles(settings: WorkerSettings, device: torch.device) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from model.inference.forward import NotFinite
 from workers.contract.errors import TileNotFinite
 from workers.engine.client import Pixels
 from workers.engine.loading import LoadedEngine
-from workers.engine.out_of_memory import MemoryLadder
+from workers.engine.out_of_memory import OutOfMemoryFallback
 from workers.tiles.trade_off import Weights
 
 
@@ -20,7 +20,7 @@ class InProcessEngine:
     def __init__(self, loaded: LoadedEngine) -> None:
         self.tiles = loaded.tiles
         self._loaded = loaded
-        self._ladder = MemoryLadder(
+        self._ladder = OutOfMemoryFallback(
             batch=loaded.max_batch, tile=max(loaded.tiles), release=loaded.release
         )
 

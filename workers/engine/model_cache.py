@@ -21,7 +21,7 @@ from workers.engine.out_of_memory import is_out_of_memory
 _STAYS = 9
 
 
-class Residents:
+class ModelCache:
     """The networks on one device, the one that was used last at the end."""
 
     def __init__(self, bound: int | None) -> None:
@@ -29,7 +29,7 @@ class Residents:
         self.loads = 0
         """Times that a network was loaded again."""
         self._bound = bound
-        self._recent: dict[Resident, None] = {}
+        self._recent: dict[CachedModel, None] = {}
         self._lock = threading.Lock()  # a reload forgets what the thread that computes uses
         self._settled = 0.0
 
@@ -43,12 +43,12 @@ class Residents:
         if self._bound is not None:
             self._keep(self._bound - 1)
 
-    def used(self, resident: "Resident") -> None:
+    def used(self, cached_model: "CachedModel") -> None:
         """Note that this one is on the device and was used last; beyond the bound others go."""
         with self._lock:
-            self._recent.pop(resident, None)
-            if not resident.replaced:
-                self._recent[resident] = None
+            self._recent.pop(cached_model, None)
+            if not cached_model.replaced:
+                self._recent[cached_model] = None
         if self._bound is not None:
             self._keep(self._bound)
 
@@ -57,11 +57,11 @@ class Residents:
         self.loads += 1
         self._settled = time.monotonic() + _STAYS * seconds
 
-    def forget(self, resident: "Resident") -> None:
+    def forget(self, cached_model: "CachedModel") -> None:
         """No longer count one that a reload replaced; jobs that have begun with it keep it."""
         with self._lock:
-            resident.replaced = True
-            self._recent.pop(resident, None)
+            cached_model.replaced = True
+            self._recent.pop(cached_model, None)
 
     def _keep(self, count: int) -> None:
         gone = False
@@ -77,7 +77,7 @@ class Residents:
                 torch.cuda.empty_cache()
 
 
-class Resident:
+class CachedModel:
     """A model's network, which may be on the device or in its file alone."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Resident:
         path: Path,
         sha256: str,
         tile: int,
-        among: Residents,
+        among: ModelCache,
         cache: Path | None = None,
     ) -> None:
         """`forward` was made ready for tiles of `tile` pixels from the file with this SHA-256.

@@ -27,7 +27,7 @@ from workers.engine.server import EngineServer
 log = logging.getLogger(__name__)
 
 
-class _NotTaken(Exception):
+class _CheckpointRejected(Exception):
     """Why a checkpoint cannot be used; what was there stays."""
 
 
@@ -62,11 +62,11 @@ class Models:
                 return ModelChange(name=name, change="unchanged", sha256=before)
             checkpoint = load_checkpoint(path)
             if read_header(path).sha256 != checkpoint.sha256:
-                raise _NotTaken("it changed while it was read; ask again")
+                raise _CheckpointRejected("it changed while it was read; ask again")
             reason = self._server.between_batches(lambda: self._take(checkpoint, path))
             if reason:
-                raise _NotTaken(reason)
-        except (CheckpointInvalid, OSError, _NotTaken) as failure:
+                raise _CheckpointRejected(reason)
+        except (CheckpointInvalid, OSError, _CheckpointRejected) as failure:
             reason = (failure.strerror if isinstance(failure, OSError) else None) or str(failure)
             log.error("checkpoint %s is not taken: %s", path, reason)
             return ModelChange(name=name, change="kept", sha256=before, reason=reason)
@@ -86,7 +86,7 @@ class Models:
                 path,
                 settings=self._settings,
                 device=self._device,
-                residents=self._server.loaded.residents,
+                model_cache=self._server.loaded.model_cache,
             )
         except NotFinite as failure:
             return str(failure)
@@ -115,12 +115,12 @@ class Models:
         loaded = self._server.loaded
         forwards, infos = dict(loaded.forwards), {info.name: info for info in loaded.models}
         if name in forwards:
-            loaded.residents.forget(forwards[name])
+            loaded.model_cache.forget(forwards[name])
         if model is None:
             del forwards[name], infos[name]
         else:
             forwards[name], infos[name] = model
-            loaded.residents.used(model.forward)
+            loaded.model_cache.used(model.forward)
         default = default_model(
             self._settings.default_model, list(forwards), cuda=self._device.type == "cuda"
         )

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class MemoryLadder:
+class OutOfMemoryFallback:
     """What fits into this device, as learned so far."""
 
     batch: int

@@ -46,7 +46,7 @@ _FLAGS_BYTES = mmap.PAGESIZE
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
-class ProtocolBroken(Exception):
+class ProtocolError(Exception):
     """The other side said something that makes no sense."""
 
 
@@ -80,7 +80,7 @@ def open_shared_tiles(fd: int, *, slots: int, tile: int, results: int, bits: int
     """Map what a client sent; the caller closes `fd`.
 
     Raises:
-        ProtocolBroken: it is not sealed or not of the right size.
+        ProtocolError: it is not sealed or not of the right size.
     """
     try:
         sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
@@ -88,7 +88,7 @@ def open_shared_tiles(fd: int, *, slots: int, tile: int, results: int, bits: int
         sealed = False
     size = _bytes(slots=slots, tile=tile, results=results, bits=bits)
     if not sealed or os.fstat(fd).st_size != size:
-        raise ProtocolBroken("the shared memory is not sealed or not of the agreed size")
+        raise ProtocolError("the shared memory is not sealed or not of the agreed size")
     return _map(fd, slots=slots, tile=tile, results=results, bits=bits)
 
 
@@ -108,7 +108,7 @@ def receive(
 
     Raises:
         OSError: the connection broke, or timed out.
-        ProtocolBroken: it is not a JSON object, or has more bytes than the limit.
+        ProtocolError: it is not a JSON object, or has more bytes than the limit.
     """
     data, fds, flags, _ = socket.recv_fds(connection, limit, 1)
     if not data:
@@ -120,13 +120,13 @@ def receive(
     except ValueError:
         for fd in fds:
             os.close(fd)
-        raise ProtocolBroken("not a message") from None
+        raise ProtocolError("not a message") from None
     return message, fds
 
 
 def _bytes(*, slots: int, tile: int, results: int, bits: int) -> int:
     if slots > _FLAGS_BYTES:
-        raise ProtocolBroken(f"{slots} slots; at most {_FLAGS_BYTES}")
+        raise ProtocolError(f"{slots} slots; at most {_FLAGS_BYTES}")
     return _FLAGS_BYTES + slots * tile * tile * 3 * (1 + results * SCALE * SCALE) * (bits // 8)
 
 

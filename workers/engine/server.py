@@ -32,10 +32,10 @@ from workers.contract.errors import (
     TileNotFinite,
 )
 from workers.engine.loading import LoadedEngine
-from workers.engine.out_of_memory import MemoryLadder
+from workers.engine.out_of_memory import OutOfMemoryFallback
 from workers.engine.protocol import (
     MAX_RESULTS,
-    ProtocolBroken,
+    ProtocolError,
     SharedTiles,
     open_shared_tiles,
     receive,
@@ -87,7 +87,7 @@ class Client:
         return self.loaded.forwards[self.model].forward is not None
 
 
-class Begun(NamedTuple):
+class RunningBatch(NamedTuple):
     """A batch that the device works on."""
 
     batch: list[tuple[Client, int]]
@@ -110,7 +110,7 @@ class EngineServer:
         self._computed = computed
         self._finished = 0.0
         self._begun, self._overdue_at = 0.0, float("inf")
-        self.ladder = MemoryLadder(
+        self.fallback = OutOfMemoryFallback(
             batch=loaded.max_batch,
             tile=max(loaded.tiles),
             release=self._release,
@@ -129,10 +129,10 @@ class EngineServer:
     def serve(self) -> None:
         """Answer until `stop` is called; whatever the network raises ends it."""
         self._reader.start()
-        begun: Begun | None = None
+        running: RunningBatch | None = None
         while True:
             with self._changed:
-                if begun is None:
+                if running is None:
                     self._changed.wait_for(
                         lambda: self._stopping or self._errand or self._pending()
                     )
@@ -140,21 +140,21 @@ class EngineServer:
                     break
                 errand = self._errand
                 batch = self._next_batch() if self._pending() and not errand else []
-            if begun is None and errand is not None:
+            if running is None and errand is not None:
                 self._errand = None
                 errand()
-            if batch and begun is not None and not batch[0][0].is_resident:
-                self._finish(begun)
-                begun = None  # its network may have to make way
+            if batch and running is not None and not batch[0][0].is_resident:
+                self._finish(running)
+                running = None  # its network may have to make way
             following = self._begin(batch) if batch else None
-            if begun is not None:
-                self._finish(begun)
-            begun, following = following, None  # what is kept of a batch keeps its network
-            if begun is not None and not self.loaded.overlaps:
-                self._finish(begun)
-                begun = None
-        if begun is not None:
-            self._finish(begun)
+            if running is not None:
+                self._finish(running)
+            running, following = following, None  # what is kept of a batch keeps its network
+            if running is not None and not self.loaded.overlaps:
+                self._finish(running)
+                running = None
+        if running is not None:
+            self._finish(running)
         self._wake_reader.close()
         self._reader.join()
         self._woken.close()
@@ -191,7 +191,7 @@ class EngineServer:
 
     def _next_batch(self) -> list[tuple[Client, int]]:
         wanting = [client for client in self._turns if client.waiting]
-        if self.loaded.residents.settling:
+        if self.loaded.model_cache.settling:
             wanting = [client for client in wanting if client.is_resident] or wanting
         while self._turns[0] not in wanting:
             self._turns.rotate(-1)
@@ -209,7 +209,7 @@ class EngineServer:
         self._turns.rotate(-1)
         return batch
 
-    def _begin(self, batch: list[tuple[Client, int]]) -> Begun | None:
+    def _begin(self, batch: list[tuple[Client, int]]) -> RunningBatch | None:
         """Hand a batch to the device; where that computes by itself, this comes back at once.
 
         None: its network could not be loaded again, and its jobs have heard of it.
@@ -234,13 +234,13 @@ class EngineServer:
         slowest = min(first.loaded.speeds(first.model), default=0.0)
         if slowest:
             self._overdue_at = began + longest(pixels / slowest)
-        return Begun(batch, self.ladder.start(begin, tiles, weights), began)
+        return RunningBatch(batch, self.fallback.start(begin, tiles, weights), began)
 
-    def _finish(self, begun: Begun) -> None:
+    def _finish(self, running: RunningBatch) -> None:
         """Wait for a batch, and tell its clients."""
-        batch, first = begun.batch, begun.batch[0][0]
+        batch, first = running.batch, running.batch[0][0]
         try:
-            results = begun.wait()
+            results = running.wait()
         except NotFinite:
             if len(batch) > 1:  # find out whose tile it is
                 for entry in batch:
@@ -254,10 +254,10 @@ class EngineServer:
                 self._refuse(client, failure.slug, str(failure), tile=failure.tile)
             return
         finally:
-            if begun.began >= self._begun:  # no other was begun early
+            if running.began >= self._begun:  # no other was begun early
                 self._overdue_at = float("inf")
         # A batch that was begun early waited for the one before it.
-        began, self._finished = max(begun.began, self._finished), time.perf_counter()
+        began, self._finished = max(running.began, self._finished), time.perf_counter()
         self._computed(first.model, len(batch), first.tile, self._finished - began)
         for (client, slot), result in zip(batch, results, strict=True):
             shared = _shared(client)
@@ -343,7 +343,7 @@ class EngineServer:
                 self._enqueue(client, message)
         except OSError:
             self._close(client, selector)  # it is gone, which it may be at any time
-        except (ProtocolBroken, KeyError, TypeError, ValueError) as failure:
+        except (ProtocolError, KeyError, TypeError, ValueError) as failure:
             log.warning("dropping a client: %s", failure, extra=client.about)
             self._refuse(client, "engine-refused", str(failure))
             self._close(client, selector)
@@ -353,17 +353,17 @@ class EngineServer:
 
     def _open(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
         if message["model"] not in client.loaded.forwards:
-            raise ProtocolBroken(f"no model is called {message['model']!r} here")
+            raise ProtocolError(f"no model is called {message['model']!r} here")
         client.weights = tuple(tuple(map(float, row)) for row in message["weights"])
         if len(fds) != 1 or not 1 <= len(client.weights) <= MAX_RESULTS:
-            raise ProtocolBroken("the opening needs weights and one file descriptor")
+            raise ProtocolError("the opening needs weights and one file descriptor")
         for row in client.weights:
             if len(row) != len(Weights._fields) or not any(row) or (row[-1] and any(row[:-1])):
-                raise ProtocolBroken("weights are of three outputs, or of the mask alone")
+                raise ProtocolError("weights are of three outputs, or of the mask alone")
         client.model = str(message["model"])
         client.tile = int(message["tile"])
         if client.tile not in client.loaded.tiles:
-            raise ProtocolBroken(f"tiles of {client.tile} pixels")
+            raise ProtocolError(f"tiles of {client.tile} pixels")
         client.about = {name: message.get(name) for name in ("job", "traceparent")}
         client.alone = bool(message["alone"])
         wished = message.get("consistent")
@@ -372,10 +372,10 @@ class EngineServer:
         )
         client.bits = int(message.get("bits", 8))
         if client.bits not in (8, 16):
-            raise ProtocolBroken(f"samples of {client.bits} bits")
+            raise ProtocolError(f"samples of {client.bits} bits")
         slots = int(message["slots"])
         if not 1 <= slots <= self._slots:
-            raise ProtocolBroken(f"{slots} slots")
+            raise ProtocolError(f"{slots} slots")
         client.shared = open_shared_tiles(
             fds[0],
             slots=slots,
@@ -388,7 +388,7 @@ class EngineServer:
         slot = int(message["slot"])
         slots = len(_shared(client).flags)
         if not 0 <= slot < slots or len(client.waiting) >= slots:
-            raise ProtocolBroken(f"no slot {slot}")
+            raise ProtocolError(f"no slot {slot}")
         with self._changed:
             client.waiting.append(slot)
             self._changed.notify()
@@ -418,5 +418,5 @@ def _listen(path: Path) -> socket.socket:
 
 def _shared(client: Client) -> SharedTiles:
     if client.shared is None:
-        raise ProtocolBroken("a tile before the opening")
+        raise ProtocolError("a tile before the opening")
     return client.shared

@@ -62,20 +62,20 @@ class _EngineCollector(Collector):
         self.server = server
 
     def collect(self) -> Iterator[Metric]:
-        ladder = self.server.ladder
+        fallback = self.server.fallback
         yield CounterMetricFamily(
-            "gdsr_oom_retries", "Times it ran out of memory and went on.", value=ladder.retries
+            "gdsr_oom_retries", "Times it ran out of memory and went on.", value=fallback.retries
         )
         yield GaugeMetricFamily(
             "gdsr_waiting_tiles", "Tiles that wait.", value=self.server.waiting_tiles
         )
         yield GaugeMetricFamily(
-            "gdsr_largest_batch_tiles", "Tiles that a batch may hold by now.", value=ladder.batch
+            "gdsr_largest_batch_tiles", "Tiles that a batch may hold by now.", value=fallback.batch
         )
         yield CounterMetricFamily(
             "gdsr_model_loads",
             "Times a model was loaded again that had made way for others.",
-            value=self.server.loaded.residents.loads,
+            value=self.server.loaded.model_cache.loads,
         )
         models = GaugeMetricFamily(
             "gdsr_model_info",

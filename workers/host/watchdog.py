@@ -27,7 +27,7 @@ _FACTOR, _LEAST = 10, timedelta(seconds=60)
 log = logging.getLogger(__name__)
 
 
-def kill_silent(path: Path, *, patience: timedelta = PATIENCE) -> bool:
+def kill_unresponsive(path: Path, *, patience: timedelta = PATIENCE) -> bool:
     """Kill the engine that listens on this socket and does not greet; whether there was one."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         probe.settimeout(patience.total_seconds())
@@ -56,7 +56,7 @@ def watch_engines(paths: Sequence[Path]) -> None:
     def watch(path: Path) -> None:
         while True:
             time.sleep(PAUSE.total_seconds())
-            kill_silent(path)
+            kill_unresponsive(path)
 
     for path in paths:
         threading.Thread(target=watch, args=(path,), name="engine-watch", daemon=True).start()
@@ -67,7 +67,7 @@ def longest(expected: float) -> float:
     return max(_LEAST.total_seconds(), _FACTOR * expected)
 
 
-def end_when_stuck(
+def exit_when_stuck(
     overdue: Callable[[], bool], stopped: threading.Event, *, pause: timedelta = PAUSE / 2
 ) -> None:
     """End this process when a batch is overdue at two looks; run in a thread of its own."""

@@ -20,7 +20,7 @@ _MOST_MAPPED_BYTES = 32 * 1024**2  # that glibc lets this be
 _BLOCK_HEADER_BYTES = 32
 
 
-def prepare_heap() -> None:
+def prepare_allocator() -> None:
     """Set up the allocator of this process and of those that it forks; with glibc only."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):

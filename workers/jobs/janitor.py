@@ -49,7 +49,7 @@ _LOCK = "gdsr:janitor"
 log = logging.getLogger(__name__)
 
 
-class TurnLost(Exception):
+class LockLost(Exception):
     """Another janitor has the turn: this one was away for too long."""
 
 
@@ -193,7 +193,7 @@ class Janitor:
     def _hold(self) -> None:
         """A long turn keeps its lock; one that was lost ends."""
         if self.client.get(_LOCK) != self.name.encode():
-            raise TurnLost
+            raise LockLost
         self.client.pexpire(_LOCK, TURN)
 
     def work(self, stopping: threading.Event) -> None:
@@ -201,7 +201,7 @@ class Janitor:
         while True:
             try:
                 self.turn()
-            except (GDSRError, TurnLost, redis.RedisError) as failure:
+            except (GDSRError, LockLost, redis.RedisError) as failure:
                 log.warning("nothing more is removed in this turn: %r", failure)
             if stopping.wait(TURN.total_seconds()):
                 return

@@ -48,15 +48,15 @@ from workers.contract.queue.connection import connect
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.records import JobRecords
 from workers.contract.queue.rq_queue import LARGE, SERVED, SMALL, Delivery, open_queue
-from workers.contract.queue.runs import LEASE, beat
+from workers.contract.queue.runs import LEASE, renew_lease
 from workers.contract.settings import WorkerSettings
 from workers.host.parent_death import dying_with_parent
 from workers.host.reports import JobReport, send
 from workers.host.supervisor import EXIT_CONFIGURATION
-from workers.jobs.allocator import prepare_heap
+from workers.jobs.allocator import prepare_allocator
 from workers.jobs.recovery import fail, run_ended, sweep
 from workers.pictures.opening import load_codecs
-from workers.pictures.rehearsal import rehearse
+from workers.pictures.warm_up import warm_up
 from workers.tasks.blend import blend
 from workers.tasks.pack import pack
 from workers.tasks.unpack import unpack
@@ -219,7 +219,7 @@ class JobWorker(Worker):
             return "drain"
         if now - began > order.seconds + OVERTIME:
             return "timeout"
-        return "" if beat(self.connection, order.task, run=order.run) else "lost"
+        return "" if renew_lease(self.connection, order.task, run=order.run) else "lost"
 
     def _begun(self, order: _Order) -> int:
         """The pid of the child that has the order."""
@@ -309,11 +309,11 @@ class JobWorker(Worker):
         dying_with_parent(parent=self.pid)()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        limit_this_process(self._settings)
+        limit_process(self._settings)
         with contextlib.suppress(redis.RedisError):
             self.connection.ping()  # the client finds itself forked, and connects anew
         with contextlib.suppress(MemoryError):  # of which the job itself can tell
-            rehearse()
+            warm_up()
         written = orders.recv(_MAX_ORDER)
         if not written:
             return  # the worker has ended
@@ -345,7 +345,7 @@ def _ended(pid: int, *, within: float) -> bool:
         os.close(child)
 
 
-def limit_this_process(settings: WorkerSettings) -> None:
+def limit_process(settings: WorkerSettings) -> None:
     """What a picture can do at most to the process that decodes it; a crash is written down."""
     resource.setrlimit(resource.RLIMIT_AS, (settings.job_memory, settings.job_memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -376,7 +376,7 @@ def main() -> int:
         return 1
     logging.getLogger("rq.worker").setLevel(max(logging.INFO, logging.getLogger().level))
     load_codecs()
-    prepare_heap()
+    prepare_allocator()
     gc.collect()
     gc.freeze()  # else each child's first collection would write to all pages, and copy them
     worker.work(logging_level=None)

@@ -11,7 +11,7 @@ from workers.contract.errors import GDSRError, JobCrashed, WorkerLost
 from workers.contract.queue.batches import BatchRecords
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.records import JobRecords
-from workers.contract.queue.runs import hand_back, overdue, redeliver
+from workers.contract.queue.runs import expired_leases, requeue, requeue_lost
 
 #: Hears of the jobs that fail here.
 Heard = Callable[[Job, GDSRError], None]
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 def sweep(records: JobRecords, heard: Heard) -> None:
     """Let tasks wait again whose run was lost, or whose id was."""
-    for task, run in overdue(records.client).items():
+    for task, run in expired_leases(records.client).items():
         run_ended(records, task, run=run, why="overdue", heard=heard)
-    if count := redeliver(records.client):
+    if count := requeue_lost(records.client):
         log.info("%d tasks were in no queue, and are again", count)
 
 
@@ -36,7 +36,7 @@ def run_ended(
     heard: Heard,
 ) -> None:
     """A run is over and its task may not be: it waits once more, or has failed."""
-    verdict = hand_back(records.client, task, run=run, why=why)
+    verdict = requeue(records.client, task, run=run, why=why)
     if verdict == "queued":
         log.info("%s waits again: its run %s", task, why)
     elif verdict != "over":

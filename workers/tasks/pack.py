@@ -30,7 +30,7 @@ from workers.contract.queue.batches import (
     pack_task,
 )
 from workers.contract.queue.jobs import Job, JobFailure
-from workers.contract.queue.runs import claim
+from workers.contract.queue.runs import acquire_lease
 from workers.tasks.upscale import CONTEXT, TaskContext, discard
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def pack(batch_id: str) -> None:
     """Pack one batch, and say where the zip is or why there is none."""
     context = CONTEXT.get()
     batches = BatchRecords(context.records.client, record_ttl=context.settings.record_ttl)
-    if not claim(
+    if not acquire_lease(
         context.records.client, pack_task(batch_id), run=context.run, worker=context.worker
     ):
         return

@@ -26,13 +26,13 @@ from workers.contract.errors import (
 from workers.contract.images.names import UniqueNames, safe_path
 from workers.contract.images.zips import check_is_file, inflated, open_archive, picture_entries
 from workers.contract.observability import logs
-from workers.contract.queue.admission import Bounds, Overtaken
+from workers.contract.queue.admission import QueueLimits, Superseded
 from workers.contract.queue.batch_queue import BatchQueue
 from workers.contract.queue.batches import Batch, BatchItem
 from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import JobFailure, JobSpec
 from workers.contract.queue.queue import JobQueue, new_job_id, time_limit
-from workers.contract.queue.validation import Taken, take
+from workers.contract.queue.validation import ValidatedUpload, validate_upload
 from workers.tasks.upscale import CONTEXT, TaskContext, discard
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def unpack(batch_id: str) -> None:
     stored: list[str] = []
     try:
         _unpack(context, batch, stored)
-    except Overtaken:
+    except Superseded:
         log.info("the batch is not ours any more")
         discard(context, *stored)
     except redis.RedisError:
@@ -120,7 +120,7 @@ def _taken(
     engines: list[EngineInfo],
     *,
     key: str,
-) -> Taken:
+) -> ValidatedUpload:
     """Store one file, if it can become a job."""
     settings = context.settings
     check_is_file(entry)
@@ -133,7 +133,7 @@ def _taken(
                 file.write(piece)
             digest.update(piece)
             size += len(piece)
-        taken = take(
+        taken = validate_upload(
             file,
             batch.spec.wishes,
             engines,
@@ -146,7 +146,7 @@ def _taken(
     return taken
 
 
-def _job(batch: Batch, taken: Taken, job_id: str, name: str) -> JobSpec:
+def _job(batch: Batch, taken: ValidatedUpload, job_id: str, name: str) -> JobSpec:
     return JobSpec(
         id=job_id,
         created_at=datetime.now(UTC),
@@ -172,7 +172,7 @@ def _engines(context: TaskContext) -> list[EngineInfo]:
 
 def _batches(context: TaskContext, *, pixels_per_day: int | None) -> BatchQueue:
     settings = context.settings
-    bounds = Bounds(
+    bounds = QueueLimits(
         jobs=settings.max_queued_jobs,
         pixels=settings.max_queued_pixels,
         pixels_per_day=pixels_per_day,

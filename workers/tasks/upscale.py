@@ -32,7 +32,7 @@ from workers.engine.client import EngineClient, MadeBy
 from workers.host.reports import JobReport, Stage, send
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode_in_pieces
-from workers.pictures.finish import begun, finished, finished_mask
+from workers.pictures.finish import postprocess, postprocess_mask, preprocess
 from workers.pictures.picture import Picture
 from workers.pictures.png import png_pieces
 from workers.tasks.branches import blend_pictures, needed_outputs
@@ -69,7 +69,7 @@ class TaskContext:
 CONTEXT: ContextVar[TaskContext] = ContextVar("task_context")
 
 
-class _NotOurs(Exception):
+class _LeaseLost(Exception):
     """The job was cancelled, or another run has it: stop, and leave no trace."""
 
 
@@ -89,7 +89,7 @@ def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> No
     logs.traceparent.set(job.spec.traceparent)
     try:
         _finish(context, job, make_result(context, job))
-    except _NotOurs:
+    except _LeaseLost:
         log.info("the job is not ours any more")
     except GDSRError as failure:
         _fail(context, job, failure)
@@ -109,7 +109,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
     with timed(seconds, "decode"):
         data = patiently(lambda: context.blobs.read(spec.image.key))
         picture = decode(data, max_pixels=settings.max_pixels, frame=spec.options.frame)
-        picture = begun(picture, spec.options, spec.options.format)
+        picture = preprocess(picture, spec.options, spec.options.format)
         del data
     weights = [output_weights(spec.options.trade_off)]
     if spec.options.keep_branches:
@@ -124,7 +124,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         if spec.options.keep_branches:
             branches, picture = _kept(context, job, pictures)
         else:
-            picture = finished(pictures.pop(), spec.options)
+            picture = postprocess(pictures.pop(), spec.options)
         key = f"results/{job.id}.{context.run}.{spec.options.format}"
         blob = stored(context, key, picture, spec.options)
     height, width, _ = picture.colour.shape
@@ -181,7 +181,9 @@ def _kept(
     for output in KEPT:
         picture = pictures.pop(0)  # one at a time: together they fill the memory of a job
         picture = (
-            finished_mask(picture, options) if output == "mask" else finished(picture, options)
+            postprocess_mask(picture, options)
+            if output == "mask"
+            else postprocess(picture, options)
         )
         key = f"results/{job.id}.{context.run}.{output}.png"
         blob = patiently(partial(_write_branch, context, key, picture))
@@ -210,7 +212,7 @@ def _write_branch(context: TaskContext, key: str, picture: Picture) -> StoredBlo
 def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
     if not context.records.succeed(job.id, run=context.run, result=result):
         discard(context, *result.keys)
-        raise _NotOurs
+        raise _LeaseLost
     discard(context, job.spec.image.key)
     log.info("succeeded in %s", result.seconds)
     send(context.reports, JobReport.of(job, result, tuple(context.stages)))
@@ -259,7 +261,7 @@ class _Progress:
         self._next = now + _PROGRESS_SECONDS
         records, run = self._context.records, self._context.run
         if not records.progress(self._job_id, run=run, tiles_done=done, tiles=tiles):
-            raise _NotOurs
+            raise _LeaseLost
 
 
 def waited(job: Job) -> float:

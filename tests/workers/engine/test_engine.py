@@ -26,7 +26,7 @@ from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient
 from workers.engine.loading import LoadedEngine, load_engine
 from workers.engine.local import InProcessEngine
-from workers.engine.model_cache import Resident
+from workers.engine.model_cache import CachedModel
 from workers.engine.protocol import create_shared_tiles, receive, send, slots_within
 from workers.engine.server import Client, EngineServer
 from workers.tiles.trade_off import MASK, Weights, output_weights
@@ -54,15 +54,15 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine:
     return LoadedEngine(
         forwards={
             **loaded.forwards,
-            "broken": Resident(
+            "broken": CachedModel(
                 forward,
                 path=folder / "broken.safetensors",
                 sha256="",
                 tile=TILE,
-                among=loaded.residents,
+                among=loaded.model_cache,
             ),
         },
-        residents=loaded.residents,
+        model_cache=loaded.model_cache,
         models=(*loaded.models, loaded.models[0].model_copy(update={"name": "broken"})),
         default_model="tiny",
         device_name="CPU",
@@ -200,13 +200,13 @@ def test_memory_that_runs_out_anywhere_gives_the_picture_with_less(
             found = results(client, batch)
         with connect(place) as client:
             again = results(client, batch)
-        retries = server.ladder.retries
+        retries = server.fallback.retries
 
     for got in (found, again):
         assert len(got) == 6
         for one, other in zip(got, expected, strict=True):
             assert np.abs(one.astype(np.int16) - other).max() <= 1
-    assert (server.ladder.batch, server.ladder.tile) == (1, 96)
+    assert (server.fallback.batch, server.fallback.tile) == (1, 96)
     assert retries == 2  # from 4 tiles to 2 to 1, once and for all
 
 

@@ -42,7 +42,7 @@ class BlobEntry:
     written_at: datetime
 
 
-class Room(NamedTuple):
+class StorageCapacity(NamedTuple):
     """What fits into a store, in bytes."""
 
     free: int
@@ -113,7 +113,7 @@ class BlobStore(Protocol):
         """Remove temporary files that a killed process left behind; how many bytes that frees."""
         ...
 
-    def room(self) -> Room | None:
+    def room(self) -> StorageCapacity | None:
         """What fits into the store; None: it does not say."""
         ...
 

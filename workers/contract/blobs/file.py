@@ -19,7 +19,7 @@ from workers.contract.blobs.base import (
     CHUNK,
     FOLDERS,
     BlobEntry,
-    Room,
+    StorageCapacity,
     StoredBlob,
     checked_key,
     no_room_is_storage_full,
@@ -129,10 +129,10 @@ class FileBlobStore:
                         freed += status.st_size
         return freed
 
-    def room(self) -> Room | None:
+    def room(self) -> StorageCapacity | None:
         with _broken_is_unavailable():
             usage = shutil.disk_usage(self.root)
-        return Room(free=usage.free, total=usage.total)
+        return StorageCapacity(free=usage.free, total=usage.total)
 
     def signed_address(
         self,

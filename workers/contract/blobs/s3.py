@@ -20,7 +20,7 @@ from typing import BinaryIO
 from workers.contract.blobs.base import (
     CHUNK,
     BlobEntry,
-    Room,
+    StorageCapacity,
     StoredBlob,
     checked_key,
     no_room_is_storage_full,
@@ -148,7 +148,7 @@ class S3BlobStore:
     def sweep_incoming(self, *, age: timedelta) -> int:  # noqa: ARG002 - the same for all stores
         return 0  # `incoming` leaves nothing
 
-    def room(self) -> Room | None:
+    def room(self) -> StorageCapacity | None:
         return None
 
     def signed_address(

@@ -49,7 +49,7 @@ return {'taken', jobs, pixels}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class QueueLimits:
     """How much may wait, and how much one owner may send."""
 
     jobs: int
@@ -68,7 +68,7 @@ class Load:
     jobs: int = 1
 
 
-class Overtaken(Exception):
+class Superseded(Exception):
     """Another run has what this one was about to write, or it was erased."""
 
 
@@ -76,7 +76,7 @@ def admit(
     client: redis.Redis,
     pipe: "redis.client.Pipeline",
     load: Load,
-    bounds: Bounds,
+    bounds: QueueLimits,
     *,
     unless: str,
     hash_key: str = "",
@@ -127,7 +127,7 @@ def admit(
             pause = _pause(client, pixels + load.pixels - bounds.pixels)
             raise QueueFull(limit=bounds.pixels, of="pixels", pause=pause)
         case b"overtaken":
-            raise Overtaken
+            raise Superseded
         case b"day":
             raise PixelsExceeded(limit=int(daily or 0), pause=until_midnight())
     return bool(verdict == b"taken")

@@ -24,12 +24,12 @@ from workers.contract.queue.batches import (
     unpack_task,
 )
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
-from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import JobSpec
 from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue
 from workers.contract.queue.records import job_key
 from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
-from workers.contract.queue.validation import Wishes
+from workers.contract.queue.validation import RequestedOptions
 
 #: Bytes a second that unpacking and packing are sure to do.
 _BYTES_PER_SECOND = 2_000_000
@@ -48,7 +48,7 @@ class BatchQueue:
     def submit(
         self,
         batch_id: str,
-        wishes: Wishes,
+        wishes: RequestedOptions,
         *,
         size: int,
         pictures: int,
@@ -56,14 +56,14 @@ class BatchQueue:
         name: str | None = None,
         webhook: str | None = None,
         owner: str = "",
-        claim: Claim | None = None,
+        idempotency: IdempotencyKey | None = None,
     ) -> Batch:
         """Queue a stored zip to be unpacked; it may become `largest` bytes. The batch is another
         one if that has the claim.
 
         Raises:
             QueueFull: its pictures would be more than may wait, as it looks now.
-            IdempotencyKeyReused: the claim's key came with something else meanwhile.
+            IdempotencyKeyReused: the idempotency key came with something else meanwhile.
             QueueUnavailable: Redis did not take it, or, unless it says that it refused, maybe did.
         """
         spec = BatchSpec(
@@ -84,13 +84,13 @@ class BatchQueue:
             batch = self.records.add(
                 spec, pipe, queue=self._push(unpack_task(batch_id), size, pipe)
             )
-            if claim is not None:
-                claim.settle(pipe)
-            mark = batch_key(batch_id) if claim is None else claim.place
+            if idempotency is not None:
+                idempotency.write(pipe)
+            mark = batch_key(batch_id) if idempotency is None else idempotency.redis_key
             load = Load(owner=owner, jobs=pictures)
             taken = admit(self.client, pipe, load, self.jobs.bounds, unless=mark)
-            standing = None if taken or claim is None else claim.standing(self.client)
-            return batch if standing in (None, batch_id) else self.records.get(str(standing))
+            existing = None if taken or idempotency is None else idempotency.existing(self.client)
+            return batch if existing in (None, batch_id) else self.records.get(str(existing))
 
     def submit_items(
         self, batch: Batch, items: Sequence[BatchItem], specs: Sequence[JobSpec], *, run: str

@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 import redis
 
 from workers.contract.errors import BatchNotFound, GDSRError
-from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.connection import retry_once
 from workers.contract.queue.jobs import JobFailure, Record
-from workers.contract.queue.runs import LEASES, WAITING, claim, record_key
-from workers.contract.queue.validation import Wishes
+from workers.contract.queue.runs import LEASES, WAITING, acquire_lease, record_key
+from workers.contract.queue.validation import RequestedOptions
 
 #: Ids of batches that are not unpacked yet, by time of creation.
 UNPACKING = "gdsr:batches:unpacking"
@@ -60,7 +60,7 @@ class BatchSpec(Record):
     size: int
     """Bytes of the upload, which is a zip, or was made one of the parts of a form."""
     pictures: int
-    wishes: Wishes
+    wishes: RequestedOptions
     """The same for all pictures."""
     webhook: str | None = None
     """Address to tell when a picture is through, of each."""
@@ -164,7 +164,7 @@ class BatchRecords:
 
     def start(self, batch_id: str, *, run: str, worker: str = "") -> bool:
         """Claim the unpacking for a run. False: it does not wait, or is erased."""
-        return claim(self.client, unpack_task(batch_id), run=run, worker=worker)
+        return acquire_lease(self.client, unpack_task(batch_id), run=run, worker=worker)
 
     def unpacked(
         self, batch_id: str, items: Sequence[BatchItem], pipe: "redis.client.Pipeline"
@@ -180,7 +180,7 @@ class BatchRecords:
         """End the batch without jobs. False: it is unpacked or erased, or another run has it."""
         keys = [batch_key(batch_id), UNPACKING, WAITING, LEASES]
         args = [JobFailure.of(error).model_dump_json(), batch_id, run, secrets.token_hex(8)]
-        return bool(asked_twice(lambda: self._fail(keys=keys, args=args)))
+        return bool(retry_once(lambda: self._fail(keys=keys, args=args)))
 
     def unpacking(self) -> list[str]:
         """Ids of the batches that are not unpacked yet."""
@@ -219,7 +219,7 @@ class BatchRecords:
         """Say how it ended. False: what was packed was erased meanwhile."""
         seconds, task = max(1, int(kept.total_seconds())), pack_task(batch_id)
         keys, args = [pack_key(batch_id), WAITING, LEASES], [pack.token, pack.model_dump_json()]
-        return bool(asked_twice(lambda: self._end_pack(keys=keys, args=[*args, seconds, task])))
+        return bool(retry_once(lambda: self._end_pack(keys=keys, args=[*args, seconds, task])))
 
     def fail_pack(self, batch_id: str, *, error: GDSRError) -> bool:
         """Say that it cannot be packed now. False: it was erased meanwhile."""

@@ -32,7 +32,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0
 _SAY_AGAIN = 60.0
 
 
-class _UntilCured(Retry):
+class _RetryWhileUnavailable(Retry):
     """Asks on for ever while Redis is away, full, read-only, or has no room for its file."""
 
     said_at = float("-inf")  # of the class: each connection has a copy of the object
@@ -49,16 +49,16 @@ class _UntilCured(Retry):
             try:
                 return super().call_with_retry(do, fail, is_retryable, with_failure_count)
             except (*REPLY_LOST, redis.ResponseError) as failure:
-                if not passes(failure):
+                if not is_temporary(failure):
                     raise
-                if time.monotonic() >= _UntilCured.said_at + _SAY_AGAIN:
-                    _UntilCured.said_at = time.monotonic()
+                if time.monotonic() >= _RetryWhileUnavailable.said_at + _SAY_AGAIN:
+                    _RetryWhileUnavailable.said_at = time.monotonic()
                     log.warning("Redis does not do its work, asking on: %s", failure)
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def passes(failure: Exception) -> bool:
+def is_temporary(failure: Exception) -> bool:
     """Whether what Redis said is about its state, and not about what was asked."""
     if isinstance(failure, redis.AuthenticationError):
         return False
@@ -80,7 +80,7 @@ def connect(
     With `until_cured` it waits for as long as Redis cannot do its work, and says so in the log, at
     most once a minute.
     """
-    kind = _UntilCured if until_cured else Retry
+    kind = _RetryWhileUnavailable if until_cured else Retry
     return redis.Redis.from_url(
         url,
         socket_timeout=timeout.total_seconds(),
@@ -121,7 +121,7 @@ def check_at_start(url: str) -> None:
             )
 
 
-def asked_twice(ask: Callable[[], Reply]) -> Reply:
+def retry_once(ask: Callable[[], Reply]) -> Reply:
     """The reply to a script that answers its own repeat: asked once more when that is lost."""
     try:
         return ask()

@@ -35,7 +35,7 @@ return nil
 """
 
 
-class Place(NamedTuple):
+class QueuePosition(NamedTuple):
     """Where a job waits."""
 
     position: int
@@ -70,19 +70,21 @@ def look_up(
     return None if found is None else (found[0], found[1], found[2], found[3])
 
 
-def place(position: int, before: int, others: int, running: int, *, rate: float) -> Place:
+def queue_position(
+    position: int, before: int, others: int, running: int, *, rate: float
+) -> QueuePosition:
     """The place of a job with so many jobs and pixels before it, by the rule below."""
     work = running / 2 + before + min(before, others)
-    return Place(position, round(work / rate) if rate else None)
+    return QueuePosition(position, round(work / rate) if rate else None)
 
 
-def places(
+def queue_positions(
     queues: Sequence[Sequence[str]],
     *,
     waiting: Mapping[str, int],
     running: Sequence[int],
     rate: float,
-) -> dict[str, Place]:
+) -> dict[str, QueuePosition]:
     """The place of each job in the two queues, next first.
 
     Engines serve both queues in turn, so while jobs are before one in its queue, as many pixels of
@@ -95,11 +97,11 @@ def places(
         rate: pixels a second.
     """
     totals = [sum(waiting.get(job_id, 0) for job_id in queue) for queue in queues]
-    found: dict[str, Place] = {}
+    found: dict[str, QueuePosition] = {}
     for number, queue in enumerate(queues):
         others = sum(totals) - totals[number]
         before = 0
         for position, job_id in enumerate(queue):
-            found[job_id] = place(position, before, others, sum(running), rate=rate)
+            found[job_id] = queue_position(position, before, others, sum(running), rate=rate)
             before += waiting.get(job_id, 0)
     return found

@@ -12,14 +12,14 @@ from datetime import timedelta
 import redis
 
 from workers.contract.errors import IdempotencyKeyReused
-from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.connection import retry_once
 
 #: How long a key stands for its job.
 LIFETIME = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class IdempotencyKey:
     """A key, what was sent with it, and the job that is to come of it."""
 
     owner: str
@@ -30,24 +30,24 @@ class Claim:
     job_id: str
 
     @property
-    def place(self) -> str:
+    def redis_key(self) -> str:
         """The key in Redis."""
         whose = hashlib.sha256(f"{self.owner} {self.key}".encode())  # a key has no space
         return f"gdsr:key:{whose.hexdigest()}"
 
-    def settle(self, pipe: "redis.client.Pipeline") -> None:
+    def write(self, pipe: "redis.client.Pipeline") -> None:
         """Write it, as part of the transaction that makes the job."""
         settled = True  # the release before asks for it
         text = {"fingerprint": self.fingerprint, "job_id": self.job_id, "settled": settled}
-        pipe.set(self.place, json.dumps(text), ex=LIFETIME)
+        pipe.set(self.redis_key, json.dumps(text), ex=LIFETIME)
 
-    def standing(self, client: redis.Redis) -> str | None:
+    def existing(self, client: redis.Redis) -> str | None:
         """The job that the key stands for already; None: there is none.
 
         Raises:
             IdempotencyKeyReused: the key came with something else before.
         """
-        found = asked_twice(lambda: client.get(self.place))
+        found = retry_once(lambda: client.get(self.redis_key))
         if found is None:
             return None
         other = json.loads(found)

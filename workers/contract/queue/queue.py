@@ -9,11 +9,17 @@ from rq.command import send_command
 
 from workers.contract.images.options import AlphaMode, DepthMode
 from workers.contract.observability import logs
-from workers.contract.queue.admission import Bounds, Load, admit
+from workers.contract.queue.admission import Load, QueueLimits, admit
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import ModelInfo, running
-from workers.contract.queue.estimates import Place, look_up, place, places, speed
-from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.estimates import (
+    QueuePosition,
+    look_up,
+    queue_position,
+    queue_positions,
+    speed,
+)
+from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import (
     ImageInfo,
     Job,
@@ -46,7 +52,7 @@ class JobQueue:
     """The service's side: submit, look, cancel."""
 
     def __init__(
-        self, client: redis.Redis, *, record_ttl: timedelta, bounds: Bounds, small_pixels: int
+        self, client: redis.Redis, *, record_ttl: timedelta, bounds: QueueLimits, small_pixels: int
     ) -> None:
         self.client = client
         self.records = JobRecords(client, record_ttl=record_ttl)
@@ -63,7 +69,7 @@ class JobQueue:
         name: str | None = None,
         owner: str = "",
         webhook: str | None = None,
-        claim: Claim | None = None,
+        idempotency: IdempotencyKey | None = None,
         cache_key: str | None = None,
         result: JobResult | None = None,
     ) -> Job:
@@ -75,7 +81,7 @@ class JobQueue:
         Raises:
             QueueFull: as many jobs or pixels wait as may.
             PixelsExceeded: the owner has sent enough for today.
-            IdempotencyKeyReused: the claim's key came with something else meanwhile.
+            IdempotencyKeyReused: the idempotency key came with something else meanwhile.
             QueueUnavailable: Redis did not take it, or, unless it says that it refused, maybe did.
         """
         spec = JobSpec(
@@ -98,14 +104,14 @@ class JobQueue:
             else:
                 load = Load(owner=owner, jobs=0)
                 job = self.records.add_ended(spec, result, pipe)
-            if claim is not None:
-                claim.settle(pipe)
+            if idempotency is not None:
+                idempotency.write(pipe)
             if cache_key is not None:
                 pipe.set(_cached(cache_key), job_id, ex=self.records.record_ttl)
-            mark = job_key(job_id) if claim is None else claim.place
+            mark = job_key(job_id) if idempotency is None else idempotency.redis_key
             taken = admit(self.client, pipe, load, self.bounds, unless=mark)
-            standing = None if taken or claim is None else claim.standing(self.client)
-            return job if standing in (None, job_id) else self.records.get(str(standing))
+            existing = None if taken or idempotency is None else idempotency.existing(self.client)
+            return job if existing in (None, job_id) else self.records.get(str(existing))
 
     def made_before(self, cache_key: str) -> Job | None:
         """The newest job under this key; it may be in any state.
@@ -210,7 +216,7 @@ class JobQueue:
         with redis_down_is_queue_unavailable():
             return self.records.page(owner, limit=limit, cursor=cursor)
 
-    def places(self) -> dict[str, Place]:
+    def queue_positions(self) -> dict[str, QueuePosition]:
         """Where each job that waits stands, and about when it will start.
 
         Raises:
@@ -222,9 +228,9 @@ class JobQueue:
                 return {}
             waiting, at_work = self.records.load()
             rate = speed(running(self.client))
-        return places(queues, waiting=waiting, running=at_work, rate=rate)
+        return queue_positions(queues, waiting=waiting, running=at_work, rate=rate)
 
-    def place(self, job: Job) -> Place | None:
+    def queue_position(self, job: Job) -> QueuePosition | None:
         """Where a job stands; None when it does not wait.
 
         Raises:
@@ -235,7 +241,9 @@ class JobQueue:
         with redis_down_is_queue_unavailable():
             queues = [open_queue(name, self.client).key for name in (SMALL, LARGE)]
             found = look_up(self.client, job.id, queues=queues, waiting=WAITING, running=RUNNING)
-            return None if found is None else place(*found, rate=speed(running(self.client)))
+            return (
+                None if found is None else queue_position(*found, rate=speed(running(self.client)))
+            )
 
     def cancel(self, job_id: str) -> Job:
         """End a job that has not ended: at once in its record, then where it waits or runs.

@@ -15,10 +15,10 @@ from typing import NamedTuple, cast
 import redis
 
 from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
-from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.connection import retry_once
 from workers.contract.queue.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
 from workers.contract.queue.rq_queue import LARGE
-from workers.contract.queue.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, claim
+from workers.contract.queue.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, acquire_lease
 from workers.contract.queue.webhook_outbox import DUE
 
 #: Jobs ended since the data folder was made, by state.
@@ -173,7 +173,7 @@ class JobRecords:
 
     def start(self, job_id: str, *, run: str, worker: str) -> bool:
         """Claim the job for a run; from now on only this run may write. False: it does not wait."""
-        return claim(self.client, job_id, run=run, worker=worker)
+        return acquire_lease(self.client, job_id, run=run, worker=worker)
 
     def progress(self, job_id: str, *, run: str, tiles_done: int, tiles: int) -> bool:
         """Say how far this run is. False: the job is not this run's any more."""
@@ -205,7 +205,7 @@ class JobRecords:
     def forget(self, job: Job) -> None:
         """Forget the record of a job that has ended, unless it was made anew meanwhile."""
         ended = "" if job.finished_at is None else job.finished_at.isoformat()
-        asked_twice(lambda: self.client.eval(_FORGET, 1, job_key(job.id), ended))
+        retry_once(lambda: self.client.eval(_FORGET, 1, job_key(job.id), ended))
 
     def erase(self, job_id: str) -> None:
         """Forget a job."""
@@ -264,7 +264,7 @@ class JobRecords:
         states = f",{','.join(sorted(allowed))},"
         name = secrets.token_hex(8)
         args = [states, run or "", state, seconds, job_id, EVENTS, name, *pairs]
-        return bool(asked_twice(lambda: self._transition(keys=keys, args=args)))
+        return bool(retry_once(lambda: self._transition(keys=keys, args=args)))
 
 
 def _job(fields: Mapping[bytes | str, bytes | str]) -> Job:

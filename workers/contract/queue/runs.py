@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import redis
 
-from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.connection import retry_once
 from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
 
 #: Ids of jobs that have not ended, by time of creation.
@@ -115,18 +115,18 @@ def record_key(task: str) -> str:
     return f"gdsr:{kind or 'job'}:{name}"
 
 
-def claim(client: redis.Redis, task: str, *, run: str, worker: str) -> bool:
+def acquire_lease(client: redis.Redis, task: str, *, run: str, worker: str) -> bool:
     """Begin a task that waits; from now on only this run may write. False: it does not wait."""
     started, lease = datetime.now(UTC).isoformat(), int(LEASE.total_seconds())
     return bool(_run(client, _CLAIM, task, run, worker, started, lease, EVENTS))
 
 
-def beat(client: redis.Redis, task: str, *, run: str) -> bool:
+def renew_lease(client: redis.Redis, task: str, *, run: str) -> bool:
     """Renew the run's lease. False: the task has ended, or is somebody else's by now."""
     return bool(_run(client, _BEAT, task, run, int(LEASE.total_seconds())))
 
 
-def hand_back(
+def requeue(
     client: redis.Redis,
     task: str,
     *,
@@ -143,14 +143,14 @@ def hand_back(
     return verdict
 
 
-def overdue(client: redis.Redis) -> dict[str, str]:
+def expired_leases(client: redis.Redis) -> dict[str, str]:
     """Tasks whose lease has ended, and the runs that had them."""
     now, _ = client.time()
     tasks = [_text(task) for task in client.zrangebyscore(LEASES, "-inf", now)]
     return {task: _text(client.hget(record_key(task), "run") or b"") for task in tasks}
 
 
-def redeliver(client: redis.Redis) -> int:
+def requeue_lost(client: redis.Redis) -> int:
     """Put what waits, and is in no queue, in front of its queue; how many tasks that were."""
     return int(_run(client, _REDELIVER, "", SMALL, int(LEASE.total_seconds())))
 
@@ -161,7 +161,7 @@ def _run(client: redis.Redis, script: str, task: str, *arguments: str | int) -> 
     keys = [record_key(task), LEASES, WAITING, RUNNING, *(queue.key for queue in queues)]
     keys += [ACTIVE, *popped]
     values = [task, *arguments] if task else arguments
-    return asked_twice(lambda: client.eval(script, len(keys), *keys, *values))
+    return retry_once(lambda: client.eval(script, len(keys), *keys, *values))
 
 
 def _text(value: Any) -> Any:

@@ -14,7 +14,7 @@ from workers.contract.queue.engines import EngineInfo, ModelInfo, check_extra, c
 from workers.contract.queue.jobs import ImageInfo, TradeOff, UpscaleOptions
 
 
-class Wishes(PictureChoices):
+class RequestedOptions(PictureChoices):
     """What was asked for, before the picture and the models are known."""
 
     trade_off: TradeOff = 0.5
@@ -26,7 +26,7 @@ class Wishes(PictureChoices):
     keep_branches: bool = False
 
 
-class Taken(NamedTuple):
+class ValidatedUpload(NamedTuple):
     """What a job needs to know."""
 
     image: ImageInfo
@@ -34,16 +34,16 @@ class Taken(NamedTuple):
     model: ModelInfo
 
 
-def take(
+def validate_upload(
     file: BinaryIO,
-    wishes: Wishes,
+    wishes: RequestedOptions,
     engines: list[EngineInfo],
     *,
     key: str,
     size: int,
     sha256: str,
     max_pixels: int,
-) -> Taken:
+) -> ValidatedUpload:
     """Judge a picture by its header; `key` is where it will be stored.
 
     Raises:
@@ -81,4 +81,4 @@ def take(
     options = UpscaleOptions.model_validate(
         wishes.model_dump() | {"model": model.name, "format": result}
     )
-    return Taken(image, options, model)
+    return ValidatedUpload(image, options, model)
