@@ -1,4 +1,4 @@
-"""The application: endpoints, error handling and telemetry put together."""
+"""The application factory: endpoints, middleware, exception handlers and telemetry."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,10 +23,10 @@ _NO_TRACING = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_con
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
-    """An application with its own clients and metrics; Redis need not be there yet.
+    """Create an application with its own clients and metrics. Redis need not be running yet.
 
     Raises:
-        ConfigurationInvalid: it cannot work with these settings.
+        ConfigurationInvalid: the settings cannot be used.
     """
     services = Services.open(settings)
 
@@ -42,8 +42,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app = FastAPI(
         title="GDSR",
         version="1",
-        summary="Makes a photograph four times larger.",
-        openapi_url=None,  # this and the page are among our own routes
+        summary="Enlarges photographs four times.",
+        openapi_url=None,  # replaced by our own routes
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,

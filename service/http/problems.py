@@ -1,7 +1,7 @@
-"""What an error means over HTTP: RFC 9457 problem documents, all from one table.
+"""Maps errors to RFC 9457 problem documents.
 
-The error classes know nothing of HTTP; `MEANINGS` adds a status and a title to each. A failed job
-stores only the slug and the words of its error, and gets the same document here.
+The error classes do not depend on HTTP; `MEANINGS` adds a status and a title to each. A failed job
+stores the slug and the message of its error and is mapped here too.
 """
 
 import inspect
@@ -23,12 +23,12 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Fault(BaseModel):
-    """One thing that is wrong with a request."""
+    """One invalid field of a request."""
 
     model_config = ConfigDict(frozen=True)
 
     place: str
-    """Where: query, form, path, header or body."""
+    """Location: query, form, path, header or body."""
     name: str
     message: str
 
@@ -44,14 +44,14 @@ class RequestInvalid(GDSRError):
 
 
 class Meaning(NamedTuple):
-    """What a client is told of a kind of error."""
+    """How a kind of error is presented to a client."""
 
     status: Status
     title: str
     retry_after: timedelta | None = None
 
 
-_INTERNAL = Meaning(Status.INTERNAL_SERVER_ERROR, "Something went wrong inside the service")
+_INTERNAL = Meaning(Status.INTERNAL_SERVER_ERROR, "Internal error")
 
 MEANINGS: Mapping[type[GDSRError], Meaning] = {
     GDSRError: _INTERNAL,
@@ -60,7 +60,7 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.ImageRejected: _INTERNAL,
     errors.ImageMissing: Meaning(Status.UNPROCESSABLE_ENTITY, "There is no picture in the request"),
     errors.UploadTooLarge: Meaning(Status.REQUEST_ENTITY_TOO_LARGE, "The upload is too large"),
-    errors.DigestMismatch: Meaning(Status.BAD_REQUEST, "The body is not what its digest says"),
+    errors.DigestMismatch: Meaning(Status.BAD_REQUEST, "The digest does not match the body"),
     errors.ImageTooLarge: Meaning(
         Status.REQUEST_ENTITY_TOO_LARGE, "The picture has too many pixels"
     ),
@@ -71,74 +71,68 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.FrameMissing: Meaning(
         Status.UNPROCESSABLE_ENTITY, "The picture has no such frame or page"
     ),
-    errors.ColourTooDeep: Meaning(Status.UNPROCESSABLE_ENTITY, "The picture's colour is too deep"),
+    errors.ColourTooDeep: Meaning(
+        Status.UNPROCESSABLE_ENTITY, "The picture has too many bits per sample"
+    ),
     errors.AlphaNotStorable: Meaning(
         Status.UNPROCESSABLE_ENTITY, "The result format cannot hold transparency"
     ),
     errors.DepthNotStorable: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The result format cannot hold so many bits"
+        Status.UNPROCESSABLE_ENTITY, "The result format cannot hold 16 bits"
     ),
-    errors.LosslessNotStorable: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The result format always loses something"
-    ),
+    errors.LosslessNotStorable: Meaning(Status.UNPROCESSABLE_ENTITY, "The result format is lossy"),
     errors.ProfileNotStorable: Meaning(
         Status.UNPROCESSABLE_ENTITY, "The result format cannot hold a colour profile"
     ),
     errors.FormatNotWritten: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The result format is not written here"
+        Status.UNPROCESSABLE_ENTITY, "The result format is not available"
     ),
-    errors.ScaleTooLarge: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The result would be enlarged too much"
-    ),
+    errors.ScaleTooLarge: Meaning(Status.UNPROCESSABLE_ENTITY, "The enlargement is too large"),
     errors.ModelUnknown: Meaning(Status.UNPROCESSABLE_ENTITY, "There is no such model"),
     # The client
-    errors.WebhooksOff: Meaning(Status.UNPROCESSABLE_ENTITY, "There are no webhooks here"),
+    errors.WebhooksOff: Meaning(Status.UNPROCESSABLE_ENTITY, "Webhooks are off"),
     errors.WebhookNotAllowed: Meaning(Status.UNPROCESSABLE_ENTITY, "The webhook is not allowed"),
-    errors.ListingNeedsKeys: Meaning(Status.FORBIDDEN, "Jobs are not listed here"),
-    errors.HostNotServed: Meaning(Status.MISDIRECTED_REQUEST, "The service has another name"),
-    errors.OriginNotServed: Meaning(Status.FORBIDDEN, "The page is of another origin"),
+    errors.ListingNeedsKeys: Meaning(Status.FORBIDDEN, "Listing jobs needs API keys"),
+    errors.HostNotServed: Meaning(Status.MISDIRECTED_REQUEST, "The host name is not served"),
+    errors.OriginNotServed: Meaning(Status.FORBIDDEN, "The origin is not allowed"),
     errors.KeyMissing: Meaning(Status.UNAUTHORIZED, "An API key is needed"),
-    errors.KeyInvalid: Meaning(Status.UNAUTHORIZED, "The API key is not known"),
-    errors.AdminOff: Meaning(Status.FORBIDDEN, "There are no admin keys"),
-    errors.RateExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Too many pictures in a short time"),
-    errors.PixelsExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Too many pixels in a day"),
+    errors.KeyInvalid: Meaning(Status.UNAUTHORIZED, "The API key is unknown"),
+    errors.AdminOff: Meaning(Status.FORBIDDEN, "Admin endpoints are off"),
+    errors.RateExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Rate limit exceeded"),
+    errors.PixelsExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Pixel quota exceeded"),
     # The job
     errors.JobNotFound: Meaning(Status.NOT_FOUND, "There is no such job"),
     errors.JobTooNew: Meaning(
-        Status.SERVICE_UNAVAILABLE, "The job is newer", retry_after=timedelta(seconds=5)
+        Status.SERVICE_UNAVAILABLE,
+        "The job is from a newer release",
+        retry_after=timedelta(seconds=5),
     ),
     errors.JobNotFinished: Meaning(
         Status.CONFLICT, "The job has not finished", retry_after=timedelta(seconds=1)
     ),
     errors.JobCancelled: Meaning(Status.GONE, "The job was cancelled"),
     errors.JobExpired: Meaning(Status.GONE, "The result has expired"),
-    errors.BlobMissing: Meaning(Status.GONE, "The stored picture is gone"),
+    errors.BlobMissing: Meaning(Status.GONE, "The stored picture is missing"),
     errors.JobFailed: _INTERNAL,
     errors.EngineLost: Meaning(Status.INTERNAL_SERVER_ERROR, "The engine was lost"),
     errors.CheckpointReplaced: Meaning(
-        Status.INTERNAL_SERVER_ERROR, "The checkpoint was replaced in the middle of the picture"
+        Status.INTERNAL_SERVER_ERROR, "The checkpoint was replaced during the job"
     ),
-    errors.EngineOutOfMemory: Meaning(
-        Status.INTERNAL_SERVER_ERROR, "The engine's device is out of memory"
-    ),
-    errors.ModelNotLoaded: Meaning(
-        Status.INTERNAL_SERVER_ERROR, "The model could not be loaded again"
-    ),
+    errors.EngineOutOfMemory: Meaning(Status.INTERNAL_SERVER_ERROR, "The engine is out of memory"),
+    errors.ModelNotLoaded: Meaning(Status.INTERNAL_SERVER_ERROR, "The model could not be loaded"),
     errors.TileNotFinite: Meaning(
-        Status.INTERNAL_SERVER_ERROR, "The network's output is not a picture"
+        Status.INTERNAL_SERVER_ERROR, "The network's output is not finite"
     ),
     errors.WorkerLost: Meaning(Status.INTERNAL_SERVER_ERROR, "The worker was lost"),
     errors.JobCrashed: Meaning(Status.INTERNAL_SERVER_ERROR, "The job crashed"),
-    errors.JobTimedOut: Meaning(Status.INTERNAL_SERVER_ERROR, "The job took too long"),
-    errors.JobOutOfMemory: Meaning(Status.INTERNAL_SERVER_ERROR, "The job needed too much memory"),
+    errors.JobTimedOut: Meaning(Status.INTERNAL_SERVER_ERROR, "The job timed out"),
+    errors.JobOutOfMemory: Meaning(Status.INTERNAL_SERVER_ERROR, "The job ran out of memory"),
     errors.BranchesNotKept: Meaning(Status.NOT_FOUND, "The job did not keep its branches"),
     # The batch
     errors.ArchiveInvalid: Meaning(Status.UNPROCESSABLE_ENTITY, "The zip cannot be read"),
-    errors.BatchEmpty: Meaning(Status.UNPROCESSABLE_ENTITY, "There is nothing in the batch"),
+    errors.BatchEmpty: Meaning(Status.UNPROCESSABLE_ENTITY, "The batch is empty"),
     errors.BatchTooLarge: Meaning(Status.REQUEST_ENTITY_TOO_LARGE, "The batch is too large"),
-    errors.EntryDamaged: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The file in the zip cannot be unpacked"
-    ),
+    errors.EntryDamaged: Meaning(Status.UNPROCESSABLE_ENTITY, "The file in the zip is damaged"),
     errors.BatchNotFound: Meaning(Status.NOT_FOUND, "There is no such batch"),
     errors.BatchNotFinished: Meaning(
         Status.CONFLICT, "The batch has not finished", retry_after=timedelta(seconds=1)
@@ -146,35 +140,35 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     errors.BatchExpired: Meaning(Status.GONE, "The results have expired"),
     # Repeated requests
     errors.IdempotencyKeyReused: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The idempotency key is taken"
+        Status.UNPROCESSABLE_ENTITY, "The idempotency key was used for another request"
     ),
     # The service
     errors.QueueFull: Meaning(Status.SERVICE_UNAVAILABLE, "The queue is full"),
     errors.QueueUnavailable: Meaning(
-        Status.SERVICE_UNAVAILABLE, "The queue cannot be reached", retry_after=timedelta(seconds=5)
+        Status.SERVICE_UNAVAILABLE, "The queue is unavailable", retry_after=timedelta(seconds=5)
     ),
     errors.NoWorker: Meaning(
-        Status.SERVICE_UNAVAILABLE, "No worker is ready", retry_after=timedelta(seconds=5)
+        Status.SERVICE_UNAVAILABLE, "No worker is available", retry_after=timedelta(seconds=5)
     ),
     errors.StorageFull: Meaning(
         Status.INSUFFICIENT_STORAGE, "The picture store is full", retry_after=timedelta(seconds=60)
     ),
     errors.StorageUnavailable: Meaning(
         Status.SERVICE_UNAVAILABLE,
-        "The picture store cannot be used",
+        "The picture store is unavailable",
         retry_after=timedelta(seconds=5),
     ),
-    errors.ConfigurationInvalid: Meaning(Status.INTERNAL_SERVER_ERROR, "The settings are wrong"),
+    errors.ConfigurationInvalid: Meaning(Status.INTERNAL_SERVER_ERROR, "The settings are invalid"),
 }
 
-#: Problems that are no errors of ours: the framework finds them before any of our code runs.
+#: Problems raised by the framework before our code runs.
 PLAIN_MEANINGS: Mapping[str, Meaning] = {
     "not-found": Meaning(Status.NOT_FOUND, "There is nothing at this address"),
     "method-not-allowed": Meaning(
-        Status.METHOD_NOT_ALLOWED, "This address does not take that method"
+        Status.METHOD_NOT_ALLOWED, "The method is not allowed at this address"
     ),
     "requested-range-not-satisfiable": Meaning(
-        Status.REQUESTED_RANGE_NOT_SATISFIABLE, "The picture has no such part"
+        Status.REQUESTED_RANGE_NOT_SATISFIABLE, "The range is not satisfiable"
     ),
     "not-ready": Meaning(Status.SERVICE_UNAVAILABLE, "The service is not ready"),
 }
@@ -184,7 +178,7 @@ _CLASSES = {
 } | {GDSRError.slug: GDSRError}
 
 
-#: What a job may have failed of, as far as this release knows.
+#: Possible failures of a job in this release.
 JOB_FAILURES = (
     GDSRError,
     *(kind for kind, meaning in MEANINGS.items()
@@ -192,7 +186,7 @@ JOB_FAILURES = (
     errors.ModelUnknown, errors.BranchesNotKept, errors.BlobMissing, errors.StorageFull,
     errors.StorageUnavailable,
 )  # fmt: skip
-#: What a batch may have failed of.
+#: Possible failures of a batch in this release.
 BATCH_FAILURES = (
     GDSRError, errors.ArchiveInvalid, errors.BatchEmpty, errors.BatchTooLarge, errors.QueueFull,
     errors.PixelsExceeded, errors.ModelUnknown, errors.NoWorker, errors.WorkerLost,
@@ -201,7 +195,7 @@ BATCH_FAILURES = (
 )  # fmt: skip
 
 
-#: Statuses after which clients ask again; of what has failed for good they would not be told more.
+#: Statuses that clients retry; a permanent failure must not have one of them.
 _AGAIN = {
     Status.TOO_MANY_REQUESTS, Status.BAD_GATEWAY, Status.SERVICE_UNAVAILABLE,
     Status.GATEWAY_TIMEOUT,
@@ -209,37 +203,37 @@ _AGAIN = {
 
 
 class ProblemDocument(BaseModel):
-    """Why there is no better answer (RFC 9457)."""
+    """An RFC 9457 problem: why a request failed."""
 
     model_config = ConfigDict(frozen=True)
 
     type: str = Field(examples=["/problems/queue-full"])
-    """Address of a document on this kind of problem; stable, so compare this."""
+    """Address of a document about this kind of problem. Stable: compare this."""
     title: str
-    """The kind of problem in words; the same each time."""
+    """The kind of problem in words; constant for each type."""
     status: int
-    """The status of the answer, repeated."""
+    """The HTTP status, repeated."""
     detail: str | None = None
-    """What happened this time: the numbers, the limits, what to do."""
+    """What happened in this case: numbers, limits, what to do."""
     instance: str | None = None
-    """The path of the request, or of the job that failed."""
+    """The path of the request or of the failed job."""
     request_id: str | None = None
-    """For an internal error: what to look for in the log."""
+    """For an internal error: the id to search for in the log."""
     errors: tuple[Fault, ...] | None = None
-    """For an invalid request: everything that is wrong with it."""
+    """For an invalid request: every invalid field."""
     limits: dict[str, int] | None = None
-    """For what is too large or too many: the limit, by its name in `GET /limits`."""
+    """For a limit that was exceeded: the limit, by its name in `GET /limits`."""
     checks: dict[str, str] | None = None
-    """For a service that is not ready: each thing it needs, and `ok` or what is wrong with it."""
+    """For a service that is not ready: each dependency, `ok` or what is wrong with it."""
 
 
 def problem_type(slug: str) -> str:
-    """The address that names a kind of problem."""
+    """The address that identifies a kind of problem."""
     return address(f"/problems/{slug}")
 
 
 def describe(error: GDSRError, *, instance: str) -> ProblemDocument:
-    """The document of an error."""
+    """The problem document of an error."""
     meaning = MEANINGS[type(error)]
     return ProblemDocument(
         type=problem_type(error.slug),
@@ -253,13 +247,15 @@ def describe(error: GDSRError, *, instance: str) -> ProblemDocument:
 
 
 def failed_status(kind: type[GDSRError]) -> Status:
-    """The status of a job or batch that failed of this: never one after which clients ask again."""
+    """The status of a job or batch with this failure; never one that clients retry."""
     status = MEANINGS[kind].status
     return Status.INTERNAL_SERVER_ERROR if status in _AGAIN else status
 
 
 def describe_failure(failure: JobFailure, *, instance: str | None) -> ProblemDocument:
-    """The document of a failed job; a newer worker may know errors that this release does not."""
+    """The problem document of a failed job. Unknown slugs of newer workers become internal
+    errors.
+    """
     kind = _CLASSES.get(failure.slug, GDSRError)
     return ProblemDocument(
         type=problem_type(failure.slug),
@@ -271,7 +267,7 @@ def describe_failure(failure: JobFailure, *, instance: str | None) -> ProblemDoc
 
 
 def answer(problem: ProblemDocument, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """The response that carries a problem."""
+    """The response with a problem document."""
     return JSONResponse(
         problem.model_dump(exclude_none=True),
         status_code=problem.status,
@@ -281,7 +277,7 @@ def answer(problem: ProblemDocument, headers: Mapping[str, str] | None = None) -
 
 
 def extra_headers(error: GDSRError) -> dict[str, str]:
-    """`Retry-After`, where trying again later may help; for a missing key, how to send it."""
+    """`Retry-After` for temporary errors; `WWW-Authenticate` for a missing key."""
     if MEANINGS[type(error)].status is Status.UNAUTHORIZED:
         return {"WWW-Authenticate": 'Bearer realm="GDSR"'}
     pause = error.pause or MEANINGS[type(error)].retry_after
@@ -289,7 +285,7 @@ def extra_headers(error: GDSRError) -> dict[str, str]:
 
 
 class ProblemType(BaseModel):
-    """A kind of problem: what is the same each time."""
+    """A kind of problem: the fields that are constant for each type."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -300,7 +296,7 @@ class ProblemType(BaseModel):
 
 
 def explain(slug: str) -> ProblemType | None:
-    """What is behind `/problems/<slug>`; None: there is no such kind."""
+    """The document at `/problems/<slug>`; None if there is no such kind."""
     if slug in PLAIN_MEANINGS:
         meaning, about = PLAIN_MEANINGS[slug], ""
     elif slug in _CLASSES:

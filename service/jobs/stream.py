@@ -1,4 +1,4 @@
-"""`/jobs/{id}/events`: what becomes of a job, as server-sent events."""
+"""`/jobs/{id}/events`: job changes as server-sent events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,9 +17,9 @@ from workers.contract.queue.jobs import JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-#: A comment is sent after so much silence, so that nothing between takes the line for dead.
+#: Keep-alive: a comment is sent after this much silence, so that proxies keep the connection.
 KEEP_ALIVE = timedelta(seconds=15)
-#: What a client is told to wait before it connects again, in milliseconds.
+#: Reconnection time for clients, in milliseconds.
 RECONNECT = 1000
 
 _EVENT = {
@@ -35,14 +35,15 @@ _EVENT = {
 _STREAM: Responses = {
     200: {
         "description": (
-            "`state` with the job at first and at each change of its state, `progress` with "
-            "`progress`, `queue_position` and `starts_in_seconds`, `done` with the job at its end, "
-            "`gone` if it is erased, `bye` when the service stops: connect again"
+            "`state` with the job at the start and at each change of state; `progress` "
+            "with `progress`, `queue_position` and `starts_in_seconds`; `done` with the "
+            "job at its end; `gone` if it is deleted; `bye` when the service stops: "
+            "reconnect"
         ),
         "content": {"text/event-stream": {"schema": _EVENT}},
         "headers": headers("X-Accel-Buffering"),
     },
-    204: {"description": "The job has ended, and `Last-Event-ID` says that the client knows"},
+    204: {"description": "The job has ended, and `Last-Event-ID` is its last event"},
 }
 
 
@@ -56,10 +57,10 @@ async def watch_job(
     services: Serving,
     owner: Owner,
     last_event_id: Annotated[
-        str | None, Header(description="The last event that the client has: not sent again")
+        str | None, Header(description="Id of the last event received: it is not sent again")
     ] = None,
 ) -> Response:
-    """Follow a job to its end."""
+    """Follow the changes of a job until it ends."""
     job = await run_in_threadpool(own_job, services, job_id, owner)
     if job.ended and JobSnapshot.of(job, None).tag == last_event_id:
         return Response(status_code=204)
@@ -84,7 +85,7 @@ async def _events(services: Services, job_id: str, known: str | None) -> AsyncIt
             if services.stopping.is_set():
                 yield format_sse_event(event="bye", data_str="{}", retry=RECONNECT)
                 return
-            if topic.changed is changed:  # else it changed while the client was reading
+            if topic.changed is changed:  # else the job changed while the client was reading
                 try:
                     async with asyncio.timeout(KEEP_ALIVE.total_seconds()):
                         await changed.wait()

@@ -450,7 +450,7 @@ def test_a_zip_whose_packer_died_twice_says_so_for_a_moment(site: Site) -> None:
     site.http.get(batch["links"]["result"])
     task = f"zip-{batch['id']}"
     for run in ("one", "two"):
-        assert claim(site.redis, task, run=run, worker="w")
+        assert acquire_lease(site.redis, task, run=run, worker="w")
         site.redis.zadd(LEASES, {task: 1})
         sweep(site.records, lambda *_: None)
 
