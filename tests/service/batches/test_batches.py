@@ -18,7 +18,7 @@ from service.access.auth import hash_key
 from workers.contract.errors import ImageCorrupt
 from workers.contract.queue.admission import Superseded
 from workers.contract.queue.batches import BatchItem, BatchRecords
-from workers.contract.queue.runs import LEASES, requeue
+from workers.contract.queue.runs import LEASES, acquire_lease, requeue
 from workers.contract.settings import WorkerSettings
 from workers.jobs.janitor import Turn
 from workers.jobs.recovery import run_ended, sweep

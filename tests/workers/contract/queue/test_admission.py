@@ -10,6 +10,7 @@ from records import image_info, model_info, options
 
 from workers.contract.errors import PixelsExceeded, QueueFull
 from workers.contract.queue.admission import QueueLimits, pixels_today
+from workers.contract.queue.estimates import queue_positions
 from workers.contract.queue.jobs import Job, JobState
 from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.queue.runs import RUNNING, WAITING, requeue
