@@ -1,19 +1,19 @@
-"""What can go wrong in training, each said in one line."""
+"""The errors of training, each with a message of one line."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 
 class TrainingError(Exception):
-    """Training cannot begin or go on, for the reason in the message."""
+    """Training cannot start or continue, for the reason in the message."""
 
 
 class ConfigInvalid(TrainingError):
-    """A preset or an override is not a configuration."""
+    """A preset or an override is invalid."""
 
 
 class PhotographsMissing(TrainingError):
-    """A folder has no picture to train on."""
+    """A folder has no usable picture."""
 
     def __init__(self, folder: Path, *, broken: Sequence[Path], small: int, side: int) -> None:
         reasons = []
@@ -27,15 +27,15 @@ class PhotographsMissing(TrainingError):
 
 
 class WeightsUnusable(TrainingError):
-    """A file of weights is missing, or is not for this network."""
+    """A file of weights is missing, or does not fit the network."""
 
 
 class RunUnusable(TrainingError):
-    """A folder is not a run that can be resumed, or is one already."""
+    """A folder is not a run that can be resumed, or already holds a run."""
 
 
 class CacheUnusable(TrainingError):
-    """A folder of teacher's pictures is of another teacher, damaged or incomplete."""
+    """A teacher's cache is of another teacher, damaged or incomplete."""
 
 
 class LossNotFinite(TrainingError):
@@ -58,7 +58,7 @@ class StorageFull(TrainingError):
 
 
 class PartMissing(TrainingError):
-    """An optional package is needed for this."""
+    """An optional package is not installed."""
 
     def __init__(self, package: str, *, purpose: str, extra: str = "train") -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'gdsr[{extra}]'")

@@ -1,8 +1,8 @@
-"""The loop: from a configuration to `best.safetensors`, for both stages.
+"""The training loop: from a configuration to `best.safetensors`, for both stages.
 
 A run is a folder: `config.json`, `state.pt` to resume from, `best.safetensors` to use, `log.jsonl`,
-and a strip of samples for each validation. A signal to end saves the state first; a loss that is
-not finite ends the run and leaves the state of before.
+and a sample strip for each validation. On a signal the state is saved first; on a loss that is not
+finite the run ends and the last state stays.
 """
 
 import signal
@@ -35,24 +35,24 @@ from model.trainer.step.networks import build_networks, build_optimisers, set_ra
 from model.trainer.step.step import Step
 from model.trainer.validation import read_pairs
 
-_AGREE_EVERY = 10  # steps between which several processes do not talk about the time
+_AGREE_EVERY = 10  # steps between two agreements on time among several processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """How a run ended."""
+    """The outcome of a run."""
 
     step: int
     stopped: bool
-    """By a signal; it can be resumed."""
+    """Stopped by a signal; can be resumed."""
     best: Path
 
 
 def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) -> TrainResult:
-    """Train, or go on training what is in `out`; `quiet` writes files and nothing else.
+    """Train, or resume the run in `out`; `quiet` prints nothing.
 
     Raises:
-        TrainingError: it cannot begin or go on, for the reason in the message.
+        TrainingError: it cannot start or continue, for the reason in the message.
     """
     began = time.perf_counter()
     processes = join(config.device.name)
@@ -69,7 +69,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) 
 def _prepared(
     config: TrainConfig, out: Path, processes: Processes, *, resume: bool, quiet: bool
 ) -> Run:
-    """Read photographs and weights; nothing is kept in `out` before all of it is there."""
+    """Load photographs and weights; writes to `out` only if all of it is there."""
     device = processes.device
     torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes of a step never change
     if config.data.batch % processes.count:
@@ -121,7 +121,7 @@ def _batches(
     *,
     quiet: bool,
 ) -> Batches | CachedBatches:
-    """Made as the run goes, or cut from the cache of its teacher."""
+    """Batches made on the fly, or cut from the teacher's cache."""
     seed, teacher = config.run.seed, config.teacher
     if teacher is None:
         return Batches(
@@ -153,7 +153,7 @@ def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
             run.save()
         pace = _Pace(run)
         for batch in stream:
-            # How far along is the run, and has somebody asked to end it?
+            # Check progress and stop requests.
             if processes.count == 1 or train_state.step % _AGREE_EVERY == 0:
                 train_state.elapsed, reserve, stopped = processes.agree(
                     elapsed=before + time.perf_counter() - began,
@@ -176,7 +176,7 @@ def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
             pace.note(run.checked(run.loss_buffer.put(train_state.step, take(batch))))
             train_state.step += 1
 
-            # What is said and kept of it now and then.
+            # Periodic log, validation and save.
             if train_state.step % config.run.log_every == 0:
                 run.log.step(pace.record(rate=rate), along=along)
             if train_state.step % config.validation.every == 0:
@@ -196,7 +196,7 @@ def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
 
 
 class _Pace:
-    """Mean losses, images a second and the time that is left, from what was done of late."""
+    """Mean losses, images per second and remaining time, over recent steps."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -204,12 +204,12 @@ class _Pace:
         self.restart()
 
     def note(self, entry: Entry | None) -> None:
-        """Count the terms of a step."""
+        """Add the loss terms of a step."""
         if entry:
             self._seen.append(entry)
 
     def restart(self) -> None:
-        """Leave out what was not training."""
+        """Exclude time that was not spent on training."""
         self._mark, self._step = time.perf_counter(), self._run.train_state.step
         self._waited = self._run.batches.waited
 
@@ -235,7 +235,7 @@ class _Pace:
 
 @contextmanager
 def _ending() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT has come; a second one ends the process at once."""
+    """Whether SIGTERM or SIGINT was received; a second one ends the process at once."""
     came = []
     signals = (signal.SIGTERM, signal.SIGINT)
     kept = {number: signal.getsignal(number) for number in signals}

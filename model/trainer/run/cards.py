@@ -1,6 +1,6 @@
-"""What a checkpoint says about its training: facts of the run, in words, and no scores.
+"""The model card of a run: facts of the training in words, without scores.
 
-Scores come from an evaluation of the very file that is published (`export`), never from here.
+Scores come from an evaluation of the exported file (`export`), never from here.
 """
 
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from model.trainer.step.networks import init_file
 
 
 def card_of(config: TrainConfig, train_state: TrainState, *, photographs: int) -> Card:
-    """The card of the weights as they stand."""
+    """The card of the current weights."""
     return Card(
         name=config.run.name,
         training=_training(config, train_state),
@@ -25,7 +25,7 @@ def card_of(config: TrainConfig, train_state: TrainState, *, photographs: int) -
 
 
 def origin_of(config: TrainConfig) -> str:
-    """What the weights that a run starts from say of their own training, if there are any."""
+    """How the initial weights were trained, if the run starts from a checkpoint."""
     if not config.generator.init:
         return ""
     card = read_header(init_file(config.generator.init)).card

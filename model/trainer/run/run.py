@@ -1,7 +1,7 @@
-"""A run: its folder, its networks and its data, and what is done with them now and then.
+"""A run: its folder, networks and data, and its periodic tasks.
 
-Whatever is written here was checked first: no state and no checkpoint has seen a loss that is not
-finite.
+Losses are checked before anything is written: no saved state or checkpoint has seen a loss that is
+not finite.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ from model.trainer.step.networks import Networks, Optimisers
 from model.trainer.validation import Pair, save_strip, validate
 
 CONFIG, STATE, BEST = "config.json", "state.pt", "best.safetensors"
-_OUTSIDE = 10.0  # seconds of a budget in minutes for what comes before and after the loop
+_OUTSIDE = 10.0  # seconds of a time budget for the work before and after the loop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """All that a session of training works with."""
+    """The objects of a training session."""
 
     config: TrainConfig
     out: Path
@@ -55,11 +55,11 @@ class Run:
 
     @property
     def reserve(self) -> float:
-        """Seconds of a budget in minutes that the end needs."""
+        """Seconds of a time budget that are reserved for the end."""
         return 1.2 * self.train_state.validation + min(_OUTSIDE, 6 * self.config.run.minutes)
 
     def begin(self, *, resumed: bool) -> None:
-        """Say what there is to train on."""
+        """Log the training data."""
         photographs, train_state = self.photographs, self.train_state
         digest = hashlib.sha256("\n".join(photographs.names).encode()).hexdigest()[:16]
         self.log.event(
@@ -86,14 +86,14 @@ class Run:
         train_state.photographs = digest
 
     def checked(self, entry: Entry | None) -> Entry | None:
-        """What the ledger gave, if it is finite.
+        """Check a loss entry from the buffer.
 
         Raises:
-            LossNotFinite: it is not; the batch is kept beside the state.
+            LossNotFinite: it is not finite; the batch is saved beside the state.
         """
         if entry is None or not entry.broken:
             return entry
-        batch = self.batches.at(entry.step)  # made again: it depends on the step alone
+        batch = self.batches.at(entry.step)  # recreated: it depends only on the step
         path = self.out / f"broken_step_{entry.step}_{self.processes.rank}.safetensors"
         tensors = {"lr": batch.lr.contiguous().cpu(), "hr": batch.hr.contiguous().cpu()}
         content = safetensors.torch.save(tensors)
@@ -102,9 +102,9 @@ class Run:
         raise LossNotFinite(step=entry.step, term=entry.broken, batch=path)
 
     def validate(self) -> None:
-        """Score the average of the weights, draw samples, and keep it if it is the best.
+        """Score the moving average of the weights, draw samples, and save it if it is the best.
 
-        The first process does it, and the others wait for it, however long it takes.
+        The first process does it; the others wait, however long it takes.
         """
         self.checked(self.loss_buffer.flush())
         if self.processes.first:
@@ -132,14 +132,14 @@ class Run:
         self.log.scores(train_state.step, scores, best=best)
 
     def save(self) -> None:
-        """Keep the state, to resume from."""
+        """Save the state to resume from."""
         self.checked(self.loss_buffer.flush())
         if self.processes.first:
             save_state(self.out / STATE, self.train_state, self.networks, self.optimisers)
         self.processes.wait()
 
     def end(self, *, stopped: bool) -> None:
-        """Say how it ended."""
+        """Log the end of the run."""
         self.log.event("stopped" if stopped else "end", step=self.train_state.step)
         said = "stopped by a signal; resume it" if stopped else "done"
         text = f"{said}: step {self.train_state.step:,}, {self.out / BEST}"
@@ -147,7 +147,7 @@ class Run:
 
 
 def choose(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
-    """Photographs to train on, others to validate with, and the folder of these.
+    """Split the photographs into training and validation; also returns the validation folder.
 
     Raises:
         TrainingError: there is no such folder.
@@ -157,7 +157,7 @@ def choose(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
     paths = find_photographs(folder)
     if data.val_dir:
         return paths, find_photographs(Path(data.val_dir)), Path(data.val_dir)
-    if len(paths) < 2:  # a single picture has to do for both
+    if len(paths) < 2:  # a single picture is used for both
         return paths, paths, folder
     count = min(max(1, data.hold_out), -(-len(paths) // 10))
     every = len(paths) / count
