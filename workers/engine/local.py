@@ -1,4 +1,4 @@
-"""The engine inside the process that uses it: no queue, no socket, the same network and ladder."""
+"""An engine in the calling process: no queue, no socket, the same network and memory fallback."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -35,9 +35,9 @@ class InProcessEngine:
         """See `Engine.run`.
 
         Raises:
-            ModelNotLoaded: it had made way for others and cannot be loaded again.
+            ModelNotLoaded: the model was evicted and cannot be loaded again.
             EngineOutOfMemory: even the smallest tile did not fit.
-            TileNotFinite: the network's output is not a picture.
+            TileNotFinite: the network's output is not finite.
         """
         if consistent is None:
             consistent = self._loaded.consistency(model)
