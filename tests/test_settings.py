@@ -101,7 +101,8 @@ def test_the_password_in_a_file_goes_into_the_url(
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"), [(None, "cannot be read"), (b"\n", "is empty"), (b"\xff", "not text")]
+    ("content", "complaint"),
+    [(None, "cannot be read"), (b"\n", "is empty"), (b"\xff", "not a text file")],
 )
 def test_a_password_file_without_a_password_is_named(
     content: bytes | None, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -122,7 +123,7 @@ def test_two_passwords_are_one_too_many(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("GDSR_REDIS_URL", "redis://:other@queue")
     monkeypatch.setenv("GDSR_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
 
-    with pytest.raises(ConfigurationInvalid, match="keep one") as refused:
+    with pytest.raises(ConfigurationInvalid, match="remove one") as refused:
         SharedSettings.load()
     assert "other" not in str(refused.value)
 
@@ -187,12 +188,14 @@ def test_a_redis_that_is_not_there_yet_is_said_once(tmp_path: Path) -> None:
             stderr=file,
         ) as service,
     ):
-        wait_for(lambda: "not heard" in log.read_text(), what="the listener's complaint")
+        wait_for(
+            lambda: "cannot receive job changes" in log.read_text(), what="the listener's complaint"
+        )
         service.terminate()
 
     text = log.read_text()
     assert text.count("does not answer yet") == 1
-    assert text.count("are not heard") == 1
+    assert text.count("cannot receive job changes") == 1
     assert service.returncode == 0
 
 

@@ -325,7 +325,7 @@ def test_a_digest_that_is_not_in_the_report_has_no_scores(tmp_path: Path) -> Non
             read_scores(path, sha256="abc")
 
     path.write_text(json.dumps({"Set5": {}}))
-    with pytest.raises(ValueError, match="no report of gdsr-evaluate"):
+    with pytest.raises(ValueError, match="is not a report of gdsr-evaluate"):
         read_scores(path, sha256="abc")
 
 

@@ -341,7 +341,7 @@ def test_an_engine_that_stays_away_is_lost(loaded: LoadedEngine, place: Path) ->
         client = EngineClient([place], model="tiny", patience=timedelta(seconds=0.2))
         running = client.run(iter(tiles(12)), model="tiny", weights=[FUSED])
         next(running)
-    with pytest.raises(EngineLost, match="none came back within"), client:
+    with pytest.raises(EngineLost, match="no engine came back within"), client:
         list(running)
 
 
@@ -382,7 +382,7 @@ def test_consistency_is_as_the_card_says_unless_asked_otherwise(
 
 @pytest.mark.usefixtures("server")
 def test_a_model_that_is_not_there_is_named(place: Path) -> None:
-    with connect(place) as client, pytest.raises(EngineLost, match="no model is called 'huge'"):
+    with connect(place) as client, pytest.raises(EngineLost, match="there is no model 'huge'"):
         list(client.run(tiles(1), model="huge", weights=[FUSED]))
 
 

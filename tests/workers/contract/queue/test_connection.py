@@ -75,7 +75,7 @@ def test_a_client_that_is_patient_waits_until_redis_is_cured(
                 operator.replicaof("127.0.0.1", 1)
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(patient.set, "word", "after")
-            wait_for(lambda: "asking on" in caplog.text, what="a word in the log")
+            wait_for(lambda: "retrying" in caplog.text, what="a word in the log")
             match state:
                 case "away":
                     server.start()
@@ -103,7 +103,7 @@ def test_clients_that_wait_say_so_once_however_often_they_ask(
             wait_for(lambda: refused() >= 6, what="six attempts")
             operator.config_set("maxmemory", 0)
             assert all(one.result() for one in asked)
-    assert caplog.text.count("asking on") == 1
+    assert caplog.text.count("retrying") == 1
 
 
 def test_a_client_that_is_patient_says_at_once_what_waiting_does_not_cure(
