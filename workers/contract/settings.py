@@ -154,7 +154,7 @@ class WorkerSettings(SharedSettings):
     """Devices to run an engine on, such as `cuda:0,cuda:1`; empty: every GPU, else the CPU."""
 
     default_model: str | None = None
-    """Default model for requests that name none; unset: `base` on a GPU, `lite-real` on a CPU."""
+    """Default model for requests that name none; unset: `lite-real`."""
 
     max_models: int | None = Field(default=None, gt=0)
     """Maximum number of models on a device; others are loaded on demand (LRU cache). Unset: all."""

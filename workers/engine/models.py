@@ -121,9 +121,7 @@ class Models:
         else:
             forwards[name], infos[name] = model
             loaded.model_cache.used(model.forward)
-        default = default_model(
-            self._settings.default_model, list(forwards), cuda=self._device.type == "cuda"
-        )
+        default = default_model(self._settings.default_model, list(forwards))
         self._server.loaded = replace(
             loaded, forwards=forwards, models=tuple(infos.values()), default_model=default
         )
