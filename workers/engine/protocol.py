@@ -9,7 +9,7 @@ One SOCK_SEQPACKET connection per job; messages are small JSON objects:
                         "bits": 8 or 16, "consistent": bool or null, "alone": bool,
                         "job": id, "traceparent": text} + one fd                   once
     client -> engine   {"slot": i}                                                 tile i is in
-    engine -> client   {"done": i}                                                 its results are in
+    engine -> client   {"done": i}                                                 and its results
     engine -> client   {"failed": slug, "detail": text, "tile": T or 0}            and it closes
 
 Weights have one row for each of the R results per tile, 1 to 4: the shares of psnr, fused and gan,
