@@ -115,7 +115,7 @@ def _queue(services: Services) -> dict[str, str]:
         engines = running(services.queue.client)
         services.queue.client.set("gdsr:probe", "", ex=60)
     except REPLY_LOST as failure:
-        return {"redis": f"unreachable ({type(failure).__name__})"}
+        return {"redis": f"no response ({type(failure).__name__})"}
     except redis.RedisError as failure:
         return {"redis": f"unusable ({reason(failure)})"}
     return {"redis": "ok", "engines": "ok" if engines else "none is running"}

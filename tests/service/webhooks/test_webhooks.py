@@ -313,7 +313,7 @@ def test_a_receiver_that_says_nothing_or_drips_is_left(monkeypatch: pytest.Monke
         thread = threading.Thread(target=drip)
         thread.start()
         target = Target("localhost", listening.getsockname()[1], "/")
-        with pytest.raises(Undeliverable, match="no answer"):
+        with pytest.raises(Undeliverable, match="no response"):
             deliver(
                 target, "id", b"{}", secrets=[b"s"], networks=HERE,
                 trust=ssl.create_default_context(),

@@ -216,7 +216,7 @@ def test_a_server_that_is_down_or_hangs_is_said_within_the_patience(
     hasty = S3BlobStore(bucket._bucket, prefix="some/where", patience=IMPATIENCE)
     with s3_server.frozen():
         began = time.monotonic()
-        with pytest.raises(StorageUnavailable, match="does not answer"):
+        with pytest.raises(StorageUnavailable, match="does not respond"):
             hasty.read("inputs/a")
         assert time.monotonic() - began < 30
     assert bucket.read("inputs/a") == b"picture"

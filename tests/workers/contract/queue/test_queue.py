@@ -67,7 +67,7 @@ def test_a_full_queue_takes_nothing(client: redis.Redis) -> None:
     submit(queue)
     submit(queue, side=200)
 
-    with pytest.raises(QueueFull, match="more than 2 jobs would wait"):
+    with pytest.raises(QueueFull, match="would exceed its limit of 2 jobs"):
         submit(queue)
     assert len(queue.records.active()) == 2
 

@@ -49,15 +49,23 @@ def make_queue(client: redis.Redis, *, jobs: int = 100) -> JobQueue:
     return JobQueue(client, record_ttl=HOUR, bounds=bounds, small_pixels=100 * 100)
 
 
-def submitted(queue: JobQueue, *, claim: IdempotencyKey | None = None, born: bool = False) -> Job:
-    job_id = new_job_id() if claim is None else claim.job_id
+def submitted(
+    queue: JobQueue, *, idempotency: IdempotencyKey | None = None, born: bool = False
+) -> Job:
+    job_id = new_job_id() if idempotency is None else idempotency.job_id
     result = RESULT if born else None
     return queue.submit(
-        job_id, image_info(), options(), model_info(), idempotency=claim, result=result, owner="ann"
+        job_id,
+        image_info(),
+        options(),
+        model_info(),
+        idempotency=idempotency,
+        result=result,
+        owner="ann",
     )
 
 
-def claim() -> IdempotencyKey:
+def idempotency_key() -> IdempotencyKey:
     return IdempotencyKey(owner="ann", key="word", fingerprint="f", job_id=new_job_id())
 
 
@@ -115,8 +123,8 @@ def blended(queue: JobQueue) -> int:
     return len(queue.blends_of(source.id))
 
 
-def batch_of(queue: JobQueue, *, claim: IdempotencyKey | None = None) -> Batch:
-    batch_id = new_job_id() if claim is None else claim.job_id
+def batch_of(queue: JobQueue, *, idempotency: IdempotencyKey | None = None) -> Batch:
+    batch_id = new_job_id() if idempotency is None else idempotency.job_id
     return BatchQueue(queue).submit(
         batch_id,
         RequestedOptions(),
@@ -124,7 +132,7 @@ def batch_of(queue: JobQueue, *, claim: IdempotencyKey | None = None) -> Batch:
         pictures=2,
         largest=100,
         owner="ann",
-        idempotency=claim,
+        idempotency=idempotency,
     )
 
 
@@ -161,7 +169,7 @@ def packed(queue: JobQueue) -> bool:
 
 STEPS: dict[str, Callable[[JobQueue], object]] = {
     "submit": lambda queue: submitted(queue).state,
-    "submit with a key": lambda queue: submitted(queue, idempotency=claim()).state,
+    "submit with a key": lambda queue: submitted(queue, idempotency=idempotency_key()).state,
     "submit with a result": lambda queue: submitted(queue, born=True).state,
     "succeed": lambda queue: succeeded(queue).state,
     "fail": failed,
@@ -171,7 +179,7 @@ STEPS: dict[str, Callable[[JobQueue], object]] = {
     "deliver again": redelivered,
     "cancel": cancelled,
     "blend": blended,
-    "batch": lambda queue: batch_of(queue, idempotency=claim()).items,
+    "batch": lambda queue: batch_of(queue, idempotency=idempotency_key()).items,
     "unpack": unpacked,
     "fail to unpack": unpacking_failed,
     "pack": packed,
@@ -240,13 +248,13 @@ def test_a_job_whose_fate_is_not_known_is_said_to_be_so_and_is_there(
 ) -> None:
     proxy.lose(1, times=2)
     with pytest.raises(QueueUnavailable) as unknown:
-        submitted(make_queue(through), idempotency=claim() if keyed else None)
+        submitted(make_queue(through), idempotency=idempotency_key() if keyed else None)
 
     assert not unknown.value.refused
     assert make_queue(client).depths()["gdsr-small"] == 1
     if keyed:
         (first,) = make_queue(client).records.active()
-        assert submitted(make_queue(client), idempotency=claim()).id == first
+        assert submitted(make_queue(client), idempotency=idempotency_key()).id == first
 
 
 def test_a_refusal_of_the_repeat_is_none_of_the_first(
@@ -296,7 +304,7 @@ class LifeOfAJob(RuleBasedStateMachine):
     @rule(lose=st.booleans(), keyed=st.booleans())
     def submit(self, lose: bool, keyed: bool) -> None:  # noqa: FBT001
         self.weather(lose)
-        job = submitted(self.queue, idempotency=claim() if keyed else None)
+        job = submitted(self.queue, idempotency=idempotency_key() if keyed else None)
         self.jobs.setdefault(job.id, (JobState.QUEUED, None))
 
     @precondition(lambda self: self.jobs)
