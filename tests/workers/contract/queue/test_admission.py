@@ -110,7 +110,7 @@ def test_an_owner_has_so_many_pixels_a_day(client: redis.Redis) -> None:
     submit(queue, owner="ann")
     submit(queue, owner="ann")
 
-    with pytest.raises(PixelsExceeded, match="20,000 pixels today") as refused:
+    with pytest.raises(PixelsExceeded, match="quota of 20,000 pixels a day") as refused:
         submit(queue, owner="ann", side=1)
     assert refused.value.pause is not None
     assert timedelta(0) < refused.value.pause <= timedelta(days=1)
@@ -147,7 +147,7 @@ def test_the_place_of_one_job_is_the_one_among_all(client: redis.Redis) -> None:
     client.lrem("rq:queue:gdsr-small", 1, running.id)
 
     assert {job.id: queue.queue_position(job) for job in waiting} == queue.queue_positions()
-    assert queue.place(running) is None
+    assert queue.queue_position(running) is None
 
 
 def test_queues_share_the_engines() -> None:
