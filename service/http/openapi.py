@@ -12,7 +12,6 @@ from fastapi import FastAPI
 from service.http.problems import (
     BATCH_FAILURES,
     JOB_FAILURES,
-    MEANINGS,
     MEDIA_TYPE,
     PLAIN_MEANINGS,
     ProblemDocument,
@@ -126,11 +125,10 @@ def documented(
     found: dict[int, list[str]] = {}
     retried: set[int] = set()
     for kind in dict.fromkeys(kinds):
-        meaning = MEANINGS[kind]
-        status = failed_status(kind) if failed else meaning.status
-        found.setdefault(status.value, []).append(kind.slug)
-        if not failed and (meaning.retry_after or status in (429, 503)):
-            retried.add(status.value)
+        status = int(failed_status(kind) if failed else kind.status)
+        found.setdefault(status, []).append(kind.slug)
+        if not failed and (kind.pause or status in (429, 503)):
+            retried.add(status)
     for slug in plain:
         found.setdefault(PLAIN_MEANINGS[slug].status.value, []).append(slug)
     return {

@@ -1,13 +1,11 @@
 """Maps errors to RFC 9457 problem documents.
 
-The error classes do not depend on HTTP; `MEANINGS` adds a status and a title to each. A failed job
-stores the slug and the message of its error and is mapped here too.
+A failed job stores the slug and the message of its error and is mapped here too.
 """
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus as Status
 from typing import NamedTuple
 
@@ -36,7 +34,7 @@ class Fault(BaseModel):
 class RequestInvalid(GDSRError):
     """A field is unknown, missing, given twice or outside its range, or the form is malformed."""
 
-    slug = "invalid-request"
+    slug, status, title = "invalid-request", 422, "The request is not valid"
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__("; ".join(f"{fault.name}: {fault.message}" for fault in faults))
@@ -44,122 +42,11 @@ class RequestInvalid(GDSRError):
 
 
 class Meaning(NamedTuple):
-    """How a kind of error is presented to a client."""
+    """Status and title of a problem of the framework."""
 
     status: Status
     title: str
-    retry_after: timedelta | None = None
 
-
-_INTERNAL = Meaning(Status.INTERNAL_SERVER_ERROR, "Internal error")
-
-MEANINGS: Mapping[type[GDSRError], Meaning] = {
-    GDSRError: _INTERNAL,
-    RequestInvalid: Meaning(Status.UNPROCESSABLE_ENTITY, "The request is not valid"),
-    # The picture
-    errors.ImageRejected: _INTERNAL,
-    errors.ImageMissing: Meaning(Status.UNPROCESSABLE_ENTITY, "There is no picture in the request"),
-    errors.UploadTooLarge: Meaning(Status.REQUEST_ENTITY_TOO_LARGE, "The upload is too large"),
-    errors.DigestMismatch: Meaning(Status.BAD_REQUEST, "The digest does not match the body"),
-    errors.ImageTooLarge: Meaning(
-        Status.REQUEST_ENTITY_TOO_LARGE, "The picture has too many pixels"
-    ),
-    errors.ResultTooLarge: Meaning(Status.UNPROCESSABLE_ENTITY, "The result would be too large"),
-    errors.ImageUnsupported: Meaning(Status.UNSUPPORTED_MEDIA_TYPE, "The format is not supported"),
-    errors.ImageCorrupt: Meaning(Status.UNPROCESSABLE_ENTITY, "The picture is damaged"),
-    errors.ImageAnimated: Meaning(Status.UNPROCESSABLE_ENTITY, "The picture is animated"),
-    errors.FrameMissing: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The picture has no such frame or page"
-    ),
-    errors.ColourTooDeep: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The picture has too many bits per sample"
-    ),
-    errors.AlphaNotStorable: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The result format cannot hold transparency"
-    ),
-    errors.DepthNotStorable: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The result format cannot hold 16 bits"
-    ),
-    errors.LosslessNotStorable: Meaning(Status.UNPROCESSABLE_ENTITY, "The result format is lossy"),
-    errors.ProfileNotStorable: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The result format cannot hold a colour profile"
-    ),
-    errors.FormatNotWritten: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The result format is not available"
-    ),
-    errors.ScaleTooLarge: Meaning(Status.UNPROCESSABLE_ENTITY, "The enlargement is too large"),
-    errors.ModelUnknown: Meaning(Status.UNPROCESSABLE_ENTITY, "There is no such model"),
-    # The client
-    errors.WebhooksOff: Meaning(Status.UNPROCESSABLE_ENTITY, "Webhooks are off"),
-    errors.WebhookNotAllowed: Meaning(Status.UNPROCESSABLE_ENTITY, "The webhook is not allowed"),
-    errors.ListingNeedsKeys: Meaning(Status.FORBIDDEN, "Listing jobs needs API keys"),
-    errors.HostNotServed: Meaning(Status.MISDIRECTED_REQUEST, "The host name is not served"),
-    errors.OriginNotServed: Meaning(Status.FORBIDDEN, "The origin is not allowed"),
-    errors.KeyMissing: Meaning(Status.UNAUTHORIZED, "An API key is needed"),
-    errors.KeyInvalid: Meaning(Status.UNAUTHORIZED, "The API key is unknown"),
-    errors.AdminOff: Meaning(Status.FORBIDDEN, "Admin endpoints are off"),
-    errors.RateExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Rate limit exceeded"),
-    errors.PixelsExceeded: Meaning(Status.TOO_MANY_REQUESTS, "Pixel quota exceeded"),
-    # The job
-    errors.JobNotFound: Meaning(Status.NOT_FOUND, "There is no such job"),
-    errors.JobTooNew: Meaning(
-        Status.SERVICE_UNAVAILABLE,
-        "The job is from a newer release",
-        retry_after=timedelta(seconds=5),
-    ),
-    errors.JobNotFinished: Meaning(
-        Status.CONFLICT, "The job has not finished", retry_after=timedelta(seconds=1)
-    ),
-    errors.JobCancelled: Meaning(Status.GONE, "The job was cancelled"),
-    errors.JobExpired: Meaning(Status.GONE, "The result has expired"),
-    errors.BlobMissing: Meaning(Status.GONE, "The stored picture is missing"),
-    errors.JobFailed: _INTERNAL,
-    errors.EngineLost: Meaning(Status.INTERNAL_SERVER_ERROR, "The engine was lost"),
-    errors.CheckpointReplaced: Meaning(
-        Status.INTERNAL_SERVER_ERROR, "The checkpoint was replaced during the job"
-    ),
-    errors.EngineOutOfMemory: Meaning(Status.INTERNAL_SERVER_ERROR, "The engine is out of memory"),
-    errors.ModelNotLoaded: Meaning(Status.INTERNAL_SERVER_ERROR, "The model could not be loaded"),
-    errors.TileNotFinite: Meaning(
-        Status.INTERNAL_SERVER_ERROR, "The network's output is not finite"
-    ),
-    errors.WorkerLost: Meaning(Status.INTERNAL_SERVER_ERROR, "The worker was lost"),
-    errors.JobCrashed: Meaning(Status.INTERNAL_SERVER_ERROR, "The job crashed"),
-    errors.JobTimedOut: Meaning(Status.INTERNAL_SERVER_ERROR, "The job timed out"),
-    errors.JobOutOfMemory: Meaning(Status.INTERNAL_SERVER_ERROR, "The job ran out of memory"),
-    errors.BranchesNotKept: Meaning(Status.NOT_FOUND, "The job did not keep its branches"),
-    # The batch
-    errors.ArchiveInvalid: Meaning(Status.UNPROCESSABLE_ENTITY, "The zip cannot be read"),
-    errors.BatchEmpty: Meaning(Status.UNPROCESSABLE_ENTITY, "The batch is empty"),
-    errors.BatchTooLarge: Meaning(Status.REQUEST_ENTITY_TOO_LARGE, "The batch is too large"),
-    errors.EntryDamaged: Meaning(Status.UNPROCESSABLE_ENTITY, "The file in the zip is damaged"),
-    errors.BatchNotFound: Meaning(Status.NOT_FOUND, "There is no such batch"),
-    errors.BatchNotFinished: Meaning(
-        Status.CONFLICT, "The batch has not finished", retry_after=timedelta(seconds=1)
-    ),
-    errors.BatchExpired: Meaning(Status.GONE, "The results have expired"),
-    # Repeated requests
-    errors.IdempotencyKeyReused: Meaning(
-        Status.UNPROCESSABLE_ENTITY, "The idempotency key was used for another request"
-    ),
-    # The service
-    errors.QueueFull: Meaning(Status.SERVICE_UNAVAILABLE, "The queue is full"),
-    errors.QueueUnavailable: Meaning(
-        Status.SERVICE_UNAVAILABLE, "The queue is unavailable", retry_after=timedelta(seconds=5)
-    ),
-    errors.NoWorker: Meaning(
-        Status.SERVICE_UNAVAILABLE, "No worker is available", retry_after=timedelta(seconds=5)
-    ),
-    errors.StorageFull: Meaning(
-        Status.INSUFFICIENT_STORAGE, "The picture store is full", retry_after=timedelta(seconds=60)
-    ),
-    errors.StorageUnavailable: Meaning(
-        Status.SERVICE_UNAVAILABLE,
-        "The picture store is unavailable",
-        retry_after=timedelta(seconds=5),
-    ),
-    errors.ConfigurationInvalid: Meaning(Status.INTERNAL_SERVER_ERROR, "The settings are invalid"),
-}
 
 #: Problems raised by the framework before our code runs.
 PLAIN_MEANINGS: Mapping[str, Meaning] = {
@@ -173,16 +60,22 @@ PLAIN_MEANINGS: Mapping[str, Meaning] = {
     "not-ready": Meaning(Status.SERVICE_UNAVAILABLE, "The service is not ready"),
 }
 
-_CLASSES = {
-    error.slug: error for error, meaning in MEANINGS.items() if meaning is not _INTERNAL
-} | {GDSRError.slug: GDSRError}
 
+def _kinds(base: type[GDSRError]) -> Iterator[type[GDSRError]]:
+    if "slug" in vars(base):
+        yield base
+    for kind in base.__subclasses__():
+        yield from _kinds(kind)
+
+
+#: Every error that a client may see, by slug.
+KINDS: Mapping[str, type[GDSRError]] = {kind.slug: kind for kind in _kinds(GDSRError)}
 
 #: Possible failures of a job in this release.
 JOB_FAILURES = (
     GDSRError,
-    *(kind for kind, meaning in MEANINGS.items()
-      if issubclass(kind, errors.ImageRejected | errors.JobFailed) and meaning is not _INTERNAL),
+    *(kind for kind in KINDS.values()
+      if issubclass(kind, errors.ImageRejected | errors.JobFailed)),
     errors.ModelUnknown, errors.BranchesNotKept, errors.BlobMissing, errors.StorageFull,
     errors.StorageUnavailable,
 )  # fmt: skip
@@ -233,33 +126,31 @@ def problem_type(slug: str) -> str:
 
 
 def describe(error: GDSRError, *, instance: str) -> ProblemDocument:
-    """The problem document of an error."""
-    meaning = MEANINGS[type(error)]
+    """The problem document of an error; an internal one has no detail."""
     return ProblemDocument(
         type=problem_type(error.slug),
-        title=meaning.title,
-        status=meaning.status,
-        detail=None if meaning is _INTERNAL else str(error),
+        title=error.title,
+        status=error.status,
+        detail=None if error.slug == GDSRError.slug else str(error),
         instance=instance,
         errors=error.faults if isinstance(error, RequestInvalid) else None,
-        limits=error.limits or None,
+        limits=dict(error.limits) or None,
     )
 
 
 def failed_status(kind: type[GDSRError]) -> Status:
     """The status of a job or batch with this failure; never one that clients retry."""
-    status = MEANINGS[kind].status
-    return Status.INTERNAL_SERVER_ERROR if status in _AGAIN else status
+    return Status.INTERNAL_SERVER_ERROR if kind.status in _AGAIN else Status(kind.status)
 
 
 def describe_failure(failure: JobFailure, *, instance: str | None) -> ProblemDocument:
     """The problem document of a failed job. Unknown slugs of newer workers become internal
     errors.
     """
-    kind = _CLASSES.get(failure.slug, GDSRError)
+    kind = KINDS.get(failure.slug, GDSRError)
     return ProblemDocument(
         type=problem_type(failure.slug),
-        title=MEANINGS[kind].title,
+        title=kind.title,
         status=failed_status(kind),
         detail=failure.detail,
         instance=instance,
@@ -278,10 +169,11 @@ def answer(problem: ProblemDocument, headers: Mapping[str, str] | None = None) -
 
 def extra_headers(error: GDSRError) -> dict[str, str]:
     """`Retry-After` for temporary errors; `WWW-Authenticate` for a missing key."""
-    if MEANINGS[type(error)].status is Status.UNAUTHORIZED:
+    if error.status == Status.UNAUTHORIZED:
         return {"WWW-Authenticate": 'Bearer realm="GDSR"'}
-    pause = error.pause or MEANINGS[type(error)].retry_after
-    return {} if pause is None else {"Retry-After": str(math.ceil(pause.total_seconds()))}
+    return (
+        {} if error.pause is None else {"Retry-After": str(math.ceil(error.pause.total_seconds()))}
+    )
 
 
 class ProblemType(BaseModel):
@@ -298,14 +190,13 @@ class ProblemType(BaseModel):
 def explain(slug: str) -> ProblemType | None:
     """The document at `/problems/<slug>`; None if there is no such kind."""
     if slug in PLAIN_MEANINGS:
-        meaning, about = PLAIN_MEANINGS[slug], ""
-    elif slug in _CLASSES:
-        meaning, about = MEANINGS[_CLASSES[slug]], inspect.getdoc(_CLASSES[slug]) or ""
+        status, title = PLAIN_MEANINGS[slug]
+        about = ""
+    elif slug in KINDS:
+        kind = KINDS[slug]
+        status, title, about = Status(kind.status), kind.title, inspect.getdoc(kind) or ""
     else:
         return None
     return ProblemType(
-        type=problem_type(slug),
-        title=meaning.title,
-        status=meaning.status,
-        about=" ".join(about.split()),
+        type=problem_type(slug), title=title, status=status, about=" ".join(about.split())
     )

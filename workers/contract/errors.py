@@ -1,11 +1,13 @@
-"""All errors of the service and the workers. Independent of HTTP.
+"""All errors of the service and the workers, without HTTP imports.
 
 Each error has a stable `slug`, which is stored in the failure record of a job and ends the `type`
-of the problem document (`service.http.problems` maps errors to statuses). Messages name the cause,
-the value, the limit, and what to do.
+of the problem document (`service.http.problems`), and the status and title of that document.
+Messages name the cause, the value, the limit, and what to do.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 
@@ -13,14 +15,14 @@ class GDSRError(Exception):
     """Base class of all errors that this project raises."""
 
     slug: ClassVar[str] = "internal"
-
-    #: When to retry, if known.
+    #: HTTP status of a request that fails with this error (RFC 9110).
+    status: ClassVar[int] = 500
+    #: The kind of error in words.
+    title: ClassVar[str] = "Internal error"
+    #: When to retry, if that may help.
     pause: timedelta | None = None
-
-    @property
-    def limits(self) -> dict[str, int]:
-        """The exceeded limits, by their names in `/limits`."""
-        return {}
+    #: The exceeded limits, by their names in `/limits`.
+    limits: Mapping[str, int] = MappingProxyType({})
 
 
 class ImageRejected(GDSRError):
@@ -30,7 +32,7 @@ class ImageRejected(GDSRError):
 class ImageMissing(ImageRejected):
     """The request contains no picture, or an empty one."""
 
-    slug = "image-missing"
+    slug, status, title = "image-missing", 422, "There is no picture in the request"
 
     def __init__(self) -> None:
         super().__init__(
@@ -41,21 +43,17 @@ class ImageMissing(ImageRejected):
 class UploadTooLarge(ImageRejected):
     """The body is larger than the limit."""
 
-    slug = "upload-too-large"
+    slug, status, title = "upload-too-large", 413, "The upload is too large"
 
     def __init__(self, *, limit: int) -> None:
         super().__init__(f"the upload is larger than the limit of {limit:,} bytes")
-        self.limit = limit
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return {"max_upload_bytes": self.limit}
+        self.limits = {"max_upload_bytes": limit}
 
 
 class DigestMismatch(ImageRejected):
     """The body does not match its digest: it was changed in transit."""
 
-    slug = "digest-mismatch"
+    slug, status, title = "digest-mismatch", 400, "The digest does not match the body"
 
     def __init__(self, *, header: str, found: str) -> None:
         super().__init__(
@@ -66,24 +64,20 @@ class DigestMismatch(ImageRejected):
 class ImageTooLarge(ImageRejected):
     """The picture has more pixels than the limit."""
 
-    slug = "image-too-large"
+    slug, status, title = "image-too-large", 413, "The picture has too many pixels"
 
     def __init__(self, *, width: int, height: int, limit: int) -> None:
         super().__init__(
             f"the picture has {width} x {height} = {width * height:,} pixels; "
             f"the limit is {limit:,}"
         )
-        self.limit = limit
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return {"max_pixels": self.limit}
+        self.limits = {"max_pixels": limit}
 
 
 class ResultTooLarge(ImageRejected):
     """The result would exceed a limit of the requested format."""
 
-    slug = "result-too-large"
+    slug, status, title = "result-too-large", 422, "The result would be too large"
 
     def __init__(
         self, *, width: int, height: int, format_name: str, side: int = 0, pixels: int = 0
@@ -93,17 +87,13 @@ class ResultTooLarge(ImageRejected):
             f"the result would be {width} x {height}; the limit of {format_name} is {end}; "
             "choose another format"
         )
-        self.passed = {"max_side": side} if side else {"max_result_pixels": pixels}
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return self.passed
+        self.limits = {"max_side": side} if side else {"max_result_pixels": pixels}
 
 
 class ImageUnsupported(ImageRejected):
     """The bytes are not a picture in a supported format."""
 
-    slug = "image-unsupported"
+    slug, status, title = "image-unsupported", 415, "The format is not supported"
 
     def __init__(self, *, found: str, supported: str) -> None:
         super().__init__(f"the upload is {found}; supported are {supported}")
@@ -112,7 +102,7 @@ class ImageUnsupported(ImageRejected):
 class ImageCorrupt(ImageRejected):
     """The file looks like a picture but cannot be decoded."""
 
-    slug = "image-corrupt"
+    slug, status, title = "image-corrupt", 422, "The picture is damaged"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the picture cannot be decoded: {reason}")
@@ -121,7 +111,7 @@ class ImageCorrupt(ImageRejected):
 class ImageAnimated(ImageRejected):
     """The file has several frames or pages, and none was chosen."""
 
-    slug = "animated-image"
+    slug, status, title = "animated-image", 422, "The picture is animated"
 
     def __init__(self, *, frames: int | None) -> None:
         last = "" if frames is None else f" to frame={frames - 1}"
@@ -134,7 +124,7 @@ class ImageAnimated(ImageRejected):
 class FrameMissing(ImageRejected):
     """The chosen frame or page does not exist."""
 
-    slug = "frame-missing"
+    slug, status, title = "frame-missing", 422, "The picture has no such frame or page"
 
     def __init__(self, *, frame: int, frames: int) -> None:
         have = f"{frames:,} frames or pages" if frames > 1 else "one frame"
@@ -147,7 +137,7 @@ class FrameMissing(ImageRejected):
 class ColourTooDeep(ImageRejected):
     """More than 8 bits per colour channel, in a format where that is not supported."""
 
-    slug = "colour-too-deep"
+    slug, status, title = "colour-too-deep", 422, "The picture has too many bits per sample"
 
     def __init__(self, *, bits: int) -> None:
         super().__init__(
@@ -159,7 +149,7 @@ class ColourTooDeep(ImageRejected):
 class AlphaNotStorable(ImageRejected):
     """The picture has transparency, which the requested format does not support."""
 
-    slug = "alpha-not-storable"
+    slug, status, title = "alpha-not-storable", 422, "The result format cannot hold transparency"
 
     def __init__(self) -> None:
         super().__init__(
@@ -171,7 +161,7 @@ class AlphaNotStorable(ImageRejected):
 class DepthNotStorable(ImageRejected):
     """The requested format does not support the requested bit depth."""
 
-    slug = "depth-not-storable"
+    slug, status, title = "depth-not-storable", 422, "The result format cannot hold 16 bits"
 
     def __init__(self, *, bits: int, format_name: str) -> None:
         super().__init__(
@@ -182,7 +172,7 @@ class DepthNotStorable(ImageRejected):
 class LosslessNotStorable(ImageRejected):
     """A lossless result was requested in a lossy format."""
 
-    slug = "lossless-not-storable"
+    slug, status, title = "lossless-not-storable", 422, "The result format is lossy"
 
     def __init__(self, *, format_name: str) -> None:
         super().__init__(f"{format_name} cannot be lossless; choose png, webp or tiff")
@@ -191,7 +181,7 @@ class LosslessNotStorable(ImageRejected):
 class FormatNotWritten(ImageRejected):
     """The workers do not have the library of the requested format."""
 
-    slug = "format-not-written"
+    slug, status, title = "format-not-written", 422, "The result format is not available"
 
     def __init__(self, *, format_name: str) -> None:
         super().__init__(
@@ -203,7 +193,11 @@ class FormatNotWritten(ImageRejected):
 class ProfileNotStorable(ImageRejected):
     """The colour profile was to be kept, in a format that does not support it."""
 
-    slug = "profile-not-storable"
+    slug, status, title = (
+        "profile-not-storable",
+        422,
+        "The result format cannot hold a colour profile",
+    )
 
     def __init__(self, *, format_name: str) -> None:
         super().__init__(
@@ -214,7 +208,7 @@ class ProfileNotStorable(ImageRejected):
 class ScaleTooLarge(ImageRejected):
     """The requested width and height exceed the maximum enlargement."""
 
-    slug = "scale-too-large"
+    slug, status, title = "scale-too-large", 422, "The enlargement is too large"
 
     def __init__(self, *, width: int, height: int, factor: float, limit: int) -> None:
         super().__init__(
@@ -228,7 +222,7 @@ class ScaleTooLarge(ImageRejected):
 class WebhooksOff(GDSRError):
     """A webhook was requested, but webhooks are not configured."""
 
-    slug = "webhooks-off"
+    slug, status, title = "webhooks-off", 422, "Webhooks are off"
 
     def __init__(self) -> None:
         super().__init__(
@@ -240,7 +234,7 @@ class WebhooksOff(GDSRError):
 class WebhookNotAllowed(GDSRError):
     """The webhook's address is not allowed."""
 
-    slug = "webhook-not-allowed"
+    slug, status, title = "webhook-not-allowed", 422, "The webhook is not allowed"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the webhook is not allowed: {reason}")
@@ -249,7 +243,7 @@ class WebhookNotAllowed(GDSRError):
 class ListingNeedsKeys(GDSRError):
     """Jobs cannot be listed: without API keys they have no owners."""
 
-    slug = "listing-needs-keys"
+    slug, status, title = "listing-needs-keys", 403, "Listing jobs needs API keys"
 
     def __init__(self) -> None:
         super().__init__(
@@ -261,7 +255,7 @@ class ListingNeedsKeys(GDSRError):
 class HostNotServed(GDSRError):
     """A service restricted to local requests was addressed by another host name."""
 
-    slug = "host-not-served"
+    slug, status, title = "host-not-served", 421, "The host name is not served"
 
     def __init__(self, host: str) -> None:
         super().__init__(
@@ -273,7 +267,7 @@ class HostNotServed(GDSRError):
 class OriginNotServed(GDSRError):
     """A page of another origin sent a request that changes something."""
 
-    slug = "origin-not-served"
+    slug, status, title = "origin-not-served", 403, "The origin is not allowed"
 
     def __init__(self, origin: str) -> None:
         super().__init__(f"the origin {origin[:80]} is not allowed; GDSR_CORS_ORIGINS adds origins")
@@ -282,7 +276,7 @@ class OriginNotServed(GDSRError):
 class KeyMissing(GDSRError):
     """The service requires an API key, and the request has none."""
 
-    slug = "key-missing"
+    slug, status, title = "key-missing", 401, "An API key is needed"
 
     def __init__(self) -> None:
         super().__init__("send your API key: `Authorization: Bearer KEY`, or `X-API-Key: KEY`")
@@ -291,7 +285,7 @@ class KeyMissing(GDSRError):
 class KeyInvalid(GDSRError):
     """The API key is unknown."""
 
-    slug = "key-invalid"
+    slug, status, title = "key-invalid", 401, "The API key is unknown"
 
     def __init__(self) -> None:
         super().__init__("unknown API key")
@@ -300,7 +294,7 @@ class KeyInvalid(GDSRError):
 class AdminOff(GDSRError):
     """Admin endpoints are off because no admin keys are configured."""
 
-    slug = "admin-off"
+    slug, status, title = "admin-off", 403, "Admin endpoints are off"
 
     def __init__(self) -> None:
         super().__init__(
@@ -311,7 +305,7 @@ class AdminOff(GDSRError):
 class RateExceeded(GDSRError):
     """The rate limit of the API key is exceeded."""
 
-    slug = "rate-exceeded"
+    slug, status, title = "rate-exceeded", 429, "Rate limit exceeded"
 
     def __init__(self, *, rate: str, pause: timedelta) -> None:
         super().__init__(f"the limit is {rate}; try again in {pause.total_seconds():.0f} s")
@@ -321,24 +315,20 @@ class RateExceeded(GDSRError):
 class PixelsExceeded(GDSRError):
     """The daily pixel quota of the API key is exceeded."""
 
-    slug = "pixels-exceeded"
+    slug, status, title = "pixels-exceeded", 429, "Pixel quota exceeded"
 
     def __init__(self, *, limit: int, pause: timedelta) -> None:
         super().__init__(
             f"with this picture the API key would exceed its quota of {limit:,} pixels a "
             f"day; the next day begins in {pause.total_seconds():.0f} s (midnight UTC)"
         )
-        self.limit, self.pause = limit, pause
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return {"pixels_per_day": self.limit}
+        self.limits, self.pause = {"pixels_per_day": limit}, pause
 
 
 class ModelUnknown(GDSRError):
     """No running engine has this model."""
 
-    slug = "model-unknown"
+    slug, status, title = "model-unknown", 422, "There is no such model"
 
     def __init__(self, *, name: str, known: list[str]) -> None:
         super().__init__(f"there is no model {name!r}; available: {', '.join(known)}")
@@ -347,7 +337,7 @@ class ModelUnknown(GDSRError):
 class JobNotFound(GDSRError):
     """There is no such job, or its record has expired."""
 
-    slug = "job-not-found"
+    slug, status, title = "job-not-found", 404, "There is no such job"
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id!r}")
@@ -356,7 +346,8 @@ class JobNotFound(GDSRError):
 class JobTooNew(GDSRError):
     """The job record was written by a newer release, for example during an upgrade."""
 
-    slug = "job-too-new"
+    slug, status, title = "job-too-new", 503, "The job is from a newer release"
+    pause = timedelta(seconds=5)
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"job {job_id!r} belongs to a newer release; try again after the upgrade")
@@ -365,7 +356,8 @@ class JobTooNew(GDSRError):
 class JobNotFinished(GDSRError):
     """The result was requested before the job ended."""
 
-    slug = "job-not-finished"
+    slug, status, title = "job-not-finished", 409, "The job has not finished"
+    pause = timedelta(seconds=1)
 
     def __init__(self, job_id: str, *, state: str) -> None:
         super().__init__(f"job {job_id} is {state}; try again later")
@@ -374,7 +366,7 @@ class JobNotFinished(GDSRError):
 class JobCancelled(GDSRError):
     """The result of a cancelled job was requested."""
 
-    slug = "job-cancelled"
+    slug, status, title = "job-cancelled", 410, "The job was cancelled"
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"job {job_id} was cancelled and has no result")
@@ -383,7 +375,7 @@ class JobCancelled(GDSRError):
 class JobExpired(GDSRError):
     """The result has expired and was deleted."""
 
-    slug = "job-expired"
+    slug, status, title = "job-expired", 410, "The result has expired"
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"the result of job {job_id} has expired; send the picture again")
@@ -392,7 +384,7 @@ class JobExpired(GDSRError):
 class BranchesNotKept(GDSRError):
     """A derived result was requested that needs branches which the job did not keep."""
 
-    slug = "branches-not-kept"
+    slug, status, title = "branches-not-kept", 404, "The job did not keep its branches"
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
@@ -405,7 +397,7 @@ class BranchesNotKept(GDSRError):
 class ArchiveInvalid(GDSRError):
     """The upload of a batch is not a readable zip."""
 
-    slug = "archive-invalid"
+    slug, status, title = "archive-invalid", 422, "The zip cannot be read"
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -417,7 +409,7 @@ class ArchiveInvalid(GDSRError):
 class BatchEmpty(GDSRError):
     """The zip contains no file, or the form no picture."""
 
-    slug = "batch-empty"
+    slug, status, title = "batch-empty", 422, "The batch is empty"
 
     def __init__(self) -> None:
         super().__init__(
@@ -429,21 +421,17 @@ class BatchEmpty(GDSRError):
 class BatchTooLarge(GDSRError):
     """The batch exceeds the maximum number of pictures or unpacked bytes."""
 
-    slug = "batch-too-large"
+    slug, status, title = "batch-too-large", 413, "The batch is too large"
 
     def __init__(self, *, limit: int, of: Literal["pictures", "bytes"]) -> None:
         super().__init__(f"the batch exceeds the limit of {limit:,} {of}; send several")
-        self.limit, self.of = limit, of
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return {f"max_batch_{self.of}": self.limit}
+        self.limits = {f"max_batch_{of}": limit}
 
 
 class EntryDamaged(GDSRError):
     """A file in the zip of a batch cannot be unpacked."""
 
-    slug = "entry-damaged"
+    slug, status, title = "entry-damaged", 422, "The file in the zip is damaged"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the file cannot be unpacked: {reason}")
@@ -452,7 +440,7 @@ class EntryDamaged(GDSRError):
 class BatchNotFound(GDSRError):
     """There is no such batch, or its record has expired."""
 
-    slug = "batch-not-found"
+    slug, status, title = "batch-not-found", 404, "There is no such batch"
 
     def __init__(self, batch_id: str) -> None:
         super().__init__(f"there is no batch {batch_id!r}")
@@ -461,7 +449,8 @@ class BatchNotFound(GDSRError):
 class BatchNotFinished(GDSRError):
     """The results of a batch were requested before all jobs had ended."""
 
-    slug = "batch-not-finished"
+    slug, status, title = "batch-not-finished", 409, "The batch has not finished"
+    pause = timedelta(seconds=1)
 
     def __init__(self, batch_id: str) -> None:
         super().__init__(f"batch {batch_id} has unfinished jobs; try again later")
@@ -470,7 +459,7 @@ class BatchNotFinished(GDSRError):
 class BatchExpired(GDSRError):
     """The results of a batch have expired and were deleted."""
 
-    slug = "batch-expired"
+    slug, status, title = "batch-expired", 410, "The results have expired"
 
     def __init__(self, batch_id: str) -> None:
         super().__init__(f"the results of batch {batch_id} have expired; send the pictures again")
@@ -479,7 +468,11 @@ class BatchExpired(GDSRError):
 class IdempotencyKeyReused(GDSRError):
     """The idempotency key was used before with another picture or other options."""
 
-    slug = "idempotency-key-reused"
+    slug, status, title = (
+        "idempotency-key-reused",
+        422,
+        "The idempotency key was used for another request",
+    )
 
     def __init__(self) -> None:
         super().__init__(
@@ -490,7 +483,7 @@ class IdempotencyKeyReused(GDSRError):
 class QueueFull(GDSRError):
     """The queue limit is reached, in jobs or in pixels."""
 
-    slug = "queue-full"
+    slug, status, title = "queue-full", 503, "The queue is full"
 
     def __init__(self, *, limit: int, of: Literal["jobs", "pixels"], pause: timedelta) -> None:
         words = {
@@ -498,17 +491,14 @@ class QueueFull(GDSRError):
             "pixels": f"with this picture the queue would exceed its limit of {limit:,} pixels",
         }
         super().__init__(f"{words[of]}; try again in {pause.total_seconds():.0f} s")
-        self.limit, self.of, self.pause = limit, of, pause
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return {f"max_queued_{self.of}": self.limit}
+        self.limits, self.pause = {f"max_queued_{of}": limit}, pause
 
 
 class QueueUnavailable(GDSRError):
     """Redis does not answer, or refuses to write."""
 
-    slug = "queue-unavailable"
+    slug, status, title = "queue-unavailable", 503, "The queue is unavailable"
+    pause = timedelta(seconds=5)
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
         super().__init__(f"the job queue is unavailable ({reason}); try again later")
@@ -519,7 +509,8 @@ class QueueUnavailable(GDSRError):
 class NoWorker(GDSRError):
     """No engine is running, so no models are available."""
 
-    slug = "no-worker"
+    slug, status, title = "no-worker", 503, "No worker is available"
+    pause = timedelta(seconds=5)
 
     def __init__(self) -> None:
         super().__init__("no worker is available; try again later")
@@ -528,7 +519,8 @@ class NoWorker(GDSRError):
 class StorageFull(GDSRError):
     """The blob store is full."""
 
-    slug = "storage-full"
+    slug, status, title = "storage-full", 507, "The picture store is full"
+    pause = timedelta(seconds=60)
 
     def __init__(self) -> None:
         super().__init__("the picture store is full; try again later")
@@ -537,7 +529,8 @@ class StorageFull(GDSRError):
 class StorageUnavailable(GDSRError):
     """The blob store does not answer, or denies access."""
 
-    slug = "storage-unavailable"
+    slug, status, title = "storage-unavailable", 503, "The picture store is unavailable"
+    pause = timedelta(seconds=5)
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the picture store is unavailable ({reason}); try again later")
@@ -546,7 +539,7 @@ class StorageUnavailable(GDSRError):
 class BlobMissing(GDSRError):
     """A stored picture is missing."""
 
-    slug = "blob-missing"
+    slug, status, title = "blob-missing", 410, "The stored picture is missing"
 
     def __init__(self, key: str) -> None:
         super().__init__(f"the stored picture {key} is missing")
@@ -559,7 +552,7 @@ class JobFailed(GDSRError):
 class EngineLost(JobFailed):
     """The engine died and did not come back, or died twice on this picture."""
 
-    slug = "engine-lost"
+    slug, status, title = "engine-lost", 500, "The engine was lost"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the engine was lost: {reason}")
@@ -568,7 +561,7 @@ class EngineLost(JobFailed):
 class CheckpointReplaced(EngineLost):
     """The engine replaced the checkpoint during the job; the job starts again."""
 
-    slug = "checkpoint-replaced"
+    slug, status, title = "checkpoint-replaced", 500, "The checkpoint was replaced during the job"
 
     def __init__(self) -> None:
         super().__init__("the checkpoint was replaced during the job, more than once")
@@ -577,7 +570,7 @@ class CheckpointReplaced(EngineLost):
 class EngineOutOfMemory(JobFailed):
     """Even the smallest tile exceeds the device's memory."""
 
-    slug = "engine-out-of-memory"
+    slug, status, title = "engine-out-of-memory", 500, "The engine is out of memory"
 
     def __init__(self, *, tile: int) -> None:
         super().__init__(f"the device has not enough memory for one tile of {tile} x {tile} pixels")
@@ -587,7 +580,7 @@ class EngineOutOfMemory(JobFailed):
 class ModelNotLoaded(JobFailed):
     """The model was evicted from the device and could not be loaded again."""
 
-    slug = "model-not-loaded"
+    slug, status, title = "model-not-loaded", 500, "The model could not be loaded"
 
     def __init__(self, *, name: str, reason: str) -> None:
         super().__init__(f"the model {name} could not be loaded again: {reason}")
@@ -597,7 +590,7 @@ class ModelNotLoaded(JobFailed):
 class TileNotFinite(JobFailed):
     """The network's output contains NaN or infinity, in float32 too."""
 
-    slug = "tile-not-finite"
+    slug, status, title = "tile-not-finite", 500, "The network's output is not finite"
 
     def __init__(self) -> None:
         super().__init__("the network's output is not finite, in float32 either")
@@ -606,7 +599,7 @@ class TileNotFinite(JobFailed):
 class WorkerLost(JobFailed):
     """The worker died, and so did the worker of the retry."""
 
-    slug = "worker-lost"
+    slug, status, title = "worker-lost", 500, "The worker was lost"
 
     def __init__(self) -> None:
         super().__init__(
@@ -617,7 +610,7 @@ class WorkerLost(JobFailed):
 class JobCrashed(JobFailed):
     """The job's process crashed twice: the picture is the likely cause."""
 
-    slug = "job-crashed"
+    slug, status, title = "job-crashed", 500, "The job crashed"
 
     def __init__(self) -> None:
         super().__init__("the process that ran this job crashed twice")
@@ -626,7 +619,7 @@ class JobCrashed(JobFailed):
 class JobTimedOut(JobFailed):
     """The job exceeded its time limit."""
 
-    slug = "job-timed-out"
+    slug, status, title = "job-timed-out", 500, "The job timed out"
 
     def __init__(self, *, seconds: int) -> None:
         super().__init__(f"the job exceeded its time limit of {seconds} seconds")
@@ -635,7 +628,7 @@ class JobTimedOut(JobFailed):
 class JobOutOfMemory(JobFailed):
     """The job exceeded its memory limit."""
 
-    slug = "job-out-of-memory"
+    slug, status, title = "job-out-of-memory", 500, "The job ran out of memory"
 
     def __init__(self, *, limit: int) -> None:
         super().__init__(f"the job exceeded its memory limit of {limit:,} bytes")
@@ -644,4 +637,4 @@ class JobOutOfMemory(JobFailed):
 class ConfigurationInvalid(GDSRError):
     """A command cannot start with the given settings."""
 
-    slug = "configuration-invalid"
+    slug, status, title = "configuration-invalid", 500, "The settings are invalid"
