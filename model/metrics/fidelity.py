@@ -65,9 +65,14 @@ def _luma(image: Tensor, *, like: Tensor | None = None) -> Tensor:
         raise ValueError(
             f"an image has {tuple(image.shape)}; it must be (3, H, W) with more than {2 * BORDER}"
         )
+    return studio_luma(image)[None, None, BORDER:-BORDER, BORDER:-BORDER]
+
+
+def studio_luma(image: Tensor) -> Tensor:
+    """Luma (Y) of BT.601 in the studio range, not rounded: (3, H, W) bytes -> (H, W) in float64."""
     red, green, blue = image.double()
     luma: Tensor = 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
-    return luma[None, None, BORDER:-BORDER, BORDER:-BORDER]
+    return luma
 
 
 def _windowed(image: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.checkpoint import CheckpointInvalid
-from model.metrics.fidelity import BORDER
+from model.metrics.fidelity import BORDER, studio_luma
 
 BLOCK = 96
 SMALLEST = (BLOCK + 2 * BORDER, 2 * BLOCK + 2 * BORDER)
@@ -86,7 +86,7 @@ def niqe(image: Tensor, pristine: Pristine, *, border: int = BORDER) -> float:
             f"an image has {tuple(image.shape)}; NIQE needs {BLOCK}x{2 * BLOCK} inside"
         )
     inner = image[:, border : border + height, border : border + width]
-    found = features(_luma(inner), pristine.window.to(image.device)).cpu()  # (B, F)
+    found = features(studio_luma(inner).round(), pristine.window.to(image.device)).cpu()  # (B, F)
     whole = found[~found.isnan().any(dim=1)]
     if len(whole) < 2:
         return float("nan")
@@ -165,13 +165,6 @@ def _halved(plane: Tensor) -> Tensor:
 def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     """Means of the selected values, NaN if there is none: (B, K) -> (B,)."""
     return (values * chosen).sum(dim=1) / chosen.sum(dim=1)
-
-
-def _luma(image: Tensor) -> Tensor:
-    """Whole levels of Y: (3, H, W) bytes -> (H, W) in float64."""
-    red, green, blue = image.double()
-    luma: Tensor = 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
-    return luma.round()
 
 
 @lru_cache(maxsize=1)

@@ -17,7 +17,7 @@ from workers.contract.blobs.base import BlobStore
 from workers.contract.blobs.usage import freed_bytes, last_usage
 from workers.contract.errors import GDSRError
 from workers.contract.queue import webhook_outbox
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.connection import as_text, redis_down_is_queue_unavailable
 from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import FINAL_STATES
 from workers.contract.queue.queue import JobQueue
@@ -147,11 +147,11 @@ def _jobs(queue: JobQueue) -> Iterator[Metric]:
 
 
 def _workers(client: redis.Redis) -> Iterator[Metric]:
-    names = sorted(_text(name) for name in client.smembers("rq:workers"))
+    names = sorted(as_text(name) for name in client.smembers("rq:workers"))
     with client.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.hget(name, "state")
-        states = Counting(_text(state) for state in pipe.execute() if state is not None)
+        states = Counting(as_text(state) for state in pipe.execute() if state is not None)
     workers = GaugeMetricFamily("gdsr_job_workers", "Job workers by state.", labels=["state"])
     for state in _WORKER_STATES:
         workers.add_metric([state], states[state])
@@ -216,7 +216,3 @@ def _engines(engines: list[EngineInfo]) -> Iterator[Metric]:
             for output, rate in model.pixels_per_second.items():
                 speed.add_metric([*where, model.name, output], rate)
     yield from (tiles, retries, speed)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

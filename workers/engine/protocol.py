@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SCALE = 4
+from workers.contract.images.options import SCALE
+
 #: Input pixels of context around the kept part of a tile, and of blending across a seam. Measured
 #: on Set14, see ARCHITECTURE.md: enough for 2 grey levels and 55 dB to the untiled output.
 HALO = 16

@@ -7,9 +7,9 @@ from enum import Enum, auto
 
 import numpy as np
 
-from workers.contract.images.options import AlphaMode
+from workers.contract.images.options import SCALE, AlphaMode
 from workers.engine.client import Engine
-from workers.engine.protocol import FEATHER, HALO, SCALE
+from workers.engine.protocol import FEATHER, HALO
 from workers.pictures.alpha import enlarge_by_lanczos, keep_ends, unbleed
 from workers.pictures.picture import Picture, Plane, scaled
 from workers.tiles.tiling import Canvas, Pixels, TilePlan, cheapest_plan, cut, flat_result, is_flat

@@ -39,9 +39,5 @@ def last_usage(client: redis.Redis) -> BlobUsage | None:
 
 def freed_bytes(client: redis.Redis) -> dict[str, int]:
     """Total bytes freed, by reason."""
-    found = {_text(reason): int(size) for reason, size in client.hgetall(_FREED).items()}
-    return {reason: found.get(reason, 0) for reason in REASONS}
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    sizes = client.hmget(_FREED, list(REASONS))
+    return {reason: int(size or 0) for reason, size in zip(REASONS, sizes, strict=True)}

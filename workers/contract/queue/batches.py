@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import redis
 
 from workers.contract.errors import BatchNotFound, GDSRError
-from workers.contract.queue.connection import retry_once
+from workers.contract.queue.connection import as_text, retry_once
 from workers.contract.queue.jobs import JobFailure, Record
 from workers.contract.queue.runs import LEASES, WAITING, acquire_lease, record_key
 from workers.contract.queue.validation import RequestedOptions
@@ -154,9 +154,9 @@ class BatchRecords:
             BatchNotFound: there is none, or its record has expired.
         """
         fields = {
-            _text(name): json.loads(value)
+            as_text(name): json.loads(value)
             for name, value in self.client.hgetall(batch_key(batch_id)).items()
-            if _text(name) in Batch.model_fields
+            if as_text(name) in Batch.model_fields
         }
         if "spec" not in fields:
             raise BatchNotFound(batch_id)
@@ -187,7 +187,7 @@ class BatchRecords:
     def unpacking(self) -> list[str]:
         """Ids of the batches that are not unpacked yet."""
         members = self.client.zrange(UNPACKING, 0, -1)
-        return [_text(member) for member in members if isinstance(member, (bytes, str))]
+        return [as_text(member) for member in members if isinstance(member, (bytes, str))]
 
     def erase(self, batch_id: str) -> None:
         """Delete a batch record, but not its jobs."""
@@ -265,7 +265,3 @@ def batch_key(batch_id: str) -> str:
 def pack_key(batch_id: str) -> str:
     """Redis key of its packing record."""
     return record_key(pack_task(batch_id))
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

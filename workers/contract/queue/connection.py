@@ -150,3 +150,8 @@ def reason(failure: redis.RedisError) -> str:
     if str(failure).startswith("MISCONF"):
         return "it cannot write its file"
     return type(failure).__name__
+
+
+def as_text(value: bytes | str) -> str:
+    """A reply of Redis as text: clients may or may not decode replies."""
+    return value.decode() if isinstance(value, bytes) else value

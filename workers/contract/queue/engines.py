@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from workers.contract.errors import FormatNotWritten, ModelUnknown, NoWorker
 from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat, unread
+from workers.contract.queue.connection import as_text
 
 EXPIRY = timedelta(seconds=15)
 BEAT = timedelta(seconds=5)
@@ -75,7 +76,7 @@ def unregister(client: redis.Redis, engine_id: str) -> None:
 
 def running(client: redis.Redis) -> list[EngineInfo]:
     """The running engines, in a stable order."""
-    ids = sorted(_text(member) for member in client.smembers(_INDEX))
+    ids = sorted(as_text(member) for member in client.smembers(_INDEX))
     if not ids:
         return []
     records = client.mget([f"gdsr:engine:{engine_id}" for engine_id in ids])
@@ -128,7 +129,3 @@ def check_extra(name: ImageFormat | ResultFormat, engines: list[EngineInfo]) -> 
     if isinstance(name, ResultFormat):
         raise FormatNotWritten(format_name=name.value)
     raise unread(name)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

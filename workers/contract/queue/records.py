@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 import redis
 
 from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
-from workers.contract.queue.connection import retry_once
+from workers.contract.queue.connection import as_text, retry_once
 from workers.contract.queue.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
 from workers.contract.queue.rq_queue import LARGE
 from workers.contract.queue.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, acquire_lease
@@ -147,7 +147,7 @@ class JobRecords:
         found = self.client.zrevrangebyscore(
             _list_key(owner), start, "-inf", start=0, num=limit + 2, withscores=True
         )
-        listed = [(_text(job_id), float(score)) for job_id, score in cast("_Scored", found)]
+        listed = [(as_text(job_id), float(score)) for job_id, score in cast("_Scored", found)]
         rest = [(one, score) for one, score in listed if not last or (score, one) < (start, last)]
         jobs = self.get_many([job_id for job_id, _ in rest[:limit]])
         last_id, last_score = rest[limit - 1] if len(rest) > limit else ("", 0.0)
@@ -223,7 +223,7 @@ class JobRecords:
     def active(self) -> list[str]:
         """Ids of the jobs that have not ended, oldest first."""
         members = self.client.zrange(ACTIVE, 0, -1)
-        return [_text(member) for member in members if isinstance(member, (bytes, str))]
+        return [as_text(member) for member in members if isinstance(member, (bytes, str))]
 
     def load(self) -> tuple[dict[str, int], list[int]]:
         """Pixels of the queued jobs, by id, and of the running ones."""
@@ -231,11 +231,11 @@ class JobRecords:
             pipe.hgetall(WAITING)
             pipe.hvals(RUNNING)
             waiting, running = pipe.execute()
-        return {_text(job_id): int(n) for job_id, n in waiting.items()}, [int(n) for n in running]
+        return {as_text(job_id): int(n) for job_id, n in waiting.items()}, [int(n) for n in running]
 
     def ended(self) -> dict[str, int]:
         """Number of jobs that ever ended, by final state."""
-        return {_text(state): int(n) for state, n in self.client.hgetall(COUNTERS).items()}
+        return {as_text(state): int(n) for state, n in self.client.hgetall(COUNTERS).items()}
 
     def _end(
         self, job_id: str, state: JobState, *, run: str | None, fields: Mapping[str, str]
@@ -269,7 +269,7 @@ class JobRecords:
 
 
 def _job(fields: Mapping[bytes | str, bytes | str]) -> Job:
-    record: dict[str, object] = {_text(name): _text(value) for name, value in fields.items()}
+    record: dict[str, object] = {as_text(name): as_text(value) for name, value in fields.items()}
     for name in ("spec", "result", "failure"):
         if name in record:
             record[name] = json.loads(str(record[name]))
@@ -290,7 +290,3 @@ def job_key(job_id: str) -> str:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -11,6 +11,8 @@ from typing import Literal
 import redis
 from pydantic import BaseModel, ConfigDict
 
+from workers.contract.queue.connection import as_text
+
 _COUNTER = "gdsr:reload"
 #: Field that marks the existence of a request.
 _ASKED = "asked"
@@ -74,7 +76,7 @@ def reports(client: redis.Redis, number: int) -> dict[str, EngineReport] | None:
     found = client.hgetall(_key(number))
     if not found:
         return None
-    said = {_text(engine_id): report for engine_id, report in found.items()}
+    said = {as_text(engine_id): report for engine_id, report in found.items()}
     return {
         engine_id: EngineReport.model_validate_json(report)
         for engine_id, report in said.items()
@@ -84,7 +86,3 @@ def reports(client: redis.Redis, number: int) -> dict[str, EngineReport] | None:
 
 def _key(number: int) -> str:
     return f"gdsr:reload:{number}"
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
