@@ -249,7 +249,7 @@ def _settings(model: str | None) -> tuple["WorkerSettings", str]:
     device = (settings.devices or cuda_devices() or ("cpu",))[0]
     known = {path.stem: path for path in checkpoint_files(settings.checkpoints)}
     if model is None:
-        name = default_model(settings.default_model, list(known), cuda=device.startswith("cuda"))
+        name = default_model(settings.default_model, list(known))
         chosen = known[name]
     elif model.endswith(".safetensors"):
         chosen = Path(model)

@@ -64,6 +64,7 @@ def _run(host: str, port: int, data: Path) -> int:
                     command=valkey_command(data / "valkey", listening),
                     ready=lambda: valkey_answers(listening),
                     parent_death=signal.SIGTERM,
+                    lasting=True,
                 )
             )
         drain = WorkerSettings.load().drain.total_seconds()

@@ -8,12 +8,16 @@ millisecond between GPUs, and a step that runs the discriminator four times need
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from model.trainer.faults import ConfigInvalid
+
+#: How long the processes may be apart in a step, and while the first one validates or writes.
+_TIMEOUT, _PATIENCE = timedelta(minutes=10), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +27,8 @@ class Processes:
     rank: int
     count: int
     device: torch.device
+    waiting: "dist.ProcessGroup | None" = None
+    """In which they wait for what only the first one does; None: there is one process."""
 
     @property
     def first(self) -> bool:
@@ -56,8 +62,8 @@ class Processes:
 
     def wait(self) -> None:
         """Until all processes are here."""
-        if self.count > 1:
-            dist.barrier()
+        if self.waiting is not None:
+            dist.barrier(group=self.waiting)
 
     def agree(self, *, elapsed: float, reserve: float, stop: bool) -> tuple[float, float, bool]:
         """The first one's clock and what it keeps of the time, and whether any has to stop."""
@@ -83,8 +89,10 @@ class _Summed(torch.autograd.Function):
         return summed
 
 
-def join(device: str) -> Processes:
+def join(device: str, *, timeout: timedelta = _TIMEOUT) -> Processes:
     """Take the place among the processes that the environment tells.
+
+    A step of one that waits for the others longer than `timeout` fails; `Processes.wait` does not.
 
     Raises:
         ConfigInvalid: CUDA is asked for and is not there.
@@ -99,8 +107,10 @@ def join(device: str) -> Processes:
     else:
         chosen = torch.device("cpu")
     if count > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return Processes(rank=rank, count=count, device=chosen)
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timeout)
+    # A process that dies is noticed at once all the same: its connections close.
+    waiting = dist.new_group(backend="gloo", timeout=_PATIENCE) if count > 1 else None
+    return Processes(rank=rank, count=count, device=chosen, waiting=waiting)
 
 
 def leave(*, together: bool) -> None:

@@ -16,6 +16,7 @@ from service.http.problems import (
     MEDIA_TYPE,
     PLAIN_MEANINGS,
     ProblemDocument,
+    failed_status,
 )
 from workers.contract import errors
 from workers.contract.errors import GDSRError
@@ -112,15 +113,21 @@ ARCHIVE: Responses = {
 }
 
 
-def documented(*kinds: type[GDSRError], plain: tuple[str, ...] = ()) -> Responses:
-    """The problems of an endpoint by status; `plain` are slugs of `PLAIN_MEANINGS`."""
+def documented(
+    *kinds: type[GDSRError], plain: tuple[str, ...] = (), failed: bool = False
+) -> Responses:
+    """The problems of an endpoint by status; `plain` are slugs of `PLAIN_MEANINGS`.
+
+    With `failed` they are what a job or batch has ended with.
+    """
     found: dict[int, list[str]] = {}
     retried: set[int] = set()
     for kind in dict.fromkeys(kinds):
         meaning = MEANINGS[kind]
-        found.setdefault(meaning.status.value, []).append(kind.slug)
-        if meaning.retry_after or meaning.status in (429, 503):
-            retried.add(meaning.status.value)
+        status = failed_status(kind) if failed else meaning.status
+        found.setdefault(status.value, []).append(kind.slug)
+        if not failed and (meaning.retry_after or status in (429, 503)):
+            retried.add(status.value)
     for slug in plain:
         found.setdefault(PLAIN_MEANINGS[slug].status.value, []).append(slug)
     return {
@@ -182,9 +189,9 @@ def _both(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 #: How a job may have failed, told at the address of its result.
-OF_A_FAILED_JOB = documented(*JOB_FAILURES)
+OF_A_FAILED_JOB = documented(*JOB_FAILURES, failed=True)
 #: The same for a batch.
-OF_A_FAILED_BATCH = documented(*BATCH_FAILURES)
+OF_A_FAILED_BATCH = documented(*BATCH_FAILURES, failed=True)
 #: What every address that belongs to a key may answer.
 OF_THE_OWNER = (errors.KeyMissing, errors.KeyInvalid, errors.QueueUnavailable)
 

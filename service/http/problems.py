@@ -129,7 +129,7 @@ MEANINGS: Mapping[type[GDSRError], Meaning] = {
     ),
     errors.WorkerLost: Meaning(Status.INTERNAL_SERVER_ERROR, "The worker was lost"),
     errors.JobCrashed: Meaning(Status.INTERNAL_SERVER_ERROR, "The job crashed"),
-    errors.JobTimedOut: Meaning(Status.GATEWAY_TIMEOUT, "The job took too long"),
+    errors.JobTimedOut: Meaning(Status.INTERNAL_SERVER_ERROR, "The job took too long"),
     errors.JobOutOfMemory: Meaning(Status.INTERNAL_SERVER_ERROR, "The job needed too much memory"),
     errors.BranchesNotKept: Meaning(Status.NOT_FOUND, "The job did not keep its branches"),
     # The batch
@@ -201,6 +201,13 @@ BATCH_FAILURES = (
 )  # fmt: skip
 
 
+#: Statuses after which clients ask again; of what has failed for good they would not be told more.
+_AGAIN = {
+    Status.TOO_MANY_REQUESTS, Status.BAD_GATEWAY, Status.SERVICE_UNAVAILABLE,
+    Status.GATEWAY_TIMEOUT,
+}  # fmt: skip
+
+
 class ProblemDocument(BaseModel):
     """Why there is no better answer (RFC 9457)."""
 
@@ -245,13 +252,19 @@ def describe(error: GDSRError, *, instance: str) -> ProblemDocument:
     )
 
 
+def failed_status(kind: type[GDSRError]) -> Status:
+    """The status of a job or batch that failed of this: never one after which clients ask again."""
+    status = MEANINGS[kind].status
+    return Status.INTERNAL_SERVER_ERROR if status in _AGAIN else status
+
+
 def describe_failure(failure: JobFailure, *, instance: str | None) -> ProblemDocument:
     """The document of a failed job; a newer worker may know errors that this release does not."""
-    meaning = MEANINGS[_CLASSES.get(failure.slug, GDSRError)]
+    kind = _CLASSES.get(failure.slug, GDSRError)
     return ProblemDocument(
         type=problem_type(failure.slug),
-        title=meaning.title,
-        status=meaning.status,
+        title=MEANINGS[kind].title,
+        status=failed_status(kind),
         detail=failure.detail,
         instance=instance,
     )

@@ -150,7 +150,7 @@ class WorkerSettings(SharedSettings):
     """Devices to run an engine on, such as `cuda:0,cuda:1`; empty: every GPU, else the CPU."""
 
     default_model: str | None = None
-    """Model of requests that name none; unset: `base` on a GPU, `lite-real` on a CPU."""
+    """Model of requests that name none; unset: `lite-real`."""
 
     max_models: int | None = Field(default=None, gt=0)
     """Models an engine keeps on its device; others are loaded when a job wants them. Unset: all."""

@@ -87,7 +87,7 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
     batches = dict.fromkeys(tiles, _CPU_BATCH)
     residents = Residents(settings.max_models)
     files = checkpoint_files(settings.checkpoints)
-    default = default_model(settings.default_model, [path.stem for path in files], cuda=cuda)
+    default = default_model(settings.default_model, [path.stem for path in files])
     found: dict[str, LoadedModel] = {}
     for path in sorted(files, key=lambda path: path.stem == default):  # the last one stays
         residents.make_room()

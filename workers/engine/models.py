@@ -121,9 +121,7 @@ class Models:
         else:
             forwards[name], infos[name] = model
             loaded.residents.used(model.forward)
-        default = default_model(
-            self._settings.default_model, list(forwards), cuda=self._device.type == "cuda"
-        )
+        default = default_model(self._settings.default_model, list(forwards))
         self._server.loaded = replace(
             loaded, forwards=forwards, models=tuple(infos.values()), default_model=default
         )
@@ -141,9 +139,11 @@ def follow(
     stopped: threading.Event,
 ) -> None:
     """Do what operators ask for until stopped; run in a thread of its own."""
+    away = False
     while not stopped.wait(reload.LOOK.total_seconds()):
         try:
             number = reload.last_asked(client)
+            away = False
             if number == models.followed:
                 continue
             report = models.reload()
@@ -151,4 +151,6 @@ def follow(
             reload.report(client, number, info().id, report)
             models.followed = number
         except redis.RedisError as failure:
-            log.warning("cannot ask whether to reload: %s", failure)
+            if not away:  # said once
+                log.warning("cannot ask whether to reload, asking on: %s", failure)
+            away = True

@@ -1,14 +1,15 @@
-"""The out-of-memory ladder: go on with less, right, and remember how much less.
+"""The out-of-memory ladder: go on with less, right, and remember how much less for a while.
 
 Batches are halved down to one tile, then the tile is cut into smaller ones with the same context,
 down to `SMALLEST_TILE`. Recovery happens outside the `except` block, where the traceback no longer
-keeps the tensors of the failed attempt alive.
+keeps the tensors of the failed attempt alive. After many batches that fitted, one step up is tried:
+it may have been another program that took the memory. Each fall makes the next try twice as late.
 """
 
 import gc
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +21,8 @@ from workers.engine.protocol import FEATHER, HALO
 from workers.tiles.tiling import Canvas, cut, plan_tiles
 
 SMALLEST_TILE = 64
+#: Batches that have to fit before more is tried: after the first fall, and at most.
+CLIMB_AFTER, CLIMB_AT_LAST = 100, 6400
 
 Pixels = NDArray[np.unsignedinteger]
 Compute = Callable[[Pixels, NDArray[np.float32]], Pixels]
@@ -40,6 +43,13 @@ class MemoryLadder:
     retries: int = 0
     release: Callable[[], None] = lambda: None
     """Gives back device memory that is kept for speed alone; asked before going on with less."""
+    _top: tuple[int, int] = field(init=False)
+    _fitted: int = 0
+    """Batches since the last step, up or down."""
+    _climb_after: int = CLIMB_AFTER // 2
+
+    def __post_init__(self) -> None:
+        self._top = self.batch, self.tile
 
     def run(self, compute: Compute, tiles: Pixels, weights: NDArray[np.float32]) -> Pixels:
         """Compute the tiles in pieces that fit.
@@ -47,10 +57,14 @@ class MemoryLadder:
         Raises:
             EngineOutOfMemory: a single tile of the smallest size does not fit.
         """
+        fell = False
         while True:
             results = self._attempt(compute, tiles, weights)
             if results is not None:
+                self._fits()
                 return results
+            if not fell:
+                fell, self._climb_after = True, min(2 * self._climb_after, CLIMB_AT_LAST)
             self.release()
             gc.collect()
             if torch.cuda.is_available():
@@ -72,6 +86,7 @@ class MemoryLadder:
         def finish() -> Pixels:
             results = None if fetch is None else self._unless_out_of_memory(fetch)
             if results is not None:
+                self._fits()
                 return results
             return self.run(lambda some, their: begin(some, their)(), tiles, weights)
 
@@ -115,8 +130,23 @@ class MemoryLadder:
             results.append(np.stack([canvas.whole() for canvas in canvases]))
         return np.stack(results)
 
+    def _fits(self) -> None:
+        """Count a batch that fitted; after enough of them try one step more, tiles first."""
+        if (self.batch, self.tile) == self._top:
+            return
+        self._fitted += 1
+        if self._fitted >= self._climb_after:
+            self._fitted = 0
+            most, largest = self._top
+            if self.tile < largest:
+                self.tile = min(largest, 2 * self.tile)
+            else:
+                self.batch = min(most, 2 * self.batch)
+            log.info("trying more memory again: batch %d, tile %d", self.batch, self.tile)
+
     def _step_down(self) -> None:
         self.retries += 1
+        self._fitted = 0
         if self.batch > 1:
             self.batch //= 2
         elif self.tile > SMALLEST_TILE:

@@ -1,7 +1,8 @@
 """Keeps programs running: starts them in stages, restarts what dies, stops them in reverse.
 
 A program that dies is started again after a pause that doubles. After five quick deaths in a row
-it is given up: a spare one (an engine, while another lives) is set aside, any other ends it all.
+it is given up: a spare one (an engine, while another lives) is set aside, any other ends it all,
+but for one that lasts and that has been ready before: its disk may be full.
 Nothing here blocks but one `select`, which the death of a child and a signal both end.
 """
 
@@ -48,6 +49,8 @@ class Program:
     """Asked 20 times a second until it says yes."""
     spare: bool = False
     """May be given up while another of its stage lives."""
+    lasting: bool = False
+    """Never given up once it has been ready."""
     grace_seconds: float = 10.0
     """Time from SIGTERM to SIGKILL."""
     parent_death: signal.Signals = signal.SIGKILL
@@ -60,6 +63,7 @@ class _Child:
     pidfd: int = -1
     started: float = 0.0
     ready: bool = False
+    was_ready: bool = False
     quick_deaths: int = 0
     not_before: float = 0.0
     given_up: bool = False
@@ -158,6 +162,7 @@ class Supervisor:
         for child in self._children:
             if child.alive and not child.ready:
                 child.ready = child.program.ready()
+                child.was_ready |= child.ready
         return self.ready()
 
     def _wait(self, wake_reader: int, timeout: float | None) -> None:
@@ -173,7 +178,8 @@ class Supervisor:
             self._forget_process(child)
             if self._stop_signals:
                 continue
-            child.quick_deaths = child.quick_deaths + 1 if lived < _QUICK_SECONDS else 1
+            quick = lived < _QUICK_SECONDS
+            child.quick_deaths = min(child.quick_deaths + 1, QUICK_DEATHS) if quick else 1
             pause = min(_FIRST_PAUSE * 2 ** (child.quick_deaths - 1), _LONGEST_PAUSE)
             child.not_before = time.monotonic() + pause
             self.deaths[child.program.kind, _cause(status)] += 1
@@ -181,7 +187,9 @@ class Supervisor:
                 log.warning(
                     "%s ended with status %d after %.1f s", child.program.name, status, lived
                 )
-            if status == EXIT_CONFIGURATION or child.quick_deaths >= QUICK_DEATHS:
+            lasts = child.program.lasting and child.was_ready
+            failing = child.quick_deaths >= QUICK_DEATHS and not lasts
+            if status == EXIT_CONFIGURATION or failing:
                 self._give_up(child, status)
 
     def _give_up(self, child: _Child, status: int) -> None:

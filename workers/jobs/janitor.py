@@ -13,9 +13,10 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from types import FrameType
 
 import redis
@@ -27,7 +28,10 @@ from workers.contract.errors import ConfigurationInvalid, GDSRError
 from workers.contract.observability import logs
 from workers.contract.queue.batches import BatchRecords
 from workers.contract.queue.connection import connect
+from workers.contract.queue.jobs import JobState
 from workers.contract.queue.records import JobRecords
+from workers.contract.queue.rq_queue import Delivery
+from workers.contract.queue.runs import record_key
 from workers.contract.settings import WorkerSettings
 from workers.host.supervisor import EXIT_CONFIGURATION
 
@@ -38,6 +42,8 @@ STALE_UPLOAD = timedelta(hours=1)
 #: Blobs removed in one request.
 _BATCH = 1000
 _PATIENCE = timedelta(seconds=30)
+#: States of tasks that have not ended; of batches, packings and jobs alike.
+_ALIVE = {JobState.QUEUED.value.encode(), JobState.RUNNING.value.encode()}
 _LOCK = "gdsr:janitor"
 
 log = logging.getLogger(__name__)
@@ -117,6 +123,28 @@ class Turn:
         return sum(entry.size for entry in self.stored.values())
 
 
+def forget_deliveries(records: JobRecords) -> int:
+    """Remove what RQ itself wrote about tasks under an earlier release; how many hashes.
+
+    Those of tasks that have not ended stay, for workers that are not upgraded yet.
+    """
+    prefix, left = Delivery.redis_job_namespace_prefix, 0
+    for keys in _many(records.client.scan_iter(match=f"{prefix}*", count=1000)):
+        tasks = [key.decode().removeprefix(prefix) for key in keys]
+        with records.client.pipeline(transaction=False) as pipe:
+            for task in tasks:
+                pipe.hget(record_key(task), "state")
+            states = pipe.execute()
+        over = [key for key, state in zip(keys, states, strict=True) if state not in _ALIVE]
+        left += records.client.unlink(*over) if over else 0
+    return left
+
+
+def _many(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while batch := list(islice(keys, _BATCH)):
+        yield batch
+
+
 def _oldest(entries: Iterable[BlobEntry], *, beyond: int) -> list[BlobEntry]:
     """The oldest ones, until they have so many bytes."""
     oldest: list[BlobEntry] = []
@@ -158,6 +186,8 @@ class Janitor:
             if freed:
                 log.info("freed bytes: %s", freed)
         record(self.client, usage, freed)
+        if count := forget_deliveries(self.records):
+            log.info("removed %d records of RQ's own", count)
         return usage
 
     def _hold(self) -> None:

@@ -102,10 +102,16 @@ class Run:
         raise LossNotFinite(step=entry.step, term=entry.broken, batch=path)
 
     def validate(self) -> None:
-        """Score the average of the weights, draw samples, and keep it if it is the best."""
+        """Score the average of the weights, draw samples, and keep it if it is the best.
+
+        The first process does it, and the others wait for it, however long it takes.
+        """
         self.checked(self.ledger.flush())
-        if not self.processes.first:
-            return
+        if self.processes.first:
+            self._validate()
+        self.processes.wait()
+
+    def _validate(self) -> None:
         began = time.perf_counter()
         settings, standing = self.config.validation, self.standing
         scores, strip = validate(self.networks.average, self.pairs, samples=settings.samples)
@@ -130,6 +136,7 @@ class Run:
         self.checked(self.ledger.flush())
         if self.processes.first:
             save_state(self.out / STATE, self.standing, self.networks, self.optimisers)
+        self.processes.wait()
 
     def end(self, *, stopped: bool) -> None:
         """Say how it ended."""

@@ -286,7 +286,7 @@ def test_when_others_took_the_places_meanwhile_none_is_queued(site: Site) -> Non
     assert batch["failure"]["type"] == "/problems/queue-full"
     assert len(site.records.active()) == len(site.stored()) == 3
     result = site.http.get(batch["links"]["result"])
-    assert result.status_code == 503
+    assert result.status_code == 500
     assert result.json()["detail"] == batch["failure"]["detail"]
 
 

@@ -128,7 +128,8 @@ FAILURES = [
     (errors.TileNotFinite(), 500),
     (errors.WorkerLost(), 500),
     (errors.JobCrashed(), 500),
-    (errors.JobTimedOut(seconds=120), 504),
+    (errors.JobTimedOut(seconds=120), 500),
+    (errors.StorageUnavailable("no answer"), 500),
     (errors.JobOutOfMemory(limit=6), 500),
 ]
 

@@ -1,12 +1,14 @@
 """Out of memory, injected: the picture still comes out right, with less, and that is remembered."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from workers.contract.errors import EngineOutOfMemory
-from workers.engine.out_of_memory import SMALLEST_TILE, MemoryLadder
+from workers.engine.out_of_memory import CLIMB_AFTER, SMALLEST_TILE, MemoryLadder
 
 Pixels = NDArray[np.uint8]
 
@@ -66,6 +68,33 @@ def test_the_working_size_is_remembered() -> None:
     ladder.run(compute, *a_batch(8, 128))
 
     assert ladder.retries == retries == 2
+
+
+def test_after_a_while_of_success_it_climbs_back() -> None:
+    ladder = MemoryLadder(batch=4, tile=128)
+    ladder.run(limited(64 * 64), *a_batch(4, 128))  # another program has the memory
+    assert (ladder.batch, ladder.tile) == (1, 64)
+
+    steps = set()
+    for _ in range(3 * CLIMB_AFTER):
+        ladder.start(lambda *batch: lambda: limited(4 * 128 * 128)(*batch), *a_batch(4, 128))()
+        steps.add((ladder.batch, ladder.tile))
+
+    assert steps == {(1, 64), (1, 128), (2, 128), (4, 128)}
+    assert (ladder.batch, ladder.tile) == (4, 128)
+
+
+def test_a_device_that_stays_small_is_tried_less_and_less() -> None:
+    ladder = MemoryLadder(batch=2, tile=64)
+    falls = []
+    for number in range(16 * CLIMB_AFTER):
+        before = ladder.retries
+        ladder.run(limited(64 * 64), *a_batch(2, 64))
+        if ladder.retries > before:
+            falls.append(number)
+
+    pauses = [later - earlier for earlier, later in pairwise(falls)]
+    assert pauses == [CLIMB_AFTER, 2 * CLIMB_AFTER, 4 * CLIMB_AFTER, 8 * CLIMB_AFTER]
 
 
 def test_a_device_too_small_for_the_smallest_tile_says_so() -> None:

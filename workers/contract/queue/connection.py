@@ -26,8 +26,16 @@ _PASSING_WORDS = (
 )  # fmt: skip
 
 
+#: Seconds between two attempts once the retries are used up, at first and at most.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0
+#: Seconds between two words in the log of a process on what does not change.
+_SAY_AGAIN = 60.0
+
+
 class _UntilCured(Retry):
     """Asks on for ever while Redis is away, full, read-only, or has no room for its file."""
+
+    said_at = float("-inf")  # of the class: each connection has a copy of the object
 
     def call_with_retry(
         self,
@@ -36,14 +44,18 @@ class _UntilCured(Retry):
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,  # noqa: FBT001, FBT002 - as redis has it
     ) -> Any:
+        pause = _FIRST_PAUSE
         while True:
             try:
                 return super().call_with_retry(do, fail, is_retryable, with_failure_count)
             except (*REPLY_LOST, redis.ResponseError) as failure:
                 if not passes(failure):
                     raise
-                log.warning("Redis does not do its work, asking on: %s", failure)
-                time.sleep(1)
+                if time.monotonic() >= _UntilCured.said_at + _SAY_AGAIN:
+                    _UntilCured.said_at = time.monotonic()
+                    log.warning("Redis does not do its work, asking on: %s", failure)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def passes(failure: Exception) -> bool:
@@ -65,8 +77,8 @@ def connect(
 ) -> redis.Redis:
     """A Redis client with stated limits; `redis.Redis.from_url` alone retries nothing.
 
-    With `until_cured` it waits for as long as Redis cannot do its work, and says so in the log each
-    time that the retries are used up.
+    With `until_cured` it waits for as long as Redis cannot do its work, and says so in the log, at
+    most once a minute.
     """
     kind = _UntilCured if until_cured else Retry
     return redis.Redis.from_url(
