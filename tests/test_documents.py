@@ -29,7 +29,8 @@ def row(settings: type[BaseSettings], name: str) -> str:
     if hasattr(default, "total_seconds"):
         default = f"{default.total_seconds():g} s"
     shown = "" if default in (None, ()) else f"`{default}`"
-    return f"| `GDSR_{name.upper()}` | {shown} | {field.description} |"
+    description = " ".join((field.description or "").split())
+    return f"| `GDSR_{name.upper()}` | {shown} | {description} |"
 
 
 def settings_table() -> str:

@@ -1,4 +1,4 @@
-"""The documents can be read and followed: short, linked, in plain words, with commands that exist."""
+"""The documents can be read and followed: short, linked, plain, with commands that exist."""
 
 import re
 import subprocess
@@ -98,7 +98,8 @@ def test_every_note_of_the_laboratory_is_listed() -> None:
 # tests/service/test_examples.py.
 
 _COMMAND = re.compile(
-    r"^(?:\w+=\S+ )*(?:\.venv/bin/)?(gdsr-[a-z]+|make|pytest|docker compose|(?:deploy|tests)/\S+)\b(.*)"
+    r"^(?:\w+=\S+ )*(?:\.venv/bin/)?"
+    r"(gdsr-[a-z]+|make|pytest|docker compose|(?:deploy|tests)/\S+)\b(.*)"
 )
 COMMANDS = {script.name: script for script in entry_points(group="console_scripts")}
 
@@ -140,7 +141,9 @@ def test_commands_in_shell_blocks_exist_with_their_options(name: str) -> None:
             for path in re.findall(r"tests/[\w/.]+", rest):
                 assert (ROOT / path).exists(), path
         elif command == "docker compose":
-            missing = [file for file in re.findall(r"-f (\S+)", rest) if not (ROOT / file).is_file()]
+            missing = [
+                file for file in re.findall(r"-f (\S+)", rest) if not (ROOT / file).is_file()
+            ]
             assert missing == []
         else:
             assert (ROOT / command).is_file(), command

@@ -154,11 +154,14 @@ def test_a_batch_comes_back_as_one_zip(site: Site, folder: Path) -> None:
     with zipfile.ZipFile(folder / "results.zip") as archive:
         pictures = {name: archive.read(name) for name in archive.namelist()}
     assert list(pictures) == ["photo.webp", "second.webp"]
-    assert [Image.open(io.BytesIO(one)).size for one in pictures.values()] == [(160, 120), (80, 200)]
+    assert [Image.open(io.BytesIO(one)).size for one in pictures.values()] == [
+        (160, 120),
+        (80, 200),
+    ]
 
 
 def test_every_example_with_curl_or_python_is_run_by_a_test() -> None:
-    """Examples of the API are in the sections that the tests of this file and of the service name."""
+    """Here and in tests/service/test_examples.py."""
     run = {"Over HTTP", "From Python", "Waiting for a picture", "Kept branches", "Batches"}
     run |= {"Python", "API keys", "Webhooks"}
     for document in ("README.md", "docs/http.md", "docs/operations.md"):
