@@ -66,7 +66,7 @@ QUESTIONS = [
     Question(
         "whether queue admission refuses a job for lack of room",
         "workers/contract/queue/admission.py",
-        r"class Bounds",
+        r"raise QueueFull",
     ),
     Question(
         "the estimate of when a queued job starts",
