@@ -11,7 +11,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="gdsr-service",
         description="Take pictures over HTTP, queue them for workers, hand back the results. "
-        "All other settings are GDSR_... environment variables; see the README.",
+        "All other settings are GDSR_... environment variables; see docs/settings.md.",
     )
     parser.add_argument("--host", help="address to listen on (GDSR_HOST, else 127.0.0.1)")
     parser.add_argument("--port", type=_port, help="port to listen on (GDSR_PORT, else 8000)")

@@ -37,7 +37,7 @@ class ServiceSettings(SharedSettings):
     """Port of its own for `/metrics`, asked without a key; unset: the service's port."""
 
     rate_limit: str | None = None
-    """What one API key may send or have made, such as `60/minute;999/day`; unset: any number."""
+    """Requests per API key, such as `60/minute;999/day`; unset: unlimited."""
 
     pixels_per_day: int | None = Field(default=None, gt=0)
     """Pixels (before scaling) a day (UTC) of one API key; unset: any number."""
@@ -49,7 +49,7 @@ class ServiceSettings(SharedSettings):
     """Origins whose pages may use the service, such as `https://a.example`, by commas, or `*`."""
 
     root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
-    """What a proxy puts before all addresses, such as `/gdsr`, whether it cuts it off or not."""
+    """Path prefix of a reverse proxy, such as `/gdsr`, whether or not the proxy strips it."""
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """Addresses or networks, by commas, whose `X-Forwarded-For` and `-Proto` are believed."""

@@ -70,7 +70,7 @@ def test_a_misspelt_setting_is_refused_with_the_nearest_right_one(
 def test_a_setting_that_resembles_none_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDSR_ZZZ", "1")
 
-    with pytest.raises(ConfigurationInvalid, match="no setting GDSR_ZZZ; the README"):
+    with pytest.raises(ConfigurationInvalid, match=r"no setting GDSR_ZZZ; docs/settings\.md"):
         SharedSettings.load()
 
 

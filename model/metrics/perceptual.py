@@ -43,7 +43,7 @@ _FILES = {
 """What each metric reads: of each line the first file that is there. The project's own names come
 first, then those under which torchvision, LPIPS and DISTS publish the same."""
 
-_HINT = "the README says where to get their weights, under 'Metric weights'"
+_HINT = "docs/training.md says where to get their weights, under 'Metric weights'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

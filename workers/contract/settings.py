@@ -1,6 +1,6 @@
 """Settings, read once from `GDSR_...` environment variables by each process's `main()`.
 
-The docstring under a field is its description: the README's table is held to it by a test.
+The docstring under a field is its description: a test holds docs/settings.md to it.
 """
 
 import difflib
@@ -205,7 +205,7 @@ def _names(settings: type[BaseSettings]) -> frozenset[str]:
 
 def _misspelt(name: str, known: frozenset[str]) -> str:
     nearest = difflib.get_close_matches(name, sorted(known), n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else "the README has the table of settings"
+    hint = f"did you mean {nearest[0]}?" if nearest else "docs/settings.md lists all settings"
     return f"there is no setting {name}; {hint}"
 
 

@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 
 SCALE = 4
 #: Input pixels of context around what a tile keeps, and of blending across a seam. Measured on
-#: Set14, see ARCHITECTURE.md: wide enough for 2 grey levels and 55 dB to the untiled output.
+#: Set14: wide enough for 2 grey levels and 55 dB to the untiled output
+#: (docs/lab/007-tile-context.md).
 HALO = 16
 FEATHER = 8
 
