@@ -12,7 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="gdsr-service",
         description=(
             "Accepts pictures over HTTP, queues them for workers and serves the results. All "
-            "other settings are GDSR_... environment variables; see the README."
+            "other settings are GDSR_... environment variables; see docs/settings.md."
         ),
     )
     parser.add_argument("--host", help="address to listen on (GDSR_HOST, else 127.0.0.1)")

@@ -72,7 +72,7 @@ def test_a_setting_that_resembles_none_is_refused_too(monkeypatch: pytest.Monkey
 
     with pytest.raises(
         ConfigurationInvalid,
-        match="unknown setting GDSR_ZZZ; see the table of settings in the README",
+        match=r"unknown setting GDSR_ZZZ; docs/settings\.md lists all settings",
     ):
         SharedSettings.load()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 DESCRIPTION = """Runs the network for queued jobs: one engine process per GPU, or one on the CPU,
 and GDSR_JOB_WORKERS job workers beside it. Restarts what dies; ends on SIGTERM after draining.
-Settings are GDSR_... environment variables, see the README."""
+Settings are GDSR_... environment variables, see docs/settings.md."""
 
 
 def main() -> int:

@@ -44,7 +44,7 @@ _FILES = {
 then the published names of torchvision, LPIPS and DISTS.
 """
 
-_HINT = "the README says where to get their weights, under 'Metric weights'"
+_HINT = "docs/training.md says where to get their weights, under 'Metric weights'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

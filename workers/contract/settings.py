@@ -1,6 +1,6 @@
 """Settings, read once from `GDSR_...` environment variables at the start of each process.
 
-The docstring of a field is its description; a test compares the README's table with it.
+The docstring of a field is its description; a test compares docs/settings.md with it.
 """
 
 import difflib
@@ -209,7 +209,7 @@ def _names(settings: type[BaseSettings]) -> frozenset[str]:
 
 def _misspelt(name: str, known: frozenset[str]) -> str:
     nearest = difflib.get_close_matches(name, sorted(known), n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else "see the table of settings in the README"
+    hint = f"did you mean {nearest[0]}?" if nearest else "docs/settings.md lists all settings"
     return f"unknown setting {name}; {hint}"
 
 
