@@ -144,7 +144,7 @@ def test_a_cache_of_another_teacher_is_refused(configure: Configure, tmp_path: P
 
     with pytest.raises(CacheUnusable, match="was made with another teacher: choose another"):
         fit(configure("lite_real", *ONCE, cache, other), tmp_path / "two")
-    with pytest.raises(CacheUnusable, match="was made with another degradation: name another"):
+    with pytest.raises(CacheUnusable, match="was made with another degradation: choose another"):
         fit(configure("lite_real", *ONCE, cache, "degradation.shares.full=9"), tmp_path / "two")
 
 
