@@ -16,7 +16,13 @@ from workers.contract.errors import ConfigurationInvalid
 from workers.contract.settings import READ_ELSEWHERE, SharedSettings, WorkerSettings
 
 SERVICE, WORKER = "service", "workers"
-NOT_OURS = {"GDSR_BENCH_DIR", "GDSR_METRIC_WEIGHTS", "GDSR_TORCH_INDEX", "GDSR_VGG_WEIGHTS"}
+NOT_OURS = {
+    "GDSR_API_KEY",  # of gdsr-upscale, in the shell that also starts the service
+    "GDSR_BENCH_DIR",
+    "GDSR_METRIC_WEIGHTS",
+    "GDSR_TORCH_INDEX",
+    "GDSR_VGG_WEIGHTS",
+}
 
 
 @pytest.fixture
