@@ -1,8 +1,8 @@
-"""Whether a pinned dependency has a known weakness, told without a network.
+"""Audits the pinned dependencies for known vulnerabilities, without a network.
 
-`advisories.json` beside this file holds what the Python Packaging Advisory Database says of the
-packages in `constraints.txt`, and when that was taken from it; younger advisories it cannot know.
-With a newer copy of the database on disk (`vulns/<package>/*.yaml`):
+`advisories.json` beside this file holds the advisories of the Python Packaging Advisory Database
+for the packages in `constraints.txt`, and their date; newer advisories are unknown to it. To update
+it from a newer copy of the database (`vulns/<package>/*.yaml`):
 
     python -m deploy.audit --take /path/to/advisory-database --dated 2026-01-31
 """
@@ -23,17 +23,17 @@ PINS, ADVISORIES = ROOT / "constraints.txt", Path(__file__).with_name("advisorie
 
 
 class Advisory(NamedTuple):
-    """A weakness of some releases of a package."""
+    """A vulnerability of some releases of a package."""
 
     id: str
     package: str
     ranges: list[list[str]]
-    """From the first release that has it to the one that has not; "" for one that is not known."""
+    """Half-open ranges of affected releases; "" for an unknown bound."""
     versions: list[str]
-    """Further releases that have it."""
+    """Further affected releases."""
 
     def affects(self, version: str) -> bool:
-        """Whether that release has it."""
+        """Whether a release is affected."""
         release = Version(version)
         return version in self.versions or any(
             (first in ("", "0") or Version(first) <= release)
@@ -43,7 +43,7 @@ class Advisory(NamedTuple):
 
 
 def pinned(text: str) -> dict[str, str]:
-    """Versions of a constraints file, by the package's normal name."""
+    """Versions in a constraints file, by normalised package name."""
     pins: dict[str, str] = {}
     for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
@@ -54,7 +54,7 @@ def pinned(text: str) -> dict[str, str]:
 
 
 def weaknesses(pins: dict[str, str], advisories: list[Advisory]) -> list[str]:
-    """A line for each pinned release that an advisory names."""
+    """A line for each affected pinned release."""
     return [
         f"{one.package} {pins[one.package]}: {one.id}"
         for one in advisories
@@ -63,7 +63,7 @@ def weaknesses(pins: dict[str, str], advisories: list[Advisory]) -> list[str]:
 
 
 def taken(database: Path, packages: set[str]) -> Iterator[Advisory]:
-    """What a copy of the database says of these packages."""
+    """The advisories for these packages in a copy of the database."""
     import yaml
 
     for package in sorted(packages):
@@ -95,10 +95,10 @@ def _pairs(events: list[dict[str, str]]) -> Iterator[list[str]]:
 
 
 def main() -> int:
-    """Say which pinned release has a known weakness; 1 if any has."""
+    """Print the affected pinned releases; exit status 1 if there are any."""
     parser = argparse.ArgumentParser(prog="python -m deploy.audit", description=__doc__)
-    parser.add_argument("--take", type=Path, help="a copy of the database, to take anew from")
-    parser.add_argument("--dated", help="its day, such as 2026-01-31")
+    parser.add_argument("--take", type=Path, help="a copy of the database to update from")
+    parser.add_argument("--dated", help="its date, such as 2026-01-31")
     chosen = parser.parse_args()
     pins = pinned(PINS.read_text())
     if chosen.take:

@@ -39,9 +39,9 @@ QUESTIONS = [
     ),
     Question("the deadline of a silent connection", "service/http/connections.py", r"^LOOK = "),
     Question(
-        "the HTTP status of an error's problem document",
-        "service/http/problems.py",
-        r"Status\.\w+, ",
+        "the status and title of an error in the contract",
+        "workers/contract/errors.py",
+        r"slug, status, title = ",
     ),
     Question(
         "how an upload is streamed to the store",

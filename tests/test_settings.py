@@ -69,14 +69,17 @@ def test_a_misspelt_setting_is_refused_with_the_nearest_right_one(
     ended = start(program, tmp_path, GDSR_MAX_PIXEL="1000")
 
     assert ended.returncode != 0
-    assert "no setting GDSR_MAX_PIXEL; did you mean GDSR_MAX_PIXELS?" in ended.stderr
+    assert "unknown setting GDSR_MAX_PIXEL; did you mean GDSR_MAX_PIXELS?" in ended.stderr
     assert is_one_line(ended.stderr)
 
 
 def test_a_setting_that_resembles_none_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDSR_ZZZ", "1")
 
-    with pytest.raises(ConfigurationInvalid, match=r"no setting GDSR_ZZZ; docs/settings\.md"):
+    with pytest.raises(
+        ConfigurationInvalid,
+        match=r"unknown setting GDSR_ZZZ; docs/settings\.md lists all settings",
+    ):
         SharedSettings.load()
 
 
@@ -107,7 +110,8 @@ def test_the_password_in_a_file_goes_into_the_url(
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"), [(None, "cannot be read"), (b"\n", "is empty"), (b"\xff", "not text")]
+    ("content", "complaint"),
+    [(None, "cannot be read"), (b"\n", "is empty"), (b"\xff", "not a text file")],
 )
 def test_a_password_file_without_a_password_is_named(
     content: bytes | None, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -128,7 +132,7 @@ def test_two_passwords_are_one_too_many(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("GDSR_REDIS_URL", "redis://:other@queue")
     monkeypatch.setenv("GDSR_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
 
-    with pytest.raises(ConfigurationInvalid, match="keep one") as refused:
+    with pytest.raises(ConfigurationInvalid, match="remove one") as refused:
         SharedSettings.load()
     assert "other" not in str(refused.value)
 
@@ -193,12 +197,14 @@ def test_a_redis_that_is_not_there_yet_is_said_once(tmp_path: Path) -> None:
             stderr=file,
         ) as service,
     ):
-        wait_for(lambda: "not heard" in log.read_text(), what="the listener's complaint")
+        wait_for(
+            lambda: "cannot receive job changes" in log.read_text(), what="the listener's complaint"
+        )
         service.terminate()
 
     text = log.read_text()
     assert text.count("does not answer yet") == 1
-    assert text.count("are not heard") == 1
+    assert text.count("cannot receive job changes") == 1
     assert service.returncode == 0
 
 

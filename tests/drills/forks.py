@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image
 
 from workers.contract.images.formats import ResultFormat
-from workers.jobs.allocator import prepare_heap
+from workers.jobs.allocator import prepare_allocator
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.opening import load_codecs
 from workers.pictures.picture import Picture
-from workers.pictures.rehearsal import rehearse
+from workers.pictures.warm_up import warm_up
 
 JOBS = 100
 SIDE = 256
@@ -49,7 +49,7 @@ def in_a_child(work: Callable[[], None]) -> int:
     """How a child ends that rehearses, works and ends, as those of a job worker do."""
     pid = os.fork()
     if pid == 0:
-        rehearse()
+        warm_up()
         work()
         os._exit(0)
     return os.waitpid(pid, 0)[1]
@@ -103,7 +103,7 @@ def seconds_until_ended(kill_after: float) -> float:
 def main() -> None:
     """Measure both ways."""
     load_codecs()
-    prepare_heap()
+    prepare_allocator()
     gc.collect()
     gc.freeze()
     plain = io.BytesIO()

@@ -27,13 +27,13 @@ from rq import Queue
 
 from workers.contract.errors import QueueUnavailable, WorkerLost
 from workers.contract.images.formats import ResultFormat
-from workers.contract.queue.admission import Bounds
-from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.admission import QueueLimits
+from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import FINAL_STATES, JobResult, JobState
 from workers.contract.queue.queue import JobQueue
 from workers.contract.queue.records import COUNTERS, JobRecords
 from workers.contract.queue.rq_queue import LARGE, SERVED, SMALL, Delivery, open_queue
-from workers.contract.queue.runs import LEASES, RUNNING, WAITING, beat, hand_back
+from workers.contract.queue.runs import LEASES, RUNNING, WAITING, renew_lease, requeue
 from workers.jobs.recovery import sweep
 
 HOUR = timedelta(hours=1)
@@ -74,7 +74,7 @@ class World:
 
     def __init__(self, client: Forgetful, luck: random.Random) -> None:
         self.client, self.luck = client, luck
-        bounds = Bounds(jobs=1000, pixels=10**9)
+        bounds = QueueLimits(jobs=1000, pixels=10**9)
         self.queue = JobQueue(client, record_ttl=HOUR, bounds=bounds, small_pixels=100 * 100)
         self.records: JobRecords = self.queue.records
         self.workers = [Worker(served) for served in (SERVED[SMALL], *[SERVED[LARGE]] * 2)]
@@ -87,7 +87,7 @@ class World:
         """Let something happen."""
         happening = self.luck.choice(
             [self.submit, self.submit, self.take, self.take, self.take, self.claim, self.claim,
-             self.claim, self.beat, self.end, self.end, self.crash, self.die, self.freeze,
+             self.claim, self.renew_lease, self.end, self.end, self.crash, self.die, self.freeze,
              self.lease_ends, self.sweep, self.sweep, self.cancel, self.erase]
         )  # fmt: skip
         # Of both replies lost nobody knows what came, and the next one finds out.
@@ -98,10 +98,10 @@ class World:
         job_id, side = f"{self.luck.getrandbits(128):032x}", self.luck.choice([50, 200])
         claim = None
         if self.luck.random() < 0.5:
-            claim = Claim(owner="", key=job_id, fingerprint="f", job_id=job_id)
+            claim = IdempotencyKey(owner="", key=job_id, fingerprint="f", job_id=job_id)
         image = image_info(width=side, height=side)
         try:
-            self.queue.submit(job_id, image, options(), model_info(), claim=claim)
+            self.queue.submit(job_id, image, options(), model_info(), idempotency=claim)
         finally:
             if self.client.exists(f"gdsr:job:{job_id}"):
                 self.accepted.add(job_id)
@@ -127,9 +127,9 @@ class World:
             else:
                 self.leave(worker)
 
-    def beat(self) -> None:
+    def renew_lease(self) -> None:
         worker = self.someone()
-        if worker.task and not beat(self.client, worker.task, run=worker.run):
+        if worker.task and not renew_lease(self.client, worker.task, run=worker.run):
             self.leave(worker)
 
     def end(self) -> None:
@@ -148,7 +148,7 @@ class World:
         worker = self.someone()
         if worker.claimed:
             why = self.luck.choice(["crashed", "lost", "leaves"])
-            verdict = hand_back(self.client, worker.task, run=worker.run, why=why)
+            verdict = requeue(self.client, worker.task, run=worker.run, why=why)
             if verdict in ("lost", "crashed"):
                 failed = self.records.fail(worker.task, run=worker.run, error=WorkerLost())
                 self.ends[worker.task] += failed

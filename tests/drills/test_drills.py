@@ -124,7 +124,7 @@ def test_a_redis_that_is_of_no_use(
                 operator.replicaof("NO", "ONE")
         recovery = site.wait_ready()
     # Each job worker says so, and a child that is at work then.
-    assert site.said().count("Redis does not do its work") <= 4 * (1 + seconds // 60)
+    assert site.said().count("Redis is unavailable") <= 4 * (1 + seconds // 60)
     passed(jobs, recovery)
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoint files an engine is to load; their names are the names of the models."""
+"""Finds the checkpoint files of an engine; their names are the names of the models."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ _DEFAULT = "lite-real"
 
 
 def checkpoint_files(places: Sequence[Path]) -> list[Path]:
-    """The checkpoint files of these files and folders, or those that come with GDSR.
+    """The checkpoint files in these files and folders, or those shipped with GDSR.
 
     Raises:
         ConfigurationInvalid: there are none, or two have the same name.
@@ -28,10 +28,10 @@ def checkpoint_files(places: Sequence[Path]) -> list[Path]:
 
 
 def default_model(wanted: str | None, names: Sequence[str]) -> str:
-    """The model for requests that name none.
+    """The default model for requests that name none.
 
     Raises:
-        ConfigurationInvalid: the wanted one is not among the names.
+        ConfigurationInvalid: the configured one is not among the names.
     """
     if wanted is None:
         return _DEFAULT if _DEFAULT in names else names[0]

@@ -19,13 +19,13 @@ from workers.pictures.picture import Picture, with_bits
 from workers.pictures.reduce import reduced, reduced_mask
 
 
-def begun(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Picture:
+def preprocess(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Picture:
     """The decoded picture in as many bits as its result is to have."""
     wanted = picture.bits if choices.depth is DepthMode.SAME else int(choices.depth)
     return with_bits(picture, min(wanted, result.max_bits))
 
 
-def finished(picture: Picture, choices: PictureChoices) -> Picture:
+def postprocess(picture: Picture, choices: PictureChoices) -> Picture:
     """The picture, four times larger by now, in the size, on the background and in the colour space
     that were chosen, with what it is to keep.
 
@@ -48,7 +48,7 @@ def finished(picture: Picture, choices: PictureChoices) -> Picture:
     return picture
 
 
-def finished_mask(mask: Picture, choices: PictureChoices) -> Picture:
+def postprocess_mask(mask: Picture, choices: PictureChoices) -> Picture:
     """A mask, four times larger by now, in the size that was chosen: its levels are no light.
 
     Raises:

@@ -46,7 +46,7 @@ def test_a_service_that_cannot_store_is_not_ready(site: Site) -> None:
 
     incoming.mkdir()
     assert response.status_code == 503
-    assert "its folder is gone" in response.json()["checks"]["storage"]
+    assert "its folder is missing" in response.json()["checks"]["storage"]
 
 
 def _value(metrics: str, sample: str) -> float:

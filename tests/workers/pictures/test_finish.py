@@ -27,7 +27,7 @@ from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
-from workers.pictures.finish import begun, finished
+from workers.pictures.finish import postprocess, preprocess
 from workers.pictures.picture import Picture
 
 KEEP_ICC = PictureChoices(icc=ProfileMode.KEEP)
@@ -74,7 +74,7 @@ def test_a_wide_gamut_comes_back_within_two_levels(
     (length,) = struct.unpack_from(">I", tagged, start - 8)
     chunk = (b"iCCP", tagged[start : start + length])
     picture = decoded(png(samples, bits=bits, colour_type=2, chunks=[chunk]))
-    back = finished(picture, KEEP_ICC)
+    back = postprocess(picture, KEEP_ICC)
 
     assert picture.bits == back.bits == bits
     assert np.abs(picture.colour.astype(int) - bare.colour).max() > 5 * unit
@@ -83,7 +83,7 @@ def test_a_wide_gamut_comes_back_within_two_levels(
         stored(back, ResultFormat.JXL)
     for result in set(ResultFormat) - {ResultFormat.JXL}:
         assert stored(back, result).info["icc_profile"] == profile
-        assert "icc_profile" not in stored(finished(picture, PictureChoices()), result).info
+        assert "icc_profile" not in stored(postprocess(picture, PictureChoices()), result).info
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -94,7 +94,7 @@ def test_grey_of_another_gamma_comes_back(bits: int) -> None:
     (length,) = struct.unpack_from(">I", tagged, start - 8)
     chunk = (b"iCCP", tagged[start : start + length])
     picture = decoded(png(grey, bits=bits, colour_type=0, chunks=[chunk]))
-    back = finished(picture, KEEP_ICC)
+    back = postprocess(picture, KEEP_ICC)
 
     assert back.grey
     assert back.profile == grey_profile(1.8)
@@ -102,7 +102,9 @@ def test_grey_of_another_gamma_comes_back(bits: int) -> None:
 
 
 def test_a_broken_profile_is_a_warning_and_is_not_attached() -> None:
-    picture = finished(decoded(saved(photo(20, 32), "PNG", icc_profile=b"rubbish" * 60)), KEEP_ICC)
+    picture = postprocess(
+        decoded(saved(photo(20, 32), "PNG", icc_profile=b"rubbish" * 60)), KEEP_ICC
+    )
 
     assert picture.profile is None
     assert "broken colour profile" in picture.warnings[0]
@@ -122,7 +124,7 @@ def exif_of_a_camera() -> Image.Exif:
 @pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP"])
 def test_metadata_is_kept_on_demand_and_upright(source: str, result: ResultFormat) -> None:
     picture = decoded(saved(photo(), source, exif=exif_of_a_camera(), xmp=XMP, dpi=(300, 300)))
-    kept = stored(finished(picture, KEEP_METADATA), result)
+    kept = stored(postprocess(picture, KEEP_METADATA), result)
 
     exif = kept.getexif()
     assert exif.get(0x0112, 1) == 1
@@ -133,7 +135,7 @@ def test_metadata_is_kept_on_demand_and_upright(source: str, result: ResultForma
         assert kept.info.get("xmp", XMP) == XMP  # of JPEG XL, the reader leaves it where it is
         assert (
             decoded(
-                encode(finished(picture, KEEP_METADATA), format=result, quality=90)
+                encode(postprocess(picture, KEEP_METADATA), format=result, quality=90)
             ).metadata.xmp
             == XMP
         )
@@ -142,13 +144,13 @@ def test_metadata_is_kept_on_demand_and_upright(source: str, result: ResultForma
 @pytest.mark.parametrize("result", ResultFormat)
 def test_metadata_is_stripped_unless_it_is_wanted(result: ResultFormat) -> None:
     picture = decoded(saved(photo(), "JPEG", exif=exif_of_a_camera(), xmp=XMP))
-    info = stored(finished(picture, PictureChoices()), result).info
+    info = stored(postprocess(picture, PictureChoices()), result).info
 
     assert not {"exif", "xmp", "XML:com.adobe.xmp"} & set(info)
 
 
 def test_metadata_that_no_jpeg_could_hold_is_left_out_with_a_warning() -> None:
-    picture = finished(decoded(saved(photo(), "WEBP", xmp=XMP * 2000)), KEEP_METADATA)
+    picture = postprocess(decoded(saved(photo(), "WEBP", xmp=XMP * 2000)), KEEP_METADATA)
 
     assert picture.metadata.xmp is None
     assert "XMP data of more than 65,000 bytes" in picture.warnings[0]
@@ -173,7 +175,7 @@ def test_the_depth_is_what_was_chosen_as_far_as_the_format_goes(
 ) -> None:
     unit = 257 if source == 16 else 1
     picture = decoded(png(photo().astype(int) * unit, bits=source, colour_type=2))
-    chosen = begun(picture, PictureChoices(depth=depth), result)
+    chosen = preprocess(picture, PictureChoices(depth=depth), result)
 
     assert chosen.bits == bits
     assert np.array_equal(chosen.colour // (257 if bits == 16 else 1), photo())
@@ -205,7 +207,7 @@ def test_16_bits_are_refused_where_the_format_has_8(result: ResultFormat) -> Non
 
 def test_transparency_follows_the_depth() -> None:
     picture = Picture(colour=photo(), alpha=transparency())
-    deep = begun(picture, PictureChoices(depth=DepthMode.SIXTEEN), ResultFormat.PNG)
+    deep = preprocess(picture, PictureChoices(depth=DepthMode.SIXTEEN), ResultFormat.PNG)
 
     assert deep.alpha is not None
     assert np.array_equal(deep.alpha, transparency() * np.uint16(257))
@@ -215,7 +217,7 @@ def test_transparency_follows_the_depth() -> None:
 def test_a_cmyk_picture_cannot_keep_its_profile_and_says_so(profile: bytes | None) -> None:
     cmyk = Image.fromarray(photo(20, 32)).convert("CMYK")
     picture = decoded(saved(cmyk, "TIFF", icc_profile=profile))
-    kept, converted = finished(picture, KEEP_ICC), finished(picture, PictureChoices())
+    kept, converted = postprocess(picture, KEEP_ICC), postprocess(picture, PictureChoices())
 
     assert "the result is in sRGB: a CMYK picture" in kept.warnings[0]
     assert kept.profile is None

@@ -1,7 +1,4 @@
-"""What becomes of a picture and of what was asked for: a job, or a refusal that says why.
-
-Its header is read, never its pixels.
-"""
+"""Validates an upload and its options by the header, without decoding pixels."""
 
 from typing import BinaryIO, NamedTuple
 
@@ -14,43 +11,43 @@ from workers.contract.queue.engines import EngineInfo, ModelInfo, check_extra, c
 from workers.contract.queue.jobs import ImageInfo, TradeOff, UpscaleOptions
 
 
-class Wishes(PictureChoices):
-    """What was asked for, before the picture and the models are known."""
+class RequestedOptions(PictureChoices):
+    """Requested options, before defaults from picture and models are applied."""
 
     trade_off: TradeOff = 0.5
     model: str = ""
-    """Empty: the default."""
+    """Empty: the default model."""
     format: ResultFormat | None = ResultFormat.PNG
-    """None: the picture's own."""
+    """None: the format of the picture."""
     quality: int = Field(default=90, ge=1, le=100)
     keep_branches: bool = False
 
 
-class Taken(NamedTuple):
-    """What a job needs to know."""
+class ValidatedUpload(NamedTuple):
+    """A validated upload: everything that a job needs."""
 
     image: ImageInfo
     options: UpscaleOptions
     model: ModelInfo
 
 
-def take(
+def validate_upload(
     file: BinaryIO,
-    wishes: Wishes,
+    wishes: RequestedOptions,
     engines: list[EngineInfo],
     *,
     key: str,
     size: int,
     sha256: str,
     max_pixels: int,
-) -> Taken:
-    """Judge a picture by its header; `key` is where it will be stored.
+) -> ValidatedUpload:
+    """Validate a picture by its header; `key` is its future blob key.
 
     Raises:
-        ImageRejected: there will be no job of it, whoever sends it again.
-        FormatNotWritten: no library for the result.
+        ImageRejected: the picture cannot become a job; a retry will not help.
+        FormatNotWritten: the library of the result format is missing.
         ModelUnknown: there is no such model.
-        NoWorker: no engine is alive.
+        NoWorker: no engine is running.
     """
     header = read_header(file, frame=wishes.frame)
     check_header(header, max_pixels=max_pixels, frame=wishes.frame)
@@ -81,4 +78,4 @@ def take(
     options = UpscaleOptions.model_validate(
         wishes.model_dump() | {"model": model.name, "format": result}
     )
-    return Taken(image, options, model)
+    return ValidatedUpload(image, options, model)

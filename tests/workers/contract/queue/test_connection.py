@@ -62,7 +62,7 @@ def test_a_client_that_is_patient_waits_until_redis_is_cured(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection._UntilCured, "said_at", float("-inf"))
+    monkeypatch.setattr(connection._RetryWhileUnavailable, "said_at", float("-inf"))
     with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url) as operator:
         patient = connect(server.url, timeout=timedelta(seconds=5), retries=0, until_cured=True)
         patient.set("word", "before")
@@ -75,7 +75,7 @@ def test_a_client_that_is_patient_waits_until_redis_is_cured(
                 operator.replicaof("127.0.0.1", 1)
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(patient.set, "word", "after")
-            wait_for(lambda: "asking on" in caplog.text, what="a word in the log")
+            wait_for(lambda: "retrying" in caplog.text, what="a word in the log")
             match state:
                 case "away":
                     server.start()
@@ -90,7 +90,7 @@ def test_a_client_that_is_patient_waits_until_redis_is_cured(
 def test_clients_that_wait_say_so_once_however_often_they_ask(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection._UntilCured, "said_at", float("-inf"))
+    monkeypatch.setattr(connection._RetryWhileUnavailable, "said_at", float("-inf"))
     with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url) as operator:
         patient = connect(server.url, timeout=timedelta(seconds=5), retries=0, until_cured=True)
         operator.config_set("maxmemory", 1)
@@ -103,7 +103,7 @@ def test_clients_that_wait_say_so_once_however_often_they_ask(
             wait_for(lambda: refused() >= 6, what="six attempts")
             operator.config_set("maxmemory", 0)
             assert all(one.result() for one in asked)
-    assert caplog.text.count("asking on") == 1
+    assert caplog.text.count("retrying") == 1
 
 
 def test_a_client_that_is_patient_says_at_once_what_waiting_does_not_cure(
