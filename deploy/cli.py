@@ -130,7 +130,10 @@ def _run(
             task = progress.add_task(source.name, total=None)
             try:
                 picture = decode(
-                    source.read_bytes(), max_pixels=settings.max_pixels, frame=choices.frame
+                    source.read_bytes(),
+                    max_pixels=settings.max_pixels,
+                    frame=choices.frame,
+                    icc=choices.icc,
                 )
                 picture = upscale_picture(
                     begun(picture, choices, ResultFormat(format_name)),

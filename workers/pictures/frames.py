@@ -17,7 +17,7 @@ from workers.contract.errors import FrameMissing, ImageCorrupt
 from workers.contract.images.gif import CLEAR, KEEP, RESTORE, gif_frames, gif_size
 from workers.contract.images.tiff_and_avif import Source
 from workers.pictures.picture import Picture, Plane
-from workers.pictures.png import SIGNATURE, chunk, read_chunks
+from workers.pictures.png import COLOUR_CHUNKS, SIGNATURE, chunk, read_chunks
 
 
 class Layer(NamedTuple):
@@ -136,7 +136,7 @@ def gif_layers(data: bytes, *, frame: int) -> list[Layer]:
 
 # APNG (https://www.w3.org/TR/png-3/#apng-frame-based-animation)
 
-_SHARED = frozenset((b"PLTE", b"tRNS", b"iCCP", b"pHYs"))
+_SHARED = COLOUR_CHUNKS | {b"PLTE", b"tRNS", b"iCCP", b"cICP", b"pHYs"}
 
 
 def apng_layers(png: bytes, *, frame: int) -> list[Layer]:

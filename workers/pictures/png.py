@@ -77,13 +77,24 @@ def png_pieces(picture: Picture) -> Iterator[bytes]:
     yield chunk(b"IEND", b"")
 
 
+#: What says a colour space in numbers (and cICP, which is in the header).
+COLOUR_CHUNKS = frozenset((b"sRGB", b"gAMA", b"cHRM"))
 _KEPT = frozenset((b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"pHYs", b"eXIf", b"IDAT", b"IEND"))
 _MAX_CHUNKS = 2**17
 _INFLATED_BYTES = 2**18
 _INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub takes it for an instance
 
 
-def checked_png(data: bytes) -> bytes:
+class CheckedPng(NamedTuple):
+    """A PNG that has all of its pixels."""
+
+    #: Without the chunks that neither pixels nor `metadata=keep` need.
+    data: bytes
+    #: Those that say its colour space in numbers.
+    colour: dict[bytes, bytes]
+
+
+def checked_png(data: bytes) -> CheckedPng:
     """A PNG without the chunks that pixels do not need, once it has been found whole.
 
     Pillow looks neither at the checksums of the pixels nor for rows that are missing, and refuses
@@ -93,7 +104,7 @@ def checked_png(data: bytes) -> bytes:
         ImageCorrupt: a checksum is wrong, or the file or its pixels end too early.
     """
     view = memoryview(data)
-    kept, pixels = [view[: len(SIGNATURE)]], []
+    kept, pixels, colour = [view[: len(SIGNATURE)]], [], {}
     for name, body, whole in _chunks(view):
         is_xmp = (
             name == b"iTXt" and len(body) <= _MAX_XMP_BYTES and body[: len(XMP_START)] == XMP_START
@@ -103,11 +114,14 @@ def checked_png(data: bytes) -> bytes:
             kept.append(whole)
         if name == b"IDAT":
             pixels.append(body)
+        elif name in COLOUR_CHUNKS and not pixels:
+            _check(name, whole)
+            colour[name] = bytes(body)
     _check_length(pixels, _filtered_bytes(data))
-    return b"".join(kept)
+    return CheckedPng(b"".join(kept), colour)
 
 
-_ANIMATED = _KEPT | {b"fcTL", b"fdAT"}
+_ANIMATED = _KEPT | COLOUR_CHUNKS | {b"cICP", b"fcTL", b"fdAT"}
 
 
 def read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -108,7 +108,12 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
     spec, settings, seconds = job.spec, context.settings, {"queue": waited(job)}
     with timed(seconds, "decode"):
         data = patiently(lambda: context.blobs.read(spec.image.key))
-        picture = decode(data, max_pixels=settings.max_pixels, frame=spec.options.frame)
+        picture = decode(
+            data,
+            max_pixels=settings.max_pixels,
+            frame=spec.options.frame,
+            icc=spec.options.icc,
+        )
         picture = begun(picture, spec.options, spec.options.format)
         del data
     weights = [output_weights(spec.options.trade_off)]

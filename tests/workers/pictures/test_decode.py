@@ -222,8 +222,8 @@ READ = {
     "JPEG grey": Meant(saved(GREY, "JPEG", quality=100), GREY, grey=True, tolerance=2),
     "JPEG progressive": Meant(saved(COLOUR, "JPEG", progressive=True, **BEST), COLOUR, tolerance=4),
     "JPEG CMYK of Adobe": Meant(cmyk_jpeg(CMYK), CMYK_COLOUR, tolerance=4),
-    "JPEG CMYK of others": Meant(
-        without_jpeg_segment(cmyk_jpeg(255 - CMYK), 0xEE), CMYK_COLOUR, tolerance=4
+    "JPEG CMYK without Adobe's marker": Meant(
+        without_jpeg_segment(cmyk_jpeg(CMYK), 0xEE), CMYK_COLOUR, tolerance=4
     ),
     "JPEG YCCK": Meant(ycck_jpeg(CMYK), CMYK_COLOUR, tolerance=6),
     "JPEG with P3": Meant(P3_JPEG, from_p3(untagged(P3_JPEG)), tolerance=1),

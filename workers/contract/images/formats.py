@@ -108,6 +108,8 @@ class ImageHeader:
     has_alpha: bool
     #: Frames or pages; None: several, and only a walk through the file would tell how many.
     frames: int | None = 1
+    #: Its primaries and its transfer function by their numbers in ITU-T H.273, where they count.
+    cicp: tuple[int, int] | None = None
 
     @property
     def pixels(self) -> int:
@@ -120,6 +122,8 @@ def extension(name: ResultFormat) -> str:
 
 
 _DEEP_COLOUR = (ImageFormat.PNG, ImageFormat.TIFF)
+#: Transfer functions (ITU-T H.273) whose white is far below their brightest.
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
 def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = None) -> None:
@@ -131,6 +135,7 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
         FrameMissing: there is no such frame, as far as the header tells.
         ColourTooDeep: more than 8 bits a channel; grey may have 16 except in JPEG XL, and so may
             RGB in PNG and TIFF.
+        ImageUnsupported: it is of high dynamic range.
     """
     if header.pixels > max_pixels:
         raise ImageTooLarge(width=header.width, height=header.height, limit=max_pixels)
@@ -143,6 +148,11 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
     deep |= header.kind is ColourKind.GREY and header.format is not ImageFormat.JXL
     if header.bits > 8 and not deep:
         raise ColourTooDeep(bits=header.bits)
+    if header.cicp is not None and header.cicp[1] in _HDR_TRANSFERS:
+        curve = _HDR_TRANSFERS[header.cicp[1]]
+        raise unsupported(
+            f"a picture of high dynamic range ({curve}), which is not tone-mapped here"
+        )
 
 
 def check_result(

@@ -9,6 +9,7 @@ but a `GDSRError` ever comes out.
 """
 
 import struct
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import BinaryIO, NamedTuple
@@ -179,7 +180,7 @@ def _png(source: Source) -> ImageHeader:
     if colour_type not in _PNG_KINDS or bits not in _PNG_KINDS[colour_type].depths:
         raise ImageCorrupt(f"PNG has no colour type {colour_type} of {bits} bits")
     kind, _, has_alpha = _PNG_KINDS[colour_type]
-    frames = 1
+    frames, cicp = 1, None
     offset = len(start)
     for _ in range(_MAX_STEPS):
         length, name = struct.unpack(">I4s", source.at(offset, 8))
@@ -192,6 +193,7 @@ def _png(source: Source) -> ImageHeader:
                 kind=kind,
                 has_alpha=has_alpha,
                 frames=max(frames, 1),
+                cicp=cicp,
             )
         if name == b"IEND":
             raise ImageCorrupt("it has no pixels")
@@ -199,8 +201,20 @@ def _png(source: Source) -> ImageHeader:
             (frames,) = struct.unpack(">I", source.at(offset + 8, 4))
         elif name == b"tRNS":
             has_alpha = True
+        elif name == b"cICP" and length == 4:
+            cicp = _png_cicp(source.at(offset + 4, 12))
         offset += 12 + length
     raise ImageCorrupt(f"its pixels are not among its first {_MAX_STEPS:,} chunks")
+
+
+def _png_cicp(chunk: bytes) -> tuple[int, int] | None:
+    """What a cICP chunk says of name, body and checksum; None: it is damaged, or for YCbCr."""
+    primaries, transfer, matrix, full_range, checksum = struct.unpack_from(">4BI", chunk, 4)
+    if checksum != zlib.crc32(chunk[:8]) or matrix:
+        return None
+    if not full_range:
+        raise unsupported("a PNG of the narrow range of video")
+    return primaries, transfer
 
 
 def _webp(source: Source) -> ImageHeader:
