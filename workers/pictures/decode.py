@@ -10,10 +10,12 @@ Letters: H x W the picture's pixels.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 
 import numpy as np
 
+from workers.contract.errors import ImageCorrupt
 from workers.contract.images.formats import EXTRA_FORMATS, unread, unsupported
 from workers.contract.images.headers import (
     ColourKind,
@@ -25,7 +27,8 @@ from workers.contract.images.headers import (
 from workers.contract.images.options import ProfileMode
 from workers.pictures.colour import Converted, Wanted, cmyk_to_srgb
 from workers.pictures.extras import installed
-from workers.pictures.frames import Layer, apng_layers, composed, gif_layers
+from workers.pictures.frames import Layer, apng_layers, composed, gif_layers, has_separate_still
+from workers.pictures.jpeg import with_end
 from workers.pictures.opening import Opened, open_picture
 from workers.pictures.picture import Picture, Plane, scaled
 from workers.pictures.png import checked_png, deep_grey_alpha_as_rgba
@@ -58,7 +61,7 @@ def decode(
         if len(layers) > 1 or not layers[0].covers(header.width, header.height):
             return _composed(layers, header, max_pixels=max_pixels, icc=icc)
         data = b"".join(layers[0].parts)
-    elif header.format is ImageFormat.PNG and header.frames != 1:
+    elif header.format is ImageFormat.PNG and (header.frames != 1 or has_separate_still(data)):
         layers = apng_layers(data, frame=frame or 0)
         return _composed(layers, header, max_pixels=max_pixels, icc=icc)
     return _still(data, header, max_pixels=max_pixels, icc=icc, frame=frame or 0)
@@ -82,11 +85,12 @@ def _still(
 ) -> Picture:
     deep_alpha = None
     tagged = Tagged()
+    dropped: tuple[str, ...] = ()
     if header.format is ImageFormat.PNG:
-        data, colour_chunks = checked_png(data)
+        data, colour_chunks, dropped = checked_png(data)
         deep_alpha = deep_grey_alpha_as_rgba(data)
         tagged = of_png(colour_chunks)
-    opened = open_picture(deep_alpha or data, header, max_pixels=max_pixels, frame=frame)
+    opened = _opened(deep_alpha or data, header, max_pixels=max_pixels, frame=frame)
     if header.cicp is not None:
         tagged = of_cicp(*header.cicp)
     elif opened.profile:
@@ -112,8 +116,21 @@ def _still(
         dpi=opened.dpi,
         profile=found.profile,
         metadata=opened.metadata,
-        warnings=(*opened.metadata.warnings, *tagged.warnings, *found.warnings),
+        warnings=(*dropped, *opened.metadata.warnings, *tagged.warnings, *found.warnings),
     )
+
+
+def _opened(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int) -> Opened:
+    open_this = partial(open_picture, header=header, max_pixels=max_pixels, frame=frame)
+    try:
+        return open_this(data)
+    except ImageCorrupt:
+        if header.format is not ImageFormat.JPEG:
+            raise
+        whole = with_end(data, lambda filled: open_this(filled).image)
+        if whole is None:
+            raise
+        return open_this(whole)
 
 
 def _grey(opened: Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:

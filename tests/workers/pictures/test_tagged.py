@@ -228,6 +228,7 @@ def with_nclx(data: bytes, primaries: int, transfer: int) -> bytes:
     return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
 
 
+BEST = {"quality": 100, "subsampling": "4:4:4"}
 STILL = {
     "AVIF": saved(COLOUR, "AVIF", quality=100, subsampling="4:4:4"),
     "HEIC": saved(COLOUR, "HEIF", quality=-1, chroma=444),
@@ -256,7 +257,7 @@ def test_avif_and_heic_are_shown_in_the_space_that_they_say(
 
 
 def test_a_profile_counts_more_than_code_points_in_avif() -> None:
-    data = with_nclx(saved(COLOUR, "AVIF", quality=100, icc_profile=P3_PROFILE), 9, 16)
+    data = with_nclx(saved(COLOUR, "AVIF", icc_profile=P3_PROFILE, **BEST), 9, 16)
 
     assert read_header(BytesIO(data)).cicp is None
     assert off(decoded(data), in_srgb(COLOUR, P3, srgb)) <= 12

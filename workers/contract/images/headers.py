@@ -258,7 +258,7 @@ def _webp_frames(source: Source) -> int | None:
 
 
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
-_BMP_BITFIELDS = 3
+_BMP_RUNS, _BMP_BITFIELDS, _BMP_ALPHA_BITFIELDS = (1, 2), 3, 6
 
 
 def _bmp(source: Source) -> ImageHeader:
@@ -270,13 +270,15 @@ def _bmp(source: Source) -> ImageHeader:
         width, height, _, bits = struct.unpack("<4H", source.at(18, 8))
     else:
         width, height, _, bits, compression = struct.unpack("<iiHHI", source.at(18, 16))
-    if compression not in (0, 1, 2, _BMP_BITFIELDS) or bits not in (1, 4, 8, 16, 24, 32):
+    fields = compression in (_BMP_BITFIELDS, _BMP_ALPHA_BITFIELDS)
+    if not (compression in (0, *_BMP_RUNS) or fields) or bits not in (1, 4, 8, 16, 24, 32):
         raise unsupported("a BMP of a rare kind")
-    has_alpha = False
-    if bits == 32 and compression == _BMP_BITFIELDS:
-        *colours, alpha = struct.unpack("<4I", source.at(54, 16))
-        # The decoder takes a header without any mask for one with alpha.
-        has_alpha = bool(size >= 56 and alpha) or not any(colours)
+    if fields and bits not in (16, 32):
+        raise unsupported("a BMP of a rare kind")
+    has_alpha = compression in _BMP_RUNS  # what they skip is transparent
+    if fields and (size >= 56 or compression == _BMP_ALPHA_BITFIELDS):
+        (alpha,) = struct.unpack("<I", source.at(66, 4))
+        has_alpha = bool(alpha)
     return ImageHeader(
         format=ImageFormat.BMP,
         width=max(width, 0),
