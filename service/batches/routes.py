@@ -35,6 +35,7 @@ from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import choose_model, running
 from workers.contract.queue.idempotency import Claim
 from workers.contract.queue.queue import new_job_id
+from workers.contract.queue.validation import Wishes
 
 router = APIRouter(prefix="/batches", tags=["batches"])
 
@@ -103,6 +104,7 @@ _RESULT = merged(
 )  # fmt: skip
 
 
+@router.post("/", include_in_schema=False, status_code=202)
 @router.post(
     "",
     status_code=202,
@@ -134,9 +136,10 @@ async def create_batch(
         read_fields(query=query, form=())  # what is wrong already is refused before the pictures
 
         def accept(upload: Upload) -> tuple[Batch, dict[str, str]]:
-            fields = read_fields(query=query, form=upload.fields, accept=accepted)
+            fields = read_fields(query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
-            return _accept_once(services, upload, fields, owner, key)
+            wishes = wished(fields, accept=accepted)
+            return _accept_once(services, upload, fields, wishes, owner, key)
 
         batch, more = await receive(
             request,
@@ -156,19 +159,24 @@ def _count(services: Services, owner: str, pictures: int) -> dict[str, str]:
 
 
 def _accept_once(
-    services: Services, upload: Upload, fields: UpscaleFields, owner: str, key: str | None
+    services: Services,
+    upload: Upload,
+    fields: UpscaleFields,
+    wishes: Wishes,
+    owner: str,
+    key: str | None,
 ) -> tuple[Batch, dict[str, str]]:
     """The batch that the key stands for, or a new one; and what is left of the rate."""
     batch_id = new_job_id()
     if key is None:
-        return _accept(services, upload, fields, batch_id, owner, None)
+        return _accept(services, upload, fields, wishes, batch_id, owner, None)
     claim = Claim(
         owner=owner, key=key, fingerprint=fingerprint(upload.sha256, fields), job_id=batch_id
     )
     with redis_down_is_queue_unavailable():
         standing = claim.standing(services.queue.client)
     if standing is None:
-        return _accept(services, upload, fields, batch_id, owner, claim)
+        return _accept(services, upload, fields, wishes, batch_id, owner, claim)
     return services.batches.get(standing), {}
 
 
@@ -176,6 +184,7 @@ def _accept(
     services: Services,
     upload: Upload,
     fields: UpscaleFields,
+    wishes: Wishes,
     batch_id: str,
     owner: str,
     claim: Claim | None,
@@ -199,7 +208,7 @@ def _accept(
     with deleted_if_refused(services.blobs, upload_key):
         batch = services.batches.submit(
             batch_id,
-            wished(fields),
+            wishes,
             size=upload.size,
             pictures=len(entries),
             largest=sum(entry.file_size for entry in entries),

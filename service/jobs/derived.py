@@ -66,7 +66,7 @@ def reblended(services: Services, job: Job, fields: ResultFields) -> Job:
     Raises:
         RequestInvalid: wishes that exclude each other, or a region that is not inside the result.
         BranchesNotKept: the job was not asked to keep what it takes.
-        AlphaNotStorable: JPEG of a picture that may be transparent.
+        AlphaNotStorable: JPEG of a picture that is transparent.
         ResultTooLarge: the format does not hold so many pixels.
         RateExceeded: the owner has had enough made.
         PixelsExceeded: the same, for today.
@@ -87,7 +87,7 @@ def reblended(services: Services, job: Job, fields: ResultFields) -> Job:
         width=part.width or cut.width,
         height=part.height or cut.height,
         format=options.format,
-        has_alpha=job.spec.image.has_alpha and own.background is None and not part.mask,
+        has_alpha=_has_alpha(job, result) and not part.mask,
     )
     asked = f"{job.id} {options.model_dump_json()} {part.model_dump_json()}"
     blend_id = hashlib.sha256(asked.encode()).hexdigest()[:32]
@@ -99,6 +99,12 @@ def reblended(services: Services, job: Job, fields: ResultFields) -> Job:
     if services.rate is not None:
         services.rate.count(job.spec.owner)
     return services.queue.submit_blend(blend_id, job, options, part, instead=earlier)
+
+
+def _has_alpha(job: Job, result: JobResult) -> bool:
+    if result.has_alpha is not None:
+        return result.has_alpha
+    return job.spec.image.has_alpha and job.spec.options.background is None
 
 
 def _options(own: UpscaleOptions, fields: ResultFields) -> UpscaleOptions:

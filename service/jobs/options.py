@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.json_schema import WithJsonSchema
 
 from service.http.problems import Fault, RequestInvalid
-from service.transfer.negotiation import preferred_format
+from service.transfer.negotiation import preferred_formats
 from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import PictureChoices
 from workers.contract.queue.jobs import STOPS
@@ -27,13 +27,24 @@ TradeOffChoice = Annotated[
         }
     ),
 ]
+_FORMAT_NAMES = {"jpg": "jpeg", "tif": "tiff"}
+
+
+def _format_name(value: object) -> object:
+    """As people write it, such as `JPG`."""
+    return _FORMAT_NAMES.get(value.lower(), value.lower()) if isinstance(value, str) else value
+
+
 FormatChoice = Annotated[
-    ResultFormat, WithJsonSchema({"type": "string", "enum": [str(name) for name in ResultFormat]})
+    ResultFormat,
+    BeforeValidator(_format_name),
+    WithJsonSchema({"type": "string", "enum": [str(name) for name in ResultFormat]}),
 ]
 SAME = "same"
 WishedFormat = Annotated[
     ResultFormat | None,
     BeforeValidator(lambda value: None if value == SAME else value),
+    BeforeValidator(_format_name),
     WithJsonSchema(
         {"type": "string", "enum": [*map(str, ResultFormat), SAME], "examples": ["webp"]}
     ),
@@ -99,10 +110,9 @@ class ResultFields(BaseModel):
 
 
 def read_fields(
-    *, query: Iterable[tuple[str, str]], form: Iterable[tuple[str, str]], accept: str = ""
+    *, query: Iterable[tuple[str, str]], form: Iterable[tuple[str, str]]
 ) -> UpscaleFields:
     """Check all fields; one may be given twice, in query and form too, if it says the same.
-    Where none is a format, the `Accept` header decides.
 
     Raises:
         RequestInvalid: names each field that is wrong, not only the first.
@@ -115,7 +125,6 @@ def read_fields(
             if given.setdefault(name, value) != value:
                 faults.append(Fault(place=where, name=name, message="given twice and different"))
             place.setdefault(name, where)
-    given.setdefault("format", preferred_format(accept))
     try:
         choice = UpscaleFields.model_validate(given)
     except ValidationError as invalid:
@@ -129,9 +138,13 @@ def read_fields(
     return choice
 
 
-def wished(fields: UpscaleFields) -> Wishes:
-    """What the fields ask for, in the words of the workers."""
-    return Wishes.model_validate(fields.model_dump(exclude={"name", "webhook"}))
+def wished(fields: UpscaleFields, *, accept: str) -> Wishes:
+    """What the fields ask for, in the words of the workers. Where none is a format, the `Accept`
+    header decides.
+    """
+    preferred = () if "format" in fields.model_fields_set else preferred_formats(accept)
+    wishes = fields.model_dump(exclude={"name", "webhook"})
+    return Wishes.model_validate({**wishes, "preferred": preferred})
 
 
 def described_fields() -> dict[str, dict[str, object]]:

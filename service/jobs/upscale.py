@@ -93,6 +93,7 @@ _RESPONSES = merged(
 )  # fmt: skip
 
 
+@router.post("/upscale/", include_in_schema=False, status_code=202)
 @router.post(
     "/upscale",
     status_code=202,
@@ -128,9 +129,9 @@ async def create_job(
         cached = not cache.refused(request)
 
         def accept(upload: Upload) -> Job:
-            fields = read_fields(query=query, form=upload.fields, accept=accepted)
+            fields = read_fields(query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
-            order = _Order(fields=fields, owner=owner, key=key, cached=cached)
+            order = _Order(fields=fields, accept=accepted, owner=owner, key=key, cached=cached)
             return _accept_once(services, upload, order)
 
         job = await receive(
@@ -161,6 +162,8 @@ class _Order:
     """What a client wants of its upload."""
 
     fields: UpscaleFields
+    accept: str
+    """Its `Accept` header."""
     owner: str
     key: str | None
     """Its `Idempotency-Key`."""
@@ -197,7 +200,7 @@ def _accept(
         engines = running(services.queue.client)
     image, options, model = take(
         upload.file,
-        wished(fields),
+        wished(fields, accept=order.accept),
         engines,
         key=f"inputs/{job_id}",
         size=upload.size,

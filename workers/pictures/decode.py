@@ -44,6 +44,8 @@ def decode(
 ) -> Picture:
     """Decode a picture, or one frame or page of it, counted from 0.
 
+    A picture of which every pixel is opaque has no alpha.
+
     With `ProfileMode.KEEP` the pixels stay in the space of the picture's own profile, so that no
     colour is lost that sRGB does not have.
 
@@ -52,6 +54,14 @@ def decode(
         ImageTooLarge, ImageAnimated, FrameMissing, ColourTooDeep: as `check_header`.
         MemoryError: there is no memory for the pixels.
     """
+    picture = _decoded(data, max_pixels=max_pixels, frame=frame, icc=icc)
+    alpha = picture.alpha
+    if alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
+        return replace(picture, alpha=None)
+    return picture
+
+
+def _decoded(data: bytes, *, max_pixels: int, frame: int | None, icc: ProfileMode) -> Picture:
     header = read_header(BytesIO(data), frame=frame)
     check_header(header, max_pixels=max_pixels, frame=frame)
     if header.format in EXTRA_FORMATS and header.format not in installed():
@@ -73,11 +83,7 @@ def _composed(
     def still(file: bytes) -> Picture:
         return _still(file, read_header(BytesIO(file)), max_pixels=max_pixels, icc=icc)
 
-    picture = composed(layers, still, width=header.width, height=header.height)
-    alpha = picture.alpha
-    if not header.has_alpha and alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
-        return replace(picture, alpha=None)
-    return picture
+    return composed(layers, still, width=header.width, height=header.height)
 
 
 def _still(

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from workers.contract.errors import AlphaNotStorable
 from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import (
     SCALE,
@@ -20,7 +21,13 @@ from workers.pictures.reduce import reduced, reduced_mask
 
 
 def begun(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Picture:
-    """The decoded picture in as many bits as its result is to have."""
+    """The decoded picture in as many bits as its result is to have.
+
+    Raises:
+        AlphaNotStorable: it is transparent, its result cannot be, and no background was chosen.
+    """
+    if picture.alpha is not None and choices.background is None and not result.may_be_transparent:
+        raise AlphaNotStorable
     wanted = picture.bits if choices.depth is DepthMode.SAME else int(choices.depth)
     return with_bits(picture, min(wanted, result.max_bits))
 

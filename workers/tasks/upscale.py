@@ -149,6 +149,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         else spec.options.consistency,
         seconds={stage: round(value, 4) for stage, value in seconds.items()},
         expires_at=datetime.now(UTC) + settings.result_ttl,
+        has_alpha=picture.alpha is not None,
         branches=branches,
         warnings=picture.warnings,
     )

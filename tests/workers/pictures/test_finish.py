@@ -22,7 +22,7 @@ from factories import (
 )
 from PIL import Image
 
-from workers.contract.errors import DepthNotStorable, ProfileNotStorable
+from workers.contract.errors import AlphaNotStorable, DepthNotStorable, ProfileNotStorable
 from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.pictures.decode import decode
@@ -269,3 +269,22 @@ def test_a_cmyk_picture_cannot_keep_its_profile_and_says_so(profile: bytes | Non
     assert np.array_equal(kept.colour, converted.colour)
     assert converted.warnings == ()
     assert "icc_profile" not in stored(kept, ResultFormat.PNG).info
+
+
+def test_a_transparent_picture_is_refused_for_jpeg_before_the_network_sees_it() -> None:
+    clear = Picture(colour=photo(), alpha=transparency())
+    white = PictureChoices(background="#ffffff")
+
+    with pytest.raises(AlphaNotStorable):
+        begun(clear, PictureChoices(), ResultFormat.JPEG)
+    begun(clear, white, ResultFormat.JPEG)
+    begun(clear, PictureChoices(), ResultFormat.WEBP)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_alpha_that_is_opaque_everywhere_is_none(bits: int) -> None:
+    samples = np.dstack((photo(), np.full((20, 30), 255))) * (257 if bits == 16 else 1)
+    picture = decoded(png(samples, bits=bits, colour_type=6))
+
+    assert picture.alpha is None
+    assert stored(begun(picture, PictureChoices(), ResultFormat.JPEG), ResultFormat.JPEG)

@@ -64,6 +64,11 @@ class ResultFormat(StrEnum):
         return {"tiff": 500_000_000}.get(self.value)
 
     @property
+    def may_be_transparent(self) -> bool:
+        """Whether it has an alpha channel."""
+        return self is not ResultFormat.JPEG
+
+    @property
     def may_be_lossless(self) -> bool:
         """Whether it can hold a picture to the last bit."""
         return self not in (ResultFormat.JPEG, ResultFormat.AVIF)
@@ -182,7 +187,7 @@ def check_result(
         raise ResultTooLarge(
             width=width, height=height, format_name=format.value, pixels=format.max_pixels
         )
-    if has_alpha and format is ResultFormat.JPEG:
+    if has_alpha and not format.may_be_transparent:
         raise AlphaNotStorable
     if bits > format.max_bits:
         raise DepthNotStorable(bits=bits, format_name=format.value)

@@ -162,6 +162,8 @@ class JobResult(Record):
     warnings: tuple[str, ...] = ()
     """What was ignored or left out, such as a broken colour profile."""
     expires_at: datetime
+    has_alpha: bool | None = None
+    """Whether any pixel is not opaque; None: made before this was told."""
     cached: bool = False
     """Copied from an equal job's, at no cost; `seconds` then has the time of that as `cache`."""
     branches: dict[str, Branch] = {}
