@@ -115,7 +115,7 @@ def _run(
     from workers.engine.local import InProcessEngine
     from workers.pictures.decode import decode
     from workers.pictures.encode import encode
-    from workers.pictures.finish import begun, finished
+    from workers.pictures.finish import begun, finished, marked_as_made
     from workers.tasks.pipeline import upscale_picture
     from workers.tiles.trade_off import output_weights
 
@@ -147,6 +147,8 @@ def _run(
                     consistent=choices.consistency,
                 )
                 picture = finished(picture, choices)
+                if settings.mark:
+                    picture = marked_as_made(picture, trade_off=trade_off)
                 for warning in picture.warnings:
                     console.print(f"{source}: {warning}", highlight=False, soft_wrap=True)
                 data = encode(

@@ -176,6 +176,9 @@ class WorkerSettings(SharedSettings):
     job_memory: int = Field(default=6 * 1024**3, gt=0)
     """Address space in bytes that one job's process may use."""
 
+    mark: bool = True
+    """Whether results say in their XMP that a model made them, in the words of IPTC; `off`: not."""
+
     engine_patience: Seconds = timedelta(seconds=60)
     """How long a job waits for an engine that is being restarted."""
 

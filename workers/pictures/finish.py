@@ -18,6 +18,7 @@ from workers.pictures.colour import Wanted, is_for_grey
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, with_bits
 from workers.pictures.reduce import reduced, reduced_mask
+from workers.pictures.xmp import marked
 
 
 def begun(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Picture:
@@ -28,6 +29,10 @@ def begun(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Pi
     """
     if picture.alpha is not None and choices.background is None and not result.may_be_transparent:
         raise AlphaNotStorable
+    if picture.metadata.iptc and choices.metadata is MetadataMode.KEEP and not result.may_have_iptc:
+        warning = f"left out the IPTC data: {result} has no place for it (its XMP is kept)"
+        metadata = picture.metadata._replace(iptc=None)
+        picture = replace(picture, metadata=metadata, warnings=(*picture.warnings, warning))
     wanted = picture.bits if choices.depth is DepthMode.SAME else int(choices.depth)
     return with_bits(picture, min(wanted, result.max_bits))
 
@@ -51,6 +56,14 @@ def finished(picture: Picture, choices: PictureChoices) -> Picture:
         warning = "the result is in sRGB: a CMYK picture becomes RGB, its profile does not fit"
         return replace(picture, warnings=(*picture.warnings, warning))
     return picture
+
+
+def marked_as_made(picture: Picture, *, trade_off: float) -> Picture:
+    """The picture with a mark in its XMP that it was altered by an algorithm, or, where the crisp
+    branch has a share in it, that a trained model made some of it.
+    """
+    xmp = marked(picture.metadata.xmp, invented=trade_off > 0)
+    return replace(picture, metadata=picture.metadata._replace(xmp=xmp))
 
 
 def finished_mask(mask: Picture, choices: PictureChoices) -> Picture:

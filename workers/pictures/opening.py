@@ -18,7 +18,14 @@ from workers.contract.images.jxl import jxl_xmp
 from workers.contract.images.tiff_and_avif import tiff_page_number
 from workers.pictures.bmp import bmp_image
 from workers.pictures.extras import installed, make_ready
-from workers.pictures.metadata import BROKEN, Metadata, read_dpi, read_metadata, read_orientation
+from workers.pictures.metadata import (
+    BROKEN,
+    Metadata,
+    read_dpi,
+    read_metadata,
+    read_orientation,
+    without_xmp,
+)
 
 #: Of 16-bit samples in Pillow's names of layouts: the other order of bytes.
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "L" if sys.byteorder == "big" else "B"}
@@ -66,7 +73,8 @@ def open_picture(
             # Pillow turns a TIFF while it loads it, and forgets by how much. Everything else is
             # loaded first: asking for EXIF loads a PNG, and that must not fail unseen.
             orientation = read_orientation(image) if is_tiff else 1
-            image.load()
+            with without_xmp(image):  # of a TIFF; others get theirs while they are loaded
+                image.load()
             if header.format is ImageFormat.JXL and (xmp := jxl_xmp(BytesIO(data))):
                 image.info["xmp"] = xmp
             metadata = Metadata() if low_bytes else read_metadata(image)

@@ -32,7 +32,7 @@ from workers.engine.client import EngineClient, MadeBy
 from workers.host.reports import JobReport, Stage, send
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode_in_pieces
-from workers.pictures.finish import begun, finished, finished_mask
+from workers.pictures.finish import begun, finished, finished_mask, marked_as_made
 from workers.pictures.picture import Picture
 from workers.pictures.png import png_pieces
 from workers.tasks.branches import blend_pictures, needed_outputs
@@ -130,6 +130,8 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
             branches, picture = _kept(context, job, pictures)
         else:
             picture = finished(pictures.pop(), spec.options)
+        if settings.mark:
+            picture = marked_as_made(picture, trade_off=spec.options.trade_off)
         key = f"results/{job.id}.{context.run}.{spec.options.format}"
         blob = stored(context, key, picture, spec.options)
     height, width, _ = picture.colour.shape
@@ -186,9 +188,12 @@ def _kept(
     needed: list[Picture] = []
     for output in KEPT:
         picture = pictures.pop(0)  # one at a time: together they fill the memory of a job
-        picture = (
-            finished_mask(picture, options) if output == "mask" else finished(picture, options)
-        )
+        if output == "mask":
+            picture = finished_mask(picture, options)
+        else:
+            picture = finished(picture, options)
+            if context.settings.mark:
+                picture = marked_as_made(picture, trade_off=STOPS[output])
         key = f"results/{job.id}.{context.run}.{output}.png"
         blob = patiently(partial(_write_branch, context, key, picture))
         branches[output] = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)

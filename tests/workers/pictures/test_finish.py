@@ -1,7 +1,9 @@
 """What a client may choose to keep: colour space, metadata, depth."""
 
+import re
 import struct
 from io import BytesIO
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -20,14 +22,15 @@ from factories import (
     srgb_encoded,
     transparency,
 )
-from PIL import Image
+from PIL import Image, IptcImagePlugin
 
 from workers.contract.errors import AlphaNotStorable, DepthNotStorable, ProfileNotStorable
 from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
-from workers.pictures.finish import begun, finished
+from workers.pictures.finish import begun, finished, marked_as_made
+from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture
 from workers.pictures.reduce import reduced
 
@@ -288,3 +291,153 @@ def test_alpha_that_is_opaque_everywhere_is_none(bits: int) -> None:
 
     assert picture.alpha is None
     assert stored(begun(picture, PictureChoices(), ResultFormat.JPEG), ResultFormat.JPEG)
+
+
+# XMP, IPTC and the mark
+
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+SOURCE_TYPE = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+
+def packet(attributes: str = "", elements: str = "") -> bytes:
+    spaces = "".join(
+        f' xmlns:{name}="urn:{name}"' for name in ("hdrgm", "GCamera", "Container", "dc")
+    )
+    return (
+        f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">'
+        f'<rdf:Description rdf:about="" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"{spaces} '
+        f'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" {attributes}>'
+        f"{elements}</rdf:Description></rdf:RDF></x:xmpmeta>"
+    ).encode()
+
+
+def source_types(xmp: bytes | None) -> list[str | None]:
+    """All that an XML parser finds, in either form."""
+    assert xmp is not None
+    found: list[str | None] = []
+    for node in ET.fromstring(xmp.strip()).iter():  # noqa: S314 - our own
+        found += [node.text] if node.tag == SOURCE_TYPE else []
+        found += [node.attrib[SOURCE_TYPE]] if SOURCE_TYPE in node.attrib else []
+    return found
+
+
+@pytest.mark.parametrize("name", ["JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize(
+    "xmp",
+    [packet('tiff:Orientation="6"'), packet("", "<tiff:Orientation>6</tiff:Orientation>")],
+    ids=["attribute", "element"],
+)
+def test_xmp_alone_does_not_turn_a_picture(name: str, xmp: bytes) -> None:
+    options = {"lossless": True} if name == "WEBP" else {"quality": 95} if name == "JPEG" else {}
+    picture = decoded(saved(photo(), name, xmp=xmp, **options))
+
+    assert picture.colour.shape == (20, 30, 3)
+    assert np.abs(picture.colour.astype(int) - photo()).max() <= (40 if name == "JPEG" else 0)
+
+
+@pytest.mark.parametrize(
+    "xmp",
+    [packet("tiff:Orientation='6'"), packet("", "<tiff:Orientation>6</tiff:Orientation>")],
+    ids=["attribute", "element"],
+)
+def test_kept_xmp_says_that_the_picture_is_upright(xmp: bytes) -> None:
+    picture = decoded(saved(photo(20, 32), "JPEG", exif=held(6), xmp=xmp))
+    data = encode(finished(picture, KEEP_METADATA), format=ResultFormat.JPEG, quality=90)
+    kept = stored(finished(picture, KEEP_METADATA), ResultFormat.JPEG).info["xmp"]
+
+    assert picture.colour.shape == (32, 20, 3)
+    assert re.search(rb"Orientation\W+(\d)", kept)[1] == b"1"  # type: ignore[index]
+    assert decoded(data).colour.shape == (32, 20, 3)
+
+
+def test_kept_xmp_does_not_speak_of_parts_that_are_gone() -> None:
+    xmp = packet(
+        'hdrgm:Version="1.0" GCamera:MotionPhoto="1" GCamera:BurstID="kept" dc:a=\'kept\'',
+        "<Container:Directory><rdf:Seq><rdf:li Container:b='1'/></rdf:Seq></Container:Directory>"
+        "<GCamera:MicroVideoOffset>12</GCamera:MicroVideoOffset><dc:title>kept</dc:title>",
+    )
+    kept = decoded(saved(photo(), "JPEG", xmp=xmp)).metadata.xmp
+
+    assert kept is not None
+    assert kept.count(b"kept") == 3
+    for gone in (b"hdrgm:V", b"MotionPhoto", b"Container:D", b"MicroVideo"):
+        assert gone not in kept
+    ET.fromstring(kept)  # noqa: S314 - our own
+
+
+@pytest.mark.parametrize(
+    "xmp", [b"<a><b></a>", b"no XML", b'<!DOCTYPE a [<!ENTITY e "x">]><a>&e;</a>']
+)
+def test_xmp_that_cannot_be_read_is_left_out_with_a_warning(xmp: bytes) -> None:
+    metadata = decoded(saved(photo(), "JPEG", xmp=xmp)).metadata
+
+    assert metadata.xmp is None
+    assert "not well-formed" in metadata.warnings[0]
+
+
+IPTC = b"\x1c\x02\x69\0\x05Title\x1c\x02\x50\0\x03Ann"
+
+
+def jpeg_with_iptc() -> bytes:
+    resource = b"8BIM\4\4\0\0" + struct.pack(">I", len(IPTC)) + IPTC + b"\0" * (len(IPTC) % 2)
+    body = b"Photoshop 3.0\0" + resource
+    return saved(photo(), "JPEG", extra=b"\xff\xed" + struct.pack(">H", len(body) + 2) + body)
+
+
+@pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.TIFF])
+def test_iptc_is_kept_on_demand(result: ResultFormat) -> None:
+    picture = decoded(jpeg_with_iptc())
+    kept = stored(finished(begun(picture, KEEP_METADATA, result), KEEP_METADATA), result)
+    stripped = stored(finished(picture, PictureChoices()), result)
+
+    assert IptcImagePlugin.getiptcinfo(kept) == {(2, 105): b"Title", (2, 80): b"Ann"}  # type: ignore[arg-type]
+    assert IptcImagePlugin.getiptcinfo(stripped) is None  # type: ignore[arg-type]
+    again = decoded(encode(finished(picture, KEEP_METADATA), format=result, quality=90))
+    assert again.metadata.iptc == IPTC
+
+
+def test_iptc_that_a_format_has_no_place_for_is_left_out_with_a_warning() -> None:
+    picture = begun(decoded(jpeg_with_iptc()), KEEP_METADATA, ResultFormat.PNG)
+
+    assert picture.metadata.iptc is None
+    assert picture.warnings == (
+        "left out the IPTC data: png has no place for it (its XMP is kept)",
+    )
+
+
+@pytest.mark.parametrize("result", ResultFormat)
+@pytest.mark.parametrize(
+    ("trade_off", "word"),
+    [(0, "algorithmicallyEnhanced"), (0.01, "compositeWithTrainedAlgorithmicMedia"),
+     (1, "compositeWithTrainedAlgorithmicMedia")],
+)  # fmt: skip
+@pytest.mark.parametrize("choices", [PictureChoices(), KEEP_METADATA], ids=["strip", "keep"])
+def test_each_format_says_that_a_model_made_it(
+    choices: PictureChoices, trade_off: float, word: str, result: ResultFormat
+) -> None:
+    old = f"{VOCABULARY}digitalCapture"
+    xmp = packet(f'Iptc4xmpExt:DigitalSourceType="{old}"', "<dc:title>kept</dc:title>")
+    picture = finished(decoded(saved(photo(), "JPEG", xmp=xmp)), choices)
+    made = marked_as_made(picture, trade_off=trade_off)
+    found = decoded(encode(made, format=result, quality=90)).metadata.xmp
+
+    assert source_types(found) == [VOCABULARY + word]
+    assert (b"kept" in (found or b"")) == (choices is KEEP_METADATA)
+
+
+@pytest.mark.parametrize("xmp", [None, XMP, b"<a/>", b"rubbish"])
+def test_a_picture_without_a_packet_of_its_own_gets_one(xmp: bytes | None) -> None:
+    picture = Picture(colour=photo(), metadata=Metadata(xmp=xmp))
+
+    found = marked_as_made(picture, trade_off=0).metadata.xmp
+
+    assert source_types(found) == [f"{VOCABULARY}algorithmicallyEnhanced"]
+
+
+def test_a_mark_that_is_there_is_replaced() -> None:
+    once = marked_as_made(Picture(colour=photo()), trade_off=0)
+
+    assert source_types(marked_as_made(once, trade_off=1).metadata.xmp) == [
+        f"{VOCABULARY}compositeWithTrainedAlgorithmicMedia"
+    ]

@@ -74,6 +74,11 @@ class ResultFormat(StrEnum):
         return self not in (ResultFormat.JPEG, ResultFormat.AVIF)
 
     @property
+    def may_have_iptc(self) -> bool:
+        """Whether readers look for IPTC's records in it."""
+        return self in (ResultFormat.JPEG, ResultFormat.TIFF)
+
+    @property
     def may_have_profile(self) -> bool:
         """Whether it is written with a colour profile other than sRGB."""
         return self is not ResultFormat.JXL
