@@ -54,6 +54,9 @@ class ServiceSettings(SharedSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """Addresses or networks, by commas, whose `X-Forwarded-For` and `-Proto` are believed."""
 
+    result_name: str = Field(default="{name}-{scale}x", pattern=r"^[^/\\\x00-\x1f]*$")
+    """How downloads are called: `{name}` of the picture without its ending, `{scale}` such as 4."""
+
     max_wait: Seconds = timedelta(seconds=60)
     """Longest time that `Prefer: wait` keeps a request open."""
 

@@ -19,12 +19,13 @@ from service.http.openapi import (
     headers,
     merged,
 )
-from service.http.problems import RequestInvalid
+from service.http.problems import Fault, RequestInvalid
 from service.jobs import cache
 from service.jobs.idempotency import fingerprint, read_key
 from service.jobs.options import UpscaleFields, described_fields, read_fields, wished
 from service.jobs.results import picture_or_job
 from service.services import Owner, Services, Serving
+from service.transfer.mistakes import HEAD_BYTES, mistake
 from service.transfer.uploads import Upload, deleted_if_refused, receive
 from service.views import JobView
 from workers.contract import errors
@@ -56,6 +57,17 @@ _REQUEST = {
                     "required": ["image"],
                     "additionalProperties": False,
                     "properties": {"image": BINARY["schema"], **described_fields()},
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "image": {"type": "string", "description": "In base64, or as a data URI"},
+                        **described_fields(),
+                    },
                 }
             },
             **{f"image/{name}": BINARY for name in ImageFormat},
@@ -132,7 +144,12 @@ async def create_job(
             fields = read_fields(query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
             order = _Order(fields=fields, accept=accepted, owner=owner, key=key, cached=cached)
-            return _accept_once(services, upload, order)
+            try:
+                return _accept_once(services, upload, order)
+            except (errors.ImageUnsupported, errors.ImageCorrupt):
+                if wrong := _mistake(request, upload):
+                    raise wrong from None
+                raise
 
         job = await receive(
             request, services.blobs, accept, limit=services.settings.max_upload_bytes
@@ -149,6 +166,19 @@ async def create_job(
             }
     response.headers.update(rate | status)
     return response
+
+
+def _mistake(request: Request, upload: Upload) -> RequestInvalid | None:
+    """Why something is no picture, where that lies in how it was sent."""
+    upload.file.seek(0)
+    found = mistake(
+        upload.file.read(HEAD_BYTES),
+        content_type=request.headers.get("Content-Type", ""),
+        named=bool(upload.file_name),
+    )
+    if found is None:
+        return None
+    return RequestInvalid([Fault(place="body", name="image", message=found)])
 
 
 async def _count(services: Services, owner: str) -> dict[str, str]:

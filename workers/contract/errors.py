@@ -147,11 +147,9 @@ class ColourTooDeep(ImageRejected):
 
     slug = "colour-too-deep"
 
-    def __init__(self, *, bits: int) -> None:
-        super().__init__(
-            f"the picture has {bits} bits a colour channel; "
-            "that many are read in PNG and TIFF: convert it first"
-        )
+    def __init__(self, *, bits: int, kind: str, more_elsewhere: bool) -> None:
+        where = "that many are read in PNG and TIFF" if more_elsewhere else f"{kind} is read with 8"
+        super().__init__(f"the picture has {bits} bits a channel; {where}: convert it first")
 
 
 class AlphaNotStorable(ImageRejected):

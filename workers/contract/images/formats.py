@@ -157,7 +157,11 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
     # The library for JPEG XL hands out no more than 8 bits of most kinds.
     deep |= header.kind is ColourKind.GREY and header.format is not ImageFormat.JXL
     if header.bits > 8 and not deep:
-        raise ColourTooDeep(bits=header.bits)
+        raise ColourTooDeep(
+            bits=header.bits,
+            kind=f"{header.format.upper()} of kind {header.kind}",
+            more_elsewhere=header.format not in _DEEP_COLOUR,
+        )
     if header.cicp is not None and header.cicp[1] in _HDR_TRANSFERS:
         curve = _HDR_TRANSFERS[header.cicp[1]]
         raise unsupported(
