@@ -27,6 +27,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(BIN)/python -m deploy.audit
+	@git ls-files -z ':!*.safetensors' ':!*.png' ':!*.jpg' ':!*/openapi.json' | \
+		xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
 
 check-deploy: setup  ## images, compose files, YAML, shell scripts and rules, without a container engine
 	@deploy/check

@@ -1,1 +1,1 @@
-"""Ways to run GDSR: on one machine, from the command line, in containers."""
+"""Commands and configuration to run GDSR: locally, from the command line, in containers."""

@@ -1,4 +1,4 @@
-"""gdsr-upscale: pictures and folders; by the same engine in one process, or by a server."""
+"""`gdsr-upscale`: upscales pictures and folders, in this process or on a server."""
 
 import argparse
 import os
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from workers.contract.images.options import PictureChoices
     from workers.contract.settings import WorkerSettings
 
-DESCRIPTION = "Make pictures four times larger on each side."
-#: What a folder is searched for; a file that is named is read whatever it is called.
+DESCRIPTION = "Enlarge pictures four times on each side."
+#: File name extensions that a folder is searched for; a named file may have any.
 _SUFFIXES = {
     ".jpg",
     ".jpeg",
@@ -34,12 +34,17 @@ _FORMATS = {
 
 
 def main() -> int:
-    """Upscale: 0; 1 when something failed, said on stderr; 2 for wrong usage."""
+    """The console script. Exit status 0; 1 after a failure, described on stderr; 2 for wrong
+    usage.
+    """
     parser = argparse.ArgumentParser(prog="gdsr-upscale", description=DESCRIPTION)
     parser.add_argument("inputs", metavar="IN", nargs="+", type=Path, help="pictures and folders")
     parser.add_argument(
         "-o", "--output", metavar="OUT", type=Path, required=True,
-        help="a file for one picture; a folder for several or for a folder, names are kept",
+        help=(
+            "a file for one picture; a folder for several or for a folder, with the names of "
+            "the inputs"
+        ),
     )  # fmt: skip
     parser.add_argument(
         "--trade-off", metavar="X", type=_trade_off, default=0.5,
@@ -48,12 +53,15 @@ def main() -> int:
     parser.add_argument("--model", metavar="NAME|FILE", help="a shipped model, or a checkpoint")
     parser.add_argument(
         "--format", choices=("png", "jpeg", "webp", "avif", "tiff", "jxl", "same"),
-        help="default: by OUT, or png; same: as each IN, or png where that is not written",
+        help=(
+            "default: by OUT, or png; same: the format of each IN, or png if that cannot be "
+            "written"
+        ),
     )  # fmt: skip
     parser.add_argument("--quality", type=int, choices=range(1, 101), metavar="1-100", default=90)
     parser.add_argument(
         "--server", metavar="URL",
-        help="send them there instead of computing here; an API key is taken from GDSR_API_KEY",
+        help="upscale on this service instead of here; the API key is read from GDSR_API_KEY",
     )  # fmt: skip
     _add_choices(parser)
     arguments = parser.parse_args()
@@ -100,7 +108,7 @@ def _run(
     quality: int,
     choices: "PictureChoices",
 ) -> int:
-    """Upscale all; how many failed."""
+    """Upscale all pictures; returns the number of failures."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeRemaining
@@ -115,7 +123,7 @@ def _run(
     from workers.engine.local import InProcessEngine
     from workers.pictures.decode import decode
     from workers.pictures.encode import encode
-    from workers.pictures.finish import begun, finished, marked_as_made
+    from workers.pictures.finish import marked_as_made, postprocess, preprocess
     from workers.tasks.pipeline import upscale_picture
     from workers.tiles.trade_off import output_weights
 
@@ -136,7 +144,7 @@ def _run(
                     icc=choices.icc,
                 )
                 picture = upscale_picture(
-                    begun(picture, choices, ResultFormat(format_name)),
+                    preprocess(picture, choices, ResultFormat(format_name)),
                     engine,
                     model=loaded.default_model,
                     weights=output_weights(trade_off),
@@ -146,7 +154,7 @@ def _run(
                     alpha=choices.alpha,
                     consistent=choices.consistency,
                 )
-                picture = finished(picture, choices)
+                picture = postprocess(picture, choices)
                 if settings.mark:
                     picture = marked_as_made(picture, trade_off=trade_off)
                 for warning in picture.warnings:
@@ -166,7 +174,7 @@ def _run(
 
 
 def _write(target: Path, data: bytes) -> None:
-    """A result is there whole or not at all."""
+    """Write a result atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
@@ -212,7 +220,7 @@ def _plan(
 
 
 def _check_formats(names: set[str]) -> None:
-    """Say that a library is missing before the work, not after.
+    """Check that the libraries are installed before the work starts.
 
     Raises:
         ConfigurationInvalid: a format cannot be written.
@@ -227,7 +235,7 @@ def _check_formats(names: set[str]) -> None:
 
 
 def _own_format(source: Path) -> str:
-    """The format of a picture by its content, or png; what cannot be read is refused later."""
+    """The format of a picture, detected from the contents, or png; unreadable files fail later."""
     from workers.contract.errors import GDSRError
     from workers.contract.images.formats import same_format
     from workers.contract.images.headers import read_header
@@ -254,20 +262,20 @@ def _settings(model: str | None) -> tuple["WorkerSettings", str]:
     device = (settings.devices or cuda_devices() or ("cpu",))[0]
     known = {path.stem: path for path in checkpoint_files(settings.checkpoints)}
     if model is None:
-        name = default_model(settings.default_model, list(known), cuda=device.startswith("cuda"))
+        name = default_model(settings.default_model, list(known))
         chosen = known[name]
     elif model.endswith(".safetensors"):
         chosen = Path(model)
     elif model in known:
         chosen = known[model]
     else:
-        raise ConfigurationInvalid(f"no model is called {model}; there are: {', '.join(known)}")
+        raise ConfigurationInvalid(f"there is no model {model}; available: {', '.join(known)}")
     update = {"checkpoints": (chosen,), "default_model": chosen.stem}
     return settings.model_copy(update=update), device
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
-    """The same choices that the service offers, by the same names."""
+    """Options for the choices of the service, with the same names."""
     from workers.contract.images.options import PictureChoices
 
     for name, field in PictureChoices.model_fields.items():
@@ -277,10 +285,10 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
 
 
 def _choices(arguments: argparse.Namespace) -> "PictureChoices":
-    """What was chosen.
+    """Validate the options.
 
     Raises:
-        ConfigurationInvalid: a value is none that the option takes.
+        ConfigurationInvalid: the value of an option is invalid.
     """
     from pydantic import ValidationError
 
@@ -303,7 +311,9 @@ def _trade_off(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not 0 to 1, psnr, fused or gan")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number from 0 to 1, psnr, fused or gan"
+        )
     return value
 
 

@@ -1,6 +1,6 @@
-"""What `make run` does: start the service, send it a photograph three times, keep serving.
+"""`make run`: start the service, send it a photograph three times, keep serving.
 
-The picture goes the whole way: HTTP, queue, job worker, engine, and back.
+The picture goes all the way: HTTP, queue, job worker, engine, and back.
 """
 
 import argparse
@@ -16,15 +16,15 @@ _NAMES = {0.0: "faithful", 0.5: "balanced", 1.0: "crisp"}
 
 
 def main() -> int:
-    """Serve until Ctrl-C, or with --once only until the three pictures are there."""
+    """Serve until Ctrl-C, or with --once only until the three results are stored."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--once", action="store_true", help="stop when the pictures are there")
+    parser.add_argument("--once", action="store_true", help="stop when the results are stored")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the results")
     arguments = parser.parse_args()
 
     command = [sys.executable, "-m", "deploy.local", "--port", str(arguments.port)]
-    # In a session of its own: Ctrl-C ends this process, which then ends the service, in order.
+    # In a session of its own: Ctrl-C ends this process, which then stops the service in order.
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as service:
@@ -41,7 +41,7 @@ def _show(service: "subprocess.Popen[str]", port: int, out: Path, *, once: bool)
     print("Starting: queue, worker, HTTP service ...", flush=True)
     ready = service.stdout.readline() if service.stdout is not None else ""
     if not ready:
-        return service.wait() or 1  # it has said why on stderr
+        return service.wait() or 1  # it has printed the reason on stderr
     out.mkdir(parents=True, exist_ok=True)
     for trade_off, name in _NAMES.items():
         target = out / f"{SAMPLE.stem}-x4-{name}.png"
@@ -54,7 +54,7 @@ def _show(service: "subprocess.Popen[str]", port: int, out: Path, *, once: bool)
 
 
 def _upscale(url: str, trade_off: float, target: Path) -> float:
-    """Send the sample and write the answer; the seconds that it took."""
+    """Send the sample and store the result; returns the seconds it took."""
     import httpx2
 
     start = time.perf_counter()
@@ -66,13 +66,13 @@ def _upscale(url: str, trade_off: float, target: Path) -> float:
         timeout=90,
         trust_env=False,
     )
-    while answer.status_code == httpx2.codes.ACCEPTED:  # a slow machine: go on waiting
+    while answer.status_code == httpx2.codes.ACCEPTED:  # a slow machine: keep waiting
         time.sleep(1)
         address = f"{url}{answer.headers['Location']}/result"
         result = httpx2.get(address, timeout=90, trust_env=False)
         answer = answer if result.status_code == httpx2.codes.CONFLICT else result
     if answer.status_code != httpx2.codes.OK:
-        raise SystemExit(f"the service answered {answer.status_code}: {answer.text}")
+        raise SystemExit(f"the service responded {answer.status_code}: {answer.text}")
     seconds = time.perf_counter() - start
     partial = target.with_suffix(f".{os.getpid()}")
     partial.write_bytes(answer.content)

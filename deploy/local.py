@@ -1,7 +1,7 @@
-"""gdsr-up: the whole service on one machine, nothing installed beforehand.
+"""`gdsr-up`: the whole service on one machine, without other installations.
 
 An embedded Valkey (unless GDSR_REDIS_URL names a server), one worker host and one HTTP service,
-each restarted when it dies. They end with this process, however it ends.
+each restarted if it dies. They end with this process, however it ends.
 """
 
 import argparse
@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DESCRIPTION = "Start GDSR on this machine: queue, worker and HTTP service. Ctrl-C ends it."
-#: Beyond the drain of the job workers (20 s unless set): their last beat, and the engines.
+#: Extra stop time beyond the grace period of the job workers (20 s unless set).
 _BEYOND_DRAIN_SECONDS = 25.0
 
 
 def main() -> int:
-    """Serve until SIGTERM or Ctrl-C: 0; 1 when it cannot, with one line on stderr."""
+    """Serve until SIGTERM or Ctrl-C. Exit status 0; 1 on failure, with one line on stderr."""
     parser = argparse.ArgumentParser(prog="gdsr-up", description=DESCRIPTION)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on")
@@ -35,7 +35,7 @@ def main() -> int:
     from workers.contract.errors import ConfigurationInvalid
     from workers.contract.observability import logs
 
-    os.environ.setdefault("GDSR_LOG_LEVEL", "warning")  # this is somebody's terminal
+    os.environ.setdefault("GDSR_LOG_LEVEL", "warning")  # interactive use
     try:
         logs.configure(process="up", level=os.environ["GDSR_LOG_LEVEL"])
         with _only_one(arguments.data):
@@ -64,6 +64,7 @@ def _run(host: str, port: int, data: Path) -> int:
                     command=valkey_command(data / "valkey", listening),
                     ready=lambda: valkey_answers(listening),
                     parent_death=signal.SIGTERM,
+                    lasting=True,
                 )
             )
         drain = WorkerSettings.load().drain.total_seconds()
@@ -94,7 +95,7 @@ def _run(host: str, port: int, data: Path) -> int:
 
 @contextlib.contextmanager
 def _only_one(data: Path) -> Iterator[None]:
-    """Hold the data folder: two servers on one append-only file would destroy it."""
+    """Lock the data folder: two servers on one append-only file would destroy it."""
     data.mkdir(parents=True, exist_ok=True)
     with (data / "lock").open("w") as lock:
         try:
@@ -108,7 +109,7 @@ def _only_one(data: Path) -> Iterator[None]:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Say now that the port is taken, and not after five restarts of the service."""
+    """Fail early if the port is in use, instead of after five restarts of the service."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
@@ -124,7 +125,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _is_ready(host: str, port: int) -> bool:
-    """Whether the service answers and sees a warm engine."""
+    """Whether the service answers and has a warm engine."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     connection = http.client.HTTPConnection(reachable, port, timeout=2)
     try:

@@ -1,4 +1,4 @@
-"""`gdsr-upscale --server`: pictures sent to a service, a few at a time, and results fetched."""
+"""`gdsr-upscale --server`: sends pictures to a service, a few at a time, and stores the results."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,22 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from service.client import AsyncClient, ClientError, Job, Unreachable
 
-#: Seconds in which the service has to answer at first; later it is waited for as long as usual.
+#: Seconds to wait for the first response of the service; later requests wait as usual.
 _FIRST_ANSWER = 3.0
-#: Pictures on their way at a time, so that neither the network nor the workers wait for the other.
+#: Concurrent pictures, so that network and workers overlap.
 _TOGETHER = 4
 
 
 def upscale_there(
     url: str, jobs: Sequence[tuple[Path, Path, str]], options: Mapping[str, Any]
 ) -> int:
-    """Have each (source, target, format) made by the service at `url`; how many failed.
+    """Process each (source, target, format) on the service at `url`; returns the number of
+    failures.
 
-    Ctrl-C cancels what is under way there too.
+    Ctrl-C cancels pending jobs there too.
 
     Raises:
-        ValueError: nothing answers there.
+        ValueError: the service does not answer.
     """
     try:
         return anyio.run(_upscale_all, url, jobs, options)

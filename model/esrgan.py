@@ -1,8 +1,8 @@
 """The generator of ESRGAN and Real-ESRGAN (RRDBNet, by 4), and its published weights.
 
-It teaches (`model.trainer.data.teacher`) and is compared with (`gdsr-evaluate --peer`). Its RRDBs
-are those of `model.blocks`. Weights come as a state dict in a `.pth` or `.safetensors` file, under
-the names of ESRGAN or of BasicSR, or as a pair of ncnn files, `.param` and `.bin`.
+Used as a teacher (`model.trainer.data.teacher`) and for comparison (`gdsr-evaluate --peer`). Its
+RRDBs are those of `model.blocks`. Weights are a state dict in a `.pth` or `.safetensors` file, with
+the names of ESRGAN or of BasicSR, or a pair of ncnn files, `.param` and `.bin`.
 
 Wang et al., "ESRGAN" (2018), arXiv:1809.00219; Wang et al., "Real-ESRGAN" (2021), arXiv:2107.10833.
 The ncnn format: Tencent/ncnn, docs/developer-guide/operation-param-weight-table.md.
@@ -67,7 +67,7 @@ class ESRGAN(nn.Module):
         self.to_rgb = conv3x3(features, 3)
 
     def features(self, lr: Tensor) -> Tensor:
-        """What is enlarged: (N, 3, H, W) -> (N, C, H, W)."""
+        """The features before upsampling: (N, 3, H, W) -> (N, C, H, W)."""
         first: Tensor = self.first(lr)
         deep: Tensor = self.body(self.trunk(first))
         return first + deep
@@ -80,10 +80,10 @@ class ESRGAN(nn.Module):
 
 
 def load_esrgan(path: Path) -> ESRGAN:
-    """Read weights; of an ncnn pair `path` names either file.
+    """Load weights; for an ncnn pair `path` is either file.
 
     Raises:
-        CheckpointInvalid: the file is damaged or is of another architecture.
+        CheckpointInvalid: the file is damaged or has another architecture.
         OSError: it cannot be read.
     """
     if path.suffix in {".param", ".bin"}:
@@ -94,7 +94,7 @@ def load_esrgan(path: Path) -> ESRGAN:
 
 
 def _unwrapped(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict, which BasicSR wraps by `params_ema` or `params`."""
+    """The tensors of a state dict, which BasicSR nests under `params_ema` or `params`."""
     state = read_reference(path, wrapped=("params_ema", "params"))
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
@@ -116,7 +116,7 @@ def _translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _read_ncnn(param: Path, weights: Path) -> dict[str, Tensor]:
-    """The tensors of an ncnn pair: its convolutions come in the order in which they are run."""
+    """The tensors of an ncnn pair, whose convolutions are stored in execution order."""
     convolutions = list(_ncnn_convolutions(param))
     blocks, rest = divmod(len(convolutions) - 6, 15)
     if rest or blocks < 1:
@@ -159,7 +159,7 @@ def _read_ncnn(param: Path, weights: Path) -> dict[str, Tensor]:
 
 
 def _ncnn_convolutions(param: Path) -> Iterator[tuple[int, int]]:
-    """Outputs and number of weights of each convolution that a `.param` file lists."""
+    """Number of outputs and of weights of each convolution in a `.param` file."""
     lines = param.read_text(encoding="utf-8", errors="replace").splitlines()
     if not lines or lines[0].strip() != _NCNN_MAGIC:
         raise CheckpointInvalid(f"{param.name} is not an ncnn .param file")
@@ -176,7 +176,7 @@ def _ncnn_convolutions(param: Path) -> Iterator[tuple[int, int]]:
 
 
 def _built(state: Mapping[str, Tensor]) -> ESRGAN:
-    """A generator with these weights, in float32, of the size that their shapes tell."""
+    """Build a generator with these weights, in float32, with the size given by their shapes."""
     blocks = {int(name.split(".")[1]) for name in state if name.startswith("trunk.")}
     try:
         features = state["first.bias"].numel()

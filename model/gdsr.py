@@ -27,7 +27,7 @@ OUTPUTS: tuple[Output, ...] = get_args(Output)
 """The images, from the most faithful to the crispest."""
 Part = Output | Literal["mask"]
 PARTS: tuple[Part, ...] = (*OUTPUTS, "mask")
-"""Everything that can be asked for: the images, and how they were fused."""
+"""All parts that can be requested: the images, and the fusion mask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ PRESETS: Mapping[str, GDSRConfig] = MappingProxyType(
 
 
 class GDSROutput(NamedTuple):
-    """The images that were asked for, (N, 3, 4H, 4W) each; None for the others."""
+    """The requested images, (N, 3, 4H, 4W) each; None for the others."""
 
     psnr: Tensor | None
     gan: Tensor | None

@@ -1,4 +1,4 @@
-"""`gdsr-import`: make a checkpoint of weights that the reference implementation trained."""
+"""`gdsr-import`: convert weights of the reference implementation to a checkpoint."""
 
 import argparse
 import sys
@@ -16,8 +16,8 @@ def main() -> int:
     """Read IN, write OUT; exit status 0, or 1 with one line on stderr."""
     parser = argparse.ArgumentParser(
         prog="gdsr-import",
-        description="Make a checkpoint of weights under the reference implementation's names.",
-        epilog="The size of the network is told from the shapes of the tensors.",
+        description="Convert weights with the reference implementation's names to a checkpoint.",
+        epilog="The network size is derived from the shapes of the tensors.",
     )
     parser.add_argument(
         "source",
@@ -26,31 +26,35 @@ def main() -> int:
         help="a pickled state dict (read without running code), or a .safetensors file",
     )
     parser.add_argument("target", metavar="OUT", type=Path, help="the .safetensors file to write")
-    parser.add_argument("--name", help="what the checkpoint is called (default: OUT's stem)")
-    parser.add_argument("--license", default="unknown", help="of the weights, an SPDX identifier")
+    parser.add_argument("--name", help="name of the checkpoint (default: OUT's stem)")
+    parser.add_argument(
+        "--license", default="unknown", help="licence of the weights, an SPDX identifier"
+    )
     parser.add_argument("--training", default="unknown", help="how they were trained")
-    parser.add_argument("--data", default="unknown", help="on what they were trained")
+    parser.add_argument("--data", default="unknown", help="their training data")
     parser.add_argument(
         "--consistency", action="store_true",
-        help="they were trained on plain bicubic: correct results until they reduce to the input",
+        help="they were trained on plain bicubic: apply back-projection to results by default",
     )  # fmt: skip
     parser.add_argument(
         "--esrgan", metavar="PICTURES", type=Path,
-        help="IN is an ESRGAN-class generator (.pth, .safetensors, ncnn pair): start a network "
-        "from its blocks, fitted to it on crops of the photographs in this folder",
+        help=(
+            "IN is an ESRGAN-class generator (.pth, .safetensors, ncnn pair): initialise a "
+            "network from its blocks, fitted to it on crops of the photographs in this folder"
+        ),
     )  # fmt: skip
     parser.add_argument(
         "--preset", choices=("paper", "base"), default="paper",
-        help="the size of the network that starts from an ESRGAN-class generator (default: paper)",
+        help="network size for initialisation from an ESRGAN-class generator (default: paper)",
     )  # fmt: skip
     options = parser.parse_args()
 
-    # torch takes seconds to import: --help and usage errors come before it.
+    # Imported late to keep --help and usage errors fast: torch takes seconds.
     import torch
 
     from model.checkpoint import Card, CheckpointInvalid, build_generator, save_checkpoint
     from model.reference import read_reference, translate
-    from model.trainer.faults import TrainingFault
+    from model.trainer.errors import TrainingError
 
     card = Card(
         name=options.name or options.target.stem,
@@ -76,7 +80,7 @@ def main() -> int:
     except OSError as failure:  # names the file itself
         print(f"gdsr-import: {failure}", file=sys.stderr)
         return 1
-    except TrainingFault as fault:
+    except TrainingError as fault:
         print(f"gdsr-import: {fault}", file=sys.stderr)
         return 1
     print(f"{options.target}: {_described(generator.config)}")
@@ -84,7 +88,7 @@ def main() -> int:
 
 
 def _started(source: Path, folder: Path, preset: str) -> "GDSR":
-    """A network that starts from the blocks of an ESRGAN-class generator."""
+    """A network initialised from the blocks of an ESRGAN-class generator."""
     import numpy as np
     import torch
 
@@ -92,7 +96,7 @@ def _started(source: Path, folder: Path, preset: str) -> "GDSR":
     from model.gdsr import PRESETS
     from model.resize import bicubic_down
     from model.trainer.data.photographs import decode, find_photographs
-    from model.trainer.faults import PhotographsMissing
+    from model.trainer.errors import PhotographsMissing
     from model.warm_start import warm_start
 
     teacher = load_esrgan(source)

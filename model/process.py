@@ -1,7 +1,7 @@
-"""How a process that runs the network is set up, before torch is imported.
+"""Process setup for the network, before torch is imported.
 
-OpenMP and torch's allocator read their environment once, when torch is loaded: afterwards is too
-late. So nothing here imports torch.
+OpenMP and torch's allocator read their environment variables only once, when torch is loaded. So
+nothing here imports torch.
 """
 
 import ctypes
@@ -14,32 +14,32 @@ _C_INT_MAX = 2**31 - 1
 
 
 def prepare_process(threads: int | None, *, cache: Path | None = None) -> None:
-    """Set up threads, memory and compilation for the network; `threads` are those of OpenMP.
+    """Set up threads, memory and compilation for the network; `threads` is the number for OpenMP.
 
-    Compiled kernels are kept in `cache`, or in `cache_folder`.
+    Compiled kernels are cached in `cache`, or in `cache_folder`.
 
-    Without `threads` there are as many as `available_cpus`. What the environment already says
-    about waiting, threads and allocation holds.
+    Without `threads` it is `available_cpus`. Existing environment variables for waiting, threads
+    and allocation take precedence.
     """
-    # Spinning threads would take the processors away from those that decode and encode.
+    # Spinning threads would take CPU time from the processes that decode and encode.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_NUM_THREADS", str(available_cpus()))
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((cache or cache_folder()) / "inductor"))
-    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the older name of the same
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # an older alias
         os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     _keep_freed_memory()
 
 
 def cache_folder() -> Path:
-    """Where compiled kernels and calibrations are kept when nobody says where."""
+    """Default folder for compiled kernels and calibrations."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gdsr"
 
 
 def available_cpus() -> int:
-    """The processors that this process may use: its affinity and its cgroup's quota."""
+    """Number of CPUs available to this process: its affinity and its cgroup's quota."""
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
@@ -49,7 +49,7 @@ def available_cpus() -> int:
 
 
 def _cgroup_quota(membership: Path, root: Path) -> float:
-    """Processors that the cgroups of this process, versions 1 and 2, leave it; else infinity."""
+    """The CPU quota of the cgroups of this process, versions 1 and 2, else infinity."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:
@@ -64,8 +64,8 @@ def _cgroup_quota(membership: Path, root: Path) -> float:
         else:
             continue
         group = top / path.lstrip("/")
-        # A group is held by all above it. In a container the path may be that of the host, of
-        # which only the top is to be seen.
+        # Limits of all ancestors apply. In a container the path may be that of the host, of which
+        # only the root is visible.
         for folder in (group, *group.parents):
             quota = min(quota, _quota_v1(folder) if controllers else _quota_v2(folder))
             if folder == top:
@@ -91,16 +91,16 @@ def _quota_v1(folder: Path) -> float:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next layer instead of giving it back to the kernel.
+    """Configure glibc to keep freed memory instead of returning it to the kernel.
 
-    The network's layers free and take tens of megabytes each. Given back, every page would be
-    cleared and mapped again, which made inference take a quarter longer with one tile in a batch
-    and half as long again with four. glibc reads its environment variables for this when a program
-    starts, so it is told directly.
+    The network's layers allocate and free tens of megabytes each. If returned, every page would be
+    cleared and mapped again, which makes inference 25 % slower with one tile in a batch and 50 %
+    with four. glibc reads its environment variables for this at program start, so mallopt is
+    called.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):
         return
-    libc.mallopt(_M_MMAP_MAX, 0)  # large blocks from the heap, not each from a mapping of its own
+    libc.mallopt(_M_MMAP_MAX, 0)  # allocate large blocks from the heap, not as separate mappings
     libc.mallopt(_M_TRIM_THRESHOLD, _C_INT_MAX)
-    libc.mallopt(_M_ARENA_MAX, 1)  # the heaps of other threads end at 64 MiB
+    libc.mallopt(_M_ARENA_MAX, 1)  # heaps of other threads are limited to 64 MiB

@@ -1,7 +1,7 @@
-"""Weights of the reference implementation: their names, and how to tell the size of the network.
+"""Weights of the reference implementation: names, and detection of the network size.
 
-The reference stores a plain state dict, sometimes with `module.` in front of every name (it was
-saved from DataParallel), and leaves the index out where a trunk has a single RRDB.
+The reference stores a plain state dict, sometimes with the prefix `module.` (saved from
+DataParallel), and omits the index if a trunk has a single RRDB.
 """
 
 import pickle
@@ -46,7 +46,7 @@ _CONVOLUTIONS = {
 _IN_TRUNK = re.compile(
     r"(?P<trunk>.+)\.sub(\.(?P<rrdb>\d{1,4}))?\.RDB(?P<rdb>[1-3])\.conv(?P<conv>[1-5])\.0"
 )
-# All that the unpickler was seen to raise on damaged files: it takes for granted what they hold.
+# All exceptions that the unpickler was seen to raise on damaged files: it does not validate them.
 _UNREADABLE = (
     ArithmeticError,
     AssertionError,
@@ -62,13 +62,13 @@ _UNREADABLE = (
 
 
 def read_reference(path: Path, *, wrapped: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The state dict in a published file, safetensors or pickled, under its own names.
+    """The state dict in a published file, safetensors or pickled, with its original names.
 
-    A pickle is read with `weights_only`: it can hold tensors and plain containers, no code. The
-    state dict is the file's object itself or else the first of the entries `wrapped` that it has.
+    A pickle is read with `weights_only`, which allows only tensors and plain containers, no code.
+    The state dict is the file's object itself or the first of the entries `wrapped` that exists.
 
     Raises:
-        CheckpointInvalid: the file is neither, or holds something else than named tensors.
+        CheckpointInvalid: the file is neither, or contains something other than named tensors.
         OSError: the file cannot be read.
     """
     if path.suffix == ".safetensors":
@@ -88,12 +88,12 @@ def read_reference(path: Path, *, wrapped: Sequence[str] = ()) -> dict[str, Tens
 
 
 def translate(state: Mapping[str, Tensor]) -> tuple[GDSRConfig, dict[str, Tensor]]:
-    """The configuration that the shapes tell, and the tensors under the names of `model.gdsr`.
+    """The configuration derived from the shapes, and the tensors with the names of `model.gdsr`.
 
-    That all tensors are there and fit is checked where the generator is built.
+    Completeness is checked when the generator is built.
 
     Raises:
-        CheckpointInvalid: a name is not one of the reference's, or the size cannot be told.
+        CheckpointInvalid: a name is not one of the reference's, or the size is unclear.
     """
     translated = {_translate(name): tensor for name, tensor in state.items()}
     if len(translated) < len(state):

@@ -1,16 +1,16 @@
-"""Bicubic resizing by 4 as the evaluation protocol has it, and the borders of images.
+"""Bicubic resizing by 4 as in the evaluation protocol, and image borders.
 
-Resizing works on any device and in batch. It is MATLAB's imresize as it made the public benchmarks:
-the cubic kernel with a = -0.5, stretched by 4 when an image is made smaller, rows first, the border
-pixel repeated. Bytes are rounded after each pass, halves upwards, as there; floating-point images
-are not, so gradients pass through.
+Resizing works on any device and in batch. It follows MATLAB's imresize, which made the public
+benchmarks: the cubic kernel with a = -0.5, stretched by 4 for downscaling, rows first, border
+pixels replicated. Bytes are rounded after each pass, halves up; floating-point images are not, so
+gradients pass through.
 
-All weights are multiples of 1/4096 that ten bits hold, so sums of bytes are exact in float32, and
-in TF32 too: every device gives the same bytes.
+All weights are multiples of 1/4096 that fit ten bits, so sums of bytes are exact in float32 and
+TF32: every device gives the same bytes.
 
-An image is continued as its mirror image, the border pixel twice, because pixels are areas and the
-border of an image is the edge of its last ones. A reflection that has the border pixel once is half
-a pixel off after each; networks fall for that: PSNR within 4 pixels of the border is lower by 1 dB.
+Context is mirrored with the border pixel repeated, because pixels are areas and the border of an
+image is the edge of its last ones. A reflection without repetition is shifted by half a pixel, to
+which networks are sensitive: PSNR within 4 pixels of the border is 1 dB lower.
 
 Shapes: ... any leading dimensions, H x W low-resolution pixels.
 """
@@ -24,19 +24,19 @@ from model.gdsr import SCALE
 
 
 def bicubic_down(images: Tensor) -> Tensor:
-    """(..., 4H, 4W) -> (..., H, W), of the same type.
+    """(..., 4H, 4W) -> (..., H, W), of the same dtype.
 
     Raises:
-        ValueError: a side is no multiple of 4.
+        ValueError: a side is not a multiple of 4.
     """
     height, width = images.shape[-2:]
     if height % SCALE or width % SCALE:
-        raise ValueError(f"{width}x{height} is no multiple of {SCALE}")
+        raise ValueError(f"{width}x{height} is not a multiple of {SCALE}")
     return _resize(images, height // SCALE, width // SCALE)
 
 
 def bicubic_up(images: Tensor) -> Tensor:
-    """(..., H, W) -> (..., 4H, 4W), of the same type."""
+    """(..., H, W) -> (..., 4H, 4W), of the same dtype."""
     height, width = images.shape[-2:]
     return _resize(images, height * SCALE, width * SCALE)
 
@@ -59,8 +59,11 @@ def _levels(values: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _weights(size: int, resized: int, device: torch.device) -> Tensor:
-    """How much of each of `size` pixels goes into each of `resized`: (resized, size)."""
-    with torch.inference_mode(mode=False), torch.no_grad():  # kept, and used under either
+    """Weight of each of `size` pixels in each of `resized`: (resized, size)."""
+    with (
+        torch.inference_mode(mode=False),
+        torch.no_grad(),
+    ):  # cached, and used in any inference mode
         stretch = max(1.0, size / resized)
         reach = int(2 * stretch)
         centres = (torch.arange(resized, dtype=torch.float64) + 0.5) * size / resized - 0.5
@@ -79,10 +82,10 @@ def _cubic(x: Tensor) -> Tensor:
 
 
 def mirrored(images: Tensor, context: int) -> Tensor:
-    """With `context` more pixels at each side: (..., H, W) -> (..., H + 2c, W + 2c).
+    """Add `context` mirrored pixels at each side: (..., H, W) -> (..., H + 2c, W + 2c).
 
     Raises:
-        ValueError: a side is shorter than what is to be mirrored of it.
+        ValueError: a side is shorter than the context.
     """
     if not context:
         return images
@@ -97,6 +100,6 @@ def mirrored(images: Tensor, context: int) -> Tensor:
 
 
 def inner(images: Tensor, margin: int) -> Tensor:
-    """Without `margin` pixels at each side: (..., H, W) -> (..., H - 2m, W - 2m)."""
+    """Remove `margin` pixels at each side: (..., H, W) -> (..., H - 2m, W - 2m)."""
     height, width = images.shape[-2:]
     return images[..., margin : height - margin, margin : width - margin]

@@ -26,12 +26,13 @@ from model.checkpoint import CheckpointInvalid
 from model.esrgan import ESRGAN
 from model.gdsr import GDSR, GDSRConfig
 
-_GAIN = 1.2  # of an RRDB that adds nothing
+_GAIN = 1.2  # gain of an RRDB whose blocks add nothing
 _RIDGE = 1e-6
 
 
 def warm_start(teacher: ESRGAN, config: GDSRConfig, pictures: Sequence[Tensor]) -> GDSR:
-    """A generator of the size `config`; `pictures`, (3, H, W) each, are what tails are fitted on.
+    """A generator of the size `config`, initialised from `teacher`; tails are fitted on `pictures`,
+    (3, H, W) each.
 
     Raises:
         CheckpointInvalid: the teacher has other features or too few blocks.
@@ -62,7 +63,7 @@ def warm_start(teacher: ESRGAN, config: GDSRConfig, pictures: Sequence[Tensor]) 
         tail.up1.load_state_dict(teacher.up1.state_dict())
         tail.up2.load_state_dict(teacher.up2.state_dict())
         tail.hr.load_state_dict(teacher.hr.state_dict())
-    # An even mask to begin with.
+    # Start with a uniform mask.
     nn.init.zeros_(_tail(generator.mask).hr.weight)
     _zero(_tail(generator.mask).hr.bias)
     for last in (generator.lf_to_rgb, generator.hf_to_rgb, generator.fused_to_rgb):
@@ -86,14 +87,14 @@ def _spread(blocks: Sequence[RRDB], count: int) -> list[RRDB]:
 
 
 def _make_identity(trunk: Trunk) -> None:
-    """The trunk becomes x -> (1 + 1.2^n) x; its growing convolutions stay as they were drawn."""
+    """Make the trunk x -> (1 + 1.2^n) x; its growing convolutions keep their random weights."""
     for name, parameter in trunk.named_parameters():
         if ".merge." in name:
             nn.init.zeros_(parameter)
 
 
 def _merge(generator: GDSR, scale: float) -> None:
-    """`hf_merge` gives (guide - shared) / k."""
+    """Make `hf_merge` compute (guide - shared) / k."""
     features = generator.config.features
     merge = generator.hf_merge
     nn.init.zeros_(merge.weight)
@@ -105,7 +106,7 @@ def _merge(generator: GDSR, scale: float) -> None:
 
 
 def _fit_tails(generator: GDSR, teacher: ESRGAN, pictures: Iterable[Tensor]) -> None:
-    """The first convolutions of all tails, by least squares over all pixels of `pictures`."""
+    """Fit the first convolutions of all tails, by least squares over all pixels of `pictures`."""
     features = generator.config.features
     size = 9 * features + 1
     branches = (generator.lf, generator.hf, generator.mask)

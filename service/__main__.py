@@ -10,14 +10,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="gdsr-service",
-        description="Take pictures over HTTP, queue them for workers, hand back the results. "
-        "All other settings are GDSR_... environment variables; see the README.",
+        description=(
+            "Accepts pictures over HTTP, queues them for workers and serves the results. All "
+            "other settings are GDSR_... environment variables; see docs/settings.md."
+        ),
     )
     parser.add_argument("--host", help="address to listen on (GDSR_HOST, else 127.0.0.1)")
     parser.add_argument("--port", type=_port, help="port to listen on (GDSR_PORT, else 8000)")
     parser.add_argument(
         "--new-key", metavar="NAME",
-        help="make an API key: shown once, on stderr; its line for GDSR_API_KEYS_FILE on stdout",
+        help=(
+            "create an API key: printed once, on stderr; its line for GDSR_API_KEYS_FILE goes "
+            "to stdout"
+        ),
     )  # fmt: skip
     options = parser.parse_args(arguments)
     chosen = {name: value for name, value in vars(options).items() if value is not None}
@@ -25,13 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from service.access.auth import hash_key, new_key
 
         key = new_key()
-        sys.stderr.write(f"the key, which is shown only now: {key}\n")
+        sys.stderr.write(f"the key (shown only once): {key}\n")
         sys.stdout.write(f"{name}:{hash_key(key)}\n")
         return
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
 
-    # Imported late so that --help is quick.
+    # Imported late to keep --help fast.
     from service.app import create_app
     from service.http.server import Server, listen
     from service.settings import ServiceSettings
@@ -65,7 +70,9 @@ def _port(text: str) -> int:
 
 
 def _leave(signum: int, frame: object) -> None:  # noqa: ARG001
-    """Before the server runs a signal ends the process at once; it repeats one that it obeyed."""
+    """Exit at once on a signal that arrives before the server runs; uvicorn re-raises one it
+    handled.
+    """
     sys.exit(0)
 
 

@@ -1,4 +1,4 @@
-"""The application: endpoints, error handling and telemetry put together."""
+"""The application factory: endpoints, middleware, exception handlers and telemetry."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
 
-from service.access.guard import Guard
+from service.access.guard import LoopbackGuard
 from service.batches import routes as batches
 from service.http import exception_handlers, proxy
-from service.http.middleware import Envelope
+from service.http.middleware import RequestMiddleware
 from service.http.openapi import describe_app
 from service.jobs import routes as jobs
 from service.jobs import stream, upscale
@@ -23,10 +23,10 @@ _NO_TRACING = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_con
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
-    """An application with its own clients and metrics; Redis need not be there yet.
+    """Create an application with its own clients and metrics. Redis need not be running yet.
 
     Raises:
-        ConfigurationInvalid: it cannot work with these settings.
+        ConfigurationInvalid: the settings cannot be used.
     """
     services = Services.open(settings)
 
@@ -42,8 +42,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app = FastAPI(
         title="GDSR",
         version="1",
-        summary="Makes a photograph four times larger.",
-        openapi_url=None,  # this and the page are among our own routes
+        summary="Enlarges photographs four times.",
+        openapi_url=None,  # replaced by our own routes
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
@@ -51,8 +51,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     )
     app.state.services = services
     if services.keys.private:
-        app.add_middleware(Guard, hosts=settings.hosts, origins=settings.cors_origins)
-    app.add_middleware(Envelope, telemetry=services.telemetry, spans=services.spans)
+        app.add_middleware(LoopbackGuard, hosts=settings.hosts, origins=settings.cors_origins)
+    app.add_middleware(RequestMiddleware, telemetry=services.telemetry, spans=services.spans)
     proxy.install(app, root_path=settings.root_path, origins=settings.cors_origins)
     exception_handlers.install(app)
     for ours in (upscale, jobs, batches, stream, models, limits, health, admin):

@@ -1,11 +1,11 @@
-"""A client of the service for Python programs: typed, asynchronous or not, without FastAPI.
+"""Python client for the service: typed, asynchronous or blocking, without FastAPI.
 
     with Client("http://127.0.0.1:8000") as client:
         client.upscale(Path("photo.jpg"), Path("large.png"), trade_off=0.5)
 
-`Client` is `AsyncClient` on an event loop in a thread. What the service does not answer, or refuses
-for now (503 with Retry-After), is asked again until `patience` is over; an upload carries an
-`Idempotency-Key`, so that asking again never makes a second job.
+`Client` runs `AsyncClient` on an event loop in a thread. Connection failures and temporary errors
+(503 with Retry-After) are retried until `patience` has passed. Uploads carry an `Idempotency-Key`,
+so a retry never creates a second job.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ from service.client_answers import (
     DownloadBroken,
     Job,
     JobLost,
-    Later,
     Problem,
     Progress,
     Refused,
     Result,
+    RetryLater,
     Unreachable,
     checked,
     job_of,
@@ -47,29 +47,29 @@ __all__ = [
     "Progress", "Refused", "Result", "Unreachable",
 ]  # fmt: skip
 
-#: Bytes of a piece of an upload.
+#: Chunk size of an upload, in bytes.
 _CHUNK = 256 * 1024
-#: Seconds between two attempts where the service names none, and at most.
+#: Seconds between two retries if the service does not specify them, and the maximum.
 _PAUSE, _LONGEST_PAUSE = 0.5, 10.0
-#: Seconds that the service is asked to wait for another position of the slider.
+#: Seconds to wait, with `Prefer: wait`, for a derived result.
 _WAIT = 30
-#: Longer than the service is ever silent: it sends a comment every 15 s to who watches a job.
+#: Read timeout of the event stream: the service sends a comment every 15 s.
 _SILENCE = 45.0
-#: Seconds that a cancelled caller waits for its job to be cancelled too.
+#: Seconds that a cancelled caller waits for its job to be cancelled.
 _GOODBYE = 2.0
 
 T = TypeVar("T")
-#: What is sent: a file, or its bytes.
+#: The upload: a file, or its bytes.
 Source = Path | bytes
-#: Told of (bytes sent, bytes in all).
+#: Called with (bytes sent, total bytes).
 Upload = Callable[[int, int], None]
 
 
 class AsyncClient:
-    """One service; to be used in `async with`."""
+    """Asynchronous client for one service; use it with `async with`."""
 
     def __init__(self, url: str, *, api_key: str | None = None, patience: float = 60.0) -> None:
-        """`patience`: seconds for which what does not answer is asked again."""
+        """Create a client. `patience`: total seconds of retries for each call."""
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._url, self._patience = url, patience
         self._http = httpx2.AsyncClient(
@@ -91,13 +91,13 @@ class AsyncClient:
         on_change: Callable[[Job], None] | None = None,
         **options: object,
     ) -> Job:
-        """Send a picture, wait for its end, and store the result; `options` as in `submit`.
+        """Upload a picture, wait for the result and store it; `options` as in `submit`.
 
-        Cancelled while it waits, it cancels the job.
+        If the call is cancelled while it waits, the job is cancelled too.
 
         Raises:
-            ClientError: there is no picture; which one says why.
-            OSError: the file cannot be read, or the result not be written.
+            ClientError: there is no result; the subclass says why.
+            OSError: the file cannot be read, or the result cannot be written.
         """
         job = await self.submit(source, on_upload=on_upload, **options)
         try:
@@ -117,11 +117,12 @@ class AsyncClient:
     async def submit(
         self, source: Source, *, on_upload: Upload | None = None, **options: object
     ) -> Job:
-        """Send a picture; its job. `options` are fields of `POST /upscale`, such as `trade_off`.
+        """Upload a picture; returns its job. `options` are fields of `POST /upscale`, e.g.
+        `trade_off`.
 
         Raises:
-            Refused: the picture or an option is not taken.
-            Unreachable: nothing answers.
+            Refused: the picture or an option was rejected.
+            Unreachable: the service does not answer.
             OSError: the file cannot be read.
         """
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
@@ -145,21 +146,21 @@ class AsyncClient:
         return await self._patiently(send)
 
     async def job(self, job_id: str) -> Job:
-        """A job as it is now.
+        """The current state of a job.
 
         Raises:
-            Refused: there is none.
-            Unreachable: nothing answers.
+            Refused: there is no such job.
+            Unreachable: the service does not answer.
         """
         return job_of(await self._get(f"jobs/{job_id}"))
 
     async def follow(self, job_id: str) -> AsyncIterator[Job]:
-        """A job at every change, to its end; a broken connection is made again.
+        """Yield the job at every change until it has ended; reconnects if the connection breaks.
 
         Raises:
-            JobLost: it was erased meanwhile.
-            Refused: there is none.
-            Unreachable: nothing answers.
+            JobLost: the job was deleted in the meantime.
+            Refused: there is no such job.
+            Unreachable: the service does not answer.
         """
         known = ""
         job: Job | None = None
@@ -175,17 +176,17 @@ class AsyncClient:
                             job = Job.model_validate(job.model_dump() | json.loads(event["data"]))
                             yield job
                         case "gone":
-                            raise JobLost(f"job {job_id} was erased")
+                            raise JobLost(f"job {job_id} was deleted")
 
     async def download(self, job_id: str, target: Path, **choices: object) -> None:
         """Store the result; `choices` such as `trade_off` need a job that kept its branches.
 
-        The file is there whole or not at all.
+        The file is written atomically.
 
         Raises:
-            Refused: there is no result, or not any more.
-            DownloadBroken: what came is not what was made.
-            Unreachable: nothing answers.
+            Refused: there is no result, or it has expired.
+            DownloadBroken: the download is incomplete or corrupted.
+            Unreachable: the service does not answer.
             OSError: the file cannot be written.
         """
 
@@ -199,7 +200,7 @@ class AsyncClient:
             ) as answer:
                 if answer.status_code != httpx2.codes.OK:
                     await answer.aread()
-                    return job_of(checked(answer))  # it takes longer: a job of its own
+                    return job_of(checked(answer))  # not ready in time: poll its own job
                 await _store(answer, target)
                 return None
 
@@ -210,11 +211,11 @@ class AsyncClient:
             await self.download(pending.id, target)
 
     async def discard(self, job_id: str) -> None:
-        """Cancel a job; erase one that has ended, with its pictures.
+        """Cancel a job; a job that has ended is deleted with its pictures.
 
         Raises:
-            Refused: there is none.
-            Unreachable: nothing answers.
+            Refused: there is no such job.
+            Unreachable: the service does not answer.
         """
 
         async def delete() -> None:
@@ -223,19 +224,19 @@ class AsyncClient:
         await self._patiently(delete)
 
     async def models(self) -> list[dict[str, Any]]:
-        """What `GET /models` says.
+        """The response of `GET /models`.
 
         Raises:
-            Unreachable: nothing answers.
+            Unreachable: the service does not answer.
         """
         found: list[dict[str, Any]] = (await self._get("models")).json()
         return found
 
     async def limits(self) -> dict[str, Any]:
-        """What `GET /limits` says.
+        """The response of `GET /limits`.
 
         Raises:
-            Unreachable: nothing answers.
+            Unreachable: the service does not answer.
         """
         found: dict[str, Any] = (await self._get("limits")).json()
         return found
@@ -250,7 +251,7 @@ class AsyncClient:
     async def _events(
         self, job_id: str, known: str
     ) -> AsyncIterator[AsyncIterator[dict[str, str]]]:
-        """The job's events after the one that is known, until the connection ends or breaks."""
+        """The job's events after `known`, until the connection ends or breaks."""
         headers = {"Last-Event-ID": known} if known else {}
 
         async def connect() -> httpx2.Response:
@@ -267,7 +268,9 @@ class AsyncClient:
             await answer.aclose()
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Do it, again while nothing answers or the service asks for that, until patience ends."""
+        """Call `attempt`; retry connection failures and temporary errors until `patience` has
+        passed.
+        """
         deadline = time.monotonic() + self._patience
         pause = _PAUSE
         while True:
@@ -276,7 +279,7 @@ class AsyncClient:
             except httpx2.TransportError as failure:
                 reason = str(failure) or type(failure).__name__
                 error: ClientError = Unreachable(f"{self._url}: {reason}")
-            except Later as later:
+            except RetryLater as later:
                 error, pause = Refused(later.problem), max(pause, later.seconds)
             if time.monotonic() + pause > deadline:
                 raise error
@@ -285,7 +288,7 @@ class AsyncClient:
 
 
 class Client:
-    """The same for programs that do not wait asynchronously; to be used in `with`."""
+    """Blocking client for one service; use it with `with`."""
 
     def __init__(self, url: str, *, api_key: str | None = None, patience: float = 60.0) -> None:
         self._stack = ExitStack()
@@ -369,7 +372,7 @@ async def _pieces(source: Source, size: int, told: Upload | None) -> AsyncIterat
 
 
 async def _store(answer: httpx2.Response, target: Path) -> None:
-    """Write a picture as it comes, and take it away again if it is not the one that was made."""
+    """Write the download to a file; delete the file if size or digest do not match."""
     promised = promised_digest(answer)
     partial_file = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     digest = hashlib.sha256()
@@ -379,7 +382,7 @@ async def _store(answer: httpx2.Response, target: Path) -> None:
                 digest.update(piece)
                 await file.write(piece)
         if promised is not None and digest.digest() != promised:
-            raise DownloadBroken(f"what came from {answer.url.path} is not what was made")
+            raise DownloadBroken(f"the download of {answer.url.path} is incomplete or corrupted")
         partial_file.replace(target)
     finally:
         partial_file.unlink(missing_ok=True)
@@ -387,7 +390,7 @@ async def _store(answer: httpx2.Response, target: Path) -> None:
 
 @asynccontextmanager
 async def _open(jobs: AsyncIterator[Job]) -> AsyncIterator[AsyncIterator[Job]]:
-    """A generator that is closed on the loop that it runs on."""
+    """Close a generator on the event loop that it runs on."""
     try:
         yield jobs
     finally:

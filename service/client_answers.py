@@ -1,4 +1,4 @@
-"""What the service's answers mean to `service.client`: their shapes, and what becomes of errors."""
+"""Response models and error handling of `service.client`."""
 
 from base64 import b64decode
 from collections.abc import AsyncIterator, Mapping
@@ -7,16 +7,16 @@ from datetime import datetime
 import httpx2
 from pydantic import BaseModel, ConfigDict
 
-#: Statuses after which the same request may well succeed.
+#: Statuses of temporary errors: the request is retried.
 _AGAIN = {502, 503, 504}
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer service may say more
+    model_config = ConfigDict(frozen=True, extra="ignore")  # ignore fields of newer releases
 
 
 class Problem(_Answer):
-    """Why something was refused or failed (RFC 9457)."""
+    """An RFC 9457 problem: why a request was rejected or a job failed."""
 
     type: str
     title: str
@@ -28,14 +28,14 @@ class Problem(_Answer):
 
 
 class Progress(_Answer):
-    """How far a job is; `tiles` is 0 until the picture has been decoded."""
+    """Progress of a job; `tiles` is 0 until the picture has been decoded."""
 
     tiles_done: int = 0
     tiles: int = 0
 
 
 class Result(_Answer):
-    """A finished picture and how it was made."""
+    """A finished picture and how it was computed."""
 
     format: str
     width: int
@@ -53,7 +53,7 @@ class Result(_Answer):
 
 
 class Job(_Answer):
-    """A job as it is now."""
+    """The current state of a job."""
 
     id: str
     state: str
@@ -70,15 +70,15 @@ class Job(_Answer):
 
 
 class ClientError(Exception):
-    """Why there is no picture."""
+    """Base class: there is no result."""
 
 
 class Unreachable(ClientError):
-    """Nothing answers at the address, or not in time."""
+    """The service does not answer, or not in time."""
 
 
 class Refused(ClientError):
-    """The service said no; `problem` says why."""
+    """The service rejected the request; see `problem`."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
@@ -86,15 +86,15 @@ class Refused(ClientError):
 
 
 class JobLost(ClientError):
-    """The job failed, was cancelled or was erased."""
+    """The job failed, was cancelled or was deleted."""
 
 
 class DownloadBroken(ClientError):
-    """What came is not what the service made."""
+    """The download is incomplete or corrupted."""
 
 
-class Later(Exception):
-    """The service asks to be asked again."""
+class RetryLater(Exception):
+    """The service asks for a retry later."""
 
     def __init__(self, problem: Problem, seconds: float) -> None:
         super().__init__(str(problem))
@@ -102,7 +102,7 @@ class Later(Exception):
 
 
 def checked(answer: httpx2.Response) -> httpx2.Response:
-    """The answer, if it is none of an error."""
+    """The response, if it is not an error."""
     if not answer.is_error:
         return answer
     try:
@@ -112,17 +112,17 @@ def checked(answer: httpx2.Response) -> httpx2.Response:
         problem = Problem(type="about:blank", title=title, status=answer.status_code)
     if answer.status_code in _AGAIN:
         wait = answer.headers.get("Retry-After", "")
-        raise Later(problem, float(wait) if wait.isdecimal() else 0.0)
+        raise RetryLater(problem, float(wait) if wait.isdecimal() else 0.0)
     raise Refused(problem)
 
 
 def job_of(answer: httpx2.Response) -> Job:
-    """The job that an answer shows."""
+    """The job in a response."""
     return Job.model_validate_json(answer.content)
 
 
 def query(options: Mapping[str, object]) -> dict[str, str]:
-    """As the service writes them: `true` and `false`, and nothing for what is not given."""
+    """Options as query parameters: booleans as `true` and `false`, None left out."""
     return {
         name: str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in options.items()
@@ -131,7 +131,7 @@ def query(options: Mapping[str, object]) -> dict[str, str]:
 
 
 def promised_digest(answer: httpx2.Response) -> bytes | None:
-    """The SHA-256 that `Repr-Digest` (RFC 9530) promises, here or before a redirect."""
+    """The SHA-256 of `Repr-Digest` (RFC 9530), from this response or from a redirect before it."""
     for one in (answer, *answer.history):
         algorithm, _, value = one.headers.get("Repr-Digest", "").partition("=")
         if algorithm == "sha-256":
@@ -140,7 +140,7 @@ def promised_digest(answer: httpx2.Response) -> bytes | None:
 
 
 async def parsed_events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, str]]:
-    """Server-sent events (WHATWG HTML, 9.2.6), of one line of data each."""
+    """Parse server-sent events (WHATWG HTML, 9.2.6) with one line of data each."""
     event: dict[str, str] = {}
     async for line in lines:
         if not line:
@@ -153,7 +153,7 @@ async def parsed_events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, st
 
 
 async def unbroken(events: AsyncIterator[dict[str, str]]) -> AsyncIterator[dict[str, str]]:
-    """The events that came; where the connection breaks they end."""
+    """Pass events on; end where the connection breaks."""
     try:
         async for event in events:
             yield event

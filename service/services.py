@@ -1,4 +1,4 @@
-"""What endpoints work with, made once for an application."""
+"""The dependencies of endpoints, created once for an application."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from service.access.auth import AdminKeys, ApiKeys
 from service.access.rate_limits import RateLimit
 from service.observability.metrics import ServiceTelemetry
 from service.settings import ServiceSettings
-from service.watcher import Watches
+from service.watcher import JobSubscriptions
 from service.webhooks.dispatcher import Deliverer, Webhooks
 from workers.contract.blobs.base import BlobStore
 from workers.contract.blobs.open import open_blobs
@@ -23,7 +23,7 @@ from workers.contract.errors import (
     JobNotFound,
 )
 from workers.contract.observability.tracing import open_spans
-from workers.contract.queue.admission import Bounds
+from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.batch_queue import BatchQueue
 from workers.contract.queue.batches import Batch
 from workers.contract.queue.connection import connect
@@ -33,38 +33,38 @@ from workers.contract.queue.queue import JobQueue
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-#: No answer takes longer for a Redis that hangs; one that is down says so at once.
+#: Redis timeout of requests.
 REDIS_PATIENCE = timedelta(seconds=2)
-#: The same for the blob store: pictures are larger than records.
+#: Blob store timeout: pictures are larger than records.
 BLOB_PATIENCE = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Clients, store and telemetry of one application."""
+    """Clients, stores and telemetry of one application."""
 
     settings: ServiceSettings
     queue: JobQueue
     batches: BatchQueue
     blobs: BlobStore
     telemetry: ServiceTelemetry
-    watches: Watches
+    watches: JobSubscriptions
     keys: ApiKeys
     admins: AdminKeys
     webhooks: Webhooks
     deliverer: Deliverer
     spans: "TracerProvider | None"
-    """Where spans go, if anywhere."""
+    """Exporter of spans, if configured."""
     rate: RateLimit | None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the server shuts down: requests that wait for a job end then."""
+    """Set when the server shuts down, to end requests that wait for a job."""
 
     @classmethod
     def open(cls, settings: ServiceSettings) -> Self:
-        """Make them; Redis is not asked for anything yet.
+        """Create all clients. Does not connect to Redis.
 
         Raises:
-            ConfigurationInvalid: the Redis URL or the blob store cannot be used.
+            ConfigurationInvalid: the Redis URL or the blob store setting cannot be used.
         """
         try:
             client = connect(settings.redis_url, timeout=REDIS_PATIENCE, retries=0)
@@ -75,7 +75,7 @@ class Services:
         queue = JobQueue(
             client,
             record_ttl=settings.record_ttl,
-            bounds=Bounds(
+            bounds=QueueLimits(
                 jobs=settings.max_queued_jobs,
                 pixels=settings.max_queued_pixels,
                 pixels_per_day=settings.pixels_per_day,
@@ -89,7 +89,7 @@ class Services:
             batches=BatchQueue(queue),
             blobs=blobs,
             telemetry=telemetry,
-            watches=Watches(queue),
+            watches=JobSubscriptions(queue),
             keys=ApiKeys.load(settings),
             admins=AdminKeys.load(settings),
             webhooks=webhooks,
@@ -104,12 +104,12 @@ class Services:
         )
 
     def stop_waiting(self) -> None:
-        """Let requests that wait or watch end now."""
+        """End requests that wait for a job or follow it."""
         self.stopping.set()
         self.watches.wake_all()
 
     def close(self) -> None:
-        """Let go of Redis, and send the last spans."""
+        """Close Redis connections and export the last spans."""
         self.queue.client.close()
         if self.spans is not None:
             self.spans.shutdown()
@@ -122,7 +122,7 @@ async def _services(request: Request) -> Services:
 
 Serving = Annotated[Services, Depends(_services)]
 
-_BEARER = HTTPBearer(auto_error=False, description="An API key, if the service has any")
+_BEARER = HTTPBearer(auto_error=False, description="An API key, if the service uses them")
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same")
 
 
@@ -153,19 +153,19 @@ async def _admin(
     return services.admins.name(bearer.credentials if bearer else header)
 
 
-#: The name of the admin key that a request came with.
+#: Authenticates an admin; gives the name of the admin key.
 Admin = Annotated[str, Depends(_admin)]
-#: Lets those pass who may read the metrics: all, or those with an admin key where there are any.
+#: Authorises reading metrics: everyone, or admin keys only if any are configured.
 MetricsReader = Depends(_metrics_reader)
-#: The name of the API key that a request came with.
+#: Authenticates a client; gives the name of the API key.
 Owner = Annotated[str, Depends(_owner)]
 
 
 def own_job(services: Services, job_id: str, owner: str) -> Job:
-    """A job of this owner's.
+    """A job of this owner.
 
     Raises:
-        JobNotFound: there is none, or it is somebody else's, which is not told apart.
+        JobNotFound: there is none, or it belongs to another owner.
         QueueUnavailable: Redis does not answer.
     """
     job = services.queue.get(job_id)
@@ -175,10 +175,10 @@ def own_job(services: Services, job_id: str, owner: str) -> Job:
 
 
 def own_batch(services: Services, batch_id: str, owner: str) -> Batch:
-    """A batch of this owner's.
+    """A batch of this owner.
 
     Raises:
-        BatchNotFound: there is none, or it is somebody else's, which is not told apart.
+        BatchNotFound: there is none, or it belongs to another owner.
         QueueUnavailable: Redis does not answer.
     """
     batch = services.batches.get(batch_id)
@@ -192,4 +192,4 @@ def _check_signing(settings: ServiceSettings, blobs: BlobStore) -> None:
     if lifetime is not None and not blobs.signed_address(
         "results/any", lifetime=lifetime, media_type="", disposition=""
     ):
-        raise ConfigurationInvalid("GDSR_SIGNED_RESULTS: only an S3 bucket has signed addresses")
+        raise ConfigurationInvalid("GDSR_SIGNED_RESULTS: signed addresses need an S3 bucket")

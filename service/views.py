@@ -1,4 +1,4 @@
-"""What a client sees of a job and of the models."""
+"""The JSON views of jobs and models."""
 
 import hashlib
 from datetime import datetime
@@ -10,25 +10,25 @@ from service.http.problems import ProblemDocument, describe_failure
 from service.http.urls import address
 from workers.contract.images.formats import ImageFormat, ResultFormat
 from workers.contract.queue.engines import EngineInfo
-from workers.contract.queue.estimates import Place
+from workers.contract.queue.estimates import QueuePosition
 from workers.contract.queue.jobs import ImageInfo, Job, JobResult, JobState, Part, UpscaleOptions
 from workers.contract.queue.webhook_outbox import WebhookState
 
 
 class View(BaseModel):
-    """What is told in JSON."""
+    """Base class of JSON views."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True, use_attribute_docstrings=True)
 
 
 class ImageView(View):
-    """The upload, as its header describes it."""
+    """The upload, from its header."""
 
     format: ImageFormat
     width: int
     height: int
     size: int
-    """Bytes."""
+    """Size in bytes."""
     sha256: str
 
     @classmethod
@@ -37,13 +37,13 @@ class ImageView(View):
 
 
 class ResultView(View):
-    """The finished picture and how it was made."""
+    """A finished picture and how it was computed."""
 
     format: ResultFormat
     width: int
     height: int
     size: int
-    """Bytes."""
+    """Size in bytes."""
     sha256: str
     model: str
     checkpoint: str
@@ -51,16 +51,16 @@ class ResultView(View):
     device: str
     precision: str
     consistency: bool
-    """Whether it was corrected until it gives the picture again when it is reduced."""
+    """Whether back-projection was applied, so that the reduced result equals the picture."""
     seconds: dict[str, float]
-    """Time by stage: queue, decode, infer, encode; of a copy, `cache` alone."""
+    """Time per stage: queue, decode, infer, encode; for a copy only `cache`."""
     cached: bool
-    """Whether it is a copy of an equal upload's result."""
+    """Whether the result was copied from an equal upload."""
     warnings: tuple[str, ...]
     """What was ignored or left out, such as a broken colour profile."""
     expires_at: datetime
     branches: tuple[str, ...]
-    """What was kept: `output` of the result's address takes these."""
+    """Stored branches: values for `output` of the result's address."""
 
     @classmethod
     def of(cls, result: JobResult) -> Self:
@@ -68,22 +68,22 @@ class ResultView(View):
 
 
 class Progress(View):
-    """How far the job is."""
+    """Progress of a job."""
 
     tiles_done: int
     tiles: int
-    """0 until the picture has been decoded."""
+    """Number of tiles; 0 until the picture has been decoded."""
 
 
 class WebhookView(View):
-    """How it goes with telling the client's own server."""
+    """State of the webhook."""
 
     url: str
     state: WebhookState
-    """`failed`: it is not tried again."""
+    """`failed`: it is not retried."""
     attempts: int
     answer: str | None
-    """What came of the last one; null before it."""
+    """Outcome of the last attempt; null before the first."""
 
     @classmethod
     def of(cls, job: Job) -> Self | None:
@@ -98,14 +98,14 @@ class WebhookView(View):
 
 
 class Links(View):
-    """Where to go on."""
+    """Related addresses."""
 
     self: str
-    """This view; DELETE cancels the job, or erases it once it has ended."""
+    """This view. DELETE cancels a pending job and deletes an ended one."""
     result: str
     """The finished picture."""
     events: str
-    """The job's changes as server-sent events."""
+    """Job changes as server-sent events."""
 
     @classmethod
     def of(cls, job_id: str) -> Self:
@@ -114,7 +114,7 @@ class Links(View):
 
 
 class JobView(View):
-    """A job as it is now."""
+    """The current state of a job."""
 
     id: str
     state: JobState
@@ -122,34 +122,34 @@ class JobView(View):
     started_at: datetime | None
     finished_at: datetime | None
     queue_position: int | None
-    """Jobs that are before this one; null unless it waits."""
+    """Number of jobs before it in the queue; null unless it is queued."""
     starts_in_seconds: int | None
-    """Until it starts, about, by the pixels before it; null unless it waits and an engine runs."""
+    """Estimated seconds until it starts; null unless it is queued and an engine runs."""
     progress: Progress
     blend_of: str | None
-    """The job whose branches or result this one is made of."""
+    """For a derived result: the job that it is derived from."""
     part: Part
-    """What of it: the mask, a region, in a smaller size."""
+    """For a derived result: the mask, a region, a smaller size."""
     name: str | None
-    """What the client called the picture, made safe."""
+    """Sanitised file name, as sent by the client."""
     batch: str | None
-    """The batch that it came in."""
+    """The batch of the job."""
     image: ImageView
     options: UpscaleOptions
     result: ResultView | None
     failure: ProblemDocument | None
-    """Why a failed job failed."""
+    """Why the job failed."""
     webhook: WebhookView | None
-    """Whether its webhook knows; null where none was asked for."""
+    """State of the webhook; null if none was requested."""
     links: Links
 
     @property
     def tag(self) -> str:
-        """The same for the same view: its entity tag, and the id of its event."""
+        """Digest of the view: its entity tag and the id of its event."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
 
     @classmethod
-    def of(cls, job: Job, *, place: Place | None) -> Self:
+    def of(cls, job: Job, *, position: QueuePosition | None) -> Self:
         links = Links.of(job.id)
         return cls(
             id=job.id,
@@ -157,8 +157,8 @@ class JobView(View):
             created_at=job.spec.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
-            queue_position=place and place.position,
-            starts_in_seconds=place and place.seconds,
+            queue_position=position and position.position,
+            starts_in_seconds=position and position.seconds,
             progress=Progress(tiles_done=job.tiles_done, tiles=job.tiles),
             blend_of=job.spec.blend_of,
             part=job.spec.part,
@@ -178,54 +178,54 @@ class JobsView(View):
 
     jobs: tuple[JobView, ...]
     next: str | None
-    """Address of the next page; null on the last."""
+    """Address of the next page; null on the last page."""
 
 
 class OutputFormatView(View):
-    """A format that a result can have."""
+    """A result format."""
 
     name: ResultFormat
     media_type: str
     max_side: int
-    """The most pixels that a side of the result can have."""
+    """Maximum width and height of a result."""
     max_result_pixels: int | None
-    """The most pixels in all; null where the sides are the only limit."""
+    """Maximum number of pixels; null if only the sides are limited."""
     max_bits: int
-    """The most bits that a sample can have: 8 or 16."""
+    """Maximum bits per sample: 8 or 16."""
     lossless: bool
-    """Whether a result can hold every pixel as it is."""
+    """Whether the format can be lossless."""
 
 
 class LimitsView(View):
-    """Every limit and every format."""
+    """All limits and formats."""
 
     max_upload_bytes: int
     max_pixels: int
-    """Width x height before scaling."""
+    """Maximum width x height of the input."""
     max_batch_pictures: int
-    """Pictures in one batch."""
+    """Maximum number of pictures in a batch."""
     max_batch_bytes: int
-    """Bytes of the upload of a batch, and of what its zip unpacks to."""
+    """Maximum bytes of a batch upload, and of its unpacked contents."""
     max_queued_jobs: int
     max_queued_pixels: int
     pixels_per_day: int | None
-    """Pixels that one API key may send from midnight to midnight (UTC)."""
+    """Input pixels per API key and UTC day."""
     rate_limit: str | None
-    """Uploads that one API key may send, such as `60/minute`."""
+    """Requests per API key, such as `60/minute`."""
     webhooks: bool
-    """Whether a job may tell a webhook, of the hosts that the operator has named."""
+    """Whether webhooks are available, for the hosts that the operator allows."""
     max_wait_seconds: float
-    """Longest `Prefer: wait`."""
+    """Maximum of `Prefer: wait`."""
     max_form_fields: int
     max_field_bytes: int
     result_ttl_seconds: float
-    """How long a finished picture is kept."""
+    """How long a result is kept."""
     record_ttl_seconds: float
-    """How long a job that has ended is remembered."""
+    """How long the record of an ended job is kept."""
     input_formats: tuple[ImageFormat, ...]
     output_formats: tuple[OutputFormatView, ...]
     trade_off_stops: dict[str, float]
-    """Names for positions of the slider."""
+    """Named slider positions."""
 
 
 class ModelDevice(View):
@@ -234,29 +234,29 @@ class ModelDevice(View):
     device: str
     precision: str
     compiled: bool
-    """Whether the network's blocks are compiled for the device."""
+    """Whether the network is compiled for the device."""
 
     pixels_per_second: dict[str, float]
-    """Input pixels a second for each of psnr, fused and gan, measured when the engine started."""
+    """Input pixels per second for psnr, fused and gan, measured when the engine started."""
 
 
 class ModelView(View):
-    """A model that can be asked for."""
+    """An available model."""
 
     name: str
     default: bool
-    """Whether a request that names no model gets this one."""
+    """Whether it is used for requests that name no model."""
     preset: str
     scale: int
     sha256: str
-    """Of the checkpoint file."""
+    """SHA-256 of the checkpoint file."""
     card: dict[str, Any]
-    """Training run, data, scores, licence."""
+    """Model card: training run, data, scores, licence."""
     devices: tuple[ModelDevice, ...] = Field(min_length=1)
 
 
 def model_views(engines: list[EngineInfo]) -> list[ModelView]:
-    """The models of all engines, each once, by name."""
+    """The models of all engines, merged by name."""
     default = engines[0].default_model if engines else None
     found = sorted(
         ((model, engine.device) for engine in engines for model in engine.models),

@@ -1,9 +1,9 @@
-"""Who watches a job is told when it changes: one Redis subscription and one reader for all.
+"""Publishes job changes to SSE subscribers: one Redis subscription and one reader per process.
 
-Every change of a record publishes the job's id. A thread hears it; a task then reads the changed
-records of all watched jobs in one go, at most 20 times a second, and renders each once, however
-many watch it. Watchers look at the newest rendering when they are ready for it: one that reads
-slowly misses steps in between, holds nobody and fills no queue.
+Every change of a record publishes the job's id on Redis. A thread receives it; a task then reads
+the changed records of all followed jobs at once, at most 20 times a second, and renders each job
+once for all its subscribers. Subscribers take the latest snapshot when they are ready, so a slow
+reader skips intermediate steps, blocks nobody and fills no queue.
 """
 
 import asyncio
@@ -20,44 +20,44 @@ from fastapi.concurrency import run_in_threadpool
 
 from service.views import JobView
 from workers.contract.errors import QueueUnavailable
-from workers.contract.queue.estimates import Place
+from workers.contract.queue.estimates import QueuePosition
 from workers.contract.queue.jobs import Job, JobState
 from workers.contract.queue.queue import JobQueue
 from workers.contract.queue.runs import EVENTS
 
-#: Changes that come closer together are told as one.
+#: Changes closer together than this are merged.
 PAUSE = timedelta(seconds=0.05)
-#: Everything watched is read this often even if nothing was heard.
+#: Every followed job is polled this often even if no event arrives.
 RECHECK = timedelta(seconds=15)
 _RETRY = timedelta(seconds=0.5)
 _LISTEN_SECONDS = 0.25
-#: Jobs that ended last: one may do so between its submission and the moment it is waited for.
+#: Recently ended jobs: one may end between its submission and the start of a wait.
 _REMEMBERED = 1000
 _GOING_ON = {JobState.QUEUED.value, JobState.RUNNING.value}
-#: What of a job is told between changes of its state.
+#: Fields that are sent between changes of state.
 _PROGRESS = {"queue_position", "starts_in_seconds", "progress"}
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rendering:
-    """A job as its watchers are shown it; None for one that is gone."""
+class JobSnapshot:
+    """A job as shown to subscribers; `job` is None if it was deleted."""
 
     job: Job | None
-    place: Place | None
+    position: QueuePosition | None
     view: str = ""
     progress: str = ""
     tag: str = "gone"
 
     @classmethod
-    def of(cls, job: Job | None, place: Place | None) -> Self:
+    def of(cls, job: Job | None, position: QueuePosition | None) -> Self:
         if job is None:
-            return cls(job=None, place=None)
-        view = JobView.of(job, place=place)
+            return cls(job=None, position=None)
+        view = JobView.of(job, position=position)
         return cls(
             job=job,
-            place=place,
+            position=position,
             view=view.model_dump_json(),
             progress=view.model_dump_json(include=_PROGRESS),
             tag=view.tag,
@@ -74,14 +74,14 @@ class Rendering:
 
 @dataclass(slots=True, eq=False)
 class Topic:
-    """One watched job."""
+    """The subscribers of one job."""
 
-    shown: Rendering | None = None
+    shown: JobSnapshot | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set at the next change; a new one takes its place then."""
+    """Set at the next change, then replaced by a new event."""
     watchers: int = 0
 
-    def show(self, rendering: Rendering) -> None:
+    def show(self, rendering: JobSnapshot) -> None:
         if self.shown is None or rendering.tag != self.shown.tag:
             self.shown = rendering
             self.wake()
@@ -91,8 +91,8 @@ class Topic:
         self.changed = asyncio.Event()
 
 
-class Watches:
-    """The watched jobs of one service process."""
+class JobSubscriptions:
+    """All followed jobs of one service process."""
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
@@ -105,7 +105,7 @@ class Watches:
         self._tasks: list[asyncio.Future[None]] = []
 
     def open(self) -> None:
-        """Begin to listen; called in the event loop that the watchers run in."""
+        """Start; has to be called in the event loop of the subscribers."""
         loop = asyncio.get_running_loop()
         self._tasks = [
             asyncio.ensure_future(asyncio.to_thread(self._listen, loop)),
@@ -113,7 +113,7 @@ class Watches:
         ]
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop."""
         self._closing.set()
         listening, refreshing = self._tasks
         refreshing.cancel()
@@ -122,7 +122,7 @@ class Watches:
             await refreshing
 
     def wake_all(self) -> None:
-        """Let every watcher look up, whether its job has changed or not."""
+        """Wake all subscribers, whether or not their job has changed."""
         for topic in self._topics.values():
             topic.wake()
         for job_id in self._awaited:
@@ -130,7 +130,7 @@ class Watches:
 
     @contextmanager
     def awaiting(self, job_id: str) -> Iterator[asyncio.Event]:
-        """Set inside the block whenever the job may have ended, or did so a moment before."""
+        """An event that is set when the job may have ended, or ended just before the block."""
         look = asyncio.Event()
         self._awaited.setdefault(job_id, set()).add(look)
         if job_id in self._ended:
@@ -148,7 +148,7 @@ class Watches:
 
     @contextmanager
     def watching(self, job_id: str) -> Iterator[Topic]:
-        """The job's topic, kept up to date inside the block."""
+        """The job's topic, updated inside the block."""
         topic = self._topics.setdefault(job_id, Topic())
         topic.watchers += 1
         if topic.shown is None:
@@ -165,7 +165,7 @@ class Watches:
         self._stirred.set()
 
     def _heard(self, job_id: str, over: bool) -> None:  # noqa: FBT001 - call_soon has no keywords
-        """A job has changed; it may be over."""
+        """Handle the change of a job; `over` if it may have ended."""
         self._stir({job_id})
         if over:
             self._look(job_id)
@@ -176,7 +176,7 @@ class Watches:
             del self._ended[next(iter(self._ended))]
 
     def _missed(self) -> None:
-        """Any job may have changed, unheard."""
+        """Handle a lost subscription: any job may have changed."""
         self._stir(set(self._topics))
         for job_id in self._awaited:
             self._look(job_id)
@@ -194,31 +194,35 @@ class Watches:
                 try:
                     await self._show(stale)
                 except QueueUnavailable as failure:
-                    logger.warning("watchers wait: %s", failure)
+                    logger.warning("subscribers wait for Redis: %s", failure)
                     self._stir(stale)
                     await asyncio.sleep(_RETRY.total_seconds())
-                except Exception:  # a record that makes no sense must not end all streams
-                    logger.exception("watchers miss a change")
+                except Exception:  # an invalid record must not end all streams
+                    logger.exception("subscribers miss a change")
             await asyncio.sleep(PAUSE.total_seconds())
 
     async def _show(self, stale: set[str]) -> None:
-        """Read the stale jobs, and the places of all that wait: one that starts moves the rest."""
+        """Read the stale jobs, and the positions of all queued ones: a job that starts moves the
+        rest.
+        """
         waiting = {
             job_id: topic.shown
             for job_id, topic in self._topics.items()
             if topic.shown is not None and topic.shown.waits and job_id not in stale
         }
 
-        def look() -> dict[str, Rendering]:
+        def look() -> dict[str, JobSnapshot]:
             found = self._queue.get_many(sorted(stale))
             queued = any(job is not None and job.state is JobState.QUEUED for job in found.values())
-            places = self._queue.places() if queued or waiting else {}
+            positions = self._queue.queue_positions() if queued or waiting else {}
             moved = {
-                job_id: Rendering.of(shown.job, places.get(job_id))
+                job_id: JobSnapshot.of(shown.job, positions.get(job_id))
                 for job_id, shown in waiting.items()
-                if shown.place != places.get(job_id)
+                if shown.position != positions.get(job_id)
             }
-            read = {job_id: Rendering.of(job, places.get(job_id)) for job_id, job in found.items()}
+            read = {
+                job_id: JobSnapshot.of(job, positions.get(job_id)) for job_id, job in found.items()
+            }
             return moved | read
 
         for job_id, rendering in (await run_in_threadpool(look)).items():
@@ -226,7 +230,7 @@ class Watches:
                 self._topics[job_id].show(rendering)
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Hear of changes; runs in a thread of its own until `close`."""
+        """Receive changes in a thread of its own until `close`."""
         down = False
         while not self._closing.is_set():
             try:
@@ -237,18 +241,19 @@ class Watches:
                         message = subscription.get_message(timeout=_LISTEN_SECONDS)
                         if message is None:
                             continue
-                        if message["type"] != "message":  # subscribed, perhaps once more
+                        if message["type"] != "message":  # subscribed or reconnected
                             loop.call_soon_threadsafe(self._missed)
                             continue
                         job_id, _, state = message["data"].decode(errors="replace").partition(" ")
                         over = state not in _GOING_ON
                         if over:
                             self._remember(job_id)
-                        # Nobody else needs the loop's time: who comes later looks by himself.
+                        # Skip the event loop if nobody follows the job: later subscribers read the
+                        # record themselves.
                         if self._topics or (over and job_id in self._awaited):
                             loop.call_soon_threadsafe(self._heard, job_id, over)
             except redis.RedisError as failure:
-                if not down:  # once an outage
-                    logger.warning("changes of jobs are not heard: %s", type(failure).__name__)
+                if not down:  # once per outage
+                    logger.warning("cannot receive job changes: %s", type(failure).__name__)
                 down = True
                 self._closing.wait(_RETRY.total_seconds())

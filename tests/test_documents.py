@@ -1,4 +1,7 @@
-"""The documents tell the truth: settings, commands and packages are held to the code."""
+"""The documents tell the truth: settings, commands and packages are held to the code.
+
+As a program it prints the tables of docs/settings.md.
+"""
 
 import re
 import subprocess
@@ -15,7 +18,6 @@ from service.settings import ServiceSettings
 from workers.contract.settings import SharedSettings, WorkerSettings
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
 COMMANDS = sorted(
     script.name for script in entry_points(group="console_scripts") if script.name[:5] == "gdsr-"
 )
@@ -27,7 +29,8 @@ def row(settings: type[BaseSettings], name: str) -> str:
     if hasattr(default, "total_seconds"):
         default = f"{default.total_seconds():g} s"
     shown = "" if default in (None, ()) else f"`{default}`"
-    return f"| `GDSR_{name.upper()}` | {shown} | {field.description} |"
+    description = " ".join((field.description or "").split())
+    return f"| `GDSR_{name.upper()}` | {shown} | {description} |"
 
 
 def settings_table() -> str:
@@ -46,13 +49,15 @@ def settings_table() -> str:
     return "\n".join(lines).strip()
 
 
-def test_the_readme_has_the_settings_as_they_are() -> None:
-    assert settings_table() in README
+def test_the_settings_are_documented_as_they_are() -> None:
+    assert settings_table() in (ROOT / "docs/settings.md").read_text()
 
 
-def test_the_readme_names_every_command() -> None:
+def test_every_command_is_documented() -> None:
+    operations = (ROOT / "docs/operations.md").read_text()
+
     assert COMMANDS
-    assert [command for command in COMMANDS if f"`{command}" not in README] == []
+    assert [command for command in COMMANDS if f"`{command}" not in operations] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -113,3 +118,7 @@ def test_every_claim_of_security_names_a_test_that_exists() -> None:
     assert len(named) > 5
     for path, test in named:
         assert f"def {test}(" in (ROOT / path).read_text(), f"{path}::{test}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(settings_table() + "\n")

@@ -1,1 +1,1 @@
-"""From a queued job to a stored picture."""
+"""Processes jobs: from the queue to the stored result."""

@@ -1,4 +1,4 @@
-"""gdsr-worker: one engine per GPU (one on the CPU if there is none) and job workers beside it."""
+"""`gdsr-worker`: one engine per GPU (one on the CPU if there is none), and job workers."""
 
 import argparse
 import logging
@@ -9,18 +9,18 @@ from pathlib import Path
 
 DESCRIPTION = """Runs the network for queued jobs: one engine process per GPU, or one on the CPU,
 and GDSR_JOB_WORKERS job workers beside it. Restarts what dies; ends on SIGTERM after draining.
-Settings are GDSR_... environment variables, see the README."""
+Settings are GDSR_... environment variables, see docs/settings.md."""
 
 
 def main() -> int:
-    """The console script: 0, or 1 when it could not go on."""
+    """The console script. Exit status 0, or 1 after a permanent failure."""
     return min(run(), 1)
 
 
 def run() -> int:
     """Run a worker host until SIGTERM.
 
-    0; 1 when it could not go on; EXIT_CONFIGURATION when starting it again would not help.
+    Returns 0, 1 after a permanent failure, or EXIT_CONFIGURATION if a restart would not help.
     """
     argparse.ArgumentParser(prog="gdsr-worker", description=DESCRIPTION).parse_args()
 
@@ -36,7 +36,8 @@ def run() -> int:
     try:
         settings = WorkerSettings.load()
         logs.configure(process="worker", level=settings.log_level)
-        runtime = Path(tempfile.mkdtemp(prefix="gdsr-"))  # short: socket paths end at 107 bytes
+        # short: socket paths are limited to 107 bytes
+        runtime = Path(tempfile.mkdtemp(prefix="gdsr-"))
         try:
             programs = worker_programs(settings, runtime)
             check_at_start(settings.redis_url)

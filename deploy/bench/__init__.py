@@ -1,1 +1,1 @@
-"""gdsr-bench: what is fast, measured in one run and reported with its noise."""
+"""`gdsr-bench`: benchmarks, reported with their noise."""

@@ -1,57 +1,73 @@
-"""gdsr-bench: measure this machine. Each figure comes as minimum, median and maximum."""
+"""`gdsr-bench`: benchmarks of this machine, each as minimum, median and maximum."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
-DESCRIPTION = "Measure GDSR on this machine; close other programs first."
+DESCRIPTION = "Benchmark GDSR on this machine; close other programs first."
 
 
 def main() -> int:
-    """Run one benchmark: 0; 1 when it failed, said on stderr; 2 for wrong usage."""
+    """Run one benchmark. Exit status 0; 1 after a failure, described on stderr; 2 for wrong
+    usage.
+    """
     parser = argparse.ArgumentParser(prog="gdsr-bench", description=DESCRIPTION)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    service = kinds.add_parser("service", help="start-up, one picture over HTTP, memory")
+    service = kinds.add_parser("service", help="startup time, one picture over HTTP, memory")
     service.add_argument("--model", default="lite")
     service.add_argument("--runs", type=int, default=9)
     service.add_argument(
-        "--clients", type=int, help="instead: so many clients in a closed loop, against the engine"
+        "--clients",
+        type=int,
+        help="instead: throughput with this many clients in a closed loop, compared to the engine",
     )
-    service.add_argument("--pictures", type=int, default=100, help="that the clients send in all")
-    service.add_argument("--trade-off", type=float, default=0.5, help="of the clients' pictures")
-    service.add_argument("--side", type=int, default=256, help="of the clients' pictures")
-    engine = kinds.add_parser("engine", help="the network against plain ways of running it")
+    service.add_argument(
+        "--pictures", type=int, default=100, help="total number of pictures of the clients"
+    )
+    service.add_argument(
+        "--trade-off", type=float, default=0.5, help="side of the clients' pictures"
+    )
+    service.add_argument("--side", type=int, default=256, help="format of the clients' pictures")
+    engine = kinds.add_parser("engine", help="the network compared to plain implementations")
     engine.add_argument("--device", default="", help="cpu or cuda:0; unset: a GPU if there is one")
-    engine.add_argument("--preset", action="append", dest="presets", help="may be given repeatedly")
-    engine.add_argument("--side", action="append", type=int, dest="sides", help="pixels; the same")
+    engine.add_argument("--preset", action="append", dest="presets", help="may be repeated")
+    engine.add_argument(
+        "--side",
+        action="append",
+        type=int,
+        dest="sides",
+        help="tile side in pixels; may be repeated",
+    )
     engine.add_argument(
         "--precision",
         action="append",
         dest="precisions",
         default=[],
         choices=("float32", "bfloat16", "float16"),
-        help="the same; unset: the engine's choice",
+        help="may be repeated; unset: the engine's choice",
     )
     engine.add_argument("--rounds", type=int, default=7)
-    codec = kinds.add_parser("codec", help="PNG against Pillow's; other formats; cut and stitch")
+    codec = kinds.add_parser(
+        "codec", help="PNG compared to Pillow's; other formats; cut and stitch"
+    )
     codec.add_argument("--side", type=int, default=2048)
     codec.add_argument("--rounds", type=int, default=7)
-    halo = kinds.add_parser("halo", help="how much context a tile needs: tiled against untiled")
+    halo = kinds.add_parser("halo", help="context that a tile needs: tiled compared to untiled")
     halo.add_argument("checkpoint", type=Path)
     halo.add_argument("--data", type=Path, required=True, help="folder of high-resolution pictures")
-    halo.add_argument("--keep", type=int, default=48, help="pixels that a tile keeps")
-    queue = kinds.add_parser("queue", help="what a job costs in Redis, and a blob the janitor")
+    halo.add_argument("--keep", type=int, default=48, help="kept pixels per tile side")
+    queue = kinds.add_parser("queue", help="cost of a job in Redis, and of a blob for the janitor")
     queue.add_argument("--jobs", type=int, default=5000)
-    train = kinds.add_parser("train", help="the training loop against a bare loop of its steps")
+    train = kinds.add_parser("train", help="the training loop compared to a bare loop of its steps")
     train.add_argument("--preset", default="smoke")
     train.add_argument("--rounds", type=int, default=5)
     train.add_argument("--steps", type=int, default=50)
     train.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
-    soak = kinds.add_parser("soak", help="memory over many mixed jobs: does it stay flat?")
+    soak = kinds.add_parser("soak", help="memory over many mixed jobs: checks for leaks")
     soak.add_argument("--jobs", type=int, default=300)
     for kind in (service, engine, codec, halo, queue, train, soak):
-        kind.add_argument("--json", type=Path, help="also write the figures here")
+        kind.add_argument("--json", type=Path, help="also write the results to this file")
     arguments = parser.parse_args()
     try:
         from model.process import prepare_process
@@ -119,12 +135,12 @@ def _measure_training(arguments: argparse.Namespace) -> object:
 
     from model.trainer.bench import bench_train
     from model.trainer.config_file import read_preset
-    from model.trainer.faults import TrainingFault
+    from model.trainer.errors import TrainingError
 
     try:
         config = read_preset(arguments.preset, arguments.overrides)
         measured = bench_train(config, rounds=arguments.rounds, steps=arguments.steps)
-    except TrainingFault as fault:
+    except TrainingError as fault:
         raise RuntimeError(str(fault)) from None
     print(measured)
     return asdict(measured)

@@ -1,7 +1,7 @@
-"""What the engine is measured against, written plainly: no folding, no half precision by itself.
+"""Baselines for the engine, written plainly: no folding, no automatic half precision.
 
-The reference's way of running GDSR, the generator that Real-ESRGAN runs, and what the device does
-at best: a large matrix product, and a stack of the convolution that the network consists of.
+The reference implementation of GDSR, the generator of Real-ESRGAN, and the upper bounds of the
+device: a large matrix product, and a stack of the convolutions that the network consists of.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,9 @@ _COUNTED_SIDE = 16
 
 
 class PlainGDSR(nn.Module):
-    """GDSR as its authors run it: the asked outputs, no clamp, no conversion to bytes."""
+    """GDSR as in the reference implementation: only the requested outputs, no clamping, no
+    conversion to bytes.
+    """
 
     def __init__(self, preset: str, outputs: tuple[Output, ...]) -> None:
         super().__init__()
@@ -36,7 +38,7 @@ class PlainGDSR(nn.Module):
 def eager(
     network: nn.Module, *, device: torch.device, dtype: torch.dtype, side: int, channels_last: bool
 ) -> Callable[[], object]:
-    """A call that takes one picture of `side` x `side` pixels through the network and waits."""
+    """A function that runs one picture of `side` x `side` pixels through the network and waits."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = network.eval().to(device=device, dtype=dtype)
     network = network.to(memory_format=layout)  # type: ignore[call-overload]  # not in torch's stubs
@@ -53,7 +55,7 @@ def eager(
 def convolution_stack(
     *, device: torch.device, dtype: torch.dtype, side: int
 ) -> tuple[Callable[[], object], float]:
-    """Ten 3x3 convolutions of 64 to 64 features with their activations; and their FLOP."""
+    """Ten 3x3 convolutions of 64 to 64 features with activations, and their FLOP."""
     layers = [
         layer
         for _ in range(_STACK_LENGTH)
@@ -75,7 +77,7 @@ def convolution_stack(
 def matrix_product(
     *, device: torch.device, dtype: torch.dtype
 ) -> tuple[Callable[[], object], float]:
-    """A large square matrix product, the most that the device does; and its FLOP."""
+    """A large square matrix product, the peak of the device, and its FLOP."""
     side = _MATRIX_SIDE[device.type]
     first, second = (torch.rand(side, side, device=device, dtype=dtype) for _ in range(2))
 
@@ -89,7 +91,8 @@ def matrix_product(
 def flop_per_pixel(config: GDSRConfig, output: Output, *, folded: bool) -> float:
     """FLOP per input pixel of one output, two for each multiplication and addition.
 
-    `folded` counts what is left to do once the tails' enlargements are one convolution each.
+    `folded` counts the remaining work when the upsampling of the tails is folded into one
+    convolution each.
     """
     with torch.device("meta"):
         generator = GDSR(config)
@@ -104,6 +107,6 @@ def flop_per_pixel(config: GDSRConfig, output: Output, *, folded: bool) -> float
 
 
 def wait(device: torch.device) -> None:
-    """Wait until the device has done all that it was told."""
+    """Wait until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""What surrounds the network: our PNG against Pillow's, other formats, cutting and stitching."""
+"""Benchmark of codecs and tiling: our PNG compared to Pillow's, other formats, cut and stitch."""
 
 from collections.abc import Callable
 from io import BytesIO

@@ -1,6 +1,6 @@
-"""What the processes of a running `gdsr-up` spend: CPU seconds of each kind, and Redis commands.
+"""CPU seconds per kind of process of a running `gdsr-up`, and Redis commands.
 
-CPU time is little moved by what else the machine does, unlike time by the clock.
+CPU time depends little on other load of the machine, unlike wall time.
 """
 
 import os
@@ -13,7 +13,7 @@ from typing import Self
 
 from workers.contract.queue.connection import connect
 
-#: Part of a command line, and what it is called; the first that is found counts.
+#: Part of a command line, and the kind of process; the first match counts.
 _KINDS = {
     "valkey-server": "Redis",
     "workers.engine": "engine",
@@ -29,16 +29,16 @@ _OURS = "clients"
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """CPU seconds by kind of process, and commands that Redis has run, since the start."""
+    """CPU seconds by kind of process, and Redis commands, since the start."""
 
     cpu_seconds: dict[str, float]
     commands: int
 
     @classmethod
     def of(cls, top: int) -> Self:
-        """What `gdsr-up`, whose process is `top`, and all below it have spent until now.
+        """The costs so far of the `gdsr-up` process `top` and all its descendants.
 
-        Jobs run in children of the job workers that end with them; those that run are left out.
+        Jobs run in short-lived children of the job workers; running ones are left out.
         """
         spent = dict.fromkeys([*dict.fromkeys(_KINDS.values()), _JOBS], 0.0)
         spent[_OURS] = sum(os.times()[:2])
@@ -56,7 +56,9 @@ class Costs:
         return cls(spent, commands)
 
     def per_picture(self, before: Self, pictures: int) -> dict[str, float]:
-        """Milliseconds of CPU by kind of process, their sum without the clients', and commands."""
+        """CPU milliseconds by kind of process, their sum without the clients', and Redis
+        commands.
+        """
         figures = {
             name: 1000 * (after - before.cpu_seconds[name]) / pictures
             for name, after in self.cpu_seconds.items()
@@ -67,7 +69,7 @@ class Costs:
 
 
 def _lasting(pid: int) -> Iterator[tuple[int, str, str]]:
-    """A process and those below it but for jobs, with their kinds and commands."""
+    """A process and its descendants except for jobs, with their kinds and commands."""
     command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     kind = next(name for part, name in _KINDS.items() if f"{part} " in command)
     yield pid, kind, command
@@ -77,7 +79,7 @@ def _lasting(pid: int) -> Iterator[tuple[int, str, str]]:
 
 
 def _cpu_seconds(pid: int) -> tuple[float, float]:
-    """Of a process, and of those of its children that have ended: proc(5)."""
+    """CPU seconds of a process and of its ended children: proc(5)."""
     fields = re.sub(r".*\)", "", Path(f"/proc/{pid}/stat").read_text()).split()
     user, system, waited_user, waited_system = map(int, fields[11:15])
     ticks = os.sysconf("SC_CLK_TCK")

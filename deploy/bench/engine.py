@@ -1,8 +1,8 @@
-"""The engine's network on one device, against plain ways of running it, all in one run.
+"""Benchmark of the engine's network on one device, compared to plain implementations.
 
-`service` in the table is what the engine runs: one tile of that many pixels from host memory and
-back, as whole numbers, blended and rounded. The others leave those steps out. The last two columns
-are the speed against the first two rows.
+`service` in the table is what the engine runs: one tile of that size from host memory and back, as
+integers, blended and rounded. The others leave these steps out. The last two columns are the speed
+relative to the first two rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,10 +44,10 @@ def bench_engine(
     precisions: Sequence[Precision],
     rounds: int,
 ) -> dict[str, Any]:
-    """Milliseconds, FLOP/s and ratios of every preset, output and precision, by side of the tile.
+    """Milliseconds, FLOP/s and ratios of every preset, output and precision, by tile side.
 
-    Unset: a GPU if there is one, every preset, sides that suit the device, the precision that the
-    engine itself would take.
+    Defaults: a GPU if there is one, every preset, sides that suit the device, the precision that
+    the engine would choose.
 
     Raises:
         RuntimeError: the device cannot be used.
@@ -112,7 +112,7 @@ def _compare(
 
 
 def _generator(preset: str) -> GDSR:
-    """With the shipped weights where there are some: the engine's choice depends on them."""
+    """With the shipped weights if there are any: the engine's choice depends on them."""
     shipped = Path(model.__file__).parent / "checkpoints" / f"{preset}.safetensors"
     return load_checkpoint(shipped).generator if shipped.exists() else GDSR(PRESETS[preset])
 

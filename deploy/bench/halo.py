@@ -1,7 +1,7 @@
-"""How much context does a tile need? Tiled against untiled, for one checkpoint, in float32.
+"""Benchmark of tile context: tiled compared to untiled, for one checkpoint, in float32.
 
-"Untiled" is the whole picture with reflected context at its own borders, as every tile has it.
-The flat rule is off. Tiles are small here (48 kept pixels), so that there are many seams.
+"Untiled" is the whole picture with mirrored context at its own borders, as every tile has it. Tiles
+of one colour are computed too. Tiles are small here (48 kept pixels), so that there are many seams.
 """
 
 import math
@@ -23,14 +23,14 @@ from model.resize import bicubic_down
 from workers.tiles.tiling import cut, plan_tiles, stitch
 
 HALOS = (4, 8, 12, 16, 24)
-#: Context of the untiled picture; beyond this nothing changes any more.
+#: Context of the untiled picture; more changes nothing.
 _REFERENCE_HALO = 48
 
 Pixels = NDArray[np.unsignedinteger]
 
 
 def bench_halo(path: Path, data: Path, *, keep: int) -> list[dict[str, Any]]:
-    """One row per halo: worst difference in grey levels, lowest PSNR, extra work.
+    """One row per halo: largest difference in grey levels, lowest PSNR, extra work.
 
     Raises:
         ValueError: there is no picture in `data`.

@@ -1,7 +1,7 @@
-"""Clients in a closed loop: each sends a picture, waits for the result, and sends the next.
+"""Load test with clients in a closed loop: send a picture, wait for the result, send the next.
 
-The engine's best is taken in the same run, before and after: the same picture's tiles through the
-same network in this process, with no HTTP, queue, codec or blob store.
+The engine's peak is measured in the same run, before and after: the tiles of the same picture
+through the same network in this process, without HTTP, queue, codec and blob store.
 """
 
 import http.client
@@ -28,19 +28,19 @@ from deploy.bench.service import SAMPLE, running_service
 from deploy.bench.timing import Figures, machine
 
 _WARM_UP = 2
-#: An answer from the cache would not be work.
+#: Bypasses the result cache.
 _HEADERS = {"Prefer": "wait=60", "Cache-Control": "no-cache"}
-#: Jobs whose records are looked at: one after the other, they take a while.
+#: Number of jobs whose records are read: they are read sequentially, which takes a while.
 _ASKED_JOBS = 100
 
 
 def bench_load(
     *, model: str, trade_off: float, side: int, clients: int, pictures: int
 ) -> dict[str, Any]:
-    """Pictures a second and latencies of `clients`, and the share of the bare engine's speed.
+    """Throughput and latencies of `clients`, and the share of the bare engine's speed.
 
     Raises:
-        RuntimeError: the service did not start, or refused a picture.
+        RuntimeError: the service did not start, or rejected a picture.
     """
     with tempfile.TemporaryDirectory() as data:
         path = Path(data) / "picture.jpg"
@@ -80,10 +80,10 @@ def bench_load(
 def _closed_loop(
     url: str, picture: bytes, parameters: dict[str, Any], *, clients: int, pictures: int
 ) -> list[tuple[float, float, str]]:
-    """(latency, time of the end, path of the job) of each picture.
+    """(latency, end time, path of the job) of each picture.
 
-    The threads share one interpreter with each other: a client of more comfort takes 5 ms a picture
-    of it, most of what there is for each of 150 pictures a second.
+    The threads share one interpreter: a more convenient client takes 5 ms per picture, most of what
+    is available at 150 pictures per second.
     """
     address, path = urlsplit(url), f"/upscale?{urlencode(parameters)}"
     done: list[tuple[float, float, str]] = []
@@ -103,7 +103,7 @@ def _closed_loop(
                 body = answer.read()
                 end = time.perf_counter()
                 if answer.status != HTTPStatus.OK:
-                    faults.append(f"the service answered {answer.status}: {body.decode()}")
+                    faults.append(f"the service responded {answer.status}: {body.decode()}")
                     return
                 job = answer.headers["Content-Location"].removesuffix("/result")
                 done.append((end - start, end, job))
@@ -119,20 +119,20 @@ def _closed_loop(
 
 
 def _stages(url: str, jobs: Sequence[str]) -> dict[str, float]:
-    """The median of what each stage of a job took, by the jobs' own records."""
+    """Median time of each stage, from the records of the jobs."""
     with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
         found = [client.get(job).json()["result"]["seconds"] for job in jobs[-_ASKED_JOBS:]]
     return {stage: statistics.median(one[stage] for one in found) for stage in found[0]}
 
 
 def _rate(ends: Iterable[float]) -> float:
-    """Pictures a second while all clients were busy: from the first end to the last."""
+    """Pictures per second while all clients were busy: from the first end to the last."""
     gaps = [after - before for before, after in pairwise(sorted(ends))]
     return 1 / statistics.fmean(gaps)
 
 
 def _bare(path: Path, model: str, trade_off: float) -> Figures:
-    """Pictures a second of the engine alone, with its own tiles and batches."""
+    """Pictures per second of the engine alone, with its own tiles and batches."""
     import torch
 
     from deploy.bench.timing import take_turns

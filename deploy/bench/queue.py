@@ -1,6 +1,6 @@
-"""What a job costs where it waits: bytes and commands in Redis, and the janitor's look at its file.
+"""Cost of a job in Redis, in bytes and commands, and of a blob for the janitor.
 
-A Valkey of its own, as `gdsr-up` runs it; the disk is that of the temporary folder.
+Uses its own Valkey, configured as by `gdsr-up`; the disk is that of the temporary folder.
 """
 
 import signal
@@ -16,7 +16,7 @@ from deploy.valkey import valkey_answers, valkey_command
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.images.formats import ResultFormat
 from workers.contract.images.headers import ImageFormat
-from workers.contract.queue.admission import Bounds
+from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.connection import connect
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, JobResult, UpscaleOptions
@@ -24,12 +24,12 @@ from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.jobs.janitor import Turn
 
 _DIGEST = "0" * 64
-#: How often a running job writes its progress; a second's worth, more or less.
+#: Progress writes per running job; about one second's worth.
 _PROGRESS = 5
 
 
 def bench_queue(*, jobs: int) -> dict[str, float]:
-    """Bytes of a job that waits and of one that has ended, commands, and rates a second.
+    """Bytes of a queued and of an ended job, commands, and rates per second.
 
     Raises:
         RuntimeError: Valkey does not start.
@@ -60,10 +60,10 @@ def _measure(client: redis.Redis, blobs: FileBlobStore, jobs: int) -> dict[str, 
     queue = JobQueue(
         client,
         record_ttl=timedelta(days=1),
-        bounds=Bounds(jobs=2 * jobs, pixels=10**15),
+        bounds=QueueLimits(jobs=2 * jobs, pixels=10**15),
         small_pixels=512 * 512,
     )
-    _submit(queue, 10)  # scripts are loaded, encodings chosen
+    _submit(queue, 10)  # warm-up: loads scripts, chooses encodings
     before, commands = _used(client), _commands(client)
     start = time.perf_counter()
     ids = _submit(queue, jobs)
@@ -82,12 +82,12 @@ def _measure(client: redis.Redis, blobs: FileBlobStore, jobs: int) -> dict[str, 
     Turn(records=queue.records, blobs=blobs).sweep(result_ttl=timedelta(hours=1), quota=None)
     sweeping = time.perf_counter() - start
     return {
-        "bytes of a job that waits": (waiting - before) / jobs,
-        "bytes of a job that has ended": (kept - before) / jobs,
+        "bytes of a queued job": (waiting - before) / jobs,
+        "bytes of an ended job": (kept - before) / jobs,
         "Redis commands to submit a job": (submitted - commands) / jobs,
         "Redis commands of ours to run one": (ended - submitted) / jobs,
         "jobs submitted a second, one at a time": jobs / submitting,
-        "blobs that a janitor looks at a second": jobs / sweeping,
+        "blobs checked by the janitor a second": jobs / sweeping,
     }
 
 

@@ -1,4 +1,4 @@
-"""The service as a user meets it: start `gdsr-up`, send pictures one by one, look at the clock."""
+"""Benchmark of the service as seen by a user: start `gdsr-up`, send pictures one by one."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def bench_service(*, model: str, runs: int) -> dict[str, Any]:
     """Seconds to readiness and for one 256x256 JPEG -> 1024x1024 PNG; memory of the service.
 
     Raises:
-        RuntimeError: the service did not start, or refused the picture.
+        RuntimeError: the service did not start, or rejected the picture.
     """
     console = Console()
     figures: dict[str, Any] = {"machine": machine()}
@@ -61,12 +61,12 @@ def _times(
             "/upscale",
             params={"trade_off": trade_off, "model": model},
             content=picture,
-            # A copy of an earlier result would not be work.
+            # Bypasses the result cache.
             headers={"Prefer": "wait=60", "Cache-Control": "no-cache"},
         )
         if answer.status_code != httpx2.codes.OK:
-            raise RuntimeError(f"the service answered {answer.status_code}: {answer.text}")
-        if run:  # the first one warms up
+            raise RuntimeError(f"the service responded {answer.status_code}: {answer.text}")
+        if run:  # the first one is a warm-up
             seconds.append(time.perf_counter() - start)
         job = http.get(answer.headers["Content-Location"].removesuffix("/result")).json()
         stages = job["result"]["seconds"]
@@ -90,7 +90,7 @@ def running_service(data: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not (found := re.search(r"http://\S+", line)):
-                raise RuntimeError("gdsr-up did not start; it says why above")
+                raise RuntimeError("gdsr-up did not start; see its message above")
             yield found[0], process
         finally:
             process.terminate()

@@ -1,8 +1,8 @@
-"""Many mixed jobs through one `gdsr-up`: does the memory of its processes stay where it is?
+"""Soak test: many mixed jobs through one `gdsr-up`, to find memory leaks.
 
 Sizes, formats, slider values, models and kept branches are drawn from one seed. After each job the
-resident memory of the engine, the job workers and the service is read. What leaks grows: the mean
-of the last third is compared with that of the middle third, when all has been warm for long.
+resident memory of the engine, the job workers and the service is read. The mean of the last third
+is compared to that of the middle third, when everything has been warm for long.
 """
 
 import io
@@ -20,7 +20,7 @@ from rich.table import Table
 
 from deploy.bench.service import running_service
 
-#: Growth from the middle third to the last one that is still called flat.
+#: Maximum growth from the middle third to the last one that counts as no leak.
 FLAT = 1.02
 _ROLES = ("workers.engine", "workers.jobs.job_worker", "service")
 _FORMATS = ("jpeg", "png", "webp")
@@ -31,7 +31,7 @@ def bench_soak(*, jobs: int, largest_side: int = 300) -> dict[str, Any]:
     """Resident bytes for each kind of process: means of the middle and the last third, and growth.
 
     Raises:
-        RuntimeError: the service did not start, or refused a picture.
+        RuntimeError: the service did not start, or rejected a picture.
     """
     draw = random.Random(0)  # noqa: S311 - pictures, not secrets
     seen: dict[str, list[int]] = {role: [] for role in _ROLES}
@@ -64,17 +64,17 @@ def _one_job(http: httpx2.Client, draw: random.Random, models: list[str], larges
             "trade_off": draw.choice((0, 0.25, 0.5, 0.75, 1)),
             "format": draw.choice(_FORMATS),
             "keep_branches": draw.random() < 0.2,
-            "background": "#808080",  # JPEG holds no transparency
+            "background": "#808080",  # JPEG does not support transparency
         },
         content=_picture(draw, width, height),
         headers={"Prefer": "wait=60"},
     )
     if answer.status_code != httpx2.codes.OK:
-        raise RuntimeError(f"the service answered {answer.status_code}: {answer.text}")
+        raise RuntimeError(f"the service responded {answer.status_code}: {answer.text}")
 
 
 def _picture(draw: random.Random, width: int, height: int) -> bytes:
-    """A file of any of the formats, of noise: no tile of it is flat."""
+    """A file in a random format, with noise, so that no tile has one colour."""
     noise = np.random.default_rng(draw.getrandbits(32))
     pixels = noise.integers(0, 256, (height, width, draw.choice((3, 4))), dtype=np.uint8)
     image = Image.fromarray(pixels)
@@ -85,7 +85,7 @@ def _picture(draw: random.Random, width: int, height: int) -> bytes:
 
 
 def _resident(top: int) -> dict[str, int]:
-    """Resident bytes of each role below `gdsr-up`, of its lasting processes alone."""
+    """Resident bytes of each role below `gdsr-up`, without processes of jobs."""
     found = dict.fromkeys(_ROLES, 0)
     below = _children(top)
     for pid in [*below, *(child for parent in below for child in _children(parent))]:

@@ -1,4 +1,6 @@
-"""Contestants that take turns, so that a machine that slows down slows all of them."""
+"""Interleaved timing of several functions, so that a slowdown of the machine affects all of
+them.
+"""
 
 import math
 import os
@@ -9,13 +11,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-#: Work that is timed as one turn takes at least this long, so that the clock's own noise is small.
+#: Minimum duration of a measurement, so that the resolution of the clock does not matter.
 _TURN_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One quantity, round by round."""
+    """One quantity, measured in rounds."""
 
     values: tuple[float, ...]
 
@@ -24,7 +26,7 @@ class Figures:
         return median(self.values)
 
     def __truediv__(self, other: "Figures") -> "Figures":
-        """Round by round: what two contestants share, such as a busy neighbour, falls out."""
+        """Ratio per round, which cancels common influences such as other load."""
         return Figures(tuple(a / b for a, b in zip(self.values, other.values, strict=True)))
 
     def scaled(self, factor: float) -> "Figures":
@@ -41,7 +43,7 @@ class Figures:
 
 
 def verdict(ratio: Figures) -> str:
-    """What a ratio of speeds allows to be said: a difference inside the noise is none."""
+    """A ratio of speeds in words; differences within the noise are reported as none."""
     if min(ratio.values) > 1:
         return f"x {_rounded(ratio.median, 3)}"
     if max(ratio.values) < 1:
@@ -52,7 +54,7 @@ def verdict(ratio: Figures) -> str:
 def take_turns(
     contestants: Mapping[str, Callable[[], object]], *, rounds: int
 ) -> dict[str, Figures]:
-    """Seconds that one call of each takes, in `rounds` rounds, after one call to warm up."""
+    """Seconds per call of each function, in `rounds` rounds, after one call for warm-up."""
     calls: dict[str, int] = {}
     for name, contestant in contestants.items():
         contestant()
@@ -70,7 +72,7 @@ def take_turns(
 
 
 def machine() -> dict[str, Any]:
-    """What a figure depends on."""
+    """The hardware and software that results depend on."""
     import numpy as np
     import torch
 

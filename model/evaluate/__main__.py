@@ -1,6 +1,6 @@
-"""`gdsr-evaluate`: what checkpoints are worth, as a table, as JSON and as a plot.
+"""`gdsr-evaluate`: scores checkpoints, as a table, as JSON and as a plot.
 
-Scores in a checkpoint's card come from this report, never from a hand.
+The scores in a checkpoint's card come from this report and are never written by hand.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from model.evaluate.pareto import PLACES, check_drawable, draw, place_of
-from model.evaluate.report import Character, Judged, Peer, Report
+from model.evaluate.report import Character, CheckpointScores, PeerScores, Report
 
 if TYPE_CHECKING:
     import torch
 
-    from model.evaluate.folder import Findings
+    from model.evaluate.folder import MethodResults
     from model.evaluate.methods import Method
     from model.evaluate.pictures import Pair, Pictures
     from model.metrics.perceptual import Metric
@@ -34,20 +34,20 @@ def main() -> int:
     parser = _parser()
     options = parser.parse_args()
     if not options.data and not options.pairs:
-        parser.error("there is nothing to evaluate on: give --data DIR or --pairs LR_DIR HR_DIR")
+        parser.error("nothing to evaluate: give --data DIR or --pairs LR_DIR HR_DIR")
 
-    # torch takes seconds to import: --help and usage errors come before it.
+    # Imported late to keep --help and usage errors fast: torch takes seconds.
     from model.process import prepare_process
 
     prepare_process(None)
 
     import torch
 
-    from model.trainer.faults import TrainingFault
+    from model.trainer.errors import TrainingError
 
     try:
         _run(options)
-    except (TrainingFault, ValueError, OSError, torch.OutOfMemoryError) as failure:
+    except (TrainingError, ValueError, OSError, torch.OutOfMemoryError) as failure:
         reason = str(failure).strip().partition("\n")[0]
         sys.stderr.write(f"gdsr-evaluate: {reason}\n")
         return 1
@@ -59,50 +59,58 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gdsr-evaluate",
-        description="Say what checkpoints are worth on folders of photographs.",
-        epilog="psnr, fused and gan are always there, and bicubic to compare with.",
+        description="Score checkpoints on folders of photographs.",
+        epilog="psnr, fused and gan are always evaluated, and bicubic for comparison.",
     )
     parser.add_argument("checkpoints", metavar="CHECKPOINT", nargs="+", type=Path)
     parser.add_argument(
         "--data", metavar="DIR", type=Path, action="append", default=[],
-        help="a folder of photographs, which are made smaller; may be repeated",
+        help="a folder of photographs, which are downscaled; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--pairs", metavar=("LR_DIR", "HR_DIR"), type=Path, nargs=2, action="append", default=[],
-        help="a folder of small pictures, and one of the same 4 times as large, by the same names; "
-        "may be repeated",
+        help=(
+            "a folder of small pictures, and one with the same pictures, by name, 4 times as "
+            "large; may be repeated"
+        ),
     )  # fmt: skip
     parser.add_argument(
         "--peer", metavar="FILE", type=Path, action="append", default=[],
-        help="weights of ESRGAN or Real-ESRGAN x4plus to compare with; may be repeated",
+        help="ESRGAN or Real-ESRGAN x4plus weights to compare with; may be repeated",
     )  # fmt: skip
     parser.add_argument(
         "--trade-off", metavar="X,...", type=_trade_offs, default=(),
-        help="places on the slider, 0 = psnr to 1 = gan, to try as well",
+        help="additional slider positions, 0 = psnr to 1 = gan",
     )  # fmt: skip
     parser.add_argument(
         "--backprojection", action="store_true",
-        help="add to each output what it lacks to shrink to the picture it was made from",
+        help="apply back-projection to each output, so that it downscales to its input",
     )  # fmt: skip
     degraded = parser.add_mutually_exclusive_group()
     degraded.add_argument(
         "--jpeg", metavar="QUALITY", type=int, choices=range(1, 101),
-        help="compress the small pictures of --data first, as people's are",
+        help="compress the small pictures of --data first, with this JPEG quality",
     )  # fmt: skip
     degraded.add_argument(
         "--degrade", choices=("light",),
-        help="make the small pictures of --data by the trainer's light recipe (a little blur, "
-        "noise and JPEG), the same for every checkpoint",
+        help=(
+            "make the small pictures of --data with the trainer's light recipe (slight blur, "
+            "noise and JPEG), the same for every checkpoint"
+        ),
     )  # fmt: skip
-    parser.add_argument("--json", metavar="OUT", type=Path, help="write all scores here")
-    parser.add_argument("--plot", metavar="OUT.png", type=Path, help="draw perception and RMSE-Y")
+    parser.add_argument(
+        "--json", metavar="OUT", type=Path, help="write all scores to this JSON file"
+    )
+    parser.add_argument(
+        "--plot", metavar="OUT.png", type=Path, help="plot perception against RMSE-Y"
+    )
     parser.add_argument(
         "--metric-weights", metavar="DIR", type=Path,
         default=os.environ.get(WEIGHTS_VARIABLE) or None,
-        help=f"where the weights of NIQE, LPIPS and DISTS are (default: ${WEIGHTS_VARIABLE})",
+        help=f"folder with the weights of NIQE, LPIPS and DISTS (default: ${WEIGHTS_VARIABLE})",
     )  # fmt: skip
     parser.add_argument(
-        "--device", choices=("cpu", "cuda"), help="default: cuda if there is one, else cpu"
+        "--device", choices=("cpu", "cuda"), help="default: cuda if available, else cpu"
     )
     return parser
 
@@ -142,7 +150,9 @@ def _run(options: argparse.Namespace) -> None:
     for judged in report.checkpoints:
         if judged.consistency != report.back_projection:
             given = "with" if judged.consistency else "without"
-            sys.stderr.write(f"gdsr-evaluate: people get {judged.name} {given} back-projection\n")
+            sys.stderr.write(
+                f"gdsr-evaluate: the service uses {judged.name} {given} back-projection\n"
+            )
     show(report, metrics)
     if options.json:
         options.json.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
@@ -165,7 +175,7 @@ def _measured(
 
     names = [pictures.name for pictures in sets]
     if doubled := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"two data sets are called {min(doubled)}; scores go by that name")
+        raise ValueError(f"two data sets are called {min(doubled)}; scores are listed by name")
     checkpoints = _loaded(options.checkpoints, partial(load_checkpoint, device=device))
     peers = _loaded(options.peer, load_esrgan)
     cards = [(path, checkpoint.card.name) for path, checkpoint in checkpoints.items()]
@@ -187,7 +197,7 @@ def _measured(
         )
         findings = found(method, said=name)
         scores = {data: each.scores[name] for data, each in findings.items()}
-        compared.append(Peer(name=name, sha256=_digest(path), scores=scores))
+        compared.append(PeerScores(name=name, sha256=_digest(path), scores=scores))
         character[name] = _character(findings, overshoots(method, device))
     judged = []
     for path, checkpoint in checkpoints.items():
@@ -199,7 +209,7 @@ def _measured(
         )
         findings = found(method, said=name, trade_offs=places)
         judged.append(
-            Judged(
+            CheckpointScores(
                 name=name,
                 sha256=checkpoint.sha256,
                 consistency=checkpoint.card.consistency,
@@ -242,7 +252,7 @@ def _loaded(paths: Iterable[Path], load: Callable[[Path], Loaded]) -> dict[Path,
 
 
 def _named(names: Iterable[tuple[Path, str]], *, taken: str) -> dict[Path, str]:
-    """Files by the names they give; by their paths where these are the same, or `taken`."""
+    """Files by name; by path where names are equal, or in `taken`."""
     given = list(names)
     counted = [taken, *(name for _, name in given)]
     return {path: name if counted.count(name) == 1 else str(path) for path, name in given}
@@ -254,7 +264,7 @@ def _digest(path: Path) -> str:
 
 
 def _character(
-    found: "Mapping[str, Findings]", overshoot: Mapping[str, Mapping[str, float]]
+    found: "Mapping[str, MethodResults]", overshoot: Mapping[str, Mapping[str, float]]
 ) -> Character:
     return Character(
         places={data: each.places for data, each in found.items()},
@@ -272,8 +282,8 @@ def _found(
     read: "Callable[[Pictures], Iterable[Pair]]",
     said: str,
     trade_offs: Sequence[float] = (),
-) -> "dict[str, Findings]":
-    """What is found of a method on each data set."""
+) -> "dict[str, MethodResults]":
+    """Evaluate a method on each data set."""
     from rich.console import Console
     from rich.progress import track
 

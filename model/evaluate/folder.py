@@ -1,7 +1,7 @@
-"""How well ways to enlarge do on a data set, and of what character they are.
+"""Scores of upscaling methods on a data set, and measures of their character.
 
-What people get is judged: bytes, at places on the slider where there is one. Only how far a result
-leaves the levels of its input is measured before it is clamped.
+Judged is the final output: bytes, at slider positions if the method has a slider. Only overshoot is
+measured before clamping.
 
 Shapes: H x W low-resolution pixels of RGB.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from model.evaluate.methods import MASK, Method
 from model.evaluate.patterns import patterns
 from model.evaluate.pictures import Pair
-from model.evaluate.slider import POSITIONS, Walk, rmse, rounded, shown, walk
+from model.evaluate.slider import POSITIONS, SliderPath, rmse, rounded, shown, walk
 from model.metrics.character import (
     SMALLEST_FOR_MESH,
     lr_psnr,
@@ -32,7 +32,7 @@ from model.resize import bicubic_up
 
 _PATTERN_SIDE = 64  # pixels
 _PATTERN_SEED = 0
-_DIGITS = 3  # after the point
+_DIGITS = 3  # decimals
 
 Figures = Mapping[str, float]
 
@@ -45,38 +45,40 @@ _SUMMARY: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
     "shift": ("shift", fmean),
     "shift_worst": ("shift", max),
 }
-"""Of each figure what is measured of a picture, and what is said of several."""
+"""For each figure its measure per picture, and its summary over pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Findings:
-    """All that one method was found to be on one data set."""
+class MethodResults:
+    """All results of one method on one data set."""
 
     scores: Mapping[str, Figures]
-    """Name of the image -> metric -> value."""
+    """Image name -> metric -> value."""
     places: Mapping[str, Figures]
-    """Name of the image -> figure -> value: `lr_psnr` in dB, the mean; `mesh` in grey levels, the
-    median; `mesh_ratio` and `mesh_ratio_worst`, of what is allowed, the median and the largest;
-    `shift` and `shift_worst` in grey levels from the enlarged input, the mean and the largest.
+    """Image name -> figure -> value: `lr_psnr` in dB, the mean; `mesh` in grey levels, the median;
+    `mesh_ratio` and `mesh_ratio_worst`, relative to the allowance, the median and the maximum;
+    `shift` and `shift_worst` in grey levels from the enlarged input, the mean and the maximum.
     """
     original: Figures
-    """Of the true pictures `mesh`, and `mesh_allowance`, in grey levels, the medians."""
-    slider: Mapping[str, Walk]
+    """For the true pictures `mesh` and `mesh_allowance`, in grey levels, the medians."""
+    slider: Mapping[str, SliderPath]
     """`rmse`, in grey levels, and `lpips`; empty for a method without a slider."""
     mask: Mapping[str, int]
-    """`p5` and `p95` of all pixels of all pictures, 0 to 255; empty for a method without a mask."""
+    """`p5` and `p95` of the mask over all pixels of all pictures, 0 to 255; empty without a
+    mask.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Picture after picture, what was measured."""
+    """Measurements of each picture."""
 
     scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     places: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     original: dict[str, list[float]] = field(default_factory=dict)
     slider: dict[str, list[list[float]]] = field(default_factory=dict)
     mask: list[Tensor] = field(default_factory=list)
-    """How many pixels of a picture have each of the 256 levels."""
+    """Histogram of a picture's mask: pixels for each of the 256 levels."""
 
 
 def evaluate(
@@ -85,11 +87,11 @@ def evaluate(
     metrics: Sequence[Metric],
     *,
     trade_offs: Sequence[float] = (),
-) -> Findings:
-    """Try a method on pairs; with `trade_offs` at these places on its slider.
+) -> MethodResults:
+    """Evaluate a method on pairs; with `trade_offs` at these slider positions.
 
-    A value that is not finite, as for equal pictures or for flat ones, is left out; so is the mesh
-    where a picture is too small for it.
+    Values that are not finite, as for equal or flat pictures, are left out, and so is the mesh of
+    pictures that are too small for it.
 
     Raises:
         ValueError: a picture is too small for a metric, or an output is not finite.
@@ -110,7 +112,7 @@ def evaluate(
 
 
 def overshoots(method: Method, device: torch.device) -> dict[str, dict[str, float]]:
-    """How far each output leaves its input's levels on patterns: output -> pattern -> levels.
+    """Overshoot of each output on test patterns: output -> pattern -> levels beyond the input's.
 
     Raises:
         ValueError: an output is not finite.
@@ -161,8 +163,8 @@ def _walk(seen: _Seen, outputs: Mapping[str, Tensor], metrics: Sequence[Metric])
             seen.slider.setdefault(metric.name, []).append(metric.judge(stack, stack[0]))
 
 
-def _summed_up(seen: _Seen, metrics: Sequence[Metric]) -> Findings:
-    return Findings(
+def _summed_up(seen: _Seen, metrics: Sequence[Metric]) -> MethodResults:
+    return MethodResults(
         scores={
             name: {
                 metric.name: metric.overall(found[metric.name])
@@ -187,7 +189,7 @@ def _summary(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def _spread(counts: Tensor) -> dict[str, int]:
-    """Of so many pixels of each level, (256,), the levels that 5 % and 95 % do not exceed."""
+    """The 5th and 95th percentile of a histogram (256,)."""
     reached = counts.cumsum(0)  # (256,)
     total = int(reached[-1])
     return {f"p{share}": int((100 * reached < share * total).sum()) for share in (5, 95)}
@@ -195,6 +197,6 @@ def _spread(counts: Tensor) -> dict[str, int]:
 
 @contextmanager
 def _float32() -> Iterator[None]:
-    # TF32 would take three decimal digits away from what is said to be float32.
+    # Disables TF32, which has only three decimal digits.
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield

@@ -1,7 +1,6 @@
-"""Ways to enlarge a picture: bicubic, GDSR, and networks of others to compare with.
+"""Upscaling methods: bicubic, GDSR, and other networks for comparison.
 
-Networks run in float32 on the whole picture, with the mirrored context around it that the service
-gives a picture too.
+Networks run in float32 on the whole picture, with the same mirrored context as in the service.
 
 Shapes: H x W low-resolution pixels of RGB; c pixels of context.
 """
@@ -18,19 +17,19 @@ from model.trainer.losses import back_projected
 from model.trainer.validation import CONTEXT
 
 Method = Callable[[Tensor], Mapping[str, Tensor]]
-"""Bytes of (3, H, W) -> images of (3, 4H, 4W) by name: RGB in [0, 1], not clamped to it."""
+"""Bytes of (3, H, W) -> images of (3, 4H, 4W) by name: RGB in [0, 1], not clamped."""
 
 BICUBIC = "bicubic"
 MASK = "mask"
 
 
 def bicubic(lr: Tensor) -> dict[str, Tensor]:
-    """The protocol's enlargement, rounded to bytes after each pass as there."""
+    """The protocol's bicubic upscaling, rounded to bytes after each pass."""
     return {BICUBIC: bicubic_up(lr).float().div(255)}
 
 
 def unrounded_bicubic(lr: Tensor) -> dict[str, Tensor]:
-    """The same as numbers, which may leave the range of bytes."""
+    """Bicubic upscaling without rounding, which may leave the range of bytes."""
     return {BICUBIC: bicubic_up(lr.float().div(255))}
 
 
@@ -39,8 +38,7 @@ def of_generator(
 ) -> dict[str, Tensor]:
     """GDSR's outputs, and its mask of (1, 4H, 4W).
 
-    With `back_projection` each output is given what it lacks to shrink to the picture that it was
-    made from.
+    With `back_projection` each output is corrected so that it downscales to its input.
 
     Raises:
         ValueError: an output is not finite.
@@ -56,7 +54,7 @@ def of_generator(
 def of_peer(
     lr: Tensor, *, network: nn.Module, name: str, back_projection: bool = False
 ) -> dict[str, Tensor]:
-    """The one image of a network that takes (N, 3, H, W) to (N, 3, 4H, 4W), as with GDSR's.
+    """The output of another network of (N, 3, H, W) to (N, 3, 4H, 4W), called as GDSR is.
 
     Raises:
         ValueError: it is not finite.

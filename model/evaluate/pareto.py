@@ -1,8 +1,8 @@
-"""Distortion against perception: the places on the slider, and the plot of where they lead.
+"""The perception-distortion plot, with positions on the slider.
 
-Blau and Michaeli, "The Perception-Distortion Tradeoff", CVPR 2018, arXiv:1711.06077: below a curve
-no method can go, and a slider walks along one. Distortion is RMSE-Y; perception is LPIPS or NIQE.
-Of all of them less is better.
+Blau and Michaeli, "The Perception-Distortion Tradeoff", CVPR 2018, arXiv:1711.06077: no method can
+go below a curve, and a slider moves along one. Distortion is RMSE-Y; perception is LPIPS or NIQE.
+For all of them lower is better.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from model.trainer.faults import PartMissing
+from model.trainer.errors import PartMissing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from model.checkpoint import Scores
 
 PLACES: Mapping[str, float] = MappingProxyType({"psnr": 0.0, "fused": 0.5, "gan": 1.0})
-"""Where on the slider the network's outputs stand."""
+"""Slider positions of the network's outputs."""
 
 _DISTORTION = "rmse_y"
 _PERCEPTION = {
@@ -46,31 +46,31 @@ _PAPER = {
     "EnhanceNet": 20.6,
     "RankSRGAN": 21.4,
 }
-"""RMSE-Y on Urban100, read off figure 5 of the paper (doi:10.1109/ACCESS.2020.2995175). What stands
-against it there is the perceptual index, neither LPIPS nor NIQE: so they get a line, not a point.
+"""RMSE-Y on Urban100, read from figure 5 of the paper (doi:10.1109/ACCESS.2020.2995175). The other
+axis there is the perceptual index, neither LPIPS nor NIQE: so these are lines, not points.
 """
 
 
 def name_of(place: float) -> str:
-    """An output's name where the slider stands on one, else the number."""
+    """The name of the output at a slider position, else the number."""
     return next((name for name, known in PLACES.items() if known == place), f"{place:g}")
 
 
 def place_of(name: str) -> float:
-    """The other way round.
+    """The slider position of a name; the inverse of `name_of`.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither a number nor a name.
     """
     return PLACES[name] if name in PLACES else float(name)
 
 
 def check_drawable(metrics: Iterable[str]) -> None:
-    """See whether these can be drawn, before the time it takes to measure them.
+    """Check that a plot is possible, before the measurements.
 
     Raises:
         PartMissing: matplotlib is not installed.
-        ValueError: there is nothing to draw.
+        ValueError: there is nothing to plot.
     """
     if _PERCEPTION.keys().isdisjoint(metrics):
         raise ValueError("a plot needs LPIPS or NIQE")
@@ -81,14 +81,14 @@ def check_drawable(metrics: Iterable[str]) -> None:
 def draw(
     path: Path, *, bicubic: Mapping[str, Mapping[str, float]], curves: "Mapping[str, Scores]"
 ) -> None:
-    """Draw a row for each data set: RMSE-Y against LPIPS, and against NIQE.
+    """Plot a row for each data set: RMSE-Y against LPIPS, and against NIQE.
 
     `bicubic` is data set -> metric -> value; `curves` are the scores of checkpoints by name.
 
     Raises:
         PartMissing: matplotlib is not installed.
         OSError: the file cannot be written.
-        ValueError: its suffix is of no kind of picture, or there is nothing to draw.
+        ValueError: the suffix is not an image format, or there is nothing to plot.
     """
     shown = [name for name in _PERCEPTION if any(name in scores for scores in bicubic.values())]
     check_drawable(shown)
@@ -130,7 +130,7 @@ def _frame(axes: "Axes", data: str, metric: str) -> None:
 def _walk(
     axes: "Axes", scores: Mapping[str, Mapping[str, float]], metric: str, *, colour: str
 ) -> None:
-    """The curve along the slider: outputs with their marks, what is between as rings."""
+    """The curve along the slider: outputs with their markers, positions in between as rings."""
     points = {
         place_of(output): (values[_DISTORTION], values[metric])
         for output, values in scores.items()

@@ -1,7 +1,7 @@
-"""Patterns of single pixels, as screens, scans and pixel art have them: the hardest small pictures.
+"""Synthetic test patterns of single pixels, as in screenshots, scans and pixel art.
 
-Photographs hardly have them, so a network that saw nothing else rings on them. They are made, not
-read: of any size, and the same for the same seed.
+Photographs hardly contain them, so a network trained only on photographs rings on them. They are
+generated: in any size, and the same for the same seed.
 
 Shapes: H x W pixels, bytes of RGB.
 """
@@ -24,8 +24,8 @@ _BAYER = (
 def patterns(*, height: int, width: int, seed: int) -> Iterator[tuple[str, Tensor]]:
     """Names and pictures, (3, H, W) bytes.
 
-    The seed decides where a pattern begins, which colours the coloured one has, and which way the
-    dithered gradient goes.
+    The seed determines the phase of each pattern, the colours of the coloured one, and the
+    direction of the dithered gradient.
     """
     random = torch.Generator().manual_seed(seed)
 
@@ -51,7 +51,7 @@ def patterns(*, height: int, width: int, seed: int) -> Iterator[tuple[str, Tenso
 
 
 def _dithered(y: Tensor, x: Tensor, upwards: int, leftwards: int) -> Tensor:
-    """A gradient between two corners in black and white, by Bayer's 4x4 thresholds: (H, W)."""
+    """A gradient between two corners, dithered to black and white by Bayer's 4x4 matrix: (H, W)."""
     down, right = (
         (steps - steps.min()) / max(1, int(steps.max() - steps.min())) for steps in (y, x)
     )

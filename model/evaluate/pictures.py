@@ -1,7 +1,7 @@
-"""The pictures that ways to enlarge are tried on: a true one, and the small one to begin with.
+"""Data sets for evaluation: pairs of a true picture and its small copy.
 
-Of a folder of photographs the small ones are made, by the protocol's bicubic; of paired folders
-they are taken as they are.
+For a folder of photographs the small copies are made by the protocol's bicubic; paired folders
+already contain them.
 
 Shapes: H x W low-resolution pixels of RGB.
 """
@@ -28,7 +28,7 @@ from model.trainer.degradations.degradations import LIGHT_ALONE, shrink
 
 
 class Pair(NamedTuple):
-    """A picture and what is given of it: (3, H, W) and (3, 4H, 4W) bytes."""
+    """A small picture and its true picture: (3, H, W) and (3, 4H, 4W) bytes."""
 
     lr: Tensor
     hr: Tensor
@@ -39,20 +39,21 @@ class Pictures:
     """A data set."""
 
     name: str
-    """That of the folder; of paired folders that of the small pictures, and of the folder they are
-    both in."""
+    """Name of the folder; for paired folders that of the small pictures, and of their common
+    parent.
+    """
     paths: tuple[Path, ...]
     sides: tuple[int, int]
-    """The shortest of the shorter sides and of the longer ones, cropped to multiples of 4."""
+    """The minimum of the shorter sides and of the longer sides, cropped to multiples of 4."""
     small: tuple[Path, ...] = ()
-    """The partners of `paths`; empty where the small pictures are made."""
+    """The partners of `paths`; empty if the small pictures are made."""
 
     def suit(self, smallest: tuple[int, int]) -> bool:
-        """Whether none is smaller than this: the shorter side, the longer side."""
+        """Whether all pictures have at least this size: shorter side, longer side."""
         return all(side >= least for side, least in zip(self.sides, smallest, strict=True))
 
     def left_out(self, metrics: Iterable[Metric]) -> list[str]:
-        """Why some cannot be judged by a metric, or for their mesh."""
+        """Why some metrics, or the mesh, cannot be measured."""
         needs = {metric.title: metric.smallest for metric in metrics}
         needs["the mesh"] = (SMALLEST_FOR_MESH,) * 2
         return [
@@ -64,10 +65,10 @@ class Pictures:
     def read(
         self, device: torch.device, *, jpeg: int | None = None, light: bool = False
     ) -> Iterator[Pair]:
-        """One after the other; `jpeg` and `light` are for the small pictures that are made.
+        """Yield the pairs; `jpeg` and `light` apply to the small pictures that are made.
 
         Raises:
-            ValueError: one is broken.
+            ValueError: a picture is broken.
         """
         for place, path in enumerate(self.paths):
             hr = _read(path).to(device)
@@ -76,7 +77,7 @@ class Pictures:
             if self.small:
                 lr = _read(self.small[place]).to(device)
             else:
-                lr = made_small(hr, jpeg=jpeg, light=place if light else None)
+                lr = downscaled(hr, jpeg=jpeg, light=place if light else None)
             yield Pair(lr=lr, hr=hr)
 
 
@@ -85,19 +86,19 @@ def find_pictures(folder: Path) -> Pictures:
 
     Raises:
         ValueError: there is none, or one is broken.
-        TrainingFault: there is no such folder.
+        TrainingError: there is no such folder.
     """
     paths = _found(folder)
     return Pictures(name=folder.resolve().name, paths=paths, sides=_shortest(paths))
 
 
 def find_pairs(small: Path, large: Path) -> Pictures:
-    """All pictures under two folders, each with the one of the same stem in the other folder.
+    """All pictures under two folders, paired by stem.
 
     Raises:
         ValueError: there is none, one is broken, has no partner, shares its stem with another, or
             is not exactly 4 times as large as its partner.
-        TrainingFault: there is no such folder.
+        TrainingError: there is no such folder.
     """
     ours, theirs = (_by_stem(folder) for folder in (small, large))
     for here, there, folder in ((ours, theirs, large), (theirs, ours, small)):
@@ -121,14 +122,14 @@ def find_pairs(small: Path, large: Path) -> Pictures:
     )
 
 
-def made_small(hr: Tensor, *, jpeg: int | None = None, light: int | None = None) -> Tensor:
-    """The small picture of a true one, (3, 4H, 4W) -> (3, H, W) bytes.
+def downscaled(hr: Tensor, *, jpeg: int | None = None, light: int | None = None) -> Tensor:
+    """Downscale a true picture, (3, 4H, 4W) -> (3, H, W) bytes.
 
-    With `jpeg`, 1 to 100, it is compressed with that quality, by Pillow. With a seed `light` it
-    is degraded by the trainer's light recipe instead.
+    With `jpeg`, 1 to 100, it is compressed with that quality, by Pillow. With a seed `light` it is
+    degraded by the trainer's light recipe instead.
 
     Raises:
-        ValueError: a side is no multiple of 4.
+        ValueError: a side is not a multiple of 4.
     """
     if light is not None:
         random = torch.Generator(hr.device).manual_seed(light)
@@ -138,7 +139,7 @@ def made_small(hr: Tensor, *, jpeg: int | None = None, light: int | None = None)
 
 
 def _compressed(lr: Tensor, quality: int) -> Tensor:
-    """After a JPEG file, with the colour subsampling that Pillow has by default."""
+    """After a JPEG round trip with Pillow's default chroma subsampling."""
     file = io.BytesIO()
     Image.fromarray(lr.permute(1, 2, 0).cpu().numpy()).save(file, "JPEG", quality=quality)
     with Image.open(file) as opened:
@@ -157,7 +158,9 @@ def _by_stem(folder: Path) -> dict[str, Path]:
     paths = _found(folder)
     stem, count = Counter(path.stem for path in paths).most_common(1)[0]
     if count > 1:
-        raise ValueError(f"{count} pictures in {folder} are called {stem}; pairs go by that name")
+        raise ValueError(
+            f"{count} pictures in {folder} are called {stem}; pairs are matched by stem"
+        )
     return {path.stem: path for path in paths}
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation found, in the names of its JSON."""
+"""The report of an evaluation; the names are those of its JSON."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from model.checkpoint import Scores
     from model.evaluate.folder import Figures
-    from model.evaluate.slider import Walk
+    from model.evaluate.slider import SliderPath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judged:
-    """The scores of one checkpoint; the digest is that of its file."""
+class CheckpointScores:
+    """The scores of one checkpoint, identified by the digest of its file."""
 
     name: str
     sha256: str
     consistency: bool
-    """What its card says: whether people get its results back-projected."""
+    """Whether the service applies back-projection, as in the model card."""
     scores: "Scores"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """The scores of another's network, which has one output; the digest is that of its file."""
+class PeerScores:
+    """The scores of another network, which has one output; identified by the digest of its file."""
 
     name: str
     sha256: str
@@ -33,40 +33,40 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Character:
-    """What no score tells of a checkpoint, a peer or bicubic.
+    """Measures of a checkpoint, another network or bicubic beside the metrics.
 
-    An image is called as on the slider; where there is but one, like its method.
+    Images are named as on the slider; a single image is named like its method.
     """
 
     places: "Mapping[str, Mapping[str, Figures]]"
-    """Data set -> image -> figure, as in `Findings.places`."""
-    slider: "Mapping[str, Mapping[str, Walk]]"
-    """Data set -> distance -> how it grows."""
+    """Data set -> image -> figure, as in `MethodResults.places`."""
+    slider: "Mapping[str, Mapping[str, SliderPath]]"
+    """Data set -> distance -> its growth along the slider."""
     mask: Mapping[str, Mapping[str, int]]
     """Data set -> percentile -> level of 0 to 255."""
     overshoot: "Mapping[str, Figures]"
-    """Image -> pattern -> how many levels beyond its input's own."""
+    """Image -> pattern -> levels beyond those of the input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All that was measured, and how."""
+    """All results, and the settings of the evaluation."""
 
     back_projection: bool
-    """Of checkpoints and peers."""
+    """Of checkpoints and other networks."""
     jpeg: int | None
-    """Quality that the small pictures that were made were compressed with, or they were not."""
+    """JPEG quality of the small pictures, if they were compressed."""
     degrade: str | None
-    """Recipe by which they were made, or it was the protocol's bicubic."""
+    """Recipe of the small pictures; none: the protocol's bicubic."""
     pairs: tuple[str, ...]
-    """The data sets whose small pictures were not made."""
+    """The data sets with given small pictures."""
     pictures: Mapping[str, int]
-    """Data set -> how many."""
+    """Data set -> number of pictures."""
     original: "Mapping[str, Figures]"
-    """Data set -> figure of the true pictures, as in `Findings.original`."""
+    """Data set -> figure of the true pictures, as in `MethodResults.original`."""
     bicubic: "Mapping[str, Figures]"
     """Data set -> metric -> value."""
-    peers: tuple[Peer, ...]
-    checkpoints: tuple[Judged, ...]
+    peers: tuple[PeerScores, ...]
+    checkpoints: tuple[CheckpointScores, ...]
     character: Mapping[str, Character]
-    """By name: `bicubic`, the peers, the checkpoints."""
+    """By name: `bicubic`, other networks, checkpoints."""

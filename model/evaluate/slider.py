@@ -1,6 +1,6 @@
-"""What people get along the slider, and whether it goes one way.
+"""The final outputs along the slider, and whether they change monotonically.
 
-Outputs are clamped, blended where the slider stands between two of them, and rounded to bytes.
+Outputs are clamped, blended between the two neighbours of a slider position, and rounded to bytes.
 
 Shapes: H x W low-resolution pixels of RGB.
 """
@@ -16,37 +16,37 @@ from torch import Tensor
 from model.evaluate.pareto import PLACES, name_of
 
 POSITIONS = tuple(step / 10 for step in range(11))
-"""Where the distance from the picture at 0 is measured."""
+"""Slider positions at which the distance from position 0 is measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Walk:
-    """How far the slider leads away from the picture at its position 0."""
+class SliderPath:
+    """Distance of the result from that at position 0, along the slider."""
 
     distances: tuple[float, ...]
     """At each of `POSITIONS`, the mean over pictures."""
     grows: bool
-    """From each position to the next, on every picture."""
+    """Whether it grows from each position to the next, on every picture."""
     second_half: float | None
-    """The share of the whole way that lies between 0.5 and 1; none where it leads nowhere."""
+    """The share of the total distance between 0.5 and 1; none if the total is 0."""
 
 
 def shown(outputs: Mapping[str, Tensor], trade_offs: Sequence[float]) -> dict[str, Tensor]:
-    """Bytes of (3, 4H, 4W) at these places, 0 to 1, by the names of `name_of`.
+    """Bytes of (3, 4H, 4W) at these positions, 0 to 1, by the names of `name_of`.
 
-    `outputs` are `psnr`, `fused` and `gan` in [0, 1], not clamped to it.
+    `outputs` are `psnr`, `fused` and `gan` in [0, 1], not clamped.
     """
     clamped = {place: outputs[name].clamp(0, 1) for name, place in PLACES.items()}
     return {name_of(place): _levels(_blend(clamped, place)) for place in trade_offs}
 
 
 def rounded(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bytes of the outputs of a method without a slider."""
+    """The outputs of a method without a slider, as bytes."""
     return {name: _levels(image.clamp(0, 1)) for name, image in outputs.items()}
 
 
 def rmse(images: Tensor, reference: Tensor) -> list[float]:
-    """The root mean square difference of all channels, in grey levels.
+    """Root mean square difference over all channels, in grey levels.
 
     (N, 3, 4H, 4W), (3, 4H, 4W), bytes -> N values.
     """
@@ -54,11 +54,11 @@ def rmse(images: Tensor, reference: Tensor) -> list[float]:
     return [float((image.double() - like).square().mean().sqrt()) for image in images]
 
 
-def walk(distances: Sequence[Sequence[float]]) -> Walk:
-    """Of each picture the distances at `POSITIONS`, one picture at least."""
+def walk(distances: Sequence[Sequence[float]]) -> SliderPath:
+    """Summarise the distances at `POSITIONS` of at least one picture."""
     means = [fmean(position) for position in zip(*distances, strict=True)]
     middle, whole = means[POSITIONS.index(0.5)], means[-1]
-    return Walk(
+    return SliderPath(
         distances=tuple(round(mean, 5) for mean in means),
         grows=all(before < after for one in distances for before, after in pairwise(one)),
         second_half=round((whole - middle) / whole, 4) if whole else None,
@@ -66,7 +66,7 @@ def walk(distances: Sequence[Sequence[float]]) -> Walk:
 
 
 def _blend(clamped: Mapping[float, Tensor], trade_off: float) -> Tensor:
-    """The two outputs that the slider stands between, mixed in pixel space."""
+    """Blend the two outputs next to a slider position, in pixel space."""
     left = 0.0 if trade_off < 0.5 else 0.5
     return torch.lerp(clamped[left], clamped[left + 0.5], 2 * (trade_off - left))
 

@@ -1,4 +1,4 @@
-"""The scores and the character of an evaluation as tables for people."""
+"""Prints an evaluation as tables."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from rich.table import Table
 
 from model.evaluate.pareto import PLACES, place_of
 from model.evaluate.report import Character, Report
-from model.evaluate.slider import Walk
+from model.evaluate.slider import SliderPath
 from model.metrics.perceptual import Metric
 
 _FIGURES = {
@@ -19,13 +19,13 @@ _FIGURES = {
     "shift": ("shift", 2),
     "shift_worst": ("worst", 2),
 }
-"""Title, and digits after the point."""
+"""Title and number of decimals."""
 
 
 def show(report: Report, metrics: Sequence[Metric]) -> None:
     """Print a table of scores for each data set, and one of character for each checkpoint.
 
-    What the checkpoints are compared with has one of character together.
+    The methods for comparison share one table of character.
     """
     console = Console()
     for data in report.pictures:
@@ -40,7 +40,7 @@ def show(report: Report, metrics: Sequence[Metric]) -> None:
 
 
 def _scores(report: Report, data: str, metrics: Sequence[Metric]) -> Table:
-    """What was measured on one data set: a row for each place on each checkpoint's slider."""
+    """Scores on one data set: a row for each slider position of each checkpoint."""
     count = report.pictures[data]
     title = f"{data}, {count} picture{'s' if count > 1 else ''}"
     drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD)  # six metrics in 80 columns
@@ -60,7 +60,7 @@ def _scores(report: Report, data: str, metrics: Sequence[Metric]) -> Table:
 
 
 def _character(report: Report, names: Sequence[str]) -> Table:
-    """What these are like on each data set, beside the true pictures and what they allow."""
+    """Character of methods on each data set, beside the true pictures and the allowances."""
     title = f"Character: {', '.join(names)}"
     drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     drawn.add_column("trade-off", overflow="fold", min_width=len("0.5 fused"))
@@ -86,7 +86,7 @@ def _character(report: Report, names: Sequence[str]) -> Table:
 
 
 def _lines(character: Character) -> list[str]:
-    """Of a checkpoint: which way its slider goes, and how far its mask reaches."""
+    """Lines for a checkpoint: monotonicity of its slider and range of its mask."""
     lines = []
     for data, distances in character.slider.items():
         mask = character.mask[data]
@@ -95,7 +95,7 @@ def _lines(character: Character) -> list[str]:
     return lines
 
 
-def _way(name: str, distance: Walk) -> str:
+def _way(name: str, distance: SliderPath) -> str:
     grows = "grows" if distance.grows else "does not always grow"
     share = "" if distance.second_half is None else f", {distance.second_half:.0%} beyond 0.5"
     return f"{name.upper()} {distance.distances[-1]:.4g} ({grows}{share})"

@@ -1,1 +1,1 @@
-"""One checkpoint made ready to run on one device, and the fast kernels for it."""
+"""Inference: a checkpoint prepared for one device, and its fast kernels."""

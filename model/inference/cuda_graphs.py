@@ -1,7 +1,7 @@
-"""What makes the network quick on a GPU: compiled blocks, one launch for a batch, copies alongside.
+"""GPU optimisations: compiled blocks, CUDA graphs, asynchronous copies.
 
-Each part is one function or class here, and says what it does on which device. Shapes: N tiles in a
-batch, T x T pixels in a tile.
+Each part is independent, and documents its effect on each device. Shapes: N tiles in a batch, T x T
+pixels in a tile.
 """
 
 import functools
@@ -15,19 +15,20 @@ from model.blocks import RRDB
 from model.gdsr import GDSR, GDSROutput, Part
 
 Network = Callable[[Tensor, Collection[Part]], GDSROutput]
-"""(N, 3, T, T) -> the images that were asked for; see `GDSR.forward`."""
+"""(N, 3, T, T) -> the requested images; see `GDSR.forward`."""
 
-#: Graphs that one network keeps; what comes beyond runs launch by launch.
+#: Maximum number of graphs of a network; further shapes run without one.
 _MOST_GRAPHS = 16
 _WARM_UP_RUNS = 3
 
 
 def compile_blocks(generator: GDSR, trial: Tensor) -> str | None:
-    """Compile every RRDB, on any device; None, or in a line why that cannot be done here.
+    """Compile every RRDB, on any device. Returns None, or one line that says why it is not
+    possible.
 
-    All blocks share one piece of code, so one compilation for each shape serves them all: seconds,
-    where the whole graph takes minutes. `trial`, (N, C, H, W), is run through the first block; when
-    that fails (no C compiler, no Triton, a cache that cannot be written) the blocks run as before.
+    All blocks share one piece of code, so one compilation per shape serves them all: seconds, where
+    the whole graph takes minutes. `trial`, (N, C, H, W), is run through the first block; if that
+    fails (no C compiler, no Triton, a read-only cache) the blocks stay uncompiled.
     """
     blocks = [part for part in generator.modules() if isinstance(part, RRDB)]
     for block in blocks:
@@ -51,10 +52,10 @@ class _Recorded(NamedTuple):
 
 
 class Graphs:
-    """CUDA only: a network whose batches of a known shape are replayed as one launch.
+    """CUDA only: replays a network for known batch shapes as a single launch.
 
-    Small tiles spend their time on launches otherwise. All graphs share one pool of memory: what
-    one wrote holds until the next one runs, so the caller reads it in the order of the stream.
+    Small tiles would otherwise be bound by launch overhead. All graphs share one memory pool:
+    results are valid until the next replay, so the caller reads them in stream order.
     """
 
     def __init__(self, network: Network) -> None:
@@ -63,7 +64,7 @@ class Graphs:
         self._recorded: dict[tuple[object, ...], _Recorded] = {}
 
     def __call__(self, lr: Tensor, parts: Collection[Part]) -> GDSROutput:
-        """See `GDSR.forward`; recorded when a shape and its parts are seen for the first time."""
+        """See `GDSR.forward`; recorded when a combination of shape and parts is first seen."""
         key = (lr.shape, lr.dtype, tuple(parts))
         recorded = self._recorded.get(key)
         if recorded is None:
@@ -75,13 +76,13 @@ class Graphs:
         return recorded.output
 
     def forget(self) -> None:
-        """Drop all graphs and their memory, when there is too little of it."""
+        """Drop all graphs and their memory, when memory is short."""
         self._recorded.clear()
         self._pool = torch.cuda.graph_pool_handle()
 
     def _record(self, lr: Tensor, parts: Collection[Part]) -> _Recorded:
         static = lr.clone(memory_format=torch.preserve_format)
-        # Compilation, cuDNN's choices and lazy initialisation must not fall into the recording.
+        # Compilation, cuDNN's algorithm choice and lazy initialisation must not be recorded.
         side = torch.cuda.Stream(lr.device)  # type: ignore[no-untyped-call]  # not in torch's stubs
         side.wait_stream(torch.cuda.current_stream(lr.device))
         with torch.cuda.stream(side):
@@ -95,9 +96,9 @@ class Graphs:
 
 
 def upload(host: Tensor, device: torch.device) -> Tensor:
-    """A host tensor on `device`; through pinned memory on CUDA, so that the host goes on at once.
+    """Copy a host tensor to `device`; on CUDA asynchronously, through pinned memory.
 
-    Elsewhere a plain copy, and none on the CPU.
+    On other devices a plain copy, on the CPU none.
     """
     if device.type != "cuda":
         return host.to(device)
@@ -105,10 +106,10 @@ def upload(host: Tensor, device: torch.device) -> Tensor:
 
 
 def download(tensors: list[Tensor]) -> Callable[[], list[Tensor]]:
-    """Begin to copy tensors to the host; the function returned waits for them.
+    """Start copying tensors to the host; returns a function that waits for them.
 
-    On CUDA into pinned memory and on a stream of its own, beside what is computed next. Elsewhere
-    there is nothing to wait for.
+    On CUDA to pinned memory and on a separate stream, concurrent with the next computation. On
+    other devices there is nothing to wait for.
     """
     device = tensors[0].device
     if device.type != "cuda":
@@ -120,7 +121,7 @@ def download(tensors: list[Tensor]) -> Callable[[], list[Tensor]]:
         for tensor in tensors:
             copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
             copies.append(copy.copy_(tensor, non_blocking=True))
-            tensor.record_stream(side)  # its memory is not taken for something else before then
+            tensor.record_stream(side)  # keeps its memory from being reused before then
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # not in torch's stubs
         done.record(side)
 

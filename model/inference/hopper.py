@@ -1,10 +1,10 @@
-"""GDSR on GPUs of compute capability 9.0 (H100, H200), through a convolution of its own.
+"""GDSR on GPUs of compute capability 9.0 (H100, H200), with our own convolution kernels.
 
-`hopper.cu` says how that works. What is computed is what `GDSR.forward` computes in float16, but
-sums, activations and residuals stay in float32 until a feature is stored.
+See `hopper.cu`. The computation is that of `GDSR.forward` in float16, but sums, activations and
+residuals stay in float32 until a feature is stored.
 
-Shapes: N images in a batch, H x W pixels of input, F features. Features lie in planes of 8 with a
-border of zeros, S times as large as the input: (N, F / 8, S * H + 2, pitch, 8).
+Shapes: N images in a batch, H x W pixels of input, F features. Features are stored in planes of 8
+with a border of zeros, S times as large as the input: (N, F / 8, S * H + 2, pitch, 8).
 """
 
 import ctypes
@@ -30,16 +30,16 @@ _SHARED_BYTES = 232448
 _STRIP = 128
 _PLANE = 8
 _CLEAR = "clear_border"
-#: What a block does before its first row and after its last one takes as long as so many rows.
+#: Overhead of a block before its first and after its last row, in rows.
 _OVERHEAD_ROWS = 2.0
 
 Epilogue = Literal["ACTIVATE", "PLAIN", "MERGE", "ENLARGE", "FUSE", "TO_RGB"]
 
 
-def suits(device: torch.device, config: GDSRConfig) -> bool:
-    """Whether this device has what the kernels need, and they take a network of this size.
+def is_supported(device: torch.device, config: GDSRConfig) -> bool:
+    """Whether the kernels support this device and a network of this size.
 
-    Kernels belong to torch's current device, so no other one suits.
+    Kernels belong to torch's current device, so no other one is supported.
     """
     if device.type != "cuda" or torch.version.cuda is None:
         return False
@@ -50,15 +50,15 @@ def suits(device: torch.device, config: GDSRConfig) -> bool:
 
 
 class Convolution(NamedTuple):
-    """The parameters of a convolution as its kernel reads them."""
+    """The parameters of a convolution in the kernel's layout."""
 
     kernel: str
-    """Its name in C++."""
+    """Name of the kernel in C++."""
     epilogue: Epilogue
     rows: int
-    """Of the convolution's kernel."""
+    """Kernel size of the convolution."""
     slices: int
-    """Groups of outputs, each of which is made by blocks of its own."""
+    """Groups of outputs, each computed by separate blocks."""
     weights: Tensor
     bias: Tensor
 
@@ -66,7 +66,7 @@ class Convolution(NamedTuple):
 def pack(kernels: Sequence[Tensor], bias: Tensor, epilogue: Epilogue, features: int) -> Convolution:
     """Lay out one kernel for each slice of outputs, (outputs, inputs, rows, 3) each.
 
-    `features` of the inputs come from the first tensor that the kernel is given, others from the
+    The first `features` inputs come from the first tensor of the kernel, the others from the
     second.
     """
     width, inputs, rows, columns = kernels[0].shape
@@ -88,7 +88,7 @@ def pack(kernels: Sequence[Tensor], bias: Tensor, epilogue: Epilogue, features: 
 
 
 def _plain(conv: nn.Conv2d, epilogue: Epilogue, *, features: int, width: int) -> Convolution:
-    """A 3x3 convolution in slices of `width` outputs, with zeros up to a whole number of them."""
+    """A 3x3 convolution in slices of `width` outputs, padded with zeros to whole slices."""
     missing = -conv.out_channels % width
     weight = torch.cat((conv.weight, conv.weight.new_zeros(missing, *conv.weight.shape[1:])))
     bias = _bias(conv)
@@ -97,11 +97,11 @@ def _plain(conv: nn.Conv2d, epilogue: Epilogue, *, features: int, width: int) ->
 
 
 def _enlarging(enlarge: Enlarge) -> Convolution:
-    """`Enlarge` as convolutions of 2x2, one for each of the four pixels that one becomes.
+    """`Enlarge` as 2x2 convolutions, one for each of the four output pixels of an input pixel.
 
-    Of the 2x2 copies of a pixel one or two meet a row of pixels of the kernel, so rows that meet
-    copies of the same pixel are added up beforehand; columns likewise. A slice makes two pixels
-    side by side, of half of the features.
+    Of the 2x2 copies of a pixel one or two meet a row of the kernel, so rows that meet copies of
+    the same pixel are added up beforehand; columns likewise. A slice computes two adjacent pixels,
+    of half of the features.
     """
     conv = enlarge.conv
     kernels: list[Tensor] = []
@@ -114,11 +114,11 @@ def _enlarging(enlarge: Enlarge) -> Convolution:
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
-    return cast("Tensor", conv.bias)  # `conv3x3` gives every convolution one
+    return cast("Tensor", conv.bias)  # `conv3x3` always has a bias
 
 
 def _folded(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """What two neighbours see through a kernel of 3 along `dim`, 2 each."""
+    """The kernels of 2 for both neighbours, from a kernel of 3 along `dim`."""
     first, second, third = weight.unbind(dim)
     return torch.stack((first, second + third), dim), torch.stack((first + second, third), dim)
 
@@ -144,7 +144,7 @@ def packed(generator: GDSR) -> Iterator[tuple[str, Convolution]]:
 
 
 def source(config: GDSRConfig) -> str:
-    """hopper.cu with the products that a network of this size needs."""
+    """hopper.cu with the matrix products that a network of this size needs."""
     shapes = {(3, config.growth), (3, config.features), (2, config.features), (3, _PLANE)}
     shapes |= {(1, width) for _, width in shapes}
     products = "\n".join(_product(rows, width) for rows, width in sorted(shapes))
@@ -152,7 +152,9 @@ def source(config: GDSRConfig) -> str:
 
 
 def _product(rows: int, width: int) -> str:
-    """C++ for the product of 64 pixels with `rows` times `width` columns of weights, added up."""
+    """C++ code for the product of 64 pixels with `rows` times `width` columns of weights,
+    accumulated.
+    """
     each = width // 2
     count = rows * each
     sums = [f"d[{i // each}][{i % each}]" for i in range(count)]
@@ -196,8 +198,8 @@ class HopperGDSR:
     def __init__(self, generator: GDSR, ready: GDSR, *, folder: Path) -> None:
         """`generator` is in float32 and on the device, and `ready` is the same in float16.
 
-        The first convolution stays in float32: an error there reaches everything behind it. What
-        the kernels do not give comes from `ready`. They are kept in `folder` once compiled.
+        The first convolution stays in float32, as its error affects everything behind it. Parts
+        without a kernel use `ready`. Compiled kernels are cached in `folder`.
 
         Raises:
             KernelUnavailable: the kernels cannot be compiled or loaded.
@@ -224,7 +226,7 @@ class HopperGDSR:
     def __call__(self, lr: Tensor, parts: Collection[Part]) -> GDSROutput:
         """See `GDSR.forward`; images are float32.
 
-        Every launch takes its time on the host: to be recorded as a graph.
+        Every launch has host overhead: record it as a graph.
         """
         if "mask" in parts:
             return GDSROutput(*self._ready(lr, parts))
@@ -242,7 +244,7 @@ class HopperGDSR:
         if "gan" in parts:
             gan = self._to_rgb("hf_to_rgb", hf)
         if "fused" in parts:
-            # The last convolution of the mask says how to mix the others.
+            # The last convolution of the mask gives the blend weights of the others.
             mixed = self._tail("mask.tail", self._trunk("mask.trunk", shared), added=(lf, hf))
             fused = self._to_rgb("fused_to_rgb", mixed)
         return GDSROutput(psnr=psnr, gan=gan, fused=fused)
@@ -274,7 +276,7 @@ class HopperGDSR:
         return begin
 
     def _dense(self, name: str, x: Planes, grown: Planes, out: Planes, *added: Planes) -> None:
-        """`RDB`; and what is added to it: the input of its RRDB, and of its trunk."""
+        """`RDB`, plus residuals: the input of its RRDB, and of its trunk."""
         for k in range(4):
             at = k * self._growth // _PLANE
             self._convolve(f"{name}.grow.{k}", x, grown=grown, out=grown, first=at)
@@ -287,7 +289,7 @@ class HopperGDSR:
         return self._convolve(f"{name}.hr", x, added=added)
 
     def _to_rgb(self, name: str, x: Planes) -> Tensor:
-        """The image that features stand for, (N, 3, H, W)."""
+        """Convert features to an image, (N, 3, H, W)."""
         image = torch.empty((len(x.values), 3, x.height, x.width), device="cuda")
         self._launch(name, x, image=image)
         return image
@@ -302,7 +304,7 @@ class HopperGDSR:
         first: int = 0,
         added: Sequence[Planes] = (),
     ) -> Planes:
-        """Into planes of `out` from `first` on, or into new ones."""
+        """Convolve into planes of `out` from `first` on, or into new ones."""
         if out is None:
             scale = 2 if self._convolutions[name].epilogue == "ENLARGE" else 1
             n = len(x.values)
@@ -348,7 +350,7 @@ class HopperGDSR:
         return self._new(len(x.values), count, height=x.height, width=x.width)
 
     def _new(self, images: int, features: int, *, height: int, width: int) -> Planes:
-        """Memory for features, with zeros around them."""
+        """Allocate features with a border of zeros."""
         count = features // _PLANE
         pitch = math.ceil(width / _STRIP) * _STRIP + 2  # whole strips, and the border
         shape = (images, count, height + 2, pitch, _PLANE)
@@ -358,7 +360,7 @@ class HopperGDSR:
         return Planes(values, height, width)
 
     def _rows(self, height: int, side_by_side: int, kernel_rows: int) -> int:
-        """Rows of a block, so that the blocks keep the processors busy evenly."""
+        """Rows per block, chosen to balance the load of the multiprocessors."""
 
         def seconds(rows: int) -> float:
             blocks = side_by_side * math.ceil(height / rows)

@@ -1,6 +1,6 @@
-"""Kernels compiled at run time by NVRTC, which comes with torch, and launched through the driver.
+"""Runtime compilation of CUDA kernels by NVRTC, which comes with torch, and their launch.
 
-No compiler has to be installed for it. What was compiled is kept in a folder for the next start.
+Needs no installed compiler. Compiled code is cached in a folder.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ _OVERLAP_ATTRIBUTE = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 
 
 class KernelUnavailable(RuntimeError):
-    """It cannot be compiled or loaded here, for the reason in the message."""
+    """The kernels cannot be compiled or loaded, for the reason in the message."""
 
 
 class _LaunchAttribute(ctypes.Structure):
@@ -41,7 +41,7 @@ class _LaunchConfig(ctypes.Structure):
 
 
 class Kernel:
-    """One function of a module that is loaded on the current device."""
+    """A kernel of a module that is loaded on the current device."""
 
     def __init__(self, function: ctypes.c_void_p, *, threads: int, shared_bytes: int) -> None:
         self._function = function
@@ -51,7 +51,9 @@ class Kernel:
         self._overlap = _LaunchAttribute(id=_OVERLAP_ATTRIBUTE, padding=0, value=value)
 
     def launch(self, blocks: int, argument: ctypes.Structure) -> None:
-        """Queue it on torch's current stream; it may begin while the kernel before it ends."""
+        """Queue the kernel on torch's current stream; it may start before the previous kernel
+        ends.
+        """
         config = _LaunchConfig(
             grid_x=blocks, grid_y=1, grid_z=1, block_x=self._threads, block_y=1, block_z=1,
             shared_bytes=self._shared_bytes, stream=torch.cuda.current_stream().cuda_stream,
@@ -70,10 +72,10 @@ def load_kernels(
     shared_bytes: int,
     folder: Path,
 ) -> dict[str, Kernel]:
-    """Kernels by their names in C++, such as `convolve<64>`, on torch's current device.
+    """Load kernels by their names in C++, such as `convolve<64>`, on torch's current device.
 
     Raises:
-        KernelUnavailable: there is no NVRTC, it refuses, or the driver does.
+        KernelUnavailable: NVRTC is missing or reports an error, or the driver does.
     """
     key = "\0".join((source, *names, *options, str(torch.version.cuda)))
     path = folder / f"kernels-{hashlib.sha256(key.encode()).hexdigest()[:16]}.cubin"
@@ -98,7 +100,7 @@ def load_kernels(
 
 
 def _compiled(source: str, names: Sequence[str], options: Sequence[str]) -> tuple[bytes, list[str]]:
-    """The machine code, and the names of its functions as they stand in it."""
+    """The machine code, and the mangled names of its functions."""
     nvrtc = _nvrtc()
     program = ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None)
@@ -108,7 +110,9 @@ def _compiled(source: str, names: Sequence[str], options: Sequence[str]) -> tupl
         given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         if nvrtc.nvrtcCompileProgram(program, len(options), given):
             report = _text(nvrtc, "ProgramLog", program).decode(errors="replace").strip()
-            raise KernelUnavailable(f"NVRTC refuses the kernels: {report or 'it does not say why'}")
+            raise KernelUnavailable(
+                f"NVRTC cannot compile the kernels: {report or 'no reason given'}"
+            )
         image = _text(nvrtc, "CUBIN", program)
         lowered = []
         for name in names:
@@ -136,11 +140,11 @@ def _nvrtc() -> ctypes.CDLL:
             return ctypes.CDLL(candidate)
         except OSError:
             continue
-    raise KernelUnavailable(f"{name} is not to be found")
+    raise KernelUnavailable(f"{name} was not found")
 
 
 def _shipped(name: str) -> Iterator[Path]:
-    """Where the packages that torch depends on keep a library."""
+    """Path of a library from the packages that torch depends on."""
     folders: Iterable[str] = (*site.getsitepackages(), *sys.path)
     for folder in dict.fromkeys(folders):
         yield from sorted(Path(folder).glob(f"nvidia/*/lib/{name}"))
@@ -158,11 +162,11 @@ def _check(result: int) -> None:
 
 
 def _keep(path: Path, content: bytes) -> None:
-    """Write it whole or not at all: several processes may do so at once."""
+    """Write a file atomically: several processes may do so at once."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(content)
         partial.replace(path)
     except OSError as failure:
-        log.warning("compiled kernels cannot be kept: %s", failure)
+        log.warning("cannot cache compiled kernels: %s", failure)

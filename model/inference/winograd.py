@@ -24,9 +24,9 @@ from model.blocks import NEGATIVE_SLOPE, RDB, RESIDUAL_SCALE, RRDB, Trunk
 from model.gdsr import GDSR, GDSRConfig
 
 _RESULTS, _INPUTS = 4, 6
-"""Of one group: pixels that come out, and pixels that they depend on."""
+"""Per group: number of output pixels, and number of input pixels that they depend on."""
 
-# The matrices of Lavin and Gray for F(4, 3): for the inputs, the weights and the products.
+# The matrices of Lavin and Gray for F(4, 3): for inputs, weights and products.
 _OF_INPUTS = torch.tensor(
     [
         [4.0, 0, -5, 0, 1, 0],
@@ -44,24 +44,25 @@ _OF_WEIGHTS = torch.tensor(
 _OF_PRODUCTS = torch.tensor(
     [[1.0, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 )
-#: Of the six products this one adds to all four results alike, so it carries the bias.
+#: This product contributes equally to all four outputs, so it carries the bias.
 _EVEN = 1
-#: With 32 the convolutions of 16 are too narrow: at best as fast as the plain way.
+#: With 32 features the convolutions of 16 are too narrow: at best as fast as the plain ones.
 _FEWEST_FEATURES = 64
 
 
-def suits(config: GDSRConfig) -> bool:
-    """Whether `quicken` makes a network of this shape quicker on the CPU of this machine.
+def is_supported(config: GDSRConfig) -> bool:
+    """Whether `accelerate` makes a network of this shape faster on the CPU of this machine.
 
-    With MKL, whose batched products transform the groups. Without it each would be a call.
+    Needs MKL, whose batched products transform the groups; without it each would be a separate
+    call.
     """
     return config.features >= _FEWEST_FEATURES and bool(
         torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]  # not in torch's stubs
     )
 
 
-def quicken(generator: GDSR) -> None:
-    """Give a generator in float32 on the CPU such trunks; for inference."""
+def accelerate(generator: GDSR) -> None:
+    """Replace the trunks of a float32 generator on the CPU; for inference."""
     for parent in list(generator.modules()):
         for name, part in list(parent.named_children()):
             if isinstance(part, Trunk):
@@ -71,9 +72,9 @@ def quicken(generator: GDSR) -> None:
 class Rows(NamedTuple):
     """Feature maps as rows of groups of four pixels, one after the other.
 
-    After each row comes at least one pixel of zeros, at most a group of them, and one before the
-    first: so every group has its neighbours beside it in memory, and what lies beyond a border is
-    zero, as a convolution wants it.
+    Each row is followed by at least one pixel of zeros, at most a group of them, and the first row
+    is preceded by one: so the neighbours of every group are adjacent in memory, and pixels beyond a
+    border are zero, as a convolution needs.
     """
 
     pixels: Tensor
@@ -84,12 +85,12 @@ class Rows(NamedTuple):
 
     @property
     def groups(self) -> int:
-        """Groups in a row."""
+        """Groups per row."""
         return self.width // _RESULTS + 1
 
     @classmethod
     def empty(cls, batch: int, channels: int, height: int, width: int) -> Self:
-        """With the zeros in place, and nothing else."""
+        """Allocate, with only the zeros filled in."""
         length = batch * height * (width // _RESULTS + 1) * _RESULTS
         rows = cls(torch.empty(1 + length + 1, channels), batch, height, width)
         rows.pixels[0], rows.pixels[-1] = 0, 0
@@ -97,11 +98,11 @@ class Rows(NamedTuple):
         return rows
 
     def close(self) -> None:
-        """Set what lies beyond the right border to zero."""
+        """Zero the pixels beyond the right border."""
         self._all()[:, :, self.width :] = 0
 
     def images(self) -> Tensor:
-        """The maps as they are elsewhere, (N, C, H, W), channels-last; a view."""
+        """The maps in standard form, (N, C, H, W), channels-last; a view."""
         return self._all()[:, :, : self.width].permute(0, 3, 1, 2)
 
     def results(self) -> Tensor:
@@ -109,7 +110,7 @@ class Rows(NamedTuple):
         return self.pixels[1:-1].view(-1, _RESULTS, self.pixels.shape[1])
 
     def transformed(self) -> Tensor:
-        """What the products need of every group: (N, H, groups, 6, C)."""
+        """The transformed inputs of every group: (N, H, groups, 6, C)."""
         windows = self.pixels.unfold(0, _INPUTS, _RESULTS).transpose(1, 2)  # (..., 6, C)
         many = _OF_INPUTS.expand(len(windows), -1, -1)
         return torch.bmm(many, windows).view(
@@ -122,7 +123,7 @@ class Rows(NamedTuple):
 
 
 class _Products(nn.Module):
-    """The multiplications of a convolution of 3x3, `scale` times it."""
+    """The multiplications of a 3x3 convolution, multiplied by `scale`."""
 
     def __init__(self, conv: nn.Conv2d, *, scale: float = 1.0) -> None:
         super().__init__()
@@ -152,7 +153,7 @@ class WinogradRDB(nn.Module):
         self.merge = _Products(block.merge, scale=RESIDUAL_SCALE)
 
     def forward(self, x: Rows) -> Rows:
-        """As many features as come in."""
+        """As many features as in the input."""
         seen = x.transformed()  # (N, H, groups, 6, C)
         many = _OF_PRODUCTS.expand(len(x.results()), -1, -1)
         for conv in self.grow:
@@ -169,7 +170,7 @@ class WinogradRDB(nn.Module):
 
 
 class WinogradTrunk(nn.Module):
-    """`Trunk` for inference, of its weights."""
+    """`Trunk` for inference, with its weights."""
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()

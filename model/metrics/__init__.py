@@ -1,1 +1,1 @@
-"""Measures of how good an upscaled picture is."""
+"""Image quality metrics."""

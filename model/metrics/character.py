@@ -1,7 +1,6 @@
-"""The character of an enlarged picture: what a score against the original does not tell.
+"""Measures of an upscaled picture beside quality scores.
 
-Whether it still shows the input, whether it is lighter or darker, whether it is woven into a mesh,
-and how far it leaves the levels that it was made from.
+Consistency with the input, brightness shift, mesh artefacts, and overshoot.
 
 Shapes: H x W low-resolution pixels. Pictures are bytes of RGB; differences are in grey levels.
 """
@@ -15,21 +14,21 @@ from torch import Tensor
 from model.gdsr import SCALE
 from model.resize import bicubic_down
 
-_LUMA = (0.299, 0.587, 0.114)  # BT.601, all of 0 to 255
-_MEAN = 9  # pixels: the side of the square whose mean is taken away
+_LUMA = (0.299, 0.587, 0.114)  # BT.601, full range
+_MEAN = 9  # pixels: side of the box filter that is subtracted
 _WINDOW, _STRIDE = 96, 48  # pixels
 _LEAST_ALLOWANCE, _ALLOWED = 0.7, 1.5
 
 SMALLEST_FOR_MESH = _WINDOW + _MEAN - 1
-"""The shorter side of a picture in which a window fits, in pixels."""
+"""Minimum shorter side of a picture: one window."""
 
 
 def lr_psnr(sr: Tensor, lr: Tensor) -> float:
-    """How well a result still shows its input: PSNR in dB of all channels, infinite if exactly.
+    """Consistency of a result with its input: PSNR in dB over all channels, infinite if exact.
 
-    (3, 4H, 4W) is made smaller by the protocol's bicubic, to bytes again, and compared with
-    (3, H, W). Lugmayr, Danelljan and Timofte, "NTIRE 2021 Learning the Super-Resolution Space
-    Challenge", CVPRW 2021.
+    (3, 4H, 4W) is downscaled by the protocol's bicubic, rounded to bytes, and compared with (3, H,
+    W). Lugmayr, Danelljan and Timofte, "NTIRE 2021 Learning the Super-Resolution Space Challenge",
+    CVPRW 2021.
 
     Raises:
         ValueError: the result is not 4 times as large as the input.
@@ -42,7 +41,7 @@ def lr_psnr(sr: Tensor, lr: Tensor) -> float:
 
 
 def mean_shift(image: Tensor, like: Tensor) -> float:
-    """How much lighter or darker than another: that of the channel whose mean moved most.
+    """Brightness shift: the largest absolute difference of a channel's mean.
 
     Both are (3, H, W); the value is not negative.
     """
@@ -51,15 +50,15 @@ def mean_shift(image: Tensor, like: Tensor) -> float:
 
 
 def mesh(image: Tensor) -> float:
-    """How strong the pattern is that repeats every 4x4 pixels: (3, 4H, 4W) -> grey levels.
+    """Strength of a pattern that repeats every 4x4 pixels: (3, 4H, 4W) -> grey levels.
 
-    Luma less the mean of the 9x9 pixels around, where these are all there, is cut into windows of
-    96x96 pixels, 48 apart; less than 48 pixels at the right and at the bottom are not looked at. In
-    a window each of the sixteen phases (y mod 4, x mod 4) has a median; the root mean square of
-    these, less their mean, is the window's mesh. The picture's is the median of its windows'.
+    Luma minus its 9x9 box filter, where that is complete, is cut into windows of 96x96 pixels, 48
+    apart; a remainder of less than 48 pixels at the right and at the bottom is ignored. In a window
+    each of the sixteen phases (y mod 4, x mod 4) has a median; the root mean square of these, minus
+    their mean, is the window's mesh. The result is the median over windows.
 
     Raises:
-        ValueError: the picture is too small for a window.
+        ValueError: the picture is smaller than a window.
     """
     height, width = image.shape[-2:]
     if min(height, width) < SMALLEST_FOR_MESH:
@@ -78,15 +77,15 @@ def mesh(image: Tensor) -> float:
 
 
 def mesh_allowance(original: float) -> float:
-    """What mesh a result may have where that of the original is this, in grey levels."""
+    """Maximum acceptable mesh of a result, given that of the original, in grey levels."""
     return max(_LEAST_ALLOWANCE, _ALLOWED * original)
 
 
 def overshoot(image: Tensor, lr: Tensor) -> float:
-    """How far a result leaves the levels of its input, at worst; 0 where it does not.
+    """Maximum overshoot of a result beyond the levels of its input; 0 if there is none.
 
-    `image` is (3, 4H, 4W) in [0, 1] and not clamped; `lr` is (3, H, W) bytes. Each channel is held
-    against its own darkest and lightest level.
+    `image` is (3, 4H, 4W) in [0, 1] and not clamped; `lr` is (3, H, W) bytes. Each channel is
+    compared with its own minimum and maximum.
     """
     levels = image.double().mul(255).flatten(1)
     bounds = lr.double().flatten(1)
@@ -96,7 +95,7 @@ def overshoot(image: Tensor, lr: Tensor) -> float:
 
 
 def _median(values: Tensor) -> Tensor:
-    """Over the last dimension; of an even number the mean of the middle two, unlike torch's."""
+    """Over the last dimension; for an even number the mean of the middle two, unlike torch's."""
     ordered = values.sort(dim=-1).values
     count = ordered.shape[-1]
     return (ordered[..., (count - 1) // 2] + ordered[..., count // 2]) / 2

@@ -27,17 +27,18 @@ _SMALL = 1e-12
 
 
 class DISTS(nn.Module):
-    """The distance between pictures and a reference; frozen."""
+    """The DISTS distance between pictures and a reference; frozen."""
 
     alpha: Tensor
     beta: Tensor
     blur: Tensor
 
     def __init__(self, network: Mapping[str, Tensor], shares: Mapping[str, Tensor]) -> None:
-        """`network`: torchvision's VGG16; `shares`: `alpha` and `beta`, how much each feature says.
+        """`network`: torchvision's VGG16; `shares`: `alpha` and `beta`, the weights of the
+        features.
 
         Raises:
-            CheckpointInvalid: a tensor is missing, or of a shape that does not fit.
+            CheckpointInvalid: a tensor is missing, or has the wrong shape.
         """
         super().__init__()
         self.network = VGG(network, _STAGES)
@@ -58,11 +59,11 @@ class DISTS(nn.Module):
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:
         """(N, 3, H, W), (1, 3, H, W) -> (N,)."""
         true = self._features(reference)
-        # One by one: a batch of large pictures need not fit.
+        # One by one, as a batch of large pictures may not fit.
         return torch.cat([self._distance(self._features(image[None]), true) for image in images])
 
     def between(self, images: Tensor, references: Tensor) -> Tensor:
-        """Pair by pair, as a loss: (N, 3, H, W), (N, 3, H, W) -> (N,)."""
+        """Pairwise, as a loss: (N, 3, H, W), (N, 3, H, W) -> (N,)."""
         return self._distance(self._features(images), self._features(references))
 
     def _features(self, images: Tensor) -> list[Tensor]:
@@ -96,10 +97,10 @@ class DISTS(nn.Module):
 
 
 def load_dists(network: Path, shares: Path) -> DISTS:
-    """From files of weights, safetensors or pickled (read without running code).
+    """Load from weight files, safetensors or pickled (read without running code).
 
     Raises:
-        CheckpointInvalid: they are not what the class asks for.
+        CheckpointInvalid: they are not the expected weights.
         OSError: one cannot be read.
     """
     return DISTS(read_reference(network), read_reference(shares))

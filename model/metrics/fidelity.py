@@ -1,7 +1,7 @@
-"""Image quality as super-resolution papers measure it, on the luma of BT.601.
+"""Fidelity metrics of super-resolution papers, on the luma of BT.601.
 
-Luma (Y) is in the studio range, 16 to 235, and 4 pixels at each border are left out. Images are
-bytes, RGB, (3, H, W). The low-resolution side of the protocol is `model.resize.bicubic_down`.
+Luma (Y) is in the studio range, 16 to 235, and 4 pixels at each border are ignored. Images are
+bytes, RGB, (3, H, W). The protocol's downscaling is `model.resize.bicubic_down`.
 """
 
 import math
@@ -26,7 +26,7 @@ def psnr_y(sr: Tensor, hr: Tensor) -> float:
 
 
 def mse_y(sr: Tensor, hr: Tensor) -> float:
-    """Mean squared error of luma that is rounded to whole levels, as PIRM 2018 has it.
+    """Mean squared error of luma rounded to integers, as in PIRM 2018.
 
     RMSE-Y of a set of images is the square root of the mean of these.
 
@@ -65,13 +65,18 @@ def _luma(image: Tensor, *, like: Tensor | None = None) -> Tensor:
         raise ValueError(
             f"an image has {tuple(image.shape)}; it must be (3, H, W) with more than {2 * BORDER}"
         )
+    return studio_luma(image)[None, None, BORDER:-BORDER, BORDER:-BORDER]
+
+
+def studio_luma(image: Tensor) -> Tensor:
+    """Luma (Y) of BT.601 in the studio range, not rounded: (3, H, W) bytes -> (H, W) in float64."""
     red, green, blue = image.double()
     luma: Tensor = 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
-    return luma[None, None, BORDER:-BORDER, BORDER:-BORDER]
+    return luma
 
 
 def _windowed(image: Tensor) -> Tensor:
-    """Weighted means in every window: (1, 1, H, W) -> (1, 1, H - 10, W - 10)."""
+    """Weighted mean of every window: (1, 1, H, W) -> (1, 1, H - 10, W - 10)."""
     steps = torch.arange(_WINDOW, dtype=image.dtype, device=image.device) - _WINDOW // 2
     weights = torch.exp(-(steps**2) / (2 * _SIGMA**2))
     weights = weights / weights.sum()

@@ -1,8 +1,8 @@
-"""LPIPS 0.1 on AlexNet: how different two pictures look; 0 for equal ones, lower is better.
+"""LPIPS 0.1 on AlexNet: perceptual distance of two pictures; 0 if equal, lower is better.
 
 Zhang, Isola, Efros, Shechtman and Wang, "The Unreasonable Effectiveness of Deep Features as a
 Perceptual Metric", CVPR 2018, arXiv:1801.03924. Features of five layers are scaled to unit length,
-and their squared differences are weighted by what people said of pairs of pictures.
+and their squared differences are weighted by parameters learned from human judgements.
 
 Shapes: N images, H x W pixels, RGB in [0, 1]; C features.
 """
@@ -19,7 +19,7 @@ from model.checkpoint import CheckpointInvalid
 from model.reference import read_reference
 
 SMALLEST = 31
-"""The shorter side of a picture of which the last pooling leaves something to compare."""
+"""Minimum shorter side of a picture, so that the last pooling has an output."""
 
 _MEAN = (-0.030, -0.088, -0.188)
 _DEVIATION = (0.458, 0.448, 0.450)
@@ -33,7 +33,7 @@ class _Layer(NamedTuple):
     side: int
     stride: int
     pooled: bool
-    """The layer before it is made half as large."""
+    """Whether pooling precedes it."""
 
 
 _LAYERS = (
@@ -46,7 +46,7 @@ _LAYERS = (
 
 
 class LPIPS(nn.Module):
-    """The distance between pictures and a reference; frozen."""
+    """The LPIPS distance between pictures and a reference; frozen."""
 
     mean: Tensor
     deviation: Tensor
@@ -55,7 +55,7 @@ class LPIPS(nn.Module):
         """`network`: torchvision's AlexNet; `heads`: the weights of its features in LPIPS.
 
         Raises:
-            CheckpointInvalid: a tensor is missing, or of a shape that does not fit.
+            CheckpointInvalid: a tensor is missing, or has the wrong shape.
         """
         super().__init__()
         self.convs = nn.ModuleList()
@@ -82,11 +82,11 @@ class LPIPS(nn.Module):
     def forward(self, images: Tensor, reference: Tensor) -> Tensor:
         """(N, 3, H, W), (1, 3, H, W) -> (N,)."""
         true = self._features(reference)
-        # One by one: a batch of large pictures need not fit.
+        # One by one, as a batch of large pictures may not fit.
         return torch.cat([self._distance(self._features(image[None]), true) for image in images])
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        """Unit vectors at each place of each layer: (N, 3, H, W) -> (N, C, ...) five times."""
+        """Unit vectors at each position of each layer: (N, 3, H, W) -> (N, C, ...) five times."""
         x = (2 * images - 1 - self.mean) / self.deviation
         found = []
         for layer, conv in zip(_LAYERS, self.convs, strict=True):
@@ -105,17 +105,17 @@ class LPIPS(nn.Module):
 
 
 def load_lpips(network: Path, heads: Path) -> LPIPS:
-    """From files of weights, safetensors or pickled (read without running code).
+    """Load from weight files, safetensors or pickled (read without running code).
 
     Raises:
-        CheckpointInvalid: they are not what the class asks for.
+        CheckpointInvalid: they are not the expected weights.
         OSError: one cannot be read.
     """
     return LPIPS(read_reference(network), read_reference(heads))
 
 
 def random_weights(*, divisor: int = 1) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Network and heads of AlexNet's shapes, channels divided: for tests without the real ones."""
+    """Random network and heads of AlexNet's shapes with fewer channels, for tests."""
     network, heads = {}, {}
     inputs = 3
     for place, (layer, channels) in enumerate(zip(_LAYERS, (64, 192, 384, 256, 256), strict=True)):

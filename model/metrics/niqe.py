@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.checkpoint import CheckpointInvalid
-from model.metrics.fidelity import BORDER
+from model.metrics.fidelity import BORDER, studio_luma
 
 BLOCK = 96
 SMALLEST = (BLOCK + 2 * BORDER, 2 * BLOCK + 2 * BORDER)
-"""The shorter and the longer side of a picture that holds two blocks within the border."""
+"""Minimum shorter and longer side of a picture: two blocks within the border."""
 
 _FEATURES = 36
 _WINDOW = 7
@@ -42,7 +42,7 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pristine:
-    """The features of natural pictures as a multivariate Gaussian, in float64."""
+    """Multivariate Gaussian of the features of natural pictures, in float64."""
 
     mean: Tensor
     """(F,)"""
@@ -53,10 +53,10 @@ class Pristine:
 
 
 def load_pristine(path: Path) -> Pristine:
-    """The parameters from an `.npz` file, under the names that BasicSR gives them.
+    """The parameters from an `.npz` file, with the names of BasicSR.
 
     Raises:
-        CheckpointInvalid: the file does not hold them.
+        CheckpointInvalid: the file does not contain them.
         OSError: it cannot be read.
     """
     try:
@@ -75,10 +75,10 @@ def load_pristine(path: Path) -> Pristine:
 
 
 def niqe(image: Tensor, pristine: Pristine, *, border: int = BORDER) -> float:
-    """Judge RGB bytes, (3, H, W); NaN for a picture without any texture.
+    """NIQE of RGB bytes, (3, H, W); NaN for a picture without any texture.
 
     Raises:
-        ValueError: it holds fewer than two blocks, too few for their covariance.
+        ValueError: it has fewer than two blocks, too few for their covariance.
     """
     height, width = (side - 2 * border for side in image.shape[-2:])
     if image.ndim != 3 or min(height, width) < BLOCK or max(height, width) < 2 * BLOCK:
@@ -86,7 +86,7 @@ def niqe(image: Tensor, pristine: Pristine, *, border: int = BORDER) -> float:
             f"an image has {tuple(image.shape)}; NIQE needs {BLOCK}x{2 * BLOCK} inside"
         )
     inner = image[:, border : border + height, border : border + width]
-    found = features(_luma(inner), pristine.window.to(image.device)).cpu()  # (B, F)
+    found = features(studio_luma(inner).round(), pristine.window.to(image.device)).cpu()  # (B, F)
     whole = found[~found.isnan().any(dim=1)]
     if len(whole) < 2:
         return float("nan")
@@ -96,9 +96,9 @@ def niqe(image: Tensor, pristine: Pristine, *, border: int = BORDER) -> float:
 
 
 def features(luma: Tensor, window: Tensor) -> Tensor:
-    """What is told of each block: (H, W) -> (B, F), both in float64.
+    """The features of each block: (H, W) -> (B, F), both in float64.
 
-    What is left of the picture right of and below whole blocks is not looked at.
+    Incomplete blocks at the right and at the bottom are ignored.
     """
     rows, columns = luma.shape[0] // BLOCK, luma.shape[1] // BLOCK
     plane = luma[: rows * BLOCK, : columns * BLOCK]
@@ -124,7 +124,7 @@ def generalised_gaussian(samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     moments = samples.abs().mean(dim=1).square() / squares.mean(dim=1)
     moments = moments * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1).square()
     shapes, midpoints = (table.to(samples.device) for table in _shapes())
-    # MATLAB's minimum over nothing but NaN is the first.
+    # MATLAB's minimum over only NaN is the first.
     shape = shapes[torch.bucketize(moments.nan_to_num(nan=0.0), midpoints)]
     spread = ((1 / shape).lgamma() - (3 / shape).lgamma()).div(2).exp()
     return shape, left * spread, right * spread
@@ -142,12 +142,12 @@ def _of_blocks(blocks: Tensor) -> Tensor:
 
 
 def _normalised(plane: Tensor, window: Tensor) -> Tensor:
-    """Without its local mean and contrast, (1): (H, W) -> (H, W)."""
+    """Normalised by local mean and contrast, (1): (H, W) -> (H, W)."""
     around = (_WINDOW // 2,) * 4
     both = torch.stack((plane, plane.square()))[:, None]  # (2, 1, H, W)
     mean, square = F.conv2d(F.pad(both, around, mode="replicate"), window[None, None])[:, 0]
     off = plane - mean
-    # Where nothing changes it is 0, as in MATLAB; noise of rounding would be counted to a side.
+    # Constant areas are exactly 0, as in MATLAB; otherwise rounding noise would be counted.
     off = torch.where(off.abs() < _ROUNDING, 0.0, off)
     normalised: Tensor = off / ((square - mean.square()).abs().sqrt() + 1)
     return normalised
@@ -163,21 +163,14 @@ def _halved(plane: Tensor) -> Tensor:
 
 
 def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    """Means of the chosen values, NaN where there is none: (B, K) -> (B,)."""
+    """Means of the selected values, NaN if there is none: (B, K) -> (B,)."""
     return (values * chosen).sum(dim=1) / chosen.sum(dim=1)
-
-
-def _luma(image: Tensor) -> Tensor:
-    """Whole levels of Y: (3, H, W) bytes -> (H, W) in float64."""
-    red, green, blue = image.double()
-    luma: Tensor = 16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255
-    return luma.round()
 
 
 @lru_cache(maxsize=1)
 def _shapes() -> tuple[Tensor, Tensor]:
-    """Shapes 0.2, 0.201 ... 10, and the moment ratios halfway between theirs, which rise."""
-    with torch.inference_mode(mode=False):  # kept, and used under either
+    """Shapes 0.2, 0.201 ... 10, and the moment ratios halfway between theirs, ascending."""
+    with torch.inference_mode(mode=False):  # cached, and used in any inference mode
         shapes = torch.arange(200, 10_001, dtype=torch.float64) / 1000
         first, second, third = (torch.lgamma(order / shapes) for order in (1, 2, 3))
         ratios = (2 * second - first - third).exp()

@@ -1,8 +1,8 @@
-"""The metrics that enlarged pictures are judged by, those that see as people do among them.
+"""All metrics of an evaluation, perceptual ones included.
 
-PSNR-Y, SSIM-Y and RMSE-Y need nothing. NIQE, LPIPS and DISTS need parameters that others have
-published and that do not come with the project: a folder holds them, under the names of `_FILES`,
-and a metric whose files are not there is left out.
+PSNR-Y, SSIM-Y and RMSE-Y need no parameters. NIQE, LPIPS and DISTS need published parameters that
+do not come with the project: a folder holds them, under the names of `_FILES`, and a metric without
+its files is left out.
 
 Shapes: N pictures of H x W pixels, bytes of RGB.
 """
@@ -27,7 +27,7 @@ from model.metrics.niqe import SMALLEST as SMALLEST_FOR_NIQE
 from model.metrics.niqe import load_pristine, niqe
 
 Judge = Callable[[Tensor, Tensor], list[float]]
-"""Pictures, (N, 3, H, W), and the true one, (3, H, W) -> a value for each."""
+"""Pictures, (N, 3, H, W), and the true one, (3, H, W) -> one value each."""
 
 _FILES = {
     "niqe": (("niqe_pris_params.npz",),),
@@ -40,46 +40,47 @@ _FILES = {
         ("dists_alpha_beta.safetensors", "weights.pt"),
     ),
 }
-"""What each metric reads: of each line the first file that is there. The project's own names come
-first, then those under which torchvision, LPIPS and DISTS publish the same."""
+"""Files of each metric: the first existing file of each line. The project's own names come first,
+then the published names of torchvision, LPIPS and DISTS.
+"""
 
-_HINT = "the README says where to get their weights, under 'Metric weights'"
+_HINT = "docs/training.md says where to get their weights, under 'Metric weights'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """How pictures are judged, and how to speak of it."""
+    """A metric with its name and format."""
 
     name: str
     title: str
     higher_is_better: bool = False
     digits: int
-    """After the point: more say nothing."""
+    """Decimals that are significant."""
     smallest: tuple[int, int]
-    """The shorter and the longer side of a picture that it can judge."""
+    """Minimum shorter and longer side of a picture."""
     judge: Judge
     rooted: bool = False
-    """What several pictures score is the root of their mean, not the mean."""
+    """Whether the summary of several pictures is the root of their mean, not the mean."""
 
     def overall(self, values: Sequence[float]) -> float:
-        """What several pictures score."""
+        """The summary of several pictures."""
         mean = fmean(values)
         return round(math.sqrt(mean) if self.rooted else mean, self.digits)
 
 
 class Panel(NamedTuple):
-    """The metrics that can be measured, and in one line each why others cannot."""
+    """The available metrics, and one line for each that is not."""
 
     metrics: tuple[Metric, ...]
     missing: tuple[str, ...]
 
 
 def load_panel(folder: Path | None, device: torch.device) -> Panel:
-    """All metrics whose weights are in `folder`; without one, those that need none.
+    """Load all metrics whose weights are in `folder`; without one, those that need none.
 
     Raises:
-        CheckpointInvalid: a file is there, but is not what its name says.
-        OSError: a file is there, but cannot be read.
+        CheckpointInvalid: a file does not contain what its name says.
+        OSError: a file cannot be read.
     """
     metrics = [
         Metric(

@@ -19,13 +19,16 @@ from model.checkpoint import CheckpointInvalid
 from model.reference import read_reference
 
 _CHANNELS = (64, 128, 256, 512, 512)
-_DEPTHS = {13: (2, 2, 3, 3, 3), 16: (2, 2, 4, 4, 4)}  # convolutions -> those of each of five blocks
+_DEPTHS = {
+    13: (2, 2, 3, 3, 3),
+    16: (2, 2, 4, 4, 4),
+}  # number of convolutions -> convolutions in each of five blocks
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
 
 
 class VGG(nn.Module):
-    """Convolutions up to the deepest tap; frozen, but gradients pass through to the images."""
+    """VGG up to the deepest tap; frozen, but gradients pass through to the images."""
 
     mean: Tensor
     deviation: Tensor
@@ -35,7 +38,7 @@ class VGG(nn.Module):
 
         Raises:
             CheckpointInvalid: `state` is neither VGG16 nor VGG19.
-            ValueError: a tap is not one of its convolutions.
+            ValueError: a tap does not exist.
         """
         super().__init__()
         names = _names(state)
@@ -62,18 +65,20 @@ class VGG(nn.Module):
 
 
 def load_vgg(path: Path, taps: Sequence[str]) -> VGG:
-    """Features from a safetensors file or a pickled state dict (read without running code).
+    """Load from a safetensors file or a pickled state dict (read without running code).
 
     Raises:
-        CheckpointInvalid: the file is not such weights.
+        CheckpointInvalid: the file does not contain such weights.
         OSError: it cannot be read.
-        ValueError: a tap is not one of the network's convolutions.
+        ValueError: a tap does not exist.
     """
     return VGG(read_reference(path), taps)
 
 
 def random_state(*, convolutions: int, divisor: int = 1) -> dict[str, Tensor]:
-    """A state dict of VGG16's (13) or VGG19's (16) shapes, channels divided, He initialised."""
+    """A random state dict (He initialisation) of VGG16's (13) or VGG19's (16) shapes with fewer
+    channels.
+    """
     state = {}
     names = _block_names(convolutions)
     inputs = 3
@@ -108,7 +113,7 @@ def _block_names(convolutions: int) -> list[str]:
 
 
 def _indices(names: Sequence[str]) -> list[int]:
-    """Where torchvision's `features` holds these: a convolution, its activation, and the pools."""
+    """Indices in torchvision's `features`: a convolution, its activation, and the pools."""
     return [2 * place + int(name[4]) - 1 for place, name in enumerate(names)]
 
 

@@ -1,1 +1,1 @@
-"""Training: photographs in, a checkpoint with its card out."""
+"""Training: from photographs to a checkpoint with its model card."""

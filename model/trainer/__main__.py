@@ -15,20 +15,20 @@ def main() -> int:
     parser = _parser()
     options = parser.parse_args()
 
-    # torch takes seconds to import: --help and usage errors come before it.
+    # Imported late to keep --help and usage errors fast: torch takes seconds.
     from model.process import prepare_process
 
     prepare_process(None)
 
     import torch
 
-    from model.trainer.faults import ConfigInvalid, TrainingFault
+    from model.trainer.errors import ConfigInvalid, TrainingError
 
     try:
         options.run(options)
     except ConfigInvalid as fault:
         return _said(str(fault), status=_USAGE)
-    except TrainingFault as fault:
+    except TrainingError as fault:
         return _said(str(fault), status=_FAILED)
     except OSError as error:
         return _said(f"{error.strerror}: {error.filename}", status=_FAILED)
@@ -36,7 +36,9 @@ def main() -> int:
         reason = str(error).partition(".")[0]
         return _said(f"{reason}: a smaller data.batch or data.patch needs less", status=_FAILED)
     except KeyboardInterrupt:
-        return _said("interrupted twice: the state is that of the last save", status=_FAILED)
+        return _said(
+            "interrupted twice: resuming continues from the last saved state", status=_FAILED
+        )
     return 0
 
 
@@ -54,38 +56,42 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     fit = commands.add_parser("fit", help="train, from a preset")
-    fit.add_argument("preset", metavar="PRESET", help="a .toml file, or the name of a shipped one")
+    fit.add_argument(
+        "preset", metavar="PRESET", help="a .toml file, or the name of a shipped preset"
+    )
     fit.add_argument(
         "--set",
         metavar="KEY=VALUE",
         action="append",
         default=[],
         dest="overrides",
-        help="change a value, for example data.hr_dir=/photographs; may be repeated",
+        help="override a value, for example data.hr_dir=/photographs; may be repeated",
     )
     fit.add_argument("--out", type=Path, help="the run's folder (default: runs/NAME-TIME)")
-    fit.add_argument("--minutes", type=_minutes, help="end within so many, annealed and validated")
+    fit.add_argument(
+        "--minutes", type=_minutes, help="time budget including annealing and the last validation"
+    )
     fit.set_defaults(run=_fit)
 
-    resume = commands.add_parser("resume", help="go on with a run that was stopped")
+    resume = commands.add_parser("resume", help="resume a stopped run")
     resume.add_argument("out", metavar="RUN", type=Path)
-    resume.add_argument("--minutes", type=_minutes, help="the run's whole budget from now on")
+    resume.add_argument("--minutes", type=_minutes, help="new time budget of the whole run")
     resume.set_defaults(run=_resume)
 
-    export = commands.add_parser("export", help="write a run's best weights as float16")
+    export = commands.add_parser("export", help="export a run's best weights as float16")
     export.add_argument("source", metavar="RUN", type=Path, help="a run, or a checkpoint")
     export.add_argument("target", metavar="OUT", type=Path, help="the .safetensors file to write")
     export.add_argument(
         "--scores",
         type=Path,
         metavar="REPORT",
-        help="what gdsr-evaluate wrote of OUT, exported before without this",
+        help="JSON report of gdsr-evaluate for OUT, which was exported before without this option",
     )
-    export.add_argument("--name", help="what the checkpoint is called (default: OUT's stem)")
-    export.add_argument("--licence", help="of the weights, an SPDX identifier")
+    export.add_argument("--name", help="name of the checkpoint (default: OUT's stem)")
+    export.add_argument("--licence", help="licence of the weights, an SPDX identifier")
     export.set_defaults(run=_export)
 
-    plot = commands.add_parser("plot", help="draw a run's curves")
+    plot = commands.add_parser("plot", help="plot a run's curves")
     plot.add_argument("source", metavar="RUN", type=Path)
     plot.add_argument("--out", type=Path, help="the PNG to write (default: RUN/curves.png)")
     plot.set_defaults(run=_plot)
@@ -94,14 +100,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fit(options: argparse.Namespace) -> None:
     from model.trainer.config_file import read_preset
-    from model.trainer.faults import ConfigInvalid
+    from model.trainer.errors import ConfigInvalid
     from model.trainer.loop import train
 
     config = read_preset(options.preset, options.overrides)
     if not config.data.hr_dir:
-        raise ConfigInvalid("name a folder of photographs: --set data.hr_dir=DIR")
+        raise ConfigInvalid("a folder of photographs is required: --set data.hr_dir=DIR")
     if not options.out and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigInvalid("several processes need one folder: name it with --out")
+        raise ConfigInvalid("several processes need a common folder: set it with --out")
     hr_dir, val_dir = (_absolute(path) for path in (config.data.hr_dir, config.data.val_dir))
     run = replace(config.run, minutes=options.minutes or config.run.minutes)
     config = replace(config, run=run, data=replace(config.data, hr_dir=hr_dir, val_dir=val_dir))
@@ -110,7 +116,7 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _resume(options: argparse.Namespace) -> None:
     from model.trainer.config_file import read_config
-    from model.trainer.faults import RunUnusable
+    from model.trainer.errors import RunUnusable
     from model.trainer.loop import train
     from model.trainer.run.run import CONFIG
 
@@ -150,7 +156,7 @@ def _new_folder(name: str) -> Path:
 
 
 def _absolute(path: str) -> str:
-    """So that a run can be resumed from anywhere."""
+    """Makes a path absolute, so that a run can be resumed from any folder."""
     return str(Path(path).resolve()) if path else ""
 
 

@@ -1,8 +1,8 @@
-"""How much of the device's speed the loop leaves to the network.
+"""Benchmark: overhead of the training loop over the network's own computation.
 
-The real loop, with its data, averages, clipping, log and checks, against a bare one that does the
-same forward, backward and update on tensors that never change. They take turns, so that a machine
-that slows down slows both.
+Compares the real loop, with its data, averages, clipping, log and checks, to a bare loop of the
+same forward, backward and update on constant tensors. They run alternately, so that a slowdown of
+the machine affects both.
 """
 
 import tempfile
@@ -29,23 +29,23 @@ from model.trainer.step.step import Step, Terms
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainBench:
-    """Steps a second, round by round."""
+    """Steps per second, for each round."""
 
     name: str
     device: str
     real: tuple[float, ...]
     bare: tuple[float, ...]
     single: tuple[float, ...] = ()
-    """The bare loop in float32, where the run takes bfloat16."""
+    """The bare loop in float32, if the run uses bfloat16."""
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """The real loop's share of the bare one's speed."""
+        """Speed of the real loop relative to the bare one."""
         return tuple(real / bare for real, bare in zip(self.real, self.bare, strict=True))
 
     @property
     def gains(self) -> tuple[float, ...]:
-        """How much faster the bare loop is than the one in float32."""
+        """Speedup of the bare loop over the one in float32."""
         return tuple(bare / single for bare, single in zip(self.bare, self.single, strict=False))
 
     def __str__(self) -> str:
@@ -61,12 +61,12 @@ class TrainBench:
 
 
 def bench_train(config: TrainConfig, *, rounds: int = 5, steps: int = 50) -> TrainBench:
-    """Time `steps` steps of both loops, `rounds` times, after as many to warm up.
+    """Time `steps` steps of both loops, `rounds` times, after as many for warm-up.
 
-    Without `data.hr_dir` it trains on pictures of noise.
+    Without `data.hr_dir` it trains on random noise.
 
     Raises:
-        TrainingFault: the configuration cannot be trained.
+        TrainingError: the configuration cannot be trained.
     """
     real, bare, single = [], [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +131,7 @@ def _bare(config: TrainConfig, device: torch.device, steps: int) -> float:
 
 
 def _brief(config: TrainConfig, folder: Path, steps: int) -> TrainConfig:
-    """As it is, but only so many steps, and as little as can be before and after them."""
+    """A copy with this number of steps and as little setup and validation as possible."""
     data = config.data
     if not data.hr_dir:
         pictures = folder / "noise"

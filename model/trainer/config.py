@@ -1,4 +1,4 @@
-"""The configuration of a run: what the tables of a preset may say, and what they mean.
+"""The configuration of a run: the tables and keys of a preset and their meaning.
 
 Names and defaults are here, values are in `presets/*.toml`. Losses are weighted per output; an
 output without any weight is not computed. Sides and margins are in low-resolution pixels.
@@ -9,16 +9,16 @@ from typing import Literal
 
 from model.gdsr import OUTPUTS, PRESETS, GDSRConfig, Output
 from model.trainer.degradations.degradations import Degradation
-from model.trainer.faults import ConfigInvalid
+from model.trainer.errors import ConfigInvalid
 from model.trainer.losses import Game
 
 SHARD = 16
-"""Pictures in a shard of a teacher's cache."""
+"""Number of pictures in a shard of the teacher's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """How much a loss counts for each output."""
+    """Weight of a loss for each output."""
 
     psnr: float = 0.0
     gan: float = 0.0
@@ -30,40 +30,41 @@ class Weights:
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """The outputs that it counts for."""
+        """The outputs with a weight."""
         return tuple(output for output in OUTPUTS if self.of(output))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """How long to train, and from which random numbers."""
+    """Duration and random seed."""
 
     name: str
     steps: int
     minutes: float = 0.0
-    """A budget in time, validations included, that the schedule follows; 0 is none."""
+    """Time budget including validation, which the schedule follows; 0: none."""
     seed: int = 0
     save_every: int = 1000
     log_every: int = 50
     tensorboard: bool = False
     licence: str = "unknown"
-    """Of the weights, an SPDX identifier for the card."""
+    """Licence of the weights, an SPDX identifier for the card."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generator:
-    """Which network, and from where it starts."""
+    """The network and its initialisation."""
 
     preset: str = ""
     """`paper`, `base` or `lite`."""
     size: GDSRConfig | None = None
-    """In place of a preset."""
+    """Instead of a preset."""
     init: str = ""
-    """A checkpoint to start from; without one, He's initialisation times `init_scale`."""
+    """A checkpoint to start from; unset: He initialisation times `init_scale`."""
     init_scale: float = 0.1
     train: Literal["all", "hf", "mask"] = "all"
-    """`hf` keeps all that the psnr output depends on as it is; of `mask` only the mask and the
-    convolution behind it learn, so psnr and gan stay as they are."""
+    """`hf` freezes everything that the psnr output depends on; with `mask` only the mask and the
+    convolution behind it are trained, so psnr and gan do not change.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,59 +73,61 @@ class Data:
 
     hr_dir: str = ""
     val_dir: str = ""
-    """For validation; without one, some photographs of `hr_dir` are held out."""
+    """For validation; unset: some photographs of `hr_dir` are held out."""
     hold_out: int = 12
     patch: int = 48
     batch: int = 16
-    """Patches in a step, over all processes."""
+    """Patches per step, over all processes."""
     keep: Literal["auto", "device", "host", "file"] = "auto"
-    """Where decoded pixels are: on the device, in memory behind a loader, or in a mapped file."""
+    """Location of decoded pixels: on the device, in memory behind a loader, or in a mapped file."""
     patterns: float = 0.0
-    """The share of patches that are generated patterns, screen tones and flats instead."""
+    """Share of patches replaced by generated patterns, screen tones and flat areas."""
     mirror: int = 0
-    """Context that is mirrored around a patch, as the border of a picture is when it is enlarged,
-    and cut from the outputs."""
+    """Mirrored context around a patch, as at the border of a picture during inference; cropped from
+    the outputs.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Teacher:
-    """A network whose pictures are learned from, and the cache of them."""
+    """A teacher network, and the cache of its outputs."""
 
     file: str = ""
-    """A checkpoint of this project, an ESRGAN-class `.pth`, `.safetensors` or ncnn pair; without
-    one, another program made the pictures."""
+    """A checkpoint of this project, or an ESRGAN-class `.pth`, `.safetensors` or ncnn pair; unset:
+    the cache was made by another program.
+    """
     cache: str = ""
-    """The folder of the pictures; without one, `teacher` in the run's folder."""
+    """Folder of the cache; unset: `teacher` in the run's folder."""
     pictures: int = 1024
     side: int = 104
-    """Of a small picture."""
+    """Side of a small picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixel:
-    """The mean absolute difference of pixels."""
+    """L1 loss of pixels."""
 
     weights: Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distill:
-    """The mean absolute difference to the teacher's picture, of pixels and of frequencies.
+    """L1 loss to the teacher's output, of pixels and of frequencies.
 
-    The frequencies are those of the two-dimensional Fourier transform of a patch, with the
-    orthonormal scaling, so that both terms are of one magnitude.
+    Frequencies are the two-dimensional Fourier transform of a patch, orthonormal, so that both
+    terms have the same magnitude.
     """
 
     weights: Weights
     frequency: float = 0.0
-    """The weight of the frequencies beside that of the pixels."""
+    """Weight of the frequency term relative to the pixel term."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Colour:
-    """The mean absolute difference to the photograph of means over 32x32 pixels.
+    """L1 loss to the photograph of means over 32x32 pixels.
 
-    Pixel losses see a small shift of all pixels hardly at all, people do.
+    Pixel losses are insensitive to a small shift of all pixels, which is visible.
     """
 
     weights: Weights
@@ -132,28 +135,28 @@ class Colour:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dists:
-    """DISTS, the distance of structure and texture (`model.metrics.dists`), to the photograph."""
+    """DISTS, a distance of structure and texture (`model.metrics.dists`), to the photograph."""
 
     weights: Weights
     folder: str = ""
-    """Of the weights of VGG16 and of DISTS; without one, GDSR_METRIC_WEIGHTS names it."""
+    """Folder with the weights of VGG16 and DISTS; unset: GDSR_METRIC_WEIGHTS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Perceptual:
-    """The mean absolute difference of VGG features."""
+    """Perceptual loss: L1 of VGG features."""
 
     weights: Weights
     taps: dict[str, float]
-    """Convolution -> weight; VGG16's or VGG19's, as the file has them."""
+    """Convolution -> weight, for VGG16 or VGG19, depending on the file."""
     file: str = ""
-    """Weights of the convolutions; without one, GDSR_VGG_WEIGHTS names the file."""
+    """Weights of VGG; unset: the file that GDSR_VGG_WEIGHTS names."""
     target: Literal["photograph", "teacher"] = "photograph"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adversarial:
-    """A discriminator, and the game played with it."""
+    """A discriminator and the kind of adversarial loss."""
 
     weights: Weights
     game: Game
@@ -164,7 +167,7 @@ class Adversarial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Losses:
-    """The terms whose sum the generator makes small."""
+    """The terms of the generator's loss, which is their sum."""
 
     pixel: Pixel
     distill: Distill | None = None
@@ -173,13 +176,13 @@ class Losses:
     perceptual: Perceptual | None = None
     adversarial: Adversarial | None = None
     margin: int = 0
-    """What the losses do not see at each side of a patch."""
+    """Pixels that the losses ignore at each side of a patch."""
     back_projection: bool = False
-    """Show the losses the outputs as they are after one step of back-projection."""
+    """Apply one step of back-projection to the outputs before the losses."""
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """The outputs that some loss counts for."""
+        """The outputs with a weight in some loss."""
         terms = (
             self.pixel,
             self.distill,
@@ -194,55 +197,55 @@ class Losses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimiser:
-    """Adam, its schedule, and the average of weights that is kept."""
+    """Adam, its schedule, and the moving average of the weights."""
 
     learning_rate: float
     schedule: Literal["cosine", "multistep"] = "cosine"
     warmup: int = 0
-    """Steps over which the rate rises to its full value."""
+    """Warm-up steps of the learning rate."""
     final: float = 0.0
-    """The share of the rate that the cosine ends at."""
+    """Final learning rate of the cosine schedule, relative to the initial one."""
     milestones: tuple[float, ...] = ()
-    """Shares of the run after each of which the rate is halved."""
+    """Progress after which the rate is halved each time."""
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 0.0
-    """The largest norm of the generator's gradient; 0 does not clip."""
+    """Maximum norm of the generator's gradient; 0: no clipping."""
     ema: float = 0.999
-    """What stays of the average at each step; 0 keeps the last weights."""
+    """Decay of the moving average per step; 0 keeps the last weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """How the device is used; `compile` and `graph` are for CUDA only."""
+    """The device; `compile` and `graph` are for CUDA only."""
 
     name: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["bfloat16", "float32"] = "bfloat16"
-    """A CPU on which bfloat16 is not faster trains in float32 all the same."""
+    """CPUs on which bfloat16 is not faster use float32 regardless."""
     compile: bool = True
     graph: bool = True
-    """Capture the step in a CUDA graph (in a run of one process)."""
+    """Capture the step in a CUDA graph (single process only)."""
     channels_last: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """Pictures that are never trained on, upscaled now and then."""
+    """Held-out pictures that are upscaled periodically."""
 
     every: int = 1000
     pictures: int = 12
     crop: int = 0
-    """The side of the centre that is used, in high-resolution pixels; 0 is all of it."""
+    """Side of the centre crop, in high-resolution pixels; 0: the whole picture."""
     samples: int = 4
-    """How many are drawn into the strip."""
+    """Number of pictures in the sample strip."""
     jpeg_quality: int = 0
-    """Compress the small pictures; 0 does not."""
+    """JPEG quality of the small pictures; 0: not compressed."""
     best: Literal["psnr", "gan", "fused", "last"] = "psnr"
-    """The output whose PSNR-Y tells the best state, or always the last one."""
+    """The output whose PSNR-Y selects the best state, or always the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """All of a run."""
+    """The configuration of a run."""
 
     run: Run
     generator: Generator
@@ -250,15 +253,15 @@ class TrainConfig:
     losses: Losses
     optimiser: Optimiser
     degradation: Degradation | None = None
-    """Without one, bicubic."""
+    """Unset: bicubic."""
     teacher: Teacher | None = None
-    """With one, batches are cut from its cache."""
+    """If set, batches are cut from its cache."""
     device: Device = field(default_factory=Device)
     validation: Validation = field(default_factory=Validation)
 
     @property
     def data_of_cache(self) -> Data:
-        """How the pictures of the teacher's cache are cut from photographs."""
+        """How pictures of the teacher's cache are cut from photographs."""
         return (
             replace(self.data, patch=self.teacher.side, batch=SHARD, patterns=0.0)
             if self.teacher
@@ -267,10 +270,10 @@ class TrainConfig:
 
     @property
     def network(self) -> GDSRConfig:
-        """The size of the generator.
+        """The network size of the generator.
 
         Raises:
-            ConfigInvalid: there is none or there are two.
+            ConfigInvalid: none is given, or both are.
         """
         chosen = self.generator
         if bool(chosen.preset) == (chosen.size is not None):

@@ -1,6 +1,6 @@
-"""A configuration from a preset's TOML, from overrides, and from the folder of a run.
+"""Reads a configuration from a preset's TOML, from overrides, and from the folder of a run.
 
-Strict: a key that no dataclass has, a missing one and a value of another type are each named.
+Strict: unknown keys, missing keys and wrong types are errors that name the key.
 """
 
 import json
@@ -13,27 +13,27 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from model.trainer.config import TrainConfig
-from model.trainer.faults import ConfigInvalid
+from model.trainer.errors import ConfigInvalid
 
 PRESETS = Path(__file__).parent / "presets"
 Built = TypeVar("Built")
 
 
 class _Text(str):
-    """A value from the command line, whose type is told by the field that it is for."""
+    """A value from the command line, whose type depends on its field."""
 
     __slots__ = ()
 
 
 def preset_names() -> list[str]:
-    """Of the shipped presets."""
+    """The names of the shipped presets."""
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
 def read_preset(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
     """The configuration in the file `name`, or in the shipped preset of that name.
 
-    An override is `table.key=value`.
+    An override has the form `table.key=value`.
 
     Raises:
         ConfigInvalid: for the reason in the message.
@@ -67,7 +67,7 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def write_config(path: Path, config: TrainConfig) -> None:
-    """Keep a configuration with its run."""
+    """Store a configuration in the folder of a run."""
     path.write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
 
 
@@ -75,7 +75,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     *tables, name = key.strip().split(".")
     if not equals or not name:
-        raise ConfigInvalid(f"--set {override}: it is table.key=value")
+        raise ConfigInvalid(f"--set {override}: expected table.key=value")
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
@@ -101,11 +101,11 @@ def _build(kind: type[Built], values: Any, name: str) -> Built:
 
 
 def _value(kind: Any, value: Any, name: str) -> Any:
-    """`value` as a field of type `kind` holds it."""
+    """Convert `value` to the field type `kind`."""
     if isinstance(value, _Text):
         value = str(value) if kind is str or get_origin(kind) is Literal else _parsed(value)
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):  # of a type and None
+    if origin in (Union, types.UnionType):  # a type or None
         inner = next(argument for argument in arguments if argument is not types.NoneType)
         return None if value is None else _value(inner, value, name)
     if is_dataclass(kind) and isinstance(kind, type):
@@ -167,7 +167,7 @@ def _checked(config: TrainConfig) -> TrainConfig:
             raise ConfigInvalid(f"{name} is {count}; it must not be below 0")
     if 2 * losses.margin >= data.patch:
         raise ConfigInvalid(
-            f"losses.margin is {losses.margin}; a patch of {data.patch} has nothing left"
+            f"losses.margin is {losses.margin}; that leaves nothing of a patch of {data.patch}"
         )
     if data.mirror > data.patch:
         raise ConfigInvalid(f"data.mirror is {data.mirror}, more than a patch of {data.patch}")
@@ -176,20 +176,20 @@ def _checked(config: TrainConfig) -> TrainConfig:
     for kept in {"all": (), "hf": ("psnr",), "mask": ("psnr", "gan")}[config.generator.train]:
         if kept in losses.outputs:
             raise ConfigInvalid(
-                f"losses: {kept} has a weight, but generator.train={config.generator.train!r} "
-                "keeps it as it is"
+                f"losses: {kept} has a weight, but "
+                f"generator.train={config.generator.train!r} freezes it"
             )
     if config.degradation and not sum(asdict(config.degradation.shares).values()) > 0:
-        raise ConfigInvalid("degradation.shares: none is above 0")
+        raise ConfigInvalid("degradation.shares: at least one must be above 0")
     perceptual = losses.perceptual
     if not config.teacher and (losses.distill or (perceptual and perceptual.target == "teacher")):
-        raise ConfigInvalid("losses: one follows a teacher, and there is no table teacher")
+        raise ConfigInvalid("losses: one needs a teacher, and there is no table teacher")
     if config.teacher and config.teacher.side < data.patch:
         raise ConfigInvalid(
-            f"teacher.side is {config.teacher.side}; a patch of {data.patch} does not fit in"
+            f"teacher.side is {config.teacher.side}, smaller than a patch of {data.patch}"
         )
     if not 0 <= config.data.patterns <= 1:
-        raise ConfigInvalid(f"data.patterns is {config.data.patterns}; it is 0 to 1")
+        raise ConfigInvalid(f"data.patterns is {config.data.patterns}; it must be between 0 and 1")
     if losses.perceptual and not losses.perceptual.taps:
         raise ConfigInvalid("losses.perceptual.taps is empty")
     seen = 4 * (data.patch - 2 * losses.margin)
@@ -197,8 +197,8 @@ def _checked(config: TrainConfig) -> TrainConfig:
         multiple = 32 if losses.adversarial.discriminator == "vgg" else 8
         if seen % multiple:
             raise ConfigInvalid(
-                f"the {losses.adversarial.discriminator} discriminator takes sides of a multiple "
-                f"of {multiple}; a patch of {data.patch} without margins of {losses.margin} "
-                f"gives {seen}"
+                f"the {losses.adversarial.discriminator} discriminator needs sides that are "
+                f"a multiple of {multiple}; a patch of {data.patch} without margins of "
+                f"{losses.margin} gives {seen}"
             )
     return config

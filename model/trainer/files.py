@@ -1,15 +1,15 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes."""
 
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from model.trainer.faults import StorageFull
+from model.trainer.errors import StorageFull
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path`, and put it there when it is on the disk.
+    """Let `write` write a temporary file beside `path`, sync it, and rename it.
 
     Raises:
         StorageFull: it cannot be written.

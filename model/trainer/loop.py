@@ -1,8 +1,8 @@
-"""The loop: from a configuration to `best.safetensors`, for both stages.
+"""The training loop: from a configuration to `best.safetensors`, for both stages.
 
 A run is a folder: `config.json`, `state.pt` to resume from, `best.safetensors` to use, `log.jsonl`,
-and a strip of samples for each validation. A signal to end saves the state first; a loss that is
-not finite ends the run and leaves the state of before.
+and a sample strip for each validation. On a signal the state is saved first; on a loss that is not
+finite the run ends and the last state stays.
 """
 
 import signal
@@ -22,37 +22,37 @@ from model.trainer.data.batches import Batches
 from model.trainer.data.cached import CachedBatches
 from model.trainer.data.photographs import Photographs, keep_photographs
 from model.trainer.data.teacher import make_cache
-from model.trainer.faults import ConfigInvalid, RunUnusable
+from model.trainer.errors import ConfigInvalid, RunUnusable
 from model.trainer.parallel import Processes, join, leave
 from model.trainer.run.cards import origin_of
 from model.trainer.run.log import Log, StepRecord
 from model.trainer.run.run import BEST, CONFIG, STATE, Run, choose
-from model.trainer.run.state import Standing, load_state
+from model.trainer.run.state import TrainState, load_state
 from model.trainer.schedule import progress, rate_factor
 from model.trainer.step.graph import GraphedStep
-from model.trainer.step.ledger import Entry, Ledger
+from model.trainer.step.loss_buffer import Entry, LossBuffer
 from model.trainer.step.networks import build_networks, build_optimisers, set_rate
 from model.trainer.step.step import Step
 from model.trainer.validation import read_pairs
 
-_AGREE_EVERY = 10  # steps between which several processes do not talk about the time
+_AGREE_EVERY = 10  # steps between two agreements on time among several processes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How a run ended."""
+class TrainResult:
+    """The outcome of a run."""
 
     step: int
     stopped: bool
-    """By a signal; it can be resumed."""
+    """Stopped by a signal; can be resumed."""
     best: Path
 
 
-def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) -> Outcome:
-    """Train, or go on training what is in `out`; `quiet` writes files and nothing else.
+def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) -> TrainResult:
+    """Train, or resume the run in `out`; `quiet` prints nothing.
 
     Raises:
-        TrainingFault: it cannot begin or go on, for the reason in the message.
+        TrainingError: it cannot start or continue, for the reason in the message.
     """
     began = time.perf_counter()
     processes = join(config.device.name)
@@ -69,7 +69,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) 
 def _prepared(
     config: TrainConfig, out: Path, processes: Processes, *, resume: bool, quiet: bool
 ) -> Run:
-    """Read photographs and weights; nothing is kept in `out` before all of it is there."""
+    """Load photographs and weights; writes to `out` only if all of it is there."""
     device = processes.device
     torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes of a step never change
     if config.data.batch % processes.count:
@@ -86,9 +86,9 @@ def _prepared(
     file = out / f"pixels.{processes.rank}.partial"
     photographs, data = keep_photographs(paths, config.data_of_cache, device=device, file=file)
     if resume:
-        standing = load_state(out / STATE, networks, optimisers, device)
+        train_state = load_state(out / STATE, networks, optimisers, device)
     else:
-        standing = Standing(origin=origin_of(config))
+        train_state = TrainState(origin=origin_of(config))
     if processes.first:
         write_config(out / CONFIG, config)
     return Run(
@@ -100,8 +100,8 @@ def _prepared(
         photographs=photographs,
         batches=_batches(config, out, photographs, data, processes, quiet=quiet),
         pairs=pairs,
-        standing=standing,
-        ledger=Ledger(),
+        train_state=train_state,
+        loss_buffer=LossBuffer(),
         log=Log(
             out,
             steps=config.run.steps,
@@ -121,7 +121,7 @@ def _batches(
     *,
     quiet: bool,
 ) -> Batches | CachedBatches:
-    """Made as the run goes, or cut from the cache of its teacher."""
+    """Batches made on the fly, or cut from the teacher's cache."""
     seed, teacher = config.run.seed, config.teacher
     if teacher is None:
         return Batches(
@@ -139,64 +139,64 @@ def _batches(
     return CachedBatches(folder, teacher, config.data, seed=seed, processes=processes)
 
 
-def _loop(run: Run, *, began: float, resume: bool) -> Outcome:
-    config, standing, processes = run.config, run.standing, run.processes
-    before = standing.elapsed
+def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
+    config, train_state, processes = run.config, run.train_state, run.processes
+    before = train_state.elapsed
     step = Step(config, run.networks, run.optimisers, processes)
     take = GraphedStep(step) if run.graphed else step
     validated, stopped, reserve = -1, False, 0.0
 
-    with run.log, run.batches.stream(standing.step) as stream, _ending() as ending:
+    with run.log, run.batches.stream(train_state.step) as stream, _ending() as ending:
         run.begin(resumed=resume)
         if not resume:
             run.validate()
             run.save()
         pace = _Pace(run)
         for batch in stream:
-            # How far along is the run, and has somebody asked to end it?
-            if processes.count == 1 or standing.step % _AGREE_EVERY == 0:
-                standing.elapsed, reserve, stopped = processes.agree(
+            # Check progress and stop requests.
+            if processes.count == 1 or train_state.step % _AGREE_EVERY == 0:
+                train_state.elapsed, reserve, stopped = processes.agree(
                     elapsed=before + time.perf_counter() - began,
                     reserve=run.reserve,
                     stop=ending(),
                 )
             along = progress(
-                config.run, step=standing.step, elapsed=standing.elapsed, reserve=reserve
+                config.run, step=train_state.step, elapsed=train_state.elapsed, reserve=reserve
             )
             if stopped or along >= 1:
                 break
 
             # One step.
-            factor = rate_factor(config.optimiser, step=standing.step, progress=along)
+            factor = rate_factor(config.optimiser, step=train_state.step, progress=along)
             rate = factor * config.optimiser.learning_rate
             set_rate(run.optimisers.generator, rate)
             if config.losses.adversarial and run.optimisers.discriminator:
                 rate_judge = factor * config.losses.adversarial.learning_rate
                 set_rate(run.optimisers.discriminator, rate_judge)
-            pace.note(run.checked(run.ledger.put(standing.step, take(batch))))
-            standing.step += 1
+            pace.note(run.checked(run.loss_buffer.put(train_state.step, take(batch))))
+            train_state.step += 1
 
-            # What is said and kept of it now and then.
-            if standing.step % config.run.log_every == 0:
+            # Periodic log, validation and save.
+            if train_state.step % config.run.log_every == 0:
                 run.log.step(pace.record(rate=rate), along=along)
-            if standing.step % config.validation.every == 0:
+            if train_state.step % config.validation.every == 0:
                 run.validate()
-                validated = standing.step
+                validated = train_state.step
                 pace.restart()
-            if standing.step % config.run.save_every == 0:
+            if train_state.step % config.run.save_every == 0:
                 run.save()
                 pace.restart()
 
-        if not stopped and validated != standing.step:
+        if not stopped and validated != train_state.step:
             run.validate()
-        standing.elapsed = before + time.perf_counter() - began
+        train_state.elapsed = before + time.perf_counter() - began
         run.save()
         run.end(stopped=stopped)
-    return Outcome(step=standing.step, stopped=stopped, best=run.out / BEST)
+    return TrainResult(step=train_state.step, stopped=stopped, best=run.out / BEST)
 
 
 class _Pace:
-    """Mean losses, images a second and the time that is left, from what was done of late."""
+    """Mean losses, images per second and remaining time, over recent steps."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -204,24 +204,24 @@ class _Pace:
         self.restart()
 
     def note(self, entry: Entry | None) -> None:
-        """Count the terms of a step."""
+        """Add the loss terms of a step."""
         if entry:
             self._seen.append(entry)
 
     def restart(self) -> None:
-        """Leave out what was not training."""
-        self._mark, self._step = time.perf_counter(), self._run.standing.step
+        """Exclude time that was not spent on training."""
+        self._mark, self._step = time.perf_counter(), self._run.train_state.step
         self._waited = self._run.batches.waited
 
     def record(self, *, rate: float) -> StepRecord:
-        run, standing = self._run.config.run, self._run.standing
-        seconds, steps = time.perf_counter() - self._mark, standing.step - self._step
-        left = (run.steps - standing.step) * seconds / steps
+        run, train_state = self._run.config.run, self._run.train_state
+        seconds, steps = time.perf_counter() - self._mark, train_state.step - self._step
+        left = (run.steps - train_state.step) * seconds / steps
         if run.minutes:
-            left = min(left, 60 * run.minutes - self._run.reserve - standing.elapsed)
+            left = min(left, 60 * run.minutes - self._run.reserve - train_state.elapsed)
         names = self._seen[0].terms if self._seen else ()
         record = StepRecord(
-            step=standing.step,
+            step=train_state.step,
             terms={name: fmean(entry.terms[name] for entry in self._seen) for name in names},
             learning_rate=rate,
             images_per_second=self._run.config.data.batch * steps / seconds,
@@ -235,7 +235,7 @@ class _Pace:
 
 @contextmanager
 def _ending() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT has come; a second one ends the process at once."""
+    """Whether SIGTERM or SIGINT was received; a second one ends the process at once."""
     came = []
     signals = (signal.SIGTERM, signal.SIGINT)
     kept = {number: signal.getsignal(number) for number in signals}

@@ -1,36 +1,42 @@
-"""One process or several: what `torchrun` started, and the few things that they do together.
+"""Data parallelism with one or several processes, as started by `torchrun`.
 
-Every process takes its part of the batch, and gradients are averaged after the backward pass, as
-DistributedDataParallel does, but in one piece: a network of ten million parameters takes a
-millisecond between GPUs, and a step that runs the discriminator four times needs no hooks.
+Every process takes its part of the batch, and gradients are averaged after the backward pass, as in
+DistributedDataParallel, but in one piece: a network of ten million parameters takes a millisecond
+between GPUs, and a step that runs the discriminator four times needs no hooks.
 """
 
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from model.trainer.faults import ConfigInvalid
+from model.trainer.errors import ConfigInvalid
+
+#: Timeouts of collective operations in a step, and while the first process validates or writes.
+_TIMEOUT, _PATIENCE = timedelta(minutes=10), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processes:
-    """This process among all."""
+    """The process group from the point of view of this process."""
 
     rank: int
     count: int
     device: torch.device
+    waiting: "dist.ProcessGroup | None" = None
+    """Group for waiting while the first process works; None: there is one process."""
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes files."""
+        """Whether this is the process that writes files."""
         return self.rank == 0
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Make every process's gradients their mean."""
+        """Average the gradients over all processes."""
         if self.count == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -40,7 +46,7 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over all processes' values, through which gradients reach all of them."""
+        """The mean over all processes' values, differentiable for all of them."""
         mean = values.mean()
         if self.count == 1:
             return mean
@@ -48,19 +54,19 @@ class Processes:
         return summed / self.count
 
     def average(self, values: Tensor) -> Tensor:
-        """The mean of what the processes have, in place."""
+        """Average values over all processes, in place."""
         if self.count > 1:
             dist.all_reduce(values)
             values /= self.count
         return values
 
     def wait(self) -> None:
-        """Until all processes are here."""
-        if self.count > 1:
-            dist.barrier()
+        """Barrier of all processes."""
+        if self.waiting is not None:
+            dist.barrier(group=self.waiting)
 
     def agree(self, *, elapsed: float, reserve: float, stop: bool) -> tuple[float, float, bool]:
-        """The first one's clock and what it keeps of the time, and whether any has to stop."""
+        """The first process's elapsed and reserved time, and whether any process has to stop."""
         if self.count == 1:
             return elapsed, reserve, stop
         said = torch.tensor([elapsed, reserve, 0.0], device=self.device) * self.first
@@ -83,11 +89,13 @@ class _Summed(torch.autograd.Function):
         return summed
 
 
-def join(device: str) -> Processes:
-    """Take the place among the processes that the environment tells.
+def join(device: str, *, timeout: timedelta = _TIMEOUT) -> Processes:
+    """Join the process group described by the environment.
+
+    A collective operation in a step fails after `timeout`; `Processes.wait` waits longer.
 
     Raises:
-        ConfigInvalid: CUDA is asked for and is not there.
+        ConfigInvalid: CUDA is configured but not available.
     """
     rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     cuda = torch.cuda.is_available()
@@ -99,15 +107,17 @@ def join(device: str) -> Processes:
     else:
         chosen = torch.device("cpu")
     if count > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return Processes(rank=rank, count=count, device=chosen)
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timeout)
+    # A process that dies is still noticed at once: its connections close.
+    waiting = dist.new_group(backend="gloo", timeout=_PATIENCE) if count > 1 else None
+    return Processes(rank=rank, count=count, device=chosen, waiting=waiting)
 
 
 def leave(*, together: bool) -> None:
-    """End the group of processes, if there is one.
+    """Destroy the process group, if there is one.
 
-    All that got to the end leave `together`: one that hung up while another still listened would
-    take that one down. One that failed does not wait for the others.
+    After success all processes leave `together`: a process that closed earlier would fail one that
+    still waits. After a failure a process does not wait.
     """
     if dist.is_initialized():
         if together:

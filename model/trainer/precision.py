@@ -1,8 +1,8 @@
-"""Which number format convolutions are trained in: bfloat16 where it is faster, else float32.
+"""The number format of convolutions in training: bfloat16 where it is faster, else float32.
 
-On CUDA bfloat16 is taken as configured. A CPU takes it if it multiplies bfloat16 itself
-(avx512_bf16, AMX) and a short trial shows that a convolution, forward and backward, takes at most
-three quarters of the time that float32 takes.
+On CUDA bfloat16 is used as configured. A CPU uses it if it has bfloat16 instructions (avx512_bf16,
+AMX) and a short trial shows that a convolution, forward and backward, takes at most three quarters
+of its time in float32.
 """
 
 import time
@@ -17,13 +17,13 @@ _TURNS = 3
 
 
 def autocast(device: torch.device, *, wanted: bool = True) -> torch.autocast:
-    """The context in which networks run on `device`."""
+    """The autocast context for `device`."""
     enabled = wanted and takes_bfloat16(device)
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def takes_bfloat16(device: torch.device) -> bool:
-    """Whether `device` trains in bfloat16 when that is wanted."""
+    """Whether `device` trains in bfloat16 if configured."""
     return device.type == "cuda" or _cpu_is_faster_in_bfloat16()
 
 
@@ -31,7 +31,7 @@ def takes_bfloat16(device: torch.device) -> bool:
 @torch.inference_mode(mode=False)
 @torch.enable_grad()
 def _cpu_is_faster_in_bfloat16() -> bool:
-    """Try both formats once in this process."""
+    """Time both formats once per process."""
     able = torch.cpu.get_capabilities()
     if not (able.get("avx512_bf16") or able.get("amx_bf16")):
         return False
@@ -39,7 +39,7 @@ def _cpu_is_faster_in_bfloat16() -> bool:
 
 
 def _seconds(*, bfloat16: bool) -> float:
-    """The shortest of some turns of a convolution of 64 features, forward and backward."""
+    """Minimum time of a convolution of 64 features, forward and backward."""
     conv = conv3x3(64, 64)
     conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
     features = torch.rand(4, 64, 64, 64).contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""How the learning rate goes, and how far along a run is: pure functions of step and time."""
+"""Learning rate schedule and progress: pure functions of step and time."""
 
 import math
 
@@ -6,9 +6,9 @@ from model.trainer.config import Optimiser, Run
 
 
 def progress(run: Run, *, step: int, elapsed: float, reserve: float) -> float:
-    """From 0 to 1, by steps, or by time where the run's budget is in minutes and ends first.
+    """Progress from 0 to 1, by steps, or by time if the time budget ends first.
 
-    `reserve` seconds of that are kept for the last validation.
+    `reserve` seconds of it are kept for the last validation.
     """
     by_step = step / run.steps
     if not run.minutes:
@@ -17,7 +17,7 @@ def progress(run: Run, *, step: int, elapsed: float, reserve: float) -> float:
 
 
 def rate_factor(optimiser: Optimiser, *, step: int, progress: float) -> float:
-    """What the learning rates are multiplied by."""
+    """The factor of the learning rates."""
     warm = min(1.0, (step + 1) / optimiser.warmup) if optimiser.warmup else 1.0
     if optimiser.schedule == "multistep":
         passed = sum(progress >= milestone for milestone in optimiser.milestones)

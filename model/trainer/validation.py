@@ -1,6 +1,6 @@
-"""Pictures that are never trained on: PSNR-Y of each output, and a strip to look at.
+"""Validation: PSNR-Y of each output on held-out pictures, and a sample strip.
 
-They are upscaled whole, with mirrored context around them.
+Pictures are upscaled whole, with mirrored context around them.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from model.resize import bicubic_down, inner, mirrored
 from model.trainer.config import Validation
 from model.trainer.data.photographs import UNREADABLE, decode
 from model.trainer.degradations.jpeg import jpeg_round_trip
-from model.trainer.faults import PhotographsMissing
+from model.trainer.errors import PhotographsMissing
 
 CONTEXT = 16
-"""Mirrored pixels around a small picture; without them zero padding darkens the border."""
+"""Mirrored pixels around a small picture; zero padding instead would darken the border."""
 _STRIP_SIDE = 192  # pixels of each picture in the strip
-_LEAST = SCALE * CONTEXT  # pixels a side: what is mirrored has to be there
+_LEAST = SCALE * CONTEXT  # minimum side: mirroring needs that many pixels
 
 
 class Scores(NamedTuple):
@@ -47,7 +47,7 @@ class Pair:
 def read_pairs(
     paths: Sequence[Path], settings: Validation, *, folder: Path, device: torch.device
 ) -> list[Pair]:
-    """The first pictures that can be used.
+    """The first usable pictures.
 
     Raises:
         PhotographsMissing: there is none.
@@ -78,7 +78,7 @@ def read_pairs(
 
 
 def validate(generator: GDSR, pairs: Sequence[Pair], *, samples: int) -> tuple[Scores, Tensor]:
-    """Upscale all pictures; the scores, and the strip of the first ones: (3, H, W) bytes."""
+    """Upscale all pictures; returns the scores and the strip of the first ones: (3, H, W) bytes."""
     side = min(_STRIP_SIDE, *(min(pair.hr.shape[1:]) for pair in pairs)) // SCALE * SCALE
     decibels: dict[Output, list[float]] = {output: [] for output in OUTPUTS}
     rows: list[Tensor] = []
@@ -101,7 +101,7 @@ def save_strip(path: Path, strip: Tensor) -> None:
 
 def _upscaled(generator: GDSR, lr: Tensor) -> dict[Output, Tensor]:
     """(3, H, W) bytes -> (3, 4H, 4W) bytes for each output."""
-    # Sizes differ from picture to picture: what is fastest for each would be sought in vain.
+    # Sizes vary, so benchmarking cuDNN algorithms for each would be wasted.
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False):
         padded = mirrored(lr[None].float().div(255), CONTEXT)
         images = generator(padded.contiguous(memory_format=torch.channels_last))
@@ -116,7 +116,7 @@ def _upscaled(generator: GDSR, lr: Tensor) -> dict[Output, Tensor]:
 
 
 def _centre(image: Tensor, side: int) -> Tensor:
-    """The middle, `side` pixels at most, of a multiple of 4 on a multiple of 4."""
+    """The centre, at most `side` pixels, with size and offset a multiple of 4."""
     height, width = (min(side, length) // SCALE * SCALE for length in image.shape[1:])
     top, left = (
         (length - kept) // 2 // SCALE * SCALE

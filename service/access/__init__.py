@@ -1,1 +1,1 @@
-"""Decides which requests are served: hosts and origins, API keys, rate limits."""
+"""Access control: allowed hosts and origins, API keys, rate limits."""

@@ -1,7 +1,8 @@
-"""Keys: a file of `name:sha256` lines. Who has an API key sees its jobs and no others; an admin
-key is for running the service, not for using it.
+"""API and admin keys, read from files of `name:sha256` lines.
 
-The service knows a key's digest alone. Keys are long and random, so a plain SHA-256 is enough.
+An API key gives access to the jobs created with it. An admin key gives access to the operator
+endpoints, not to jobs. Only the digest of a key is stored. Keys are long and random, so a plain
+SHA-256 is enough.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from service.access.guard import is_loopback
 from service.settings import ServiceSettings
 from workers.contract.errors import ConfigurationInvalid, KeyInvalid, KeyMissing
 
-#: Whose jobs are when there are no keys.
+#: Owner of all jobs when no API keys are configured.
 NOBODY = ""
 _LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}):([0-9a-f]{64})")
 
@@ -24,11 +25,11 @@ logger = logging.getLogger(__name__)
 
 
 class ApiKeys:
-    """The keys that a service takes; without any, everybody is nobody in particular."""
+    """The accepted API keys; without any, every request is anonymous."""
 
     def __init__(self, digests: Mapping[str, str], *, private: bool = False) -> None:
         self._digests = dict(digests)
-        #: Whether this machine alone is served, since there are no keys.
+        #: Whether only local requests are served because there are no keys.
         self.private = private and not digests
 
     def __bool__(self) -> bool:
@@ -36,43 +37,45 @@ class ApiKeys:
 
     @classmethod
     def load(cls, settings: ServiceSettings) -> "ApiKeys":
-        """Read the file; say loudly when there is none and strangers may come.
+        """Read the key file; log a warning if there is none and the service is reachable from
+        outside.
 
         Raises:
-            ConfigurationInvalid: it cannot be read, or names the line that is wrong.
+            ConfigurationInvalid: the file cannot be read or has an invalid line, which is named.
         """
         if settings.api_keys_file is None:
             private = is_loopback(settings.host)
             if not private:
                 logger.warning(
-                    "NO API KEYS: whoever reaches %s can use this service; set GDSR_API_KEYS_FILE",
+                    "NO API KEYS: anyone who can reach %s can use this service; set "
+                    "GDSR_API_KEYS_FILE",
                     settings.host,
                 )
             return cls({}, private=private)
         return cls(_read(settings.api_keys_file, setting="GDSR_API_KEYS_FILE"))
 
     def owner(self, key: str | None) -> str:
-        """The name of a key.
+        """Return the name of a key.
 
         Raises:
-            KeyMissing: there are keys, and none was sent.
-            KeyInvalid: it is not one of them.
+            KeyMissing: keys are configured and none was sent.
+            KeyInvalid: the key is unknown.
         """
         return _name_of(key, self._digests) if self._digests else NOBODY
 
 
 class AdminKeys:
-    """The keys of those who run the service."""
+    """The accepted admin keys."""
 
     def __init__(self, digests: Mapping[str, str]) -> None:
         self._digests = dict(digests)
 
     @classmethod
     def load(cls, settings: ServiceSettings) -> "AdminKeys":
-        """Read the file.
+        """Read the key file.
 
         Raises:
-            ConfigurationInvalid: it cannot be read, or names the line that is wrong.
+            ConfigurationInvalid: the file cannot be read or has an invalid line, which is named.
         """
         if settings.admin_keys_file is None:
             return cls({})
@@ -82,22 +85,22 @@ class AdminKeys:
         return bool(self._digests)
 
     def name(self, key: str | None) -> str:
-        """The name of an admin key; without admin keys, no key is one.
+        """Return the name of an admin key; without configured admin keys every key is invalid.
 
         Raises:
             KeyMissing: none was sent.
-            KeyInvalid: it is not one of them.
+            KeyInvalid: the key is unknown.
         """
         return _name_of(key, self._digests)
 
 
 def hash_key(key: str) -> str:
-    """What stands in the file for a key."""
+    """The digest that the key file holds for a key."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def new_key() -> str:
-    """A key of 256 random bits."""
+    """A new random key of 256 bits."""
     return secrets.token_urlsafe(32)
 
 

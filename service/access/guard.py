@@ -1,8 +1,7 @@
-"""Who may ask a service that is bound to loopback and has no keys: this machine alone.
+"""Restricts a service that listens on loopback without API keys to local requests.
 
-A browser sends what any page tells it to. A name that an attacker points at 127.0.0.1 comes in
-`Host`, a request of another site's page says so in `Origin` or `Sec-Fetch-Site`, and one that a
-proxy hands on has a header of the proxy's.
+Protects against DNS rebinding (checks `Host`), against requests from pages of other sites (checks
+`Origin` and `Sec-Fetch-Site`), and against requests forwarded by a proxy (checks its headers).
 """
 
 import ipaddress
@@ -16,16 +15,16 @@ from service.http.problems import answer, describe
 from workers.contract.errors import GDSRError, HostNotServed, OriginNotServed
 
 _SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
-#: A page of another origin; `none` is a person who typed the address.
+#: Sent for a page of another origin; `none` means that the user typed the address.
 _FOREIGN = {"cross-site", "same-site"}
-#: With any of these a request has come through a proxy, from who knows where.
+#: Any of these headers means that the request came through a proxy.
 _FORWARDED = (
     "forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip",
 )  # fmt: skip
 
 
-class Guard:
-    """ASGI middleware of a service without keys on loopback."""
+class LoopbackGuard:
+    """ASGI middleware that rejects non-local requests to a service on loopback without keys."""
 
     def __init__(self, app: ASGIApp, *, hosts: Sequence[str], origins: Sequence[str]) -> None:
         self.app = app
@@ -56,7 +55,7 @@ class Guard:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address is this machine's alone."""
+    """Whether a host name or address is a loopback one."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -64,14 +63,14 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local(scope: Scope) -> bool:
-    """Whether a request comes from a program on this machine, and not through a proxy."""
+    """Whether a request comes from a program on this machine and not through a proxy."""
     headers = Headers(scope=scope)
     client = scope.get("client") or ("", 0)
     return is_loopback(client[0]) and not any(name in headers for name in _FORWARDED)
 
 
 def _name(host: str) -> str:
-    """Of a `Host` header, without the port."""
+    """The host of a `Host` header, without the port."""
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:

@@ -1,7 +1,8 @@
-"""How much one API key may send; the counts are in Redis, so all instances share them.
+"""Rate limits per API key. The counters are in Redis, so all instances share them.
 
-The window of the rate slides: no burst of twice the rate around the turn of a minute. Pixels are
-counted from midnight to midnight (UTC), in the step that queues a job.
+The request rate uses a sliding window, so a client cannot send twice the rate around a window
+boundary. The pixel quota is a fixed window of one UTC day, counted in the transaction that queues
+the job.
 """
 
 import math
@@ -24,17 +25,17 @@ from workers.contract.queue.queue import JobQueue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
-    """The same rates for each key."""
+    """The request rates, the same for each key."""
 
     items: tuple[RateLimitItem, ...]
     limiter: SlidingWindowCounterRateLimiter
 
     @classmethod
     def open(cls, settings: ServiceSettings, client: redis.Redis) -> Self | None:
-        """The rates of the settings, if there are any; Redis is not asked for anything yet.
+        """The configured rates, or None. Does not connect to Redis.
 
         Raises:
-            ConfigurationInvalid: it is not a rate.
+            ConfigurationInvalid: the setting is not a rate.
         """
         if settings.rate_limit is None:
             return None
@@ -50,15 +51,17 @@ class RateLimit:
         return cls(items=items, limiter=SlidingWindowCounterRateLimiter(storage))
 
     def count(self, owner: str, *, pictures: int = 1) -> dict[str, str]:
-        """Count an upload of so many pictures by each rate, if all allow it; what is left.
+        """Count `pictures` uploads against every rate, if all allow them.
+
+        Returns the `RateLimit` headers.
 
         Raises:
-            RateExceeded: there were enough.
+            RateExceeded: a rate does not allow them.
             QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
             spent = [i for i in self.items if not self.limiter.test(i, owner, cost=pictures)]
-            if not spent:  # or another was quicker
+            if not spent:  # or a concurrent request used the rest
                 spent = [i for i in self.items if not self.limiter.hit(i, owner, cost=pictures)]
             stats = {item: self.limiter.get_window_stats(item, owner) for item in self.items}
         pauses = {
@@ -73,7 +76,7 @@ class RateLimit:
 
 
 def pixel_headers(queue: JobQueue, owner: str) -> dict[str, str]:
-    """What is left of the owner's pixels today, if they are counted.
+    """The `RateLimit` headers of the owner's pixel quota, if there is one.
 
     Raises:
         QueueUnavailable: Redis does not answer.
@@ -91,7 +94,7 @@ def pixel_headers(queue: JobQueue, owner: str) -> dict[str, str]:
 
 
 def rate_headers(item: RateLimitItem, *, remaining: int, pause: int) -> dict[str, str]:
-    """The fields of draft-ietf-httpapi-ratelimit-headers."""
+    """The headers of draft-ietf-httpapi-ratelimit-headers."""
     return {
         "RateLimit-Policy": f'"uploads";q={item.amount};w={item.get_expiry()}',
         "RateLimit": f'"uploads";r={remaining};t={pause}',

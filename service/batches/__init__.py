@@ -1,1 +1,1 @@
-"""The endpoints of batches."""
+"""The batch endpoints."""

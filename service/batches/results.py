@@ -1,4 +1,4 @@
-"""What stands at `/batches/{id}/result`: the zip, the news that it is being made, or why not."""
+"""`/batches/{id}/result`: serves the zip, packs it on demand, or reports why there is none."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,18 +20,18 @@ from workers.contract.queue.batches import Archive, Batch
 from workers.contract.queue.jobs import Job, JobResult
 
 MEDIA_TYPE = "application/zip"
-_PAUSE = 0.1  # seconds between two looks
+_PAUSE = 0.1  # seconds between polls
 
 
 async def packed_or_batch(
     batch: Batch, services: Services, request: Request, *, prefer: Sequence[str]
 ) -> Response:
-    """200 with the zip if it is there, or is within the time that the client waits; else 202.
+    """Respond 200 with the zip if it is ready, or becomes ready while the client waits; else 202.
 
     Raises:
-        BatchNotFinished: jobs of it are under way.
-        BatchExpired: no result of it is there any more.
-        QueueFull: as many jobs wait as may.
+        BatchNotFinished: some of its jobs have not ended.
+        BatchExpired: all of its results have expired.
+        QueueFull: the queue limit is reached.
     """
     headers: dict[str, str] = {}
     loop = asyncio.get_running_loop()
@@ -59,7 +59,9 @@ async def packed_or_batch(
 
 
 def _response(batch: Batch, services: Services, request: Request) -> Response | None:
-    """The zip, or why there is none; None: it is being packed, from now on at least."""
+    """The response with the zip or the failure; None while it is being packed, which this
+    starts.
+    """
     if batch.failure is not None:
         problem = describe_failure(batch.failure, instance=BatchLinks.of(batch.id).self)
         return answer(problem)
@@ -84,7 +86,7 @@ def _response(batch: Batch, services: Services, request: Request) -> Response | 
 
 
 def _kept(job: Job | None) -> JobResult | None:
-    """The result of a job, as long as it is kept."""
+    """The result of a job while it is stored, else None."""
     result = None if job is None else job.result
     return result if result is not None and result.expires_at > datetime.now(UTC) else None
 

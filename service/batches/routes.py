@@ -1,4 +1,4 @@
-"""`/batches`: many pictures in one request, and one zip of what became of them."""
+"""`/batches`: many pictures in one request, one zip with all results."""
 
 from contextlib import suppress
 from typing import Annotated
@@ -24,7 +24,7 @@ from service.http.openapi import (
 from service.http.problems import RequestInvalid
 from service.jobs.erasing import erase
 from service.jobs.idempotency import fingerprint, read_key
-from service.jobs.options import UpscaleFields, described_fields, read_fields, wished
+from service.jobs.options import UpscaleFields, described_fields, read_fields, requested_options
 from service.services import Owner, Services, Serving, own_batch
 from service.transfer.uploads import Upload, deleted_if_refused, receive
 from workers.contract import errors
@@ -33,13 +33,13 @@ from workers.contract.images.zips import open_archive, picture_entries
 from workers.contract.queue.batches import Batch
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import choose_model, running
-from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.queue import new_job_id
-from workers.contract.queue.validation import Wishes
+from workers.contract.queue.validation import RequestedOptions
 
 router = APIRouter(prefix="/batches", tags=["batches"])
 
-#: What each part of a form may add to its picture.
+#: Allowed overhead of each part of a form.
 _PART_OVERHEAD_BYTES = 2048
 
 _REQUEST = {
@@ -49,8 +49,10 @@ _REQUEST = {
     ],
     "requestBody": {
         "required": True,
-        "description": "One zip, or a form of several pictures or of one zip. What is in the zip "
-        "is told by content; what is no picture fails alone.",
+        "description": (
+            "One zip, or a form with several pictures or with one zip. File types are detected "
+            "from the contents; a file that is not a picture fails on its own."
+        ),
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -89,7 +91,7 @@ _RESULT = merged(
     ARCHIVE,
     {
         202: {
-            "description": "The zip is being made",
+            "description": "The zip is being packed",
             "model": BatchView,
             "headers": headers("Location", "Retry-After", "Preference-Applied"),
             "links": BATCH_LINKS,
@@ -118,14 +120,14 @@ async def create_batch(
     owner: Owner,
     idempotency_key: Annotated[
         str | None,
-        Header(description="A word of the client's: all requests with it within a day are one"),
+        Header(description="Idempotency key: repeats within 24 h return the same batch"),
     ] = None,
 ) -> Response:
     """Queue many pictures with the same options: several multipart fields `image`, or one zip.
 
-    The upload is taken as a whole, and unpacked by a worker. Each of its files becomes a job, or
-    an item that says why not. If the queue has no room for all of them, or the key no pixels left,
-    the batch fails and none is queued.
+    A worker unpacks the upload. Each file becomes a job, or an item with a failure. If the queue
+    cannot hold all of them, or the pixel quota of the API key is exceeded, the batch fails and
+    nothing is queued.
     """
     query = request.query_params.multi_items()
     accepted = ",".join(request.headers.getlist("Accept"))
@@ -133,12 +135,13 @@ async def create_batch(
     with services.telemetry.rejects_counted():
         rate = await run_in_threadpool(_count, services, owner, 1)
         key = read_key(idempotency_key)
-        read_fields(query=query, form=())  # what is wrong already is refused before the pictures
+        # reject invalid query parameters before reading the upload
+        read_fields(query=query, form=())
 
         def accept(upload: Upload) -> tuple[Batch, dict[str, str]]:
             fields = read_fields(query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
-            wishes = wished(fields, accept=accepted)
+            wishes = requested_options(fields, accept=accepted)
             return _accept_once(services, upload, fields, wishes, owner, key)
 
         batch, more = await receive(
@@ -162,35 +165,37 @@ def _accept_once(
     services: Services,
     upload: Upload,
     fields: UpscaleFields,
-    wishes: Wishes,
+    wishes: RequestedOptions,
     owner: str,
     key: str | None,
 ) -> tuple[Batch, dict[str, str]]:
-    """The batch that the key stands for, or a new one; and what is left of the rate."""
+    """Return the existing batch of the idempotency key or create one; also the rate limit
+    headers.
+    """
     batch_id = new_job_id()
     if key is None:
         return _accept(services, upload, fields, wishes, batch_id, owner, None)
-    claim = Claim(
+    idempotency = IdempotencyKey(
         owner=owner, key=key, fingerprint=fingerprint(upload.sha256, fields), job_id=batch_id
     )
     with redis_down_is_queue_unavailable():
-        standing = claim.standing(services.queue.client)
-    if standing is None:
-        return _accept(services, upload, fields, wishes, batch_id, owner, claim)
-    return services.batches.get(standing), {}
+        existing = idempotency.existing(services.queue.client)
+    if existing is None:
+        return _accept(services, upload, fields, wishes, batch_id, owner, idempotency)
+    return services.batches.get(existing), {}
 
 
 def _accept(
     services: Services,
     upload: Upload,
     fields: UpscaleFields,
-    wishes: Wishes,
+    wishes: RequestedOptions,
     batch_id: str,
     owner: str,
-    claim: Claim | None,
+    idempotency: IdempotencyKey | None,
 ) -> tuple[Batch, dict[str, str]]:
-    """Make a batch of an upload, or raise and leave nothing behind. Only the directory of the zip
-    is read.
+    """Create a batch from an upload. On an error nothing is stored. Reads only the zip's
+    directory.
     """
     settings = services.settings
     if fields.webhook:
@@ -215,9 +220,9 @@ def _accept(
             webhook=fields.webhook or None,
             name=safe_name(fields.name or upload.file_name),
             owner=owner,
-            claim=claim,
+            idempotency=idempotency,
         )
-    if batch.id != batch_id:  # another request with this key was quicker
+    if batch.id != batch_id:  # a concurrent request with the same idempotency key was first
         services.blobs.delete(upload_key)
     return batch, more
 
@@ -228,7 +233,7 @@ def _accept(
     responses=merged(
         {
             200: {
-                "description": "The batch as it is now",
+                "description": "The current state of the batch",
                 "headers": headers("Retry-After"),
                 "links": BATCH_LINKS,
             }
@@ -237,7 +242,7 @@ def _accept(
     ),
 )
 def read_batch(batch_id: str, services: Serving, owner: Owner) -> Response:
-    """How a batch is doing, and each of its pictures."""
+    """State of a batch and of each of its pictures."""
     view = _view(services, own_batch(services, batch_id, owner))
     under_way = view.state in (BatchState.UNPACKING, BatchState.RUNNING)
     told = {"Cache-Control": "private, no-cache", **({"Retry-After": "1"} if under_way else {})}
@@ -257,19 +262,20 @@ async def read_batch_result(
     owner: Owner,
     request: Request,
     prefer: Annotated[
-        list[str], Header(default_factory=list, description="`wait=N`, for the zip to be made")
+        list[str],
+        Header(default_factory=list, description="`wait=N`: wait up to N seconds for the zip"),
     ],
-    if_none_match: Annotated[  # noqa: ARG001 - declared here, read by client_has
-        str | None, Header(description="Entity tags that the client has")
+    if_none_match: Annotated[  # noqa: ARG001 - declared here, read by etag_matches
+        str | None, Header(description="Entity tags that the client has cached")
     ] = None,
     range: Annotated[  # noqa: A002, ARG001 - the same
-        str | None, Header(description="The part to send, as `bytes=0-1023`")
+        str | None, Header(description="The byte range to send, as `bytes=0-1023`")
     ] = None,
 ) -> Response:
-    """One zip of all results, once no job is under way; for a failed batch its failure.
+    """All results in one zip, once every job has ended; for a failed batch, its failure.
 
-    The names are those of the pictures, in their folders. A picture that failed is a text file of
-    its name, which says why. A worker packs the zip when it is first asked for.
+    File names and folders are those of the pictures. A picture that failed is replaced by a text
+    file with the reason. A worker packs the zip on the first request.
     """
     batch = await run_in_threadpool(own_batch, services, batch_id, owner)
     return await packed_or_batch(batch, services, request, prefer=prefer)
@@ -280,15 +286,15 @@ async def read_batch_result(
     status_code=204,
     response_class=Response,
     responses={
-        204: {"description": "What was under way is cancelled, and all of it is erased"},
+        204: {"description": "Pending jobs are cancelled, and everything is deleted"},
         **merged(_NOT_THERE, documented(errors.StorageUnavailable)),
     },
 )
 def delete_batch(batch_id: str, services: Serving, owner: Owner) -> Response:
-    """Cancel the jobs of a batch that have not ended, and erase all of it."""
+    """Cancel the pending jobs of a batch and delete it with all its files."""
     batch = own_batch(services, batch_id, owner)
     if batch.items is None and not services.batches.stop(batch_id):
-        batch = own_batch(services, batch_id, owner)  # a worker has queued its jobs meanwhile
+        batch = own_batch(services, batch_id, owner)  # a worker has queued its jobs in the meantime
     services.blobs.delete(batch.spec.upload_key)
     for job_id in batch.job_ids:
         with suppress(errors.JobNotFound):

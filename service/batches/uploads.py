@@ -1,7 +1,7 @@
-"""The upload of a batch: a zip as it is, or the pictures of a form, put into a zip as they arrive.
+"""Receives a batch upload: a zip is stored as is, the pictures of a form are put into a zip.
 
-Either way one file is stored, and a job worker finds out what is in it. Nothing is compressed or
-inflated here.
+Either way one file is stored, and a job worker unpacks it. Nothing is compressed or decompressed
+here.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ ARCHIVE_FIELD = "archive"
 
 
 class BatchSink:
-    """Where the bytes of a batch go: `write` without a `begin` is the body itself."""
+    """Receives a batch upload: `write` without `begin` means that the body is the file."""
 
     file: BinaryIO
 
@@ -49,7 +49,8 @@ class BatchSink:
         if self.pictures > self.max_pictures:
             raise BatchTooLarge(limit=self.max_pictures, of="pictures")
         name = self.names.add(safe_path(file_name) or f"picture-{self.pictures}")
-        self.digest.update(f"{self.size} {name}\n".encode())  # where each begins, and its name
+        # marks where each file begins, and its name
+        self.digest.update(f"{self.size} {name}\n".encode())
         with no_room_is_storage_full():
             self._end_entry()
             self.archive = self.archive or zipfile.ZipFile(self.file, "w")
@@ -76,7 +77,7 @@ class BatchSink:
         return self.file.tell()
 
     def close(self) -> None:
-        """A zip that is not to be goes quietly, and not when it is collected as garbage."""
+        """Close the zip, ignoring errors, so that the garbage collector does not do it later."""
         with suppress(OSError):
             self._end_entry()
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What a client sees of a batch."""
+"""The JSON views of a batch."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from workers.contract.queue.jobs import Job, JobState
 
 
 class BatchState(StrEnum):
-    """Where a batch is. The last two are final."""
+    """State of a batch. The last two are final."""
 
     UNPACKING = "unpacking"
     RUNNING = "running"
@@ -23,7 +23,7 @@ class BatchState(StrEnum):
 
 
 class ItemState(StrEnum):
-    """Where a file of a batch is: the state of its job, or that this is gone."""
+    """State of a file in a batch: the state of its job, or `gone`."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -37,15 +37,15 @@ class BatchItemView(View):
     """One file of a batch."""
 
     name: str
-    """Its path, made safe and unique."""
+    """Sanitised path, unique in the batch."""
     state: ItemState
-    """`gone`: its job was erased, or forgotten after its time."""
+    """`gone`: its job was deleted or has expired."""
     job: str | None
-    """Id of the job; null if it could not become one."""
+    """Id of its job; null if the file was rejected."""
     failure: ProblemDocument | None
     """Why it failed."""
     links: Links | None
-    """Those of the job."""
+    """Links of its job."""
 
     @classmethod
     def of(cls, item: BatchItem, job: Job | None) -> Self:
@@ -62,12 +62,12 @@ class BatchItemView(View):
 
 
 class BatchLinks(View):
-    """Where to go on."""
+    """Related addresses."""
 
     self: str
-    """This view; DELETE cancels what is under way, and erases everything."""
+    """This view. DELETE cancels pending jobs and deletes the batch."""
     result: str
-    """The zip of all results, once no job is under way."""
+    """The zip with all results, once every job has ended."""
 
     @classmethod
     def of(cls, batch_id: str) -> Self:
@@ -76,22 +76,22 @@ class BatchLinks(View):
 
 
 class BatchView(View):
-    """A batch as it is now."""
+    """The current state of a batch."""
 
     id: str
     state: BatchState
-    """`finished`: no job is under way, though some may have failed; `failed`: there are no jobs."""
+    """`finished`: every job has ended, some may have failed; `failed`: no jobs were created."""
     created_at: datetime
     name: str | None
-    """What the client called its zip, made safe."""
+    """Sanitised name of the zip, as sent by the client."""
     pictures: int
-    """Files in it."""
+    """Number of files in it."""
     counts: dict[ItemState, int]
-    """How many of them are in each state; empty until it is unpacked."""
+    """Number of files per state; empty until it is unpacked."""
     items: tuple[BatchItemView, ...]
-    """In the order in which they were sent."""
+    """In the order of the upload."""
     failure: ProblemDocument | None
-    """Why a failed batch failed."""
+    """Why the batch failed."""
     links: BatchLinks
 
     @classmethod
@@ -114,7 +114,7 @@ class BatchView(View):
 
 
 def batch_state(batch: Batch, jobs: Mapping[str, Job | None]) -> BatchState:
-    """Where it is, by its jobs."""
+    """The state of a batch, derived from its jobs."""
     if batch.failure is not None:
         return BatchState.FAILED
     if batch.items is None:

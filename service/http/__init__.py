@@ -1,1 +1,1 @@
-"""HTTP for the whole application: middleware, problems, the server and the OpenAPI document."""
+"""HTTP infrastructure: middleware, problems, the server and the OpenAPI document."""

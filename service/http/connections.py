@@ -1,5 +1,6 @@
-"""One HTTP connection, which comes to an end: heads, bodies and downloads that do not come on are
-cut, and there are never more connections than files to serve them with.
+"""An HTTP connection with timeouts: stalled request heads, bodies and downloads are cut.
+
+The number of connections is limited to the number of files that are available to serve them.
 """
 
 import asyncio
@@ -10,13 +11,13 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-#: How often a connection is looked at; one in which nothing has come on since is cut.
+#: Interval of the check; a connection without progress since the last check is cut.
 LOOK = timedelta(seconds=15)
-#: What counts as coming on, of a body.
+#: Bytes of a body that count as progress.
 _STEP_BYTES = 16 * 1024
-#: Of a body that was refused so much is read, so that the client sees why.
+#: Bytes of a rejected body that are still read, so that the client sees the response.
 _REST_BYTES = 4 * 1024**2
-#: Connections that hold pieces of downloads until they are read, which are two pieces each.
+#: Connections that hold chunks of a download in memory, two chunks each.
 _MOST_BLOCKED = 400
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\n"
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Connection(H11Protocol):
-    """Uvicorn's, with limits."""
+    """Uvicorn's HTTP protocol with timeouts and a connection limit."""
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class Connection(H11Protocol):
         look: timedelta = LOOK,
         **named: Any,
     ) -> None:
-        """`blocked` are those of this server whose client does not read, the longest first."""
+        """`blocked`: connections of this server with a client that does not read, oldest first."""
         super().__init__(*args, **named)
         self._blocked = blocked
         self._limit, self._pause = limit, look.total_seconds()
@@ -89,31 +90,34 @@ class Connection(H11Protocol):
     def _look(self) -> None:
         waits_for = self._waits_for()
         if waits_for is not None and waits_for == self._seen:
-            logger.info("a connection is cut: %s did not come on", waits_for[0])
+            logger.info("connection cut: %s stalled", waits_for[0])
             self.transport.abort()
             return
         self._seen = waits_for
         self._look_later()
 
     def _waits_for(self) -> tuple[str, int] | None:
-        """On what of the client's, and how far that is; None: on nothing."""
+        """What the connection waits for from the client, and the progress of it; None if
+        nothing.
+        """
         if self.flow.write_paused:
-            return "an answer that is not read", self._unblocked
+            return "the client's reading of the response", self._unblocked
         if self._is_refused():
-            return "the rest of a body", self._heads
+            return "the request body", self._heads
         if self.is_idle():
             begun = self.cycle is None or bool(self.conn.trailing_data[0])
-            return ("a head", self._heads) if begun else None  # else uvicorn ends it
+            # otherwise uvicorn closes the connection
+            return ("a head", self._heads) if begun else None
         if self.cycle.more_body and not self.flow.read_paused:
             return "a body", self._received // _STEP_BYTES
         return None
 
     def is_idle(self) -> bool:
-        """Whether no request is under way."""
+        """Whether no request is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
     def _is_refused(self) -> bool:
-        """Whether the answer is out, and the body still comes."""
+        """Whether the response was sent before the whole body arrived."""
         return (
             self.cycle is not None
             and self.cycle.response_complete
@@ -121,7 +125,7 @@ class Connection(H11Protocol):
         )
 
     def _make_room(self) -> bool:
-        """Cut the connection that has been idle for longest, if one is."""
+        """Close the connection that has been idle for longest, if any is idle."""
         others = [
             one for one in self.connections if isinstance(one, Connection) and one is not self
         ]

@@ -1,4 +1,4 @@
-"""Turns what is raised while a request is handled into problem documents."""
+"""Converts exceptions raised while a request is handled to problem documents."""
 
 from http import HTTPStatus
 
@@ -21,13 +21,13 @@ from service.http.problems import (
 )
 from workers.contract.errors import GDSRError
 
-#: Nobody reads this status: it is for the log and the metrics.
+#: The client never sees this status: it is for the log and the metrics.
 CLIENT_CLOSED_REQUEST = 499
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
 def install(app: FastAPI) -> None:
-    """Every named error becomes a problem here; those without a name are the envelope's."""
+    """Install handlers for all known errors; `RequestMiddleware` handles the rest."""
 
     @app.exception_handler(GDSRError)
     async def known(request: Request, error: GDSRError) -> Response:
@@ -65,7 +65,7 @@ def install(app: FastAPI) -> None:
 
 
 def _allowed(request: Request) -> list[str]:
-    """The methods of all routes of an address; the framework names those of the first only."""
+    """The methods of all routes at an address; the framework reports only those of the first."""
     return [
         method
         for method in _METHODS

@@ -1,8 +1,8 @@
-"""What every answer gets: security headers, a measurement, a log line, and an end.
+"""The outermost middleware: security headers, metrics, access log, and errors without a handler.
 
-The outermost layer that is ours. An error that nobody named ends here as a problem without
-details; they are in the log under the same request id. The log names route templates and no
-queries, so that what a client calls its things stays out of it.
+Unhandled exceptions become a problem without details; the log has them under the same request id.
+The log contains route templates and no query strings, so names chosen by clients do not appear in
+it.
 """
 
 import logging
@@ -34,14 +34,14 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-#: Asked every few seconds by machines: not worth a line each.
+#: Polled every few seconds by probes: logged at debug level only.
 _QUIET = {"/livez", "/readyz", "/metrics"}
 _METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 
 logger = logging.getLogger(__name__)
 
 
-class Envelope:
+class RequestMiddleware:
     """ASGI middleware around the whole application."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Envelope:
             await self.app(scope, receive, send_with_headers)
         except Exception:
             if status is not None:
-                raise  # half an answer is out: the server logs this and cuts the connection
+                raise  # the response has begun: the server logs the error and closes the connection
             logger.exception("request %s failed", request_id)
             problem = describe(GDSRError(), instance=scope["path"])
             problem = problem.model_copy(update={"request_id": request_id})
@@ -84,7 +84,7 @@ class Envelope:
             self._record(scope, status, time.perf_counter() - started, request_id, span)
 
     def _begin_span(self, scope: Scope) -> "Span | None":
-        """Note the caller's trace context, or that of a span of our own, for all that follows."""
+        """Set the trace context for the request: a new span's, or the caller's if spans are off."""
         received = valid_traceparent(Headers(scope=scope).get("traceparent"))
         logs.traceparent.set(received)
         if self.spans is None or scope["path"] in _QUIET:

@@ -1,6 +1,6 @@
-"""What the OpenAPI description says of answers: every status, header, type and kind of problem.
+"""Completes the OpenAPI description: statuses, headers, content types and problems.
 
-Endpoints name what is theirs; `describe_app` adds what every answer has.
+Endpoints declare their own responses; `describe_app` adds those that every endpoint has.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from fastapi import FastAPI
 from service.http.problems import (
     BATCH_FAILURES,
     JOB_FAILURES,
-    MEANINGS,
     MEDIA_TYPE,
     PLAIN_MEANINGS,
     ProblemDocument,
+    failed_status,
 )
 from workers.contract import errors
 from workers.contract.errors import GDSRError
@@ -26,29 +26,32 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 PICTURE_TYPES = {name.media_type: BINARY for name in ResultFormat}
 
 _HEADERS: Mapping[str, tuple[str, str]] = {
-    "Accept-Ranges": ("string", "`bytes`: parts may be asked for"),
-    "Cache-Control": ("string", "Who may keep the answer"),
-    "Cache-Status": ("string", "Whether the result is a copy of an equal upload's (RFC 9211)"),
+    "Accept-Ranges": ("string", "`bytes`: range requests are supported"),
+    "Cache-Control": ("string", "Who may cache the response"),
+    "Cache-Status": ("string", "Whether the result was copied from an equal upload (RFC 9211)"),
     "Content-Digest": ("string", "SHA-256 of the content (RFC 9530)"),
-    "Content-Disposition": ("string", "The client's own name for the picture, else the job's id"),
-    "Content-Location": ("string", "The address of the picture"),
-    "Content-Range": ("string", "Which part of the picture this is"),
-    "Content-Security-Policy": ("string", "For browsers: nothing but our own files"),
-    "ETag": ("string", "The same for the same content"),
-    "Location": ("string", "Where to look again"),
-    "Preference-Applied": ("string", "The wait that was granted"),
-    "RateLimit": ("string", "What is left of each limit, and in how many seconds it is whole"),
+    "Content-Disposition": (
+        "string",
+        "File name: the client's name for the picture, else the job's id",
+    ),
+    "Content-Location": ("string", "Address of the picture"),
+    "Content-Range": ("string", "The byte range of the response"),
+    "Content-Security-Policy": ("string", "For browsers: load only our own files"),
+    "ETag": ("string", "Entity tag: the same for the same content"),
+    "Location": ("string", "Address to poll"),
+    "Preference-Applied": ("string", "The wait that was applied"),
+    "RateLimit": ("string", "What is left of each limit, and seconds until it resets"),
     "RateLimit-Policy": ("string", "The limits of the API key"),
-    "Referrer-Policy": ("string", "For browsers: addresses stay here"),
+    "Referrer-Policy": ("string", "For browsers: send no referrer"),
     "Repr-Digest": ("string", "SHA-256 of the whole picture (RFC 9530)"),
-    "Retry-After": ("integer", "When to try or look again, in seconds"),
-    "Server-Timing": ("string", "Time by stage, in milliseconds"),
-    "WWW-Authenticate": ("string", "How to send an API key"),
-    "X-Accel-Buffering": ("string", "For proxies: pass events on at once"),
-    "X-Content-Type-Options": ("string", "For browsers: believe the content type"),
-    "X-Request-ID": ("string", "What to look for in the log"),
+    "Retry-After": ("integer", "Seconds until the next retry or poll"),
+    "Server-Timing": ("string", "Time per stage, in milliseconds"),
+    "WWW-Authenticate": ("string", "How to authenticate"),
+    "X-Accel-Buffering": ("string", "For proxies: do not buffer events"),
+    "X-Content-Type-Options": ("string", "For browsers: do not guess the content type"),
+    "X-Request-ID": ("string", "Id of the request in the log"),
 }
-#: What `service.http.middleware` gives every answer.
+#: Headers that `service.http.middleware` adds to every response.
 _EVERYWHERE = (
     "Cache-Control", "Content-Security-Policy", "Referrer-Policy", "X-Content-Type-Options",
     "X-Request-ID",
@@ -74,7 +77,7 @@ _OF_A_PICTURE = (
     "ETag", "Repr-Digest", "Content-Location", "Content-Disposition", "Server-Timing",
     "Accept-Ranges", "Preference-Applied",
 )  # fmt: skip
-#: What an address of a picture answers when there is one.
+#: Responses of a picture's address when there is a picture.
 PICTURE: Responses = {
     200: {
         "description": "The picture",
@@ -82,17 +85,17 @@ PICTURE: Responses = {
         "headers": headers(*_OF_A_PICTURE, "Content-Digest"),
     },
     206: {
-        "description": "The part that `Range` asked for",
+        "description": "The byte range that `Range` asked for",
         "content": PICTURE_TYPES,
         "headers": headers(*_OF_A_PICTURE, "Content-Range"),
     },
     307: {
-        "description": "The bucket gives it, at an address that works for a while",
+        "description": "Redirect to a signed address of the bucket",
         "headers": headers("Location", "ETag", "Repr-Digest", "Content-Location", "Server-Timing",
                            "Accept-Ranges", "Preference-Applied"),
     },
     304: {
-        "description": "The client has it already",
+        "description": "Not modified: the client has the current version",
         "headers": headers("ETag", "Repr-Digest", "Content-Location", "Server-Timing",
                            "Accept-Ranges", "Preference-Applied"),
     },
@@ -112,15 +115,20 @@ ARCHIVE: Responses = {
 }
 
 
-def documented(*kinds: type[GDSRError], plain: tuple[str, ...] = ()) -> Responses:
-    """The problems of an endpoint by status; `plain` are slugs of `PLAIN_MEANINGS`."""
+def documented(
+    *kinds: type[GDSRError], plain: tuple[str, ...] = (), failed: bool = False
+) -> Responses:
+    """The problems of an endpoint by status; `plain` are slugs of `PLAIN_MEANINGS`.
+
+    With `failed` they are the failures of a job or batch.
+    """
     found: dict[int, list[str]] = {}
     retried: set[int] = set()
     for kind in dict.fromkeys(kinds):
-        meaning = MEANINGS[kind]
-        found.setdefault(meaning.status.value, []).append(kind.slug)
-        if meaning.retry_after or meaning.status in (429, 503):
-            retried.add(meaning.status.value)
+        status = int(failed_status(kind) if failed else kind.status)
+        found.setdefault(status, []).append(kind.slug)
+        if not failed and (kind.pause or status in (429, 503)):
+            retried.add(status)
     for slug in plain:
         found.setdefault(PLAIN_MEANINGS[slug].status.value, []).append(slug)
     return {
@@ -138,7 +146,7 @@ def documented(*kinds: type[GDSRError], plain: tuple[str, ...] = ()) -> Response
 
 
 def merged(*parts: Responses) -> Responses:
-    """Responses of several sources; problems of the same status become one."""
+    """Merge responses of several sources; problems with the same status become one."""
     found: Responses = {}
     for part in parts:
         for status, response in part.items():
@@ -147,7 +155,7 @@ def merged(*parts: Responses) -> Responses:
 
 
 def bodiless(responses: Responses) -> Responses:
-    """The same for HEAD."""
+    """The same responses for HEAD, without bodies."""
     return {
         status: {
             name: part for name, part in response.items() if name in ("description", "headers")
@@ -181,14 +189,14 @@ def _both(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-#: How a job may have failed, told at the address of its result.
-OF_A_FAILED_JOB = documented(*JOB_FAILURES)
-#: The same for a batch.
-OF_A_FAILED_BATCH = documented(*BATCH_FAILURES)
-#: What every address that belongs to a key may answer.
+#: Failures of a job, reported at the address of its result.
+OF_A_FAILED_JOB = documented(*JOB_FAILURES, failed=True)
+#: Failures of a batch.
+OF_A_FAILED_BATCH = documented(*BATCH_FAILURES, failed=True)
+#: Possible at every address that needs an API key.
 OF_THE_OWNER = (errors.KeyMissing, errors.KeyInvalid, errors.QueueUnavailable)
 
-#: Where to go on with a job that an answer names.
+#: Links of a response that names a job.
 JOB_LINKS = {
     name: {
         "operationId": operation,
@@ -196,13 +204,13 @@ JOB_LINKS = {
         "description": about,
     }
     for name, operation, about in (
-        ("read", "read_job", "How it is doing"),
-        ("events", "watch_job", "Its changes as they happen"),
-        ("result", "read_result", "The picture, once it is there"),
-        ("delete", "delete_job", "Cancel it, or erase it once it has ended"),
+        ("read", "read_job", "State of the job"),
+        ("events", "watch_job", "Server-sent events for its changes"),
+        ("result", "read_result", "The picture, once the job has succeeded"),
+        ("delete", "delete_job", "Cancel the job, or delete it once it has ended"),
     )
 }
-#: The same with a batch.
+#: Links of a response that names a batch.
 BATCH_LINKS = {
     name: {
         "operationId": operation,
@@ -210,15 +218,15 @@ BATCH_LINKS = {
         "description": about,
     }
     for name, operation, about in (
-        ("read", "read_batch", "How it is doing"),
-        ("result", "read_batch_result", "The zip, once all pictures are through"),
-        ("delete", "delete_batch", "Cancel and erase it"),
+        ("read", "read_batch", "State of the batch"),
+        ("result", "read_batch_result", "The zip, once every job has ended"),
+        ("delete", "delete_batch", "Cancel and delete the batch"),
     )
 }
 
 
 def describe_app(app: FastAPI, *, root_path: str) -> None:
-    """Make the application's description whole."""
+    """Complete the application's OpenAPI description."""
     own = app.openapi
     if root_path:
         app.servers = [{"url": root_path}]
@@ -239,7 +247,7 @@ def _complete(description: dict[str, Any], root_path: str) -> None:
         ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}"),
     ).pop("$defs", None)
     for unused in ("HTTPValidationError", "ValidationError"):
-        components["schemas"].pop(unused, None)  # the framework's: ours are problem documents
+        components["schemas"].pop(unused, None)  # replaced: errors are problem documents
     everywhere = headers(*_EVERYWHERE)
     internal = documented(GDSRError)[500]
     for item in description["paths"].values():
@@ -257,7 +265,7 @@ def _complete(description: dict[str, Any], root_path: str) -> None:
 
 
 def _prefix(content: dict[str, Any], root_path: str) -> None:
-    """Kinds of problems are addresses, and have the prefix that all addresses have."""
+    """Prefix the `type` of problems, which is an address, with the root path."""
     for part in content.get("schema", {}).get("allOf", ()):
         kinds = part.get("properties", {}).get("type", {})
         if "enum" in kinds:

@@ -1,4 +1,4 @@
-"""What stands before the application when it is not alone: a proxy's prefix, other origins."""
+"""Support for reverse proxies (path prefix) and for pages of other origins (CORS)."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.http.urls import ROOT
 
-#: What a script of another origin may read beside the few that browsers always allow.
+#: Response headers that scripts of other origins may read beside the CORS-safelisted ones.
 _READABLE = (
     "Allow", "Cache-Status", "Content-Disposition", "Content-Location", "ETag", "Location",
     "Preference-Applied", "RateLimit", "RateLimit-Policy", "Repr-Digest", "Retry-After",
@@ -20,8 +20,10 @@ _SENDABLE = (
 )  # fmt: skip
 
 
-class Prefix:
-    """ASGI middleware: all our addresses begin with a prefix, which the proxy may have cut off."""
+class ProxyPrefix:
+    """ASGI middleware that puts a prefix before all addresses, whether or not the proxy strips
+    it.
+    """
 
     def __init__(self, app: ASGIApp, *, root_path: str) -> None:
         self.app = app
@@ -38,7 +40,7 @@ class Prefix:
 
 
 def install(app: FastAPI, *, root_path: str, origins: Sequence[str]) -> None:
-    """Put them before the application."""
+    """Add the middleware to the application."""
     if origins:
         app.add_middleware(
             CORSMiddleware,
@@ -47,4 +49,4 @@ def install(app: FastAPI, *, root_path: str, origins: Sequence[str]) -> None:
             allow_headers=_SENDABLE,
             expose_headers=_READABLE,
         )
-    app.add_middleware(Prefix, root_path=root_path)
+    app.add_middleware(ProxyPrefix, root_path=root_path)

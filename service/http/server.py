@@ -1,4 +1,4 @@
-"""The HTTP server around the application: one process, a bounded end."""
+"""The HTTP server: one process, with a bounded shutdown."""
 
 import logging
 import os
@@ -14,18 +14,18 @@ from fastapi import FastAPI
 from service.http.connections import LOOK, Connection
 from workers.contract.errors import ConfigurationInvalid
 
-#: How long requests may go on after SIGTERM.
+#: Grace period of requests after SIGTERM.
 GRACE = timedelta(seconds=10)
 KEEP_ALIVE = timedelta(seconds=30)
-#: Files that the process asks for, and connections at most: each may need a file of a picture and
-#: one to Redis besides.
+#: Open files to ask for; also bounds connections, as each may need a picture file and a Redis
+#: connection.
 _FILES, _CONNECTIONS = 16_384, 4096
 
 logger = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which also tells requests that wait for a job to end."""
+    """Uvicorn server that ends waiting requests when it shuts down."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Server(uvicorn.Server):
                 app,
                 http=partial(Connection, limit=self.limit, blocked=blocked, look=look),  # type: ignore[arg-type]
                 log_config=None,
-                access_log=False,  # the envelope writes one that names no job
+                access_log=False,  # the middleware logs requests by route template instead
                 server_header=False,
                 proxy_headers=bool(trusted),
                 forwarded_allow_ips=list(trusted),
@@ -70,7 +70,7 @@ class Server(uvicorn.Server):
 
 
 def raised_file_limit() -> int:
-    """How many files this process may open, which is as many as it can get up to a bound."""
+    """Raise the limit of open files as far as possible, up to a bound; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -79,22 +79,23 @@ def raised_file_limit() -> int:
 
 
 def listen(*, host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Open the listening socket.
 
     Raises:
-        ConfigurationInvalid: the port is taken, or the address is not ours.
+        ConfigurationInvalid: the port is in use, or the address is not local.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as failure:
         is_name = isinstance(failure, socket.gaierror)
-        # The plain words: Python repeats the address after them.
+        # The message without Python's repetition of the address.
         reason = failure.strerror if is_name else os.strerror(failure.errno or 0)
         raise ConfigurationInvalid(
-            f"cannot listen on {host}:{port}: {reason}; set GDSR_HOST and GDSR_PORT to what is free"
+            f"cannot listen on {host}:{port}: {reason}; set GDSR_HOST and GDSR_PORT to a "
+            "free address"
         ) from None
-    # Connections inherit it. Without it a body waits 40 ms for the client to acknowledge the head;
-    # asyncio sets it only where the protocol is named, which `create_server` does not.
+    # Inherited by connections. Without it a body waits 40 ms for the client's acknowledgement of
+    # the head; asyncio sets it only if the protocol is named, which `create_server` does not do.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening

@@ -1,11 +1,11 @@
-"""Addresses of our own things, as clients see them: a proxy may put a prefix before all of them."""
+"""Paths of our own endpoints as clients see them: a proxy may add a prefix."""
 
 from contextvars import ContextVar
 
-#: The prefix, such as `/gdsr`; set once for each request and for what runs beside the requests.
+#: The prefix, such as `/gdsr`; set for each request and for background tasks.
 ROOT: ContextVar[str] = ContextVar("root_path", default="")
 
 
 def address(path: str) -> str:
-    """The path at which a client finds what is at this path for us."""
+    """The path under which a client reaches `path`."""
     return ROOT.get() + path

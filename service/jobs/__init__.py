@@ -1,1 +1,1 @@
-"""The endpoints of jobs: upscale, state, event stream, result and removal."""
+"""The job endpoints: upscale, state, event stream, result and deletion."""

@@ -1,7 +1,7 @@
-"""An equal upload whose earlier result is still there: a new job that is born succeeded.
+"""Result cache: an upload equal to an earlier one becomes a new job with a copy of its result.
 
-Equal means the owner, the picture's bytes, every option and the checkpoint. The new job has blobs
-of its own, so it lives and dies independently of the one that they were copied from.
+Equal means the same owner, picture bytes, options and checkpoint. The new job has its own blobs, so
+it expires and is deleted independently.
 """
 
 import hashlib
@@ -15,32 +15,32 @@ from workers.contract.errors import BlobMissing
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, Job, JobResult, UpscaleOptions
 
-#: What an answer says of the cache (`Cache-Status`, RFC 9211).
+#: Values of the `Cache-Status` header (RFC 9211).
 HIT, MISS, NOT_ASKED = "gdsr; hit", "gdsr; fwd=miss", "gdsr; fwd=request"
 
 
-def refused(request: Request) -> bool:
-    """Whether the client's `Cache-Control` wants the picture made anew."""
+def bypasses_cache(request: Request) -> bool:
+    """Whether the client's `Cache-Control` asks for a new computation."""
     said = ",".join(request.headers.getlist("Cache-Control")).lower().split(",")
     return bool({part.partition("=")[0].strip() for part in said} & {"no-cache", "no-store"})
 
 
 def cache_status(services: Services, request: Request, job: Job) -> dict[str, str]:
-    """The header that says whether a job's result is a copy."""
+    """The `Cache-Status` header: whether a job's result is a copy."""
     if not services.settings.cache_results:
         return {}
     hit = job.result is not None and job.result.cached
-    return {"Cache-Status": HIT if hit else NOT_ASKED if refused(request) else MISS}
+    return {"Cache-Status": HIT if hit else NOT_ASKED if bypasses_cache(request) else MISS}
 
 
 def cache_key(owner: str, image: ImageInfo, options: UpscaleOptions, model: ModelInfo) -> str:
-    """What equal uploads have in common, in one word."""
+    """The cache key of an upload: a digest of everything that makes uploads equal."""
     parts = (owner, image.sha256, options.model_dump_json(), model.sha256)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def copied_result(services: Services, key: str, job_id: str, model: ModelInfo) -> JobResult | None:
-    """The earlier result under this key, in blobs of the job's own; None: there is none.
+    """Copy the cached result under this key to blobs of the job; None if there is none.
 
     Raises:
         QueueUnavailable: Redis does not answer.

@@ -1,8 +1,8 @@
-"""What a finished job can give besides its result: other positions of the slider, formats, regions
-and sizes.
+"""Derived results of a finished job: other slider positions, formats, regions and sizes.
 
-The service decodes nothing: each is a job of its own for a job worker, but for a branch as it was
-kept. The id of such a job follows from what was asked for, so that asking again finds it.
+The service never decodes pictures: each derived result is a job for a job worker, except for a
+branch in the stored format. The id of such a job is a digest of the request, so a repeat finds the
+same job.
 """
 
 import hashlib
@@ -30,16 +30,16 @@ from workers.contract.queue.jobs import (
     UpscaleOptions,
 )
 
-#: How long the failure of one is told before it is tried again.
+#: How long the failure of a derived job is reported before it is retried.
 _FAILURE_KEPT = timedelta(seconds=30)
 
 
 def branch_response(job: Job, output: str, services: Services, request: Request) -> Response:
-    """A kept branch of a job that has a result.
+    """Respond with a stored branch of a finished job.
 
     Raises:
-        BranchesNotKept: it was not asked to.
-        JobExpired: they are gone.
+        BranchesNotKept: the job was not asked to keep its branches.
+        JobExpired: the branches have expired.
     """
     branch = None if job.result is None else job.result.branches.get(output)
     if branch is None:
@@ -59,18 +59,18 @@ def branch_response(job: Job, output: str, services: Services, request: Request)
     )
 
 
-def reblended(services: Services, job: Job, fields: ResultFields) -> Job:
-    """The job that makes what is wanted of a job that has a result: new, running or done. It is the
-    job itself if its result is that.
+def derived_job(services: Services, job: Job, fields: ResultFields) -> Job:
+    """The job that computes a derived result: new, running or done. If the original result already
+    matches, the original job.
 
     Raises:
-        RequestInvalid: wishes that exclude each other, or a region that is not inside the result.
-        BranchesNotKept: the job was not asked to keep what it takes.
-        AlphaNotStorable: JPEG of a picture that is transparent.
-        ResultTooLarge: the format does not hold so many pixels.
-        RateExceeded: the owner has had enough made.
-        PixelsExceeded: the same, for today.
-        QueueFull: as many jobs wait as may.
+        RequestInvalid: fields that exclude each other, or a region outside the result.
+        BranchesNotKept: the job did not keep the branches that this needs.
+        AlphaNotStorable: JPEG for a transparent picture.
+        ResultTooLarge: the format cannot hold so many pixels.
+        RateExceeded: the owner's rate limit is exceeded.
+        PixelsExceeded: the owner's pixel quota is exceeded.
+        QueueFull: the queue limit is reached.
         QueueUnavailable: Redis does not answer.
     """
     own, result = job.spec.options, job.result
@@ -108,7 +108,7 @@ def _has_alpha(job: Job, result: JobResult) -> bool:
 
 
 def _options(own: UpscaleOptions, fields: ResultFields) -> UpscaleOptions:
-    """The job's own, but for what is wanted otherwise."""
+    """The options of the original job with the requested changes."""
     if fields.output is not None and fields.trade_off is not None:
         fault = Fault(place="query", name="output", message="give either an output or a trade_off")
         raise RequestInvalid([fault])
@@ -125,14 +125,14 @@ def _options(own: UpscaleOptions, fields: ResultFields) -> UpscaleOptions:
 
 
 def _part(fields: ResultFields, result: JobResult) -> Part:
-    """What of the result is wanted, said in one way only, so that equal wishes are one job."""
+    """The requested part of the result in a canonical form, so that equal requests share a job."""
     whole = Region(0, 0, result.width, result.height)
     region = Region(*map(int, fields.region.split(","))) if fields.region else whole
     x, y, across, down = region
     if not across or not down or x + across > whole.width or y + down > whole.height:
         size = f"{whole.width} x {whole.height}"
         fault = Fault(
-            place="query", name="region", message=f"it is empty or not inside the result of {size}"
+            place="query", name="region", message=f"empty, or not inside the result of {size}"
         )
         raise RequestInvalid([fault])
     factor = min(1.0, (fields.width or across) / across, (fields.height or down) / down)
@@ -145,7 +145,7 @@ def _part(fields: ResultFields, result: JobResult) -> Part:
 
 
 def _is_over(blend: Job, blobs: BlobStore) -> bool:
-    """Whether it ended and left nothing to fetch, so that it has to be made again."""
+    """Whether the job ended without a stored result, so it has to run again."""
     if blend.result is None:
         ended = blend.finished_at or datetime.now(UTC)
         forgiven = blend.state is JobState.FAILED and datetime.now(UTC) - ended > _FAILURE_KEPT

@@ -1,4 +1,4 @@
-"""What goes when a job is erased: its picture, its results, and all that was made of these."""
+"""Deletion of a job with its picture, its results and its derived jobs."""
 
 from contextlib import suppress
 
@@ -9,11 +9,11 @@ from workers.contract.queue.jobs import Job
 
 
 def erase(services: Services, job: Job) -> None:
-    """Erase a job that has ended, or was cancelled, and what its results went into.
+    """Delete a job that has ended, and all jobs derived from it.
 
     Raises:
         QueueUnavailable: Redis does not answer.
-        StorageUnavailable: the store does not.
+        StorageUnavailable: the store does not answer.
     """
     services.queue.forget(job)
     for blend_id in services.queue.blends_of(job.id):

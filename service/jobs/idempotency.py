@@ -1,4 +1,6 @@
-"""`Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): upload twice, get one job."""
+"""Idempotency keys (draft-ietf-httpapi-idempotency-key-header): a repeated upload returns the same
+job.
+"""
 
 import hashlib
 import re
@@ -12,10 +14,10 @@ _KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_LENGTH}}}")
 
 
 def read_key(header: str | None) -> str | None:
-    """The key; with the quotes of the draft or, as most clients send it, without.
+    """The key of a header, quoted as in the draft or, as most clients send it, unquoted.
 
     Raises:
-        RequestInvalid: it is empty, too long, or not of visible ASCII characters.
+        RequestInvalid: the key is empty, too long, or not visible ASCII.
     """
     if header is None:
         return None
@@ -28,5 +30,5 @@ def read_key(header: str | None) -> str | None:
 
 
 def fingerprint(picture_sha256: str, fields: UpscaleFields) -> str:
-    """What has to be the same for two requests to be one."""
+    """Digest of picture and options: has to be equal for repeats of a request."""
     return hashlib.sha256(f"{picture_sha256}{fields.model_dump_json()}".encode()).hexdigest()

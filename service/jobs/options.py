@@ -1,4 +1,4 @@
-"""The fields of `POST /upscale`, from the query and the form alike."""
+"""The fields of `POST /upscale`, from the query string and the form."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -11,7 +11,7 @@ from service.transfer.negotiation import preferred_formats
 from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import PictureChoices
 from workers.contract.queue.jobs import STOPS
-from workers.contract.queue.validation import Wishes
+from workers.contract.queue.validation import RequestedOptions
 
 TradeOffChoice = Annotated[
     float,
@@ -52,70 +52,70 @@ WishedFormat = Annotated[
 
 
 class UpscaleFields(PictureChoices):
-    """What a client may choose."""
+    """The options of a request."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     trade_off: TradeOffChoice = 0.5
-    """From 0, faithful (`psnr`), over 0.5 (`fused`) to 1, crisp (`gan`)."""
+    """From 0 (faithful, `psnr`) over 0.5 (`fused`) to 1 (crisp, `gan`)."""
 
     model: str = Field(default="", max_length=200)
-    """Name of a model; empty: the engine's default. `GET /models` lists them."""
+    """Name of a model; empty: the default model. `GET /models` lists them."""
 
     format: WishedFormat = ResultFormat.PNG
-    """Format of the result; `same`: the picture's own, or PNG where that is not written (BMP, GIF,
-    HEIC). Without it an `Accept` header decides, such as `image/webp`.
+    """Format of the result; `same`: the format of the picture, or PNG if that cannot be written
+    (BMP, GIF, HEIC). Default: by the `Accept` header, such as `image/webp`, else PNG.
     """
 
     quality: int = Field(default=90, ge=1, le=100)
     """Quality of a JPEG, WebP or AVIF result."""
 
     keep_branches: bool = False
-    """Keep psnr, fused, gan and mask: `GET /jobs/{id}/result` then takes `output`, `trade_off`."""
+    """Store psnr, fused, gan and mask, for `output` and `trade_off` of `GET /jobs/{id}/result`."""
 
     name: str = Field(default="", max_length=255, examples=["cat.jpg"])
-    """A file name: the result is offered under it. Empty: the name in the form, if it has one."""
+    """File name of the result. Empty: the file name in the form, if there is one."""
 
     webhook: str = Field(default="", max_length=1000, examples=["https://a.example/gdsr"])
-    """Address that gets the job, signed, by POST when it has ended; where `/limits` says so."""
+    """Webhook: URL that receives the job, signed, by POST when it ends; if `/limits` allows it."""
 
 
 class ResultFields(BaseModel):
-    """What a client may want of a result; nothing: the result itself."""
+    """The options of `GET /jobs/{id}/result`; none: the result itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     output: Literal["psnr", "fused", "gan", "mask"] | None = None
-    """One of the kept branches, or the mask: grey, 0 (black) where `fused` takes the faithful
-    branch or nothing was invented, 255 (white) where it takes the crisp one.
+    """One of the stored branches, or the mask: grey, 0 (black) where `fused` takes the faithful
+    branch, 255 (white) where it takes the crisp one.
     """
 
     trade_off: TradeOffChoice | None = None
-    """Another position of the slider, from the kept branches."""
+    """Another slider position, computed from the stored branches."""
 
     format: FormatChoice | None = None
-    """Unset: the job's own; PNG for an `output` as it was kept."""
+    """Unset: as in the job; PNG for an unchanged `output`."""
 
     quality: int | None = Field(default=None, ge=1, le=100)
-    """Unset: the job's own."""
+    """Unset: as in the job."""
 
     region: str | None = Field(default=None, pattern="^[0-9]{1,9}(,[0-9]{1,9}){3}$")
-    """`x,y,width,height`: these pixels of the result only. All must be inside it."""
+    """`x,y,width,height`: crop the result to these pixels, all of them inside it."""
 
     width: int | None = Field(default=None, ge=1, le=1_000_000)
-    """The most pixels across; what is larger is reduced, antialiased and in linear light."""
+    """Maximum width; a larger result is reduced in linear light with antialiasing."""
 
     height: int | None = Field(default=None, ge=1, le=1_000_000)
-    """The most pixels down."""
+    """Maximum height."""
 
 
 def read_fields(
     *, query: Iterable[tuple[str, str]], form: Iterable[tuple[str, str]]
 ) -> UpscaleFields:
-    """Check all fields; one may be given twice, in query and form too, if it says the same.
+    """Validate all fields. A field may be given twice, in query and form too, with equal values.
 
     Raises:
-        RequestInvalid: names each field that is wrong, not only the first.
+        RequestInvalid: lists every invalid field.
     """
     given: dict[str, str] = {}
     place: dict[str, str] = {}
@@ -123,7 +123,9 @@ def read_fields(
     for where, fields in (("query", query), ("form", form)):
         for name, value in fields:
             if given.setdefault(name, value) != value:
-                faults.append(Fault(place=where, name=name, message="given twice and different"))
+                faults.append(
+                    Fault(place=where, name=name, message="given twice with different values")
+                )
             place.setdefault(name, where)
     try:
         choice = UpscaleFields.model_validate(given)
@@ -131,29 +133,27 @@ def read_fields(
         for fault in invalid.errors():
             name = str(fault["loc"][0])
             unknown = fault["type"] == "extra_forbidden"
-            message = "there is no such field" if unknown else fault["msg"]
+            message = "unknown field" if unknown else fault["msg"]
             faults.append(Fault(place=place[name], name=name, message=message))
     if faults:
         raise RequestInvalid(faults)
     return choice
 
 
-def wished(fields: UpscaleFields, *, accept: str) -> Wishes:
-    """What the fields ask for, in the words of the workers. Where none is a format, the `Accept`
-    header decides.
-    """
+def requested_options(fields: UpscaleFields, *, accept: str) -> RequestedOptions:
+    """The fields as options for the workers. Without a format the `Accept` header decides."""
     preferred = () if "format" in fields.model_fields_set else preferred_formats(accept)
     wishes = fields.model_dump(exclude={"name", "webhook"})
-    return Wishes.model_validate({**wishes, "preferred": preferred})
+    return RequestedOptions.model_validate({**wishes, "preferred": preferred})
 
 
 def described_fields() -> dict[str, dict[str, object]]:
-    """The JSON schema of each field, for the description of query and form."""
+    """The JSON schema of each field, for the OpenAPI descriptions of query and form."""
     schema = UpscaleFields.model_json_schema()
     definitions = schema.get("$defs", {})
 
     def inlined(part: Any) -> Any:
-        """Without references: they would point into another document."""
+        """Inlines references: they would point into another document."""
         if isinstance(part, list):
             return [inlined(item) for item in part]
         if not isinstance(part, dict):

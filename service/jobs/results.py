@@ -1,6 +1,6 @@
-"""What stands at `/jobs/{id}/result`: the picture, or why there is none.
+"""`/jobs/{id}/result`: serves the picture, or reports why there is none.
 
-With `Prefer: wait=N` (RFC 7240) the answer to a request is held back until its job has ended.
+With `Prefer: wait=N` (RFC 7240) the response is delayed until the job has ended.
 """
 
 import asyncio
@@ -27,20 +27,20 @@ from workers.contract.errors import (
     QueueUnavailable,
 )
 from workers.contract.images.formats import extension
-from workers.contract.queue.estimates import Place
+from workers.contract.queue.estimates import QueuePosition
 from workers.contract.queue.jobs import Job, JobResult, JobState
 
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
-#: A job is looked at this often even if nothing was heard of it, and its client too.
+#: Polling interval for the job and for the client's connection if no event arrives.
 _LOOK_AGAIN = timedelta(seconds=1)
 
 
 async def picture_or_job(
     job: Job, services: Services, request: Request, *, prefer: Sequence[str], at_once: bool
 ) -> Response:
-    """200 with the picture, after a wait if the client wants to; else 202 with the job.
+    """Respond 200 with the picture, after a wait if the client asks for one; else 202 with the job.
 
-    With `at_once` a picture that is there already needs no wish to wait.
+    With `at_once` an existing picture is returned even without `Prefer: wait`.
     """
     headers: dict[str, str] = {}
     response: Response | None = None
@@ -56,31 +56,31 @@ async def picture_or_job(
     if job.ended and (at_once or patience is not None):
         response = await run_in_threadpool(result_response, job, services, request)
     elif patience is not None:
-        response = await found_at_end(job.id, look, services, request, patience=patience)
+        response = await wait_until_ended(job.id, look, services, request, patience=patience)
     if response is not None:
         response.headers.update(headers)
         return response
-    place = await run_in_threadpool(_place, services, job)
-    view = JobView.of(job, place=place)
-    headers |= {"Location": view.links.self, "Retry-After": look_again(place)}
+    position = await run_in_threadpool(_queue_position, services, job)
+    view = JobView.of(job, position=position)
+    headers |= {"Location": view.links.self, "Retry-After": retry_after(position)}
     return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=headers)
 
 
-def _place(services: Services, job: Job) -> Place | None:
-    """Of a job that was accepted: its place in the queue is no reason to fail."""
+def _queue_position(services: Services, job: Job) -> QueuePosition | None:
+    """The queue position of a job; None on errors, which must not fail an accepted request."""
     try:
-        return services.queue.place(job)
+        return services.queue.queue_position(job)
     except QueueUnavailable:
         return None
 
 
 def preferred_wait(prefer: Sequence[str], *, cap: timedelta) -> timedelta | None:
-    """How long the client wants to wait, at most `cap`; None: it does not say."""
+    """Seconds that the client wants to wait, at most `cap`; None if it does not say."""
     found = _WAIT.search(",".join(prefer))
     return None if found is None else min(timedelta(seconds=int(found[1])), cap)
 
 
-async def found_at_end(
+async def wait_until_ended(
     job_id: str,
     look: Callable[[], Response | None],
     services: Services,
@@ -88,8 +88,8 @@ async def found_at_end(
     *,
     patience: timedelta,
 ) -> Response | None:
-    """What `look`, called in a thread, finds when the job has ended; None when patience, service or
-    client are gone before.
+    """Call `look` in a thread when the job has ended; None if the wait, the service or the
+    connection ends first.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience.total_seconds()
@@ -103,19 +103,19 @@ async def found_at_end(
             try:
                 found = await run_in_threadpool(look)
             except QueueUnavailable:
-                return None  # the job was accepted, and the client must learn where
+                return None  # the job was accepted, and the client must get its address
             if found is not None or loop.time() >= deadline or await request.is_disconnected():
                 return found
     return None
 
 
 def result_response(job: Job, services: Services, request: Request) -> Response:
-    """The finished picture as a file, or the failure of the job as a problem.
+    """Respond with the picture as a file, or with the failure of the job.
 
     Raises:
-        JobNotFinished: there is none yet.
-        JobCancelled: there will be none.
-        JobExpired: there was one.
+        JobNotFinished: the job has not ended.
+        JobCancelled: the job was cancelled.
+        JobExpired: the result has expired.
         StorageUnavailable: the store does not answer.
     """
     if job.failure is not None:
@@ -156,7 +156,7 @@ def _name(job: Job, result: JobResult, template: str) -> str:
 
 
 def check_kept(job: Job, blobs: BlobStore) -> None:
-    """Return if the picture of a job that has succeeded is still there.
+    """Return if the picture of a succeeded job is still stored.
 
     Raises:
         JobExpired: it is not.
@@ -166,13 +166,13 @@ def check_kept(job: Job, blobs: BlobStore) -> None:
         raise JobExpired(job.id)
 
 
-def look_again(place: Place | None) -> str:
-    """`Retry-After` of a job that has not ended: when it will start, at most a minute."""
-    return str(min(60, max(1, (place and place.seconds) or 1)))
+def retry_after(position: QueuePosition | None) -> str:
+    """`Retry-After` of a pending job: the time until it starts, at most a minute."""
+    return str(min(60, max(1, (position and position.seconds) or 1)))
 
 
 def server_timing(result: JobResult) -> str:
-    """What the browser's own tools show of the stages, in milliseconds."""
+    """The `Server-Timing` header: the time of each stage in milliseconds, for browser tools."""
     return ", ".join(
         f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in result.seconds.items()
     )

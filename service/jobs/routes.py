@@ -1,4 +1,4 @@
-"""`/jobs/{id}`: look, fetch, cancel, erase."""
+"""`/jobs/{id}`: state, result, cancel, delete."""
 
 from typing import Annotated
 
@@ -20,18 +20,18 @@ from service.http.openapi import (
 )
 from service.http.problems import Fault, RequestInvalid
 from service.http.urls import address
-from service.jobs.derived import branch_response, reblended
+from service.jobs.derived import branch_response, derived_job
 from service.jobs.erasing import erase
 from service.jobs.options import ResultFields
 from service.jobs.results import (
     check_kept,
-    look_again,
     picture_or_job,
     result_response,
+    retry_after,
     server_timing,
 )
 from service.services import Owner, Serving, own_job
-from service.transfer.downloads import client_has
+from service.transfer.downloads import etag_matches
 from service.views import JobsView, JobView
 from workers.contract import errors
 from workers.contract.queue.jobs import JobState
@@ -41,12 +41,12 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 _NOT_THERE = documented(*OF_THE_OWNER, errors.JobNotFound, plain=("not-found",))
 _RECORD: Responses = {
     200: {
-        "description": "The job as it is now",
+        "description": "The current state of the job",
         "headers": headers("ETag", "Retry-After", "Server-Timing"),
         "links": JOB_LINKS,
     },
     304: {
-        "description": "Nothing has changed since the client's `If-None-Match`",
+        "description": "Not modified since the client's `If-None-Match`",
         "headers": headers("ETag", "Retry-After", "Server-Timing"),
     },
 }
@@ -54,7 +54,7 @@ _RESULT = merged(
     PICTURE,
     {
         202: {
-            "description": "The job that makes what is wanted",
+            "description": "The job that computes the derived result",
             "model": JobView,
             "headers": headers("Location", "Retry-After", "Preference-Applied"),
             "links": JOB_LINKS,
@@ -69,7 +69,7 @@ _RESULT = merged(
     ),
     OF_A_FAILED_JOB,
 )  # fmt: skip
-IfNoneMatch = Annotated[str | None, Header(description="Entity tags that the client has")]
+IfNoneMatch = Annotated[str | None, Header(description="Entity tags that the client has cached")]
 
 
 @router.get(
@@ -81,21 +81,23 @@ def list_jobs(
     owner: Owner,
     request: Request,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str, Query(max_length=100, description="From `next` of a page")] = "",
+    cursor: Annotated[
+        str, Query(max_length=100, description="Cursor from `next` of the previous page")
+    ] = "",
 ) -> JobsView:
-    """The jobs that came with this API key, newest first; all of them on loopback without keys,
-    for a program on the same machine.
+    """Jobs of this API key, newest first. On loopback without keys: all jobs, for local programs
+    only.
     """
     if not services.keys and not (services.keys.private and is_local(request.scope)):
         raise errors.ListingNeedsKeys
     try:
         page = services.queue.page(owner, limit=limit, cursor=cursor)
     except ValueError:
-        fault = Fault(place="query", name="cursor", message="not from a page of this list")
+        fault = Fault(place="query", name="cursor", message="not a cursor of this list")
         raise RequestInvalid([fault]) from None
-    places = services.queue.places()
+    positions = services.queue.queue_positions()
     return JobsView(
-        jobs=tuple(JobView.of(job, place=places.get(job.id)) for job in page.jobs),
+        jobs=tuple(JobView.of(job, position=positions.get(job.id)) for job in page.jobs),
         next=page.cursor and address(f"/jobs?limit={limit}&cursor={page.cursor}"),
     )
 
@@ -116,21 +118,21 @@ def read_job(
     services: Serving,
     owner: Owner,
     request: Request,
-    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by client_has
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
 ) -> Response:
-    """How a job is doing."""
+    """State of a job."""
     job = own_job(services, job_id, owner)
-    place = services.queue.place(job)
-    view = JobView.of(job, place=place)
+    position = services.queue.queue_position(job)
+    view = JobView.of(job, position=position)
     told = {
         "ETag": f'"{view.tag}"',
         "Cache-Control": "private, no-cache",
     }
     if not job.ended:
-        told["Retry-After"] = look_again(place)
+        told["Retry-After"] = retry_after(position)
     if job.result is not None:
         told["Server-Timing"] = server_timing(job.result)
-    if client_has(told["ETag"], request):
+    if etag_matches(told["ETag"], request):
         return Response(status_code=304, headers=told)
     return Response(view.model_dump_json(), headers=told, media_type="application/json")
 
@@ -150,19 +152,22 @@ async def read_result(
     fields: Annotated[ResultFields, Query()],
     prefer: Annotated[
         list[str],
-        Header(default_factory=list, description="`wait=N`, for what a job has to make"),
+        Header(
+            default_factory=list,
+            description="`wait=N`: wait up to N seconds for a derived result",
+        ),
     ],
-    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by client_has
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
     range: Annotated[  # noqa: A002, ARG001 - the same
-        str | None, Header(description="The part to send, as `bytes=0-1023`")
+        str | None, Header(description="The byte range to send, as `bytes=0-1023`")
     ] = None,
 ) -> Response:
-    """The finished picture; for a failed job its failure, with the status of that.
+    """The finished picture; for a failed job, its failure with the matching status.
 
-    A job that kept its branches also gives these, the mask, other positions of the slider, other
-    formats, regions and smaller sizes, together too; of a job that did not, whose result is a PNG,
-    there are the last three. Each is a job of its own, without the network, and answered like
-    `POST /upscale`; the same address finds the same job.
+    A job that kept its branches also gives these, the mask, other slider positions, formats,
+    regions and smaller sizes, in any combination. Other jobs with a PNG result give formats,
+    regions and smaller sizes. Each derived result is a job of its own that needs no network, with
+    the same responses as `POST /upscale`; the same address returns the same job.
     """
     job = await run_in_threadpool(own_job, services, job_id, owner)
     if job.result is None or fields == ResultFields():
@@ -170,7 +175,7 @@ async def read_result(
     await run_in_threadpool(check_kept, job, services.blobs)
     if fields.output is not None and fields == ResultFields(output=fields.output):
         return await run_in_threadpool(branch_response, job, fields.output, services, request)
-    made = await run_in_threadpool(reblended, services, job, fields)
+    made = await run_in_threadpool(derived_job, services, job, fields)
     return await picture_or_job(made, services, request, prefer=prefer, at_once=True)
 
 
@@ -178,18 +183,18 @@ async def read_result(
     "/{job_id}",
     response_model=JobView,
     responses={
-        200: {"description": "It had not ended, and is cancelled"},
-        204: {"description": "It had ended, and its pictures and its record are erased"},
+        200: {"description": "The job was pending and is cancelled"},
+        204: {"description": "The job had ended; its pictures and its record are deleted"},
         **merged(_NOT_THERE, documented(errors.StorageUnavailable)),
     },
 )
 def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:
-    """Cancel a job that has not ended; erase one that has."""
+    """Cancel a pending job; delete one that has ended."""
     had_ended = own_job(services, job_id, owner).ended
     job = services.queue.cancel(job_id)
     services.blobs.delete(job.spec.image.key)
     if job.state is JobState.CANCELLED and not had_ended:
-        view = JobView.of(job, place=None)
+        view = JobView.of(job, position=None)
         return JSONResponse(view.model_dump(mode="json"))
     erase(services, job)
     return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""`/jobs/{id}/events`: what becomes of a job, as server-sent events."""
+"""`/jobs/{id}/events`: job changes as server-sent events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,15 +11,15 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from service.http.openapi import OF_THE_OWNER, Responses, documented, headers
 from service.services import Owner, Services, Serving, own_job
-from service.watcher import Rendering
+from service.watcher import JobSnapshot
 from workers.contract import errors
 from workers.contract.queue.jobs import JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-#: A comment is sent after so much silence, so that nothing between takes the line for dead.
+#: Keep-alive: a comment is sent after this much silence, so that proxies keep the connection.
 KEEP_ALIVE = timedelta(seconds=15)
-#: What a client is told to wait before it connects again, in milliseconds.
+#: Reconnection time for clients, in milliseconds.
 RECONNECT = 1000
 
 _EVENT = {
@@ -35,14 +35,15 @@ _EVENT = {
 _STREAM: Responses = {
     200: {
         "description": (
-            "`state` with the job at first and at each change of its state, `progress` with "
-            "`progress`, `queue_position` and `starts_in_seconds`, `done` with the job at its end, "
-            "`gone` if it is erased, `bye` when the service stops: connect again"
+            "`state` with the job at the start and at each change of state; `progress` "
+            "with `progress`, `queue_position` and `starts_in_seconds`; `done` with the "
+            "job at its end; `gone` if it is deleted; `bye` when the service stops: "
+            "reconnect"
         ),
         "content": {"text/event-stream": {"schema": _EVENT}},
         "headers": headers("X-Accel-Buffering"),
     },
-    204: {"description": "The job has ended, and `Last-Event-ID` says that the client knows"},
+    204: {"description": "The job has ended, and `Last-Event-ID` is its last event"},
 }
 
 
@@ -56,12 +57,12 @@ async def watch_job(
     services: Serving,
     owner: Owner,
     last_event_id: Annotated[
-        str | None, Header(description="The last event that the client has: not sent again")
+        str | None, Header(description="Id of the last event received: it is not sent again")
     ] = None,
 ) -> Response:
-    """Follow a job to its end."""
+    """Follow the changes of a job until it ends."""
     job = await run_in_threadpool(own_job, services, job_id, owner)
-    if job.ended and Rendering.of(job, None).tag == last_event_id:
+    if job.ended and JobSnapshot.of(job, None).tag == last_event_id:
         return Response(status_code=204)
     return EventSourceResponse(
         _events(services, job_id, last_event_id),
@@ -84,7 +85,7 @@ async def _events(services: Services, job_id: str, known: str | None) -> AsyncIt
             if services.stopping.is_set():
                 yield format_sse_event(event="bye", data_str="{}", retry=RECONNECT)
                 return
-            if topic.changed is changed:  # else it changed while the client was reading
+            if topic.changed is changed:  # else the job changed while the client was reading
                 try:
                     async with asyncio.timeout(KEEP_ALIVE.total_seconds()):
                         await changed.wait()
@@ -92,7 +93,7 @@ async def _events(services: Services, job_id: str, known: str | None) -> AsyncIt
                     yield KEEPALIVE_COMMENT
 
 
-def _event(shown: Rendering, state: JobState | None) -> bytes:
+def _event(shown: JobSnapshot, state: JobState | None) -> bytes:
     if shown.job is None:
         return format_sse_event(event="gone", data_str="{}", id=shown.tag)
     if shown.ended:

@@ -1,4 +1,4 @@
-"""`POST /upscale`: a picture in, a job out."""
+"""`POST /upscale`: creates a job from a picture."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from service.http.openapi import (
 from service.http.problems import Fault, RequestInvalid
 from service.jobs import cache
 from service.jobs.idempotency import fingerprint, read_key
-from service.jobs.options import UpscaleFields, described_fields, read_fields, wished
+from service.jobs.options import UpscaleFields, described_fields, read_fields, requested_options
 from service.jobs.results import picture_or_job
 from service.services import Owner, Services, Serving
 from service.transfer.mistakes import HEAD_BYTES, mistake
@@ -34,10 +34,10 @@ from workers.contract.images.names import safe_name
 from workers.contract.observability import logs
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import running
-from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.queue import new_job_id
-from workers.contract.queue.validation import take
+from workers.contract.queue.validation import validate_upload
 
 router = APIRouter(tags=["upscale"])
 
@@ -48,8 +48,10 @@ _REQUEST = {
     ],
     "requestBody": {
         "required": True,
-        "description": "The picture: JPEG, PNG, WebP, TIFF, BMP, AVIF or GIF, told by its "
-        "content; HEIC and JPEG XL where `/limits` lists them.",
+        "description": (
+            "The picture. Accepts JPEG, PNG, WebP, TIFF, BMP, AVIF and GIF, detected from the "
+            "contents; HEIC and JPEG XL if `/limits` lists them."
+        ),
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -79,7 +81,7 @@ _TOLD = ("Cache-Status", "RateLimit", "RateLimit-Policy")
 _RESPONSES = merged(
     {
         200: {
-            "description": "The finished picture, for `Prefer: wait`",
+            "description": "The finished picture, with `Prefer: wait`",
             "content": PICTURE_TYPES,
             "headers": PICTURE[200]["headers"] | headers(*_TOLD),
         },
@@ -119,16 +121,14 @@ async def create_job(
     owner: Owner,
     prefer: Annotated[
         list[str],
-        Header(
-            default_factory=list, description="`wait=N`: hold the answer back for up to N seconds"
-        ),
+        Header(default_factory=list, description="`wait=N`: wait up to N seconds for the result"),
     ],
     idempotency_key: Annotated[
         str | None,
-        Header(description="A word of the client's: all requests with it within a day are one"),
+        Header(description="Idempotency key: repeats within 24 h return the same job"),
     ] = None,
     cache_control: Annotated[  # noqa: ARG001 - declared here, read by cache.refused
-        str | None, Header(description="`no-cache`: make the picture anew, whatever there is")
+        str | None, Header(description="`no-cache`: ignore cached results")
     ] = None,
 ) -> Response:
     """Queue one picture, sent as the body or as the multipart field `image`."""
@@ -137,8 +137,9 @@ async def create_job(
     with services.telemetry.rejects_counted():
         rate = await _count(services, owner)
         key = read_key(idempotency_key)
-        read_fields(query=query, form=())  # what is wrong already is refused before the picture
-        cached = not cache.refused(request)
+        # reject invalid query parameters before reading the picture
+        read_fields(query=query, form=())
+        cached = not cache.bypasses_cache(request)
 
         def accept(upload: Upload) -> Job:
             fields = read_fields(query=query, form=upload.fields)
@@ -158,7 +159,9 @@ async def create_job(
     logs.job_id.set(job.id)
     response = await picture_or_job(job, services, request, prefer=prefer, at_once=False)
     if services.settings.pixels_per_day is not None:
-        with suppress(errors.QueueUnavailable):  # the job is queued: only these lines are missing
+        with suppress(
+            errors.QueueUnavailable
+        ):  # the job is queued; only the rate limit headers are missing
             pixels = await run_in_threadpool(pixel_headers, services.queue, owner)
             rate = {
                 name: ", ".join(counts[name] for counts in (rate, pixels) if name in counts)
@@ -182,14 +185,14 @@ def _mistake(request: Request, upload: Upload) -> RequestInvalid | None:
 
 
 async def _count(services: Services, owner: str) -> dict[str, str]:
-    """Count an upload before it is read; what to tell of the rate."""
+    """Count an upload against the rate limit before reading it; returns the headers."""
     rate = services.rate
     return {} if rate is None else await run_in_threadpool(rate.count, owner)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Order:
-    """What a client wants of its upload."""
+    """An upload request with its options."""
 
     fields: UpscaleFields
     accept: str
@@ -198,39 +201,43 @@ class _Order:
     key: str | None
     """Its `Idempotency-Key`."""
     cached: bool
-    """Whether an earlier result will do."""
+    """Whether a cached result may be used."""
 
 
 def _accept_once(services: Services, upload: Upload, order: _Order) -> Job:
-    """The job that the key stands for, or a new one."""
+    """Return the existing job of the idempotency key or create one."""
     job_id = new_job_id()
     if order.key is None:
         return _accept(services, upload, order, job_id, None)
-    claim = Claim(
+    idempotency = IdempotencyKey(
         owner=order.owner,
         key=order.key,
         fingerprint=fingerprint(upload.sha256, order.fields),
         job_id=job_id,
     )
     with redis_down_is_queue_unavailable():
-        standing = claim.standing(services.queue.client)
-    if standing is None:
-        return _accept(services, upload, order, job_id, claim)
-    return services.queue.get(standing)
+        existing = idempotency.existing(services.queue.client)
+    if existing is None:
+        return _accept(services, upload, order, job_id, idempotency)
+    return services.queue.get(existing)
 
 
 def _accept(
-    services: Services, upload: Upload, order: _Order, job_id: str, claim: Claim | None
+    services: Services,
+    upload: Upload,
+    order: _Order,
+    job_id: str,
+    idempotency: IdempotencyKey | None,
 ) -> Job:
-    """Make a job of an upload, or raise and leave nothing behind."""
+    """Create a job from an upload. On an error nothing is stored."""
     fields = order.fields
     if fields.webhook:
         services.webhooks.target(fields.webhook)
     with redis_down_is_queue_unavailable():
         engines = running(services.queue.client)
-    image, options, model = take(
+    image, options, model = validate_upload(
         upload.file,
-        wished(fields, accept=order.accept),
+        requested_options(fields, accept=order.accept),
         engines,
         key=f"inputs/{job_id}",
         size=upload.size,
@@ -253,11 +260,11 @@ def _accept(
             name=safe_name(fields.name or upload.file_name),
             owner=order.owner,
             webhook=fields.webhook or None,
-            claim=claim,
+            idempotency=idempotency,
             cache_key=key,
             result=copied,
         )
-    if job.id != job_id:  # another request with this key was quicker
+    if job.id != job_id:  # a concurrent request with the same idempotency key was first
         services.blobs.delete(*stored)
     elif copied is not None:
         services.telemetry.cache_hits.inc()

@@ -1,1 +1,1 @@
-"""Metrics of the service, and a span for each request."""
+"""Metrics and tracing of the service."""

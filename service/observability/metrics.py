@@ -1,4 +1,6 @@
-"""What Prometheus is told: about requests as they end, about jobs and engines when it asks."""
+"""Prometheus metrics: request counters, and collectors that read jobs and engines at each
+scrape.
+"""
 
 import logging
 from collections import Counter as Counting
@@ -15,7 +17,7 @@ from workers.contract.blobs.base import BlobStore
 from workers.contract.blobs.usage import freed_bytes, last_usage
 from workers.contract.errors import GDSRError
 from workers.contract.queue import webhook_outbox
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.connection import as_text, redis_down_is_queue_unavailable
 from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import FINAL_STATES
 from workers.contract.queue.queue import JobQueue
@@ -30,32 +32,32 @@ logger = logging.getLogger(__name__)
 
 
 class ServiceTelemetry:
-    """The measurements of one service, in a registry of its own."""
+    """The metrics of one service, in their own registry."""
 
     def __init__(self, queue: JobQueue, blobs: BlobStore) -> None:
         self.registry = CollectorRegistry()
         self.request_seconds = Histogram(
             "gdsr_http_request_seconds",
-            "Time from a request's head to the end of its answer.",
+            "Time from the head of a request to the end of its response.",
             ["method", "route", "status"],
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.rejected = Counter(
-            "gdsr_rejects", "Uploads that did not become a job.", ["reason"], registry=self.registry
+            "gdsr_rejects", "Rejected uploads.", ["reason"], registry=self.registry
         )
         self.cache_hits = Counter(
-            "gdsr_cache_hits", "Uploads whose result was a copy.", registry=self.registry
+            "gdsr_cache_hits", "Uploads answered from the result cache.", registry=self.registry
         )
         self.upload_bytes = Histogram(
             "gdsr_upload_bytes",
-            "Size of the pictures received.",
+            "Size of received pictures.",
             buckets=_BYTES,
             registry=self.registry,
         )
         self.webhooks = Counter(
             "gdsr_webhooks",
-            "Attempts to tell a webhook: delivered, retried later, or failed for good.",
+            "Webhook delivery attempts: delivered, retried later, or failed for good.",
             ["outcome"],
             registry=self.registry,
         )
@@ -67,7 +69,7 @@ class ServiceTelemetry:
 
     @contextmanager
     def rejects_counted(self) -> Iterator[None]:
-        """Count an upload that ends in an error by the error's slug."""
+        """Count an upload that ends in an error, by the error's slug."""
         try:
             yield
         except GDSRError as error:
@@ -76,7 +78,7 @@ class ServiceTelemetry:
 
 
 class QueueCollector(Collector):
-    """Reads Redis at each scrape; one that does not answer is a measurement too."""
+    """Reads Redis at each scrape; an unreachable Redis is reported as a metric."""
 
     def __init__(self, queue: JobQueue) -> None:
         self.queue = queue
@@ -93,15 +95,15 @@ class QueueCollector(Collector):
                     *_stored(client),
                 ]
         except (GDSRError, ValidationError) as failure:
-            logger.warning("a scrape cannot read the queue: %s", failure)
+            logger.warning("cannot read the queue for a scrape: %s", failure)
             families = []
         up = 1 if families else 0
-        yield GaugeMetricFamily("gdsr_redis_up", "Whether Redis answered this scrape.", value=up)
+        yield GaugeMetricFamily("gdsr_redis_up", "Whether Redis answered at this scrape.", value=up)
         yield from families
 
 
 class StorageCollector(Collector):
-    """Looks at the room for pictures at each scrape."""
+    """Reads the capacity of the blob store at each scrape."""
 
     def __init__(self, blobs: BlobStore) -> None:
         self.blobs = blobs
@@ -110,12 +112,12 @@ class StorageCollector(Collector):
         try:
             room = self.blobs.room()
         except GDSRError as failure:
-            logger.warning("a scrape cannot look at the blob store: %s", failure)
+            logger.warning("cannot read the blob store for a scrape: %s", failure)
             return
         if room is None:
             return
-        yield GaugeMetricFamily("gdsr_blob_free_bytes", "Room that is left.", value=room.free)
-        yield GaugeMetricFamily("gdsr_blob_limit_bytes", "Room in all.", value=room.total)
+        yield GaugeMetricFamily("gdsr_blob_free_bytes", "Free bytes.", value=room.free)
+        yield GaugeMetricFamily("gdsr_blob_limit_bytes", "Total bytes.", value=room.total)
 
 
 def _jobs(queue: JobQueue) -> Iterator[Metric]:
@@ -124,32 +126,32 @@ def _jobs(queue: JobQueue) -> Iterator[Metric]:
     for state in sorted(FINAL_STATES):
         totals.add_metric([state], ended.get(state, 0))
     yield totals
-    waiting = GaugeMetricFamily("gdsr_queue_jobs", "Jobs that wait.", labels=["queue"])
+    waiting = GaugeMetricFamily("gdsr_queue_jobs", "Queued jobs.", labels=["queue"])
     for name, depth in queue.depths().items():
         waiting.add_metric([name], depth)
     yield waiting
     oldest = GaugeMetricFamily(
-        "gdsr_queue_oldest_seconds", "How long the next job has waited.", labels=["queue"]
+        "gdsr_queue_oldest_seconds", "Waiting time of the next job.", labels=["queue"]
     )
     for name, age in queue.oldest().items():
         oldest.add_metric([name], age.total_seconds())
     yield oldest
     client: redis.Redis = queue.client
     yield GaugeMetricFamily(
-        "gdsr_webhooks_waiting", "Ended jobs whose webhook does not know yet.",
+        "gdsr_webhooks_waiting", "Ended jobs whose webhook is pending.",
         value=webhook_outbox.waiting(client),
     )  # fmt: skip
-    active = GaugeMetricFamily("gdsr_jobs_active", "Jobs that wait or run.")
+    active = GaugeMetricFamily("gdsr_jobs_active", "Queued and running jobs.")
     active.add_metric([], float(client.zcard(ACTIVE)))
     yield active
 
 
 def _workers(client: redis.Redis) -> Iterator[Metric]:
-    names = sorted(_text(name) for name in client.smembers("rq:workers"))
+    names = sorted(as_text(name) for name in client.smembers("rq:workers"))
     with client.pipeline(transaction=False) as pipe:
         for name in names:
             pipe.hget(name, "state")
-        states = Counting(_text(state) for state in pipe.execute() if state is not None)
+        states = Counting(as_text(state) for state in pipe.execute() if state is not None)
     workers = GaugeMetricFamily("gdsr_job_workers", "Job workers by state.", labels=["state"])
     for state in _WORKER_STATES:
         workers.add_metric([state], states[state])
@@ -159,10 +161,12 @@ def _workers(client: redis.Redis) -> Iterator[Metric]:
 def _memory(client: redis.Redis) -> Iterator[Metric]:
     memory = client.info("memory")
     yield GaugeMetricFamily(
-        "gdsr_redis_memory_bytes", "Memory that Redis uses.", value=memory["used_memory"]
+        "gdsr_redis_memory_bytes", "Memory used by Redis.", value=memory["used_memory"]
     )
     yield GaugeMetricFamily(
-        "gdsr_redis_memory_limit_bytes", "Its `maxmemory`; 0: none.", value=memory["maxmemory"]
+        "gdsr_redis_memory_limit_bytes",
+        "Redis's `maxmemory`; 0: unlimited.",
+        value=memory["maxmemory"],
     )
 
 
@@ -170,12 +174,12 @@ def _stored(client: redis.Redis) -> Iterator[Metric]:
     usage = last_usage(client)
     if usage is not None:
         yield GaugeMetricFamily("gdsr_blobs", "Pictures stored.", value=usage.blobs)
-        yield GaugeMetricFamily("gdsr_blob_bytes", "What they take.", value=usage.size)
+        yield GaugeMetricFamily("gdsr_blob_bytes", "Bytes of stored pictures.", value=usage.size)
         yield GaugeMetricFamily(
-            "gdsr_blob_quota_bytes", "What they may take; 0: anything.", value=usage.quota or 0
+            "gdsr_blob_quota_bytes", "Storage quota in bytes; 0: unlimited.", value=usage.quota or 0
         )
     freed = CounterMetricFamily(
-        "gdsr_blob_freed_bytes", "What the janitor removed, by reason.", labels=["reason"]
+        "gdsr_blob_freed_bytes", "Blobs removed by the janitor, by reason.", labels=["reason"]
     )
     for reason, size in freed_bytes(client).items():
         freed.add_metric([reason], size)
@@ -183,23 +187,27 @@ def _stored(client: redis.Redis) -> Iterator[Metric]:
 
 
 def _engines(engines: list[EngineInfo]) -> Iterator[Metric]:
-    yield GaugeMetricFamily("gdsr_engines", "Engines that are alive.", value=len(engines))
+    yield GaugeMetricFamily("gdsr_engines", "Running engines.", value=len(engines))
     place = ["host", "device"]
     models = Counting(model.name for engine in engines for model in engine.models)
-    having = GaugeMetricFamily("gdsr_models", "Engines that have a model.", labels=["model"])
+    having = GaugeMetricFamily(
+        "gdsr_models", "Running engines that serve a model.", labels=["model"]
+    )
     for name, count in sorted(models.items()):
         having.add_metric([name], count)
     yield having
-    tiles = CounterMetricFamily("gdsr_engine_tiles", "Tiles done since it started.", labels=place)
+    tiles = CounterMetricFamily(
+        "gdsr_engine_tiles", "Tiles computed since the engine started.", labels=place
+    )
     retries = CounterMetricFamily(
-        "gdsr_engine_memory_retries", "Times it ran out of memory and went on.", labels=place
+        "gdsr_engine_memory_retries", "Out-of-memory errors that were retried.", labels=place
     )
     speed = GaugeMetricFamily(
         "gdsr_engine_pixels_per_second",
-        "Input pixels a second, measured at warm-up.",
+        "Input pixels per second, measured at warm-up.",
         labels=[*place, "model", "output"],
     )
-    # One device may run an engine at a time; a second is one that is being replaced.
+    # A device may have two engines for a moment, while one replaces the other.
     for engine in {(engine.host, engine.device): engine for engine in engines}.values():
         where = [engine.host, engine.device]
         tiles.add_metric(where, engine.tiles)
@@ -208,7 +216,3 @@ def _engines(engines: list[EngineInfo]) -> Iterator[Metric]:
             for output, rate in model.pixels_per_second.items():
                 speed.add_metric([*where, model.name, output], rate)
     yield from (tiles, retries, speed)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -1,4 +1,4 @@
-"""One span for each HTTP request, for those who ask for spans with GDSR_OTEL_ENDPOINT."""
+"""One span per HTTP request if GDSR_OTEL_ENDPOINT is set."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 def begin_request(
     provider: "TracerProvider", *, method: str, traceparent: str | None
 ) -> tuple["Span", str]:
-    """A span below the caller's, and the `traceparent` for what comes of the request."""
+    """Start a span below the caller's; also returns the `traceparent` for the job of the
+    request.
+    """
     from opentelemetry.trace import SpanKind, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -27,7 +29,7 @@ def begin_request(
 
 
 def end_request(span: "Span", *, method: str, route: str, status: int) -> None:
-    """Name it after its route, as the semantic conventions for HTTP have it, and end it."""
+    """Name the span after its route, as in the semantic conventions for HTTP, and end it."""
     from opentelemetry.trace import Status, StatusCode
 
     span.update_name(f"{method} {route}")

@@ -1,1 +1,1 @@
-"""Endpoints for operators and clients about the service itself: health, limits, models, reload."""
+"""Endpoints about the service itself: health, limits, models, reload."""

@@ -1,4 +1,4 @@
-"""For those who run the service and have an admin key."""
+"""Operator endpoints, which need an admin key."""
 
 import logging
 from typing import Annotated
@@ -23,7 +23,7 @@ _REFUSALS = (AdminOff, KeyMissing, KeyInvalid, QueueUnavailable)
 
 
 class EngineReload(BaseModel):
-    """One running engine."""
+    """Reload result of one running engine."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -32,19 +32,19 @@ class EngineReload(BaseModel):
     device: str
     done: bool
     error: str | None
-    """Why it changed nothing at all."""
+    """Why the engine changed nothing."""
     models: tuple[ModelChange, ...]
-    """None while it is not done, nor of one that was started since: it has what there is."""
+    """Changes; null while the engine has not finished, or if it was started after the request."""
 
 
 class Reload(BaseModel):
-    """What has become of a request to look at the checkpoints again."""
+    """Progress of a reload request."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     number: int
     done: bool
-    """Whether every engine that runs has looked; false while none runs."""
+    """Whether every running engine has finished; false if none runs."""
     engines: tuple[EngineReload, ...]
 
 
@@ -52,20 +52,23 @@ class Reload(BaseModel):
     "/reload",
     status_code=202,
     responses={
-        202: {"description": "Engines will look", "headers": headers("Location", "Retry-After")},
+        202: {
+            "description": "The engines will reload",
+            "headers": headers("Location", "Retry-After"),
+        },
         **documented(*_REFUSALS),
     },
 )
 def reload_models(services: Serving, admin: Admin, response: Response) -> Reload:
-    """Have every engine look at its checkpoint files again.
+    """Reload the checkpoint files of all engines.
 
-    What is new or has changed is loaded, tried and measured, and serves the jobs that come then;
-    what fails leaves the model that was there. Models whose files are gone are dropped. Pictures
-    that have begun are finished as they began. New pictures wait while a model is tried.
+    New and changed checkpoints are loaded, tested, measured, and then used for new jobs. If one
+    fails, the old model stays. Models whose files are gone are dropped. Pictures in progress finish
+    with the old model. New pictures wait while a checkpoint is tested.
     """
     with redis_down_is_queue_unavailable():
         number = reload.ask(services.queue.client)
-    logger.warning("admin %s asks engines to reload: request %d", admin, number)
+    logger.warning("admin %s requested reload %d of the engines", admin, number)
     response.headers["Location"] = address(f"/admin/reload/{number}")
     response.headers["Retry-After"] = str(int(reload.LOOK.total_seconds()))
     return _reload(services, number)
@@ -80,7 +83,7 @@ def read_reload(
     admin: Admin,  # noqa: ARG001 - asked for, not used
     number: Annotated[int, Path(ge=1, le=2**53)],
 ) -> Reload:
-    """What engines have made of it; it is known for an hour."""
+    """Results of a reload, kept for an hour."""
     return _reload(services, number)
 
 

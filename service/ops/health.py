@@ -1,4 +1,4 @@
-"""For those who run the service: is it alive, is it ready, how does it do, what went wrong."""
+"""Health checks, metrics and problem documentation."""
 
 import asyncio
 from collections.abc import Callable
@@ -33,13 +33,13 @@ metrics_router = APIRouter(tags=["operations"])
 
 
 class Health(BaseModel):
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"] = "ok"
 
 
 class Readiness(Health):
-    """Everything that it needs answers too."""
+    """All dependencies are available."""
 
     checks: dict[str, str]
 
@@ -49,7 +49,7 @@ PROBE_PATIENCE = timedelta(seconds=1)
 
 @router.get("/livez")
 async def live() -> Health:
-    """Whether the process answers; asks nobody else."""
+    """Liveness: whether the process answers. Checks no dependencies."""
     return Health()
 
 
@@ -59,7 +59,7 @@ async def live() -> Health:
     responses=documented(plain=("not-ready",)),
 )
 async def ready(request: Request, services: Serving) -> Response:
-    """Whether a picture sent now would be worked on."""
+    """Readiness: whether a picture sent now would be processed."""
     queue, storage = await asyncio.gather(
         _within_patience("redis", partial(_queue, services)),
         _within_patience("storage", partial(_storage, services.blobs)),
@@ -89,14 +89,14 @@ async def ready(request: Request, services: Serving) -> Response:
     },
 )
 def metrics(services: Serving) -> Response:
-    """Prometheus's text format."""
+    """Metrics in Prometheus's text format."""
     text = generate_latest(services.telemetry.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/problems/{slug}", responses=documented(plain=("not-found",)))
 async def read_problem_type(slug: str) -> ProblemType:
-    """What a kind of problem means: problem documents point here."""
+    """Documentation of a problem type, the target of `type` in problem documents."""
     about = explain(slug)
     if about is None:
         raise HTTPException(status_code=404)
@@ -104,10 +104,10 @@ async def read_problem_type(slug: str) -> ProblemType:
 
 
 async def _within_patience(name: str, check: Callable[[], dict[str, str]]) -> dict[str, str]:
-    # A thread that hangs is left behind: its own time-out ends it soon after.
+    # A thread that hangs is abandoned: its own timeout ends it soon.
     with anyio.move_on_after(PROBE_PATIENCE.total_seconds()):
         return await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
-    return {name: f"no answer within {PROBE_PATIENCE.total_seconds():g} s"}
+    return {name: f"no response within {PROBE_PATIENCE.total_seconds():g} s"}
 
 
 def _queue(services: Services) -> dict[str, str]:
@@ -115,9 +115,9 @@ def _queue(services: Services) -> dict[str, str]:
         engines = running(services.queue.client)
         services.queue.client.set("gdsr:probe", "", ex=60)
     except REPLY_LOST as failure:
-        return {"redis": f"no answer ({type(failure).__name__})"}
+        return {"redis": f"no response ({type(failure).__name__})"}
     except redis.RedisError as failure:
-        return {"redis": f"no work ({reason(failure)})"}
+        return {"redis": f"unusable ({reason(failure)})"}
     return {"redis": "ok", "engines": "ok" if engines else "none is running"}
 
 

@@ -1,4 +1,4 @@
-"""`/limits`: what is taken and what comes out, before anything is sent."""
+"""`/limits`: accepted inputs, result formats and limits."""
 
 from contextlib import suppress
 
@@ -18,9 +18,9 @@ router = APIRouter(tags=["models"])
 
 @router.get("/limits")
 def read_limits(services: Serving) -> LimitsView:
-    """Every limit, and every format that all running workers have a library for.
+    """All limits, and the formats that every running worker supports.
 
-    A problem's `limits` has the same names.
+    The names are those of `limits` in problem documents.
     """
     settings = services.settings
     extras: tuple[ImageFormat, ...] = ()

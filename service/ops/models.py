@@ -1,4 +1,4 @@
-"""`/models`: what can be asked for."""
+"""`/models`: the available models."""
 
 from fastapi import APIRouter
 
@@ -14,6 +14,6 @@ router = APIRouter(tags=["models"])
 
 @router.get("/models", responses=documented(QueueUnavailable))
 def read_models(services: Serving) -> list[ModelView]:
-    """The models that running engines have loaded; none while no engine runs."""
+    """The models loaded by running engines; empty if no engine runs."""
     with redis_down_is_queue_unavailable():
         return model_views(running(services.queue.client))

@@ -47,7 +47,7 @@ def download(
         "Accept-Ranges": "bytes",
         **headers,
     }
-    if client_has(tag, request):
+    if etag_matches(tag, request):
         return Response(status_code=304, headers=headers)
     blobs, lifetime = services.blobs, services.settings.signed_results
     if lifetime is not None and _may_go_elsewhere(request):
@@ -124,7 +124,7 @@ def _may_go_elsewhere(request: Request) -> bool:
     return request.method == "GET" and request.headers.get("Sec-Fetch-Site") != "same-origin"
 
 
-def client_has(tag: str, request: Request) -> bool:
+def etag_matches(tag: str, request: Request) -> bool:
     """Whether `If-None-Match` names this entity tag, strong or weak; only a GET can be told so."""
     if request.method not in ("GET", "HEAD"):
         return False

@@ -1,1 +1,1 @@
-"""The page for people and the API documentation."""
+"""The web page and the API documentation."""

@@ -1,7 +1,7 @@
-"""`/docs`: Swagger UI from files that come with the service, under a strict content policy.
+"""`/docs`: Swagger UI, served locally under a strict content security policy.
 
-The page and its one line of script are ours; the library's files are those that the package
-`fastapi-offline` carries. That package is not imported.
+The page and its one line of script are ours; the library's files come from the package
+`fastapi-offline`, which is not imported.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ _THEIRS = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
 
 
 def docs_router() -> APIRouter:
-    """The routes of the page and its files.
+    """The routes of the documentation page and its files.
 
     Raises:
         ConfigurationInvalid: the package with Swagger UI is not installed.

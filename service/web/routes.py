@@ -1,7 +1,7 @@
-"""`/`: the page for people, and the files that it is made of.
+"""`/`: the web page and its static files.
 
-A few small files without a build step. They are read once, and packed once, when the service
-starts; a browser keeps them and asks by entity tag whether they are still the same.
+A few small files without a build step. They are read and compressed once at startup; browsers cache
+them and revalidate by entity tag.
 """
 
 import gzip
@@ -12,7 +12,7 @@ from typing import Self
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
-from service.transfer.downloads import client_has
+from service.transfer.downloads import etag_matches
 
 _FOLDER = Path(__file__).parent / "page"
 _TYPES = {
@@ -44,7 +44,7 @@ class _File:
         packed = _takes_gzip(request)
         tag = f'"{self.tag}-gzip"' if packed else f'"{self.tag}"'
         headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-        if client_has(tag, request):
+        if etag_matches(tag, request):
             return Response(status_code=304, headers=headers)
         if packed:
             headers["Content-Encoding"] = "gzip"
@@ -71,7 +71,7 @@ def page_router() -> APIRouter:
 
 
 def _takes_gzip(request: Request) -> bool:
-    """Whether `Accept-Encoding` names gzip and does not refuse it."""
+    """Whether `Accept-Encoding` accepts gzip."""
     for part in request.headers.get("Accept-Encoding", "").split(","):
         name, _, weight = part.partition(";")
         if name.strip().lower() == "gzip":

@@ -1,1 +1,1 @@
-"""Delivery of webhooks: due calls out of the outbox, signed and retried."""
+"""Webhook delivery: signed, retried, taken from an outbox in Redis."""

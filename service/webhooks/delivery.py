@@ -1,7 +1,7 @@
-"""One attempt to deliver a webhook: signed, to an address that was looked at, with an end.
+"""One delivery attempt of a webhook: signed, to a checked address, with a timeout.
 
-Signatures are those of Standard Webhooks 1.0 (standardwebhooks.com): HMAC-SHA256 over
-`id.timestamp.body`, one for each secret, so that a secret can be replaced without a gap.
+Signatures follow Standard Webhooks 1.0 (standardwebhooks.com): HMAC-SHA256 over
+`id.timestamp.body`, one for each secret, so that secrets can be rotated without a gap.
 """
 
 import base64
@@ -20,30 +20,30 @@ from typing import NamedTuple
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: From the first byte of a connection to the last of the answer.
+#: Timeout of an attempt, from connecting to the end of the response.
 LONGEST_ATTEMPT = timedelta(seconds=15)
 _CONNECT_SECONDS = 5.0
 _MAX_ANSWER_BYTES = 64 * 1024
-#: All addresses of IPv6 that are given to hosts; what tunnels IPv4 is taken out below.
+#: The global unicast range of IPv6; ranges that tunnel IPv4 are excluded below.
 _IPV6_HOSTS = ipaddress.IPv6Network("2000::/3")
 _IPV6_OVER_IPV4 = ipaddress.IPv6Network("2002::/16")
 
 
 class Undeliverable(Exception):
-    """The attempt failed; its words are for the one whose webhook it is."""
+    """The attempt failed; the message is shown to the owner of the webhook."""
 
 
 class Target(NamedTuple):
-    """Where a webhook goes."""
+    """The parsed URL of a webhook."""
 
     host: str
     port: int
     path: str
-    """With the query."""
+    """Path and query."""
 
     @property
     def place(self) -> str:
-        """As it stands in the `Host` header and in the allow-list."""
+        """Host and port as in the `Host` header and in the allow-list."""
         return self.host if self.port == 443 else f"{self.host}:{self.port}"
 
 
@@ -71,13 +71,13 @@ def deliver(
     networks: Sequence[Network],
     trust: ssl.SSLContext,
 ) -> int:
-    """POST the body; the status of the answer, whatever it is. Redirects are not followed.
+    """POST the body; returns the status of the response. Redirects are not followed.
 
-    The name is looked up once, and the connection goes to what was found and looked at.
+    The name is resolved once, and the connection goes to the address that was checked.
 
     Raises:
-        Undeliverable: there was no answer, or the name leads to an address that is neither public
-            nor in one of the `networks`.
+        Undeliverable: there was no response, or the name resolves to an address that is neither
+            public nor in one of the `networks`.
     """
     headers = {
         "Host": target.place,
@@ -89,8 +89,8 @@ def deliver(
     try:
         plain = _connected(_addresses(target, networks), target.port)
         plain.settimeout(LONGEST_ATTEMPT.total_seconds())
-        # Its own sockets would look the name up again; a time-out of a socket begins anew with
-        # each byte, so a clock of ours ends what is sent too slowly.
+        # http.client would resolve the name again. A socket timeout restarts with each byte, so a
+        # timer of ours ends slow exchanges.
         connection.sock = secure = trust.wrap_socket(
             plain, server_hostname=target.host, do_handshake_on_connect=False
         )
@@ -106,18 +106,18 @@ def deliver(
         finally:
             clock.cancel()
     except ssl.SSLCertVerificationError as failure:
-        raise Undeliverable(f"its certificate is not good: {failure.verify_message}") from None
+        raise Undeliverable(f"invalid certificate: {failure.verify_message}") from None
     except (OSError, http.client.HTTPException) as failure:
-        raise Undeliverable(f"no answer: {type(failure).__name__}") from None
+        raise Undeliverable(f"no response: {type(failure).__name__}") from None
     finally:
         connection.close()
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the internet at large.
+    """Whether an IP address is a public one.
 
-    Not loopback, private, link-local, multicast or reserved ones, nor those of IPv6 that lead to
-    an IPv4 address: mapped, 6to4, Teredo, NAT64.
+    Excludes loopback, private, link-local, multicast and reserved addresses, and IPv6 addresses
+    that embed an IPv4 one: mapped, 6to4, Teredo, NAT64.
     """
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address) and (ip not in _IPV6_HOSTS or ip in _IPV6_OVER_IPV4):
@@ -126,31 +126,31 @@ def is_public(address: str) -> bool:
 
 
 def _addresses(target: Target, networks: Sequence[Network]) -> list[str]:
-    """What the name stands for now; one address that is not allowed refuses all."""
+    """Resolve the name; a single address that is not allowed rejects all."""
     try:
         found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise Undeliverable("no answer: its name is not known") from None
+        raise Undeliverable("the host name cannot be resolved") from None
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
     for address in addresses:
         inside = any(ipaddress.ip_address(address) in network for network in networks)
         if not inside and not is_public(address):
-            raise Undeliverable("its name leads to an address that is not public")
+            raise Undeliverable("the host name resolves to an address that is not public")
     return addresses
 
 
 def _connected(addresses: Sequence[str], port: int) -> socket.socket:
-    """A connection to the first that takes one."""
+    """A connection to the first address that accepts one."""
     for number, address in enumerate(addresses, start=1):
         try:
             return socket.create_connection((address, port), _CONNECT_SECONDS / len(addresses))
         except OSError:
             if number == len(addresses):
                 raise
-    raise Undeliverable("no answer: its name has no address")
+    raise Undeliverable("the host name has no address")
 
 
 def _cut(connection: socket.socket) -> None:
-    """End reads and writes that wait in another thread."""
-    with suppress(OSError):  # it has ended by itself
+    """Abort reads and writes that block in another thread."""
+    with suppress(OSError):  # already closed
         socket.socket.shutdown(connection, socket.SHUT_RDWR)

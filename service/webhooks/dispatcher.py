@@ -1,7 +1,8 @@
-"""Webhooks: who may be told that a job has ended, and the threads that tell them.
+"""Webhook dispatch: the allow-list of hosts, and the threads that deliver pending webhooks.
 
-Off unless there are both an allow-list of hosts and a secret. Delivery is no part of a job: the
-transition that ends one puts it in a set in Redis, and threads of any service take it from there.
+Off unless both an allow-list and a secret are configured. Delivery is independent of the job: the
+transition that ends a job adds it to an outbox in Redis, and threads of any service process take it
+from there.
 """
 
 import base64
@@ -34,21 +35,21 @@ from workers.contract.queue.jobs import Job
 from workers.contract.queue.records import JobRecords
 from workers.contract.queue.webhook_outbox import WebhookQueue, WebhookState
 
-#: Before the second attempt, the third and so on; about eight hours in all.
+#: Pauses before the second attempt, the third and so on: about eight hours in all.
 PAUSES = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 1800, 7200, 18000))
-#: Longer than any attempt: a resolver may take its time too.
+#: Lease of an attempt: longer than any attempt including name resolution.
 LEASE = timedelta(minutes=2)
 _THREADS = 4
 _LOOK = timedelta(seconds=1)
 _URL = re.compile(r"https://([A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?((?:[/?][!-\"$-~]*)?)")
-#: Standard Webhooks: `whsec_` and 24 to 64 random bytes in base64.
-_SECRET, _SECRET_BYTES = "whsec_", range(24, 65)
+#: Format of Standard Webhooks: `whsec_` and 24 to 64 random bytes in base64.
+_SECRET, _SECRET_BYTES = "whsec_", range(24, 65)  # pragma: allowlist secret
 
 logger = logging.getLogger(__name__)
 
 
 class Webhooks:
-    """What is allowed, and how it is signed."""
+    """The allowed hosts and the signing secrets."""
 
     def __init__(
         self, *, hosts: frozenset[str], secrets: tuple[bytes, ...], networks: tuple[Network, ...]
@@ -60,8 +61,7 @@ class Webhooks:
         """Read the settings and the file of secrets.
 
         Raises:
-            ConfigurationInvalid: there are hosts without a secret or the other way round, or the
-                file does not hold what it should.
+            ConfigurationInvalid: only one of hosts and secret is set, or the file is invalid.
         """
         hosts, file = settings.webhook_hosts, settings.webhook_secret_file
         if bool(hosts) != (file is not None):
@@ -86,29 +86,29 @@ class Webhooks:
         return bool(self._hosts)
 
     def target(self, url: str) -> Target:
-        """Where a webhook goes.
+        """Parse and check the URL of a webhook.
 
         Raises:
-            WebhooksOff: nowhere, here.
-            WebhookNotAllowed: its host is not one of those that are told, or it is no such URL.
+            WebhooksOff: webhooks are not configured.
+            WebhookNotAllowed: the host is not on the allow-list, or the URL is invalid.
         """
         if not self:
             raise WebhooksOff
         found = _URL.fullmatch(url)
         if found is None:
-            raise WebhookNotAllowed("it is no https:// address without user and fragment")
+            raise WebhookNotAllowed("not an https:// URL without user and fragment")
         host, port, path = found[1].lower(), int(found[2] or 443), found[3]
         target = Target(host=host, port=port, path=path if path[:1] == "/" else f"/{path}")
         if target.place not in self._hosts:
-            raise WebhookNotAllowed(f"{target.place} is not among the hosts that are told here")
+            raise WebhookNotAllowed(f"{target.place} is not an allowed webhook host")
         return target
 
     def deliver(self, url: str, message_id: str, body: bytes) -> int:
-        """One attempt; the status of the answer.
+        """Make one attempt; returns the status of the response.
 
         Raises:
-            WebhooksOff, WebhookNotAllowed: as `target`; the settings may have changed since.
-            Undeliverable: there was no answer.
+            WebhooksOff, WebhookNotAllowed: as in `target`; the settings may have changed since.
+            Undeliverable: there was no response.
         """
         return deliver(
             self.target(url), message_id, body,
@@ -117,12 +117,12 @@ class Webhooks:
 
     @cached_property
     def _trust(self) -> ssl.SSLContext:
-        """The system's certificates, or those that `SSL_CERT_FILE` names."""
+        """TLS trust: the system's certificates, or those of `SSL_CERT_FILE`."""
         return ssl.create_default_context()
 
 
 class Deliverer:
-    """Threads that tell webhooks of ended jobs, until stopped."""
+    """Threads that deliver the webhooks of ended jobs."""
 
     def __init__(
         self, webhooks: Webhooks, records: JobRecords, *, root_path: str, outcomes: Counter
@@ -133,12 +133,12 @@ class Deliverer:
         self._stopping = threading.Event()
 
     def start(self) -> None:
-        """Begin, if webhooks are on."""
+        """Start the threads, if webhooks are on."""
         for _ in range(_THREADS if self._webhooks else 0):
             threading.Thread(target=self._work, name="webhooks", daemon=True).start()
 
     def stop(self) -> None:
-        """Take nothing more. An attempt that is cut off with the process is made again."""
+        """Stop taking webhooks. An attempt that ends with the process is repeated."""
         self._stopping.set()
 
     def _work(self) -> None:
@@ -150,9 +150,9 @@ class Deliverer:
                     self._attempt(job_id)
                     continue
             except redis.RedisError as failure:
-                logger.warning("webhooks wait for Redis: %s", failure)
+                logger.warning("webhook delivery waits for Redis: %s", failure)
             except Exception:
-                logger.exception("a webhook was not delivered for an internal reason")
+                logger.exception("a webhook was not delivered because of an internal error")
             self._stopping.wait(_LOOK.total_seconds())
 
     def _attempt(self, job_id: str) -> None:
@@ -162,7 +162,7 @@ class Deliverer:
             self._queue.forget(job_id)
             return
         except JobTooNew:
-            return  # a newer service takes it when the lease ends
+            return  # a newer release delivers it when the lease ends
         logs.job_id.set(job_id)
         state, answer, pause = self._told(job)
         self._queue.settle(job_id, state, answer=answer, pause=pause)
@@ -170,8 +170,8 @@ class Deliverer:
         logger.info("webhook %s: %s", state, answer)
 
     def _told(self, job: Job) -> tuple[WebhookState, str, timedelta | None]:
-        """How an attempt went: the new state, the reason, and how long until the next one."""
-        body = JobView.of(job, place=None).model_dump_json().encode()
+        """Make an attempt; returns the new state, the reason, and the pause before the next one."""
+        body = JobView.of(job, position=None).model_dump_json().encode()
         try:
             status = self._webhooks.deliver(str(job.spec.webhook), job.id, body)
         except (WebhooksOff, WebhookNotAllowed) as refusal:
@@ -182,7 +182,7 @@ class Deliverer:
             answer = f"status {status}"
             if 200 <= status < 300:
                 return "delivered", answer, None
-            if status == 410:  # Standard Webhooks: the receiver wants no more
+            if status == 410:  # Standard Webhooks: the receiver has unsubscribed
                 return "failed", answer, None
         if job.webhook_attempts >= len(PAUSES):
             return "failed", answer, None

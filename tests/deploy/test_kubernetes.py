@@ -12,7 +12,7 @@ import yaml
 
 from service.observability.metrics import QueueCollector
 from service.settings import ServiceSettings
-from workers.contract.queue.admission import Bounds
+from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.queue import JobQueue
 from workers.contract.settings import WorkerSettings
 
@@ -132,7 +132,7 @@ def site_metrics(queue_collector: QueueCollector) -> set[str]:
 @pytest.fixture
 def queue_collector(client: Any) -> QueueCollector:
     queue = JobQueue(
-        client, record_ttl=timedelta(hours=1), bounds=Bounds(jobs=1, pixels=1), small_pixels=1
+        client, record_ttl=timedelta(hours=1), bounds=QueueLimits(jobs=1, pixels=1), small_pixels=1
     )
     return QueueCollector(queue)
 

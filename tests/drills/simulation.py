@@ -8,6 +8,7 @@ cancel and erase. After each step whatever was accepted can still end, and has e
 """
 
 import argparse
+import logging
 import random
 import sys
 import tempfile
@@ -26,13 +27,13 @@ from rq import Queue
 
 from workers.contract.errors import QueueUnavailable, WorkerLost
 from workers.contract.images.formats import ResultFormat
-from workers.contract.queue.admission import Bounds
-from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.admission import QueueLimits
+from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import FINAL_STATES, JobResult, JobState
-from workers.contract.queue.queue import JobQueue, new_job_id
-from workers.contract.queue.records import JobRecords
+from workers.contract.queue.queue import JobQueue
+from workers.contract.queue.records import COUNTERS, JobRecords
 from workers.contract.queue.rq_queue import LARGE, SERVED, SMALL, Delivery, open_queue
-from workers.contract.queue.runs import LEASES, RUNNING, WAITING, beat, hand_back
+from workers.contract.queue.runs import LEASES, RUNNING, WAITING, renew_lease, requeue
 from workers.jobs.recovery import sweep
 
 HOUR = timedelta(hours=1)
@@ -52,7 +53,7 @@ class Forgetful(redis.Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         reply = super().execute_command(*args, **options)
-        if args[0] == "EVAL" and self.luck.random() < self.share:
+        if args[0] in ("EVAL", "EVALSHA") and self.luck.random() < self.share:
             raise redis.ConnectionError("the reply was lost")
         return reply
 
@@ -73,7 +74,7 @@ class World:
 
     def __init__(self, client: Forgetful, luck: random.Random) -> None:
         self.client, self.luck = client, luck
-        bounds = Bounds(jobs=1000, pixels=10**9)
+        bounds = QueueLimits(jobs=1000, pixels=10**9)
         self.queue = JobQueue(client, record_ttl=HOUR, bounds=bounds, small_pixels=100 * 100)
         self.records: JobRecords = self.queue.records
         self.workers = [Worker(served) for served in (SERVED[SMALL], *[SERVED[LARGE]] * 2)]
@@ -86,7 +87,7 @@ class World:
         """Let something happen."""
         happening = self.luck.choice(
             [self.submit, self.submit, self.take, self.take, self.take, self.claim, self.claim,
-             self.claim, self.beat, self.end, self.end, self.crash, self.die, self.freeze,
+             self.claim, self.renew_lease, self.end, self.end, self.crash, self.die, self.freeze,
              self.lease_ends, self.sweep, self.sweep, self.cancel, self.erase]
         )  # fmt: skip
         # Of both replies lost nobody knows what came, and the next one finds out.
@@ -94,13 +95,13 @@ class World:
             happening()
 
     def submit(self) -> None:
-        job_id, side = new_job_id(), self.luck.choice([50, 200])
+        job_id, side = f"{self.luck.getrandbits(128):032x}", self.luck.choice([50, 200])
         claim = None
         if self.luck.random() < 0.5:
-            claim = Claim(owner="", key=job_id, fingerprint="f", job_id=job_id)
+            claim = IdempotencyKey(owner="", key=job_id, fingerprint="f", job_id=job_id)
         image = image_info(width=side, height=side)
         try:
-            self.queue.submit(job_id, image, options(), model_info(), claim=claim)
+            self.queue.submit(job_id, image, options(), model_info(), idempotency=claim)
         finally:
             if self.client.exists(f"gdsr:job:{job_id}"):
                 self.accepted.add(job_id)
@@ -126,9 +127,9 @@ class World:
             else:
                 self.leave(worker)
 
-    def beat(self) -> None:
+    def renew_lease(self) -> None:
         worker = self.someone()
-        if worker.task and not beat(self.client, worker.task, run=worker.run):
+        if worker.task and not renew_lease(self.client, worker.task, run=worker.run):
             self.leave(worker)
 
     def end(self) -> None:
@@ -147,7 +148,7 @@ class World:
         worker = self.someone()
         if worker.claimed:
             why = self.luck.choice(["crashed", "lost", "leaves"])
-            verdict = hand_back(self.client, worker.task, run=worker.run, why=why)
+            verdict = requeue(self.client, worker.task, run=worker.run, why=why)
             if verdict in ("lost", "crashed"):
                 failed = self.records.fail(worker.task, run=worker.run, error=WorkerLost())
                 self.ends[worker.task] += failed
@@ -162,7 +163,7 @@ class World:
         worker.frozen = not worker.frozen
 
     def lease_ends(self) -> None:
-        for task in self.client.zrange(LEASES, 0, -1):
+        for task in sorted(self.client.zrange(LEASES, 0, -1)):  # not by the clock
             if self.luck.random() < 0.5:
                 self.client.zadd(LEASES, {task: 1})
 
@@ -193,9 +194,10 @@ class World:
     def check(self) -> None:
         """Whatever was accepted can still end, and has ended at most once."""
         jobs = self.records.get_many(sorted(self.accepted - self.erased))
-        waiting = {name.decode() for name in self.client.hkeys(WAITING)}
-        running = {name.decode() for name in self.client.hkeys(RUNNING)}
-        leased = {name.decode() for name in self.client.zrange(LEASES, 0, -1)}
+        with self.client.pipeline() as pipe:
+            pipe.hkeys(WAITING).hkeys(RUNNING).zrange(LEASES, 0, -1).hvals(COUNTERS)
+            *tasks, counted = pipe.execute()
+        waiting, running, leased = ({name.decode() for name in names} for names in tasks)
         ended = 0
         for job_id, job in jobs.items():
             assert job is not None, f"{job_id} is gone"
@@ -204,10 +206,10 @@ class World:
             assert (job_id in running) == (job.state is JobState.RUNNING), job.state
             assert job.state is not JobState.RUNNING or job_id in leased, "nobody would miss it"
             assert self.ends[job_id] <= 1, "it ended twice"
-        assert sum(self.records.ended().values()) == ended + len(self.erased)
+        assert sum(map(int, counted)) == ended + len(self.erased)
 
-    def calm(self) -> None:
-        """All workers die; whoever comes then ends everything."""
+    def calm(self) -> dict[str, str]:
+        """All workers die, and whoever comes then ends everything; how each job has ended."""
         self.client.share = 0.0
         for worker in self.workers:
             self.leave(worker)
@@ -216,7 +218,7 @@ class World:
             for task in self.client.zrange(LEASES, 0, -1):
                 self.client.zadd(LEASES, {task: 1})
             self.sweep()
-            for _ in range(20 * len(self.workers)):
+            for _ in range(4 * len(self.workers)):
                 self.take()
                 self.claim()
                 self.end()
@@ -227,10 +229,13 @@ class World:
         unended = [job.id for job in jobs.values() if job is None or job.state not in FINAL_STATES]
         assert unended == []
         assert self.client.exists(WAITING, RUNNING) == 0
+        return dict.fromkeys(self.erased, "erased") | {
+            job_id: job.state.value for job_id, job in jobs.items() if job is not None
+        }
 
 
-def play(server: ValkeyServer, seed: int, *, restart: bool = False) -> int:
-    """One schedule; how many jobs there were."""
+def play(server: ValkeyServer, seed: int, *, restart: bool = False) -> dict[str, str]:
+    """One schedule, the same for the same seed; how each of its jobs ended."""
     luck = random.Random(seed)
     with Forgetful.from_url(server.url, retry=None) as client:
         client.luck, client.share = luck, 0.0
@@ -244,8 +249,7 @@ def play(server: ValkeyServer, seed: int, *, restart: bool = False) -> int:
                 server.start()
             world.step()
             world.check()
-        world.calm()
-        return len(world.accepted)
+        return world.calm()
 
 
 def main() -> None:
@@ -254,16 +258,19 @@ def main() -> None:
     parser.add_argument("--schedules", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="of the first; each has its own")
     chosen = parser.parse_args()
+    logging.disable()  # that jobs fail is no news
     began, jobs = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as folder, running_valkey(Path(folder)) as server:
         with redis.Redis.from_url(server.url) as client:
             client.config_set("appendfsync", "no")
         for seed in range(chosen.seed, chosen.seed + chosen.schedules):
             try:
-                jobs += play(server, seed, restart=seed % 1000 == 999)
+                jobs += len(play(server, seed, restart=seed % 1000 == 999))
             except BaseException:
                 sys.stderr.write(f"seed {seed}\n")
                 raise
+            if seed % 1000 == 999:
+                sys.stderr.write(f"{seed + 1 - chosen.seed:,} schedules, {jobs:,} jobs\n")
     sys.stdout.write(
         f"{chosen.schedules:,} schedules of {STEPS} steps, {jobs:,} jobs, none lost, none ended "
         f"twice; {time.monotonic() - began:.0f} s\n"

@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,22 +57,31 @@ class DrillSite:
     """A running site, its Valkey and what stands between them."""
 
     def __init__(
-        self, folder: Path, checkpoint: Path, server: ValkeyServer, proxy: LossyProxy
+        self,
+        folder: Path,
+        checkpoint: Path,
+        server: ValkeyServer,
+        proxy: LossyProxy,
+        *,
+        within: Sequence[str] = (),
+        changes: Mapping[str, str | None] | None = None,
     ) -> None:
         self.server, self.proxy, self.data = server, proxy, folder / "data"
+        self.headers: dict[str, str] = {}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {name: v for name, v in os.environ.items() if not name.startswith("GDSR_")}
         environment |= {
             "GDSR_REDIS_URL": proxy.url, "GDSR_CHECKPOINTS": str(checkpoint), "GDSR_THREADS": "1",
             "GDSR_PRECISION": "float32", "GDSR_DEVICES": "cpu", "GDSR_CACHE_RESULTS": "false",
-            "GDSR_JOB_WORKERS": "2", "GDSR_TILE": "64",
+            "GDSR_JOB_WORKERS": "2", "GDSR_TILE": "64", **(changes or {}),
         }  # fmt: skip
+        self.environment = {name: v for name, v in environment.items() if v is not None}
         self.log = (folder / "log").open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.local", "--port", str(self.port),
+            [*within, sys.executable, "-m", "deploy.local", "--port", str(self.port),
              "--data", str(self.data)],
-            env=environment, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+            env=self.environment, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
             preexec_fn=dying_with_parent(),  # noqa: PLW1509
         )  # fmt: skip
         self.fates: Counter[str] = Counter()
@@ -90,6 +99,14 @@ class DrillSite:
         began = time.monotonic()
         wait_for(self.ready, seconds=seconds, what="a site that is ready")
         return time.monotonic() - began
+
+    def inside(self, path: Path) -> Path:
+        """The same place as its processes see it, which may have a disk of their own there."""
+        return Path(f"/proc/{self.process.pid}/root{path}")
+
+    def said(self) -> str:
+        """Its log so far."""
+        return Path(self.log.name).read_text(errors="replace")
 
     def pids(self, what: str) -> list[int]:
         """Of `service`, `workers.engine` or `workers.jobs.job_worker`."""
@@ -123,7 +140,9 @@ class DrillSite:
 
     def _fate(self, number: int) -> str:
         deadline = time.monotonic() + PATIENCE
-        headers = {"Idempotency-Key": f"drill-{number}", "Prefer": "wait=5"}
+        headers = {
+            **self.headers, "Idempotency-Key": f"drill-{number}", "Prefer": "wait=5",
+        }  # fmt: skip
         with httpx2.Client(base_url=self.url, timeout=40, trust_env=False) as http:
             while time.monotonic() < deadline:
                 try:
@@ -138,10 +157,9 @@ class DrillSite:
                         return f"refused: {sent.json()['type']}"
                     if sent.status_code == 500:
                         return f"failed: {sent.json()['type']}"
-                    if sent.status_code == 504:
-                        return "failed: timed out"
                 except httpx2.TransportError:
-                    pass
+                    if self.process.poll() is not None:
+                        return "gdsr-up ended"
                 time.sleep(random.uniform(0.2, 1.0))
         return "stuck"
 
@@ -164,14 +182,24 @@ class DrillSite:
         return count
 
 
+def disk_of(place: Path, size: str) -> tuple[str, ...]:
+    """What to start a site with that shall have a small disk of its own at that place."""
+    place.mkdir(parents=True, exist_ok=True)
+    mount = f'mount -t tmpfs -o size={size} tmpfs {place} && exec "$@"'
+    return ("unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
+
+
 @contextmanager
-def drill_site(folder: Path, checkpoint: Path) -> Iterator[DrillSite]:
+def drill_site(
+    folder: Path, checkpoint: Path, *, within: Sequence[str] = (), **changes: str | None
+) -> Iterator[DrillSite]:
     with running_valkey(folder / "valkey") as server, lossy(server.url) as proxy:
-        site = DrillSite(folder, checkpoint, server, proxy)
+        site = DrillSite(folder, checkpoint, server, proxy, within=within, changes=changes)
         try:
             site.wait_ready()
-            # Two job workers, each with the child that waits, and what makes its folders last.
-            wait_for(lambda: len(site.pids("workers.jobs.job_worker")) == 4, what="job workers")
+            # Each job worker has a child that waits; the janitor makes its folders last.
+            count = 2 * int(site.environment["GDSR_JOB_WORKERS"])
+            wait_for(lambda: len(site.pids("workers.jobs.job_worker")) == count, what="job workers")
             wait_for(lambda: site.pids("workers.jobs.janitor"), what="a janitor")
             yield site
             site.process.send_signal(signal.SIGTERM)

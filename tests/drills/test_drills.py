@@ -7,17 +7,20 @@ Each drill has a short form (`-m slow`), and the one that docs/reliability.md te
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 import redis
 from drills.simulation import play
-from drills.site import DrillSite, drill_site
+from drills.site import DrillSite, disk_of, drill_site
 from networks import tiny_checkpoint
-from processes import running_valkey
+from processes import ValkeyServer, running_valkey, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -33,20 +36,23 @@ def sizes(short: int, long: int) -> "pytest.MarkDecorator":
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[DrillSite]:
-    with drill_site(
-        tmp_path, tiny_checkpoint(tmp_path / "tiny.safetensors", consistency=True)
-    ) as site:
+def checkpoint(tmp_path: Path) -> Path:
+    return tiny_checkpoint(tmp_path / "tiny.safetensors", consistency=True)
+
+
+@pytest.fixture
+def site(tmp_path: Path, checkpoint: Path) -> Iterator[DrillSite]:
+    with drill_site(tmp_path, checkpoint) as site:
         yield site
 
 
 @pytest.fixture
-def passed(
-    site: DrillSite, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
-) -> Callable[[int, float], None]:
-    """Says what became of the jobs, and that all is well."""
+def checked(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> Callable[[DrillSite, int, float], None]:
+    """Says what became of the jobs of a site, and that all is well."""
 
-    def tell(jobs: int, recovery: float) -> None:
+    def tell(site: DrillSite, jobs: int, recovery: float) -> None:
         site.check_results()
         line = (
             f"{request.node.name}: {jobs} jobs, {dict(site.fates)}, doubled "
@@ -57,8 +63,16 @@ def passed(
         assert site.fates == {"right": jobs}
         assert site.listed() == jobs
         assert recovery < 10
+        assert "Traceback" not in site.said()
 
     return tell
+
+
+@pytest.fixture
+def passed(
+    site: DrillSite, checked: Callable[[DrillSite, int, float], None]
+) -> Callable[[int, float], None]:
+    return partial(checked, site)
 
 
 @sizes(15, 200)
@@ -109,6 +123,8 @@ def test_a_redis_that_is_of_no_use(
             case _:
                 operator.replicaof("NO", "ONE")
         recovery = site.wait_ready()
+    # Each job worker says so, and a child that is at work then.
+    assert site.said().count("Redis is unavailable") <= 4 * (1 + seconds // 60)
     passed(jobs, recovery)
 
 
@@ -125,6 +141,71 @@ def test_a_picture_store_that_is_away(
             (site.data / "away").rename(blobs)
         recovery = site.wait_ready()
     passed(jobs, recovery)
+
+
+def fill(disk: Path, seconds: float) -> None:
+    """Take all room, whatever becomes free, for so long."""
+    end = time.monotonic() + seconds
+    with (disk / "hog").open("wb", buffering=0) as hog:
+        while time.monotonic() < end:
+            with suppress(OSError):
+                while hog.write(bytes(4096)):
+                    pass
+            time.sleep(0.2)
+    (disk / "hog").unlink()
+
+
+def remount(site: DrillSite, disk: Path, mode: str) -> None:
+    """A disk is busy while a file is being written."""
+    command = ["nsenter", "--target", str(site.process.pid), "--user", "--mount", "--",
+               "mount", "-o", f"remount,{mode}", str(disk)]  # fmt: skip
+    wait_for(lambda: subprocess.run(command, check=False).returncode == 0, what="a remount")
+
+
+@sizes(10, 150)
+@pytest.mark.parametrize("trouble", ["full", "read-only"])
+def test_a_disk_that_takes_nothing(
+    tmp_path: Path, checkpoint: Path, checked: Callable[..., None], jobs: int, trouble: str
+) -> None:
+    disk = tmp_path / "data" / "blobs"
+    with drill_site(tmp_path, checkpoint, within=disk_of(disk, "64m")) as site:
+        with site.driven(jobs):
+            for _ in range(1 if jobs < 100 else 3):
+                time.sleep(2)
+                if trouble == "full":
+                    fill(site.inside(disk), 12)
+                else:
+                    remount(site, disk, "ro")
+                    time.sleep(12)
+                    remount(site, disk, "rw")
+            recovery = site.wait_ready()
+        checked(site, jobs, recovery)
+
+
+@sizes(8, 120)
+def test_a_disk_without_room_for_pictures_or_queue(
+    tmp_path: Path, checkpoint: Path, checked: Callable[..., None], jobs: int
+) -> None:
+    """All data of `gdsr-up`, its own Valkey's too."""
+    disk = tmp_path / "data"
+    within = disk_of(disk, "64m")
+    with drill_site(tmp_path, checkpoint, within=within, GDSR_REDIS_URL=None) as site:
+        with site.driven(jobs):
+            time.sleep(2)
+            fill(site.inside(disk), 12 if jobs < 100 else 80)
+            recovery = site.wait_ready()
+        checked(site, jobs, recovery)
+
+
+@sizes(60, 10_000)
+@pytest.mark.timeout(10_000)
+def test_pictures_are_never_swapped(
+    tmp_path: Path, checkpoint: Path, checked: Callable[..., None], jobs: int
+) -> None:
+    with drill_site(tmp_path, checkpoint, GDSR_JOB_WORKERS="4") as site:
+        with site.driven(jobs, a_second=1000):
+            pass
+        checked(site, jobs, site.wait_ready())
 
 
 @sizes(6, 40)
@@ -154,4 +235,11 @@ def test_five_hundred_lives_of_jobs(tmp_path: Path) -> None:
     with running_valkey(tmp_path) as server:
         with redis.Redis.from_url(server.url) as client:
             client.config_set("appendfsync", "no")
-        assert sum(play(server, seed, restart=seed == 499) for seed in range(500)) > 500
+        jobs = sum(len(play(server, seed, restart=seed == 499)) for seed in range(500))
+        assert jobs > 500
+
+
+@pytest.mark.slow
+def test_a_schedule_is_the_same_again(valkey: ValkeyServer) -> None:
+    first, again = ([play(valkey, seed) for seed in range(20)] for _ in range(2))
+    assert first == again

@@ -87,10 +87,10 @@ def test_a_checkpoint_file_can_be_named(checkpoint: Path, tmp_path: Path) -> Non
         (["empty", "-o", "out"], 1, "there is no picture in empty"),
         (["a.png", "b/a.png", "-o", "out"], 1, "would both become out/a.png"),
         (["a.png", "-o", "a.png"], 1, "would overwrite itself"),
-        (["a.png", "-o", "x.png", "--model", "huge"], 1, "no model is called huge"),
+        (["a.png", "-o", "x.png", "--model", "huge"], 1, "there is no model huge"),
         (["a.png", "-o", "x.png", "--model", "a.safetensors"], 1, "a.safetensors"),
         (["a.png"], 2, "-o/--output"),
-        (["a.png", "-o", "x.png", "--trade-off", "1.5"], 2, "is not 0 to 1"),
+        (["a.png", "-o", "x.png", "--trade-off", "1.5"], 2, "is not a number from 0 to 1"),
         (["a.png", "-o", "x.png", "--quality", "0"], 2, "quality"),
     ],
 )

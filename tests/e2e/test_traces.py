@@ -20,7 +20,7 @@ from workers.contract.observability.logs import JSONFormatter
 
 pytestmark = pytest.mark.e2e
 
-TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"  # pragma: allowlist secret
 TRACEPARENT = f"00-{TRACE}-{CALLER}-01"
 STAGES = {"queue", "decode", "infer", "encode"}
 

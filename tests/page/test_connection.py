@@ -60,7 +60,7 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_never_in_an_address(
         addresses: list[str] = []
         page.on("request", lambda request: addresses.append(request.url))
         choose(page, ("small.png", noise(24, 24)))
-        dialog = page.get_by_role("dialog", name="This service asks for a key")
+        dialog = page.get_by_role("dialog", name="Authentication required")
         expect(dialog).to_be_visible()
         without = studio.http.post("/upscale", content=b"").json()["detail"]
         expect(page.locator("#key-reason")).to_have_text(without)

@@ -45,7 +45,7 @@ class S3Server:
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_SECRET_ACCESS_KEY": "secret",  # pragma: allowlist secret
             "AWS_REGION": "us-east-1",
         }
 

@@ -19,7 +19,7 @@ from processes import children, command_line, descendants, wait_for
 from workers.contract.blobs.open import open_blobs
 from workers.contract.images.headers import ImageFormat, ResultFormat
 from workers.contract.queue import engines
-from workers.contract.queue.admission import Bounds
+from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.connection import connect
 from workers.contract.queue.jobs import ImageInfo, Job, JobState, UpscaleOptions
 from workers.contract.queue.queue import JobQueue, new_job_id
@@ -95,7 +95,7 @@ class Site:
         self.queue = JobQueue(
             self.client,
             record_ttl=timedelta(hours=1),
-            bounds=Bounds(jobs=100, pixels=10**9),
+            bounds=QueueLimits(jobs=100, pixels=10**9),
             small_pixels=256 * 256,
         )
 

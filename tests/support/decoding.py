@@ -14,7 +14,7 @@ from mutations import damaged
 from workers.contract.errors import GDSRError
 from workers.contract.images.headers import check_header, read_header
 from workers.contract.settings import WorkerSettings
-from workers.jobs.job_worker import limit_this_process
+from workers.jobs.job_worker import limit_process
 from workers.pictures.decode import decode
 
 SECONDS = 2.0
@@ -22,7 +22,7 @@ SECONDS = 2.0
 
 def main() -> None:
     settings = WorkerSettings()
-    limit_this_process(settings)
+    limit_process(settings)
     for number in range(int(sys.argv[1]), int(sys.argv[2])):
         data, frame = damaged(number)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # whose signal nobody handles

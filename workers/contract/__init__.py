@@ -1,1 +1,1 @@
-"""What the service and the workers share: settings, errors, job records, queue, blobs."""
+"""Shared by service and workers: settings, errors, job records, queue, blobs."""

@@ -1,125 +1,117 @@
-"""What can go wrong, named for what happened. Nothing here knows of HTTP.
+"""All errors of the service and the workers, without HTTP imports.
 
-Each error carries a stable `slug`: it ends a job's failure record and the `type` of the problem
-document that a client sees (`service.http.problems` holds the one table that adds a status to it).
-Messages name what is wrong, the number, the limit, and what to do.
+Each error has a stable `slug`, which is stored in the failure record of a job and ends the `type`
+of the problem document (`service.http.problems`), and the status and title of that document.
+Messages name the cause, the value, the limit, and what to do.
 """
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 
 class GDSRError(Exception):
-    """Anything that this project raises on purpose."""
+    """Base class of all errors that this project raises."""
 
     slug: ClassVar[str] = "internal"
-
-    #: When to try again, where that is known.
+    #: HTTP status of a request that fails with this error (RFC 9110).
+    status: ClassVar[int] = 500
+    #: The kind of error in words.
+    title: ClassVar[str] = "Internal error"
+    #: When to retry, if that may help.
     pause: timedelta | None = None
-
-    @property
-    def limits(self) -> dict[str, int]:
-        """The limits that were passed, under the names that `/limits` gives them."""
-        return {}
+    #: The exceeded limits, by their names in `/limits`.
+    limits: Mapping[str, int] = MappingProxyType({})
 
 
 class ImageRejected(GDSRError):
-    """The upload cannot become a job, whoever sends it again."""
+    """The upload cannot become a job; a retry will not help."""
 
 
 class ImageMissing(ImageRejected):
-    """The request holds no picture, or an empty one."""
+    """The request contains no picture, or an empty one."""
 
-    slug = "image-missing"
+    slug, status, title = "image-missing", 422, "There is no picture in the request"
 
     def __init__(self) -> None:
         super().__init__(
-            "the request holds no picture; send it as the body or as the multipart field `image`"
+            "the request contains no picture; send it as the body or as the multipart field `image`"
         )
 
 
 class UploadTooLarge(ImageRejected):
-    """The body has more bytes than the limit."""
+    """The body is larger than the limit."""
 
-    slug = "upload-too-large"
+    slug, status, title = "upload-too-large", 413, "The upload is too large"
 
     def __init__(self, *, limit: int) -> None:
         super().__init__(f"the upload is larger than the limit of {limit:,} bytes")
-        self.limit = limit
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return {"max_upload_bytes": self.limit}
+        self.limits = {"max_upload_bytes": limit}
 
 
 class DigestMismatch(ImageRejected):
-    """The body is not the one that its digest promised: it changed on its way."""
+    """The body does not match its digest: it was changed in transit."""
 
-    slug = "digest-mismatch"
+    slug, status, title = "digest-mismatch", 400, "The digest does not match the body"
 
     def __init__(self, *, header: str, found: str) -> None:
-        super().__init__(f"the body does not match {header}; what came has {found}; send it again")
+        super().__init__(
+            f"the body does not match {header}; the received body has {found}; send it again"
+        )
 
 
 class ImageTooLarge(ImageRejected):
     """The picture has more pixels than the limit."""
 
-    slug = "image-too-large"
+    slug, status, title = "image-too-large", 413, "The picture has too many pixels"
 
     def __init__(self, *, width: int, height: int, limit: int) -> None:
         super().__init__(
             f"the picture has {width} x {height} = {width * height:,} pixels; "
             f"the limit is {limit:,}"
         )
-        self.limit = limit
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return {"max_pixels": self.limit}
+        self.limits = {"max_pixels": limit}
 
 
 class ResultTooLarge(ImageRejected):
-    """The result would pass a limit of the chosen format."""
+    """The result would exceed a limit of the requested format."""
 
-    slug = "result-too-large"
+    slug, status, title = "result-too-large", 422, "The result would be too large"
 
     def __init__(
         self, *, width: int, height: int, format_name: str, side: int = 0, pixels: int = 0
     ) -> None:
         end = f"{side:,} pixels a side" if side else f"{pixels:,} pixels"
         super().__init__(
-            f"the result would be {width} x {height}; "
-            f"{format_name} ends at {end}; choose another format"
+            f"the result would be {width} x {height}; the limit of {format_name} is {end}; "
+            "choose another format"
         )
-        self.passed = {"max_side": side} if side else {"max_result_pixels": pixels}
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return self.passed
+        self.limits = {"max_side": side} if side else {"max_result_pixels": pixels}
 
 
 class ImageUnsupported(ImageRejected):
-    """The bytes are not a picture in a format that is read here."""
+    """The bytes are not a picture in a supported format."""
 
-    slug = "image-unsupported"
+    slug, status, title = "image-unsupported", 415, "The format is not supported"
 
     def __init__(self, *, found: str, supported: str) -> None:
         super().__init__(f"the upload is {found}; supported are {supported}")
 
 
 class ImageCorrupt(ImageRejected):
-    """The bytes begin like a picture but cannot be decoded."""
+    """The file looks like a picture but cannot be decoded."""
 
-    slug = "image-corrupt"
+    slug, status, title = "image-corrupt", 422, "The picture is damaged"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the picture cannot be decoded: {reason}")
 
 
 class ImageAnimated(ImageRejected):
-    """More than one frame or page, and none of them was chosen."""
+    """The file has several frames or pages, and none was chosen."""
 
-    slug = "animated-image"
+    slug, status, title = "animated-image", 422, "The picture is animated"
 
     def __init__(self, *, frames: int | None) -> None:
         last = "" if frames is None else f" to frame={frames - 1}"
@@ -130,9 +122,9 @@ class ImageAnimated(ImageRejected):
 
 
 class FrameMissing(ImageRejected):
-    """A frame or page was chosen that the picture does not have."""
+    """The chosen frame or page does not exist."""
 
-    slug = "frame-missing"
+    slug, status, title = "frame-missing", 422, "The picture has no such frame or page"
 
     def __init__(self, *, frame: int, frames: int) -> None:
         have = f"{frames:,} frames or pages" if frames > 1 else "one frame"
@@ -143,9 +135,9 @@ class FrameMissing(ImageRejected):
 
 
 class ColourTooDeep(ImageRejected):
-    """Colour of more than 8 bits a channel, in a format or of a kind that is not read so deep."""
+    """More than 8 bits per colour channel, in a format where that is not supported."""
 
-    slug = "colour-too-deep"
+    slug, status, title = "colour-too-deep", 422, "The picture has too many bits per sample"
 
     def __init__(self, *, bits: int, kind: str, more_elsewhere: bool) -> None:
         where = "that many are read in PNG and TIFF" if more_elsewhere else f"{kind} is read with 8"
@@ -153,9 +145,9 @@ class ColourTooDeep(ImageRejected):
 
 
 class AlphaNotStorable(ImageRejected):
-    """The picture is transparent and the chosen format cannot be."""
+    """The picture has transparency, which the requested format does not support."""
 
-    slug = "alpha-not-storable"
+    slug, status, title = "alpha-not-storable", 422, "The result format cannot hold transparency"
 
     def __init__(self) -> None:
         super().__init__(
@@ -165,43 +157,45 @@ class AlphaNotStorable(ImageRejected):
 
 
 class DepthNotStorable(ImageRejected):
-    """More bits a sample were asked for than the chosen format has."""
+    """The requested format does not support the requested bit depth."""
 
-    slug = "depth-not-storable"
+    slug, status, title = "depth-not-storable", 422, "The result format cannot hold 16 bits"
 
     def __init__(self, *, bits: int, format_name: str) -> None:
         super().__init__(
-            f"{format_name} has no samples of {bits} bits; choose png or tiff, or depth 8"
+            f"{format_name} does not support {bits} bits per sample; choose png or tiff, or depth 8"
         )
 
 
 class LosslessNotStorable(ImageRejected):
-    """A result without loss was asked for in a format that always loses something."""
+    """A lossless result was requested in a lossy format."""
 
-    slug = "lossless-not-storable"
+    slug, status, title = "lossless-not-storable", 422, "The result format is lossy"
 
     def __init__(self, *, format_name: str) -> None:
-        super().__init__(
-            f"{format_name} is not written without loss here; choose png, webp or tiff"
-        )
+        super().__init__(f"{format_name} cannot be lossless; choose png, webp or tiff")
 
 
 class FormatNotWritten(ImageRejected):
-    """A result was asked for in a format whose library the workers do not have."""
+    """The workers do not have the library of the requested format."""
 
-    slug = "format-not-written"
+    slug, status, title = "format-not-written", 422, "The result format is not available"
 
     def __init__(self, *, format_name: str) -> None:
         super().__init__(
-            f"no {format_name} is written here: its library is not installed; "
-            "`/limits` lists the formats that are"
+            f"{format_name} is not available: its library is not installed; `/limits` lists "
+            "the available formats"
         )
 
 
 class ProfileNotStorable(ImageRejected):
-    """The picture's own colour profile was to be kept, in a format that is written without one."""
+    """The colour profile was to be kept, in a format that does not support it."""
 
-    slug = "profile-not-storable"
+    slug, status, title = (
+        "profile-not-storable",
+        422,
+        "The result format cannot hold a colour profile",
+    )
 
     def __init__(self, *, format_name: str) -> None:
         super().__init__(
@@ -210,206 +204,198 @@ class ProfileNotStorable(ImageRejected):
 
 
 class ScaleTooLarge(ImageRejected):
-    """The width and height that were asked for are out of the network's reach."""
+    """The requested width and height exceed the maximum enlargement."""
 
-    slug = "scale-too-large"
+    slug, status, title = "scale-too-large", 422, "The enlargement is too large"
 
     def __init__(self, *, width: int, height: int, factor: float, limit: int) -> None:
         super().__init__(
-            f"the picture has {width} x {height} pixels and would become {factor:.3g} times "
-            f"larger; the limit is {limit} times: "
-            f"ask for at most {limit * width} x {limit * height}"
+            f"the picture has {width} x {height} pixels and would be enlarged {factor:.3g} "
+            f"times; the limit is {limit} times: ask for at most {limit * width} x "
+            f"{limit * height}"
         )
         self.limit = limit
 
 
 class WebhooksOff(GDSRError):
-    """A webhook was asked for, and this service tells nobody."""
+    """A webhook was requested, but webhooks are not configured."""
 
-    slug = "webhooks-off"
+    slug, status, title = "webhooks-off", 422, "Webhooks are off"
 
     def __init__(self) -> None:
         super().__init__(
-            "no webhook is called here (GDSR_WEBHOOK_HOSTS is not set); leave `webhook` out, and "
-            "watch `/jobs/{id}/events` or ask `/jobs/{id}`"
+            "webhooks are off (GDSR_WEBHOOK_HOSTS is not set); leave `webhook` out, and "
+            "follow `/jobs/{id}/events` or poll `/jobs/{id}`"
         )
 
 
 class WebhookNotAllowed(GDSRError):
-    """A webhook was asked for at an address that this service may not call."""
+    """The webhook's address is not allowed."""
 
-    slug = "webhook-not-allowed"
+    slug, status, title = "webhook-not-allowed", 422, "The webhook is not allowed"
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"this webhook is not called: {reason}")
+        super().__init__(f"the webhook is not allowed: {reason}")
 
 
 class ListingNeedsKeys(GDSRError):
-    """Without API keys nobody's jobs can be told from anybody's, and strangers may ask."""
+    """Jobs cannot be listed: without API keys they have no owners."""
 
-    slug = "listing-needs-keys"
+    slug, status, title = "listing-needs-keys", 403, "Listing jobs needs API keys"
 
     def __init__(self) -> None:
         super().__init__(
-            "jobs are listed where there are API keys (GDSR_API_KEYS_FILE), or to programs on the "
-            "machine of a service that is on loopback; keep the ids of your jobs instead"
+            "jobs can be listed with API keys (GDSR_API_KEYS_FILE), or by local programs "
+            "if the service listens on loopback; keep the ids of your jobs instead"
         )
 
 
 class HostNotServed(GDSRError):
-    """A service for its own machine alone was asked under another name."""
+    """A service restricted to local requests was addressed by another host name."""
 
-    slug = "host-not-served"
+    slug, status, title = "host-not-served", 421, "The host name is not served"
 
     def __init__(self, host: str) -> None:
         super().__init__(
-            f"without API keys this service answers to local names, and not to {host[:80]!r}; "
-            "GDSR_HOSTS adds others"
+            "without API keys this service accepts only local host names, not "
+            f"{host[:80]!r}; GDSR_HOSTS adds others"
         )
 
 
 class OriginNotServed(GDSRError):
-    """A page of another origin would change something."""
+    """A page of another origin sent a request that changes something."""
 
-    slug = "origin-not-served"
+    slug, status, title = "origin-not-served", 403, "The origin is not allowed"
 
     def __init__(self, origin: str) -> None:
-        super().__init__(
-            f"a page of another origin ({origin[:80]}) may not do this; GDSR_CORS_ORIGINS adds some"
-        )
+        super().__init__(f"the origin {origin[:80]} is not allowed; GDSR_CORS_ORIGINS adds origins")
 
 
 class KeyMissing(GDSRError):
-    """The service takes API keys, and the request has none."""
+    """The service requires an API key, and the request has none."""
 
-    slug = "key-missing"
+    slug, status, title = "key-missing", 401, "An API key is needed"
 
     def __init__(self) -> None:
         super().__init__("send your API key: `Authorization: Bearer KEY`, or `X-API-Key: KEY`")
 
 
 class KeyInvalid(GDSRError):
-    """The API key is not one that the service knows."""
+    """The API key is unknown."""
 
-    slug = "key-invalid"
+    slug, status, title = "key-invalid", 401, "The API key is unknown"
 
     def __init__(self) -> None:
-        super().__init__("this API key is not known here")
+        super().__init__("unknown API key")
 
 
 class AdminOff(GDSRError):
-    """There are no admin keys, so that nobody may do what needs one."""
+    """Admin endpoints are off because no admin keys are configured."""
 
-    slug = "admin-off"
+    slug, status, title = "admin-off", 403, "Admin endpoints are off"
 
     def __init__(self) -> None:
         super().__init__(
-            "this needs an admin key, and the service knows none: set GDSR_ADMIN_KEYS_FILE"
+            "this needs an admin key, and none is configured: set GDSR_ADMIN_KEYS_FILE"
         )
 
 
 class RateExceeded(GDSRError):
-    """The API key has sent as many pictures as it may for now."""
+    """The rate limit of the API key is exceeded."""
 
-    slug = "rate-exceeded"
+    slug, status, title = "rate-exceeded", 429, "Rate limit exceeded"
 
     def __init__(self, *, rate: str, pause: timedelta) -> None:
-        super().__init__(
-            f"the limit is {rate}; the next picture is taken in {pause.total_seconds():.0f} s"
-        )
+        super().__init__(f"the limit is {rate}; try again in {pause.total_seconds():.0f} s")
         self.pause = pause
 
 
 class PixelsExceeded(GDSRError):
-    """The API key has sent as many pixels as it may in a day, counted from midnight (UTC)."""
+    """The daily pixel quota of the API key is exceeded."""
 
-    slug = "pixels-exceeded"
+    slug, status, title = "pixels-exceeded", 429, "Pixel quota exceeded"
 
     def __init__(self, *, limit: int, pause: timedelta) -> None:
         super().__init__(
-            f"with this picture it would be more than {limit:,} pixels today, the limit of a key; "
-            f"the next day begins in {pause.total_seconds():.0f} s (midnight UTC)"
+            f"with this picture the API key would exceed its quota of {limit:,} pixels a "
+            f"day; the next day begins in {pause.total_seconds():.0f} s (midnight UTC)"
         )
-        self.limit, self.pause = limit, pause
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return {"pixels_per_day": self.limit}
+        self.limits, self.pause = {"pixels_per_day": limit}, pause
 
 
 class ModelUnknown(GDSRError):
-    """No running engine has that checkpoint."""
+    """No running engine has this model."""
 
-    slug = "model-unknown"
+    slug, status, title = "model-unknown", 422, "There is no such model"
 
     def __init__(self, *, name: str, known: list[str]) -> None:
-        super().__init__(f"no model is called {name!r}; there are: {', '.join(known)}")
+        super().__init__(f"there is no model {name!r}; available: {', '.join(known)}")
 
 
 class JobNotFound(GDSRError):
     """There is no such job, or its record has expired."""
 
-    slug = "job-not-found"
+    slug, status, title = "job-not-found", 404, "There is no such job"
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id!r}")
 
 
 class JobTooNew(GDSRError):
-    """The job's record is of a newer release than this process, as in the middle of an upgrade."""
+    """The job record was written by a newer release, for example during an upgrade."""
 
-    slug = "job-too-new"
+    slug, status, title = "job-too-new", 503, "The job is from a newer release"
+    pause = timedelta(seconds=5)
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(
-            f"job {job_id!r} belongs to a newer release; ask again when this one is up"
-        )
+        super().__init__(f"job {job_id!r} belongs to a newer release; try again after the upgrade")
 
 
 class JobNotFinished(GDSRError):
-    """The result was asked for before it was there."""
+    """The result was requested before the job ended."""
 
-    slug = "job-not-finished"
+    slug, status, title = "job-not-finished", 409, "The job has not finished"
+    pause = timedelta(seconds=1)
 
     def __init__(self, job_id: str, *, state: str) -> None:
-        super().__init__(f"job {job_id} is {state}; ask again")
+        super().__init__(f"job {job_id} is {state}; try again later")
 
 
 class JobCancelled(GDSRError):
-    """The result of a cancelled job was asked for."""
+    """The result of a cancelled job was requested."""
 
-    slug = "job-cancelled"
+    slug, status, title = "job-cancelled", 410, "The job was cancelled"
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"job {job_id} was cancelled and has no result")
 
 
 class JobExpired(GDSRError):
-    """The result was kept for its time and is gone."""
+    """The result has expired and was deleted."""
 
-    slug = "job-expired"
+    slug, status, title = "job-expired", 410, "The result has expired"
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"the result of job {job_id} has expired; send the picture again")
 
 
 class BranchesNotKept(GDSRError):
-    """Something was asked for that only what the job did not keep could give."""
+    """A derived result was requested that needs branches which the job did not keep."""
 
-    slug = "branches-not-kept"
+    slug, status, title = "branches-not-kept", 404, "The job did not keep its branches"
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
-            f"job {job_id} kept no branches, of which other positions of the slider are made, and "
-            "other formats and parts of a result that is no PNG; send the picture again with "
-            "keep_branches=true"
+            f"job {job_id} kept no branches, which are needed for other slider positions, "
+            "and for other formats and regions of a result that is not PNG; send the "
+            "picture again with keep_branches=true"
         )
 
 
 class ArchiveInvalid(GDSRError):
-    """The upload of a batch is not a zip that can be read."""
+    """The upload of a batch is not a readable zip."""
 
-    slug = "archive-invalid"
+    slug, status, title = "archive-invalid", 422, "The zip cannot be read"
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -419,9 +405,9 @@ class ArchiveInvalid(GDSRError):
 
 
 class BatchEmpty(GDSRError):
-    """There is no file in the zip, or no picture in the form."""
+    """The zip contains no file, or the form no picture."""
 
-    slug = "batch-empty"
+    slug, status, title = "batch-empty", 422, "The batch is empty"
 
     def __init__(self) -> None:
         super().__init__(
@@ -431,23 +417,19 @@ class BatchEmpty(GDSRError):
 
 
 class BatchTooLarge(GDSRError):
-    """The batch has more pictures, or more bytes when unpacked, than the limit."""
+    """The batch exceeds the maximum number of pictures or unpacked bytes."""
 
-    slug = "batch-too-large"
+    slug, status, title = "batch-too-large", 413, "The batch is too large"
 
     def __init__(self, *, limit: int, of: Literal["pictures", "bytes"]) -> None:
-        super().__init__(f"the batch has more than {limit:,} {of}, the limit; send several")
-        self.limit, self.of = limit, of
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return {f"max_batch_{self.of}": self.limit}
+        super().__init__(f"the batch exceeds the limit of {limit:,} {of}; send several")
+        self.limits = {f"max_batch_{of}": limit}
 
 
 class EntryDamaged(GDSRError):
     """A file in the zip of a batch cannot be unpacked."""
 
-    slug = "entry-damaged"
+    slug, status, title = "entry-damaged", 422, "The file in the zip is damaged"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the file cannot be unpacked: {reason}")
@@ -456,142 +438,147 @@ class EntryDamaged(GDSRError):
 class BatchNotFound(GDSRError):
     """There is no such batch, or its record has expired."""
 
-    slug = "batch-not-found"
+    slug, status, title = "batch-not-found", 404, "There is no such batch"
 
     def __init__(self, batch_id: str) -> None:
         super().__init__(f"there is no batch {batch_id!r}")
 
 
 class BatchNotFinished(GDSRError):
-    """The results of a batch were asked for before all were there."""
+    """The results of a batch were requested before all jobs had ended."""
 
-    slug = "batch-not-finished"
+    slug, status, title = "batch-not-finished", 409, "The batch has not finished"
+    pause = timedelta(seconds=1)
 
     def __init__(self, batch_id: str) -> None:
-        super().__init__(f"not all pictures of batch {batch_id} are through; ask again")
+        super().__init__(f"batch {batch_id} has unfinished jobs; try again later")
 
 
 class BatchExpired(GDSRError):
-    """The results of a batch were kept for their time and are gone."""
+    """The results of a batch have expired and were deleted."""
 
-    slug = "batch-expired"
+    slug, status, title = "batch-expired", 410, "The results have expired"
 
     def __init__(self, batch_id: str) -> None:
         super().__init__(f"the results of batch {batch_id} have expired; send the pictures again")
 
 
 class IdempotencyKeyReused(GDSRError):
-    """An idempotency key came again, with another picture or other options."""
+    """The idempotency key was used before with another picture or other options."""
 
-    slug = "idempotency-key-reused"
+    slug, status, title = (
+        "idempotency-key-reused",
+        422,
+        "The idempotency key was used for another request",
+    )
 
     def __init__(self) -> None:
         super().__init__(
-            "this Idempotency-Key was used with another picture or other options; take a new one"
+            "this Idempotency-Key was used with another picture or other options; use a new one"
         )
 
 
 class QueueFull(GDSRError):
-    """As many jobs, or as many pixels, wait as may wait."""
+    """The queue limit is reached, in jobs or in pixels."""
 
-    slug = "queue-full"
+    slug, status, title = "queue-full", 503, "The queue is full"
 
     def __init__(self, *, limit: int, of: Literal["jobs", "pixels"], pause: timedelta) -> None:
         words = {
-            "jobs": f"with this upload more than {limit:,} jobs would wait, the limit",
-            "pixels": f"with this picture more than {limit:,} pixels would wait, the limit",
+            "jobs": f"with this upload the queue would exceed its limit of {limit:,} jobs",
+            "pixels": f"with this picture the queue would exceed its limit of {limit:,} pixels",
         }
         super().__init__(f"{words[of]}; try again in {pause.total_seconds():.0f} s")
-        self.limit, self.of, self.pause = limit, of, pause
-
-    @property
-    def limits(self) -> dict[str, int]:
-        return {f"max_queued_{self.of}": self.limit}
+        self.limits, self.pause = {f"max_queued_{of}": limit}, pause
 
 
 class QueueUnavailable(GDSRError):
     """Redis does not answer, or refuses to write."""
 
-    slug = "queue-unavailable"
+    slug, status, title = "queue-unavailable", 503, "The queue is unavailable"
+    pause = timedelta(seconds=5)
 
     def __init__(self, reason: str, *, refused: bool = False) -> None:
-        super().__init__(f"the job queue cannot be reached ({reason}); try again later")
-        #: Whether nothing was written for sure; else what was asked for may have happened.
+        super().__init__(f"the job queue is unavailable ({reason}); try again later")
+        #: True if certainly nothing was written; otherwise the command may have been executed.
         self.refused = refused
 
 
 class NoWorker(GDSRError):
-    """No engine is alive to say which models there are."""
+    """No engine is running, so no models are available."""
 
-    slug = "no-worker"
+    slug, status, title = "no-worker", 503, "No worker is available"
+    pause = timedelta(seconds=5)
 
     def __init__(self) -> None:
-        super().__init__("no worker is ready; try again later")
+        super().__init__("no worker is available; try again later")
 
 
 class StorageFull(GDSRError):
-    """The blob store has no room."""
+    """The blob store is full."""
 
-    slug = "storage-full"
+    slug, status, title = "storage-full", 507, "The picture store is full"
+    pause = timedelta(seconds=60)
 
     def __init__(self) -> None:
         super().__init__("the picture store is full; try again later")
 
 
 class StorageUnavailable(GDSRError):
-    """The blob store does not answer, or does not let us in."""
+    """The blob store does not answer, or denies access."""
 
-    slug = "storage-unavailable"
+    slug, status, title = "storage-unavailable", 503, "The picture store is unavailable"
+    pause = timedelta(seconds=5)
 
     def __init__(self, reason: str) -> None:
-        super().__init__(f"the picture store cannot be used ({reason}); try again later")
+        super().__init__(f"the picture store is unavailable ({reason}); try again later")
 
 
 class BlobMissing(GDSRError):
-    """A stored picture is not there."""
+    """A stored picture is missing."""
 
-    slug = "blob-missing"
+    slug, status, title = "blob-missing", 410, "The stored picture is missing"
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"the stored picture {key} is gone")
+        super().__init__(f"the stored picture {key} is missing")
 
 
 class JobFailed(GDSRError):
-    """A job ended without a result for a reason that is not the picture."""
+    """Base class: a job failed for a reason other than the picture."""
 
 
 class EngineLost(JobFailed):
-    """The engine went away and did not come back, or died twice on this picture."""
+    """The engine died and did not come back, or died twice on this picture."""
 
-    slug = "engine-lost"
+    slug, status, title = "engine-lost", 500, "The engine was lost"
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the engine was lost: {reason}")
 
 
 class CheckpointReplaced(EngineLost):
-    """In the middle of a picture the engine changed the checkpoint, and the picture begins anew."""
+    """The engine replaced the checkpoint during the job; the job starts again."""
 
-    slug = "checkpoint-replaced"
+    slug, status, title = "checkpoint-replaced", 500, "The checkpoint was replaced during the job"
 
     def __init__(self) -> None:
-        super().__init__("its checkpoint was replaced in the middle of the picture, more than once")
+        super().__init__("the checkpoint was replaced during the job, more than once")
 
 
 class EngineOutOfMemory(JobFailed):
-    """Even the smallest tile did not fit."""
+    """Even the smallest tile exceeds the device's memory."""
 
-    slug = "engine-out-of-memory"
+    slug, status, title = "engine-out-of-memory", 500, "The engine is out of memory"
 
     def __init__(self, *, tile: int) -> None:
-        super().__init__(f"the device has no memory even for one tile of {tile} x {tile} pixels")
+        super().__init__(f"the device has not enough memory for one tile of {tile} x {tile} pixels")
         self.tile = tile
 
 
 class ModelNotLoaded(JobFailed):
-    """The model had made way for others, and could not be loaded again."""
+    """The model was evicted from the device and could not be loaded again."""
 
-    slug = "model-not-loaded"
+    slug, status, title = "model-not-loaded", 500, "The model could not be loaded"
 
     def __init__(self, *, name: str, reason: str) -> None:
         super().__init__(f"the model {name} could not be loaded again: {reason}")
@@ -599,51 +586,53 @@ class ModelNotLoaded(JobFailed):
 
 
 class TileNotFinite(JobFailed):
-    """The network gave NaN or infinity, in single precision too."""
+    """The network's output contains NaN or infinity, in float32 too."""
 
-    slug = "tile-not-finite"
+    slug, status, title = "tile-not-finite", 500, "The network's output is not finite"
 
     def __init__(self) -> None:
-        super().__init__("the network's output is not finite, in single precision either")
+        super().__init__("the network's output is not finite, in float32 either")
 
 
 class WorkerLost(JobFailed):
-    """The worker died, and so did the one that tried again."""
+    """The worker died, and so did the worker of the retry."""
 
-    slug = "worker-lost"
+    slug, status, title = "worker-lost", 500, "The worker was lost"
 
     def __init__(self) -> None:
-        super().__init__("the worker was lost while it ran this job, and so was the next one")
+        super().__init__(
+            "the worker was lost while it ran this job, and so was the worker of the retry"
+        )
 
 
 class JobCrashed(JobFailed):
-    """The job's own process died twice: the picture is the likely cause."""
+    """The job's process crashed twice: the picture is the likely cause."""
 
-    slug = "job-crashed"
+    slug, status, title = "job-crashed", 500, "The job crashed"
 
     def __init__(self) -> None:
         super().__init__("the process that ran this job crashed twice")
 
 
 class JobTimedOut(JobFailed):
-    """The job ran longer than its size allows."""
+    """The job exceeded its time limit."""
 
-    slug = "job-timed-out"
+    slug, status, title = "job-timed-out", 500, "The job timed out"
 
     def __init__(self, *, seconds: int) -> None:
-        super().__init__(f"the job ran longer than its limit of {seconds} seconds")
+        super().__init__(f"the job exceeded its time limit of {seconds} seconds")
 
 
 class JobOutOfMemory(JobFailed):
-    """The job's process reached its memory limit."""
+    """The job exceeded its memory limit."""
 
-    slug = "job-out-of-memory"
+    slug, status, title = "job-out-of-memory", 500, "The job ran out of memory"
 
     def __init__(self, *, limit: int) -> None:
-        super().__init__(f"the job needed more than its limit of {limit:,} bytes of memory")
+        super().__init__(f"the job exceeded its memory limit of {limit:,} bytes")
 
 
 class ConfigurationInvalid(GDSRError):
-    """A command cannot start with the settings that it was given."""
+    """A command cannot start with the given settings."""
 
-    slug = "configuration-invalid"
+    slug, status, title = "configuration-invalid", 500, "The settings are invalid"

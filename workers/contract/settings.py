@@ -1,6 +1,6 @@
-"""Settings, read once from `GDSR_...` environment variables by each process's `main()`.
+"""Settings, read once from `GDSR_...` environment variables at the start of each process.
 
-The docstring under a field is its description: the README's table is held to it by a test.
+The docstring of a field is its description; a test compares docs/settings.md with it.
 """
 
 import difflib
@@ -17,20 +17,20 @@ from workers.contract.errors import ConfigurationInvalid
 
 
 def _plain_seconds(value: object) -> object:
-    """`60` in the environment is a text; as a number it means seconds."""
+    """Parse a plain number as seconds: environment variables are text."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
 
 
-#: `60`, `PT1M` and `00:01:00` are the same.
+#: `60`, `PT1M` and `00:01:00` are equivalent.
 Seconds = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_plain_seconds)]
 
 _PREFIX = "GDSR_"
 
-#: What else may stand in our environment: settings of the service, and what tools and tests read.
-#: A test holds this to `ServiceSettings`, which is not always installed where this is.
+#: Other variables with our prefix: settings of the service, and those of tools and tests. A test
+#: compares them with `ServiceSettings`, which is not always installed here.
 READ_ELSEWHERE = frozenset(
     {
         "GDSR_ADMIN_KEYS_FILE", "GDSR_API_KEYS_FILE", "GDSR_CACHE_RESULTS", "GDSR_CORS_ORIGINS",
@@ -38,13 +38,14 @@ READ_ELSEWHERE = frozenset(
         "GDSR_PORT", "GDSR_RESULT_NAME",
         "GDSR_RATE_LIMIT", "GDSR_ROOT_PATH", "GDSR_SIGNED_RESULTS", "GDSR_TRUSTED_PROXIES",
         "GDSR_WEBHOOK_HOSTS", "GDSR_WEBHOOK_NETWORKS", "GDSR_WEBHOOK_SECRET_FILE",
-        "GDSR_BENCH_DIR", "GDSR_METRIC_WEIGHTS", "GDSR_TORCH_INDEX", "GDSR_VGG_WEIGHTS",
+        "GDSR_API_KEY", "GDSR_BENCH_DIR", "GDSR_METRIC_WEIGHTS", "GDSR_TORCH_INDEX",
+        "GDSR_VGG_WEIGHTS",
     }
 )  # fmt: skip
 
 
 class SharedSettings(BaseSettings):
-    """What the service and the workers must agree on."""
+    """Settings shared by service and workers."""
 
     model_config = SettingsConfigDict(
         env_prefix=_PREFIX,
@@ -55,67 +56,71 @@ class SharedSettings(BaseSettings):
     )
 
     redis_url: str = "redis://localhost:6379/0"
-    """Queue and job records: `redis://`, `rediss://` or `unix://`."""
+    """Redis for queue and job records: `redis://`, `rediss://` or `unix://`."""
 
     redis_password_file: Path | None = None
-    """File whose first line is the password of Redis; unset: the URL has it, or there is none."""
+    """File with the Redis password in its first line; unset: as in the URL, or no password."""
 
     blob_dir: Path = Path("data/blobs")
-    """Where pictures are stored; service and workers see the same folder."""
+    """Folder for pictures; shared by service and workers."""
 
     blob_url: str | None = None
-    """Store them there instead: `s3://BUCKET/PREFIX` (extra `s3`), or `file:/FOLDER`."""
+    """Blob store instead of the folder: `s3://BUCKET/PREFIX` (extra `s3`), or `file:/FOLDER`."""
 
     max_pixels: int = Field(default=16_000_000, gt=0)
-    """Largest picture taken, width x height before scaling."""
+    """Maximum input size, width x height before scaling."""
 
     max_upload_bytes: int = Field(default=64 * 1024**2, gt=0)
-    """Largest upload taken."""
+    """Maximum upload size in bytes."""
 
     max_queued_jobs: int = Field(default=1000, gt=0)
-    """Jobs that may wait; more are refused with 503."""
+    """Maximum number of queued jobs; more are rejected with 503."""
 
     max_queued_pixels: int = Field(default=1_000_000_000, validate_default=True)
-    """Pixels (before scaling) of all pictures that may wait; at least the largest picture's."""
+    """Maximum total input pixels of queued pictures; at least GDSR_MAX_PIXELS."""
 
     max_batch_pictures: int = Field(default=100, gt=0, le=1000)
-    """Most pictures in one batch."""
+    """Maximum number of pictures in a batch."""
 
     max_batch_bytes: int = Field(default=512 * 1024**2, gt=0)
-    """Largest batch taken, and the most that its zip may unpack to."""
+    """Maximum size of a batch upload, and of its unpacked contents, in bytes."""
 
     small_pixels: int = Field(default=512 * 512, gt=0)
-    """Pictures up to this many pixels wait in a queue of their own."""
+    """Pictures up to this many pixels use a separate queue."""
 
     result_ttl: Seconds = timedelta(hours=1)
-    """How long a finished picture is kept."""
+    """How long a result is kept."""
 
     record_ttl: Seconds = timedelta(days=1)
-    """How long the record of an ended job is kept, so that its result says 410 and not 404."""
+    """How long the record of an ended job is kept; its expired result answers 410 instead of
+    404.
+    """
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Lines below this level are not written."""
+    """Minimum level of log lines."""
 
     metrics_host: str = "127.0.0.1"
-    """Address that ports for metrics alone listen on."""
+    """Listen address of separate metrics ports."""
 
     otel_endpoint: str | None = None
-    """Collector that gets spans (OTLP over HTTP), such as `http://otel:4318`; unset: none."""
+    """OpenTelemetry collector (OTLP over HTTP), such as `http://otel:4318`; unset: no spans."""
 
     @field_validator("max_queued_pixels")
     @classmethod
     def _holds_one(cls, value: int, others: ValidationInfo) -> int:
         largest = others.data.get("max_pixels", 0)
         if value < largest:
-            raise ValueError(f"less than GDSR_MAX_PIXELS ({largest}): the largest never fits")
+            raise ValueError(
+                f"less than GDSR_MAX_PIXELS ({largest}): the largest picture would never fit"
+            )
         return value
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment; a variable that is set to nothing is not set.
+        """Read the environment; empty variables count as unset.
 
         Raises:
-            ConfigurationInvalid: names each wrong variable in one line.
+            ConfigurationInvalid: lists each invalid variable, in one line.
         """
         known = READ_ELSEWHERE | _names(cls) | _names(WorkerSettings)
         for name in os.environ:
@@ -128,7 +133,7 @@ class SharedSettings(BaseSettings):
                 f"GDSR_{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
                 for fault in invalid.errors()
             )
-            raise ConfigurationInvalid(f"wrong settings: {faults}") from None
+            raise ConfigurationInvalid(f"invalid settings: {faults}") from None
         if settings.redis_password_file is None:
             return settings
         password = _first_line(settings.redis_password_file)
@@ -138,25 +143,25 @@ class SharedSettings(BaseSettings):
 
 
 class WorkerSettings(SharedSettings):
-    """What `gdsr-worker`, its engines and its job workers need beside that."""
+    """Additional settings of `gdsr-worker`, its engines and its job workers."""
 
     job_workers: int | None = Field(default=None, ge=2)
-    """Job worker processes, half of them for small pictures alone; unset: by the cores."""
+    """Number of job worker processes, half of them for small pictures only; unset: by the cores."""
 
     checkpoints: Annotated[tuple[Path, ...], NoDecode] = ()
-    """Checkpoint files or folders, separated by `:`; empty: those that come with GDSR."""
+    """Checkpoint files or folders, separated by `:`; empty: the checkpoints shipped with GDSR."""
 
     devices: Annotated[tuple[str, ...], NoDecode] = ()
     """Devices to run an engine on, such as `cuda:0,cuda:1`; empty: every GPU, else the CPU."""
 
     default_model: str | None = None
-    """Model of requests that name none; unset: `base` on a GPU, `lite-real` on a CPU."""
+    """Default model for requests that name none; unset: `lite-real`."""
 
     max_models: int | None = Field(default=None, gt=0)
-    """Models an engine keeps on its device; others are loaded when a job wants them. Unset: all."""
+    """Maximum number of models on a device; others are loaded on demand (LRU cache). Unset: all."""
 
     precision: Literal["float32", "bfloat16", "float16"] | None = None
-    """Number format of the network; unset: the fastest that passes the start-up self-test."""
+    """Number format of the network; unset: the fastest that passes the startup self-test."""
 
     threads: int | None = Field(default=None, gt=0)
     """CPU threads of an engine; unset: the CPU quota."""
@@ -165,25 +170,25 @@ class WorkerSettings(SharedSettings):
     """Folder for compiled kernels and calibrations; unset: `gdsr` in the user's cache folder."""
 
     tile: int | None = Field(default=None, ge=64, le=1024)
-    """Tile side in input pixels, context included; unset: 160 or 288, as suits each picture."""
+    """Tile side in input pixels, context included; unset: 160 or 288, chosen per picture."""
 
     blob_quota: int | None = Field(default=None, gt=0)
-    """Bytes that all pictures may take; beyond, the oldest results go early. Unset: any number."""
+    """Storage quota in bytes; beyond it the oldest results are removed early. Unset: unlimited."""
 
     drain: Seconds = timedelta(seconds=20)
-    """How long running jobs may go on after SIGTERM before they are put back in the queue."""
+    """Grace period of running jobs after SIGTERM before they are put back in the queue."""
 
     job_memory: int = Field(default=6 * 1024**3, gt=0)
-    """Address space in bytes that one job's process may use."""
+    """Address space limit of a job's process, in bytes."""
 
     mark: bool = True
     """Whether results say in their XMP that a model made them, in the words of IPTC; `off`: not."""
 
     engine_patience: Seconds = timedelta(seconds=60)
-    """How long a job waits for an engine that is being restarted."""
+    """How long a job waits for an engine that restarts."""
 
     worker_metrics_port: int | None = Field(default=None, gt=0, le=65000)
-    """Port for metrics and probes of the supervisor; engines take the next ones; unset: none."""
+    """Metrics and probe port of the supervisor; engines use the next ones; unset: none."""
 
     @field_validator("checkpoints", mode="before")
     @classmethod
@@ -208,31 +213,31 @@ def _names(settings: type[BaseSettings]) -> frozenset[str]:
 
 def _misspelt(name: str, known: frozenset[str]) -> str:
     nearest = difflib.get_close_matches(name, sorted(known), n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else "the README has the table of settings"
-    return f"there is no setting {name}; {hint}"
+    hint = f"did you mean {nearest[0]}?" if nearest else "docs/settings.md lists all settings"
+    return f"unknown setting {name}; {hint}"
 
 
 def _first_line(path: Path) -> str:
     try:
         password = path.read_text().partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as failure:
-        reason = getattr(failure, "strerror", None) or "it is not text"
+        reason = getattr(failure, "strerror", None) or "not a text file"
         raise ConfigurationInvalid(
             f"GDSR_REDIS_PASSWORD_FILE: {path} cannot be read: {reason}"
         ) from None
     if not password:
         raise ConfigurationInvalid(
-            f"GDSR_REDIS_PASSWORD_FILE: {path} is empty; put the password of Redis there"
+            f"GDSR_REDIS_PASSWORD_FILE: {path} is empty; put the Redis password there"
         )
     return password
 
 
 def _with_password(url: str, password: str) -> str:
-    """The URL with this password; a user that it names stays."""
+    """The URL with this password; a user name in it is kept."""
     parts = urlsplit(url)
     if parts.password:
         raise ConfigurationInvalid(
-            "GDSR_REDIS_URL has a password and GDSR_REDIS_PASSWORD_FILE is set; keep one of them"
+            "both GDSR_REDIS_URL and GDSR_REDIS_PASSWORD_FILE have a password; remove one of them"
         )
     user, _, place = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{place}").geturl()

@@ -1,1 +1,1 @@
-"""The process that runs the network, and the client that sends tiles to it."""
+"""The engine process, which runs the network, and its client."""

@@ -1,7 +1,7 @@
-"""One engine: loads the checkpoints onto one device, warms up, registers, serves tiles.
+"""An engine process: loads checkpoints onto one device, warms up, registers, serves tiles.
 
-Started by the supervisor, never by hand. It ends on SIGTERM after the batch that is being
-computed, and on anything unforeseen at once: the supervisor starts another.
+Started by the supervisor. On SIGTERM it ends after the current batch, on an unexpected error at
+once: the supervisor restarts it.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m workers.engine", description=__doc__)
     parser.add_argument("--socket", type=Path, required=True, help="unix socket to serve on")
     parser.add_argument("--device", required=True, help="torch device, such as cuda:0 or cpu")
-    parser.add_argument("--metrics-port", type=int, help="port for metrics; none unless given")
+    parser.add_argument("--metrics-port", type=int, help="metrics port; default: none")
     arguments = parser.parse_args()
     try:
         settings = WorkerSettings.load()
@@ -49,7 +49,7 @@ def main() -> int:
     except RuntimeError as failure:
         if "CUDA" not in f"{type(failure).__name__}: {failure}":
             raise
-        log.critical("the device failed; only a new process may cure that", exc_info=True)
+        log.critical("the device failed; only a new process may fix it", exc_info=True)
         return EXIT_DEVICE
     return 0
 
@@ -57,9 +57,8 @@ def main() -> int:
 def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: int | None) -> None:
     from model.process import prepare_process
 
-    prepare_process(
-        settings.threads, cache=settings.cache_dir
-    )  # before torch is imported: it reads this once
+    # before torch is imported, which reads it once
+    prepare_process(settings.threads, cache=settings.cache_dir)
 
     import torch
 
@@ -67,18 +66,21 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
     from workers.engine.models import Models, follow
     from workers.engine.server import EngineServer
     from workers.engine.telemetry import EngineTelemetry
-    from workers.host.watchdog import end_when_stuck
+    from workers.host.watchdog import exit_when_stuck
 
     client = connect(settings.redis_url, timeout=engines.BEAT, retries=0)
-    followed = _last_asked(client)  # before the files are looked at
+    followed = _last_asked(client)  # before the files are read
     loaded = load_engine(settings, device)
     telemetry = EngineTelemetry(loaded, device=torch.device(device))
-    if metrics_port is not None:  # before the socket is there, by which the supervisor sees it
+    if (
+        metrics_port is not None
+    ):  # before the socket exists, which signals readiness to the supervisor
         MetricsServer(telemetry.registry, host=settings.metrics_host, port=metrics_port)
     server = EngineServer(loaded, path=path, computed=telemetry.computed)
     telemetry.watch(server)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.stop).start())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to pass on, in order
+    # the supervisor handles Ctrl-C and stops programs in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def info() -> engines.EngineInfo:
         return engines.EngineInfo(
@@ -91,7 +93,7 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
             reloaded=models.followed,
             extra_formats=tuple(name.value for name in installed()),
             tiles=server.tiles_done,
-            memory_retries=server.ladder.retries,
+            memory_retries=server.fallback.retries,
         )
 
     engine_id = f"{socket.gethostname()}-{device.replace(':', '')}-{secrets.token_hex(4)}"
@@ -117,7 +119,7 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
         target=follow, args=(client, models, info, stopped), name="engine-reload", daemon=True
     ).start()
     threading.Thread(
-        target=end_when_stuck, args=(server.overdue, stopped), name="engine-stuck", daemon=True
+        target=exit_when_stuck, args=(server.overdue, stopped), name="engine-stuck", daemon=True
     ).start()
     log.info("ready: %s", info().model_dump_json(exclude={"models": {"__all__": {"card"}}}))
     try:
@@ -132,7 +134,9 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
 
 
 def _last_asked(client: redis.Redis) -> int:
-    """The newest request to reload; if Redis is away it is asked later, and followed once more."""
+    """Number of the latest reload request; if Redis is down, 0, so it may be processed again
+    later.
+    """
     try:
         return reload.last_asked(client)
     except redis.RedisError:

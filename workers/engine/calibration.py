@@ -1,7 +1,7 @@
-"""How many tiles a device does best at once: measured at warm-up, and kept for the next start.
+"""Calibration: finds the best batch size of a device at warm-up, and caches it.
 
-The measurement is the same on every device. What it found holds for one checkpoint in one
-precision, on one kind of card, with one version of torch, and is kept under those names.
+The measurement is the same on every device. The result is cached by checkpoint, precision, GPU
+model and torch version.
 """
 
 import json
@@ -17,11 +17,11 @@ import torch
 from model.inference.forward import PARTS, Forward
 from workers.engine.out_of_memory import is_out_of_memory
 
-#: Batches that are tried, and the only ones that are computed: few shapes can be compiled ahead.
+#: Batch sizes to measure, and the only ones ever computed: few shapes can be compiled ahead.
 BATCHES = (1, 2, 4, 8, 16)
-#: A larger batch makes small jobs wait, so it has to be worth it.
+#: Minimum gain of a larger batch, since it makes small jobs wait.
 _WORTH = 0.05
-#: Share of the card's memory that one batch may take; graphs and other models want the rest.
+#: Share of GPU memory for one batch; graphs and other models need the rest.
 _MEMORY_SHARE = 0.5
 _RUNS = 3
 
@@ -30,36 +30,36 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One batch of tiles on one device."""
+    """Measurement of one batch size."""
 
     tile: int
     batch: int
     seconds: float
-    """For one tile of the batch, the best of a few runs."""
+    """Seconds per tile, the best of a few runs."""
     peak_bytes: int
-    """Device memory at its fullest; 0 where nobody counts it."""
+    """Peak device memory in bytes; 0 if it is not counted."""
 
 
 def calibrated(forward: Forward, *, tile: int, sha256: str, folder: Path) -> list[Measured]:
-    """What `calibrate` found when this was first asked here, or finds now."""
+    """The cached calibration, or a new one."""
     card = device_name(forward.device)
     name = f"{sha256[:16]}-{card}-{forward.precision}-{torch.__version__}-{tile}"
     path = folder / f"calibration-{re.sub(r'[^A-Za-z0-9.+-]+', '_', name)}.json"
     try:
         return [Measured(**one) for one in json.loads(path.read_text())]
     except (OSError, ValueError, TypeError):
-        pass  # none, or of another version: measured anew
+        pass  # missing, or of another version: measured again
     measured = calibrate(forward, tile=tile)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps([asdict(one) for one in measured]))
     except OSError as failure:
-        log.warning("the calibration cannot be kept: %s", failure)
+        log.warning("cannot cache the calibration: %s", failure)
     return measured
 
 
 def calibrate(forward: Forward, *, tile: int) -> list[Measured]:
-    """Run batches of growing size until they gain nothing, or do not fit."""
+    """Measure growing batch sizes until they gain nothing or do not fit."""
     measured: list[Measured] = []
     for batch in BATCHES:
         found = _measured(forward, tile=tile, batch=batch)
@@ -72,7 +72,7 @@ def calibrate(forward: Forward, *, tile: int) -> list[Measured]:
 
 
 def best_batch(measured: list[Measured], *, memory: float = float("inf")) -> int:
-    """The smallest batch that is as quick as any, but for `_WORTH`, within `memory` bytes."""
+    """The smallest batch within `memory` bytes that is as fast as any, up to `_WORTH`."""
     fitting = [one for one in measured if one.peak_bytes <= _MEMORY_SHARE * memory]
     if not fitting:
         return 1
@@ -81,30 +81,30 @@ def best_batch(measured: list[Measured], *, memory: float = float("inf")) -> int
 
 
 def device_name(device: torch.device) -> str:
-    """The card's name; CPU where there is none."""
+    """Name of the GPU; CPU if there is none."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 def device_memory(device: torch.device) -> float:
-    """Bytes that the card has; infinity on the CPU, whose memory is not ours to plan."""
+    """Memory of the GPU in bytes; infinity on the CPU, whose memory is not managed here."""
     if device.type != "cuda":
         return float("inf")
     return float(torch.cuda.get_device_properties(device).total_memory)
 
 
 def _measured(forward: Forward, *, tile: int, batch: int) -> Measured | None:
-    """One batch of `fused`; None when it does not fit."""
+    """Measure one batch of `fused`; None if it does not fit."""
     noise = np.random.default_rng(0).integers(0, 256, (batch, tile, tile, 3), dtype=np.uint8)
     weights = np.tile(np.array([part == "fused" for part in PARTS], np.float32), (batch, 1, 1))
     cuda = forward.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(forward.device)
     try:
-        forward(noise, weights)  # compiles, records, fills caches
+        forward(noise, weights)  # compiles, records graphs, fills caches
         seconds = []
         for _ in range(_RUNS):
             start = time.perf_counter()
-            forward(noise, weights)  # ends on the host: nothing is left to wait for
+            forward(noise, weights)  # the result is on the host, so the computation is complete
             seconds.append((time.perf_counter() - start) / batch)
     except (RuntimeError, MemoryError) as failure:
         if not is_out_of_memory(failure):

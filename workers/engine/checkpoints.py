@@ -1,4 +1,4 @@
-"""Which checkpoint files an engine is to load; their names are the names of the models."""
+"""Finds the checkpoint files of an engine; their names are the names of the models."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,9 +6,11 @@ from pathlib import Path
 import model
 from workers.contract.errors import ConfigurationInvalid
 
+_DEFAULT = "lite-real"
+
 
 def checkpoint_files(places: Sequence[Path]) -> list[Path]:
-    """The checkpoint files of these files and folders, or those that come with GDSR.
+    """The checkpoint files in these files and folders, or those shipped with GDSR.
 
     Raises:
         ConfigurationInvalid: there are none, or two have the same name.
@@ -25,15 +27,14 @@ def checkpoint_files(places: Sequence[Path]) -> list[Path]:
     return list(files.values())
 
 
-def default_model(wanted: str | None, names: Sequence[str], *, cuda: bool) -> str:
-    """The model for requests that name none.
+def default_model(wanted: str | None, names: Sequence[str]) -> str:
+    """The default model for requests that name none.
 
     Raises:
-        ConfigurationInvalid: the wanted one is not among the names.
+        ConfigurationInvalid: the configured one is not among the names.
     """
     if wanted is None:
-        usual = "base" if cuda else "lite-real"
-        return usual if usual in names else names[0]
+        return _DEFAULT if _DEFAULT in names else names[0]
     if wanted not in names:
         raise ConfigurationInvalid(
             f"GDSR_DEFAULT_MODEL is {wanted}; the checkpoints are {', '.join(names)}"

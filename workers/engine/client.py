@@ -1,8 +1,8 @@
-"""A job's side of the engine: tiles in, super-resolved tiles out, in order.
+"""The engine's client: sends tiles, and yields the results in order.
 
-An engine that dies is waited for, and the tiles that were out are sent once more, to any engine
-of this host. A picture whose own tiles were being computed when an engine died is from then on
-computed alone, and given up when it happens again.
+If the engine dies, the client waits for an engine of this host and sends the unanswered tiles
+again. If tiles of this picture were being computed at that moment, the picture is computed alone
+from then on; the second time it fails.
 """
 
 import os
@@ -32,7 +32,7 @@ from workers.contract.errors import (
 from workers.contract.observability import logs
 from workers.engine.protocol import (
     MAX_GREETING,
-    ProtocolBroken,
+    ProtocolError,
     SharedTiles,
     create_shared_tiles,
     receive,
@@ -42,21 +42,21 @@ from workers.engine.protocol import (
 from workers.tiles.trade_off import Weights
 
 Pixels = NDArray[np.unsignedinteger]
-#: How long the engine may take for one batch; the job's own time limit is what usually ends it.
+#: Timeout of an answer; normally the job's own time limit comes first.
 _ANSWER_SECONDS = 600
 _RETRY_SECONDS = 0.05
 _STRIKES = 2
-#: Shared memory of one job, but for the slots that let the engine begin one batch early.
+#: Shared memory of one job, without the slots that let the engine start a batch early.
 _SHARED_BYTES = 256 * 1024**2
 _FEWEST_SLOTS = 2
 
 
 class Engine(Protocol):
-    """What a picture is sent through: the socket below, or the network in this very process."""
+    """An engine: the client below, or the network in the same process."""
 
     @property
     def tiles(self) -> Sequence[int]:
-        """Sides of the tiles it takes, in pixels; those of one picture are of one size."""
+        """Accepted tile sides in pixels; all tiles of a picture have the same."""
 
     def run(
         self,
@@ -66,37 +66,39 @@ class Engine(Protocol):
         weights: Sequence[Weights],
         consistent: bool | None = None,
     ) -> Iterator[Pixels]:
-        """(T, T, 3) tiles to (R, 4T, 4T, 3), in order; each is valid until the next is asked for.
+        """Map (T, T, 3) tiles to (R, 4T, 4T, 3) results, in order; each is valid until the next is
+        requested.
 
-        A tile has a result for each of the R weights, of one pass through the network. Tiles are
-        uint8, or all of them uint16; so are the results. `consistent` ones, but for the mask, are
-        made to give the tiles again when they are reduced; None: as the model's card says.
+        A tile has one result for each of the R weights, from one pass through the network. Tiles
+        and results are all uint8 or all uint16. `consistent`: apply back-projection to all results
+        except the mask; None: as in the model card.
 
         Raises:
-            GDSRError: the engine could not; the message says why.
+            GDSRError: the engine failed; the message says why.
         """
 
 
 class MadeBy(NamedTuple):
-    """What computed a picture."""
+    """Model and device that computed a picture."""
 
     checkpoint: str
     """SHA-256 of the checkpoint file."""
     precision: str
     device: str
     consistency: bool
-    """What its card says of it."""
+    """Default of back-projection in the model card."""
 
 
 class EngineClient:
     """One job's connection to the engines of this host."""
 
     def __init__(self, sockets: Sequence[Path], *, model: str, patience: timedelta) -> None:
-        """Connect to an engine that has the model; one that comes back must have the same file.
+        """Connect to an engine that has the model; after a reconnection the checkpoint must be the
+        same.
 
         Raises:
-            EngineLost: none answers in time.
-            ModelUnknown: none that answers has the model.
+            EngineLost: no engine answers in time.
+            ModelUnknown: no engine has the model.
         """
         self._sockets = sockets
         self._model = model
@@ -121,7 +123,7 @@ class EngineClient:
         self._connection.close()
 
     def made_by(self, model: str) -> MadeBy:
-        """What computes pictures with this model at the other end."""
+        """Model and device of the connected engine."""
         checkpoint, precision, consistency = self._greeting["models"][model]
         return MadeBy(
             checkpoint=checkpoint,
@@ -141,24 +143,24 @@ class EngineClient:
         """See `Engine.run`.
 
         Raises:
-            EngineLost: no engine came back in time, or two died on this picture's own tiles.
-            CheckpointReplaced: the one that came back has another file under the model's name.
-            ModelNotLoaded: it had made way for others and cannot be loaded again.
+            EngineLost: no engine came back in time, or two died on tiles of this picture.
+            CheckpointReplaced: the engine that came back has another checkpoint for the model.
+            ModelNotLoaded: the model was evicted and cannot be loaded again.
             EngineOutOfMemory: even the smallest tile did not fit.
-            TileNotFinite: the network's output is not a picture.
+            TileNotFinite: the network's output is not finite.
         """
         supply = iter(tiles)
         leading = next(supply, None)
         if leading is None:
             return
-        if self._used:  # an engine takes one opening a connection
+        if self._used:  # an engine accepts one opening per connection
             self._reconnect()
         self._used = True
         tile, bits = len(leading), 8 * leading.dtype.itemsize
         fitting = slots_within(_SHARED_BYTES, tile=tile, results=len(weights), bits=bits)
         most = min(self._slots, max(_FEWEST_SLOTS, fitting))
         first = [leading, *islice(supply, most - 1)]
-        slots = len(first)  # those of a small picture are fewer
+        slots = len(first)  # a small picture has fewer tiles
         fd, shared = create_shared_tiles(slots=slots, tile=tile, results=len(weights), bits=bits)
         opening: dict[str, object] = {"model": model, "weights": weights, "tile": tile}
         opening["slots"] = slots
@@ -188,7 +190,7 @@ class EngineClient:
                 slot = free.popleft()
                 shared.inputs[slot] = tile
                 sent.append(slot)
-                with suppress(OSError):  # the answer that does not come shows the loss below
+                with suppress(OSError):  # reading the answer below detects the loss
                     send(self._connection, {"slot": slot})
             if not sent:
                 return
@@ -206,12 +208,12 @@ class EngineClient:
             free.append(slot)
 
     def _answer(self) -> int | None:
-        """The slot that is done; None when the engine is lost."""
+        """The slot that is done; None if the engine is lost."""
         try:
             received = receive(self._connection)
         except TimeoutError:
-            raise EngineLost(f"no answer for {_ANSWER_SECONDS} seconds") from None
-        except (OSError, ProtocolBroken):
+            raise EngineLost(f"no answer within {_ANSWER_SECONDS} seconds") from None
+        except (OSError, ProtocolError):
             return None
         if received is None:
             return None
@@ -221,15 +223,15 @@ class EngineClient:
         return int(message["done"])
 
     def _strike(self, shared: SharedTiles) -> None:
-        """Count a loss against this picture if its own tiles were being computed."""
+        """Count a loss if tiles of this picture were being computed."""
         if shared.flags.any():
             self._strikes += 1
             shared.flags[:] = 0
         if self._strikes >= _STRIKES:
-            raise EngineLost("it died twice while it computed tiles of this picture")
+            raise EngineLost("it died twice while computing tiles of this picture")
 
     def _lasting(self, action: Callable[[], None], shared: SharedTiles) -> None:
-        """Do `action` on a connection, on a new one if the engine goes away under it."""
+        """Call `action` with a connection; reconnects if the engine dies."""
         while True:
             try:
                 return action()
@@ -241,12 +243,12 @@ class EngineClient:
         self._connection.close()
         self._connection, self._greeting = self._connect()
         if (self._greeting["tiles"], self._greeting["slots"]) != (self.tiles, self._slots):
-            raise EngineLost("the one that came back takes tiles of another size")
+            raise EngineLost("the engine that came back has a different tile size")
         if self.made_by(self._model).checkpoint != self._checkpoint:
             raise CheckpointReplaced
 
     def _connect(self) -> tuple[socket.socket, dict[str, Any]]:
-        """A connection to the engine with the fewest tiles waiting, and its greeting."""
+        """Connect to the engine with the fewest waiting tiles; also returns its greeting."""
         deadline = time.monotonic() + self._patience
         while True:
             found = [answer for path in self._sockets if (answer := _greet(path)) is not None]
@@ -260,11 +262,11 @@ class EngineClient:
             if time.monotonic() > deadline:
                 if found:
                     raise ModelUnknown(name=self._model, known=sorted(found[0][1]["models"]))
-                raise EngineLost(f"none came back within {self._patience:.0f} seconds")
+                raise EngineLost(f"no engine came back within {self._patience:.0f} seconds")
             time.sleep(_RETRY_SECONDS)
 
     def _preference(self, answer: tuple[socket.socket, dict[str, Any]]) -> tuple[bool, int]:
-        """Lowest for what serves best: first of all with the checkpoint that was begun with."""
+        """Sort key for engines: first those with the original checkpoint, then by load."""
         checkpoint, *_ = answer[1]["models"].get(self._model, (None,))
         return (checkpoint != self._checkpoint, answer[1]["pending"])
 
@@ -276,7 +278,7 @@ def _greet(path: Path) -> tuple[socket.socket, dict[str, Any]] | None:
         connection.connect(str(path))
         if (received := receive(connection, limit=MAX_GREETING)) is not None:
             return connection, received[0]
-    except (OSError, ProtocolBroken):
+    except (OSError, ProtocolError):
         pass
     connection.close()
     return None

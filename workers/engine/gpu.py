@@ -1,6 +1,6 @@
-"""One GPU as its driver sees it (NVML), read at each scrape; without a driver there is nothing.
+"""GPU metrics from the driver (NVML), read at each scrape; nothing without a driver.
 
-The GPU is named by its UUID: CUDA_VISIBLE_DEVICES renumbers, NVML does not.
+The GPU is identified by its UUID: CUDA_VISIBLE_DEVICES renumbers devices, NVML does not.
 """
 
 import logging
@@ -16,21 +16,21 @@ _WAIT_MILLISECONDS = 5000
 
 log = logging.getLogger(__name__)
 
-#: Metric, help, and how to read it.
+#: Metric name, help, and the function that reads it.
 _READINGS: tuple[tuple[str, str, Callable[[Any], float]], ...] = (
     (
         "gdsr_gpu_utilization_ratio",
-        "Share of the time that a kernel ran.",
+        "Share of time in which a kernel ran.",
         lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
     ),
     (
         "gdsr_gpu_memory_used_bytes",
-        "Memory in use, by all processes.",
+        "Used memory, of all processes.",
         lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).used,
     ),
     (
         "gdsr_gpu_memory_total_bytes",
-        "Memory in all.",
+        "Total memory.",
         lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).total,
     ),
     (
@@ -40,14 +40,14 @@ _READINGS: tuple[tuple[str, str, Callable[[Any], float]], ...] = (
     ),
     (
         "gdsr_gpu_power_watts",
-        "Power drawn.",
+        "Power draw.",
         lambda gpu: pynvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
     ),
 )
 
 
 class GPUCollector(Collector):
-    """Readings of the GPU with this UUID, and its critical errors (Xid) since the start."""
+    """Metrics of the GPU with this UUID, and its critical errors (Xid) since the start."""
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
@@ -55,7 +55,7 @@ class GPUCollector(Collector):
         try:
             pynvml.nvmlInit()
         except pynvml.NVMLError as failure:
-            log.warning("no metrics of the GPU: %s", failure)
+            log.warning("no GPU metrics: %s", failure)
             self._present = False
             return
         self._present = True
@@ -65,7 +65,7 @@ class GPUCollector(Collector):
         if not self._present:
             return
         names, labels = ["gpu", "uuid"], ["", self.uuid]
-        up = GaugeMetricFamily("gdsr_gpu_up", "Whether the driver knows the GPU.", labels=names)
+        up = GaugeMetricFamily("gdsr_gpu_up", "Whether the driver reports the GPU.", labels=names)
         try:
             gpu = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
             labels[0] = str(pynvml.nvmlDeviceGetIndex(gpu))
@@ -76,7 +76,7 @@ class GPUCollector(Collector):
         up.add_metric(labels, 1)
         yield up
         errors = CounterMetricFamily(
-            "gdsr_gpu_xid_errors", "Critical errors that the driver reported.", labels=names
+            "gdsr_gpu_xid_errors", "Critical errors reported by the driver.", labels=names
         )
         errors.add_metric(labels, self.xid_errors)
         yield errors
@@ -94,7 +94,7 @@ class GPUCollector(Collector):
             gpu = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
             pynvml.nvmlDeviceRegisterEvents(gpu, pynvml.nvmlEventTypeXidCriticalError, events)
         except pynvml.NVMLError as failure:
-            log.info("the driver does not tell of critical errors: %s", failure)
+            log.info("the driver does not report critical errors: %s", failure)
             return
         while True:
             try:
@@ -102,7 +102,7 @@ class GPUCollector(Collector):
             except pynvml.NVMLError_Timeout:
                 continue
             except pynvml.NVMLError as failure:
-                log.warning("the driver stopped telling of critical errors: %s", failure)
+                log.warning("the driver stopped reporting critical errors: %s", failure)
                 return
             self.xid_errors += 1
             log.error("the GPU reported Xid %d", event.eventData)

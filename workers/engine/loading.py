@@ -1,4 +1,4 @@
-"""From settings to networks that are warm on one device."""
+"""Loads the configured checkpoints onto a device."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,12 +16,12 @@ from workers.contract.queue.engines import ModelInfo
 from workers.contract.settings import WorkerSettings
 from workers.engine.calibration import best_batch, calibrated, device_memory, device_name
 from workers.engine.checkpoints import checkpoint_files, default_model
-from workers.engine.model_cache import Resident, Residents
+from workers.engine.model_cache import CachedModel, ModelCache
 
-#: Tile sides with context, where the settings do not say: small pictures, and the rest. Of 256
-#: pixels, which is what many pictures are made of, the large one keeps just as many.
+#: Default tile sides with context: for small pictures, and for the rest. For the common size of 256
+#: pixels the large one keeps just as many.
 _TILES = (160, 288)
-#: A GPU has the memory for larger ones, which spend less on context.
+#: GPUs have the memory for larger tiles, which spend less on context.
 _CUDA_TILES = (*_TILES, 512)
 #: A CPU gains nothing from a second tile, and small jobs would wait longer.
 _CPU_BATCH = 1
@@ -29,72 +29,76 @@ _CPU_BATCH = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedEngine:
-    """Networks ready on one device."""
+    """All models of one device."""
 
-    forwards: dict[str, Resident]
-    residents: Residents
+    forwards: dict[str, CachedModel]
+    model_cache: ModelCache
     models: tuple[ModelInfo, ...]
     default_model: str
     device_name: str
     batches: Mapping[int, int]
-    """How many tiles are computed together at most, by the sides of tiles that it takes."""
+    """Maximum batch by tile side."""
     overlaps: bool = False
-    """Whether a batch is begun before the last one is handed on: the device computes alone."""
+    """Whether the next batch is started before the last one is delivered: the device is
+    asynchronous.
+    """
 
     @property
     def tiles(self) -> tuple[int, ...]:
-        """Sides of the tiles it takes; each picture is cut into those that suit it best."""
+        """Accepted tile sides; each picture uses the one that suits it best."""
         return tuple(self.batches)
 
     @property
     def max_batch(self) -> int:
-        """Of tiles of any side."""
+        """Maximum batch of any tile side."""
         return max(self.batches.values())
 
     def release(self) -> None:
-        """Give back device memory that is kept for speed alone."""
+        """Release cached device memory."""
         for forward in self.forwards.values():
             forward.release()
 
     def consistency(self, model: str) -> bool:
-        """What the card of a model says of it."""
+        """Default of back-projection in the model's card."""
         cards = (found.card for found in self.models if found.name == model)
         return bool(next(cards).get("consistency", False))
 
     def speeds(self, model: str) -> list[float]:
-        """Pixels a second of a model, as measured, by output."""
+        """Measured speed of a model in pixels per second, by output."""
         found = (info.pixels_per_second.values() for info in self.models if info.name == model)
         return list(next(found, ()))
 
 
 class LoadedModel(NamedTuple):
-    """One network ready on a device, and what is told of it."""
+    """One loaded model and its measurements."""
 
-    forward: Resident
+    forward: CachedModel
     info: ModelInfo
 
 
 def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
-    """Load every checkpoint, warm it up and measure it; the default one stays in any case.
+    """Load every checkpoint, warm it up and measure it; the default model stays on the device.
 
     Raises:
         ConfigurationInvalid: a checkpoint cannot be read or does not work, the device is not
-            there, or the default model is none of those loaded.
+            available, or the default model is not among those loaded.
     """
     device = _device(device_wanted)
     cuda = device.type == "cuda"
     tiles = _tiles(settings, device)
     batches = dict.fromkeys(tiles, _CPU_BATCH)
-    residents = Residents(settings.max_models)
+    model_cache = ModelCache(settings.max_models)
     files = checkpoint_files(settings.checkpoints)
-    default = default_model(settings.default_model, [path.stem for path in files], cuda=cuda)
+    default = default_model(settings.default_model, [path.stem for path in files])
     found: dict[str, LoadedModel] = {}
-    for path in sorted(files, key=lambda path: path.stem == default):  # the last one stays
-        residents.make_room()
+    for path in sorted(
+        files, key=lambda path: path.stem == default
+    ):  # the last one stays on the device
+        model_cache.make_room()
         try:
             checkpoint = load_checkpoint(path)
             model = load_model(
-                checkpoint, path, settings=settings, device=device, residents=residents
+                checkpoint, path, settings=settings, device=device, model_cache=model_cache
             )
             for tile in tiles if cuda else ():
                 measured = calibrated(
@@ -108,11 +112,11 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
         except (CheckpointInvalid, NotFinite, OSError) as invalid:
             reason = invalid.strerror if isinstance(invalid, OSError) else invalid
             raise ConfigurationInvalid(f"checkpoint {path}: {reason}") from invalid
-        residents.used(model.forward)
+        model_cache.used(model.forward)
         found[path.stem] = model
     return LoadedEngine(
         forwards={path.stem: found[path.stem].forward for path in files},
-        residents=residents,
+        model_cache=model_cache,
         models=tuple(found[path.stem].info for path in files),
         default_model=default,
         device_name=device_name(device),
@@ -127,16 +131,16 @@ def load_model(
     *,
     settings: WorkerSettings,
     device: torch.device,
-    residents: Residents,
+    model_cache: ModelCache,
 ) -> LoadedModel:
-    """Make a checkpoint ready on a device, warm it up, try it and measure it.
+    """Prepare a checkpoint for a device: warm up, test and measure it.
 
-    It was read from `path`, and will be again after it has made way for another.
+    `path` is where it was read from, and will be again after an eviction.
 
     Raises:
-        NotFinite: its output is not.
+        NotFinite: its output is not finite.
     """
-    tile = min(_tiles(settings, device))  # for warming up and for the figures in `/models`
+    tile = min(_tiles(settings, device))  # for warm-up and for the values in `/models`
     forward = prepare(
         checkpoint.generator,
         device=device,
@@ -156,15 +160,15 @@ def load_model(
         compiled=forward.compiled,
         pixels_per_second=measure(forward, tile=tile),
     )
-    resident = Resident(
+    cached_model = CachedModel(
         forward,
         path=path,
         sha256=info.sha256,
         tile=tile,
-        among=residents,
+        among=model_cache,
         cache=settings.cache_dir,
     )
-    return LoadedModel(resident, info)
+    return LoadedModel(cached_model, info)
 
 
 def _tiles(settings: WorkerSettings, device: torch.device) -> tuple[int, ...]:
@@ -177,11 +181,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-        if device.type == "cuda":  # streams, graphs and kernels are those of the current one
+        if device.type == "cuda":  # streams, graphs and kernels belong to the current device
             torch.cuda.set_device(device)
     except (RuntimeError, AssertionError) as failure:
         reason = str(failure).splitlines()[0]
-        raise ConfigurationInvalid(
-            f"GDSR_DEVICES: {name} cannot be used here: {reason}"
-        ) from failure
+        raise ConfigurationInvalid(f"GDSR_DEVICES: {name} cannot be used: {reason}") from failure
     return device

@@ -1,4 +1,4 @@
-"""The engine inside the process that uses it: no queue, no socket, the same network and ladder."""
+"""An engine in the calling process: no queue, no socket, the same network and memory fallback."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -10,7 +10,7 @@ from model.inference.forward import NotFinite
 from workers.contract.errors import TileNotFinite
 from workers.engine.client import Pixels
 from workers.engine.loading import LoadedEngine
-from workers.engine.out_of_memory import MemoryLadder
+from workers.engine.out_of_memory import OutOfMemoryFallback
 from workers.tiles.trade_off import Weights
 
 
@@ -20,7 +20,7 @@ class InProcessEngine:
     def __init__(self, loaded: LoadedEngine) -> None:
         self.tiles = loaded.tiles
         self._loaded = loaded
-        self._ladder = MemoryLadder(
+        self._ladder = OutOfMemoryFallback(
             batch=loaded.max_batch, tile=max(loaded.tiles), release=loaded.release
         )
 
@@ -35,9 +35,9 @@ class InProcessEngine:
         """See `Engine.run`.
 
         Raises:
-            ModelNotLoaded: it had made way for others and cannot be loaded again.
+            ModelNotLoaded: the model was evicted and cannot be loaded again.
             EngineOutOfMemory: even the smallest tile did not fit.
-            TileNotFinite: the network's output is not a picture.
+            TileNotFinite: the network's output is not finite.
         """
         if consistent is None:
             consistent = self._loaded.consistency(model)

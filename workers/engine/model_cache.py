@@ -1,7 +1,7 @@
-"""Which networks are on an engine's device: all of them, or as many as were used last.
+"""LRU cache of models on an engine's device, of all models or a limited number.
 
-A model that has made way keeps what was found out of it at the start, its speed and its precision,
-and is loaded again from its file when a job wants it.
+An evicted model keeps the measurements of its first load, speed and precision, and is loaded again
+from its file on demand.
 """
 
 import gc
@@ -17,51 +17,53 @@ from model.inference.forward import Forward, NotFinite, prepare
 from workers.contract.errors import ModelNotLoaded
 from workers.engine.out_of_memory import is_out_of_memory
 
-#: How many times as long as it took to load, a network serves before another takes its place.
+#: A model stays for at least this multiple of its loading time before it is evicted.
 _STAYS = 9
 
 
-class Residents:
-    """The networks on one device, the one that was used last at the end."""
+class ModelCache:
+    """The models on one device, in LRU order, the most recently used last."""
 
     def __init__(self, bound: int | None) -> None:
-        """`bound` is how many there may be; None: any number."""
+        """`bound`: maximum number of models; None: unlimited."""
         self.loads = 0
-        """Times that a network was loaded again."""
+        """Number of reloads after an eviction."""
         self._bound = bound
-        self._recent: dict[Resident, None] = {}
-        self._lock = threading.Lock()  # a reload forgets what the thread that computes uses
+        self._recent: dict[CachedModel, None] = {}
+        self._lock = threading.Lock()  # a reload removes models while the compute thread uses them
         self._settled = 0.0
 
     @property
     def settling(self) -> bool:
-        """Whether a network was loaded so lately that jobs for those that are here go first."""
+        """Whether a model was loaded so recently that jobs for the models on the device go
+        first.
+        """
         return time.monotonic() < self._settled
 
     def make_room(self) -> None:
-        """Before another is loaded, let those go that were not used for the longest time."""
+        """Evict the least recently used models before another one is loaded."""
         if self._bound is not None:
             self._keep(self._bound - 1)
 
-    def used(self, resident: "Resident") -> None:
-        """Note that this one is on the device and was used last; beyond the bound others go."""
+    def used(self, cached_model: "CachedModel") -> None:
+        """Mark a model as most recently used; evicts others beyond the bound."""
         with self._lock:
-            self._recent.pop(resident, None)
-            if not resident.replaced:
-                self._recent[resident] = None
+            self._recent.pop(cached_model, None)
+            if not cached_model.replaced:
+                self._recent[cached_model] = None
         if self._bound is not None:
             self._keep(self._bound)
 
     def loaded_again(self, *, seconds: float) -> None:
-        """Count it, and let it serve in proportion to what it cost."""
+        """Count a reload, and let the model stay in proportion to its loading time."""
         self.loads += 1
         self._settled = time.monotonic() + _STAYS * seconds
 
-    def forget(self, resident: "Resident") -> None:
-        """No longer count one that a reload replaced; jobs that have begun with it keep it."""
+    def forget(self, cached_model: "CachedModel") -> None:
+        """Remove a model that a checkpoint reload replaced; running jobs keep it."""
         with self._lock:
-            resident.replaced = True
-            self._recent.pop(resident, None)
+            cached_model.replaced = True
+            self._recent.pop(cached_model, None)
 
     def _keep(self, count: int) -> None:
         gone = False
@@ -72,13 +74,13 @@ class Residents:
                 oldest.forward = None
                 gone = True
         if gone:
-            gc.collect()  # compiled blocks refer to themselves
+            gc.collect()  # compiled blocks have reference cycles
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
 
-class Resident:
-    """A model's network, which may be on the device or in its file alone."""
+class CachedModel:
+    """A model that is on the device or only in its file."""
 
     def __init__(
         self,
@@ -87,12 +89,12 @@ class Resident:
         path: Path,
         sha256: str,
         tile: int,
-        among: Residents,
+        among: ModelCache,
         cache: Path | None = None,
     ) -> None:
-        """`forward` was made ready for tiles of `tile` pixels from the file with this SHA-256.
+        """`forward` was prepared for tiles of `tile` pixels from the file with this SHA-256.
 
-        `cache` keeps what is compiled, as in `prepare`.
+        `cache` keeps compiled kernels, as in `prepare`.
         """
         self.forward: Forward | None = forward
         self.replaced = False
@@ -101,10 +103,10 @@ class Resident:
         self._device, self._precision = forward.device, forward.precision
 
     def ready(self) -> Forward:
-        """The network, loaded again if it is not on the device; for the thread that computes.
+        """The network, loaded again if it was evicted; only for the compute thread.
 
         Raises:
-            ModelNotLoaded: its file is not what it was, or the device has no memory for it.
+            ModelNotLoaded: the file has changed, or the device has not enough memory.
         """
         if self.forward is None:
             began = time.perf_counter()
@@ -116,7 +118,7 @@ class Resident:
         return self.forward
 
     def release(self) -> None:
-        """Give back device memory that is kept for speed alone."""
+        """Release cached device memory."""
         if self.forward is not None:
             self.forward.release()
 
@@ -146,9 +148,9 @@ class Resident:
             if not is_out_of_memory(failure):
                 raise
         raise ModelNotLoaded(
-            name=self._path.stem, reason="its device has no memory for it; lower GDSR_MAX_MODELS"
+            name=self._path.stem, reason="the device has not enough memory; lower GDSR_MAX_MODELS"
         )
 
     def _not_loaded(self, why: str) -> ModelNotLoaded:
-        remedy = "an operator has to mend it and ask for a reload (POST /admin/reload)"
+        remedy = "an operator has to fix it and request a reload (POST /admin/reload)"
         return ModelNotLoaded(name=self._path.stem, reason=f"{why}; {remedy}")

@@ -1,7 +1,7 @@
-"""The checkpoints of an engine that runs, looked at again when an operator asks.
+"""Reloads the checkpoints of a running engine when an operator requests it.
 
-What is new or has changed, by its SHA-256, is loaded, tried and measured as at the start; what
-fails leaves what was there. Pictures that have begun keep the network that they began with.
+New or changed checkpoints (by SHA-256) are loaded, tested and measured as at startup; if one fails,
+the old model stays. Pictures in progress keep their network.
 """
 
 import logging
@@ -27,22 +27,22 @@ from workers.engine.server import EngineServer
 log = logging.getLogger(__name__)
 
 
-class _NotTaken(Exception):
-    """Why a checkpoint cannot be used; what was there stays."""
+class _CheckpointRejected(Exception):
+    """A checkpoint was rejected; the old model stays."""
 
 
 class Models:
-    """What an engine serves with, and the files that it comes from."""
+    """The models of an engine, and the files that they come from."""
 
     def __init__(
         self, server: EngineServer, settings: WorkerSettings, device: torch.device, *, followed: int
     ) -> None:
-        """`followed` is the newest request before the files were last looked at."""
+        """`followed`: the latest request before the files were last read."""
         self.followed = followed
         self._server, self._settings, self._device = server, settings, device
 
     def reload(self) -> EngineReport:
-        """Look at all files, one after the other; a model serves as soon as it is ready."""
+        """Read all files, one after the other; a model is used as soon as it is ready."""
         try:
             found = [path for path in checkpoint_files(self._settings.checkpoints) if path.exists()]
             if not found:
@@ -55,30 +55,30 @@ class Models:
         return EngineReport(models=tuple(changes))
 
     def _look(self, path: Path) -> ModelChange:
-        """Take a file if it is new or has changed."""
+        """Load a file if it is new or has changed."""
         name, before = path.stem, self._sha256(path.stem)
         try:
             if read_header(path).sha256 == before:
                 return ModelChange(name=name, change="unchanged", sha256=before)
             checkpoint = load_checkpoint(path)
             if read_header(path).sha256 != checkpoint.sha256:
-                raise _NotTaken("it changed while it was read; ask again")
+                raise _CheckpointRejected("it changed while it was read; try again")
             reason = self._server.between_batches(lambda: self._take(checkpoint, path))
             if reason:
-                raise _NotTaken(reason)
-        except (CheckpointInvalid, OSError, _NotTaken) as failure:
+                raise _CheckpointRejected(reason)
+        except (CheckpointInvalid, OSError, _CheckpointRejected) as failure:
             reason = (failure.strerror if isinstance(failure, OSError) else None) or str(failure)
-            log.error("checkpoint %s is not taken: %s", path, reason)
+            log.error("checkpoint %s is rejected: %s", path, reason)
             return ModelChange(name=name, change="kept", sha256=before, reason=reason)
         change: Change = "replaced" if before else "loaded"
         log.info("checkpoint %s is %s", path, change)
         return ModelChange(name=name, change=change, sha256=checkpoint.sha256)
 
     def _take(self, checkpoint: Checkpoint, path: Path) -> str | None:
-        """Serve with it if it works, or say why not; anything else that is wrong ends the engine.
+        """Use a checkpoint if it works, else report why not; an unexpected error ends the engine.
 
-        It is tried beside the others, even beyond GDSR_MAX_MODELS: the one that it is to replace
-        could not be loaded again, its file being gone.
+        It is tested while the other models stay loaded, even beyond GDSR_MAX_MODELS: the model that
+        it replaces could not be loaded again, as its file is gone.
         """
         try:
             model = load_model(
@@ -86,19 +86,19 @@ class Models:
                 path,
                 settings=self._settings,
                 device=self._device,
-                residents=self._server.loaded.residents,
+                model_cache=self._server.loaded.model_cache,
             )
         except NotFinite as failure:
             return str(failure)
         except (RuntimeError, MemoryError) as failure:
             if not is_out_of_memory(failure):
                 raise
-            return "there is no memory for it beside the others"
+            return "not enough memory beside the other models"
         self._put(path.stem, model)
         return None
 
     def _drop(self, name: str) -> ModelChange:
-        """Forget a model whose file is gone."""
+        """Drop a model whose file is gone."""
         reason = "its file is gone"
         if name == self._settings.default_model:
             reason += ", and GDSR_DEFAULT_MODEL names it"
@@ -111,25 +111,23 @@ class Models:
         return ModelChange(name=name, change="kept", sha256=self._sha256(name), reason=reason)
 
     def _put(self, name: str, model: LoadedModel | None) -> None:
-        """Serve with this model under a name, or with none, from the next job on."""
+        """Set or remove the model of a name, for new jobs."""
         loaded = self._server.loaded
         forwards, infos = dict(loaded.forwards), {info.name: info for info in loaded.models}
         if name in forwards:
-            loaded.residents.forget(forwards[name])
+            loaded.model_cache.forget(forwards[name])
         if model is None:
             del forwards[name], infos[name]
         else:
             forwards[name], infos[name] = model
-            loaded.residents.used(model.forward)
-        default = default_model(
-            self._settings.default_model, list(forwards), cuda=self._device.type == "cuda"
-        )
+            loaded.model_cache.used(model.forward)
+        default = default_model(self._settings.default_model, list(forwards))
         self._server.loaded = replace(
             loaded, forwards=forwards, models=tuple(infos.values()), default_model=default
         )
 
     def _sha256(self, name: str) -> str | None:
-        """Of the checkpoint that a model was loaded from."""
+        """SHA-256 of the checkpoint of a loaded model."""
         infos = self._server.loaded.models
         return next((info.sha256 for info in infos if info.name == name), None)
 
@@ -140,15 +138,20 @@ def follow(
     info: Callable[[], engines.EngineInfo],
     stopped: threading.Event,
 ) -> None:
-    """Do what operators ask for until stopped; run in a thread of its own."""
+    """Process reload requests until stopped; runs in a thread of its own."""
+    away = False
     while not stopped.wait(reload.LOOK.total_seconds()):
         try:
             number = reload.last_asked(client)
+            away = False
             if number == models.followed:
                 continue
             report = models.reload()
-            engines.register(client, info())  # first, so that who reads the report finds them
+            # before the report, so that a reader of the report finds them
+            engines.register(client, info())
             reload.report(client, number, info().id, report)
             models.followed = number
         except redis.RedisError as failure:
-            log.warning("cannot ask whether to reload: %s", failure)
+            if not away:  # logged once
+                log.warning("cannot read reload requests, retrying: %s", failure)
+            away = True

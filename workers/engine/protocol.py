@@ -1,6 +1,6 @@
-"""What an engine and its clients say to each other, and the memory they share.
+"""The protocol between engines and clients: messages and shared memory.
 
-One SOCK_SEQPACKET connection a job; messages are small JSON objects:
+One SOCK_SEQPACKET connection per job; messages are small JSON objects:
 
     engine -> client   {"tiles": [T, ...], "slots": S, "pending": n,               on connecting
                         "device": name,
@@ -8,16 +8,16 @@ One SOCK_SEQPACKET connection a job; messages are small JSON objects:
     client -> engine   {"model": name, "weights": [[p, f, g, m], ...], "tile": T,
                         "bits": 8 or 16, "consistent": bool or null, "alone": bool,
                         "job": id, "traceparent": text} + one fd                   once
-    client -> engine   {"slot": i}                                                 tile i is there
-    engine -> client   {"done": i}                                                 its results too
-    engine -> client   {"failed": slug, "detail": text, "tile": T or 0}            and it hangs up
+    client -> engine   {"slot": i}                                                 tile i is in
+    engine -> client   {"done": i}                                                 and its results
+    engine -> client   {"failed": slug, "detail": text, "tile": T or 0}            and it closes
 
-Weights have a row for each result that every tile is to have, R of 1 to 4: the shares of psnr,
-fused and gan, or the mask alone. The network runs once for all of them. Pixels never travel: the fd
-is a sealed memfd that the client made, of one page of flags, S tiles of T x T x 3 samples and S
-times R results of 4T x 4T x 3, of 8 or 16 bits each. It has no name and is gone with its last user.
-Before it computes a tile the engine raises the slot's flag: a client whose engine died can tell
-whether its own pixels were being worked on. Linux only, like the memfd.
+Weights have one row for each of the R results per tile, 1 to 4: the shares of psnr, fused and gan,
+or the mask alone. The network runs once for all of them. Pixels are not sent: the fd is a sealed
+memfd created by the client, with one page of flags, S tiles of T x T x 3 samples and S times R
+results of 4T x 4T x 3, of 8 or 16 bits each. It has no name and is freed with its last user. Before
+it computes a tile the engine sets the slot's flag, so that a client whose engine died can tell
+whether its own pixels were being computed. Linux only, like the memfd.
 """
 
 import fcntl
@@ -31,28 +31,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SCALE = 4
-#: Input pixels of context around what a tile keeps, and of blending across a seam. Measured on
-#: Set14, see ARCHITECTURE.md: wide enough for 2 grey levels and 55 dB to the untiled output.
+from workers.contract.images.options import SCALE
+
+#: Input pixels of context around the kept part of a tile, and of blending across a seam. Measured
+#: on Set14: enough for 2 grey levels and 55 dB to the untiled output
+#: (docs/lab/007-tile-context.md).
 HALO = 16
 FEATHER = 8
 
-#: Results that a tile can have: the three outputs and the mask.
+#: Maximum number of results per tile: the three outputs and the mask.
 MAX_RESULTS = 4
 MAX_MESSAGE = 16 * 1024
-#: A greeting names all models; beyond it the kernel takes no message.
+#: Maximum message size: a greeting lists all models; the kernel accepts no larger message.
 MAX_GREETING = 128 * 1024
 _FLAGS_BYTES = mmap.PAGESIZE
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
-class ProtocolBroken(Exception):
-    """The other side said something that makes no sense."""
+class ProtocolError(Exception):
+    """The other side sent an invalid message."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedTiles:
-    """The shared memory of one connection: views of one mapping."""
+    """The shared memory of one connection: array views of one mapping."""
 
     flags: NDArray[np.uint8]  # (S,)
     inputs: NDArray[np.unsignedinteger]  # (S, T, T, 3)
@@ -62,7 +64,7 @@ class SharedTiles:
 def create_shared_tiles(
     *, slots: int, tile: int, results: int = 1, bits: int = 8
 ) -> tuple[int, SharedTiles]:
-    """New shared memory and the file descriptor to send; the caller closes it."""
+    """Create shared memory and the file descriptor to send, which the caller closes."""
     fd = os.memfd_create("gdsr-tiles", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, _bytes(slots=slots, tile=tile, results=results, bits=bits))
     # Without the seals a client could shrink the file, and the engine would die of SIGBUS.
@@ -71,16 +73,16 @@ def create_shared_tiles(
 
 
 def slots_within(limit: int, *, tile: int, results: int, bits: int) -> int:
-    """How many slots take no more than `limit` bytes."""
+    """Number of slots that fit into `limit` bytes."""
     one = _bytes(slots=1, tile=tile, results=results, bits=bits) - _FLAGS_BYTES
     return (limit - _FLAGS_BYTES) // one
 
 
 def open_shared_tiles(fd: int, *, slots: int, tile: int, results: int, bits: int) -> SharedTiles:
-    """Map what a client sent; the caller closes `fd`.
+    """Map the memory of a client; the caller closes `fd`.
 
     Raises:
-        ProtocolBroken: it is not sealed or not of the right size.
+        ProtocolError: it is not sealed or has the wrong size.
     """
     try:
         sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
@@ -88,7 +90,7 @@ def open_shared_tiles(fd: int, *, slots: int, tile: int, results: int, bits: int
         sealed = False
     size = _bytes(slots=slots, tile=tile, results=results, bits=bits)
     if not sealed or os.fstat(fd).st_size != size:
-        raise ProtocolBroken("the shared memory is not sealed or not of the agreed size")
+        raise ProtocolError("the shared memory is not sealed or not of the agreed size")
     return _map(fd, slots=slots, tile=tile, results=results, bits=bits)
 
 
@@ -104,11 +106,11 @@ def send(connection: socket.socket, message: dict[str, object], fds: tuple[int, 
 def receive(
     connection: socket.socket, *, limit: int = MAX_MESSAGE
 ) -> tuple[dict[str, Any], list[int]] | None:
-    """The next message and the file descriptors with it; None when the other side has gone.
+    """Receive the next message with its file descriptors; None if the other side has closed.
 
     Raises:
         OSError: the connection broke, or timed out.
-        ProtocolBroken: it is not a JSON object, or has more bytes than the limit.
+        ProtocolError: the message is not a JSON object, or is too large.
     """
     data, fds, flags, _ = socket.recv_fds(connection, limit, 1)
     if not data:
@@ -120,19 +122,19 @@ def receive(
     except ValueError:
         for fd in fds:
             os.close(fd)
-        raise ProtocolBroken("not a message") from None
+        raise ProtocolError("not a message") from None
     return message, fds
 
 
 def _bytes(*, slots: int, tile: int, results: int, bits: int) -> int:
     if slots > _FLAGS_BYTES:
-        raise ProtocolBroken(f"{slots} slots; at most {_FLAGS_BYTES}")
+        raise ProtocolError(f"{slots} slots; at most {_FLAGS_BYTES}")
     return _FLAGS_BYTES + slots * tile * tile * 3 * (1 + results * SCALE * SCALE) * (bits // 8)
 
 
 def _map(fd: int, *, slots: int, tile: int, results: int, bits: int) -> SharedTiles:
     size = _bytes(slots=slots, tile=tile, results=results, bits=bits)
-    # All pages at once: one by one they would cost the engine more than the copy of a result.
+    # Map all pages at once: page faults would cost the engine more than copying a result.
     mapped = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     memory = np.frombuffer(mapped, np.uint8)
     input_samples = slots * tile * tile * 3

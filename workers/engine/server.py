@@ -1,9 +1,9 @@
-"""The engine's loop: tiles of all connected jobs, in turn, in batches that share one forward.
+"""The engine's server: fair scheduling of tiles from all connected jobs, in shared batches.
 
 One thread reads the sockets; the thread that calls `serve` computes. A job is one connection. A
-batch begins with the job whose turn it is and is filled, one tile a job and round, from the jobs
-that want the same model and the same outputs: a small picture never waits for a huge one, and
-many small ones fill a batch together.
+batch starts with the next job in turn and is filled round-robin, one tile per job, from jobs with
+the same model and outputs: a small picture never waits for a huge one, and many small pictures
+share a batch.
 """
 
 import logging
@@ -32,10 +32,10 @@ from workers.contract.errors import (
     TileNotFinite,
 )
 from workers.engine.loading import LoadedEngine
-from workers.engine.out_of_memory import MemoryLadder
+from workers.engine.out_of_memory import OutOfMemoryFallback
 from workers.engine.protocol import (
     MAX_RESULTS,
-    ProtocolBroken,
+    ProtocolError,
     SharedTiles,
     open_shared_tiles,
     receive,
@@ -44,9 +44,9 @@ from workers.engine.protocol import (
 from workers.host.watchdog import longest
 from workers.tiles.trade_off import Weights
 
-#: A client that does not read its answers for so long is dropped.
+#: Timeout of a client that does not read its answers.
 _SEND_SECONDS = 5
-#: How much slower than measured float32 may be, in which 16 bits are computed.
+#: Upper bound for how much slower float32 is than the measured speed; 16-bit results use it.
 _FLOAT32_FACTOR = 8
 
 Found = TypeVar("Found")
@@ -60,7 +60,7 @@ class Client:
 
     connection: socket.socket
     loaded: LoadedEngine
-    """What it was greeted with, and keeps to its end whatever is loaded meanwhile."""
+    """The models at the time of its greeting, which it keeps after reloads."""
     model: str = ""
     weights: tuple[tuple[float, ...], ...] = ()
     tile: int = 0
@@ -71,11 +71,11 @@ class Client:
     waiting: deque[int] = field(default_factory=deque)
     tiles: int = 0
     about: dict[str, str | None] = field(default_factory=dict)
-    """Job and trace, for logs."""
+    """Job and trace ids, for logs."""
 
     @property
     def batch_key(self) -> tuple[object, ...]:
-        """Tiles of clients with equal keys can share a forward."""
+        """Tiles of clients with equal keys can share a batch."""
         outputs = tuple(tuple(share > 0 for share in row) for row in self.weights)
         only = id(self) if self.alone else None
         forward = self.loaded.forwards.get(self.model)
@@ -83,12 +83,12 @@ class Client:
 
     @property
     def is_resident(self) -> bool:
-        """Whether its network is on the device."""
+        """Whether its model is on the device."""
         return self.loaded.forwards[self.model].forward is not None
 
 
-class Begun(NamedTuple):
-    """A batch that the device works on."""
+class RunningBatch(NamedTuple):
+    """A batch that is being computed on the device."""
 
     batch: list[tuple[Client, int]]
     wait: Callable[[], NDArray[np.unsignedinteger]]
@@ -105,17 +105,19 @@ class EngineServer:
         path: Path,
         computed: Callable[[str, int, int, float], None] = lambda *_: None,
     ) -> None:
-        """Listen on `path`; `computed` hears of each batch: model, tiles, their side, seconds."""
+        """Listen on `path`; `computed` is called for each batch: model, tiles, their side,
+        seconds.
+        """
         self.tiles_done = 0
         self._computed = computed
         self._finished = 0.0
         self._begun, self._overdue_at = 0.0, float("inf")
-        self.ladder = MemoryLadder(
+        self.fallback = OutOfMemoryFallback(
             batch=loaded.max_batch,
             tile=max(loaded.tiles),
             release=self._release,
         )
-        #: What jobs that come from now on get; tiles and batches stay as they were at the start.
+        #: The models of new jobs; tile sides and batch sizes stay as at startup.
         self.loaded = loaded
         self._errand: Callable[[], None] | None = None
         self._slots = max(4, 2 * loaded.max_batch)
@@ -127,12 +129,12 @@ class EngineServer:
         self._reader = threading.Thread(target=self._read, name="engine-reader", daemon=True)
 
     def serve(self) -> None:
-        """Answer until `stop` is called; whatever the network raises ends it."""
+        """Serve until `stop` is called; exceptions of the network end it."""
         self._reader.start()
-        begun: Begun | None = None
+        running: RunningBatch | None = None
         while True:
             with self._changed:
-                if begun is None:
+                if running is None:
                     self._changed.wait_for(
                         lambda: self._stopping or self._errand or self._pending()
                     )
@@ -140,35 +142,35 @@ class EngineServer:
                     break
                 errand = self._errand
                 batch = self._next_batch() if self._pending() and not errand else []
-            if begun is None and errand is not None:
+            if running is None and errand is not None:
                 self._errand = None
                 errand()
-            if batch and begun is not None and not batch[0][0].is_resident:
-                self._finish(begun)
-                begun = None  # its network may have to make way
+            if batch and running is not None and not batch[0][0].is_resident:
+                self._finish(running)
+                running = None  # its model may have to be evicted
             following = self._begin(batch) if batch else None
-            if begun is not None:
-                self._finish(begun)
-            begun, following = following, None  # what is kept of a batch keeps its network
-            if begun is not None and not self.loaded.overlaps:
-                self._finish(begun)
-                begun = None
-        if begun is not None:
-            self._finish(begun)
+            if running is not None:
+                self._finish(running)
+            running, following = following, None  # a batch keeps a reference to its network
+            if running is not None and not self.loaded.overlaps:
+                self._finish(running)
+                running = None
+        if running is not None:
+            self._finish(running)
         self._wake_reader.close()
         self._reader.join()
         self._woken.close()
 
     def stop(self) -> None:
-        """End `serve` after the batch that is being computed; may be called from any thread."""
+        """End `serve` after the current batch; thread-safe."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
 
     def between_batches(self, action: Callable[[], Found]) -> Found:
-        """Have the thread that computes do something while the device has nothing else to do.
+        """Run an action on the compute thread while the device is idle.
 
-        For one other thread, which waits for it; what the action raises ends `serve`.
+        For one other thread, which waits for it; an exception of the action ends `serve`.
         """
         done: Future[Found] = Future()
         with self._changed:
@@ -178,12 +180,12 @@ class EngineServer:
 
     @property
     def waiting_tiles(self) -> int:
-        """Tiles that wait; may be asked from any thread."""
+        """Number of waiting tiles; thread-safe."""
         with self._changed:
             return self._pending()
 
     def overdue(self) -> bool:
-        """Whether a batch takes far longer than was measured; may be asked from any thread."""
+        """Whether a batch takes far longer than measured; thread-safe."""
         return time.perf_counter() > self._overdue_at
 
     def _pending(self) -> int:
@@ -191,13 +193,13 @@ class EngineServer:
 
     def _next_batch(self) -> list[tuple[Client, int]]:
         wanting = [client for client in self._turns if client.waiting]
-        if self.loaded.residents.settling:
+        if self.loaded.model_cache.settling:
             wanting = [client for client in wanting if client.is_resident] or wanting
         while self._turns[0] not in wanting:
             self._turns.rotate(-1)
         first = self._turns[0]
         sharing = [client for client in self._turns if client.batch_key == first.batch_key]
-        # Powers of two alone: a GPU computes few shapes, compiled and recorded ahead.
+        # Powers of two only: a GPU computes few shapes, compiled and recorded ahead.
         ready = sum(len(client.waiting) for client in sharing)
         ready = min(ready, first.loaded.batches[first.tile])
         size = 1 << (ready.bit_length() - 1)
@@ -209,10 +211,10 @@ class EngineServer:
         self._turns.rotate(-1)
         return batch
 
-    def _begin(self, batch: list[tuple[Client, int]]) -> Begun | None:
-        """Hand a batch to the device; where that computes by itself, this comes back at once.
+    def _begin(self, batch: list[tuple[Client, int]]) -> RunningBatch | None:
+        """Start a batch; returns at once if the device is asynchronous.
 
-        None: its network could not be loaded again, and its jobs have heard of it.
+        Returns None if its model could not be loaded; its jobs were notified.
         """
         first = batch[0][0]
         network = first.loaded.forwards[first.model]
@@ -220,7 +222,7 @@ class EngineServer:
             begin = partial(network.ready().start, consistent=first.consistent)
         except ModelNotLoaded as failure:
             log.error("%s", failure)
-            # What a reload has replaced meanwhile is no fault: the picture begins anew.
+            # Not an error if a reload has replaced it in the meantime: the job starts again.
             slug = CheckpointReplaced.slug if network.replaced else failure.slug
             for client in dict.fromkeys(client for client, _ in batch):
                 self._refuse(client, slug, failure.reason)
@@ -234,15 +236,15 @@ class EngineServer:
         slowest = min(first.loaded.speeds(first.model), default=0.0)
         if slowest:
             self._overdue_at = began + longest(pixels / slowest)
-        return Begun(batch, self.ladder.start(begin, tiles, weights), began)
+        return RunningBatch(batch, self.fallback.start(begin, tiles, weights), began)
 
-    def _finish(self, begun: Begun) -> None:
-        """Wait for a batch, and tell its clients."""
-        batch, first = begun.batch, begun.batch[0][0]
+    def _finish(self, running: RunningBatch) -> None:
+        """Wait for a batch, and notify its clients."""
+        batch, first = running.batch, running.batch[0][0]
         try:
-            results = begun.wait()
+            results = running.wait()
         except NotFinite:
-            if len(batch) > 1:  # find out whose tile it is
+            if len(batch) > 1:  # find the tile that caused it
                 for entry in batch:
                     if (alone := self._begin([entry])) is not None:
                         self._finish(alone)
@@ -254,10 +256,10 @@ class EngineServer:
                 self._refuse(client, failure.slug, str(failure), tile=failure.tile)
             return
         finally:
-            if begun.began >= self._begun:  # no other was begun early
+            if running.began >= self._begun:  # no other batch was started early
                 self._overdue_at = float("inf")
-        # A batch that was begun early waited for the one before it.
-        began, self._finished = max(begun.began, self._finished), time.perf_counter()
+        # A batch that was started early had to wait for the previous one.
+        began, self._finished = max(running.began, self._finished), time.perf_counter()
         self._computed(first.model, len(batch), first.tile, self._finished - began)
         for (client, slot), result in zip(batch, results, strict=True):
             shared = _shared(client)
@@ -282,7 +284,7 @@ class EngineServer:
         self._drop(client)
 
     def _drop(self, client: Client) -> None:
-        """Forget a client; the reader sees the end of its connection and closes it."""
+        """Drop a client; the reader sees the end of its connection and closes it."""
         with self._changed:
             client.waiting.clear()
             with suppress(ValueError):
@@ -342,8 +344,8 @@ class EngineServer:
             else:
                 self._enqueue(client, message)
         except OSError:
-            self._close(client, selector)  # it is gone, which it may be at any time
-        except (ProtocolBroken, KeyError, TypeError, ValueError) as failure:
+            self._close(client, selector)  # it may be gone at any time
+        except (ProtocolError, KeyError, TypeError, ValueError) as failure:
             log.warning("dropping a client: %s", failure, extra=client.about)
             self._refuse(client, "engine-refused", str(failure))
             self._close(client, selector)
@@ -353,17 +355,17 @@ class EngineServer:
 
     def _open(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
         if message["model"] not in client.loaded.forwards:
-            raise ProtocolBroken(f"no model is called {message['model']!r} here")
+            raise ProtocolError(f"there is no model {message['model']!r}")
         client.weights = tuple(tuple(map(float, row)) for row in message["weights"])
         if len(fds) != 1 or not 1 <= len(client.weights) <= MAX_RESULTS:
-            raise ProtocolBroken("the opening needs weights and one file descriptor")
+            raise ProtocolError("the opening needs weights and one file descriptor")
         for row in client.weights:
             if len(row) != len(Weights._fields) or not any(row) or (row[-1] and any(row[:-1])):
-                raise ProtocolBroken("weights are of three outputs, or of the mask alone")
+                raise ProtocolError("weights must be for three outputs, or for the mask alone")
         client.model = str(message["model"])
         client.tile = int(message["tile"])
         if client.tile not in client.loaded.tiles:
-            raise ProtocolBroken(f"tiles of {client.tile} pixels")
+            raise ProtocolError(f"unsupported tile side: {client.tile} pixels")
         client.about = {name: message.get(name) for name in ("job", "traceparent")}
         client.alone = bool(message["alone"])
         wished = message.get("consistent")
@@ -372,10 +374,10 @@ class EngineServer:
         )
         client.bits = int(message.get("bits", 8))
         if client.bits not in (8, 16):
-            raise ProtocolBroken(f"samples of {client.bits} bits")
+            raise ProtocolError(f"unsupported bits per sample: {client.bits}")
         slots = int(message["slots"])
         if not 1 <= slots <= self._slots:
-            raise ProtocolBroken(f"{slots} slots")
+            raise ProtocolError(f"unsupported number of slots: {slots}")
         client.shared = open_shared_tiles(
             fds[0],
             slots=slots,
@@ -388,7 +390,7 @@ class EngineServer:
         slot = int(message["slot"])
         slots = len(_shared(client).flags)
         if not 0 <= slot < slots or len(client.waiting) >= slots:
-            raise ProtocolBroken(f"no slot {slot}")
+            raise ProtocolError(f"no slot {slot}")
         with self._changed:
             client.waiting.append(slot)
             self._changed.notify()
@@ -418,5 +420,5 @@ def _listen(path: Path) -> socket.socket:
 
 def _shared(client: Client) -> SharedTiles:
     if client.shared is None:
-        raise ProtocolBroken("a tile before the opening")
+        raise ProtocolError("a tile before the opening")
     return client.shared

@@ -1,4 +1,4 @@
-"""What an engine tells Prometheus: its tiles and batches, its memory, and its GPU."""
+"""Metrics of an engine: tiles, batches, memory, and its GPU."""
 
 from collections.abc import Iterator
 
@@ -16,23 +16,23 @@ _BATCH_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class EngineTelemetry:
-    """The measurements of one engine, in a registry of its own."""
+    """The metrics of one engine, in their own registry."""
 
     def __init__(self, loaded: LoadedEngine, *, device: torch.device) -> None:
         self.registry = CollectorRegistry()
         self._tiles = Counter("gdsr_tiles", "Tiles computed.", ["model"], registry=self.registry)
         self._pixels = Counter(
             "gdsr_tile_pixels",
-            "Input pixels computed, with the context around each tile.",
+            "Input pixels computed, including the context of tiles.",
             ["model"],
             registry=self.registry,
         )
         self._batch_tiles = Histogram(
-            "gdsr_batch_tiles", "Tiles in a batch.", buckets=_BATCH_TILES, registry=self.registry
+            "gdsr_batch_tiles", "Tiles per batch.", buckets=_BATCH_TILES, registry=self.registry
         )
         self._batch_seconds = Histogram(
             "gdsr_batch_seconds",
-            "Time that the device takes for a batch.",
+            "Device time of a batch.",
             buckets=_BATCH_SECONDS,
             registry=self.registry,
         )
@@ -46,7 +46,7 @@ class EngineTelemetry:
             self.registry.register(GPUCollector(f"GPU-{uuid}"))
 
     def watch(self, server: EngineServer) -> None:
-        """Ask this server at each scrape."""
+        """Read this server at each scrape."""
         self.registry.register(_EngineCollector(server))
 
     def computed(self, model: str, tiles: int, tile: int, seconds: float) -> None:
@@ -62,24 +62,24 @@ class _EngineCollector(Collector):
         self.server = server
 
     def collect(self) -> Iterator[Metric]:
-        ladder = self.server.ladder
+        fallback = self.server.fallback
         yield CounterMetricFamily(
-            "gdsr_oom_retries", "Times it ran out of memory and went on.", value=ladder.retries
+            "gdsr_oom_retries", "Out-of-memory errors that were retried.", value=fallback.retries
         )
         yield GaugeMetricFamily(
-            "gdsr_waiting_tiles", "Tiles that wait.", value=self.server.waiting_tiles
+            "gdsr_waiting_tiles", "Waiting tiles.", value=self.server.waiting_tiles
         )
         yield GaugeMetricFamily(
-            "gdsr_largest_batch_tiles", "Tiles that a batch may hold by now.", value=ladder.batch
+            "gdsr_largest_batch_tiles", "Current maximum of tiles per batch.", value=fallback.batch
         )
         yield CounterMetricFamily(
             "gdsr_model_loads",
-            "Times a model was loaded again that had made way for others.",
-            value=self.server.loaded.residents.loads,
+            "Models loaded again after an eviction.",
+            value=self.server.loaded.model_cache.loads,
         )
         models = GaugeMetricFamily(
             "gdsr_model_info",
-            "1 for each checkpoint that it serves.",
+            "1 for each checkpoint in use.",
             labels=["model", "sha256", "preset", "precision", "device"],
         )
         loaded = self.server.loaded
@@ -90,7 +90,7 @@ class _EngineCollector(Collector):
 
 
 class MemoryCollector(Collector):
-    """What this process holds of a GPU's memory, as torch's allocator counts it."""
+    """GPU memory of this process, as counted by torch's allocator."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -1,6 +1,6 @@
-"""Whether an engine of this host answers: as a program, the health check of a worker's container.
+"""Health check of a worker's container: whether an engine of this host answers.
 
-It imports next to nothing, since it is started every few seconds.
+Imports as little as possible, since it is started every few seconds.
 """
 
 import socket
@@ -16,7 +16,7 @@ def answers(path: Path) -> bool:
 
 
 def main() -> int:
-    """0 when an engine answers, else 1."""
+    """Exit status 0 if an engine answers, else 1."""
     engines = Path(tempfile.gettempdir()).glob("gdsr-*/engine*.sock")
     return 0 if any(map(answers, engines)) else 1
 

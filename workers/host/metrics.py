@@ -1,4 +1,4 @@
-"""What a worker host's supervisor tells: its programs, and the jobs that its job workers ended."""
+"""Metrics of a worker host: its programs, and the jobs that its job workers ended."""
 
 from collections.abc import Iterator
 
@@ -14,46 +14,48 @@ _JOB_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 
 
 class HostTelemetry:
-    """The measurements of one worker host, in a registry of its own."""
+    """The metrics of one worker host, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.jobs = Counter(
             "gdsr_worker_jobs",
-            "Jobs that ended on this host; fault: whom a failure is due to, picture or service.",
+            "Jobs that ended on this host; fault: cause of a failure, picture or service.",
             ["state", "output", "reason", "fault"],
             registry=self.registry,
         )
         self.job_seconds = Histogram(
             "gdsr_job_seconds",
-            "Time from a picture's arrival to its result.",
+            "Time from upload to result.",
             ["output"],
             buckets=_JOB_SECONDS,
             registry=self.registry,
         )
         self.stage_seconds = Histogram(
             "gdsr_job_stage_seconds",
-            "Time of a job in each stage.",
+            "Time of a job per stage.",
             ["stage"],
             buckets=_STAGE_SECONDS,
             registry=self.registry,
         )
         self.pixels = Counter(
             "gdsr_job_pixels",
-            "Pixels of the pictures that went through the network, and of all results.",
+            "Input pixels of the network, and pixels of all results.",
             ["direction"],
             registry=self.registry,
         )
         self.bytes = Counter(
             "gdsr_job_blob_bytes",
-            "Bytes of the uploads that were worked on, and of the results that were stored.",
+            "Bytes of processed uploads, and of stored results.",
             ["direction"],
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
 
     def heard(self, report: JobReport) -> None:
-        """Count a job that ended; among the jobs last, so that none is there without the rest."""
+        """Count an ended job; incremented last, so that a scrape never sees a job without its other
+        metrics.
+        """
         spent: dict[str, float] = {}
         for stage in report.stages:
             spent[stage.name] = spent.get(stage.name, 0) + stage.ended - stage.began
@@ -72,7 +74,7 @@ class HostTelemetry:
 
 
 class ProgramCollector(Collector):
-    """Looks at the supervisor at each scrape."""
+    """Reads the supervisor at each scrape."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
@@ -82,7 +84,7 @@ class ProgramCollector(Collector):
             "gdsr_programs", "Programs of this host by state.", labels=["kind", "state"]
         )
         restarts = CounterMetricFamily(
-            "gdsr_program_restarts", "Deaths of programs by cause.", labels=["kind", "cause"]
+            "gdsr_program_restarts", "Exits of programs by cause.", labels=["kind", "cause"]
         )
         states, deaths = self.supervisor.states(), self.supervisor.deaths
         for kind in self.supervisor.kinds:

@@ -1,4 +1,4 @@
-"""What a worker host's supervisor shows of itself: metrics and probes on a port, spans."""
+"""Observability of a worker host: metrics and probes on a port, spans."""
 
 import threading
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from workers.host.tracing import export_job
 
 @contextmanager
 def observe(settings: WorkerSettings, supervisor: Supervisor, *, reports: Path) -> Iterator[None]:
-    """Listen for reports of ended jobs and answer Prometheus while the block runs.
+    """Receive job reports and serve metrics inside the block.
 
     Raises:
-        ConfigurationInvalid: the port is taken, or spans are asked for and cannot be made.
+        ConfigurationInvalid: the port is in use, or the libraries for spans are missing.
     """
     spans = open_spans(settings.otel_endpoint, process="gdsr-worker")
     telemetry = HostTelemetry()

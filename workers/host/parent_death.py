@@ -1,4 +1,4 @@
-"""A child that ends with its parent, however the parent ends (Linux; elsewhere it does nothing)."""
+"""Parent-death signal: a child process ends with its parent, however that ends (Linux only)."""
 
 import ctypes
 import os
@@ -7,23 +7,24 @@ import sys
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
-# Looked up before any fork: a child of a threaded process may not import.
+# Resolved before any fork: a child of a threaded process may not import.
 _prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
 
 
 def dying_with_parent(
     signum: signal.Signals = signal.SIGKILL, *, parent: int | None = None
 ) -> Callable[[], None]:
-    """For a child to call first: the kernel sends it `signum` when the thread that forked ends.
+    """Returns a function that a child calls first: the kernel then sends it `signum` when the
+    thread that forked it ends.
 
-    Called in the parent, or in the child with the parent's pid.
+    Call this in the parent, or in the child with the parent's pid.
     """
     parent = os.getpid() if parent is None else parent
 
     def die_with_parent() -> None:
         if _prctl is not None:
             _prctl(_PR_SET_PDEATHSIG, signum)
-            if os.getppid() != parent:  # it ended before the call
+            if os.getppid() != parent:  # the parent ended before the call
                 os._exit(1)
 
     return die_with_parent

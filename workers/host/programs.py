@@ -1,4 +1,4 @@
-"""Which processes a worker host runs: engines first, the others once an engine is warm."""
+"""The processes of a worker host: engines first, the others once an engine is warm."""
 
 import math
 import os
@@ -16,31 +16,31 @@ from workers.contract.settings import WorkerSettings
 from workers.host.health import answers
 from workers.host.supervisor import Program
 
-#: Name of the socket that takes reports of ended jobs.
+#: File name of the socket that receives job reports.
 REPORTS = "reports.sock"
 #: How long an engine may take to finish its batch.
 _ENGINE_GRACE_SECONDS = 10.0
-#: What a job worker needs beyond its drain: it looks at each beat of 5 s.
+#: Extra stop time of a job worker beyond its grace period: it checks every 5 s.
 _BEYOND_DRAIN_SECONDS = 10.0
 _JANITOR_GRACE_SECONDS = 5.0
 _FEWEST_JOB_WORKERS = 2
-#: Where the network runs on the cores too, which leaves a job little to do beside it.
+#: On a CPU host, where the network uses the cores too and leaves little for jobs.
 _CORES_OF_A_JOB_WORKER = 4
-#: An H100 with 16 of them was busy for three quarters of the time with pictures of 256 x 256.
+#: An H100 with 16 job workers was busy 75 % of the time with pictures of 256 x 256.
 _MOST_FOR_A_GPU = 24
 
 
 def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
-    """One engine per device, half of the job workers (rounded up) for small pictures.
+    """One engine per device, and job workers, half of them (rounded up) for small pictures.
 
     Raises:
-        ConfigurationInvalid: a GPU is asked for where torch can use none.
+        ConfigurationInvalid: a GPU is configured but torch cannot use it.
     """
     gpus = [device for device in settings.devices if device.startswith("cuda")]
     if gpus and _torch_is_for_cpus():
         raise ConfigurationInvalid(
-            f"GDSR_DEVICES asks for {gpus[0]}, and the torch installed here is its CPU build; "
-            "install the CUDA build, or leave GDSR_DEVICES unset"
+            f"GDSR_DEVICES asks for {gpus[0]}, but the installed torch is the CPU build; "
+            "install the CUDA build, or unset GDSR_DEVICES"
         )
     port = settings.worker_metrics_port
     devices = settings.devices or cuda_devices() or ("cpu",)
@@ -88,7 +88,7 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
 
 
 def engine_sockets(programs: Sequence[Program]) -> list[Path]:
-    """Where the engines among them listen."""
+    """The sockets of the engines."""
     return [
         Path(program.command[list(program.command).index("--socket") + 1])
         for program in programs
@@ -97,10 +97,10 @@ def engine_sockets(programs: Sequence[Program]) -> list[Path]:
 
 
 def default_job_workers(devices: Sequence[str]) -> int:
-    """One a core beside GPUs, which wait for decoding and encoding; else a quarter of the cores.
+    """With GPUs one per core, since job workers wait for the engine; else a quarter of the cores.
 
-    A job of 256 x 256 takes some 30 ms of a core: to feed a GPU that makes 150 of them a second
-    takes five cores, and as many workers again that wait for it meanwhile.
+    A job of 256 x 256 takes about 30 ms of a core: a GPU that computes 150 of them per second needs
+    five cores, and as many workers again that wait for it.
     """
     cores = available_cpus()
     gpus = sum(device.startswith("cuda") for device in devices)
@@ -110,7 +110,7 @@ def default_job_workers(devices: Sequence[str]) -> int:
 
 
 def cuda_devices() -> tuple[str, ...]:
-    """The GPUs that torch will see, without importing it: that takes seconds and a GPU's memory."""
+    """The GPUs that torch will see, without importing it: that takes seconds and GPU memory."""
     if _torch_is_for_cpus():
         return ()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

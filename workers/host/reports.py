@@ -1,7 +1,7 @@
-"""How a job ended, told by the job worker to its supervisor in one datagram on a unix socket.
+"""Job reports from job workers to their supervisor: one datagram on a unix socket per ended job.
 
-Jobs run in processes that end with them: what is counted and traced lives in the supervisor. A
-report that finds nobody is lost, and nothing else.
+Jobs run in processes that end with them, so counters and spans live in the supervisor. A report
+that nobody receives is lost, without other effects.
 """
 
 import socket
@@ -21,7 +21,7 @@ _MAX_BYTES = 64 * 1024
 
 
 class Stage(BaseModel):
-    """A part of a job's time, in seconds since 1970."""
+    """A time span of a job, in seconds since 1970."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,18 +31,18 @@ class Stage(BaseModel):
 
 
 class JobReport(BaseModel):
-    """One job that ended here."""
+    """An ended job."""
 
     model_config = ConfigDict(frozen=True)
 
     job: str
     traceparent: str | None
     output: str
-    """psnr, fused, gan, `between` for other positions; `reblend` without the network."""
+    """psnr, fused, gan, `between` for other positions; `reblend` for derived results."""
     reason: str = ""
-    """Slug of the error; empty: it succeeded."""
+    """Slug of the error; empty on success."""
     fault: str = ""
-    """Who is to blame for the error: `picture` or `service`."""
+    """Cause of the error: `picture` or `service`."""
     model: str
     created: float
     ended: float
@@ -78,7 +78,7 @@ class JobReport(BaseModel):
 
 
 def send(path: Path | None, report: JobReport) -> None:
-    """Tell the supervisor, if there is one that listens."""
+    """Send a report to the supervisor, if one listens."""
     if path is None:
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -87,7 +87,7 @@ def send(path: Path | None, report: JobReport) -> None:
 
 
 def listen(path: Path, heard: Callable[[JobReport], None]) -> None:
-    """Hand on what is sent, for ever; run in a thread of its own."""
+    """Receive reports forever; runs in a thread of its own."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(path))
         while True:

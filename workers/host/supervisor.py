@@ -1,8 +1,9 @@
-"""Keeps programs running: starts them in stages, restarts what dies, stops them in reverse.
+"""Process supervisor: starts programs in stages, restarts them, stops them in reverse order.
 
-A program that dies is started again after a pause that doubles. After five quick deaths in a row
-it is given up: a spare one (an engine, while another lives) is set aside, any other ends it all.
-Nothing here blocks but one `select`, which the death of a child and a signal both end.
+A program that exits is restarted with exponential backoff. After five early exits in a row it is
+given up: a redundant program (an engine, while another one runs) is disabled, any other stops the
+supervisor. The exception is a permanent program that was ready before: its disk may be full. The
+only blocking call is a `select` that exits of children and signals both wake.
 """
 
 import contextlib
@@ -18,11 +19,11 @@ from dataclasses import dataclass, field
 
 from workers.host.parent_death import dying_with_parent
 
-#: Exit status of a program that cannot work with its settings (EX_CONFIG of sysexits.h).
+#: Exit status of a program with invalid settings (EX_CONFIG of sysexits.h).
 EXIT_CONFIGURATION = 78
-#: Exit status of a program whose device failed in a way that only a new process may cure.
+#: Exit status of a program whose device failed in a way that only a new process may fix.
 EXIT_DEVICE = 71
-#: Why programs die: `killed` by a signal, `crashed` with a status of their own, the rest as above.
+#: Causes of exits: `killed` by a signal, `crashed` with another status, the rest as above.
 DEATH_CAUSES = ("configuration", "crashed", "device", "killed")
 PROGRAM_STATES = ("down", "starting", "ready", "set-aside")
 QUICK_DEATHS = 5
@@ -35,19 +36,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """Something to keep running."""
+    """A program to keep running."""
 
     name: str
     command: Sequence[str]
     kind: str = ""
-    """What it is, for metrics."""
+    """Kind of program, for metrics."""
     environment: Mapping[str, str] = field(default_factory=dict)
     stage: int = 0
-    """Started when one program of the stage before is ready; stopped before that stage."""
+    """Started when one program of the previous stage is ready; stopped before that stage."""
     ready: Callable[[], bool] = lambda: True
-    """Asked 20 times a second until it says yes."""
+    """Readiness check, called 20 times a second until it returns True."""
     spare: bool = False
-    """May be given up while another of its stage lives."""
+    """May be given up while another program of its stage runs."""
+    lasting: bool = False
+    """Never given up once it has been ready."""
     grace_seconds: float = 10.0
     """Time from SIGTERM to SIGKILL."""
     parent_death: signal.Signals = signal.SIGKILL
@@ -60,6 +63,7 @@ class _Child:
     pidfd: int = -1
     started: float = 0.0
     ready: bool = False
+    was_ready: bool = False
     quick_deaths: int = 0
     not_before: float = 0.0
     given_up: bool = False
@@ -86,21 +90,21 @@ class Supervisor:
         self._failure = 0
         self._selector = selectors.DefaultSelector()
         self.kinds = sorted({program.kind for program in programs})
-        #: By kind and cause.
+        #: Exits by kind and cause.
         self.deaths: Counter[tuple[str, str]] = Counter()
 
     def states(self) -> Counter[tuple[str, str]]:
-        """How many programs of each kind are in each state; may be asked from any thread."""
+        """Number of programs by kind and state; thread-safe."""
         return Counter((child.program.kind, child.state) for child in self._children)
 
     def ready(self) -> bool:
-        """Whether all is up that has not been set aside; may be asked from any thread."""
+        """Whether all programs that are not disabled are ready; thread-safe."""
         return all(child.ready or child.given_up for child in self._children)
 
     def run(self) -> int:
         """Run until stopped.
 
-        0; 1 when a program had to be given up; EXIT_CONFIGURATION when its settings were wrong.
+        Returns 0, 1 if a program was given up, or EXIT_CONFIGURATION if its settings were invalid.
         """
         wake_reader, wake = os.pipe()
         for end in (wake_reader, wake):
@@ -146,7 +150,7 @@ class Supervisor:
             program.command,
             env={**os.environ, **program.environment},
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops in order
+            start_new_session=True,  # Ctrl-C reaches only the supervisor
             preexec_fn=dying_with_parent(program.parent_death),  # noqa: PLW1509 - prctl, no locks
         )
         child.started = time.monotonic()
@@ -154,10 +158,11 @@ class Supervisor:
         self._selector.register(child.pidfd, selectors.EVENT_READ)
 
     def _check_ready(self) -> bool:
-        """Ask those that are not ready yet; True when nothing is waited for."""
+        """Check programs that are not ready yet; returns True when all are."""
         for child in self._children:
             if child.alive and not child.ready:
                 child.ready = child.program.ready()
+                child.was_ready |= child.ready
         return self.ready()
 
     def _wait(self, wake_reader: int, timeout: float | None) -> None:
@@ -173,15 +178,18 @@ class Supervisor:
             self._forget_process(child)
             if self._stop_signals:
                 continue
-            child.quick_deaths = child.quick_deaths + 1 if lived < _QUICK_SECONDS else 1
+            quick = lived < _QUICK_SECONDS
+            child.quick_deaths = min(child.quick_deaths + 1, QUICK_DEATHS) if quick else 1
             pause = min(_FIRST_PAUSE * 2 ** (child.quick_deaths - 1), _LONGEST_PAUSE)
             child.not_before = time.monotonic() + pause
             self.deaths[child.program.kind, _cause(status)] += 1
-            if status != EXIT_CONFIGURATION:  # the program has said what is wrong
+            if status != EXIT_CONFIGURATION:  # the program has logged the reason
                 log.warning(
                     "%s ended with status %d after %.1f s", child.program.name, status, lived
                 )
-            if status == EXIT_CONFIGURATION or child.quick_deaths >= QUICK_DEATHS:
+            lasts = child.program.lasting and child.was_ready
+            failing = child.quick_deaths >= QUICK_DEATHS and not lasts
+            if status == EXIT_CONFIGURATION or failing:
                 self._give_up(child, status)
 
     def _give_up(self, child: _Child, status: int) -> None:
@@ -192,10 +200,10 @@ class Supervisor:
             if other.program.stage == child.program.stage and not other.given_up
         ]
         if child.program.spare and others:
-            log.critical("%s keeps failing and is set aside", child.program.name)
+            log.critical("%s keeps failing and is disabled", child.program.name)
         else:
             if status != EXIT_CONFIGURATION:
-                log.critical("%s keeps failing; giving up", child.program.name)
+                log.critical("%s keeps failing: giving up", child.program.name)
             self._failure = EXIT_CONFIGURATION if status == EXIT_CONFIGURATION else 1
 
     def _stop_all(self, wake_reader: int) -> None:
@@ -207,7 +215,9 @@ class Supervisor:
             told = self._stop_signals
             while any(child.alive for child in members) and time.monotonic() < deadline:
                 self._wait(wake_reader, deadline - time.monotonic())
-                if self._stop_signals > told:  # asked again: pass it on, it means faster
+                if (
+                    self._stop_signals > told
+                ):  # a second signal: passed on, as it means a faster stop
                     told = self._stop_signals
                     _signal(members, signal.SIGTERM)
                 self._stop_signals = max(1, self._stop_signals)

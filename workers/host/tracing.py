@@ -1,4 +1,6 @@
-"""The spans of a job, made by the supervisor once the job has ended: nothing waits for them."""
+"""The spans of a job, created by the supervisor after the job has ended, so nothing waits for
+them.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,7 @@ _NANOSECONDS = 1_000_000_000
 
 
 def export_job(provider: "TracerProvider", report: JobReport) -> None:
-    """One span for the job, below the request that it came with, and one for each stage."""
+    """Export one span for the job, below the span of its request, and one for each stage."""
     from opentelemetry.trace import Status, StatusCode, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

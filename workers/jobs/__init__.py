@@ -1,1 +1,1 @@
-"""The process that runs jobs, recovery of lost ones, and removal of expired pictures."""
+"""Runs jobs, recovers lost ones, and removes expired pictures."""

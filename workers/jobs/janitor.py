@@ -1,8 +1,8 @@
-"""Removes pictures whose time is over. One process on each worker host; one of all works at a time.
+"""The janitor removes expired pictures. One process per worker host; one of all sweeps at a time.
 
-It is a process of its own because a store may take minutes to list, and a job worker must beat
-every few seconds. What a job that has not ended may still read is never removed: its upload, what
-it wrote so far, and the kept branches that it blends.
+It is a separate process because listing a store may take minutes, while a job worker has to renew
+leases every few seconds. Files that a pending job may read are never removed: its upload, what it
+has written so far, and the stored branches that it is derived from.
 """
 
 import argparse
@@ -13,9 +13,10 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from types import FrameType
 
 import redis
@@ -27,40 +28,46 @@ from workers.contract.errors import ConfigurationInvalid, GDSRError
 from workers.contract.observability import logs
 from workers.contract.queue.batches import BatchRecords
 from workers.contract.queue.connection import connect
+from workers.contract.queue.jobs import JobState
 from workers.contract.queue.records import JobRecords
+from workers.contract.queue.rq_queue import Delivery
+from workers.contract.queue.runs import record_key
 from workers.contract.settings import WorkerSettings
 from workers.host.supervisor import EXIT_CONFIGURATION
 
-#: From the beginning of one turn to that of the next.
+#: From the start of one sweep to that of the next.
 TURN = timedelta(seconds=60)
-#: Uploads of which no job was made, and temporary files: no request takes so long.
+#: Age after which uploads without a job and temporary files are removed: no request takes so long.
 STALE_UPLOAD = timedelta(hours=1)
-#: Blobs removed in one request.
+#: Maximum number of blobs per delete request.
 _BATCH = 1000
 _PATIENCE = timedelta(seconds=30)
+#: States of pending tasks, for batches, packings and jobs alike.
+_ALIVE = {JobState.QUEUED.value.encode(), JobState.RUNNING.value.encode()}
 _LOCK = "gdsr:janitor"
 
 log = logging.getLogger(__name__)
 
 
-class TurnLost(Exception):
-    """Another janitor has the turn: this one was away for too long."""
+class LockLost(Exception):
+    """Another janitor has the lock: this one was suspended for too long."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Turn:
-    """One look at everything that is stored, and what it removes."""
+    """One sweep over everything that is stored, with its removals."""
 
     records: JobRecords
     blobs: BlobStore
     still_ours: Callable[[], None] = lambda: None
-    """Called before each batch of removals; what it raises ends the turn."""
+    """Called before each batch of removals; an exception ends the sweep."""
     stored: dict[str, BlobEntry] = field(default_factory=dict)
     freed: Counter[str] = field(default_factory=Counter)
-    """Bytes by reason, see `blob_usage.REASONS`."""
+    """Freed bytes by reason, see `blob_usage.REASONS`."""
 
     def sweep(self, *, result_ttl: timedelta, quota: int | None) -> BlobUsage:
-        """Remove orphans and what has expired, then the oldest results until the rest fits.
+        """Remove orphans and expired results, then the oldest results until the rest fits the
+        quota.
 
         Raises:
             StorageUnavailable: the store does not answer.
@@ -78,7 +85,7 @@ class Turn:
     def _remove(self, reason: str, entries: Sequence[BlobEntry]) -> None:
         for start in range(0, len(entries), _BATCH):
             self.still_ours()
-            needed = self._needed()  # read last: a job may have come since the listing
+            needed = self._needed()  # read last: a job may have been created since the listing
             batch = [e for e in entries[start : start + _BATCH] if _job_id(e.key) not in needed]
             if batch:
                 self.blobs.delete(*(entry.key for entry in batch))
@@ -86,7 +93,7 @@ class Turn:
                 self.freed[reason] += self.stored.pop(entry.key).size
 
     def _needed(self) -> set[str]:
-        """Jobs whose blobs must stay: those that have not ended, and those that they blend; and
+        """Jobs whose blobs must stay: pending ones, and those that they are derived from; also
         batches that are not unpacked.
         """
         active = self.records.active()
@@ -99,7 +106,7 @@ class Turn:
         }
 
     def _orphans(self, now: datetime) -> list[BlobEntry]:
-        """Uploads whose job has ended, and old ones of which no job was made."""
+        """Uploads of ended jobs, and old ones without a job."""
         inputs = [entry for entry in self.stored.values() if entry.key.startswith("inputs/")]
         orphans = []
         for start in range(0, len(inputs), _BATCH):
@@ -117,8 +124,30 @@ class Turn:
         return sum(entry.size for entry in self.stored.values())
 
 
+def forget_deliveries(records: JobRecords) -> int:
+    """Remove RQ's own job hashes, written by an earlier release; returns their number.
+
+    Those of pending tasks stay, for workers that are not upgraded yet.
+    """
+    prefix, left = Delivery.redis_job_namespace_prefix, 0
+    for keys in _many(records.client.scan_iter(match=f"{prefix}*", count=1000)):
+        tasks = [key.decode().removeprefix(prefix) for key in keys]
+        with records.client.pipeline(transaction=False) as pipe:
+            for task in tasks:
+                pipe.hget(record_key(task), "state")
+            states = pipe.execute()
+        over = [key for key, state in zip(keys, states, strict=True) if state not in _ALIVE]
+        left += records.client.unlink(*over) if over else 0
+    return left
+
+
+def _many(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
+    while batch := list(islice(keys, _BATCH)):
+        yield batch
+
+
 def _oldest(entries: Iterable[BlobEntry], *, beyond: int) -> list[BlobEntry]:
-    """The oldest ones, until they have so many bytes."""
+    """The oldest entries with at least this many bytes in total."""
     oldest: list[BlobEntry] = []
     for entry in sorted(entries, key=lambda entry: entry.written_at):
         if beyond <= 0:
@@ -129,12 +158,12 @@ def _oldest(entries: Iterable[BlobEntry], *, beyond: int) -> list[BlobEntry]:
 
 
 def _job_id(key: str) -> str:
-    """`results/<job>.<run>.png` and `inputs/<job>` belong to a job."""
+    """The job of a key: `results/<job>.<run>.png` or `inputs/<job>`."""
     return key.partition("/")[2].partition(".")[0]
 
 
 class Janitor:
-    """Takes its turn when no other has it."""
+    """Sweeps periodically, when no other janitor holds the lock."""
 
     def __init__(self, settings: WorkerSettings, client: redis.Redis, blobs: BlobStore) -> None:
         self.settings, self.client, self.blobs = settings, client, blobs
@@ -142,11 +171,11 @@ class Janitor:
         self.name = f"{socket.gethostname()}-{secrets.token_hex(8)}"
 
     def turn(self) -> BlobUsage | None:
-        """Sweep, if it is this janitor's turn.
+        """Sweep, if the lock is free and a sweep is due.
 
         Raises:
             StorageUnavailable: the store does not answer.
-            redis.RedisError: Redis does not.
+            redis.RedisError: Redis does not answer.
         """
         if not self.client.set(_LOCK, self.name, nx=True, px=TURN):
             return None
@@ -158,27 +187,29 @@ class Janitor:
             if freed:
                 log.info("freed bytes: %s", freed)
         record(self.client, usage, freed)
+        if count := forget_deliveries(self.records):
+            log.info("removed %d of RQ's own records", count)
         return usage
 
     def _hold(self) -> None:
-        """A long turn keeps its lock; one that was lost ends."""
+        """Renew the lock of a long sweep; ends the sweep if the lock was lost."""
         if self.client.get(_LOCK) != self.name.encode():
-            raise TurnLost
+            raise LockLost
         self.client.pexpire(_LOCK, TURN)
 
     def work(self, stopping: threading.Event) -> None:
-        """Take turns until told to stop; what fails now is tried again at the next."""
+        """Sweep until stopped; failures are retried at the next sweep."""
         while True:
             try:
                 self.turn()
-            except (GDSRError, TurnLost, redis.RedisError) as failure:
-                log.warning("nothing more is removed in this turn: %r", failure)
+            except (GDSRError, LockLost, redis.RedisError) as failure:
+                log.warning("the sweep was aborted: %r", failure)
             if stopping.wait(TURN.total_seconds()):
                 return
 
 
 def main() -> int:
-    """Take turns until SIGTERM."""
+    """Run until SIGTERM."""
     argparse.ArgumentParser(prog="python -m workers.jobs.janitor", description=__doc__).parse_args()
     stopping = threading.Event()
 

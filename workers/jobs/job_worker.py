@@ -1,8 +1,8 @@
-"""The job worker: takes ids from RQ's queues, and works on each in a child of its own.
+"""The job worker: takes ids from RQ's queues, and runs each task in a forked child process.
 
-The child is forked and made ready before the job is there. The parent beats every 5 s for a lease
-of 15 s; a run that is lost is noticed by whichever worker is the reaper at the time, and its job
-runs once more. Neither process imports torch: the network is behind the engine's socket.
+The child is forked and prepared before the job arrives. The parent renews the lease (15 s) every 5
+s; a lost run is noticed by whichever worker does the recovery at the time, and its job is retried
+once. Neither process imports torch: the network is behind the engine's socket.
 """
 
 import argparse
@@ -48,63 +48,65 @@ from workers.contract.queue.connection import connect
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.records import JobRecords
 from workers.contract.queue.rq_queue import LARGE, SERVED, SMALL, Delivery, open_queue
-from workers.contract.queue.runs import LEASE, beat
+from workers.contract.queue.runs import LEASE, renew_lease
 from workers.contract.settings import WorkerSettings
 from workers.host.parent_death import dying_with_parent
 from workers.host.reports import JobReport, send
 from workers.host.supervisor import EXIT_CONFIGURATION
-from workers.jobs.allocator import prepare_heap
+from workers.jobs.allocator import prepare_allocator
 from workers.jobs.recovery import fail, run_ended, sweep
 from workers.pictures.opening import load_codecs
-from workers.pictures.rehearsal import rehearse
+from workers.pictures.warm_up import warm_up
 from workers.tasks.blend import blend
 from workers.tasks.pack import pack
 from workers.tasks.unpack import unpack
 from workers.tasks.upscale import CONTEXT, TaskContext, upscale
 
-#: All that a child can be told to do.
+#: The tasks that a child can run.
 TASKS: dict[str, Callable[[str], None]] = {
     "upscale": upscale, "blend": blend, "unpack": unpack, "pack": pack,
 }  # fmt: skip
-#: Seconds. A lost worker's job waits again after at most a lease, BEAT and REAP.
+#: Seconds. A lost worker's job is queued again after at most LEASE, BEAT and REAP.
 BEAT, REAP = 5, 5
-#: How long past its own time limit a child may live before the parent kills it.
+#: How long a child may exceed its time limit before the parent kills it.
 OVERTIME = 5
-#: Seconds in which one beat of an idle worker, or one that goes from job to job, is enough.
+#: Minimum seconds between two heartbeats of a worker, idle or between jobs.
 STEADY = 1
-#: Seconds before the next job, so that one that nobody can do yet does not go round and round.
+#: Seconds before the next job, so that a job that nobody can run yet does not spin.
 LEAVE_PAUSE = 1
-_MAX_ORDER = 4096  # bytes of what a waiting child is told
-#: How long the blob store may take to answer; jobs can wait, people cannot.
+_MAX_ORDER = 4096  # maximum size of an order in bytes
+#: Timeout of the blob store; longer than in the service, as jobs can wait.
 BLOB_PATIENCE = timedelta(seconds=30)
-#: How a child ends that could not say what became of its task.
+#: Exit status of a child that could not record the outcome of its task.
 _EXIT_UNKNOWN = 75
 
 
 class _Order(NamedTuple):
-    """What a child is to do."""
+    """The task for a child."""
 
     task: str
     run: str
     what: str
     """One of `TASKS`."""
     name: str
-    """Of the job or the batch."""
+    """Id of the job or the batch."""
     seconds: float
     """Its time limit."""
 
 
 class _Child(NamedTuple):
-    """A process that is set up, and waits for its order."""
+    """A prepared process that waits for its order."""
 
     pid: int
     orders: socket.socket
 
 
 class JobWorker(Worker):
-    """Takes jobs from the queues that its class serves."""
+    """Takes jobs from the queues of its class."""
 
-    max_connection_wait_time = 2.0  # seconds between attempts while Redis is away; RQ's is 60
+    max_connection_wait_time = (
+        2.0  # seconds between attempts while Redis is down; RQ's default is 60
+    )
     should_run_maintenance_tasks = True  # RQ's own lock outlives a killed worker by 15 minutes
 
     def __init__(
@@ -115,7 +117,7 @@ class JobWorker(Worker):
         engine_sockets: Sequence[Path],
         reports: Path | None = None,
     ) -> None:
-        connection = connect(  # patient: a Redis that restarts in mid-job costs nothing but time
+        connection = connect(  # retries: a Redis that restarts during a job only costs time
             settings.redis_url,
             timeout=timedelta(seconds=20),
             retries=20,
@@ -140,31 +142,31 @@ class JobWorker(Worker):
         self._drain_seconds = settings.drain.total_seconds()
         self._stopping_since: float | None = None
         self._waiting: _Child | None = None
-        #: What is done at this moment, and by which child.
+        #: The current task, and the child that runs it.
         self._task, self._working = "", 0
         self._last_turn = self._last_beat = float("-inf")
         self._reap_after = 0.0
 
-    # In the parent.
+    # Used in the parent.
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Delivered, Queue] | None:
-        """The next job; by then there is a child for it."""
+        """Wait for the next job; ensures that a child is ready for it."""
         if self._waiting is None:
             self._waiting = self._fork()
         return super().dequeue_job_and_maintain_ttl(timeout, max_idle_time)
 
     def execute_job(self, job: Delivered, queue: Queue) -> None:
-        """Have a child work on a task, and see to it that it ends."""
+        """Run a task in a child and supervise it."""
         try:
             order = self._order(job.id)
         except JobTooNew:
-            self.log.warning("job %s is of a newer release: left to a newer worker", job.id)
+            self.log.warning("job %s belongs to a newer release: left to a newer worker", job.id)
             queue.push_job_id(job.id)
             time.sleep(LEAVE_PAUSE)
-        except (JobNotFound, BatchNotFound, ValueError):  # erased, or nonsense
-            self.log.warning("%s is no task: dropped", job.id)
+        except (JobNotFound, BatchNotFound, ValueError):  # deleted, or invalid
+            self.log.warning("%s is not a known task: dropped", job.id)
         else:
             self.set_state(WorkerStatus.BUSY)
             self._work(order)
@@ -201,7 +203,7 @@ class JobWorker(Worker):
         self._after(order, why, status)
 
     def _after(self, order: _Order, why: str, status: int) -> None:
-        """See to a task whose child has ended, if that could not do it itself."""
+        """Handle the task of a child that ended, if the child could not do it itself."""
         end: Literal["leaves", "lost", "crashed"] = "crashed"
         if why == "drain":
             end = "leaves"
@@ -219,15 +221,15 @@ class JobWorker(Worker):
             return "drain"
         if now - began > order.seconds + OVERTIME:
             return "timeout"
-        return "" if beat(self.connection, order.task, run=order.run) else "lost"
+        return "" if renew_lease(self.connection, order.task, run=order.run) else "lost"
 
     def _begun(self, order: _Order) -> int:
-        """The pid of the child that has the order."""
+        """Pid of the child that got the order."""
         child, self._waiting = self._waiting or self._fork(), None
         written = json.dumps(order).encode()
         try:
             child.orders.send(written)
-        except OSError:  # it was killed while it waited
+        except OSError:  # the child was killed while it waited
             os.waitpid(child.pid, 0)
             child.orders.close()
             child = self._fork()
@@ -236,10 +238,14 @@ class JobWorker(Worker):
         return child.pid
 
     def run_maintenance_tasks(self) -> None:
-        """Asked when idle, between jobs and in each beat; one worker at a time does it."""
+        """Called when idle, between jobs and at each heartbeat; one worker at a time does the
+        recovery.
+        """
         turn = time.monotonic()
         gap, self._last_turn = turn - self._last_turn, turn
-        if gap > LEASE.total_seconds() - BEAT:  # Redis was away: let all beat before any is lost
+        if (
+            gap > LEASE.total_seconds() - BEAT
+        ):  # Redis was down: let all workers renew their leases before any counts as lost
             self._reap_after = turn + 2 * BEAT
         if turn >= self._reap_after and self._elected():
             sweep(self._records, self._heard)
@@ -251,31 +257,34 @@ class JobWorker(Worker):
         send(self._reports, JobReport.of(job, error))
 
     def handle_payload(self, message: Any) -> None:
-        """A task was cancelled; called in a thread of RQ's, which would end any child."""
+        """Handle the cancellation of a task; called in a thread of RQ, whose own handler kills any
+        child.
+        """
         task, child = self._task, self._working
         if child and json.loads(message["data"]).get("job_id") == task:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """RQ does not say when it was told to stop."""
+        """Log the stop request, as RQ does not."""
         self._stopping_since = time.monotonic()
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """A second SIGTERM: hand the job back at the next beat. RQ would lose it."""
+        """Handle a second SIGTERM: return the job at the next heartbeat. RQ would lose it."""
         self._drain_seconds = 0
 
     def set_shutdown_requested_date(self) -> None:
-        """RQ would write to Redis in a signal handler."""
+        """Disabled: RQ would write to Redis in a signal handler."""
 
     def check_for_suspension(self, burst: bool) -> None:  # noqa: FBT001 - as RQ has it
-        """Nobody suspends our workers: RQ would ask before each job, and beat."""
+        """Disabled: workers are never suspended, and RQ would query Redis before each job."""
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:  # noqa: ARG002
-        """One round trip, once a second: RQ beats at three places between two jobs, in three each.
+        """Heartbeat in one round trip, at most once a second: RQ sends three at each of three
+        places.
 
-        Each of them is a write, and an append-only file that is synced always waits for the disk.
+        Each of them is a write, and an append-only file that is always synced waits for the disk.
         """
         if (turn := time.monotonic()) >= self._last_beat + STEADY:
             with self.connection.pipeline() as beats:
@@ -283,7 +292,7 @@ class JobWorker(Worker):
                 beats.execute()
             self._last_beat = turn
 
-    # In the child.
+    # Used in the child.
 
     def _fork(self) -> _Child:
         orders, heard = socket.socketpair()
@@ -296,7 +305,7 @@ class JobWorker(Worker):
                 status = 0
             except redis.RedisError:
                 status = _EXIT_UNKNOWN
-                self.log.exception("Redis did not say what became of the task")
+                self.log.exception("Redis failed while the outcome of the task was recorded")
             except Exception:
                 self.log.exception("the child of a job failed")
             finally:
@@ -305,15 +314,15 @@ class JobWorker(Worker):
         return _Child(pid, orders)
 
     def _wait_and_work(self, orders: socket.socket) -> None:
-        os.setpgrp()  # a Ctrl-C in the terminal is not for it
+        os.setpgrp()  # Ctrl-C in the terminal is for the parent
         dying_with_parent(parent=self.pid)()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        limit_this_process(self._settings)
+        limit_process(self._settings)
         with contextlib.suppress(redis.RedisError):
-            self.connection.ping()  # the client finds itself forked, and connects anew
-        with contextlib.suppress(MemoryError):  # of which the job itself can tell
-            rehearse()
+            self.connection.ping()  # the client detects the fork and reconnects
+        with contextlib.suppress(MemoryError):  # which the job itself can report
+            warm_up()
         written = orders.recv(_MAX_ORDER)
         if not written:
             return  # the worker has ended
@@ -335,8 +344,8 @@ class JobWorker(Worker):
 
 
 def _ended(pid: int, *, within: float) -> bool:
-    """Whether a child ends so soon. RQ waits with an alarm, which another thread may take when a
-    stopped process goes on: then no beat follows.
+    """Wait briefly for a child to end. RQ uses an alarm, which another thread may receive when a
+    stopped process continues: then leases are not renewed any more.
     """
     child = os.pidfd_open(pid)
     try:
@@ -345,8 +354,8 @@ def _ended(pid: int, *, within: float) -> bool:
         os.close(child)
 
 
-def limit_this_process(settings: WorkerSettings) -> None:
-    """What a picture can do at most to the process that decodes it; a crash is written down."""
+def limit_process(settings: WorkerSettings) -> None:
+    """Limit the resources of a process that decodes a picture; crashes are logged."""
     resource.setrlimit(resource.RLIMIT_AS, (settings.job_memory, settings.job_memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable()
@@ -357,7 +366,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m workers.jobs.job_worker", description=__doc__)
     parser.add_argument("--queue", choices=(SMALL, LARGE), required=True)
     parser.add_argument("--engine", type=Path, action="append", required=True, help="unix socket")
-    parser.add_argument("--reports", type=Path, help="unix socket that hears how jobs end")
+    parser.add_argument("--reports", type=Path, help="unix socket that receives job reports")
     arguments = parser.parse_args()
     try:
         settings = WorkerSettings.load()
@@ -376,9 +385,9 @@ def main() -> int:
         return 1
     logging.getLogger("rq.worker").setLevel(max(logging.INFO, logging.getLogger().level))
     load_codecs()
-    prepare_heap()
+    prepare_allocator()
     gc.collect()
-    gc.freeze()  # else each child's first collection would write to all pages, and copy them
+    gc.freeze()  # otherwise the first garbage collection of each child would copy all pages
     worker.work(logging_level=None)
     return 0
 

@@ -1,4 +1,4 @@
-"""Puts right what a death left behind. Any worker may do it; one at a time does.
+"""Recovers the jobs of dead workers. Any worker may do it, one at a time.
 
 Pictures are left to the janitor.
 """
@@ -11,20 +11,20 @@ from workers.contract.errors import GDSRError, JobCrashed, WorkerLost
 from workers.contract.queue.batches import BatchRecords
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.records import JobRecords
-from workers.contract.queue.runs import hand_back, overdue, redeliver
+from workers.contract.queue.runs import expired_leases, requeue, requeue_lost
 
-#: Hears of the jobs that fail here.
+#: Called for each job that fails here.
 Heard = Callable[[Job, GDSRError], None]
 
 log = logging.getLogger(__name__)
 
 
 def sweep(records: JobRecords, heard: Heard) -> None:
-    """Let tasks wait again whose run was lost, or whose id was."""
-    for task, run in overdue(records.client).items():
+    """Requeue the tasks of lost runs, and queued tasks that are in no queue."""
+    for task, run in expired_leases(records.client).items():
         run_ended(records, task, run=run, why="overdue", heard=heard)
-    if count := redeliver(records.client):
-        log.info("%d tasks were in no queue, and are again", count)
+    if count := requeue_lost(records.client):
+        log.info("requeued %d tasks that were in no queue", count)
 
 
 def run_ended(
@@ -35,17 +35,17 @@ def run_ended(
     why: Literal["leaves", "crashed", "lost", "overdue"],
     heard: Heard,
 ) -> None:
-    """A run is over and its task may not be: it waits once more, or has failed."""
-    verdict = hand_back(records.client, task, run=run, why=why)
+    """Handle the end of a run: requeue its task or fail it, unless the run finished it."""
+    verdict = requeue(records.client, task, run=run, why=why)
     if verdict == "queued":
-        log.info("%s waits again: its run %s", task, why)
+        log.info("%s is queued again: its run %s", task, why)
     elif verdict != "over":
         error = JobCrashed() if verdict == "crashed" else WorkerLost()
         fail(records, task, run=run, error=error, heard=heard)
 
 
 def fail(records: JobRecords, task: str, *, run: str, error: GDSRError, heard: Heard) -> None:
-    """End the task of a run that cannot do it itself."""
+    """Fail the task of a run that cannot do it itself."""
     kind, _, name = task.rpartition("-")
     batches = BatchRecords(records.client, record_ttl=records.record_ttl)
     match kind:

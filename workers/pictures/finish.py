@@ -21,7 +21,7 @@ from workers.pictures.reduce import reduced, reduced_mask
 from workers.pictures.xmp import marked
 
 
-def begun(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Picture:
+def preprocess(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Picture:
     """The decoded picture in as many bits as its result is to have.
 
     Raises:
@@ -37,7 +37,7 @@ def begun(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Pi
     return with_bits(picture, min(wanted, result.max_bits))
 
 
-def finished(picture: Picture, choices: PictureChoices) -> Picture:
+def postprocess(picture: Picture, choices: PictureChoices) -> Picture:
     """The picture, four times larger by now, in the size and on the background that were chosen,
     with what it is to keep.
 
@@ -66,7 +66,7 @@ def marked_as_made(picture: Picture, *, trade_off: float) -> Picture:
     return replace(picture, metadata=picture.metadata._replace(xmp=xmp))
 
 
-def finished_mask(mask: Picture, choices: PictureChoices) -> Picture:
+def postprocess_mask(mask: Picture, choices: PictureChoices) -> Picture:
     """A mask, four times larger by now, in the size that was chosen: its levels are no light.
 
     Raises:

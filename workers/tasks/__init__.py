@@ -1,1 +1,1 @@
-"""The work of a job or a batch: one picture upscaled or blended, a batch unpacked or packed."""
+"""The tasks of job workers: upscale a picture, derive a result, unpack or pack a batch."""

@@ -1,5 +1,5 @@
-"""The task that makes another position of the slider, another format, a region or a smaller picture
-of what a job kept or of its result: no engine, no GPU.
+"""Task: a derived result (slider position, format, region or smaller size) from the stored branches
+or the result of a job. Needs no engine and no GPU.
 """
 
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from workers.tasks.upscale import TaskContext, patiently, run, stored, timed, wa
 
 
 def blend(job_id: str) -> None:
-    """Run one re-blend to its end and record how it ended."""
+    """Run one derived job and record its outcome."""
     run(job_id, _blended)
 
 
@@ -57,7 +57,7 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
 
 
 def _shares(job: Job, source: JobResult) -> dict[str, float]:
-    """The blobs that it is made of, PNG files of our own, and how much of each."""
+    """The blobs that it is blended from, PNG files of our own, with their shares."""
     if not source.branches:
         if job.spec.part.mask or source.format is not ResultFormat.PNG:
             raise BranchesNotKept(str(job.spec.blend_of))

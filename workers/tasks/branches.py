@@ -1,12 +1,13 @@
-"""The network's three outputs kept as pictures, and any position of the slider made of them.
+"""Stored branches: the network's three outputs as pictures, and blending them for a slider
+position.
 
-A kept branch is what the result would be at that stop of the slider: in the size, on the
-background, in the bits and in the colour space that were chosen, with its profile and metadata.
-Blends are made of these samples as they are, by the job itself too, so its result has the very
-pixels that a re-blend at its position has.
+A stored branch is exactly the result at that stop of the slider: with the chosen size, background,
+bit depth and colour space, with its profile and metadata. Other positions are blended from these
+samples, in the original job too, so a derived result has the same pixels as a direct one.
 
-It is a PNG as our own encoder writes it: every browser shows it, and its one filter lets it be read
-several times quicker than a PNG of unknown origin, and a region of it without what is below.
+Branches are PNG files in the form that our own encoder writes: browsers can show them, and a fixed
+filter makes them several times faster to read than an arbitrary PNG, and regions can be read
+without the rows below.
 """
 
 import struct
@@ -26,18 +27,18 @@ from workers.tiles.trade_off import output_weights
 
 _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type: grey, RGB, grey and alpha, RGBA
 _SIGNATURE_BYTES = 8
-_BAND_BYTES = 2**18  # stays in the cache
-_INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub takes it for an instance
+_BAND_BYTES = 2**18  # fits the CPU cache
+_INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub declares an instance
 
 
 def needed_outputs(trade_off: float) -> dict[str, float]:
-    """Which branches a position of the slider is made of, and how much of each."""
+    """The branches that a slider position is blended from, with their shares."""
     shares = zip(KEPT, output_weights(trade_off), strict=True)
     return {output: share for output, share in shares if share}
 
 
 def blend_pictures(pictures: list[Picture], shares: list[float]) -> Picture:
-    """One picture, or two blended linearly; transparency is the same in both."""
+    """One picture, or two blended linearly; their transparency is the same."""
     if len(pictures) == 1:
         return pictures[0]
     first, second = pictures
@@ -50,10 +51,10 @@ def blend_pictures(pictures: list[Picture], shares: list[float]) -> Picture:
 
 
 def read_branch(png: bytes, region: Region | None = None) -> Picture:
-    """The picture of a kept branch, or of any PNG of our own; of `region` only, if there is one.
+    """Read a stored branch, or any PNG of our own; only a `region` if one is given.
 
     Raises:
-        ImageCorrupt: it is not one, or does not reach as far as the region.
+        ImageCorrupt: it is not one, or is smaller than the region.
     """
     view = memoryview(png)
     offset, pixels, dpi = _SIGNATURE_BYTES, [], None
@@ -104,14 +105,14 @@ def read_branch(png: bytes, region: Region | None = None) -> Picture:
 def _unfiltered(
     pieces: list[memoryview], *, rows: slice, row_bytes: int, columns: slice
 ) -> NDArray[np.uint8]:
-    """Some rows, and of these some bytes, of a PNG in which each row is the difference to the one
-    above: what is to the side of them, or below, need not be known.
+    """Undo the filter "difference to the row above" for some rows and some bytes of them; the bytes
+    beside and below are not needed.
     """
     filtered = _inflated(pieces, rows=rows.stop, row_bytes=row_bytes)
     differences = filtered[:, 1:][:, columns]
     result = np.empty((rows.stop - rows.start, differences.shape[1]), np.uint8)
     if not result.size:
-        raise ImageCorrupt("a kept branch has no pixels")
+        raise ImageCorrupt("a stored branch has no pixels")
     np.add.reduce(differences[: rows.start + 1], axis=0, dtype=np.uint8, out=result[0])
     for row in range(1, len(result)):
         np.add(result[row - 1], differences[rows.start + row], out=result[row])
@@ -119,7 +120,7 @@ def _unfiltered(
 
 
 def _inflated(pieces: list[memoryview], *, rows: int, row_bytes: int) -> NDArray[np.uint8]:
-    """The first rows of a PNG, each after the number of its filter: (rows, 1 + row_bytes)."""
+    """The first rows of a PNG, each after its filter type: (rows, 1 + row_bytes)."""
     expected = rows * (1 + row_bytes)
     inflator = isal_zlib.decompressobj()
     data = bytearray()
@@ -129,19 +130,20 @@ def _inflated(pieces: list[memoryview], *, rows: int, row_bytes: int) -> NDArray
                 break
             data += inflator.decompress(piece, expected - len(data))
         if len(data) < expected:
-            data += inflator.flush()  # it may hold back the end of a run of equal bytes
+            # the decompressor may hold back the end of a run of equal bytes
+            data += inflator.flush()
     except _INFLATE_ERROR:
-        raise ImageCorrupt("a kept branch is damaged") from None
+        raise ImageCorrupt("a stored branch is damaged") from None
     if not expected or len(data) != expected:
-        raise ImageCorrupt("a kept branch ends too early")
+        raise ImageCorrupt("a stored branch ends too early")
     filtered = np.frombuffer(data, np.uint8).reshape(rows, 1 + row_bytes)
     if (filtered[:, 0] != 2).any():
-        raise ImageCorrupt("a kept branch was written by somebody else")
+        raise ImageCorrupt("a stored branch was not written by this encoder")
     return filtered
 
 
 def _blend(first: Plane, second: Plane, share: float) -> Plane:
-    """`share` of the second and the rest of the first; equal samples stay as they are."""
+    """`share` of the second and the rest of the first; equal samples stay exact."""
     bits = 8 * first.itemsize
     wide: type[Any] = np.uint16 if bits == 8 else np.uint32  # a sample times 2**bits fits
     of_second = round(share * 2**bits)

@@ -1,7 +1,7 @@
-"""The task that packs the results of a batch into one zip.
+"""Task: pack the results of a batch into one zip.
 
-Pictures are stored in it as they are: deflating them again saves nothing. A picture that failed is
-a small text file beside the others, which says why.
+Pictures are stored uncompressed, as they are compressed already. A picture that failed is replaced
+by a small text file with the reason.
 """
 
 import hashlib
@@ -30,17 +30,17 @@ from workers.contract.queue.batches import (
     pack_task,
 )
 from workers.contract.queue.jobs import Job, JobFailure
-from workers.contract.queue.runs import claim
+from workers.contract.queue.runs import acquire_lease
 from workers.tasks.upscale import CONTEXT, TaskContext, discard
 
 log = logging.getLogger(__name__)
 
 
 def pack(batch_id: str) -> None:
-    """Pack one batch, and say where the zip is or why there is none."""
+    """Pack one batch, and record the zip or the reason why there is none."""
     context = CONTEXT.get()
     batches = BatchRecords(context.records.client, record_ttl=context.settings.record_ttl)
-    if not claim(
+    if not acquire_lease(
         context.records.client, pack_task(batch_id), run=context.run, worker=context.worker
     ):
         return
@@ -58,10 +58,12 @@ def pack(batch_id: str) -> None:
         log.warning("packing failed: %s", failure.slug)
         ended = Pack(token=token, failure=JobFailure.of(failure))
     except redis.RedisError:
-        raise  # the run is lost; the zip may be known already
+        raise  # the lease is lost; the zip may have been recorded
     except Exception:
         log.exception("packing failed")
-        failed = JobFailed("the zip could not be made; ask again, or fetch the results one by one")
+        failed = JobFailed(
+            "the zip could not be created; try again, or fetch the results one by one"
+        )
         ended = Pack(token=token, failure=JobFailure.of(failed))
     if not batches.end_pack(batch_id, ended, kept=kept) and ended.archive is not None:
         discard(context, ended.archive.key)
@@ -90,7 +92,7 @@ def _add_result(
     item: BatchItem,
     job: Job | None,
 ) -> bool:
-    """Whether there is a result, which is in the zip then."""
+    """Add a result to the zip; returns whether there is one."""
     if job is None or job.result is None:
         return False
     try:
@@ -119,14 +121,14 @@ def _add(
 
 
 def _reason(item: BatchItem, job: Job | None) -> bytes:
-    """Why there is no result."""
+    """The reason why there is no result."""
     failure = item.failure or (job and job.failure)
     if failure:
         text = f"{failure.detail} ({failure.slug})"
     elif job is not None and job.result is None:
         text = f"the job was {job.state}"
     else:
-        text = "the result was erased or has expired"
+        text = "the result was deleted or has expired"
     return f"{text}\n".encode()
 
 

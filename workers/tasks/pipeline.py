@@ -1,4 +1,4 @@
-"""One picture through the network: cut, compute, stitch."""
+"""The pipeline of one picture: cut into tiles, compute, stitch."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -7,20 +7,20 @@ from enum import Enum, auto
 
 import numpy as np
 
-from workers.contract.images.options import AlphaMode
+from workers.contract.images.options import SCALE, AlphaMode
 from workers.engine.client import Engine
-from workers.engine.protocol import FEATHER, HALO, SCALE
+from workers.engine.protocol import FEATHER, HALO
 from workers.pictures.alpha import enlarge_by_lanczos, keep_ends, unbleed
 from workers.pictures.picture import Picture, Plane, scaled
 from workers.tiles.tiling import Canvas, Pixels, TilePlan, cheapest_plan, cut, flat_result, is_flat
 from workers.tiles.trade_off import Weights, output_weights
 
 Progress = Callable[[int, int], None]
-"""Called with the tiles done and the tiles of all."""
+"""Called with the number of finished tiles and the total."""
 Results = Sequence[Pixels]
-"""What one tile has become: (sT, sT, 3) for each of the weights."""
+"""The outputs of one tile: (sT, sT, 3) for each of the weights."""
 
-#: Rec. 601's weights of red, green and blue in grey, in 1/256.
+#: Rec. 601 luma weights, in 1/256.
 _LUMA = np.array([77, 150, 29], np.uint32)
 
 
@@ -34,7 +34,7 @@ def upscale_picture(
     alpha: AlphaMode = AlphaMode.MODEL,
     consistent: bool | None = None,
 ) -> Picture:
-    """The picture four times larger on each side: see `upscale_outputs`, for one of them."""
+    """Enlarge the picture four times: `upscale_outputs` for one of the outputs."""
     (result,) = upscale_outputs(
         picture,
         engine,
@@ -57,16 +57,16 @@ def upscale_outputs(
     alpha: AlphaMode = AlphaMode.MODEL,
     consistent: bool | None = None,
 ) -> list[Picture]:
-    """The picture four times larger on each side, once for each of the weights.
+    """Enlarge the picture four times, once for each of the weights.
 
-    Tiles of one colour are not sent: they come out as exactly that colour. Grey stays grey.
-    Transparency goes through the network's faithful branch as a grey picture of its own, or through
-    Lanczos; where it is clear or opaque all around it stays exactly so. A `consistent` result gives
-    the picture again when it is reduced by four. The mask is an opaque grey picture of 8 bits, 0
-    where only the faithful branch counts, as in tiles of one colour: nothing was invented there.
+    Tiles of one colour are not sent to the engine: the result is that colour. Grey pictures stay
+    grey. Transparency is enlarged by the network's faithful branch as a grey picture, or by
+    Lanczos; fully clear and fully opaque areas stay exact. `consistent` applies back-projection, so
+    that the reduced result equals the picture. The mask is an opaque grey picture of 8 bits, 0
+    where only the faithful branch counts, as in tiles of one colour.
 
     Raises:
-        GDSRError: the engine could not.
+        GDSRError: the engine failed.
     """
     plan = cheapest_plan(
         engine.tiles, height=picture.height, width=picture.width, halo=HALO, feather=FEATHER
@@ -97,7 +97,7 @@ def upscale_outputs(
 
 
 class _Kind(Enum):
-    """What a result is to be stitched as."""
+    """How a result is stitched."""
 
     COLOUR = auto()
     GREY = auto()
@@ -109,7 +109,7 @@ class _Kind(Enum):
 
 
 class _Count:
-    """Tells how many tiles are done, over all passes of a picture."""
+    """Counts finished tiles over all passes of a picture."""
 
     def __init__(self, progress: Progress, *, tiles: int) -> None:
         self._progress, self._tiles = progress, tiles
@@ -131,8 +131,8 @@ def _through(
     *,
     consistent: bool | None = None,
 ) -> Iterator[Results]:
-    """Results in the order of the tiles; only those of more than one colour reach the engine."""
-    # What was cut and not yet answered: a flat tile, None for one that was sent.
+    """The results in tile order; only tiles of more than one colour go to the engine."""
+    # Tiles that are not answered yet: the flat tile, or None for one that was sent.
     order: deque[Pixels | None] = deque()
 
     def to_send() -> Iterator[Pixels]:
@@ -157,7 +157,7 @@ def _through(
 
 
 def _stitched(results: Iterator[Results], plan: TilePlan, kinds: Sequence[_Kind]) -> list[Plane]:
-    """A picture of each kind: (sH, sW, 3), or (sH, sW, 1) of those that have no colour."""
+    """A picture of each kind: (sH, sW, 3), or (sH, sW, 1) for grey kinds."""
     canvases = [Canvas(plan, scale=SCALE) for _ in kinds]
     for pieces in results:
         for canvas, kind, piece in zip(canvases, kinds, pieces, strict=True):
@@ -172,7 +172,7 @@ def _stitched(results: Iterator[Results], plan: TilePlan, kinds: Sequence[_Kind]
 
 
 def _grey(tile: Pixels) -> Plane:
-    """The grey that colour means; the network may tint what had none: (sT, sT, 1)."""
+    """The luma of a result; the network may tint grey pictures: (sT, sT, 1)."""
     levels: Plane = ((tile @ _LUMA + 128) >> 8).astype(tile.dtype)[..., None]
     return levels
 

@@ -1,6 +1,6 @@
-"""The task that unpacks a batch: each file of its zip becomes a job, or an item that says why not.
+"""Task: unpack a batch. Each file of its zip becomes a job, or an item with a failure.
 
-A file is inflated straight into the store, and only its header is read.
+Files are decompressed straight into the store, and only their headers are parsed.
 """
 
 import hashlib
@@ -26,20 +26,22 @@ from workers.contract.errors import (
 from workers.contract.images.names import UniqueNames, safe_path
 from workers.contract.images.zips import check_is_file, inflated, open_archive, picture_entries
 from workers.contract.observability import logs
-from workers.contract.queue.admission import Bounds, Overtaken
+from workers.contract.queue.admission import QueueLimits, Superseded
 from workers.contract.queue.batch_queue import BatchQueue
 from workers.contract.queue.batches import Batch, BatchItem
 from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import JobFailure, JobSpec
 from workers.contract.queue.queue import JobQueue, new_job_id, time_limit
-from workers.contract.queue.validation import Taken, take
+from workers.contract.queue.validation import ValidatedUpload, validate_upload
 from workers.tasks.upscale import CONTEXT, TaskContext, discard
 
 log = logging.getLogger(__name__)
 
 
 def unpack(batch_id: str) -> None:
-    """Unpack one batch and queue its jobs, all or none; nothing that a zip can hold raises."""
+    """Unpack one batch and queue its jobs, all or none. Never raises because of a zip's
+    contents.
+    """
     context = CONTEXT.get()
     batches = _batches(context, pixels_per_day=None)
     if not batches.records.start(batch_id, run=context.run, worker=context.worker):
@@ -53,11 +55,11 @@ def unpack(batch_id: str) -> None:
     stored: list[str] = []
     try:
         _unpack(context, batch, stored)
-    except Overtaken:
-        log.info("the batch is not ours any more")
+    except Superseded:
+        log.info("the lease of the batch is lost")
         discard(context, *stored)
     except redis.RedisError:
-        raise  # the jobs may be queued, and need their pictures
+        raise  # the jobs may have been queued, and need their pictures
     except Exception as problem:  # noqa: BLE001 - what has no name is logged there
         failure = _named(problem, context, batch)
         discard(context, *stored)
@@ -69,7 +71,7 @@ def unpack(batch_id: str) -> None:
 
 
 def _named(problem: Exception, context: TaskContext, batch: Batch) -> GDSRError:
-    """What ended the unpacking, in words for the client."""
+    """Why unpacking failed, as a message for the client."""
     match problem:
         case GDSRError():
             return problem
@@ -78,11 +80,11 @@ def _named(problem: Exception, context: TaskContext, batch: Batch) -> GDSRError:
         case MemoryError():
             return JobOutOfMemory(limit=context.settings.job_memory)
     log.error("the batch failed", exc_info=problem)
-    return JobFailed("the batch failed for an internal reason; the log says more")
+    return JobFailed("the batch failed because of an internal error; see the log")
 
 
 def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
-    """Queue the jobs; the keys of their pictures are added to `stored`, as they are written."""
+    """Queue the jobs; the keys of their pictures are added to `stored` as they are written."""
     settings, spec = context.settings, batch.spec
     engines = _engines(context)
     names = UniqueNames()
@@ -109,7 +111,7 @@ def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
             jobs.append(_job(batch, taken, job_id, name))
     batches = _batches(context, pixels_per_day=spec.pixels_per_day)
     batches.submit_items(batch, items, jobs, run=context.run)
-    log.info("a batch of %d became %d jobs", len(items), len(jobs))
+    log.info("a batch of %d files became %d jobs", len(items), len(jobs))
 
 
 def _taken(
@@ -120,8 +122,8 @@ def _taken(
     engines: list[EngineInfo],
     *,
     key: str,
-) -> Taken:
-    """Store one file, if it can become a job."""
+) -> ValidatedUpload:
+    """Store one file, if it is valid."""
     settings = context.settings
     check_is_file(entry)
     if entry.file_size > settings.max_upload_bytes:
@@ -133,7 +135,7 @@ def _taken(
                 file.write(piece)
             digest.update(piece)
             size += len(piece)
-        taken = take(
+        taken = validate_upload(
             file,
             batch.spec.wishes,
             engines,
@@ -146,7 +148,7 @@ def _taken(
     return taken
 
 
-def _job(batch: Batch, taken: Taken, job_id: str, name: str) -> JobSpec:
+def _job(batch: Batch, taken: ValidatedUpload, job_id: str, name: str) -> JobSpec:
     return JobSpec(
         id=job_id,
         created_at=datetime.now(UTC),
@@ -163,7 +165,7 @@ def _job(batch: Batch, taken: Taken, job_id: str, name: str) -> JobSpec:
 
 
 def _engines(context: TaskContext) -> list[EngineInfo]:
-    """Those that run; an engine that is being restarted is waited for."""
+    """The running engines; waits for an engine that restarts."""
     patience = time.monotonic() + context.settings.engine_patience.total_seconds()
     while not (found := running(context.records.client)) and time.monotonic() < patience:
         time.sleep(0.2)
@@ -172,7 +174,7 @@ def _engines(context: TaskContext) -> list[EngineInfo]:
 
 def _batches(context: TaskContext, *, pixels_per_day: int | None) -> BatchQueue:
     settings = context.settings
-    bounds = Bounds(
+    bounds = QueueLimits(
         jobs=settings.max_queued_jobs,
         pixels=settings.max_queued_pixels,
         pixels_per_day=pixels_per_day,

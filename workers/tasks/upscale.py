@@ -1,4 +1,4 @@
-"""What a job worker's child does with one job: decode, tiles, engine, stitch, encode, store."""
+"""Task: run one job: decode, tile, compute, stitch, encode, store."""
 
 import logging
 import time
@@ -32,16 +32,16 @@ from workers.engine.client import EngineClient, MadeBy
 from workers.host.reports import JobReport, Stage, send
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode_in_pieces
-from workers.pictures.finish import begun, finished, finished_mask, marked_as_made
+from workers.pictures.finish import marked_as_made, postprocess, postprocess_mask, preprocess
 from workers.pictures.picture import Picture
 from workers.pictures.png import png_pieces
 from workers.tasks.branches import blend_pictures, needed_outputs
 from workers.tasks.pipeline import upscale_outputs
 from workers.tiles.trade_off import MASK, Weights, output_weights
 
-#: Progress is written at most this often.
+#: Minimum interval of progress updates.
 _PROGRESS_SECONDS = 0.2
-#: Seconds between two attempts at the picture store, at most.
+#: Maximum seconds between two attempts at the picture store.
 _LONGEST_PAUSE = 5.0
 
 Found = TypeVar("Found")
@@ -51,35 +51,35 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskContext:
-    """What a task works with; set in the child before the task begins."""
+    """The environment of a task, set in the child before the task starts."""
 
     run: str
-    """Token of this run; once another run has claimed the job, this one may not write."""
+    """Id of this run; once another run has the lease, this one may not write."""
     worker: str
     settings: WorkerSettings
     records: JobRecords
     blobs: BlobStore
     engine_sockets: Sequence[Path]
     reports: Path | None = None
-    """Socket of the supervisor that wants to know how jobs end."""
+    """Socket of the supervisor that receives job reports."""
     stages: list[Stage] = field(default_factory=list)
-    """What the job has spent its time on so far."""
+    """Time spent so far, by stage."""
 
 
 CONTEXT: ContextVar[TaskContext] = ContextVar("task_context")
 
 
-class _NotOurs(Exception):
-    """The job was cancelled, or another run has it: stop, and leave no trace."""
+class _LeaseLost(Exception):
+    """The lease was lost by cancellation or to another run: stop and clean up."""
 
 
 def upscale(job_id: str) -> None:
-    """Run one upscale to its end and record how it ended."""
+    """Run one upscale job and record its outcome."""
     run(job_id, _upscaled)
 
 
 def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> None:
-    """Run one job to its end and record how it ended; nothing a picture can do raises."""
+    """Run one job and record its outcome. Never raises because of a picture."""
     context = CONTEXT.get()
     logs.job_id.set(job_id)
     if not context.records.start(job_id, run=context.run, worker=context.worker):
@@ -89,8 +89,8 @@ def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> No
     logs.traceparent.set(job.spec.traceparent)
     try:
         _finish(context, job, make_result(context, job))
-    except _NotOurs:
-        log.info("the job is not ours any more")
+    except _LeaseLost:
+        log.info("the lease of the job is lost")
     except GDSRError as failure:
         _fail(context, job, failure)
     except JobTimeoutException:
@@ -98,10 +98,10 @@ def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> No
     except MemoryError:
         _fail(context, job, JobOutOfMemory(limit=context.settings.job_memory))
     except redis.RedisError:
-        raise  # what was asked for may have happened: the run is lost, and the job is not
+        raise  # the write may have happened: only the run is lost
     except Exception:
         log.exception("the job failed")
-        _fail(context, job, JobFailed("the job failed for an internal reason; the log says more"))
+        _fail(context, job, JobFailed("the job failed because of an internal error; see the log"))
 
 
 def _upscaled(context: TaskContext, job: Job) -> JobResult:
@@ -114,7 +114,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
             frame=spec.options.frame,
             icc=spec.options.icc,
         )
-        picture = begun(picture, spec.options, spec.options.format)
+        picture = preprocess(picture, spec.options, spec.options.format)
         del data
     weights = [output_weights(spec.options.trade_off)]
     if spec.options.keep_branches:
@@ -122,14 +122,14 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
     with timed(seconds, "infer"):
         try:
             pictures, made_by = _inferred(context, job, picture, weights)
-        except CheckpointReplaced:  # half of it would be of either
+        except CheckpointReplaced:  # half of each
             pictures, made_by = _inferred(context, job, picture, weights)
     with timed(seconds, "encode"):
         branches: dict[str, Branch] = {}
         if spec.options.keep_branches:
             branches, picture = _kept(context, job, pictures)
         else:
-            picture = finished(pictures.pop(), spec.options)
+            picture = postprocess(pictures.pop(), spec.options)
         if settings.mark:
             picture = marked_as_made(picture, trade_off=spec.options.trade_off)
         key = f"results/{job.id}.{context.run}.{spec.options.format}"
@@ -160,7 +160,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
 def _inferred(
     context: TaskContext, job: Job, picture: Picture, weights: list[Weights]
 ) -> tuple[list[Picture], MadeBy]:
-    """A picture for each of the weights, and what made all of them."""
+    """One picture for each of the weights, and the engine that computed them."""
     options, patience = job.spec.options, context.settings.engine_patience
     with EngineClient(context.engine_sockets, model=options.model, patience=patience) as engine:
         pictures = upscale_outputs(
@@ -178,9 +178,9 @@ def _inferred(
 def _kept(
     context: TaskContext, job: Job, pictures: list[Picture]
 ) -> tuple[dict[str, Branch], Picture]:
-    """Keep each of `KEPT`, taken out of `pictures`; the picture that the job is for, made of them.
+    """Store each branch of `KEPT`, removed from `pictures`; returns the result, blended from them.
 
-    It is made as a re-blend makes it, of what was kept, so that both are the same.
+    It is blended exactly as in a derived job, so that both have the same pixels.
     """
     options = job.spec.options
     shares = needed_outputs(options.trade_off)
@@ -189,9 +189,9 @@ def _kept(
     for output in KEPT:
         picture = pictures.pop(0)  # one at a time: together they fill the memory of a job
         if output == "mask":
-            picture = finished_mask(picture, options)
+            picture = postprocess_mask(picture, options)
         else:
-            picture = finished(picture, options)
+            picture = postprocess(picture, options)
             if context.settings.mark:
                 picture = marked_as_made(picture, trade_off=STOPS[output])
         key = f"results/{job.id}.{context.run}.{output}.png"
@@ -203,7 +203,7 @@ def _kept(
 
 
 def stored(context: TaskContext, key: str, picture: Picture, options: UpscaleOptions) -> StoredBlob:
-    """A picture in the store, encoded once more for each attempt."""
+    """Store a picture; it is encoded again for each attempt."""
 
     def write() -> StoredBlob:
         pieces = encode_in_pieces(
@@ -221,7 +221,7 @@ def _write_branch(context: TaskContext, key: str, picture: Picture) -> StoredBlo
 def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
     if not context.records.succeed(job.id, run=context.run, result=result):
         discard(context, *result.keys)
-        raise _NotOurs
+        raise _LeaseLost
     discard(context, job.spec.image.key)
     log.info("succeeded in %s", result.seconds)
     send(context.reports, JobReport.of(job, result, tuple(context.stages)))
@@ -235,7 +235,7 @@ def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
 
 
 def patiently(ask: Callable[[], Found]) -> Found:
-    """What a store says in the end that is away or full now; the job's time limit ends the wait."""
+    """Retry while the store is unavailable or full, until the job's time limit."""
     pause = 0.5
     while True:
         try:
@@ -250,13 +250,13 @@ def patiently(ask: Callable[[], Found]) -> Found:
 
 
 def discard(context: TaskContext, *keys: str) -> None:
-    """Remove what nobody needs any more; what a store that is away keeps is the janitor's."""
+    """Delete unneeded blobs; if the store is unavailable, the janitor deletes them later."""
     with suppress(StorageUnavailable):
         context.blobs.delete(*keys)
 
 
 class _Progress:
-    """Writes progress to the record, not too often, and ends a run that lost its job."""
+    """Writes progress to the record, rate-limited; ends a run that lost its lease."""
 
     def __init__(self, context: TaskContext, job_id: str) -> None:
         self._context, self._job_id = context, job_id
@@ -264,24 +264,25 @@ class _Progress:
 
     def __call__(self, done: int, tiles: int) -> None:
         now = time.monotonic()
-        # The last one is told at once, since encoding follows; that of a single tile is as quick.
+        # The last tile is always reported, as encoding follows; a single tile is too fast to
+        # report.
         if now < self._next and (done < tiles or tiles == 1):
             return
         self._next = now + _PROGRESS_SECONDS
         records, run = self._context.records, self._context.run
         if not records.progress(self._job_id, run=run, tiles_done=done, tiles=tiles):
-            raise _NotOurs
+            raise _LeaseLost
 
 
 def waited(job: Job) -> float:
-    """Seconds that the job was in the queue."""
+    """Seconds that the job was queued."""
     started = job.started_at or job.spec.created_at
     return (started - job.spec.created_at).total_seconds()
 
 
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add what the block takes to a stage of the job."""
+    """Add the time of the block to a stage of the job."""
     began, start = time.time(), time.perf_counter()
     yield
     spent = time.perf_counter() - start

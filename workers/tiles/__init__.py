@@ -1,1 +1,1 @@
-"""Cuts pictures into tiles and joins them, and the slider's arithmetic."""
+"""Cuts pictures into tiles and stitches them; slider arithmetic."""

@@ -1,15 +1,15 @@
-"""Cutting a picture into tiles of one shape, and stitching the upscaled tiles together again.
+"""Cuts a picture into tiles of one shape, and stitches the upscaled tiles.
 
-A network fills its borders with zeros, so a tile is read with `halo` pixels of context on each side
-that are not kept; beyond the picture the context is its mirror image. Where two tiles meet, a band
-of `feather` pixels is blended from one to the other. The tiles of a picture split it evenly, so
-what a fixed shape reads too much is spent on more context.
+A network pads its borders with zeros, so a tile is read with `halo` pixels of context on each side,
+which are discarded; beyond the picture the context is mirrored. Where two tiles meet, a band of
+`feather` pixels is blended linearly. The tiles split the picture evenly, and the excess of a fixed
+shape is used for more context.
 
-Promises: every pixel is kept exactly once; equal pixels blend to themselves, so white stays white;
-the same tiles always give the same picture; memory beyond the result is one band across it.
+Invariants: every pixel is kept exactly once; equal pixels blend to themselves, so white stays
+white; the same tiles always give the same picture; memory beyond the result is one band across it.
 
-Letters: H x W picture, T tile side, F width of a band in result pixels, s scale, C channels.
-Samples are uint8 or uint16. All lengths are input pixels unless said otherwise.
+Notation: H x W picture, T tile side, F width of a band in result pixels, s scale, C channels.
+Samples are uint8 or uint16. All lengths are input pixels unless stated otherwise.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,7 +26,7 @@ Pixels = NDArray[np.unsignedinteger]
 class Span(NamedTuple):
     """A tile along one axis: it keeps [start, stop) and reads `tile` pixels from `read` on.
 
-    What it reads before 0 or past the picture's end is reflected.
+    Indices below 0 or beyond the end are mirrored.
     """
 
     start: int
@@ -35,7 +35,7 @@ class Span(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A tile's place in the picture."""
+    """A tile's position in the picture."""
 
     row: Span
     col: Span
@@ -43,7 +43,7 @@ class Tile(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TilePlan:
-    """How a picture is cut; iterating gives its tiles row by row."""
+    """How a picture is cut; iterating yields its tiles row by row."""
 
     height: int
     width: int
@@ -93,9 +93,9 @@ def plan_tiles(*, height: int, width: int, tile: int, halo: int, feather: int) -
 def cheapest_plan(
     tiles: Iterable[int], *, height: int, width: int, halo: int, feather: int
 ) -> TilePlan:
-    """The plan, with tiles of one of these sides, that reads the fewest pixels.
+    """The plan that reads the fewest pixels, with tiles of one of these sides.
 
-    Large tiles waste less on context, small ones less on what sticks out of a small picture.
+    Large tiles waste less on context, small ones less beyond the edge of a small picture.
 
     Raises:
         ValueError: as `plan_tiles`.
@@ -110,10 +110,10 @@ def cheapest_plan(
 def cut(picture: Pixels, plan: TilePlan) -> Iterator[Pixels]:
     """The tiles of a picture (H, W, C), row by row, each (T, T, C).
 
-    Tiles inside the picture are views of it: read them, do not write to them.
+    Tiles inside the picture are views: do not write to them.
 
     Raises:
-        ValueError: the picture is not of the plan's size.
+        ValueError: the picture does not have the plan's size.
     """
     if picture.shape[:2] != (plan.height, plan.width) or picture.ndim != 3:
         raise ValueError(f"the plan is for {plan.height} x {plan.width}, not {picture.shape}")
@@ -121,12 +121,12 @@ def cut(picture: Pixels, plan: TilePlan) -> Iterator[Pixels]:
 
 
 def stitch(tiles: Iterable[Pixels], plan: TilePlan, *, scale: int = 4) -> Pixels:
-    """Put upscaled tiles (sT, sT, C), in the order of `cut`, together: (sH, sW, C).
+    """Stitch upscaled tiles (sT, sT, C), in the order of `cut`: (sH, sW, C).
 
-    Tiles are taken one at a time and not kept, so they may share one buffer.
+    Tiles are consumed one at a time and not kept, so they may share one buffer.
 
     Raises:
-        ValueError: too few or too many tiles, or one of another shape or kind than the first.
+        ValueError: too few or too many tiles, or one with another shape or dtype than the first.
     """
     canvas = Canvas(plan, scale=scale)
     for tile in tiles:
@@ -135,7 +135,7 @@ def stitch(tiles: Iterable[Pixels], plan: TilePlan, *, scale: int = 4) -> Pixels
 
 
 class Canvas:
-    """A result that upscaled tiles (sT, sT, C) are put on one by one, in the order of `cut`."""
+    """A result onto which upscaled tiles (sT, sT, C) are put one by one, in the order of `cut`."""
 
     def __init__(self, plan: TilePlan, *, scale: int = 4) -> None:
         self._plan, self._scale = plan, scale
@@ -144,10 +144,11 @@ class Canvas:
         self._done = 0
 
     def add(self, tile: Pixels) -> None:
-        """Put the next tile into its place; it is not kept.
+        """Add the next tile; it is not kept.
 
         Raises:
-            ValueError: all are there, or it is of another shape or kind than the first.
+            ValueError: the canvas is complete, or the tile has another shape or dtype than the
+                first.
         """
         plan, scale = self._plan, self._scale
         if self._kind is None:
@@ -165,19 +166,19 @@ class Canvas:
         part = tile[y : y + bottom - top, x : x + right - left]
         blended = self._band if row.start else 0
         seam = self._shares if col.start else self._shares[:0]
-        # What the row above wrote, too, waits until all tiles of this row are there.
+        # The band of the row above is blended only when this row of tiles is complete.
         _put(part[:blended], self._above[:blended, left:right], seam)
         _put(part[blended:], self._pixels[top + blended : bottom, left:right], seam)
         if col.stop == plan.width:
-            for y in range(blended):  # one line at a time stays in the cache
+            for y in range(blended):  # one line at a time fits the CPU cache
                 _blend(self._pixels[top + y], self._above[y], self._shares[y, 0])
         self._done += 1
 
     def whole(self) -> Pixels:
-        """What the tiles have become: (sH, sW, C).
+        """The stitched result: (sH, sW, C).
 
         Raises:
-            ValueError: some are missing.
+            ValueError: tiles are missing.
         """
         if self._done != len(self._plan):
             raise ValueError(f"expected {self._expected()}, got no tile")
@@ -199,23 +200,23 @@ class Canvas:
 
 
 def is_flat(tile: Pixels) -> bool:
-    """Whether all pixels of a tile (T, T, C) have one colour."""
+    """Whether all pixels of a tile (T, T, C) have the same colour."""
     first = tile[0]
-    # Nearly every tile fails on its first row, which costs nothing to look at.
+    # Nearly every tile fails in its first row, which is cheap to check.
     return bool((first == first[0]).all() and (tile == first).all())
 
 
 def flat_result(tile: Pixels, *, scale: int = 4) -> Pixels:
-    """A read-only (sT, sT, C) of the colour of a tile's first pixel."""
+    """A read-only (sT, sT, C) array with the colour of a tile's first pixel."""
     height, width, channels = tile.shape
     row = np.tile(tile[0, 0], scale * width).reshape(1, scale * width, channels)
     return np.broadcast_to(row, (scale * height, scale * width, channels))
 
 
 def _split(length: int, *, tile: int, halo: int) -> tuple[Span, ...]:
-    """Tiles along one axis, of even shares."""
+    """Tiles along one axis, evenly distributed."""
     count = -(-length // (tile - 2 * halo))
-    # Whole numbers, halves up: shares then differ by one pixel at most.
+    # Integers, rounded half up: the sizes differ by at most one pixel.
     seams = [(2 * i * length + count) // (2 * count) for i in range(count + 1)]
     return tuple(
         Span(start, stop, _read_from(start, stop, length, tile=tile, halo=halo))
@@ -224,7 +225,7 @@ def _split(length: int, *, tile: int, halo: int) -> tuple[Span, ...]:
 
 
 def _read_from(start: int, stop: int, length: int, *, tile: int, halo: int) -> int:
-    """Where to read from: spare pixels on both sides alike, but rather inside the picture."""
+    """Where to start reading: spare pixels are split evenly, preferably inside the picture."""
     read = start - (tile - (stop - start)) // 2
     first, last = -halo, length + halo - tile
     return min(max(read, first), last) if first <= last else read
@@ -242,17 +243,17 @@ def _read(picture: Pixels, tile: Tile, *, side: int) -> Pixels:
 
 
 def _reflected(read: int, side: int, length: int) -> NDArray[np.intp]:
-    """Indices of `side` pixels from `read` on, mirrored at both ends as often as it takes.
+    """Indices of `side` pixels from `read` on, mirrored at both ends as often as needed.
 
-    The mirror is the edge of the border pixel, which so appears twice: that scores 0.02 to 0.16 dB
-    better on Set5 than a mirror in its middle.
+    The border pixel is repeated: that scores 0.02 to 0.16 dB better on Set5 than mirroring around
+    its centre.
     """
     indices = np.arange(read, read + side) % (2 * length)
     return np.minimum(indices, 2 * length - 1 - indices)
 
 
 def _reach(span: Span, length: int, plan: TilePlan, scale: int) -> tuple[int, int]:
-    """The result pixels that a tile writes: what it keeps and its half of the bands."""
+    """The result pixels that a tile writes: its kept part and half of the bands."""
     half = plan.feather // 2
     start = span.start - half if span.start else 0
     stop = span.stop + half if span.stop < length else length
@@ -264,18 +265,18 @@ def _described(kind: np.dtype[Any], shape: tuple[int, ...]) -> str:
 
 
 def _shares(band: int, channels: int, kind: np.dtype[Any]) -> Pixels:
-    """The share of the later tile in each pixel across a band, in 1/256: (F, C).
+    """The weight of the later tile for each pixel across a band, in 1/256: (F, C).
 
-    Of a type that a sample times 256 fits in.
+    With a dtype that holds a sample times 256.
     """
     shares = (2 * np.arange(band) + 1) * 128 // max(band, 1)
-    # Written out for the channels: a broadcast over 3 would be four times slower.
+    # Repeated for the channels: broadcasting over 3 would be four times slower.
     wide: type[np.unsignedinteger] = np.uint16 if kind == np.uint8 else np.uint32
     return np.repeat(shares.astype(wide), channels).reshape(band, channels)
 
 
 def _put(part: Pixels, place: Pixels, seam: Pixels) -> None:
-    """Write a tile's part; its first columns blend with what the tile before it wrote there."""
+    """Write a tile's part; its first columns blend with those of the previous tile."""
     band = len(seam)
     _blend(place[:, :band], part[:, :band], seam)
     place[:, band:] = part[:, band:]

@@ -1,1 +1,1 @@
-"""Batches to train on: photographs, patches, patterns and the teacher's pictures."""
+"""Training data: photographs, patches, patterns and the teacher's outputs."""

@@ -1,7 +1,7 @@
-"""Batches: what the network sees in each step is a function of the seed and the step alone.
+"""Batches as a pure function of the seed and the step.
 
-So a resumed run sees what an unbroken one would, and a batch can be made again to be looked at.
-With several processes each takes its part of the same batch.
+A resumed run therefore sees the same batches as an uninterrupted one, and a batch can be recreated
+for inspection. Several processes each take their part of the same batch.
 
 Shapes: N patches of one process, S x S low-resolution pixels.
 """
@@ -19,18 +19,20 @@ from torch import Tensor
 
 from model.gdsr import SCALE
 from model.trainer.config import Data
-from model.trainer.data.patches import Picks, cut
-from model.trainer.data.patterns import put_patterns
+from model.trainer.data.patches import PatchPositions, cut
+from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.photographs import Photographs
 from model.trainer.degradations.degradations import Degradation, shrink
 
-_AHEAD = 4  # batches that the loader prepares
-_BICUBIC_CONTEXT = 2  # what the kernel reaches beyond a patch, in low-resolution pixels
-_DEGRADED_CONTEXT = 8  # what most blurs reach, through two resizes
+_AHEAD = 4  # batches that the loader prepares ahead
+_BICUBIC_CONTEXT = 2  # reach of the bicubic kernel beyond a patch, in low-resolution pixels
+_DEGRADED_CONTEXT = 8  # reach of most blurs, through two resizes
 
 
 class Batch(NamedTuple):
-    """Pictures in [0, 1]: (N, 3, S, S), (N, 3, 4S, 4S), and the teacher's, of the same size."""
+    """Pictures in [0, 1]: (N, 3, S, S), (N, 3, 4S, 4S), and the teacher's outputs, of the same
+    size.
+    """
 
     lr: Tensor
     hr: Tensor
@@ -38,7 +40,7 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """Batches of patches with their low-resolution copies, made on `device`."""
+    """Batches of patches with their low-resolution copies, on `device`."""
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class Batches:
     def stream(self, first: int) -> Iterator[Iterator[Batch]]:
         """Batches from the step `first` on, without end.
 
-        Pixels that are not on the device are cut by a thread that works ahead.
+        If the pixels are not on the device, a thread cuts patches ahead.
         """
         steps = iter(range(first, 2**62))
         if self._data.keep == "device":
@@ -119,20 +121,20 @@ class Batches:
             thread.join()
 
     def _patches(self, step: int) -> Tensor:
-        """Patches with context, where the pixels are: (N, 3, 4S', 4S') bytes."""
+        """Patches with context, on the device of the pixels: (N, 3, 4S', 4S') bytes."""
         picks = self._picks(step).to(self.photographs.pixels.device)
         side, context = SCALE * self._data.patch, SCALE * self._context
         return cut(self.photographs, picks, side=side, context=context)
 
-    def _picks(self, step: int) -> Picks:
-        """Every patch of every photograph is as likely as any other."""
+    def _picks(self, step: int) -> PatchPositions:
+        """Every patch of every photograph has the same probability."""
         random = np.random.default_rng((self._seed, step))
         place = random.integers(self._places[-1], size=self._data.batch)
         photograph = np.searchsorted(self._places, place, side="right")
         place -= np.where(photograph > 0, self._places[photograph - 1], 0)
         top, left = np.divmod(place, self._columns[photograph])
         turn = random.integers(8, size=self._data.batch)
-        return Picks(
+        return PatchPositions(
             *(torch.from_numpy(values[self._part]) for values in (photograph, top, left, turn))
         )
 
@@ -143,9 +145,12 @@ class Batches:
         lr = shrink(patches, self._degradation, self._generator)
         context = self._context
         edge = SCALE * context
-        # All of the context is cut again: shrunk without it, borders would be unlike any picture's.
+        # The context is cropped again: downscaled without it, borders would look like in no
+        # picture.
         lr = lr[..., context:-context, context:-context]
         hr = patches[..., edge:-edge, edge:-edge]
         batch = Batch(lr=lr.float().div_(255), hr=hr.float().div_(255))
-        put_patterns(batch.lr, (batch.hr,), self._data, self._part, seed=(self._seed, step))
+        replace_with_patterns(
+            batch.lr, (batch.hr,), self._data, self._part, seed=(self._seed, step)
+        )
         return batch

@@ -1,4 +1,4 @@
-"""Batches cut from a cache of teacher's pictures: a function of the seed and the step alone.
+"""Batches cut from the teacher's cache, as a pure function of the seed and the step.
 
 Shapes: N patches of one process, S x S low-resolution pixels.
 """
@@ -15,9 +15,9 @@ from torch import Tensor
 from model.gdsr import SCALE
 from model.trainer.config import SHARD, Data, Teacher
 from model.trainer.data.batches import Batch
-from model.trainer.data.patterns import put_patterns
+from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.teacher import shard_file
-from model.trainer.faults import CacheUnusable
+from model.trainer.errors import CacheUnusable
 from model.trainer.parallel import Processes
 
 _KINDS = ("input", "photograph", "teacher")
@@ -25,10 +25,10 @@ _SCALES = (1, SCALE, SCALE)
 
 
 class CachedBatches:
-    """Patches of degraded pictures, of their photographs and of the teacher's pictures."""
+    """Patches of degraded pictures, of their photographs and of the teacher's outputs."""
 
     waited = 0.0
-    """Seconds that the loop waited for a loader; there is none."""
+    """Seconds that the loop waited for a loader; 0, as there is none."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class CachedBatches:
         """Map all arrays into memory.
 
         Raises:
-            CacheUnusable: one is missing, damaged or of another shape.
+            CacheUnusable: one is missing, damaged or has the wrong shape.
         """
         self._arrays = [
             tuple(_mapped(folder, shard, kind, teacher.side) for kind in _KINDS)
@@ -68,8 +68,8 @@ class CachedBatches:
             for shard, picture, top, left, turn in picks.tolist()
         ]
         lr, hr, taught = (self._tensor(parts) for parts in zip(*patches, strict=True))
-        # Teachers draw into patterns, so a pattern's target is the teacher's picture too.
-        put_patterns(lr, (hr, taught), self._data, self._part, seed=(self._seed, step))
+        # Teachers invent detail in patterns, so a pattern replaces the teacher's target too.
+        replace_with_patterns(lr, (hr, taught), self._data, self._part, seed=(self._seed, step))
         return Batch(lr=lr, hr=hr, teacher=taught)
 
     @contextmanager
@@ -80,7 +80,7 @@ class CachedBatches:
     def _window(
         self, picture: NDArray[np.uint8], scale: int, *, top: int, left: int
     ) -> NDArray[np.uint8]:
-        """A patch at a place that is given in low-resolution pixels."""
+        """A patch at a position in low-resolution pixels."""
         side, top, left = scale * self._data.patch, scale * top, scale * left
         return picture[top : top + side, left : left + side]
 

@@ -1,4 +1,4 @@
-"""Patches cut from photographs, with their flips and turns, in batch.
+"""Cuts patches from photographs in batch, with flips and rotations.
 
 Shapes: N patches of S x S pixels.
 """
@@ -13,24 +13,24 @@ from torch import Tensor
 from model.trainer.data.photographs import Photographs
 
 
-class Picks(NamedTuple):
-    """Where patches are cut: (N,) each."""
+class PatchPositions(NamedTuple):
+    """Positions of patches: (N,) each."""
 
     photograph: Tensor
     top: Tensor
     left: Tensor
     turn: Tensor
-    """0 to 7: which of the flips and quarter turns."""
+    """0 to 7: one of the eight flips and rotations."""
 
-    def to(self, device: torch.device) -> "Picks":
-        return Picks(*(values.to(device, non_blocking=True) for values in self))
+    def to(self, device: torch.device) -> "PatchPositions":
+        return PatchPositions(*(values.to(device, non_blocking=True) for values in self))
 
 
-def cut(photographs: Photographs, picks: Picks, *, side: int, context: int) -> Tensor:
-    """Patches of `side` pixels and `context` around them: (N, 3, S, S) bytes.
+def cut(photographs: Photographs, picks: PatchPositions, *, side: int, context: int) -> Tensor:
+    """Patches of `side` pixels with `context` around them: (N, 3, S, S) bytes.
 
-    Beyond the border of a photograph its last pixel is repeated. `turn` turns the patch, not its
-    place, so all eight see the same pixels.
+    Beyond the border of a photograph its last pixel is repeated. `turn` rotates the patch, not its
+    position, so all eight contain the same pixels.
     """
     size = side + 2 * context
     if photographs.pixels.is_cuda:
@@ -40,8 +40,8 @@ def cut(photographs: Photographs, picks: Picks, *, side: int, context: int) -> T
     return patches.permute(0, 3, 1, 2)
 
 
-def gathered(photographs: Photographs, picks: Picks, *, size: int, context: int) -> Tensor:
-    """Patches by one gather, which suits a GPU: (N, S, S, 3)."""
+def gathered(photographs: Photographs, picks: PatchPositions, *, size: int, context: int) -> Tensor:
+    """Patches by one gather, fast on a GPU: (N, S, S, 3)."""
     place = torch.arange(size, device=photographs.pixels.device)
     row, column = place.view(1, -1, 1), place.view(1, 1, -1)
     turn = picks.turn.view(-1, 1, 1)
@@ -56,8 +56,8 @@ def gathered(photographs: Photographs, picks: Picks, *, size: int, context: int)
     return photographs.pixels[start + y * width + x]
 
 
-def sliced(photographs: Photographs, picks: Picks, *, size: int, context: int) -> Tensor:
-    """Patches by slices, which suit memory, twenty times faster there: (N, S, S, 3)."""
+def sliced(photographs: Photographs, picks: PatchPositions, *, size: int, context: int) -> Tensor:
+    """Patches by slices, twenty times faster in memory: (N, S, S, 3)."""
     flat = photographs.pixels.numpy()
     patches = np.empty((len(picks.turn), size, size, 3), dtype=np.uint8)
     for patch, (photograph, top, left, turn) in zip(patches, torch.stack(picks, 1), strict=True):
@@ -74,7 +74,7 @@ def sliced(photographs: Photographs, picks: Picks, *, size: int, context: int) -
 
 
 def _window(image: NDArray[np.uint8], *, top: int, left: int, size: int) -> NDArray[np.uint8]:
-    """(S, S, 3) of an image, whose border pixels are repeated without end."""
+    """(S, S, 3) of an image with replicated borders."""
     height, width = image.shape[:2]
     inside = image[max(0, top) : top + size, max(0, left) : left + size]
     beyond = (

@@ -1,8 +1,8 @@
-"""Generated pictures that photographs do not teach: one-pixel patterns, screen tones and flats.
+"""Generated training pictures: one-pixel patterns, screen tones and flat areas.
 
-A network that never saw them overshoots: it takes a dither for texture and makes its contrast
-larger. Here the small picture is the pattern, and the large one is its bicubic enlargement without
-values beyond the pattern's own range.
+A network that never saw them overshoots: it takes dithering for texture and increases its contrast.
+The small picture is the pattern, and the target is its bicubic enlargement, clamped to the range of
+the pattern.
 
 Shapes: S x S low-resolution pixels, bytes of RGB.
 """
@@ -26,16 +26,16 @@ _BAYER = (
 ) / 16
 
 
-_STREAM = 2**32 - 1  # keeps these random numbers apart from those that cut patches
+_STREAM = 2**32 - 1  # separates these random numbers from those that cut patches
 
 
-def put_patterns(
+def replace_with_patterns(
     lr: Tensor, targets: Sequence[Tensor], data: Data, part: slice, *, seed: tuple[int, int]
 ) -> None:
-    """Replace a share of patches, in place, by patterns: the targets by the enlarged pattern.
+    """Replace a share of patches, in place, by patterns, and the targets by the enlarged patterns.
 
-    `lr` is (N, 3, S, S), each target (N, 3, 4S, 4S), in [0, 1]; `part` are the places of these
-    patches in the whole batch, and `seed` those of the run and of the step.
+    `lr` is (N, 3, S, S), each target (N, 3, 4S, 4S), in [0, 1]; `part` are the indices of these
+    patches in the whole batch, and `seed` are the seed of the run and the step.
     """
     if not data.patterns:
         return
@@ -50,7 +50,7 @@ def put_patterns(
 
 
 def draw_pattern(random: np.random.Generator, *, side: int) -> Tensor:
-    """A small picture, one of the kinds below in random colours: (3, S, S) bytes."""
+    """A small picture of a random kind in random colours: (3, S, S) bytes."""
     kinds: tuple[Callable[[np.random.Generator, int], Levels], ...] = (
         _checkerboard,
         _lines,
@@ -70,21 +70,21 @@ def draw_pattern(random: np.random.Generator, *, side: int) -> Tensor:
 
 
 def enlarged(pattern: Tensor) -> Tensor:
-    """The picture that a pattern shall become: (3, S, S) bytes -> (3, 4S, 4S) bytes."""
+    """The target for a pattern: (3, S, S) bytes -> (3, 4S, 4S) bytes."""
     low = pattern.amin(dim=(1, 2), keepdim=True)
     high = pattern.amax(dim=(1, 2), keepdim=True)
     return bicubic_up(pattern).clamp(low, high)
 
 
 def _checkerboard(random: np.random.Generator, side: int) -> Levels:
-    """Squares of one pixel, or of two."""
+    """Squares of one or two pixels."""
     row, column = np.indices((side, side)) // random.integers(1, 3)
     squares: Levels = ((row + column) % 2).astype(float)
     return squares
 
 
 def _lines(random: np.random.Generator, side: int) -> Levels:
-    """Upright, level or slanting, one or two pixels wide."""
+    """Vertical, horizontal or diagonal lines, one or two pixels wide."""
     row, column = np.indices((side, side))
     along = (row, column, row + column, row - column)[random.integers(4)]
     period = random.integers(2, 5)
@@ -92,18 +92,18 @@ def _lines(random: np.random.Generator, side: int) -> Levels:
 
 
 def _ordered_dither(random: np.random.Generator, side: int) -> Levels:
-    """A ramp of greys in two levels, by Bayer's matrix."""
+    """A grey gradient dithered to two levels by Bayer's matrix."""
     threshold = np.tile(_BAYER, (side // 4 + 1, side // 4 + 1))[:side, :side]
     return (_ramp(random, side) > threshold).astype(float)
 
 
 def _random_dither(random: np.random.Generator, side: int) -> Levels:
-    """A ramp of greys in two levels, by noise."""
+    """A grey gradient dithered to two levels by noise."""
     return (_ramp(random, side) > random.random((side, side))).astype(float)
 
 
 def _screen_tone(random: np.random.Generator, side: int) -> Levels:
-    """Dots of a printer's screen, which grow along a ramp."""
+    """A halftone screen whose dots grow along a gradient."""
     row, column = np.indices((side, side))
     angle, period = random.uniform(0, np.pi / 2), random.uniform(2.5, 6)
     u = (np.cos(angle) * row + np.sin(angle) * column) * 2 * np.pi / period
@@ -119,7 +119,7 @@ def _flat(random: np.random.Generator, side: int) -> Levels:
 
 
 def _ramp(random: np.random.Generator, side: int) -> Levels:
-    """Grey values that change evenly in some direction."""
+    """A linear grey gradient in some direction."""
     row, column = np.indices((side, side)) / side
     angle = random.uniform(0, 2 * np.pi)
     ramp = np.cos(angle) * row + np.sin(angle) * column

@@ -1,6 +1,6 @@
 """Photographs, decoded once and kept as bytes: on the device, in memory or in a mapped file.
 
-Shapes: K photographs, P pixels of all of them together.
+Shapes: K photographs, P pixels in total.
 """
 
 import os
@@ -19,27 +19,27 @@ from torch import Tensor
 from model.gdsr import SCALE
 from model.process import available_cpus
 from model.trainer.config import Data
-from model.trainer.faults import PhotographsMissing, StorageFull, TrainingFault
+from model.trainer.errors import PhotographsMissing, StorageFull, TrainingError
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a broken picture."""
+"""Exceptions that Pillow raises for a broken picture."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Photographs:
-    """What is known of the photographs of a folder, and their pixels."""
+    """The photographs of a folder with their pixels."""
 
     pixels: Tensor
     """(P, 3) bytes, photograph after photograph, row after row."""
     starts: Tensor
-    """(K,) where each begins in `pixels`."""
+    """(K,) start of each photograph in `pixels`."""
     heights: Tensor
     widths: Tensor
     names: tuple[str, ...]
     broken: tuple[Path, ...]
     small: tuple[Path, ...]
-    """Skipped: at least one side is shorter than a patch."""
+    """Skipped: a side is shorter than a patch."""
 
     def to(self, device: torch.device) -> "Photographs":
         return replace(
@@ -55,10 +55,10 @@ def find_photographs(folder: Path) -> list[Path]:
     """All pictures under `folder`, in a fixed order.
 
     Raises:
-        TrainingFault: there is no such folder.
+        TrainingError: there is no such folder.
     """
     if not folder.is_dir():
-        raise TrainingFault(f"no folder {folder}")
+        raise TrainingError(f"no folder {folder}")
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
@@ -75,9 +75,9 @@ def decode(path: Path) -> NDArray[np.uint8]:
 def read_photographs(
     paths: Sequence[Path], *, folder: Path, side: int, file: Path | None = None
 ) -> Photographs:
-    """Decode all of `paths` in which a patch of `side` pixels fits, to memory or to `file`.
+    """Decode all of `paths` with at least `side` pixels a side, to memory or to `file`.
 
-    A broken picture is skipped, and so is a small one.
+    Broken and small pictures are skipped.
 
     Raises:
         PhotographsMissing: none is left.
@@ -131,7 +131,7 @@ def read_photographs(
 
 
 def bytes_of(paths: Iterable[Path]) -> int:
-    """What the decoded pictures will take; what cannot be opened takes nothing."""
+    """Total size of the decoded pictures in bytes; unreadable ones count as 0."""
     total = 0
     for path in paths:
         try:
@@ -145,12 +145,12 @@ def bytes_of(paths: Iterable[Path]) -> int:
 def keep_photographs(
     paths: list[Path], data: Data, *, device: torch.device, file: Path
 ) -> tuple[Photographs, Data]:
-    """Decode the photographs to where `data.keep` says, or `auto`: to the first place they fit.
+    """Decode the photographs to the location in `data.keep`, or with `auto` to the first that fits.
 
-    Returns `data` with the place that was taken.
+    Returns `data` with the chosen location.
 
     Raises:
-        PhotographsMissing: there is none that can be used.
+        PhotographsMissing: none is usable.
         StorageFull: they go to a file and there is no space for it.
     """
     keep = data.keep if data.keep != "auto" else _place(bytes_of(paths), device)
@@ -166,7 +166,7 @@ def keep_photographs(
 
 
 def _place(size: int, device: torch.device) -> Literal["device", "host", "file"]:
-    """Where `size` bytes fit with room for what else is kept there."""
+    """The first location with room for `size` bytes besides other uses."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > 0.4 * memory:
         return "file"
@@ -181,9 +181,9 @@ def _allocated(pixels: int, file: Path | None) -> Tensor:
     with file.open("wb") as opened:
         try:
             os.posix_fallocate(opened.fileno(), 0, 3 * pixels)
-        except OSError as error:  # a full disk is an error here; in the mapping it would kill
+        except OSError as error:  # on a full disk; a write to the mapping would kill the process
             file.unlink()
             raise StorageFull(error, file) from None
     mapped = torch.from_file(str(file), shared=True, size=3 * pixels, dtype=torch.uint8)
-    file.unlink()  # the mapping stays until the process ends, however it ends
+    file.unlink()  # the mapping is freed when the process ends, however it ends
     return mapped.view(pixels, 3)

@@ -37,7 +37,7 @@ from model.esrgan import load_esrgan
 from model.trainer.config import SHARD, Teacher, TrainConfig
 from model.trainer.data.batches import Batches
 from model.trainer.data.photographs import Photographs
-from model.trainer.faults import CacheUnusable, WeightsUnusable
+from model.trainer.errors import CacheUnusable, WeightsUnusable
 from model.trainer.files import write_whole
 from model.trainer.parallel import Processes
 from model.trainer.precision import autocast
@@ -57,13 +57,13 @@ def make_cache(
     processes: Processes,
     quiet: bool,
 ) -> None:
-    """Make the shards that are missing in `folder`, each process its part of them.
+    """Create the missing shards in `folder`, each process its part of them.
 
     Raises:
-        CacheUnusable: the folder holds pictures of another teacher or of other settings, or lacks
-            pictures that another program has to make.
-        WeightsUnusable: the teacher cannot be read, or is of another architecture.
-        StorageFull: there is no space for a shard; those before it stay.
+        CacheUnusable: the folder was made with another teacher or other settings, or lacks outputs
+            that another program has to make.
+        WeightsUnusable: the teacher cannot be read, or has another architecture.
+        StorageFull: there is no space for a shard; earlier shards stay.
     """
     _claim(folder, _settings(config, teacher, photographs), first=processes.first)
     count = -(-teacher.pictures // SHARD)
@@ -81,7 +81,7 @@ def make_cache(
     console = Console(stderr=True)
     for shard in track(
         missing[processes.rank :: processes.count],
-        description=f"teacher's pictures, {SHARD} at a time",
+        description=f"teacher's outputs, {SHARD} at a time",
         console=console,
         disable=quiet or not processes.first,
     ):
@@ -94,9 +94,9 @@ def make_cache(
             _write(folder, shard, "teacher", taught)
     if network is None:
         raise CacheUnusable(
-            f"{len(missing)} of {count} teacher arrays are missing in {folder}: name a teacher "
-            "(teacher.file), or let another program write NNNNN.teacher.npy for each "
-            "NNNNN.input.npy, and begin again"
+            f"{len(missing)} of {count} teacher arrays are missing in {folder}: set a "
+            "teacher (teacher.file), or let another program write NNNNN.teacher.npy for "
+            "each NNNNN.input.npy, and start again"
         )
 
 
@@ -108,7 +108,7 @@ def shard_file(folder: Path, shard: int, kind: str) -> Path:
 def load_teacher(path: Path, device: torch.device) -> Network:
     """The teacher in a file: (N, 3, H, W) -> (N, 3, 4H, 4W).
 
-    A checkpoint of this project teaches with its `gan` output; any other file has to be an
+    For a checkpoint of this project the teacher is its `gan` output; any other file has to be an
     ESRGAN-class generator.
 
     Raises:
@@ -124,12 +124,12 @@ def load_teacher(path: Path, device: torch.device) -> Network:
 
 
 def with_low_frequencies(images: Tensor, photographs: Tensor) -> Tensor:
-    """`images` with the colours and shades of `photographs`: (N, 3, 4S, 4S) each."""
+    """`images` with the low frequencies of `photographs`: (N, 3, 4S, 4S) each."""
     return images + _blurred(photographs - images)
 
 
 class _Crisp(nn.Module):
-    """A checkpoint of this project as a teacher."""
+    """The `gan` output of a checkpoint of this project, as a teacher."""
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ def _gdsr(path: Path) -> nn.Module | None:
 
 
 def _settings(config: TrainConfig, teacher: Teacher, photographs: Photographs) -> dict[str, Any]:
-    """All that the contents of a cache depend on, but for how many there are."""
+    """All settings that the contents of a cache depend on, except for their number."""
     weights = Path(teacher.file)
     if weights.suffix == ".param":
         weights = weights.with_suffix(".bin")
@@ -178,16 +178,16 @@ def _claim(folder: Path, settings: dict[str, Any], *, first: bool) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
         differing = [name for name, value in settings.items() if found[name] != value]
     except (KeyError, TypeError, ValueError):
-        raise CacheUnusable(f"{path} does not describe a cache of teacher's pictures") from None
+        raise CacheUnusable(f"{path} does not describe a teacher's cache") from None
     if differing == ["teacher"] and not settings["teacher"]:
         return
     if "teacher" in differing:
         raise CacheUnusable(
-            f"{folder} holds the pictures of another teacher: name another folder (teacher.cache)"
+            f"{folder} was made with another teacher: choose another folder (teacher.cache)"
         )
     if differing:
         raise CacheUnusable(
-            f"{folder} was made with another {differing[0]}: name another folder (teacher.cache)"
+            f"{folder} was made with another {differing[0]}: choose another folder (teacher.cache)"
         )
 
 
@@ -197,7 +197,7 @@ def _taught(
     targets: NDArray[np.uint8],
     device: torch.device,
 ) -> NDArray[np.uint8]:
-    """The teacher's pictures of the small ones."""
+    """The teacher's outputs for small pictures."""
     taught = np.empty_like(targets)
     for place, (small, true) in enumerate(zip(inputs, targets, strict=True)):
         lr, hr = (torch.from_numpy(part).permute(2, 0, 1)[None] for part in (small, true))
@@ -209,7 +209,7 @@ def _taught(
 
 
 def _blurred(images: Tensor) -> Tensor:
-    """By a Gaussian, the border mirrored: (N, 3, H, W)."""
+    """Gaussian blur with mirrored border: (N, 3, H, W)."""
     reach = min(int(3 * _BLUR), *(side - 1 for side in images.shape[-2:]))
     place = torch.arange(-reach, reach + 1, device=images.device)
     bell = torch.exp(-0.5 * (place / _BLUR) ** 2)

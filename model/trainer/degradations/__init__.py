@@ -1,1 +1,1 @@
-"""Makes a small, damaged picture out of a photograph: blur, resizing, noise and JPEG."""
+"""Degrades photographs to small pictures: blur, resizing, noise and JPEG."""

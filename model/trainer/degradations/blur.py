@@ -1,7 +1,7 @@
 """Blur kernels of Real-ESRGAN's recipe, one for each image of a batch, and filtering with them.
 
-Gaussians, round and stretched, with heavier or lighter shoulders (generalised) or a flat top
-(plateau), and the ringing low-pass of a circle in frequency space (sinc); arXiv:2107.10833, 3.1.
+Isotropic and anisotropic Gaussians, generalised Gaussians, plateau-shaped kernels, and the sinc
+filter (circular low-pass); arXiv:2107.10833, section 3.1.
 
 Shapes: N batch, S x S pixels, K = 21 the side of a kernel.
 """
@@ -21,26 +21,26 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blur:
-    """How often and how an image is blurred."""
+    """Probabilities and ranges of blur kernels."""
 
     probability: float
     sinc: float
-    """How often a blur is a sinc filter, instead of one of the kinds below."""
+    """Probability of a sinc filter instead of one of the kinds below."""
     sigma: Range
     generalised: Range
-    """The exponent's beta."""
+    """Shape parameter beta of generalised Gaussians."""
     plateau: Range
-    """The plateau's beta."""
+    """Shape parameter beta of plateau kernels."""
     kinds: tuple[float, float, float, float, float, float]
-    """Shares of: round, stretched; round, stretched generalised; round, stretched plateau."""
+    """Shares of: isotropic, anisotropic; the same for generalised; the same for plateau."""
 
 
 def draw_kernels(blur: Blur, draws: Draws) -> Tensor:
-    """A kernel of its own for each image: (N, K, K)."""
+    """One kernel for each image: (N, K, K)."""
     kind = draws.choice(blur.kinds)
     radius = _draw_radius(draws)
     wide, narrow = draws.uniform(*blur.sigma), draws.uniform(*blur.sigma)
-    narrow = torch.where(kind % 2 == 0, wide, narrow)  # even kinds are round
+    narrow = torch.where(kind % 2 == 0, wide, narrow)  # even kinds are isotropic
     angle = draws.uniform(-math.pi, math.pi)
     generalised, plateau = _draw_beta(blur.generalised, draws), _draw_beta(blur.plateau, draws)
 
@@ -58,16 +58,16 @@ def draw_kernels(blur: Blur, draws: Draws) -> Tensor:
 
 
 def draw_sinc(probability: float, draws: Draws) -> Tensor:
-    """A sinc filter for some images, for the others a kernel that changes nothing: (N, K, K)."""
+    """A sinc filter for some images, the identity for the others: (N, K, K)."""
     radius = _draw_radius(draws)
     kernels = _normalised(_sinc(radius, draws), radius)
     return _or_nothing(kernels, draws.chance(probability))
 
 
 def gaussian_kernels(sigma: Tensor) -> Tensor:
-    """Round Gaussians: (N,) standard deviations in pixels -> (N, K, K).
+    """Isotropic Gaussians: (N,) standard deviations in pixels -> (N, K, K).
 
-    Near 0 a kernel changes nothing.
+    Near 0 the kernel is the identity.
     """
     place = torch.arange(SIDE, device=sigma.device) - SIDE // 2
     distance = place.view(-1, 1) ** 2 + place.view(1, -1) ** 2  # (K, K)
@@ -76,14 +76,16 @@ def gaussian_kernels(sigma: Tensor) -> Tensor:
 
 
 def filtered(images: Tensor, kernels: Tensor) -> Tensor:
-    """Each image with its own kernel, the border pixel repeated: (N, 3, H, W), (N, K, K).
+    """Filter each image with its own kernel, replicated border: (N, 3, H, W), (N, K, K).
 
-    By Fourier transform: a 21 x 21 kernel for each image is what convolutions are slowest at.
+    Uses the Fourier transform: convolutions are slow with one 21 x 21 kernel per image.
     """
     reach = SIDE // 2
     height, width = images.shape[-2:]
     padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
-    sides = [-(-side // 32) * 32 for side in padded.shape[-2:]]  # transforms like round numbers
+    sides = [
+        -(-side // 32) * 32 for side in padded.shape[-2:]
+    ]  # transforms are fast for round sizes
     spectrum = torch.fft.rfft2(padded, s=sides)
     transfer = torch.fft.rfft2(kernels.flip(1, 2), s=sides).unsqueeze(1)
     both: Tensor = torch.fft.irfft2(spectrum * transfer, s=sides)
@@ -91,25 +93,25 @@ def filtered(images: Tensor, kernels: Tensor) -> Tensor:
 
 
 def _draw_radius(draws: Draws) -> Tensor:
-    """Kernels of 7 to 21 pixels a side: (N,)."""
+    """Random kernel radii for sides of 7 to 21 pixels: (N,)."""
     return draws.choice((1,) * 8) + 3
 
 
 def _draw_beta(limits: Range, draws: Draws) -> Tensor:
-    """Below 1 as often as above, which a uniform draw would not give."""
+    """Below 1 as often as above, unlike a uniform distribution."""
     low, high = limits
     return torch.where(draws.chance(0.5), draws.uniform(low, 1), draws.uniform(1, high))
 
 
 def _grid(radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row and column from the centre, (K, K) each, and who lies within `radius`: (N, K, K)."""
+    """Row and column from the centre, (K, K) each, and the mask of `radius`: (N, K, K)."""
     place = torch.arange(SIDE, device=radius.device) - SIDE // 2
     y, x = place.view(-1, 1).expand(SIDE, SIDE), place.view(1, -1).expand(SIDE, SIDE)
     return y, x, torch.maximum(y.abs(), x.abs()) <= radius.view(-1, 1, 1)
 
 
 def _sinc(radius: Tensor, draws: Draws) -> Tensor:
-    """The circle's response for a random cut-off; small kernels cannot hold the low ones."""
+    """The circular low-pass filter for a random cut-off; small kernels cannot hold low ones."""
     low = torch.where(radius < 6, math.pi / 3, math.pi / 5)
     cutoff = (low + (math.pi - low) * draws.uniform(0, 1)).view(-1, 1, 1)
     y, x, _ = _grid(radius)

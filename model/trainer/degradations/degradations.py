@@ -1,14 +1,14 @@
-"""Degradations: how a photograph becomes the small picture that the network is trained to enlarge.
+"""Degradations: how photographs become the small pictures of training.
 
-Each picture of a batch is made small in one of three ways, drawn by their shares: by the
-protocol's `bicubic` alone; by the `light` recipe, a little blur, bicubic, a little noise and one
-JPEG, as most uploads are; or by the `full` recipe of Real-ESRGAN.
+Each picture of a batch is degraded in one of three ways, drawn by their shares: the protocol's
+`bicubic` alone; the `light` recipe: slight blur, bicubic, slight noise and one JPEG, as most
+uploads; or the `full` recipe of Real-ESRGAN.
 
 The full recipe is of second order (Wang et al. 2021, arXiv:2107.10833, section 3 and its published
 settings): blur, resize, noise and JPEG, twice, the second time with the resize to the final size
-and a sinc filter before or after the JPEG. Two things differ, so that all of it runs in batch on
-any device: every image has its own scale, because resizing is two products with matrices on a
-canvas that the largest scale fits; and Poisson noise always counts 256 levels.
+and a sinc filter before or after the JPEG. It differs in two points, so that everything runs in
+batch on any device: every image has its own scale, because resizing is two matrix products on a
+canvas for the largest scale; and Poisson noise always counts 256 levels.
 
 Shapes: N batch, S x S pixels. Images are in levels, 0 to 255.
 """
@@ -35,7 +35,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resize:
-    """How often an image is made larger, made smaller or kept, and by how much."""
+    """Probabilities of enlarging, reducing and keeping the size, and their ranges."""
 
     up: float
     down: float
@@ -45,7 +45,7 @@ class Resize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noise:
-    """Gaussian noise or else Poisson's, now and then the same in all channels."""
+    """Gaussian or else Poisson noise, sometimes the same in all channels."""
 
     gaussian: float
     """Probability; otherwise the noise is Poisson's."""
@@ -58,7 +58,7 @@ class Noise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One time through blur, resize, noise and JPEG."""
+    """One round of blur, resize, noise and JPEG."""
 
     blur: Blur
     resize: Resize
@@ -102,17 +102,17 @@ class Full:
     first: Round = _FIRST
     second: Round = _SECOND
     final_sinc: float = 0.8
-    """Probability of the last sinc filter."""
+    """Probability of the final sinc filter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Light:
-    """A little blur, bicubic, a little noise, and a JPEG of good quality."""
+    """Slight blur, bicubic, slight noise, and a JPEG of good quality."""
 
     blur: float = 0.5
-    """Probability of a round Gaussian."""
+    """Probability of an isotropic Gaussian blur."""
     sigma: Range = (0.3, 2.0)
-    """Of the Gaussian, in high-resolution pixels."""
+    """Standard deviation of the blur, in high-resolution pixels."""
     noise: float = 0.5
     """Probability of Gaussian noise."""
     noise_levels: Range = (0.5, 6.0)
@@ -124,7 +124,7 @@ class Light:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
-    """How often each way is taken, of the sum of all three."""
+    """Relative frequency of each way."""
 
     bicubic: float = 0.0
     light: float = 0.0
@@ -133,7 +133,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degradation:
-    """The mix that a network is trained on."""
+    """The mix of degradations for training."""
 
     shares: Shares
     light: Light = Light()
@@ -141,13 +141,13 @@ class Degradation:
 
 
 LIGHT_ALONE = Degradation(shares=Shares(light=1.0))
-"""The light recipe for every picture; it takes pictures of any size by 4."""
+"""The light recipe for every picture; supports any size that is a multiple of 4."""
 
 
 def shrink(hr: Tensor, degradation: Degradation | None, generator: torch.Generator) -> Tensor:
     """Make the low-resolution images: (N, 3, 4S, 4S) bytes -> (N, 3, S, S) bytes.
 
-    Without a `degradation` by the protocol's bicubic, which draws nothing from `generator`.
+    Without a `degradation` the protocol's bicubic, which draws nothing from `generator`.
     """
     small = bicubic_down(hr)
     if degradation is None:
@@ -156,7 +156,7 @@ def shrink(hr: Tensor, degradation: Degradation | None, generator: torch.Generat
     draws = Draws(hr.shape[0], generator)
     way = draws.choice((shares.bicubic, shares.light, shares.full)).view(-1, 1, 1, 1)
     with torch.autocast(hr.device.type, enabled=False):
-        # Every way is gone for all images: to pick some would make a GPU wait for the choice.
+        # Every way is computed for all images: selecting some would make a GPU wait.
         if shares.light:
             small = torch.where(way == 1, _light(hr.float(), degradation.light, draws), small)
         if shares.full:
@@ -191,7 +191,7 @@ def _full(images: Tensor, full: Full, draws: Draws) -> Tensor:
     images = filtered(images, draw_kernels(full.second.blur, draws))
     images, sizes = _resize_randomly(images, sizes, final, full.second.resize, draws)
     images = _noisy(images, full.second.noise, draws)
-    # Half of the images end with the JPEG, the others with the resize and the filter.
+    # Half of the images end with the JPEG, the others with the resize and the sinc filter.
     jpeg_last = draws.chance(0.5).view(-1, 1, 1, 1)
     quality = draws.uniform(*full.second.jpeg_quality)
     images = torch.where(jpeg_last, images, jpeg_round_trip(images, quality))
@@ -204,7 +204,7 @@ def _full(images: Tensor, full: Full, draws: Draws) -> Tensor:
 def _resize_randomly(
     images: Tensor, sizes: Tensor, reference: int, resize: Resize, draws: Draws
 ) -> tuple[Tensor, Tensor]:
-    """Resize each image to a scale of its own, relative to `reference` pixels a side."""
+    """Resize each image to its own random scale, relative to `reference` pixels a side."""
     smallest, largest = resize.scale
     kind = draws.choice((resize.up, resize.down, resize.keep))
     up, down = draws.uniform(1, max(1, largest)), draws.uniform(min(1, smallest), 1)
@@ -215,10 +215,11 @@ def _resize_randomly(
 
 
 def _resized(images: Tensor, sizes: Tensor, resized: Tensor, *, side: int, draws: Draws) -> Tensor:
-    """From `sizes` to `resized` pixels a side, (N,) each: (N, 3, S, S) -> (N, 3, side, side).
+    """Resize from `sizes` to `resized` pixels a side, (N,) each: (N, 3, S, S) -> (N, 3, side,
+    side).
 
-    By area, bilinear or bicubic (a = -0.75, not stretched, as in the recipe). What lies beyond the
-    new size repeats its border, so that filters and JPEG blocks find there what they need.
+    By area, bilinear or bicubic (a = -0.75, no antialiasing, as in the recipe). Pixels beyond the
+    new size replicate its border, for filters and JPEG blocks.
     """
     kind = draws.choice((1, 1, 1)).view(-1, 1, 1)
     step = (sizes / resized).view(-1, 1, 1)
@@ -241,7 +242,7 @@ def _cubic(x: Tensor) -> Tensor:
 
 
 def _noisy(images: Tensor, noise: Noise, draws: Draws) -> Tensor:
-    """Gaussian or Poisson noise, in each channel or the same in all: (N, 3, S, S)."""
+    """Gaussian or Poisson noise, per channel or the same in all: (N, 3, S, S)."""
     side = images.shape[-1]
     grey = draws.chance(noise.grey).view(-1, 1, 1, 1)
     levels = draws.uniform(*noise.gaussian_levels).view(-1, 1, 1, 1)
@@ -251,7 +252,7 @@ def _noisy(images: Tensor, noise: Noise, draws: Draws) -> Tensor:
     scale = draws.uniform(*noise.poisson_scale).view(-1, 1, 1, 1)
     red, green, blue = torch.split(images, 1, dim=1)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    counts = torch.where(grey, luma, images)  # photons: of 255, as many as levels
+    counts = torch.where(grey, luma, images)  # photons: as many as levels, 255
     drawn = draws.poisson(counts)
     poisson = scale * (torch.where(grey, drawn[:, :1], drawn) - counts)
 

@@ -1,8 +1,8 @@
-"""What JPEG does to an image, without the file: a round trip in batch, on any device.
+"""A JPEG round trip in batch, on any device, without the file.
 
-It follows libjpeg step by step, with its rounding: YCbCr, chroma halved both ways and enlarged by a
+Follows libjpeg step by step, with its rounding: YCbCr, chroma subsampled 2 x 2 and upsampled by a
 triangle filter, the 8 x 8 cosine transform, the standard tables (ITU-T T.81, annex K) scaled by
-quality. What is left out changes no pixel: the entropy coding.
+quality. Entropy coding is left out, as it is lossless.
 
 Shapes: N batch, H x W pixels; C, D the rows and columns of 8 x 8 blocks. Images are in levels.
 """
@@ -44,7 +44,7 @@ _TO_YCBCR = (
 def jpeg_round_trip(images: Tensor, quality: Tensor) -> Tensor:
     """Compress and decompress: (N, 3, H, W) levels, (N,) qualities of 1 to 100 -> (N, 3, H, W).
 
-    Whole levels come out, in the type that came in.
+    The result has whole levels, in the dtype of the input.
     """
     height, width = images.shape[-2:]
     levels = images.float().round().clamp(0, 255)
@@ -76,13 +76,13 @@ def _halved(chroma: Tensor) -> Tensor:
 
 
 def _quantised(planes: Tensor, tables: Tensor) -> Tensor:
-    """Through the cosine transform and back: (N, K, H, W) planes, (N, 1, 8, 8) tables."""
+    """Quantise in the cosine domain: (N, K, H, W) planes, (N, 1, 8, 8) tables."""
     count, kinds, height, width = planes.shape
     blocks = planes.sub(128).view(count, kinds, height // 8, 8, width // 8, 8)
     blocks = blocks.transpose(3, 4).flatten(4)  # (N, K, C, D, 64)
     cosines = _cosines(planes.device)
     steps = tables.flatten(2)[:, :, None, None]  # (N, 1, 1, 1, 64)
-    # In whole eighths, as in libjpeg, so that ties are ties: halves go away from zero.
+    # In units of 1/8, as in libjpeg, so that ties are exact: halves are rounded away from zero.
     eighths = (8 * (blocks @ cosines.T)).round()
     counts = ((eighths.abs() + 4 * steps) / (8 * steps)).floor()
     coefficients = counts.copysign(eighths) * steps
@@ -93,7 +93,7 @@ def _quantised(planes: Tensor, tables: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _cosines(device: torch.device) -> Tensor:
-    """The orthonormal transform of 8 x 8 numbers, as one matrix: (64, 64)."""
+    """The orthonormal 8 x 8 cosine transform as one matrix: (64, 64)."""
     wave, place = torch.arange(8.0).view(-1, 1), torch.arange(8.0)
     cosines = torch.cos((2 * place + 1) * wave * math.pi / 16) / 2
     cosines[0] /= math.sqrt(2)

@@ -1,6 +1,6 @@
-"""Random numbers for a batch: one for each image, from one generator, on its device.
+"""Random numbers for a batch: one per image, from one generator, on its device.
 
-Nothing here waits for the device, and what is drawn depends on the generator's seed alone.
+Nothing waits for the device, and the numbers depend only on the generator's seed.
 
 Shapes: N batch.
 """
@@ -12,22 +12,22 @@ from torch import Tensor
 
 
 class Draws:
-    """Numbers for `count` images."""
+    """Draws random numbers for `count` images."""
 
     def __init__(self, count: int, generator: torch.Generator) -> None:
         self.count = count
         self.generator = generator
 
     def uniform(self, low: float, high: float) -> Tensor:
-        """(N,) between `low` and `high`."""
+        """Uniform in [`low`, `high`]: (N,)."""
         return low + (high - low) * self._random()
 
     def chance(self, probability: float) -> Tensor:
-        """(N,) true as often as that."""
+        """Bernoulli with this probability: (N,) of bool."""
         return self._random() < probability
 
     def choice(self, weights: Sequence[float]) -> Tensor:
-        """(N,) indices into `weights`, each as often as its share of their sum."""
+        """Categorical: (N,) indices into `weights`, which need not add up to 1."""
         shares = torch.tensor(weights, dtype=torch.float64).cumsum(0)
         bounds = (shares[:-1] / shares[-1]).float().tolist()
         pick = self._random()
@@ -37,13 +37,13 @@ class Draws:
         return chosen
 
     def normal(self, *shape: int) -> Tensor:
-        """(N, *shape) with a standard deviation of 1."""
+        """Standard normal: (N, *shape)."""
         return torch.randn(
             (self.count, *shape), generator=self.generator, device=self.generator.device
         )
 
     def poisson(self, rates: Tensor) -> Tensor:
-        """Counts, of the shape of `rates`."""
+        """Poisson counts, with the shape of `rates`."""
         return torch.poisson(rates, generator=self.generator)
 
     def _random(self) -> Tensor:

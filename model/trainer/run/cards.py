@@ -1,6 +1,6 @@
-"""What a checkpoint says about its training: facts of the run, in words, and no scores.
+"""The model card of a run: facts of the training in words, without scores.
 
-Scores come from an evaluation of the very file that is published (`export`), never from here.
+Scores come from an evaluation of the exported file (`export`), never from here.
 """
 
 from dataclasses import asdict
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from model.checkpoint import Card, read_header
 from model.trainer.config import TrainConfig
-from model.trainer.run.state import Standing
+from model.trainer.run.state import TrainState
 from model.trainer.step.networks import init_file
 
 
-def card_of(config: TrainConfig, standing: Standing, *, photographs: int) -> Card:
-    """The card of the weights as they stand."""
+def card_of(config: TrainConfig, train_state: TrainState, *, photographs: int) -> Card:
+    """The card of the current weights."""
     return Card(
         name=config.run.name,
-        training=_training(config, standing),
+        training=_training(config, train_state),
         data=_data(config, photographs),
         scores={},
         licence=config.run.licence,
@@ -25,14 +25,14 @@ def card_of(config: TrainConfig, standing: Standing, *, photographs: int) -> Car
 
 
 def origin_of(config: TrainConfig) -> str:
-    """What the weights that a run starts from say of their own training, if there are any."""
+    """How the initial weights were trained, if the run starts from a checkpoint."""
     if not config.generator.init:
         return ""
     card = read_header(init_file(config.generator.init)).card
     return f"{card.name} ({card.training})"
 
 
-def _training(config: TrainConfig, standing: Standing) -> str:
+def _training(config: TrainConfig, train_state: TrainState) -> str:
     data, losses = config.data, config.losses
     names = [f"pixel ({', '.join(losses.pixel.weights.outputs)})"]
     if losses.distill and config.teacher:
@@ -47,18 +47,18 @@ def _training(config: TrainConfig, standing: Standing) -> str:
         kind = {"vgg": "VGG", "unet": "U-Net"}[losses.adversarial.discriminator]
         names.append(f"{losses.adversarial.game} adversarial with a {kind} ({judged})")
     said = [
-        f"{standing.step:,} steps of {data.batch} patches of {data.patch}x{data.patch} pixels",
+        f"{train_state.step:,} steps of {data.batch} patches of {data.patch}x{data.patch} pixels",
         f"losses: {', '.join(names)}",
     ]
-    if standing.origin:
-        said.append(f"started from {standing.origin}")
+    if train_state.origin:
+        said.append(f"started from {train_state.origin}")
     if config.generator.train == "hf":
         said.append("low-frequency branch frozen")
     if config.generator.train == "mask":
         said.append("all but the mask frozen")
     if config.optimiser.ema:
         said.append(f"weights averaged with {config.optimiser.ema}")
-    said.append(f"{standing.elapsed / 60:.1f} minutes")
+    said.append(f"{train_state.elapsed / 60:.1f} minutes")
     return "; ".join(said)
 
 

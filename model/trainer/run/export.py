@@ -1,7 +1,7 @@
-"""A run's best weights as the file that is published: float16, with its card and its scores.
+"""Exports a run's best weights for publication: float16, with a model card and scores.
 
-Scores are those that an evaluation measured of this very file, found in its report by the digest:
-it is exported without them, evaluated, and exported once more, which changes its card alone.
+Scores come from an evaluation report of the same file, matched by digest: export without scores,
+evaluate, and export again, which changes only the card.
 """
 
 import json
@@ -21,19 +21,19 @@ from model.checkpoint import (
     save_checkpoint,
 )
 from model.gdsr import GDSR
-from model.trainer.faults import RunUnusable, StorageFull
+from model.trainer.errors import RunUnusable, StorageFull
 from model.trainer.run.run import BEST
 
 
 def export(
     run: Path, target: Path, *, report: Path | None, name: str | None, licence: str | None
 ) -> Card:
-    """Write `target` from a run, or from a checkpoint; returns its card.
+    """Write `target` from a run or a checkpoint; returns its card.
 
-    With the `report` of an evaluation of it, the `target` that is there gets its scores.
+    With the `report` of an evaluation, the existing `target` gets its scores.
 
     Raises:
-        RunUnusable: there is no checkpoint to export, or no scores of it in the report.
+        RunUnusable: there is no checkpoint to export, or the report has no scores of it.
         StorageFull: the target cannot be written.
     """
     source = run / BEST if run.is_dir() else run
@@ -62,7 +62,7 @@ def export(
 
 
 def _scores(report: Path, target: Path, generator: GDSR) -> Scores:
-    """What the report says of the file `target`, which has to hold the weights of `generator`."""
+    """The scores of the file `target` in a report; it must hold the weights of `generator`."""
     try:
         digest, tensors = read_header(target).sha256, read_tensors(target)
     except CheckpointInvalid as error:
@@ -83,12 +83,12 @@ def _scores(report: Path, target: Path, generator: GDSR) -> Scores:
 
 
 def read_scores(path: Path, *, sha256: str) -> Scores:
-    """What the JSON of a report says of the checkpoint with this digest.
+    """The scores in a JSON report of the checkpoint with this digest.
 
-    A card's scores are of plain bicubic pictures and of what the network gives as it is.
+    A card's scores are for bicubic pictures and for outputs without back-projection.
 
     Raises:
-        ValueError: the file is no report, does not say anything of it, or measured otherwise.
+        ValueError: the file is not a report, has no such checkpoint, or used other settings.
         OSError: it cannot be read.
     """
     try:
@@ -98,11 +98,11 @@ def read_scores(path: Path, *, sha256: str) -> Scores:
         judged = report["checkpoints"]
         found: list[Scores] = [one["scores"] for one in judged if one["sha256"] == sha256]
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is no report of gdsr-evaluate") from None
+        raise ValueError(f"{path} is not a report of gdsr-evaluate") from None
     if otherwise:
         raise ValueError(
-            f"{path} was measured with --jpeg, --degrade, --pairs or --backprojection; "
-            "a card's are not"
+            f"{path} was measured with --jpeg, --degrade, --pairs or --backprojection, "
+            "which a card's scores are not"
         )
     if not found:
         raise ValueError(f"{path} has no scores of the checkpoint {sha256[:12]}")

@@ -1,7 +1,7 @@
-"""What a run says: lines of JSON for programs, a progress bar for people, TensorBoard for both.
+"""The log of a run: JSON lines, a progress bar on the terminal, and TensorBoard.
 
-Only the first of several processes speaks. On a terminal there is a bar; elsewhere, a line now and
-then.
+Only the first of several processes logs. Without a terminal the bar is replaced by a line from time
+to time.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from model.trainer.faults import PartMissing, StorageFull
+from model.trainer.errors import PartMissing, StorageFull
 from model.trainer.validation import Scores
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ FILE = "log.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """One line of the log; rates are means since the line before."""
+    """One line of the log; rates are means since the previous line."""
 
     step: int
     terms: Mapping[str, float]
     learning_rate: float
     images_per_second: float
     waited: float
-    """The share of the time that the loop waited for data."""
+    """Share of time that the loop waited for data."""
     seconds_left: float
 
 
@@ -40,7 +40,7 @@ class Log:
     def __init__(
         self, out: Path, *, steps: int, silent: bool, quiet: bool, tensorboard: bool
     ) -> None:
-        """`silent` says nothing at all, `quiet` writes the file alone."""
+        """`silent`: no output at all; `quiet`: the file only."""
         self._path = out / FILE
         self._silent = silent
         self._steps = steps
@@ -75,15 +75,15 @@ class Log:
             self._board.close()
 
     def event(self, event: str, **values: Any) -> None:
-        """Write a line that is no step."""
+        """Write a line for an event other than a step."""
         self._write({"event": event, **values})
 
     def say(self, text: str) -> None:
-        """Tell people."""
+        """Print a message."""
         self._console.print(text, markup=False)
 
     def close(self, text: str, *, done: bool) -> None:
-        """Tell people how it ended."""
+        """Print the final message."""
         if done:
             self._bar.update(self._task, completed=1.0)
         self.say(text)

@@ -1,4 +1,4 @@
-"""The curves of a run, drawn from its log: losses, learning rate, speed, PSNR-Y."""
+"""Plots the log of a run: losses, learning rate, speed, PSNR-Y."""
 
 import json
 from collections import defaultdict
@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model.trainer.faults import PartMissing, RunUnusable
+from model.trainer.errors import PartMissing, RunUnusable
 from model.trainer.run.log import FILE
 
 
 def plot(run: Path, target: Path) -> None:
-    """Draw the log of `run` into the PNG `target`.
+    """Plot the log of `run` into the PNG `target`.
 
     Raises:
         PartMissing: matplotlib is not installed.
-        RunUnusable: there is no log, or nothing in it to draw.
+        RunUnusable: there is no log, or nothing in it to plot.
     """
     steps, validations = read_log(run)
     try:
@@ -50,10 +50,10 @@ def plot(run: Path, target: Path) -> None:
 
 
 def read_log(run: Path) -> tuple[dict[int, Mapping[str, Any]], dict[int, Mapping[str, Any]]]:
-    """Step records and validations by step; what a resumed run did again counts once, the last.
+    """Step records and validations by step; steps that a resumed run repeated count once, the last.
 
     Raises:
-        RunUnusable: there is no log, or it holds neither.
+        RunUnusable: there is no log, or it is empty.
     """
     steps: dict[int, Mapping[str, Any]] = {}
     validations: dict[int, Mapping[str, Any]] = {}
@@ -65,11 +65,11 @@ def read_log(run: Path) -> tuple[dict[int, Mapping[str, Any]], dict[int, Mapping
         try:
             record = json.loads(line)
         except ValueError:
-            continue  # the last line of a process that was killed
+            continue  # the incomplete last line of a killed process
         if record["event"] == "step":
             steps[record["step"]] = record
         elif record["event"] == "validation":
             validations[record["step"]] = record
     if not steps and not validations:
-        raise RunUnusable(f"{run / FILE} has nothing to draw yet")
+        raise RunUnusable(f"{run / FILE} has nothing to plot yet")
     return dict(sorted(steps.items())), dict(sorted(validations.items()))

@@ -1,7 +1,7 @@
-"""A run: its folder, its networks and its data, and what is done with them now and then.
+"""A run: its folder, networks and data, and its periodic tasks.
 
-Whatever is written here was checked first: no state and no checkpoint has seen a loss that is not
-finite.
+Losses are checked before anything is written: no saved state or checkpoint has seen a loss that is
+not finite.
 """
 
 import hashlib
@@ -17,23 +17,23 @@ from model.trainer.config import TrainConfig
 from model.trainer.data.batches import Batches
 from model.trainer.data.cached import CachedBatches
 from model.trainer.data.photographs import Photographs, find_photographs
-from model.trainer.faults import LossNotFinite, StorageFull
+from model.trainer.errors import LossNotFinite, StorageFull
 from model.trainer.files import write_whole
 from model.trainer.parallel import Processes
 from model.trainer.run.cards import card_of
 from model.trainer.run.log import Log
-from model.trainer.run.state import Standing, save_state
-from model.trainer.step.ledger import Entry, Ledger
+from model.trainer.run.state import TrainState, save_state
+from model.trainer.step.loss_buffer import Entry, LossBuffer
 from model.trainer.step.networks import Networks, Optimisers
 from model.trainer.validation import Pair, save_strip, validate
 
 CONFIG, STATE, BEST = "config.json", "state.pt", "best.safetensors"
-_OUTSIDE = 10.0  # seconds of a budget in minutes for what comes before and after the loop
+_OUTSIDE = 10.0  # seconds of a time budget for the work before and after the loop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """All that a session of training works with."""
+    """The objects of a training session."""
 
     config: TrainConfig
     out: Path
@@ -43,8 +43,8 @@ class Run:
     photographs: Photographs
     batches: Batches | CachedBatches
     pairs: list[Pair]
-    standing: Standing
-    ledger: Ledger
+    train_state: TrainState
+    loss_buffer: LossBuffer
     log: Log
 
     @property
@@ -55,16 +55,16 @@ class Run:
 
     @property
     def reserve(self) -> float:
-        """Seconds of a budget in minutes that the end needs."""
-        return 1.2 * self.standing.validation + min(_OUTSIDE, 6 * self.config.run.minutes)
+        """Seconds of a time budget that are reserved for the end."""
+        return 1.2 * self.train_state.validation + min(_OUTSIDE, 6 * self.config.run.minutes)
 
     def begin(self, *, resumed: bool) -> None:
-        """Say what there is to train on."""
-        photographs, standing = self.photographs, self.standing
+        """Log the training data."""
+        photographs, train_state = self.photographs, self.train_state
         digest = hashlib.sha256("\n".join(photographs.names).encode()).hexdigest()[:16]
         self.log.event(
             "resume" if resumed else "start",
-            step=standing.step,
+            step=train_state.step,
             photographs=len(photographs.names),
             broken=[str(path) for path in photographs.broken],
             small=[str(path) for path in photographs.small],
@@ -81,19 +81,19 @@ class Run:
             self.log.say(f"skipped {len(photographs.broken)} broken: {names}")
         if photographs.small:
             self.log.say(f"skipped {len(photographs.small)} smaller than a patch")
-        if resumed and standing.photographs != digest:
+        if resumed and train_state.photographs != digest:
             self.log.say("the photographs have changed since the run began")
-        standing.photographs = digest
+        train_state.photographs = digest
 
     def checked(self, entry: Entry | None) -> Entry | None:
-        """What the ledger gave, if it is finite.
+        """Check a loss entry from the buffer.
 
         Raises:
-            LossNotFinite: it is not; the batch is kept beside the state.
+            LossNotFinite: it is not finite; the batch is saved beside the state.
         """
         if entry is None or not entry.broken:
             return entry
-        batch = self.batches.at(entry.step)  # made again: it depends on the step alone
+        batch = self.batches.at(entry.step)  # recreated: it depends only on the step
         path = self.out / f"broken_step_{entry.step}_{self.processes.rank}.safetensors"
         tensors = {"lr": batch.lr.contiguous().cpu(), "hr": batch.hr.contiguous().cpu()}
         content = safetensors.torch.save(tensors)
@@ -102,55 +102,62 @@ class Run:
         raise LossNotFinite(step=entry.step, term=entry.broken, batch=path)
 
     def validate(self) -> None:
-        """Score the average of the weights, draw samples, and keep it if it is the best."""
-        self.checked(self.ledger.flush())
-        if not self.processes.first:
-            return
+        """Score the moving average of the weights, draw samples, and save it if it is the best.
+
+        The first process does it; the others wait, however long it takes.
+        """
+        self.checked(self.loss_buffer.flush())
+        if self.processes.first:
+            self._validate()
+        self.processes.wait()
+
+    def _validate(self) -> None:
         began = time.perf_counter()
-        settings, standing = self.config.validation, self.standing
+        settings, train_state = self.config.validation, self.train_state
         scores, strip = validate(self.networks.average, self.pairs, samples=settings.samples)
         value = float("inf") if settings.best == "last" else getattr(scores, settings.best)
-        best = settings.best == "last" or value > standing.best
+        best = settings.best == "last" or value > train_state.best
         try:
             if settings.samples:
                 folder = self.out / "samples"
                 folder.mkdir(exist_ok=True)
-                save_strip(folder / f"step_{standing.step:07}.png", strip)
+                save_strip(folder / f"step_{train_state.step:07}.png", strip)
             if best:
-                standing.best = value
-                card = card_of(self.config, standing, photographs=len(self.photographs.names))
+                train_state.best = value
+                card = card_of(self.config, train_state, photographs=len(self.photographs.names))
                 save_checkpoint(self.out / BEST, self.networks.average, card)
         except OSError as error:
             raise StorageFull(error, self.out) from None
-        standing.validation = time.perf_counter() - began
-        self.log.scores(standing.step, scores, best=best)
+        train_state.validation = time.perf_counter() - began
+        self.log.scores(train_state.step, scores, best=best)
 
     def save(self) -> None:
-        """Keep the state, to resume from."""
-        self.checked(self.ledger.flush())
+        """Save the state to resume from."""
+        self.checked(self.loss_buffer.flush())
         if self.processes.first:
-            save_state(self.out / STATE, self.standing, self.networks, self.optimisers)
+            save_state(self.out / STATE, self.train_state, self.networks, self.optimisers)
+        self.processes.wait()
 
     def end(self, *, stopped: bool) -> None:
-        """Say how it ended."""
-        self.log.event("stopped" if stopped else "end", step=self.standing.step)
+        """Log the end of the run."""
+        self.log.event("stopped" if stopped else "end", step=self.train_state.step)
         said = "stopped by a signal; resume it" if stopped else "done"
-        text = f"{said}: step {self.standing.step:,}, {self.out / BEST}"
+        text = f"{said}: step {self.train_state.step:,}, {self.out / BEST}"
         self.log.close(text, done=not stopped)
 
 
 def choose(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
-    """Photographs to train on, others to validate with, and the folder of these.
+    """Split the photographs into training and validation; also returns the validation folder.
 
     Raises:
-        TrainingFault: there is no such folder.
+        TrainingError: there is no such folder.
     """
     data = config.data
     folder = Path(data.hr_dir)
     paths = find_photographs(folder)
     if data.val_dir:
         return paths, find_photographs(Path(data.val_dir)), Path(data.val_dir)
-    if len(paths) < 2:  # a single picture has to do for both
+    if len(paths) < 2:  # a single picture is used for both
         return paths, paths, folder
     count = min(max(1, data.hold_out), -(-len(paths) // 10))
     every = len(paths) / count

@@ -1,7 +1,7 @@
-"""The state of a run: all that resuming needs to go on to the same numbers.
+"""The saved state of a run, from which it resumes with the same numbers.
 
-Random state is a function of the seed and the step, so the step is all that is kept of it. Files
-appear whole or not at all: a full disk or a killed process leaves the last good state.
+Random state is a function of the seed and the step, so only the step is saved. Writes are atomic: a
+full disk or a killed process leaves the last good state.
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from model.trainer.faults import RunUnusable
+from model.trainer.errors import RunUnusable
 from model.trainer.files import write_whole
 from model.trainer.step.networks import Networks, Optimisers
 
@@ -21,36 +21,38 @@ _FORMAT = 1
 
 
 @dataclass(slots=True, kw_only=True)
-class Standing:
-    """How far a run is."""
+class TrainState:
+    """Progress of a run."""
 
     step: int = 0
     """Steps taken."""
     elapsed: float = 0.0
     """Seconds, over all sessions."""
     validation: float = 0.0
-    """Seconds that the last validation took."""
+    """Seconds of the last validation."""
     best: float = float("-inf")
     photographs: str = ""
-    """A digest of which photographs it is trained on."""
+    """Digest of the list of training photographs."""
     origin: str = ""
-    """Where its weights came from at first, in words."""
+    """Origin of the initial weights, in words."""
 
 
-def save_state(path: Path, standing: Standing, networks: Networks, optimisers: Optimisers) -> None:
+def save_state(
+    path: Path, train_state: TrainState, networks: Networks, optimisers: Optimisers
+) -> None:
     """Write the state.
 
     Raises:
-        StorageFull: it cannot be written; what was there before stays.
+        StorageFull: it cannot be written; the previous state stays.
     """
     state = {
         "format": _FORMAT,
-        "step": standing.step,
-        "elapsed": standing.elapsed,
-        "validation": standing.validation,
-        "best": standing.best,
-        "photographs": standing.photographs,
-        "origin": standing.origin,
+        "step": train_state.step,
+        "elapsed": train_state.elapsed,
+        "validation": train_state.validation,
+        "best": train_state.best,
+        "photographs": train_state.photographs,
+        "origin": train_state.origin,
         **{name: part.state_dict() for name, part in _parts(networks, optimisers).items()},
     }
     buffer = io.BytesIO()
@@ -60,24 +62,24 @@ def save_state(path: Path, standing: Standing, networks: Networks, optimisers: O
 
 def load_state(
     path: Path, networks: Networks, optimisers: Optimisers, device: torch.device
-) -> Standing:
-    """Read the state into the networks and optimisers.
+) -> TrainState:
+    """Load the state into the networks and optimisers.
 
     Raises:
-        RunUnusable: there is none, or it is not of this run.
+        RunUnusable: there is no state, or it is of another run.
     """
     try:
         state: Mapping[str, Any] = torch.load(path, map_location=device, weights_only=True)
         if state["format"] != _FORMAT:
             raise RunUnusable(
-                f"{path} has the format {state['format']}; this program's is {_FORMAT}"
+                f"{path} has the format {state['format']}; this release expects {_FORMAT}"
             )
         for name, part in _parts(networks, optimisers).items():
             if isinstance(part, torch.optim.Adam):
                 _load_optimiser(part, state[name])
             else:
                 part.load_state_dict(state[name])
-        return Standing(
+        return TrainState(
             step=state["step"],
             elapsed=state["elapsed"],
             validation=state["validation"],
@@ -93,7 +95,7 @@ def load_state(
 
 
 def _load_optimiser(optimiser: torch.optim.Adam, state: dict[str, Any]) -> None:
-    """Its moments; how it runs is told by the device of today, not by that of the state."""
+    """Load the moments; execution options are those of the current device."""
     kept = [
         {key: group[key] for key in ("lr", "fused", "capturable")}
         for group in optimiser.param_groups

@@ -1,7 +1,7 @@
-"""Discriminators: is this a photograph, or did the generator make it?
+"""Discriminators of photographs and generated images.
 
-`VGGDiscriminator` is the reference's, one logit an image; `UNetDiscriminator` gives one a pixel,
-so that the generator learns where it was caught, and its spectral norm keeps that game stable.
+`VGGDiscriminator` is that of the reference, with one logit per image; `UNetDiscriminator` has one
+logit per pixel, which gives the generator local feedback, and spectral normalisation for stability.
 
 Wang et al., "Real-ESRGAN" (2021), arXiv:2107.10833; Miyato et al. (2018), arXiv:1802.05957.
 
@@ -18,17 +18,19 @@ NEGATIVE_SLOPE = 0.2
 
 
 class VGGDiscriminator(nn.Module):
-    """Convolutions that halve the side five times, then two layers that see all that is left."""
+    """Convolutions that halve the side five times, then two dense layers."""
 
     def __init__(self, *, side: int, features: int = 64) -> None:
-        """For images of `side` x `side` pixels: its last layers see all of them at once.
+        """For images of `side` x `side` pixels, as its last layers are dense.
 
         Raises:
-            ValueError: `side` is no multiple of 32.
+            ValueError: `side` is not a multiple of 32.
         """
         super().__init__()
         if side <= 0 or side % 32:
-            raise ValueError(f"the VGG discriminator takes sides of a multiple of 32; got {side}")
+            raise ValueError(
+                f"the VGG discriminator needs sides that are a multiple of 32; got {side}"
+            )
         widths = [features * factor for factor in (1, 1, 2, 2, 4, 4, 8, 8, 8, 8)]
         layers: list[nn.Module] = [nn.Conv2d(3, features, kernel_size=3, padding=1), _activation()]
         for place, (inputs, outputs) in enumerate(pairwise(widths)):
@@ -46,7 +48,7 @@ class VGGDiscriminator(nn.Module):
 
 
 class UNetDiscriminator(nn.Module):
-    """Down by 8 and up again; what was seen on the way down is added on the way up."""
+    """U-Net: three levels down and up, with skip connections."""
 
     def __init__(self, *, features: int = 64) -> None:
         super().__init__()
@@ -82,10 +84,10 @@ class UNetDiscriminator(nn.Module):
 
 
 class SpectralConv(nn.Conv2d):
-    """A convolution without bias whose weight is divided by its largest singular value.
+    """A convolution without bias and with spectral normalisation.
 
-    The value is estimated in float32 under autocast too, by one power iteration a training step;
-    PyTorch's own parametrisation would iterate in bfloat16 there.
+    The largest singular value is estimated in float32 under autocast too, by one power iteration
+    per training step; PyTorch's own parametrisation would iterate in bfloat16 there.
     """
 
     left: Tensor
@@ -105,7 +107,7 @@ class SpectralConv(nn.Conv2d):
             flat = self.weight.flatten(1)
             if self.training:
                 self._iterate(flat.detach())
-            # Copies: the next forward iterates in place, and this one's backward is still to come.
+            # Copies: the next forward pass iterates in place before this one's backward pass.
             norm = torch.dot(self.left.clone(), flat.mv(self.right.clone()))
             weight = self.weight / norm
         return F.conv2d(x, weight, stride=self.stride, padding=self.padding)

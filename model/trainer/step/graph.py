@@ -1,7 +1,7 @@
-"""A step as one CUDA graph: the device gets a thousand kernels for the price of one launch.
+"""A step as one CUDA graph: a thousand kernels for the cost of one launch.
 
-The first steps run as they are, on a stream beside, and count: they compile what is compiled and
-fill the allocator. Then a step is captured, which runs nothing, and from then on replayed.
+The first steps run eagerly, on a side stream, and count: they trigger compilation and fill the
+allocator. Then a step is captured, which runs nothing, and from then on replayed.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _EAGER_STEPS = 3
 
 
 class GraphedStep:
-    """Takes the place of a step, for batches of one shape on one CUDA device."""
+    """Replaces a step, for batches of one shape on one CUDA device."""
 
     def __init__(self, step: Callable[[Batch], Terms]) -> None:
         self._step = step
@@ -36,7 +36,7 @@ class GraphedStep:
         if self._batch is None:
             teacher = None if batch.teacher is None else batch.teacher.clone()
             self._batch = Batch(lr=batch.lr.clone(), hr=batch.hr.clone(), teacher=teacher)
-            # Of this thread alone: the loader pins memory in its own meanwhile.
+            # Thread-local capture: the loader pins memory in its own thread.
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._terms = self._step(self._batch)
         for kept, given in zip(self._batch, batch, strict=True):

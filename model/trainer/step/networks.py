@@ -1,4 +1,4 @@
-"""The networks of a run, and the optimisers that change them."""
+"""The networks of a run, and their optimisers."""
 
 import copy
 import os
@@ -14,7 +14,7 @@ from model.gdsr import GDSR, SCALE
 from model.metrics.dists import DISTS, load_dists
 from model.metrics.vgg import VGG, load_vgg
 from model.trainer.config import Adversarial, Dists, Generator, Perceptual, TrainConfig
-from model.trainer.faults import ConfigInvalid, WeightsUnusable
+from model.trainer.errors import ConfigInvalid, WeightsUnusable
 from model.trainer.step.discriminators import UNetDiscriminator, VGGDiscriminator
 
 VGG_WEIGHTS = "GDSR_VGG_WEIGHTS"
@@ -29,7 +29,7 @@ _FROZEN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Networks:
-    """What is trained, the average of it that is kept, and who judges it."""
+    """The generator, its moving average, the discriminator and the loss networks."""
 
     generator: GDSR
     average: GDSR
@@ -40,18 +40,18 @@ class Networks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimisers:
-    """Adam for each network that is trained."""
+    """Adam for each trained network."""
 
     generator: torch.optim.Adam
     discriminator: torch.optim.Adam | None
 
 
 def build_networks(config: TrainConfig, device: torch.device) -> Networks:
-    """All networks of a run on `device`, as its seed and its files make them.
+    """Build all networks of a run on `device`, from its seed and its files.
 
     Raises:
-        ConfigInvalid: no file of VGG weights is named, or it has no such tap.
-        WeightsUnusable: a file of weights is missing or is not for this network.
+        ConfigInvalid: no VGG weights are configured, or they have no such tap.
+        WeightsUnusable: a file of weights is missing or does not fit the network.
     """
     torch.manual_seed(config.run.seed)
     generator = _generator(config)
@@ -79,18 +79,18 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
     if config.device.compile and device.type == "cuda":
         for part in generator.modules():
             if isinstance(part, RRDB):
-                part.compile()  # names in the state dict stay as they are
+                part.compile()  # names in the state dict stay the same
     return networks
 
 
 def build_optimisers(config: TrainConfig, networks: Networks, device: torch.device) -> Optimisers:
-    """Adam for the generator's free parameters, and for the discriminator if there is one."""
+    """Adam for the generator's trainable parameters, and for the discriminator if there is one."""
 
     def adam(network: nn.Module, rate: float) -> torch.optim.Adam:
         parameters = [each for each in network.parameters() if each.requires_grad]
         if device.type != "cuda":
             return torch.optim.Adam(parameters, lr=rate, betas=config.optimiser.betas)
-        # A rate on the device can change between replays of a captured step.
+        # A rate in device memory can change between replays of a captured step.
         return torch.optim.Adam(
             parameters,
             lr=torch.tensor(rate, device=device),
@@ -111,13 +111,13 @@ def build_optimisers(config: TrainConfig, networks: Networks, device: torch.devi
 
 
 def init_file(init: str) -> Path:
-    """The checkpoint of that path, or the shipped one of that name."""
+    """The checkpoint at that path, or the shipped one of that name."""
     path, shipped = Path(init), SHIPPED / f"{init}.safetensors"
     return path if path.is_file() or not shipped.is_file() else shipped
 
 
 def set_rate(optimiser: torch.optim.Adam, rate: float) -> None:
-    """From the next step on."""
+    """Set the learning rate from the next step on."""
     for group in optimiser.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)

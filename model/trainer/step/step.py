@@ -1,8 +1,7 @@
-"""One step of training: the generator learns, then the discriminator, then the average follows.
+"""One training step: generator update, discriminator update, moving average.
 
-Nothing here waits for the device, so that the whole step can be captured in a CUDA graph. A loss
-weighs what the configuration says; `Terms` are named `loss_output`, weighted, and their sum is what
-the generator makes small.
+Nothing waits for the device, so that the whole step can be captured in a CUDA graph. `Terms` are
+named `loss_output` and weighted as configured; their sum is the generator's loss.
 
 Shapes: N batch, S x S low-resolution pixels of a patch.
 """
@@ -45,10 +44,10 @@ class Step:
         self._parameters = [p for p in networks.generator.parameters() if p.requires_grad]
 
     def __call__(self, batch: Batch) -> Terms:
-        """Take the step, and return its loss terms, averaged over processes."""
+        """Run the step; returns its loss terms, averaged over processes."""
         networks, optimisers = self.networks, self.optimisers
 
-        # The generator, against the discriminator as it is.
+        # Update the generator against the fixed discriminator.
         optimisers.generator.zero_grad(set_to_none=True)
         _train(networks.discriminator, on=False)
         with self.autocast():
@@ -60,7 +59,7 @@ class Step:
             nn.utils.clip_grad_norm_(self._parameters, self.config.optimiser.clip)
         optimisers.generator.step()
 
-        # The discriminator, on the same images.
+        # Update the discriminator, on the same images.
         if networks.discriminator is not None and optimisers.discriminator is not None:
             optimisers.discriminator.zero_grad(set_to_none=True)
             _train(networks.discriminator, on=True)
@@ -70,7 +69,7 @@ class Step:
             self.processes.average_gradients(networks.discriminator.parameters())
             optimisers.discriminator.step()
 
-        # The average of the generator's weights.
+        # Update the moving average.
         with torch.no_grad():
             torch._foreach_lerp_(
                 list(networks.average.parameters()),
@@ -81,12 +80,14 @@ class Step:
         return dict(zip(terms, seen.unbind(), strict=True))
 
     def autocast(self) -> torch.autocast:
-        """The precision of convolutions; losses are in float32."""
+        """Autocast context of convolutions; losses are in float32."""
         wanted = self.config.device.precision == "bfloat16"
         return autocast(self.processes.device, wanted=wanted)
 
     def images(self, batch: Batch) -> tuple[dict[Output, Tensor], Tensor]:
-        """What the losses see: the wanted outputs and their target, (N, 3, 4S, 4S) or smaller."""
+        """The images for the losses: weighted outputs and their target, (N, 3, 4S, 4S) or
+        smaller.
+        """
         losses, mirror = self.config.losses, self.config.data.mirror
         lr = mirrored(batch.lr, mirror)  # (N, 3, S + 2m, S + 2m)
         if self.config.device.channels_last:
@@ -148,7 +149,7 @@ class Step:
         return terms
 
     def discriminator_loss(self, images: Mapping[Output, Tensor], hr: Tensor) -> Tensor:
-        """How badly the discriminator tells photographs from images, over the judged outputs."""
+        """The discriminator's loss over the judged outputs."""
         adversarial, discriminator = self.config.losses.adversarial, self.networks.discriminator
         if adversarial is None or discriminator is None:
             return hr.new_zeros(())
@@ -166,6 +167,6 @@ class Step:
 
 
 def _train(network: nn.Module | None, *, on: bool) -> None:
-    """Let gradients reach the parameters, or pass by them."""
+    """Enable or disable the gradients of the parameters."""
     if network is not None:
         network.requires_grad_(requires_grad=on)

@@ -8,7 +8,7 @@ import { askForKey, credentials, key } from "./key.js";
 export class Problem extends Error {
   constructor({ title, detail, status, type }) {
     super(detail || title);
-    this.title = title || "The service refused this";
+    this.title = title || "The service rejected the request";
     this.detail = detail || "";
     this.status = status;
     this.slug = (type || "").split("/").pop();
@@ -35,7 +35,7 @@ export async function request(path, { signal, headers = {}, method = "GET", pati
 }
 
 /**
- * Send a picture; its job. One that was on its way when the connection broke is sent again and
+ * Send a picture; its job. One that was on its way when the connection was lost is sent again and
  * stays one job, by its idempotency key.
  */
 export async function upload(file, fields, { onSent, signal }) {
@@ -72,7 +72,7 @@ function send(form, once, { onSent, signal }) {
     wire.setRequestHeader("Idempotency-Key", once);
     wire.upload.onprogress = (event) => onSent(event.total ? event.loaded / event.total : 0);
     wire.onload = () => resolve({ status: wire.status, text: wire.responseText });
-    wire.onerror = wire.onabort = () => reject(new TypeError("the connection broke"));
+    wire.onerror = wire.onabort = () => reject(new TypeError("the connection was lost"));
     wire.onloadend = () => signal.removeEventListener("abort", stop);
     wire.send(form);
   });
@@ -84,7 +84,7 @@ async function readable(file) {
     await file.slice(0, 1).arrayBuffer();
   } catch {
     throw new Problem({
-      title: "The file cannot be read any more",
+      title: "The file can no longer be read",
       detail: "it was moved, changed or deleted after it was chosen; choose it again",
     });
   }

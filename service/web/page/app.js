@@ -106,7 +106,7 @@ async function watch(picture) {
 function fail(picture, failure) {
   if (picture.stopping.signal.aborted) return;
   if (failure.status === 404) return change(picture, { phase: "lost" });
-  const problem = failure instanceof Problem ? failure : new Problem({ title: "This page went wrong", detail: String(failure) });
+  const problem = failure instanceof Problem ? failure : new Problem({ title: "Error on this page", detail: String(failure) });
   change(picture, { phase: "refused", problem });
   announce(`${picture.name}: ${problem.title}`);
 }
@@ -243,7 +243,7 @@ async function learn() {
   limits = await (await request("limits")).json();
   const formats = limits.input_formats.map((name) => SHOWN[name] ?? name.toUpperCase());
   at("taken").textContent = `${formats.join(", ")}; up to ${megapixels(limits.max_pixels)} and ${bytes(limits.max_upload_bytes)} each`;
-  at("kept").textContent = `The service keeps a result for ${span(limits.result_ttl_seconds)}, then erases it.`;
+  at("kept").textContent = `The service keeps a result for ${span(limits.result_ttl_seconds)}, then deletes it.`;
   at("files").accept = limits.input_formats.map((name) => `image/${name}`).join();
   setFormats(limits.output_formats);
   models = await (await request("models")).json();

@@ -49,9 +49,9 @@ export function position(tradeOff) {
 
 /** What a position of the slider gives. */
 export function meaning(tradeOff) {
-  if (tradeOff === 0) return "Faithful: nothing is invented, and it is a little soft.";
-  if (tradeOff === 0.5) return "Balanced: for each pixel the network weighs what it knows and what is likely.";
-  if (tradeOff === 1) return "Crisp: full of detail that is likely rather than known.";
+  if (tradeOff === 0) return "Faithful: no invented detail, slightly soft.";
+  if (tradeOff === 0.5) return "Balanced: the network blends faithful and crisp for each pixel.";
+  if (tradeOff === 1) return "Crisp: rich detail, plausible rather than exact.";
   const crisp = tradeOff < 0.5 ? tradeOff * 2 : tradeOff * 2 - 1;
   const [from, to] = tradeOff < 0.5 ? ["faithful", "balanced"] : ["balanced", "crisp"];
   return `${Math.round(crisp * 100)} % of the way from ${from} to ${to}.`;
@@ -61,11 +61,11 @@ export function meaning(tradeOff) {
 export function state(picture) {
   const { phase, sent, view } = picture;
   if (phase === "waiting") return "Waiting to be sent";
-  if (phase === "sending") return sent < 1 ? `Sending, ${Math.floor(sent * 100)} %` : "Being checked";
+  if (phase === "sending") return sent < 1 ? `Sending, ${Math.floor(sent * 100)} %` : "Checking";
   if (phase === "refused") return picture.problem.title;
-  if (phase === "lost") return "No longer known to the service";
-  if (!view) return "Looking it up";
-  if (phase === "expired") return "The result is no longer kept";
+  if (phase === "lost") return "Deleted from the service";
+  if (!view) return "Loading";
+  if (phase === "expired") return "The result has expired";
   switch (view.state) {
     case "queued": {
       const place = view.queue_position ? `In the queue, ${WHOLE.format(view.queue_position)} before it` : "Next in line";
@@ -73,7 +73,7 @@ export function state(picture) {
     }
     case "running": {
       const { tiles, tiles_done: done } = view.progress;
-      return tiles ? `Working, tile ${WHOLE.format(Math.min(done + 1, tiles))} of ${WHOLE.format(tiles)}` : "Being opened";
+      return tiles ? `Working, tile ${WHOLE.format(Math.min(done + 1, tiles))} of ${WHOLE.format(tiles)}` : "Decoding";
     }
     case "succeeded":
       return "Ready";

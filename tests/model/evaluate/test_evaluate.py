@@ -28,7 +28,7 @@ from model.metrics import lpips
 from model.metrics.fidelity import mse_y, psnr_y
 from model.metrics.perceptual import load_panel
 from model.resize import bicubic_down, bicubic_up, inner, mirrored
-from model.trainer.faults import PartMissing
+from model.trainer.errors import PartMissing
 from model.trainer.run.export import read_scores
 
 CPU = torch.device("cpu")
@@ -325,7 +325,7 @@ def test_a_digest_that_is_not_in_the_report_has_no_scores(tmp_path: Path) -> Non
             read_scores(path, sha256="abc")
 
     path.write_text(json.dumps({"Set5": {}}))
-    with pytest.raises(ValueError, match="no report of gdsr-evaluate"):
+    with pytest.raises(ValueError, match="is not a report of gdsr-evaluate"):
         read_scores(path, sha256="abc")
 
 

@@ -21,7 +21,9 @@ from model.inference.forward import Forward, prepare
 SAMPLE = Path(__file__).parents[3] / "deploy" / "sample" / "kitten.jpg"
 
 gpu = pytest.mark.skipif(
-    not hopper.suits(torch.device("cuda" if torch.cuda.is_available() else "cpu"), PRESETS["base"]),
+    not hopper.is_supported(
+        torch.device("cuda" if torch.cuda.is_available() else "cpu"), PRESETS["base"]
+    ),
     reason="no GPU of compute capability 9.0",
 )
 
@@ -98,7 +100,7 @@ def test_every_convolution_but_the_first_is_packed(generator: GDSR) -> None:
 
 
 def test_a_cpu_has_no_such_kernels() -> None:
-    assert not hopper.suits(torch.device("cpu"), PRESETS["base"])
+    assert not hopper.is_supported(torch.device("cpu"), PRESETS["base"])
 
 
 def _pictures() -> Iterator[tuple[Tensor, str]]:

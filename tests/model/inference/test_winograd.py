@@ -7,7 +7,7 @@ import torch
 from model.blocks import Trunk
 from model.gdsr import GDSR, GDSRConfig
 from model.inference.forward import PARTS, Forward
-from model.inference.winograd import WinogradTrunk, suits
+from model.inference.winograd import WinogradTrunk, is_supported
 
 SIZES = ((1, 1), (2, 3), (5, 4), (7, 8), (9, 13))
 
@@ -61,7 +61,7 @@ def test_sixteen_bits_come_out_as_from_the_plain_network_in_float64() -> None:
 
     found = forward(tiles, weights)[0, 0]
 
-    assert suits(config)
+    assert is_supported(config)
     lr = torch.from_numpy(tiles / 65535).permute(0, 3, 1, 2)
     fused = generator.double()(lr, ("fused",)).fused
     assert fused is not None

@@ -122,7 +122,7 @@ def test_without_weights_what_needs_them_is_left_out_in_one_line() -> None:
     assert [metric.name for metric in metrics] == ["psnr_y", "ssim_y", "rmse_y"]
     assert missing == (
         "NIQE, LPIPS, DISTS are left out: "
-        "the README says where to get their weights, under 'Metric weights'",
+        "docs/training.md says where to get their weights, under 'Metric weights'",
     )
 
 

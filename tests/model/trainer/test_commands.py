@@ -106,7 +106,7 @@ def test_a_run_that_is_ended_by_a_signal_saves_and_can_be_resumed(
     [
         (["fit", "smoke", "--set", "data.hr_dir={empty}"], 1, "no photograph to use in"),
         (["fit", "smoke", "--set", "data.hr_dir={empty}/no"], 1, "no folder"),
-        (["fit", "smoke"], 2, "name a folder of photographs: --set data.hr_dir=DIR"),
+        (["fit", "smoke"], 2, "a folder of photographs is required: --set data.hr_dir=DIR"),
         (["fit", "smoke", "--set", "data.size=3"], 2, "data.size is unknown"),
         (["fit", "huge"], 2, "no preset huge; there are base_adversarial"),
         (["resume", "{empty}"], 1, "holds no run"),

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from model.trainer.config_file import preset_names, read_config, read_preset, write_config
-from model.trainer.faults import ConfigInvalid
+from model.trainer.errors import ConfigInvalid
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -35,17 +35,17 @@ def test_a_preset_is_named_like_its_file(name: str) -> None:
         ("optimiser.betas=[0.9]", "optimiser.betas is [0.9]; it must be a list of 2 numbers"),
         ("optimiser=3", "optimiser is 3; it must be a table"),
         ("run.steps=0", "run.steps is 0; it must be above 0"),
-        ("losses.margin=8", "losses.margin is 8; a patch of 16 has nothing left"),
+        ("losses.margin=8", "losses.margin is 8; that leaves nothing of a patch of 16"),
         ("losses.margin=-1", "losses.margin is -1; it must not be below 0"),
         ("generator.preset=base", "give either preset or size"),
-        ("generator.train=hf", "psnr has a weight, but generator.train='hf' keeps it as it is"),
-        ("generator.train=mask", "psnr has a weight, but generator.train='mask' keeps it"),
-        ("degradation.shares.light=0", "degradation.shares: none is above 0"),
-        ("losses.distill.weights.gan=1", "one follows a teacher, and there is no table teacher"),
-        ("teacher.side=8", "teacher.side is 8; a patch of 16 does not fit in"),
-        ("data.patterns=2", "data.patterns is 2.0; it is 0 to 1"),
+        ("generator.train=hf", "psnr has a weight, but generator.train='hf' freezes it"),
+        ("generator.train=mask", "psnr has a weight, but generator.train='mask' freezes it"),
+        ("degradation.shares.light=0", "degradation.shares: at least one must be above 0"),
+        ("losses.distill.weights.gan=1", "one needs a teacher, and there is no table teacher"),
+        ("teacher.side=8", "teacher.side is 8, smaller than a patch of 16"),
+        ("data.patterns=2", "data.patterns is 2.0; it must be between 0 and 1"),
         ("teacher.pictures=0", "teacher.pictures is 0; it must be above 0"),
-        ("patch", "--set patch: it is table.key=value"),
+        ("patch", "--set patch: expected table.key=value"),
     ],
 )
 def test_a_wrong_override_is_named_in_one_line(override: str, said: str) -> None:

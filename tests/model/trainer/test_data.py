@@ -12,7 +12,7 @@ from model.gdsr import SCALE
 from model.resize import bicubic_down
 from model.trainer.config import Data
 from model.trainer.data.batches import Batches
-from model.trainer.data.patches import Picks, gathered, sliced
+from model.trainer.data.patches import PatchPositions, gathered, sliced
 from model.trainer.data.patterns import enlarged
 from model.trainer.data.photographs import (
     Photographs,
@@ -20,7 +20,7 @@ from model.trainer.data.photographs import (
     keep_photographs,
     read_photographs,
 )
-from model.trainer.faults import PhotographsMissing, StorageFull, TrainingFault
+from model.trainer.errors import PhotographsMissing, StorageFull, TrainingError
 
 CPU = torch.device("cpu")
 Draw = Callable[..., Path]
@@ -97,7 +97,7 @@ def test_a_folder_without_a_picture_to_use_says_why(draw: Draw, tmp_path: Path) 
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingFault, match="no folder"):
+    with pytest.raises(TrainingError, match="no folder"):
         find_photographs(tmp_path / "nowhere")
 
 
@@ -113,7 +113,7 @@ def test_pictures_of_other_modes_are_read_as_rgb(draw: Draw, tmp_path: Path, mod
 def test_both_ways_to_cut_give_the_same_patches(photographs: Path) -> None:
     found = read(photographs)
     random = torch.Generator().manual_seed(0)
-    picks = Picks(
+    picks = PatchPositions(
         photograph=torch.arange(4).repeat(8),
         top=torch.randint(0, 57, (32,), generator=random),
         left=torch.randint(0, 87, (32,), generator=random),
@@ -129,7 +129,9 @@ def test_both_ways_to_cut_give_the_same_patches(photographs: Path) -> None:
 def test_the_eight_turns_are_eight_views_of_the_same_pixels(photographs: Path) -> None:
     found = read(photographs)
     place = torch.full((8,), 5)
-    picks = Picks(photograph=torch.zeros(8, dtype=torch.long), top=place, left=place, turn=place)
+    picks = PatchPositions(
+        photograph=torch.zeros(8, dtype=torch.long), top=place, left=place, turn=place
+    )
     patches = sliced(found, picks._replace(turn=torch.arange(8)), size=64, context=0)
 
     views = {patch.numpy().tobytes() for patch in patches}

@@ -112,7 +112,7 @@ def test_a_batch_is_shrunk_like_each_of_its_pictures() -> None:
 
 
 def test_a_size_that_is_no_multiple_of_four_is_refused() -> None:
-    with pytest.raises(ValueError, match="30x32 is no multiple of 4"):
+    with pytest.raises(ValueError, match="30x32 is not a multiple of 4"):
         bicubic_down(noise(3, 32, 30))
 
 

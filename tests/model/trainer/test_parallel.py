@@ -17,9 +17,9 @@ Configure = Callable[..., TrainConfig]
 SCRIPT = Path(__file__).with_name("gradients.py")
 
 
-def a_step_of(config: Path, out: Path, *, count: int) -> Any:
-    """What the first of `count` processes keeps of a step that they take together."""
-    together = {
+def together(script: Path, *arguments: str, count: int) -> None:
+    """Run a script in so many processes that know of each other."""
+    environment = {
         **os.environ,
         "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
@@ -29,8 +29,8 @@ def a_step_of(config: Path, out: Path, *, count: int) -> Any:
     }
     started = [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(config), str(out)],
-            env={**together, "RANK": str(rank)},
+            [sys.executable, str(script), *arguments],
+            env={**environment, "RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -39,7 +39,28 @@ def a_step_of(config: Path, out: Path, *, count: int) -> Any:
     for process in started:
         _, errors = process.communicate(timeout=250)
         assert process.returncode == 0, errors
+
+
+def a_step_of(config: Path, out: Path, *, count: int) -> Any:
+    """What the first of `count` processes keeps of a step that they take together."""
+    together(SCRIPT, str(config), str(out), count=count)
     return torch.load(out, weights_only=True)
+
+
+def test_the_others_wait_for_the_first_longer_than_a_step_may_take(tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import time\n"
+        "from datetime import timedelta\n"
+        "from model.trainer.parallel import join, leave\n"
+        "processes = join('cpu', timeout=timedelta(seconds=2))\n"
+        "if processes.first:\n"
+        "    time.sleep(5)\n"
+        "processes.wait()\n"
+        "processes.agree(elapsed=0.0, reserve=0.0, stop=False)\n"
+        "leave(together=True)\n"
+    )
+    together(script, count=2)
 
 
 def test_two_processes_have_the_gradients_of_one(configure: Configure, tmp_path: Path) -> None:

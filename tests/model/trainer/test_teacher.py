@@ -14,7 +14,7 @@ from model.trainer.config import TrainConfig
 from model.trainer.data.cached import CachedBatches
 from model.trainer.data.patterns import draw_pattern, enlarged
 from model.trainer.data.teacher import load_teacher, shard_file, with_low_frequencies
-from model.trainer.faults import CacheUnusable, WeightsUnusable
+from model.trainer.errors import CacheUnusable, WeightsUnusable
 from model.trainer.loop import train
 from model.trainer.parallel import Processes
 
@@ -142,16 +142,19 @@ def test_a_cache_of_another_teacher_is_refused(configure: Configure, tmp_path: P
     fit(configure("lite_real", *ONCE, cache), tmp_path / "one")
     other = f"teacher.file={tmp_path / 'one' / 'best.safetensors'}"
 
-    with pytest.raises(CacheUnusable, match="holds the pictures of another teacher: name another"):
+    with pytest.raises(CacheUnusable, match="was made with another teacher: choose another"):
         fit(configure("lite_real", *ONCE, cache, other), tmp_path / "two")
-    with pytest.raises(CacheUnusable, match="was made with another degradation: name another"):
+    with pytest.raises(CacheUnusable, match="was made with another degradation: choose another"):
         fit(configure("lite_real", *ONCE, cache, "degradation.shares.full=9"), tmp_path / "two")
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda cache: (cache / "cache.json").write_text("{}"), "does not describe a cache"),
+        (
+            lambda cache: (cache / "cache.json").write_text("{}"),
+            "does not describe a teacher's cache",
+        ),
         (lambda cache: shard_file(cache, 0, "input").write_bytes(b"half"), "is damaged or missing"),
         (
             lambda cache: np.save(shard_file(cache, 0, "teacher"), np.zeros(3, dtype=np.uint8)),

@@ -14,7 +14,7 @@ from model.checkpoint import load_checkpoint
 from model.trainer.config import TrainConfig
 from model.trainer.config_file import preset_names
 from model.trainer.data.batches import Batch
-from model.trainer.loop import Outcome, train
+from model.trainer.loop import TrainResult, train
 from model.trainer.parallel import Processes
 from model.trainer.run.run import BEST, STATE
 from model.trainer.step.networks import build_networks, build_optimisers
@@ -24,11 +24,11 @@ Configure = Callable[..., TrainConfig]
 ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))
 
 
-def fit(config: TrainConfig, out: Path) -> Outcome:
+def fit(config: TrainConfig, out: Path) -> TrainResult:
     return train(config, out, resume=False, quiet=True)
 
 
-def go_on(config: TrainConfig, out: Path) -> Outcome:
+def go_on(config: TrainConfig, out: Path) -> TrainResult:
     return train(config, out, resume=True, quiet=True)
 
 
@@ -113,7 +113,7 @@ def test_a_run_leaves_a_checkpoint_with_an_honest_card(
     outcome = fit(config, tmp_path)
 
     checkpoint = load_checkpoint(outcome.best)
-    assert outcome == Outcome(step=3, stopped=False, best=tmp_path / BEST)
+    assert outcome == TrainResult(step=3, stopped=False, best=tmp_path / BEST)
     assert checkpoint.config == config.network
     assert checkpoint.card.scores == {}
     assert checkpoint.card.consistency is (config.degradation is None)
@@ -163,7 +163,7 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(
     assert state(tmp_path / "parts")["step"] == outcome.step
     outcome = go_on(config, tmp_path / "parts")
 
-    assert outcome == Outcome(step=8, stopped=False, best=tmp_path / "parts" / BEST)
+    assert outcome == TrainResult(step=8, stopped=False, best=tmp_path / "parts" / BEST)
     whole, parts = dict(leaves(state(tmp_path / "whole"))), dict(leaves(state(tmp_path / "parts")))
     assert whole.keys() == parts.keys()
     for name in whole.keys() - {".elapsed", ".validation"}:

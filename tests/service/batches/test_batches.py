@@ -16,9 +16,9 @@ from serving import PICTURE, Serve, Site, problem_of
 
 from service.access.auth import hash_key
 from workers.contract.errors import ImageCorrupt
-from workers.contract.queue.admission import Overtaken
+from workers.contract.queue.admission import Superseded
 from workers.contract.queue.batches import BatchItem, BatchRecords
-from workers.contract.queue.runs import LEASES, claim, hand_back
+from workers.contract.queue.runs import LEASES, acquire_lease, requeue
 from workers.contract.settings import WorkerSettings
 from workers.jobs.janitor import Turn
 from workers.jobs.recovery import run_ended, sweep
@@ -286,7 +286,7 @@ def test_when_others_took_the_places_meanwhile_none_is_queued(site: Site) -> Non
     assert batch["failure"]["type"] == "/problems/queue-full"
     assert len(site.records.active()) == len(site.stored()) == 3
     result = site.http.get(batch["links"]["result"])
-    assert result.status_code == 503
+    assert result.status_code == 500
     assert result.json()["detail"] == batch["failure"]["detail"]
 
 
@@ -380,14 +380,14 @@ def test_a_run_that_was_overtaken_queues_nothing(site: Site) -> None:
     batches = site.server.app.state.services.batches
     batch = batches.get(sent.json()["id"])
     assert batches.records.start(batch.id, run="old")
-    assert hand_back(site.redis, f"batch-{batch.id}", run="old", why="leaves") == "queued"
+    assert requeue(site.redis, f"batch-{batch.id}", run="old", why="leaves") == "queued"
     assert batches.records.start(batch.id, run="new")
 
-    with pytest.raises(Overtaken):
+    with pytest.raises(Superseded):
         batches.submit_items(batch, [BatchItem(name="a.png")], [], run="old")
 
     assert batches.get(batch.id).items is None
-    hand_back(site.redis, f"batch-{batch.id}", run="new", why="leaves")
+    requeue(site.redis, f"batch-{batch.id}", run="new", why="leaves")
     assert unpacked(site, sent)["counts"] == {"queued": 1}
 
 
@@ -450,7 +450,7 @@ def test_a_zip_whose_packer_died_twice_says_so_for_a_moment(site: Site) -> None:
     site.http.get(batch["links"]["result"])
     task = f"zip-{batch['id']}"
     for run in ("one", "two"):
-        assert claim(site.redis, task, run=run, worker="w")
+        assert acquire_lease(site.redis, task, run=run, worker="w")
         site.redis.zadd(LEASES, {task: 1})
         sweep(site.records, lambda *_: None)
 

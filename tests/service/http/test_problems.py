@@ -1,12 +1,12 @@
-"""Problem documents: one table, complete, and the same shape everywhere."""
+"""Problem documents: complete, and the same shape everywhere."""
 
 import logging
 
 import pytest
 from serving import Serve, Site, problem_of
 
-from service.http.problems import MEANINGS, PLAIN_MEANINGS
-from workers.contract.errors import GDSRError
+from service.http.problems import KINDS, PLAIN_MEANINGS
+from workers.contract.errors import GDSRError, ImageRejected, JobFailed
 
 
 def _subclasses(kind: type[GDSRError]) -> set[type[GDSRError]]:
@@ -14,18 +14,18 @@ def _subclasses(kind: type[GDSRError]) -> set[type[GDSRError]]:
     return direct.union(*map(_subclasses, direct))
 
 
-def test_every_error_has_a_meaning() -> None:
-    assert set(MEANINGS) == {GDSRError} | _subclasses(GDSRError)
+def test_every_error_that_is_raised_has_a_slug_status_and_title_of_its_own() -> None:
+    bases = {GDSRError, ImageRejected, JobFailed}
+    raised = _subclasses(GDSRError) - bases
+
+    assert len({kind.slug for kind in raised | {GDSRError}}) == len(raised) + 1
+    assert len({kind.title for kind in raised | {GDSRError}}) == len(raised) + 1
+    assert all("status" in vars(kind) for kind in raised)
+    assert set(KINDS.values()) == raised | {GDSRError}
+    assert not set(KINDS) & set(PLAIN_MEANINGS)
 
 
-def test_slugs_are_one_to_one() -> None:
-    slugs = [kind.slug for kind in MEANINGS if kind.slug != GDSRError.slug]
-
-    assert len(slugs) == len(set(slugs))
-    assert not set(slugs) & set(PLAIN_MEANINGS)
-
-
-@pytest.mark.parametrize("slug", sorted({kind.slug for kind in MEANINGS} | set(PLAIN_MEANINGS)))
+@pytest.mark.parametrize("slug", sorted({*KINDS, *PLAIN_MEANINGS}))
 def test_every_type_can_be_looked_up(site: Site, slug: str) -> None:
     document = site.http.get(f"/problems/{slug}").json()
 

@@ -1,5 +1,6 @@
 """`gdsr-service` as a process: how it starts, how much it holds, how it ends."""
 
+import io
 import json
 import os
 import re
@@ -8,9 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -51,10 +53,12 @@ def launch(valkey: ValkeyServer, tmp_path: Path) -> Iterator[Callable[..., Proce
     }
 
     @contextmanager
-    def running(before: Callable[[], None] | None, changes: dict[str, str]) -> Iterator[Process]:
+    def running(
+        before: Callable[[], None] | None, within: tuple[str, ...], changes: dict[str, str]
+    ) -> Iterator[Process]:
         with log.open("w") as file:
             process = subprocess.Popen(
-                COMMAND,
+                (*within, *COMMAND),
                 env=environment | changes,
                 stderr=file,
                 preexec_fn=before,  # noqa: PLW1509
@@ -71,7 +75,9 @@ def launch(valkey: ValkeyServer, tmp_path: Path) -> Iterator[Callable[..., Proce
     with ExitStack() as stack:
         with redis.Redis.from_url(valkey.url) as client:
             register(client, engine_info())
-        yield lambda before=None, **changes: stack.enter_context(running(before, changes))
+        yield lambda before=None, *within, **changes: stack.enter_context(
+            running(before, within, changes)
+        )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -109,6 +115,38 @@ def test_a_store_without_room_is_a_problem_and_leaves_nothing(
         assert problem_of(response) == "storage-full"
         assert response.headers["Retry-After"] == "60"
     assert [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()] == []
+    assert service.http.post("/upscale", content=PICTURE).status_code == 202
+
+
+def test_a_full_disk_is_a_problem_until_there_is_room(
+    launch: Callable[..., Process], tmp_path: Path
+) -> None:
+    folder = tmp_path / "blobs"
+    folder.mkdir()
+    mount = f'mount -t tmpfs -o size=1m tmpfs {folder} && exec "$@"'
+    service = launch(None, "unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
+    disk = Path(f"/proc/{service.process.pid}/root{folder}")
+    with (disk / "hog").open("wb", buffering=0) as hog, suppress(OSError):
+        while True:
+            hog.write(bytes(4096))
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("a.png", PICTURE)
+
+    for path, body in (
+        ("/upscale", {"content": PICTURE}),
+        ("/upscale", {"files": {"image": PICTURE}}),
+        ("/batches", {"content": zipped.getvalue()}),
+        ("/batches", {"files": [("image", PICTURE), ("image", PICTURE)]}),
+    ):
+        response = service.http.post(path, **body)
+        assert (response.status_code, problem_of(response)) == (507, "storage-full")
+        assert response.headers["Retry-After"] == "60"
+    assert service.http.get("/readyz").status_code == 503
+    assert [path.name for path in disk.rglob("*") if path.is_file()] == ["hog"]
+
+    (disk / "hog").unlink()
+    assert service.http.get("/readyz").status_code == 200
     assert service.http.post("/upscale", content=PICTURE).status_code == 202
 
 

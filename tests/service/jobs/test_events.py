@@ -15,7 +15,7 @@ from sse import Event, watch, watching
 
 from service.http.server import GRACE
 from workers.contract.errors import ImageCorrupt
-from workers.contract.queue.runs import EVENTS, hand_back
+from workers.contract.queue.runs import EVENTS, requeue
 
 
 def test_a_watcher_sees_a_job_from_queue_to_end(site: Site) -> None:
@@ -161,7 +161,7 @@ def test_a_watcher_that_never_reads_holds_no_other(serve: Serve) -> None:
                 for step in range(60):
                     site.records.start(job_id, run=f"{step}", worker="worker")
                     assert next(events).data["state"] == "running"
-                    hand_back(site.redis, job_id, run=f"{step}", why="leaves")
+                    requeue(site.redis, job_id, run=f"{step}", why="leaves")
                     assert next(events).data["state"] == "queued"
             site.succeed(job_id)
 

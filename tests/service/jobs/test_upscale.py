@@ -70,7 +70,7 @@ def test_a_field_given_twice_and_different_is_refused(site: Site) -> None:
 
     assert problem_of(in_both) == problem_of(in_query) == "invalid-request"
     assert in_both.json()["errors"] == [
-        {"place": "form", "name": "quality", "message": "given twice and different"}
+        {"place": "form", "name": "quality", "message": "given twice with different values"}
     ]
     assert site.stored() == []
 

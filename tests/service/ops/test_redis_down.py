@@ -58,7 +58,7 @@ def test_a_dead_or_hanging_queue_is_a_problem_and_not_a_wait(
     assert site.http.get("/livez").status_code == 200
     ready = site.http.get("/readyz")
     assert ready.status_code == 503
-    assert "no answer" in ready.json()["checks"]["redis"]
+    assert "no response" in ready.json()["checks"]["redis"]
     metrics = site.http.get("/metrics")
     assert metrics.status_code == 200
     assert "gdsr_redis_up 0.0" in metrics.text

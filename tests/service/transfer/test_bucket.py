@@ -189,5 +189,5 @@ def test_with_signed_results_the_bucket_itself_gives_them(on_bucket: Callable[..
 def test_signed_results_need_a_bucket(tmp_path: Path) -> None:
     settings = ServiceSettings(blob_dir=tmp_path, signed_results=timedelta(minutes=5))
 
-    with pytest.raises(ConfigurationInvalid, match="only an S3 bucket"):
+    with pytest.raises(ConfigurationInvalid, match="need an S3 bucket"):
         Services.open(settings)

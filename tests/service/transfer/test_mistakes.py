@@ -84,7 +84,7 @@ WRONG_JSON = {
     "no ASCII": ('{"image": "\u00e9"}'.encode(), "it is not base64"),
     "a data URI of text": (b'{"image": "data:,abc"}', "only those of base64"),
     "a nested option": (b'{"image": "AAAA", "model": {}}', "neither a string"),
-    "an unknown option": (b'{"image": "AAAA", "colour": 1}', "there is no such field"),
+    "an unknown option": (b'{"image": "AAAA", "colour": 1}', "unknown field"),
 }
 
 

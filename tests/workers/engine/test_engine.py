@@ -26,7 +26,7 @@ from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient
 from workers.engine.loading import LoadedEngine, load_engine
 from workers.engine.local import InProcessEngine
-from workers.engine.model_cache import Resident
+from workers.engine.model_cache import CachedModel
 from workers.engine.protocol import create_shared_tiles, receive, send, slots_within
 from workers.engine.server import Client, EngineServer
 from workers.tiles.trade_off import MASK, Weights, output_weights
@@ -54,15 +54,15 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine:
     return LoadedEngine(
         forwards={
             **loaded.forwards,
-            "broken": Resident(
+            "broken": CachedModel(
                 forward,
                 path=folder / "broken.safetensors",
                 sha256="",
                 tile=TILE,
-                among=loaded.residents,
+                among=loaded.model_cache,
             ),
         },
-        residents=loaded.residents,
+        model_cache=loaded.model_cache,
         models=(*loaded.models, loaded.models[0].model_copy(update={"name": "broken"})),
         default_model="tiny",
         device_name="CPU",
@@ -200,13 +200,13 @@ def test_memory_that_runs_out_anywhere_gives_the_picture_with_less(
             found = results(client, batch)
         with connect(place) as client:
             again = results(client, batch)
-        retries = server.ladder.retries
+        retries = server.fallback.retries
 
     for got in (found, again):
         assert len(got) == 6
         for one, other in zip(got, expected, strict=True):
             assert np.abs(one.astype(np.int16) - other).max() <= 1
-    assert (server.ladder.batch, server.ladder.tile) == (1, 96)
+    assert (server.fallback.batch, server.fallback.tile) == (1, 96)
     assert retries == 2  # from 4 tiles to 2 to 1, once and for all
 
 
@@ -341,7 +341,7 @@ def test_an_engine_that_stays_away_is_lost(loaded: LoadedEngine, place: Path) ->
         client = EngineClient([place], model="tiny", patience=timedelta(seconds=0.2))
         running = client.run(iter(tiles(12)), model="tiny", weights=[FUSED])
         next(running)
-    with pytest.raises(EngineLost, match="none came back within"), client:
+    with pytest.raises(EngineLost, match="no engine came back within"), client:
         list(running)
 
 
@@ -382,7 +382,7 @@ def test_consistency_is_as_the_card_says_unless_asked_otherwise(
 
 @pytest.mark.usefixtures("server")
 def test_a_model_that_is_not_there_is_named(place: Path) -> None:
-    with connect(place) as client, pytest.raises(EngineLost, match="no model is called 'huge'"):
+    with connect(place) as client, pytest.raises(EngineLost, match="there is no model 'huge'"):
         list(client.run(tiles(1), model="huge", weights=[FUSED]))
 
 

@@ -1,12 +1,14 @@
 """Out of memory, injected: the picture still comes out right, with less, and that is remembered."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from workers.contract.errors import EngineOutOfMemory
-from workers.engine.out_of_memory import SMALLEST_TILE, MemoryLadder
+from workers.engine.out_of_memory import CLIMB_AFTER, SMALLEST_TILE, OutOfMemoryFallback
 
 Pixels = NDArray[np.uint8]
 
@@ -47,32 +49,59 @@ def a_batch(count: int, side: int, results: int = 1) -> tuple[Pixels, NDArray[np
 def test_a_batch_is_halved_and_then_the_tile_until_it_fits(
     limit: int, batch: int, tile: int, count: int
 ) -> None:
-    ladder = MemoryLadder(batch=8, tile=128)
+    fallback = OutOfMemoryFallback(batch=8, tile=128)
     tiles, weights = a_batch(8, 128, count)
-    results = ladder.run(limited(limit), tiles, weights)
+    results = fallback.run(limited(limit), tiles, weights)
 
     assert results.shape == (8, count, 512, 512, 3)
     for place in range(count):
         expected = tiles.repeat(4, axis=1).repeat(4, axis=2)
         np.testing.assert_array_equal(results[:, place], expected)
-    assert (ladder.batch, ladder.tile) == (batch, tile)
+    assert (fallback.batch, fallback.tile) == (batch, tile)
 
 
 def test_the_working_size_is_remembered() -> None:
-    ladder = MemoryLadder(batch=8, tile=128)
+    fallback = OutOfMemoryFallback(batch=8, tile=128)
     compute = limited(2 * 128 * 128)
-    ladder.run(compute, *a_batch(8, 128))
-    retries = ladder.retries
-    ladder.run(compute, *a_batch(8, 128))
+    fallback.run(compute, *a_batch(8, 128))
+    retries = fallback.retries
+    fallback.run(compute, *a_batch(8, 128))
 
-    assert ladder.retries == retries == 2
+    assert fallback.retries == retries == 2
+
+
+def test_after_a_while_of_success_it_climbs_back() -> None:
+    fallback = OutOfMemoryFallback(batch=4, tile=128)
+    fallback.run(limited(64 * 64), *a_batch(4, 128))  # another program has the memory
+    assert (fallback.batch, fallback.tile) == (1, 64)
+
+    steps = set()
+    for _ in range(3 * CLIMB_AFTER):
+        fallback.start(lambda *batch: lambda: limited(4 * 128 * 128)(*batch), *a_batch(4, 128))()
+        steps.add((fallback.batch, fallback.tile))
+
+    assert steps == {(1, 64), (1, 128), (2, 128), (4, 128)}
+    assert (fallback.batch, fallback.tile) == (4, 128)
+
+
+def test_a_device_that_stays_small_is_tried_less_and_less() -> None:
+    fallback = OutOfMemoryFallback(batch=2, tile=64)
+    falls = []
+    for number in range(16 * CLIMB_AFTER):
+        before = fallback.retries
+        fallback.run(limited(64 * 64), *a_batch(2, 64))
+        if fallback.retries > before:
+            falls.append(number)
+
+    pauses = [later - earlier for earlier, later in pairwise(falls)]
+    assert pauses == [CLIMB_AFTER, 2 * CLIMB_AFTER, 4 * CLIMB_AFTER, 8 * CLIMB_AFTER]
 
 
 def test_a_device_too_small_for_the_smallest_tile_says_so() -> None:
-    ladder = MemoryLadder(batch=2, tile=128)
+    fallback = OutOfMemoryFallback(batch=2, tile=128)
 
     with pytest.raises(EngineOutOfMemory, match=f"{SMALLEST_TILE} x {SMALLEST_TILE}"):
-        ladder.run(limited(64 * 64 - 1), *a_batch(2, 128))
+        fallback.run(limited(64 * 64 - 1), *a_batch(2, 128))
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
@@ -80,4 +109,4 @@ def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     with pytest.raises(RuntimeError, match="illegal"):
-        MemoryLadder(batch=2, tile=128).run(broken, *a_batch(2, 128))
+        OutOfMemoryFallback(batch=2, tile=128).run(broken, *a_batch(2, 128))

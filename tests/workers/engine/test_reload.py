@@ -151,7 +151,7 @@ def test_a_file_that_fails_leaves_the_model_that_was_there(
     after = through(place, "one")
     assert after[0] == before[0]
     assert same(after[1], before[1])
-    with pytest.raises(ModelUnknown, match="no model is called 'four'; there are: one, two"):
+    with pytest.raises(ModelUnknown, match="there is no model 'four'; available: one, two"):
         connect(place, "four")
 
 

@@ -87,6 +87,13 @@ def test_five_quick_deaths_end_it_all(tmp_path: Path) -> None:
         assert not any(alive(pid) for pid in run.pids("b"))
 
 
+def test_a_program_that_lasts_is_started_for_ever_once_it_was_ready(tmp_path: Path) -> None:
+    body = f"programs = [program('a', 'sys.exit(3)', lasting=True, ready=started('a'))]\n{RUN}"
+    with supervised(tmp_path, body) as run:
+        wait_for(lambda: len(run.pids("a")) > 6, what="a seventh start")
+        assert run.process.poll() is None
+
+
 def test_wrong_settings_end_it_at_once(tmp_path: Path) -> None:
     body = f"programs = [program('a', 'sys.exit(78)')]\n{RUN}"
     with supervised(tmp_path, body) as run:

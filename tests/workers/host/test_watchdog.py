@@ -14,7 +14,7 @@ from processes import wait_for
 
 from workers.host.health import answers
 from workers.host.supervisor import EXIT_DEVICE
-from workers.host.watchdog import end_when_stuck, kill_silent, longest
+from workers.host.watchdog import exit_when_stuck, kill_unresponsive, longest
 
 LISTENS = """
 import socket, sys, time
@@ -28,8 +28,8 @@ while True:
 HANGS = """
 import threading
 from datetime import timedelta
-from workers.host.watchdog import end_when_stuck
-end_when_stuck(lambda: True, threading.Event(), pause=timedelta(seconds=0.05))
+from workers.host.watchdog import exit_when_stuck
+exit_when_stuck(lambda: True, threading.Event(), pause=timedelta(seconds=0.05))
 """
 
 
@@ -49,23 +49,23 @@ def test_an_engine_that_is_stopped_is_killed(tmp_path: Path) -> None:
     with engine(path) as process:
         process.send_signal(signal.SIGSTOP)
 
-        assert kill_silent(path, patience=timedelta(seconds=0.5))
+        assert kill_unresponsive(path, patience=timedelta(seconds=0.5))
         assert process.wait() == -signal.SIGKILL
 
 
 def test_an_engine_that_greets_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "engine.sock"
     with engine(path) as process:
-        assert not kill_silent(path)
+        assert not kill_unresponsive(path)
         assert process.poll() is None
 
 
 def test_an_engine_that_is_not_there_is_no_matter(tmp_path: Path) -> None:
     path = tmp_path / "engine.sock"
-    assert not kill_silent(path)
+    assert not kill_unresponsive(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as gone:
         gone.bind(str(path))
-    assert not kill_silent(path)
+    assert not kill_unresponsive(path)
 
 
 def test_an_engine_whose_batch_does_not_end_ends_itself() -> None:
@@ -77,4 +77,4 @@ def test_an_engine_whose_batch_does_not_end_ends_itself() -> None:
 def test_an_engine_that_is_to_end_is_not_looked_at() -> None:
     stopped = threading.Event()
     stopped.set()
-    end_when_stuck(lambda: True, stopped)
+    exit_when_stuck(lambda: True, stopped)

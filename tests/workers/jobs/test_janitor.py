@@ -13,11 +13,11 @@ from workers.contract.blobs.file import FileBlobStore
 from workers.contract.blobs.usage import freed_bytes, last_usage
 from workers.contract.errors import WorkerLost
 from workers.contract.images.formats import ResultFormat
-from workers.contract.queue.admission import Bounds
+from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.jobs import Branch, JobResult
 from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.settings import WorkerSettings
-from workers.jobs.janitor import Janitor, Turn, TurnLost
+from workers.jobs.janitor import Janitor, LockLost, Turn
 
 HOUR = timedelta(hours=1)
 
@@ -25,7 +25,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def queue(client: redis.Redis) -> JobQueue:
     return JobQueue(
-        client, record_ttl=HOUR, bounds=Bounds(jobs=100, pixels=10**9), small_pixels=100 * 100
+        client, record_ttl=HOUR, bounds=QueueLimits(jobs=100, pixels=10**9), small_pixels=100 * 100
     )
 
 
@@ -190,7 +190,22 @@ def test_a_janitor_that_lost_its_turn_removes_nothing_more(
     client.set("gdsr:janitor", "another")
 
     turn = Turn(records=queue.records, blobs=blobs, still_ours=late._hold)
-    with pytest.raises(TurnLost):
+    with pytest.raises(LockLost):
         turn.sweep(result_ttl=HOUR, quota=None)
 
     assert len(keys(blobs)) == 3
+
+
+def test_what_rq_wrote_of_tasks_goes_once_they_have_ended(
+    queue: JobQueue, blobs: FileBlobStore, janitor: Callable[[], Janitor]
+) -> None:
+    waiting, running, failed = (submitted(queue, blobs) for _ in range(3))
+    queue.records.start(running, run="run", worker="worker")
+    queue.records.fail(failed, error=WorkerLost())
+    for name in (waiting, running, failed, "erased", "batch-gone"):
+        queue.client.hset(f"rq:job:{name}", "data", "of an earlier release")
+
+    janitor().turn()
+
+    left = {key.decode() for key in queue.client.keys("rq:job:*")}
+    assert left == {f"rq:job:{waiting}", f"rq:job:{running}"}

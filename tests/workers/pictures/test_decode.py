@@ -205,6 +205,7 @@ def bmp_with_alpha() -> bytes:
 
 #: The start of one; its library writes none.
 ANIMATED_JXL = bytes.fromhex(
+    # pragma: allowlist nextline secret
     "ff0a984041130088090804010025104b124709a513049314145842dee42519f38ea4a4b6adede06c"
 )
 NUMBERS = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * 7 % 256

@@ -29,7 +29,7 @@ from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
-from workers.pictures.finish import begun, finished, marked_as_made
+from workers.pictures.finish import marked_as_made, postprocess, preprocess
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture
 from workers.pictures.reduce import reduced
@@ -76,7 +76,7 @@ def test_a_wide_gamut_is_kept_to_the_bit(profile: bytes, primaries: np.ndarray, 
     (length,) = struct.unpack_from(">I", tagged, start - 8)
     chunk = (b"iCCP", tagged[start : start + length])
     data = png(samples, bits=bits, colour_type=2, chunks=[chunk])
-    picture, back = decoded(data), finished(decoded(data, ProfileMode.KEEP), KEEP_ICC)
+    picture, back = decoded(data), postprocess(decoded(data, ProfileMode.KEEP), KEEP_ICC)
 
     assert picture.bits == back.bits == bits
     assert np.abs(picture.colour.astype(int) - bare.colour).max() > 5 * unit
@@ -85,7 +85,7 @@ def test_a_wide_gamut_is_kept_to_the_bit(profile: bytes, primaries: np.ndarray, 
         stored(back, ResultFormat.JXL)
     for result in set(ResultFormat) - {ResultFormat.JXL}:
         assert stored(back, result).info["icc_profile"] == profile
-        assert "icc_profile" not in stored(finished(picture, PictureChoices()), result).info
+        assert "icc_profile" not in stored(postprocess(picture, PictureChoices()), result).info
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -96,7 +96,7 @@ def test_grey_of_another_gamma_comes_back(bits: int) -> None:
     (length,) = struct.unpack_from(">I", tagged, start - 8)
     chunk = (b"iCCP", tagged[start : start + length])
     picture = decoded(png(grey, bits=bits, colour_type=0, chunks=[chunk]), ProfileMode.KEEP)
-    back = finished(picture, KEEP_ICC)
+    back = postprocess(picture, KEEP_ICC)
 
     assert back.grey
     assert back.profile == grey_profile(1.8)
@@ -111,7 +111,7 @@ def test_colours_that_srgb_does_not_have_come_back() -> None:
     data = saved(SATURATED, "PNG", icc_profile=P3)
 
     assert not np.array_equal(decoded(data).colour, SATURATED)
-    again = stored(finished(decoded(data, ProfileMode.KEEP), KEEP_ICC), ResultFormat.PNG)
+    again = stored(postprocess(decoded(data, ProfileMode.KEEP), KEEP_ICC), ResultFormat.PNG)
     assert np.array_equal(np.asarray(again), SATURATED)
     assert again.info["icc_profile"] == P3
 
@@ -123,7 +123,7 @@ def test_a_background_has_its_colour_in_the_space_that_is_kept() -> None:
     to_p3 = np.linalg.inv(P3_PRIMARIES) @ SRGB_PRIMARIES
     expected = srgb_encoded(to_p3 @ srgb_decoded(np.array((0x40, 0x80, 0xC0))))
 
-    found = finished(picture, choices).colour[0, 0]
+    found = postprocess(picture, choices).colour[0, 0]
 
     assert np.abs(found - expected).max() <= 1
 
@@ -133,7 +133,7 @@ def test_a_coloured_background_takes_a_grey_picture_to_srgb_and_says_so() -> Non
     samples[:, 16:, 1] = 255
     data = saved(samples, "PNG", icc_profile=grey_profile(1.8))
     choices = PictureChoices(icc=ProfileMode.KEEP, background="#ff0000")
-    result = finished(decoded(data, ProfileMode.KEEP), choices)
+    result = postprocess(decoded(data, ProfileMode.KEEP), choices)
 
     assert result.profile is None
     assert "its background has colour" in result.warnings[0]
@@ -152,7 +152,9 @@ def test_a_picture_in_its_own_space_is_reduced_in_the_light_of_that_space() -> N
 
 
 def test_a_broken_profile_is_a_warning_and_is_not_attached() -> None:
-    picture = finished(decoded(saved(photo(20, 32), "PNG", icc_profile=b"rubbish" * 60)), KEEP_ICC)
+    picture = postprocess(
+        decoded(saved(photo(20, 32), "PNG", icc_profile=b"rubbish" * 60)), KEEP_ICC
+    )
 
     assert picture.profile is None
     assert "broken colour profile" in picture.warnings[0]
@@ -172,7 +174,7 @@ def exif_of_a_camera() -> Image.Exif:
 @pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP"])
 def test_metadata_is_kept_on_demand_and_upright(source: str, result: ResultFormat) -> None:
     picture = decoded(saved(photo(), source, exif=exif_of_a_camera(), xmp=XMP, dpi=(300, 300)))
-    kept = stored(finished(picture, KEEP_METADATA), result)
+    kept = stored(postprocess(picture, KEEP_METADATA), result)
 
     exif = kept.getexif()
     assert exif.get(0x0112, 1) == 1
@@ -183,7 +185,7 @@ def test_metadata_is_kept_on_demand_and_upright(source: str, result: ResultForma
         assert kept.info.get("xmp", XMP) == XMP  # of JPEG XL, the reader leaves it where it is
         assert (
             decoded(
-                encode(finished(picture, KEEP_METADATA), format=result, quality=90)
+                encode(postprocess(picture, KEEP_METADATA), format=result, quality=90)
             ).metadata.xmp
             == XMP
         )
@@ -192,13 +194,13 @@ def test_metadata_is_kept_on_demand_and_upright(source: str, result: ResultForma
 @pytest.mark.parametrize("result", ResultFormat)
 def test_metadata_is_stripped_unless_it_is_wanted(result: ResultFormat) -> None:
     picture = decoded(saved(photo(), "JPEG", exif=exif_of_a_camera(), xmp=XMP))
-    info = stored(finished(picture, PictureChoices()), result).info
+    info = stored(postprocess(picture, PictureChoices()), result).info
 
     assert not {"exif", "xmp", "XML:com.adobe.xmp"} & set(info)
 
 
 def test_metadata_that_no_jpeg_could_hold_is_left_out_with_a_warning() -> None:
-    picture = finished(decoded(saved(photo(), "WEBP", xmp=XMP * 2000)), KEEP_METADATA)
+    picture = postprocess(decoded(saved(photo(), "WEBP", xmp=XMP * 2000)), KEEP_METADATA)
 
     assert picture.metadata.xmp is None
     assert "XMP data of more than 65,000 bytes" in picture.warnings[0]
@@ -223,7 +225,7 @@ def test_the_depth_is_what_was_chosen_as_far_as_the_format_goes(
 ) -> None:
     unit = 257 if source == 16 else 1
     picture = decoded(png(photo().astype(int) * unit, bits=source, colour_type=2))
-    chosen = begun(picture, PictureChoices(depth=depth), result)
+    chosen = preprocess(picture, PictureChoices(depth=depth), result)
 
     assert chosen.bits == bits
     assert np.array_equal(chosen.colour // (257 if bits == 16 else 1), photo())
@@ -255,7 +257,7 @@ def test_16_bits_are_refused_where_the_format_has_8(result: ResultFormat) -> Non
 
 def test_transparency_follows_the_depth() -> None:
     picture = Picture(colour=photo(), alpha=transparency())
-    deep = begun(picture, PictureChoices(depth=DepthMode.SIXTEEN), ResultFormat.PNG)
+    deep = preprocess(picture, PictureChoices(depth=DepthMode.SIXTEEN), ResultFormat.PNG)
 
     assert deep.alpha is not None
     assert np.array_equal(deep.alpha, transparency() * np.uint16(257))
@@ -265,7 +267,7 @@ def test_transparency_follows_the_depth() -> None:
 def test_a_cmyk_picture_cannot_keep_its_profile_and_says_so(profile: bytes | None) -> None:
     cmyk = Image.fromarray(photo(20, 32)).convert("CMYK")
     picture = decoded(saved(cmyk, "TIFF", icc_profile=profile))
-    kept, converted = finished(picture, KEEP_ICC), finished(picture, PictureChoices())
+    kept, converted = postprocess(picture, KEEP_ICC), postprocess(picture, PictureChoices())
 
     assert "the result is in sRGB: a CMYK picture" in kept.warnings[0]
     assert kept.profile is None
@@ -279,9 +281,9 @@ def test_a_transparent_picture_is_refused_for_jpeg_before_the_network_sees_it() 
     white = PictureChoices(background="#ffffff")
 
     with pytest.raises(AlphaNotStorable):
-        begun(clear, PictureChoices(), ResultFormat.JPEG)
-    begun(clear, white, ResultFormat.JPEG)
-    begun(clear, PictureChoices(), ResultFormat.WEBP)
+        preprocess(clear, PictureChoices(), ResultFormat.JPEG)
+    preprocess(clear, white, ResultFormat.JPEG)
+    preprocess(clear, PictureChoices(), ResultFormat.WEBP)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -290,7 +292,7 @@ def test_alpha_that_is_opaque_everywhere_is_none(bits: int) -> None:
     picture = decoded(png(samples, bits=bits, colour_type=6))
 
     assert picture.alpha is None
-    assert stored(begun(picture, PictureChoices(), ResultFormat.JPEG), ResultFormat.JPEG)
+    assert stored(preprocess(picture, PictureChoices(), ResultFormat.JPEG), ResultFormat.JPEG)
 
 
 # XMP, IPTC and the mark
@@ -343,8 +345,8 @@ def test_xmp_alone_does_not_turn_a_picture(name: str, xmp: bytes) -> None:
 )
 def test_kept_xmp_says_that_the_picture_is_upright(xmp: bytes) -> None:
     picture = decoded(saved(photo(20, 32), "JPEG", exif=held(6), xmp=xmp))
-    data = encode(finished(picture, KEEP_METADATA), format=ResultFormat.JPEG, quality=90)
-    kept = stored(finished(picture, KEEP_METADATA), ResultFormat.JPEG).info["xmp"]
+    data = encode(postprocess(picture, KEEP_METADATA), format=ResultFormat.JPEG, quality=90)
+    kept = stored(postprocess(picture, KEEP_METADATA), ResultFormat.JPEG).info["xmp"]
 
     assert picture.colour.shape == (32, 20, 3)
     assert re.search(rb"Orientation\W+(\d)", kept)[1] == b"1"  # type: ignore[index]
@@ -388,17 +390,17 @@ def jpeg_with_iptc() -> bytes:
 @pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.TIFF])
 def test_iptc_is_kept_on_demand(result: ResultFormat) -> None:
     picture = decoded(jpeg_with_iptc())
-    kept = stored(finished(begun(picture, KEEP_METADATA, result), KEEP_METADATA), result)
-    stripped = stored(finished(picture, PictureChoices()), result)
+    kept = stored(postprocess(preprocess(picture, KEEP_METADATA, result), KEEP_METADATA), result)
+    stripped = stored(postprocess(picture, PictureChoices()), result)
 
     assert IptcImagePlugin.getiptcinfo(kept) == {(2, 105): b"Title", (2, 80): b"Ann"}  # type: ignore[arg-type]
     assert IptcImagePlugin.getiptcinfo(stripped) is None  # type: ignore[arg-type]
-    again = decoded(encode(finished(picture, KEEP_METADATA), format=result, quality=90))
+    again = decoded(encode(postprocess(picture, KEEP_METADATA), format=result, quality=90))
     assert again.metadata.iptc == IPTC
 
 
 def test_iptc_that_a_format_has_no_place_for_is_left_out_with_a_warning() -> None:
-    picture = begun(decoded(jpeg_with_iptc()), KEEP_METADATA, ResultFormat.PNG)
+    picture = preprocess(decoded(jpeg_with_iptc()), KEEP_METADATA, ResultFormat.PNG)
 
     assert picture.metadata.iptc is None
     assert picture.warnings == (
@@ -418,7 +420,7 @@ def test_each_format_says_that_a_model_made_it(
 ) -> None:
     old = f"{VOCABULARY}digitalCapture"
     xmp = packet(f'Iptc4xmpExt:DigitalSourceType="{old}"', "<dc:title>kept</dc:title>")
-    picture = finished(decoded(saved(photo(), "JPEG", xmp=xmp)), choices)
+    picture = postprocess(decoded(saved(photo(), "JPEG", xmp=xmp)), choices)
     made = marked_as_made(picture, trade_off=trade_off)
     found = decoded(encode(made, format=result, quality=90)).metadata.xmp
 

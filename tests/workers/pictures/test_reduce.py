@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from workers.contract.errors import ScaleTooLarge
 from workers.contract.images.options import PictureChoices
-from workers.pictures.finish import finished
+from workers.pictures.finish import postprocess
 from workers.pictures.picture import Picture
 from workers.pictures.reduce import reduced
 
@@ -76,7 +76,7 @@ def test_the_size_is_the_one_that_was_chosen(
 ) -> None:
     chosen = PictureChoices.model_validate(choices)
     picture = Picture(colour=np.zeros((200, 400, 3), np.uint8), alpha=transparency(200, 400))
-    result = finished(picture, chosen)
+    result = postprocess(picture, chosen)
 
     assert chosen.result_size(width=100, height=50) == size
     assert (result.width, result.height) == size

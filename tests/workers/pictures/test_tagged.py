@@ -27,7 +27,7 @@ from workers.contract.errors import ImageUnsupported
 from workers.contract.images.headers import read_header
 from workers.contract.images.options import PictureChoices, ProfileMode
 from workers.pictures.decode import decode
-from workers.pictures.finish import finished
+from workers.pictures.finish import postprocess
 from workers.pictures.picture import Picture
 
 register_heif_opener()
@@ -183,7 +183,7 @@ def test_a_space_that_is_said_in_numbers_can_be_kept(kind: str) -> None:
     data = png(COLOUR, bits=8, colour_type=2, chunks=chunks)
     kept = decoded(data, ProfileMode.KEEP)
 
-    assert np.array_equal(finished(kept, PictureChoices(icc=ProfileMode.KEEP)).colour, COLOUR)
+    assert np.array_equal(postprocess(kept, PictureChoices(icc=ProfileMode.KEEP)).colour, COLOUR)
     again = decoded(saved(COLOUR, "PNG", icc_profile=kept.profile))
     assert off(again, expected) <= 1.3
 

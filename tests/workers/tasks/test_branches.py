@@ -106,7 +106,7 @@ def test_a_damaged_branch_is_refused() -> None:
 
 
 def test_a_branch_of_another_writer_is_refused() -> None:
-    with pytest.raises(ImageCorrupt, match="by somebody else"):
+    with pytest.raises(ImageCorrupt, match="not written by this encoder"):
         read_branch(saved(COLOUR, "PNG"))
 
 

@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from model.process import prepare_process
-from workers.contract.images.options import AlphaMode
+from workers.contract.images.options import SCALE, AlphaMode
 from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import checkpoint_files
-from workers.engine.protocol import HALO, SCALE
+from workers.engine.protocol import HALO
 from workers.pictures.picture import Picture
 from workers.tasks.pipeline import Progress, upscale_outputs
 from workers.tiles.trade_off import MASK, Weights, output_weights

@@ -18,7 +18,7 @@ from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import checkpoint_files
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
-from workers.pictures.finish import begun, finished
+from workers.pictures.finish import postprocess, preprocess
 from workers.pictures.picture import Picture
 from workers.tasks.pipeline import upscale_picture
 from workers.tiles.trade_off import output_weights
@@ -43,14 +43,14 @@ def upscale() -> Upscale:
     def run(data: bytes, **chosen: object) -> Picture:
         choices = PictureChoices.model_validate(chosen)
         picture = upscale_picture(
-            begun(decode(data, max_pixels=10_000, icc=choices.icc), choices, ResultFormat.PNG),
+            preprocess(decode(data, max_pixels=10_000, icc=choices.icc), choices, ResultFormat.PNG),
             engine,
             model="lite",
             weights=output_weights(0),
             progress=lambda *_: None,
             alpha=choices.alpha,
         )
-        return finished(picture, choices)
+        return postprocess(picture, choices)
 
     return run
 

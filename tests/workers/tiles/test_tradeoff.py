@@ -27,5 +27,5 @@ def test_a_stop_needs_one_output_and_a_place_between_two() -> None:
 
 @pytest.mark.parametrize("trade_off", [-0.01, 1.01, float("nan")])
 def test_the_slider_has_two_ends(trade_off: float) -> None:
-    with pytest.raises(ValueError, match="from 0 to 1"):
+    with pytest.raises(ValueError, match="must be between 0 and 1"):
         output_weights(trade_off)

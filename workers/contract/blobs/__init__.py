@@ -1,1 +1,1 @@
-"""Where pictures are stored between the service and the workers."""
+"""Blob storage for pictures, shared by service and workers."""

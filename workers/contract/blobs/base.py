@@ -1,8 +1,7 @@
-"""Where pictures are stored between the service and the workers.
+"""The protocol of blob stores, shared by service and workers.
 
-A key is `inputs/<name>` or `results/<name>`. A blob is there whole or not at all, whatever keeps
-it: `file` a folder, `s3` a bucket. What does not answer, does not let us in or has no
-room is said in our own errors, within a stated time.
+A key is `inputs/<name>` or `results/<name>`. Writes are atomic in every store (`file`: a folder,
+`s3`: a bucket). Failures of the store raise our own errors, within a stated time.
 """
 
 import errno
@@ -16,17 +15,17 @@ from typing import BinaryIO, NamedTuple, Protocol
 from workers.contract.errors import StorageFull
 
 FOLDERS = ("inputs", "results")
-#: Bytes of a piece of a streamed blob.
+#: Chunk size of a streamed blob, in bytes.
 CHUNK = 256 * 1024
 
 _KEY = re.compile(rf"({'|'.join(FOLDERS)})/[A-Za-z0-9][A-Za-z0-9._-]{{0,200}}")
-#: What a full disk, a full quota and a file over the size limit say.
+#: Error numbers of a full disk, an exceeded quota and an exceeded file size limit.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredBlob:
-    """A blob that was just written."""
+    """Size and digest of a blob that was just written."""
 
     key: str
     size: int
@@ -35,106 +34,107 @@ class StoredBlob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlobEntry:
-    """A blob as a listing shows it."""
+    """An entry of a listing."""
 
     key: str
     size: int
     written_at: datetime
 
 
-class Room(NamedTuple):
-    """What fits into a store, in bytes."""
+class StorageCapacity(NamedTuple):
+    """Free and total bytes of a store."""
 
     free: int
     total: int
 
 
 class BlobStore(Protocol):
-    """What service and workers do with blobs.
+    """Blob storage.
 
-    Every method may raise StorageUnavailable (it does not answer, or not to us), and those that
-    write StorageFull; then nothing is left behind. A key that is not of the form above is a
-    ValueError.
+    Every method may raise StorageUnavailable (unreachable, or access denied), and writing methods
+    StorageFull; a failed write leaves nothing behind. An invalid key raises ValueError.
     """
 
     def incoming(self) -> AbstractContextManager[BinaryIO]:
-        """A temporary file on this machine, for `keep`; gone at the end."""
+        """A local temporary file for `keep`; deleted at the end of the block."""
         ...
 
     def keep(self, file: BinaryIO, key: str) -> None:
-        """Give what is in a file from `incoming` its key."""
+        """Store a file from `incoming` under a key."""
         ...
 
     def write(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
-        """Store a blob; one of that key is replaced."""
+        """Store a blob, replacing one with the same key."""
         ...
 
     def read(self, key: str) -> bytes:
         """The whole blob.
 
         Raises:
-            BlobMissing: it is not there.
+            BlobMissing: there is no such blob.
         """
         ...
 
     def stream(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """The bytes from `start` up to `stop` (None: the end), a piece at a time.
+        """The bytes from `start` up to `stop` (None: the end), in chunks.
 
         Raises:
-            BlobMissing: it is not there; raised here, not at the first piece.
+            BlobMissing: there is no such blob; raised here, not at the first chunk.
         """
         ...
 
     def size(self, key: str) -> int | None:
-        """Bytes of the blob; None: it is not there."""
+        """Size of the blob in bytes; None if there is none."""
         ...
 
     def exists(self, key: str) -> bool:
-        """Whether the blob is there."""
+        """Whether the blob exists."""
         ...
 
     def copy(self, source: str, target: str) -> None:
-        """Store the same bytes under another key too; its age begins now.
+        """Copy a blob to another key; its age starts anew.
 
         Raises:
-            BlobMissing: the source is not there.
+            BlobMissing: there is no such blob.
         """
         ...
 
     def delete(self, *keys: str) -> None:
-        """Remove blobs; it is no error when one is gone already."""
+        """Delete blobs; missing ones are ignored."""
         ...
 
     def entries(self, folder: str) -> Iterator[BlobEntry]:
-        """Every blob of `inputs` or `results`, in no order; changes meanwhile may show or not."""
+        """List every blob of `inputs` or `results`, unordered; concurrent changes may or may not
+        appear.
+        """
         ...
 
     def sweep_incoming(self, *, age: timedelta) -> int:
-        """Remove temporary files that a killed process left behind; how many bytes that frees."""
+        """Delete temporary files of killed processes; returns the freed bytes."""
         ...
 
-    def room(self) -> Room | None:
-        """What fits into the store; None: it does not say."""
+    def room(self) -> StorageCapacity | None:
+        """Free and total bytes; None if unknown."""
         ...
 
     def signed_address(
         self, key: str, *, lifetime: timedelta, media_type: str, disposition: str
     ) -> str | None:
-        """A URL at which anyone may fetch the blob for a while; None: this store has none."""
+        """A signed URL from which anyone may fetch the blob for a while; None if unsupported."""
         ...
 
     def check(self) -> None:
-        """Return if the store can be used now.
+        """Check that the store can be used now.
 
         Raises:
-            StorageUnavailable: it does not answer, or not to us.
+            StorageUnavailable: unreachable, or access denied.
             StorageFull: there is no room.
         """
         ...
 
 
 def checked_key(key: str) -> str:
-    """The key, if it is one.
+    """Validate a key.
 
     Raises:
         ValueError: it is not of the form above.
@@ -146,7 +146,7 @@ def checked_key(key: str) -> str:
 
 @contextmanager
 def no_room_is_storage_full() -> Iterator[None]:
-    """Turn the operating system's words for a full disk into ours."""
+    """Raise StorageFull for the operating system's errors of a full disk."""
     try:
         yield
     except OSError as failure:

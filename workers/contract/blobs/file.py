@@ -1,7 +1,7 @@
 """Blobs as files in one folder, which may be shared between hosts.
 
-A blob is written to a temporary file beside its place, synced, and renamed into it: Redis syncs
-each write, and after a power cut an accepted job must not find an empty picture.
+A blob is written to a temporary file in the same folder, synced, and renamed. Redis syncs each
+write too, so after a power failure no accepted job has an empty picture.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from workers.contract.blobs.base import (
     CHUNK,
     FOLDERS,
     BlobEntry,
-    Room,
+    StorageCapacity,
     StoredBlob,
     checked_key,
     no_room_is_storage_full,
@@ -47,7 +47,7 @@ class FileBlobStore:
         try:
             yield file
         finally:
-            with suppress(OSError):  # what was to be kept is flushed; a full disk was told of
+            with suppress(OSError):  # the data was flushed already, so a full disk was reported
                 file.close()
             path.unlink(missing_ok=True)
 
@@ -129,10 +129,10 @@ class FileBlobStore:
                         freed += status.st_size
         return freed
 
-    def room(self) -> Room | None:
+    def room(self) -> StorageCapacity | None:
         with _broken_is_unavailable():
             usage = shutil.disk_usage(self.root)
-        return Room(free=usage.free, total=usage.total)
+        return StorageCapacity(free=usage.free, total=usage.total)
 
     def signed_address(
         self,
@@ -159,8 +159,8 @@ def _pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
 
 @contextmanager
 def _broken_is_unavailable(place: Path | None = None) -> Iterator[None]:
-    """Turn what the file system says into our errors; if the file at `place` is not there, and its
-    folder is, that blob is missing.
+    """Convert OSError to our errors. If the file at `place` is missing but its folder exists, the
+    blob is missing.
     """
     try:
         with no_room_is_storage_full():
@@ -168,6 +168,6 @@ def _broken_is_unavailable(place: Path | None = None) -> Iterator[None]:
     except FileNotFoundError as failure:
         if place is not None and place.parent.is_dir():
             raise BlobMissing(f"{place.parent.name}/{place.name}") from None
-        raise StorageUnavailable("its folder is gone") from failure
+        raise StorageUnavailable("its folder is missing") from failure
     except OSError as failure:
         raise StorageUnavailable(failure.strerror or type(failure).__name__) from failure

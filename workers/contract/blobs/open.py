@@ -1,4 +1,4 @@
-"""Which blob store the settings name."""
+"""Opens the blob store that the settings choose."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -11,10 +11,10 @@ from workers.contract.settings import SharedSettings
 
 
 def open_blobs(settings: SharedSettings, *, patience: timedelta) -> BlobStore:
-    """The store that the settings name; a store behind a network may take `patience` to answer.
+    """Open the configured store; a remote store may take `patience` for a response.
 
     Raises:
-        ConfigurationInvalid: it names none that can be used.
+        ConfigurationInvalid: the setting is invalid or the store cannot be used.
     """
     if settings.blob_url is None:
         return _folder(settings.blob_dir, "GDSR_BLOB_DIR")

@@ -1,11 +1,11 @@
-"""Blobs as objects in a bucket of Amazon S3, or of any server that speaks its protocol.
+"""Blobs as objects in a bucket of Amazon S3 or a compatible server.
 
-Credentials, region and endpoint come from the variables that AWS's own tools read:
-`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`,
-`AWS_ENDPOINT_URL`; without keys, from the machine's role. An object is visible once all of it has
-arrived: that is S3's own promise, for uploads in parts too.
+Credentials, region and endpoint come from the standard variables of AWS:
+`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`;
+without keys, from the machine's role. S3 makes an object visible only when its upload is complete,
+multipart uploads included.
 
-A store may be made before a fork but not used before it: the client runs threads.
+A store may be created before a fork but not used before it: the client runs threads.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from typing import BinaryIO
 from workers.contract.blobs.base import (
     CHUNK,
     BlobEntry,
-    Room,
+    StorageCapacity,
     StoredBlob,
     checked_key,
     no_room_is_storage_full,
@@ -46,20 +46,20 @@ except ImportError:
         "GDSR_BLOB_URL: s3:// needs the package obstore; install gdsr[s3]"
     ) from None
 
-#: Seconds to reach the server at all.
+#: Connect timeout in seconds.
 _CONNECT = timedelta(seconds=2)
-#: Attempts after the first, within the patience; obstore pauses longer from each to the next.
+#: Retries within the patience; obstore backs off exponentially.
 _RETRIES = 3
-#: Larger blobs go up in parts of this size, so many at a time.
+#: Larger blobs use multipart uploads with this part size and concurrency.
 _PART, _PARTS = 8 * 1024 * 1024, 4
-#: What servers say of a full disk or quota, in the status or the code of their answers.
+#: Statuses and codes that servers use for a full disk or an exceeded quota.
 _NO_ROOM = ("507", "InsufficientStorage", "QuotaExceeded", "StorageFull", "XMinioAdminBucketQuota")
 
 log = logging.getLogger(__name__)
 
 
 class S3BlobStore:
-    """`BlobStore` for a bucket; each answer may take `patience`, a connection two seconds."""
+    """`BlobStore` for a bucket; each response may take `patience`, a connection two seconds."""
 
     def __init__(self, bucket: str, *, prefix: str, patience: timedelta) -> None:
         self._bucket, self._prefix = bucket, prefix
@@ -71,7 +71,7 @@ class S3BlobStore:
                 client_options={
                     "allow_http": (self.endpoint or "").startswith("http://"),
                     "connect_timeout": _CONNECT,
-                    "read_timeout": patience,  # between two pieces; a slow client is no fault
+                    "read_timeout": patience,  # between two chunks; a slow client does not count
                     "timeout": timedelta(hours=1),
                 },
                 retry_config={"max_retries": _RETRIES, "retry_timeout": patience},
@@ -146,9 +146,9 @@ class S3BlobStore:
                     )
 
     def sweep_incoming(self, *, age: timedelta) -> int:  # noqa: ARG002 - the same for all stores
-        return 0  # `incoming` leaves nothing
+        return 0  # `incoming` leaves no files behind
 
-    def room(self) -> Room | None:
+    def room(self) -> StorageCapacity | None:
         return None
 
     def signed_address(
@@ -175,7 +175,7 @@ def _pieces(pieces: Iterable[object]) -> Iterator[bytes]:
 
 @contextmanager
 def _in_our_words(key: str | None = None) -> Iterator[None]:
-    """Turn what the client says into our errors; an object that is not there is `key` missing."""
+    """Convert the client's errors to ours; a missing object raises BlobMissing for `key`."""
     try:
         yield
     except (BaseError, FileNotFoundError) as failure:
@@ -188,8 +188,8 @@ def _in_our_words(key: str | None = None) -> Iterator[None]:
         if isinstance(failure, PermissionDeniedError | UnauthenticatedError):
             raise StorageUnavailable("access was denied") from failure
         if "NoSuchBucket" in said or isinstance(failure, FileNotFoundError):
-            raise StorageUnavailable("there is no such bucket") from failure
-        raise StorageUnavailable("it does not answer as it should") from failure
+            raise StorageUnavailable("the bucket does not exist") from failure
+        raise StorageUnavailable("it does not respond correctly") from failure
 
 
 def _first_line(failure: BaseException) -> str:

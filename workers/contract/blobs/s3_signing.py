@@ -1,7 +1,7 @@
-"""Addresses of S3 objects that are good for a while: Signature Version 4 in the query.
+"""Presigned URLs of S3 objects: Signature Version 4 in the query.
 
 Amazon S3 API Reference, "Authenticating Requests: Using Query Parameters". We sign ourselves
-because obstore cannot sign what the answer's headers shall be.
+because obstore cannot sign response header overrides.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def signed_get(
     answer: Mapping[str, str],
     now: datetime | None = None,
 ) -> str:
-    """A URL for GET, with the bucket in its path; `answer` are headers that the answer will have.
+    """A presigned GET URL with the bucket in its path; `answer` are headers of the response.
 
     Raises:
         ConfigurationInvalid: the environment holds no access key.

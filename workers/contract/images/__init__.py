@@ -1,1 +1,1 @@
-"""Formats and headers of pictures, without their pixels."""
+"""Formats, headers and options of pictures, without decoding."""

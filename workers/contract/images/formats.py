@@ -1,4 +1,4 @@
-"""The formats that are read and written, and what may become a job: values and rules, no bytes."""
+"""Supported formats, and the rules for what can become a job."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +18,7 @@ from workers.contract.errors import (
 
 
 class ImageFormat(StrEnum):
-    """A format that is read."""
+    """An input format."""
 
     JPEG = "jpeg"
     PNG = "png"
@@ -32,7 +32,7 @@ class ImageFormat(StrEnum):
 
 
 class ResultFormat(StrEnum):
-    """A format that a result can be written in; the first is the default."""
+    """A result format; the first is the default."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -47,19 +47,19 @@ class ResultFormat(StrEnum):
 
     @property
     def max_bits(self) -> int:
-        """The most bits that a sample can have."""
+        """Maximum bits per sample."""
         return {"png": 16, "tiff": 16}.get(self.value, 8)
 
     @property
     def max_side(self) -> int:
-        """The most pixels that a side can have; for JPEG what libjpeg writes."""
+        """Maximum width and height; for JPEG the limit of libjpeg."""
         sides = {"jpeg": 65_500, "webp": 16_383, "avif": 65_536, "jxl": 262_144}
         return sides.get(self.value, 2**31 - 1)
 
     @property
     def max_pixels(self) -> int | None:
-        """The most pixels in all, where sides are not the only limit: TIFF ends at 4 GiB, and a
-        pixel may have 8 bytes.
+        """Maximum number of pixels if the sides are not the only limit: TIFF is limited to 4 GiB,
+        and a pixel may have 8 bytes.
         """
         return {"tiff": 500_000_000}.get(self.value)
 
@@ -70,7 +70,7 @@ class ResultFormat(StrEnum):
 
     @property
     def may_be_lossless(self) -> bool:
-        """Whether it can hold a picture to the last bit."""
+        """Whether the format can be lossless."""
         return self not in (ResultFormat.JPEG, ResultFormat.AVIF)
 
     @property
@@ -80,22 +80,22 @@ class ResultFormat(StrEnum):
 
     @property
     def may_have_profile(self) -> bool:
-        """Whether it is written with a colour profile other than sRGB."""
+        """Whether the format can have a colour profile other than sRGB."""
         return self is not ResultFormat.JXL
 
 
-#: Read, and written, only where workers have a library for them.
+#: Formats that need an optional library on the workers.
 EXTRA_FORMATS = (ImageFormat.HEIC, ImageFormat.JXL)
 
 
 def same_format(picture: ImageFormat) -> ResultFormat:
-    """The picture's own format where it can be written, else PNG: nothing is lost in that."""
+    """The picture's own format if it can be written, else PNG, which is lossless."""
     written = {result.value for result in ResultFormat}
     return ResultFormat(picture.value) if picture.value in written else ResultFormat.PNG
 
 
 class ColourKind(StrEnum):
-    """What the samples of a picture mean."""
+    """The colour model of a picture."""
 
     GREY = "grey"
     COLOUR = "colour"
@@ -105,18 +105,18 @@ class ColourKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageHeader:
-    """A picture as its header describes it."""
+    """A picture as described by its header."""
 
     format: ImageFormat
-    #: Pixels as stored: an orientation tag or box may turn the picture afterwards.
+    #: Pixels as stored: an orientation tag may rotate the picture later.
     width: int
     height: int
-    #: Bits of the deepest channel; 8 for a palette, since its entries are what counts.
+    #: Bits of the deepest channel; 8 for a palette, as its entries have 8 bits.
     bits: int
     kind: ColourKind
-    #: True if the picture could be transparent, even if every pixel turns out opaque.
+    #: True if the picture may have transparency, even if every pixel turns out to be opaque.
     has_alpha: bool
-    #: Frames or pages; None: several, and only a walk through the file would tell how many.
+    #: Frames or pages; None: several, not counted, since that needs a walk through the file.
     frames: int | None = 1
     #: Its primaries and its transfer function by their numbers in ITU-T H.273, where they count.
     cicp: tuple[int, int] | None = None
@@ -127,7 +127,7 @@ class ImageHeader:
 
 
 def extension(name: ResultFormat) -> str:
-    """The usual ending of a file's name."""
+    """The usual file name extension."""
     return "jpg" if name is ResultFormat.JPEG else name.value
 
 
@@ -137,13 +137,13 @@ _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
 def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = None) -> None:
-    """Refuse what cannot become a job. `frame` is the one that was chosen, from 0.
+    """Reject pictures that cannot become a job. `frame` is the chosen frame, from 0.
 
     Raises:
         ImageTooLarge: more than `max_pixels` pixels.
-        ImageAnimated: more than one frame or page, and none was chosen.
-        FrameMissing: there is no such frame, as far as the header tells.
-        ColourTooDeep: more than 8 bits a channel; grey may have 16 except in JPEG XL, and so may
+        ImageAnimated: several frames or pages, and none was chosen.
+        FrameMissing: there is no such frame, as far as the header shows.
+        ColourTooDeep: more than 8 bits per channel; grey may have 16 except in JPEG XL, and so may
             RGB in PNG and TIFF.
         ImageUnsupported: it is of high dynamic range.
     """
@@ -154,7 +154,7 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
     if frame is not None and header.frames is not None and frame >= header.frames:
         raise FrameMissing(frame=frame, frames=header.frames)
     deep = header.format in _DEEP_COLOUR and header.kind is ColourKind.COLOUR and header.bits == 16
-    # The library for JPEG XL hands out no more than 8 bits of most kinds.
+    # The JPEG XL library returns only 8 bits for most kinds.
     deep |= header.kind is ColourKind.GREY and header.format is not ImageFormat.JXL
     if header.bits > 8 and not deep:
         raise ColourTooDeep(
@@ -179,14 +179,14 @@ def check_result(
     lossless: bool = False,
     has_profile: bool = False,
 ) -> None:
-    """Refuse a result of `width` x `height` pixels that `format` cannot hold.
+    """Reject a result of `width` x `height` pixels that `format` does not support.
 
     Raises:
-        ResultTooLarge: a side, or the number of pixels, passes the format's limit.
-        AlphaNotStorable: the picture has an alpha channel and JPEG has none.
-        DepthNotStorable: samples of `bits` do not fit.
-        LosslessNotStorable: the format always loses something.
-        ProfileNotStorable: it is not written with a profile.
+        ResultTooLarge: a side or the number of pixels exceeds the format's limit.
+        AlphaNotStorable: the picture has an alpha channel and the format is JPEG.
+        DepthNotStorable: `bits` per sample are not supported.
+        LosslessNotStorable: the format is lossy.
+        ProfileNotStorable: the format does not support colour profiles.
     """
     if max(width, height) > format.max_side:
         raise ResultTooLarge(
@@ -207,11 +207,11 @@ def check_result(
 
 
 def unread(name: ImageFormat) -> ImageUnsupported:
-    """The refusal of a format whose library is not there."""
+    """The error for a format whose library is not installed."""
     called = {ImageFormat.HEIC: "a HEIC picture", ImageFormat.JXL: "a JPEG XL picture"}[name]
     return unsupported(f"{called}, for which no library is installed here")
 
 
 def unsupported(found: str) -> ImageUnsupported:
-    """The refusal of `found`, which names what would be read instead."""
+    """The error for an unsupported format `found`; lists the supported ones."""
     return ImageUnsupported(found=found, supported="JPEG, PNG, WebP, TIFF, BMP, AVIF and GIF")

@@ -1,7 +1,7 @@
-"""GIF (version 89a): its size, and the places of its frames.
+"""GIF (version 89a): its size and the location of its frames.
 
-A GIF says nowhere how many frames it has: its blocks are walked over, each by its length. How far
-is bounded, so that a file of tiny blocks costs no more than any other.
+A GIF does not store its number of frames: the blocks have to be walked. The walk is bounded, so
+that a file of tiny blocks costs no more than any other.
 """
 
 import struct
@@ -13,10 +13,10 @@ from workers.contract.errors import ImageCorrupt
 from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader
 from workers.contract.images.tiff_and_avif import TOO_SHORT, Source
 
-#: Frames that are counted, and other blocks that may be between them.
+#: Maximum number of frames to count, and of other blocks between them.
 MAX_FRAMES = 4096
 _MAX_BLOCKS = 4 * MAX_FRAMES
-#: Pieces of at most 255 bytes that all of them may be in.
+#: Maximum number of sub-blocks (of at most 255 bytes) in total.
 _MAX_PIECES = 2**20
 _WINDOW_BYTES = 2**14
 
@@ -24,20 +24,20 @@ KEEP, CLEAR, RESTORE = 1, 2, 3
 
 
 class GifFrame(NamedTuple):
-    """One frame: where it lies in the picture, and where in the file."""
+    """One frame: its position in the picture and its location in the file."""
 
     left: int
     top: int
     width: int
     height: int
     interlaced: bool
-    #: What becomes of its part of the picture before the next one: KEEP, CLEAR or RESTORE.
+    #: Disposal method: KEEP, CLEAR or RESTORE.
     disposal: int
-    #: The number of the colour that is clear.
+    #: Index of the transparent colour.
     clear: int | None
-    #: Its own colours, start and end; empty where it uses those of the picture.
+    #: Local colour table, start and end; empty if the global one is used.
     palette: tuple[int, int]
-    #: Its pixels, from the size of the first code to the end of the last piece.
+    #: Image data, from the minimum code size to the end of the last sub-block.
     data: tuple[int, int]
 
     def covers(self, width: int, height: int) -> bool:
@@ -78,7 +78,7 @@ def gif_header(source: Source, *, frame: int) -> ImageHeader:
 
 
 def is_opaque(frames: Sequence[GifFrame], width: int, height: int) -> bool:
-    """Whether the picture is known to be without holes when the last of these frames is shown."""
+    """Whether the picture is certainly opaque after the last of these frames."""
     opaque = False
     for number, frame in enumerate(frames):
         before, opaque = opaque, opaque or frame.covers(width, height)
@@ -124,7 +124,7 @@ def gif_frames(source: Source) -> Iterator[GifFrame]:
             )
             disposal, clear = KEEP, None
         else:
-            return  # the end, or what is not said to be there, which viewers ignore
+            return  # the trailer, or an unknown block, which viewers ignore
     raise ImageCorrupt(f"it has more than {_MAX_BLOCKS:,} blocks")
 
 
@@ -133,13 +133,13 @@ def _palette_bytes(flags: int) -> int:
 
 
 def _after_pieces(source: Source, offset: int, pieces: Iterator[int]) -> int:
-    """Where a chain of pieces ends; each begins with its length, and 0 ends it."""
+    """The end of a chain of sub-blocks; each starts with its length, and 0 ends the chain."""
     while offset < source.size:
         window = source.at(offset, min(_WINDOW_BYTES, source.size - offset))
         at = 0
         while at < len(window):
             if next(pieces, None) is None:
-                raise ImageCorrupt(f"it is in more than {_MAX_PIECES:,} pieces")
+                raise ImageCorrupt(f"it has more than {_MAX_PIECES:,} sub-blocks")
             if not window[at]:
                 return offset + at + 1
             at += 1 + window[at]

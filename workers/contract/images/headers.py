@@ -1,11 +1,11 @@
-"""What a picture's first bytes say about it: format, size, depth, transparency, number of frames.
+"""Reads format, size, depth, transparency and number of frames from a picture's header.
 
-The service decides on a header alone whether an upload can become a job; the decoder reads the same
-header again before it hands the bytes to a codec. Nothing is decoded, only content counts (never a
-name or a content type), and only the standard library is needed.
+The service decides by the header alone whether an upload can become a job; the decoder reads the
+same header again before it passes the bytes to a codec. Nothing is decoded, the format is detected
+from the contents (never a name or a content type), and only the standard library is needed.
 
-The bytes come from strangers. So every loop is bounded, no read is larger than 1 MiB, and nothing
-but a `GDSRError` ever comes out.
+Input is untrusted: every loop is bounded, no read is larger than 1 MiB, and only `GDSRError` is
+ever raised.
 """
 
 import struct
@@ -40,14 +40,14 @@ __all__ = [
 
 
 def read_header(file: BinaryIO, *, frame: int | None = None) -> ImageHeader:
-    """Read a picture's header from a seekable file, whatever its position is; it is moved.
+    """Read a picture's header from a seekable file, from its start; the position changes.
 
-    `frame` is the one that counts (from 0): pages of a TIFF have nothing in common.
+    `frame` is the chosen one (from 0): pages of a TIFF have separate headers.
 
     Raises:
         ImageMissing: the file is empty.
-        ImageUnsupported: not one of `ImageFormat`, or a kind of it that is not read.
-        ImageCorrupt: one of `ImageFormat`, but its header is cut off or contradicts itself.
+        ImageUnsupported: not one of `ImageFormat`, or an unsupported kind of it.
+        ImageCorrupt: the header is truncated or inconsistent.
         FrameMissing: a TIFF has no such page.
     """
     source = Source(file)
@@ -62,7 +62,7 @@ def read_header(file: BinaryIO, *, frame: int | None = None) -> ImageHeader:
     return header
 
 
-#: Markers or chunks that are looked at before a header counts as hostile.
+#: Markers or chunks to read before a header counts as malicious.
 _MAX_STEPS = 4096
 
 _STRANGERS: Mapping[bytes, str] = {
@@ -85,7 +85,7 @@ _STRANGERS: Mapping[bytes, str] = {
 
 
 def _parser(head: bytes, frame: int) -> Callable[[Source], ImageHeader]:
-    """The reader of the format that begins with `head`."""
+    """The parser of the format that begins with `head`."""
     if head.startswith(b"\xff\xd8"):
         return _jpeg
     if head.startswith(b"\x89PNG"):
@@ -106,7 +106,7 @@ def _parser(head: bytes, frame: int) -> Callable[[Source], ImageHeader]:
 
 
 def _stranger(head: bytes) -> str:
-    """Name what is not read here, as far as its first bytes give it away."""
+    """Name an unsupported format, as far as its first bytes identify it."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for start, name in _STRANGERS.items():
         if head.startswith(start) or text.startswith(start):
@@ -126,11 +126,11 @@ def _jpeg(source: Source) -> ImageHeader:
     for _ in range(_MAX_STEPS):
         prefix, marker = source.at(offset, 2)
         if prefix != 0xFF or marker in (0x00, 0xFF):
-            offset += 1  # fill bytes, or rubbish between segments, which every decoder skips
+            offset += 1  # fill bytes, or garbage between segments, which every decoder skips
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            offset += 2  # these have no length
+            offset += 2  # markers without a length
         elif marker in (0xD9, 0xDA):
-            raise ImageCorrupt("its pixels come before their size")
+            raise ImageCorrupt("its pixels come before its size")
         elif marker in _JPEG_FRAMES:
             return _jpeg_frame(source, offset, marker)
         else:
@@ -233,7 +233,7 @@ def _webp(source: Source) -> ImageHeader:
     elif chunk == b"VP8 " and body[3:6] == b"\x9d\x01\x2a":
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", body, 6))
     else:
-        raise ImageCorrupt("its first chunk is none that WebP begins with")
+        raise ImageCorrupt("its first chunk is not a WebP header")
     return ImageHeader(
         format=ImageFormat.WEBP,
         width=width,
@@ -246,7 +246,7 @@ def _webp(source: Source) -> ImageHeader:
 
 
 def _webp_frames(source: Source) -> int | None:
-    """How many frames an animation has, if its chunks are not too many."""
+    """Number of frames of an animation, unless it has too many chunks."""
     frames, offset = 0, 12
     for _ in range(_MAX_STEPS):
         if offset + 8 > source.size:
@@ -264,7 +264,7 @@ _BMP_RUNS, _BMP_BITFIELDS, _BMP_ALPHA_BITFIELDS = (1, 2), 3, 6
 def _bmp(source: Source) -> ImageHeader:
     (size,) = struct.unpack("<I", source.at(14, 4))
     if size not in _BMP_HEADER_SIZES:
-        raise unsupported("not a picture of a known format, or a BMP of a rare kind")
+        raise unsupported("not a picture of a known format, or an unsupported kind of BMP")
     compression = 0
     if size == 12:
         width, height, _, bits = struct.unpack("<4H", source.at(18, 8))
@@ -282,7 +282,7 @@ def _bmp(source: Source) -> ImageHeader:
     return ImageHeader(
         format=ImageFormat.BMP,
         width=max(width, 0),
-        height=abs(height),  # negative: the first row is the top one
+        height=abs(height),  # negative: the rows are stored top-down
         bits=8,
         kind=ColourKind.PALETTE if bits <= 8 else ColourKind.COLOUR,
         has_alpha=has_alpha,

@@ -1,6 +1,6 @@
-"""JPEG XL (ISO/IEC 18181-1, annex D): what the start of its code stream says.
+"""JPEG XL header (ISO/IEC 18181-1, annex D).
 
-Fields are bits, lowest first. The stream may lie bare in the file or in boxes (18181-2).
+Fields are bits, lowest first. The code stream may be bare or in boxes (18181-2).
 """
 
 import struct
@@ -13,16 +13,16 @@ from workers.contract.images.tiff_and_avif import TOO_SHORT, Source
 
 JXL_BOXES = b"\0\0\0\x0cJXL \r\n\x87\n"
 JXL_BARE = b"\xff\x0a"
-_HEADER_BYTES = 4096  # names of channels may make it long; none has more
+_HEADER_BYTES = 4096  # channel names may make it long, but no longer
 _MAX_BOXES = 256
 _GREY, _ALPHA, _SPOT, _CFA = 1, 0, 2, 5
 
-#: Width to height, by number.
+#: Aspect ratios, by number.
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 
 
 class _Field(NamedTuple):
-    """A number that begins at an offset and has so many more bits."""
+    """A field value: offset and number of extra bits."""
 
     offset: int
     bits: int = 0
@@ -33,14 +33,14 @@ def jxl_header(source: Source) -> ImageHeader:
     start = _stream(source)
     read = _Bits(source.at(start, min(_HEADER_BYTES, source.size - start)))
     if read.bits(16) != 0x0AFF:
-        raise ImageCorrupt("its code stream does not begin as one")
+        raise ImageCorrupt("its code stream has a wrong signature")
     width, height = _size(read)
     bits, grey, alpha = 8, False, False
-    if not read.flag():  # all as usual
+    if not read.flag():  # all defaults
         if read.flag():
-            read.bits(3)  # the turn, which the decoder makes
+            read.bits(3)  # the orientation, which the decoder applies
             if read.flag():
-                _size(read)  # another size to show it in
+                _size(read)  # intrinsic size, for display only
             if read.flag():
                 _preview(read)
             if read.flag():
@@ -51,7 +51,7 @@ def jxl_header(source: Source) -> ImageHeader:
             alpha |= _extra_channel(read) == _ALPHA
         read.flag()  # XYB
         if not read.flag():
-            read.flag()  # there is a profile
+            read.flag()  # a profile follows
             grey = _enumerated(read) == _GREY
     return ImageHeader(
         format=ImageFormat.JXL,
@@ -64,19 +64,19 @@ def jxl_header(source: Source) -> ImageHeader:
 
 
 def _stream(source: Source) -> int:
-    """Where the code stream begins."""
+    """The offset of the code stream."""
     if source.at(0, 2) == JXL_BARE:
         return 0
     for name, start, _ in _boxes(source):
         if name == b"jxlc":
             return start
         if name == b"jxlp":
-            return start + 4  # after the number of the part
+            return start + 4  # after the index of the box
     raise ImageCorrupt(f"its code stream is not among its first {_MAX_BOXES} boxes")
 
 
 def jxl_xmp(file: BinaryIO) -> bytes | None:
-    """The XMP of a JPEG XL, if it is there and not compressed."""
+    """The XMP of a JPEG XL, if it has an uncompressed one."""
     source = Source(file)
     if source.at(0, 2) == JXL_BARE:
         return None
@@ -103,7 +103,7 @@ def _boxes(source: Source) -> Iterator[tuple[bytes, int, int]]:
 
 
 class _Bits:
-    """Numbers out of bytes, lowest bit first."""
+    """Reads numbers from bytes, lowest bit first."""
 
     def __init__(self, data: bytes) -> None:
         self.value = int.from_bytes(data, "little")
@@ -121,7 +121,9 @@ class _Bits:
         return bool(self.bits(1))
 
     def number(self, *choices: _Field) -> int:
-        """One of four kinds of number, as the first two bits say (U32 in the standard)."""
+        """A number with one of four encodings, chosen by the first two bits (U32 in the
+        standard).
+        """
         chosen = choices[self.bits(2)]
         return chosen.offset + self.bits(chosen.bits)
 
@@ -166,7 +168,7 @@ def _depth(read: _Bits) -> int:
 
 
 def _extra_channel(read: _Bits) -> int:
-    """What another channel means."""
+    """The meaning of an extra channel."""
     if read.flag():
         return _ALPHA
     kind = _enumerated(read)

@@ -1,23 +1,24 @@
-"""The client's names for its pictures: made safe, kept in records, given back, never logged.
+"""File names from clients: sanitised, stored in records, returned, never logged.
 
-A name may hold anything. What comes out of `safe_name` is one path component that every common
-file system takes and that shows as what it is: no folders, no control or direction marks.
+`safe_name` returns one path component that is valid on every common file system and is displayed as
+it is: no folders, no control characters or direction marks.
 """
 
 import re
 import unicodedata
 
 MAX_LENGTH = 100
-#: Folders of a path that are kept, the innermost ones.
+#: Maximum depth of a path; the innermost folders are kept.
 _MAX_FOLDERS = 8
 _FORBIDDEN = re.compile(r'[<>:"|?*]')
-#: Control, format (direction marks are such), surrogate, private use, line and paragraph ends.
+#: Unicode categories to remove: control, format (direction marks), surrogate, private use, line and
+#: paragraph separators.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 def safe_name(name: str) -> str | None:
-    """The last component of a name without what could do harm; None if nothing is left."""
+    """The last component of a name, sanitised; None if nothing is left."""
     last = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
     shown = "".join(c for c in last if unicodedata.category(c) not in _INVISIBLE)
     kept = _FORBIDDEN.sub("_", shown).strip().lstrip(".").rstrip(". ")
@@ -31,9 +32,9 @@ def safe_name(name: str) -> str | None:
 
 
 def safe_path(path: str) -> str | None:
-    """A relative path of safe names, with `/` between them; None if no name is left.
+    """A relative path of sanitised names, separated by `/`; None if no name is left.
 
-    What leads out of a folder, or to a drive, goes: `C:\\..\\a\\b.jpg` is `C_/a/b.jpg`.
+    Parent folders and drives are removed: `C:\\..\\a\\b.jpg` becomes `C_/a/b.jpg`.
     """
     *folders, last = re.split(r"[/\\]", path)
     name = safe_name(last)
@@ -44,15 +45,15 @@ def safe_path(path: str) -> str | None:
 
 
 class UniqueNames:
-    """Paths that can lie beside each other on every file system, also where case is ignored."""
+    """Makes paths unique on every file system, case-insensitive ones included."""
 
     def __init__(self) -> None:
         self._files: set[str] = set()
         self._folders: set[str] = set()
 
     def add(self, path: str) -> str:
-        """The path, with a number before its extension if it is taken; without folders, if one of
-        them is a file already.
+        """Return the path, with a number before its extension if it is used; without folders if one
+        of them is a file already.
         """
         if not self._files.isdisjoint(_folders(path)):
             path = path.replace("/", "_")
@@ -70,6 +71,6 @@ class UniqueNames:
 
 
 def _folders(path: str) -> set[str]:
-    """`a/B/c.png` is in `a` and `a/b`."""
+    """The parent folders: `a` and `a/b` for `a/B/c.png`."""
     parts = path.casefold().split("/")
     return {"/".join(parts[:depth]) for depth in range(1, len(parts))}

@@ -1,5 +1,5 @@
-"""What a client may choose about its picture, apart from the network: the same fields in the query,
-in the job record and behind the options of `gdsr-upscale`.
+"""Options for a picture that do not depend on the network: shared by the query, the job record and
+`gdsr-upscale`.
 """
 
 from enum import StrEnum
@@ -8,33 +8,33 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from workers.contract.errors import ScaleTooLarge
 
-#: What the network enlarges by; everything else is a reduction of that.
+#: The network's scale factor; other sizes are reduced from it.
 SCALE = 4
 
 
 class AlphaMode(StrEnum):
-    """What enlarges transparency."""
+    """How transparency is enlarged."""
 
     MODEL = "model"
     LANCZOS = "lanczos"
 
 
 class MetadataMode(StrEnum):
-    """What becomes of EXIF and XMP."""
+    """Whether EXIF and XMP are kept."""
 
     STRIP = "strip"
     KEEP = "keep"
 
 
 class ProfileMode(StrEnum):
-    """Which colour space the result is in."""
+    """The colour space of the result."""
 
     SRGB = "srgb"
     KEEP = "keep"
 
 
 class DepthMode(StrEnum):
-    """How many bits the samples of the result have."""
+    """The bit depth of the result."""
 
     SAME = "same"
     EIGHT = "8"
@@ -42,45 +42,44 @@ class DepthMode(StrEnum):
 
 
 class PictureChoices(BaseModel):
-    """Each has a default that is right for most pictures."""
+    """Options with defaults that suit most pictures."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     alpha: AlphaMode = AlphaMode.MODEL
-    """What enlarges transparency: the network's faithful branch (`model`), or `lanczos`."""
+    """Enlarge transparency with the network's faithful branch (`model`) or with `lanczos`."""
 
     background: str | None = Field(default=None, pattern="^#[0-9a-fA-F]{6}$", examples=["#ffffff"])
-    """Colour, as `#rrggbb`, to lay a transparent picture on; the result is opaque then."""
+    """Background colour, as `#rrggbb`, for a transparent picture; the result is then opaque."""
 
     metadata: MetadataMode = MetadataMode.STRIP
-    """`keep`: EXIF (upright, without what is stale) and XMP go into the result."""
+    """`keep`: copy EXIF (with updated orientation and size) and XMP to the result."""
 
     icc: ProfileMode = ProfileMode.SRGB
-    """`keep`: the result is in the colour space of the picture, with its profile."""
+    """`keep`: the result has the colour space and profile of the picture."""
 
     depth: DepthMode = DepthMode.SAME
-    """Bits of a sample: `8`, `16` (PNG and TIFF only), or the `same` as the picture has, if it can.
-    """
+    """Bits per sample: `8`, `16` (PNG and TIFF only), or the `same` as the picture if possible."""
 
     consistency: bool | None = None
-    """Correct the result so that the picture comes out of it again when it is reduced by four.
-    Unset: as the model's card says, which is on for models that know neither noise nor JPEG.
+    """Back-projection: make the result equal the picture when it is reduced by four. Unset: as in
+    the model card, which is on for models trained without noise and JPEG.
     """
 
     lossless: bool = False
-    """Nothing is lost in WebP and JPEG XL; PNG and TIFF always are so, JPEG and AVIF never."""
+    """Lossless WebP or JPEG XL; PNG and TIFF always are lossless, JPEG and AVIF never."""
 
     frame: int | None = Field(default=None, ge=0, le=1_000_000)
-    """Which frame of an animation or page of a TIFF, from 0, as viewers show it."""
+    """Frame of an animation or page of a TIFF, from 0, as displayed by viewers."""
 
     scale: float | None = Field(default=None, ge=1, le=SCALE, examples=[2.5])
-    """How many times larger each side becomes, 1 to 4; 4 unless `width` or `height` is given."""
+    """Scale factor, 1 to 4; default 4 unless `width` or `height` is given."""
 
     width: int | None = Field(default=None, ge=1, le=1_000_000)
-    """The most pixels across; the result fits inside it, and `height`, in its own proportions."""
+    """Maximum width; the result fits into width and height and keeps its aspect ratio."""
 
     height: int | None = Field(default=None, ge=1, le=1_000_000)
-    """The most pixels down."""
+    """Maximum height."""
 
     @field_validator("width", "height")
     @classmethod
@@ -90,7 +89,7 @@ class PictureChoices(BaseModel):
         return value
 
     def result_size(self, *, width: int, height: int) -> tuple[int, int]:
-        """Width and height of what becomes of an upright picture of `width` x `height` pixels.
+        """Result size for an upright picture of `width` x `height` pixels.
 
         Raises:
             ScaleTooLarge: the result would be more than four times larger.
@@ -105,10 +104,10 @@ class PictureChoices(BaseModel):
         return max(1, round(width * factor)), max(1, round(height * factor))
 
     def possible_size(self, *, width: int, height: int) -> tuple[int, int]:
-        """The same for a picture that may yet be turned: its sides are told by its header only.
+        """Result size for a picture that may yet be rotated: the header has its stored sides.
 
         Raises:
-            ScaleTooLarge: neither upright nor turned it could become what was asked for.
+            ScaleTooLarge: the size is not possible in either orientation.
         """
         try:
             return self.result_size(width=width, height=height)

@@ -1,7 +1,7 @@
-"""Headers that are found by following places in the file: TIFF's tags and AVIF's boxes.
+"""Headers of TIFF and AVIF, which consist of tags and boxes at arbitrary file offsets.
 
-Both formats let a file point anywhere, itself included. `Source` keeps every read inside the file
-and small, and each chain here ends after a fixed number of steps.
+Both formats let a file point anywhere, itself included. `Source` keeps every read small and inside
+the file, and each chain ends after a fixed number of steps.
 """
 
 import struct
@@ -18,7 +18,7 @@ _MAX_READ_BYTES = 2**20
 
 
 class Source:
-    """A file of which every read is whole, inside the file, and small."""
+    """A file with bounded reads: complete, inside the file, and small."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -26,10 +26,10 @@ class Source:
         self.size = file.tell()
 
     def at(self, offset: int, count: int) -> bytes:
-        """The `count` bytes from `offset`.
+        """Read `count` bytes at `offset`.
 
         Raises:
-            ImageCorrupt: the file ends before, or that is more than any header needs.
+            ImageCorrupt: the file ends before, or the read is too large for a header.
         """
         if offset < 0 or count < 0 or offset + count > self.size:
             raise ImageCorrupt(TOO_SHORT)
@@ -53,17 +53,17 @@ _TIFF_KINDS = {
     6: (ColourKind.COLOUR, 3),
 }
 _TIFF_STRANGERS = {8: "a CIELAB TIFF", 32803: "a camera's raw file", 34892: "a camera's raw file"}
-_TIFF_TYPES = {1: "B", 3: "H", 4: "I"}  # byte, short, long: all that matters here is one of them
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I"}  # byte, short, long: the only types that matter here
 _TIFF_MAX_TAGS = 4096
-#: Of all pages together.
+#: Total tags of all pages.
 _TIFF_MAX_ALL_TAGS = 2**16
 
 
 def tiff_header(source: Source, *, frame: int) -> ImageHeader:
-    """Read one of a TIFF's pages, and how many there are.
+    """Read one of a TIFF's pages, and the number of pages.
 
     Raises:
-        FrameMissing: it has no such page.
+        FrameMissing: there is no such page.
     """
     pages, whole = _tiff_pages(source)
     if frame >= len(pages):
@@ -73,14 +73,14 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
         raise unsupported("a camera's raw file")
     photometric = page.first(_Tag.PHOTOMETRIC, default=0)
     if photometric not in _TIFF_KINDS:
-        raise unsupported(_TIFF_STRANGERS.get(photometric, "a TIFF of a rare colour space"))
+        raise unsupported(_TIFF_STRANGERS.get(photometric, "a TIFF of an unsupported colour space"))
     kind, colours = _TIFF_KINDS[photometric]
     if any(sample not in (1, 4) for sample in page.values(_Tag.SAMPLE_FORMAT, default=1)):
         raise unsupported("a TIFF of signed or floating-point samples")
     bits = max(page.values(_Tag.BITS, default=1))
     if bits > 16:
         raise unsupported(f"a TIFF of {bits} bits a channel")
-    # 1 and 2 are alpha, 0 is some other channel, none given is alpha; CorelDraw writes 999.
+    # 1 and 2 are alpha, 0 is unspecified, none given is alpha; CorelDraw writes 999.
     has_alpha = page.first(_Tag.CHANNELS, default=1) > colours and any(
         extra in (1, 2, 999) for extra in page.values(_Tag.EXTRA, default=2)
     )
@@ -96,7 +96,7 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
 
 
 class _Page(NamedTuple):
-    """The whole numbers among a page's tags, at most 8 of each."""
+    """The integer tags of a page, at most 8 values each."""
 
     tags: dict[int, tuple[int, ...]]
 
@@ -108,7 +108,7 @@ class _Page(NamedTuple):
 
     @property
     def is_reduced(self) -> bool:
-        """A smaller copy of another page, as scanners and cameras add."""
+        """Whether it is a reduced copy of another page, as written by scanners and cameras."""
         return bool(self.first(_Tag.SUBFILE, default=0) & 1)
 
     @property
@@ -118,17 +118,19 @@ class _Page(NamedTuple):
 
 class _Place(NamedTuple):
     page: _Page
-    #: Among all pages, small copies of others included.
+    #: Index among all pages, reduced copies included.
     number: int
 
 
 def tiff_page_number(file: BinaryIO, *, frame: int) -> int:
-    """Where a page is among all that are in the file, small copies of others included."""
+    """The index of a page among all pages of the file, reduced copies included."""
     return _tiff_pages(Source(file))[0][frame].number
 
 
 def _tiff_pages(source: Source) -> tuple[list[_Place], bool]:
-    """The first page and all others that are no small copy, and whether these are all."""
+    """The first page and all others that are not reduced copies, and whether the list is
+    complete.
+    """
     order = "<" if source.at(0, 2) == b"II" else ">"
     (offset,) = struct.unpack(order + "I", source.at(4, 4))
     pages: list[_Place] = []
@@ -149,7 +151,7 @@ def _tiff_pages(source: Source) -> tuple[list[_Place], bool]:
 
 
 def _tiff_page(source: Source, offset: int, order: str) -> tuple[_Page, int, int]:
-    """The page at `offset`, the place of the next one (0: none), and how many tags it has."""
+    """The page at `offset`, the offset of the next one (0: none), and its number of tags."""
     (count,) = struct.unpack(order + "H", source.at(offset, 2))
     if not 0 < count <= _TIFF_MAX_TAGS:
         raise ImageCorrupt(f"it has a page of {count:,} tags")
@@ -166,7 +168,7 @@ def _tiff_page(source: Source, offset: int, order: str) -> tuple[_Page, int, int
             (place,) = struct.unpack_from(order + "I", block, start + 8)
             tags[tag] = struct.unpack(layout, source.at(place, struct.calcsize(layout)))
         else:
-            tags[tag] = ()  # that it is there is all that matters
+            tags[tag] = ()  # only its presence matters
     (following,) = struct.unpack_from(order + "I", block, 12 * count)
     return _Page(tags), following, count
 
@@ -184,13 +186,13 @@ class _Box(NamedTuple):
 
 
 def heif_header(source: Source) -> ImageHeader:
-    """Read an AVIF's or HEIC's primary picture, and whether the file is a sequence."""
+    """Read the primary picture of an AVIF or HEIC, and whether the file is a sequence."""
     size, major = struct.unpack(">I4x4s", source.at(0, 12))
     found = source.at(8, max(min(size, source.size, 256) - 8, 4))
     brands = {found[i : i + 4] for i in range(0, len(found), 4)}
     is_avif = bool({b"avif", b"avis"} & brands)
     if not is_avif and (major in _FILM_BRANDS or not _HEIC_BRANDS & brands):
-        raise unsupported("a film, or a picture of a rare format")
+        raise unsupported("a film, or a picture of an unsupported format")
     animated = major == b"avis"
     meta = _avif_meta(source)
     if meta is None:
@@ -204,7 +206,7 @@ def heif_header(source: Source) -> ImageHeader:
         raise ImageCorrupt("it has no size")
     width, height = struct.unpack_from(">II", sizes[0], 4)
     if not is_avif and len(clips := of_picture[b"clap"]) and len(clips[0]) >= 16:
-        # What the encoder added to make the sides even is cut off again.
+        # Padding that the encoder added to make the sides even is cropped again.
         across, of_across, down, of_down = struct.unpack_from(">4I", clips[0])
         width, height = across // max(of_across, 1), down // max(of_down, 1)
     depths = [body[5:] for body in of_picture[b"pixi"]]
@@ -231,14 +233,14 @@ def _nclx(colours: list[bytes]) -> tuple[int, int] | None:
 
 
 class _Coded(NamedTuple):
-    """What the codec's own configuration says."""
+    """The codec configuration."""
 
     bits: int
     grey: bool
 
 
 def _av1(of_picture: "_Properties", properties: "_Properties") -> _Coded:
-    # A picture that is put together from cells may have its depth in the cells only.
+    # A grid picture may have its depth in the cells only.
     codecs = [body[2] for body in of_picture[b"av1C"] or properties[b"av1C"] if len(body) > 2]
     depths = [12 if flags & 0x20 else 10 for flags in codecs if flags & 0x40]
     return _Coded(max([8, *depths]), any(flags & 0x10 for flags in codecs))
@@ -248,13 +250,13 @@ def _hevc(of_picture: "_Properties", properties: "_Properties") -> _Coded:
     """ISO/IEC 14496-15, section 8.3.3.1."""
     codecs = [body for body in of_picture[b"hvcC"] or properties[b"hvcC"] if len(body) > 18]
     if not codecs:
-        raise unsupported("a HEIF picture of a rare kind")
+        raise unsupported("an unsupported kind of HEIF picture")
     depths = [8 + (body[place] & 7) for body in codecs for place in (17, 18)]
     return _Coded(max(depths), bool(of_picture[b"hvcC"]) and not codecs[0][16] & 3)
 
 
 def _avif_meta(source: Source) -> bytes | None:
-    """The body of the box that describes the pictures."""
+    """The body of the box that describes the pictures (`meta`)."""
     offset = 0
     for _ in range(_MAX_BOXES):
         if offset + 8 > source.size:
@@ -278,7 +280,7 @@ _Properties = defaultdict[bytes, list[bytes]]
 
 
 def _avif_properties(meta: bytes) -> tuple[_Properties, _Properties]:
-    """The bodies of all properties by name, and of those that belong to the primary picture."""
+    """The bodies of all properties by name, and of those of the primary picture."""
     found = dict(_boxes(meta))
     parts = dict(_boxes(found.get(b"iprp", b"")))
     known = list(_boxes(parts.get(b"ipco", b"")))
@@ -299,7 +301,7 @@ def _avif_primary(meta: dict[bytes, bytes]) -> int:
 
 
 def _avif_associations(body: bytes, *, item: int) -> Iterator[int]:
-    """The properties of `item`, counted from 1."""
+    """The property indices of `item`, from 1."""
     if len(body) < 8:
         return
     layout = ">I" if body[0] else ">H"
@@ -315,12 +317,12 @@ def _avif_associations(body: bytes, *, item: int) -> Iterator[int]:
         offset += 1 + count * width
         if owner == item:
             for at in range(0, len(indices), width):
-                # The top bit says that the property is essential.
+                # The top bit marks essential properties.
                 yield int.from_bytes(indices[at : at + width], "big") & (1 << 8 * width - 1) - 1
 
 
 def _boxes(data: bytes) -> Iterator[_Box]:
-    """The boxes of which `data` is made, as far as they are whole."""
+    """The complete boxes in `data`."""
     offset = 0
     for _ in range(_MAX_PROPERTIES):
         if offset + 8 > len(data):

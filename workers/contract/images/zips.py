@@ -1,8 +1,8 @@
-"""Zip files of strangers: what is in them, and its bytes, within bounds.
+"""Reads untrusted zip files within bounds.
 
-The directory of a zip is small and says everything, so it is judged first, by the service too;
-nothing is inflated for that. What it says is then held to: an entry gives no byte more than it
-declared, whatever its data inflates to, and another checksum is damage.
+The directory of a zip is small and complete, so it is checked first, by the service too, without
+decompressing anything. Its claims are then enforced: an entry never yields more bytes than
+declared, and a wrong checksum is an error.
 """
 
 import stat
@@ -16,13 +16,13 @@ from workers.contract.blobs.base import CHUNK
 from workers.contract.errors import ArchiveInvalid, BatchEmpty, BatchTooLarge, EntryDamaged
 from workers.contract.images.formats import unsupported
 
-#: What zips of the desktops have beside the files.
+#: Files that desktop systems add to zips.
 _RUBBISH_FOLDER, _RUBBISH = "__MACOSX", {"thumbs.db", "desktop.ini"}
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x01
-#: Of a directory, and so of any piece: two thousand pictures with names of five hundred bytes.
+#: Maximum size of a directory, and so of any read: two thousand names of five hundred bytes.
 _MAX_BYTES = max(2**20, CHUNK)
-#: All that `zipfile` is known to say of a file that is not as it should be.
+#: All exceptions that `zipfile` is known to raise for damaged files.
 _BROKEN = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError,
     NotImplementedError, RuntimeError, OSError,
@@ -30,7 +30,7 @@ _BROKEN = (
 
 
 class _Bounded:
-    """A file that gives no piece larger than any that is needed of a zip."""
+    """A file with a maximum read size."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
@@ -44,10 +44,10 @@ class _Bounded:
 
 
 def open_archive(file: BinaryIO) -> zipfile.ZipFile:
-    """The zip in a seekable file.
+    """Open the zip in a seekable file.
 
     Raises:
-        ArchiveInvalid: it is none, or its directory is damaged or larger than any of ours.
+        ArchiveInvalid: it is not a zip, or its directory is damaged or too large.
     """
     try:
         return zipfile.ZipFile(cast("IO[bytes]", _Bounded(file)))
@@ -58,12 +58,12 @@ def open_archive(file: BinaryIO) -> zipfile.ZipFile:
 def picture_entries(
     archive: zipfile.ZipFile, *, max_pictures: int, max_bytes: int
 ) -> list[zipfile.ZipInfo]:
-    """What is to become a job each: all files but those that desktops add.
+    """The entries that become jobs: all files except those added by desktop systems.
 
     Raises:
         BatchEmpty: there are none.
-        BatchTooLarge: there are more, or they declare more bytes in all.
-        ArchiveInvalid: one has a password, or is compressed in a way that is not read.
+        BatchTooLarge: there are too many, or their declared total size is too large.
+        ArchiveInvalid: one has a password or an unsupported compression method.
     """
     entries = [entry for entry in archive.infolist() if not _is_rubbish(entry)]
     if not entries:
@@ -76,26 +76,28 @@ def picture_entries(
         if entry.flag_bits & _ENCRYPTED:
             raise ArchiveInvalid(f"file {number} of the zip has a password")
         if entry.compress_type not in _METHODS:
-            raise ArchiveInvalid(f"file {number} of the zip has method {entry.compress_type}")
+            raise ArchiveInvalid(
+                f"file {number} of the zip has compression method {entry.compress_type}"
+            )
     return entries
 
 
 def check_is_file(entry: zipfile.ZipInfo) -> None:
-    """Return if an entry may be a picture.
+    """Check that an entry is a regular file.
 
     Raises:
         ImageUnsupported: it is a link or a device.
     """
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
-        raise unsupported("a link" if kind == stat.S_IFLNK else "no file")
+        raise unsupported("a link" if kind == stat.S_IFLNK else "not a regular file")
 
 
 def inflated(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """The bytes of an entry, a piece at a time: never more than it declares.
+    """The bytes of an entry, in chunks: never more than declared.
 
     Raises:
-        EntryDamaged: they are not what the directory says.
+        EntryDamaged: size or checksum do not match the directory.
     """
     size = 0
     try:
@@ -106,7 +108,7 @@ def inflated(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes
     except _BROKEN as failure:
         raise EntryDamaged(str(failure) or "it ends too early") from None
     if size != entry.file_size:
-        raise EntryDamaged(f"it has {size:,} bytes and not {entry.file_size:,}")
+        raise EntryDamaged(f"it has {size:,} bytes instead of {entry.file_size:,}")
 
 
 def _is_rubbish(entry: zipfile.ZipInfo) -> bool:

@@ -1,1 +1,1 @@
-"""Logs, spans and the port for metrics, the same for all processes."""
+"""Logging, tracing and the metrics server, shared by all processes."""

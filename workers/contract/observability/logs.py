@@ -1,6 +1,6 @@
-"""One JSON object a line on stderr, with the job, request and trace that it is about.
+"""Structured logs: one JSON object per line on stderr, with job, request and trace ids.
 
-A line names no file, no key and nothing out of a picture.
+File names, keys and picture contents are never logged.
 """
 
 import contextvars
@@ -11,18 +11,18 @@ from datetime import UTC, datetime
 
 from workers.contract.observability.tracing import trace_id
 
-#: The job that this process works on, put into each line.
+#: The current job, added to each line.
 job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", default=None)
-#: The HTTP request that it came with: what the answer's `X-Request-ID` says.
+#: The HTTP request of the job: the `X-Request-ID` of its response.
 request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
-#: The W3C trace context that it is part of.
+#: The W3C trace context of the job.
 traceparent: contextvars.ContextVar[str | None] = contextvars.ContextVar(
     "traceparent", default=None
 )
 
 
 class JSONFormatter(logging.Formatter):
-    """A log record as one line of JSON."""
+    """Formats a log record as one line of JSON."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class JSONFormatter(logging.Formatter):
             "pid": record.process,
             "message": record.getMessage(),
         }
-        # A process that works on many jobs at once says whose line it is with `extra`.
+        # A process that handles several jobs at once passes these fields with `extra`.
         about = {
             "job": getattr(record, "job", job_id.get()),
             "request": request_id.get(),
@@ -53,7 +53,7 @@ def configure(*, process: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONFormatter(process))
     at = logging.getLevelNamesMapping()[level.upper()]
-    # At debug, libraries tell of what is in a picture: Pillow names every tag with its value.
+    # At debug level libraries log picture contents: Pillow logs every tag with its value.
     logging.basicConfig(level=max(at, logging.INFO), handlers=[handler], force=True)
     for ours in ("__main__", "deploy", "model", "service", "workers"):
         logging.getLogger(ours).setLevel(at)

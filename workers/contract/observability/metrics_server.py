@@ -1,4 +1,6 @@
-"""Metrics and probes on a port of their own, answered by a thread of the process they tell of."""
+"""HTTP server for metrics and probes on a separate port, in a thread of the process it reports
+on.
+"""
 
 import http.server
 import logging
@@ -12,7 +14,7 @@ from workers.contract.errors import ConfigurationInvalid
 
 
 class MetricsServer(http.server.ThreadingHTTPServer):
-    """`/metrics`, `/livez` and `/readyz` until the process ends."""
+    """Serves `/metrics`, `/livez` and `/readyz` until the process ends."""
 
     daemon_threads = True
 
@@ -24,10 +26,10 @@ class MetricsServer(http.server.ThreadingHTTPServer):
         port: int,
         ready: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Listen and begin to answer.
+        """Start the server.
 
         Raises:
-            ConfigurationInvalid: the port is taken, or the address is not ours.
+            ConfigurationInvalid: the port is in use, or the address is not local.
         """
         self.registry, self.ready = registry, ready
         try:

@@ -1,8 +1,8 @@
-"""Trace context (W3C Trace Context) and, where asked for, spans to an OpenTelemetry collector.
+"""Trace context (W3C Trace Context) and, if configured, spans for an OpenTelemetry collector.
 
-The context always travels: from the request through the job record to the logs of job worker and
-engine. Spans are made only with GDSR_OTEL_ENDPOINT, by the service and by a worker's supervisor;
-no request and no job waits for the collector.
+The context is always propagated: from the request through the job record to the logs of job worker
+and engine. Spans are created only with GDSR_OTEL_ENDPOINT, by the service and the supervisor of a
+worker host; no request or job waits for the collector.
 """
 
 import re
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
-#: Seconds that one attempt to reach the collector may take.
+#: Timeout of an export, in seconds.
 _EXPORT_SECONDS = 5
 
 
 def valid_traceparent(text: str | None) -> str | None:
-    """The value of a `traceparent` header if it is one; the standard ignores what is not."""
+    """The value of a valid `traceparent` header; invalid ones are ignored, as the standard says."""
     return text if text is not None and _TRACEPARENT.fullmatch(text) else None
 
 
 def trace_id(traceparent: str | None) -> str | None:
-    """The trace that a `traceparent` belongs to: 32 hexadecimal digits."""
+    """The trace id of a `traceparent`: 32 hexadecimal digits."""
     found = _TRACEPARENT.fullmatch(traceparent or "")
     return found[1] if found else None
 
 
 def open_spans(endpoint: str | None, *, process: str) -> "TracerProvider | None":
-    """Where spans of this process go; None without an endpoint.
+    """Create the span exporter of this process; None without an endpoint.
 
     Raises:
         ConfigurationInvalid: the optional libraries are not installed.

@@ -1,1 +1,1 @@
-"""Jobs, batches and their runs in Redis, and the queues that carry their ids."""
+"""Jobs, batches and leases in Redis, and the queues of their ids."""

@@ -1,8 +1,8 @@
-"""Whether there is room for one more job; looking and queueing are one step.
+"""Admission control: checks the queue limits and enqueues in one atomic step.
 
-What is to be written is collected in a pipeline and handed to a Lua script, which writes all of it
-or nothing: two services cannot both take the last place, and nothing is half-accepted. One of the
-keys that it writes says whether it has run: a repeat, after a reply that was lost, writes nothing.
+The writes are collected in a pipeline and passed to a Lua script, which executes all or none of
+them: concurrent services cannot both take the last slot, and nothing is half-accepted. One of the
+keys written tells whether the script has run: a retry after a lost reply writes nothing.
 """
 
 import math
@@ -19,7 +19,7 @@ from workers.contract.queue.estimates import speed
 from workers.contract.queue.runs import WAITING
 
 _DAY = timedelta(days=1)
-#: What a refused client is told to wait while no engine runs, and at most.
+#: `Retry-After` of a rejected client while no engine runs, and the maximum.
 _BLIND_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
 
 _ADMIT = """
@@ -49,48 +49,48 @@ return {'taken', jobs, pixels}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """How much may wait, and how much one owner may send."""
+class QueueLimits:
+    """Limits of the queue and the pixel quota of an owner."""
 
     jobs: int
     pixels: int
-    """Of all pictures that wait, before scaling."""
+    """Total input pixels of queued pictures."""
     pixels_per_day: int | None = None
-    """Of one owner's pictures, from one midnight (UTC) to the next; None: any number."""
+    """Input pixels of one owner per UTC day; None: unlimited."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What is to be queued in one step."""
+    """Jobs and pixels to be queued in one step."""
 
     owner: str
     pixels: int = 0
     jobs: int = 1
 
 
-class Overtaken(Exception):
-    """Another run has what this one was about to write, or it was erased."""
+class Superseded(Exception):
+    """The task was taken by another run, or deleted."""
 
 
 def admit(
     client: redis.Redis,
     pipe: "redis.client.Pipeline",
     load: Load,
-    bounds: Bounds,
+    bounds: QueueLimits,
     *,
     unless: str,
     hash_key: str = "",
     run: str = "",
 ) -> bool:
-    """Run what the pipeline holds if the load fits into the bounds; its pixels count as taken.
+    """Execute the pipeline if the load fits into the limits; counts its pixels against the quota.
 
-    False: the key `unless`, which the pipeline writes, was there before. With `run` only if the
-    hash still has it in its field of that name.
+    Returns False if the key `unless`, which the pipeline writes, existed before. With `run`, only
+    if the hash `unless` still names that run.
 
     Raises:
-        QueueFull: too many jobs or pixels wait.
-        PixelsExceeded: the owner has sent enough for today.
-        Overtaken: the run is over.
+        QueueFull: the queue limit is reached.
+        PixelsExceeded: the owner's pixel quota is exceeded.
+        Superseded: the run has ended.
     """
     commands: list[Any] = []
     for arguments, _ in pipe.command_stack:
@@ -117,36 +117,39 @@ def admit(
         verdict, jobs, pixels = client.eval(*asked)
     except REPLY_LOST:
         verdict, jobs, pixels = client.eval(*asked)
-        if verdict not in (b"taken", b"standing"):  # to the repeat; the first may yet be executed
+        if verdict not in (
+            b"taken",
+            b"standing",
+        ):  # a refusal of the retry; the first call may still be executed
             raise
     match verdict:
-        case b"jobs":  # a place is free when one of them, as large as most, has begun
+        case b"jobs":  # a slot is free when one of the waiting jobs, of average size, has started
             pause = _pause(client, load.jobs * pixels / max(1, jobs))
             raise QueueFull(limit=bounds.jobs, of="jobs", pause=pause)
         case b"pixels":
             pause = _pause(client, pixels + load.pixels - bounds.pixels)
             raise QueueFull(limit=bounds.pixels, of="pixels", pause=pause)
         case b"overtaken":
-            raise Overtaken
+            raise Superseded
         case b"day":
             raise PixelsExceeded(limit=int(daily or 0), pause=until_midnight())
     return bool(verdict == b"taken")
 
 
 def pixels_today(client: redis.Redis, owner: str) -> int:
-    """The pixels that an owner has sent since midnight (UTC); counted only if there is a limit."""
+    """Input pixels of an owner since midnight (UTC); counted only if there is a quota."""
     return int(client.get(_day_key(owner)) or 0)
 
 
 def until_midnight() -> timedelta:
-    """The rest of the day (UTC), in whole seconds, at least one."""
+    """Time until midnight UTC, in whole seconds, at least one."""
     now = datetime.now(UTC)
     tomorrow = now.replace(hour=0, minute=0, second=0, microsecond=0) + _DAY
     return timedelta(seconds=math.ceil((tomorrow - now).total_seconds()))
 
 
 def _pause(client: redis.Redis, pixels: float) -> timedelta:
-    """How long the engines that run now take for so many pixels."""
+    """Estimated time of the running engines for this many pixels."""
     rate = speed(running(client))
     if not rate:
         return _BLIND_PAUSE

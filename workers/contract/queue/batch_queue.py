@@ -1,6 +1,6 @@
-"""Batches on the queue: the upload to be unpacked, the jobs that it becomes, the zip of results.
+"""The batch queue: unpacking uploads, queueing their jobs, packing results.
 
-The jobs of a batch are queued in one step: all of them, or none where the queue has no room.
+The jobs of a batch are queued in one atomic step: all of them, or none if the queue has no room.
 """
 
 import secrets
@@ -24,21 +24,21 @@ from workers.contract.queue.batches import (
     unpack_task,
 )
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
-from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import JobSpec
 from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue
 from workers.contract.queue.records import job_key
 from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
-from workers.contract.queue.validation import Wishes
+from workers.contract.queue.validation import RequestedOptions
 
-#: Bytes a second that unpacking and packing are sure to do.
+#: Guaranteed throughput of unpacking and packing, in bytes per second.
 _BYTES_PER_SECOND = 2_000_000
-#: A zip of more bytes does not wait among the small pictures.
+#: Larger zips do not use the queue of small pictures.
 _SMALL_BYTES = 64 * 1024**2
 
 
 class BatchQueue:
-    """Both sides: the service submits, looks and erases; a worker queues the jobs."""
+    """Used by both sides: the service submits, reads and deletes; a worker queues the jobs."""
 
     def __init__(self, jobs: JobQueue) -> None:
         self.jobs = jobs
@@ -48,7 +48,7 @@ class BatchQueue:
     def submit(
         self,
         batch_id: str,
-        wishes: Wishes,
+        wishes: RequestedOptions,
         *,
         size: int,
         pictures: int,
@@ -56,15 +56,15 @@ class BatchQueue:
         name: str | None = None,
         webhook: str | None = None,
         owner: str = "",
-        claim: Claim | None = None,
+        idempotency: IdempotencyKey | None = None,
     ) -> Batch:
-        """Queue a stored zip to be unpacked; it may become `largest` bytes. The batch is another
-        one if that has the claim.
+        """Queue a stored zip for unpacking; `largest` is its unpacked size in bytes. Returns the
+        existing batch if the idempotency key has one.
 
         Raises:
-            QueueFull: its pictures would be more than may wait, as it looks now.
-            IdempotencyKeyReused: the claim's key came with something else meanwhile.
-            QueueUnavailable: Redis did not take it, or, unless it says that it refused, maybe did.
+            QueueFull: its pictures would exceed the queue limit at present.
+            IdempotencyKeyReused: the idempotency key was used for another request.
+            QueueUnavailable: Redis failed; unless it refused, the batch may have been queued.
         """
         spec = BatchSpec(
             id=batch_id,
@@ -84,23 +84,23 @@ class BatchQueue:
             batch = self.records.add(
                 spec, pipe, queue=self._push(unpack_task(batch_id), size, pipe)
             )
-            if claim is not None:
-                claim.settle(pipe)
-            mark = batch_key(batch_id) if claim is None else claim.place
+            if idempotency is not None:
+                idempotency.write(pipe)
+            mark = batch_key(batch_id) if idempotency is None else idempotency.redis_key
             load = Load(owner=owner, jobs=pictures)
             taken = admit(self.client, pipe, load, self.jobs.bounds, unless=mark)
-            standing = None if taken or claim is None else claim.standing(self.client)
-            return batch if standing in (None, batch_id) else self.records.get(str(standing))
+            existing = None if taken or idempotency is None else idempotency.existing(self.client)
+            return batch if existing in (None, batch_id) else self.records.get(str(existing))
 
     def submit_items(
         self, batch: Batch, items: Sequence[BatchItem], specs: Sequence[JobSpec], *, run: str
     ) -> None:
-        """Queue all jobs of a batch and say what its files became, in one step.
+        """Queue all jobs of a batch and record its items, in one step.
 
         Raises:
-            QueueFull: there is no room for all of them.
-            PixelsExceeded: the owner may not send so many pixels today.
-            Overtaken: the batch was erased, or another run unpacks it.
+            QueueFull: the queue cannot hold all of them.
+            PixelsExceeded: the owner's pixel quota is exceeded.
+            Superseded: the batch was deleted, or another run unpacks it.
         """
         load = Load(
             owner=batch.spec.owner, pixels=sum(spec.pixels for spec in specs), jobs=len(specs)
@@ -109,13 +109,14 @@ class BatchQueue:
             for spec in specs:
                 self.jobs.add(spec, pipe)
             self.records.unpacked(batch.id, items, pipe)
-            # The id of its first job is of this run alone, so its record says that this was done.
+            # The id of the first job is unique to this run, so its record marks that the step was
+            # executed.
             mark = job_key(specs[0].id if specs else "")
             key = batch_key(batch.id)
             admit(self.client, pipe, load, self.jobs.bounds, unless=mark, hash_key=key, run=run)
 
     def get(self, batch_id: str) -> Batch:
-        """The batch as it is now.
+        """The current state of a batch.
 
         Raises:
             BatchNotFound: there is no such batch.
@@ -125,7 +126,7 @@ class BatchQueue:
             return self.records.get(batch_id)
 
     def pack(self, batch_id: str) -> Pack | None:
-        """How the zip of its results is doing, if anybody packs it.
+        """State of the packing of a batch; None if it was not started.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -134,11 +135,11 @@ class BatchQueue:
             return self.records.pack(batch_id)
 
     def submit_pack(self, batch_id: str, *, size: int) -> None:
-        """Queue the packing of results of so many bytes, unless somebody did.
+        """Queue the packing of results of `size` bytes, unless it was started already.
 
         Raises:
-            QueueFull: as many jobs wait as may.
-            QueueUnavailable: Redis did not take it.
+            QueueFull: the queue limit is reached.
+            QueueUnavailable: Redis does not answer.
         """
         pack = Pack(token=secrets.token_hex(8), time_limit=_time_limit(size))
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
@@ -148,7 +149,7 @@ class BatchQueue:
             admit(self.client, pipe, Load(owner=""), self.jobs.bounds, unless=mark)
 
     def forget_pack(self, batch_id: str) -> tuple[str, ...]:
-        """Stop packing, or let it be packed anew; the keys of what was stored.
+        """Stop packing and allow a new start; returns the keys of stored blobs.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -159,7 +160,7 @@ class BatchQueue:
             return () if archive is None else (archive.key,)
 
     def stop(self, batch_id: str) -> bool:
-        """Let no jobs come of a batch. False: it is unpacked already.
+        """Stop the unpacking of a batch. Returns False if it is unpacked already.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -168,7 +169,7 @@ class BatchQueue:
             return self.records.fail(batch_id, error=JobCancelled(batch_id))
 
     def erase(self, batch: Batch) -> None:
-        """Forget a batch, but not its jobs; what unpacks it stops.
+        """Delete a batch, but not its jobs; stops its unpacking.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -179,7 +180,7 @@ class BatchQueue:
             self.records.erase(batch.id)
 
     def _push(self, task: str, size: int, pipe: "redis.client.Pipeline") -> str:
-        """Queue a task that reads so many bytes, as part of a transaction; the queue's name."""
+        """Add a task that reads `size` bytes to a transaction; returns the name of its queue."""
         name = SMALL if size <= _SMALL_BYTES else LARGE
         open_queue(name, self.client).push_job_id(task, pipeline=pipe)
         return name

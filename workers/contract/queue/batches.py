@@ -1,8 +1,8 @@
-"""Batches in Redis: many pictures that came together, and the zip of their results.
+"""Batch records in Redis: many pictures from one upload, and the zip of their results.
 
-The pictures are jobs like any other. A batch has a record of its own, which says what was sent
-until it is unpacked and which jobs it became afterwards, in order; and a note for its zip, while
-that is being packed and as long as it is kept.
+The pictures are ordinary jobs. A batch record describes the upload until it is unpacked and lists
+its jobs afterwards, in order. A second record describes the zip while it is packed and as long as
+it is kept.
 """
 
 import hashlib
@@ -14,14 +14,14 @@ from datetime import datetime, timedelta
 import redis
 
 from workers.contract.errors import BatchNotFound, GDSRError
-from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.connection import as_text, retry_once
 from workers.contract.queue.jobs import JobFailure, Record
-from workers.contract.queue.runs import LEASES, WAITING, claim, record_key
-from workers.contract.queue.validation import Wishes
+from workers.contract.queue.runs import LEASES, WAITING, acquire_lease, record_key
+from workers.contract.queue.validation import RequestedOptions
 
-#: Ids of batches that are not unpacked yet, by time of creation.
+#: Ids of batches that are not unpacked yet, by creation time.
 UNPACKING = "gdsr:batches:unpacking"
-#: How many lifetimes of a record that of a batch is kept: its jobs may wait and run for a while.
+#: Lifetime of a batch record in lifetimes of a job record: its jobs may wait and run for a while.
 _LIFETIMES = 2
 
 _FAIL = """
@@ -45,55 +45,55 @@ redis.call('hdel', KEYS[2], ARGV[4])
 redis.call('zrem', KEYS[3], ARGV[4])
 return 1
 """
-#: How long a failure to pack is told before it may be tried again.
+#: How long a packing failure is reported before packing may be retried.
 FAILURE_KEPT = timedelta(seconds=30)
 
 
 class BatchSpec(Record):
-    """The part of a batch that never changes."""
+    """The immutable part of a batch."""
 
     id: str
     created_at: datetime
     owner: str = ""
     name: str | None = None
-    """What the client calls its zip, made safe."""
+    """Sanitised name of the zip, as sent by the client."""
     size: int
-    """Bytes of the upload, which is a zip, or was made one of the parts of a form."""
+    """Size of the upload in bytes; the pictures of a form were put into a zip."""
     pictures: int
-    wishes: Wishes
-    """The same for all pictures."""
+    wishes: RequestedOptions
+    """Options for all pictures."""
     webhook: str | None = None
-    """Address to tell when a picture is through, of each."""
+    """Webhook for each of the jobs."""
     pixels_per_day: int | None = None
-    """What the owner may send."""
+    """The owner's pixel quota."""
     time_limit: timedelta
-    """For the unpacking."""
+    """Time limit of the unpacking."""
     request_id: str | None = None
     traceparent: str | None = None
 
     @property
     def upload_key(self) -> str:
-        """Where the upload is stored until it is unpacked."""
+        """Blob key of the upload until it is unpacked."""
         return f"inputs/{self.id}"
 
 
 class BatchItem(Record):
-    """One file of a batch: a job, or why there is none."""
+    """One file of a batch: a job, or the reason why there is none."""
 
     name: str
-    """Its path, made safe and unique."""
+    """Sanitised path, unique in the batch."""
     job_id: str | None = None
     failure: JobFailure | None = None
 
 
 class Batch(Record):
-    """A batch as it is now."""
+    """The current state of a batch."""
 
     spec: BatchSpec
     items: tuple[BatchItem, ...] | None = None
     """None until it is unpacked."""
     failure: JobFailure | None = None
-    """Why it could not be."""
+    """Why unpacking failed."""
 
     @property
     def id(self) -> str:
@@ -101,7 +101,7 @@ class Batch(Record):
 
     @property
     def job_ids(self) -> list[str]:
-        """Of the pictures that became jobs, in order."""
+        """Ids of the jobs, in order."""
         return [item.job_id for item in self.items or () if item.job_id]
 
 
@@ -115,7 +115,7 @@ class Archive(Record):
 
 
 class Pack(Record):
-    """How the zip of a batch is doing: neither of these two while it is packed."""
+    """State of the packing: in progress while it has neither archive nor failure."""
 
     token: str
     time_limit: timedelta = timedelta(minutes=10)
@@ -124,7 +124,7 @@ class Pack(Record):
 
 
 class BatchRecords:
-    """The records of all batches in one Redis."""
+    """All batch records in one Redis."""
 
     def __init__(self, client: redis.Redis, *, record_ttl: timedelta) -> None:
         self.client = client
@@ -133,7 +133,7 @@ class BatchRecords:
         self._end_pack = client.register_script(_END_PACK)
 
     def add(self, spec: BatchSpec, pipe: "redis.client.Pipeline", *, queue: str) -> Batch:
-        """Write a new record as part of a transaction that puts `batch-ID` into the queue."""
+        """Add a new record to a transaction that queues the task `batch-ID`."""
         pipe.hset(
             batch_key(spec.id),
             mapping={
@@ -148,28 +148,28 @@ class BatchRecords:
         return Batch(spec=spec)
 
     def get(self, batch_id: str) -> Batch:
-        """The batch as it is now.
+        """The current state of a batch.
 
         Raises:
             BatchNotFound: there is none, or its record has expired.
         """
         fields = {
-            _text(name): json.loads(value)
+            as_text(name): json.loads(value)
             for name, value in self.client.hgetall(batch_key(batch_id)).items()
-            if _text(name) in Batch.model_fields
+            if as_text(name) in Batch.model_fields
         }
         if "spec" not in fields:
             raise BatchNotFound(batch_id)
         return Batch.model_validate(fields)
 
     def start(self, batch_id: str, *, run: str, worker: str = "") -> bool:
-        """Claim the unpacking for a run. False: it does not wait, or is erased."""
-        return claim(self.client, unpack_task(batch_id), run=run, worker=worker)
+        """Acquire the lease of the unpacking. Returns False if it is not queued."""
+        return acquire_lease(self.client, unpack_task(batch_id), run=run, worker=worker)
 
     def unpacked(
         self, batch_id: str, items: Sequence[BatchItem], pipe: "redis.client.Pipeline"
     ) -> None:
-        """Say what became of the files, as part of the transaction that queues their jobs."""
+        """Record the items, as part of the transaction that queues their jobs."""
         written = json.dumps([item.model_dump(mode="json") for item in items])
         pipe.hset(batch_key(batch_id), mapping={"items": written, "state": "ended"})
         pipe.expire(batch_key(batch_id), self.lifetime)
@@ -177,18 +177,20 @@ class BatchRecords:
         pipe.zrem(LEASES, unpack_task(batch_id))
 
     def fail(self, batch_id: str, *, error: GDSRError, run: str = "") -> bool:
-        """End the batch without jobs. False: it is unpacked or erased, or another run has it."""
+        """Mark the batch as failed. Returns False if it is unpacked, deleted, or leased to another
+        run.
+        """
         keys = [batch_key(batch_id), UNPACKING, WAITING, LEASES]
         args = [JobFailure.of(error).model_dump_json(), batch_id, run, secrets.token_hex(8)]
-        return bool(asked_twice(lambda: self._fail(keys=keys, args=args)))
+        return bool(retry_once(lambda: self._fail(keys=keys, args=args)))
 
     def unpacking(self) -> list[str]:
         """Ids of the batches that are not unpacked yet."""
         members = self.client.zrange(UNPACKING, 0, -1)
-        return [_text(member) for member in members if isinstance(member, (bytes, str))]
+        return [as_text(member) for member in members if isinstance(member, (bytes, str))]
 
     def erase(self, batch_id: str) -> None:
-        """Forget a batch, but not its jobs."""
+        """Delete a batch record, but not its jobs."""
         with self.client.pipeline() as pipe:
             pipe.delete(batch_key(batch_id), pack_key(batch_id))
             pipe.zrem(UNPACKING, batch_id)
@@ -197,14 +199,14 @@ class BatchRecords:
             pipe.execute()
 
     def pack(self, batch_id: str) -> Pack | None:
-        """The zip of the batch; None: nobody packs it."""
+        """State of the packing; None if it was not started."""
         found = self.client.hget(pack_key(batch_id), "note")
         return None if found is None else Pack.model_validate_json(found)
 
     def begin_pack(
         self, batch_id: str, pack: Pack, pipe: "redis.client.Pipeline", *, queue: str
     ) -> None:
-        """Note that it is packed, as part of a transaction that puts `zip-ID` into the queue."""
+        """Record the start of packing, in a transaction that queues the task `zip-ID`."""
         pipe.hset(
             pack_key(batch_id),
             mapping={
@@ -216,13 +218,13 @@ class BatchRecords:
         pipe.hset(WAITING, pack_task(batch_id), 0)
 
     def end_pack(self, batch_id: str, pack: Pack, *, kept: timedelta) -> bool:
-        """Say how it ended. False: what was packed was erased meanwhile."""
+        """Record the end of packing. Returns False if the batch was deleted in the meantime."""
         seconds, task = max(1, int(kept.total_seconds())), pack_task(batch_id)
         keys, args = [pack_key(batch_id), WAITING, LEASES], [pack.token, pack.model_dump_json()]
-        return bool(asked_twice(lambda: self._end_pack(keys=keys, args=[*args, seconds, task])))
+        return bool(retry_once(lambda: self._end_pack(keys=keys, args=[*args, seconds, task])))
 
     def fail_pack(self, batch_id: str, *, error: GDSRError) -> bool:
-        """Say that it cannot be packed now. False: it was erased meanwhile."""
+        """Record that packing failed. Returns False if the batch was deleted in the meantime."""
         pack = self.pack(batch_id)
         if pack is None:
             return False
@@ -230,7 +232,7 @@ class BatchRecords:
         return self.end_pack(batch_id, failed, kept=FAILURE_KEPT)
 
     def forget_pack(self, batch_id: str) -> Archive | None:
-        """Let the zip be packed anew; the one that there is, to be deleted."""
+        """Delete the packing record; returns the existing zip, which has to be deleted."""
         with self.client.pipeline() as pipe:
             pipe.hget(pack_key(batch_id), "note")
             pipe.delete(pack_key(batch_id))
@@ -241,29 +243,25 @@ class BatchRecords:
 
 
 def pack_id(batch_id: str) -> str:
-    """What the name of its zip begins with in the store."""
+    """Prefix of the blob keys of its zip."""
     return hashlib.sha256(f"zip of {batch_id}".encode()).hexdigest()[:32]
 
 
 def unpack_task(batch_id: str) -> str:
-    """The task that makes jobs of it."""
+    """Name of the unpacking task."""
     return f"batch-{batch_id}"
 
 
 def pack_task(batch_id: str) -> str:
-    """The task that packs its zip."""
+    """Name of the packing task."""
     return f"zip-{batch_id}"
 
 
 def batch_key(batch_id: str) -> str:
-    """The hash that is its record."""
+    """Redis key of its record."""
     return record_key(unpack_task(batch_id))
 
 
 def pack_key(batch_id: str) -> str:
-    """The note for its zip."""
+    """Redis key of its packing record."""
     return record_key(pack_task(batch_id))
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

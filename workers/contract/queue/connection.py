@@ -1,4 +1,4 @@
-"""The connection to Redis, and what it means when it fails."""
+"""The Redis connection: timeouts, retries, and the mapping of failures to our errors."""
 
 import logging
 import time
@@ -17,17 +17,25 @@ from workers.contract.errors import ConfigurationInvalid, QueueUnavailable
 log = logging.getLogger(__name__)
 
 Reply = TypeVar("Reply")
-#: A command that ends so may have been executed: it is its reply that did not come.
+#: Errors after which a command may have been executed: only its reply was lost.
 REPLY_LOST = (redis.ConnectionError, redis.TimeoutError)
-#: What a server says that is full, a replica, or cannot write its file; it may be cured.
+#: Errors of a server that is full, a replica, or cannot write its file: temporary.
 _PASSING = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 _PASSING_WORDS = (
     "OOM", "READONLY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "LOADING", "BUSY ", "UNBLOCKED",
 )  # fmt: skip
 
 
-class _UntilCured(Retry):
-    """Asks on for ever while Redis is away, full, read-only, or has no room for its file."""
+#: Backoff in seconds after the regular retries, initially and at most.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0
+#: Minimum seconds between two log lines about the same outage.
+_SAY_AGAIN = 60.0
+
+
+class _RetryWhileUnavailable(Retry):
+    """Retries forever while Redis is down, full, read-only, or cannot write its file."""
+
+    said_at = float("-inf")  # on the class: each connection has a copy of the object
 
     def call_with_retry(
         self,
@@ -36,18 +44,22 @@ class _UntilCured(Retry):
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,  # noqa: FBT001, FBT002 - as redis has it
     ) -> Any:
+        pause = _FIRST_PAUSE
         while True:
             try:
                 return super().call_with_retry(do, fail, is_retryable, with_failure_count)
             except (*REPLY_LOST, redis.ResponseError) as failure:
-                if not passes(failure):
+                if not is_temporary(failure):
                     raise
-                log.warning("Redis does not do its work, asking on: %s", failure)
-                time.sleep(1)
+                if time.monotonic() >= _RetryWhileUnavailable.said_at + _SAY_AGAIN:
+                    _RetryWhileUnavailable.said_at = time.monotonic()
+                    log.warning("Redis is unavailable, retrying: %s", failure)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def passes(failure: Exception) -> bool:
-    """Whether what Redis said is about its state, and not about what was asked."""
+def is_temporary(failure: Exception) -> bool:
+    """Whether a failure is due to the state of Redis and not to the command."""
     if isinstance(failure, redis.AuthenticationError):
         return False
     if isinstance(failure, (*REPLY_LOST, *_PASSING)):
@@ -63,27 +75,28 @@ def connect(
     pause: timedelta = timedelta(seconds=0.2),
     until_cured: bool = False,
 ) -> redis.Redis:
-    """A Redis client with stated limits; `redis.Redis.from_url` alone retries nothing.
+    """Create a Redis client with timeouts and retries; `redis.Redis.from_url` alone does not retry.
 
-    With `until_cured` it waits for as long as Redis cannot do its work, and says so in the log each
-    time that the retries are used up.
+    With `until_cured` it retries for as long as Redis is unavailable, and logs that at most once a
+    minute.
     """
-    kind = _UntilCured if until_cured else Retry
+    kind = _RetryWhileUnavailable if until_cured else Retry
     return redis.Redis.from_url(
         url,
         socket_timeout=timeout.total_seconds(),
         socket_connect_timeout=2,
         retry=kind(ConstantBackoff(pause.total_seconds()), retries),
-        driver_info=None,  # a name of the library, told to the server on each connection
+        driver_info=None,  # client library name, sent on each connection
     )
 
 
 def check_at_start(url: str) -> None:
-    """Ask Redis once: a refusal ends the start, silence is logged, since it may still come.
+    """Connect once at startup: a refusal stops startup, no response is logged, as Redis may come
+    later.
 
     Raises:
-        ConfigurationInvalid: the URL is not one, or Redis is a cluster, or refuses the
-            password, or wants one.
+        ConfigurationInvalid: the URL is invalid, Redis is a cluster, or the password is missing or
+            wrong.
     """
     parts = urlsplit(url)
     place = f"{parts.hostname or ''}:{parts.port}" if parts.port else parts.hostname or parts.path
@@ -94,23 +107,24 @@ def check_at_start(url: str) -> None:
     except ValueError as failure:
         raise ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError):
-        wrong = "refuses the password" if parts.password else "wants a password"
+        wrong = "rejects the password" if parts.password else "requires a password"
         raise ConfigurationInvalid(
-            f"Redis at {place} {wrong}; "
-            "put the right one into the file that GDSR_REDIS_PASSWORD_FILE names"
+            f"Redis at {place} {wrong}; put the right one into the file that "
+            "GDSR_REDIS_PASSWORD_FILE names"
         ) from None
     except redis.RedisError as failure:
-        log.warning("Redis at %s does not answer yet, asking on: %s", place, failure)
+        log.warning("Redis at %s does not answer yet, retrying: %s", place, failure)
     else:
         if cluster:
             raise ConfigurationInvalid(
-                f"Redis at {place} is a cluster: queue and records need one server that holds all "
-                "keys; give GDSR_REDIS_URL one that is not part of a cluster"
+                f"Redis at {place} is a cluster, but queue and records need one server that "
+                "holds all keys; set GDSR_REDIS_URL to a server that is not part of a "
+                "cluster"
             )
 
 
-def asked_twice(ask: Callable[[], Reply]) -> Reply:
-    """The reply to a script that answers its own repeat: asked once more when that is lost."""
+def retry_once(ask: Callable[[], Reply]) -> Reply:
+    """Run an idempotent script; retried once if its reply is lost."""
     try:
         return ask()
     except REPLY_LOST:
@@ -119,7 +133,7 @@ def asked_twice(ask: Callable[[], Reply]) -> Reply:
 
 @contextmanager
 def redis_down_is_queue_unavailable() -> Iterator[None]:
-    """Turn what the Redis client says of a dead, slow or full server into our error."""
+    """Raise QueueUnavailable for failures of the Redis client."""
     try:
         yield
     except redis.RedisError as failure:
@@ -128,7 +142,7 @@ def redis_down_is_queue_unavailable() -> Iterator[None]:
 
 
 def reason(failure: redis.RedisError) -> str:
-    """Why Redis did not do what it was asked, in a few words."""
+    """Short description of a Redis failure."""
     if isinstance(failure, redis.exceptions.OutOfMemoryError):
         return "it is full"
     if isinstance(failure, redis.exceptions.ReadOnlyError):
@@ -136,3 +150,8 @@ def reason(failure: redis.RedisError) -> str:
     if str(failure).startswith("MISCONF"):
         return "it cannot write its file"
     return type(failure).__name__
+
+
+def as_text(value: bytes | str) -> str:
+    """A reply of Redis as text: clients may or may not decode replies."""
+    return value.decode() if isinstance(value, bytes) else value

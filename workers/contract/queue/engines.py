@@ -1,6 +1,6 @@
-"""What the running engines say of themselves, in Redis and with an expiry.
+"""Registry of running engines in Redis, with expiry.
 
-`/models`, estimates and time-outs read only this; an engine that dies is gone from it 15 s later.
+`/models`, estimates and time limits read only this; a dead engine disappears after 15 s.
 """
 
 from datetime import timedelta
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from workers.contract.errors import FormatNotWritten, ModelUnknown, NoWorker
 from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat, unread
+from workers.contract.queue.connection import as_text
 
 EXPIRY = timedelta(seconds=15)
 BEAT = timedelta(seconds=5)
@@ -28,12 +29,12 @@ class ModelInfo(BaseModel):
     preset: str
     scale: int
     card: dict[str, Any]
-    """As in the checkpoint: training run, data, scores, licence."""
+    """Model card: training run, data, scores, licence."""
     precision: str
     compiled: bool = False
-    """Whether the blocks are compiled for the GPU; the engine's log says why not."""
+    """Whether the network is compiled for the GPU; the engine's log says why not."""
     pixels_per_second: dict[str, float]
-    """Input pixels a second, measured at warm-up, for each of psnr, fused and gan."""
+    """Input pixels per second, measured at warm-up, for each of psnr, fused and gan."""
 
 
 class EngineInfo(BaseModel):
@@ -48,17 +49,17 @@ class EngineInfo(BaseModel):
     default_model: str
     models: tuple[ModelInfo, ...]
     tiles: int = 0
-    """Tiles done since it started."""
+    """Tiles computed since it started."""
     extra_formats: tuple[str, ...] = ()
-    """Those of `EXTRA_FORMATS` that the job workers beside it have a library for."""
+    """Optional formats (`EXTRA_FORMATS`) that the job workers of its host support."""
     reloaded: int = 0
-    """The newest request to look at the checkpoints (see `reload`) that it has followed."""
+    """Number of the last reload request (see `reload`) that it has processed."""
     memory_retries: int = 0
-    """Times it ran out of memory and went on with less."""
+    """Number of retries after running out of memory."""
 
 
 def register(client: redis.Redis, engine: EngineInfo) -> None:
-    """Say that an engine is alive, for `EXPIRY` from now."""
+    """Register an engine, or renew its registration, for `EXPIRY`."""
     with client.pipeline() as pipe:
         pipe.set(f"gdsr:engine:{engine.id}", engine.model_dump_json(), ex=EXPIRY)
         pipe.sadd(_INDEX, engine.id)
@@ -66,7 +67,7 @@ def register(client: redis.Redis, engine: EngineInfo) -> None:
 
 
 def unregister(client: redis.Redis, engine_id: str) -> None:
-    """Say that an engine is going."""
+    """Remove an engine from the registry."""
     with client.pipeline() as pipe:
         pipe.delete(f"gdsr:engine:{engine_id}")
         pipe.srem(_INDEX, engine_id)
@@ -74,8 +75,8 @@ def unregister(client: redis.Redis, engine_id: str) -> None:
 
 
 def running(client: redis.Redis) -> list[EngineInfo]:
-    """The engines that are alive, in a stable order."""
-    ids = sorted(_text(member) for member in client.smembers(_INDEX))
+    """The running engines, in a stable order."""
+    ids = sorted(as_text(member) for member in client.smembers(_INDEX))
     if not ids:
         return []
     records = client.mget([f"gdsr:engine:{engine_id}" for engine_id in ids])
@@ -85,17 +86,17 @@ def running(client: redis.Redis) -> list[EngineInfo]:
     return [_info(record) for record in records if record is not None]
 
 
-@lru_cache(maxsize=64)  # asked for by each upload, written by each engine every few seconds
+@lru_cache(maxsize=64)  # read by each upload, written by each engine every few seconds
 def _info(record: bytes) -> EngineInfo:
     return EngineInfo.model_validate_json(record)
 
 
 def choose_model(engines: list[EngineInfo], name: str | None) -> ModelInfo:
-    """The model that a request means, on the slowest engine that has it.
+    """The model for a request, as on the slowest engine that has it.
 
     Raises:
-        NoWorker: no engine is alive.
-        ModelUnknown: none has a model of that name.
+        NoWorker: no engine is running.
+        ModelUnknown: there is no such model.
     """
     if not engines:
         raise NoWorker
@@ -108,7 +109,7 @@ def choose_model(engines: list[EngineInfo], name: str | None) -> ModelInfo:
 
 
 def extra_formats(engines: list[EngineInfo]) -> tuple[ImageFormat, ...]:
-    """The formats that every worker host has a library for: any of them may get the job."""
+    """The optional formats supported by every worker host, as any of them may get the job."""
     if not engines:
         return ()
     common = set.intersection(*(set(engine.extra_formats) for engine in engines))
@@ -116,7 +117,7 @@ def extra_formats(engines: list[EngineInfo]) -> tuple[ImageFormat, ...]:
 
 
 def check_extra(name: ImageFormat | ResultFormat, engines: list[EngineInfo]) -> None:
-    """Refuse a format for which some worker host has no library.
+    """Reject an optional format that some worker host does not support.
 
     Raises:
         ImageUnsupported: a picture in it cannot be read.
@@ -128,7 +129,3 @@ def check_extra(name: ImageFormat | ResultFormat, engines: list[EngineInfo]) -> 
     if isinstance(name, ResultFormat):
         raise FormatNotWritten(format_name=name.value)
     raise unread(name)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

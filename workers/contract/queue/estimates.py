@@ -1,4 +1,4 @@
-"""When a job that waits will start, by the pixels before it and the speed of the engines."""
+"""Estimates when a queued job starts, from the pixels before it and the speed of the engines."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import redis
 
 from workers.contract.queue.engines import EngineInfo
 
-#: Jobs before one in its queue, pixels before it, in the other queue, and of what runs.
+#: Jobs before one in its queue; pixels before it, in the other queue, and of running jobs.
 _LOOK = """
 local function pixels(key, last)
   local total, ids = 0, last < 0 and {} or redis.call('lrange', key, 0, last)
@@ -35,17 +35,17 @@ return nil
 """
 
 
-class Place(NamedTuple):
-    """Where a job waits."""
+class QueuePosition(NamedTuple):
+    """Position of a job in its queue."""
 
     position: int
     """Jobs before it in its queue."""
     seconds: int | None
-    """Until it starts, about; None: no engine runs. The same until something moves."""
+    """Estimated seconds until it starts; None: no engine runs. Constant until the queue moves."""
 
 
 def speed(engines: Sequence[EngineInfo]) -> float:
-    """Input pixels a second of all engines together, each with its default model."""
+    """Total input pixels per second of all engines, each with its default model."""
     return sum(
         min(model.pixels_per_second.values())
         for engine in engines
@@ -57,49 +57,51 @@ def speed(engines: Sequence[EngineInfo]) -> float:
 def look_up(
     client: redis.Redis, job_id: str, *, queues: Sequence[str], waiting: str, running: str
 ) -> tuple[int, int, int, int] | None:
-    """Of one job what `place` wants but for the rate; None: it does not wait.
+    """The first arguments of `queue_position` for one job; None if it is not queued.
 
     Args:
         client: Redis.
         job_id: the job.
         queues: keys of the two queues.
-        waiting: key of the pixels of jobs that wait, by id.
-        running: the same of those that run.
+        waiting: key of the pixels of queued jobs, by id.
+        running: key of the pixels of running jobs, by id.
     """
     found = client.eval(_LOOK, 4, *queues, waiting, running, job_id)
     return None if found is None else (found[0], found[1], found[2], found[3])
 
 
-def place(position: int, before: int, others: int, running: int, *, rate: float) -> Place:
-    """The place of a job with so many jobs and pixels before it, by the rule below."""
+def queue_position(
+    position: int, before: int, others: int, running: int, *, rate: float
+) -> QueuePosition:
+    """The position of a job with this many jobs and pixels before it, by the rule below."""
     work = running / 2 + before + min(before, others)
-    return Place(position, round(work / rate) if rate else None)
+    return QueuePosition(position, round(work / rate) if rate else None)
 
 
-def places(
+def queue_positions(
     queues: Sequence[Sequence[str]],
     *,
     waiting: Mapping[str, int],
     running: Sequence[int],
     rate: float,
-) -> dict[str, Place]:
-    """The place of each job in the two queues, next first.
+) -> dict[str, QueuePosition]:
+    """The position of each job in the two queues, in order.
 
-    Engines serve both queues in turn, so while jobs are before one in its queue, as many pixels of
-    the other queue are computed as well. Jobs that run are half done on average.
+    Engines serve both queues alternately, so while jobs are before one in its queue, as many pixels
+    of the other queue are computed as well. Running jobs are half done on average.
 
     Args:
         queues: job ids.
         waiting: pixels by job id.
-        running: pixels of the jobs that run.
-        rate: pixels a second.
+        running: pixels of the running jobs.
+        rate: pixels per second.
     """
     totals = [sum(waiting.get(job_id, 0) for job_id in queue) for queue in queues]
-    found: dict[str, Place] = {}
+    found: dict[str, QueuePosition] = {}
     for number, queue in enumerate(queues):
         others = sum(totals) - totals[number]
         before = 0
         for position, job_id in enumerate(queue):
-            found[job_id] = place(position, before, others, sum(running), rate=rate)
+            found[job_id] = queue_position(position, before, others, sum(running), rate=rate)
             before += waiting.get(job_id, 0)
     return found

@@ -1,7 +1,8 @@
-"""What an `Idempotency-Key` stands for: one job for all requests that carry it.
+"""Idempotency keys: all requests with the same key get the same job.
 
-It is written in the very step that makes the job, and lasts for a day. Of several requests that
-carry it at once each may store its picture; the step lets one of them make the job.
+The key is written in the transaction that creates the job, and expires after a day. Concurrent
+requests with the same key may each store their picture; the transaction lets one of them create the
+job.
 """
 
 import hashlib
@@ -12,42 +13,43 @@ from datetime import timedelta
 import redis
 
 from workers.contract.errors import IdempotencyKeyReused
-from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.connection import retry_once
 
-#: How long a key stands for its job.
+#: Lifetime of an idempotency key.
 LIFETIME = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """A key, what was sent with it, and the job that is to come of it."""
+class IdempotencyKey:
+    """An idempotency key with the digest of its request and the id of the job to create."""
 
     owner: str
-    """Whose key it is; others may use the same word."""
+    """Owner of the key; keys of different owners are independent."""
     key: str
     fingerprint: str
-    """Of picture and options: another one under the same key is a mistake."""
+    """Digest of picture and options: a different one with the same key is an error."""
     job_id: str
 
     @property
-    def place(self) -> str:
-        """The key in Redis."""
-        whose = hashlib.sha256(f"{self.owner} {self.key}".encode())  # a key has no space
+    def redis_key(self) -> str:
+        """The Redis key."""
+        # the key contains no space
+        whose = hashlib.sha256(f"{self.owner} {self.key}".encode())
         return f"gdsr:key:{whose.hexdigest()}"
 
-    def settle(self, pipe: "redis.client.Pipeline") -> None:
-        """Write it, as part of the transaction that makes the job."""
-        settled = True  # the release before asks for it
+    def write(self, pipe: "redis.client.Pipeline") -> None:
+        """Write the key, as part of the transaction that creates the job."""
+        settled = True  # read by the previous release
         text = {"fingerprint": self.fingerprint, "job_id": self.job_id, "settled": settled}
-        pipe.set(self.place, json.dumps(text), ex=LIFETIME)
+        pipe.set(self.redis_key, json.dumps(text), ex=LIFETIME)
 
-    def standing(self, client: redis.Redis) -> str | None:
-        """The job that the key stands for already; None: there is none.
+    def existing(self, client: redis.Redis) -> str | None:
+        """The job of an earlier request with the key; None if there is none.
 
         Raises:
-            IdempotencyKeyReused: the key came with something else before.
+            IdempotencyKeyReused: the key was used for a different request.
         """
-        found = asked_twice(lambda: client.get(self.place))
+        found = retry_once(lambda: client.get(self.redis_key))
         if found is None:
             return None
         other = json.loads(found)

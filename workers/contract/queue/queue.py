@@ -1,4 +1,4 @@
-"""The queue between service and workers, the service's side: submit, look, cancel."""
+"""The job queue as used by the service: submit, read, cancel."""
 
 import secrets
 from collections.abc import Sequence
@@ -9,11 +9,17 @@ from rq.command import send_command
 
 from workers.contract.images.options import AlphaMode, DepthMode
 from workers.contract.observability import logs
-from workers.contract.queue.admission import Bounds, Load, admit
+from workers.contract.queue.admission import Load, QueueLimits, admit
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import ModelInfo, running
-from workers.contract.queue.estimates import Place, look_up, place, places, speed
-from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.estimates import (
+    QueuePosition,
+    look_up,
+    queue_position,
+    queue_positions,
+    speed,
+)
+from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import (
     ImageInfo,
     Job,
@@ -27,12 +33,12 @@ from workers.contract.queue.records import JobPage, JobRecords, job_key
 from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
 from workers.contract.queue.runs import ACTIVE, EVENTS, RUNNING, WAITING, record_key
 
-#: A job may take this long plus this many times the time the engine alone would need.
+#: Time limit of a job: this constant plus a multiple of the time that the engine alone needs.
 TIME_LIMIT_BASE = timedelta(seconds=120)
 TIME_LIMIT_FACTOR = 30
-#: How much longer four results of a tile may take than one, with the encoding of all.
+#: Upper bound for how much longer four outputs take than one, including their encoding.
 _KEEPING_FACTOR = 2
-#: How much slower than measured float32 may be, in which 16 bits are computed.
+#: Upper bound for how much slower float32 is than the measured speed; 16-bit results use it.
 _FLOAT32_FACTOR = 8
 
 
@@ -43,10 +49,10 @@ return 0
 
 
 class JobQueue:
-    """The service's side: submit, look, cancel."""
+    """The job queue as used by the service: submit, read, cancel."""
 
     def __init__(
-        self, client: redis.Redis, *, record_ttl: timedelta, bounds: Bounds, small_pixels: int
+        self, client: redis.Redis, *, record_ttl: timedelta, bounds: QueueLimits, small_pixels: int
     ) -> None:
         self.client = client
         self.records = JobRecords(client, record_ttl=record_ttl)
@@ -63,20 +69,21 @@ class JobQueue:
         name: str | None = None,
         owner: str = "",
         webhook: str | None = None,
-        claim: Claim | None = None,
+        idempotency: IdempotencyKey | None = None,
         cache_key: str | None = None,
         result: JobResult | None = None,
     ) -> Job:
-        """Queue a stored picture. Record, queue entry and claim are written as one or not at all.
+        """Queue a stored picture. Record, queue entry and idempotency key are written atomically.
 
-        With a result, which must be stored as well, the job is born succeeded. Under the cache key
-        equal uploads find this job from now on. The job is another one if that has the claim.
+        With a result, whose blob must be stored, the job is created as succeeded. Equal uploads
+        find the job by its cache key. If the idempotency key has a job already, that one is
+        returned.
 
         Raises:
-            QueueFull: as many jobs or pixels wait as may.
-            PixelsExceeded: the owner has sent enough for today.
-            IdempotencyKeyReused: the claim's key came with something else meanwhile.
-            QueueUnavailable: Redis did not take it, or, unless it says that it refused, maybe did.
+            QueueFull: the queue limit is reached.
+            PixelsExceeded: the owner's pixel quota is exceeded.
+            IdempotencyKeyReused: the idempotency key was used for another request.
+            QueueUnavailable: Redis failed; unless it refused, the job may have been queued.
         """
         spec = JobSpec(
             id=job_id,
@@ -98,17 +105,17 @@ class JobQueue:
             else:
                 load = Load(owner=owner, jobs=0)
                 job = self.records.add_ended(spec, result, pipe)
-            if claim is not None:
-                claim.settle(pipe)
+            if idempotency is not None:
+                idempotency.write(pipe)
             if cache_key is not None:
                 pipe.set(_cached(cache_key), job_id, ex=self.records.record_ttl)
-            mark = job_key(job_id) if claim is None else claim.place
+            mark = job_key(job_id) if idempotency is None else idempotency.redis_key
             taken = admit(self.client, pipe, load, self.bounds, unless=mark)
-            standing = None if taken or claim is None else claim.standing(self.client)
-            return job if standing in (None, job_id) else self.records.get(str(standing))
+            existing = None if taken or idempotency is None else idempotency.existing(self.client)
+            return job if existing in (None, job_id) else self.records.get(str(existing))
 
     def made_before(self, cache_key: str) -> Job | None:
-        """The newest job under this key; it may be in any state.
+        """The newest job with this cache key, in any state.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -121,7 +128,7 @@ class JobQueue:
             return self.records.get_many([job_id])[job_id]
 
     def forget(self, job: Job) -> None:
-        """Let no equal upload find this job.
+        """Remove a job from the cache.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -139,12 +146,11 @@ class JobQueue:
         *,
         instead: Job | None = None,
     ) -> Job:
-        """Queue what is made of a result or of the branches kept with it, unless somebody did;
-        `instead` of an earlier one that left nothing.
+        """Queue a derived job unless it exists; `instead` replaces an earlier one without a result.
 
         Raises:
-            QueueFull: as many jobs wait as may.
-            QueueUnavailable: Redis did not take it.
+            QueueFull: the queue limit is reached.
+            QueueUnavailable: Redis does not answer.
         """
         spec = source.spec.model_copy(
             update={
@@ -172,7 +178,7 @@ class JobQueue:
             return job if taken else self.records.get(job_id)
 
     def blends_of(self, job_id: str) -> list[str]:
-        """Jobs that made other positions of the slider of this one.
+        """The jobs derived from a job.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -182,7 +188,7 @@ class JobQueue:
         return sorted(part.decode() if isinstance(part, bytes) else part for part in found)
 
     def get(self, job_id: str) -> Job:
-        """The job as it is now.
+        """The current state of a job.
 
         Raises:
             JobNotFound: there is no such job.
@@ -192,7 +198,7 @@ class JobQueue:
             return self.records.get(job_id)
 
     def get_many(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
-        """Jobs as they are now; None for those that are gone.
+        """The current state of jobs; None for missing ones.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -204,14 +210,14 @@ class JobQueue:
         """Jobs of an owner, newest first.
 
         Raises:
-            ValueError: that is no cursor.
+            ValueError: the cursor is invalid.
             QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
             return self.records.page(owner, limit=limit, cursor=cursor)
 
-    def places(self) -> dict[str, Place]:
-        """Where each job that waits stands, and about when it will start.
+    def queue_positions(self) -> dict[str, QueuePosition]:
+        """The position of every queued job, with the estimated time until it starts.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -222,10 +228,10 @@ class JobQueue:
                 return {}
             waiting, at_work = self.records.load()
             rate = speed(running(self.client))
-        return places(queues, waiting=waiting, running=at_work, rate=rate)
+        return queue_positions(queues, waiting=waiting, running=at_work, rate=rate)
 
-    def place(self, job: Job) -> Place | None:
-        """Where a job stands; None when it does not wait.
+    def queue_position(self, job: Job) -> QueuePosition | None:
+        """The queue position of a job; None unless it is queued.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -235,10 +241,12 @@ class JobQueue:
         with redis_down_is_queue_unavailable():
             queues = [open_queue(name, self.client).key for name in (SMALL, LARGE)]
             found = look_up(self.client, job.id, queues=queues, waiting=WAITING, running=RUNNING)
-            return None if found is None else place(*found, rate=speed(running(self.client)))
+            return (
+                None if found is None else queue_position(*found, rate=speed(running(self.client)))
+            )
 
     def cancel(self, job_id: str) -> Job:
-        """End a job that has not ended: at once in its record, then where it waits or runs.
+        """Cancel a pending job: first in its record, then in its queue or process.
 
         Raises:
             JobNotFound: there is no such job.
@@ -247,12 +255,12 @@ class JobQueue:
         with redis_down_is_queue_unavailable():
             if self.records.cancel(job_id):
                 self.withdraw(job_id)
-                # Once more: those behind it move up only now.
+                # Published again: the jobs behind it move up only now.
                 self.client.publish(EVENTS, f"{job_id} {JobState.CANCELLED.value}")
             return self.records.get(job_id)
 
     def depths(self) -> dict[str, int]:
-        """Jobs that wait, by queue.
+        """Number of queued jobs, by queue.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -261,7 +269,7 @@ class JobQueue:
             return {name: open_queue(name, self.client).count for name in (SMALL, LARGE)}
 
     def oldest(self) -> dict[str, timedelta]:
-        """How long the job at the head of each queue has waited; no time for an empty one.
+        """Waiting time of the first job of each queue; an empty queue has none.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -280,15 +288,15 @@ class JobQueue:
         }
 
     def add(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
-        """Write a record and queue its job, as part of a transaction."""
+        """Add a record and its queue entry to a transaction."""
         small = spec.image.width * spec.image.height <= self.small_pixels
-        # Re-blends are quick, whatever the picture: they never wait for a huge one.
+        # Derived jobs are fast for any picture: they never wait for a huge one.
         name = SMALL if small or spec.blend_of else LARGE
         open_queue(name, self.client).push_job_id(spec.id, pipeline=pipe)
         return self.records.add(spec, pipe, queue=name)
 
     def withdraw(self, task: str) -> None:
-        """Take a task out of its queue, and end the process that runs it."""
+        """Remove a task from its queue, and stop the process that runs it."""
         for name in (SMALL, LARGE):
             open_queue(name, self.client).remove(task)
         worker = self.client.hget(record_key(task), "worker")
@@ -298,12 +306,12 @@ class JobQueue:
 
 
 def time_limit(image: ImageInfo, options: UpscaleOptions, model: ModelInfo) -> timedelta:
-    """How long a job may run: by its pixels, as often as the network sees them."""
+    """Time limit of a job, from its pixels and the number of passes through the network."""
     seconds = image.width * image.height / min(model.pixels_per_second.values())
     if options.keep_branches:
         seconds *= _KEEPING_FACTOR
     if image.has_alpha and options.alpha is AlphaMode.MODEL:
-        seconds *= 2  # once more, as a picture of its own
+        seconds *= 2  # alpha needs a pass of its own
     wanted = image.bits if options.depth is DepthMode.SAME else int(options.depth)
     if min(wanted, options.format.max_bits) == 16 and model.precision != "float32":
         seconds *= _FLOAT32_FACTOR
@@ -311,7 +319,7 @@ def time_limit(image: ImageInfo, options: UpscaleOptions, model: ModelInfo) -> t
 
 
 def _blend_time_limit(source: Job) -> timedelta:
-    """Nothing but a codec is slow, and no codec takes a second for a million pixels."""
+    """Only codecs take time here, and none takes a second per million pixels."""
     pixels = 0 if source.result is None else source.result.width * source.result.height
     return TIME_LIMIT_BASE + timedelta(seconds=pixels / 1_000_000)
 
@@ -325,5 +333,5 @@ def _blends(job_id: str) -> str:
 
 
 def new_job_id() -> str:
-    """128 random bits: knowing an id is what lets a client see a job."""
+    """128 random bits: knowing the id grants access to the job."""
     return secrets.token_hex(16)

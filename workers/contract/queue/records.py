@@ -1,9 +1,8 @@
 """Job records in Redis.
 
-Each transition is one Lua script that checks the state it comes from, and the run that it belongs
-to, before it writes: a worker that was thought dead and comes back cannot overwrite what its
-successor did. Each has a name, which it leaves in the record: who asks again, since the reply was
-lost, is told that it is done.
+Each transition is one Lua script that checks the state and the run before it writes, so a worker
+that was declared lost cannot overwrite the work of its successor. Each transition has a name that
+it stores in the record: a retry after a lost reply is told that it succeeded.
 """
 
 import json
@@ -15,27 +14,27 @@ from typing import NamedTuple, cast
 import redis
 
 from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
-from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.connection import as_text, retry_once
 from workers.contract.queue.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
 from workers.contract.queue.rq_queue import LARGE
-from workers.contract.queue.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, claim
+from workers.contract.queue.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, acquire_lease
 from workers.contract.queue.webhook_outbox import DUE
 
-#: Jobs ended since the data folder was made, by state.
+#: Number of jobs that ever ended, by state.
 COUNTERS = "gdsr:jobs:ended"
 
 _Scored = list[tuple[bytes, float]]
 
 
 class JobPage(NamedTuple):
-    """Some of an owner's jobs."""
+    """A page of an owner's jobs."""
 
     jobs: list[Job]
     cursor: str | None
-    """Where the next page begins; None: there is none."""
+    """Cursor of the next page; None on the last page."""
 
 
-#: How many lifetimes of a record its job may be listed; jobs wait far less long than one.
+#: Lifetimes of a record for which a job stays in the list; no job is queued for that long.
 _LISTED = 2
 
 _TRANSITION = """
@@ -71,7 +70,7 @@ return redis.call('del', KEYS[1])
 
 
 class JobRecords:
-    """The records of all jobs in one Redis."""
+    """All job records in one Redis."""
 
     def __init__(self, client: redis.Redis, *, record_ttl: timedelta) -> None:
         self.client = client
@@ -79,7 +78,7 @@ class JobRecords:
         self._transition = client.register_script(_TRANSITION)
 
     def add(self, spec: JobSpec, pipe: "redis.client.Pipeline", *, queue: str = LARGE) -> Job:
-        """Write a new, queued record as part of a transaction that puts its id into the queue."""
+        """Add a new, queued record to a transaction that queues its id."""
         pipe.hset(
             job_key(spec.id),
             mapping={
@@ -94,14 +93,14 @@ class JobRecords:
         created = spec.created_at.timestamp()
         pipe.zadd(ACTIVE, {spec.id: created})
         pipe.zadd(_list_key(spec.owner), {spec.id: created})
-        # Records go by themselves; what is left of them in the list goes here.
+        # Records expire on their own; their list entries are removed here.
         pipe.zremrangebyscore(
             _list_key(spec.owner), "-inf", created - _LISTED * self.record_ttl.total_seconds()
         )
         return Job(spec=spec, state=JobState.QUEUED)
 
     def add_ended(self, spec: JobSpec, result: JobResult, pipe: "redis.client.Pipeline") -> Job:
-        """Write a new record that has a result already, as part of a transaction."""
+        """Add a new record with a result to a transaction."""
         now = datetime.now(UTC)
         pipe.hset(
             job_key(spec.id),
@@ -124,10 +123,10 @@ class JobRecords:
         )
 
     def get(self, job_id: str) -> Job:
-        """The job as it is now.
+        """The current state of a job.
 
         Raises:
-            JobNotFound: no such record, or it has expired.
+            JobNotFound: there is no record, or it has expired.
             JobTooNew: a newer release wrote it.
         """
         fields = self.client.hgetall(job_key(job_id))
@@ -136,10 +135,10 @@ class JobRecords:
         return _job(fields)
 
     def page(self, owner: str, *, limit: int, cursor: str) -> "JobPage":
-        """Jobs of an owner, newest first, after the one that the cursor stands for.
+        """Jobs of an owner, newest first, after the cursor.
 
         Raises:
-            ValueError: that is no cursor.
+            ValueError: the cursor is invalid.
         """
         start, last = float("inf"), ""
         if cursor:
@@ -148,7 +147,7 @@ class JobRecords:
         found = self.client.zrevrangebyscore(
             _list_key(owner), start, "-inf", start=0, num=limit + 2, withscores=True
         )
-        listed = [(_text(job_id), float(score)) for job_id, score in cast("_Scored", found)]
+        listed = [(as_text(job_id), float(score)) for job_id, score in cast("_Scored", found)]
         rest = [(one, score) for one, score in listed if not last or (score, one) < (start, last)]
         jobs = self.get_many([job_id for job_id, _ in rest[:limit]])
         last_id, last_score = rest[limit - 1] if len(rest) > limit else ("", 0.0)
@@ -158,7 +157,7 @@ class JobRecords:
         )
 
     def get_many(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
-        """Jobs as they are now; None for those that are gone, make no sense or are too new."""
+        """The current state of jobs; None for missing, invalid or too new ones."""
         with self.client.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.hgetall(job_key(job_id))
@@ -172,11 +171,13 @@ class JobRecords:
         return jobs
 
     def start(self, job_id: str, *, run: str, worker: str) -> bool:
-        """Claim the job for a run; from now on only this run may write. False: it does not wait."""
-        return claim(self.client, job_id, run=run, worker=worker)
+        """Acquire the lease of a queued job for a run, which alone may write then. False if not
+        queued.
+        """
+        return acquire_lease(self.client, job_id, run=run, worker=worker)
 
     def progress(self, job_id: str, *, run: str, tiles_done: int, tiles: int) -> bool:
-        """Say how far this run is. False: the job is not this run's any more."""
+        """Record the progress of a run. Returns False if the run has lost its lease."""
         return self._move(
             job_id,
             allowed={JobState.RUNNING},
@@ -186,29 +187,29 @@ class JobRecords:
         )
 
     def succeed(self, job_id: str, *, run: str, result: JobResult) -> bool:
-        """End the job with a picture. False: the job is not this run's any more."""
+        """Record success. Returns False if the run has lost its lease."""
         return self._end(
             job_id, JobState.SUCCEEDED, run=run, fields={"result": result.model_dump_json()}
         )
 
     def fail(self, job_id: str, *, error: GDSRError, run: str | None = None) -> bool:
-        """End the job without one. False: it has ended, or belongs to another run."""
+        """Record a failure. Returns False if the job has ended or belongs to another run."""
         failure = JobFailure.of(error)
         return self._end(
             job_id, JobState.FAILED, run=run, fields={"failure": failure.model_dump_json()}
         )
 
     def cancel(self, job_id: str) -> bool:
-        """End the job because its owner wants so. False: it has ended already."""
+        """Record a cancellation. Returns False if the job has ended already."""
         return self._end(job_id, JobState.CANCELLED, run=None, fields={})
 
     def forget(self, job: Job) -> None:
-        """Forget the record of a job that has ended, unless it was made anew meanwhile."""
+        """Delete the record of an ended job, unless it was created anew in the meantime."""
         ended = "" if job.finished_at is None else job.finished_at.isoformat()
-        asked_twice(lambda: self.client.eval(_FORGET, 1, job_key(job.id), ended))
+        retry_once(lambda: self.client.eval(_FORGET, 1, job_key(job.id), ended))
 
     def erase(self, job_id: str) -> None:
-        """Forget a job."""
+        """Delete a job record."""
         with self.client.pipeline() as pipe:
             pipe.delete(job_key(job_id))
             pipe.zrem(ACTIVE, job_id)
@@ -222,19 +223,19 @@ class JobRecords:
     def active(self) -> list[str]:
         """Ids of the jobs that have not ended, oldest first."""
         members = self.client.zrange(ACTIVE, 0, -1)
-        return [_text(member) for member in members if isinstance(member, (bytes, str))]
+        return [as_text(member) for member in members if isinstance(member, (bytes, str))]
 
     def load(self) -> tuple[dict[str, int], list[int]]:
-        """Pixels of the jobs that wait, by id, and of those that run."""
+        """Pixels of the queued jobs, by id, and of the running ones."""
         with self.client.pipeline(transaction=True) as pipe:
             pipe.hgetall(WAITING)
             pipe.hvals(RUNNING)
             waiting, running = pipe.execute()
-        return {_text(job_id): int(n) for job_id, n in waiting.items()}, [int(n) for n in running]
+        return {as_text(job_id): int(n) for job_id, n in waiting.items()}, [int(n) for n in running]
 
     def ended(self) -> dict[str, int]:
-        """How many jobs ever ended in each final state."""
-        return {_text(state): int(n) for state, n in self.client.hgetall(COUNTERS).items()}
+        """Number of jobs that ever ended, by final state."""
+        return {as_text(state): int(n) for state, n in self.client.hgetall(COUNTERS).items()}
 
     def _end(
         self, job_id: str, state: JobState, *, run: str | None, fields: Mapping[str, str]
@@ -264,11 +265,11 @@ class JobRecords:
         states = f",{','.join(sorted(allowed))},"
         name = secrets.token_hex(8)
         args = [states, run or "", state, seconds, job_id, EVENTS, name, *pairs]
-        return bool(asked_twice(lambda: self._transition(keys=keys, args=args)))
+        return bool(retry_once(lambda: self._transition(keys=keys, args=args)))
 
 
 def _job(fields: Mapping[bytes | str, bytes | str]) -> Job:
-    record: dict[str, object] = {_text(name): _text(value) for name, value in fields.items()}
+    record: dict[str, object] = {as_text(name): as_text(value) for name, value in fields.items()}
     for name in ("spec", "result", "failure"):
         if name in record:
             record[name] = json.loads(str(record[name]))
@@ -283,13 +284,9 @@ def _list_key(owner: str) -> str:
 
 
 def job_key(job_id: str) -> str:
-    """The hash that is its record."""
+    """Redis key of its record."""
     return f"gdsr:job:{job_id}"
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

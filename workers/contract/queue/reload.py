@@ -1,7 +1,8 @@
-"""Asking all engines to look at their checkpoints again: a counter, and what each made of it.
+"""Reload requests for all engines: a counter, and the report of each engine.
 
-An engine compares the counter with what it last followed; one that starts takes the counter as it
-is, since it has just looked. There is no other message between service and engines.
+An engine compares the counter with the last request that it processed; a starting engine takes the
+counter as it is, since it has just read the files. There are no other messages between service and
+engines.
 """
 
 from datetime import timedelta
@@ -10,43 +11,45 @@ from typing import Literal
 import redis
 from pydantic import BaseModel, ConfigDict
 
+from workers.contract.queue.connection import as_text
+
 _COUNTER = "gdsr:reload"
-#: Field of a request that says that there is one.
+#: Field that marks the existence of a request.
 _ASKED = "asked"
 #: How long reports are kept.
 EXPIRY = timedelta(hours=1)
-#: How often an engine looks at the counter.
+#: Polling interval of the counter.
 LOOK = timedelta(seconds=2)
 
 Change = Literal["unchanged", "loaded", "replaced", "dropped", "kept"]
 
 
 class ModelChange(BaseModel):
-    """What became of one model on one engine."""
+    """Reload result of one model on one engine."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     name: str
     change: Change
-    """`kept`: as it was, or not there, for the `reason`."""
+    """`kept`: unchanged, or missing, for the `reason`."""
     sha256: str | None = None
-    """Of the checkpoint that it has now; null: it has none."""
+    """SHA-256 of the checkpoint in use; null: none."""
     reason: str | None = None
-    """Why the file was not taken."""
+    """Why the file was rejected."""
 
 
 class EngineReport(BaseModel):
-    """What one engine made of a request."""
+    """Reload results of one engine."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     models: tuple[ModelChange, ...] = ()
     error: str | None = None
-    """Why it changed nothing at all."""
+    """Why the engine changed nothing."""
 
 
 def ask(client: redis.Redis) -> int:
-    """Ask all engines to look; the number of the request."""
+    """Request a reload of all engines; returns the number of the request."""
     number = int(client.incr(_COUNTER))
     with client.pipeline() as pipe:
         pipe.hset(_key(number), _ASKED, 1)
@@ -56,12 +59,12 @@ def ask(client: redis.Redis) -> int:
 
 
 def last_asked(client: redis.Redis) -> int:
-    """The number of the newest request; 0: there was none."""
+    """Number of the latest request; 0: none."""
     return int(client.get(_COUNTER) or 0)
 
 
 def report(client: redis.Redis, number: int, engine_id: str, report: EngineReport) -> None:
-    """Say what an engine made of a request."""
+    """Store the report of an engine for a request."""
     with client.pipeline() as pipe:
         pipe.hset(_key(number), engine_id, report.model_dump_json())
         pipe.expire(_key(number), EXPIRY)
@@ -69,11 +72,11 @@ def report(client: redis.Redis, number: int, engine_id: str, report: EngineRepor
 
 
 def reports(client: redis.Redis, number: int) -> dict[str, EngineReport] | None:
-    """What was reported so far, by engine; None: there was no such request, or long ago."""
+    """The reports so far, by engine; None if the request does not exist or has expired."""
     found = client.hgetall(_key(number))
     if not found:
         return None
-    said = {_text(engine_id): report for engine_id, report in found.items()}
+    said = {as_text(engine_id): report for engine_id, report in found.items()}
     return {
         engine_id: EngineReport.model_validate_json(report)
         for engine_id, report in said.items()
@@ -83,7 +86,3 @@ def reports(client: redis.Redis, number: int) -> dict[str, EngineReport] | None:
 
 def _key(number: int) -> str:
     return f"gdsr:reload:{number}"
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

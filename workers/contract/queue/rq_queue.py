@@ -1,8 +1,8 @@
-"""RQ, of which we use the delivery of ids.
+"""RQ, used only to deliver ids.
 
-A worker takes an id from a queue, and all else stands in our records: RQ's own job, which imports
-the dotted path that stands in Redis, is never read. Two queues: small pictures do not wait behind
-huge ones.
+A worker takes an id from a queue; everything else is in our records. RQ's own job record, which
+contains a dotted path to import, is never read. There are two queues, so that small pictures do not
+wait behind huge ones.
 """
 
 from typing import Any, Self
@@ -13,16 +13,16 @@ from rq.job import Job as RQJob
 from rq.serializers import JSONSerializer
 
 SMALL, LARGE = "gdsr-small", "gdsr-large"
-#: Which queues the worker of each class serves: a later one while the earlier are empty. A small
-#: job may delay a large one, by little; a large one would delay a small one by its whole run.
+#: Queues of each worker class, in order of priority. A small job may delay a large one, slightly; a
+#: large one would delay a small one by its whole run.
 SERVED = {SMALL: (SMALL,), LARGE: (LARGE, SMALL)}
 
 
 class Delivery(RQJob):
-    """An id that came out of a queue."""
+    """An id taken from a queue."""
 
     @classmethod
-    def fetch(  # RQ's would read a job of its own
+    def fetch(  # RQ's implementation would read a job of its own
         cls,
         id: str,  # noqa: A002 - RQ's name
         connection: redis.Redis | None = None,
@@ -32,5 +32,5 @@ class Delivery(RQJob):
 
 
 def open_queue(name: str, client: redis.Redis) -> Queue:
-    """One of the two RQ queues."""
+    """Open one of the two RQ queues."""
     return Queue(name, connection=client, serializer=JSONSerializer, job_class=Delivery)

@@ -1,9 +1,9 @@
-"""Who works on what. Our record and its lease decide; RQ carries ids, and may carry one twice.
+"""Leases of tasks. Our record and its lease decide; RQ delivers ids, possibly twice.
 
-A task is a job, the unpacking of a batch or the packing of its zip. Its record is a hash that says
-whether it is queued or running, in which of RQ's queues it waits and which run has it. A run claims
-the record, and beats while it works; one whose lease has ended is lost, and its task waits again.
-Each script answers its own repeat.
+A task is a job, the unpacking of a batch or the packing of its zip. Its record is a hash with its
+state, its RQ queue and the run that holds it. A run acquires the lease of the record and renews it
+while it works; when a lease expires, the run is lost and its task is queued again. Each script is
+idempotent.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -11,19 +11,19 @@ from typing import Any, Literal
 
 import redis
 
-from workers.contract.queue.connection import asked_twice
+from workers.contract.queue.connection import retry_once
 from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
 
-#: Ids of jobs that have not ended, by time of creation.
+#: Ids of jobs that have not ended, by creation time.
 ACTIVE = "gdsr:jobs:active"
-#: Pixels of what waits and of the jobs that run, by task.
+#: Pixels of queued and running jobs, by task.
 WAITING, RUNNING = "gdsr:jobs:waiting", "gdsr:jobs:running"
-#: When the lease of each task's run ends, in seconds since 1970 by the clock of Redis.
+#: Expiry of each task's lease, in seconds since 1970 by the clock of Redis.
 LEASES = "gdsr:leases"
-#: Channel on which every job is published whose record has changed: `id state`, `id ` if erased.
+#: Channel that publishes every change of a job record: `id state`, or `id ` if deleted.
 EVENTS = "gdsr:events"
 
-#: How long a run is believed to be alive without a beat.
+#: Duration of a lease.
 LEASE = timedelta(seconds=15)
 
 Verdict = Literal["queued", "lost", "crashed", "over"]
@@ -44,7 +44,7 @@ redis.call('publish', ARGV[6], ARGV[1] .. ' running')
 return 1
 """
 
-#: A task that still waits is this run's to claim, unless it was this run that lost it.
+#: A queued task can be leased, except by the run that lost it.
 _BEAT = """
 local state, run = unpack(redis.call('hmget', KEYS[1], 'state', 'run'))
 if state == 'queued' and run ~= ARGV[2] then return 1 end
@@ -53,7 +53,7 @@ redis.call('zadd', KEYS[2], redis.call('time')[1] + ARGV[3], ARGV[1])
 return 1
 """
 
-#: What is lost or crashes twice is not tried a third time.
+#: Retried once after a loss or a crash.
 _HAND_BACK = """
 local state, run, spent, crashed =
   unpack(redis.call('hmget', KEYS[1], 'state', 'run', 'losses', 'crashed'))
@@ -80,7 +80,8 @@ redis.call('publish', ARGV[5], ARGV[1] .. ' queued')
 return 'queued'
 """
 
-#: A worker may die with an id that it popped: whatever waits in no queue waits at the front again.
+#: A worker may die with an id that it popped: queued tasks that are in no queue are put at the
+#: front again.
 _REDELIVER = """
 local held, count = {}, 0
 for at = 5, 6 do
@@ -110,48 +111,50 @@ return count
 
 
 def record_key(task: str) -> str:
-    """The hash that is a task's record: of a job, or of `batch-ID` or `zip-ID`."""
+    """Redis key of a task's record: a job, `batch-ID` or `zip-ID`."""
     kind, _, name = task.rpartition("-")
     return f"gdsr:{kind or 'job'}:{name}"
 
 
-def claim(client: redis.Redis, task: str, *, run: str, worker: str) -> bool:
-    """Begin a task that waits; from now on only this run may write. False: it does not wait."""
+def acquire_lease(client: redis.Redis, task: str, *, run: str, worker: str) -> bool:
+    """Acquire the lease of a queued task for a run, which alone may write then. False if not
+    queued.
+    """
     started, lease = datetime.now(UTC).isoformat(), int(LEASE.total_seconds())
     return bool(_run(client, _CLAIM, task, run, worker, started, lease, EVENTS))
 
 
-def beat(client: redis.Redis, task: str, *, run: str) -> bool:
-    """Renew the run's lease. False: the task has ended, or is somebody else's by now."""
+def renew_lease(client: redis.Redis, task: str, *, run: str) -> bool:
+    """Renew the lease of a run. Returns False if the task has ended or the lease was lost."""
     return bool(_run(client, _BEAT, task, run, int(LEASE.total_seconds())))
 
 
-def hand_back(
+def requeue(
     client: redis.Redis,
     task: str,
     *,
     run: str,
     why: Literal["leaves", "crashed", "lost", "overdue"],
 ) -> Verdict:
-    """Let the task of a run that has ended wait again, at the front.
+    """Put the task of an ended run back at the front of its queue.
 
-    It does so once: a task that was lost or crashed before stays as it is, to be failed for what
-    the answer says. A run that leaves on purpose costs nothing. `over`: the task is not this run's
-    any more, or, of one that is said to be overdue, a beat has come.
+    This happens once: a task that was lost or crashed before is left to be failed for the returned
+    reason. A run that hands it back on purpose does not count as a try. Returns `over` if the task
+    does not belong to the run any more, or if its lease, said to be expired, was renewed.
     """
     verdict: Verdict = _text(_run(client, _HAND_BACK, task, run, why, SMALL, EVENTS))
     return verdict
 
 
-def overdue(client: redis.Redis) -> dict[str, str]:
-    """Tasks whose lease has ended, and the runs that had them."""
+def expired_leases(client: redis.Redis) -> dict[str, str]:
+    """The tasks with an expired lease, and their runs."""
     now, _ = client.time()
     tasks = [_text(task) for task in client.zrangebyscore(LEASES, "-inf", now)]
     return {task: _text(client.hget(record_key(task), "run") or b"") for task in tasks}
 
 
-def redeliver(client: redis.Redis) -> int:
-    """Put what waits, and is in no queue, in front of its queue; how many tasks that were."""
+def requeue_lost(client: redis.Redis) -> int:
+    """Put queued tasks that are in no queue at the front of theirs; returns their number."""
     return int(_run(client, _REDELIVER, "", SMALL, int(LEASE.total_seconds())))
 
 
@@ -161,7 +164,7 @@ def _run(client: redis.Redis, script: str, task: str, *arguments: str | int) -> 
     keys = [record_key(task), LEASES, WAITING, RUNNING, *(queue.key for queue in queues)]
     keys += [ACTIVE, *popped]
     values = [task, *arguments] if task else arguments
-    return asked_twice(lambda: client.eval(script, len(keys), *keys, *values))
+    return retry_once(lambda: client.eval(script, len(keys), *keys, *values))
 
 
 def _text(value: Any) -> Any:

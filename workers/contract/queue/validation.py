@@ -1,7 +1,4 @@
-"""What becomes of a picture and of what was asked for: a job, or a refusal that says why.
-
-Its header is read, never its pixels.
-"""
+"""Validates an upload and its options by the header, without decoding pixels."""
 
 from typing import BinaryIO, NamedTuple
 
@@ -15,12 +12,12 @@ from workers.contract.queue.engines import EngineInfo, ModelInfo, check_extra, c
 from workers.contract.queue.jobs import ImageInfo, TradeOff, UpscaleOptions
 
 
-class Wishes(PictureChoices):
-    """What was asked for, before the picture and the models are known."""
+class RequestedOptions(PictureChoices):
+    """Requested options, before defaults from picture and models are applied."""
 
     trade_off: TradeOff = 0.5
     model: str = ""
-    """Empty: the default."""
+    """Empty: the default model."""
     format: ResultFormat | None = ResultFormat.PNG
     """None: the picture's own."""
     preferred: tuple[ResultFormat, ...] = ()
@@ -29,33 +26,33 @@ class Wishes(PictureChoices):
     keep_branches: bool = False
 
 
-class Taken(NamedTuple):
-    """What a job needs to know."""
+class ValidatedUpload(NamedTuple):
+    """A validated upload: everything that a job needs."""
 
     image: ImageInfo
     options: UpscaleOptions
     model: ModelInfo
 
 
-def take(
+def validate_upload(
     file: BinaryIO,
-    wishes: Wishes,
+    wishes: RequestedOptions,
     engines: list[EngineInfo],
     *,
     key: str,
     size: int,
     sha256: str,
     max_pixels: int,
-) -> Taken:
-    """Judge a picture by its header; `key` is where it will be stored.
+) -> ValidatedUpload:
+    """Validate a picture by its header; `key` is its future blob key.
 
     Whether one that has an alpha channel is transparent at all only its pixels tell.
 
     Raises:
-        ImageRejected: there will be no job of it, whoever sends it again.
-        FormatNotWritten: no library for the result.
+        ImageRejected: the picture cannot become a job; a retry will not help.
+        FormatNotWritten: the library of the result format is missing.
         ModelUnknown: there is no such model.
-        NoWorker: no engine is alive.
+        NoWorker: no engine is running.
     """
     header = read_header(file, frame=wishes.frame)
     check_header(header, max_pixels=max_pixels, frame=wishes.frame)
@@ -77,10 +74,10 @@ def take(
     options = UpscaleOptions.model_validate(
         wishes.model_dump(exclude={"preferred"}) | {"model": model.name, "format": result}
     )
-    return Taken(image, options, model)
+    return ValidatedUpload(image, options, model)
 
 
-def _preferred(header: ImageHeader, wishes: Wishes) -> ResultFormat | None:
+def _preferred(header: ImageHeader, wishes: RequestedOptions) -> ResultFormat | None:
     """The best of the formats that are preferred, if one can hold the picture for sure."""
     for result in wishes.preferred:
         try:
@@ -91,7 +88,9 @@ def _preferred(header: ImageHeader, wishes: Wishes) -> ResultFormat | None:
     return None
 
 
-def _check(header: ImageHeader, wishes: Wishes, result: ResultFormat, *, has_alpha: bool) -> None:
+def _check(
+    header: ImageHeader, wishes: RequestedOptions, result: ResultFormat, *, has_alpha: bool
+) -> None:
     """Hold the format to what was asked for.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Which ended jobs have yet to be told to a webhook, in Redis, and how that goes.
+"""Outbox of pending webhooks in Redis.
 
-The transition that ends a job puts its id in a set, in the same step, with the time of the first
-attempt. Whoever takes one moves it into the future, past the longest attempt: a deliverer that
-dies leaves it to another. So a message may arrive twice, and never not at all.
+The transition that ends a job adds its id to a sorted set, in the same step, with the time of the
+first attempt. A deliverer that takes an id moves its time past the longest attempt, so if it dies
+another one takes over. Delivery is at least once.
 """
 
 from datetime import timedelta
@@ -10,9 +10,9 @@ from typing import Literal
 
 import redis
 
-#: Ids of jobs by when the next attempt is due, in seconds of Redis's own clock.
+#: Ids of jobs by the time of the next attempt, in seconds of the clock of Redis.
 DUE = "gdsr:webhooks"
-#: What of a webhook becomes part of the job's record.
+#: Webhook fields of the job record.
 WebhookState = Literal["waiting", "delivered", "failed"]
 
 _CLAIM = """
@@ -32,30 +32,30 @@ end
 
 
 class WebhookQueue:
-    """What is due, for deliverers in any number of processes."""
+    """The outbox, for deliverers in any number of processes."""
 
     def __init__(self, client: redis.Redis, *, lease: timedelta) -> None:
-        """`lease` is longer than any attempt."""
+        """`lease`: longer than any attempt."""
         self.client, self._lease = client, lease
         self._claim, self._settle = client.register_script(_CLAIM), client.register_script(_SETTLE)
 
     def claim(self) -> str | None:
-        """A job whose webhook is due, and for a while nobody else's; None: there is none."""
+        """Take a job whose webhook is due and lease it; None if there is none."""
         found = self._claim(keys=[DUE], args=[self._lease.total_seconds()])
         return None if found is None else found.decode()
 
     def settle(
         self, job_id: str, state: WebhookState, *, answer: str, pause: timedelta | None = None
     ) -> None:
-        """Write down how an attempt went; with a `pause` there will be another."""
+        """Record the outcome of an attempt; with a `pause` there will be another."""
         seconds = "" if pause is None else pause.total_seconds()
         self._settle(keys=[DUE, f"gdsr:job:{job_id}"], args=[job_id, state, answer, seconds])
 
     def forget(self, job_id: str) -> None:
-        """A job whose record is gone."""
+        """Remove a job whose record is gone."""
         self.client.zrem(DUE, job_id)
 
 
 def waiting(client: redis.Redis) -> int:
-    """Jobs that have ended and whose webhook does not know yet."""
+    """Number of ended jobs with a pending webhook."""
     return int(client.zcard(DUE))

@@ -72,9 +72,9 @@ def test_what_is_no_zip_is_refused(case: str) -> None:
     ("data", "reason"),
     [
         (ENCRYPTED, "file 1 of the zip has a password"),
-        (with_directory_field(GOOD, 10, "<H", zipfile.ZIP_LZMA), "has method 14"),
-        (with_directory_field(GOOD, 10, "<H", zipfile.ZIP_BZIP2), "has method 12"),
-        (with_directory_field(GOOD, 10, "<H", 99), "has method 99"),
+        (with_directory_field(GOOD, 10, "<H", zipfile.ZIP_LZMA), "has compression method 14"),
+        (with_directory_field(GOOD, 10, "<H", zipfile.ZIP_BZIP2), "has compression method 12"),
+        (with_directory_field(GOOD, 10, "<H", 99), "has compression method 99"),
     ],
 )
 def test_what_cannot_be_unpacked_is_refused_at_once(data: bytes, reason: str) -> None:
@@ -89,9 +89,9 @@ def test_a_zip_of_nothing_is_refused() -> None:
 
 
 def test_too_many_files_and_too_many_bytes_are_refused_by_what_the_directory_says() -> None:
-    with pytest.raises(BatchTooLarge, match="more than 1 pictures") as many:
+    with pytest.raises(BatchTooLarge, match="exceeds the limit of 1 pictures") as many:
         entries(GOOD, max_pictures=1)
-    with pytest.raises(BatchTooLarge, match="more than 302 bytes") as large:
+    with pytest.raises(BatchTooLarge, match="exceeds the limit of 302 bytes") as large:
         entries(GOOD, max_bytes=302)
 
     assert many.value.limits == {"max_batch_pictures": 1}

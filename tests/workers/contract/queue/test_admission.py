@@ -9,11 +9,11 @@ from factories import engine_info, register
 from records import image_info, model_info, options
 
 from workers.contract.errors import PixelsExceeded, QueueFull
-from workers.contract.queue.admission import Bounds, pixels_today
-from workers.contract.queue.estimates import places
+from workers.contract.queue.admission import QueueLimits, pixels_today
+from workers.contract.queue.estimates import queue_positions
 from workers.contract.queue.jobs import Job, JobState
 from workers.contract.queue.queue import JobQueue, new_job_id
-from workers.contract.queue.runs import RUNNING, WAITING, hand_back
+from workers.contract.queue.runs import RUNNING, WAITING, requeue
 
 
 def make_queue(
@@ -22,7 +22,7 @@ def make_queue(
     return JobQueue(
         client,
         record_ttl=timedelta(minutes=5),
-        bounds=Bounds(jobs=jobs, pixels=pixels, pixels_per_day=pixels_per_day),
+        bounds=QueueLimits(jobs=jobs, pixels=pixels, pixels_per_day=pixels_per_day),
         small_pixels=100 * 100,
     )
 
@@ -63,7 +63,7 @@ def test_a_lost_run_waits_again_and_counts_again(client: redis.Redis) -> None:
     queue.records.start(job.id, run="a", worker="w")
     assert queue.records.load() == ({}, [10_000])
 
-    assert hand_back(client, job.id, run="a", why="lost") == "queued"
+    assert requeue(client, job.id, run="a", why="lost") == "queued"
     assert queue.records.load() == ({job.id: 10_000}, [])
     with pytest.raises(QueueFull):
         submit(queue)
@@ -110,7 +110,7 @@ def test_an_owner_has_so_many_pixels_a_day(client: redis.Redis) -> None:
     submit(queue, owner="ann")
     submit(queue, owner="ann")
 
-    with pytest.raises(PixelsExceeded, match="20,000 pixels today") as refused:
+    with pytest.raises(PixelsExceeded, match="quota of 20,000 pixels a day") as refused:
         submit(queue, owner="ann", side=1)
     assert refused.value.pause is not None
     assert timedelta(0) < refused.value.pause <= timedelta(days=1)
@@ -132,11 +132,11 @@ def test_a_place_says_when_a_job_starts(client: redis.Redis) -> None:
     running, first, second = submit(queue), submit(queue), submit(queue)
     queue.records.start(running.id, run="a", worker="w")
     client.lrem("rq:queue:gdsr-small", 1, running.id)
-    assert queue.places()[first.id] == (0, None)
+    assert queue.queue_positions()[first.id] == (0, None)
 
     register(client, engine_info(models=(model_info(speed=1_000.0),)))
 
-    assert queue.places() == {first.id: (0, 5), second.id: (1, 15)}
+    assert queue.queue_positions() == {first.id: (0, 5), second.id: (1, 15)}
 
 
 def test_the_place_of_one_job_is_the_one_among_all(client: redis.Redis) -> None:
@@ -146,14 +146,14 @@ def test_the_place_of_one_job_is_the_one_among_all(client: redis.Redis) -> None:
     queue.records.start(running.id, run="a", worker="w")
     client.lrem("rq:queue:gdsr-small", 1, running.id)
 
-    assert {job.id: queue.place(job) for job in waiting} == queue.places()
-    assert queue.place(running) is None
+    assert {job.id: queue.queue_position(job) for job in waiting} == queue.queue_positions()
+    assert queue.queue_position(running) is None
 
 
 def test_queues_share_the_engines() -> None:
     waiting = {"a": 10, "b": 10, "huge": 100, "next": 1}
 
-    found = places([["a", "b"], ["huge", "next"]], waiting=waiting, running=[], rate=1.0)
+    found = queue_positions([["a", "b"], ["huge", "next"]], waiting=waiting, running=[], rate=1.0)
 
     assert {name: place.seconds for name, place in found.items()} == {
         "a": 0,

@@ -10,7 +10,7 @@ import redis
 from processes import ValkeyServer, wait_for
 from records import image_info, model_info, options
 
-from workers.contract.queue.admission import Bounds
+from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.jobs import JobState
 from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.queue.rq_queue import SMALL, Delivery, open_queue
@@ -22,7 +22,7 @@ from workers.jobs.job_worker import BEAT, JobWorker
 def test_a_worker_beats_as_long_as_its_child_works(
     valkey: ValkeyServer, client: redis.Redis, tmp_path: Path
 ) -> None:
-    bounds = Bounds(jobs=1, pixels=10**9)
+    bounds = QueueLimits(jobs=1, pixels=10**9)
     service = JobQueue(client, record_ttl=timedelta(minutes=5), bounds=bounds, small_pixels=10**6)
     settings = WorkerSettings(redis_url=valkey.url, blob_dir=tmp_path)
     worker = JobWorker(SMALL, settings=settings, engine_sockets=())

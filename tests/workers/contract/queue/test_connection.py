@@ -12,6 +12,7 @@ from processes import ValkeyServer, free_port, running_valkey, wait_for
 
 from deploy.valkey import valkey_command
 from workers.contract.errors import ConfigurationInvalid
+from workers.contract.queue import connection
 from workers.contract.queue.connection import check_at_start, connect
 
 
@@ -56,8 +57,12 @@ def test_a_server_that_is_away_does_not_end_the_start() -> None:
 
 @pytest.mark.parametrize("state", ["away", "full", "read-only"])
 def test_a_client_that_is_patient_waits_until_redis_is_cured(
-    state: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    state: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(connection._RetryWhileUnavailable, "said_at", float("-inf"))
     with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url) as operator:
         patient = connect(server.url, timeout=timedelta(seconds=5), retries=0, until_cured=True)
         patient.set("word", "before")
@@ -70,7 +75,7 @@ def test_a_client_that_is_patient_waits_until_redis_is_cured(
                 operator.replicaof("127.0.0.1", 1)
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(patient.set, "word", "after")
-            wait_for(lambda: "asking on" in caplog.text, what="a word in the log")
+            wait_for(lambda: "retrying" in caplog.text, what="a word in the log")
             match state:
                 case "away":
                     server.start()
@@ -80,6 +85,25 @@ def test_a_client_that_is_patient_waits_until_redis_is_cured(
                     operator.replicaof("NO", "ONE")
             assert asked.result()
         assert operator.get("word") == b"after"
+
+
+def test_clients_that_wait_say_so_once_however_often_they_ask(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection._RetryWhileUnavailable, "said_at", float("-inf"))
+    with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url) as operator:
+        patient = connect(server.url, timeout=timedelta(seconds=5), retries=0, until_cured=True)
+        operator.config_set("maxmemory", 1)
+
+        def refused() -> int:
+            return int(operator.info("errorstats").get("errorstat_OOM", {}).get("count", 0))
+
+        with ThreadPoolExecutor(2) as pool:
+            asked = [pool.submit(patient.set, word, "text") for word in ("one", "other")]
+            wait_for(lambda: refused() >= 6, what="six attempts")
+            operator.config_set("maxmemory", 0)
+            assert all(one.result() for one in asked)
+    assert caplog.text.count("retrying") == 1
 
 
 def test_a_client_that_is_patient_says_at_once_what_waiting_does_not_cure(

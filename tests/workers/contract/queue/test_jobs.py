@@ -10,7 +10,7 @@ from workers.contract.errors import ImageCorrupt, JobNotFound, WorkerLost
 from workers.contract.images.headers import ResultFormat
 from workers.contract.queue.jobs import JobResult, JobSpec, JobState
 from workers.contract.queue.records import JobRecords
-from workers.contract.queue.runs import ACTIVE, hand_back
+from workers.contract.queue.runs import ACTIVE, requeue
 
 RESULT = JobResult(
     key="results/a.png", size=1, sha256="0", format=ResultFormat.PNG, width=4, height=4,
@@ -53,13 +53,13 @@ def test_a_job_goes_from_queued_over_running_to_succeeded(records: JobRecords, j
 def test_a_run_that_was_replaced_can_write_nothing(records: JobRecords, job_id: str) -> None:
     records.start(job_id, run="lost", worker="w")
     assert not records.start(job_id, run="next", worker="w")
-    assert hand_back(records.client, job_id, run="lost", why="lost") == "queued"
+    assert requeue(records.client, job_id, run="lost", why="lost") == "queued"
     assert records.start(job_id, run="next", worker="w")
 
     assert not records.progress(job_id, run="lost", tiles_done=1, tiles=2)
     assert not records.succeed(job_id, run="lost", result=RESULT)
     assert not records.fail(job_id, run="lost", error=WorkerLost())
-    assert hand_back(records.client, job_id, run="lost", why="lost") == "over"
+    assert requeue(records.client, job_id, run="lost", why="lost") == "over"
     assert records.get(job_id).run == "next"
     assert records.succeed(job_id, run="next", result=RESULT)
 
@@ -79,7 +79,7 @@ def test_an_ended_job_stays_as_it_ended(records: JobRecords, job_id: str, end: s
     assert not records.start(job_id, run="two", worker="w")
     assert not records.cancel(job_id)
     assert not records.fail(job_id, error=WorkerLost())
-    assert hand_back(records.client, job_id, run="one", why="lost") == "over"
+    assert requeue(records.client, job_id, run="one", why="lost") == "over"
     assert records.get(job_id) == ended
 
 

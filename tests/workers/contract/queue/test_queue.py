@@ -13,13 +13,13 @@ from rq import Queue
 from workers.contract.errors import QueueFull, QueueUnavailable
 from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import AlphaMode, DepthMode
-from workers.contract.queue.admission import Bounds
+from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.connection import connect
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, JobResult, JobState
 from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue, new_job_id, time_limit
 from workers.contract.queue.rq_queue import LARGE, SMALL, Delivery, open_queue
-from workers.contract.queue.runs import LEASES, RUNNING, WAITING, beat, hand_back, record_key
+from workers.contract.queue.runs import LEASES, RUNNING, WAITING, record_key, renew_lease, requeue
 from workers.jobs.recovery import sweep
 
 RESULT = JobResult(
@@ -33,7 +33,7 @@ def make_queue(client: redis.Redis, *, max_queued: int = 10) -> JobQueue:
     return JobQueue(
         client,
         record_ttl=timedelta(minutes=5),
-        bounds=Bounds(jobs=max_queued, pixels=10**9),
+        bounds=QueueLimits(jobs=max_queued, pixels=10**9),
         small_pixels=100 * 100,
     )
 
@@ -59,7 +59,7 @@ def test_small_and_large_pictures_wait_in_queues_of_their_own(queue: JobQueue) -
 def test_the_position_counts_the_jobs_before(queue: JobQueue) -> None:
     ids = [submit(queue) for _ in range(3)]
 
-    assert [queue.places()[job_id].position for job_id in ids] == [0, 1, 2]
+    assert [queue.queue_positions()[job_id].position for job_id in ids] == [0, 1, 2]
 
 
 def test_a_full_queue_takes_nothing(client: redis.Redis) -> None:
@@ -67,7 +67,7 @@ def test_a_full_queue_takes_nothing(client: redis.Redis) -> None:
     submit(queue)
     submit(queue, side=200)
 
-    with pytest.raises(QueueFull, match="more than 2 jobs would wait"):
+    with pytest.raises(QueueFull, match="would exceed its limit of 2 jobs"):
         submit(queue)
     assert len(queue.records.active()) == 2
 
@@ -78,7 +78,7 @@ def test_a_cancelled_job_leaves_the_queue_and_frees_its_place(queue: JobQueue) -
 
     assert cancelled.state is JobState.CANCELLED
     assert queue.depths()[SMALL] == 1
-    assert queue.places()[second].position == 0
+    assert queue.queue_positions()[second].position == 0
     assert queue.cancel(first) == cancelled
 
 
@@ -131,7 +131,7 @@ def test_a_job_whose_worker_dies_before_it_begins_waits_again_at_the_front(
     look_for_losses(queue)
     look_for_losses(queue)
 
-    assert {job_id: place.position for job_id, place in queue.places().items()} == {
+    assert {job_id: place.position for job_id, place in queue.queue_positions().items()} == {
         first: 0,
         second: 1,
     }
@@ -162,8 +162,8 @@ def test_a_run_whose_lease_has_ended_is_lost_and_its_job_waits_at_the_front(
     end_lease(client, lost)
     assert look_for_losses(queue) == []
 
-    assert [queue.places()[job_id].position for job_id in (lost, other)] == [0, 1]
-    assert not beat(client, lost, run="one")
+    assert [queue.queue_positions()[job_id].position for job_id in (lost, other)] == [0, 1]
+    assert not renew_lease(client, lost, run="one")
 
 
 def test_a_run_that_beats_at_the_last_moment_keeps_its_job(
@@ -173,8 +173,8 @@ def test_a_run_that_beats_at_the_last_moment_keeps_its_job(
     queue.records.start(job_id, run="one", worker="w")
     end_lease(client, job_id)
 
-    assert beat(client, job_id, run="one")
-    assert hand_back(client, job_id, run="one", why="overdue") == "over"
+    assert renew_lease(client, job_id, run="one")
+    assert requeue(client, job_id, run="one", why="overdue") == "over"
     assert queue.get(job_id).state is JobState.RUNNING
 
 
@@ -202,19 +202,19 @@ def test_only_what_crashed_twice_is_said_to_have_crashed(
 ) -> None:
     job_id = submit(queue)
     queue.records.start(job_id, run="one", worker="w")
-    assert hand_back(client, job_id, run="one", why=first) == "queued"
+    assert requeue(client, job_id, run="one", why=first) == "queued"
     queue.records.start(job_id, run="two", worker="w")
 
-    assert hand_back(client, job_id, run="two", why=then) == verdict
+    assert requeue(client, job_id, run="two", why=then) == verdict
 
 
 def test_a_run_that_leaves_on_purpose_costs_no_try(queue: JobQueue, client: redis.Redis) -> None:
     job_id = submit(queue)
     for run in ("one", "two", "three"):
         queue.records.start(job_id, run=run, worker="w")
-        assert hand_back(client, job_id, run=run, why="leaves") == "queued"
+        assert requeue(client, job_id, run=run, why="leaves") == "queued"
 
-    assert queue.places()[job_id].position == 0
+    assert queue.queue_positions()[job_id].position == 0
     assert queue.depths()[SMALL] == 1
 
 

@@ -8,7 +8,7 @@ import redis
 from records import image_info, model_info, options
 
 from workers.contract.errors import JobTooNew
-from workers.contract.queue.admission import Bounds
+from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.jobs import SCHEMA, JobSpec, JobState
 from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.queue.records import JobRecords
@@ -82,7 +82,10 @@ def test_a_job_of_a_higher_schema_is_said_to_be_newer_and_is_not_touched(
     client: redis.Redis, records: JobRecords
 ) -> None:
     queue = JobQueue(
-        client, record_ttl=timedelta(minutes=5), bounds=Bounds(jobs=9, pixels=10**9), small_pixels=1
+        client,
+        record_ttl=timedelta(minutes=5),
+        bounds=QueueLimits(jobs=9, pixels=10**9),
+        small_pixels=1,
     )
     job_id = new_job_id()
     queue.submit(job_id, image_info(), options(), model_info())

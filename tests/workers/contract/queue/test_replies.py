@@ -15,17 +15,17 @@ from records import image_info, model_info, options
 
 from workers.contract.errors import ImageCorrupt, QueueFull, QueueUnavailable, WorkerLost
 from workers.contract.images.formats import ResultFormat
-from workers.contract.queue.admission import Bounds, pixels_today
+from workers.contract.queue.admission import QueueLimits, pixels_today
 from workers.contract.queue.batch_queue import BatchQueue
 from workers.contract.queue.batches import Archive, Batch, BatchItem, Pack
 from workers.contract.queue.connection import connect
-from workers.contract.queue.idempotency import Claim
+from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import FINAL_STATES, Job, JobResult, JobSpec, JobState
 from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.queue.records import JobRecords
 from workers.contract.queue.rq_queue import SMALL, open_queue
-from workers.contract.queue.runs import beat, hand_back, redeliver
-from workers.contract.queue.validation import Wishes
+from workers.contract.queue.runs import renew_lease, requeue, requeue_lost
+from workers.contract.queue.validation import RequestedOptions
 
 HOUR = timedelta(hours=1)
 RESULT = JobResult(
@@ -45,20 +45,28 @@ class Twice(redis.Redis):
 
 
 def make_queue(client: redis.Redis, *, jobs: int = 100) -> JobQueue:
-    bounds = Bounds(jobs=jobs, pixels=10**9, pixels_per_day=10**9)
+    bounds = QueueLimits(jobs=jobs, pixels=10**9, pixels_per_day=10**9)
     return JobQueue(client, record_ttl=HOUR, bounds=bounds, small_pixels=100 * 100)
 
 
-def submitted(queue: JobQueue, *, claim: Claim | None = None, born: bool = False) -> Job:
-    job_id = new_job_id() if claim is None else claim.job_id
+def submitted(
+    queue: JobQueue, *, idempotency: IdempotencyKey | None = None, born: bool = False
+) -> Job:
+    job_id = new_job_id() if idempotency is None else idempotency.job_id
     result = RESULT if born else None
     return queue.submit(
-        job_id, image_info(), options(), model_info(), claim=claim, result=result, owner="ann"
+        job_id,
+        image_info(),
+        options(),
+        model_info(),
+        idempotency=idempotency,
+        result=result,
+        owner="ann",
     )
 
 
-def claim() -> Claim:
-    return Claim(owner="ann", key="word", fingerprint="f", job_id=new_job_id())
+def idempotency_key() -> IdempotencyKey:
+    return IdempotencyKey(owner="ann", key="word", fingerprint="f", job_id=new_job_id())
 
 
 def started(queue: JobQueue) -> str:
@@ -83,20 +91,20 @@ def swept(queue: JobQueue) -> bool:
 
 def handed_back(queue: JobQueue) -> list[str]:
     job_id = started(queue)
-    first = hand_back(queue.client, job_id, run="run", why="lost")
+    first = requeue(queue.client, job_id, run="run", why="lost")
     assert queue.records.start(job_id, run="next", worker="w")
-    return [first, hand_back(queue.client, job_id, run="next", why="crashed")]
+    return [first, requeue(queue.client, job_id, run="next", why="crashed")]
 
 
 def beaten(queue: JobQueue) -> bool:
-    return beat(queue.client, started(queue), run="run")
+    return renew_lease(queue.client, started(queue), run="run")
 
 
 def redelivered(queue: JobQueue) -> int:
     job_id = submitted(queue).id
     open_queue(SMALL, queue.client).remove(job_id)
-    redeliver(queue.client)
-    return len(queue.places())
+    requeue_lost(queue.client)
+    return len(queue.queue_positions())
 
 
 def cancelled(queue: JobQueue) -> bool:
@@ -115,10 +123,16 @@ def blended(queue: JobQueue) -> int:
     return len(queue.blends_of(source.id))
 
 
-def batch_of(queue: JobQueue, *, claim: Claim | None = None) -> Batch:
-    batch_id = new_job_id() if claim is None else claim.job_id
+def batch_of(queue: JobQueue, *, idempotency: IdempotencyKey | None = None) -> Batch:
+    batch_id = new_job_id() if idempotency is None else idempotency.job_id
     return BatchQueue(queue).submit(
-        batch_id, Wishes(), size=100, pictures=2, largest=100, owner="ann", claim=claim
+        batch_id,
+        RequestedOptions(),
+        size=100,
+        pictures=2,
+        largest=100,
+        owner="ann",
+        idempotency=idempotency,
     )
 
 
@@ -155,7 +169,7 @@ def packed(queue: JobQueue) -> bool:
 
 STEPS: dict[str, Callable[[JobQueue], object]] = {
     "submit": lambda queue: submitted(queue).state,
-    "submit with a key": lambda queue: submitted(queue, claim=claim()).state,
+    "submit with a key": lambda queue: submitted(queue, idempotency=idempotency_key()).state,
     "submit with a result": lambda queue: submitted(queue, born=True).state,
     "succeed": lambda queue: succeeded(queue).state,
     "fail": failed,
@@ -165,7 +179,7 @@ STEPS: dict[str, Callable[[JobQueue], object]] = {
     "deliver again": redelivered,
     "cancel": cancelled,
     "blend": blended,
-    "batch": lambda queue: batch_of(queue, claim=claim()).items,
+    "batch": lambda queue: batch_of(queue, idempotency=idempotency_key()).items,
     "unpack": unpacked,
     "fail to unpack": unpacking_failed,
     "pack": packed,
@@ -234,13 +248,13 @@ def test_a_job_whose_fate_is_not_known_is_said_to_be_so_and_is_there(
 ) -> None:
     proxy.lose(1, times=2)
     with pytest.raises(QueueUnavailable) as unknown:
-        submitted(make_queue(through), claim=claim() if keyed else None)
+        submitted(make_queue(through), idempotency=idempotency_key() if keyed else None)
 
     assert not unknown.value.refused
     assert make_queue(client).depths()["gdsr-small"] == 1
     if keyed:
         (first,) = make_queue(client).records.active()
-        assert submitted(make_queue(client), claim=claim()).id == first
+        assert submitted(make_queue(client), idempotency=idempotency_key()).id == first
 
 
 def test_a_refusal_of_the_repeat_is_none_of_the_first(
@@ -290,7 +304,7 @@ class LifeOfAJob(RuleBasedStateMachine):
     @rule(lose=st.booleans(), keyed=st.booleans())
     def submit(self, lose: bool, keyed: bool) -> None:  # noqa: FBT001
         self.weather(lose)
-        job = submitted(self.queue, claim=claim() if keyed else None)
+        job = submitted(self.queue, idempotency=idempotency_key() if keyed else None)
         self.jobs.setdefault(job.id, (JobState.QUEUED, None))
 
     @precondition(lambda self: self.jobs)
@@ -321,7 +335,7 @@ class LifeOfAJob(RuleBasedStateMachine):
                 done = records.fail(job_id, run=run, error=WorkerLost())
                 after = JobState.FAILED
             case "leave":
-                verdict = hand_back(records.client, job_id, run=run, why="leaves")
+                verdict = requeue(records.client, job_id, run=run, why="leaves")
                 done, after = verdict == "queued", JobState.QUEUED
             case _:
                 done = records.progress(job_id, run=run, tiles_done=1, tiles=2)

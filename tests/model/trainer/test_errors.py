@@ -13,25 +13,25 @@ from torch import Tensor
 from model.checkpoint import Card, load_checkpoint, save_checkpoint
 from model.gdsr import GDSR, PRESETS
 from model.trainer.config import TrainConfig
-from model.trainer.faults import (
+from model.trainer.errors import (
     LossNotFinite,
     PhotographsMissing,
     RunUnusable,
     StorageFull,
-    TrainingFault,
+    TrainingError,
     WeightsUnusable,
 )
-from model.trainer.loop import Outcome, train
+from model.trainer.loop import TrainResult, train
 from model.trainer.run.run import BEST, STATE
 
 Configure = Callable[..., TrainConfig]
 
 
-def fit(config: TrainConfig, out: Path) -> Outcome:
+def fit(config: TrainConfig, out: Path) -> TrainResult:
     return train(config, out, resume=False, quiet=True)
 
 
-def go_on(config: TrainConfig, out: Path) -> Outcome:
+def go_on(config: TrainConfig, out: Path) -> TrainResult:
     return train(config, out, resume=True, quiet=True)
 
 
@@ -104,7 +104,7 @@ def test_no_vgg_weights_at_all_is_said(
 ) -> None:
     monkeypatch.delenv("GDSR_VGG_WEIGHTS", raising=False)
 
-    with pytest.raises(TrainingFault, match=r"set losses\.perceptual\.file or GDSR_VGG_WEIGHTS"):
+    with pytest.raises(TrainingError, match=r"set losses\.perceptual\.file or GDSR_VGG_WEIGHTS"):
         fit(configure("base_adversarial", "losses.perceptual.file="), tmp_path)
 
 

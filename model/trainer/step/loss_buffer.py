@@ -1,6 +1,6 @@
-"""Loss values on their way from the device, read one step late so that it never waits.
+"""Loss values in transit from the device, read one step late so that the loop never waits.
 
-A value that is not finite is found before anything is saved: whoever saves flushes first.
+A value that is not finite is found before anything is saved: saving flushes first.
 """
 
 import math
@@ -26,14 +26,14 @@ class Entry:
         return next((name for name, value in self.terms.items() if not math.isfinite(value)), "")
 
 
-class Ledger:
-    """Takes the terms of each step; gives them back at once on a CPU, those of before on CUDA."""
+class LossBuffer:
+    """Buffers loss terms: returned at once on a CPU, one step late on CUDA."""
 
     def __init__(self) -> None:
         self._coming: tuple[int, Terms, Tensor, torch.cuda.Event] | None = None
 
     def put(self, step: int, terms: Terms) -> Entry | None:
-        """Enter a step; what is returned is the last one whose values are there."""
+        """Add a step; returns the latest one whose values have arrived."""
         before = self.flush()
         values = torch.stack(list(terms.values()))
         if not values.is_cuda:
@@ -46,7 +46,7 @@ class Ledger:
         return before
 
     def flush(self) -> Entry | None:
-        """Wait for what was entered last and not yet given."""
+        """Wait for and return the last step that was not returned yet."""
         if self._coming is None:
             return None
         step, terms, values, arrived = self._coming

@@ -1,19 +1,19 @@
-"""What can go wrong in training, each said in one line."""
+"""The errors of training, each with a message of one line."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 
-class TrainingFault(Exception):
-    """Training cannot begin or go on, for the reason in the message."""
+class TrainingError(Exception):
+    """Training cannot start or continue, for the reason in the message."""
 
 
-class ConfigInvalid(TrainingFault):
-    """A preset or an override is not a configuration."""
+class ConfigInvalid(TrainingError):
+    """A preset or an override is invalid."""
 
 
-class PhotographsMissing(TrainingFault):
-    """A folder has no picture to train on."""
+class PhotographsMissing(TrainingError):
+    """A folder has no usable picture."""
 
     def __init__(self, folder: Path, *, broken: Sequence[Path], small: int, side: int) -> None:
         reasons = []
@@ -26,19 +26,19 @@ class PhotographsMissing(TrainingFault):
         )
 
 
-class WeightsUnusable(TrainingFault):
-    """A file of weights is missing, or is not for this network."""
+class WeightsUnusable(TrainingError):
+    """A file of weights is missing, or does not fit the network."""
 
 
-class RunUnusable(TrainingFault):
-    """A folder is not a run that can be resumed, or is one already."""
+class RunUnusable(TrainingError):
+    """A folder is not a run that can be resumed, or already holds a run."""
 
 
-class CacheUnusable(TrainingFault):
-    """A folder of teacher's pictures is of another teacher, damaged or incomplete."""
+class CacheUnusable(TrainingError):
+    """A teacher's cache is of another teacher, damaged or incomplete."""
 
 
-class LossNotFinite(TrainingFault):
+class LossNotFinite(TrainingError):
     """A loss became NaN or infinite."""
 
     def __init__(self, *, step: int, term: str, batch: Path) -> None:
@@ -49,7 +49,7 @@ class LossNotFinite(TrainingFault):
         self.step = step
 
 
-class StorageFull(TrainingFault):
+class StorageFull(TrainingError):
     """A file could not be written."""
 
     def __init__(self, error: OSError, path: Path) -> None:
@@ -57,8 +57,8 @@ class StorageFull(TrainingFault):
         super().__init__(f"{said}: {where}; what was there before stays")
 
 
-class PartMissing(TrainingFault):
-    """An optional package is needed for this."""
+class PartMissing(TrainingError):
+    """An optional package is not installed."""
 
     def __init__(self, package: str, *, purpose: str, extra: str = "train") -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'gdsr[{extra}]'")

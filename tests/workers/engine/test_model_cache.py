@@ -109,7 +109,7 @@ def test_pictures_of_alternating_models_are_those_of_an_engine_that_keeps_all(
             assert np.array_equal(through(place, name), unbound[name])
             assert resident(loaded) == [name]
 
-    assert loaded.residents.loads == 5
+    assert loaded.model_cache.loads == 5
 
 
 def test_jobs_for_different_models_at_once_all_come_out_right(

@@ -14,7 +14,7 @@ from workers.pictures.picture import Picture
 _SIDE = 32
 
 
-def rehearse() -> None:
+def warm_up() -> None:
     """Write a JPEG, read it, and write a PNG, as most jobs do."""
     colour = np.zeros((_SIDE, _SIDE, 3), np.uint8)
     picture = Picture(colour=colour, grey=False)

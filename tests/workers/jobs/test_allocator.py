@@ -10,12 +10,12 @@ import pytest
 _FORKED = """
 import os, resource
 import numpy as np
-from workers.jobs.allocator import prepare_heap
+from workers.jobs.allocator import prepare_allocator
 
 def take():  # more together than glibc keeps by itself
     blocks = [np.ones(3 * 1024**2, np.uint8) for _ in range(6)]
 
-prepare_heap()
+prepare_allocator()
 if os.fork() == 0:
     take()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -29,10 +29,10 @@ os.wait()
 _ADVISED = """
 import sys
 import numpy as np
-from workers.jobs.allocator import prepare_heap
+from workers.jobs.allocator import prepare_allocator
 
 if sys.argv[1] == "prepared":
-    prepare_heap()
+    prepare_allocator()
 block = np.ones(3 * 1024**2, np.uint8)
 middle = block.ctypes.data + block.nbytes // 2
 inside = False

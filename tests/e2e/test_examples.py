@@ -1,0 +1,171 @@
+"""The examples of the documents, run as a reader would: by bash with curl, and by Python."""
+
+import io
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import hosts
+import pytest
+from documents import blocks, example, read
+from factories import engine_info, register
+from networks import tiny_checkpoint
+from PIL import Image
+from processes import ValkeyServer, running_valkey
+from serving import Site, served
+
+from service.settings import ServiceSettings
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl"),
+]
+URL = "http://127.0.0.1:8000"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A service, and a worker host with a tiny network."""
+    folder = tmp_path_factory.mktemp("examples")
+    with running_valkey(folder / "valkey") as valkey:
+        checkpoint = tiny_checkpoint(folder / "tiny.safetensors")
+        workers = hosts.Site(valkey.url, folder / "blobs", checkpoint)
+        chosen = ServiceSettings(redis_url=valkey.url, blob_dir=folder / "blobs")
+        with served(chosen) as site, workers.worker_host():
+            yield site
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The reader's folder, with the pictures that the examples name."""
+    folder = tmp_path / "reader"
+    folder.mkdir()
+    (folder / "photo.jpg").write_bytes(hosts.noise(30, 40))
+    (folder / "second.png").write_bytes(hosts.noise(50, 20, seed=1))
+    return folder
+
+
+def bash(script: str, site: Site, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", script.replace(URL, str(site.http.base_url).rstrip("/"))],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as opened:
+        opened.load()
+        return opened.size
+
+
+def readme_curl() -> str:
+    return example("README.md", "Over HTTP", "sh")
+
+
+def test_the_readme_saves_a_picture(site: Site, folder: Path) -> None:
+    run = bash(readme_curl(), site, folder)
+
+    assert size(folder / "large.png") == (160, 120), run.stdout + run.stderr
+
+
+def test_the_readme_prints_an_error_and_saves_nothing(site: Site, folder: Path) -> None:
+    (folder / "photo.jpg").write_text("not a picture")
+
+    run = bash(readme_curl(), site, folder)
+
+    assert '"type":"/problems/' in run.stdout.replace(" ", "")
+    assert not (folder / "large.png").exists()
+
+
+def test_the_readme_prints_the_job_and_saves_nothing_where_a_picture_takes_too_long(
+    server: ValkeyServer, folder: Path
+) -> None:
+    slow = ServiceSettings(
+        redis_url=server.url, blob_dir=folder / "blobs", max_wait=timedelta(seconds=1)
+    )
+    with served(slow) as site:
+        register(site.redis, engine_info())  # and no job worker
+        run = bash(readme_curl(), site, folder)
+
+    assert '"state":"queued"' in run.stdout
+    assert '/result"' in run.stdout
+    assert not (folder / "large.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("document", "heading"), [("README.md", "From Python"), ("docs/http.md", "Python")]
+)
+def test_the_python_of_the_documents_saves_a_picture(
+    site: Site, folder: Path, document: str, heading: str
+) -> None:
+    code = example(document, heading, "python")
+    run = subprocess.run(
+        [sys.executable, "-c", code.replace(URL, str(site.http.base_url))],
+        cwd=folder,
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stderr
+    assert size(folder / "large.png") == (160, 120), run.stdout
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+
+
+def test_waiting_saves_a_picture(site: Site, folder: Path) -> None:
+    run = bash(example("docs/http.md", "Waiting for a picture", "sh"), site, folder)
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert size(folder / "large.png") == (160, 120)
+
+
+def function_save() -> str:
+    waiting = example("docs/http.md", "Waiting for a picture", "sh")
+    return waiting.split("\n}\n")[0] + "\n}\n"
+
+
+def test_kept_branches_give_other_positions_the_mask_and_a_region(site: Site, folder: Path) -> None:
+    script = function_save() + example("docs/http.md", "Kept branches", "sh")
+
+    run = bash(f"set -e\n{script}", site, folder)
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert size(folder / "large.png") == size(folder / "crisper.webp") == (160, 120)
+    assert size(folder / "mask.png") == (160, 120)
+    assert size(folder / "corner.png") == (64, 48)
+
+
+def test_a_batch_comes_back_as_one_zip(site: Site, folder: Path) -> None:
+    if shutil.which("unzip") is None:
+        pytest.skip("there is no unzip")
+    run = bash(function_save() + example("docs/http.md", "Batches", "sh"), site, folder)
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    with zipfile.ZipFile(folder / "results.zip") as archive:
+        pictures = {name: archive.read(name) for name in archive.namelist()}
+    assert list(pictures) == ["photo.webp", "second.webp"]
+    assert [Image.open(io.BytesIO(one)).size for one in pictures.values()] == [
+        (160, 120),
+        (80, 200),
+    ]
+
+
+def test_every_example_with_curl_or_python_is_run_by_a_test() -> None:
+    """Here and in tests/service/test_examples.py."""
+    run = {"Over HTTP", "From Python", "Waiting for a picture", "Kept branches", "Batches"}
+    run |= {"Python", "API keys", "Webhooks"}
+    for document in ("README.md", "docs/http.md", "docs/operations.md"):
+        for part in read(document).split("\n## ")[1:]:
+            heading = part.partition("\n")[0]
+            asked = [block for block in blocks(part) if "127.0.0.1:8000" in block.text]
+            assert heading in run or not asked, f"{document}: {heading}"
