@@ -123,7 +123,7 @@ def _run(
     from workers.engine.local import InProcessEngine
     from workers.pictures.decode import decode
     from workers.pictures.encode import encode
-    from workers.pictures.finish import postprocess, preprocess
+    from workers.pictures.finish import marked_as_made, postprocess, preprocess
     from workers.tasks.pipeline import upscale_picture
     from workers.tiles.trade_off import output_weights
 
@@ -138,7 +138,10 @@ def _run(
             task = progress.add_task(source.name, total=None)
             try:
                 picture = decode(
-                    source.read_bytes(), max_pixels=settings.max_pixels, frame=choices.frame
+                    source.read_bytes(),
+                    max_pixels=settings.max_pixels,
+                    frame=choices.frame,
+                    icc=choices.icc,
                 )
                 picture = upscale_picture(
                     preprocess(picture, choices, ResultFormat(format_name)),
@@ -152,6 +155,8 @@ def _run(
                     consistent=choices.consistency,
                 )
                 picture = postprocess(picture, choices)
+                if settings.mark:
+                    picture = marked_as_made(picture, trade_off=trade_off)
                 for warning in picture.warnings:
                     console.print(f"{source}: {warning}", highlight=False, soft_wrap=True)
                 data = encode(

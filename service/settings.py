@@ -56,6 +56,9 @@ class ServiceSettings(SharedSettings):
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """Addresses or networks, comma-separated, whose `X-Forwarded-For` and `-Proto` are trusted."""
 
+    result_name: str = Field(default="{name}-{scale}x", pattern=r"^[^/\\\x00-\x1f]*$")
+    """How downloads are called: `{name}` of the picture without its ending, `{scale}` such as 4."""
+
     max_wait: Seconds = timedelta(seconds=60)
     """Maximum of `Prefer: wait`."""
 

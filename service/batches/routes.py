@@ -35,6 +35,7 @@ from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import choose_model, running
 from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.queue import new_job_id
+from workers.contract.queue.validation import RequestedOptions
 
 router = APIRouter(prefix="/batches", tags=["batches"])
 
@@ -105,6 +106,7 @@ _RESULT = merged(
 )  # fmt: skip
 
 
+@router.post("/", include_in_schema=False, status_code=202)
 @router.post(
     "",
     status_code=202,
@@ -137,9 +139,10 @@ async def create_batch(
         read_fields(query=query, form=())
 
         def accept(upload: Upload) -> tuple[Batch, dict[str, str]]:
-            fields = read_fields(query=query, form=upload.fields, accept=accepted)
+            fields = read_fields(query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
-            return _accept_once(services, upload, fields, owner, key)
+            wishes = requested_options(fields, accept=accepted)
+            return _accept_once(services, upload, fields, wishes, owner, key)
 
         batch, more = await receive(
             request,
@@ -159,21 +162,26 @@ def _count(services: Services, owner: str, pictures: int) -> dict[str, str]:
 
 
 def _accept_once(
-    services: Services, upload: Upload, fields: UpscaleFields, owner: str, key: str | None
+    services: Services,
+    upload: Upload,
+    fields: UpscaleFields,
+    wishes: RequestedOptions,
+    owner: str,
+    key: str | None,
 ) -> tuple[Batch, dict[str, str]]:
     """Return the existing batch of the idempotency key or create one; also the rate limit
     headers.
     """
     batch_id = new_job_id()
     if key is None:
-        return _accept(services, upload, fields, batch_id, owner, None)
+        return _accept(services, upload, fields, wishes, batch_id, owner, None)
     idempotency = IdempotencyKey(
         owner=owner, key=key, fingerprint=fingerprint(upload.sha256, fields), job_id=batch_id
     )
     with redis_down_is_queue_unavailable():
         existing = idempotency.existing(services.queue.client)
     if existing is None:
-        return _accept(services, upload, fields, batch_id, owner, idempotency)
+        return _accept(services, upload, fields, wishes, batch_id, owner, idempotency)
     return services.batches.get(existing), {}
 
 
@@ -181,6 +189,7 @@ def _accept(
     services: Services,
     upload: Upload,
     fields: UpscaleFields,
+    wishes: RequestedOptions,
     batch_id: str,
     owner: str,
     idempotency: IdempotencyKey | None,
@@ -204,7 +213,7 @@ def _accept(
     with deleted_if_refused(services.blobs, upload_key):
         batch = services.batches.submit(
             batch_id,
-            requested_options(fields),
+            wishes,
             size=upload.size,
             pictures=len(entries),
             largest=sum(entry.file_size for entry in entries),

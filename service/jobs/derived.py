@@ -66,7 +66,7 @@ def derived_job(services: Services, job: Job, fields: ResultFields) -> Job:
     Raises:
         RequestInvalid: fields that exclude each other, or a region outside the result.
         BranchesNotKept: the job did not keep the branches that this needs.
-        AlphaNotStorable: JPEG for a picture that may be transparent.
+        AlphaNotStorable: JPEG for a transparent picture.
         ResultTooLarge: the format cannot hold so many pixels.
         RateExceeded: the owner's rate limit is exceeded.
         PixelsExceeded: the owner's pixel quota is exceeded.
@@ -87,7 +87,7 @@ def derived_job(services: Services, job: Job, fields: ResultFields) -> Job:
         width=part.width or cut.width,
         height=part.height or cut.height,
         format=options.format,
-        has_alpha=job.spec.image.has_alpha and own.background is None and not part.mask,
+        has_alpha=_has_alpha(job, result) and not part.mask,
     )
     asked = f"{job.id} {options.model_dump_json()} {part.model_dump_json()}"
     blend_id = hashlib.sha256(asked.encode()).hexdigest()[:32]
@@ -99,6 +99,12 @@ def derived_job(services: Services, job: Job, fields: ResultFields) -> Job:
     if services.rate is not None:
         services.rate.count(job.spec.owner)
     return services.queue.submit_blend(blend_id, job, options, part, instead=earlier)
+
+
+def _has_alpha(job: Job, result: JobResult) -> bool:
+    if result.has_alpha is not None:
+        return result.has_alpha
+    return job.spec.image.has_alpha and job.spec.options.background is None
 
 
 def _options(own: UpscaleOptions, fields: ResultFields) -> UpscaleOptions:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.json_schema import WithJsonSchema
 
 from service.http.problems import Fault, RequestInvalid
-from service.transfer.negotiation import preferred_format
+from service.transfer.negotiation import preferred_formats
 from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import PictureChoices
 from workers.contract.queue.jobs import STOPS
@@ -27,13 +27,24 @@ TradeOffChoice = Annotated[
         }
     ),
 ]
+_FORMAT_NAMES = {"jpg": "jpeg", "tif": "tiff"}
+
+
+def _format_name(value: object) -> object:
+    """As people write it, such as `JPG`."""
+    return _FORMAT_NAMES.get(value.lower(), value.lower()) if isinstance(value, str) else value
+
+
 FormatChoice = Annotated[
-    ResultFormat, WithJsonSchema({"type": "string", "enum": [str(name) for name in ResultFormat]})
+    ResultFormat,
+    BeforeValidator(_format_name),
+    WithJsonSchema({"type": "string", "enum": [str(name) for name in ResultFormat]}),
 ]
 SAME = "same"
 WishedFormat = Annotated[
     ResultFormat | None,
     BeforeValidator(lambda value: None if value == SAME else value),
+    BeforeValidator(_format_name),
     WithJsonSchema(
         {"type": "string", "enum": [*map(str, ResultFormat), SAME], "examples": ["webp"]}
     ),
@@ -99,10 +110,9 @@ class ResultFields(BaseModel):
 
 
 def read_fields(
-    *, query: Iterable[tuple[str, str]], form: Iterable[tuple[str, str]], accept: str = ""
+    *, query: Iterable[tuple[str, str]], form: Iterable[tuple[str, str]]
 ) -> UpscaleFields:
     """Validate all fields. A field may be given twice, in query and form too, with equal values.
-    Without a format the `Accept` header decides.
 
     Raises:
         RequestInvalid: lists every invalid field.
@@ -117,7 +127,6 @@ def read_fields(
                     Fault(place=where, name=name, message="given twice with different values")
                 )
             place.setdefault(name, where)
-    given.setdefault("format", preferred_format(accept))
     try:
         choice = UpscaleFields.model_validate(given)
     except ValidationError as invalid:
@@ -131,9 +140,11 @@ def read_fields(
     return choice
 
 
-def requested_options(fields: UpscaleFields) -> RequestedOptions:
-    """The fields as options for the workers."""
-    return RequestedOptions.model_validate(fields.model_dump(exclude={"name", "webhook"}))
+def requested_options(fields: UpscaleFields, *, accept: str) -> RequestedOptions:
+    """The fields as options for the workers. Without a format the `Accept` header decides."""
+    preferred = () if "format" in fields.model_fields_set else preferred_formats(accept)
+    wishes = fields.model_dump(exclude={"name", "webhook"})
+    return RequestedOptions.model_validate({**wishes, "preferred": preferred})
 
 
 def described_fields() -> dict[str, dict[str, object]]:

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from service.http.problems import answer, describe_failure
 from service.services import Services
 from service.transfer.downloads import download
-from service.transfer.filenames import content_disposition
+from service.transfer.filenames import content_disposition, result_name
 from service.views import JobView, Links
 from workers.contract.blobs.base import BlobStore
 from workers.contract.errors import (
@@ -135,7 +135,8 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
             sha256=result.sha256,
             media_type=result.format.media_type,
             disposition=content_disposition(
-                job.spec.name or job.id, extension=extension(result.format)
+                f"{_name(job, result, services.settings.result_name)}.any",
+                extension=extension(result.format),
             ),
             headers={
                 "Content-Location": Links.of(job.id).result,
@@ -144,6 +145,14 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
         )
     except BlobMissing:
         raise JobExpired(job.id) from None
+
+
+def _name(job: Job, result: JobResult, template: str) -> str:
+    if job.spec.name is None:
+        return job.id
+    # Of an upright picture and of one that was turned.
+    scale = max(result.width, result.height) / max(job.spec.image.width, job.spec.image.height)
+    return result_name(template, job.spec.name, scale=scale)
 
 
 def check_kept(job: Job, blobs: BlobStore) -> None:

@@ -19,12 +19,13 @@ from service.http.openapi import (
     headers,
     merged,
 )
-from service.http.problems import RequestInvalid
+from service.http.problems import Fault, RequestInvalid
 from service.jobs import cache
 from service.jobs.idempotency import fingerprint, read_key
 from service.jobs.options import UpscaleFields, described_fields, read_fields, requested_options
 from service.jobs.results import picture_or_job
 from service.services import Owner, Services, Serving
+from service.transfer.mistakes import HEAD_BYTES, mistake
 from service.transfer.uploads import Upload, deleted_if_refused, receive
 from service.views import JobView
 from workers.contract import errors
@@ -58,6 +59,17 @@ _REQUEST = {
                     "required": ["image"],
                     "additionalProperties": False,
                     "properties": {"image": BINARY["schema"], **described_fields()},
+                }
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "image": {"type": "string", "description": "In base64, or as a data URI"},
+                        **described_fields(),
+                    },
                 }
             },
             **{f"image/{name}": BINARY for name in ImageFormat},
@@ -95,6 +107,7 @@ _RESPONSES = merged(
 )  # fmt: skip
 
 
+@router.post("/upscale/", include_in_schema=False, status_code=202)
 @router.post(
     "/upscale",
     status_code=202,
@@ -129,10 +142,15 @@ async def create_job(
         cached = not cache.bypasses_cache(request)
 
         def accept(upload: Upload) -> Job:
-            fields = read_fields(query=query, form=upload.fields, accept=accepted)
+            fields = read_fields(query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
-            order = _Order(fields=fields, owner=owner, key=key, cached=cached)
-            return _accept_once(services, upload, order)
+            order = _Order(fields=fields, accept=accepted, owner=owner, key=key, cached=cached)
+            try:
+                return _accept_once(services, upload, order)
+            except (errors.ImageUnsupported, errors.ImageCorrupt):
+                if wrong := _mistake(request, upload):
+                    raise wrong from None
+                raise
 
         job = await receive(
             request, services.blobs, accept, limit=services.settings.max_upload_bytes
@@ -153,6 +171,19 @@ async def create_job(
     return response
 
 
+def _mistake(request: Request, upload: Upload) -> RequestInvalid | None:
+    """Why something is no picture, where that lies in how it was sent."""
+    upload.file.seek(0)
+    found = mistake(
+        upload.file.read(HEAD_BYTES),
+        content_type=request.headers.get("Content-Type", ""),
+        named=bool(upload.file_name),
+    )
+    if found is None:
+        return None
+    return RequestInvalid([Fault(place="body", name="image", message=found)])
+
+
 async def _count(services: Services, owner: str) -> dict[str, str]:
     """Count an upload against the rate limit before reading it; returns the headers."""
     rate = services.rate
@@ -164,6 +195,8 @@ class _Order:
     """An upload request with its options."""
 
     fields: UpscaleFields
+    accept: str
+    """Its `Accept` header."""
     owner: str
     key: str | None
     """Its `Idempotency-Key`."""
@@ -204,7 +237,7 @@ def _accept(
         engines = running(services.queue.client)
     image, options, model = validate_upload(
         upload.file,
-        requested_options(fields),
+        requested_options(fields, accept=order.accept),
         engines,
         key=f"inputs/{job_id}",
         size=upload.size,

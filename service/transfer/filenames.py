@@ -5,6 +5,12 @@ import unicodedata
 from urllib.parse import quote
 
 
+def result_name(template: str, name: str, *, scale: float) -> str:
+    """The client's own name, told apart from that of its picture: `kitten-4x.jpg`."""
+    stem = name.rpartition(".")[0] or name
+    return template.replace("{scale}", f"{round(scale, 2):g}").replace("{name}", stem)
+
+
 def content_disposition(name: str, *, extension: str) -> str:
     """`inline` with the name under another extension, in plain letters and as it is (RFC 6266)."""
     stem = name.rpartition(".")[0] or name

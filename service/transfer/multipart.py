@@ -11,6 +11,7 @@ from service.http.problems import Fault, RequestInvalid
 IMAGE_FIELD = "image"
 MAX_FIELDS = 32
 MAX_FIELD_BYTES = 1024
+_MAX_PREAMBLE_BYTES = 16 * 1024
 
 
 class Files(Protocol):
@@ -34,6 +35,8 @@ class Form:
         if not parameters.get(b"boundary"):
             raise _malformed("the content type names no boundary")
         self.files = files
+        self._start = b"--" + parameters[b"boundary"]
+        self._preamble: bytes | None = b""
         self.in_file = self.complete = False
         self.fields: list[tuple[str, str]] = []
         self.header = self.value = b""
@@ -58,10 +61,23 @@ class Form:
             raise _malformed(str(failure)) from None
 
     def write(self, chunk: bytes) -> None:
+        if self._preamble is not None:
+            chunk = self._after_preamble(self._preamble + chunk)
         try:
             self.parser.write(chunk)
         except FormParserError as failure:
             raise _malformed(str(failure)) from None
+
+    def _after_preamble(self, data: bytes) -> bytes:
+        """What follows the words before the first boundary; they mean nothing (RFC 2046, 5.1.1)."""
+        at = 0 if data.startswith(self._start) else data.find(b"\r\n" + self._start) + 2
+        if at == 1:  # not there yet
+            self._preamble = data
+            if len(data) > _MAX_PREAMBLE_BYTES:
+                raise _malformed("it does not begin with its boundary")
+            return b""
+        self._preamble = None
+        return data[at:]
 
     def end(self) -> tuple[tuple[str, str], ...]:
         if not self.complete:

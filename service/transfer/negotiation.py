@@ -4,15 +4,14 @@ import re
 
 from workers.contract.images.formats import ResultFormat
 
-DEFAULT = ResultFormat.PNG
 #: Nobody gets what only some workers write without having asked for it by its name.
 _ALWAYS = [name for name in ResultFormat if name is not ResultFormat.JXL]
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 
-def preferred_format(header: str) -> ResultFormat:
-    """The format that the header likes best; of equals the one it names, and of those the first in
-    `ResultFormat`. PNG where it takes anything, nothing that is written here, or makes no sense.
+def preferred_formats(header: str) -> tuple[ResultFormat, ...]:
+    """The formats that the header takes, best first; of equals those that it names, and of those in
+    the order of `ResultFormat`. None where it takes nothing that is written here.
 
     A header that takes nothing that there is may be answered with 406 or be disregarded; the
     answer to an upload is the job, so it is disregarded.
@@ -22,8 +21,7 @@ def preferred_format(header: str) -> ResultFormat:
         (_quality(name.media_type, ranges), name.media_type in ranges, -number, name)
         for number, name in enumerate(_ALWAYS)
     ]
-    best = max(ranked)
-    return best[-1] if best[0] > 0 else DEFAULT
+    return tuple(name for quality, _, _, name in sorted(ranked, reverse=True) if quality > 0)
 
 
 def _ranges(header: str) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 One pass and one copy: pieces are parsed, hashed and written before more is asked for, so that an
 upload of any size takes the memory of a piece. Disk and hash work runs in a thread, by pieces.
-The bytes are told apart from a form by the content type alone; what they are is not judged here.
+The bytes are told apart from a form or JSON by the content type alone; what they are is not judged
+here.
 """
 
 import hashlib
@@ -16,7 +17,9 @@ from fastapi.concurrency import run_in_threadpool
 from python_multipart.multipart import parse_options_header
 
 from service.http.problems import RequestInvalid
+from service.transfer import json_body
 from service.transfer.digests import check_digests, promised_digests
+from service.transfer.json_body import JsonBody
 from service.transfer.multipart import IMAGE_FIELD, Files, Form, fault
 from workers.contract.blobs.base import BlobStore, no_room_is_storage_full
 from workers.contract.errors import GDSRError, ImageMissing, QueueUnavailable, UploadTooLarge
@@ -91,11 +94,16 @@ async def receive(
     """
     kind, parameters = parse_options_header(request.headers.get("Content-Type"))
     is_form = kind == b"multipart/form-data"
-    body_limit = limit + overhead if is_form else limit
-    sink = sink or _Picture(limit)
+    is_json = kind == b"application/json" and sink is None
+    body_limit = limit + overhead if is_form else json_body.MAX_BYTES if is_json else limit
+    sink = sink or _Picture(min(limit, body_limit) if is_json else limit)
     if int(request.headers.get("Content-Length", 0)) > body_limit:
         raise sink.too_large()
-    form = Form(parameters, sink) if is_form else None
+    form: Form | JsonBody | None = None
+    if is_form:
+        form = Form(parameters, sink)
+    elif is_json:
+        form = JsonBody(sink)
     arriving = _Arriving(store, sink, form, promised_digests(request.headers))
     received = pending = 0
     chunks: list[bytes] = []
@@ -135,7 +143,11 @@ class _Arriving:
     """
 
     def __init__(
-        self, store: BlobStore, sink: Sink, form: Form | None, promised: Mapping[str, bytes]
+        self,
+        store: BlobStore,
+        sink: Sink,
+        form: Form | JsonBody | None,
+        promised: Mapping[str, bytes],
     ) -> None:
         self._store, self._sink, self._form, self._promised = store, sink, form, promised
         self._digest = hashlib.sha256() if promised else None

@@ -139,11 +139,9 @@ class ColourTooDeep(ImageRejected):
 
     slug, status, title = "colour-too-deep", 422, "The picture has too many bits per sample"
 
-    def __init__(self, *, bits: int) -> None:
-        super().__init__(
-            f"the picture has {bits} bits per colour channel, which is supported in PNG and "
-            "TIFF only: convert it first"
-        )
+    def __init__(self, *, bits: int, kind: str, more_elsewhere: bool) -> None:
+        where = "that many are read in PNG and TIFF" if more_elsewhere else f"{kind} is read with 8"
+        super().__init__(f"the picture has {bits} bits a channel; {where}: convert it first")
 
 
 class AlphaNotStorable(ImageRejected):

@@ -35,7 +35,7 @@ READ_ELSEWHERE = frozenset(
     {
         "GDSR_ADMIN_KEYS_FILE", "GDSR_API_KEYS_FILE", "GDSR_CACHE_RESULTS", "GDSR_CORS_ORIGINS",
         "GDSR_HOST", "GDSR_HOSTS", "GDSR_MAX_WAIT", "GDSR_METRICS_PORT", "GDSR_PIXELS_PER_DAY",
-        "GDSR_PORT",
+        "GDSR_PORT", "GDSR_RESULT_NAME",
         "GDSR_RATE_LIMIT", "GDSR_ROOT_PATH", "GDSR_SIGNED_RESULTS", "GDSR_TRUSTED_PROXIES",
         "GDSR_WEBHOOK_HOSTS", "GDSR_WEBHOOK_NETWORKS", "GDSR_WEBHOOK_SECRET_FILE",
         "GDSR_API_KEY", "GDSR_BENCH_DIR", "GDSR_METRIC_WEIGHTS", "GDSR_TORCH_INDEX",
@@ -180,6 +180,9 @@ class WorkerSettings(SharedSettings):
 
     job_memory: int = Field(default=6 * 1024**3, gt=0)
     """Address space limit of a job's process, in bytes."""
+
+    mark: bool = True
+    """Whether results say in their XMP that a model made them, in the words of IPTC; `off`: not."""
 
     engine_patience: Seconds = timedelta(seconds=60)
     """How long a job waits for an engine that restarts."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from workers.pictures.colour import Converted, is_for_grey, srgb_to_grey, srgb_to_rgb
 from workers.pictures.picture import Picture, Plane
 
 _BAND_ROWS = 256
@@ -50,8 +51,9 @@ def laid_on(picture: Picture, background: str) -> Picture:
     if picture.alpha is None:
         return picture
     full = np.iinfo(picture.alpha.dtype).max
-    levels = [int(background[at : at + 2], 16) * (full // 255) for at in (1, 3, 5)]
-    behind = np.array(levels, np.uint32)
+    stored = [int(background[at : at + 2], 16) * (full // 255) for at in (1, 3, 5)]
+    found = _in_space_of(picture, np.array([[stored]], picture.colour.dtype))
+    behind = found.pixels[0, 0].astype(np.uint32)
     colour = np.empty(picture.colour.shape, picture.colour.dtype)
     for top in range(0, picture.height, _BAND_ROWS):
         rows = slice(top, top + _BAND_ROWS)
@@ -59,8 +61,23 @@ def laid_on(picture: Picture, background: str) -> Picture:
         # At most 65535 x 65535 and a half of 65535: just within 32 bits.
         mixed = picture.colour[rows] * share + behind * (full - share)
         colour[rows] = (mixed + full // 2) // full
-    grey = picture.grey and len(set(levels)) == 1
-    return replace(picture, colour=colour, alpha=None, grey=grey)
+    return replace(
+        picture,
+        colour=colour,
+        alpha=None,
+        grey=picture.grey and len(set(stored)) == 1,
+        warnings=(*picture.warnings, *found.warnings),
+    )
+
+
+def _in_space_of(picture: Picture, pixels: Plane) -> Converted:
+    """Pixels of sRGB (1, 1, 3) in the picture's space."""
+    if picture.profile is None:
+        return Converted(pixels)
+    if is_for_grey(picture.profile):
+        found = srgb_to_grey(pixels[..., 0], picture.profile)
+        return found._replace(pixels=np.repeat(found.pixels[..., None], 3, axis=-1))
+    return srgb_to_rgb(pixels, picture.profile)
 
 
 def _filled(colour: Plane, known: NDArray[np.bool_]) -> Plane:

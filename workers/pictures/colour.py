@@ -1,4 +1,4 @@
-"""Colour profiles: whatever a picture was tagged with becomes sRGB, and may become it again.
+"""Colour profiles: whatever a picture was tagged with becomes sRGB, or stays as it is.
 
 A profile that amounts to sRGB changes nothing, to the bit. One that is broken, or made for another
 kind of picture, is ignored with a warning, as browsers do. LittleCMS does samples of 8 bits, and
@@ -26,23 +26,46 @@ class Converted(NamedTuple):
     """Pixels in another space."""
 
     pixels: Plane
-    #: The profile that they come from or go to, if it was of use.
+    #: That of their space, where it was asked for; else it is sRGB.
     profile: bytes | None = None
     warnings: tuple[str, ...] = ()
 
 
-def rgb_to_srgb(pixels: Plane, profile: bytes | None) -> Converted:
-    """Convert RGB pixels (H, W, 3) from their profile."""
-    if not profile:
-        return Converted(pixels)
-    found = _found(profile, {"RGB": "RGB"})
-    if isinstance(found, str):
-        return _ignored(pixels, found)
-    probe = _probe()
-    if _is_close(found.apply(probe), probe):
-        return Converted(pixels, profile)
-    space = read_space(profile) if pixels.dtype == np.uint16 else None
-    return Converted(_applied(found, pixels, space, _srgb_space()), profile)
+class Wanted(NamedTuple):
+    """The profile of a picture, and whether its pixels are to stay in that space."""
+
+    profile: bytes | None
+    keep: bool = False
+
+    def rgb(self, pixels: Plane) -> Converted:
+        """RGB pixels (H, W, 3) in the space that is wanted."""
+        if not self.profile:
+            return Converted(pixels)
+        found = _found(self.profile, {"RGB": "RGB"})
+        if isinstance(found, str):
+            return _ignored(pixels, found)
+        if self.keep:
+            return Converted(pixels, self.profile)
+        probe = _probe()
+        if _is_close(found.apply(probe), probe):
+            return Converted(pixels)
+        space = read_space(self.profile) if pixels.dtype == np.uint16 else None
+        return Converted(_applied(found, pixels, space, _srgb_space()))
+
+    def grey(self, levels: Plane) -> Converted:
+        """Grey levels (H, W) in the space that is wanted.
+
+        Grey pictures are found with profiles for RGB, too; their levels are that space's greys.
+        """
+        if not self.profile:
+            return Converted(levels)
+        found = _found(self.profile, {"GRAY": "L", "RGB": "RGB"})
+        if isinstance(found, str):
+            return _ignored(levels, found)
+        if self.keep:
+            return Converted(levels, self.profile)
+        curve = _grey_curve(found, self.profile, levels.dtype == np.uint16)
+        return Converted(levels if curve is None else curve[levels])
 
 
 def cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Converted:
@@ -54,22 +77,13 @@ def cmyk_to_srgb(image: Image.Image, profile: bytes | None) -> Converted:
     return Converted(plain) if found is None else _ignored(plain, found)
 
 
-def grey_to_srgb(levels: Plane, profile: bytes | None) -> Converted:
-    """Convert grey levels (H, W) from their profile.
-
-    Grey pictures are found with profiles for RGB, too; their levels are then that space's greys.
-    """
-    if not profile:
-        return Converted(levels)
-    found = _found(profile, {"GRAY": "L", "RGB": "RGB"})
-    if isinstance(found, str):
-        return _ignored(levels, found)
-    curve = _grey_curve(found, profile, levels.dtype == np.uint16)
-    return Converted(levels if curve is None else curve[levels], profile)
+def is_for_grey(profile: bytes) -> bool:
+    """Whether its space has no colour."""
+    return profile[16:20] == b"GRAY"
 
 
 def srgb_to_rgb(pixels: Plane, profile: bytes) -> Converted:
-    """Convert sRGB pixels (H, W, 3) to a profile; its use is reported like the way from it."""
+    """Convert sRGB pixels (H, W, 3) to a profile."""
     try:
         target = ImageCms.ImageCmsProfile(BytesIO(profile))
         back = _transform(_srgb(), target, "RGB")
@@ -79,11 +93,11 @@ def srgb_to_rgb(pixels: Plane, profile: bytes) -> Converted:
         space = read_space(profile) if pixels.dtype == np.uint16 else None
         return Converted(_applied(back, pixels, _srgb_space(), space), profile)
     except _BROKEN:
-        return _ignored(pixels, "the result stays in sRGB: its colour profile works one way only")
+        return _ignored(pixels, "the background is of sRGB: the picture's profile works one way")
 
 
 def srgb_to_grey(levels: Plane, profile: bytes) -> Converted:
-    """The way back of `grey_to_srgb`."""
+    """The way back of `Wanted.grey`."""
     found = _found(profile, {"GRAY": "L", "RGB": "RGB"})
     if isinstance(found, str):
         return _ignored(levels, found)

@@ -1,4 +1,5 @@
-"""Bytes to pixels: sRGB of 8 or 16 bits, the right way up, whatever kind of picture was sent.
+"""Bytes to pixels: 8 or 16 bits, the right way up, whatever kind of picture was sent, in sRGB or in
+its own colour space.
 
 Promises: only the codec of the format that the content shows is tried; nothing larger than the
 limit is decoded; whatever is wrong with the bytes ends in a `GDSRError`, never in half a picture,
@@ -9,11 +10,12 @@ Letters: H x W the picture's pixels.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 
 import numpy as np
-from PIL import ImageChops
 
+from workers.contract.errors import ImageCorrupt
 from workers.contract.images.formats import EXTRA_FORMATS, unread, unsupported
 from workers.contract.images.headers import (
     ColourKind,
@@ -22,22 +24,44 @@ from workers.contract.images.headers import (
     check_header,
     read_header,
 )
-from workers.pictures.colour import Converted, cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
+from workers.contract.images.options import ProfileMode
+from workers.pictures.colour import Converted, Wanted, cmyk_to_srgb
 from workers.pictures.extras import installed
-from workers.pictures.frames import Layer, apng_layers, composed, gif_layers
+from workers.pictures.frames import Layer, apng_layers, composed, gif_layers, has_separate_still
+from workers.pictures.jpeg import with_end
 from workers.pictures.opening import Opened, open_picture
 from workers.pictures.picture import Picture, Plane, scaled
 from workers.pictures.png import checked_png, deep_grey_alpha_as_rgba
+from workers.pictures.tagged import Tagged, of_cicp, of_png
 
 
-def decode(data: bytes, *, max_pixels: int, frame: int | None = None) -> Picture:
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int,
+    frame: int | None = None,
+    icc: ProfileMode = ProfileMode.SRGB,
+) -> Picture:
     """Decode a picture, or one frame or page of it, counted from 0.
+
+    A picture of which every pixel is opaque has no alpha.
+
+    With `ProfileMode.KEEP` the pixels stay in the space of the picture's own profile, so that no
+    colour is lost that sRGB does not have.
 
     Raises:
         ImageMissing, ImageUnsupported, ImageCorrupt: as `read_header`, or the pixels are damaged.
         ImageTooLarge, ImageAnimated, FrameMissing, ColourTooDeep: as `check_header`.
         MemoryError: there is no memory for the pixels.
     """
+    picture = _decoded(data, max_pixels=max_pixels, frame=frame, icc=icc)
+    alpha = picture.alpha
+    if alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
+        return replace(picture, alpha=None)
+    return picture
+
+
+def _decoded(data: bytes, *, max_pixels: int, frame: int | None, icc: ProfileMode) -> Picture:
     header = read_header(BytesIO(data), frame=frame)
     check_header(header, max_pixels=max_pixels, frame=frame)
     if header.format in EXTRA_FORMATS and header.format not in installed():
@@ -45,42 +69,50 @@ def decode(data: bytes, *, max_pixels: int, frame: int | None = None) -> Picture
     if header.format is ImageFormat.GIF:
         layers = gif_layers(data, frame=frame or 0)
         if len(layers) > 1 or not layers[0].covers(header.width, header.height):
-            return _composed(layers, header, max_pixels=max_pixels)
+            return _composed(layers, header, max_pixels=max_pixels, icc=icc)
         data = b"".join(layers[0].parts)
-    elif header.format is ImageFormat.PNG and header.frames != 1:
+    elif header.format is ImageFormat.PNG and (header.frames != 1 or has_separate_still(data)):
         layers = apng_layers(data, frame=frame or 0)
-        return _composed(layers, header, max_pixels=max_pixels)
-    return _still(data, header, max_pixels=max_pixels, frame=frame or 0)
+        return _composed(layers, header, max_pixels=max_pixels, icc=icc)
+    return _still(data, header, max_pixels=max_pixels, icc=icc, frame=frame or 0)
 
 
-def _composed(layers: Sequence[Layer], header: ImageHeader, *, max_pixels: int) -> Picture:
+def _composed(
+    layers: Sequence[Layer], header: ImageHeader, *, max_pixels: int, icc: ProfileMode
+) -> Picture:
     def still(file: bytes) -> Picture:
-        return _still(file, read_header(BytesIO(file)), max_pixels=max_pixels)
+        return _still(file, read_header(BytesIO(file)), max_pixels=max_pixels, icc=icc)
 
-    picture = composed(layers, still, width=header.width, height=header.height)
-    alpha = picture.alpha
-    if not header.has_alpha and alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
-        return replace(picture, alpha=None)
-    return picture
+    return composed(layers, still, width=header.width, height=header.height)
 
 
-def _still(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int = 0) -> Picture:
+def _still(
+    data: bytes, header: ImageHeader, *, max_pixels: int, icc: ProfileMode, frame: int = 0
+) -> Picture:
     deep_alpha = None
+    tagged = Tagged()
+    dropped: tuple[str, ...] = ()
     if header.format is ImageFormat.PNG:
-        data = checked_png(data)
+        data, colour_chunks, dropped = checked_png(data)
         deep_alpha = deep_grey_alpha_as_rgba(data)
-    opened = open_picture(deep_alpha or data, header, max_pixels=max_pixels, frame=frame)
+        tagged = of_png(colour_chunks)
+    opened = _opened(deep_alpha or data, header, max_pixels=max_pixels, frame=frame)
+    if header.cicp is not None:
+        tagged = of_cicp(*header.cicp)
+    elif opened.profile:
+        tagged = Tagged(opened.profile)
     grey = header.kind is ColourKind.GREY or opened.is_grey
+    wanted = Wanted(tagged.profile, keep=icc is ProfileMode.KEEP)
     if grey:
         levels, alpha = _deep_grey_alpha(opened) if deep_alpha else _grey(opened, header)
-        found = grey_to_srgb(levels, opened.profile)
+        found = wanted.grey(levels)
         colour: Plane = np.broadcast_to(found.pixels[..., None], (*levels.shape, 3))
     elif header.bits > 8:
         low = open_picture(data, header, max_pixels=max_pixels, frame=frame, low_bytes=True)
-        found, alpha = _deep_colour(opened, low)
+        found, alpha = _deep_colour(opened, low, wanted)
         colour = found.pixels
     else:
-        found, alpha = _colour(opened, header)
+        found, alpha = _colour(opened, header, wanted)
         colour = found.pixels
     return Picture(
         colour=colour,
@@ -88,10 +120,23 @@ def _still(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int = 0)
         grey=grey,
         was_cmyk=header.kind is ColourKind.CMYK,
         dpi=opened.dpi,
-        source_profile=found.profile,
+        profile=found.profile,
         metadata=opened.metadata,
-        warnings=(*opened.metadata.warnings, *found.warnings),
+        warnings=(*dropped, *opened.metadata.warnings, *tagged.warnings, *found.warnings),
     )
+
+
+def _opened(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int) -> Opened:
+    open_this = partial(open_picture, header=header, max_pixels=max_pixels, frame=frame)
+    try:
+        return open_this(data)
+    except ImageCorrupt:
+        if header.format is not ImageFormat.JPEG:
+            raise
+        whole = with_end(data, lambda filled: open_this(filled).image)
+        if whole is None:
+            raise
+        return open_this(whole)
 
 
 def _grey(opened: Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
@@ -124,7 +169,7 @@ def _deep_grey_alpha(opened: Opened) -> tuple[Plane, Plane | None]:
     return samples[..., 0], samples[..., 1]
 
 
-def _deep_colour(high: Opened, low: Opened) -> tuple[Converted, Plane | None]:
+def _deep_colour(high: Opened, low: Opened, wanted: Wanted) -> tuple[Converted, Plane | None]:
     """The colours and alpha of a picture of 16 bits that was read by halves."""
     if high.image.mode not in ("RGB", "RGBA"):
         raise unsupported("a picture of 16 bits of a rare kind of colour")
@@ -136,16 +181,15 @@ def _deep_colour(high: Opened, low: Opened) -> tuple[Converted, Plane | None]:
         alpha = samples[..., 3]
     elif isinstance(clear := high.image.info.get("transparency"), tuple):
         alpha = np.where((samples == clear).all(axis=-1), 0, 65535).astype(np.uint16)
-    return rgb_to_srgb(samples[..., :3], high.profile), alpha
+    return wanted.rgb(samples[..., :3]), alpha
 
 
-def _colour(opened: Opened, header: ImageHeader) -> tuple[Converted, Plane | None]:
+def _colour(opened: Opened, header: ImageHeader, wanted: Wanted) -> tuple[Converted, Plane | None]:
     """The colours (H, W, 3) and alpha (H, W) of any other picture."""
     image = opened.image
     alpha = None
     if image.mode == "CMYK":
-        if header.format is ImageFormat.JPEG and "adobe" not in image.info:
-            image = ImageChops.invert(image)  # Pillow takes every JPEG for one of Adobe's
+        # A JPEG without Adobe's marker has 0 for full ink too: Pillow and browsers take it so.
         return cmyk_to_srgb(image, opened.profile), None
     if image.mode not in ("RGB", "RGBA", "RGBX", "YCbCr"):
         raise unsupported(f"a {header.format.upper()} of a rare kind of colour")
@@ -156,4 +200,4 @@ def _colour(opened: Opened, header: ImageHeader) -> tuple[Converted, Plane | Non
         matches = [stored[..., channel] == clear[channel] for channel in range(3)]
         alpha = np.where(matches[0] & matches[1] & matches[2], 0, 255).astype(np.uint8)
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    return rgb_to_srgb(np.asarray(rgb), opened.profile), alpha
+    return wanted.rgb(np.asarray(rgb)), alpha

@@ -1,5 +1,6 @@
 """Pixels to bytes: the format that the client chose, in sRGB unless the picture says otherwise."""
 
+import struct
 from collections.abc import Iterable
 from io import BytesIO
 
@@ -90,9 +91,19 @@ def _encode_jpeg(picture: Picture, quality: int) -> bytes:
         quality=quality,
         subsampling="4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0",
         dpi=tuple(min(dots, _MAX_JPEG_DPI) for dots in picture.dpi or (0, 0)),
+        extra=_iptc_segment(picture.metadata.iptc),
         **_tags(picture),
     )
     return file.getvalue()
+
+
+def _iptc_segment(iptc: bytes | None) -> bytes:
+    """Photoshop's segment with one resource, which is where readers look for it."""
+    if not iptc:
+        return b""
+    body = b"Photoshop 3.0\0" + b"8BIM\4\4\0\0" + struct.pack(">I", len(iptc)) + iptc
+    body += b"\0" * (len(iptc) % 2)
+    return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
 
 
 def _encode_webp(picture: Picture, quality: int, *, lossless: bool) -> bytes:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from workers.contract.errors import AlphaNotStorable
 from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import (
     SCALE,
@@ -13,21 +14,32 @@ from workers.contract.images.options import (
     ProfileMode,
 )
 from workers.pictures.alpha import laid_on
-from workers.pictures.colour import srgb_to_grey, srgb_to_rgb
+from workers.pictures.colour import Wanted, is_for_grey
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, with_bits
 from workers.pictures.reduce import reduced, reduced_mask
+from workers.pictures.xmp import marked
 
 
 def preprocess(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Picture:
-    """The decoded picture in as many bits as its result is to have."""
+    """The decoded picture in as many bits as its result is to have.
+
+    Raises:
+        AlphaNotStorable: it is transparent, its result cannot be, and no background was chosen.
+    """
+    if picture.alpha is not None and choices.background is None and not result.may_be_transparent:
+        raise AlphaNotStorable
+    if picture.metadata.iptc and choices.metadata is MetadataMode.KEEP and not result.may_have_iptc:
+        warning = f"left out the IPTC data: {result} has no place for it (its XMP is kept)"
+        metadata = picture.metadata._replace(iptc=None)
+        picture = replace(picture, metadata=metadata, warnings=(*picture.warnings, warning))
     wanted = picture.bits if choices.depth is DepthMode.SAME else int(choices.depth)
     return with_bits(picture, min(wanted, result.max_bits))
 
 
 def postprocess(picture: Picture, choices: PictureChoices) -> Picture:
-    """The picture, four times larger by now, in the size, on the background and in the colour space
-    that were chosen, with what it is to keep.
+    """The picture, four times larger by now, in the size and on the background that were chosen,
+    with what it is to keep.
 
     Raises:
         ScaleTooLarge: it is not large enough for the size that was chosen.
@@ -36,16 +48,22 @@ def postprocess(picture: Picture, choices: PictureChoices) -> Picture:
         width=picture.width // SCALE, height=picture.height // SCALE
     )
     picture = reduced(picture, width=width, height=height)
-    if choices.background is not None:
-        picture = laid_on(picture, choices.background)
+    if choices.background is not None and picture.alpha is not None:
+        picture = laid_on(_able_to_hold(picture, choices.background), choices.background)
     if choices.metadata is MetadataMode.STRIP:
         picture = replace(picture, metadata=Metadata())
     if choices.icc is ProfileMode.KEEP and picture.was_cmyk:
         warning = "the result is in sRGB: a CMYK picture becomes RGB, its profile does not fit"
         return replace(picture, warnings=(*picture.warnings, warning))
-    if choices.icc is ProfileMode.KEEP and picture.source_profile is not None:
-        picture = _in_its_space(picture, picture.source_profile)
     return picture
+
+
+def marked_as_made(picture: Picture, *, trade_off: float) -> Picture:
+    """The picture with a mark in its XMP that it was altered by an algorithm, or, where the crisp
+    branch has a share in it, that a trained model made some of it.
+    """
+    xmp = marked(picture.metadata.xmp, invented=trade_off > 0)
+    return replace(picture, metadata=picture.metadata._replace(xmp=xmp))
 
 
 def postprocess_mask(mask: Picture, choices: PictureChoices) -> Picture:
@@ -58,19 +76,12 @@ def postprocess_mask(mask: Picture, choices: PictureChoices) -> Picture:
     return reduced_mask(mask, width=width, height=height)
 
 
-def _in_its_space(picture: Picture, profile: bytes) -> Picture:
-    if picture.grey:
-        found = srgb_to_grey(picture.colour[..., 0], profile)
-        colour = np.broadcast_to(found.pixels[..., None], picture.colour.shape)
-    elif profile[16:20] == b"RGB ":
-        found = srgb_to_rgb(picture.colour, profile)
-        colour = found.pixels
-    else:
-        warning = "the result stays in sRGB: it has colour, and its profile is for grey"
-        return replace(picture, warnings=(*picture.warnings, warning))
-    return replace(
-        picture,
-        colour=colour,
-        profile=found.profile,
-        warnings=(*picture.warnings, *found.warnings),
-    )
+def _able_to_hold(picture: Picture, background: str) -> Picture:
+    """The picture; in sRGB if the background has a colour and its own space has none."""
+    is_grey = background[1:3] == background[3:5] == background[5:7]
+    if picture.profile is None or not is_for_grey(picture.profile) or is_grey:
+        return picture
+    found = Wanted(picture.profile).grey(picture.colour[..., 0])
+    colour = np.broadcast_to(found.pixels[..., None], picture.colour.shape)
+    warning = "the result is in sRGB: its background has colour, and its profile is for grey"
+    return replace(picture, colour=colour, profile=None, warnings=(*picture.warnings, warning))

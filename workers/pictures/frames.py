@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from workers.contract.errors import FrameMissing, ImageCorrupt
-from workers.contract.images.gif import CLEAR, KEEP, RESTORE, gif_frames, gif_size
+from workers.contract.images.gif import CLEAR, KEEP, RESTORE, colours_end, gif_frames
 from workers.contract.images.tiff_and_avif import Source
 from workers.pictures.picture import Picture, Plane
-from workers.pictures.png import SIGNATURE, chunk, read_chunks
+from workers.pictures.png import COLOUR_CHUNKS, SIGNATURE, chunk, read_chunks
 
 
 class Layer(NamedTuple):
@@ -54,6 +54,7 @@ def composed(
             alpha = np.zeros(alpha.shape, picture.colour.dtype)
         part = np.s_[layer.top : layer.top + layer.height, layer.left : layer.left + layer.width]
         before = colour[part].copy(), alpha[part].copy()
+        picture = _cut(picture, *before[1].shape)
         colour[part], alpha[part] = _laid_over(picture, *before) if layer.over else _plain(picture)
         grey = grey and picture.grey
         if number + 1 == len(layers):
@@ -74,6 +75,14 @@ def _first_needed(layers: Sequence[Layer], width: int, height: int) -> int:
         if whole and (last or layer.disposal != RESTORE):
             return number
     return 0
+
+
+def _cut(picture: Picture, height: int, width: int) -> Picture:
+    """What of a frame is inside the picture; a GIF's may reach beyond it."""
+    if (picture.height, picture.width) == (height, width):
+        return picture
+    alpha = None if picture.alpha is None else picture.alpha[:height, :width]
+    return replace(picture, colour=picture.colour[:height, :width], alpha=alpha)
 
 
 def _plain(picture: Picture) -> tuple[Plane, Plane]:
@@ -104,7 +113,7 @@ def gif_layers(data: bytes, *, frame: int) -> list[Layer]:
         FrameMissing: there are fewer.
     """
     source = Source(BytesIO(data))
-    _, _, end = gif_size(source)
+    end = colours_end(source)
     layers = []
     for part in gif_frames(source):
         start, stop = part.palette
@@ -136,7 +145,13 @@ def gif_layers(data: bytes, *, frame: int) -> list[Layer]:
 
 # APNG (https://www.w3.org/TR/png-3/#apng-frame-based-animation)
 
-_SHARED = frozenset((b"PLTE", b"tRNS", b"iCCP", b"pHYs"))
+_SHARED = COLOUR_CHUNKS | {b"PLTE", b"tRNS", b"iCCP", b"cICP", b"pHYs"}
+
+
+def has_separate_still(png: bytes) -> bool:
+    """Whether it has frames that its still picture is none of."""
+    names = [name for name, _ in read_chunks(png) if name in (b"acTL", b"fcTL", b"IDAT")]
+    return names[:1] == [b"acTL"] and names[1:2] == [b"IDAT"] and b"fcTL" in names
 
 
 def apng_layers(png: bytes, *, frame: int) -> list[Layer]:

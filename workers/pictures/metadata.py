@@ -1,12 +1,17 @@
-"""What a picture's file says beside its pixels: how it was held, its dots per inch, EXIF and XMP.
+"""What a picture's file says beside its pixels: how it was held, its dots per inch, EXIF, XMP and
+IPTC.
 
 All of it is optional, and broken often: what cannot be read is left out, never a reason to fail.
 """
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, TiffImagePlugin
+
+from workers.pictures.xmp import upright
 
 #: What Pillow raises for metadata that it cannot read.
 BROKEN = (
@@ -16,7 +21,9 @@ BROKEN = (
 #: A JPEG has one segment of 64 KiB for either.
 MAX_BYTES = 65_000
 
-_ORIENTATION, _EXIF, _GPS, _XMP = 0x0112, 0x8769, 0x8825, 700
+_ORIENTATION, _EXIF, _GPS = 0x0112, 0x8769, 0x8825
+_IPTC_RESOURCE, _IPTC_TAG = 0x0404, 33723
+_XMP_NAMES = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
 #: Description, maker, model, software, time, artist, copyright: what a person would miss.
 _KEPT_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
 #: Of the part on the exposure: the old size, the old colour space, and places in the old file.
@@ -24,20 +31,34 @@ _STALE_TAGS = (0xA001, 0xA002, 0xA003, 0xA005, 0x927C)
 
 
 class Metadata(NamedTuple):
-    """EXIF (a TIFF header and its tags, as every format stores it) and XMP, where there are any."""
+    """EXIF (a TIFF header and its tags, as every format stores it), XMP, and the records of IPTC's
+    older Information Interchange Model, where there are any.
+    """
 
     exif: bytes | None = None
     xmp: bytes | None = None
+    iptc: bytes | None = None
     warnings: tuple[str, ...] = ()
 
 
 def read_orientation(image: Image.Image) -> int:
     """How the picture was held, 1 to 8; 1 (upright) where EXIF is missing or broken."""
     try:
-        orientation = image.getexif().get(_ORIENTATION)
+        with without_xmp(image):
+            orientation = image.getexif().get(_ORIENTATION)
     except BROKEN:
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+@contextmanager
+def without_xmp(image: Image.Image) -> Iterator[None]:
+    """Pillow takes the orientation in XMP for that of EXIF where there is none; no viewer does."""
+    hidden = {name: image.info.pop(name) for name in _XMP_NAMES if name in image.info}
+    try:
+        yield
+    finally:
+        image.info.update(hidden)
 
 
 def read_dpi(image: Image.Image, *, swapped: bool) -> tuple[float, float] | None:
@@ -57,7 +78,8 @@ def read_metadata(image: Image.Image) -> Metadata:
     warnings = []
     exif: bytes | None = None
     try:
-        exif = _kept_exif(image.getexif())
+        with without_xmp(image):
+            exif = _kept_exif(image.getexif())
     except BROKEN as broken:
         warnings.append(f"ignored broken EXIF data ({type(broken).__name__})")
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
@@ -71,7 +93,21 @@ def read_metadata(image: Image.Image) -> Metadata:
     if len(xmp or b"") > MAX_BYTES:
         xmp = None
         warnings.append(f"left out XMP data of more than {MAX_BYTES:,} bytes")
-    return Metadata(exif, xmp, tuple(warnings))
+    if xmp is not None and (xmp := upright(xmp)) is None:
+        warnings.append("left out XMP data that is not well-formed")
+    return Metadata(exif, xmp, _iptc(image), tuple(warnings))
+
+
+def _iptc(image: Image.Image) -> bytes | None:
+    """The records as they are: Photoshop's resource 0x0404 in a JPEG, a tag in a TIFF."""
+    parts = image.info.get("photoshop")
+    found = parts.get(_IPTC_RESOURCE) if isinstance(parts, dict) else None
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        found = image.tag_v2.get(_IPTC_TAG)
+        if isinstance(found, tuple) and all(isinstance(value, int) for value in found):
+            order = ">" if image.tag_v2.prefix == b"MM" else "<"
+            found = struct.pack(f"{order}{len(found)}I", *found)
+    return found if isinstance(found, bytes) and 0 < len(found) <= MAX_BYTES else None
 
 
 def _kept_exif(found: Image.Exif) -> bytes | None:

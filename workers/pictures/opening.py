@@ -16,8 +16,16 @@ from workers.contract.errors import FrameMissing, ImageCorrupt, ImageRejected
 from workers.contract.images.formats import ImageFormat, ImageHeader, unsupported
 from workers.contract.images.jxl import jxl_xmp
 from workers.contract.images.tiff_and_avif import tiff_page_number
+from workers.pictures.bmp import bmp_image
 from workers.pictures.extras import installed, make_ready
-from workers.pictures.metadata import BROKEN, Metadata, read_dpi, read_metadata, read_orientation
+from workers.pictures.metadata import (
+    BROKEN,
+    Metadata,
+    read_dpi,
+    read_metadata,
+    read_orientation,
+    without_xmp,
+)
 
 #: Of 16-bit samples in Pillow's names of layouts: the other order of bytes.
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "L" if sys.byteorder == "big" else "B"}
@@ -53,7 +61,8 @@ def open_picture(
         with _strict_pillow(max_pixels):
             make_ready(header.format)
             name = _PILLOW_NAMES.get(header.format, header.format.upper())
-            image: Image.Image = Image.open(BytesIO(data), formats=(name,))
+            image = bmp_image(data) if header.format is ImageFormat.BMP else None
+            image = image or Image.open(BytesIO(data), formats=(name,))
             if header.frames != 1:
                 _seek(image, data, header, frame)
             if sorted(image.size) != sorted((header.width, header.height)):
@@ -64,7 +73,8 @@ def open_picture(
             # Pillow turns a TIFF while it loads it, and forgets by how much. Everything else is
             # loaded first: asking for EXIF loads a PNG, and that must not fail unseen.
             orientation = read_orientation(image) if is_tiff else 1
-            image.load()
+            with without_xmp(image):  # of a TIFF; others get theirs while they are loaded
+                image.load()
             if header.format is ImageFormat.JXL and (xmp := jxl_xmp(BytesIO(data))):
                 image.info["xmp"] = xmp
             metadata = Metadata() if low_bytes else read_metadata(image)
@@ -72,6 +82,8 @@ def open_picture(
                 orientation = read_orientation(image)
                 if orientation in _TURNS:
                     image = image.transpose(_TURNS[orientation])
+            if is_tiff:
+                _widen_palette(image)
             is_grey = image.mode in ("1", "L", "LA") or _has_grey_palette(image)
             if image.mode in ("P", "PA"):
                 image = image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -165,6 +177,19 @@ def _is_deep_negative(image: Image.Image) -> bool:
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return False
     return image.mode.startswith("I;16") and not image.tag_v2.get(262, 1)
+
+
+def _widen_palette(image: Image.Image) -> None:
+    """Some writers give a TIFF's colours in 8 bits of the 16 that they have; Pillow takes the high
+    byte. libtiff's own tools look for that too.
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.mode != "P":
+        return
+    colours = image.tag_v2.get(320, (0,))
+    if 0 < max(colours) < 256:
+        count = len(colours) // 3
+        rgb = zip(colours[:count], colours[count : 2 * count], colours[2 * count :], strict=True)
+        image.putpalette([level for colour in rgb for level in colour])
 
 
 def _has_grey_palette(image: Image.Image) -> bool:

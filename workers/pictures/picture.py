@@ -12,7 +12,7 @@ Plane = NDArray[np.unsignedinteger]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Picture:
-    """Pixels the right way up, in sRGB. The arrays are not to be written to.
+    """Pixels the right way up. The arrays are not to be written to.
 
     Samples are uint8, or uint16 for a picture of 16 bits; alpha is of the same type as colour.
     """
@@ -27,9 +27,7 @@ class Picture:
     dpi: tuple[float, float] | None = None
     #: True for a picture that was stored as inks, which only a press has.
     was_cmyk: bool = False
-    #: The profile that the pixels were converted from, if they can be converted back.
-    source_profile: bytes | None = None
-    #: The profile that the pixels are in, where that is not sRGB: only just before they are stored.
+    #: The profile of the space that the pixels are in; None: sRGB.
     profile: bytes | None = None
     metadata: Metadata = field(default_factory=Metadata)
     #: What was ignored or left out.

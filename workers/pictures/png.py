@@ -77,61 +77,95 @@ def png_pieces(picture: Picture) -> Iterator[bytes]:
     yield chunk(b"IEND", b"")
 
 
+#: What says a colour space in numbers (and cICP, which is in the header).
+COLOUR_CHUNKS = frozenset((b"sRGB", b"gAMA", b"cHRM"))
 _KEPT = frozenset((b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"pHYs", b"eXIf", b"IDAT", b"IEND"))
+#: Without these there is no picture, or no frame of it.
+_CRITICAL = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"fcTL", b"fdAT"))
 _MAX_CHUNKS = 2**17
 _INFLATED_BYTES = 2**18
 _INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub takes it for an instance
 
 
-def checked_png(data: bytes) -> bytes:
+class CheckedPng(NamedTuple):
+    """A PNG that has all of its pixels."""
+
+    #: Without the chunks that neither pixels nor `metadata=keep` need.
+    data: bytes
+    #: Those that say its colour space in numbers.
+    colour: dict[bytes, bytes]
+    warnings: tuple[str, ...]
+
+
+def checked_png(data: bytes) -> CheckedPng:
     """A PNG without the chunks that pixels do not need, once it has been found whole.
 
     Pillow looks neither at the checksums of the pixels nor for rows that are missing, and refuses
     pictures for comments that are too long.
 
+    As browsers have it, a chunk that the picture can be shown without is dropped if its checksum is
+    wrong, and what comes after the pixels may be missing.
+
     Raises:
-        ImageCorrupt: a checksum is wrong, or the file or its pixels end too early.
+        ImageCorrupt: the checksum of another chunk is wrong, or the pixels end too early.
     """
     view = memoryview(data)
-    kept, pixels = [view[: len(SIGNATURE)]], []
+    kept: list[bytes | memoryview] = [view[: len(SIGNATURE)]]
+    pixels: list[memoryview] = []
+    colour: dict[bytes, bytes] = {}
+    warnings: list[str] = []
+    name = b""
     for name, body, whole in _chunks(view):
         is_xmp = (
             name == b"iTXt" and len(body) <= _MAX_XMP_BYTES and body[: len(XMP_START)] == XMP_START
         )
-        if name in _KEPT or is_xmp:
+        if name not in _KEPT | COLOUR_CHUNKS and not is_xmp:
+            continue
+        if name not in _CRITICAL and not _is_whole(whole):
+            warnings.append(f"dropped a damaged {name.decode()} chunk")
+        elif name in COLOUR_CHUNKS:
+            colour[name] = bytes(body)
+        else:
             _check(name, whole)
             kept.append(whole)
         if name == b"IDAT":
             pixels.append(body)
     _check_length(pixels, _filtered_bytes(data))
-    return b"".join(kept)
+    if name != b"IEND":
+        kept.append(chunk(b"IEND", b""))
+    return CheckedPng(b"".join(kept), colour, tuple(warnings))
 
 
-_ANIMATED = _KEPT | {b"fcTL", b"fdAT"}
+_ANIMATED = {b"acTL"} | _KEPT | COLOUR_CHUNKS | {b"cICP", b"fcTL", b"fdAT"}
 
 
 def read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """The chunks of a PNG that its pixels and frames need: name and body.
 
     Raises:
-        ImageCorrupt: a checksum is wrong, or the file ends too early.
+        ImageCorrupt: a checksum is wrong, of a chunk that it cannot be shown without.
     """
     for name, body, whole in _chunks(memoryview(data)):
-        if name in _ANIMATED:
+        if name in _ANIMATED and (name in _CRITICAL or _is_whole(whole)):
             _check(name, whole)
             yield name, bytes(body)
 
 
 def _chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
-    """Name, body and all of each chunk, IEND the last."""
+    """Name, body and all of each chunk, IEND the last if it is there. Of pixels that are cut off,
+    the part that is there is a chunk: whether they are enough is to be seen.
+    """
     offset = len(SIGNATURE)
     for _ in range(_MAX_CHUNKS):
-        if offset + 12 > len(view):
-            raise ImageCorrupt("it ends too early")
+        if offset + 8 > len(view):
+            return
         length, name = struct.unpack_from(">I4s", view, offset)
         end = offset + 12 + length
         if end > len(view):
-            raise ImageCorrupt("it ends too early")
+            if name in (b"IDAT", b"fdAT"):
+                body = view[offset + 8 : offset + 8 + length]
+                yield name, body, memoryview(chunk(name, bytes(body)))
+            return
         yield name, view[offset + 8 : end - 4], view[offset:end]
         if name == b"IEND":
             return
@@ -139,9 +173,14 @@ def _chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
     raise ImageCorrupt(f"it has more than {_MAX_CHUNKS:,} chunks")
 
 
-def _check(name: bytes, whole: memoryview) -> None:
+def _is_whole(whole: memoryview) -> bool:
+    """Whether the checksum of a chunk is right."""
     (checksum,) = struct.unpack_from(">I", whole, len(whole) - 4)
-    if isal_zlib.crc32(whole[4:-4]) != checksum:
+    return bool(isal_zlib.crc32(whole[4:-4]) == checksum)
+
+
+def _check(name: bytes, whole: memoryview) -> None:
+    if not _is_whole(whole):
         raise ImageCorrupt(f"the checksum of its {name.decode()} chunk is wrong")
 
 

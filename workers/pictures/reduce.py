@@ -1,5 +1,6 @@
 """Making a picture smaller, in linear light: what the eye sees as the mean of black and white is
-the mean of their light, not of their levels.
+the mean of their light, not of their levels. The curve is that of its colour profile, where that is
+one of three curves, else sRGB's.
 
 Alpha is a share already and is reduced as it is. Colour under it was filled in before
 (`workers.pictures.alpha.unbleed`), so nothing hidden comes into the edges.
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from workers.pictures.picture import Picture, Plane
+from workers.pictures.profiles import read_space
 
 _BAND_ROWS = 128
 _FILTER = Image.Resampling.BICUBIC
@@ -35,9 +37,13 @@ def reduced(picture: Picture, *, width: int, height: int) -> Picture:
     if not (0 < width <= picture.width and 0 < height <= picture.height):
         raise ValueError(f"{picture.width} x {picture.height} cannot be reduced to {width, height}")
     kind = picture.colour.dtype.type
-    light, levels = _light_of_levels(kind), _levels_of_roots(kind)
     planes = []
+    space = read_space(picture.profile) if picture.profile else None
     for channel in range(1 if picture.grey else 3):
+        if space is None:
+            light, levels = _light_of_levels(kind), _levels_of_roots(kind)
+        else:
+            light, levels = _of_curve(space.curves[channel], kind)
         plane = np.empty((height, width), kind)
         for rows, band in _bands(picture.colour[..., channel], light, width, height):
             plane[rows] = levels[(np.sqrt(band) * _STEPS + 0.5).astype(np.uint16)]
@@ -94,6 +100,14 @@ def _levels_of_roots(kind: type[np.unsignedinteger]) -> Plane:
     value = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
     levels: Plane = (value * _full(kind)).round().astype(kind)
     return levels
+
+
+def _of_curve(curve: Floats, kind: type[np.unsignedinteger]) -> tuple[Floats, Plane]:
+    """The same two of a curve: the light of each of 65536 levels."""
+    light = curve[:: _STEPS // _full(kind)]
+    roots = (np.arange(_STEPS + 1) / _STEPS) ** 2
+    levels: Plane = np.interp(roots, light, np.arange(len(light))).round().astype(kind)
+    return light, levels
 
 
 def _full(kind: type[np.unsignedinteger]) -> int:

@@ -17,7 +17,7 @@ _LEVEL = 1  # igzip's, as for PNG
 _STRIP_BYTES = 2**18
 _START = b"II*\0\x08\0\0\0"  # little-endian, and the directory comes first
 _DEFLATE, _PREDICTOR, _INCH, _STRAIGHT_ALPHA = 8, 2, 2, 2
-_XMP, _PROFILE = 700, 34675
+_XMP, _IPTC, _PROFILE = 700, 33723, 34675
 _EXIF_PARTS = (0x8769, 0x8825)  # the exposure, the place
 
 
@@ -55,6 +55,9 @@ def encode_tiff(picture: Picture) -> bytes:
     if picture.metadata.xmp:
         tags.tagtype[_XMP] = 1
         tags[_XMP] = picture.metadata.xmp
+    if picture.metadata.iptc:
+        tags.tagtype[_IPTC] = 7
+        tags[_IPTC] = picture.metadata.iptc
     if picture.profile:
         tags.tagtype[_PROFILE] = 7
         tags[_PROFILE] = picture.profile

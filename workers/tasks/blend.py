@@ -8,6 +8,7 @@ from functools import partial
 from workers.contract.errors import BlobMissing, BranchesNotKept
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.jobs import Job, JobResult
+from workers.pictures.finish import marked_as_made
 from workers.pictures.reduce import reduced, reduced_mask
 from workers.tasks.branches import blend_pictures, needed_outputs, read_branch
 from workers.tasks.upscale import TaskContext, patiently, run, stored, timed, waited
@@ -36,6 +37,8 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
         if part.width and part.height:
             reduce = reduced_mask if part.mask else reduced
             picture = reduce(picture, width=part.width, height=part.height)
+        if context.settings.mark and not part.mask:
+            picture = marked_as_made(picture, trade_off=options.trade_off)
     with timed(seconds, "encode"):
         key = f"results/{job.id}.{context.run}.{options.format}"
         blob = stored(context, key, picture, options)

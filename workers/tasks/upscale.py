@@ -32,7 +32,7 @@ from workers.engine.client import EngineClient, MadeBy
 from workers.host.reports import JobReport, Stage, send
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode_in_pieces
-from workers.pictures.finish import postprocess, postprocess_mask, preprocess
+from workers.pictures.finish import marked_as_made, postprocess, postprocess_mask, preprocess
 from workers.pictures.picture import Picture
 from workers.pictures.png import png_pieces
 from workers.tasks.branches import blend_pictures, needed_outputs
@@ -108,7 +108,12 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
     spec, settings, seconds = job.spec, context.settings, {"queue": waited(job)}
     with timed(seconds, "decode"):
         data = patiently(lambda: context.blobs.read(spec.image.key))
-        picture = decode(data, max_pixels=settings.max_pixels, frame=spec.options.frame)
+        picture = decode(
+            data,
+            max_pixels=settings.max_pixels,
+            frame=spec.options.frame,
+            icc=spec.options.icc,
+        )
         picture = preprocess(picture, spec.options, spec.options.format)
         del data
     weights = [output_weights(spec.options.trade_off)]
@@ -125,6 +130,8 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
             branches, picture = _kept(context, job, pictures)
         else:
             picture = postprocess(pictures.pop(), spec.options)
+        if settings.mark:
+            picture = marked_as_made(picture, trade_off=spec.options.trade_off)
         key = f"results/{job.id}.{context.run}.{spec.options.format}"
         blob = stored(context, key, picture, spec.options)
     height, width, _ = picture.colour.shape
@@ -144,6 +151,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         else spec.options.consistency,
         seconds={stage: round(value, 4) for stage, value in seconds.items()},
         expires_at=datetime.now(UTC) + settings.result_ttl,
+        has_alpha=picture.alpha is not None,
         branches=branches,
         warnings=picture.warnings,
     )
@@ -179,13 +187,13 @@ def _kept(
     branches: dict[str, Branch] = {}
     needed: list[Picture] = []
     for output in KEPT:
-        # one at a time: together they would exceed the memory limit of a job
-        picture = pictures.pop(0)
-        picture = (
-            postprocess_mask(picture, options)
-            if output == "mask"
-            else postprocess(picture, options)
-        )
+        picture = pictures.pop(0)  # one at a time: together they fill the memory of a job
+        if output == "mask":
+            picture = postprocess_mask(picture, options)
+        else:
+            picture = postprocess(picture, options)
+            if context.settings.mark:
+                picture = marked_as_made(picture, trade_off=STOPS[output])
         key = f"results/{job.id}.{context.run}.{output}.png"
         blob = patiently(partial(_write_branch, context, key, picture))
         branches[output] = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)

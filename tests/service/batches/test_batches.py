@@ -11,7 +11,7 @@ import httpx2
 import numpy as np
 import pytest
 from archives import linked, overlapping, with_directory_field, zipped
-from factories import engine_info, photo, register, saved, transparency
+from factories import engine_info, photo, register, saved
 from serving import PICTURE, Serve, Site, problem_of
 
 from service.access.auth import hash_key
@@ -266,13 +266,13 @@ def test_a_file_that_is_no_picture_fails_alone(site: Site, case: str) -> None:
 
 
 def test_what_one_picture_cannot_have_fails_that_one(site: Site) -> None:
-    clear = saved(np.dstack((photo(), transparency())), "PNG")
-    sent = send(site, zipped({"a.png": PICTURE, "b.png": clear}), params={"format": "jpeg"})
+    tall = saved(np.zeros((5000, 2), np.uint8), "PNG")
+    sent = send(site, zipped({"a.png": PICTURE, "b.png": tall}), params={"format": "webp"})
 
     batch = unpacked(site, sent)
 
     assert [item["state"] for item in batch["items"]] == ["queued", "failed"]
-    assert batch["items"][1]["failure"]["type"] == "/problems/alpha-not-storable"
+    assert batch["items"][1]["failure"]["type"] == "/problems/result-too-large"
 
 
 def test_when_others_took_the_places_meanwhile_none_is_queued(site: Site) -> None:

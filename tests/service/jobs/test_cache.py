@@ -37,7 +37,7 @@ def test_an_equal_upload_is_a_job_that_is_born_succeeded(site: Site, made: Job) 
     assert (job["state"], job["name"], job["result"]["cached"]) == ("succeeded", "second.png", True)
     result = site.http.get(job["links"]["result"])
     assert result.content == b"picture"
-    assert result.headers["Content-Disposition"] == 'inline; filename="second.png"'
+    assert result.headers["Content-Disposition"] == 'inline; filename="second-4x.png"'
     assert site.records.active() == []
     assert "gdsr_cache_hits_total 1.0" in site.http.get("/metrics").text
 

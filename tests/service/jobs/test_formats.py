@@ -94,12 +94,46 @@ def test_a_header_that_comes_in_two_lines_is_one(site: Site) -> None:
     assert site.post(headers=headers).json()["options"]["format"] == "webp"
 
 
-def test_a_format_that_was_accepted_is_held_to_the_picture_like_one_that_was_chosen(
-    site: Site,
-) -> None:
-    clear = saved(np.dstack((photo(), transparency())), "PNG")
+CLEAR = saved(np.dstack((photo(), transparency())), "PNG")
+TALL = saved(np.zeros((4200, 2), np.uint8), "PNG")
+DEEP = {"depth": "16"}
 
-    assert problem_of(site.post(clear, headers={"Accept": "image/jpeg"})) == "alpha-not-storable"
+
+@pytest.mark.parametrize(
+    ("content", "accept", "params", "result"),
+    [
+        (CLEAR, "image/jpeg", {}, "png"),
+        (CLEAR, "image/jpeg, image/webp;q=0.5", {}, "webp"),
+        (CLEAR, "image/jpeg", {"background": "#ffffff"}, "jpeg"),
+        (TALL, "image/webp,*/*;q=0.8", {}, "png"),
+        (TALL, "image/webp,image/avif;q=0.9", {}, "avif"),
+        (TALL, "image/webp", {}, "png"),
+        (TALL, "image/webp", {"height": "4200"}, "webp"),
+        (PICTURE, "image/jpeg", DEEP, "png"),
+        (PICTURE, "image/jpeg, image/tiff;q=0.1", DEEP, "tiff"),
+        (PICTURE, "image/avif, image/webp;q=0.3", {"lossless": "true"}, "webp"),
+    ],
+)
+def test_of_what_the_client_likes_it_gets_the_best_that_can_hold_its_picture(
+    site: Site, content: bytes, accept: str, params: dict[str, str], result: str
+) -> None:
+    assert chosen(site, content, accept=accept, **params) == result
+
+
+@pytest.mark.parametrize("name", ["jpg", "JPG", "Jpeg", "TIF", "WebP", "SAME"])
+def test_a_format_is_understood_as_people_write_it(site: Site, name: str) -> None:
+    meant = {"jpg": "jpeg", "tif": "tiff", "same": "png"}
+
+    assert chosen(site, format=name) == meant.get(name.lower(), name.lower())
+
+
+def test_a_picture_that_may_turn_out_opaque_is_taken_for_jpeg(site: Site) -> None:
+    assert chosen(site, CLEAR, format="jpeg") == "jpeg"
+
+
+def test_an_address_may_end_in_a_slash(site: Site) -> None:
+    assert site.http.post("/upscale/", content=PICTURE).status_code == 202
+    assert site.http.post("/batches/", files=[("image", PICTURE)]).status_code == 202
 
 
 def test_the_description_names_same_beside_the_formats(site: Site) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import engine_info, photo, png, register, saved, tiff, transparency
+from factories import engine_info, photo, png, register, saved, tiff
 from PIL import Image
 from serving import PICTURE, Site, problem_of
 
@@ -137,12 +137,6 @@ REFUSED = {
     "a frame too far": (ANIMATION, {"frame": "2"}, 422, "frame-missing"),
     "a frame before the first": (ANIMATION, {"frame": "-1"}, 422, "invalid-request"),
     "a second frame of a picture": (PICTURE, {"frame": "1"}, 422, "frame-missing"),
-    "a frame without a background in JPEG": (
-        saved(photo(), "GIF", save_all=True, append_images=_SECOND, transparency=0),
-        {"frame": "1", "format": "jpeg"},
-        422,
-        "alpha-not-storable",
-    ),
     "bomb": (
         PICTURE[:16] + struct.pack(">II", 40_000, 40_000) + PICTURE[24:],
         {},
@@ -185,12 +179,6 @@ REFUSED = {
         {"format": "webp"},
         422,
         "result-too-large",
-    ),
-    "transparent to JPEG": (
-        saved(np.dstack((photo(), transparency())), "PNG"),
-        {"format": "jpeg"},
-        422,
-        "alpha-not-storable",
     ),
     "unknown model": (PICTURE, {"model": "huge"}, 422, "model-unknown"),
 }

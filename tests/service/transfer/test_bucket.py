@@ -177,7 +177,7 @@ def test_with_signed_results_the_bucket_itself_gives_them(on_bucket: Callable[..
     with urllib.request.urlopen(answer.headers["Location"]) as given:
         assert given.read() == b"picture"
         assert given.headers["Content-Type"] == "image/png"
-        assert 'filename="kitten.png"' in given.headers["Content-Disposition"]
+        assert 'filename="kitten-4x.png"' in given.headers["Content-Disposition"]
 
     tag = answer.headers["ETag"]
     assert site.http.get(address, headers={"If-None-Match": tag}).status_code == 304

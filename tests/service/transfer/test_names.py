@@ -4,9 +4,10 @@ import logging
 from urllib.parse import unquote
 
 import pytest
-from serving import PICTURE, Site
+from factories import engine_info, register
+from serving import PICTURE, Serve, Site
 
-from service.transfer.filenames import content_disposition
+from service.transfer.filenames import content_disposition, result_name
 from workers.contract.images.names import MAX_LENGTH, safe_name
 
 
@@ -74,8 +75,34 @@ def test_a_result_has_the_name_that_the_form_gave_its_picture(site: Site, case: 
     result = site.http.get(f"/jobs/{job_id}/result")
 
     assert response.json()["name"] == name
-    expected = content_disposition(name, extension="png")
+    stem = name.removesuffix(".jpg")
+    expected = content_disposition(f"{stem}-4x.jpg", extension="png")
     assert result.headers["Content-Disposition"] == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "scale", "made"),
+    [
+        ("{name}-{scale}x", "kitten.jpg", 4, "kitten-4x"),
+        ("{name}-{scale}x", "kitten", 2.5, "kitten-2.5x"),
+        ("{name}-{scale}x", "a.b.jpg", 1 / 3, "a.b-0.33x"),
+        ("large {name}", "{scale}.jpg", 4, "large {scale}"),
+    ],
+)
+def test_a_result_is_called_after_its_picture_and_told_apart_from_it(
+    template: str, name: str, scale: float, made: str
+) -> None:
+    assert result_name(template, name, scale=scale) == made
+
+
+def test_the_operator_says_how_downloads_are_called(serve: Serve) -> None:
+    site = serve(result_name="{name} (GDSR, {scale})")
+    register(site.redis, engine_info())
+    job_id = site.submit(name="kitten.jpg")
+    site.succeed(job_id)
+
+    header = site.http.get(f"/jobs/{job_id}/result").headers["Content-Disposition"]
+    assert header == 'inline; filename="kitten (GDSR, 4).png"'
 
 
 def test_the_name_field_wins_over_the_file_name(site: Site) -> None:

@@ -1,7 +1,9 @@
 """What a client may choose to keep: colour space, metadata, depth."""
 
+import re
 import struct
 from io import BytesIO
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -20,15 +22,17 @@ from factories import (
     srgb_encoded,
     transparency,
 )
-from PIL import Image
+from PIL import Image, IptcImagePlugin
 
-from workers.contract.errors import DepthNotStorable, ProfileNotStorable
+from workers.contract.errors import AlphaNotStorable, DepthNotStorable, ProfileNotStorable
 from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
-from workers.pictures.finish import postprocess, preprocess
+from workers.pictures.finish import marked_as_made, postprocess, preprocess
+from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture
+from workers.pictures.reduce import reduced
 
 KEEP_ICC = PictureChoices(icc=ProfileMode.KEEP)
 KEEP_METADATA = PictureChoices(metadata=MetadataMode.KEEP)
@@ -41,8 +45,8 @@ ADOBE = rgb_profile(ADOBE_PRIMARIES)
 XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><a>kept</a></x:xmpmeta>"
 
 
-def decoded(data: bytes) -> Picture:
-    return decode(data, max_pixels=10_000)
+def decoded(data: bytes, icc: ProfileMode = ProfileMode.SRGB) -> Picture:
+    return decode(data, max_pixels=10_000, icc=icc)
 
 
 def stored(picture: Picture, result: ResultFormat) -> Image.Image:
@@ -63,9 +67,7 @@ def in_gamut(primaries: np.ndarray) -> np.ndarray:
     [(P3, P3_PRIMARIES), (ADOBE, ADOBE_PRIMARIES)],
     ids=["Display P3", "Adobe RGB"],
 )
-def test_a_wide_gamut_comes_back_within_two_levels(
-    profile: bytes, primaries: np.ndarray, bits: int
-) -> None:
+def test_a_wide_gamut_is_kept_to_the_bit(profile: bytes, primaries: np.ndarray, bits: int) -> None:
     unit = 257 if bits == 16 else 1
     samples = (in_gamut(primaries) * unit).astype(int)
     bare = decoded(png(samples, bits=bits, colour_type=2))
@@ -73,12 +75,12 @@ def test_a_wide_gamut_comes_back_within_two_levels(
     start = tagged.index(b"iCCP") + 4
     (length,) = struct.unpack_from(">I", tagged, start - 8)
     chunk = (b"iCCP", tagged[start : start + length])
-    picture = decoded(png(samples, bits=bits, colour_type=2, chunks=[chunk]))
-    back = postprocess(picture, KEEP_ICC)
+    data = png(samples, bits=bits, colour_type=2, chunks=[chunk])
+    picture, back = decoded(data), postprocess(decoded(data, ProfileMode.KEEP), KEEP_ICC)
 
     assert picture.bits == back.bits == bits
     assert np.abs(picture.colour.astype(int) - bare.colour).max() > 5 * unit
-    assert np.abs(back.colour.astype(int) - samples).max() <= (2 if bits == 8 else 64)
+    assert np.array_equal(back.colour, samples)
     with pytest.raises(ProfileNotStorable, match="icc=srgb"):
         stored(back, ResultFormat.JXL)
     for result in set(ResultFormat) - {ResultFormat.JXL}:
@@ -93,12 +95,60 @@ def test_grey_of_another_gamma_comes_back(bits: int) -> None:
     start = tagged.index(b"iCCP") + 4
     (length,) = struct.unpack_from(">I", tagged, start - 8)
     chunk = (b"iCCP", tagged[start : start + length])
-    picture = decoded(png(grey, bits=bits, colour_type=0, chunks=[chunk]))
+    picture = decoded(png(grey, bits=bits, colour_type=0, chunks=[chunk]), ProfileMode.KEEP)
     back = postprocess(picture, KEEP_ICC)
 
     assert back.grey
     assert back.profile == grey_profile(1.8)
-    assert np.abs(back.colour[..., 0].astype(int) - grey).max() <= (1 if bits == 8 else 8)
+    assert np.array_equal(back.colour[..., 0], grey)
+
+
+#: Full red, green, cyan and an orange of Display P3, none of which sRGB has.
+SATURATED = np.array([[[255, 0, 0], [0, 255, 0], [0, 255, 255], [255, 100, 0]]], np.uint8)
+
+
+def test_colours_that_srgb_does_not_have_come_back() -> None:
+    data = saved(SATURATED, "PNG", icc_profile=P3)
+
+    assert not np.array_equal(decoded(data).colour, SATURATED)
+    again = stored(postprocess(decoded(data, ProfileMode.KEEP), KEEP_ICC), ResultFormat.PNG)
+    assert np.array_equal(np.asarray(again), SATURATED)
+    assert again.info["icc_profile"] == P3
+
+
+def test_a_background_has_its_colour_in_the_space_that_is_kept() -> None:
+    clear = np.zeros((20, 32, 4), np.uint8)
+    picture = decoded(saved(clear, "PNG", icc_profile=P3), ProfileMode.KEEP)
+    choices = PictureChoices(icc=ProfileMode.KEEP, background="#4080c0")
+    to_p3 = np.linalg.inv(P3_PRIMARIES) @ SRGB_PRIMARIES
+    expected = srgb_encoded(to_p3 @ srgb_decoded(np.array((0x40, 0x80, 0xC0))))
+
+    found = postprocess(picture, choices).colour[0, 0]
+
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_a_coloured_background_takes_a_grey_picture_to_srgb_and_says_so() -> None:
+    samples = np.dstack((np.full((20, 32), 100, np.uint8), np.zeros((20, 32), np.uint8)))
+    samples[:, 16:, 1] = 255
+    data = saved(samples, "PNG", icc_profile=grey_profile(1.8))
+    choices = PictureChoices(icc=ProfileMode.KEEP, background="#ff0000")
+    result = postprocess(decoded(data, ProfileMode.KEEP), choices)
+
+    assert result.profile is None
+    assert "its background has colour" in result.warnings[0]
+    assert result.colour[0, 0].tolist() == [255, 0, 0]
+    level = float(srgb_encoded(np.array((100 / 255) ** 1.8)))
+    assert np.abs(result.colour[0, -1] - level).max() <= 1
+
+
+def test_a_picture_in_its_own_space_is_reduced_in_the_light_of_that_space() -> None:
+    linear = grey_profile(1.0)
+    stripes = np.tile(np.array([40, 200], np.uint8), (64, 32))
+    picture = decoded(saved(stripes, "PNG", icc_profile=linear), ProfileMode.KEEP)
+    half = reduced(picture, width=32, height=32)
+
+    assert (half.colour[8:-8, 8:-8] == 120).all()  # the mean of the levels is that of the light
 
 
 def test_a_broken_profile_is_a_warning_and_is_not_attached() -> None:
@@ -224,3 +274,172 @@ def test_a_cmyk_picture_cannot_keep_its_profile_and_says_so(profile: bytes | Non
     assert np.array_equal(kept.colour, converted.colour)
     assert converted.warnings == ()
     assert "icc_profile" not in stored(kept, ResultFormat.PNG).info
+
+
+def test_a_transparent_picture_is_refused_for_jpeg_before_the_network_sees_it() -> None:
+    clear = Picture(colour=photo(), alpha=transparency())
+    white = PictureChoices(background="#ffffff")
+
+    with pytest.raises(AlphaNotStorable):
+        preprocess(clear, PictureChoices(), ResultFormat.JPEG)
+    preprocess(clear, white, ResultFormat.JPEG)
+    preprocess(clear, PictureChoices(), ResultFormat.WEBP)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_alpha_that_is_opaque_everywhere_is_none(bits: int) -> None:
+    samples = np.dstack((photo(), np.full((20, 30), 255))) * (257 if bits == 16 else 1)
+    picture = decoded(png(samples, bits=bits, colour_type=6))
+
+    assert picture.alpha is None
+    assert stored(preprocess(picture, PictureChoices(), ResultFormat.JPEG), ResultFormat.JPEG)
+
+
+# XMP, IPTC and the mark
+
+RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+SOURCE_TYPE = "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+
+
+def packet(attributes: str = "", elements: str = "") -> bytes:
+    spaces = "".join(
+        f' xmlns:{name}="urn:{name}"' for name in ("hdrgm", "GCamera", "Container", "dc")
+    )
+    return (
+        f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">'
+        f'<rdf:Description rdf:about="" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"{spaces} '
+        f'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" {attributes}>'
+        f"{elements}</rdf:Description></rdf:RDF></x:xmpmeta>"
+    ).encode()
+
+
+def source_types(xmp: bytes | None) -> list[str | None]:
+    """All that an XML parser finds, in either form."""
+    assert xmp is not None
+    found: list[str | None] = []
+    for node in ET.fromstring(xmp.strip()).iter():  # noqa: S314 - our own
+        found += [node.text] if node.tag == SOURCE_TYPE else []
+        found += [node.attrib[SOURCE_TYPE]] if SOURCE_TYPE in node.attrib else []
+    return found
+
+
+@pytest.mark.parametrize("name", ["JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize(
+    "xmp",
+    [packet('tiff:Orientation="6"'), packet("", "<tiff:Orientation>6</tiff:Orientation>")],
+    ids=["attribute", "element"],
+)
+def test_xmp_alone_does_not_turn_a_picture(name: str, xmp: bytes) -> None:
+    options = {"lossless": True} if name == "WEBP" else {"quality": 95} if name == "JPEG" else {}
+    picture = decoded(saved(photo(), name, xmp=xmp, **options))
+
+    assert picture.colour.shape == (20, 30, 3)
+    assert np.abs(picture.colour.astype(int) - photo()).max() <= (40 if name == "JPEG" else 0)
+
+
+@pytest.mark.parametrize(
+    "xmp",
+    [packet("tiff:Orientation='6'"), packet("", "<tiff:Orientation>6</tiff:Orientation>")],
+    ids=["attribute", "element"],
+)
+def test_kept_xmp_says_that_the_picture_is_upright(xmp: bytes) -> None:
+    picture = decoded(saved(photo(20, 32), "JPEG", exif=held(6), xmp=xmp))
+    data = encode(postprocess(picture, KEEP_METADATA), format=ResultFormat.JPEG, quality=90)
+    kept = stored(postprocess(picture, KEEP_METADATA), ResultFormat.JPEG).info["xmp"]
+
+    assert picture.colour.shape == (32, 20, 3)
+    assert re.search(rb"Orientation\W+(\d)", kept)[1] == b"1"  # type: ignore[index]
+    assert decoded(data).colour.shape == (32, 20, 3)
+
+
+def test_kept_xmp_does_not_speak_of_parts_that_are_gone() -> None:
+    xmp = packet(
+        'hdrgm:Version="1.0" GCamera:MotionPhoto="1" GCamera:BurstID="kept" dc:a=\'kept\'',
+        "<Container:Directory><rdf:Seq><rdf:li Container:b='1'/></rdf:Seq></Container:Directory>"
+        "<GCamera:MicroVideoOffset>12</GCamera:MicroVideoOffset><dc:title>kept</dc:title>",
+    )
+    kept = decoded(saved(photo(), "JPEG", xmp=xmp)).metadata.xmp
+
+    assert kept is not None
+    assert kept.count(b"kept") == 3
+    for gone in (b"hdrgm:V", b"MotionPhoto", b"Container:D", b"MicroVideo"):
+        assert gone not in kept
+    ET.fromstring(kept)  # noqa: S314 - our own
+
+
+@pytest.mark.parametrize(
+    "xmp", [b"<a><b></a>", b"no XML", b'<!DOCTYPE a [<!ENTITY e "x">]><a>&e;</a>']
+)
+def test_xmp_that_cannot_be_read_is_left_out_with_a_warning(xmp: bytes) -> None:
+    metadata = decoded(saved(photo(), "JPEG", xmp=xmp)).metadata
+
+    assert metadata.xmp is None
+    assert "not well-formed" in metadata.warnings[0]
+
+
+IPTC = b"\x1c\x02\x69\0\x05Title\x1c\x02\x50\0\x03Ann"
+
+
+def jpeg_with_iptc() -> bytes:
+    resource = b"8BIM\4\4\0\0" + struct.pack(">I", len(IPTC)) + IPTC + b"\0" * (len(IPTC) % 2)
+    body = b"Photoshop 3.0\0" + resource
+    return saved(photo(), "JPEG", extra=b"\xff\xed" + struct.pack(">H", len(body) + 2) + body)
+
+
+@pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.TIFF])
+def test_iptc_is_kept_on_demand(result: ResultFormat) -> None:
+    picture = decoded(jpeg_with_iptc())
+    kept = stored(postprocess(preprocess(picture, KEEP_METADATA, result), KEEP_METADATA), result)
+    stripped = stored(postprocess(picture, PictureChoices()), result)
+
+    assert IptcImagePlugin.getiptcinfo(kept) == {(2, 105): b"Title", (2, 80): b"Ann"}  # type: ignore[arg-type]
+    assert IptcImagePlugin.getiptcinfo(stripped) is None  # type: ignore[arg-type]
+    again = decoded(encode(postprocess(picture, KEEP_METADATA), format=result, quality=90))
+    assert again.metadata.iptc == IPTC
+
+
+def test_iptc_that_a_format_has_no_place_for_is_left_out_with_a_warning() -> None:
+    picture = preprocess(decoded(jpeg_with_iptc()), KEEP_METADATA, ResultFormat.PNG)
+
+    assert picture.metadata.iptc is None
+    assert picture.warnings == (
+        "left out the IPTC data: png has no place for it (its XMP is kept)",
+    )
+
+
+@pytest.mark.parametrize("result", ResultFormat)
+@pytest.mark.parametrize(
+    ("trade_off", "word"),
+    [(0, "algorithmicallyEnhanced"), (0.01, "compositeWithTrainedAlgorithmicMedia"),
+     (1, "compositeWithTrainedAlgorithmicMedia")],
+)  # fmt: skip
+@pytest.mark.parametrize("choices", [PictureChoices(), KEEP_METADATA], ids=["strip", "keep"])
+def test_each_format_says_that_a_model_made_it(
+    choices: PictureChoices, trade_off: float, word: str, result: ResultFormat
+) -> None:
+    old = f"{VOCABULARY}digitalCapture"
+    xmp = packet(f'Iptc4xmpExt:DigitalSourceType="{old}"', "<dc:title>kept</dc:title>")
+    picture = postprocess(decoded(saved(photo(), "JPEG", xmp=xmp)), choices)
+    made = marked_as_made(picture, trade_off=trade_off)
+    found = decoded(encode(made, format=result, quality=90)).metadata.xmp
+
+    assert source_types(found) == [VOCABULARY + word]
+    assert (b"kept" in (found or b"")) == (choices is KEEP_METADATA)
+
+
+@pytest.mark.parametrize("xmp", [None, XMP, b"<a/>", b"rubbish"])
+def test_a_picture_without_a_packet_of_its_own_gets_one(xmp: bytes | None) -> None:
+    picture = Picture(colour=photo(), metadata=Metadata(xmp=xmp))
+
+    found = marked_as_made(picture, trade_off=0).metadata.xmp
+
+    assert source_types(found) == [f"{VOCABULARY}algorithmicallyEnhanced"]
+
+
+def test_a_mark_that_is_there_is_replaced() -> None:
+    once = marked_as_made(Picture(colour=photo()), trade_off=0)
+
+    assert source_types(marked_as_made(once, trade_off=1).metadata.xmp) == [
+        f"{VOCABULARY}compositeWithTrainedAlgorithmicMedia"
+    ]

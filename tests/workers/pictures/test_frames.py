@@ -285,9 +285,6 @@ def test_a_frame_outside_its_picture_is_corrupt() -> None:
 
     with pytest.raises(ImageCorrupt, match="outside"):
         frame_of(apng(outside, height=HEIGHT, width=WIDTH), 1)
-    parts = [GifPart(np.zeros((HEIGHT, WIDTH), int), top=1)]
-    with pytest.raises(ImageCorrupt, match="outside"):
-        frame_of(gif(parts, height=HEIGHT, width=WIDTH, palette=PALETTE), 0)
 
 
 def test_nothing_but_our_own_errors_comes_out_of_damaged_animations() -> None:

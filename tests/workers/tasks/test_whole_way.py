@@ -43,7 +43,7 @@ def upscale() -> Upscale:
     def run(data: bytes, **chosen: object) -> Picture:
         choices = PictureChoices.model_validate(chosen)
         picture = upscale_picture(
-            preprocess(decode(data, max_pixels=10_000), choices, ResultFormat.PNG),
+            preprocess(decode(data, max_pixels=10_000, icc=choices.icc), choices, ResultFormat.PNG),
             engine,
             model="lite",
             weights=output_weights(0),

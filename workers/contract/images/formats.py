@@ -64,9 +64,19 @@ class ResultFormat(StrEnum):
         return {"tiff": 500_000_000}.get(self.value)
 
     @property
+    def may_be_transparent(self) -> bool:
+        """Whether it has an alpha channel."""
+        return self is not ResultFormat.JPEG
+
+    @property
     def may_be_lossless(self) -> bool:
         """Whether the format can be lossless."""
         return self not in (ResultFormat.JPEG, ResultFormat.AVIF)
+
+    @property
+    def may_have_iptc(self) -> bool:
+        """Whether readers look for IPTC's records in it."""
+        return self in (ResultFormat.JPEG, ResultFormat.TIFF)
 
     @property
     def may_have_profile(self) -> bool:
@@ -108,6 +118,8 @@ class ImageHeader:
     has_alpha: bool
     #: Frames or pages; None: several, not counted, since that needs a walk through the file.
     frames: int | None = 1
+    #: Its primaries and its transfer function by their numbers in ITU-T H.273, where they count.
+    cicp: tuple[int, int] | None = None
 
     @property
     def pixels(self) -> int:
@@ -120,6 +132,8 @@ def extension(name: ResultFormat) -> str:
 
 
 _DEEP_COLOUR = (ImageFormat.PNG, ImageFormat.TIFF)
+#: Transfer functions (ITU-T H.273) whose white is far below their brightest.
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
 def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = None) -> None:
@@ -131,6 +145,7 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
         FrameMissing: there is no such frame, as far as the header shows.
         ColourTooDeep: more than 8 bits per channel; grey may have 16 except in JPEG XL, and so may
             RGB in PNG and TIFF.
+        ImageUnsupported: it is of high dynamic range.
     """
     if header.pixels > max_pixels:
         raise ImageTooLarge(width=header.width, height=header.height, limit=max_pixels)
@@ -142,7 +157,16 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
     # The JPEG XL library returns only 8 bits for most kinds.
     deep |= header.kind is ColourKind.GREY and header.format is not ImageFormat.JXL
     if header.bits > 8 and not deep:
-        raise ColourTooDeep(bits=header.bits)
+        raise ColourTooDeep(
+            bits=header.bits,
+            kind=f"{header.format.upper()} of kind {header.kind}",
+            more_elsewhere=header.format not in _DEEP_COLOUR,
+        )
+    if header.cicp is not None and header.cicp[1] in _HDR_TRANSFERS:
+        curve = _HDR_TRANSFERS[header.cicp[1]]
+        raise unsupported(
+            f"a picture of high dynamic range ({curve}), which is not tone-mapped here"
+        )
 
 
 def check_result(
@@ -172,7 +196,7 @@ def check_result(
         raise ResultTooLarge(
             width=width, height=height, format_name=format.value, pixels=format.max_pixels
         )
-    if has_alpha and format is ResultFormat.JPEG:
+    if has_alpha and not format.may_be_transparent:
         raise AlphaNotStorable
     if bits > format.max_bits:
         raise DepthNotStorable(bits=bits, format_name=format.value)

@@ -41,22 +41,31 @@ class GifFrame(NamedTuple):
     data: tuple[int, int]
 
     def covers(self, width: int, height: int) -> bool:
-        """Whether the frame hides everything below it."""
-        return self[:4] == (0, 0, width, height) and self.clear is None
+        """Whether nothing shows through that was there before."""
+        whole = not self.left and not self.top and self.width >= width and self.height >= height
+        return whole and self.clear is None
 
 
-def gif_size(source: Source) -> tuple[int, int, int]:
-    """Width, height, and the end of the global colour table (13: there is none)."""
-    width, height, flags = struct.unpack("<6xHHB", source.at(0, 11))
-    return width, height, 13 + _palette_bytes(flags)
+def colours_end(source: Source) -> int:
+    """Where the colours of the picture end (13: it has none)."""
+    (flags,) = struct.unpack("<B", source.at(10, 1))
+    return 13 + _palette_bytes(flags)
+
+
+def _screen(source: Source, first: GifFrame) -> tuple[int, int]:
+    """Width and height: as browsers have it, a screen that does not hold the first frame, or is
+    of no size, grows.
+    """
+    width, height = struct.unpack("<6xHH", source.at(0, 10))
+    return max(width, first.left + first.width), max(height, first.top + first.height)
 
 
 def gif_header(source: Source, *, frame: int) -> ImageHeader:
-    """Read a GIF header for one of its frames."""
-    width, height, _ = gif_size(source)
+    """Read a GIF as it looks at one of its frames."""
     frames = list(islice(gif_frames(source), MAX_FRAMES + 1))
     if not frames:
         raise ImageCorrupt("it has no pixels")
+    width, height = _screen(source, frames[0])
     return ImageHeader(
         format=ImageFormat.GIF,
         width=width,
@@ -82,10 +91,10 @@ def gif_frames(source: Source) -> Iterator[GifFrame]:
     """The frames of a GIF, in order.
 
     Raises:
-        ImageCorrupt: the file ends within a frame, a frame lies outside the picture, or there are
-            too many blocks.
+        ImageCorrupt: the file ends within a frame, a frame has no pixels, or there are more blocks
+            than any picture needs.
     """
-    width, height, offset = gif_size(source)
+    offset = colours_end(source)
     pieces = iter(range(_MAX_PIECES))
     disposal, clear = KEEP, None
     for _ in range(_MAX_BLOCKS):
@@ -98,8 +107,8 @@ def gif_frames(source: Source) -> Iterator[GifFrame]:
             offset = _after_pieces(source, offset + 2, pieces)
         elif kind == b",":
             left, top, across, down, flags = struct.unpack("<4HB", source.at(offset + 1, 9))
-            if not across or not down or left + across > width or top + down > height:
-                raise ImageCorrupt("one of its frames lies outside the picture")
+            if not across or not down:
+                raise ImageCorrupt("one of its frames has no pixels")
             start = offset + 10 + _palette_bytes(flags)
             offset = _after_pieces(source, start + 1, pieces)
             yield GifFrame(

@@ -9,6 +9,7 @@ ever raised.
 """
 
 import struct
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import BinaryIO, NamedTuple
@@ -179,7 +180,7 @@ def _png(source: Source) -> ImageHeader:
     if colour_type not in _PNG_KINDS or bits not in _PNG_KINDS[colour_type].depths:
         raise ImageCorrupt(f"PNG has no colour type {colour_type} of {bits} bits")
     kind, _, has_alpha = _PNG_KINDS[colour_type]
-    frames = 1
+    frames, cicp = 1, None
     offset = len(start)
     for _ in range(_MAX_STEPS):
         length, name = struct.unpack(">I4s", source.at(offset, 8))
@@ -192,6 +193,7 @@ def _png(source: Source) -> ImageHeader:
                 kind=kind,
                 has_alpha=has_alpha,
                 frames=max(frames, 1),
+                cicp=cicp,
             )
         if name == b"IEND":
             raise ImageCorrupt("it has no pixels")
@@ -199,8 +201,20 @@ def _png(source: Source) -> ImageHeader:
             (frames,) = struct.unpack(">I", source.at(offset + 8, 4))
         elif name == b"tRNS":
             has_alpha = True
+        elif name == b"cICP" and length == 4:
+            cicp = _png_cicp(source.at(offset + 4, 12))
         offset += 12 + length
     raise ImageCorrupt(f"its pixels are not among its first {_MAX_STEPS:,} chunks")
+
+
+def _png_cicp(chunk: bytes) -> tuple[int, int] | None:
+    """What a cICP chunk says of name, body and checksum; None: it is damaged, or for YCbCr."""
+    primaries, transfer, matrix, full_range, checksum = struct.unpack_from(">4BI", chunk, 4)
+    if checksum != zlib.crc32(chunk[:8]) or matrix:
+        return None
+    if not full_range:
+        raise unsupported("a PNG of the narrow range of video")
+    return primaries, transfer
 
 
 def _webp(source: Source) -> ImageHeader:
@@ -244,7 +258,7 @@ def _webp_frames(source: Source) -> int | None:
 
 
 _BMP_HEADER_SIZES = (12, 40, 52, 56, 64, 108, 124)
-_BMP_BITFIELDS = 3
+_BMP_RUNS, _BMP_BITFIELDS, _BMP_ALPHA_BITFIELDS = (1, 2), 3, 6
 
 
 def _bmp(source: Source) -> ImageHeader:
@@ -256,13 +270,15 @@ def _bmp(source: Source) -> ImageHeader:
         width, height, _, bits = struct.unpack("<4H", source.at(18, 8))
     else:
         width, height, _, bits, compression = struct.unpack("<iiHHI", source.at(18, 16))
-    if compression not in (0, 1, 2, _BMP_BITFIELDS) or bits not in (1, 4, 8, 16, 24, 32):
-        raise unsupported("an unsupported kind of BMP")
-    has_alpha = False
-    if bits == 32 and compression == _BMP_BITFIELDS:
-        *colours, alpha = struct.unpack("<4I", source.at(54, 16))
-        # The decoder treats a header with empty masks as one with alpha.
-        has_alpha = bool(size >= 56 and alpha) or not any(colours)
+    fields = compression in (_BMP_BITFIELDS, _BMP_ALPHA_BITFIELDS)
+    if not (compression in (0, *_BMP_RUNS) or fields) or bits not in (1, 4, 8, 16, 24, 32):
+        raise unsupported("a BMP of a rare kind")
+    if fields and bits not in (16, 32):
+        raise unsupported("a BMP of a rare kind")
+    has_alpha = compression in _BMP_RUNS  # what they skip is transparent
+    if fields and (size >= 56 or compression == _BMP_ALPHA_BITFIELDS):
+        (alpha,) = struct.unpack("<I", source.at(66, 4))
+        has_alpha = bool(alpha)
     return ImageHeader(
         format=ImageFormat.BMP,
         width=max(width, 0),

@@ -220,7 +220,16 @@ def heif_header(source: Source) -> ImageHeader:
         kind=ColourKind.GREY if grey else ColourKind.COLOUR,
         has_alpha=any(body[4:].startswith(_ALPHA_TYPES) for body in properties[b"auxC"]),
         frames=None if animated else 1,
+        cicp=_nclx(of_picture[b"colr"] or properties[b"colr"]),
     )
+
+
+def _nclx(colours: list[bytes]) -> tuple[int, int] | None:
+    """Primaries and transfer by number; None where an ICC profile counts, or nothing is said."""
+    if any(body[:4] in (b"prof", b"rICC") for body in colours):
+        return None
+    numbers = [struct.unpack_from(">HH", body, 4) for body in colours if body[:4] == b"nclx"]
+    return numbers[0] if numbers else None
 
 
 class _Coded(NamedTuple):

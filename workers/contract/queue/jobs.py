@@ -165,6 +165,8 @@ class JobResult(Record):
     warnings: tuple[str, ...] = ()
     """What was ignored or left out, such as a broken colour profile."""
     expires_at: datetime
+    has_alpha: bool | None = None
+    """Whether any pixel is not opaque; None: made before this was told."""
     cached: bool = False
     """Copied from an equal job without computation; `seconds` then has only `cache`."""
     branches: dict[str, Branch] = {}

@@ -4,7 +4,8 @@ from typing import BinaryIO, NamedTuple
 
 from pydantic import Field
 
-from workers.contract.images.formats import ResultFormat, same_format
+from workers.contract.errors import ImageRejected
+from workers.contract.images.formats import ImageHeader, ResultFormat, same_format
 from workers.contract.images.headers import check_header, check_result, read_header
 from workers.contract.images.options import DepthMode, PictureChoices, ProfileMode
 from workers.contract.queue.engines import EngineInfo, ModelInfo, check_extra, choose_model
@@ -18,7 +19,9 @@ class RequestedOptions(PictureChoices):
     model: str = ""
     """Empty: the default model."""
     format: ResultFormat | None = ResultFormat.PNG
-    """None: the format of the picture."""
+    """None: the picture's own."""
+    preferred: tuple[ResultFormat, ...] = ()
+    """Best first: the first that can hold the picture, where no format was asked for; else PNG."""
     quality: int = Field(default=90, ge=1, le=100)
     keep_branches: bool = False
 
@@ -43,6 +46,8 @@ def validate_upload(
 ) -> ValidatedUpload:
     """Validate a picture by its header; `key` is its future blob key.
 
+    Whether one that has an alpha channel is transparent at all only its pixels tell.
+
     Raises:
         ImageRejected: the picture cannot become a job; a retry will not help.
         FormatNotWritten: the library of the result format is missing.
@@ -53,18 +58,9 @@ def validate_upload(
     check_header(header, max_pixels=max_pixels, frame=wishes.frame)
     model = choose_model(engines, wishes.model)
     check_extra(header.format, engines)
-    result = wishes.format or same_format(header.format)
+    result = _preferred(header, wishes) or wishes.format or same_format(header.format)
     check_extra(result, engines)
-    width, height = wishes.possible_size(width=header.width, height=header.height)
-    check_result(
-        width=width,
-        height=height,
-        format=result,
-        has_alpha=header.has_alpha and wishes.background is None,
-        bits=16 if wishes.depth is DepthMode.SIXTEEN else 8,
-        lossless=wishes.lossless,
-        has_profile=wishes.icc is ProfileMode.KEEP,
-    )
+    _check(header, wishes, result, has_alpha=False)
     image = ImageInfo(
         key=key,
         size=size,
@@ -76,6 +72,37 @@ def validate_upload(
         has_alpha=header.has_alpha,
     )
     options = UpscaleOptions.model_validate(
-        wishes.model_dump() | {"model": model.name, "format": result}
+        wishes.model_dump(exclude={"preferred"}) | {"model": model.name, "format": result}
     )
     return ValidatedUpload(image, options, model)
+
+
+def _preferred(header: ImageHeader, wishes: RequestedOptions) -> ResultFormat | None:
+    """The best of the formats that are preferred, if one can hold the picture for sure."""
+    for result in wishes.preferred:
+        try:
+            _check(header, wishes, result, has_alpha=header.has_alpha)
+        except ImageRejected:
+            continue
+        return result
+    return None
+
+
+def _check(
+    header: ImageHeader, wishes: RequestedOptions, result: ResultFormat, *, has_alpha: bool
+) -> None:
+    """Hold the format to what was asked for.
+
+    Raises:
+        ImageRejected: it cannot hold that.
+    """
+    width, height = wishes.possible_size(width=header.width, height=header.height)
+    check_result(
+        width=width,
+        height=height,
+        format=result,
+        has_alpha=has_alpha and wishes.background is None,
+        bits=16 if wishes.depth is DepthMode.SIXTEEN else 8,
+        lossless=wishes.lossless,
+        has_profile=wishes.icc is ProfileMode.KEEP,
+    )

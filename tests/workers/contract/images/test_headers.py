@@ -89,6 +89,8 @@ def described(name: str, kind: str, bits: int = 8, *, alpha: bool = False) -> Im
         kind=ColourKind(kind),
         has_alpha=alpha,
         frames=1,
+        # What both libraries write: the primaries and the curve of sRGB.
+        cicp=(1, 13) if name in ("avif", "heic") else None,
     )
 
 

@@ -1,0 +1,66 @@
+"""A picture in JSON: `{"image": "<base64 or data URI>", "trade_off": 0.5}`."""
+
+import base64
+import binascii
+import json
+
+from service.http.problems import Fault, RequestInvalid
+from service.transfer.mistakes import mistake
+from service.transfer.multipart import IMAGE_FIELD, Files
+
+#: All of it is in memory at once; larger pictures come as they are, or in a form.
+MAX_BYTES = 24 * 1024**2
+
+
+class JsonBody:
+    """Kept until it is whole; its picture then goes where the file of a form would go."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._data = bytearray()
+
+    def write(self, chunk: bytes) -> None:
+        self._data += chunk
+
+    def end(self) -> tuple[tuple[str, str], ...]:
+        try:
+            found = json.loads(self._data)
+        except (ValueError, RecursionError):
+            raise _wrong("json", "it is not JSON") from None
+        if not isinstance(found, dict):
+            raise _wrong("json", 'it is not an object, such as {"image": "<base64>"}')
+        image = found.pop(IMAGE_FIELD, None)
+        if image is not None:
+            self._files.begin(IMAGE_FIELD, "")
+            self._files.write(_decoded(image))
+        return tuple(
+            (name, _text(name, value)) for name, value in found.items() if value is not None
+        )
+
+
+def _decoded(image: object) -> bytes:
+    if not isinstance(image, str):
+        raise _wrong(IMAGE_FIELD, "it is not a string of base64 or a data URI")
+    if image[:5].lower() == "data:":
+        about, comma, image = image.partition(",")
+        if not comma or not about.lower().endswith(";base64"):
+            raise _wrong(IMAGE_FIELD, "of data URIs only those of base64 are read")
+    elif wrong := mistake(image[:255].encode(), content_type="", named=False):
+        raise _wrong(IMAGE_FIELD, wrong)
+    try:
+        return base64.b64decode("".join(image.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise _wrong(IMAGE_FIELD, "it is not base64") from None
+
+
+def _text(name: str, value: object) -> str:
+    """As a form would have it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise _wrong(name, "it is neither a string, a number nor a boolean")
+
+
+def _wrong(name: str, message: str) -> RequestInvalid:
+    return RequestInvalid([Fault(place="body", name=name, message=message)])

@@ -1,0 +1,30 @@
+"""What is no picture because of how it was sent: said in those words, with the right command."""
+
+import re
+
+_FILE = re.compile(rb"[^\0-\x1f\x7f]{1,255}")
+_ADDRESS = re.compile(rb"\s*(https?|ftp|file)://", re.IGNORECASE)
+_RIGHT = "curl -F image=@photo.jpg ADDRESS, or curl -T photo.jpg -X POST ADDRESS"
+#: Bytes that are looked at.
+HEAD_BYTES = 2048
+
+
+def mistake(head: bytes, *, content_type: str, named: bool) -> str | None:
+    """What was done wrong, if the beginning of something that is no picture gives it away.
+
+    `named` is whether it came with the name of a file.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if head.startswith(b"\x1f\x8b"):
+        return "it is compressed with gzip; send the picture as it is, without Content-Encoding"
+    if _ADDRESS.match(head.removeprefix(b"image=")):
+        return f"it is an address, and those are not fetched; send the picture itself: {_RIGHT}"
+    if head[:5].lower() == b"data:":
+        return 'data URIs are taken in JSON only: {"image": "data:..."} with application/json'
+    if head.lstrip()[:1] == b"{" and not named:
+        return "it is JSON; send that with -H 'Content-Type: application/json'"
+    if kind == "multipart/form-data" and not named and _FILE.fullmatch(head):
+        return "it is the name of a file and not the file, for want of an @: -F image=@photo.jpg"
+    if kind == "application/x-www-form-urlencoded" and not set(head) & set(b"\0\r\n"):
+        return f"curl -d sends text, and files without their line ends; use {_RIGHT}"
+    return None
