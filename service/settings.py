@@ -66,7 +66,7 @@ class ServiceSettings(SharedSettings):
     """Hosts, comma-separated, that webhooks may be sent to, such as `a.example`; empty: none."""
 
     webhook_secret_file: Path | None = None
-    """File of webhook signing secrets, `whsec_...`; several during a rotation."""
+    """File with the keys that sign webhooks (`whsec_...`), several during a rotation."""
 
     webhook_networks: Annotated[tuple[str, ...], NoDecode] = ()
     """Networks, comma-separated, allowed for those hosts beside the public internet."""

@@ -56,7 +56,7 @@ def waiting_children(host: WorkerHost) -> list[int] | None:
 
 
 def test_a_model_that_no_engine_has_is_refused_with_those_there_are(site: Site) -> None:
-    with site.worker_host(), pytest.raises(ModelUnknown, match=r"'paper'.*there are: tiny"):
+    with site.worker_host(), pytest.raises(ModelUnknown, match=r"'paper'.*available: tiny"):
         site.submit(noise(40, 40), model="paper")
 
 

@@ -195,7 +195,7 @@ def test_the_named_stops_and_the_words_follow_the_slider(visit: Visit) -> None:
     wait_for_result(page)
     page.get_by_role("button", name="Crisp").click()
     assert page.locator("#position").inner_text() == "1.00"
-    assert "likely rather than known" in page.locator("#meaning").inner_text()
+    assert "plausible rather than exact" in page.locator("#meaning").inner_text()
     slide(page, 0.25)
 
     assert page.locator("[data-stop][aria-pressed=true]").count() == 0
