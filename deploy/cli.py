@@ -3,7 +3,10 @@
 import argparse
 import os
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,7 @@ DESCRIPTION = "Enlarge pictures four times on each side."
 _SUFFIXES = {
     ".jpg",
     ".jpeg",
+    ".jfif",
     ".png",
     ".webp",
     ".tif",
@@ -28,8 +32,8 @@ _SUFFIXES = {
     ".jxl",
 }
 _FORMATS = {
-    ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp", ".avif": "avif",
-    ".tif": "tiff", ".tiff": "tiff", ".jxl": "jxl",
+    ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".jfif": "jpeg", ".webp": "webp",
+    ".avif": "avif", ".tif": "tiff", ".tiff": "tiff", ".jxl": "jxl",
 }  # fmt: skip
 
 
@@ -39,11 +43,12 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(prog="gdsr-upscale", description=DESCRIPTION)
     parser.add_argument("inputs", metavar="IN", nargs="+", type=Path, help="pictures and folders")
+    parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
     parser.add_argument(
-        "-o", "--output", metavar="OUT", type=Path, required=True,
+        "-o", "--output", metavar="OUT", required=True,
         help=(
-            "a file for one picture; a folder for several or for a folder, with the names of "
-            "the inputs"
+            "a file for one picture; a folder for several, for a folder or if it ends in a slash, "
+            "with the names of the inputs"
         ),
     )  # fmt: skip
     parser.add_argument(
@@ -58,7 +63,14 @@ def main() -> int:
             "written"
         ),
     )  # fmt: skip
-    parser.add_argument("--quality", type=int, choices=range(1, 101), metavar="1-100", default=90)
+    parser.add_argument(
+        "--quality",
+        type=int,
+        choices=range(1, 101),
+        metavar="1-100",
+        default=90,
+        help="of JPEG, WebP, AVIF and JPEG XL; default 90",
+    )
     parser.add_argument(
         "--server", metavar="URL",
         help="upscale on this service instead of here; the API key is read from GDSR_API_KEY",
@@ -131,7 +143,7 @@ def _run(
     with console.status("loading the network"):
         loaded = load_engine(settings, device)
         engine = InProcessEngine(loaded)
-    failed = 0
+    failed, made, started = 0, 0, time.monotonic()
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemaining()
     with Progress(*columns, console=console) as progress:
         for source, target, format_name in jobs:
@@ -166,10 +178,18 @@ def _run(
                     lossless=choices.lossless,
                 )
                 _write(target, data)
+                made += len(data)
             except (GDSRError, OSError) as failure:
                 failed += 1
                 progress.stop_task(task)
                 console.print(f"{source}: {failure}", style="red", highlight=False, soft_wrap=True)
+    spent = time.monotonic() - started
+    where = jobs[0][1] if len(jobs) == 1 else os.path.commonpath([job[1].parent for job in jobs])
+    console.print(
+        f"{len(jobs) - failed} of {len(jobs)} made, {made / 1e6:.1f} MB in {spent:.1f} s: {where}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return failed
 
 
@@ -185,15 +205,42 @@ def _write(target: Path, data: bytes) -> None:
 
 
 def _plan(
-    inputs: Sequence[Path], output: Path, format_name: str | None
+    inputs: Sequence[Path], out: str, format_name: str | None
 ) -> Iterator[tuple[Path, Path, str]]:
     """(source, target, format) for each picture.
 
     Raises:
-        ValueError: an input is missing or a folder is empty, or two results share a name.
+        ValueError: an input is missing or a folder is empty, two results share a name, or OUT does
+            not fit.
     """
-    into_folder = len(inputs) > 1 or inputs[0].is_dir() or output.is_dir()
+    output = Path(out)
+    into_folder = (
+        out.endswith(("/", os.sep)) or len(inputs) > 1 or inputs[0].is_dir() or output.is_dir()
+    )
+    if into_folder and output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; several pictures need a folder")
+    if not into_folder and format_name is None and output.suffix.lower() not in _FORMATS:
+        known = ", ".join(_FORMATS)
+        raise ValueError(f"{output} does not say a format; end it in one of {known}, or in a slash")
+    planned = list(_results(inputs, output, format_name, into_folder=into_folder))
+    shared = Counter(target for _, _, target, _ in planned)
     taken: dict[Path, Path] = {}
+    for source, kept, usual, chosen in planned:
+        target = usual
+        if into_folder and shared[usual] > 1:  # such as a.jpg beside a.png
+            target = output / kept.with_name(f"{kept.name}{usual.suffix}")
+        if target in taken:
+            raise ValueError(f"{taken[target]} and {source} would both become {target}")
+        if target.resolve() == source.resolve():
+            raise ValueError(f"{source} would overwrite itself; give another folder")
+        taken[target] = source
+        yield source, target, chosen
+
+
+def _results(
+    inputs: Sequence[Path], output: Path, format_name: str | None, *, into_folder: bool
+) -> Iterator[tuple[Path, Path, Path, str]]:
+    """Each picture, its name inside its folder, the usual name of its result, and the format."""
     for place in inputs:
         if not place.exists():
             raise ValueError(f"there is no {place}")
@@ -203,20 +250,15 @@ def _plan(
         for source in files:
             if into_folder:
                 chosen = _own_format(source) if format_name == "same" else format_name or "png"
-                kept = source.relative_to(place) if place.is_dir() else Path(source.name)
+                name = source.relative_to(place) if place.is_dir() else Path(source.name)
+                kept = name
                 if format_name != "same" or _FORMATS.get(kept.suffix.lower()) != chosen:
                     kept = kept.with_suffix(f".{'jpg' if chosen == 'jpeg' else chosen}")
-                target = output / kept
+                yield source, name, output / kept, chosen
             else:
                 by_name = _FORMATS.get(output.suffix.lower(), "png")
                 chosen = _own_format(source) if format_name == "same" else format_name or by_name
-                target = output
-            if target in taken:
-                raise ValueError(f"{taken[target]} and {source} would both become {target}")
-            if target.resolve() == source.resolve():
-                raise ValueError(f"{source} would overwrite itself; give another folder")
-            taken[target] = source
-            yield source, target, chosen
+                yield source, Path(source.name), output, chosen
 
 
 def _check_formats(names: set[str]) -> None:
@@ -248,7 +290,12 @@ def _own_format(source: Path) -> str:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    """Those in it, at any depth, without what macOS puts beside each on foreign disks."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith("._")
+    )
 
 
 def _settings(model: str | None) -> tuple["WorkerSettings", str]:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 
@@ -89,6 +90,8 @@ def test_a_checkpoint_file_can_be_named(checkpoint: Path, tmp_path: Path) -> Non
         (["a.png", "-o", "a.png"], 1, "would overwrite itself"),
         (["a.png", "-o", "x.png", "--model", "huge"], 1, "there is no model huge"),
         (["a.png", "-o", "x.png", "--model", "a.safetensors"], 1, "a.safetensors"),
+        (["a.png", "-o", "x.xyz"], 1, "x.xyz does not say a format"),
+        (["a.png", "b/a.png", "-o", "b/a.png"], 1, "b/a.png is a file; several pictures need"),
         (["a.png"], 2, "-o/--output"),
         (["a.png", "-o", "x.png", "--trade-off", "1.5"], 2, "is not a number from 0 to 1"),
         (["a.png", "-o", "x.png", "--quality", "0"], 2, "quality"),
@@ -156,3 +159,36 @@ def test_one_frame_of_an_animation_is_taken_on_demand(checkpoint: Path, tmp_path
     assert "frame=0 to frame=1" in refused.stderr
     assert done.returncode == 0, done.stderr
     assert size(tmp_path / "a.png") == (36, 48)
+
+
+def test_every_picture_of_a_folder_is_made_under_a_name_of_its_own(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with Image.open(BytesIO(noise(9, 12))) as picture:
+        for name in ("a.jpg", "a.png", "b.jfif"):
+            picture.convert("RGB").save(folder / name, "PNG")
+    (folder / "._a.jpg").write_bytes(b"what macOS keeps beside a.jpg")
+    done = run(checkpoint, folder, "-o", f"{tmp_path / 'out'}/")
+
+    assert done.returncode == 0, done.stderr
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert made == ["a.jpg.png", "a.png.png", "b.png"]
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("3 of 3 made, ")
+    assert last.endswith(str(tmp_path / "out"))
+
+
+def test_a_slash_at_the_end_means_a_folder(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(noise(9, 12))
+    done = run(checkpoint, tmp_path / "a.jpg", "-o", f"{tmp_path / 'new'}/")
+
+    assert done.returncode == 0, done.stderr
+    assert size(tmp_path / "new" / "a.png") == (48, 36)
+
+
+def test_the_version_is_told(checkpoint: Path) -> None:
+    done = run(checkpoint, "--version")
+
+    assert (done.returncode, done.stdout) == (0, f"gdsr {version('gdsr')}\n")
