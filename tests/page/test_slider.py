@@ -184,7 +184,7 @@ def test_a_download_is_the_file_that_the_api_gives(
         page.click("#download")
 
     extension = {"jpeg": "jpg"}.get(format_name, format_name)
-    assert download.value.suggested_filename == f"Ferien am Meer.{extension}"
+    assert download.value.suggested_filename == f"Ferien am Meer-4x.{extension}"
     expected = service_file(studio, job_of(page), trade_off, format_name)
     assert download.value.path().read_bytes() == expected
 

@@ -41,7 +41,7 @@ def test_an_unknown_type_is_a_problem_itself(site: Site) -> None:
     assert problem_of(response) == "not-found"
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/jobs/", "/upscale/", "/docs/x/y"])
+@pytest.mark.parametrize("path", ["/nowhere", "/jobs/", "/docs/x/y"])
 def test_an_unknown_address_is_a_problem(site: Site, path: str) -> None:
     response = site.http.get(path)
 
