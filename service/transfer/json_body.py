@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+import re
 
 from service.http.problems import Fault, RequestInvalid
 from service.transfer.mistakes import mistake
@@ -10,6 +11,8 @@ from service.transfer.multipart import IMAGE_FIELD, Files
 
 #: All of it is in memory at once; larger pictures come as they are, or in a form.
 MAX_BYTES = 24 * 1024**2
+#: JSON may escape one half of a pair alone; such a string cannot be encoded.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class JsonBody:
@@ -29,6 +32,9 @@ class JsonBody:
             raise _wrong("json", "it is not JSON") from None
         if not isinstance(found, dict):
             raise _wrong("json", 'it is not an object, such as {"image": "<base64>"}')
+        for text in (*found, *found.values()):
+            if isinstance(text, str) and _SURROGATE.search(text):
+                raise _wrong("json", "it holds half a surrogate pair, which is not Unicode")
         image = found.pop(IMAGE_FIELD, None)
         if image is not None:
             self._files.begin(IMAGE_FIELD, "")

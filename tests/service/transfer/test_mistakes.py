@@ -85,6 +85,11 @@ WRONG_JSON = {
     "a data URI of text": (b'{"image": "data:,abc"}', "only those of base64"),
     "a nested option": (b'{"image": "AAAA", "model": {}}', "neither a string"),
     "an unknown option": (b'{"image": "AAAA", "colour": 1}', "unknown field"),
+    "half a character for an image": (rb'{"image": "\ud800"}', "not Unicode"),
+    "half a character for a name": (rb'{"image": "AAAA", "name": "\udfff"}', "not Unicode"),
+    "half a character for a field": (rb'{"image": "AAAA", "\ud800": 1}', "not Unicode"),
+    "a number of 5000 digits": (b'{"image": "AAAA", "model": ' + b"9" * 5000 + b"}", "not JSON"),
+    "no number": (b'{"image": "AAAA", "trade_off": NaN}', "trade_off"),
 }
 
 
