@@ -57,7 +57,7 @@ class ResultView(View):
     cached: bool
     """Whether the result was copied from an equal upload."""
     warnings: tuple[str, ...]
-    """What was ignored or left out, such as a broken colour profile."""
+    """Parts that were ignored or left out, such as a broken colour profile."""
     expires_at: datetime
     branches: tuple[str, ...]
     """Stored branches: values for `output` of the result's address."""

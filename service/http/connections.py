@@ -97,7 +97,7 @@ class Connection(H11Protocol):
         self._look_later()
 
     def _waits_for(self) -> tuple[str, int] | None:
-        """What the connection waits for from the client, and the progress of it; None if
+        """The part of a request that the connection waits for, and its progress; None if
         nothing.
         """
         if self.flow.write_paused:

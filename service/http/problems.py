@@ -107,7 +107,7 @@ class ProblemDocument(BaseModel):
     status: int
     """The HTTP status, repeated."""
     detail: str | None = None
-    """What happened in this case: numbers, limits, what to do."""
+    """This occurrence: numbers, limits, and the remedy."""
     instance: str | None = None
     """The path of the request or of the failed job."""
     request_id: str | None = None

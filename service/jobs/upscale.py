@@ -172,7 +172,7 @@ async def create_job(
 
 
 def _mistake(request: Request, upload: Upload) -> RequestInvalid | None:
-    """Why something is no picture, where that lies in how it was sent."""
+    """The mistake in sending the upload, if that is why it is no picture."""
     upload.file.seek(0)
     found = mistake(
         upload.file.read(HEAD_BYTES),

@@ -17,7 +17,7 @@ _BYTES = 32
 
 
 def promised_digests(headers: Mapping[str, str]) -> dict[str, bytes]:
-    """What the client says that the SHA-256 of its body is, by header; others are passed over.
+    """The SHA-256 of the body as the client states it, by header; other digests are ignored.
 
     Raises:
         RequestInvalid: it names SHA-256 and gives something else.

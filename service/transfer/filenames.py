@@ -1,4 +1,4 @@
-"""What a download is called: the client's own name for its picture, with another extension."""
+"""File names of downloads: the client's own name for its picture, with another extension."""
 
 import re
 import unicodedata

@@ -1,4 +1,4 @@
-"""What is no picture because of how it was sent: said in those words, with the right command."""
+"""Common mistakes in sending a picture, each with the right command."""
 
 import re
 
@@ -10,7 +10,7 @@ HEAD_BYTES = 2048
 
 
 def mistake(head: bytes, *, content_type: str, named: bool) -> str | None:
-    """What was done wrong, if the beginning of something that is no picture gives it away.
+    """The mistake, if the first bytes of an upload that is no picture give it away.
 
     `named` is whether it came with the name of a file.
     """

@@ -69,7 +69,7 @@ class Form:
             raise _malformed(str(failure)) from None
 
     def _after_preamble(self, data: bytes) -> bytes:
-        """What follows the words before the first boundary; they mean nothing (RFC 2046, 5.1.1)."""
+        """The data behind the preamble, which is ignored (RFC 2046, section 5.1.1)."""
         at = 0 if data.startswith(self._start) else data.find(b"\r\n" + self._start) + 2
         if at == 1:  # not there yet
             self._preamble = data

@@ -45,7 +45,7 @@ class Upload:
 
 
 class Sink(Files, Protocol):
-    """What is made of the bytes that come, in one file."""
+    """Consumer of the received bytes, in one file."""
 
     sha256: str
     """Of all that was written; there after `end`."""
@@ -68,7 +68,7 @@ class Sink(Files, Protocol):
         ...
 
     def too_large(self) -> GDSRError:
-        """What to say of a body that is larger than any may be."""
+        """The error for a body above the size limit."""
         ...
 
 
@@ -81,7 +81,7 @@ async def receive(
     overhead: int = FORM_OVERHEAD_BYTES,
     sink: Sink | None = None,
 ) -> Accepted:
-    """What `accept`, called in a thread, makes of a picture, or of what `sink` makes of the body.
+    """The result of `accept`, called in a thread with the picture or with the output of `sink`.
 
     The file is gone at the end unless it was kept in the store. `overhead` is what a form may add.
 

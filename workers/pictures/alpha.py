@@ -103,7 +103,7 @@ def _filled(colour: Plane, known: NDArray[np.bool_]) -> Plane:
 
 
 def _surrounded(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What is inside and touches, corners too, nothing outside; the border counts as more of it."""
+    """Erosion: inside pixels whose eight neighbours are all inside; the border counts as inside."""
     for _ in range(2):
         inside = inside.T
         kept = inside.copy()

@@ -65,7 +65,7 @@ def _from_fields(
 
 
 def _field(samples: NDArray[np.unsignedinteger], mask: int) -> NDArray[np.uint8]:
-    """What is under a mask, from 0 to 255."""
+    """The bits under a mask, scaled to 0 to 255."""
     if not mask:
         return np.zeros(samples.shape, np.uint8)
     shift = (mask & -mask).bit_length() - 1

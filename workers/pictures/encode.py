@@ -153,7 +153,7 @@ def _image(picture: Picture) -> Image.Image:
 
 
 def _tags(picture: Picture) -> dict[str, bytes]:
-    """What Pillow is to write beside the pixels."""
+    """The metadata that Pillow writes beside the pixels."""
     exif = picture.metadata.exif
     tags = {
         "icc_profile": picture.profile,

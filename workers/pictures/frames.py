@@ -42,7 +42,7 @@ class Layer(NamedTuple):
 def composed(
     layers: Sequence[Layer], decoded: Callable[[bytes], Picture], *, width: int, height: int
 ) -> Picture:
-    """What is seen when the last of these layers is shown; always with alpha."""
+    """The picture after the last of these layers; always with alpha."""
     layers = layers[_first_needed(layers, width, height) :]
     colour: Plane = np.zeros((height, width, 3), np.uint8)
     alpha: Plane = np.zeros((height, width), np.uint8)
@@ -78,7 +78,7 @@ def _first_needed(layers: Sequence[Layer], width: int, height: int) -> int:
 
 
 def _cut(picture: Picture, height: int, width: int) -> Picture:
-    """What of a frame is inside the picture; a GIF's may reach beyond it."""
+    """Crop a frame to the picture; a GIF frame may reach beyond it."""
     if (picture.height, picture.width) == (height, width):
         return picture
     alpha = None if picture.alpha is None else picture.alpha[:height, :width]

@@ -1,5 +1,4 @@
-"""What a picture's file says beside its pixels: how it was held, its dots per inch, EXIF, XMP and
-IPTC.
+"""Metadata of a picture: orientation, dots per inch, EXIF, XMP and IPTC.
 
 All of it is optional, and broken often: what cannot be read is left out, never a reason to fail.
 """
@@ -74,7 +73,7 @@ def read_dpi(image: Image.Image, *, swapped: bool) -> tuple[float, float] | None
 
 
 def read_metadata(image: Image.Image) -> Metadata:
-    """What `metadata=keep` keeps. The picture is upright by now, so the orientation is left out."""
+    """The metadata that `metadata=keep` keeps, but for the orientation: it is upright."""
     warnings = []
     exif: bytes | None = None
     try:

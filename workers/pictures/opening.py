@@ -32,7 +32,7 @@ _OTHER_ORDER = {"B": "L", "L": "B", "N": "L" if sys.byteorder == "big" else "B"}
 
 
 class Opened(NamedTuple):
-    """What Pillow made of the bytes."""
+    """A picture as Pillow decoded it."""
 
     #: The right way up, palettes resolved.
     image: Image.Image

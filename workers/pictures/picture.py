@@ -30,7 +30,7 @@ class Picture:
     #: The profile of the space that the pixels are in; None: sRGB.
     profile: bytes | None = None
     metadata: Metadata = field(default_factory=Metadata)
-    #: What was ignored or left out.
+    #: Parts that were ignored or left out.
     warnings: tuple[str, ...] = ()
 
     @property

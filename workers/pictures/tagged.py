@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 class Tagged(NamedTuple):
-    """What the numbers mean."""
+    """The profile that the numbers describe."""
 
     #: None: sRGB.
     profile: bytes | None = None
@@ -66,7 +66,7 @@ _CLOSE = 0.002
 
 
 def of_cicp(primaries: int, transfer: int) -> Tagged:
-    """What two code points mean; those of high dynamic range were refused by the header."""
+    """The profile of two code points; high dynamic range was refused by the header."""
     if primaries not in _PRIMARIES or transfer not in _TRANSFERS:
         return Tagged(
             warnings=(f"ignored the colour space of code points {primaries}, {transfer}",)
@@ -78,7 +78,7 @@ def of_cicp(primaries: int, transfer: int) -> Tagged:
 
 
 def of_png(tags: Mapping[bytes, bytes]) -> Tagged:
-    """What a PNG's sRGB, gAMA and cHRM mean."""
+    """The profile that a PNG's sRGB, gAMA and cHRM describe."""
     if b"sRGB" in tags or not tags:
         return Tagged()
     numbers = struct.unpack(">8I", tags[b"cHRM"]) if len(tags.get(b"cHRM", b"")) == 32 else ()

@@ -208,7 +208,7 @@ def _png(source: Source) -> ImageHeader:
 
 
 def _png_cicp(chunk: bytes) -> tuple[int, int] | None:
-    """What a cICP chunk says of name, body and checksum; None: it is damaged, or for YCbCr."""
+    """Primaries and transfer of a cICP chunk (type, body, checksum); None: damaged or YCbCr."""
     primaries, transfer, matrix, full_range, checksum = struct.unpack_from(">4BI", chunk, 4)
     if checksum != zlib.crc32(chunk[:8]) or matrix:
         return None

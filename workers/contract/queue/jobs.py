@@ -163,7 +163,7 @@ class JobResult(Record):
     seconds: dict[str, float]
     """Time per stage: queue, decode, infer, encode."""
     warnings: tuple[str, ...] = ()
-    """What was ignored or left out, such as a broken colour profile."""
+    """Parts that were ignored or left out, such as a broken colour profile."""
     expires_at: datetime
     has_alpha: bool | None = None
     """Whether any pixel is not opaque; None: made before this was told."""
