@@ -178,7 +178,9 @@ def test_a_worker_that_is_told_to_end_hands_its_job_back_unharmed(site: Site) ->
 
         assert leaving.process.returncode == 0
         assert waiting.state is JobState.QUEUED
-        assert [site.queue.queue_positions()[job_id].position for job_id in (waiting.id, behind)] == [0, 1]
+        assert [
+            site.queue.queue_positions()[job_id].position for job_id in (waiting.id, behind)
+        ] == [0, 1]
 
     with site.worker_host():
         wait_for(lambda: site.in_the_middle(long))
