@@ -6,9 +6,11 @@ import json
 import numpy as np
 import pytest
 from browsing import (
+    WEBGL,
     Studio,
     Visit,
     choose,
+    difference,
     job_of,
     painted,
     service_file,
@@ -22,15 +24,7 @@ from hosts import noise
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 pytestmark = pytest.mark.e2e
-#: Calls WebGL in software a graphics card; without this the page paints by its loop here.
-WEBGL = """
-const plain = WebGL2RenderingContext.prototype.getParameter;
-WebGL2RenderingContext.prototype.getParameter = function (name) {
-  return name === 0x9246 ? "A card" : plain.call(this, name); // UNMASKED_RENDERER_WEBGL
-};
-"""
 #: A weak one.
 SMALL_TEXTURES = f"""
 {WEBGL}
@@ -40,28 +34,6 @@ WebGL2RenderingContext.prototype.getParameter = function (name) {{
 }};
 """
 HEIGHT, WIDTH = 40, 60
-
-
-def difference(stage: Pixels, picture: Pixels, *, rows: slice, columns: slice) -> int:
-    """The largest, in levels, between a part of the stage and the picture that is in its middle.
-
-    A stage may begin at a fraction of a pixel, so its middle is known to two pixels only.
-    """
-    top, left = (
-        (here - there) // 2 for here, there in zip(stage.shape, picture.shape[:2], strict=False)
-    )
-    seen = stage[rows, columns].astype(int)
-    height, width = stage.shape[:2]
-
-    def at(down: int, across: int) -> int:
-        whole = np.full((height, width, 3), -1000)
-        y, x = top + down, left + across
-        inner = (slice(max(0, y), y + picture.shape[0]), slice(max(0, x), x + picture.shape[1]))
-        part = picture[max(0, -y) :, max(0, -x) :][: height - max(0, y), : width - max(0, x)]
-        whole[inner] = part
-        return int(np.abs(seen - whole[rows, columns]).max())
-
-    return min(at(down, across) for down in range(-2, 3) for across in range(-2, 3))
 
 
 @pytest.fixture(params=[WEBGL, ""], ids=["webgl", "canvas"])

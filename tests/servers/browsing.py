@@ -16,6 +16,7 @@ from serving import served
 
 from service.settings import ServiceSettings
 
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 ROOT = Path(__file__).parents[2]
 LITE = ROOT / "model" / "checkpoints" / "lite.safetensors"
 SAMPLE = ROOT / "deploy" / "sample" / "kitten.jpg"
@@ -24,6 +25,14 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+#: Calls WebGL in software a graphics card; without this the page paints by its loop here.
+WEBGL = """
+const plain = WebGL2RenderingContext.prototype.getParameter;
+WebGL2RenderingContext.prototype.getParameter = function (name) {
+  return name === 0x9246 ? "A card" : plain.call(this, name); // UNMASKED_RENDERER_WEBGL
+};
+"""
 
 #: Opens the page in a browser of its own.
 Visit = Callable[..., Page]
@@ -102,7 +111,7 @@ def slide(page: Page, trade_off: float) -> None:
     painted(page)
 
 
-def stage_pixels(page: Page) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+def stage_pixels(page: Page) -> Pixels:
     """What the stage shows, (H, W, 3), the divider at its left edge."""
     page.locator("#divider").press("Home")
     painted(page)
@@ -110,9 +119,7 @@ def stage_pixels(page: Page) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
         return np.asarray(opened.convert("RGB"))
 
 
-def service_pixels(
-    studio: Studio, job_id: str, trade_off: float
-) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+def service_pixels(studio: Studio, job_id: str, trade_off: float) -> Pixels:
     """What the service makes of a position, (H, W, 3)."""
     with Image.open(io.BytesIO(service_file(studio, job_id, trade_off, "png"))) as opened:
         return np.asarray(opened.convert("RGB"))
@@ -126,3 +133,25 @@ def service_file(studio: Studio, job_id: str, trade_off: float, format_name: str
     )
     assert answer.status_code == 200, answer.text
     return answer.content
+
+
+def difference(stage: Pixels, picture: Pixels, *, rows: slice, columns: slice) -> int:
+    """The largest, in levels, between a part of the stage and the picture that is in its middle.
+
+    A stage may begin at a fraction of a pixel, so its middle is known to two pixels only.
+    """
+    top, left = (
+        (here - there) // 2 for here, there in zip(stage.shape, picture.shape[:2], strict=False)
+    )
+    seen = stage[rows, columns].astype(int)
+    height, width = stage.shape[:2]
+
+    def at(down: int, across: int) -> int:
+        whole = np.full((height, width, 3), -1000)
+        y, x = top + down, left + across
+        inner = (slice(max(0, y), y + picture.shape[0]), slice(max(0, x), x + picture.shape[1]))
+        part = picture[max(0, -y) :, max(0, -x) :][: height - max(0, y), : width - max(0, x)]
+        whole[inner] = part
+        return int(np.abs(seen - whole[rows, columns]).max())
+
+    return min(at(down, across) for down in range(-2, 3) for across in range(-2, 3))

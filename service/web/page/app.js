@@ -24,6 +24,7 @@ let opened = null;
 let limits = null;
 let models = [];
 let sending = Promise.resolve();
+let previewing = Promise.resolve();
 
 const viewer = createViewer({
   zoom({ level, fit }) {
@@ -57,8 +58,8 @@ function take(files) {
   for (const picture of fresh.toReversed()) {
     pictures.add(picture);
     addCard(picture, { open, stop, again });
-    preview(picture);
   }
+  for (const picture of fresh) preview(picture);
   for (const picture of fresh) begin(picture);
   if (fresh.length) open(fresh[0]);
 }
@@ -118,8 +119,15 @@ function change(picture, facts) {
   if (picture === opened) showState();
 }
 
+/** Make its thumbnail when those before it are made: each is decoded in full for a moment. */
+function preview(picture) {
+  previewing = previewing.then(() => showPreview(picture)).catch(() => {});
+  return previewing;
+}
+
 /** The thumbnail: of the original, or where the browser cannot read it, of the result. */
-async function preview(picture) {
+async function showPreview(picture) {
+  if (!pictures.has(picture)) return;
   let bitmap = picture.file && (await decoded(picture.file, Infinity));
   if (bitmap) {
     Object.assign(picture, { width: bitmap.width, height: bitmap.height });

@@ -22,6 +22,6 @@ function hasCard() {
  * `area` [x, y, width, height] of the result that they cover, and a bitmap for each branch;
  * original and mask are bitmaps of the whole. `draw(scene)` paints. Bitmaps become the painter's.
  */
-export function painter(canvas) {
-  return (hasCard() && paintOnCard(canvas)) || paintOnCanvas(canvas);
+export function painter(canvas, { card = hasCard() } = {}) {
+  return (card && paintOnCard(canvas)) || paintOnCanvas(canvas);
 }

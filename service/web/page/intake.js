@@ -2,7 +2,7 @@
 
 const input = document.getElementById("files");
 
-/** Tell of files, whichever way they come; folders and empty nothings are left out. */
+/** Tell of files, whichever way they come, those in folders too; empty nothings are left out. */
 export function onFiles(tell) {
   const accept = (files) => {
     const usable = [...files].filter((file) => file.size || file.type);
@@ -34,6 +34,27 @@ function onDrop(accept) {
     if (!carriesFiles(event)) return;
     event.preventDefault();
     show(0);
-    accept(event.dataTransfer.files);
+    filesOf(event.dataTransfer).then(accept);
   });
+}
+
+/** What was dropped, with the files of folders in them; entries are gone once the event is over. */
+async function filesOf({ items, files }) {
+  const entries = [...items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+  if (!entries.some((entry) => entry.isDirectory)) return [...files];
+  return (await Promise.all(entries.map(filesIn))).flat();
+}
+
+async function filesIn(entry) {
+  if (entry.isFile) return new Promise((resolve) => entry.file((file) => resolve([file]), () => resolve([])));
+  const reader = entry.createReader();
+  const found = [];
+  for (;;) {
+    const some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
+    if (!some.length) break;
+    found.push(...some);
+  }
+  const visible = found.filter(({ name }) => !name.startsWith("."));
+  visible.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
+  return (await Promise.all(visible.map(filesIn))).flat();
 }

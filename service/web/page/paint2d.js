@@ -1,7 +1,7 @@
 // The same without a graphics card: a canvas scales, a loop over what is visible blends. What the
 // canvas has scaled is kept until the view changes, so that the slider costs the loop alone.
 
-import { shares } from "./shares.js";
+import { shares, showsPixels } from "./shares.js";
 
 /** Canvases of browsers end somewhere above this. */
 const SIDE = 8192;
@@ -22,12 +22,8 @@ export function paintOnCanvas(canvas) {
     const sheet = new OffscreenCanvas(box.width, box.height).getContext("2d", { willReadFrequently: true });
     sheet.imageSmoothingEnabled = !exact;
     sheet.imageSmoothingQuality = "high";
-    const [x, y, width, height] = area;
-    sheet.drawImage(
-      bitmap,
-      scene.x + x * scene.zoom - box.x, scene.y + y * scene.zoom - box.y,
-      width * scene.zoom, height * scene.zoom,
-    );
+    const place = rectangle(area, scene);
+    sheet.drawImage(bitmap, place.x - box.x, place.y - box.y, place.width, place.height);
     const pixels = sheet.getImageData(0, 0, box.width, box.height);
     kept.pixels.set(bitmap, pixels);
     return pixels;
@@ -38,7 +34,7 @@ export function paintOnCanvas(canvas) {
     if (!box) return;
     const { first, second, share } = shares(scene.tradeOff);
     const sheet = new ImageData(box.width, box.height);
-    const exact = layer.whole && scene.zoom >= 1;
+    const exact = layer.whole && (scene.zoom === 1 || showsPixels(scene.zoom));
     const [from, to] = [first, second].map((name) => scaled(layer[name], layer.area, box, scene, exact).data);
     blend(from, to, share, sheet.data);
     if (scene.mask) {
@@ -55,9 +51,12 @@ export function paintOnCanvas(canvas) {
     context.beginPath();
     context.rect(0, 0, layers.base ? scene.split : canvas.width, canvas.height);
     context.clip();
-    board(context, visible([0, 0, scene.width, scene.height], scene, canvas));
+    const all = [0, 0, scene.width, scene.height];
+    board(context, visible(all, scene, canvas));
+    context.imageSmoothingEnabled = !showsPixels(scene.zoom);
     context.imageSmoothingQuality = "high";
-    context.drawImage(before, scene.x, scene.y, scene.width * scene.zoom, scene.height * scene.zoom);
+    const place = rectangle(all, scene);
+    context.drawImage(before, place.x, place.y, place.width, place.height);
     context.restore();
   }
 
@@ -87,12 +86,25 @@ export function paintOnCanvas(canvas) {
   };
 }
 
-/** The part of the canvas that an area of the result covers, in whole pixels; null for none. */
-function visible([x, y, width, height], scene, canvas) {
-  const left = Math.max(0, Math.floor(scene.x + x * scene.zoom));
-  const top = Math.max(0, Math.floor(scene.y + y * scene.zoom));
-  const right = Math.min(canvas.width, Math.ceil(scene.x + (x + width) * scene.zoom));
-  const bottom = Math.min(canvas.height, Math.ceil(scene.y + (y + height) * scene.zoom));
+/**
+ * Where an area of the result is on the canvas. Edges are whole pixels: at a fraction of one the board
+ * would show through an opaque picture.
+ */
+function rectangle([x, y, width, height], scene) {
+  const left = Math.round(scene.x + x * scene.zoom);
+  const top = Math.round(scene.y + y * scene.zoom);
+  const right = Math.max(left + 1, Math.round(scene.x + (x + width) * scene.zoom));
+  const bottom = Math.max(top + 1, Math.round(scene.y + (y + height) * scene.zoom));
+  return { x: left, y: top, width: right - left, height: bottom - top };
+}
+
+/** The part of the canvas that an area of the result covers; null for none. */
+function visible(area, scene, canvas) {
+  const place = rectangle(area, scene);
+  const left = Math.max(0, place.x);
+  const top = Math.max(0, place.y);
+  const right = Math.min(canvas.width, place.x + place.width);
+  const bottom = Math.min(canvas.height, place.y + place.height);
   if (right <= left || bottom <= top) return null;
   return { x: left, y: top, width: right - left, height: bottom - top };
 }

@@ -1,7 +1,7 @@
 // The graphics card blends, scales and compares. A frame costs what is on the screen, whatever the
 // size of the picture; the three branches stay on the card.
 
-import { shares } from "./shares.js";
+import { shares, showsPixels } from "./shares.js";
 
 const BRANCHES = ["psnr", "fused", "gan"];
 
@@ -23,12 +23,11 @@ uniform vec3 place;      // canvas pixel of the result's corner, canvas pixels f
 uniform float height;    // of the canvas
 uniform float split;     // canvas column where the result begins
 uniform int share;       // of the second branch, in 256ths
-uniform bool hasResult, hasBefore, exact, showMask;
+uniform bool hasResult, hasBefore, exact, pixels, showMask;
 out vec4 colour;
 
-vec4 pick(sampler2D picture, vec2 at) {
-  vec2 inside = (at - area.xy) / area.zw;
-  if (!exact) return texture(picture, inside);
+vec4 pick(sampler2D picture, vec2 inside, bool squares) {
+  if (!squares) return texture(picture, inside);
   vec2 size = vec2(textureSize(picture, 0));
   return texelFetch(picture, ivec2(clamp(floor(inside * size), vec2(0), size - 1.0)), 0);
 }
@@ -39,15 +38,16 @@ void main() {
   if (any(lessThan(at, area.xy)) || any(greaterThanEqual(at, area.xy + area.zw))) discard;
   vec4 seen;
   if (hasResult && (pixel.x >= split || !hasBefore)) {
-    ivec4 a = ivec4(pick(first, at) * 255.0 + 0.5);
-    ivec4 b = ivec4(pick(second, at) * 255.0 + 0.5);
+    vec2 inside = (at - area.xy) / area.zw;
+    ivec4 a = ivec4(pick(first, inside, exact) * 255.0 + 0.5);
+    ivec4 b = ivec4(pick(second, inside, exact) * 255.0 + 0.5);
     seen = vec4((a * (256 - share) + b * share + 128) >> 8) / 255.0;
     if (showMask) {
       float grey = dot(seen.rgb, vec3(0.2126, 0.7152, 0.0722));
       seen.rgb = mix(vec3(0.55 * grey), vec3(1.0, 0.62, 0.16), 0.85 * texture(mask, at / whole).r);
     }
   } else if (hasBefore) {
-    seen = texture(before, at / whole);
+    seen = pick(before, at / whole, pixels);
   } else {
     discard;
   }
@@ -67,7 +67,7 @@ export function paintOnCard(canvas) {
   gl.pixelStorei(gl.UNPACK_PREMULTIPLY_ALPHA_WEBGL, false);
   const at = (name) => gl.getUniformLocation(program, name);
   const places = Object.fromEntries(
-    ["whole", "area", "place", "height", "split", "share", "hasResult", "hasBefore", "exact", "showMask"].map(
+    ["whole", "area", "place", "height", "split", "share", "hasResult", "hasBefore", "exact", "pixels", "showMask"].map(
       (name) => [name, at(name)],
     ),
   );
@@ -90,7 +90,9 @@ export function paintOnCard(canvas) {
     });
     gl.uniform4f(places.area, ...layer.area);
     gl.uniform1i(places.hasResult, layer.psnr ? 1 : 0);
-    gl.uniform1i(places.exact, layer.whole && scene.zoom >= 1 ? 1 : 0);
+    const pixels = showsPixels(scene.zoom);
+    gl.uniform1i(places.exact, layer.whole && (scene.zoom === 1 || pixels) ? 1 : 0);
+    gl.uniform1i(places.pixels, pixels ? 1 : 0);
     gl.uniform1i(places.showMask, scene.mask ? 1 : 0);
     gl.uniform1i(places.share, share);
     gl.drawArrays(gl.TRIANGLES, 0, 3);

@@ -25,6 +25,7 @@ export function onSlider(tell) {
     stop.addEventListener("click", () => {
       slider.value = stop.dataset.stop;
       slider.dispatchEvent(new Event("input"));
+      slider.dispatchEvent(new Event("change"));
     });
   }
 }

@@ -16,3 +16,8 @@ function even(value) {
   if (value - below !== 0.5) return Math.round(value);
   return below % 2 ? below + 1 : below;
 }
+
+/** Whether pixels are shown as squares at a zoom, of the original and of the result alike. */
+export function showsPixels(zoom) {
+  return zoom >= 2 && Number.isInteger(zoom);
+}

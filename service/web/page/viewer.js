@@ -21,8 +21,8 @@ export function createViewer(on) {
   const divider = document.getElementById("divider");
   const previewNote = document.getElementById("preview");
   const tags = { left: document.getElementById("left-tag"), right: document.getElementById("right-tag") };
-  const canvas = stage.querySelector("canvas");
-  const paint = painter(canvas);
+  let canvas = stage.querySelector("canvas");
+  let paint = painter(canvas);
 
   let picture = null;
   let size = { width: 1, height: 1 }; // of the result
@@ -51,7 +51,7 @@ export function createViewer(on) {
     split = place;
     repaint();
   });
-  canvas.addEventListener("webglcontextlost", () => location.reload(), { once: true });
+  canvas.addEventListener("webglcontextlost", paintWithoutCard, { once: true });
 
   const observer = new ResizeObserver(([entry]) => {
     const exact = entry.devicePixelContentBoxSize?.[0];
@@ -62,10 +62,25 @@ export function createViewer(on) {
     resize();
     draw(); // at once: a resized canvas is empty
   });
-  try {
-    observer.observe(canvas, { box: "device-pixel-content-box" });
-  } catch {
-    observer.observe(canvas); // Safari
+  watchSize();
+
+  function watchSize() {
+    observer.disconnect();
+    try {
+      observer.observe(canvas, { box: "device-pixel-content-box" });
+    } catch {
+      observer.observe(canvas); // Safari
+    }
+  }
+
+  /** The graphics card was lost, with all that was on it: go on in a new canvas without it. */
+  function paintWithoutCard() {
+    const fresh = canvas.cloneNode();
+    canvas.replaceWith(fresh);
+    canvas = fresh;
+    paint = painter(canvas, { card: false });
+    watchSize();
+    if (picture) open(picture);
   }
 
   function fitting() {

@@ -1,0 +1,124 @@
+"""What people ran into: folders, a lost card, many large photographs, edges and filters."""
+
+from pathlib import Path
+
+import pytest
+from browsing import (
+    WEBGL,
+    Studio,
+    Visit,
+    choose,
+    difference,
+    job_of,
+    painted,
+    service_pixels,
+    stage_pixels,
+    wait_for_result,
+)
+from factories import photo, saved
+from hosts import noise
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+pytestmark = pytest.mark.e2e
+#: Counts the files that are decoded at the same time.
+DECODING = """
+const decode = createImageBitmap;
+let now = 0;
+window.most = 0;
+window.createImageBitmap = async (source, ...rest) => {
+  if (!(source instanceof File)) return decode(source, ...rest);
+  now += 1;
+  window.most = Math.max(window.most, now);
+  try {
+    return await decode(source, ...rest);
+  } finally {
+    now -= 1;
+  }
+};
+"""
+
+
+def drop(page: Page, *paths: Path) -> None:
+    """Drop files or folders from the desktop in the middle of the page."""
+    wire = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": 300, "y": 300, "data": data}
+        wire.send("Input.dispatchDragEvent", event)
+
+
+def test_a_dropped_folder_gives_its_pictures_in_order(visit: Visit, tmp_path: Path) -> None:
+    folder = tmp_path / "Holidays"
+    (folder / "Sea").mkdir(parents=True)
+    for name in ("IMG_10.png", "IMG_9.png", "Sea/boat.png", ".hidden.png"):
+        (folder / name).write_bytes(noise(12, 16))
+    page = visit()
+    page.locator("#model option").first.wait_for(state="attached")
+    page.select_option("#model", "tiny")
+    drop(page, folder)
+
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(3)
+    assert page.locator(".card .name").all_inner_texts() == ["IMG_9.png", "IMG_10.png", "boat.png"]
+
+
+def test_photographs_are_decoded_one_after_another(visit: Visit) -> None:
+    page = visit(script=DECODING)
+    choose(page, *((f"{n}.png", noise(12, 16 + n)) for n in range(6)))
+
+    expect(page.locator(".card .thumb canvas")).to_have_count(6)
+    assert page.evaluate("window.most") <= 2  # one for the stage, one for the strip
+
+
+def test_a_lost_graphics_card_costs_the_card_alone(visit: Visit, studio: Studio) -> None:
+    page = visit(script=WEBGL)
+    choose(page, ("photo.png", saved(photo(40, 60), "PNG")), model="lite")
+    wait_for_result(page)
+    page.evaluate("""() => {
+      window.same = true;
+      const gl = document.querySelector("#stage canvas").getContext("webgl2");
+      gl.getExtension("WEBGL_lose_context").loseContext();
+    }""")
+    page.wait_for_function("document.querySelector('#stage canvas').getContext('2d') !== null")
+    expect(page.locator("#right-tag")).to_contain_text("Result")
+
+    assert page.evaluate("window.same") is True
+    stage = stage_pixels(page)
+    expected = service_pixels(studio, job_of(page), 0.5)
+    rows = slice(stage.shape[0] // 2 - 60, stage.shape[0] // 2 - 30)
+    columns = slice(stage.shape[1] // 2 - 90, stage.shape[1] // 2 + 90)
+    assert difference(stage, expected, rows=rows, columns=columns) <= 1
+
+
+def test_no_line_is_drawn_at_the_edges_of_an_opaque_photograph(visit: Visit) -> None:
+    page = visit(viewport={"width": 637, "height": 511})
+    flat = Image.new("RGB", (203, 151), (40, 90, 60))
+    choose(page, ("flat.png", saved(flat, "PNG")))
+    wait_for_result(page)
+    page.locator("#divider").press("Home")
+    painted(page)
+    farthest = page.evaluate("""() => {
+      const canvas = document.querySelector("#stage canvas");
+      const context = canvas.getContext("2d");
+      const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+      const middle = 4 * ((canvas.height >> 1) * canvas.width + (canvas.width >> 1));
+      let farthest = 0;
+      for (let i = 0; i < data.length; i += 4) {
+        if (!data[i + 3]) continue;
+        const apart = Math.abs(data[i] - data[middle]) + Math.abs(data[i + 1] - data[middle + 1]);
+        farthest = Math.max(farthest, apart);
+      }
+      return farthest;
+    }""")
+    assert farthest <= 6
+
+
+def test_a_named_position_is_there_after_a_reload(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("small.png", noise(16, 16)))
+    wait_for_result(page)
+    page.get_by_role("button", name="Crisp").click()
+    page.reload()
+    wait_for_result(page)
+
+    assert page.locator("#position").inner_text() == "1.00"
