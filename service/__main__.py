@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
     except ConfigurationInvalid as problem:
         sys.exit(f"gdsr-service: {problem}")
-    Server(app, listening, trusted=settings.trusted_proxies).serve_until_stopped()
+    Server(app, listening, settings).serve_until_stopped()
 
 
 def _port(text: str) -> int:

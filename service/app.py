@@ -11,6 +11,7 @@ from service.batches import routes as batches
 from service.http import exception_handlers, proxy
 from service.http.middleware import RequestMiddleware
 from service.http.openapi import describe_app
+from service.http.unread import UnreadBodies
 from service.jobs import routes as jobs
 from service.jobs import stream, upscale
 from service.ops import admin, health, limits, models
@@ -53,6 +54,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     if services.keys.private:
         app.add_middleware(LoopbackGuard, hosts=settings.hosts, origins=settings.cors_origins)
     app.add_middleware(RequestMiddleware, telemetry=services.telemetry, spans=services.spans)
+    app.add_middleware(UnreadBodies)
     proxy.install(app, root_path=settings.root_path, origins=settings.cors_origins)
     exception_handlers.install(app)
     for ours in (upscale, jobs, batches, stream, models, limits, health, admin):

@@ -62,6 +62,17 @@ class ServiceSettings(SharedSettings):
     max_wait: Seconds = timedelta(seconds=60)
     """Maximum of `Prefer: wait`."""
 
+    cancel_abandoned: bool = True
+    """Whether a job ends as its waiting client leaves, if that has no API key, Idempotency-Key or
+    webhook.
+    """
+
+    head_timeout: Seconds = timedelta(seconds=20)
+    """A new connection without a whole request line and head after this time is closed."""
+
+    body_timeout: Seconds = timedelta(seconds=30)
+    """A connection with less than 16 KiB of a body, sent or read, in this time is closed."""
+
     webhook_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     """Hosts, comma-separated, that webhooks may be sent to, such as `a.example`; empty: none."""
 

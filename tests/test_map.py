@@ -37,7 +37,9 @@ QUESTIONS = [
         "service/access/guard.py",
         r"def is_local",
     ),
-    Question("the deadline of a silent connection", "service/http/connections.py", r"^LOOK = "),
+    Question(
+        "the deadline of a silent connection", "service/http/connections.py", r"def _waits_for"
+    ),
     Question(
         "the status and title of an error in the contract",
         "workers/contract/errors.py",

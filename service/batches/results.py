@@ -33,20 +33,16 @@ async def packed_or_batch(
         BatchExpired: all of its results have expired.
         QueueFull: the queue limit is reached.
     """
-    headers: dict[str, str] = {}
     loop = asyncio.get_running_loop()
-    patience = preferred_wait(prefer, cap=services.settings.max_wait)
-    deadline = loop.time()
-    if patience is not None:
-        headers["Preference-Applied"] = f"wait={int(patience.total_seconds())}"
-        deadline += patience.total_seconds()
+    wait = preferred_wait(prefer, cap=services.settings.max_wait)
+    headers = dict(wait.headers) if wait else {}
     while True:
         response = await run_in_threadpool(_response, batch, services, request)
-        wait = deadline - loop.time()
-        if response is not None or wait <= 0 or services.stopping.is_set():
+        left = wait.deadline - loop.time() if wait else 0
+        if response is not None or left <= 0 or services.stopping.is_set():
             break
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(_PAUSE, wait)):
+            async with asyncio.timeout(min(_PAUSE, left)):
                 await services.stopping.wait()
         if await request.is_disconnected():
             break

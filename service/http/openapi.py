@@ -32,7 +32,7 @@ _HEADERS: Mapping[str, tuple[str, str]] = {
     "Content-Digest": ("string", "SHA-256 of the content (RFC 9530)"),
     "Content-Disposition": (
         "string",
-        "File name: the client's name for the picture, else the job's id",
+        "File name: by GDSR_RESULT_NAME from the client's name, else the job's id",
     ),
     "Content-Location": ("string", "Address of the picture"),
     "Content-Range": ("string", "The byte range of the response"),

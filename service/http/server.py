@@ -4,14 +4,14 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 
-from service.http.connections import LOOK, Connection
+from service.http.connections import Connection, ConnectionLimits
+from service.settings import ServiceSettings
 from workers.contract.errors import ConfigurationInvalid
 
 #: Grace period of requests after SIGTERM.
@@ -31,24 +31,27 @@ class Server(uvicorn.Server):
         self,
         app: FastAPI,
         listening: socket.socket,
+        settings: ServiceSettings,
         *,
-        trusted: Sequence[str] = (),
-        look: timedelta = LOOK,
         max_connections: int = _CONNECTIONS,
     ) -> None:
         files = raised_file_limit()
-        self.limit = min(max_connections, files // 4)
+        limits = ConnectionLimits(
+            connections=min(max_connections, files // 4),
+            head=settings.head_timeout,
+            body=settings.body_timeout,
+        )
         blocked: dict[Connection, None] = {}
-        logger.info("at most %d connections, with %d files", self.limit, files)
+        logger.info("at most %d connections, with %d files", limits.connections, files)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=partial(Connection, limit=self.limit, blocked=blocked, look=look),  # type: ignore[arg-type]
+                http=partial(Connection, limits=limits, blocked=blocked),  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,  # the middleware logs requests by route template instead
                 server_header=False,
-                proxy_headers=bool(trusted),
-                forwarded_allow_ips=list(trusted),
+                proxy_headers=bool(settings.trusted_proxies),
+                forwarded_allow_ips=list(settings.trusted_proxies),
                 ws="none",
                 lifespan="on",
                 timeout_keep_alive=int(KEEP_ALIVE.total_seconds()),

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, TypeVar
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -34,29 +35,37 @@ _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGN
 #: Polling interval for the job and for the client's connection if no event arrives.
 _LOOK_AGAIN = timedelta(seconds=1)
 
+Found = TypeVar("Found")
+
+
+class Wait(NamedTuple):
+    """What is left of the wait that a client prefers."""
+
+    deadline: float
+    """By the clock of the event loop."""
+    headers: dict[str, str]
+    """That say how long it was in all."""
+
 
 async def picture_or_job(
-    job: Job, services: Services, request: Request, *, prefer: Sequence[str], at_once: bool
+    job: Job, services: Services, request: Request, *, wait: Wait | None, at_once: bool
 ) -> Response:
     """Respond 200 with the picture, after a wait if the client asks for one; else 202 with the job.
 
     With `at_once` an existing picture is returned even without `Prefer: wait`.
     """
-    headers: dict[str, str] = {}
+    headers = dict(wait.headers) if wait else {}
     response: Response | None = None
-    patience = preferred_wait(prefer, cap=services.settings.max_wait)
 
     def look() -> Response | None:
         nonlocal job
         job = services.queue.get(job.id)
         return result_response(job, services, request) if job.ended else None
 
-    if patience is not None:
-        headers["Preference-Applied"] = f"wait={int(patience.total_seconds())}"
-    if job.ended and (at_once or patience is not None):
+    if job.ended and (at_once or wait):
         response = await run_in_threadpool(result_response, job, services, request)
-    elif patience is not None:
-        response = await wait_until_ended(job.id, look, services, request, patience=patience)
+    elif wait:
+        response = await wait_until_ended(job.id, look, services, request, wait)
     if response is not None:
         response.headers.update(headers)
         return response
@@ -74,28 +83,30 @@ def _queue_position(services: Services, job: Job) -> QueuePosition | None:
         return None
 
 
-def preferred_wait(prefer: Sequence[str], *, cap: timedelta) -> timedelta | None:
-    """Seconds that the client wants to wait, at most `cap`; None if it does not say."""
+def preferred_wait(prefer: Sequence[str], *, cap: timedelta) -> Wait | None:
+    """How long the client wants to wait from now on, at most `cap`; None if it does not say."""
     found = _WAIT.search(",".join(prefer))
-    return None if found is None else min(timedelta(seconds=int(found[1])), cap)
+    if found is None:
+        return None
+    patience = min(timedelta(seconds=int(found[1])), cap).total_seconds()
+    deadline = asyncio.get_running_loop().time() + patience
+    return Wait(deadline, {"Preference-Applied": f"wait={int(patience)}"})
 
 
 async def wait_until_ended(
     job_id: str,
-    look: Callable[[], Response | None],
+    look: Callable[[], Found | None],
     services: Services,
     request: Request,
-    *,
-    patience: timedelta,
-) -> Response | None:
+    wait: Wait,
+) -> Found | None:
     """Call `look` in a thread when the job has ended; None if the wait, the service or the
     connection ends first.
     """
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience.total_seconds()
     with services.watches.awaiting(job_id) as stirred:
         while not services.stopping.is_set():
-            left = deadline - loop.time()
+            left = wait.deadline - loop.time()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left, _LOOK_AGAIN.total_seconds())):
                     await stirred.wait()
@@ -104,7 +115,7 @@ async def wait_until_ended(
                 found = await run_in_threadpool(look)
             except QueueUnavailable:
                 return None  # the job was accepted, and the client must get its address
-            if found is not None or loop.time() >= deadline or await request.is_disconnected():
+            if found is not None or loop.time() >= wait.deadline or await request.is_disconnected():
                 return found
     return None
 

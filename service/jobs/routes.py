@@ -26,15 +26,17 @@ from service.jobs.options import ResultFields
 from service.jobs.results import (
     check_kept,
     picture_or_job,
+    preferred_wait,
     result_response,
     retry_after,
     server_timing,
+    wait_until_ended,
 )
 from service.services import Owner, Serving, own_job
 from service.transfer.downloads import etag_matches
 from service.views import JobsView, JobView
 from workers.contract import errors
-from workers.contract.queue.jobs import JobState
+from workers.contract.queue.jobs import Job, JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -154,7 +156,7 @@ async def read_result(
         list[str],
         Header(
             default_factory=list,
-            description="`wait=N`: wait up to N seconds for a derived result",
+            description="`wait=N`: wait up to N seconds for the job, and for a derived result",
         ),
     ],
     if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
@@ -170,13 +172,23 @@ async def read_result(
     the same responses as `POST /upscale`; the same address returns the same job.
     """
     job = await run_in_threadpool(own_job, services, job_id, owner)
+    wait = preferred_wait(prefer, cap=services.settings.max_wait)
+
+    def ended() -> Job | None:
+        found = services.queue.get(job_id)
+        return found if found.ended else None
+
+    if wait and not job.ended:
+        job = await wait_until_ended(job_id, ended, services, request, wait) or job
     if job.result is None or fields == ResultFields():
-        return await run_in_threadpool(result_response, job, services, request)
+        response = await run_in_threadpool(result_response, job, services, request)
+        response.headers.update(wait.headers if wait else {})
+        return response
     await run_in_threadpool(check_kept, job, services.blobs)
     if fields.output is not None and fields == ResultFields(output=fields.output):
         return await run_in_threadpool(branch_response, job, fields.output, services, request)
     made = await run_in_threadpool(derived_job, services, job, fields)
-    return await picture_or_job(made, services, request, prefer=prefer, at_once=True)
+    return await picture_or_job(made, services, request, wait=wait, at_once=True)
 
 
 @router.delete(

@@ -2,10 +2,12 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from service.access.rate_limits import pixel_headers
 from service.http.openapi import (
@@ -23,7 +25,7 @@ from service.http.problems import Fault, RequestInvalid
 from service.jobs import cache
 from service.jobs.idempotency import fingerprint, read_key
 from service.jobs.options import UpscaleFields, described_fields, read_fields, requested_options
-from service.jobs.results import picture_or_job
+from service.jobs.results import picture_or_job, preferred_wait
 from service.services import Owner, Services, Serving
 from service.transfer.mistakes import HEAD_BYTES, mistake
 from service.transfer.uploads import Upload, deleted_if_refused, receive
@@ -157,7 +159,12 @@ async def create_job(
         )
     status = cache.cache_status(services, request, job)
     logs.job_id.set(job.id)
-    response = await picture_or_job(job, services, request, prefer=prefer, at_once=False)
+    wait = preferred_wait(prefer, cap=services.settings.max_wait)
+    response = await picture_or_job(job, services, request, wait=wait, at_once=False)
+    gave_up = wait and response.status_code == HTTPStatus.ACCEPTED
+    if gave_up and _is_known_to_nobody_else(services, job, key) and await request.is_disconnected():
+        await run_in_threadpool(_cancel, services, job.id)
+        raise ClientDisconnect
     if services.settings.pixels_per_day is not None:
         with suppress(
             errors.QueueUnavailable
@@ -182,6 +189,20 @@ def _mistake(request: Request, upload: Upload) -> RequestInvalid | None:
     if found is None:
         return None
     return RequestInvalid([Fault(place="body", name="image", message=found)])
+
+
+def _is_known_to_nobody_else(services: Services, job: Job, key: str | None) -> bool:
+    """Whether only the response to its request tells of the job: nobody lists it, sends its
+    request again or gets a webhook.
+    """
+    told = key or job.spec.owner or job.spec.webhook
+    return services.settings.cancel_abandoned and not told
+
+
+def _cancel(services: Services, job_id: str) -> None:
+    """Cancel a job that nobody waits for any more; on errors it runs in vain."""
+    with suppress(errors.JobNotFound, errors.QueueUnavailable, errors.StorageUnavailable):
+        services.blobs.delete(services.queue.cancel(job_id).spec.image.key)
 
 
 async def _count(services: Services, owner: str) -> dict[str, str]:

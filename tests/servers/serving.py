@@ -98,10 +98,10 @@ class Site:
 
 
 @contextmanager
-def served(settings: ServiceSettings, *, port: int = 0, **limits: Any) -> Iterator[Site]:
-    """Serve until the end of the block; `limits` are those of connections."""
+def served(settings: ServiceSettings, *, port: int = 0, **limits: int) -> Iterator[Site]:
+    """Serve until the end of the block; `limits` are those of the server."""
     listening = listen(host=settings.host, port=port)
-    server = Server(create_app(settings), listening, trusted=settings.trusted_proxies, **limits)
+    server = Server(create_app(settings), listening, settings, **limits)
     thread = threading.Thread(target=server.serve_until_stopped)
     thread.start()
     try:

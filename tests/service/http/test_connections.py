@@ -1,5 +1,6 @@
 """Clients that hold a connection and say nothing, or read nothing: cut, and nobody else waits."""
 
+import logging
 import resource
 import socket
 from collections.abc import Iterator
@@ -16,17 +17,21 @@ from serving import PICTURE, Site, served
 from service.http.server import raised_file_limit
 from service.settings import ServiceSettings
 
-LOOK = timedelta(seconds=0.3)
+PATIENCE = timedelta(seconds=0.3)
 LIMIT = 20
 
 
 @pytest.fixture
 def site(valkey: ValkeyServer, tmp_path: Path) -> Iterator[Site]:
-    """A service that looks often, and takes few connections."""
+    """A service that is impatient, and takes few connections."""
     settings = ServiceSettings(
-        redis_url=valkey.url, blob_dir=tmp_path / "blobs", max_upload_bytes=50_000_000
+        redis_url=valkey.url,
+        blob_dir=tmp_path / "blobs",
+        max_upload_bytes=50_000_000,
+        head_timeout=PATIENCE,
+        body_timeout=PATIENCE,
     )
-    with served(settings, look=LOOK, max_connections=LIMIT) as site:
+    with served(settings, max_connections=LIMIT) as site:
         register(site.redis, engine_info())
         yield site
 
@@ -58,6 +63,23 @@ def test_silent_connections_leave_room_for_others(site: Site) -> None:
 
         assert all(map(is_cut, silent))
     assert site.http.get("/livez").status_code == 200
+
+
+def test_a_crowd_of_silent_connections_neither_stops_the_service_nor_fills_its_log(
+    valkey: ValkeyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    settings = ServiceSettings(
+        redis_url=valkey.url, blob_dir=tmp_path / "blobs", head_timeout=timedelta(seconds=2)
+    )
+    with served(settings) as site, ExitStack() as stack:
+        register(site.redis, engine_info())
+        silent = [stack.enter_context(connected(site)) for _ in range(1100)]
+        assert site.post().status_code == 202
+        assert all(map(is_cut, silent))
+        assert site.http.get("/livez").status_code == 200
+
+    assert len(caplog.records) < 20
 
 
 def test_requests_under_way_are_not_cut_for_others(valkey: ValkeyServer, tmp_path: Path) -> None:
@@ -102,6 +124,33 @@ def test_a_download_that_is_not_read_is_cut(site: Site) -> None:
         wait_for(lambda: len(site.server.server_state.connections) >= 5)
         wait_for(lambda: len(site.server.server_state.connections) <= 1, what="cut connections")
     assert len(site.http.get(f"/jobs/{job_id}/result").content) == 30_000_000
+
+
+def test_a_client_that_still_sends_sees_its_refusal_and_that_the_connection_closes(
+    site: Site,
+) -> None:
+    body = bytes(3_000_000)
+    head = b"POST /upscale?quality=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    with connected(site, head % len(body) + body) as connection:
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+
+    assert answer.startswith(b"HTTP/1.1 422")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+    assert b"quality" in answer
+
+
+def test_a_connection_whose_bodies_were_read_stays_open(site: Site) -> None:
+    for content in (PICTURE, b"no picture", b""):
+        assert "Connection" not in site.post(content).headers
+
+
+def test_a_client_that_asks_first_is_refused_before_it_sends(site: Site) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+    with connected(site, head + b"Expect: 100-continue\r\n\r\n") as connection:
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+
+    assert answer.startswith(b"HTTP/1.1 404")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
 
 
 def test_a_body_after_its_refusal_is_not_read_for_ever(site: Site) -> None:

@@ -1,8 +1,12 @@
 """`Prefer: wait=N`: the picture at once, or word of where it will be."""
 
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from factories import engine_info, register
-from serving import Serve, Site, problem_of
+from processes import wait_for
+from serving import PICTURE, Serve, Site, problem_of
 
 from workers.contract.errors import ImageCorrupt
 from workers.contract.queue.jobs import JobState
@@ -46,6 +50,71 @@ def test_a_request_whose_time_is_up_gets_the_job(site: Site) -> None:
     assert response.status_code == 202
     assert response.headers["Location"] == f"/jobs/{response.json()['id']}"
     assert response.headers["Preference-Applied"] == "wait=1"
+
+
+# The result of a job that is known
+
+
+def test_the_result_of_a_job_can_be_waited_for(site: Site) -> None:
+    job_id = site.submit()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(site.http.get, f"/jobs/{job_id}/result", headers={"Prefer": "wait=40"})
+        wait_for(lambda: site.server.server_state.tasks, what="a request that waits")
+        site.succeed(job_id, b"the picture")
+        response = answer.result()
+
+    assert (response.status_code, response.content) == (200, b"the picture")
+    assert response.headers["Preference-Applied"] == "wait=40"
+
+
+def test_a_wait_for_a_result_ends_with_its_time_or_the_failure_of_the_job(site: Site) -> None:
+    job_id = site.submit()
+    address, wait = f"/jobs/{job_id}/result", {"Prefer": "wait=1"}
+
+    assert problem_of(site.http.get(address, headers=wait)) == "job-not-finished"
+    site.records.fail(job_id, error=ImageCorrupt("its end is missing"))
+    failed = site.http.get(address, headers=wait)
+    assert (failed.status_code, failed.json()["type"]) == (422, "/problems/image-corrupt")
+
+
+# A client that leaves
+
+
+def leave(site: Site, **headers: str) -> str:
+    """Send a picture, wait for it and leave before it is there; the id of its job."""
+    before = set(site.records.active())
+    lines = [f"{name}: {value}" for name, value in {**headers, "Prefer": "wait=40"}.items()]
+    head = ["POST /upscale HTTP/1.1", "Host: localhost", f"Content-Length: {len(PICTURE)}", *lines]
+    address = site.http.base_url.host, site.http.base_url.port
+    with socket.create_connection(address) as connection:
+        connection.sendall("\r\n".join((*head, "", "")).encode() + PICTURE)
+        return wait_for(lambda: set(site.records.active()) - before, what="the job").pop()
+
+
+def test_the_job_of_a_client_that_leaves_while_it_waits_is_cancelled(site: Site) -> None:
+    job_id = leave(site)
+
+    wait_for(lambda: site.records.get(job_id).state is JobState.CANCELLED, what="a cancelled job")
+    wait_for(lambda: not site.stored(), what="an empty store")
+
+
+def test_a_job_that_its_client_can_find_again_goes_on(serve: Serve) -> None:
+    site = serve()
+    register(site.redis, engine_info())
+    known = leave(site, **{"Idempotency-Key": "k"})
+    nameless = leave(site)
+
+    wait_for(lambda: site.records.get(nameless).state is JobState.CANCELLED, what="the other one")
+    assert site.records.get(known).state is JobState.QUEUED
+
+
+def test_the_operator_can_let_abandoned_jobs_go_on(serve: Serve) -> None:
+    site = serve(cancel_abandoned=False)
+    register(site.redis, engine_info())
+    job_id = leave(site)
+
+    wait_for(lambda: not site.server.server_state.tasks, what="the end of the request")
+    assert site.records.get(job_id).state is JobState.QUEUED
 
 
 def test_nobody_waits_longer_than_the_service_allows(serve: Serve) -> None:

@@ -1,0 +1,68 @@
+"""Responses to requests whose body was not read to its end.
+
+They say `Connection: close`, and the rest of the body is read for a moment: a connection that is
+closed on a client which still sends may lose the response.
+"""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+#: Bytes of an unwanted body that are read.
+_REST_BYTES = 4 * 1024**2
+#: Longest wait for each piece of it.
+_MOMENT = timedelta(seconds=2)
+
+
+class UnreadBodies:
+    """ASGI middleware around everything that may answer a request without its body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _has_body(scope):
+            await self.app(scope, receive, send)
+            return
+        unread, closing = True, False
+        last: Message | None = None
+
+        async def receive_noted() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = message["type"] == "http.request" and message.get("more_body", False)
+            return message
+
+        async def send_noted(message: Message) -> None:
+            nonlocal closing, last
+            if message["type"] == "http.response.start" and unread:
+                closing = True
+                MutableHeaders(scope=message)["Connection"] = "close"
+            elif closing and not message.get("more_body", False):
+                last = {"type": "http.response.body"}  # closes, and has to wait
+                message = {**message, "more_body": True}
+            await send(message)
+
+        await self.app(scope, receive_noted, send_noted)
+        if last is not None:
+            await _read_on(receive)
+            await send(last)
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers
+
+
+async def _read_on(receive: Receive) -> None:
+    left = _REST_BYTES
+    with suppress(TimeoutError):
+        while left > 0:
+            async with asyncio.timeout(_MOMENT.total_seconds()):
+                message = await receive()
+            if not message.get("more_body", False):
+                return
+            left -= len(message["body"])
