@@ -9,7 +9,8 @@ from typing import Self
 from service.http.problems import ProblemDocument, describe_failure
 from service.http.urls import address
 from service.views import Links, View
-from workers.contract.queue.batches import Batch, BatchItem
+from workers.contract.images.names import UniqueNames
+from workers.contract.queue.batches import Batch, BatchItem, result_names
 from workers.contract.queue.jobs import Job, JobState
 
 
@@ -42,13 +43,15 @@ class BatchItemView(View):
     """`gone`: its job was deleted or has expired."""
     job: str | None
     """Id of its job; null if the file was rejected."""
+    result: str | None
+    """Path of its result in the zip, once it has succeeded."""
     failure: ProblemDocument | None
     """Why it failed."""
     links: Links | None
     """Links of its job."""
 
     @classmethod
-    def of(cls, item: BatchItem, job: Job | None) -> Self:
+    def of(cls, item: BatchItem, job: Job | None, *, result: str | None) -> Self:
         links = None if item.job_id is None else Links.of(item.job_id)
         failure = item.failure or (job and job.failure)
         state = ItemState.FAILED if item.job_id is None else ItemState.GONE
@@ -56,6 +59,7 @@ class BatchItemView(View):
             name=item.name,
             state=ItemState(job.state) if job else state,
             job=item.job_id,
+            result=result if job and job.result else None,
             failure=failure and describe_failure(failure, instance=links.self if links else None),
             links=links,
         )
@@ -97,8 +101,10 @@ class BatchView(View):
     @classmethod
     def of(cls, batch: Batch, jobs: Mapping[str, Job | None]) -> Self:
         links = BatchLinks.of(batch.id)
+        names = result_names(batch.items or (), jobs, UniqueNames())
         items = tuple(
-            BatchItemView.of(item, jobs.get(item.job_id or "")) for item in batch.items or ()
+            BatchItemView.of(item, jobs.get(item.job_id or ""), result=names.get(item.job_id or ""))
+            for item in batch.items or ()
         )
         return cls(
             id=batch.id,

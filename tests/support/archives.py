@@ -21,6 +21,26 @@ def zipped(
     return file.getvalue()
 
 
+class _Unflagged(zipfile.ZipInfo):
+    """An entry that does not say how its name is written."""
+
+    encoding: str
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 - a name of `zipfile`
+        return self.filename.encode(self.encoding), self.flag_bits & ~0x800
+
+
+def zipped_unflagged(files: Mapping[str, bytes], encoding: str) -> bytes:
+    """A zip of these files as older archivers write it, with names in this encoding."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in files.items():
+            entry = _Unflagged(name)
+            entry.encoding = encoding
+            archive.writestr(entry, content)
+    return file.getvalue()
+
+
 def linked(name: str, target: str) -> bytes:
     """A zip with a symbolic link in it, as Unix tools write one."""
     entry = zipfile.ZipInfo(name)

@@ -9,14 +9,12 @@ import logging
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
 from typing import BinaryIO
 
 import redis
 
 from workers.contract.blobs.base import no_room_is_storage_full
 from workers.contract.errors import BlobMissing, GDSRError, JobFailed
-from workers.contract.images.formats import extension
 from workers.contract.images.names import UniqueNames
 from workers.contract.observability import logs
 from workers.contract.queue.batches import (
@@ -28,6 +26,7 @@ from workers.contract.queue.batches import (
     Pack,
     pack_id,
     pack_task,
+    result_names,
 )
 from workers.contract.queue.jobs import Job, JobFailure
 from workers.contract.queue.runs import acquire_lease
@@ -72,12 +71,13 @@ def pack(batch_id: str) -> None:
 def _packed(context: TaskContext, batch: Batch, token: str) -> Archive:
     key = f"results/{pack_id(batch.id)}.{token}.zip"
     jobs = context.records.get_many(batch.job_ids)
-    names = UniqueNames()
+    names, items = UniqueNames(), batch.items or ()
+    paths = result_names(items, jobs, names)
     with context.blobs.incoming() as file:
         with zipfile.ZipFile(file, "w") as archive:
-            for item in batch.items or ():
+            for item in items:
                 job = jobs.get(item.job_id or "")
-                if not _add_result(context, archive, names, item, job):
+                if job is None or not _add_result(context, archive, paths[job.id], job):
                     _add(archive, names.add(f"{item.name}.txt"), [_reason(item, job)])
         size, digest = file.tell(), _digest(file)
         context.blobs.keep(file, key)
@@ -85,22 +85,14 @@ def _packed(context: TaskContext, batch: Batch, token: str) -> Archive:
     return Archive(key=key, size=size, sha256=digest, expires_at=expires_at)
 
 
-def _add_result(
-    context: TaskContext,
-    archive: zipfile.ZipFile,
-    names: UniqueNames,
-    item: BatchItem,
-    job: Job | None,
-) -> bool:
+def _add_result(context: TaskContext, archive: zipfile.ZipFile, name: str, job: Job) -> bool:
     """Add a result to the zip; returns whether there is one."""
-    if job is None or job.result is None:
+    if job.result is None:
         return False
     try:
         pieces = context.blobs.stream(job.result.key)
     except BlobMissing:
         return False
-    path = PurePosixPath(item.name)
-    name = names.add(str(path.with_name(f"{path.stem}.{extension(job.result.format)}")))
     _add(archive, name, pieces, moment=job.finished_at)
     return True
 

@@ -137,6 +137,7 @@ def test_results_come_in_one_zip_under_their_names_and_failures_as_text(site: Si
     cats = [("a/cat.png", PICTURE), ("a/cat.jpg", OTHER), ("b.png", PICTURE), ("c", b"rubbish")]
     batch = unpacked(site, send(site, zipped(cats), params={"name": "cats.zip"}))
     address = batch["links"]["result"]
+    assert [item["result"] for item in batch["items"]] == [None] * len(batch["items"])
     first, second, third = (item["job"] for item in batch["items"][:3])
     site.succeed(first, b"one")
     site.succeed(second, b"two")
@@ -153,6 +154,8 @@ def test_results_come_in_one_zip_under_their_names_and_failures_as_text(site: Si
     assert asked.headers["Location"] == address
     assert asked.json()["counts"] == {"succeeded": 2, "failed": 2}
     files = files_of(done)
+    results = [item["result"] for item in site.http.get(batch["links"]["self"]).json()["items"]]
+    assert results == ["a/cat.png", "a/cat (2).png", None, None]
     assert list(files) == ["a/cat.png", "a/cat (2).png", "b.png.txt", "c.txt"]
     assert (files["a/cat.png"], files["a/cat (2).png"]) == (b"one", b"two")
     assert b"it has holes (image-corrupt)" in files["b.png.txt"]

@@ -15,6 +15,7 @@ from typing import IO, BinaryIO, cast
 from workers.contract.blobs.base import CHUNK
 from workers.contract.errors import ArchiveInvalid, BatchEmpty, BatchTooLarge, EntryDamaged
 from workers.contract.images.formats import unsupported
+from workers.contract.images.zip_names import correct_names
 
 #: Files that desktop systems add to zips.
 _RUBBISH_FOLDER, _RUBBISH = "__MACOSX", {"thumbs.db", "desktop.ini"}
@@ -50,9 +51,11 @@ def open_archive(file: BinaryIO) -> zipfile.ZipFile:
         ArchiveInvalid: it is not a zip, or its directory is damaged or too large.
     """
     try:
-        return zipfile.ZipFile(cast("IO[bytes]", _Bounded(file)))
+        archive = zipfile.ZipFile(cast("IO[bytes]", _Bounded(file)))
     except _BROKEN as failure:
         raise ArchiveInvalid(f"the upload is not a zip, or a damaged one ({failure})") from None
+    correct_names(archive.infolist())
+    return archive
 
 
 def picture_entries(

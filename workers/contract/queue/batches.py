@@ -8,14 +8,17 @@ it is kept.
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import PurePosixPath
 
 import redis
 
 from workers.contract.errors import BatchNotFound, GDSRError
+from workers.contract.images.formats import extension
+from workers.contract.images.names import UniqueNames
 from workers.contract.queue.connection import as_text, retry_once
-from workers.contract.queue.jobs import JobFailure, Record
+from workers.contract.queue.jobs import Job, JobFailure, Record
 from workers.contract.queue.runs import LEASES, WAITING, acquire_lease, record_key
 from workers.contract.queue.validation import RequestedOptions
 
@@ -103,6 +106,23 @@ class Batch(Record):
     def job_ids(self) -> list[str]:
         """Ids of the jobs, in order."""
         return [item.job_id for item in self.items or () if item.job_id]
+
+
+def result_names(
+    items: Sequence[BatchItem], jobs: Mapping[str, Job | None], names: UniqueNames
+) -> dict[str, str]:
+    """The path of each job's result in the zip, by the job's id; added to `names`.
+
+    One that fails keeps its path, so that those of the others are known as soon as they are.
+    """
+    found = {}
+    for item in items:
+        job = jobs.get(item.job_id or "")
+        if job is not None:
+            path = PurePosixPath(item.name)
+            ending = extension(job.spec.options.format)
+            found[job.id] = names.add(str(path.with_name(f"{path.stem}.{ending}")))
+    return found
 
 
 class Archive(Record):

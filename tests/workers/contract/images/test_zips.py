@@ -6,7 +6,7 @@ import tracemalloc
 import zipfile
 
 import pytest
-from archives import linked, overlapping, with_directory_field, zipped
+from archives import linked, overlapping, with_directory_field, zipped, zipped_unflagged
 
 from workers.contract.errors import (
     ArchiveInvalid,
@@ -135,6 +135,30 @@ LIES = {
 def test_an_entry_that_is_not_what_the_directory_says_is_damaged(case: str) -> None:
     with pytest.raises(EntryDamaged):
         first(LIES[case])
+
+
+WRITTEN = {
+    "UTF-8 with the flag": (["naïve.png", "猫.png"], None),
+    "UTF-8 without it": (["naïve.png", "写真/猫.png"], "utf-8"),
+    "Shift-JIS": (["写真.png", "ソフト/表.png", "ﾃｽﾄ.png", "IMG_1.png"], "cp932"),
+    "Shift-JIS that could be letters": (["テスト.jpg"], "cp932"),
+    "Shift-JIS with a backslash inside": (["夏の表.png"], "cp932"),
+    "code page 437": (["château/élève première.png", "Größe.png", "Español niño.png"], "cp437"),
+    "code page 437 that could be kana": (["télévision.png", "ñandú.png"], "cp437"),
+    "code page 437 with more than letters": (["αß.png", "10°.png", "½.png"], "cp437"),
+}
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_names_are_read_as_they_were_written(case: str) -> None:
+    names, encoding = WRITTEN[case]
+    files = {name: name.encode() for name in names}
+    data = zipped(files) if encoding is None else zipped_unflagged(files, encoding)
+    archive = open_archive(io.BytesIO(data))
+    found = picture_entries(archive, max_pictures=10, max_bytes=10**6)
+
+    assert [entry.filename for entry in found] == names
+    assert [b"".join(inflated(archive, entry)).decode() for entry in found] == names
 
 
 def test_a_link_is_no_picture() -> None:
