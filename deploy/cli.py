@@ -340,13 +340,14 @@ def _choices(arguments: argparse.Namespace) -> "PictureChoices":
     from pydantic import ValidationError
 
     from workers.contract.errors import ConfigurationInvalid
+    from workers.contract.faults import in_words
     from workers.contract.images.options import PictureChoices
 
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     try:
         return PictureChoices.model_validate(given)
     except ValidationError as invalid:
-        faults = (f"--{fault['loc'][0]}: {fault['msg']}" for fault in invalid.errors())
+        faults = (f"--{fault['loc'][0]}: {in_words(fault)}" for fault in invalid.errors())
         raise ConfigurationInvalid("; ".join(faults)) from None
 
 

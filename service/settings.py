@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
+from workers.contract.faults import shaped
 from workers.contract.settings import Seconds, SharedSettings
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
@@ -50,13 +51,15 @@ class ServiceSettings(SharedSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins allowed by CORS, such as `https://a.example`, comma-separated, or `*`."""
 
-    root_path: str = Field(default="", pattern=r"^(/[A-Za-z0-9._~-]+)*$")
+    root_path: Annotated[str, shaped(r"(/[A-Za-z0-9._~-]+)*", "a path such as /gdsr")] = ""
     """Path prefix of a reverse proxy, such as `/gdsr`, whether or not the proxy strips it."""
 
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     """Addresses or networks, comma-separated, whose `X-Forwarded-For` and `-Proto` are trusted."""
 
-    result_name: str = Field(default="{name}-{scale}x", pattern=r"^[^/\\\x00-\x1f]*$")
+    result_name: Annotated[str, shaped(r"[^/\\\x00-\x1f]*", "a name without folders")] = (
+        "{name}-{scale}x"
+    )
     """How downloads are called: `{name}` of the picture without its ending, `{scale}` such as 4."""
 
     max_wait: Seconds = timedelta(seconds=60)

@@ -20,6 +20,7 @@ from service.http.problems import (
     problem_type,
 )
 from workers.contract.errors import GDSRError
+from workers.contract.faults import in_words
 
 #: The client never sees this status: it is for the log and the metrics.
 CLIENT_CLOSED_REQUEST = 499
@@ -36,7 +37,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         faults = [
-            Fault(place=str(place), name=".".join(map(str, path)), message=fault["msg"])
+            Fault(place=str(place), name=".".join(map(str, path)), message=in_words(fault))
             for fault in error.errors()
             for place, *path in [fault["loc"]]
         ]
@@ -46,15 +47,17 @@ def install(app: FastAPI) -> None:
     async def plain(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
         headers = dict(error.headers or {})
+        detail = None if error.detail == status.phrase else error.detail
         if status is HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = ", ".join(_allowed(request))
+            detail = f"{request.method} is not allowed here; allowed: {headers['Allow']}"
         slug = status.phrase.lower().replace(" ", "-")
         known = PLAIN_MEANINGS.get(slug)
         problem = ProblemDocument(
             type=problem_type(slug) if known else "about:blank",
             title=known.title if known else status.phrase,
             status=status,
-            detail=None if error.detail == status.phrase else error.detail,
+            detail=detail,
             instance=request.url.path,
         )
         return answer(problem, headers)

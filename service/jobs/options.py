@@ -7,7 +7,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.json_schema import WithJsonSchema
 
 from service.http.problems import Fault, RequestInvalid
+from service.transfer.mistakes import NOT_FETCHED, is_address
 from service.transfer.negotiation import preferred_formats
+from workers.contract.faults import in_words, shaped
 from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import PictureChoices
 from workers.contract.queue.jobs import STOPS
@@ -48,6 +50,14 @@ WishedFormat = Annotated[
     WithJsonSchema(
         {"type": "string", "enum": [*map(str, ResultFormat), SAME], "examples": ["webp"]}
     ),
+]
+
+
+_REGION = "^[0-9]{1,9}(,[0-9]{1,9}){3}$"
+RegionChoice = Annotated[
+    str,
+    shaped(_REGION, "of the form x,y,width,height, such as 0,0,64,48"),
+    WithJsonSchema({"type": "string", "pattern": _REGION}),
 ]
 
 
@@ -99,7 +109,7 @@ class ResultFields(BaseModel):
     quality: int | None = Field(default=None, ge=1, le=100)
     """Unset: as in the job."""
 
-    region: str | None = Field(default=None, pattern="^[0-9]{1,9}(,[0-9]{1,9}){3}$")
+    region: RegionChoice | None = None
     """`x,y,width,height`: crop the result to these pixels, all of them inside it."""
 
     width: int | None = Field(default=None, ge=1, le=1_000_000)
@@ -132,8 +142,8 @@ def read_fields(
     except ValidationError as invalid:
         for fault in invalid.errors():
             name = str(fault["loc"][0])
-            unknown = fault["type"] == "extra_forbidden"
-            message = "unknown field" if unknown else fault["msg"]
+            address = fault["type"] == "extra_forbidden" and is_address(given[name])
+            message = NOT_FETCHED if address else in_words(fault)
             faults.append(Fault(place=place[name], name=name, message=message))
     if faults:
         raise RequestInvalid(faults)

@@ -5,8 +5,14 @@ import re
 _FILE = re.compile(rb"[^\0-\x1f\x7f]{1,255}")
 _ADDRESS = re.compile(rb"\s*(https?|ftp|file)://", re.IGNORECASE)
 _RIGHT = "curl -F image=@photo.jpg ADDRESS, or curl -T photo.jpg -X POST ADDRESS"
+NOT_FETCHED = f"it is an address, and those are not fetched; send the picture itself: {_RIGHT}"
 #: Bytes that are looked at.
 HEAD_BYTES = 2048
+
+
+def is_address(value: str) -> bool:
+    """Whether a field has an address, perhaps that of a picture."""
+    return _ADDRESS.match(value.encode()) is not None
 
 
 def mistake(head: bytes, *, content_type: str, named: bool) -> str | None:
@@ -18,7 +24,7 @@ def mistake(head: bytes, *, content_type: str, named: bool) -> str | None:
     if head.startswith(b"\x1f\x8b"):
         return "it is compressed with gzip; send the picture as it is, without Content-Encoding"
     if _ADDRESS.match(head.removeprefix(b"image=")):
-        return f"it is an address, and those are not fetched; send the picture itself: {_RIGHT}"
+        return NOT_FETCHED
     if head[:5].lower() == b"data:":
         return 'data URIs are taken in JSON only: {"image": "data:..."} with application/json'
     if head.lstrip()[:1] == b"{" and not named:

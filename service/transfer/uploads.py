@@ -20,6 +20,7 @@ from service.http.problems import RequestInvalid
 from service.transfer import json_body
 from service.transfer.digests import check_digests, promised_digests
 from service.transfer.json_body import JsonBody
+from service.transfer.mistakes import NOT_FETCHED, is_address
 from service.transfer.multipart import IMAGE_FIELD, Files, Form, fault
 from workers.contract.blobs.base import BlobStore, no_room_is_storage_full
 from workers.contract.errors import GDSRError, ImageMissing, QueueUnavailable, UploadTooLarge
@@ -171,7 +172,13 @@ class _Arriving:
             fields = () if self._form is None else self._form.end()
             if self._digest is not None:
                 check_digests(self._promised, sha256=self._digest.hexdigest())
-            size, sink = self._sink.end(), self._sink
+            try:
+                size, sink = self._sink.end(), self._sink
+            except ImageMissing:
+                wrong = [fault(name, NOT_FETCHED) for name, value in fields if is_address(value)]
+                if wrong:
+                    raise RequestInvalid(wrong) from None
+                raise
             return accept(
                 Upload(
                     file=file,

@@ -63,7 +63,7 @@ def test_a_folder_becomes_a_folder_and_what_is_broken_is_named(
     done = run(checkpoint, folder, "-o", tmp_path / "out", "--format", "jpeg")
 
     assert done.returncode == 1
-    assert f"{folder / 'broken.jpg'}: the upload is not a picture" in done.stderr
+    assert f"{folder / 'broken.jpg'}: the file is not a picture" in done.stderr
     assert "Traceback" not in done.stderr
     written = sorted(p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*.*"))
     assert [str(path) for path in written] == ["deeper/two.jpg", "one.jpg"]
@@ -156,7 +156,7 @@ def test_one_frame_of_an_animation_is_taken_on_demand(checkpoint: Path, tmp_path
     done = run(checkpoint, tmp_path / "a.gif", "-o", tmp_path / "a.png", "--frame", "1")
 
     assert refused.returncode == 1
-    assert "frame=0 to frame=1" in refused.stderr
+    assert "`frame` from 0 to 1" in refused.stderr
     assert done.returncode == 0, done.stderr
     assert size(tmp_path / "a.png") == (36, 48)
 

@@ -105,7 +105,7 @@ def test_a_refusal_is_in_the_words_of_the_service(url: str, tmp_path: Path) -> N
 
     assert refused.value.problem.status == 415
     assert refused.value.problem.type == "/problems/image-unsupported"
-    assert "the upload is not a picture" in str(refused.value)
+    assert "the file is not a picture" in str(refused.value)
     assert not (tmp_path / "large.png").exists()
 
 
@@ -208,7 +208,7 @@ def test_a_folder_is_sent_to_a_server_and_its_faults_are_named(url: str, tmp_pat
 
     assert done.returncode == 1
     assert f"{folder / 'broken.jpg'}" in done.stderr
-    assert "the upload is not a picture" in done.stderr
+    assert "the file is not a picture" in done.stderr
     assert "Traceback" not in done.stderr
     assert size(tmp_path / "out" / "one.png") == (60, 40)
     assert size(tmp_path / "out" / "deeper" / "two.png") == (40, 60)

@@ -5,10 +5,27 @@ of the problem document (`service.http.problems`), and the status and title of t
 Messages name the cause, the value, the limit, and what to do.
 """
 
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
 from typing import ClassVar, Literal
+
+
+def in_bytes(count: int) -> str:
+    """A number of bytes for people."""
+    for size, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if count >= size:
+            return f"{count / size:,.4g} {unit} ({count:,} bytes)"
+    return f"{count:,} bytes"
+
+
+def in_time(pause: timedelta) -> str:
+    """A time for people: 90 s, 3 min, 2 h."""
+    seconds = math.ceil(pause.total_seconds())
+    if seconds <= 120:
+        return f"{seconds} s"
+    return f"{math.ceil(seconds / 60)} min" if seconds <= 7200 else f"{math.ceil(seconds / 3600)} h"
 
 
 class GDSRError(Exception):
@@ -46,7 +63,7 @@ class UploadTooLarge(ImageRejected):
     slug, status, title = "upload-too-large", 413, "The upload is too large"
 
     def __init__(self, *, limit: int) -> None:
-        super().__init__(f"the upload is larger than the limit of {limit:,} bytes")
+        super().__init__(f"the upload is larger than the limit of {in_bytes(limit)}")
         self.limits = {"max_upload_bytes": limit}
 
 
@@ -68,7 +85,7 @@ class ImageTooLarge(ImageRejected):
 
     def __init__(self, *, width: int, height: int, limit: int) -> None:
         super().__init__(
-            f"the picture has {width} x {height} = {width * height:,} pixels; "
+            f"the picture has {width:,} x {height:,} = {width * height:,} pixels; "
             f"the limit is {limit:,}"
         )
         self.limits = {"max_pixels": limit}
@@ -84,7 +101,7 @@ class ResultTooLarge(ImageRejected):
     ) -> None:
         end = f"{side:,} pixels a side" if side else f"{pixels:,} pixels"
         super().__init__(
-            f"the result would be {width} x {height}; the limit of {format_name} is {end}; "
+            f"the result would be {width:,} x {height:,}; the limit of {format_name} is {end}; "
             "choose another format"
         )
         self.limits = {"max_side": side} if side else {"max_result_pixels": pixels}
@@ -96,7 +113,7 @@ class ImageUnsupported(ImageRejected):
     slug, status, title = "image-unsupported", 415, "The format is not supported"
 
     def __init__(self, *, found: str, supported: str) -> None:
-        super().__init__(f"the upload is {found}; supported are {supported}")
+        super().__init__(f"the file is {found}; supported are {supported}")
 
 
 class ImageCorrupt(ImageRejected):
@@ -114,10 +131,10 @@ class ImageAnimated(ImageRejected):
     slug, status, title = "animated-image", 422, "The picture is animated"
 
     def __init__(self, *, frames: int | None) -> None:
-        last = "" if frames is None else f" to frame={frames - 1}"
+        last = "on" if frames is None else f"to {frames - 1:,}"
         super().__init__(
             f"the picture has {'several' if frames is None else format(frames, ',')} frames or "
-            f"pages; choose one by its number, from frame=0{last}, or send a single one"
+            f"pages; choose one by its number, with `frame` from 0 {last}, or take a single picture"
         )
 
 
@@ -127,11 +144,8 @@ class FrameMissing(ImageRejected):
     slug, status, title = "frame-missing", 422, "The picture has no such frame or page"
 
     def __init__(self, *, frame: int, frames: int) -> None:
-        have = f"{frames:,} frames or pages" if frames > 1 else "one frame"
-        last = f" to frame={frames - 1}" if frames > 1 else ""
-        super().__init__(
-            f"the picture has no frame={frame}: it has {have}, counted from frame=0{last}"
-        )
+        have = f"{frames:,} frames or pages, from 0 to {frames - 1:,}" if frames > 1 else "one frame, 0"
+        super().__init__(f"the picture has no frame {frame:,}: it has {have}")
 
 
 class ColourTooDeep(ImageRejected):
@@ -199,7 +213,7 @@ class ProfileNotStorable(ImageRejected):
 
     def __init__(self, *, format_name: str) -> None:
         super().__init__(
-            f"{format_name} is written in sRGB only; choose another format, or icc=srgb"
+            f"{format_name} is written in sRGB only; choose another format, or `icc` srgb"
         )
 
 
@@ -210,9 +224,9 @@ class ScaleTooLarge(ImageRejected):
 
     def __init__(self, *, width: int, height: int, factor: float, limit: int) -> None:
         super().__init__(
-            f"the picture has {width} x {height} pixels and would be enlarged {factor:.3g} "
-            f"times; the limit is {limit} times: ask for at most {limit * width} x "
-            f"{limit * height}"
+            f"the picture has {width:,} x {height:,} pixels and would be enlarged {factor:,.2f} "
+            f"times; the limit is {limit} times: ask for at most {limit * width:,} x "
+            f"{limit * height:,}"
         )
         self.limit = limit
 
@@ -306,7 +320,7 @@ class RateExceeded(GDSRError):
     slug, status, title = "rate-exceeded", 429, "Rate limit exceeded"
 
     def __init__(self, *, rate: str, pause: timedelta) -> None:
-        super().__init__(f"the limit is {rate}; try again in {pause.total_seconds():.0f} s")
+        super().__init__(f"the limit is {rate}; try again in {in_time(pause)}")
         self.pause = pause
 
 
@@ -318,7 +332,7 @@ class PixelsExceeded(GDSRError):
     def __init__(self, *, limit: int, pause: timedelta) -> None:
         super().__init__(
             f"with this picture the API key would exceed its quota of {limit:,} pixels a "
-            f"day; the next day begins in {pause.total_seconds():.0f} s (midnight UTC)"
+            f"day; the next day begins in {in_time(pause)} (midnight UTC)"
         )
         self.limits, self.pause = {"pixels_per_day": limit}, pause
 
@@ -422,7 +436,8 @@ class BatchTooLarge(GDSRError):
     slug, status, title = "batch-too-large", 413, "The batch is too large"
 
     def __init__(self, *, limit: int, of: Literal["pictures", "bytes"]) -> None:
-        super().__init__(f"the batch exceeds the limit of {limit:,} {of}; send several")
+        most = in_bytes(limit) if of == "bytes" else f"{limit:,} {of}"
+        super().__init__(f"the batch exceeds the limit of {most}; send several")
         self.limits = {f"max_batch_{of}": limit}
 
 
@@ -488,7 +503,7 @@ class QueueFull(GDSRError):
             "jobs": f"with this upload the queue would exceed its limit of {limit:,} jobs",
             "pixels": f"with this picture the queue would exceed its limit of {limit:,} pixels",
         }
-        super().__init__(f"{words[of]}; try again in {pause.total_seconds():.0f} s")
+        super().__init__(f"{words[of]}; try again in {in_time(pause)}")
         self.limits, self.pause = {f"max_queued_{of}": limit}, pause
 
 
@@ -620,7 +635,9 @@ class JobTimedOut(JobFailed):
     slug, status, title = "job-timed-out", 500, "The job timed out"
 
     def __init__(self, *, seconds: int) -> None:
-        super().__init__(f"the job exceeded its time limit of {seconds} seconds")
+        super().__init__(
+            f"the job exceeded its time limit of {in_time(timedelta(seconds=seconds))}"
+        )
 
 
 class JobOutOfMemory(JobFailed):
@@ -629,7 +646,7 @@ class JobOutOfMemory(JobFailed):
     slug, status, title = "job-out-of-memory", 500, "The job ran out of memory"
 
     def __init__(self, *, limit: int) -> None:
-        super().__init__(f"the job exceeded its memory limit of {limit:,} bytes")
+        super().__init__(f"the job exceeded its memory limit of {in_bytes(limit)}")
 
 
 class ConfigurationInvalid(GDSRError):

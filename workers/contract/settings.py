@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, fi
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from workers.contract.errors import ConfigurationInvalid
+from workers.contract.faults import in_words
 
 
 def _plain_seconds(value: object) -> object:
@@ -131,7 +132,7 @@ class SharedSettings(BaseSettings):
             settings = cls()
         except ValidationError as invalid:
             faults = "; ".join(
-                f"GDSR_{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}"
+                f"GDSR_{'.'.join(map(str, fault['loc'])).upper()}: {in_words(fault)}"
                 for fault in invalid.errors()
             )
             raise ConfigurationInvalid(f"invalid settings: {faults}") from None

@@ -2,11 +2,21 @@
 `gdsr-upscale`.
 """
 
+from contextlib import suppress
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from workers.contract.errors import ScaleTooLarge
+from workers.contract.faults import shaped
 
 #: The network's scale factor; other sizes are reduced from it.
 SCALE = 4
@@ -41,6 +51,14 @@ class DepthMode(StrEnum):
     SIXTEEN = "16"
 
 
+_COLOUR = "^#[0-9a-fA-F]{6}$"
+Colour = Annotated[
+    str,
+    shaped(_COLOUR, "a colour such as #ffffff"),
+    WithJsonSchema({"type": "string", "pattern": _COLOUR}),
+]
+
+
 class PictureChoices(BaseModel):
     """Options with defaults that suit most pictures."""
 
@@ -49,7 +67,7 @@ class PictureChoices(BaseModel):
     alpha: AlphaMode = AlphaMode.MODEL
     """Enlarge transparency with the network's faithful branch (`model`) or with `lanczos`."""
 
-    background: str | None = Field(default=None, pattern="^#[0-9a-fA-F]{6}$", examples=["#ffffff"])
+    background: Colour | None = Field(default=None, examples=["#ffffff"])
     """Background colour, as `#rrggbb`, for a transparent picture; the result is then opaque."""
 
     metadata: MetadataMode = MetadataMode.STRIP
@@ -112,4 +130,6 @@ class PictureChoices(BaseModel):
         try:
             return self.result_size(width=width, height=height)
         except ScaleTooLarge:
-            return self.result_size(width=height, height=width)
+            with suppress(ScaleTooLarge):
+                return self.result_size(width=height, height=width)
+            raise

@@ -1,0 +1,61 @@
+"""What pydantic found wrong with a value, in words for the person who gave it."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import AfterValidator
+
+
+def shaped(pattern: str, words: str) -> AfterValidator:
+    """Holds a string to a pattern; `words` say what a wrong one is not."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{_shown(value)} is not {words}")
+        return value
+
+    return AfterValidator(check)
+
+
+def in_words(fault: Mapping[str, Any]) -> str:
+    """One of the `errors()` of a `ValidationError`, without its field.
+
+    Raises nothing: a kind that has no words of its own is called invalid.
+    """
+    context: Mapping[str, Any] = fault.get("ctx", {})
+    found = _shown(fault.get("input"))
+    match fault["type"]:
+        case "missing":
+            return "it is missing"
+        case "extra_forbidden":
+            return "unknown field"
+        case "greater_than_equal":
+            return f"it is {found}; the minimum is {_shown(context['ge'])}"
+        case "less_than_equal":
+            return f"it is {found}; the maximum is {_shown(context['le'])}"
+        case "greater_than":
+            return f"it is {found}; it has to be more than {_shown(context['gt'])}"
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
+            return f"{found} is not a whole number"
+        case "float_parsing" | "float_type" | "finite_number":
+            return f"{found} is not a number"
+        case "bool_parsing" | "bool_type":
+            return f"{found} is neither true nor false"
+        case "enum" | "literal_error":
+            return f"it is {found}; it can be {context['expected']}"
+        case "string_too_long":
+            return f"it is longer than {_shown(context['max_length'])} characters"
+        case "time_delta_parsing" | "time_delta_type":
+            return f"{found} is not a number of seconds"
+        case "value_error":
+            return str(context["error"])
+        case _:
+            return f"{found} is not valid here"
+
+
+def _shown(value: object) -> str:
+    """A value in little room; numbers with commas."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 40 else f"{value[:40]}...")
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
