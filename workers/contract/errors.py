@@ -144,7 +144,11 @@ class FrameMissing(ImageRejected):
     slug, status, title = "frame-missing", 422, "The picture has no such frame or page"
 
     def __init__(self, *, frame: int, frames: int) -> None:
-        have = f"{frames:,} frames or pages, from 0 to {frames - 1:,}" if frames > 1 else "one frame, 0"
+        have = (
+            f"{frames:,} frames or pages, from 0 to {frames - 1:,}"
+            if frames > 1
+            else "one frame, 0"
+        )
         super().__init__(f"the picture has no frame {frame:,}: it has {have}")
 
 
