@@ -77,7 +77,7 @@ class RequestMiddleware:
             if status is not None:
                 raise  # the response has begun: the server logs the error and closes the connection
             logger.exception("request %s failed", request_id)
-            problem = describe(GDSRError(), instance=scope["path"])
+            problem = describe(GDSRError("unexpected"), instance=scope["path"])
             problem = problem.model_copy(update={"request_id": request_id})
             await answer(problem)(scope, receive, send_with_headers)
         finally:

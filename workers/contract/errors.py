@@ -36,10 +36,15 @@ class GDSRError(Exception):
     status: ClassVar[int] = 500
     #: The kind of error in words.
     title: ClassVar[str] = "Internal error"
+    #: The message; the arguments of the error fill its placeholders.
+    detail: ClassVar[str] = "{}"
     #: When to retry, if that may help.
     pause: timedelta | None = None
     #: The exceeded limits, by their names in `/limits`.
     limits: Mapping[str, int] = MappingProxyType({})
+
+    def __init__(self, *values: object) -> None:
+        super().__init__(self.detail.format(*values))
 
 
 class ImageRejected(GDSRError):
@@ -50,11 +55,9 @@ class ImageMissing(ImageRejected):
     """The request contains no picture, or an empty one."""
 
     slug, status, title = "image-missing", 422, "There is no picture in the request"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the request contains no picture; send it as the body or as the multipart field `image`"
-        )
+    detail = (
+        "the request contains no picture; send it as the body or as the multipart field `image`"
+    )
 
 
 class UploadTooLarge(ImageRejected):
@@ -120,9 +123,7 @@ class ImageCorrupt(ImageRejected):
     """The file looks like a picture but cannot be decoded."""
 
     slug, status, title = "image-corrupt", 422, "The picture is damaged"
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the picture cannot be decoded: {reason}")
+    detail = "the picture cannot be decoded: {}"
 
 
 class ImageAnimated(ImageRejected):
@@ -166,12 +167,10 @@ class AlphaNotStorable(ImageRejected):
     """The picture has transparency, which the requested format does not support."""
 
     slug, status, title = "alpha-not-storable", 422, "The result format cannot hold transparency"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the picture has transparency, which JPEG cannot hold; "
-            "choose another format, or give a `background`"
-        )
+    detail = (
+        "the picture has transparency, which JPEG cannot hold; choose another format, or give a "
+        "`background`"
+    )
 
 
 class DepthNotStorable(ImageRejected):
@@ -239,33 +238,27 @@ class WebhooksOff(GDSRError):
     """A webhook was requested, but webhooks are not configured."""
 
     slug, status, title = "webhooks-off", 422, "Webhooks are off"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "webhooks are off (GDSR_WEBHOOK_HOSTS is not set); leave `webhook` out, and "
-            "follow `/jobs/{id}/events` or poll `/jobs/{id}`"
-        )
+    detail = (
+        "webhooks are off (GDSR_WEBHOOK_HOSTS is not set); leave `webhook` out, and follow "
+        "`/jobs/{{id}}/events` or poll `/jobs/{{id}}`"
+    )
 
 
 class WebhookNotAllowed(GDSRError):
     """The webhook's address is not allowed."""
 
     slug, status, title = "webhook-not-allowed", 422, "The webhook is not allowed"
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the webhook is not allowed: {reason}")
+    detail = "the webhook is not allowed: {}"
 
 
 class ListingNeedsKeys(GDSRError):
     """Jobs cannot be listed: without API keys they have no owners."""
 
     slug, status, title = "listing-needs-keys", 403, "Listing jobs needs API keys"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "jobs can be listed with API keys (GDSR_API_KEYS_FILE), or by local programs "
-            "if the service listens on loopback; keep the ids of your jobs instead"
-        )
+    detail = (
+        "jobs can be listed with API keys (GDSR_API_KEYS_FILE), or by local programs if the "
+        "service listens on loopback; keep the ids of your jobs instead"
+    )
 
 
 class HostNotServed(GDSRError):
@@ -293,29 +286,21 @@ class KeyMissing(GDSRError):
     """The service requires an API key, and the request has none."""
 
     slug, status, title = "key-missing", 401, "An API key is needed"
-
-    def __init__(self) -> None:
-        super().__init__("send your API key: `Authorization: Bearer KEY`, or `X-API-Key: KEY`")
+    detail = "send your API key: `Authorization: Bearer KEY`, or `X-API-Key: KEY`"
 
 
 class KeyInvalid(GDSRError):
     """The API key is unknown."""
 
     slug, status, title = "key-invalid", 401, "The API key is unknown"
-
-    def __init__(self) -> None:
-        super().__init__("unknown API key")
+    detail = "unknown API key"
 
 
 class AdminOff(GDSRError):
     """Admin endpoints are off because no admin keys are configured."""
 
     slug, status, title = "admin-off", 403, "Admin endpoints are off"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this needs an admin key, and none is configured: set GDSR_ADMIN_KEYS_FILE"
-        )
+    detail = "this needs an admin key, and none is configured: set GDSR_ADMIN_KEYS_FILE"
 
 
 class RateExceeded(GDSRError):
@@ -354,9 +339,7 @@ class JobNotFound(GDSRError):
     """There is no such job, or its record has expired."""
 
     slug, status, title = "job-not-found", 404, "There is no such job"
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"there is no job {job_id!r}")
+    detail = "there is no job {!r}"
 
 
 class JobTooNew(GDSRError):
@@ -364,9 +347,7 @@ class JobTooNew(GDSRError):
 
     slug, status, title = "job-too-new", 503, "The job is from a newer release"
     pause = timedelta(seconds=5)
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"job {job_id!r} belongs to a newer release; try again after the upgrade")
+    detail = "job {!r} belongs to a newer release; try again after the upgrade"
 
 
 class JobNotFinished(GDSRError):
@@ -383,55 +364,45 @@ class JobCancelled(GDSRError):
     """The result of a cancelled job was requested."""
 
     slug, status, title = "job-cancelled", 410, "The job was cancelled"
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"job {job_id} was cancelled and has no result")
+    detail = "job {} was cancelled and has no result"
 
 
 class JobExpired(GDSRError):
     """The result has expired and was deleted."""
 
     slug, status, title = "job-expired", 410, "The result has expired"
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"the result of job {job_id} has expired; send the picture again")
+    detail = "the result of job {} has expired; send the picture again"
 
 
 class BranchesNotKept(GDSRError):
     """A derived result was requested that needs branches which the job did not keep."""
 
     slug, status, title = "branches-not-kept", 404, "The job did not keep its branches"
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(
-            f"job {job_id} kept no branches, which are needed for other slider positions, "
-            "and for other formats and regions of a result that is not PNG; send the "
-            "picture again with keep_branches=true"
-        )
+    detail = (
+        "job {} kept no branches, which are needed for other slider positions, and for other "
+        "formats and regions of a result that is not PNG; send the picture again with "
+        "keep_branches=true"
+    )
 
 
 class ArchiveInvalid(GDSRError):
     """The upload of a batch is not a readable zip."""
 
     slug, status, title = "archive-invalid", 422, "The zip cannot be read"
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"{reason}; send a zip that is stored or deflated and has no password, or the pictures "
-            "as several multipart fields `image`"
-        )
+    detail = (
+        "{}; send a zip that is stored or deflated and has no password, or the pictures as "
+        "several multipart fields `image`"
+    )
 
 
 class BatchEmpty(GDSRError):
     """The zip contains no file, or the form no picture."""
 
     slug, status, title = "batch-empty", 422, "The batch is empty"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the batch has no files; send a zip as the body or as the multipart field `archive`, "
-            "or the pictures as several multipart fields `image`"
-        )
+    detail = (
+        "the batch has no files; send a zip as the body or as the multipart field `archive`, or "
+        "the pictures as several multipart fields `image`"
+    )
 
 
 class BatchTooLarge(GDSRError):
@@ -449,18 +420,14 @@ class EntryDamaged(GDSRError):
     """A file in the zip of a batch cannot be unpacked."""
 
     slug, status, title = "entry-damaged", 422, "The file in the zip is damaged"
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the file cannot be unpacked: {reason}")
+    detail = "the file cannot be unpacked: {}"
 
 
 class BatchNotFound(GDSRError):
     """There is no such batch, or its record has expired."""
 
     slug, status, title = "batch-not-found", 404, "There is no such batch"
-
-    def __init__(self, batch_id: str) -> None:
-        super().__init__(f"there is no batch {batch_id!r}")
+    detail = "there is no batch {!r}"
 
 
 class BatchNotFinished(GDSRError):
@@ -468,18 +435,14 @@ class BatchNotFinished(GDSRError):
 
     slug, status, title = "batch-not-finished", 409, "The batch has not finished"
     pause = timedelta(seconds=1)
-
-    def __init__(self, batch_id: str) -> None:
-        super().__init__(f"batch {batch_id} has unfinished jobs; try again later")
+    detail = "batch {} has unfinished jobs; try again later"
 
 
 class BatchExpired(GDSRError):
     """The results of a batch have expired and were deleted."""
 
     slug, status, title = "batch-expired", 410, "The results have expired"
-
-    def __init__(self, batch_id: str) -> None:
-        super().__init__(f"the results of batch {batch_id} have expired; send the pictures again")
+    detail = "the results of batch {} have expired; send the pictures again"
 
 
 class IdempotencyKeyReused(GDSRError):
@@ -490,11 +453,7 @@ class IdempotencyKeyReused(GDSRError):
         422,
         "The idempotency key was used for another request",
     )
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this Idempotency-Key was used with another picture or other options; use a new one"
-        )
+    detail = "this Idempotency-Key was used with another picture or other options; use a new one"
 
 
 class QueueFull(GDSRError):
@@ -528,9 +487,7 @@ class NoWorker(GDSRError):
 
     slug, status, title = "no-worker", 503, "No worker is available"
     pause = timedelta(seconds=5)
-
-    def __init__(self) -> None:
-        super().__init__("no worker is available; try again later")
+    detail = "no worker is available; try again later"
 
 
 class StorageFull(GDSRError):
@@ -538,9 +495,7 @@ class StorageFull(GDSRError):
 
     slug, status, title = "storage-full", 507, "The picture store is full"
     pause = timedelta(seconds=60)
-
-    def __init__(self) -> None:
-        super().__init__("the picture store is full; try again later")
+    detail = "the picture store is full; try again later"
 
 
 class StorageUnavailable(GDSRError):
@@ -548,18 +503,14 @@ class StorageUnavailable(GDSRError):
 
     slug, status, title = "storage-unavailable", 503, "The picture store is unavailable"
     pause = timedelta(seconds=5)
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the picture store is unavailable ({reason}); try again later")
+    detail = "the picture store is unavailable ({}); try again later"
 
 
 class BlobMissing(GDSRError):
     """A stored picture is missing."""
 
     slug, status, title = "blob-missing", 410, "The stored picture is missing"
-
-    def __init__(self, key: str) -> None:
-        super().__init__(f"the stored picture {key} is missing")
+    detail = "the stored picture {} is missing"
 
 
 class JobFailed(GDSRError):
@@ -570,18 +521,14 @@ class EngineLost(JobFailed):
     """The engine died and did not come back, or died twice on this picture."""
 
     slug, status, title = "engine-lost", 500, "The engine was lost"
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the engine was lost: {reason}")
+    detail = "the engine was lost: {}"
 
 
 class CheckpointReplaced(EngineLost):
     """The engine replaced the checkpoint during the job; the job starts again."""
 
     slug, status, title = "checkpoint-replaced", 500, "The checkpoint was replaced during the job"
-
-    def __init__(self) -> None:
-        super().__init__("the checkpoint was replaced during the job, more than once")
+    detail = "the engine was lost: the checkpoint was replaced during the job, more than once"
 
 
 class EngineOutOfMemory(JobFailed):
@@ -608,29 +555,21 @@ class TileNotFinite(JobFailed):
     """The network's output contains NaN or infinity, in float32 too."""
 
     slug, status, title = "tile-not-finite", 500, "The network's output is not finite"
-
-    def __init__(self) -> None:
-        super().__init__("the network's output is not finite, in float32 either")
+    detail = "the network's output is not finite, in float32 either"
 
 
 class WorkerLost(JobFailed):
     """The worker died, and so did the worker of the retry."""
 
     slug, status, title = "worker-lost", 500, "The worker was lost"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the worker was lost while it ran this job, and so was the worker of the retry"
-        )
+    detail = "the worker was lost while it ran this job, and so was the worker of the retry"
 
 
 class JobCrashed(JobFailed):
     """The job's process crashed twice: the picture is the likely cause."""
 
     slug, status, title = "job-crashed", 500, "The job crashed"
-
-    def __init__(self) -> None:
-        super().__init__("the process that ran this job crashed twice")
+    detail = "the process that ran this job crashed twice"
 
 
 class JobTimedOut(JobFailed):
