@@ -15,26 +15,12 @@ if TYPE_CHECKING:
     from workers.contract.settings import WorkerSettings
 
 DESCRIPTION = "Enlarge pictures four times on each side."
-#: File name extensions that a folder is searched for; a named file may have any.
-_SUFFIXES = {
-    ".jpg",
-    ".jpeg",
-    ".jfif",
-    ".png",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".avif",
-    ".gif",
-    ".heic",
-    ".heif",
-    ".jxl",
-}
 _FORMATS = {
     ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".jfif": "jpeg", ".webp": "webp",
     ".avif": "avif", ".tif": "tiff", ".tiff": "tiff", ".jxl": "jxl",
 }  # fmt: skip
+#: File name extensions that a folder is searched for; a named file may have any.
+_SUFFIXES = {*_FORMATS, ".bmp", ".gif", ".heic", ".heif"}
 
 
 def main() -> int:
@@ -64,13 +50,9 @@ def main() -> int:
         ),
     )  # fmt: skip
     parser.add_argument(
-        "--quality",
-        type=int,
-        choices=range(1, 101),
-        metavar="1-100",
-        default=90,
+        "--quality", type=int, choices=range(1, 101), metavar="1-100", default=90,
         help="of JPEG, WebP, AVIF and JPEG XL; default 90",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--server", metavar="URL",
         help="upscale on this service instead of here; the API key is read from GDSR_API_KEY",

@@ -42,42 +42,21 @@ def _show(service: "subprocess.Popen[str]", port: int, out: Path, *, once: bool)
     ready = service.stdout.readline() if service.stdout is not None else ""
     if not ready:
         return service.wait() or 1  # it has printed the reason on stderr
+    from service.client import Client
+
     out.mkdir(parents=True, exist_ok=True)
-    for trade_off, name in _NAMES.items():
-        target = out / f"{SAMPLE.stem}-x4-{name}.png"
-        seconds = _upscale(f"http://127.0.0.1:{port}", trade_off, target)
-        print(f"  trade_off {trade_off:g} ({name}): {target}  {seconds:.2f} s", flush=True)
+    os.environ["NO_PROXY"] = "127.0.0.1"
+    with Client(f"http://127.0.0.1:{port}") as client:
+        for trade_off, name in _NAMES.items():
+            target = out / f"{SAMPLE.stem}-x4-{name}.png"
+            start = time.perf_counter()
+            client.upscale(SAMPLE, target, trade_off=trade_off)
+            seconds = time.perf_counter() - start
+            print(f"  trade_off {trade_off:g} ({name}): {target}  {seconds:.2f} s", flush=True)
     if once:
         return 0
     print(ready.strip(), flush=True)
     return service.wait()
-
-
-def _upscale(url: str, trade_off: float, target: Path) -> float:
-    """Send the sample and store the result; returns the seconds it took."""
-    import httpx2
-
-    start = time.perf_counter()
-    answer = httpx2.post(
-        f"{url}/upscale",
-        params={"trade_off": trade_off},
-        content=SAMPLE.read_bytes(),
-        headers={"Prefer": "wait=60", "Content-Type": "image/jpeg"},
-        timeout=90,
-        trust_env=False,
-    )
-    while answer.status_code == httpx2.codes.ACCEPTED:  # a slow machine: keep waiting
-        time.sleep(1)
-        address = f"{url}{answer.headers['Location']}/result"
-        result = httpx2.get(address, timeout=90, trust_env=False)
-        answer = answer if result.status_code == httpx2.codes.CONFLICT else result
-    if answer.status_code != httpx2.codes.OK:
-        raise SystemExit(f"the service responded {answer.status_code}: {answer.text}")
-    seconds = time.perf_counter() - start
-    partial = target.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(answer.content)
-    partial.replace(target)
-    return seconds
 
 
 if __name__ == "__main__":

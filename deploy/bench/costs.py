@@ -74,8 +74,16 @@ def _lasting(pid: int) -> Iterator[tuple[int, str, str]]:
     kind = next(name for part, name in _KINDS.items() if f"{part} " in command)
     yield pid, kind, command
     if kind != "job workers":
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            yield from _lasting(int(child))
+        for child in children(pid):
+            yield from _lasting(child)
+
+
+def children(pid: int) -> list[int]:
+    """The child processes of a process; none if it has ended."""
+    try:
+        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 def _cpu_seconds(pid: int) -> tuple[float, float]:

@@ -5,6 +5,7 @@ through the same network in this process, without HTTP, queue, codec and blob st
 """
 
 import http.client
+import io
 import statistics
 import tempfile
 import threading
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.bench.costs import Costs
-from deploy.bench.service import SAMPLE, running_service
+from deploy.bench.service import running_service, sample_picture
 from deploy.bench.timing import Figures, machine
 
 _WARM_UP = 2
@@ -43,18 +44,15 @@ def bench_load(
         RuntimeError: the service did not start, or rejected a picture.
     """
     with tempfile.TemporaryDirectory() as data:
-        path = Path(data) / "picture.jpg"
-        with Image.open(SAMPLE) as sample:
-            sample.resize((side, side), Image.Resampling.LANCZOS).save(path, quality=92)
-        picture = path.read_bytes()
-        with running_service(Path(data) / "service") as (url, process):
+        picture = sample_picture(side)
+        with running_service(Path(data)) as (url, process):
             parameters = {"model": model, "trade_off": trade_off}
             _closed_loop(url, picture, parameters, clients=clients, pictures=_WARM_UP * clients)
             before = Costs.of(process.pid)
             served = _closed_loop(url, picture, parameters, clients=clients, pictures=pictures)
             costs = Costs.of(process.pid).per_picture(before, pictures)
             stages = _stages(url, [location for _, _, location in served])
-        bare = _bare(path, model, trade_off)
+        bare = _bare(picture, model, trade_off)
     latencies = sorted(latency for latency, _, _ in served)
     per_second = _rate(finished for _, finished, _ in served)
     figures: dict[str, Any] = {
@@ -131,7 +129,7 @@ def _rate(ends: Iterable[float]) -> float:
     return 1 / statistics.fmean(gaps)
 
 
-def _bare(path: Path, model: str, trade_off: float) -> Figures:
+def _bare(picture: bytes, model: str, trade_off: float) -> Figures:
     """Pictures per second of the engine alone, with its own tiles and batches."""
     import torch
 
@@ -145,7 +143,7 @@ def _bare(path: Path, model: str, trade_off: float) -> Figures:
 
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     engine = InProcessEngine(load_engine(WorkerSettings.load(), device))
-    with Image.open(path) as opened:
+    with Image.open(io.BytesIO(picture)) as opened:
         pixels = np.asarray(opened.convert("RGB"))
     height, width, _ = pixels.shape
     together = 8 if device != "cpu" else 1  # so that batches are full

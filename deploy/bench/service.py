@@ -1,5 +1,6 @@
 """Benchmark of the service as seen by a user: start `gdsr-up`, send pictures one by one."""
 
+import io
 import os
 import re
 import socket
@@ -18,9 +19,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from deploy.bench.costs import children
 from deploy.bench.timing import machine
 
-SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
+_SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
 _SIDE = 256
 
 
@@ -33,9 +35,7 @@ def bench_service(*, model: str, runs: int) -> dict[str, Any]:
     console = Console()
     figures: dict[str, Any] = {"machine": machine()}
     with tempfile.TemporaryDirectory() as data:
-        picture = Path(data) / "picture.jpg"
-        with Image.open(SAMPLE) as sample:
-            sample.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS).save(picture, quality=92)
+        picture = sample_picture(_SIDE)
         start = time.perf_counter()
         with running_service(Path(data)) as (url, process):
             figures["ready_seconds"] = time.perf_counter() - start
@@ -43,7 +43,7 @@ def bench_service(*, model: str, runs: int) -> dict[str, Any]:
                 info = http.get("/models").json()
                 figures["models"] = info
                 for trade_off in (0.0, 0.5, 1.0):
-                    times = _times(http, picture.read_bytes(), model, trade_off, runs)
+                    times = _times(http, picture, model, trade_off, runs)
                     figures[f"seconds at trade_off {trade_off:g}"] = times
             figures["service_rss_bytes"] = _service_rss(process.pid)
     _report(console, figures, model)
@@ -78,6 +78,14 @@ def _times(
     }
 
 
+def sample_picture(side: int) -> bytes:
+    """The sample photograph as a JPEG of `side` x `side` pixels."""
+    file = io.BytesIO()
+    with Image.open(_SAMPLE) as sample:
+        sample.resize((side, side), Image.Resampling.LANCZOS).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
 @contextmanager
 def running_service(data: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """`gdsr-up` on a free port, ready: its address and its process."""
@@ -98,8 +106,8 @@ def running_service(data: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]
 
 def _service_rss(parent: int) -> int:
     """Resident memory of the HTTP process below `gdsr-up`."""
-    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
-        folder = Path("/proc") / child
+    for child in children(parent):
+        folder = Path(f"/proc/{child}")
         if "service" in (folder / "cmdline").read_text().split("\0"):
             pages = int((folder / "statm").read_text().split()[1])
             return pages * os.sysconf("SC_PAGE_SIZE")

@@ -18,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from deploy.bench.costs import children
 from deploy.bench.service import running_service
 
 #: Maximum growth from the middle third to the last one that counts as no leak.
@@ -87,8 +88,8 @@ def _picture(draw: random.Random, width: int, height: int) -> bytes:
 def _resident(top: int) -> dict[str, int]:
     """Resident bytes of each role below `gdsr-up`, without processes of jobs."""
     found = dict.fromkeys(_ROLES, 0)
-    below = _children(top)
-    for pid in [*below, *(child for parent in below for child in _children(parent))]:
+    below = children(top)
+    for pid in [*below, *(child for parent in below for child in children(parent))]:
         folder = Path("/proc") / str(pid)
         try:
             words = (folder / "cmdline").read_text().split("\0")
@@ -99,13 +100,6 @@ def _resident(top: int) -> dict[str, int]:
             if role in words:
                 found[role] += pages * _PAGE
     return found
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
 
 
 def _report(figures: dict[str, Any]) -> None:
