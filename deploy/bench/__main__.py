@@ -26,9 +26,9 @@ def main() -> int:
         "--pictures", type=int, default=100, help="total number of pictures of the clients"
     )
     service.add_argument(
-        "--trade-off", type=float, default=0.5, help="side of the clients' pictures"
+        "--trade-off", type=float, default=0.5, help="slider position of the clients"
     )
-    service.add_argument("--side", type=int, default=256, help="format of the clients' pictures")
+    service.add_argument("--side", type=int, default=256, help="side of the clients' pictures")
     engine = kinds.add_parser("engine", help="the network compared to plain implementations")
     engine.add_argument("--device", default="", help="cpu or cuda:0; unset: a GPU if there is one")
     engine.add_argument("--preset", action="append", dest="presets", help="may be repeated")
@@ -131,19 +131,15 @@ def _measure(arguments: argparse.Namespace) -> object:
 
 
 def _measure_training(arguments: argparse.Namespace) -> object:
-    from dataclasses import asdict
-
-    from model.trainer.bench import bench_train
+    from deploy.bench.train import bench_train
     from model.trainer.config_file import read_preset
     from model.trainer.errors import TrainingError
 
     try:
         config = read_preset(arguments.preset, arguments.overrides)
-        measured = bench_train(config, rounds=arguments.rounds, steps=arguments.steps)
-    except TrainingError as fault:
-        raise RuntimeError(str(fault)) from None
-    print(measured)
-    return asdict(measured)
+        return bench_train(config, rounds=arguments.rounds, steps=arguments.steps)
+    except TrainingError as error:
+        raise RuntimeError(str(error)) from None
 
 
 if __name__ == "__main__":

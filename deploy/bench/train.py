@@ -1,4 +1,4 @@
-"""Benchmark: overhead of the training loop over the network's own computation.
+"""Benchmark of the training loop: its overhead over the network's own computation.
 
 Compares the real loop, with its data, averages, clipping, log and checks, to a bare loop of the
 same forward, backward and update on constant tensors. They run alternately, so that a slowdown of
@@ -7,14 +7,15 @@ the machine affects both.
 
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from deploy.bench.timing import Figures
 from model.gdsr import SCALE
 from model.trainer.config import TrainConfig
 from model.trainer.data.batches import Batch
@@ -27,41 +28,10 @@ from model.trainer.step.networks import build_networks, build_optimisers
 from model.trainer.step.step import Step, Terms
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainBench:
-    """Steps per second, for each round."""
+def bench_train(config: TrainConfig, *, rounds: int, steps: int) -> dict[str, Any]:
+    """Steps per second of both loops, `rounds` times `steps` steps, after as many for warm-up.
 
-    name: str
-    device: str
-    real: tuple[float, ...]
-    bare: tuple[float, ...]
-    single: tuple[float, ...] = ()
-    """The bare loop in float32, if the run uses bfloat16."""
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """Speed of the real loop relative to the bare one."""
-        return tuple(real / bare for real, bare in zip(self.real, self.bare, strict=True))
-
-    @property
-    def gains(self) -> tuple[float, ...]:
-        """Speedup of the bare loop over the one in float32."""
-        return tuple(bare / single for bare, single in zip(self.bare, self.single, strict=False))
-
-    def __str__(self) -> str:
-        rows = [("real loop", self.real), ("bare loop", self.bare), ("ratio", self.ratios)]
-        if self.single:
-            rows += [("in float32", self.single), ("bfloat16 x", self.gains)]
-        lines = [
-            f"{label:>10}  {min(values):8.3f} {median(values):8.3f} {max(values):8.3f}"
-            for label, values in rows
-        ]
-        head = f"{self.name} on {self.device}, {len(self.real)} rounds, steps/s"
-        return "\n".join((head, f"{'':>10}  {'min':>8} {'median':>8} {'max':>8}", *lines))
-
-
-def bench_train(config: TrainConfig, *, rounds: int = 5, steps: int = 50) -> TrainBench:
-    """Time `steps` steps of both loops, `rounds` times, after as many for warm-up.
+    `single` is the bare loop in float32, if the run uses bfloat16.
 
     Without `data.hr_dir` it trains on random noise.
 
@@ -78,14 +48,18 @@ def bench_train(config: TrainConfig, *, rounds: int = 5, steps: int = 50) -> Tra
                 plain = replace(config, device=replace(config.device, precision="float32"))
                 single.append(_bare(plain, device, steps))
             real.append(_real(config, Path(folder) / f"run{turn}", steps))
+    rows = {"real loop": Figures(tuple(real)), "bare loop": Figures(tuple(bare))}
+    rows["ratio"] = rows["real loop"] / rows["bare loop"]
+    if single:
+        rows["in float32"] = Figures(tuple(single))
+        rows["bfloat16 x"] = rows["bare loop"] / rows["in float32"]
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return TrainBench(
-        name=config.run.name,
-        device=named,
-        real=tuple(real),
-        bare=tuple(bare),
-        single=tuple(single),
-    )
+    print(f"{config.run.name} on {named}, {rounds} rounds, steps/s (min / median / max)")
+    for label, figures in rows.items():
+        print(f"{label:>10}  {figures.shown(4)}")
+    return {
+        "name": config.run.name, "device": named, "real": real, "bare": bare, "single": single,
+    }  # fmt: skip
 
 
 def _real(config: TrainConfig, out: Path, steps: int) -> float:
