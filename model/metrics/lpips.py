@@ -114,20 +114,6 @@ def load_lpips(network: Path, heads: Path) -> LPIPS:
     return LPIPS(read_reference(network), read_reference(heads))
 
 
-def random_weights(*, divisor: int = 1) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Random network and heads of AlexNet's shapes with fewer channels, for tests."""
-    network, heads = {}, {}
-    inputs = 3
-    for place, (layer, channels) in enumerate(zip(_LAYERS, (64, 192, 384, 256, 256), strict=True)):
-        outputs = channels // divisor
-        weight = torch.empty(outputs, inputs, layer.side, layer.side)
-        network[f"features.{layer.number}.weight"] = nn.init.kaiming_normal_(weight)
-        network[f"features.{layer.number}.bias"] = torch.zeros(outputs)
-        heads[f"lin{place}.model.1.weight"] = torch.rand(1, outputs, 1, 1)
-        inputs = outputs
-    return network, heads
-
-
 def _taken(state: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in state:
         raise CheckpointInvalid(f"tensor {name} is missing")

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from model.checkpoint import CheckpointInvalid
 from model.reference import read_reference
 
-_CHANNELS = (64, 128, 256, 512, 512)
 _DEPTHS = {
     13: (2, 2, 3, 3, 3),
     16: (2, 2, 4, 4, 4),
@@ -73,22 +72,6 @@ def load_vgg(path: Path, taps: Sequence[str]) -> VGG:
         ValueError: a tap does not exist.
     """
     return VGG(read_reference(path), taps)
-
-
-def random_state(*, convolutions: int, divisor: int = 1) -> dict[str, Tensor]:
-    """A random state dict (He initialisation) of VGG16's (13) or VGG19's (16) shapes with fewer
-    channels.
-    """
-    state = {}
-    names = _block_names(convolutions)
-    inputs = 3
-    for name, index in zip(names, _indices(names), strict=True):
-        outputs = max(1, _CHANNELS[int(name[4]) - 1] // divisor)
-        weight = torch.empty(outputs, inputs, 3, 3)
-        state[f"features.{index}.weight"] = nn.init.kaiming_normal_(weight)
-        state[f"features.{index}.bias"] = torch.zeros(outputs)
-        inputs = outputs
-    return state
 
 
 def _names(state: Mapping[str, Tensor]) -> list[str]:

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from networks import tiny_checkpoint
 from PIL import Image
+from random_weights import random_alexnet
 from torch import Tensor
 
 from model.checkpoint import load_checkpoint, read_header, save_checkpoint
@@ -24,7 +25,6 @@ from model.evaluate.pareto import PLACES, check_drawable, draw, name_of, place_o
 from model.evaluate.pictures import Pair, find_pictures
 from model.evaluate.slider import shown
 from model.gdsr import OUTPUTS
-from model.metrics import lpips
 from model.metrics.fidelity import mse_y, psnr_y
 from model.metrics.perceptual import load_panel
 from model.resize import bicubic_down, bicubic_up, inner, mirrored
@@ -65,7 +65,7 @@ def weights(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     folder = tmp_path / "weights"
     folder.mkdir()
-    network, heads = lpips.random_weights(divisor=16)
+    network, heads = random_alexnet(divisor=16)
     torch.save(network, folder / "alexnet-owt-7be5be79.pth")
     torch.save(heads, folder / "alex.pth")
     return folder

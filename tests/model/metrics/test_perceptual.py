@@ -8,10 +8,11 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from random_weights import random_alexnet, random_vgg
 from torch import Tensor
 
 from model.checkpoint import CheckpointInvalid
-from model.metrics import lpips, vgg
+from model.metrics import lpips
 from model.metrics.dists import DISTS, load_dists
 from model.metrics.fidelity import mse_y, psnr_y
 from model.metrics.lpips import LPIPS, load_lpips
@@ -28,11 +29,11 @@ def seeded() -> None:
 
 
 def small_lpips() -> LPIPS:
-    return LPIPS(*lpips.random_weights(divisor=16))
+    return LPIPS(*random_alexnet(divisor=16))
 
 
 def small_dists() -> DISTS:
-    return DISTS(vgg.random_state(convolutions=13, divisor=32), shares(divisor=32))
+    return DISTS(random_vgg(convolutions=13, divisor=32), shares(divisor=32))
 
 
 def shares(*, divisor: int) -> dict[str, Tensor]:
@@ -83,7 +84,7 @@ def test_lpips_takes_pictures_of_31_pixels_and_up() -> None:
 
 
 def test_lpips_is_as_the_paper_describes_it() -> None:
-    network, heads = lpips.random_weights(divisor=8)
+    network, heads = random_alexnet(divisor=8)
     one, other = torch.rand(1, 3, 90, 77), torch.rand(1, 3, 90, 77)
 
     expected = described_lpips(network, heads, 2 * one - 1, 2 * other - 1)
@@ -92,7 +93,7 @@ def test_lpips_is_as_the_paper_describes_it() -> None:
 
 
 def test_dists_is_as_the_paper_describes_it() -> None:
-    network, weights = vgg.random_state(convolutions=13, divisor=16), shares(divisor=16)
+    network, weights = random_vgg(convolutions=13, divisor=16), shares(divisor=16)
     one, other = torch.rand(1, 3, 61, 90), torch.rand(1, 3, 61, 90)
 
     expected = described_dists(network, weights, one, other)
@@ -101,7 +102,7 @@ def test_dists_is_as_the_paper_describes_it() -> None:
 
 
 def test_weights_that_do_not_fit_are_named() -> None:
-    network, heads = lpips.random_weights(divisor=16)
+    network, heads = random_alexnet(divisor=16)
     with pytest.raises(CheckpointInvalid, match=r"lin2\.model\.1\.weight is missing"):
         LPIPS(network, {name: head for name, head in heads.items() if "lin2" not in name})
     with pytest.raises(CheckpointInvalid, match=r"features\.3\.bias is missing"):
@@ -111,9 +112,9 @@ def test_weights_that_do_not_fit_are_named() -> None:
     with pytest.raises(CheckpointInvalid, match="lin0 weights 7 of 4 features"):
         LPIPS(network, {**heads, "lin0.model.1.weight": torch.zeros(1, 7, 1, 1)})
     with pytest.raises(CheckpointInvalid, match="alpha is not there for 95 features"):
-        DISTS(vgg.random_state(convolutions=13, divisor=16), {"beta": torch.zeros(1, 95, 1, 1)})
+        DISTS(random_vgg(convolutions=13, divisor=16), {"beta": torch.zeros(1, 95, 1, 1)})
     with pytest.raises(CheckpointInvalid, match="VGG19"):
-        DISTS(vgg.random_state(convolutions=16, divisor=16), shares(divisor=16))
+        DISTS(random_vgg(convolutions=16, divisor=16), shares(divisor=16))
 
 
 def test_without_weights_what_needs_them_is_left_out_in_one_line() -> None:
@@ -129,7 +130,7 @@ def test_without_weights_what_needs_them_is_left_out_in_one_line() -> None:
 def test_a_folder_may_hold_the_files_under_the_names_of_those_who_publish_them(
     tmp_path: Path,
 ) -> None:
-    network, heads = lpips.random_weights(divisor=16)
+    network, heads = random_alexnet(divisor=16)
     torch.save(network, tmp_path / "alexnet-owt-7be5be79.pth")
     torch.save(heads, tmp_path / "alex.pth")
     safetensors.torch.save_file(shares(divisor=1), tmp_path / "dists_alpha_beta.safetensors")

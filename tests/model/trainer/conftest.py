@@ -8,9 +8,9 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from random_weights import random_vgg
 
 from model.esrgan import ESRGAN
-from model.metrics.vgg import random_state
 from model.trainer.config import TrainConfig
 from model.trainer.config_file import read_preset
 
@@ -75,7 +75,7 @@ def vgg_files(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     files = {}
     for convolutions in (13, 16):
         files[convolutions] = folder / f"{convolutions}.safetensors"
-        state = random_state(convolutions=convolutions, divisor=8)
+        state = random_vgg(convolutions=convolutions, divisor=8)
         safetensors.torch.save_file(state, files[convolutions])
     return files
 
@@ -84,7 +84,7 @@ def vgg_files(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 def dists_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights for DISTS, with an eighth of VGG's channels."""
     folder = tmp_path_factory.mktemp("dists")
-    state = random_state(convolutions=13, divisor=8)
+    state = random_vgg(convolutions=13, divisor=8)
     safetensors.torch.save_file(state, folder / "vgg16_features.safetensors")
     channels = 3 + sum((64, 128, 256, 512, 512)) // 8
     shares = {name: torch.rand(1, channels, 1, 1) for name in ("alpha", "beta")}

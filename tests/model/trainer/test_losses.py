@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
+from random_weights import random_vgg
 from torch import Tensor
 
-from model.metrics.vgg import VGG, random_state
+from model.metrics.vgg import VGG
 from model.resize import bicubic_down, inner, mirrored
 from model.trainer.losses import (
     Game,
@@ -119,7 +120,7 @@ def test_beyond_the_border_an_image_is_its_mirror_image() -> None:
 def test_features_are_those_of_the_taps_in_their_order(
     convolutions: int, taps: tuple[str, ...], channels: tuple[int, ...]
 ) -> None:
-    vgg = VGG(random_state(convolutions=convolutions, divisor=4), taps)
+    vgg = VGG(random_vgg(convolutions=convolutions, divisor=4), taps)
 
     features = vgg(torch.rand(2, 3, 32, 32))
 
@@ -130,7 +131,7 @@ def test_features_are_those_of_the_taps_in_their_order(
 
 
 def test_features_do_not_learn_but_let_gradients_through() -> None:
-    vgg = VGG(random_state(convolutions=13, divisor=16), ["conv2_1"])
+    vgg = VGG(random_vgg(convolutions=13, divisor=16), ["conv2_1"])
     images = torch.rand(1, 3, 16, 16, requires_grad=True)
 
     vgg(images)[0].sum().backward()
@@ -141,7 +142,7 @@ def test_features_do_not_learn_but_let_gradients_through() -> None:
 
 def test_a_tap_that_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match="conv5_4"):
-        VGG(random_state(convolutions=13, divisor=16), ["conv5_4"])
+        VGG(random_vgg(convolutions=13, divisor=16), ["conv5_4"])
 
 
 def test_weights_that_are_no_vgg_are_refused() -> None:
