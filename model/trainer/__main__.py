@@ -22,27 +22,20 @@ def main() -> int:
 
     import torch
 
-    from model.trainer.errors import ConfigInvalid, TrainingError
+    from model.trainer.errors import ConfigInvalid, TrainingError, cause
 
     try:
         options.run(options)
-    except ConfigInvalid as fault:
-        return _said(str(fault), status=_USAGE)
-    except TrainingError as fault:
-        return _said(str(fault), status=_FAILED)
-    except OSError as error:
-        return _said(f"{error.strerror}: {error.filename}", status=_FAILED)
+    except (TrainingError, OSError) as error:
+        reason, status = cause(error), _USAGE if isinstance(error, ConfigInvalid) else _FAILED
     except torch.OutOfMemoryError as error:
-        reason = str(error).partition(".")[0]
-        return _said(f"{reason}: a smaller data.batch or data.patch needs less", status=_FAILED)
+        reason, status = str(error).partition(".")[0], _FAILED
+        reason += ": a smaller data.batch or data.patch needs less"
     except KeyboardInterrupt:
-        return _said(
-            "interrupted twice: resuming continues from the last saved state", status=_FAILED
-        )
-    return 0
-
-
-def _said(reason: str, *, status: int) -> int:
+        reason = "interrupted twice: resuming continues from the last saved state"
+        status = _FAILED
+    else:
+        return 0
     sys.stderr.write(f"gdsr-train: {reason}\n")
     return status
 

@@ -184,13 +184,8 @@ class Losses:
     def outputs(self) -> tuple[Output, ...]:
         """The outputs with a weight in some loss."""
         terms = (
-            self.pixel,
-            self.distill,
-            self.colour,
-            self.dists,
-            self.perceptual,
-            self.adversarial,
-        )
+            self.pixel, self.distill, self.colour, self.dists, self.perceptual, self.adversarial,
+        )  # fmt: skip
         wanted = {output for term in terms if term for output in term.weights.outputs}
         return tuple(output for output in OUTPUTS if output in wanted)
 

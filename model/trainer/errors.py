@@ -62,3 +62,10 @@ class PartMissing(TrainingError):
 
     def __init__(self, package: str, *, purpose: str, extra: str = "train") -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'gdsr[{extra}]'")
+
+
+def cause(error: Exception) -> str:
+    """The message of an error in one line, without the number of an OSError."""
+    if isinstance(error, OSError):
+        return f"{error.strerror}: {error.filename}"
+    return str(error)

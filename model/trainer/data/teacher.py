@@ -37,7 +37,7 @@ from model.esrgan import load_esrgan
 from model.trainer.config import SHARD, Teacher, TrainConfig
 from model.trainer.data.batches import Batches
 from model.trainer.data.photographs import Photographs
-from model.trainer.errors import CacheUnusable, WeightsUnusable
+from model.trainer.errors import CacheUnusable, WeightsUnusable, cause
 from model.trainer.files import write_whole
 from model.trainer.parallel import Processes
 from model.trainer.precision import autocast
@@ -119,7 +119,7 @@ def load_teacher(path: Path, device: torch.device) -> Network:
     except CheckpointInvalid as error:
         raise WeightsUnusable(f"teacher.file: {path}: {error}") from None
     except OSError as error:
-        raise WeightsUnusable(f"teacher.file: {error.strerror}: {error.filename}") from None
+        raise WeightsUnusable(f"teacher.file: {cause(error)}") from None
     return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # torch's stubs lack it
 
 
@@ -155,7 +155,7 @@ def _settings(config: TrainConfig, teacher: Teacher, photographs: Photographs) -
     try:
         digest = hashlib.sha256(weights.read_bytes()).hexdigest() if teacher.file else ""
     except OSError as error:
-        raise WeightsUnusable(f"teacher.file: {error.strerror}: {error.filename}") from None
+        raise WeightsUnusable(f"teacher.file: {cause(error)}") from None
     settings = {
         "format": _FORMAT,
         "teacher": digest,

@@ -13,7 +13,7 @@ canvas for the largest scale; and Poisson noise always counts 256 levels.
 Shapes: N batch, S x S pixels. Images are in levels, 0 to 255.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -66,7 +66,6 @@ class Round:
     jpeg_quality: Range
 
 
-_KINDS = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
 _FIRST = Round(
     blur=Blur(
         probability=1.0,
@@ -74,24 +73,17 @@ _FIRST = Round(
         sigma=(0.2, 3.0),
         generalised=(0.5, 4.0),
         plateau=(1.0, 2.0),
-        kinds=_KINDS,
+        kinds=(0.45, 0.25, 0.12, 0.03, 0.12, 0.03),
     ),
     resize=Resize(up=0.2, down=0.7, keep=0.1, scale=(0.15, 1.5)),
     noise=Noise(gaussian=0.5, gaussian_levels=(1, 30), poisson_scale=(0.05, 3.0), grey=0.4),
     jpeg_quality=(30, 95),
 )
-_SECOND = Round(
-    blur=Blur(
-        probability=0.8,
-        sinc=0.1,
-        sigma=(0.2, 1.5),
-        generalised=(0.5, 4.0),
-        plateau=(1.0, 2.0),
-        kinds=_KINDS,
-    ),
+_SECOND = replace(
+    _FIRST,
+    blur=replace(_FIRST.blur, probability=0.8, sigma=(0.2, 1.5)),
     resize=Resize(up=0.3, down=0.4, keep=0.3, scale=(0.3, 1.2)),
-    noise=Noise(gaussian=0.5, gaussian_levels=(1, 25), poisson_scale=(0.05, 2.5), grey=0.4),
-    jpeg_quality=(30, 95),
+    noise=replace(_FIRST.noise, gaussian_levels=(1, 25), poisson_scale=(0.05, 2.5)),
 )
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from model.checkpoint import Card, read_header
-from model.trainer.config import TrainConfig
+from model.trainer.config import Adversarial, Distill, Dists, Perceptual, Pixel, TrainConfig
 from model.trainer.run.state import TrainState
 from model.trainer.step.networks import init_file
 
@@ -34,18 +34,17 @@ def origin_of(config: TrainConfig) -> str:
 
 def _training(config: TrainConfig, train_state: TrainState) -> str:
     data, losses = config.data, config.losses
-    names = [f"pixel ({', '.join(losses.pixel.weights.outputs)})"]
-    if losses.distill and config.teacher:
+    terms: dict[str, Pixel | Distill | Dists | Perceptual | Adversarial | None] = {
+        "pixel": losses.pixel
+    }
+    if config.teacher:
         name = Path(config.teacher.file).stem or "another program's pictures"
-        names.append(f"distillation from {name} ({', '.join(losses.distill.weights.outputs)})")
-    if losses.dists:
-        names.append(f"DISTS ({', '.join(losses.dists.weights.outputs)})")
-    if losses.perceptual:
-        names.append(f"perceptual ({', '.join(losses.perceptual.weights.outputs)})")
+        terms[f"distillation from {name}"] = losses.distill
+    terms |= {"DISTS": losses.dists, "perceptual": losses.perceptual}
     if losses.adversarial:
-        judged = ", ".join(losses.adversarial.weights.outputs)
         kind = {"vgg": "VGG", "unet": "U-Net"}[losses.adversarial.discriminator]
-        names.append(f"{losses.adversarial.game} adversarial with a {kind} ({judged})")
+        terms[f"{losses.adversarial.game} adversarial with a {kind}"] = losses.adversarial
+    names = [f"{name} ({', '.join(term.weights.outputs)})" for name, term in terms.items() if term]
     said = [
         f"{train_state.step:,} steps of {data.batch} patches of {data.patch}x{data.patch} pixels",
         f"losses: {', '.join(names)}",

@@ -21,7 +21,7 @@ from model.checkpoint import (
     save_checkpoint,
 )
 from model.gdsr import GDSR
-from model.trainer.errors import RunUnusable, StorageFull
+from model.trainer.errors import RunUnusable, StorageFull, cause
 from model.trainer.run.run import BEST
 
 
@@ -40,7 +40,7 @@ def export(
     try:
         checkpoint = load_checkpoint(source)
     except (CheckpointInvalid, OSError) as error:
-        said = f"{error.strerror}: {source}" if isinstance(error, OSError) else f"{source}: {error}"
+        said = cause(error) if isinstance(error, OSError) else f"{source}: {error}"
         raise RunUnusable(said) from None
     card = replace(
         checkpoint.card,
@@ -68,7 +68,7 @@ def _scores(report: Path, target: Path, generator: GDSR) -> Scores:
     except CheckpointInvalid as error:
         raise RunUnusable(f"{target}: {error}") from None
     except OSError as error:
-        raise RunUnusable(f"{error.strerror}: {error.filename}") from None
+        raise RunUnusable(cause(error)) from None
     expected = generator.state_dict()
     if tensors.keys() != expected.keys() or not all(
         torch.equal(tensors[name], expected[name]) for name in expected
@@ -79,7 +79,7 @@ def _scores(report: Path, target: Path, generator: GDSR) -> Scores:
     except ValueError as error:
         raise RunUnusable(f"{error}: evaluate {target} as it is now") from None
     except OSError as error:
-        raise RunUnusable(f"{error.strerror}: {error.filename}") from None
+        raise RunUnusable(cause(error)) from None
 
 
 def read_scores(path: Path, *, sha256: str) -> Scores:

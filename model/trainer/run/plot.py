@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model.trainer.errors import PartMissing, RunUnusable
+from model.trainer.errors import PartMissing, RunUnusable, cause
 from model.trainer.run.log import FILE
 
 
@@ -60,7 +60,7 @@ def read_log(run: Path) -> tuple[dict[int, Mapping[str, Any]], dict[int, Mapping
     try:
         lines = (run / FILE).read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise RunUnusable(f"{error.strerror}: {error.filename}") from None
+        raise RunUnusable(cause(error)) from None
     for line in lines:
         try:
             record = json.loads(line)

@@ -7,7 +7,7 @@ full disk or a killed process leaves the last good state.
 import io
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,7 @@ def save_state(
     """
     state = {
         "format": _FORMAT,
-        "step": train_state.step,
-        "elapsed": train_state.elapsed,
-        "validation": train_state.validation,
-        "best": train_state.best,
-        "photographs": train_state.photographs,
-        "origin": train_state.origin,
+        **asdict(train_state),
         **{name: part.state_dict() for name, part in _parts(networks, optimisers).items()},
     }
     buffer = io.BytesIO()
@@ -79,14 +74,7 @@ def load_state(
                 _load_optimiser(part, state[name])
             else:
                 part.load_state_dict(state[name])
-        return TrainState(
-            step=state["step"],
-            elapsed=state["elapsed"],
-            validation=state["validation"],
-            best=state["best"],
-            photographs=state["photographs"],
-            origin=state["origin"],
-        )
+        return TrainState(**{field.name: state[field.name] for field in fields(TrainState)})
     except FileNotFoundError:
         raise RunUnusable(f"{path.parent} holds no run: there is no {path.name}") from None
     except (OSError, EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:

@@ -14,7 +14,7 @@ from model.gdsr import GDSR, SCALE
 from model.metrics.dists import DISTS, load_dists
 from model.metrics.vgg import VGG, load_vgg
 from model.trainer.config import Adversarial, Dists, Generator, Perceptual, TrainConfig
-from model.trainer.errors import ConfigInvalid, WeightsUnusable
+from model.trainer.errors import ConfigInvalid, WeightsUnusable, cause
 from model.trainer.step.discriminators import UNetDiscriminator, VGGDiscriminator
 
 VGG_WEIGHTS = "GDSR_VGG_WEIGHTS"
@@ -137,7 +137,7 @@ def _generator(config: TrainConfig) -> GDSR:
     try:
         checkpoint = load_checkpoint(init_file(chosen.init))
     except (CheckpointInvalid, OSError) as error:
-        raise WeightsUnusable(f"generator.init: {_said(error)}") from None
+        raise WeightsUnusable(f"generator.init: {cause(error)}") from None
     if checkpoint.config != config.network:
         raise WeightsUnusable(
             f"generator.init: {chosen.init} is another network: it has {checkpoint.config}, "
@@ -161,7 +161,7 @@ def _features(perceptual: Perceptual) -> VGG:
     try:
         return load_vgg(Path(file), tuple(perceptual.taps))
     except (CheckpointInvalid, OSError) as error:
-        raise WeightsUnusable(f"VGG weights: {_said(error)}") from None
+        raise WeightsUnusable(f"VGG weights: {cause(error)}") from None
     except ValueError as error:
         raise ConfigInvalid(f"losses.perceptual.taps: {error}") from None
 
@@ -176,10 +176,4 @@ def _dists(dists: Dists) -> DISTS:
     try:
         return load_dists(*(Path(folder) / name for name in names))
     except (CheckpointInvalid, OSError) as error:
-        raise WeightsUnusable(f"weights of DISTS: {_said(error)}") from None
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"{error.strerror}: {error.filename}"
-    return str(error)
+        raise WeightsUnusable(f"weights of DISTS: {cause(error)}") from None

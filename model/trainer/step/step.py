@@ -6,14 +6,15 @@ named `loss_output` and weighted as configured; their sum is the generator's los
 Shapes: N batch, S x S low-resolution pixels of a patch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from model.gdsr import SCALE, GDSROutput, Output
 from model.resize import inner, mirrored
-from model.trainer.config import TrainConfig
+from model.trainer.config import Distill, TrainConfig, Weights
 from model.trainer.data.batches import Batch
 from model.trainer.losses import (
     adversarial_loss,
@@ -109,43 +110,40 @@ class Step:
     ) -> dict[str, Tensor]:
         """The weighted terms, by name."""
         losses, networks = self.config.losses, self.networks
-        terms = {}
-        for output in losses.pixel.weights.outputs:
-            loss = pixel_loss(images[output], hr)
-            terms[f"pixel_{output}"] = losses.pixel.weights.of(output) * loss
-        if losses.distill and teacher is not None:
-            for output in losses.distill.weights.outputs:
-                loss = pixel_loss(images[output], teacher)
-                if losses.distill.frequency:
-                    frequencies = frequency_loss(images[output], teacher)
-                    loss = loss + losses.distill.frequency * frequencies
-                terms[f"distill_{output}"] = losses.distill.weights.of(output) * loss
+        terms: dict[str, Tensor] = {}
+
+        def add(name: str, weights: Weights, loss: Callable[[Tensor], Tensor]) -> None:
+            for output in weights.outputs:
+                terms[f"{name}_{output}"] = weights.of(output) * loss(images[output])
+
+        add("pixel", losses.pixel.weights, lambda image: pixel_loss(image, hr))
+        if (distill := losses.distill) and teacher is not None:
+            add("distill", distill.weights, partial(_distill_loss, distill, teacher))
         if losses.colour:
-            for output in losses.colour.weights.outputs:
-                loss = colour_loss(images[output], hr)
-                terms[f"colour_{output}"] = losses.colour.weights.of(output) * loss
-        if losses.dists and networks.dists:
-            for output in losses.dists.weights.outputs:
-                loss = networks.dists.between(images[output].float().clamp(0, 1), hr).mean()
-                terms[f"dists_{output}"] = losses.dists.weights.of(output) * loss
-        if losses.perceptual and networks.features:
-            weights = list(losses.perceptual.taps.values())
+            add("colour", losses.colour.weights, lambda image: colour_loss(image, hr))
+        if losses.dists and (dists := networks.dists):
+            add(
+                "dists", losses.dists.weights,
+                lambda image: dists.between(image.float().clamp(0, 1), hr).mean(),
+            )  # fmt: skip
+        if (perceptual := losses.perceptual) and (features := networks.features):
+            weights = list(perceptual.taps.values())
             with torch.no_grad():
-                target = hr if losses.perceptual.target == "photograph" else teacher
-                features_hr = networks.features(target)
-            for output in losses.perceptual.weights.outputs:
-                loss = perceptual_loss(
-                    networks.features(images[output]), features_hr, weights=weights
-                )
-                terms[f"perceptual_{output}"] = losses.perceptual.weights.of(output) * loss
-        if losses.adversarial and networks.discriminator:
-            game, mean = losses.adversarial.game, self.processes.mean
+                target = features(hr if perceptual.target == "photograph" else teacher)
+            add(
+                "perceptual", perceptual.weights,
+                lambda image: perceptual_loss(features(image), target, weights=weights),
+            )  # fmt: skip
+        if (adversarial := losses.adversarial) and (discriminator := networks.discriminator):
+            game, mean = adversarial.game, self.processes.mean
             with torch.no_grad():
-                real = networks.discriminator(hr)
-            for output in losses.adversarial.weights.outputs:
-                fake = networks.discriminator(images[output])
-                loss = adversarial_loss(real=real, fake=fake, game=game, mean=mean)
-                terms[f"adversarial_{output}"] = losses.adversarial.weights.of(output) * loss
+                real = discriminator(hr)
+            add(
+                "adversarial", adversarial.weights,
+                lambda image: adversarial_loss(
+                    real=real, fake=discriminator(image), game=game, mean=mean
+                ),
+            )  # fmt: skip
         return terms
 
     def discriminator_loss(self, images: Mapping[Output, Tensor], hr: Tensor) -> Tensor:
@@ -164,6 +162,13 @@ class Step:
             for output in adversarial.weights.outputs
         ]
         return torch.stack(losses).mean()
+
+
+def _distill_loss(distill: Distill, teacher: Tensor, image: Tensor) -> Tensor:
+    loss = pixel_loss(image, teacher)
+    if distill.frequency:
+        loss = loss + distill.frequency * frequency_loss(image, teacher)
+    return loss
 
 
 def _train(network: nn.Module | None, *, on: bool) -> None:
