@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import IO, BinaryIO
 
 from service.http.problems import RequestInvalid
-from service.transfer.multipart import IMAGE_FIELD, fault
+from service.transfer.multipart import IMAGE_FIELD
 from workers.contract.blobs.base import no_room_is_storage_full
 from workers.contract.errors import BatchEmpty, BatchTooLarge, GDSRError
 from workers.contract.images.names import UniqueNames, safe_path
@@ -40,7 +40,7 @@ class BatchSink:
             return False
         if self.field and (field != self.field or field == ARCHIVE_FIELD):
             message = f"send one `{ARCHIVE_FIELD}`, or several `{IMAGE_FIELD}`"
-            raise RequestInvalid([fault(field, message)])
+            raise RequestInvalid.of("form", field, message)
         self.field = field
         if field == ARCHIVE_FIELD:
             self.file_name = file_name

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus as Status
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,6 +39,11 @@ class RequestInvalid(GDSRError):
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__("; ".join(f"{fault.name}: {fault.message}" for fault in faults))
         self.faults = tuple(faults)
+
+    @classmethod
+    def of(cls, place: str, name: str, message: str) -> Self:
+        """The error for one invalid field."""
+        return cls([Fault(place=place, name=name, message=message)])
 
 
 class Meaning(NamedTuple):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from fastapi import Request
 from fastapi.responses import Response
 
-from service.http.problems import Fault, RequestInvalid
+from service.http.problems import RequestInvalid
 from service.jobs.options import ResultFields
 from service.services import Services
 from service.transfer.downloads import download
@@ -110,8 +110,7 @@ def _has_alpha(job: Job, result: JobResult) -> bool:
 def _options(own: UpscaleOptions, fields: ResultFields) -> UpscaleOptions:
     """The options of the original job with the requested changes."""
     if fields.output is not None and fields.trade_off is not None:
-        fault = Fault(place="query", name="output", message="give either an output or a trade_off")
-        raise RequestInvalid([fault])
+        raise RequestInvalid.of("query", "output", "give either an output or a trade_off")
     trade_off = STOPS.get(fields.output or "", fields.trade_off)
     chosen = fields.format or own.format
     wanted = {
@@ -131,10 +130,7 @@ def _part(fields: ResultFields, result: JobResult) -> Part:
     x, y, across, down = region
     if not across or not down or x + across > whole.width or y + down > whole.height:
         size = f"{whole.width} x {whole.height}"
-        fault = Fault(
-            place="query", name="region", message=f"empty, or not inside the result of {size}"
-        )
-        raise RequestInvalid([fault])
+        raise RequestInvalid.of("query", "region", f"empty, or not inside the result of {size}")
     factor = min(1.0, (fields.width or across) / across, (fields.height or down) / down)
     return Part(
         mask=fields.output == "mask",

@@ -5,7 +5,7 @@ job.
 import hashlib
 import re
 
-from service.http.problems import Fault, RequestInvalid
+from service.http.problems import RequestInvalid
 from service.jobs.options import UpscaleFields
 
 HEADER = "Idempotency-Key"
@@ -25,7 +25,7 @@ def read_key(header: str | None) -> str | None:
     key = header[1:-1] if quoted else header
     if not _KEY.fullmatch(key):
         message = f"1 to {MAX_LENGTH} visible ASCII characters"
-        raise RequestInvalid([Fault(place="header", name=HEADER, message=message)])
+        raise RequestInvalid.of("header", HEADER, message)
     return key
 
 

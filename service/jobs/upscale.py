@@ -21,7 +21,7 @@ from service.http.openapi import (
     headers,
     merged,
 )
-from service.http.problems import Fault, RequestInvalid
+from service.http.problems import RequestInvalid
 from service.jobs import cache
 from service.jobs.idempotency import fingerprint, read_key
 from service.jobs.options import UpscaleFields, described_fields, read_fields, requested_options
@@ -186,9 +186,7 @@ def _mistake(request: Request, upload: Upload) -> RequestInvalid | None:
         content_type=request.headers.get("Content-Type", ""),
         named=bool(upload.file_name),
     )
-    if found is None:
-        return None
-    return RequestInvalid([Fault(place="body", name="image", message=found)])
+    return RequestInvalid.of("body", "image", found) if found else None
 
 
 def _is_known_to_nobody_else(services: Services, job: Job, key: str | None) -> bool:

@@ -8,7 +8,7 @@ import base64
 import binascii
 from collections.abc import Mapping
 
-from service.http.problems import Fault, RequestInvalid
+from service.http.problems import RequestInvalid
 from workers.contract.errors import DigestMismatch
 
 HEADERS = ("Content-Digest", "Repr-Digest")
@@ -56,5 +56,5 @@ def _decoded(header: str, value: str) -> bytes:
             raise ValueError
     except (binascii.Error, ValueError):
         message = f"{_ALGORITHM} needs {_BYTES} bytes in base64 between colons"
-        raise RequestInvalid([Fault(place="header", name=header, message=message)]) from None
+        raise RequestInvalid.of("header", header, message) from None
     return digest

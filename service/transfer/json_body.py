@@ -5,7 +5,7 @@ import binascii
 import json
 import re
 
-from service.http.problems import Fault, RequestInvalid
+from service.http.problems import RequestInvalid
 from service.transfer.mistakes import mistake
 from service.transfer.multipart import IMAGE_FIELD, Files
 
@@ -69,4 +69,4 @@ def _text(name: str, value: object) -> str:
 
 
 def _wrong(name: str, message: str) -> RequestInvalid:
-    return RequestInvalid([Fault(place="body", name=name, message=message)])
+    return RequestInvalid.of("body", name, message)

@@ -6,7 +6,7 @@ from typing import Protocol
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.http.problems import Fault, RequestInvalid
+from service.http.problems import RequestInvalid
 
 IMAGE_FIELD = "image"
 MAX_FIELDS = 32
@@ -108,9 +108,8 @@ class Form:
         if self.in_file:
             return
         if b"filename" in options:
-            raise RequestInvalid(
-                [fault(self.name, f"there is no such file; the picture is `{IMAGE_FIELD}`")]
-            )
+            message = f"there is no such file; the picture is `{IMAGE_FIELD}`"
+            raise RequestInvalid.of("form", self.name, message)
         if len(self.fields) == MAX_FIELDS:
             raise _malformed(f"it has more than {MAX_FIELDS} fields")
 
@@ -120,7 +119,8 @@ class Form:
         else:
             self.field += data[start:end]
             if len(self.field) > MAX_FIELD_BYTES:
-                raise RequestInvalid([fault(self.name, f"longer than {MAX_FIELD_BYTES:,} bytes")])
+                message = f"longer than {MAX_FIELD_BYTES:,} bytes"
+                raise RequestInvalid.of("form", self.name, message)
 
     def _end_part(self) -> None:
         if not self.in_file:
@@ -137,12 +137,5 @@ def _text(data: bytes) -> str:
         raise _malformed("its fields are not UTF-8") from None
 
 
-def fault(name: str, message: str) -> Fault:
-    """Something that is wrong with a field of a form."""
-    return Fault(place="form", name=name, message=message)
-
-
 def _malformed(reason: str) -> RequestInvalid:
-    return RequestInvalid(
-        [Fault(place="body", name="form", message=f"the form is malformed: {reason}")]
-    )
+    return RequestInvalid.of("body", "form", f"the form is malformed: {reason}")

@@ -16,12 +16,12 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from python_multipart.multipart import parse_options_header
 
-from service.http.problems import RequestInvalid
+from service.http.problems import Fault, RequestInvalid
 from service.transfer import json_body
 from service.transfer.digests import check_digests, promised_digests
 from service.transfer.json_body import JsonBody
 from service.transfer.mistakes import NOT_FETCHED, is_address
-from service.transfer.multipart import IMAGE_FIELD, Files, Form, fault
+from service.transfer.multipart import IMAGE_FIELD, Files, Form
 from workers.contract.blobs.base import BlobStore, no_room_is_storage_full
 from workers.contract.errors import GDSRError, ImageMissing, QueueUnavailable, UploadTooLarge
 
@@ -175,7 +175,11 @@ class _Arriving:
             try:
                 size, sink = self._sink.end(), self._sink
             except ImageMissing:
-                wrong = [fault(name, NOT_FETCHED) for name, value in fields if is_address(value)]
+                wrong = [
+                    Fault(place="form", name=name, message=NOT_FETCHED)
+                    for name, value in fields
+                    if is_address(value)
+                ]
                 if wrong:
                     raise RequestInvalid(wrong) from None
                 raise
@@ -212,7 +216,7 @@ class _Picture:
         if field != IMAGE_FIELD:
             return False
         if self.named:
-            raise RequestInvalid([fault(IMAGE_FIELD, "given twice; send one picture")])
+            raise RequestInvalid.of("form", IMAGE_FIELD, "given twice; send one picture")
         self.named, self.file_name = True, file_name
         return True
 
