@@ -51,7 +51,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         telemetry=_NO_TRACING,
     )
     app.state.services = services
-    if services.keys.private:
+    if services.private:
         app.add_middleware(LoopbackGuard, hosts=settings.hosts, origins=settings.cors_origins)
     app.add_middleware(RequestMiddleware, telemetry=services.telemetry, spans=services.spans)
     app.add_middleware(UnreadBodies)

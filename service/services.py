@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from service.access.auth import AdminKeys, ApiKeys
+from service.access.auth import NOBODY, Keys, load_admin_keys, load_api_keys
+from service.access.guard import is_loopback
 from service.access.rate_limits import RateLimit
 from service.observability.metrics import ServiceTelemetry
 from service.settings import ServiceSettings
@@ -49,8 +50,8 @@ class Services:
     blobs: BlobStore
     telemetry: ServiceTelemetry
     watches: JobSubscriptions
-    keys: ApiKeys
-    admins: AdminKeys
+    keys: Keys
+    admins: Keys
     webhooks: Webhooks
     deliverer: Deliverer
     spans: "TracerProvider | None"
@@ -90,8 +91,8 @@ class Services:
             blobs=blobs,
             telemetry=telemetry,
             watches=JobSubscriptions(queue),
-            keys=ApiKeys.load(settings),
-            admins=AdminKeys.load(settings),
+            keys=load_api_keys(settings),
+            admins=load_admin_keys(settings),
             webhooks=webhooks,
             deliverer=Deliverer(
                 webhooks,
@@ -102,6 +103,11 @@ class Services:
             spans=open_spans(settings.otel_endpoint, process="gdsr-service"),
             rate=RateLimit.open(settings, client),
         )
+
+    @property
+    def private(self) -> bool:
+        """Whether only local requests are served, because there are no API keys."""
+        return not self.keys and is_loopback(self.settings.host)
 
     def stop_waiting(self) -> None:
         """End requests that wait for a job or follow it."""
@@ -126,31 +132,29 @@ _BEARER = HTTPBearer(auto_error=False, description="An API key, if the service u
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same")
 
 
-async def _owner(
-    services: Serving,
+async def _sent_key(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
     header: Annotated[str | None, Security(_HEADER)],
-) -> str:
-    return services.keys.owner(bearer.credentials if bearer else header)
+) -> str | None:
+    return bearer.credentials if bearer else header
 
 
-async def _metrics_reader(
-    services: Serving,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
-    header: Annotated[str | None, Security(_HEADER)],
-) -> None:
+SentKey = Annotated[str | None, Depends(_sent_key)]
+
+
+async def _owner(services: Serving, key: SentKey) -> str:
+    return services.keys.name(key) if services.keys else NOBODY
+
+
+async def _metrics_reader(services: Serving, key: SentKey) -> None:
     if services.admins:
-        services.admins.name(bearer.credentials if bearer else header)
+        services.admins.name(key)
 
 
-async def _admin(
-    services: Serving,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
-    header: Annotated[str | None, Security(_HEADER)],
-) -> str:
+async def _admin(services: Serving, key: SentKey) -> str:
     if not services.admins:
         raise AdminOff
-    return services.admins.name(bearer.credentials if bearer else header)
+    return services.admins.name(key)
 
 
 #: Authenticates an admin; gives the name of the admin key.

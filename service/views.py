@@ -11,7 +11,7 @@ from service.http.urls import address
 from workers.contract.images.formats import ImageFormat, ResultFormat
 from workers.contract.queue.engines import EngineInfo
 from workers.contract.queue.estimates import QueuePosition
-from workers.contract.queue.jobs import ImageInfo, Job, JobResult, JobState, Part, UpscaleOptions
+from workers.contract.queue.jobs import Job, JobResult, JobState, Part, UpscaleOptions
 from workers.contract.queue.webhook_outbox import WebhookState
 
 
@@ -30,10 +30,6 @@ class ImageView(View):
     size: int
     """Size in bytes."""
     sha256: str
-
-    @classmethod
-    def of(cls, image: ImageInfo) -> Self:
-        return cls.model_validate(image)
 
 
 class ResultView(View):
@@ -164,7 +160,7 @@ class JobView(View):
             part=job.spec.part,
             name=job.spec.name,
             batch=job.spec.batch,
-            image=ImageView.of(job.spec.image),
+            image=ImageView.model_validate(job.spec.image),
             options=job.spec.options,
             result=None if job.result is None else ResultView.of(job.result),
             webhook=WebhookView.of(job),

@@ -24,74 +24,53 @@ _LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}):([0-9a-f]{64})")
 logger = logging.getLogger(__name__)
 
 
-class ApiKeys:
-    """The accepted API keys; without any, every request is anonymous."""
-
-    def __init__(self, digests: Mapping[str, str], *, private: bool = False) -> None:
-        self._digests = dict(digests)
-        #: Whether only local requests are served because there are no keys.
-        self.private = private and not digests
-
-    def __bool__(self) -> bool:
-        return bool(self._digests)
-
-    @classmethod
-    def load(cls, settings: ServiceSettings) -> "ApiKeys":
-        """Read the key file; log a warning if there is none and the service is reachable from
-        outside.
-
-        Raises:
-            ConfigurationInvalid: the file cannot be read or has an invalid line, which is named.
-        """
-        if settings.api_keys_file is None:
-            private = is_loopback(settings.host)
-            if not private:
-                logger.warning(
-                    "NO API KEYS: anyone who can reach %s can use this service; set "
-                    "GDSR_API_KEYS_FILE",
-                    settings.host,
-                )
-            return cls({}, private=private)
-        return cls(_read(settings.api_keys_file, setting="GDSR_API_KEYS_FILE"))
-
-    def owner(self, key: str | None) -> str:
-        """Return the name of a key.
-
-        Raises:
-            KeyMissing: keys are configured and none was sent.
-            KeyInvalid: the key is unknown.
-        """
-        return _name_of(key, self._digests) if self._digests else NOBODY
-
-
-class AdminKeys:
-    """The accepted admin keys."""
+class Keys:
+    """The accepted keys of one kind; false if there are none."""
 
     def __init__(self, digests: Mapping[str, str]) -> None:
         self._digests = dict(digests)
-
-    @classmethod
-    def load(cls, settings: ServiceSettings) -> "AdminKeys":
-        """Read the key file.
-
-        Raises:
-            ConfigurationInvalid: the file cannot be read or has an invalid line, which is named.
-        """
-        if settings.admin_keys_file is None:
-            return cls({})
-        return cls(_read(settings.admin_keys_file, setting="GDSR_ADMIN_KEYS_FILE"))
 
     def __bool__(self) -> bool:
         return bool(self._digests)
 
     def name(self, key: str | None) -> str:
-        """Return the name of an admin key; without configured admin keys every key is invalid.
+        """Return the name of a key; without accepted keys every key is invalid.
 
         Raises:
             KeyMissing: none was sent.
             KeyInvalid: the key is unknown.
         """
-        return _name_of(key, self._digests)
+        if not key:
+            raise KeyMissing
+        digest = hash_key(key)
+        for name, known in self._digests.items():
+            if hmac.compare_digest(digest, known):
+                return name
+        raise KeyInvalid
+
+
+def load_api_keys(settings: ServiceSettings) -> Keys:
+    """Read the file of API keys; log a warning if there is none and the service is reachable from
+    outside.
+
+    Raises:
+        ConfigurationInvalid: the file cannot be read or has an invalid line, which is named.
+    """
+    if settings.api_keys_file is None and not is_loopback(settings.host):
+        logger.warning(
+            "NO API KEYS: anyone who can reach %s can use this service; set GDSR_API_KEYS_FILE",
+            settings.host,
+        )
+    return _read(settings.api_keys_file, setting="GDSR_API_KEYS_FILE")
+
+
+def load_admin_keys(settings: ServiceSettings) -> Keys:
+    """Read the file of admin keys.
+
+    Raises:
+        ConfigurationInvalid: the file cannot be read or has an invalid line, which is named.
+    """
+    return _read(settings.admin_keys_file, setting="GDSR_ADMIN_KEYS_FILE")
 
 
 def hash_key(key: str) -> str:
@@ -104,17 +83,9 @@ def new_key() -> str:
     return secrets.token_urlsafe(32)
 
 
-def _name_of(key: str | None, digests: Mapping[str, str]) -> str:
-    if not key:
-        raise KeyMissing
-    digest = hash_key(key)
-    for name, known in digests.items():
-        if hmac.compare_digest(digest, known):
-            return name
-    raise KeyInvalid
-
-
-def _read(path: Path, *, setting: str) -> dict[str, str]:
+def _read(path: Path | None, *, setting: str) -> Keys:
+    if path is None:
+        return Keys({})
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as failure:
@@ -130,4 +101,4 @@ def _read(path: Path, *, setting: str) -> dict[str, str]:
         digests[found[1]] = found[2]
     if not digests:
         raise ConfigurationInvalid(f"{setting}: it holds no key")
-    return digests
+    return Keys(digests)

@@ -196,33 +196,33 @@ OF_A_FAILED_BATCH = documented(*BATCH_FAILURES, failed=True)
 #: Possible at every address that needs an API key.
 OF_THE_OWNER = (errors.KeyMissing, errors.KeyInvalid, errors.QueueUnavailable)
 
+
+def _links(parameter: str, *links: tuple[str, str, str]) -> dict[str, Any]:
+    return {
+        name: {
+            "operationId": operation,
+            "parameters": {parameter: "$response.body#/id"},
+            "description": about,
+        }
+        for name, operation, about in links
+    }
+
+
 #: Links of a response that names a job.
-JOB_LINKS = {
-    name: {
-        "operationId": operation,
-        "parameters": {"job_id": "$response.body#/id"},
-        "description": about,
-    }
-    for name, operation, about in (
-        ("read", "read_job", "State of the job"),
-        ("events", "watch_job", "Server-sent events for its changes"),
-        ("result", "read_result", "The picture, once the job has succeeded"),
-        ("delete", "delete_job", "Cancel the job, or delete it once it has ended"),
-    )
-}
+JOB_LINKS = _links(
+    "job_id",
+    ("read", "read_job", "State of the job"),
+    ("events", "watch_job", "Server-sent events for its changes"),
+    ("result", "read_result", "The picture, once the job has succeeded"),
+    ("delete", "delete_job", "Cancel the job, or delete it once it has ended"),
+)
 #: Links of a response that names a batch.
-BATCH_LINKS = {
-    name: {
-        "operationId": operation,
-        "parameters": {"batch_id": "$response.body#/id"},
-        "description": about,
-    }
-    for name, operation, about in (
-        ("read", "read_batch", "State of the batch"),
-        ("result", "read_batch_result", "The zip, once every job has ended"),
-        ("delete", "delete_batch", "Cancel and delete the batch"),
-    )
-}
+BATCH_LINKS = _links(
+    "batch_id",
+    ("read", "read_batch", "State of the batch"),
+    ("result", "read_batch_result", "The zip, once every job has ended"),
+    ("delete", "delete_batch", "Cancel and delete the batch"),
+)
 
 
 def describe_app(app: FastAPI, *, root_path: str) -> None:

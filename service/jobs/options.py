@@ -3,55 +3,15 @@
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import WithJsonSchema
 
 from service.http.problems import Fault, RequestInvalid
 from service.transfer.mistakes import NOT_FETCHED, is_address
 from service.transfer.negotiation import preferred_formats
 from workers.contract.faults import in_words, shaped
-from workers.contract.images.formats import ResultFormat
-from workers.contract.images.options import PictureChoices
-from workers.contract.queue.jobs import STOPS
+from workers.contract.queue.jobs import FormatChoice, TradeOffChoice, UpscaleChoices
 from workers.contract.queue.validation import RequestedOptions
-
-TradeOffChoice = Annotated[
-    float,
-    BeforeValidator(lambda value: STOPS.get(value, value)),
-    Field(ge=0, le=1),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "minimum": 0, "maximum": 1},
-                {"type": "string", "enum": list(STOPS)},
-            ],
-            "examples": [0.35, "gan"],
-        }
-    ),
-]
-_FORMAT_NAMES = {"jpg": "jpeg", "tif": "tiff"}
-
-
-def _format_name(value: object) -> object:
-    """As people write it, such as `JPG`."""
-    return _FORMAT_NAMES.get(value.lower(), value.lower()) if isinstance(value, str) else value
-
-
-FormatChoice = Annotated[
-    ResultFormat,
-    BeforeValidator(_format_name),
-    WithJsonSchema({"type": "string", "enum": [str(name) for name in ResultFormat]}),
-]
-SAME = "same"
-WishedFormat = Annotated[
-    ResultFormat | None,
-    BeforeValidator(lambda value: None if value == SAME else value),
-    BeforeValidator(_format_name),
-    WithJsonSchema(
-        {"type": "string", "enum": [*map(str, ResultFormat), SAME], "examples": ["webp"]}
-    ),
-]
-
 
 _REGION = "^[0-9]{1,9}(,[0-9]{1,9}){3}$"
 RegionChoice = Annotated[
@@ -61,27 +21,10 @@ RegionChoice = Annotated[
 ]
 
 
-class UpscaleFields(PictureChoices):
-    """The options of a request."""
+class UpscaleFields(UpscaleChoices):
+    """The fields of a request: the options of its job, a file name and a webhook."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    trade_off: TradeOffChoice = 0.5
-    """From 0 (faithful, `psnr`) over 0.5 (`fused`) to 1 (crisp, `gan`)."""
-
-    model: str = Field(default="", max_length=200)
-    """Name of a model; empty: the default model. `GET /models` lists them."""
-
-    format: WishedFormat = ResultFormat.PNG
-    """Format of the result; `same`: the format of the picture, or PNG if that cannot be written
-    (BMP, GIF, HEIC). Default: by the `Accept` header, such as `image/webp`, else PNG.
-    """
-
-    quality: int = Field(default=90, ge=1, le=100)
-    """Quality of a JPEG, WebP or AVIF result."""
-
-    keep_branches: bool = False
-    """Store psnr, fused, gan and mask, for `output` and `trade_off` of `GET /jobs/{id}/result`."""
 
     name: str = Field(default="", max_length=255, examples=["cat.jpg"])
     """File name of the result. Empty: the file name in the form, if there is one."""

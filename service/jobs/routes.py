@@ -18,7 +18,7 @@ from service.http.openapi import (
     headers,
     merged,
 )
-from service.http.problems import Fault, RequestInvalid
+from service.http.problems import RequestInvalid
 from service.http.urls import address
 from service.jobs.derived import branch_response, derived_job
 from service.jobs.erasing import erase
@@ -90,13 +90,12 @@ def list_jobs(
     """Jobs of this API key, newest first. On loopback without keys: all jobs, for local programs
     only.
     """
-    if not services.keys and not (services.keys.private and is_local(request.scope)):
+    if not services.keys and not (services.private and is_local(request.scope)):
         raise errors.ListingNeedsKeys
     try:
         page = services.queue.page(owner, limit=limit, cursor=cursor)
     except ValueError:
-        fault = Fault(place="query", name="cursor", message="not a cursor of this list")
-        raise RequestInvalid([fault]) from None
+        raise RequestInvalid.of("query", "cursor", "not a cursor of this list") from None
     positions = services.queue.queue_positions()
     return JobsView(
         jobs=tuple(JobView.of(job, position=positions.get(job.id)) for job in page.jobs),

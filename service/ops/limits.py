@@ -27,14 +27,7 @@ def read_limits(services: Serving) -> LimitsView:
     with suppress(QueueUnavailable), redis_down_is_queue_unavailable():
         extras = extra_formats(running(services.queue.client))
     return LimitsView(
-        max_upload_bytes=settings.max_upload_bytes,
-        max_pixels=settings.max_pixels,
-        max_batch_pictures=settings.max_batch_pictures,
-        max_batch_bytes=settings.max_batch_bytes,
-        max_queued_jobs=settings.max_queued_jobs,
-        max_queued_pixels=settings.max_queued_pixels,
-        pixels_per_day=settings.pixels_per_day,
-        rate_limit=settings.rate_limit,
+        **settings.model_dump(include=set(LimitsView.model_fields)),
         webhooks=bool(services.webhooks),
         max_wait_seconds=settings.max_wait.total_seconds(),
         max_form_fields=MAX_FIELDS,

@@ -10,7 +10,7 @@ import pytest
 from factories import engine_info, register
 from serving import Serve, Site, problem_of
 
-from service.access.auth import ApiKeys, hash_key
+from service.access.auth import hash_key, load_api_keys
 from service.settings import ServiceSettings
 from workers.contract.errors import ConfigurationInvalid
 
@@ -149,10 +149,10 @@ def test_a_file_that_is_wrong_is_refused_at_the_start(tmp_path: Path, case: str)
     file.write_text(BROKEN[case])
 
     with pytest.raises(ConfigurationInvalid, match="GDSR_API_KEYS_FILE") as refused:
-        ApiKeys.load(ServiceSettings(api_keys_file=file))
+        load_api_keys(ServiceSettings(api_keys_file=file))
     assert "secret" not in str(refused.value)
     with pytest.raises(ConfigurationInvalid, match="GDSR_API_KEYS_FILE"):
-        ApiKeys.load(ServiceSettings(api_keys_file=tmp_path / "none"))
+        load_api_keys(ServiceSettings(api_keys_file=tmp_path / "none"))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_file_that_is_wrong_is_refused_at_the_start(tmp_path: Path, case: str)
 def test_no_keys_where_strangers_may_come_is_said_loudly(
     caplog: pytest.LogCaptureFixture, host: str, loud: bool  # noqa: FBT001
 ) -> None:  # fmt: skip
-    ApiKeys.load(ServiceSettings(host=host))
+    load_api_keys(ServiceSettings(host=host))
 
     warned = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert bool(warned) is loud

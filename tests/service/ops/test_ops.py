@@ -12,7 +12,7 @@ from factories import engine_info, register
 from processes import wait_for
 from serving import Serve, Site, problem_of
 
-from service.access.auth import AdminKeys, hash_key, new_key
+from service.access.auth import hash_key, load_admin_keys, new_key
 from service.settings import ServiceSettings
 from workers.contract.blobs.usage import BlobUsage, record
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
@@ -146,7 +146,7 @@ def test_a_file_of_admin_keys_that_is_not_there_is_named(tmp_path: Path) -> None
     settings = ServiceSettings(admin_keys_file=tmp_path / "none")
 
     with pytest.raises(ConfigurationInvalid, match=r"GDSR_ADMIN_KEYS_FILE: .*No such file"):
-        AdminKeys.load(settings)
+        load_admin_keys(settings)
 
 
 def test_the_log_carries_the_callers_trace_and_the_request(site: Site) -> None:

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.json_schema import WithJsonSchema
 
 from workers.contract.errors import GDSRError
 from workers.contract.images.headers import ImageFormat, ResultFormat
@@ -21,6 +22,44 @@ STOPS = {"psnr": 0.0, "fused": 0.5, "gan": 1.0}
 OUTPUTS = tuple(STOPS)
 #: Branches that a job can keep: the outputs and the mask of `fused`.
 KEPT = (*OUTPUTS, "mask")
+
+
+TradeOffChoice = Annotated[
+    float,
+    BeforeValidator(lambda value: STOPS.get(value, value)),
+    Field(ge=0, le=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": 1},
+                {"type": "string", "enum": list(STOPS)},
+            ],
+            "examples": [0.35, "gan"],
+        }
+    ),
+]
+_FORMAT_NAMES = {"jpg": "jpeg", "tif": "tiff"}
+
+
+def _format_name(value: object) -> object:
+    """As people write it, such as `JPG`."""
+    return _FORMAT_NAMES.get(value.lower(), value.lower()) if isinstance(value, str) else value
+
+
+FormatChoice = Annotated[
+    ResultFormat,
+    BeforeValidator(_format_name),
+    WithJsonSchema({"type": "string", "enum": [str(name) for name in ResultFormat]}),
+]
+SAME = "same"
+RequestedFormat = Annotated[
+    ResultFormat | None,
+    BeforeValidator(lambda value: None if value == SAME else value),
+    BeforeValidator(_format_name),
+    WithJsonSchema(
+        {"type": "string", "enum": [*map(str, ResultFormat), SAME], "examples": ["webp"]}
+    ),
+]
 
 
 class JobState(StrEnum):
@@ -55,6 +94,27 @@ class ImageInfo(Record):
     """Bits per sample."""
     has_alpha: bool = False
     """Whether it may have transparency."""
+
+
+class UpscaleChoices(PictureChoices):
+    """The options that a request chooses, with defaults."""
+
+    trade_off: TradeOffChoice = 0.5
+    """From 0 (faithful, `psnr`) over 0.5 (`fused`) to 1 (crisp, `gan`)."""
+
+    model: str = Field(default="", max_length=200)
+    """Name of a model; empty: the default model. `GET /models` lists them."""
+
+    format: RequestedFormat = ResultFormat.PNG
+    """Format of the result; `same`: the format of the picture, or PNG if that cannot be written
+    (BMP, GIF, HEIC). Default: by the `Accept` header, such as `image/webp`, else PNG.
+    """
+
+    quality: int = Field(default=90, ge=1, le=100)
+    """Quality of a JPEG, WebP or AVIF result."""
+
+    keep_branches: bool = False
+    """Store psnr, fused, gan and mask, for `output` and `trade_off` of `GET /jobs/{id}/result`."""
 
 
 class UpscaleOptions(PictureChoices):

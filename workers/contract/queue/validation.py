@@ -2,28 +2,19 @@
 
 from typing import BinaryIO, NamedTuple
 
-from pydantic import Field
-
 from workers.contract.errors import ImageRejected
 from workers.contract.images.formats import ImageHeader, ResultFormat, same_format
 from workers.contract.images.headers import check_header, check_result, read_header
-from workers.contract.images.options import DepthMode, PictureChoices, ProfileMode
+from workers.contract.images.options import DepthMode, ProfileMode
 from workers.contract.queue.engines import EngineInfo, ModelInfo, check_extra, choose_model
-from workers.contract.queue.jobs import ImageInfo, TradeOff, UpscaleOptions
+from workers.contract.queue.jobs import ImageInfo, UpscaleChoices, UpscaleOptions
 
 
-class RequestedOptions(PictureChoices):
+class RequestedOptions(UpscaleChoices):
     """Requested options, before defaults from picture and models are applied."""
 
-    trade_off: TradeOff = 0.5
-    model: str = ""
-    """Empty: the default model."""
-    format: ResultFormat | None = ResultFormat.PNG
-    """None: the picture's own."""
     preferred: tuple[ResultFormat, ...] = ()
     """Best first: the first that can hold the picture, where no format was asked for; else PNG."""
-    quality: int = Field(default=90, ge=1, le=100)
-    keep_branches: bool = False
 
 
 class ValidatedUpload(NamedTuple):
