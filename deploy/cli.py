@@ -1,114 +1,121 @@
 """`gdsr-upscale`: upscales pictures and folders, in this process or on a server."""
 
 import argparse
-import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from deploy.outcome import Made, last_line, store
+from deploy.plan import STREAM, Step, plan_steps
 
 if TYPE_CHECKING:
     from workers.contract.images.options import PictureChoices
     from workers.contract.settings import WorkerSettings
 
 DESCRIPTION = "Enlarge pictures four times on each side."
-_FORMATS = {
-    ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".jfif": "jpeg", ".webp": "webp",
-    ".avif": "avif", ".tif": "tiff", ".tiff": "tiff", ".jxl": "jxl",
-}  # fmt: skip
-#: File name extensions that a folder is searched for; a named file may have any.
-_SUFFIXES = {*_FORMATS, ".bmp", ".gif", ".heic", ".heif"}
+_FORMATS = ("png", "jpeg", "webp", "avif", "tiff", "jxl", "same")
 
 
 def main() -> int:
     """The console script. Exit status 0; 1 after a failure, described on stderr; 2 for wrong
     usage.
     """
-    parser = argparse.ArgumentParser(prog="gdsr-upscale", description=DESCRIPTION)
-    parser.add_argument("inputs", metavar="IN", nargs="+", type=Path, help="pictures and folders")
-    parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
-    parser.add_argument(
-        "-o", "--output", metavar="OUT", required=True,
-        help=(
-            "a file for one picture; a folder for several, for a folder or if it ends in a slash, "
-            "with the names of the inputs"
-        ),
-    )  # fmt: skip
-    parser.add_argument(
-        "--trade-off", metavar="X", type=_trade_off, default=0.5,
-        help="0 = psnr (faithful) to 1 = gan (crisp); default 0.5 = fused",
-    )  # fmt: skip
-    parser.add_argument("--model", metavar="NAME|FILE", help="a shipped model, or a checkpoint")
-    parser.add_argument(
-        "--format", choices=("png", "jpeg", "webp", "avif", "tiff", "jxl", "same"),
-        help=(
-            "default: by OUT, or png; same: the format of each IN, or png if that cannot be "
-            "written"
-        ),
-    )  # fmt: skip
-    parser.add_argument(
-        "--quality", type=int, choices=range(1, 101), metavar="1-100", default=90,
-        help="of JPEG, WebP, AVIF and JPEG XL; default 90",
-    )  # fmt: skip
-    parser.add_argument(
-        "--server", metavar="URL",
-        help="upscale on this service instead of here; the API key is read from GDSR_API_KEY",
-    )  # fmt: skip
-    _add_choices(parser)
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
 
-    from workers.contract.errors import ConfigurationInvalid
+    from workers.contract.errors import GDSRError
 
     try:
-        jobs = list(_plan(arguments.inputs, arguments.output, arguments.format))
         choices = _choices(arguments)
+        steps = plan_steps(arguments.inputs, arguments.output, arguments.format)
+        for name in {step.format for step in steps}:
+            _check_format(name, choices)
+        started = time.monotonic()
         if arguments.server:
-            from deploy.remote import upscale_there
-
-            options = {
-                "trade_off": arguments.trade_off,
-                "quality": arguments.quality,
-                "model": arguments.model,
-                **choices.model_dump(mode="json", exclude_unset=True),
-            }
-            return int(upscale_there(arguments.server, jobs, options) > 0)
-        _check_formats({format_name for _, _, format_name in jobs})
-        settings, device = _settings(arguments.model)
-        failed = _run(
-            jobs,
-            settings,
-            device,
-            trade_off=arguments.trade_off,
-            quality=arguments.quality,
-            choices=choices,
-        )
-    except (ConfigurationInvalid, OSError, ValueError) as invalid:
+            made = _made_there(arguments, steps, choices)
+        else:
+            made = _made_here(arguments, steps, choices)
+    except (GDSRError, OSError, ValueError) as invalid:
         sys.stderr.write(f"gdsr-upscale: {invalid}\n")
         return 1
     except KeyboardInterrupt:
         return 1
-    return int(failed > 0)
+    sys.stderr.write(last_line(steps, made, seconds=time.monotonic() - started) + "\n")
+    return int(len(made) < len(steps))
 
 
-def _run(
-    jobs: Sequence[tuple[Path, Path, str]],
-    settings: "WorkerSettings",
-    device: str,
-    *,
-    trade_off: float,
-    quality: int,
-    choices: "PictureChoices",
-) -> int:
-    """Upscale all pictures; returns the number of failures."""
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gdsr-upscale", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
+    parser.add_argument(
+        "inputs", metavar="IN", nargs="+",
+        help=f"pictures and folders; {STREAM} is the standard input",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True,
+        help=(
+            "a file for one picture; a folder for several, for a folder or if it ends in a slash, "
+            f"with the names of the inputs; {STREAM} is the standard output"
+        ),
+    )  # fmt: skip
+    parser.add_argument(
+        "--trade-off", metavar="X", type=_trade_off, default=0.5,
+        help="0 = psnr (faithful) to 1 = gan (crisp) (default: 0.5 = fused)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model", metavar="NAME|FILE",
+        help="a shipped model, or a checkpoint (default: GDSR_DEFAULT_MODEL, else lite-real)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=_FORMATS,
+        help=(
+            "same: the format of each IN, or png if that cannot be written (default: by the end "
+            "of OUT, else png)"
+        ),
+    )  # fmt: skip
+    parser.add_argument(
+        "--quality", metavar="1-100", type=_quality, default=90,
+        help="of JPEG, WebP, AVIF and JPEG XL (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--server", metavar="URL",
+        help=(
+            "upscale on this service, with the API key of GDSR_API_KEY if it is set (default: on "
+            "this machine)"
+        ),
+    )  # fmt: skip
+    _add_choices(parser)
+    return parser
+
+
+def _made_there(
+    arguments: argparse.Namespace, steps: Sequence[Step], choices: "PictureChoices"
+) -> list[Made]:
+    from deploy.remote import upscale_there
+
+    options = {
+        "trade_off": arguments.trade_off,
+        "quality": arguments.quality,
+        "model": arguments.model,
+        **choices.model_dump(mode="json", exclude_unset=True),
+    }
+    return upscale_there(arguments.server, steps, options)
+
+
+def _made_here(
+    arguments: argparse.Namespace, steps: Sequence[Step], choices: "PictureChoices"
+) -> list[Made]:
+    """Upscale all pictures; what fails is told and left out."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeRemaining
 
     from model.process import prepare_process
 
+    _check_libraries({step.format for step in steps})
+    settings, device = _settings(arguments.model)
     prepare_process(settings.threads)
 
     from workers.contract.errors import GDSRError
@@ -125,23 +132,24 @@ def _run(
     with console.status("loading the network"):
         loaded = load_engine(settings, device)
         engine = InProcessEngine(loaded)
-    failed, made, started = 0, 0, time.monotonic()
+    made: list[Made] = []
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemaining()
     with Progress(*columns, console=console) as progress:
-        for source, target, format_name in jobs:
-            task = progress.add_task(source.name, total=None)
+        for step in steps:
+            task = progress.add_task(Path(step.name).name, total=None)
             try:
+                source = step.source
                 picture = decode(
-                    source.read_bytes(),
+                    source if isinstance(source, bytes) else source.read_bytes(),
                     max_pixels=settings.max_pixels,
                     frame=choices.frame,
                     icc=choices.icc,
                 )
                 picture = upscale_picture(
-                    preprocess(picture, choices, ResultFormat(format_name)),
+                    preprocess(picture, choices, ResultFormat(step.format)),
                     engine,
                     model=loaded.default_model,
-                    weights=output_weights(trade_off),
+                    weights=output_weights(arguments.trade_off),
                     progress=lambda done, tiles, task=task: progress.update(  # type: ignore[misc]
                         task, completed=done, total=tiles
                     ),
@@ -150,100 +158,45 @@ def _run(
                 )
                 picture = postprocess(picture, choices)
                 if settings.mark:
-                    picture = marked_as_made(picture, trade_off=trade_off)
+                    picture = marked_as_made(picture, trade_off=arguments.trade_off)
                 for warning in picture.warnings:
-                    console.print(f"{source}: {warning}", highlight=False, soft_wrap=True)
+                    console.print(f"{step.name}: {warning}", highlight=False, soft_wrap=True)
                 data = encode(
                     picture,
-                    format=ResultFormat(format_name),
-                    quality=quality,
+                    format=ResultFormat(step.format),
+                    quality=arguments.quality,
                     lossless=choices.lossless,
                 )
-                _write(target, data)
-                made += len(data)
+                store(step.target, data)
+                made.append(Made(picture.width, picture.height, len(data)))
             except (GDSRError, OSError) as failure:
-                failed += 1
                 progress.stop_task(task)
-                console.print(f"{source}: {failure}", style="red", highlight=False, soft_wrap=True)
-    spent = time.monotonic() - started
-    where = jobs[0][1] if len(jobs) == 1 else os.path.commonpath([job[1].parent for job in jobs])
-    console.print(
-        f"{len(jobs) - failed} of {len(jobs)} made, {made / 1e6:.1f} MB in {spent:.1f} s: {where}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    return failed
+                said = f"{step.name}: {failure}"
+                console.print(said, style="red", highlight=False, soft_wrap=True)
+    return made
 
 
-def _write(target: Path, data: bytes) -> None:
-    """Write a result atomically."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _plan(
-    inputs: Sequence[Path], out: str, format_name: str | None
-) -> Iterator[tuple[Path, Path, str]]:
-    """(source, target, format) for each picture.
+def _check_format(name: str, choices: "PictureChoices") -> None:
+    """Check before the work starts that a format has room for what was chosen.
 
     Raises:
-        ValueError: an input is missing or a folder is empty, two results share a name, or OUT does
-            not fit.
+        ImageRejected: it has not.
     """
-    output = Path(out)
-    into_folder = (
-        out.endswith(("/", os.sep)) or len(inputs) > 1 or inputs[0].is_dir() or output.is_dir()
+    from workers.contract.images.formats import ResultFormat, check_result
+    from workers.contract.images.options import DepthMode, ProfileMode
+
+    check_result(
+        width=1,
+        height=1,
+        format=ResultFormat(name),
+        has_alpha=False,
+        bits=16 if choices.depth is DepthMode.SIXTEEN else 8,
+        lossless=choices.lossless,
+        has_profile=choices.icc is ProfileMode.KEEP,
     )
-    if into_folder and output.exists() and not output.is_dir():
-        raise ValueError(f"{output} is a file; several pictures need a folder")
-    if not into_folder and format_name is None and output.suffix.lower() not in _FORMATS:
-        known = ", ".join(_FORMATS)
-        raise ValueError(f"{output} does not say a format; end it in one of {known}, or in a slash")
-    planned = list(_results(inputs, output, format_name, into_folder=into_folder))
-    shared = Counter(target for _, _, target, _ in planned)
-    taken: dict[Path, Path] = {}
-    for source, kept, usual, chosen in planned:
-        target = usual
-        if into_folder and shared[usual] > 1:  # such as a.jpg beside a.png
-            target = output / kept.with_name(f"{kept.name}{usual.suffix}")
-        if target in taken:
-            raise ValueError(f"{taken[target]} and {source} would both become {target}")
-        if target.resolve() == source.resolve():
-            raise ValueError(f"{source} would overwrite itself; give another folder")
-        taken[target] = source
-        yield source, target, chosen
 
 
-def _results(
-    inputs: Sequence[Path], output: Path, format_name: str | None, *, into_folder: bool
-) -> Iterator[tuple[Path, Path, Path, str]]:
-    """Each picture, its name inside its folder, the usual name of its result, and the format."""
-    for place in inputs:
-        if not place.exists():
-            raise ValueError(f"there is no {place}")
-        files = _pictures(place) if place.is_dir() else [place]
-        if not files:
-            raise ValueError(f"there is no picture in {place}")
-        for source in files:
-            if into_folder:
-                chosen = _own_format(source) if format_name == "same" else format_name or "png"
-                name = source.relative_to(place) if place.is_dir() else Path(source.name)
-                kept = name
-                if format_name != "same" or _FORMATS.get(kept.suffix.lower()) != chosen:
-                    kept = kept.with_suffix(f".{'jpg' if chosen == 'jpeg' else chosen}")
-                yield source, name, output / kept, chosen
-            else:
-                by_name = _FORMATS.get(output.suffix.lower(), "png")
-                chosen = _own_format(source) if format_name == "same" else format_name or by_name
-                yield source, Path(source.name), output, chosen
-
-
-def _check_formats(names: set[str]) -> None:
+def _check_libraries(names: set[str]) -> None:
     """Check that the libraries are installed before the work starts.
 
     Raises:
@@ -256,28 +209,6 @@ def _check_formats(names: set[str]) -> None:
     missing = sorted(names & {name.value for name in set(EXTRA_FORMATS) - set(installed())})
     if missing:
         raise ConfigurationInvalid(f"the library that writes {missing[0]} is not installed")
-
-
-def _own_format(source: Path) -> str:
-    """The format of a picture, detected from the contents, or png; unreadable files fail later."""
-    from workers.contract.errors import GDSRError
-    from workers.contract.images.formats import same_format
-    from workers.contract.images.headers import read_header
-
-    try:
-        with source.open("rb") as file:
-            return same_format(read_header(file).format)
-    except (GDSRError, OSError):
-        return "png"
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """Those in it, at any depth, without what macOS puts beside each on foreign disks."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith("._")
-    )
 
 
 def _settings(model: str | None) -> tuple["WorkerSettings", str]:
@@ -308,9 +239,12 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     from workers.contract.images.options import PictureChoices
 
     for name, field in PictureChoices.model_fields.items():
-        described = " ".join((field.description or "").split()).replace("%", "%%")
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, metavar="X", help=described, default=argparse.SUPPRESS)
+        described = " ".join((field.description or "").split()).replace("%", "%%").rstrip(".")
+        default = "unset" if field.default is None else str(field.default).lower()
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", metavar="X", default=argparse.SUPPRESS,
+            help=f"{described} (default: {default})",
+        )  # fmt: skip
 
 
 def _choices(arguments: argparse.Namespace) -> "PictureChoices":
@@ -331,6 +265,12 @@ def _choices(arguments: argparse.Namespace) -> "PictureChoices":
     except ValidationError as invalid:
         faults = (f"--{fault['loc'][0]}: {in_words(fault)}" for fault in invalid.errors())
         raise ConfigurationInvalid("; ".join(faults)) from None
+
+
+def _quality(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 100")
+    return int(text)
 
 
 def _trade_off(text: str) -> float:

@@ -15,6 +15,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 DESCRIPTION = "Start GDSR on this machine: queue, worker and HTTP service. Ctrl-C ends it."
@@ -25,11 +26,17 @@ _BEYOND_DRAIN_SECONDS = 25.0
 def main() -> int:
     """Serve until SIGTERM or Ctrl-C. Exit status 0; 1 on failure, with one line on stderr."""
     parser = argparse.ArgumentParser(prog="gdsr-up", description=DESCRIPTION)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on")
+    parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
     parser.add_argument(
-        "--data", type=Path, default=Path("data"), help="folder for the queue and the pictures"
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
+    parser.add_argument(
+        "--port", type=int, default=8000, help="port to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data", type=Path, default=Path("data"),
+        help="folder for the queue and the pictures (default: %(default)s)",
+    )  # fmt: skip
     arguments = parser.parse_args()
 
     from workers.contract.errors import ConfigurationInvalid

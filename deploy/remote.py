@@ -1,7 +1,8 @@
 """`gdsr-upscale --server`: sends pictures to a service, a few at a time, and stores the results."""
 
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import anyio
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
+from deploy.outcome import Made, store
+from deploy.plan import Step
 from service.client import AsyncClient, ClientError, Job, Unreachable
 
 #: Seconds to wait for the first response of the service; later requests wait as usual.
@@ -18,11 +21,8 @@ _FIRST_ANSWER = 3.0
 _TOGETHER = 4
 
 
-def upscale_there(
-    url: str, jobs: Sequence[tuple[Path, Path, str]], options: Mapping[str, Any]
-) -> int:
-    """Process each (source, target, format) on the service at `url`; returns the number of
-    failures.
+def upscale_there(url: str, steps: Sequence[Step], options: Mapping[str, Any]) -> list[Made]:
+    """Process all steps on the service at `url`; what fails is told and left out.
 
     Ctrl-C cancels pending jobs there too.
 
@@ -30,45 +30,57 @@ def upscale_there(
         ValueError: the service does not answer.
     """
     try:
-        return anyio.run(_upscale_all, url, jobs, options)
+        return anyio.run(_upscale_all, url, steps, options)
     except Unreachable as failure:
         raise ValueError(failure) from None
 
 
-async def _upscale_all(
-    url: str, jobs: Sequence[tuple[Path, Path, str]], options: Mapping[str, Any]
-) -> int:
+async def _upscale_all(url: str, steps: Sequence[Step], options: Mapping[str, Any]) -> list[Made]:
     async with AsyncClient(url, patience=_FIRST_ANSWER) as client:
         await client.limits()
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
-    failed: list[Path] = []
+    made: list[Made] = []
     room = anyio.CapacityLimiter(_TOGETHER)
     with Progress(*columns, TextColumn("{task.fields[state]}"), console=console) as progress:
         async with AsyncClient(url, api_key=os.environ.get("GDSR_API_KEY")) as client:
 
-            async def one(source: Path, target: Path, format_name: str) -> None:
+            async def one(step: Step) -> None:
                 async with room:
-                    task = progress.add_task(source.name, total=None, state="sending")
+                    name = Path(step.name).name
+                    task = progress.add_task(name, total=None, state="sending")
                     shown = partial(_show, progress, task)
+                    said, style = [], ""
                     try:
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        job = await client.upscale(
-                            source, target, on_change=shown, **{**options, "format": format_name}
-                        )
+                        job = await _upscale(client, step, shown, options)
+                        if job.result is not None:
+                            said = list(job.result.warnings)
+                            made.append(Made(job.result.width, job.result.height, job.result.size))
                     except (ClientError, OSError) as failure:
-                        failed.append(source)
                         progress.stop_task(task)
                         said, style = [str(failure)], "red"
-                    else:
-                        said, style = list(job.result.warnings) if job.result else [], ""
                 for line in said:
-                    console.print(f"{source}: {line}", style=style, highlight=False, soft_wrap=True)
+                    text = f"{step.name}: {line}"
+                    console.print(text, style=style, highlight=False, soft_wrap=True)
 
             async with anyio.create_task_group() as tasks:
-                for job in jobs:
-                    tasks.start_soon(one, *job)
-    return len(failed)
+                for step in steps:
+                    tasks.start_soon(one, step)
+    return made
+
+
+async def _upscale(
+    client: AsyncClient, step: Step, shown: Callable[[Job], None], options: Mapping[str, Any]
+) -> Job:
+    wishes = {**options, "format": step.format}
+    if step.target is not None:
+        step.target.parent.mkdir(parents=True, exist_ok=True)
+        return await client.upscale(step.source, step.target, on_change=shown, **wishes)
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "result"
+        job = await client.upscale(step.source, target, on_change=shown, **wishes)
+        store(None, target.read_bytes())
+        return job
 
 
 def _show(progress: Progress, task: TaskID, job: Job) -> None:

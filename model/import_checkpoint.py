@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ def main() -> int:
         description="Convert weights with the reference implementation's names to a checkpoint.",
         epilog="The network size is derived from the shapes of the tensors.",
     )
+    parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
     parser.add_argument(
         "source",
         metavar="IN",
@@ -28,10 +30,15 @@ def main() -> int:
     parser.add_argument("target", metavar="OUT", type=Path, help="the .safetensors file to write")
     parser.add_argument("--name", help="name of the checkpoint (default: OUT's stem)")
     parser.add_argument(
-        "--license", default="unknown", help="licence of the weights, an SPDX identifier"
+        "--license", default="unknown",
+        help="licence of the weights, an SPDX identifier (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--training", default="unknown", help="how they were trained (default: %(default)s)"
     )
-    parser.add_argument("--training", default="unknown", help="how they were trained")
-    parser.add_argument("--data", default="unknown", help="their training data")
+    parser.add_argument(
+        "--data", default="unknown", help="their training data (default: %(default)s)"
+    )
     parser.add_argument(
         "--consistency", action="store_true",
         help="they were trained on plain bicubic: apply back-projection to results by default",
@@ -40,7 +47,8 @@ def main() -> int:
         "--esrgan", metavar="PICTURES", type=Path,
         help=(
             "IN is an ESRGAN-class generator (.pth, .safetensors, ncnn pair): initialise a "
-            "network from its blocks, fitted to it on crops of the photographs in this folder"
+            "network from its blocks, fitted to it on crops of the photographs in this folder "
+            "(default: IN is the reference implementation's)"
         ),
     )  # fmt: skip
     parser.add_argument(

@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -15,13 +16,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "other settings are GDSR_... environment variables; see docs/settings.md."
         ),
     )
-    parser.add_argument("--host", help="address to listen on (GDSR_HOST, else 127.0.0.1)")
-    parser.add_argument("--port", type=_port, help="port to listen on (GDSR_PORT, else 8000)")
+    parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
+    parser.add_argument("--host", help="address to listen on (default: GDSR_HOST, else 127.0.0.1)")
+    parser.add_argument(
+        "--port", type=_port, help="port to listen on (default: GDSR_PORT, else 8000)"
+    )
     parser.add_argument(
         "--new-key", metavar="NAME",
         help=(
             "create an API key: printed once, on stderr; its line for GDSR_API_KEYS_FILE goes "
-            "to stdout"
+            "to stdout (default: serve)"
         ),
     )  # fmt: skip
     options = parser.parse_args(arguments)

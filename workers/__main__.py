@@ -5,6 +5,7 @@ import logging
 import shutil
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 DESCRIPTION = """Runs the network for queued jobs: one engine process per GPU, or one on the CPU,
@@ -22,7 +23,9 @@ def run() -> int:
 
     Returns 0, 1 after a permanent failure, or EXIT_CONFIGURATION if a restart would not help.
     """
-    argparse.ArgumentParser(prog="gdsr-worker", description=DESCRIPTION).parse_args()
+    parser = argparse.ArgumentParser(prog="gdsr-worker", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
+    parser.parse_args()
 
     from workers.contract.errors import ConfigurationInvalid
     from workers.contract.observability import logs

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 DESCRIPTION = "Benchmark GDSR on this machine; close other programs first."
@@ -13,31 +14,42 @@ def main() -> int:
     usage.
     """
     parser = argparse.ArgumentParser(prog="gdsr-bench", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     service = kinds.add_parser("service", help="startup time, one picture over HTTP, memory")
-    service.add_argument("--model", default="lite")
-    service.add_argument("--runs", type=int, default=9)
+    service.add_argument("--model", default="lite", help="the model (default: %(default)s)")
+    service.add_argument("--runs", type=int, default=9, help="repetitions (default: %(default)s)")
     service.add_argument(
         "--clients",
         type=int,
-        help="instead: throughput with this many clients in a closed loop, compared to the engine",
+        help="instead: throughput with this many clients in a closed loop, compared to the engine "
+        "(default: one picture at a time)",
     )
     service.add_argument(
-        "--pictures", type=int, default=100, help="total number of pictures of the clients"
-    )
+        "--pictures", type=int, default=100,
+        help="total number of pictures of the clients (default: %(default)s)",
+    )  # fmt: skip
     service.add_argument(
-        "--trade-off", type=float, default=0.5, help="slider position of the clients"
-    )
-    service.add_argument("--side", type=int, default=256, help="side of the clients' pictures")
+        "--trade-off", type=float, default=0.5,
+        help="slider position of the clients' pictures (default: %(default)s)",
+    )  # fmt: skip
+    service.add_argument(
+        "--side", type=int, default=256,
+        help="side of the clients' pictures in pixels (default: %(default)s)",
+    )  # fmt: skip
     engine = kinds.add_parser("engine", help="the network compared to plain implementations")
-    engine.add_argument("--device", default="", help="cpu or cuda:0; unset: a GPU if there is one")
-    engine.add_argument("--preset", action="append", dest="presets", help="may be repeated")
+    engine.add_argument(
+        "--device", default="", help="cpu or cuda:0 (default: a GPU if there is one)"
+    )
+    engine.add_argument(
+        "--preset", action="append", dest="presets", help="may be repeated (default: all)"
+    )
     engine.add_argument(
         "--side",
         action="append",
         type=int,
         dest="sides",
-        help="tile side in pixels; may be repeated",
+        help="tile side in pixels; may be repeated (default: by the device)",
     )
     engine.add_argument(
         "--precision",
@@ -45,29 +57,41 @@ def main() -> int:
         dest="precisions",
         default=[],
         choices=("float32", "bfloat16", "float16"),
-        help="may be repeated; unset: the engine's choice",
+        help="may be repeated (default: the engine's choice)",
     )
-    engine.add_argument("--rounds", type=int, default=7)
     codec = kinds.add_parser(
         "codec", help="PNG compared to Pillow's; other formats; cut and stitch"
     )
-    codec.add_argument("--side", type=int, default=2048)
-    codec.add_argument("--rounds", type=int, default=7)
+    codec.add_argument(
+        "--side", type=int, default=2048, help="of the picture in pixels (default: %(default)s)"
+    )
     halo = kinds.add_parser("halo", help="context that a tile needs: tiled compared to untiled")
-    halo.add_argument("checkpoint", type=Path)
+    halo.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
     halo.add_argument("--data", type=Path, required=True, help="folder of high-resolution pictures")
-    halo.add_argument("--keep", type=int, default=48, help="kept pixels per tile side")
+    halo.add_argument(
+        "--keep", type=int, default=48, help="kept pixels per tile side (default: %(default)s)"
+    )
     queue = kinds.add_parser("queue", help="cost of a job in Redis, and of a blob for the janitor")
-    queue.add_argument("--jobs", type=int, default=5000)
+    queue.add_argument("--jobs", type=int, default=5000, help="how many (default: %(default)s)")
     train = kinds.add_parser("train", help="the training loop compared to a bare loop of its steps")
-    train.add_argument("--preset", default="smoke")
-    train.add_argument("--rounds", type=int, default=5)
-    train.add_argument("--steps", type=int, default=50)
-    train.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
+    train.add_argument("--preset", default="smoke", help="the preset (default: %(default)s)")
+    train.add_argument(
+        "--steps", type=int, default=50, help="of each repetition (default: %(default)s)"
+    )
+    train.add_argument(
+        "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE",
+        help="override a value; may be repeated (default: as in the preset)",
+    )  # fmt: skip
     soak = kinds.add_parser("soak", help="memory over many mixed jobs: checks for leaks")
-    soak.add_argument("--jobs", type=int, default=300)
+    soak.add_argument("--jobs", type=int, default=300, help="how many (default: %(default)s)")
+    for kind, rounds in ((engine, 7), (codec, 7), (train, 5)):
+        kind.add_argument(
+            "--rounds", type=int, default=rounds, help="repetitions (default: %(default)s)"
+        )
     for kind in (service, engine, codec, halo, queue, train, soak):
-        kind.add_argument("--json", type=Path, help="also write the results to this file")
+        kind.add_argument(
+            "--json", type=Path, help="also write the results to this file (default: not)"
+        )
     arguments = parser.parse_args()
     try:
         from model.process import prepare_process

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -62,25 +63,28 @@ def _parser() -> argparse.ArgumentParser:
         description="Score checkpoints on folders of photographs.",
         epilog="psnr, fused and gan are always evaluated, and bicubic for comparison.",
     )
+    parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
     parser.add_argument("checkpoints", metavar="CHECKPOINT", nargs="+", type=Path)
     parser.add_argument(
         "--data", metavar="DIR", type=Path, action="append", default=[],
-        help="a folder of photographs, which are downscaled; may be repeated",
+        help="a folder of photographs, which are downscaled; may be repeated (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--pairs", metavar=("LR_DIR", "HR_DIR"), type=Path, nargs=2, action="append", default=[],
         help=(
             "a folder of small pictures, and one with the same pictures, by name, 4 times as "
-            "large; may be repeated"
+            "large; may be repeated (default: none)"
         ),
     )  # fmt: skip
     parser.add_argument(
         "--peer", metavar="FILE", type=Path, action="append", default=[],
-        help="ESRGAN or Real-ESRGAN x4plus weights to compare with; may be repeated",
+        help=(
+            "ESRGAN or Real-ESRGAN x4plus weights to compare with; may be repeated (default: none)"
+        ),
     )  # fmt: skip
     parser.add_argument(
         "--trade-off", metavar="X,...", type=_trade_offs, default=(),
-        help="additional slider positions, 0 = psnr to 1 = gan",
+        help="additional slider positions, 0 = psnr to 1 = gan (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--backprojection", action="store_true",
@@ -89,20 +93,26 @@ def _parser() -> argparse.ArgumentParser:
     degraded = parser.add_mutually_exclusive_group()
     degraded.add_argument(
         "--jpeg", metavar="QUALITY", type=int, choices=range(1, 101),
-        help="compress the small pictures of --data first, with this JPEG quality",
+        help="compress the small pictures of --data first, with this JPEG quality (default: not)",
     )  # fmt: skip
     degraded.add_argument(
         "--degrade", choices=("light",),
         help=(
             "make the small pictures of --data with the trainer's light recipe (slight blur, "
-            "noise and JPEG), the same for every checkpoint"
+            "noise and JPEG), the same for every checkpoint (default: none)"
         ),
     )  # fmt: skip
     parser.add_argument(
-        "--json", metavar="OUT", type=Path, help="write all scores to this JSON file"
+        "--json",
+        metavar="OUT",
+        type=Path,
+        help="write all scores to this JSON file (default: none)",
     )
     parser.add_argument(
-        "--plot", metavar="OUT.png", type=Path, help="plot perception against RMSE-Y"
+        "--plot",
+        metavar="OUT.png",
+        type=Path,
+        help="plot perception against RMSE-Y (default: none)",
     )
     parser.add_argument(
         "--metric-weights", metavar="DIR", type=Path,

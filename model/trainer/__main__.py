@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import replace
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 _FAILED, _USAGE = 1, 2
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train GDSR on a folder of photographs.",
         epilog="Several GPUs: torchrun --nproc-per-node N -m model.trainer fit ...",
     )
+    parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     fit = commands.add_parser("fit", help="train, from a preset")
@@ -58,17 +60,26 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         dest="overrides",
-        help="override a value, for example data.hr_dir=/photographs; may be repeated",
+        help=(
+            "override a value, for example data.hr_dir=/photographs; may be repeated (default: as "
+            "in PRESET)"
+        ),
     )
     fit.add_argument("--out", type=Path, help="the run's folder (default: runs/NAME-TIME)")
     fit.add_argument(
-        "--minutes", type=_minutes, help="time budget including annealing and the last validation"
-    )
+        "--minutes", type=_minutes,
+        help=(
+            "time budget including annealing and the last validation (default: the run.minutes of "
+            "PRESET)"
+        ),
+    )  # fmt: skip
     fit.set_defaults(run=_fit)
 
     resume = commands.add_parser("resume", help="resume a stopped run")
     resume.add_argument("out", metavar="RUN", type=Path)
-    resume.add_argument("--minutes", type=_minutes, help="new time budget of the whole run")
+    resume.add_argument(
+        "--minutes", type=_minutes, help="new time budget of the whole run (default: as before)"
+    )
     resume.set_defaults(run=_resume)
 
     export = commands.add_parser("export", help="export a run's best weights as float16")
@@ -78,10 +89,15 @@ def _parser() -> argparse.ArgumentParser:
         "--scores",
         type=Path,
         metavar="REPORT",
-        help="JSON report of gdsr-evaluate for OUT, which was exported before without this option",
+        help=(
+            "JSON report of gdsr-evaluate for OUT, which was exported before without this option "
+            "(default: no scores)"
+        ),
     )
     export.add_argument("--name", help="name of the checkpoint (default: OUT's stem)")
-    export.add_argument("--licence", help="licence of the weights, an SPDX identifier")
+    export.add_argument(
+        "--licence", help="licence of the weights, an SPDX identifier (default: as in RUN)"
+    )
     export.set_defaults(run=_export)
 
     plot = commands.add_parser("plot", help="plot a run's curves")

@@ -12,6 +12,8 @@ from hosts import noise
 from networks import tiny_checkpoint
 from PIL import Image
 
+from deploy.plan import plan_steps
+
 pytestmark = pytest.mark.e2e
 
 
@@ -34,6 +36,19 @@ def run(
     )
 
 
+def piped(
+    checkpoint: Path, *arguments: str | Path, stdin: bytes
+) -> "subprocess.CompletedProcess[bytes]":
+    settings = {"GDSR_CHECKPOINTS": str(checkpoint), "GDSR_DEVICES": "cpu", "GDSR_TILE": "64"}
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.cli", *map(str, arguments)],
+        env={**os.environ, **settings, "PYTHONPATH": str(Path(__file__).parents[2])},
+        input=stdin,
+        capture_output=True,
+        check=False,
+    )
+
+
 def size(path: Path) -> tuple[int, int]:
     with Image.open(path) as opened:
         opened.load()
@@ -49,6 +64,7 @@ def test_one_picture_becomes_the_file_that_is_named(checkpoint: Path, tmp_path: 
     assert size(target) == (120, 80)
     with Image.open(target) as opened:
         assert opened.format == "WEBP"
+    assert b"/compositeWithTrainedAlgorithmicMedia<" in target.read_bytes()
 
 
 def test_a_folder_becomes_a_folder_and_what_is_broken_is_named(
@@ -65,6 +81,7 @@ def test_a_folder_becomes_a_folder_and_what_is_broken_is_named(
     assert done.returncode == 1
     assert f"{folder / 'broken.jpg'}: the file is not a picture" in done.stderr
     assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"made 2 of 3 in {tmp_path / 'out'}: 0.0")
     written = sorted(p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*.*"))
     assert [str(path) for path in written] == ["deeper/two.jpg", "one.jpg"]
     assert size(tmp_path / "out" / "one.jpg") == (120, 80)
@@ -86,15 +103,24 @@ def test_a_checkpoint_file_can_be_named(checkpoint: Path, tmp_path: Path) -> Non
     [
         (["gone.png", "-o", "x.png"], 1, "there is no gone.png"),
         (["empty", "-o", "out"], 1, "there is no picture in empty"),
-        (["a.png", "b/a.png", "-o", "out"], 1, "would both become out/a.png"),
-        (["a.png", "-o", "a.png"], 1, "would overwrite itself"),
+        (["a.png", "-o", "a.png"], 1, "would overwrite an input"),
+        (["b/a.png", "a.png", "-o", "b"], 1, "b/a.png would overwrite an input"),
         (["a.png", "-o", "x.png", "--model", "huge"], 1, "there is no model huge"),
         (["a.png", "-o", "x.png", "--model", "a.safetensors"], 1, "a.safetensors"),
         (["a.png", "-o", "x.xyz"], 1, "x.xyz does not say a format"),
-        (["a.png", "b/a.png", "-o", "b/a.png"], 1, "b/a.png is a file; several pictures need"),
+        (["a.png", "-o", "x.jpg", "--format", "webp"], 1, "x.jpg would hold webp"),
+        (["a.png", "b/a.png", "-o", "b/a.png"], 1, "b/a.png is the name of a file; several"),
+        (["a.png", "b/a.png", "-o", "x.png"], 1, "x.png is the name of a file; several pictures"),
+        (["b", "-o", "x.png"], 1, "x.png is the name of a file; several pictures need"),
+        (["b", "-o", "-"], 1, "several pictures need a folder, not the standard output"),
+        (["-", "-", "-o", "out"], 1, "the standard input holds one picture"),
+        (["a.png", "-o", "x.jpg", "--depth", "16"], 1, "jpeg does not support 16 bits"),
+        (["a.png", "-o", "x.jpg", "--lossless", "true"], 1, "jpeg cannot be lossless"),
+        (["a.png", "-o", "x.png", "--width", "0"], 1, "--width: it is '0'; the minimum is 1"),
         (["a.png"], 2, "-o/--output"),
         (["a.png", "-o", "x.png", "--trade-off", "1.5"], 2, "is not a number from 0 to 1"),
-        (["a.png", "-o", "x.png", "--quality", "0"], 2, "quality"),
+        (["a.png", "-o", "x.png", "--quality", "0"], 2, "'0' is not a whole number from 1"),
+        (["a.png", "-o", "x.png", "--quality", "high"], 2, "'high' is not a whole number"),
     ],
 )
 def test_wrong_usage_is_said_and_nothing_is_written(
@@ -175,17 +201,46 @@ def test_every_picture_of_a_folder_is_made_under_a_name_of_its_own(
     assert done.returncode == 0, done.stderr
     made = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert made == ["a.jpg.png", "a.png.png", "b.png"]
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("3 of 3 made, ")
-    assert last.endswith(str(tmp_path / "out"))
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"made 3 of 3 in {tmp_path / 'out'}: 0.0")
 
 
-def test_a_slash_at_the_end_means_a_folder(checkpoint: Path, tmp_path: Path) -> None:
+def test_names_that_are_taken_get_a_number(tmp_path: Path) -> None:
+    for name in ("a.png", "b/A.png", "b/a.png.jpg", "b/a.png.bmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(noise(4, 4))
+    steps = plan_steps([f"{tmp_path}/a.png", f"{tmp_path}/b"], "out", None)
+
+    made = [str(step.target) for step in steps]
+    assert made == ["out/a.png", "out/A (2).png", "out/a.png.bmp.png", "out/a.png.jpg.png"]
+
+
+def test_a_picture_goes_from_the_standard_input_to_the_standard_output(checkpoint: Path) -> None:
+    done = piped(checkpoint, "-", "-o", "-", "--format", "jpeg", stdin=noise(9, 12))
+
+    assert done.returncode == 0, done.stderr
+    with Image.open(BytesIO(done.stdout)) as opened:
+        assert (opened.format, opened.size) == ("JPEG", (48, 36))
+    assert done.stderr.decode().splitlines()[-1].startswith("made the standard output: 48 x 36, 0.")
+
+
+def test_the_standard_input_becomes_a_file_too(checkpoint: Path, tmp_path: Path) -> None:
+    done = piped(checkpoint, "-", "-o", f"{tmp_path}/", "--format", "same", stdin=noise(9, 12))
+
+    assert done.returncode == 0, done.stderr
+    assert size(tmp_path / "stdin.png") == (48, 36)
+
+
+def test_a_slash_at_the_end_means_a_folder_and_a_mark_that_is_off_is_left_out(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDSR_MARK", "off")
     (tmp_path / "a.jpg").write_bytes(noise(9, 12))
     done = run(checkpoint, tmp_path / "a.jpg", "-o", f"{tmp_path / 'new'}/")
 
     assert done.returncode == 0, done.stderr
     assert size(tmp_path / "new" / "a.png") == (48, 36)
+    assert b"DigitalSourceType" not in (tmp_path / "new" / "a.png").read_bytes()
 
 
 def test_the_version_is_told(checkpoint: Path) -> None:

@@ -210,6 +210,7 @@ def test_a_folder_is_sent_to_a_server_and_its_faults_are_named(url: str, tmp_pat
     assert f"{folder / 'broken.jpg'}" in done.stderr
     assert "the file is not a picture" in done.stderr
     assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"made 2 of 3 in {tmp_path / 'out'}: 0.0")
     assert size(tmp_path / "out" / "one.png") == (60, 40)
     assert size(tmp_path / "out" / "deeper" / "two.png") == (40, 60)
 

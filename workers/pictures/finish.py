@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from workers.contract.errors import AlphaNotStorable
-from workers.contract.images.formats import ResultFormat
+from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import (
     SCALE,
     DepthMode,
@@ -25,10 +24,13 @@ def preprocess(picture: Picture, choices: PictureChoices, result: ResultFormat) 
     """The decoded picture in as many bits as its result is to have.
 
     Raises:
+        ScaleTooLarge: it is not large enough for the size that was chosen.
+        ResultTooLarge: the result would be too large for its format.
         AlphaNotStorable: it is transparent, its result cannot be, and no background was chosen.
     """
-    if picture.alpha is not None and choices.background is None and not result.may_be_transparent:
-        raise AlphaNotStorable
+    width, height = choices.result_size(width=picture.width, height=picture.height)
+    is_transparent = picture.alpha is not None and choices.background is None
+    check_result(width=width, height=height, format=result, has_alpha=is_transparent)
     if picture.metadata.iptc and choices.metadata is MetadataMode.KEEP and not result.may_have_iptc:
         warning = f"left out the IPTC data: {result} has no place for it (its XMP is kept)"
         metadata = picture.metadata._replace(iptc=None)

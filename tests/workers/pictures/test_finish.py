@@ -24,7 +24,13 @@ from factories import (
 )
 from PIL import Image, IptcImagePlugin
 
-from workers.contract.errors import AlphaNotStorable, DepthNotStorable, ProfileNotStorable
+from workers.contract.errors import (
+    AlphaNotStorable,
+    DepthNotStorable,
+    ProfileNotStorable,
+    ResultTooLarge,
+    ScaleTooLarge,
+)
 from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.pictures.decode import decode
@@ -81,7 +87,7 @@ def test_a_wide_gamut_is_kept_to_the_bit(profile: bytes, primaries: np.ndarray, 
     assert picture.bits == back.bits == bits
     assert np.abs(picture.colour.astype(int) - bare.colour).max() > 5 * unit
     assert np.array_equal(back.colour, samples)
-    with pytest.raises(ProfileNotStorable, match="icc=srgb"):
+    with pytest.raises(ProfileNotStorable, match="`icc` srgb"):
         stored(back, ResultFormat.JXL)
     for result in set(ResultFormat) - {ResultFormat.JXL}:
         assert stored(back, result).info["icc_profile"] == profile
@@ -284,6 +290,14 @@ def test_a_transparent_picture_is_refused_for_jpeg_before_the_network_sees_it() 
         preprocess(clear, PictureChoices(), ResultFormat.JPEG)
     preprocess(clear, white, ResultFormat.JPEG)
     preprocess(clear, PictureChoices(), ResultFormat.WEBP)
+
+
+def test_a_size_that_cannot_be_made_is_refused_before_the_network_sees_it() -> None:
+    with pytest.raises(ScaleTooLarge, match=r"30 x 20 pixels and would be enlarged 5\.00 times"):
+        preprocess(Picture(colour=photo()), PictureChoices(width=150), ResultFormat.PNG)
+    long = Picture(colour=np.zeros((1, 4096, 3), np.uint8))
+    with pytest.raises(ResultTooLarge):
+        preprocess(long, PictureChoices(), ResultFormat.WEBP)
 
 
 @pytest.mark.parametrize("bits", [8, 16])

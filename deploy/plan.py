@@ -1,0 +1,164 @@
+"""Of `gdsr-upscale`: which picture becomes which file, in which format."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+#: Stands for the standard input, and for the standard output.
+STREAM = "-"
+_FORMATS = {
+    ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".jfif": "jpeg", ".webp": "webp",
+    ".avif": "avif", ".tif": "tiff", ".tiff": "tiff", ".jxl": "jxl",
+}  # fmt: skip
+#: File name extensions that a folder is searched for; a named file may have any.
+_SUFFIXES = {*_FORMATS, ".bmp", ".gif", ".heic", ".heif"}
+
+
+class Step(NamedTuple):
+    """One picture and its result."""
+
+    name: str
+    source: Path | bytes
+    """A file, or the contents of the standard input."""
+    target: Path | None
+    """None: the standard output."""
+    format: str
+
+
+class _Input(NamedTuple):
+    name: str
+    source: Path | bytes
+    path: Path
+    """Inside the folder that was named, or the name alone."""
+    format: str
+
+
+def plan_steps(inputs: Sequence[str], output: str, format_name: str | None) -> list[Step]:
+    """All pictures that are to be made; nothing is written.
+
+    Raises:
+        ValueError: an input is missing, a folder has no picture, a result would overwrite an
+            input, or OUTPUT does not fit.
+        OSError: the standard input cannot be read.
+    """
+    several = len(inputs) > 1 or Path(inputs[0]).is_dir()
+    if output == STREAM:
+        _check_stream(several=several)
+    into_folder = output != STREAM and (
+        several or output.endswith(("/", os.sep)) or Path(output).is_dir()
+    )
+    _check_output(output, format_name, into_folder=into_folder)
+    by_name = None if into_folder else _FORMATS.get(Path(output).suffix.lower())
+    found = list(_found(inputs, format_name, by_name or "png"))
+    if into_folder:
+        steps = list(_into_folder(found, Path(output), keep_endings=format_name == "same"))
+    else:
+        target = None if output == STREAM else Path(output)
+        steps = [Step(one.name, one.source, target, one.format) for one in found]
+        if by_name and steps[0].format != by_name:
+            raise ValueError(f"{output} would hold {steps[0].format}; end it in another way")
+    _check_overwriting(steps)
+    return steps
+
+
+def _check_stream(*, several: bool) -> None:
+    if several:
+        raise ValueError("several pictures need a folder, not the standard output")
+    if sys.stdout.isatty():
+        raise ValueError("a picture is not shown on a terminal; write `-o - > FILE`")
+
+
+def _check_output(output: str, format_name: str | None, *, into_folder: bool) -> None:
+    known = Path(output).suffix.lower() in _FORMATS
+    if into_folder:
+        is_file = Path(output).exists() and not Path(output).is_dir()
+        if is_file or (known and not Path(output).is_dir() and not output.endswith("/")):
+            raise ValueError(f"{output} is the name of a file; several pictures need a folder")
+    elif output != STREAM and format_name is None and not known:
+        raise ValueError(
+            f"{output} does not say a format; end it in one of {', '.join(_FORMATS)}, or in a slash"
+        )
+
+
+def _found(inputs: Sequence[str], format_name: str | None, usual: str) -> Iterator[_Input]:
+    """Every picture, with the format of its result."""
+    if inputs.count(STREAM) > 1:
+        raise ValueError("the standard input holds one picture")
+    for place in inputs:
+        folder = Path(place)
+        if place == STREAM:
+            data = sys.stdin.buffer.read()
+            yield _Input("standard input", data, Path("stdin"), _format(data, format_name, usual))
+        elif not folder.exists():
+            raise ValueError(f"there is no {folder}")
+        elif not folder.is_dir():
+            yield _Input(
+                str(folder), folder, Path(folder.name), _format(folder, format_name, usual)
+            )
+        else:
+            files = _pictures(folder)
+            if not files:
+                raise ValueError(f"there is no picture in {folder}")
+            for file in files:
+                chosen = _format(file, format_name, usual)
+                yield _Input(str(file), file, file.relative_to(folder), chosen)
+
+
+def _into_folder(found: Sequence[_Input], folder: Path, *, keep_endings: bool) -> Iterator[Step]:
+    """Each under its own name, with the ending of its format. Where two would share that, such as
+    `a.jpg` and `a.png`, the old ending stays too; the last resort is a number.
+    """
+    from workers.contract.images.names import UniqueNames
+
+    usual = [_ended(one, keep_ending=keep_endings) for one in found]
+    shared = Counter(str(path).casefold() for path in usual)
+    alike = Counter(str(one.path).casefold() for one in found)
+    names = UniqueNames()
+    for one, path in zip(found, usual, strict=True):
+        keeps_both = shared[str(path).casefold()] > 1 and alike[str(one.path).casefold()] == 1
+        wanted = one.path.with_name(f"{one.path.name}{path.suffix}") if keeps_both else path
+        yield Step(one.name, one.source, folder / names.add(wanted.as_posix()), one.format)
+
+
+def _ended(one: _Input, *, keep_ending: bool) -> Path:
+    if keep_ending and _FORMATS.get(one.path.suffix.lower()) == one.format:
+        return one.path
+    return one.path.with_suffix(f".{'jpg' if one.format == 'jpeg' else one.format}")
+
+
+def _check_overwriting(steps: Sequence[Step]) -> None:
+    sources = {step.source.resolve() for step in steps if isinstance(step.source, Path)}
+    for step in steps:
+        if step.target is not None and step.target.resolve() in sources:
+            raise ValueError(f"{step.target} would overwrite an input; give another folder or name")
+
+
+def _format(source: Path | bytes, format_name: str | None, usual: str) -> str:
+    """The format of its result; `same` is told by the contents, and png where they tell nothing:
+    what is wrong with them is said later.
+    """
+    if format_name != "same":
+        return format_name or usual
+
+    from workers.contract.errors import GDSRError
+    from workers.contract.images.formats import same_format
+    from workers.contract.images.headers import read_header
+
+    try:
+        with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            return same_format(read_header(file).format)
+    except (GDSRError, OSError):
+        return "png"
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Those in it, at any depth, without what macOS puts beside each on foreign disks."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith("._")
+    )
