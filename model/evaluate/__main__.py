@@ -120,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"folder with the weights of NIQE, LPIPS and DISTS (default: ${WEIGHTS_VARIABLE})",
     )  # fmt: skip
     parser.add_argument(
-        "--device", choices=("cpu", "cuda"), help="default: cuda if available, else cpu"
+        "--device",
+        choices=("cpu", "cuda"),
+        help="where to compute (default: cuda if available, else cpu)",
     )
     return parser
 
