@@ -3,13 +3,11 @@
 Fields are bits, lowest first. The code stream may be bare or in boxes (18181-2).
 """
 
-import struct
-from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from workers.contract.errors import ImageCorrupt
 from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
-from workers.contract.images.tiff_and_avif import TOO_SHORT, Source
+from workers.contract.images.tiff_and_avif import TOO_SHORT, Source, file_boxes
 
 JXL_BOXES = b"\0\0\0\x0cJXL \r\n\x87\n"
 JXL_BARE = b"\xff\x0a"
@@ -67,7 +65,7 @@ def _stream(source: Source) -> int:
     """The offset of the code stream."""
     if source.at(0, 2) == JXL_BARE:
         return 0
-    for name, start, _ in _boxes(source):
+    for name, start, _ in file_boxes(source, most=_MAX_BOXES):
         if name == b"jxlc":
             return start
         if name == b"jxlp":
@@ -80,26 +78,14 @@ def jxl_xmp(file: BinaryIO) -> bytes | None:
     source = Source(file)
     if source.at(0, 2) == JXL_BARE:
         return None
-    return next((source.at(s, e - s) for name, s, e in _boxes(source) if name == b"xml "), None)
-
-
-def _boxes(source: Source) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each box."""
-    offset = 0
-    for _ in range(_MAX_BOXES):
-        if offset + 8 > source.size:
-            return
-        size, name = struct.unpack(">I4s", source.at(offset, 8))
-        start = offset + 8
-        if size == 1:
-            (size,) = struct.unpack(">Q", source.at(start, 8))
-            start += 8
-        elif size == 0:
-            size = source.size - offset
-        if size < start - offset:
-            raise ImageCorrupt(f"it has a box of {size} bytes")
-        offset += size
-        yield name, start, offset
+    return next(
+        (
+            source.at(s, e - s)
+            for name, s, e in file_boxes(source, most=_MAX_BOXES)
+            if name == b"xml "
+        ),
+        None,
+    )
 
 
 class _Bits:

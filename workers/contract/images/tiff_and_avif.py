@@ -255,24 +255,30 @@ def _hevc(of_picture: "_Properties", properties: "_Properties") -> _Coded:
     return _Coded(max(depths), bool(of_picture[b"hvcC"]) and not codecs[0][16] & 3)
 
 
-def _avif_meta(source: Source) -> bytes | None:
-    """The body of the box that describes the pictures (`meta`)."""
+def file_boxes(source: Source, *, most: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, start and end of the body of each box of a file (ISO/IEC 14496-12), at most `most`."""
     offset = 0
-    for _ in range(_MAX_BOXES):
+    for _ in range(most):
         if offset + 8 > source.size:
-            return None
+            return
         size, name = struct.unpack(">I4s", source.at(offset, 8))
-        start = 8
+        start = offset + 8
         if size == 1:
-            (size,) = struct.unpack(">Q", source.at(offset + 8, 8))
-            start = 16
+            (size,) = struct.unpack(">Q", source.at(start, 8))
+            start += 8
         elif size == 0:
             size = source.size - offset
-        if size < start:
+        if size < start - offset:
             raise ImageCorrupt(f"it has a box of {size} bytes")
-        if name == b"meta":
-            return source.at(offset + start, size - start)[4:]  # after version and flags
         offset += size
+        yield name, start, offset
+
+
+def _avif_meta(source: Source) -> bytes | None:
+    """The body of the box that describes the pictures (`meta`)."""
+    for name, start, end in file_boxes(source, most=_MAX_BOXES):
+        if name == b"meta":
+            return source.at(start, end - start)[4:]  # after version and flags
     return None
 
 
