@@ -14,7 +14,7 @@ from service.http.openapi import describe_app
 from service.http.unread import UnreadBodies
 from service.jobs import routes as jobs
 from service.jobs import stream, upscale
-from service.ops import admin, health, limits, models
+from service.ops import admin, health, limits
 from service.services import Services
 from service.settings import ServiceSettings
 from service.web.docs import docs_router
@@ -57,7 +57,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.add_middleware(UnreadBodies)
     proxy.install(app, root_path=settings.root_path, origins=settings.cors_origins)
     exception_handlers.install(app)
-    for ours in (upscale, jobs, batches, stream, models, limits, health, admin):
+    for ours in (upscale, jobs, batches, stream, limits, health, admin):
         app.include_router(ours.router)
     if settings.metrics_port is None:
         app.include_router(health.metrics_router)

@@ -1,12 +1,13 @@
-"""`/limits`: accepted inputs, result formats and limits."""
+"""`/limits` and `/models`: accepted inputs, result formats, limits and available models."""
 
 from contextlib import suppress
 
 from fastapi import APIRouter
 
+from service.http.openapi import documented
 from service.services import Serving
 from service.transfer.multipart import MAX_FIELD_BYTES, MAX_FIELDS
-from service.views import LimitsView, OutputFormatView
+from service.views import LimitsView, ModelView, OutputFormatView, model_views
 from workers.contract.errors import QueueUnavailable
 from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
@@ -51,3 +52,10 @@ def read_limits(services: Serving) -> LimitsView:
         ),
         trade_off_stops=STOPS,
     )
+
+
+@router.get("/models", responses=documented(QueueUnavailable))
+def read_models(services: Serving) -> list[ModelView]:
+    """The models loaded by running engines; empty if no engine runs."""
+    with redis_down_is_queue_unavailable():
+        return model_views(running(services.queue.client))
