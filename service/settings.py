@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
-from pydantic_settings import NoDecode
 
 from workers.contract.faults import shaped
-from workers.contract.settings import Seconds, SharedSettings
+from workers.contract.settings import Seconds, SharedSettings, Values
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
@@ -25,7 +24,7 @@ class ServiceSettings(SharedSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0: any free port, named in the log."""
 
-    hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    hosts: Values = ()
     """Host names, comma-separated, that a service on loopback without keys accepts beside local
     ones.
     """
@@ -48,13 +47,13 @@ class ServiceSettings(SharedSettings):
     cache_results: bool = True
     """Whether an upload equal to an earlier one of the same key gets a copy of its result."""
 
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    cors_origins: Values = ()
     """Origins allowed by CORS, such as `https://a.example`, comma-separated, or `*`."""
 
     root_path: Annotated[str, shaped(r"(/[A-Za-z0-9._~-]+)*", "a path such as /gdsr")] = ""
     """Path prefix of a reverse proxy, such as `/gdsr`, whether or not the proxy strips it."""
 
-    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    trusted_proxies: Values = ()
     """Addresses or networks, comma-separated, whose `X-Forwarded-For` and `-Proto` are trusted."""
 
     result_name: Annotated[str, shaped(r"[^/\\\x00-\x1f]*", "a name without folders")] = (
@@ -76,33 +75,19 @@ class ServiceSettings(SharedSettings):
     body_timeout: Seconds = timedelta(seconds=30)
     """A connection with less than 16 KiB of a body, sent or read, in this time is closed."""
 
-    webhook_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    webhook_hosts: Values = ()
     """Hosts, comma-separated, that webhooks may be sent to, such as `a.example`; empty: none."""
 
     webhook_secret_file: Path | None = None
     """File with the keys that sign webhooks (`whsec_...`), several during a rotation."""
 
-    webhook_networks: Annotated[tuple[str, ...], NoDecode] = ()
+    webhook_networks: Values = ()
     """Networks, comma-separated, allowed for those hosts beside the public internet."""
 
     signed_results: Annotated[Seconds, Field(le=timedelta(days=7))] | None = None
     """Lifetime of signed bucket addresses that `/jobs/{id}/result` redirects to; unset: no
     redirect.
     """
-
-    @field_validator(
-        "hosts",
-        "cors_origins",
-        "trusted_proxies",
-        "webhook_hosts",
-        "webhook_networks",
-        mode="before",
-    )
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
 
     @field_validator("cors_origins")
     @classmethod

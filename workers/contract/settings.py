@@ -28,6 +28,20 @@ def _plain_seconds(value: object) -> object:
 #: `60`, `PT1M` and `00:01:00` are equivalent.
 Seconds = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_plain_seconds)]
 
+
+def _split(separator: str) -> BeforeValidator:
+    def split(value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(separator) if part.strip())
+        return value
+
+    return BeforeValidator(split)
+
+
+#: Several values, separated by commas, and several paths, separated by colons.
+Values = Annotated[tuple[str, ...], NoDecode, _split(",")]
+Paths = Annotated[tuple[Path, ...], NoDecode, _split(":")]
+
 _PREFIX = "GDSR_"
 
 #: Other variables with our prefix: settings of the service, and those of tools and tests. A test
@@ -150,10 +164,10 @@ class WorkerSettings(SharedSettings):
     job_workers: int | None = Field(default=None, ge=2)
     """Number of job worker processes, half of them for small pictures only; unset: by the cores."""
 
-    checkpoints: Annotated[tuple[Path, ...], NoDecode] = ()
+    checkpoints: Paths = ()
     """Checkpoint files or folders, separated by `:`; empty: the checkpoints shipped with GDSR."""
 
-    devices: Annotated[tuple[str, ...], NoDecode] = ()
+    devices: Values = ()
     """Devices to run an engine on, such as `cuda:0,cuda:1`; empty: every GPU, else the CPU."""
 
     default_model: str | None = None
@@ -191,22 +205,6 @@ class WorkerSettings(SharedSettings):
 
     worker_metrics_port: int | None = Field(default=None, gt=0, le=65000)
     """Metrics and probe port of the supervisor; engines use the next ones; unset: none."""
-
-    @field_validator("checkpoints", mode="before")
-    @classmethod
-    def _split_paths(cls, value: object) -> object:
-        return _split(value, ":")
-
-    @field_validator("devices", mode="before")
-    @classmethod
-    def _split_devices(cls, value: object) -> object:
-        return _split(value, ",")
-
-
-def _split(value: object, separator: str) -> object:
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(separator) if part.strip())
-    return value
 
 
 def _names(settings: type[BaseSettings]) -> frozenset[str]:
