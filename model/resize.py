@@ -68,16 +68,17 @@ def _weights(size: int, resized: int, device: torch.device) -> Tensor:
         reach = int(2 * stretch)
         centres = (torch.arange(resized, dtype=torch.float64) + 0.5) * size / resized - 0.5
         taps = centres.floor()[:, None] + torch.arange(1 - reach, reach + 1)
-        shares = _cubic((centres[:, None] - taps) / stretch) / stretch
+        shares = cubic((centres[:, None] - taps) / stretch, -0.5) / stretch
         inside = taps.clamp(0, size - 1).long()
         weights = torch.zeros(resized, size, dtype=torch.float64).scatter_add_(1, inside, shares)
         return weights.float().to(device)
 
 
-def _cubic(x: Tensor) -> Tensor:
+def cubic(x: Tensor, a: float) -> Tensor:
+    """Keys' cubic kernel at the distances `x`."""
     x = x.abs()
-    near = 1.5 * x**3 - 2.5 * x**2 + 1
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
     return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
 
 

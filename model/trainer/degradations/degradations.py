@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from model.gdsr import SCALE
-from model.resize import bicubic_down
+from model.resize import bicubic_down, cubic
 from model.trainer.degradations.blur import (
     Blur,
     draw_kernels,
@@ -221,16 +221,10 @@ def _resized(images: Tensor, sizes: Tensor, resized: Tensor, *, side: int, draws
     apart = ((row + 0.5) * step - 0.5 - pixel).abs()  # (N, side, S)
     covered = torch.minimum((row + 1) * step, pixel + 1) - torch.maximum(row * step, pixel)
     weights = torch.where(kind == 0, covered.clamp(min=0), (1 - apart).clamp(min=0))
-    weights = torch.where(kind == 2, _cubic(apart), weights)
+    weights = torch.where(kind == 2, cubic(apart, -0.75), weights)
     weights = weights * (pixel < sizes.view(-1, 1, 1))
     weights = (weights / weights.sum(-1, keepdim=True)).unsqueeze(1)  # (N, 1, side, S)
     return (weights @ images @ weights.mT).clamp(0, 255)
-
-
-def _cubic(x: Tensor) -> Tensor:
-    near = 1.25 * x**3 - 2.25 * x**2 + 1
-    far = -0.75 * x**3 + 3.75 * x**2 - 6 * x + 3
-    return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
 
 
 def _noisy(images: Tensor, noise: Noise, draws: Draws) -> Tensor:
