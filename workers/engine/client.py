@@ -32,6 +32,7 @@ from workers.contract.errors import (
 from workers.contract.observability import logs
 from workers.engine.protocol import (
     MAX_GREETING,
+    Layout,
     ProtocolError,
     SharedTiles,
     create_shared_tiles,
@@ -161,11 +162,12 @@ class EngineClient:
         most = min(self._slots, max(_FEWEST_SLOTS, fitting))
         first = [leading, *islice(supply, most - 1)]
         slots = len(first)  # a small picture has fewer tiles
-        fd, shared = create_shared_tiles(slots=slots, tile=tile, results=len(weights), bits=bits)
-        opening: dict[str, object] = {"model": model, "weights": weights, "tile": tile}
-        opening["slots"] = slots
-        opening |= {"bits": bits, "consistent": consistent}
-        opening |= {"job": logs.job_id.get(), "traceparent": logs.traceparent.get()}
+        fd, shared = create_shared_tiles(Layout(slots, tile, len(weights), bits))
+        opening: dict[str, object] = {
+            "model": model, "weights": weights, "tile": tile, "slots": slots, "bits": bits,
+            "consistent": consistent,
+            "job": logs.job_id.get(), "traceparent": logs.traceparent.get(),
+        }  # fmt: skip
         try:
             yield from self._run(chain(first, supply), fd, shared, opening)
         finally:

@@ -26,7 +26,7 @@ import mmap
 import os
 import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,27 @@ class ProtocolError(Exception):
     """The other side sent an invalid message."""
 
 
+class Layout(NamedTuple):
+    """The layout of the shared memory of one connection."""
+
+    slots: int
+    tile: int
+    results: int = 1
+    bits: int = 8
+
+    @property
+    def size(self) -> int:
+        """Size in bytes.
+
+        Raises:
+            ProtocolError: there are more slots than flags.
+        """
+        if self.slots > _FLAGS_BYTES:
+            raise ProtocolError(f"{self.slots} slots; at most {_FLAGS_BYTES}")
+        samples = self.slots * self.tile**2 * 3 * (1 + self.results * SCALE**2)
+        return _FLAGS_BYTES + samples * (self.bits // 8)
+
+
 @dataclass(frozen=True, slots=True)
 class SharedTiles:
     """The shared memory of one connection: array views of one mapping."""
@@ -61,24 +82,22 @@ class SharedTiles:
     outputs: NDArray[np.unsignedinteger]  # (S, R, 4T, 4T, 3)
 
 
-def create_shared_tiles(
-    *, slots: int, tile: int, results: int = 1, bits: int = 8
-) -> tuple[int, SharedTiles]:
+def create_shared_tiles(layout: Layout) -> tuple[int, SharedTiles]:
     """Create shared memory and the file descriptor to send, which the caller closes."""
     fd = os.memfd_create("gdsr-tiles", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, _bytes(slots=slots, tile=tile, results=results, bits=bits))
+    os.ftruncate(fd, layout.size)
     # Without the seals a client could shrink the file, and the engine would die of SIGBUS.
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    return fd, _map(fd, slots=slots, tile=tile, results=results, bits=bits)
+    return fd, _map(fd, layout)
 
 
 def slots_within(limit: int, *, tile: int, results: int, bits: int) -> int:
     """Number of slots that fit into `limit` bytes."""
-    one = _bytes(slots=1, tile=tile, results=results, bits=bits) - _FLAGS_BYTES
+    one = Layout(1, tile, results, bits).size - _FLAGS_BYTES
     return (limit - _FLAGS_BYTES) // one
 
 
-def open_shared_tiles(fd: int, *, slots: int, tile: int, results: int, bits: int) -> SharedTiles:
+def open_shared_tiles(fd: int, layout: Layout) -> SharedTiles:
     """Map the memory of a client; the caller closes `fd`.
 
     Raises:
@@ -88,10 +107,9 @@ def open_shared_tiles(fd: int, *, slots: int, tile: int, results: int, bits: int
         sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
     except OSError:
         sealed = False
-    size = _bytes(slots=slots, tile=tile, results=results, bits=bits)
-    if not sealed or os.fstat(fd).st_size != size:
+    if not sealed or os.fstat(fd).st_size != layout.size:
         raise ProtocolError("the shared memory is not sealed or not of the agreed size")
-    return _map(fd, slots=slots, tile=tile, results=results, bits=bits)
+    return _map(fd, layout)
 
 
 def send(connection: socket.socket, message: dict[str, object], fds: tuple[int, ...] = ()) -> None:
@@ -126,16 +144,10 @@ def receive(
     return message, fds
 
 
-def _bytes(*, slots: int, tile: int, results: int, bits: int) -> int:
-    if slots > _FLAGS_BYTES:
-        raise ProtocolError(f"{slots} slots; at most {_FLAGS_BYTES}")
-    return _FLAGS_BYTES + slots * tile * tile * 3 * (1 + results * SCALE * SCALE) * (bits // 8)
-
-
-def _map(fd: int, *, slots: int, tile: int, results: int, bits: int) -> SharedTiles:
-    size = _bytes(slots=slots, tile=tile, results=results, bits=bits)
+def _map(fd: int, layout: Layout) -> SharedTiles:
+    slots, tile, results, bits = layout
     # Map all pages at once: page faults would cost the engine more than copying a result.
-    mapped = mmap.mmap(fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+    mapped = mmap.mmap(fd, layout.size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
     memory = np.frombuffer(mapped, np.uint8)
     input_samples = slots * tile * tile * 3
     sample: type[np.unsignedinteger] = np.uint8 if bits == 8 else np.uint16

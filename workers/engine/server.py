@@ -35,6 +35,7 @@ from workers.engine.loading import LoadedEngine
 from workers.engine.out_of_memory import OutOfMemoryFallback
 from workers.engine.protocol import (
     MAX_RESULTS,
+    Layout,
     ProtocolError,
     SharedTiles,
     open_shared_tiles,
@@ -378,13 +379,8 @@ class EngineServer:
         slots = int(message["slots"])
         if not 1 <= slots <= self._slots:
             raise ProtocolError(f"unsupported number of slots: {slots}")
-        client.shared = open_shared_tiles(
-            fds[0],
-            slots=slots,
-            tile=client.tile,
-            results=len(client.weights),
-            bits=client.bits,
-        )
+        layout = Layout(slots, client.tile, len(client.weights), client.bits)
+        client.shared = open_shared_tiles(fds[0], layout)
 
     def _enqueue(self, client: Client, message: dict[str, Any]) -> None:
         slot = int(message["slot"])

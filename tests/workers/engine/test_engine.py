@@ -27,7 +27,7 @@ from workers.engine.client import EngineClient
 from workers.engine.loading import LoadedEngine, load_engine
 from workers.engine.local import InProcessEngine
 from workers.engine.model_cache import CachedModel
-from workers.engine.protocol import create_shared_tiles, receive, send, slots_within
+from workers.engine.protocol import Layout, create_shared_tiles, receive, send, slots_within
 from workers.engine.server import Client, EngineServer
 from workers.tiles.trade_off import MASK, Weights, output_weights
 
@@ -443,7 +443,7 @@ def test_memory_that_could_be_taken_away_is_refused(place: Path, kind: str) -> N
         fds = [os.memfd_create("unsealed")]
         os.ftruncate(fds[0], 4096 + 8 * TILE * TILE * 3 * 17)
     else:
-        fds = [create_shared_tiles(slots=8, tile=16)[0]]
+        fds = [create_shared_tiles(Layout(slots=8, tile=16))[0]]
     try:
         with opening(place) as connection:
             send(connection, HELLO, (fds[0],))
@@ -459,7 +459,7 @@ def test_memory_that_could_be_taken_away_is_refused(place: Path, kind: str) -> N
 @pytest.mark.usefixtures("server")
 @pytest.mark.parametrize("slot", [-1, 8, 10**9, "one"])
 def test_a_slot_that_does_not_exist_is_refused(place: Path, slot: object) -> None:
-    fd, _ = create_shared_tiles(slots=8, tile=TILE)
+    fd, _ = create_shared_tiles(Layout(slots=8, tile=TILE))
     with opening(place) as connection:
         send(connection, HELLO, (fd,))
         send(connection, {"slot": slot})
