@@ -6,16 +6,18 @@ import logging
 from collections import Counter as Counting
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import redis
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from pydantic import ValidationError
 
 from workers.contract.blobs.base import BlobStore
 from workers.contract.blobs.usage import freed_bytes, last_usage
 from workers.contract.errors import GDSRError
+from workers.contract.observability.metrics_server import counters, gauges
 from workers.contract.queue import webhook_outbox
 from workers.contract.queue.connection import as_text, redis_down_is_queue_unavailable
 from workers.contract.queue.engines import EngineInfo, running
@@ -36,30 +38,22 @@ class ServiceTelemetry:
 
     def __init__(self, queue: JobQueue, blobs: BlobStore) -> None:
         self.registry = CollectorRegistry()
-        self.request_seconds = Histogram(
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.request_seconds = histogram(
             "gdsr_http_request_seconds",
             "Time from the head of a request to the end of its response.",
-            ["method", "route", "status"],
-            buckets=_SECONDS,
-            registry=self.registry,
+            ["method", "route", "status"], buckets=_SECONDS,
+        )  # fmt: skip
+        self.rejected = counter("gdsr_rejects", "Rejected uploads.", ["reason"])
+        self.cache_hits = counter("gdsr_cache_hits", "Uploads answered from the result cache.")
+        self.upload_bytes = histogram(
+            "gdsr_upload_bytes", "Size of received pictures.", buckets=_BYTES
         )
-        self.rejected = Counter(
-            "gdsr_rejects", "Rejected uploads.", ["reason"], registry=self.registry
-        )
-        self.cache_hits = Counter(
-            "gdsr_cache_hits", "Uploads answered from the result cache.", registry=self.registry
-        )
-        self.upload_bytes = Histogram(
-            "gdsr_upload_bytes",
-            "Size of received pictures.",
-            buckets=_BYTES,
-            registry=self.registry,
-        )
-        self.webhooks = Counter(
+        self.webhooks = counter(
             "gdsr_webhooks",
             "Webhook delivery attempts: delivered, retried later, or failed for good.",
             ["outcome"],
-            registry=self.registry,
         )
         for outcome in ("delivered", "retried", "failed"):
             self.webhooks.labels(outcome)
@@ -122,28 +116,19 @@ class StorageCollector(Collector):
 
 def _jobs(queue: JobQueue) -> Iterator[Metric]:
     ended = queue.records.ended()
-    totals = CounterMetricFamily("gdsr_jobs", "Jobs that ended.", labels=["state"])
-    for state in sorted(FINAL_STATES):
-        totals.add_metric([state], ended.get(state, 0))
-    yield totals
-    waiting = GaugeMetricFamily("gdsr_queue_jobs", "Queued jobs.", labels=["queue"])
-    for name, depth in queue.depths().items():
-        waiting.add_metric([name], depth)
-    yield waiting
-    oldest = GaugeMetricFamily(
-        "gdsr_queue_oldest_seconds", "Waiting time of the next job.", labels=["queue"]
-    )
-    for name, age in queue.oldest().items():
-        oldest.add_metric([name], age.total_seconds())
-    yield oldest
+    states = (([state], ended.get(state, 0)) for state in sorted(FINAL_STATES))
+    yield counters("gdsr_jobs", "Jobs that ended.", ["state"], states)
+    depths = (([name], depth) for name, depth in queue.depths().items())
+    yield gauges("gdsr_queue_jobs", "Queued jobs.", ["queue"], depths)
+    ages = (([name], age.total_seconds()) for name, age in queue.oldest().items())
+    yield gauges("gdsr_queue_oldest_seconds", "Waiting time of the next job.", ["queue"], ages)
     client: redis.Redis = queue.client
     yield GaugeMetricFamily(
         "gdsr_webhooks_waiting", "Ended jobs whose webhook is pending.",
         value=webhook_outbox.waiting(client),
     )  # fmt: skip
-    active = GaugeMetricFamily("gdsr_jobs_active", "Queued and running jobs.")
-    active.add_metric([], float(client.zcard(ACTIVE)))
-    yield active
+    active = float(client.zcard(ACTIVE))
+    yield GaugeMetricFamily("gdsr_jobs_active", "Queued and running jobs.", value=active)
 
 
 def _workers(client: redis.Redis) -> Iterator[Metric]:
@@ -152,10 +137,8 @@ def _workers(client: redis.Redis) -> Iterator[Metric]:
         for name in names:
             pipe.hget(name, "state")
         states = Counting(as_text(state) for state in pipe.execute() if state is not None)
-    workers = GaugeMetricFamily("gdsr_job_workers", "Job workers by state.", labels=["state"])
-    for state in _WORKER_STATES:
-        workers.add_metric([state], states[state])
-    yield workers
+    found = (([state], states[state]) for state in _WORKER_STATES)
+    yield gauges("gdsr_job_workers", "Job workers by state.", ["state"], found)
 
 
 def _memory(client: redis.Redis) -> Iterator[Metric]:
@@ -178,41 +161,35 @@ def _stored(client: redis.Redis) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "gdsr_blob_quota_bytes", "Storage quota in bytes; 0: unlimited.", value=usage.quota or 0
         )
-    freed = CounterMetricFamily(
-        "gdsr_blob_freed_bytes", "Blobs removed by the janitor, by reason.", labels=["reason"]
+    freed = (([reason], size) for reason, size in freed_bytes(client).items())
+    yield counters(
+        "gdsr_blob_freed_bytes", "Blobs removed by the janitor, by reason.", ["reason"], freed
     )
-    for reason, size in freed_bytes(client).items():
-        freed.add_metric([reason], size)
-    yield freed
 
 
 def _engines(engines: list[EngineInfo]) -> Iterator[Metric]:
     yield GaugeMetricFamily("gdsr_engines", "Running engines.", value=len(engines))
     place = ["host", "device"]
     models = Counting(model.name for engine in engines for model in engine.models)
-    having = GaugeMetricFamily(
-        "gdsr_models", "Running engines that serve a model.", labels=["model"]
-    )
-    for name, count in sorted(models.items()):
-        having.add_metric([name], count)
-    yield having
-    tiles = CounterMetricFamily(
-        "gdsr_engine_tiles", "Tiles computed since the engine started.", labels=place
-    )
-    retries = CounterMetricFamily(
-        "gdsr_engine_memory_retries", "Out-of-memory errors that were retried.", labels=place
-    )
-    speed = GaugeMetricFamily(
-        "gdsr_engine_pixels_per_second",
-        "Input pixels per second, measured at warm-up.",
-        labels=[*place, "model", "output"],
-    )
+    having = (([name], count) for name, count in sorted(models.items()))
+    yield gauges("gdsr_models", "Running engines that serve a model.", ["model"], having)
     # A device may have two engines for a moment, while one replaces the other.
-    for engine in {(engine.host, engine.device): engine for engine in engines}.values():
-        where = [engine.host, engine.device]
-        tiles.add_metric(where, engine.tiles)
-        retries.add_metric(where, engine.memory_retries)
-        for model in engine.models:
-            for output, rate in model.pixels_per_second.items():
-                speed.add_metric([*where, model.name, output], rate)
-    yield from (tiles, retries, speed)
+    shown = {(engine.host, engine.device): engine for engine in engines}
+    yield counters(
+        "gdsr_engine_tiles", "Tiles computed since the engine started.", place,
+        ((at, engine.tiles) for at, engine in shown.items()),
+    )  # fmt: skip
+    yield counters(
+        "gdsr_engine_memory_retries", "Out-of-memory errors that were retried.", place,
+        ((at, engine.memory_retries) for at, engine in shown.items()),
+    )  # fmt: skip
+    yield gauges(
+        "gdsr_engine_pixels_per_second", "Input pixels per second, measured at warm-up.",
+        [*place, "model", "output"],
+        (
+            ((*at, model.name, output), rate)
+            for at, engine in shown.items()
+            for model in engine.models
+            for output, rate in model.pixels_per_second.items()
+        ),
+    )  # fmt: skip

@@ -6,11 +6,14 @@ The GPU is identified by its UUID: CUDA_VISIBLE_DEVICES renumbers devices, NVML 
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pynvml
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+
+from workers.contract.observability.metrics_server import counters, gauges
 
 _WAIT_MILLISECONDS = 5000
 
@@ -18,32 +21,17 @@ log = logging.getLogger(__name__)
 
 #: Metric name, help, and the function that reads it.
 _READINGS: tuple[tuple[str, str, Callable[[Any], float]], ...] = (
-    (
-        "gdsr_gpu_utilization_ratio",
-        "Share of time in which a kernel ran.",
-        lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
-    ),
-    (
-        "gdsr_gpu_memory_used_bytes",
-        "Used memory, of all processes.",
-        lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).used,
-    ),
-    (
-        "gdsr_gpu_memory_total_bytes",
-        "Total memory.",
-        lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).total,
-    ),
-    (
-        "gdsr_gpu_temperature_celsius",
-        "Temperature.",
-        lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
-    ),
-    (
-        "gdsr_gpu_power_watts",
-        "Power draw.",
-        lambda gpu: pynvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
-    ),
-)
+    ("gdsr_gpu_utilization_ratio", "Share of time in which a kernel ran.",
+     lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu / 100),
+    ("gdsr_gpu_memory_used_bytes", "Used memory, of all processes.",
+     lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).used),
+    ("gdsr_gpu_memory_total_bytes", "Total memory.",
+     lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).total),
+    ("gdsr_gpu_temperature_celsius", "Temperature.",
+     lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU)),
+    ("gdsr_gpu_power_watts", "Power draw.",
+     lambda gpu: pynvml.nvmlDeviceGetPowerUsage(gpu) / 1000),
+)  # fmt: skip
 
 
 class GPUCollector(Collector):
@@ -65,28 +53,23 @@ class GPUCollector(Collector):
         if not self._present:
             return
         names, labels = ["gpu", "uuid"], ["", self.uuid]
-        up = GaugeMetricFamily("gdsr_gpu_up", "Whether the driver reports the GPU.", labels=names)
-        try:
+        gpu = None
+        with suppress(pynvml.NVMLError):
             gpu = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
             labels[0] = str(pynvml.nvmlDeviceGetIndex(gpu))
-        except pynvml.NVMLError:
-            up.add_metric(labels, 0)
-            yield up
+        is_up = bool(labels[0])
+        about = "Whether the driver reports the GPU."
+        yield gauges("gdsr_gpu_up", about, names, [(labels, float(is_up))])
+        if not is_up:
             return
-        up.add_metric(labels, 1)
-        yield up
-        errors = CounterMetricFamily(
-            "gdsr_gpu_xid_errors", "Critical errors reported by the driver.", labels=names
-        )
-        errors.add_metric(labels, self.xid_errors)
-        yield errors
+        about = "Critical errors reported by the driver."
+        yield counters("gdsr_gpu_xid_errors", about, names, [(labels, self.xid_errors)])
         for name, about, read in _READINGS:
-            reading = GaugeMetricFamily(name, about, labels=names)
             try:
-                reading.add_metric(labels, read(gpu))
+                value = read(gpu)
             except pynvml.NVMLError:
                 continue  # not every GPU has every sensor
-            yield reading
+            yield gauges(name, about, names, [(labels, value)])
 
     def _count_xids(self) -> None:
         try:

@@ -1,12 +1,14 @@
 """Metrics of an engine: tiles, batches, memory, and its GPU."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from workers.contract.observability.metrics_server import gauges
 from workers.engine.gpu import GPUCollector
 from workers.engine.loading import LoadedEngine
 from workers.engine.server import EngineServer
@@ -20,21 +22,15 @@ class EngineTelemetry:
 
     def __init__(self, loaded: LoadedEngine, *, device: torch.device) -> None:
         self.registry = CollectorRegistry()
-        self._tiles = Counter("gdsr_tiles", "Tiles computed.", ["model"], registry=self.registry)
-        self._pixels = Counter(
-            "gdsr_tile_pixels",
-            "Input pixels computed, including the context of tiles.",
-            ["model"],
-            registry=self.registry,
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self._tiles = counter("gdsr_tiles", "Tiles computed.", ["model"])
+        self._pixels = counter(
+            "gdsr_tile_pixels", "Input pixels computed, including the context of tiles.", ["model"]
         )
-        self._batch_tiles = Histogram(
-            "gdsr_batch_tiles", "Tiles per batch.", buckets=_BATCH_TILES, registry=self.registry
-        )
-        self._batch_seconds = Histogram(
-            "gdsr_batch_seconds",
-            "Device time of a batch.",
-            buckets=_BATCH_SECONDS,
-            registry=self.registry,
+        self._batch_tiles = histogram("gdsr_batch_tiles", "Tiles per batch.", buckets=_BATCH_TILES)
+        self._batch_seconds = histogram(
+            "gdsr_batch_seconds", "Device time of a batch.", buckets=_BATCH_SECONDS
         )
         for model in loaded.forwards:
             self._tiles.labels(model)
@@ -77,16 +73,15 @@ class _EngineCollector(Collector):
             "Models loaded again after an eviction.",
             value=self.server.loaded.model_cache.loads,
         )
-        models = GaugeMetricFamily(
-            "gdsr_model_info",
-            "1 for each checkpoint in use.",
-            labels=["model", "sha256", "preset", "precision", "device"],
-        )
         loaded = self.server.loaded
-        for model in loaded.models:
-            about = [model.name, model.sha256[:12], model.preset, model.precision]
-            models.add_metric([*about, loaded.device_name], 1)
-        yield models
+        yield gauges(
+            "gdsr_model_info", "1 for each checkpoint in use.",
+            ["model", "sha256", "preset", "precision", "device"],
+            (
+                ((m.name, m.sha256[:12], m.preset, m.precision, loaded.device_name), 1)
+                for m in loaded.models
+            ),
+        )  # fmt: skip
 
 
 class MemoryCollector(Collector):
@@ -96,10 +91,12 @@ class MemoryCollector(Collector):
         self.device = device
 
     def collect(self) -> Iterator[Metric]:
-        memory = GaugeMetricFamily(
-            "gdsr_cuda_memory_bytes", "GPU memory of this engine.", labels=["kind"]
-        )
-        memory.add_metric(["allocated"], torch.cuda.memory_allocated(self.device))
-        memory.add_metric(["reserved"], torch.cuda.memory_reserved(self.device))
-        memory.add_metric(["peak"], torch.cuda.max_memory_allocated(self.device))
-        yield memory
+        sizes = {
+            "allocated": torch.cuda.memory_allocated(self.device),
+            "reserved": torch.cuda.memory_reserved(self.device),
+            "peak": torch.cuda.max_memory_allocated(self.device),
+        }
+        yield gauges(
+            "gdsr_cuda_memory_bytes", "GPU memory of this engine.", ["kind"],
+            (([kind], size) for kind, size in sizes.items()),
+        )  # fmt: skip

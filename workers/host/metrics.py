@@ -1,11 +1,13 @@
 """Metrics of a worker host: its programs, and the jobs that its job workers ended."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from workers.contract.observability.metrics_server import counters, gauges
 from workers.host.reports import JobReport
 from workers.host.supervisor import DEATH_CAUSES, PROGRAM_STATES, Supervisor
 
@@ -18,38 +20,27 @@ class HostTelemetry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.jobs = Counter(
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.jobs = counter(
             "gdsr_worker_jobs",
             "Jobs that ended on this host; fault: cause of a failure, picture or service.",
             ["state", "output", "reason", "fault"],
-            registry=self.registry,
         )
-        self.job_seconds = Histogram(
-            "gdsr_job_seconds",
-            "Time from upload to result.",
-            ["output"],
-            buckets=_JOB_SECONDS,
-            registry=self.registry,
+        self.job_seconds = histogram(
+            "gdsr_job_seconds", "Time from upload to result.", ["output"], buckets=_JOB_SECONDS
         )
-        self.stage_seconds = Histogram(
-            "gdsr_job_stage_seconds",
-            "Time of a job per stage.",
-            ["stage"],
-            buckets=_STAGE_SECONDS,
-            registry=self.registry,
+        self.stage_seconds = histogram(
+            "gdsr_job_stage_seconds", "Time of a job per stage.", ["stage"], buckets=_STAGE_SECONDS
         )
-        self.pixels = Counter(
-            "gdsr_job_pixels",
-            "Input pixels of the network, and pixels of all results.",
+        self.pixels = counter(
+            "gdsr_job_pixels", "Input pixels of the network, and pixels of all results.",
             ["direction"],
-            registry=self.registry,
-        )
-        self.bytes = Counter(
-            "gdsr_job_blob_bytes",
-            "Bytes of processed uploads, and of stored results.",
+        )  # fmt: skip
+        self.bytes = counter(
+            "gdsr_job_blob_bytes", "Bytes of processed uploads, and of stored results.",
             ["direction"],
-            registry=self.registry,
-        )
+        )  # fmt: skip
         ProcessCollector(registry=self.registry)
 
     def heard(self, report: JobReport) -> None:
@@ -80,16 +71,13 @@ class ProgramCollector(Collector):
         self.supervisor = supervisor
 
     def collect(self) -> Iterator[Metric]:
-        programs = GaugeMetricFamily(
-            "gdsr_programs", "Programs of this host by state.", labels=["kind", "state"]
-        )
-        restarts = CounterMetricFamily(
-            "gdsr_program_restarts", "Exits of programs by cause.", labels=["kind", "cause"]
-        )
-        states, deaths = self.supervisor.states(), self.supervisor.deaths
-        for kind in self.supervisor.kinds:
-            for state in PROGRAM_STATES:
-                programs.add_metric([kind, state], states[kind, state])
-            for cause in DEATH_CAUSES:
-                restarts.add_metric([kind, cause], deaths[kind, cause])
-        yield from (programs, restarts)
+        kinds, states = self.supervisor.kinds, self.supervisor.states()
+        yield gauges(
+            "gdsr_programs", "Programs of this host by state.", ["kind", "state"],
+            (((kind, state), states[kind, state]) for kind in kinds for state in PROGRAM_STATES),
+        )  # fmt: skip
+        deaths = self.supervisor.deaths
+        yield counters(
+            "gdsr_program_restarts", "Exits of programs by cause.", ["kind", "cause"],
+            (((kind, cause), deaths[kind, cause]) for kind in kinds for cause in DEATH_CAUSES),
+        )  # fmt: skip

@@ -1,16 +1,36 @@
 """HTTP server for metrics and probes on a separate port, in a thread of the process it reports
-on.
+on; and metrics that are read at each scrape.
 """
 
 import http.server
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from workers.contract.errors import ConfigurationInvalid
+
+#: The labels and the value of each sample.
+Values = Iterable[tuple[Sequence[str], float]]
+
+
+def counters(name: str, about: str, labels: Sequence[str], values: Values) -> Metric:
+    """A counter with a value for each set of labels."""
+    return _filled(CounterMetricFamily(name, about, labels=labels), values)
+
+
+def gauges(name: str, about: str, labels: Sequence[str], values: Values) -> Metric:
+    """A gauge with a value for each set of labels."""
+    return _filled(GaugeMetricFamily(name, about, labels=labels), values)
+
+
+def _filled(family: CounterMetricFamily | GaugeMetricFamily, values: Values) -> Metric:
+    for labels, value in values:
+        family.add_metric(labels, value)
+    return family
 
 
 class MetricsServer(http.server.ThreadingHTTPServer):
