@@ -62,7 +62,7 @@ def weaknesses(pins: dict[str, str], advisories: list[Advisory]) -> list[str]:
     ]
 
 
-def taken(database: Path, packages: set[str]) -> Iterator[Advisory]:
+def read_advisories(database: Path, packages: set[str]) -> Iterator[Advisory]:
     """The advisories for these packages in a copy of the database."""
     import yaml
 
@@ -104,7 +104,7 @@ def main() -> int:
     if chosen.take:
         if not chosen.dated:
             parser.error("--take needs --dated")
-        found = sorted(taken(chosen.take, set(pins)))
+        found = sorted(read_advisories(chosen.take, set(pins)))
         lines = ",\n  ".join(json.dumps(one) for one in found)
         ADVISORIES.write_text(
             f'{{"dated": {json.dumps(chosen.dated)}, "advisories": [\n  {lines}\n]}}\n'

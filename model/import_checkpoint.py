@@ -88,8 +88,8 @@ def main() -> int:
     except OSError as failure:  # names the file itself
         print(f"gdsr-import: {failure}", file=sys.stderr)
         return 1
-    except TrainingError as fault:
-        print(f"gdsr-import: {fault}", file=sys.stderr)
+    except TrainingError as error:
+        print(f"gdsr-import: {error}", file=sys.stderr)
         return 1
     print(f"{options.target}: {_described(generator.config)}")
     return 0

@@ -354,21 +354,21 @@ class Client:
         return self._portal.call(self._client.limits)
 
 
-async def _pieces(source: Source, size: int, told: Upload | None) -> AsyncIterator[bytes]:
+async def _pieces(source: Source, size: int, on_progress: Upload | None) -> AsyncIterator[bytes]:
     sent = 0
     if isinstance(source, bytes):
         for start in range(0, size, _CHUNK):
             yield source[start : start + _CHUNK]
             sent = min(size, start + _CHUNK)
-            if told:
-                told(sent, size)
+            if on_progress:
+                on_progress(sent, size)
         return
     async with await open_file(source, "rb") as file:
         while piece := await file.read(_CHUNK):
             yield piece
             sent += len(piece)
-            if told:
-                told(sent, size)
+            if on_progress:
+                on_progress(sent, size)
 
 
 async def _store(answer: httpx2.Response, target: Path) -> None:

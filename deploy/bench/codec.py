@@ -50,16 +50,16 @@ def bench_codec(*, side: int, rounds: int) -> dict[str, Any]:
         table.add_column(column)
     rows: dict[str, Any] = {}
     reference, full = seconds["Pillow's PNG"], len(written["Pillow's PNG"])
-    for name, taken in seconds.items():
+    for name, measured in seconds.items():
         size = len(written[name]) if name in written else None
-        ratio = reference / taken
-        rows[name] = {"seconds": taken.as_json(), "bytes": size}
+        ratio = reference / measured
+        rows[name] = {"seconds": measured.as_json(), "bytes": size}
         is_png = name == "our png"
         if is_png:
             rows[name] |= {"speed": ratio.as_json(), "size": size and size / full}
         table.add_row(
             name,
-            taken.scaled(1000).shown(),
+            measured.scaled(1000).shown(),
             f"{size:,}" if size else "",
             verdict(ratio) if is_png else "",
             f"x {size / full:.2f}" if is_png and size else "",

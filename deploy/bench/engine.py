@@ -142,20 +142,20 @@ def _report(
     ):  # fmt: skip
         table.add_column(column)
     rows: dict[str, Any] = {}
-    for name, taken in seconds.items():
-        row: dict[str, Any] = {"seconds": taken.as_json()}
-        cells = [taken.scaled(1000).shown(), "", "", ""]
+    for name, measured in seconds.items():
+        row: dict[str, Any] = {"seconds": measured.as_json()}
+        cells = [measured.scaled(1000).shown(), "", "", ""]
         if name in flop:
-            speed = flop[name] / taken.median
-            of_product = (ceiling / taken).scaled(flop[name] / flop["matrix product"])
-            of_stack = (stack / taken).scaled(flop[name] / flop["64 -> 64 convolutions"])
+            speed = flop[name] / measured.median
+            of_product = (ceiling / measured).scaled(flop[name] / flop["matrix product"])
+            of_stack = (stack / measured).scaled(flop[name] / flop["64 -> 64 convolutions"])
             row |= {"flop_per_second": speed, "of_convolutions": of_stack.as_json()}
             row["of_matrix_product"] = of_product.as_json()
             cells[1:] = [
                 f"{speed / 1e12:.2f}", f"{of_product.median:.0%}", f"{of_stack.median:.0%}",
             ]  # fmt: skip
         for against in (reference, eager_fused):
-            ratio = seconds[against] / taken
+            ratio = seconds[against] / measured
             comparable = name.startswith("service")
             cells.append(verdict(ratio) if comparable else "")
             if comparable:

@@ -191,7 +191,7 @@ def _measured(
     checkpoints = _loaded(options.checkpoints, partial(load_checkpoint, device=device))
     peers = _loaded(options.peer, load_esrgan)
     cards = [(path, checkpoint.card.name) for path, checkpoint in checkpoints.items()]
-    called = _named([*cards, *((path, path.stem) for path in peers)], taken=BICUBIC)
+    called = _named([*cards, *((path, path.stem) for path in peers)], reserved=BICUBIC)
 
     read = partial(Pictures.read, device=device, jpeg=options.jpeg, light=bool(options.degrade))
     found = partial(_found, sets=sets, metrics=metrics, read=read)
@@ -263,10 +263,10 @@ def _loaded(paths: Iterable[Path], load: Callable[[Path], Loaded]) -> dict[Path,
     return loaded
 
 
-def _named(names: Iterable[tuple[Path, str]], *, taken: str) -> dict[Path, str]:
-    """Files by name; by path where names are equal, or in `taken`."""
+def _named(names: Iterable[tuple[Path, str]], *, reserved: str) -> dict[Path, str]:
+    """Files by name; by path where names are equal, or `reserved`."""
     given = list(names)
-    counted = [taken, *(name for _, name in given)]
+    counted = [reserved, *(name for _, name in given)]
     return {path: name if counted.count(name) == 1 else str(path) for path, name in given}
 
 

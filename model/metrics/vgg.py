@@ -1,9 +1,9 @@
 """VGG16 and VGG19 features for the perceptual loss, tapped before their activations.
 
 Simonyan and Zisserman (2015), arXiv:1409.1556. The weights are the convolutions of torchvision's
-ImageNet classifiers under torchvision's names (`features.0.weight`, ...); which of the two networks
-they are is told by their number. Features before the activation are denser, which ESRGAN found to
-guide better (arXiv:1809.00219, section 3.3).
+ImageNet classifiers under torchvision's names (`features.0.weight`, ...); their number says which
+of the two networks they are. Features before the activation are denser, which ESRGAN found to guide
+better (arXiv:1809.00219, section 3.3).
 
 Shapes: N batch, H x W pixels of images in [0, 1].
 """

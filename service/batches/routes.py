@@ -141,8 +141,8 @@ async def create_batch(
         def accept(upload: Upload) -> tuple[Batch, dict[str, str]]:
             fields = read_fields(query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
-            wishes = requested_options(fields, accept=accepted)
-            return _accept_once(services, upload, fields, wishes, owner, key)
+            requested = requested_options(fields, accept=accepted)
+            return _accept_once(services, upload, fields, requested, owner, key)
 
         batch, more = await receive(
             request,
@@ -153,8 +153,8 @@ async def create_batch(
             sink=BatchSink(settings.max_batch_bytes, max_pictures=settings.max_batch_pictures),
         )
     view = await run_in_threadpool(_view, services, batch)
-    told = {"Location": view.links.self, "Retry-After": "1", **(more or rate)}
-    return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=told)
+    sent = {"Location": view.links.self, "Retry-After": "1", **(more or rate)}
+    return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=sent)
 
 
 def _count(services: Services, owner: str, pictures: int) -> dict[str, str]:
@@ -165,7 +165,7 @@ def _accept_once(
     services: Services,
     upload: Upload,
     fields: UpscaleFields,
-    wishes: RequestedOptions,
+    requested: RequestedOptions,
     owner: str,
     key: str | None,
 ) -> tuple[Batch, dict[str, str]]:
@@ -174,14 +174,14 @@ def _accept_once(
     """
     batch_id = new_job_id()
     if key is None:
-        return _accept(services, upload, fields, wishes, batch_id, owner, None)
+        return _accept(services, upload, fields, requested, batch_id, owner, None)
     idempotency = IdempotencyKey(
         owner=owner, key=key, fingerprint=fingerprint(upload.sha256, fields), job_id=batch_id
     )
     with redis_down_is_queue_unavailable():
         existing = idempotency.existing(services.queue.client)
     if existing is None:
-        return _accept(services, upload, fields, wishes, batch_id, owner, idempotency)
+        return _accept(services, upload, fields, requested, batch_id, owner, idempotency)
     return services.batches.get(existing), {}
 
 
@@ -189,7 +189,7 @@ def _accept(
     services: Services,
     upload: Upload,
     fields: UpscaleFields,
-    wishes: RequestedOptions,
+    requested: RequestedOptions,
     batch_id: str,
     owner: str,
     idempotency: IdempotencyKey | None,
@@ -213,7 +213,7 @@ def _accept(
     with deleted_if_refused(services.blobs, upload_key):
         batch = services.batches.submit(
             batch_id,
-            wishes,
+            requested,
             size=upload.size,
             pictures=len(entries),
             largest=sum(entry.file_size for entry in entries),
@@ -245,8 +245,8 @@ def read_batch(batch_id: str, services: Serving, owner: Owner) -> Response:
     """State of a batch and of each of its pictures."""
     view = _view(services, own_batch(services, batch_id, owner))
     under_way = view.state in (BatchState.UNPACKING, BatchState.RUNNING)
-    told = {"Cache-Control": "private, no-cache", **({"Retry-After": "1"} if under_way else {})}
-    return Response(view.model_dump_json(), headers=told, media_type="application/json")
+    sent = {"Cache-Control": "private, no-cache", **({"Retry-After": "1"} if under_way else {})}
+    return Response(view.model_dump_json(), headers=sent, media_type="application/json")
 
 
 @router.head(

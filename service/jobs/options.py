@@ -96,8 +96,8 @@ def read_fields(
 def requested_options(fields: UpscaleFields, *, accept: str) -> RequestedOptions:
     """The fields as options for the workers. Without a format the `Accept` header decides."""
     preferred = () if "format" in fields.model_fields_set else preferred_formats(accept)
-    wishes = fields.model_dump(exclude={"name", "webhook"})
-    return RequestedOptions.model_validate({**wishes, "preferred": preferred})
+    options = fields.model_dump(exclude={"name", "webhook"})
+    return RequestedOptions.model_validate({**options, "preferred": preferred})
 
 
 def described_fields() -> dict[str, dict[str, object]]:

@@ -125,17 +125,17 @@ def read_job(
     job = own_job(services, job_id, owner)
     position = services.queue.queue_position(job)
     view = JobView.of(job, position=position)
-    told = {
+    sent = {
         "ETag": f'"{view.tag}"',
         "Cache-Control": "private, no-cache",
     }
     if not job.ended:
-        told["Retry-After"] = retry_after(position)
+        sent["Retry-After"] = retry_after(position)
     if job.result is not None:
-        told["Server-Timing"] = server_timing(job.result)
-    if etag_matches(told["ETag"], request):
-        return Response(status_code=304, headers=told)
-    return Response(view.model_dump_json(), headers=told, media_type="application/json")
+        sent["Server-Timing"] = server_timing(job.result)
+    if etag_matches(sent["ETag"], request):
+        return Response(status_code=304, headers=sent)
+    return Response(view.model_dump_json(), headers=sent, media_type="application/json")
 
 
 @router.head(

@@ -79,17 +79,17 @@ _REQUEST = {
         },
     },
 }
-_TOLD = ("Cache-Status", "RateLimit", "RateLimit-Policy")
+_SENT = ("Cache-Status", "RateLimit", "RateLimit-Policy")
 _RESPONSES = merged(
     {
         200: {
             "description": "The finished picture, with `Prefer: wait`",
             "content": PICTURE_TYPES,
-            "headers": PICTURE[200]["headers"] | headers(*_TOLD),
+            "headers": PICTURE[200]["headers"] | headers(*_SENT),
         },
         202: {
             "description": "The job",
-            "headers": headers("Location", "Retry-After", "Preference-Applied", *_TOLD),
+            "headers": headers("Location", "Retry-After", "Preference-Applied", *_SENT),
             "links": JOB_LINKS,
         },
     },
@@ -193,8 +193,8 @@ def _is_known_to_nobody_else(services: Services, job: Job, key: str | None) -> b
     """Whether only the response to its request tells of the job: nobody lists it, sends its
     request again or gets a webhook.
     """
-    told = key or job.spec.owner or job.spec.webhook
-    return services.settings.cancel_abandoned and not told
+    known = key or job.spec.owner or job.spec.webhook
+    return services.settings.cancel_abandoned and not known
 
 
 def _cancel(services: Services, job_id: str) -> None:

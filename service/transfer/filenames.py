@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 
 def result_name(template: str, name: str, *, scale: float) -> str:
-    """The client's own name, told apart from that of its picture: `kitten-4x.jpg`."""
+    """The file name of a result, by the template: `kitten-4x.jpg` for `kitten.jpg`."""
     stem = name.rpartition(".")[0] or name
     return template.replace("{scale}", f"{round(scale, 2):g}").replace("{name}", stem)
 

@@ -2,7 +2,7 @@
 
 One pass and one copy: pieces are parsed, hashed and written before more is asked for, so that an
 upload of any size takes the memory of a piece. Disk and hash work runs in a thread, by pieces.
-The bytes are told apart from a form or JSON by the content type alone; what they are is not judged
+The content type alone decides whether a body is a form, JSON or a file; the file is not judged
 here.
 """
 
@@ -232,7 +232,7 @@ class _Picture:
         self.sha256 = self.digest.hexdigest()
         if not self.size:
             raise ImageMissing
-        with no_room_is_storage_full():  # else whoever reads its header is told first
+        with no_room_is_storage_full():  # a full disk is reported here, not by its reader
             self.file.flush()
         return self.size
 

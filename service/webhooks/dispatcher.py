@@ -164,12 +164,12 @@ class Deliverer:
         except JobTooNew:
             return  # a newer release delivers it when the lease ends
         logs.job_id.set(job_id)
-        state, answer, pause = self._told(job)
+        state, answer, pause = self._deliver(job)
         self._queue.settle(job_id, state, answer=answer, pause=pause)
         self._outcomes.labels("retried" if state == "waiting" else state).inc()
         logger.info("webhook %s: %s", state, answer)
 
-    def _told(self, job: Job) -> tuple[WebhookState, str, timedelta | None]:
+    def _deliver(self, job: Job) -> tuple[WebhookState, str, timedelta | None]:
         """Make an attempt; returns the new state, the reason, and the pause before the next one."""
         body = JobView.of(job, position=None).model_dump_json().encode()
         try:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.audit import Advisory, pinned, taken, weaknesses
+from deploy.audit import Advisory, pinned, read_advisories, weaknesses
 
 ENTRY = """
 id: PYSEC-1
@@ -31,7 +31,7 @@ def test_a_release_is_weak_between_where_it_came_in_and_where_it_was_mended(
     (folder / "PYSEC-1.yaml").write_text(ENTRY)
     (folder / "PYSEC-2.yaml").write_text(ENTRY + "withdrawn: 2024-01-01T00:00:00Z\n")
 
-    advisories = list(taken(tmp_path, {"pillow", "numpy"}))
+    advisories = list(read_advisories(tmp_path, {"pillow", "numpy"}))
 
     pins = pinned(f"# a comment\nPillow=={version}\nnumpy==2.4\n")
     assert weaknesses(pins, advisories) == ([f"pillow {version}: PYSEC-1"] if found else [])

@@ -212,13 +212,13 @@ class Supervisor:
             _signal(members, signal.SIGTERM)
             grace = max((child.program.grace_seconds for child in members), default=0.0)
             deadline = time.monotonic() + grace
-            told = self._stop_signals
+            passed_on = self._stop_signals
             while any(child.alive for child in members) and time.monotonic() < deadline:
                 self._wait(wake_reader, deadline - time.monotonic())
                 if (
-                    self._stop_signals > told
+                    self._stop_signals > passed_on
                 ):  # a second signal: passed on, as it means a faster stop
-                    told = self._stop_signals
+                    passed_on = self._stop_signals
                     _signal(members, signal.SIGTERM)
                 self._stop_signals = max(1, self._stop_signals)
                 self._reap()

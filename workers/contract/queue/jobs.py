@@ -226,7 +226,7 @@ class JobResult(Record):
     """Parts that were ignored or left out, such as a broken colour profile."""
     expires_at: datetime
     has_alpha: bool | None = None
-    """Whether any pixel is not opaque; None: made before this was told."""
+    """Whether any pixel is not opaque; None: of an older release."""
     cached: bool = False
     """Copied from an equal job without computation; `seconds` then has only `cache`."""
     branches: dict[str, Branch] = {}

@@ -27,7 +27,7 @@ class ValidatedUpload(NamedTuple):
 
 def validate_upload(
     file: BinaryIO,
-    wishes: RequestedOptions,
+    requested: RequestedOptions,
     engines: list[EngineInfo],
     *,
     key: str,
@@ -45,13 +45,13 @@ def validate_upload(
         ModelUnknown: there is no such model.
         NoWorker: no engine is running.
     """
-    header = read_header(file, frame=wishes.frame)
-    check_header(header, max_pixels=max_pixels, frame=wishes.frame)
-    model = choose_model(engines, wishes.model)
+    header = read_header(file, frame=requested.frame)
+    check_header(header, max_pixels=max_pixels, frame=requested.frame)
+    model = choose_model(engines, requested.model)
     check_extra(header.format, engines)
-    result = _preferred(header, wishes) or wishes.format or same_format(header.format)
+    result = _preferred(header, requested) or requested.format or same_format(header.format)
     check_extra(result, engines)
-    _check(header, wishes, result, has_alpha=False)
+    _check(header, requested, result, has_alpha=False)
     image = ImageInfo(
         key=key,
         size=size,
@@ -63,16 +63,16 @@ def validate_upload(
         has_alpha=header.has_alpha,
     )
     options = UpscaleOptions.model_validate(
-        wishes.model_dump(exclude={"preferred"}) | {"model": model.name, "format": result}
+        requested.model_dump(exclude={"preferred"}) | {"model": model.name, "format": result}
     )
     return ValidatedUpload(image, options, model)
 
 
-def _preferred(header: ImageHeader, wishes: RequestedOptions) -> ResultFormat | None:
+def _preferred(header: ImageHeader, requested: RequestedOptions) -> ResultFormat | None:
     """The best of the formats that are preferred, if one can hold the picture for sure."""
-    for result in wishes.preferred:
+    for result in requested.preferred:
         try:
-            _check(header, wishes, result, has_alpha=header.has_alpha)
+            _check(header, requested, result, has_alpha=header.has_alpha)
         except ImageRejected:
             continue
         return result
@@ -80,20 +80,20 @@ def _preferred(header: ImageHeader, wishes: RequestedOptions) -> ResultFormat | 
 
 
 def _check(
-    header: ImageHeader, wishes: RequestedOptions, result: ResultFormat, *, has_alpha: bool
+    header: ImageHeader, requested: RequestedOptions, result: ResultFormat, *, has_alpha: bool
 ) -> None:
     """Hold the format to what was asked for.
 
     Raises:
         ImageRejected: it cannot hold that.
     """
-    width, height = wishes.possible_size(width=header.width, height=header.height)
+    width, height = requested.possible_size(width=header.width, height=header.height)
     check_result(
         width=width,
         height=height,
         format=result,
-        has_alpha=has_alpha and wishes.background is None,
-        bits=16 if wishes.depth is DepthMode.SIXTEEN else 8,
-        lossless=wishes.lossless,
-        has_profile=wishes.icc is ProfileMode.KEEP,
+        has_alpha=has_alpha and requested.background is None,
+        bits=16 if requested.depth is DepthMode.SIXTEEN else 8,
+        lossless=requested.lossless,
+        has_profile=requested.icc is ProfileMode.KEEP,
     )
