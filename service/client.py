@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx2
+from anyio import Path as AsyncPath
 from anyio import get_cancelled_exc_class, move_on_after, open_file, sleep
 from anyio.from_thread import start_blocking_portal
 
@@ -178,10 +179,18 @@ class AsyncClient:
                         case "gone":
                             raise JobLost(f"job {job_id} was deleted")
 
-    async def download(self, job_id: str, target: Path, **choices: object) -> None:
+    async def download(
+        self,
+        job_id: str,
+        target: Path,
+        *,
+        map: Source | None = None,  # noqa: A002 - the word that the API uses
+        **choices: object,
+    ) -> None:
         """Store the result; `choices` such as `trade_off` need a job that kept its branches.
 
-        The file is written atomically.
+        `map`: an 8-bit grey PNG in the proportions of the result, whose levels are the trade-off
+        of each pixel, from 0 (0) to 1 (255). The file is written atomically.
 
         Raises:
             Refused: there is no result, or it has expired.
@@ -190,12 +199,18 @@ class AsyncClient:
             OSError: the file cannot be written.
         """
 
+        content = await AsyncPath(map).read_bytes() if isinstance(map, Path) else map
+        headers = {"Prefer": f"wait={_WAIT}"}
+        if content is not None:
+            headers["Content-Type"] = "image/png"
+
         async def fetch() -> Job | None:
             async with self._http.stream(
-                "GET",
+                "GET" if content is None else "POST",
                 f"jobs/{job_id}/result",
                 params=query(choices),
-                headers={"Prefer": f"wait={_WAIT}"},
+                content=content,
+                headers=headers,
                 follow_redirects=True,
             ) as answer:
                 if answer.status_code != httpx2.codes.OK:
@@ -337,9 +352,16 @@ class Client:
             while (job := self._portal.call(anext, jobs, None)) is not None:
                 yield job
 
-    def download(self, job_id: str, target: Path, **choices: object) -> None:
+    def download(
+        self,
+        job_id: str,
+        target: Path,
+        *,
+        map: Source | None = None,  # noqa: A002
+        **choices: object,
+    ) -> None:
         """See `AsyncClient.download`."""
-        self._portal.call(partial(self._client.download, job_id, target, **choices))
+        self._portal.call(partial(self._client.download, job_id, target, map=map, **choices))
 
     def discard(self, job_id: str) -> None:
         """See `AsyncClient.discard`."""

@@ -202,6 +202,9 @@ class LimitsView(View):
     """Maximum number of pictures in a batch."""
     max_batch_bytes: int
     """Maximum bytes of a batch upload, and of its unpacked contents."""
+    max_map_pixels: int
+    """Maximum width x height of a map."""
+    max_map_bytes: int
     max_queued_jobs: int
     max_queued_pixels: int
     pixels_per_day: int | None

@@ -136,10 +136,10 @@ async def create_batch(
         rate = await run_in_threadpool(_count, services, owner, 1)
         key = read_key(idempotency_key)
         # reject invalid query parameters before reading the upload
-        read_fields(query=query, form=())
+        read_fields(UpscaleFields, query=query, form=())
 
         def accept(upload: Upload) -> tuple[Batch, dict[str, str]]:
-            fields = read_fields(query=query, form=upload.fields)
+            fields = read_fields(UpscaleFields, query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
             requested = requested_options(fields, accept=accepted)
             return _accept_once(services, upload, fields, requested, owner, key)

@@ -22,6 +22,7 @@ class BatchSink:
     """Receives a batch upload: `write` without `begin` means that the body is the file."""
 
     file: BinaryIO
+    expected = IMAGE_FIELD
 
     def __init__(self, limit: int, *, max_pictures: int) -> None:
         self.limit, self.max_pictures = limit, max_pictures

@@ -1,4 +1,4 @@
-"""Derived results of a finished job: other slider positions, formats, regions and sizes.
+"""Derived results of a finished job: other slider positions, maps, formats, regions and sizes.
 
 The service never decodes pictures: each derived result is a job for a job worker, except for a
 branch in the stored format. The id of such a job is a digest of the request, so a repeat finds the
@@ -6,6 +6,7 @@ same job.
 """
 
 import hashlib
+import secrets
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -13,13 +14,23 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from service.http.problems import RequestInvalid
-from service.jobs.options import ResultFields
+from service.jobs.options import DerivedFields, ResultFields
 from service.services import Services
 from service.transfer.downloads import download
 from service.transfer.filenames import content_disposition
+from service.transfer.uploads import PictureSink, Upload, deleted_if_refused
 from workers.contract.blobs.base import BlobStore
-from workers.contract.errors import BranchesNotKept, JobExpired, JobNotFound
+from workers.contract.errors import (
+    BranchesNotKept,
+    GDSRError,
+    JobExpired,
+    JobNotFound,
+    MapInvalid,
+    MapTooLarge,
+)
 from workers.contract.images.formats import ResultFormat, check_result
+from workers.contract.images.maps import MAX_MAP_BYTES, check_map
+from workers.contract.images.names import safe_name
 from workers.contract.queue.jobs import (
     STOPS,
     Job,
@@ -32,6 +43,23 @@ from workers.contract.queue.jobs import (
 
 #: How long the failure of a derived job is reported before it is retried.
 _FAILURE_KEPT = timedelta(seconds=30)
+
+
+class MapSink(PictureSink):
+    """Receives the map of a derived result; there need not be one."""
+
+    expected = "map"
+
+    def __init__(self) -> None:
+        super().__init__(MAX_MAP_BYTES)
+
+    def end(self) -> int:
+        if self.named and not self.size:
+            raise MapInvalid("is empty")
+        return super().end() if self.size else 0
+
+    def too_large(self) -> GDSRError:
+        return MapTooLarge(limit=MAX_MAP_BYTES, of="bytes")
 
 
 def branch_response(job: Job, output: str, services: Services, request: Request) -> Response:
@@ -59,12 +87,16 @@ def branch_response(job: Job, output: str, services: Services, request: Request)
     )
 
 
-def derived_job(services: Services, job: Job, fields: ResultFields) -> Job:
+def derived_job(
+    services: Services, job: Job, fields: ResultFields, upload: Upload | None = None
+) -> Job:
     """The job that computes a derived result: new, running or done. If the original result already
-    matches, the original job.
+    matches, the original job. `upload` is its map, if it has one.
 
     Raises:
         RequestInvalid: fields that exclude each other, or a region outside the result.
+        MapInvalid: the map is not an 8-bit grey PNG in the proportions of the result.
+        MapTooLarge: the map has too many pixels.
         BranchesNotKept: the job did not keep the branches that this needs.
         AlphaNotStorable: JPEG for a transparent picture.
         ResultTooLarge: the format cannot hold so many pixels.
@@ -77,10 +109,18 @@ def derived_job(services: Services, job: Job, fields: ResultFields) -> Job:
     if result is None:
         raise BranchesNotKept(job.id)
     options, part = _options(own, fields), _part(fields, result)
-    if part == Part() and options == own.model_copy(update={"keep_branches": False}):
+    name = safe_name(fields.name) if isinstance(fields, DerivedFields) else None
+    if upload is not None:
+        if fields.trade_off is not None or fields.output is not None:
+            other = "output" if fields.trade_off is None else "trade_off"
+            raise RequestInvalid.of("query", other, f"give either a map or {other}")
+        check_map(upload.file, width=result.width, height=result.height)
+        part = part.model_copy(update={"map": upload.sha256})
+    same = part == Part() and options == own.model_copy(update={"keep_branches": False})
+    if same and name in (None, job.spec.name):
         return job
-    other = part.mask or options.trade_off != own.trade_off
-    if not result.branches and (other or result.format is not ResultFormat.PNG):
+    needs_branches = part.mask or part.map or options.trade_off != own.trade_off
+    if not result.branches and (needs_branches or result.format is not ResultFormat.PNG):
         raise BranchesNotKept(job.id)
     cut = part.region or Region(0, 0, result.width, result.height)
     check_result(
@@ -89,7 +129,7 @@ def derived_job(services: Services, job: Job, fields: ResultFields) -> Job:
         format=options.format,
         has_alpha=_has_alpha(job, result) and not part.mask,
     )
-    asked = f"{job.id} {options.model_dump_json()} {part.model_dump_json()}"
+    asked = f"{job.id} {options.model_dump_json()} {part.model_dump_json()} {name or ''}"
     blend_id = hashlib.sha256(asked.encode()).hexdigest()[:32]
     earlier = None
     with suppress(JobNotFound):
@@ -98,7 +138,18 @@ def derived_job(services: Services, job: Job, fields: ResultFields) -> Job:
             return earlier
     if services.rate is not None:
         services.rate.count(job.spec.owner)
-    return services.queue.submit_blend(blend_id, job, options, part, instead=earlier)
+    # Another service may store the same map at this moment, and be refused: each has its own blob.
+    map_key = None if upload is None else f"inputs/{blend_id}.{secrets.token_hex(8)}"
+    if upload is not None and map_key is not None:
+        services.blobs.keep(upload.file, map_key)
+    stored = () if map_key is None else (map_key,)
+    with deleted_if_refused(services.blobs, *stored):
+        made = services.queue.submit_blend(
+            blend_id, job, options, part, name=name, map_key=map_key, instead=earlier
+        )
+    if made.spec.map_key != map_key:  # a concurrent request was first
+        services.blobs.delete(*stored)
+    return made
 
 
 def _has_alpha(job: Job, result: JobResult) -> bool:
@@ -114,7 +165,7 @@ def _options(own: UpscaleOptions, fields: ResultFields) -> UpscaleOptions:
     trade_off = STOPS.get(fields.output or "", fields.trade_off)
     chosen = fields.format or own.format
     wanted = {
-        "trade_off": own.trade_off if trade_off is None else round(trade_off, 4),
+        "trade_off": own.trade_off if trade_off is None else trade_off,
         "format": chosen,
         "quality": fields.quality or own.quality,
         "lossless": own.lossless and chosen.may_be_lossless,

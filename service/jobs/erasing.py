@@ -21,7 +21,7 @@ def erase(services: Services, job: Job) -> None:
             erase(services, services.queue.cancel(blend_id))
     if job.spec.batch is not None:
         services.blobs.delete(*services.batches.forget_pack(job.spec.batch))
-    services.blobs.delete(job.spec.image.key)
+    services.blobs.delete(*job.spec.inputs)
     if job.result is not None:
         services.blobs.delete(*job.result.keys)
     with redis_down_is_queue_unavailable():

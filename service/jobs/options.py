@@ -1,7 +1,7 @@
 """The fields of `POST /upscale`, from the query string and the form."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import WithJsonSchema
@@ -62,9 +62,19 @@ class ResultFields(BaseModel):
     """Maximum height."""
 
 
+class DerivedFields(ResultFields):
+    """The options of `POST /jobs/{id}/result`, beside the map."""
+
+    name: str = Field(default="", max_length=255, examples=["cat.jpg"])
+    """File name of the result. Empty: that of the job."""
+
+
+Fields = TypeVar("Fields", bound=BaseModel)
+
+
 def read_fields(
-    *, query: Iterable[tuple[str, str]], form: Iterable[tuple[str, str]]
-) -> UpscaleFields:
+    kind: type[Fields], *, query: Iterable[tuple[str, str]], form: Iterable[tuple[str, str]]
+) -> Fields:
     """Validate all fields. A field may be given twice, in query and form too, with equal values.
 
     Raises:
@@ -81,7 +91,7 @@ def read_fields(
                 )
             place.setdefault(name, where)
     try:
-        choice = UpscaleFields.model_validate(given)
+        choice = kind.model_validate(given)
     except ValidationError as invalid:
         for fault in invalid.errors():
             name = str(fault["loc"][0])
@@ -100,9 +110,9 @@ def requested_options(fields: UpscaleFields, *, accept: str) -> RequestedOptions
     return RequestedOptions.model_validate({**options, "preferred": preferred})
 
 
-def described_fields() -> dict[str, dict[str, object]]:
+def described_fields(kind: type[BaseModel] = UpscaleFields) -> dict[str, dict[str, object]]:
     """The JSON schema of each field, for the OpenAPI descriptions of query and form."""
-    schema = UpscaleFields.model_json_schema()
+    schema = kind.model_json_schema()
     definitions = schema.get("$defs", {})
 
     def inlined(part: Any) -> Any:

@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 
 from service.access.guard import is_local
 from service.http.openapi import (
+    BINARY,
     JOB_LINKS,
     OF_A_FAILED_JOB,
     OF_THE_OWNER,
@@ -20,9 +21,9 @@ from service.http.openapi import (
 )
 from service.http.problems import RequestInvalid
 from service.http.urls import address
-from service.jobs.derived import branch_response, derived_job
+from service.jobs.derived import MapSink, branch_response, derived_job
 from service.jobs.erasing import erase
-from service.jobs.options import ResultFields
+from service.jobs.options import DerivedFields, ResultFields, described_fields, read_fields
 from service.jobs.results import (
     check_kept,
     picture_or_job,
@@ -34,8 +35,10 @@ from service.jobs.results import (
 )
 from service.services import Owner, Serving, own_job
 from service.transfer.downloads import etag_matches
+from service.transfer.uploads import Upload, receive
 from service.views import JobsView, JobView
 from workers.contract import errors
+from workers.contract.images.maps import MAX_MAP_BYTES
 from workers.contract.queue.jobs import Job, JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -71,6 +74,33 @@ _RESULT = merged(
     ),
     OF_A_FAILED_JOB,
 )  # fmt: skip
+_DERIVED = merged(
+    {status: _RESULT[status] for status in (200, 202)},
+    {status: response for status, response in _RESULT.items() if int(status) >= 400},
+    documented(
+        errors.MapInvalid, errors.MapTooLarge, errors.DigestMismatch, errors.StorageFull,
+        errors.StorageUnavailable,
+    ),
+)  # fmt: skip
+_DERIVED_REQUEST = {
+    "parameters": [
+        {"name": name, "in": "query", "schema": schema, "description": schema["description"]}
+        for name, schema in described_fields(DerivedFields).items()
+    ],
+    "requestBody": {
+        "description": "The map, an 8-bit grey PNG; none: one trade-off for all pixels",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {"map": BINARY["schema"], **described_fields(DerivedFields)},
+                }
+            },
+            "image/png": BINARY,
+        },
+    },
+}
 IfNoneMatch = Annotated[str | None, Header(description="Entity tags that the client has cached")]
 
 
@@ -190,6 +220,46 @@ async def read_result(
     return await picture_or_job(made, services, request, wait=wait, at_once=True)
 
 
+@router.post(
+    "/{job_id}/result",
+    response_class=Response,
+    responses=_DERIVED,
+    openapi_extra=_DERIVED_REQUEST,
+)
+async def derive_result(
+    job_id: str,
+    services: Serving,
+    owner: Owner,
+    request: Request,
+    prefer: Annotated[
+        list[str],
+        Header(default_factory=list, description="`wait=N`: wait up to N seconds for the result"),
+    ],
+) -> Response:
+    """A derived result, as `GET` of the same address gives it, by a map or under another name.
+
+    The map is the body or the multipart field `map`: an 8-bit grey PNG in the proportions of the
+    result, and no larger. Its levels, interpolated, are the trade-off of each pixel, from 0 (0) to
+    1 (255). Needs kept branches. Equal requests return the same job; the picture is at its
+    address, which has ranges and an entity tag, and is erased with the job.
+    """
+    job = await run_in_threadpool(own_job, services, job_id, owner)
+    if job.result is None:
+        return await run_in_threadpool(result_response, job, services, request)
+    await run_in_threadpool(check_kept, job, services.blobs)
+    query = request.query_params.multi_items()
+    with services.telemetry.rejects_counted():
+        read_fields(DerivedFields, query=query, form=())  # before reading the map
+
+        def accept(upload: Upload) -> Job:
+            fields = read_fields(DerivedFields, query=query, form=upload.fields)
+            return derived_job(services, job, fields, upload if upload.size else None)
+
+        made = await receive(request, services.blobs, accept, limit=MAX_MAP_BYTES, sink=MapSink())
+    wait = preferred_wait(prefer, cap=services.settings.max_wait)
+    return await picture_or_job(made, services, request, wait=wait, at_once=True)
+
+
 @router.delete(
     "/{job_id}",
     response_model=JobView,
@@ -203,7 +273,7 @@ def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:
     """Cancel a pending job; delete one that has ended."""
     had_ended = own_job(services, job_id, owner).ended
     job = services.queue.cancel(job_id)
-    services.blobs.delete(job.spec.image.key)
+    services.blobs.delete(*job.spec.inputs)
     if job.state is JobState.CANCELLED and not had_ended:
         view = JobView.of(job, position=None)
         return JSONResponse(view.model_dump(mode="json"))

@@ -140,11 +140,11 @@ async def create_job(
         rate = await _count(services, owner)
         key = read_key(idempotency_key)
         # reject invalid query parameters before reading the picture
-        read_fields(query=query, form=())
+        read_fields(UpscaleFields, query=query, form=())
         cached = not cache.bypasses_cache(request)
 
         def accept(upload: Upload) -> Job:
-            fields = read_fields(query=query, form=upload.fields)
+            fields = read_fields(UpscaleFields, query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
             order = _Order(fields=fields, accept=accepted, owner=owner, key=key, cached=cached)
             try:

@@ -10,6 +10,7 @@ from service.transfer.multipart import MAX_FIELD_BYTES, MAX_FIELDS
 from service.views import LimitsView, ModelView, OutputFormatView, model_views
 from workers.contract.errors import QueueUnavailable
 from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat
+from workers.contract.images.maps import MAX_MAP_BYTES, MAX_MAP_PIXELS
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import extra_formats, running
 from workers.contract.queue.jobs import STOPS
@@ -29,6 +30,8 @@ def read_limits(services: Serving) -> LimitsView:
         extras = extra_formats(running(services.queue.client))
     return LimitsView(
         **settings.model_dump(include=set(LimitsView.model_fields)),
+        max_map_pixels=MAX_MAP_PIXELS,
+        max_map_bytes=MAX_MAP_BYTES,
         webhooks=bool(services.webhooks),
         max_wait_seconds=settings.max_wait.total_seconds(),
         max_form_fields=MAX_FIELDS,

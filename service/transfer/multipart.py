@@ -17,6 +17,9 @@ _MAX_PREAMBLE_BYTES = 16 * 1024
 class Files(Protocol):
     """Where the files of a form go."""
 
+    expected: str
+    """Name of the field of a file, for refusals."""
+
     def begin(self, field: str, file_name: str) -> bool:
         """Whether this field is a file; what follows is its bytes then.
 
@@ -108,7 +111,7 @@ class Form:
         if self.in_file:
             return
         if b"filename" in options:
-            message = f"there is no such file; the picture is `{IMAGE_FIELD}`"
+            message = f"there is no such file; send `{self.files.expected}`"
             raise RequestInvalid.of("form", self.name, message)
         if len(self.fields) == MAX_FIELDS:
             raise _malformed(f"it has more than {MAX_FIELDS} fields")

@@ -97,7 +97,7 @@ async def receive(
     is_form = kind == b"multipart/form-data"
     is_json = kind == b"application/json" and sink is None
     body_limit = limit + overhead if is_form else json_body.MAX_BYTES if is_json else limit
-    sink = sink or _Picture(min(limit, body_limit) if is_json else limit)
+    sink = sink or PictureSink(min(limit, body_limit) if is_json else limit)
     if int(request.headers.get("Content-Length", 0)) > body_limit:
         raise sink.too_large()
     form: Form | JsonBody | None = None
@@ -197,10 +197,11 @@ class _Arriving:
         self._opened.close()
 
 
-class _Picture:
-    """The picture's own bytes."""
+class PictureSink:
+    """The bytes of one file: the body, or one field of a form."""
 
     file: BinaryIO
+    expected = IMAGE_FIELD
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -213,10 +214,10 @@ class _Picture:
         self.file = file
 
     def begin(self, field: str, file_name: str) -> bool:
-        if field != IMAGE_FIELD:
+        if field != self.expected:
             return False
         if self.named:
-            raise RequestInvalid.of("form", IMAGE_FIELD, "given twice; send one picture")
+            raise RequestInvalid.of("form", field, "given twice; send one")
         self.named, self.file_name = True, file_name
         return True
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import anyio
+import numpy as np
 import pytest
 from factories import engine_info, photo, register, saved
 from hosts import Site as Workers
@@ -95,6 +96,29 @@ def test_another_position_of_the_slider_is_fetched_from_kept_branches(
         client.download(job.id, tmp_path / "third.jpg", trade_off=0.35, format="jpeg")
 
     assert size(tmp_path / "third.jpg") == (600, 800)
+
+
+def test_a_map_gives_each_pixel_its_trade_off_and_one_level_is_the_plain_one(
+    url: str, picture: Path, tmp_path: Path
+) -> None:
+    white, halves = saved(np.full((4, 3), 255, np.uint8), "PNG"), tmp_path / "halves.png"
+    halves.write_bytes(saved(np.repeat([[0], [255]], 2, axis=1).astype(np.uint8), "PNG"))
+    with Client(url) as client:
+        job = client.upscale(picture, tmp_path / "half.png", keep_branches=True)
+        for name, choices in {"psnr": {"trade_off": 0}, "gan": {"trade_off": 1}}.items():
+            client.download(job.id, tmp_path / f"{name}.png", **choices)
+        client.download(job.id, tmp_path / "white.png", map=white)
+        client.download(job.id, tmp_path / "halves.png", map=halves, name="painted.png")
+        with pytest.raises(Refused) as refused:
+            client.download(job.id, tmp_path / "no.png", map=picture)
+
+    psnr, gan, painted = (
+        np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("psnr", "gan", "halves")
+    )
+    assert (tmp_path / "white.png").read_bytes() == (tmp_path / "gan.png").read_bytes()
+    assert np.array_equal(painted[:200], psnr[:200])
+    assert np.array_equal(painted[-200:], gan[-200:])
+    assert refused.value.problem.type == "/problems/map-invalid"
 
 
 def test_a_refusal_is_in_the_words_of_the_service(url: str, tmp_path: Path) -> None:

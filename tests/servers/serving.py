@@ -19,6 +19,8 @@ from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.connection import connect
 from workers.contract.queue.jobs import Branch, Job, JobResult
 from workers.contract.queue.records import JobRecords
+from workers.contract.settings import WorkerSettings
+from workers.tasks.upscale import CONTEXT, TaskContext
 
 #: Starts a service with settings of the test's own.
 Serve = Callable[..., "Site"]
@@ -113,6 +115,23 @@ def served(settings: ServiceSettings, *, port: int = 0, **limits: int) -> Iterat
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def working(site: Site, run: str = "run") -> Iterator[None]:
+    """What a job worker's child has around a task."""
+    shared = site.settings.model_dump(include=set(WorkerSettings.model_fields))
+    settings = WorkerSettings.model_validate(shared | {"engine_patience": timedelta(seconds=0.1)})
+    token = CONTEXT.set(
+        TaskContext(
+            run=run, worker="worker", settings=settings, records=site.records, blobs=site.blobs,
+            engine_sockets=(),
+        )
+    )  # fmt: skip
+    try:
+        yield
+    finally:
+        CONTEXT.reset(token)
 
 
 def problem_of(response: httpx2.Response) -> str:

@@ -385,6 +385,31 @@ class BranchesNotKept(GDSRError):
     )
 
 
+class MapInvalid(ImageRejected):
+    """The map of a derived result cannot be used."""
+
+    slug, status, title = "map-invalid", 422, "The map cannot be used"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the map {reason}; send an 8-bit grey PNG without transparency, in the proportions of "
+            "the result and no larger than it"
+        )
+
+
+class MapTooLarge(ImageRejected):
+    """The map of a derived result exceeds the maximum number of pixels or bytes."""
+
+    slug, status, title = "map-too-large", 413, "The map is too large"
+
+    def __init__(self, *, limit: int, of: Literal["pixels", "bytes"]) -> None:
+        super().__init__(
+            f"the map exceeds the limit of {limit:,} {of}; send a smaller one, which is "
+            "interpolated"
+        )
+        self.limits = {f"max_map_{of}": limit}
+
+
 class ArchiveInvalid(GDSRError):
     """The upload of a batch is not a readable zip."""
 

@@ -1,5 +1,5 @@
-"""Task: a derived result (slider position, format, region or smaller size) from the stored branches
-or the result of a job. Needs no engine and no GPU.
+"""Task: a derived result (slider position, map, format, region or smaller size) from the stored
+branches or the result of a job. Needs no engine and no GPU.
 """
 
 from datetime import UTC, datetime
@@ -7,10 +7,11 @@ from functools import partial
 
 from workers.contract.errors import BlobMissing, BranchesNotKept
 from workers.contract.images.formats import ResultFormat
-from workers.contract.queue.jobs import Job, JobResult
+from workers.contract.queue.jobs import OUTPUTS, Job, JobResult
 from workers.pictures.finish import marked_as_made
 from workers.pictures.reduce import reduced, reduced_mask
 from workers.tasks.branches import blend_pictures, needed_outputs, read_branch
+from workers.tasks.maps import blend_by_map, read_map
 from workers.tasks.upscale import TaskContext, patiently, run, stored, timed, waited
 
 
@@ -31,14 +32,24 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
         read = context.blobs.read
         data = [patiently(partial(read, key)) for key in shares]
         pictures = [read_branch(data.pop(0), part.region) for _ in shares]
+        levels = None
+        if job.spec.map_key is not None:
+            levels = read_map(patiently(partial(read, job.spec.map_key)))
     with timed(seconds, "blend"):
-        picture = blend_pictures(pictures, list(shares.values()))
+        if levels is None:
+            crispest = options.trade_off
+            picture = blend_pictures(pictures, list(shares.values()))
+        else:
+            crispest = float(levels.max())
+            picture = blend_by_map(
+                pictures, levels, width=source.width, height=source.height, region=part.region
+            )
         del pictures
         if part.width and part.height:
             reduce = reduced_mask if part.mask else reduced
             picture = reduce(picture, width=part.width, height=part.height)
         if context.settings.mark and not part.mask:
-            picture = marked_as_made(picture, trade_off=options.trade_off)
+            picture = marked_as_made(picture, trade_off=crispest)
     with timed(seconds, "encode"):
         key = f"results/{job.id}.{context.run}.{options.format}"
         blob = stored(context, key, picture, options)
@@ -57,10 +68,18 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
 
 
 def _shares(job: Job, source: JobResult) -> dict[str, float]:
-    """The blobs that it is blended from, PNG files of our own, with their shares."""
+    """The blobs that it is blended from, PNG files of our own, with their shares; for a map all
+    outputs, with shares that do not count.
+    """
     if not source.branches:
-        if job.spec.part.mask or source.format is not ResultFormat.PNG:
+        needs_branches = job.spec.part.mask or job.spec.map_key
+        if needs_branches or source.format is not ResultFormat.PNG:
             raise BranchesNotKept(str(job.spec.blend_of))
         return {source.key: 1.0}
-    shares = {"mask": 1.0} if job.spec.part.mask else needed_outputs(job.spec.options.trade_off)
+    if job.spec.map_key is not None:
+        shares = dict.fromkeys(OUTPUTS, 1.0)
+    elif job.spec.part.mask:
+        shares = {"mask": 1.0}
+    else:
+        shares = needed_outputs(job.spec.options.trade_off)
     return {source.branches[output].key: share for output, share in shares.items()}

@@ -222,14 +222,14 @@ def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
     if not context.records.succeed(job.id, run=context.run, result=result):
         discard(context, *result.keys)
         raise _LeaseLost
-    discard(context, job.spec.image.key)
+    discard(context, *job.spec.inputs)
     log.info("succeeded in %s", result.seconds)
     send(context.reports, JobReport.of(job, result, tuple(context.stages)))
 
 
 def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
     if context.records.fail(job.id, error=failure, run=context.run):
-        discard(context, job.spec.image.key)
+        discard(context, *job.spec.inputs)
         log.warning("failed: %s: %s", failure.slug, failure)
         send(context.reports, JobReport.of(job, failure, tuple(context.stages)))
 

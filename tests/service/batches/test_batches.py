@@ -2,8 +2,6 @@
 
 import io
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -12,19 +10,17 @@ import numpy as np
 import pytest
 from archives import linked, overlapping, with_directory_field, zipped
 from factories import engine_info, photo, register, saved
-from serving import PICTURE, Serve, Site, problem_of
+from serving import PICTURE, Serve, Site, problem_of, working
 
 from service.access.auth import hash_key
 from workers.contract.errors import ImageCorrupt
 from workers.contract.queue.admission import Superseded
 from workers.contract.queue.batches import BatchItem, BatchRecords
 from workers.contract.queue.runs import LEASES, acquire_lease, requeue
-from workers.contract.settings import WorkerSettings
 from workers.jobs.janitor import Turn
 from workers.jobs.recovery import run_ended, sweep
 from workers.tasks.pack import pack
 from workers.tasks.unpack import unpack
-from workers.tasks.upscale import CONTEXT, TaskContext
 
 OTHER = saved(photo(20, 30, seed=1), "JPEG")
 THREE = {"a/cat.png": PICTURE, "dog.jpg": OTHER, "notes.txt": b"not a picture"}
@@ -38,23 +34,6 @@ def send(site: Site, content: bytes, **options: Any) -> httpx2.Response:
 def send_parts(site: Site, *parts: tuple[str, bytes], **data: str) -> httpx2.Response:
     files = [("image", part) for part in parts]
     return site.http.post("/batches", files=files, data=data)
-
-
-@contextmanager
-def working(site: Site, run: str = "run") -> Iterator[None]:
-    """What a job worker's child has around a task."""
-    shared = site.settings.model_dump(include=set(WorkerSettings.model_fields))
-    settings = WorkerSettings.model_validate(shared | {"engine_patience": timedelta(seconds=0.1)})
-    token = CONTEXT.set(
-        TaskContext(
-            run=run, worker="worker", settings=settings, records=site.records, blobs=site.blobs,
-            engine_sockets=(),
-        )
-    )  # fmt: skip
-    try:
-        yield
-    finally:
-        CONTEXT.reset(token)
 
 
 def unpacked(site: Site, response: httpx2.Response) -> dict[str, Any]:

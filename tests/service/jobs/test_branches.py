@@ -132,7 +132,7 @@ def test_a_part_of_a_result_is_a_job_of_its_own(site: Site, job: Job, query: str
     made = site.http.get(f"/jobs/{job.id}/result?{query}")
     again = site.http.get(f"/jobs/{job.id}/result?{query}")
 
-    nothing = {"mask": False, "region": None, "width": None, "height": None}
+    nothing = {"mask": False, "region": None, "width": None, "height": None, "map": None}
     assert made.status_code == 202
     assert made.json()["part"] == nothing | PARTS[query]
     assert made.json()["blend_of"] == job.id

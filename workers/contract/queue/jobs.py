@@ -147,10 +147,14 @@ class Part(Record):
     width: int | None = None
     height: int | None = None
     """Size to reduce it to; None: not reduced."""
+    map: str | None = None
+    """SHA-256 of a map that gives each pixel a trade-off of its own; None: that of the options."""
 
 
 #: Version of records that this release can read; newer ones are left to newer workers.
-SCHEMA = 1
+SCHEMA = 2
+#: Version of records that a release without maps would run wrongly.
+WITH_MAP = 2
 
 
 #: Cost of a computed picture in derived results. For 1024 x 1024 pixels, with `lite-real` on one
@@ -163,7 +167,7 @@ _BLENDS_A_PASS = 16
 class JobSpec(Record):
     """The immutable part of a job."""
 
-    schema_version: int = SCHEMA
+    schema_version: int = 1
     """New fields do not need a new version if jobs run correctly without them."""
     id: str
     created_at: datetime
@@ -178,6 +182,8 @@ class JobSpec(Record):
     """For a derived job: the job with the stored branches or result."""
     part: Part = Part()
     """For a derived job: the requested part."""
+    map_key: str | None = None
+    """Blob key of the map of `part` until the job has ended."""
     cache_key: str | None = None
     """Cache key, under which equal uploads find the result."""
     webhook: str | None = None
@@ -194,6 +200,11 @@ class JobSpec(Record):
         """Amount of work, in input pixels of the network."""
         pixels = self.image.width * self.image.height
         return max(1, pixels // _BLENDS_A_PASS) if self.blend_of else pixels
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Blob keys of what was sent for it, kept until it has ended."""
+        return (self.image.key,) if self.map_key is None else (self.image.key, self.map_key)
 
 
 class Branch(Record):

@@ -21,6 +21,7 @@ from workers.contract.queue.estimates import (
 )
 from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import (
+    WITH_MAP,
     ImageInfo,
     Job,
     JobResult,
@@ -144,9 +145,13 @@ class JobQueue:
         options: UpscaleOptions,
         part: Part | None = None,
         *,
+        name: str | None = None,
+        map_key: str | None = None,
         instead: Job | None = None,
     ) -> Job:
         """Queue a derived job unless it exists; `instead` replaces an earlier one without a result.
+
+        `name` replaces the file name of the source. `map_key`: where the map of `part` is stored.
 
         Raises:
             QueueFull: the queue limit is reached.
@@ -161,6 +166,9 @@ class JobQueue:
                 "blend_of": source.id,
                 "cache_key": None,
                 "part": part or Part(),
+                "map_key": map_key,
+                "schema_version": 1 if map_key is None else WITH_MAP,
+                "name": name or source.spec.name,
                 "webhook": None,
                 "batch": None,
                 "request_id": logs.request_id.get(),
