@@ -145,6 +145,15 @@ def test_kept_branches_give_other_positions_the_mask_and_a_region(site: Site, fo
     assert size(folder / "corner.png") == (64, 48)
 
 
+def test_a_map_gives_a_picture(site: Site, folder: Path) -> None:
+    script = function_save() + example("docs/http.md", "Maps", "sh")
+
+    run = bash(f"set -e\n{script}", site, folder)
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert size(folder / "painted.webp") == (160, 120)
+
+
 def test_a_batch_comes_back_as_one_zip(site: Site, folder: Path) -> None:
     if shutil.which("unzip") is None:
         pytest.skip("there is no unzip")
@@ -163,7 +172,7 @@ def test_a_batch_comes_back_as_one_zip(site: Site, folder: Path) -> None:
 def test_every_example_with_curl_or_python_is_run_by_a_test() -> None:
     """Here and in tests/service/test_examples.py."""
     run = {"Over HTTP", "From Python", "Waiting for a picture", "Kept branches", "Batches"}
-    run |= {"Python", "API keys", "Webhooks"}
+    run |= {"Maps", "Python", "API keys", "Webhooks"}
     for document in ("README.md", "docs/http.md", "docs/operations.md"):
         for part in read(document).split("\n## ")[1:]:
             heading = part.partition("\n")[0]
