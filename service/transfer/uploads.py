@@ -96,6 +96,10 @@ async def receive(
     kind, parameters = parse_options_header(request.headers.get("Content-Type"))
     is_form = kind == b"multipart/form-data"
     is_json = kind == b"application/json" and sink is None
+    coding = request.headers.get("Content-Encoding", "identity")
+    if (is_form or is_json) and coding != "identity":
+        message = f"{coding} is not decoded; send the body as it is"
+        raise RequestInvalid([Fault(place="header", name="Content-Encoding", message=message)])
     body_limit = limit + overhead if is_form else json_body.MAX_BYTES if is_json else limit
     sink = sink or PictureSink(min(limit, body_limit) if is_json else limit)
     if int(request.headers.get("Content-Length", 0)) > body_limit:

@@ -1,9 +1,11 @@
 """Kept branches through real workers: equal to direct jobs, and blended without the engine."""
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from factories import P3_PRIMARIES, png, rgb_profile
 from hosts import Site, noise
 from networks import tiny_checkpoint
 from PIL import Image
-from processes import running_valkey
+from processes import ValkeyServer, running_valkey
 
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.jobs import OUTPUTS, STOPS, Job, Part, Region
@@ -53,6 +55,36 @@ def test_each_branch_is_what_a_job_for_it_gives(site: Site, kept: Job, output: s
     branch = pixels(site, kept.result.branches[output].key)
     assert np.array_equal(branch, site.result(direct))
     assert kept.tiles_done == kept.tiles == direct.tiles
+
+
+def marks(site: Site, kept: Job) -> list[str]:
+    """Of the result, the branches and a derived result: how each says that a model made it."""
+    assert kept.result is not None, kept.failure
+    options = kept.spec.options.model_copy(update={"trade_off": 0.0, "keep_branches": False})
+    blend_id = new_job_id()
+    site.queue.submit_blend(blend_id, kept, options)
+    derived = site.ended(blend_id).result
+    assert derived is not None
+    branches = (kept.result.branches[output].key for output in OUTPUTS)
+    stored = [site.blobs.read(key) for key in (kept.result.key, *branches, derived.key)]
+    found = [re.findall(rb"digitalsourcetype/(\w+)", data) for data in stored]
+    return [b" ".join(words).decode() for words in found]
+
+
+def test_all_that_a_job_gives_says_that_a_model_made_it(site: Site, kept: Job) -> None:
+    enhanced, composite = "algorithmicallyEnhanced", "compositeWithTrainedAlgorithmicMedia"
+
+    assert marks(site, kept) == [composite, enhanced, composite, composite, enhanced]
+
+
+@pytest.mark.slow
+def test_the_operator_can_leave_the_mark_out(server: ValkeyServer, tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint(tmp_path / "tiny.safetensors")
+    site = Site(server.url, tmp_path / "blobs", checkpoint)
+    with site.worker_host(mark="off"):
+        kept = site.ended(site.submit(noise(9, 9), keep_branches=True))
+
+        assert marks(site, kept) == [""] * 5
 
 
 def test_the_mask_is_kept_as_a_grey_picture(site: Site, kept: Job) -> None:

@@ -36,6 +36,7 @@ from PIL import Image
 
 from workers.contract.images.headers import read_header
 
+_BOUNDARY = b"xxBOUNDARYxx"
 _XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><a>b</a></x:xmpmeta>"
 
 
@@ -108,6 +109,28 @@ def damaged(number: int) -> tuple[bytes, int | None]:
     if dice.random() < 0.7:
         data = _repaired(data)
     return data, dice.choice((None, *(range(frames) if frames > 1 else ())))
+
+
+def damaged_form(picture: bytes, dice: random.Random) -> tuple[bytes, str]:
+    """A form, as often as not a damaged one, and the content type that it came with."""
+    disposition = b'Content-Disposition: form-data; name="%b"'
+    head = b"--" + _BOUNDARY + b"\r\n" + disposition
+    body = head % b"image" + b'; filename="a.png"\r\n\r\n' + picture + b"\r\n"
+    for name, value in ((b"format", b"webp"), (b"trade_off", b"0.5"), (b"name", b"caf\xc3\xa9")):
+        if dice.random() < 0.5:
+            body += head % name + b"\r\n\r\n" + value + b"\r\n"
+    body += b"--" + _BOUNDARY + b"--\r\n"
+    if dice.random() < 0.5:
+        changed = bytearray(body)
+        edges = [*range(min(len(body), 120)), *range(max(len(body) - 250, 0), len(body))]
+        for _ in range(dice.choice((1, 2, 6))):
+            changed[dice.choice(edges)] = dice.choice((0, 10, 13, 34, 45, 58, 59, 255))
+        body = bytes(changed)
+    if dice.random() < 0.1:
+        body = body[: dice.randrange(len(body))]
+    kind = f"multipart/form-data; boundary={_BOUNDARY.decode()}"
+    kinds = (kind, kind, kind, kind, kind + "x", "multipart/form-data", kind.replace("; ", ";"))
+    return body, dice.choice(kinds)
 
 
 def _flip(data: bytes, dice: random.Random) -> bytes:

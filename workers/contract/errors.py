@@ -56,7 +56,8 @@ class ImageMissing(ImageRejected):
 
     slug, status, title = "image-missing", 422, "There is no picture in the request"
     detail = (
-        "the request contains no picture; send it as the body or as the multipart field `image`"
+        "the request contains no picture; send it as the body or as the multipart field `image`: "
+        "curl -F image=@photo.jpg"
     )
 
 

@@ -41,6 +41,15 @@ def test_a_refusal_says_what_was_done_and_the_right_way(site: Site, case: str) -
     assert site.stored() == []
 
 
+@pytest.mark.parametrize("content_type", [FORM, "application/json"])
+def test_a_form_or_json_that_is_compressed_is_refused(site: Site, content_type: str) -> None:
+    headers = {"Content-Type": content_type, "Content-Encoding": "gzip"}
+    response = site.post(gzip.compress(part(PICTURE)), headers=headers)
+
+    assert problem_of(response) == "invalid-request"
+    assert "Content-Encoding: gzip is not decoded" in response.json()["detail"]
+
+
 def test_a_file_that_is_no_picture_is_told_so_and_not_how_to_send_it(site: Site) -> None:
     for body in (part(b"some words", file_name="a.txt"), part(b"{}", file_name="a.json")):
         response = site.post(body, headers={"Content-Type": FORM})

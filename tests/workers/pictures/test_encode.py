@@ -129,7 +129,7 @@ def test_transparency_does_not_become_black_in_a_jpeg() -> None:
         encode(KINDS["colour and alpha"], format=ResultFormat.JPEG, quality=90)
 
 
-@pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.WEBP])
+@pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.WEBP, ResultFormat.AVIF])
 def test_a_side_that_the_format_ends_before_is_refused(result: ResultFormat) -> None:
     colour = np.zeros((1, result.max_side + 1, 3), np.uint8)
 
@@ -137,7 +137,7 @@ def test_a_side_that_the_format_ends_before_is_refused(result: ResultFormat) -> 
         encode(Picture(colour=colour), format=result, quality=90)
 
 
-@pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.WEBP])
+@pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.WEBP, ResultFormat.AVIF])
 def test_the_longest_side_is_written(result: ResultFormat) -> None:
     colour = np.zeros((1, result.max_side, 3), np.uint8)
 

@@ -52,16 +52,18 @@ class ResultFormat(StrEnum):
 
     @property
     def max_side(self) -> int:
-        """Maximum width and height; for JPEG the limit of libjpeg."""
-        sides = {"jpeg": 65_500, "webp": 16_383, "avif": 65_536, "jxl": 262_144}
+        """Maximum width and height; for JPEG the limit of libjpeg, for AVIF that of libavif's
+        readers.
+        """
+        sides = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768, "jxl": 262_144}
         return sides.get(self.value, 2**31 - 1)
 
     @property
     def max_pixels(self) -> int | None:
         """Maximum number of pixels if the sides are not the only limit: TIFF is limited to 4 GiB,
-        and a pixel may have 8 bytes.
+        and a pixel may have 8 bytes; libavif reads no more by default.
         """
-        return {"tiff": 500_000_000}.get(self.value)
+        return {"tiff": 500_000_000, "avif": 16_384 * 16_384}.get(self.value)
 
     @property
     def may_be_transparent(self) -> bool:
