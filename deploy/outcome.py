@@ -35,11 +35,13 @@ def store(target: Path | None, data: bytes) -> None:
 
 def last_line(steps: Sequence[Step], made: Sequence[Made], *, seconds: float) -> str:
     """How much was made of all steps, where, how large it is and how long it took."""
+    if not made:
+        return f"made none of {len(steps):,} in {seconds:,.1f} s"
     megabytes = sum(one.size for one in made) / 1e6
     spent = f"{megabytes:,.{1 if megabytes >= 1 else 3}f} MB in {seconds:,.1f} s"
     if len(steps) == len(made) == 1:
         where = steps[0].target or "the standard output"
         return f"made {where}: {made[0].width:,} x {made[0].height:,}, {spent}"
     folders = [step.target.parent for step in steps if step.target]
-    where = f" in {os.path.commonpath(folders)}" if folders else ""
-    return f"made {len(made):,} of {len(steps):,}{where}: {spent}"
+    where = os.path.commonpath(folders) or "this folder"
+    return f"made {len(made):,} of {len(steps):,} in {where}: {spent}"
