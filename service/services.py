@@ -15,14 +15,9 @@ from service.observability.metrics import ServiceTelemetry
 from service.settings import ServiceSettings
 from service.watcher import JobSubscriptions
 from service.webhooks.dispatcher import Deliverer, Webhooks
+from workers.contract import errors
 from workers.contract.blobs.base import BlobStore
 from workers.contract.blobs.open import open_blobs
-from workers.contract.errors import (
-    AdminOff,
-    BatchNotFound,
-    ConfigurationInvalid,
-    JobNotFound,
-)
 from workers.contract.observability.tracing import open_spans
 from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.batch_queue import BatchQueue
@@ -70,7 +65,7 @@ class Services:
         try:
             client = connect(settings.redis_url, timeout=REDIS_PATIENCE, retries=0)
         except ValueError as failure:
-            raise ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
+            raise errors.ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
         blobs = open_blobs(settings, patience=BLOB_PATIENCE)
         _check_signing(settings, blobs)
         queue = JobQueue(
@@ -153,7 +148,7 @@ async def _metrics_reader(services: Serving, key: SentKey) -> None:
 
 async def _admin(services: Serving, key: SentKey) -> str:
     if not services.admins:
-        raise AdminOff
+        raise errors.AdminOff
     return services.admins.name(key)
 
 
@@ -174,7 +169,7 @@ def own_job(services: Services, job_id: str, owner: str) -> Job:
     """
     job = services.queue.get(job_id)
     if job.spec.owner != owner:
-        raise JobNotFound(job_id)
+        raise errors.JobNotFound(job_id)
     return job
 
 
@@ -187,7 +182,7 @@ def own_batch(services: Services, batch_id: str, owner: str) -> Batch:
     """
     batch = services.batches.get(batch_id)
     if batch.spec.owner != owner:
-        raise BatchNotFound(batch_id)
+        raise errors.BatchNotFound(batch_id)
     return batch
 
 
@@ -196,4 +191,4 @@ def _check_signing(settings: ServiceSettings, blobs: BlobStore) -> None:
     if lifetime is not None and not blobs.signed_address(
         "results/any", lifetime=lifetime, media_type="", disposition=""
     ):
-        raise ConfigurationInvalid("GDSR_SIGNED_RESULTS: signed addresses need an S3 bucket")
+        raise errors.ConfigurationInvalid("GDSR_SIGNED_RESULTS: signed addresses need an S3 bucket")

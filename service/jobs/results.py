@@ -19,14 +19,8 @@ from service.services import Services
 from service.transfer.downloads import download
 from service.transfer.filenames import content_disposition, result_name
 from service.views import JobView, Links
+from workers.contract import errors
 from workers.contract.blobs.base import BlobStore
-from workers.contract.errors import (
-    BlobMissing,
-    JobCancelled,
-    JobExpired,
-    JobNotFinished,
-    QueueUnavailable,
-)
 from workers.contract.images.formats import extension
 from workers.contract.queue.estimates import QueuePosition
 from workers.contract.queue.jobs import Job, JobResult, JobState
@@ -79,7 +73,7 @@ def _queue_position(services: Services, job: Job) -> QueuePosition | None:
     """The queue position of a job; None on errors, which must not fail an accepted request."""
     try:
         return services.queue.queue_position(job)
-    except QueueUnavailable:
+    except errors.QueueUnavailable:
         return None
 
 
@@ -113,7 +107,7 @@ async def wait_until_ended(
             stirred.clear()
             try:
                 found = await run_in_threadpool(look)
-            except QueueUnavailable:
+            except errors.QueueUnavailable:
                 return None  # the job was accepted, and the client must get its address
             if found is not None or loop.time() >= wait.deadline or await request.is_disconnected():
                 return found
@@ -132,9 +126,9 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
     if job.failure is not None:
         return answer(describe_failure(job.failure, instance=Links.of(job.id).self))
     if job.state is JobState.CANCELLED:
-        raise JobCancelled(job.id)
+        raise errors.JobCancelled(job.id)
     if job.result is None:
-        raise JobNotFinished(job.id, state=job.state)
+        raise errors.JobNotFinished(job.id, state=job.state)
     result = job.result
     check_kept(job, services.blobs)
     try:
@@ -154,8 +148,8 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
                 "Server-Timing": server_timing(result),
             },
         )
-    except BlobMissing:
-        raise JobExpired(job.id) from None
+    except errors.BlobMissing:
+        raise errors.JobExpired(job.id) from None
 
 
 def _name(job: Job, result: JobResult, template: str) -> str:
@@ -174,7 +168,7 @@ def check_kept(job: Job, blobs: BlobStore) -> None:
     """
     result = job.result
     if result is None or result.expires_at <= datetime.now(UTC) or not blobs.exists(result.key):
-        raise JobExpired(job.id)
+        raise errors.JobExpired(job.id)
 
 
 def retry_after(position: QueuePosition | None) -> str:

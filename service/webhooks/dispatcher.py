@@ -23,13 +23,7 @@ from service.http.urls import ROOT
 from service.settings import ServiceSettings
 from service.views import JobView
 from service.webhooks.delivery import Network, Target, Undeliverable, deliver
-from workers.contract.errors import (
-    ConfigurationInvalid,
-    JobNotFound,
-    JobTooNew,
-    WebhookNotAllowed,
-    WebhooksOff,
-)
+from workers.contract import errors
 from workers.contract.observability import logs
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.records import JobRecords
@@ -65,7 +59,7 @@ class Webhooks:
         """
         hosts, file = settings.webhook_hosts, settings.webhook_secret_file
         if bool(hosts) != (file is not None):
-            raise ConfigurationInvalid(
+            raise errors.ConfigurationInvalid(
                 "webhooks need both GDSR_WEBHOOK_HOSTS and GDSR_WEBHOOK_SECRET_FILE"
             )
         lines: list[str] = []
@@ -73,9 +67,9 @@ class Webhooks:
             try:
                 lines = file.read_text().split()
             except (OSError, UnicodeDecodeError) as failure:
-                raise ConfigurationInvalid(f"GDSR_WEBHOOK_SECRET_FILE: {failure}") from None
+                raise errors.ConfigurationInvalid(f"GDSR_WEBHOOK_SECRET_FILE: {failure}") from None
             if not lines:
-                raise ConfigurationInvalid("GDSR_WEBHOOK_SECRET_FILE: it holds no secret")
+                raise errors.ConfigurationInvalid("GDSR_WEBHOOK_SECRET_FILE: it holds no secret")
         return cls(
             hosts=frozenset(host.lower().removesuffix(":443") for host in hosts),
             secrets=tuple(_secret(line, number) for number, line in enumerate(lines, start=1)),
@@ -93,14 +87,14 @@ class Webhooks:
             WebhookNotAllowed: the host is not on the allow-list, or the URL is invalid.
         """
         if not self:
-            raise WebhooksOff
+            raise errors.WebhooksOff
         found = _URL.fullmatch(url)
         if found is None:
-            raise WebhookNotAllowed("not an https:// URL without user and fragment")
+            raise errors.WebhookNotAllowed("not an https:// URL without user and fragment")
         host, port, path = found[1].lower(), int(found[2] or 443), found[3]
         target = Target(host=host, port=port, path=path if path[:1] == "/" else f"/{path}")
         if target.place not in self._hosts:
-            raise WebhookNotAllowed(f"{target.place} is not an allowed webhook host")
+            raise errors.WebhookNotAllowed(f"{target.place} is not an allowed webhook host")
         return target
 
     def deliver(self, url: str, message_id: str, body: bytes) -> int:
@@ -158,10 +152,10 @@ class Deliverer:
     def _attempt(self, job_id: str) -> None:
         try:
             job = self._records.get(job_id)
-        except JobNotFound:
+        except errors.JobNotFound:
             self._queue.forget(job_id)
             return
-        except JobTooNew:
+        except errors.JobTooNew:
             return  # a newer release delivers it when the lease ends
         logs.job_id.set(job_id)
         state, answer, pause = self._deliver(job)
@@ -174,7 +168,7 @@ class Deliverer:
         body = JobView.of(job, position=None).model_dump_json().encode()
         try:
             status = self._webhooks.deliver(str(job.spec.webhook), job.id, body)
-        except (WebhooksOff, WebhookNotAllowed) as refusal:
+        except (errors.WebhooksOff, errors.WebhookNotAllowed) as refusal:
             return "failed", str(refusal), None
         except Undeliverable as failure:
             answer = str(failure)
@@ -195,7 +189,7 @@ def _secret(line: str, number: int) -> bytes:
     except binascii.Error:
         secret = b""
     if not line.startswith(_SECRET) or len(secret) not in _SECRET_BYTES:
-        raise ConfigurationInvalid(
+        raise errors.ConfigurationInvalid(
             f"GDSR_WEBHOOK_SECRET_FILE: secret {number} is not `whsec_` and the base64 of 24 to 64 "
             'bytes; make one: echo "whsec_$(openssl rand -base64 32)"'
         )

@@ -20,15 +20,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.contract.errors import (
-    CheckpointReplaced,
-    EngineLost,
-    EngineOutOfMemory,
-    GDSRError,
-    ModelNotLoaded,
-    ModelUnknown,
-    TileNotFinite,
-)
+from workers.contract import errors
 from workers.contract.observability import logs
 from workers.engine.protocol import (
     MAX_GREETING,
@@ -214,7 +206,7 @@ class EngineClient:
         try:
             received = receive(self._connection)
         except TimeoutError:
-            raise EngineLost(f"no answer within {_ANSWER_SECONDS} seconds") from None
+            raise errors.EngineLost(f"no answer within {_ANSWER_SECONDS} seconds") from None
         except (OSError, ProtocolError):
             return None
         if received is None:
@@ -230,7 +222,7 @@ class EngineClient:
             self._strikes += 1
             shared.flags[:] = 0
         if self._strikes >= _STRIKES:
-            raise EngineLost("it died twice while computing tiles of this picture")
+            raise errors.EngineLost("it died twice while computing tiles of this picture")
 
     def _lasting(self, action: Callable[[], None], shared: SharedTiles) -> None:
         """Call `action` with a connection; reconnects if the engine dies."""
@@ -245,9 +237,9 @@ class EngineClient:
         self._connection.close()
         self._connection, self._greeting = self._connect()
         if (self._greeting["tiles"], self._greeting["slots"]) != (self.tiles, self._slots):
-            raise EngineLost("the engine that came back has a different tile size")
+            raise errors.EngineLost("the engine that came back has a different tile size")
         if self.made_by(self._model).checkpoint != self._checkpoint:
-            raise CheckpointReplaced
+            raise errors.CheckpointReplaced
 
     def _connect(self) -> tuple[socket.socket, dict[str, Any]]:
         """Connect to the engine with the fewest waiting tiles; also returns its greeting."""
@@ -263,8 +255,8 @@ class EngineClient:
                 return having[0]
             if time.monotonic() > deadline:
                 if found:
-                    raise ModelUnknown(name=self._model, known=sorted(found[0][1]["models"]))
-                raise EngineLost(f"no engine came back within {self._patience:.0f} seconds")
+                    raise errors.ModelUnknown(name=self._model, known=sorted(found[0][1]["models"]))
+                raise errors.EngineLost(f"no engine came back within {self._patience:.0f} seconds")
             time.sleep(_RETRY_SECONDS)
 
     def _preference(self, answer: tuple[socket.socket, dict[str, Any]]) -> tuple[bool, int]:
@@ -286,15 +278,15 @@ def _greet(path: Path) -> tuple[socket.socket, dict[str, Any]] | None:
     return None
 
 
-def _failure(message: dict[str, Any]) -> GDSRError:
+def _failure(message: dict[str, Any]) -> errors.GDSRError:
     match message["failed"]:
-        case EngineOutOfMemory.slug:
-            return EngineOutOfMemory(tile=message["tile"])
-        case ModelNotLoaded.slug:
-            return ModelNotLoaded(name=message["model"], reason=message["detail"])
-        case CheckpointReplaced.slug:
-            return CheckpointReplaced()
-        case TileNotFinite.slug:
-            return TileNotFinite()
+        case errors.EngineOutOfMemory.slug:
+            return errors.EngineOutOfMemory(tile=message["tile"])
+        case errors.ModelNotLoaded.slug:
+            return errors.ModelNotLoaded(name=message["model"], reason=message["detail"])
+        case errors.CheckpointReplaced.slug:
+            return errors.CheckpointReplaced()
+        case errors.TileNotFinite.slug:
+            return errors.TileNotFinite()
         case _:
-            return EngineLost(str(message.get("detail")))
+            return errors.EngineLost(str(message.get("detail")))

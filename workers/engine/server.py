@@ -25,12 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.inference.forward import NotFinite
-from workers.contract.errors import (
-    CheckpointReplaced,
-    EngineOutOfMemory,
-    ModelNotLoaded,
-    TileNotFinite,
-)
+from workers.contract import errors
 from workers.engine.loading import LoadedEngine
 from workers.engine.out_of_memory import OutOfMemoryFallback
 from workers.engine.protocol import (
@@ -221,10 +216,10 @@ class EngineServer:
         network = first.loaded.forwards[first.model]
         try:
             begin = partial(network.ready().start, consistent=first.consistent)
-        except ModelNotLoaded as failure:
+        except errors.ModelNotLoaded as failure:
             log.error("%s", failure)
             # Not an error if a reload has replaced it in the meantime: the job starts again.
-            slug = CheckpointReplaced.slug if network.replaced else failure.slug
+            slug = errors.CheckpointReplaced.slug if network.replaced else failure.slug
             for client in dict.fromkeys(client for client, _ in batch):
                 self._refuse(client, slug, failure.reason)
             return None
@@ -250,9 +245,9 @@ class EngineServer:
                     if (alone := self._begin([entry])) is not None:
                         self._finish(alone)
             else:
-                self._refuse(batch[0][0], TileNotFinite.slug, "")
+                self._refuse(batch[0][0], errors.TileNotFinite.slug, "")
             return
-        except EngineOutOfMemory as failure:
+        except errors.EngineOutOfMemory as failure:
             for client, _ in batch:
                 self._refuse(client, failure.slug, str(failure), tile=failure.tile)
             return

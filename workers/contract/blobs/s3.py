@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import BinaryIO
 
+from workers.contract import errors
 from workers.contract.blobs.base import (
     CHUNK,
     BlobEntry,
@@ -26,12 +27,6 @@ from workers.contract.blobs.base import (
     no_room_is_storage_full,
 )
 from workers.contract.blobs.s3_signing import signed_get
-from workers.contract.errors import (
-    BlobMissing,
-    ConfigurationInvalid,
-    StorageFull,
-    StorageUnavailable,
-)
 
 try:
     import obstore
@@ -42,7 +37,7 @@ try:
     )
     from obstore.store import S3Store
 except ImportError:
-    raise ConfigurationInvalid(
+    raise errors.ConfigurationInvalid(
         "GDSR_BLOB_URL: s3:// needs the package obstore; install gdsr[s3]"
     ) from None
 
@@ -77,7 +72,7 @@ class S3BlobStore:
                 retry_config={"max_retries": _RETRIES, "retry_timeout": patience},
             )
         except (BaseError, ValueError) as failure:
-            raise ConfigurationInvalid(f"GDSR_BLOB_URL: {_first_line(failure)}") from None
+            raise errors.ConfigurationInvalid(f"GDSR_BLOB_URL: {_first_line(failure)}") from None
 
     @contextmanager
     def incoming(self) -> Iterator[BinaryIO]:
@@ -123,7 +118,7 @@ class S3BlobStore:
         try:
             with _in_our_words(key):
                 return obstore.head(self._store, checked_key(key))["size"]
-        except BlobMissing:
+        except errors.BlobMissing:
             return None
 
     def exists(self, key: str) -> bool:
@@ -181,15 +176,15 @@ def _in_our_words(key: str | None = None) -> Iterator[None]:
     except (BaseError, FileNotFoundError) as failure:
         said = str(failure)
         if isinstance(failure, FileNotFoundError) and key and "NoSuchBucket" not in said:
-            raise BlobMissing(key) from None
+            raise errors.BlobMissing(key) from None
         log.warning("the picture store: %s", _first_line(failure))
         if any(f" {word}" in said or f"<Code>{word}" in said for word in _NO_ROOM):
-            raise StorageFull from failure
+            raise errors.StorageFull from failure
         if isinstance(failure, PermissionDeniedError | UnauthenticatedError):
-            raise StorageUnavailable("access was denied") from failure
+            raise errors.StorageUnavailable("access was denied") from failure
         if "NoSuchBucket" in said or isinstance(failure, FileNotFoundError):
-            raise StorageUnavailable("the bucket does not exist") from failure
-        raise StorageUnavailable("it does not respond correctly") from failure
+            raise errors.StorageUnavailable("the bucket does not exist") from failure
+        raise errors.StorageUnavailable("it does not respond correctly") from failure
 
 
 def _first_line(failure: BaseException) -> str:

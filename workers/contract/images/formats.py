@@ -3,18 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from workers.contract.errors import (
-    AlphaNotStorable,
-    ColourTooDeep,
-    DepthNotStorable,
-    FrameMissing,
-    ImageAnimated,
-    ImageTooLarge,
-    ImageUnsupported,
-    LosslessNotStorable,
-    ProfileNotStorable,
-    ResultTooLarge,
-)
+from workers.contract import errors
 
 
 class ImageFormat(StrEnum):
@@ -150,16 +139,16 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
         ImageUnsupported: it is of high dynamic range.
     """
     if header.pixels > max_pixels:
-        raise ImageTooLarge(width=header.width, height=header.height, limit=max_pixels)
+        raise errors.ImageTooLarge(width=header.width, height=header.height, limit=max_pixels)
     if header.frames != 1 and frame is None:
-        raise ImageAnimated(frames=header.frames)
+        raise errors.ImageAnimated(frames=header.frames)
     if frame is not None and header.frames is not None and frame >= header.frames:
-        raise FrameMissing(frame=frame, frames=header.frames)
+        raise errors.FrameMissing(frame=frame, frames=header.frames)
     deep = header.format in _DEEP_COLOUR and header.kind is ColourKind.COLOUR and header.bits == 16
     # The JPEG XL library returns only 8 bits for most kinds.
     deep |= header.kind is ColourKind.GREY and header.format is not ImageFormat.JXL
     if header.bits > 8 and not deep:
-        raise ColourTooDeep(
+        raise errors.ColourTooDeep(
             bits=header.bits,
             kind=f"{header.format.upper()} of kind {header.kind}",
             more_elsewhere=header.format not in _DEEP_COLOUR,
@@ -191,29 +180,31 @@ def check_result(
         ProfileNotStorable: the format does not support colour profiles.
     """
     if max(width, height) > format.max_side:
-        raise ResultTooLarge(
+        raise errors.ResultTooLarge(
             width=width, height=height, format_name=format.value, side=format.max_side
         )
     if format.max_pixels is not None and width * height > format.max_pixels:
-        raise ResultTooLarge(
+        raise errors.ResultTooLarge(
             width=width, height=height, format_name=format.value, pixels=format.max_pixels
         )
     if has_alpha and not format.may_be_transparent:
-        raise AlphaNotStorable
+        raise errors.AlphaNotStorable
     if bits > format.max_bits:
-        raise DepthNotStorable(bits=bits, format_name=format.value)
+        raise errors.DepthNotStorable(bits=bits, format_name=format.value)
     if lossless and not format.may_be_lossless:
-        raise LosslessNotStorable(format_name=format.value)
+        raise errors.LosslessNotStorable(format_name=format.value)
     if has_profile and not format.may_have_profile:
-        raise ProfileNotStorable(format_name=format.value)
+        raise errors.ProfileNotStorable(format_name=format.value)
 
 
-def unread(name: ImageFormat) -> ImageUnsupported:
+def unread(name: ImageFormat) -> errors.ImageUnsupported:
     """The error for a format whose library is not installed."""
     called = {ImageFormat.HEIC: "a HEIC picture", ImageFormat.JXL: "a JPEG XL picture"}[name]
     return unsupported(f"{called}, for which no library is installed here")
 
 
-def unsupported(found: str) -> ImageUnsupported:
+def unsupported(found: str) -> errors.ImageUnsupported:
     """The error for an unsupported format `found`; lists the supported ones."""
-    return ImageUnsupported(found=found, supported="JPEG, PNG, WebP, TIFF, BMP, AVIF and GIF")
+    return errors.ImageUnsupported(
+        found=found, supported="JPEG, PNG, WebP, TIFF, BMP, AVIF and GIF"
+    )
