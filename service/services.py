@@ -104,6 +104,15 @@ class Services:
         """Whether only local requests are served, because there are no API keys."""
         return not self.keys and is_loopback(self.settings.host)
 
+    def count_uploads(self, owner: str, pictures: int = 1) -> dict[str, str]:
+        """Count uploads against the rate limit, if there is one; returns the `RateLimit` headers.
+
+        Raises:
+            RateExceeded: a rate does not allow them.
+            QueueUnavailable: Redis does not answer.
+        """
+        return {} if self.rate is None else self.rate.count(owner, pictures=pictures)
+
     def stop_waiting(self) -> None:
         """End requests that wait for a job or follow it."""
         self.stopping.set()

@@ -1,6 +1,7 @@
 """Benchmark of codecs and tiling: our PNG compared to Pillow's, other formats, cut and stitch."""
 
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def bench_codec(*, side: int, rounds: int) -> dict[str, Any]:
     written: dict[str, bytes] = {"Pillow's PNG": _pillow_png(photograph)}
     contestants: dict[str, Callable[[], object]] = {"Pillow's PNG": lambda: _pillow_png(photograph)}
     for kind in (ResultFormat.PNG, ResultFormat.JPEG, ResultFormat.WEBP):
-        write = _writer(picture, kind)
+        write = partial(encode, picture, format=kind, quality=_QUALITY)
         written[f"our {kind}"] = write()
         contestants[f"our {kind}"] = write
     for name in ("our png", "our jpeg"):
@@ -73,7 +74,3 @@ def _pillow_png(photograph: Image.Image) -> bytes:
     file = BytesIO()
     photograph.save(file, "PNG")
     return file.getvalue()
-
-
-def _writer(picture: Picture, kind: ResultFormat) -> Callable[[], bytes]:
-    return lambda: encode(picture, format=kind, quality=_QUALITY)

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from model.checkpoint import load_checkpoint
 from model.gdsr import GDSR, OUTPUTS, SCALE, Output
+from model.metrics.fidelity import decibels
 from model.resize import bicubic_down
 from workers.tiles.tiling import cut, plan_tiles, stitch
 
@@ -50,7 +51,9 @@ def bench_halo(path: Path, data: Path, *, keep: int) -> list[dict[str, Any]]:
             for name in OUTPUTS:
                 error = tiled[name].astype(np.int16) - untiled[name]
                 worst[halo][name] = max(worst[halo][name], int(np.abs(error).max()))
-                psnr[halo][name] = min(psnr[halo][name], _psnr(error))
+                psnr[halo][name] = min(
+                    psnr[halo][name], decibels(float(np.mean(np.square(error.astype(np.float64)))))
+                )
     return _report(path, worst, psnr)
 
 
@@ -80,11 +83,6 @@ def _low_resolution(file: Path) -> Pixels:
 
 def _feather(halo: int) -> int:
     return halo // 4 * 2
-
-
-def _psnr(error: NDArray[np.int16]) -> float:
-    mean = float(np.mean(np.square(error.astype(np.float64))))
-    return math.inf if mean == 0 else 10 * math.log10(255**2 / mean)
 
 
 def _report(

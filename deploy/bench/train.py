@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from deploy.bench.baselines import wait
 from deploy.bench.timing import Figures
 from model.gdsr import SCALE
 from model.trainer.config import TrainConfig
@@ -41,7 +42,9 @@ def bench_train(config: TrainConfig, *, rounds: int, steps: int) -> dict[str, An
     real, bare, single = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         config = _brief(config, Path(folder), steps)
-        device = torch.device("cpu" if config.device.name == "cpu" else _device())
+        device = torch.device(
+            "cuda" if torch.cuda.is_available() and config.device.name != "cpu" else "cpu"
+        )
         for turn in range(rounds):
             bare.append(_bare(config, device, steps))
             if config.device.precision == "bfloat16" and takes_bfloat16(device):
@@ -96,11 +99,11 @@ def _bare(config: TrainConfig, device: torch.device, steps: int) -> float:
     )
     for _ in range(steps):
         take(batch)
-    _finish(device)
+    wait(device)
     start = time.perf_counter()
     for _ in range(steps):
         take(batch)
-    _finish(device)
+    wait(device)
     return steps / (time.perf_counter() - start)
 
 
@@ -126,12 +129,3 @@ def _brief(config: TrainConfig, folder: Path, steps: int) -> TrainConfig:
             config.validation, every=10 * steps, pictures=1, crop=128, samples=0, best="last"
         ),
     )
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()

@@ -5,13 +5,12 @@ Consistency with the input, brightness shift, mesh artefacts, and overshoot.
 Shapes: H x W low-resolution pixels. Pictures are bytes of RGB; differences are in grey levels.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from model.gdsr import SCALE
+from model.metrics.fidelity import decibels
 from model.resize import bicubic_down
 
 _LUMA = (0.299, 0.587, 0.114)  # BT.601, full range
@@ -36,8 +35,7 @@ def lr_psnr(sr: Tensor, lr: Tensor) -> float:
     reduced = bicubic_down(sr)
     if reduced.shape != lr.shape:
         raise ValueError(f"{tuple(sr.shape)} is not {SCALE} times {tuple(lr.shape)}")
-    mean = float((reduced.double() - lr.double()).square().mean())
-    return math.inf if mean == 0 else 10 * math.log10(255**2 / mean)
+    return decibels((reduced.double() - lr.double()).square().mean())
 
 
 def mean_shift(image: Tensor, like: Tensor) -> float:

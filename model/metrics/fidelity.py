@@ -21,8 +21,12 @@ def psnr_y(sr: Tensor, hr: Tensor) -> float:
     Raises:
         ValueError: the images differ in size, or nothing is left within the border.
     """
-    mean = float((_luma(sr) - _luma(hr, like=sr)).square().mean())
-    return math.inf if mean == 0 else 10 * math.log10(255**2 / mean)
+    return decibels((_luma(sr) - _luma(hr, like=sr)).square().mean())
+
+
+def decibels(mean_square: Tensor | float) -> float:
+    """The PSNR in dB of a mean squared difference in levels; infinite for 0."""
+    return 10 * math.log10(255**2 / float(mean_square)) if mean_square else math.inf
 
 
 def mse_y(sr: Tensor, hr: Tensor) -> float:

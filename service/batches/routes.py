@@ -24,7 +24,7 @@ from service.http.openapi import (
 from service.http.problems import RequestInvalid
 from service.jobs.erasing import erase
 from service.jobs.idempotency import fingerprint, read_key
-from service.jobs.options import UpscaleFields, described_fields, read_fields, requested_options
+from service.jobs.options import FIELDS, PARAMETERS, UpscaleFields, read_fields, requested_options
 from service.services import Owner, Services, Serving, own_batch
 from service.transfer.uploads import Upload, deleted_if_refused, receive
 from workers.contract import errors
@@ -43,10 +43,7 @@ router = APIRouter(prefix="/batches", tags=["batches"])
 _PART_OVERHEAD_BYTES = 2048
 
 _REQUEST = {
-    "parameters": [
-        {"name": name, "in": "query", "schema": schema, "description": schema["description"]}
-        for name, schema in described_fields().items()
-    ],
+    "parameters": PARAMETERS,
     "requestBody": {
         "required": True,
         "description": (
@@ -61,7 +58,7 @@ _REQUEST = {
                     "properties": {
                         "image": {"type": "array", "items": BINARY["schema"]},
                         ARCHIVE_FIELD: BINARY["schema"],
-                        **described_fields(),
+                        **FIELDS,
                     },
                 }
             },
@@ -133,7 +130,7 @@ async def create_batch(
     accepted = ",".join(request.headers.getlist("Accept"))
     settings = services.settings
     with services.telemetry.rejects_counted():
-        rate = await run_in_threadpool(_count, services, owner, 1)
+        rate = await run_in_threadpool(services.count_uploads, owner)
         key = read_key(idempotency_key)
         # reject invalid query parameters before reading the upload
         read_fields(UpscaleFields, query=query, form=())
@@ -155,10 +152,6 @@ async def create_batch(
     view = await run_in_threadpool(_view, services, batch)
     sent = {"Location": view.links.self, "Retry-After": "1", **(more or rate)}
     return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=sent)
-
-
-def _count(services: Services, owner: str, pictures: int) -> dict[str, str]:
-    return {} if services.rate is None else services.rate.count(owner, pictures=pictures)
 
 
 def _accept_once(
@@ -207,7 +200,7 @@ def _accept(
     )
     with redis_down_is_queue_unavailable():
         choose_model(running(services.queue.client), fields.model)
-    more = _count(services, owner, len(entries) - 1) if len(entries) > 1 else {}
+    more = services.count_uploads(owner, len(entries) - 1) if len(entries) > 1 else {}
     upload_key = f"inputs/{batch_id}"
     services.blobs.keep(upload.file, upload_key)
     with deleted_if_refused(services.blobs, upload_key):

@@ -136,8 +136,7 @@ def derived_job(
         earlier = services.queue.get(blend_id)
         if not _is_over(earlier, services.blobs):
             return earlier
-    if services.rate is not None:
-        services.rate.count(job.spec.owner)
+    services.count_uploads(job.spec.owner)
     # Another service may store the same map at this moment, and be refused: each has its own blob.
     map_key = None if upload is None else f"inputs/{blend_id}.{secrets.token_hex(8)}"
     if upload is not None and map_key is not None:

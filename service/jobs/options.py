@@ -127,3 +127,11 @@ def described_fields(kind: type[BaseModel] = UpscaleFields) -> dict[str, dict[st
 
     properties: dict[str, dict[str, object]] = inlined(schema["properties"])
     return properties
+
+
+#: The JSON schema of each field, and all of them as parameters of the query, for OpenAPI.
+FIELDS = described_fields()
+PARAMETERS = [
+    {"name": name, "in": "query", "schema": schema, "description": schema["description"]}
+    for name, schema in FIELDS.items()
+]

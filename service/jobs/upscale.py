@@ -24,7 +24,7 @@ from service.http.openapi import (
 from service.http.problems import RequestInvalid
 from service.jobs import cache
 from service.jobs.idempotency import fingerprint, read_key
-from service.jobs.options import UpscaleFields, described_fields, read_fields, requested_options
+from service.jobs.options import FIELDS, PARAMETERS, UpscaleFields, read_fields, requested_options
 from service.jobs.results import picture_or_job, preferred_wait
 from service.services import Owner, Services, Serving
 from service.transfer.mistakes import HEAD_BYTES, mistake
@@ -44,10 +44,7 @@ from workers.contract.queue.validation import validate_upload
 router = APIRouter(tags=["upscale"])
 
 _REQUEST = {
-    "parameters": [
-        {"name": name, "in": "query", "schema": schema, "description": schema["description"]}
-        for name, schema in described_fields().items()
-    ],
+    "parameters": PARAMETERS,
     "requestBody": {
         "required": True,
         "description": (
@@ -60,7 +57,7 @@ _REQUEST = {
                     "type": "object",
                     "required": ["image"],
                     "additionalProperties": False,
-                    "properties": {"image": BINARY["schema"], **described_fields()},
+                    "properties": {"image": BINARY["schema"], **FIELDS},
                 }
             },
             "application/json": {
@@ -70,7 +67,7 @@ _REQUEST = {
                     "additionalProperties": False,
                     "properties": {
                         "image": {"type": "string", "description": "In base64, or as a data URI"},
-                        **described_fields(),
+                        **FIELDS,
                     },
                 }
             },
@@ -137,7 +134,7 @@ async def create_job(
     query = request.query_params.multi_items()
     accepted = ",".join(request.headers.getlist("Accept"))
     with services.telemetry.rejects_counted():
-        rate = await _count(services, owner)
+        rate = await run_in_threadpool(services.count_uploads, owner)
         key = read_key(idempotency_key)
         # reject invalid query parameters before reading the picture
         read_fields(UpscaleFields, query=query, form=())
@@ -201,12 +198,6 @@ def _cancel(services: Services, job_id: str) -> None:
     """Cancel a job that nobody waits for any more; on errors it runs in vain."""
     with suppress(errors.JobNotFound, errors.QueueUnavailable, errors.StorageUnavailable):
         services.blobs.delete(services.queue.cancel(job_id).spec.image.key)
-
-
-async def _count(services: Services, owner: str) -> dict[str, str]:
-    """Count an upload against the rate limit before reading it; returns the headers."""
-    rate = services.rate
-    return {} if rate is None else await run_in_threadpool(rate.count, owner)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
