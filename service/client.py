@@ -55,9 +55,9 @@ _PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 #: Seconds to wait, with `Prefer: wait`, for a derived result.
 _WAIT = 30
 #: Read timeout of the event stream: the service sends a comment every 15 s.
-_SILENCE = 45.0
+_READ_SECONDS = 45.0
 #: Seconds that a cancelled caller waits for its job to be cancelled.
-_GOODBYE = 2.0
+_CANCEL_SECONDS = 2.0
 
 T = TypeVar("T")
 #: The upload: a file, or its bytes.
@@ -74,7 +74,7 @@ class AsyncClient:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._url, self._patience = url, patience
         self._http = httpx2.AsyncClient(
-            base_url=url, headers=headers, timeout=httpx2.Timeout(_SILENCE, connect=5.0)
+            base_url=url, headers=headers, timeout=httpx2.Timeout(_READ_SECONDS, connect=5.0)
         )
 
     async def __aenter__(self) -> Self:
@@ -107,7 +107,7 @@ class AsyncClient:
                 if on_change:
                     on_change(job)
         except get_cancelled_exc_class():
-            with move_on_after(_GOODBYE, shield=True), suppress(ClientError):
+            with move_on_after(_CANCEL_SECONDS, shield=True), suppress(ClientError):
                 await self.discard(job.id)
             raise
         if job.state != "succeeded":
@@ -144,7 +144,7 @@ class AsyncClient:
             )
             return job_of(checked(answer))
 
-        return await self._patiently(send)
+        return await self._with_retries(send)
 
     async def job(self, job_id: str) -> Job:
         """The current state of a job.
@@ -219,7 +219,7 @@ class AsyncClient:
                 await _store(answer, target)
                 return None
 
-        pending = await self._patiently(fetch)
+        pending = await self._with_retries(fetch)
         if pending is not None:
             async for _ in self.follow(pending.id):
                 pass
@@ -236,7 +236,7 @@ class AsyncClient:
         async def delete() -> None:
             checked(await self._http.delete(f"jobs/{job_id}"))
 
-        await self._patiently(delete)
+        await self._with_retries(delete)
 
     async def models(self) -> list[dict[str, Any]]:
         """The response of `GET /models`.
@@ -260,7 +260,7 @@ class AsyncClient:
         async def get() -> httpx2.Response:
             return checked(await self._http.get(path))
 
-        return await self._patiently(get)
+        return await self._with_retries(get)
 
     @asynccontextmanager
     async def _events(
@@ -276,13 +276,13 @@ class AsyncClient:
                 await answer.aread()
             return checked(answer)
 
-        answer = await self._patiently(connect)
+        answer = await self._with_retries(connect)
         try:
             yield unbroken(parsed_events(answer.aiter_lines()))
         finally:
             await answer.aclose()
 
-    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _with_retries(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Call `attempt`; retry connection failures and temporary errors until `patience` has
         passed.
         """

@@ -32,8 +32,8 @@ RECHECK = timedelta(seconds=15)
 _RETRY = timedelta(seconds=0.5)
 _LISTEN_SECONDS = 0.25
 #: Recently ended jobs: one may end between its submission and the start of a wait.
-_REMEMBERED = 1000
-_GOING_ON = {JobState.QUEUED.value, JobState.RUNNING.value}
+_MOST_REMEMBERED = 1000
+_ACTIVE_STATES = {JobState.QUEUED.value, JobState.RUNNING.value}
 #: Fields that are sent between changes of state.
 _PROGRESS = {"queue_position", "starts_in_seconds", "progress"}
 
@@ -76,14 +76,14 @@ class JobSnapshot:
 class Topic:
     """The subscribers of one job."""
 
-    shown: JobSnapshot | None = None
+    snapshot: JobSnapshot | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set at the next change, then replaced by a new event."""
     watchers: int = 0
 
-    def show(self, rendering: JobSnapshot) -> None:
-        if self.shown is None or rendering.tag != self.shown.tag:
-            self.shown = rendering
+    def show(self, latest: JobSnapshot) -> None:
+        if self.snapshot is None or latest.tag != self.snapshot.tag:
+            self.snapshot = latest
             self.wake()
 
     def wake(self) -> None:
@@ -97,10 +97,10 @@ class JobSubscriptions:
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         self._topics: dict[str, Topic] = {}
-        self._awaited: dict[str, set[asyncio.Event]] = {}
+        self._waiters: dict[str, set[asyncio.Event]] = {}
         self._ended: dict[str, None] = {}
         self._stale: set[str] = set()
-        self._stirred = asyncio.Event()
+        self._any_stale = asyncio.Event()
         self._closing = threading.Event()
         self._tasks: list[asyncio.Future[None]] = []
 
@@ -125,25 +125,25 @@ class JobSubscriptions:
         """Wake all subscribers, whether or not their job has changed."""
         for topic in self._topics.values():
             topic.wake()
-        for job_id in self._awaited:
-            self._look(job_id)
+        for job_id in self._waiters:
+            self._wake_waiters(job_id)
 
     @contextmanager
     def awaiting(self, job_id: str) -> Iterator[asyncio.Event]:
         """An event that is set when the job may have ended, or ended just before the block."""
         look = asyncio.Event()
-        self._awaited.setdefault(job_id, set()).add(look)
+        self._waiters.setdefault(job_id, set()).add(look)
         if job_id in self._ended:
             look.set()
         try:
             yield look
         finally:
-            self._awaited[job_id].remove(look)
-            if not self._awaited[job_id]:
-                del self._awaited[job_id]
+            self._waiters[job_id].remove(look)
+            if not self._waiters[job_id]:
+                del self._waiters[job_id]
 
-    def _look(self, job_id: str) -> None:
-        for look in self._awaited.get(job_id, ()):
+    def _wake_waiters(self, job_id: str) -> None:
+        for look in self._waiters.get(job_id, ()):
             look.set()
 
     @contextmanager
@@ -151,8 +151,8 @@ class JobSubscriptions:
         """The job's topic, updated inside the block."""
         topic = self._topics.setdefault(job_id, Topic())
         topic.watchers += 1
-        if topic.shown is None:
-            self._stir({job_id})
+        if topic.snapshot is None:
+            self._mark_stale({job_id})
         try:
             yield topic
         finally:
@@ -160,42 +160,42 @@ class JobSubscriptions:
             if not topic.watchers:
                 del self._topics[job_id]
 
-    def _stir(self, job_ids: set[str]) -> None:
+    def _mark_stale(self, job_ids: set[str]) -> None:
         self._stale |= job_ids
-        self._stirred.set()
+        self._any_stale.set()
 
-    def _heard(self, job_id: str, over: bool) -> None:  # noqa: FBT001 - call_soon has no keywords
-        """Handle the change of a job; `over` if it may have ended."""
-        self._stir({job_id})
-        if over:
-            self._look(job_id)
+    def _on_change(self, job_id: str, may_have_ended: bool) -> None:  # noqa: FBT001 - call_soon has no keywords
+        """Handle the change of a job."""
+        self._mark_stale({job_id})
+        if may_have_ended:
+            self._wake_waiters(job_id)
 
-    def _remember(self, job_id: str) -> None:
+    def _remember_ended(self, job_id: str) -> None:
         self._ended[job_id] = None
-        if len(self._ended) > _REMEMBERED:
+        if len(self._ended) > _MOST_REMEMBERED:
             del self._ended[next(iter(self._ended))]
 
-    def _missed(self) -> None:
+    def _on_missed_changes(self) -> None:
         """Handle a lost subscription: any job may have changed."""
-        self._stir(set(self._topics))
-        for job_id in self._awaited:
-            self._look(job_id)
+        self._mark_stale(set(self._topics))
+        for job_id in self._waiters:
+            self._wake_waiters(job_id)
 
     async def _refresh(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(RECHECK.total_seconds()):
-                    await self._stirred.wait()
+                    await self._any_stale.wait()
             except TimeoutError:
-                self._missed()
-            self._stirred.clear()
+                self._on_missed_changes()
+            self._any_stale.clear()
             stale, self._stale = self._stale & self._topics.keys(), set()
             if self._topics:
                 try:
                     await self._show(stale)
                 except QueueUnavailable as failure:
                     logger.warning("subscribers wait for Redis: %s", failure)
-                    self._stir(stale)
+                    self._mark_stale(stale)
                     await asyncio.sleep(_RETRY.total_seconds())
                 except Exception:  # an invalid record must not end all streams
                     logger.exception("subscribers miss a change")
@@ -206,9 +206,9 @@ class JobSubscriptions:
         rest.
         """
         waiting = {
-            job_id: topic.shown
+            job_id: topic.snapshot
             for job_id, topic in self._topics.items()
-            if topic.shown is not None and topic.shown.waits and job_id not in stale
+            if topic.snapshot is not None and topic.snapshot.waits and job_id not in stale
         }
 
         def look() -> dict[str, JobSnapshot]:
@@ -216,18 +216,18 @@ class JobSubscriptions:
             queued = any(job is not None and job.state is JobState.QUEUED for job in found.values())
             positions = self._queue.queue_positions() if queued or waiting else {}
             moved = {
-                job_id: JobSnapshot.of(shown.job, positions.get(job_id))
-                for job_id, shown in waiting.items()
-                if shown.position != positions.get(job_id)
+                job_id: JobSnapshot.of(snapshot.job, positions.get(job_id))
+                for job_id, snapshot in waiting.items()
+                if snapshot.position != positions.get(job_id)
             }
             read = {
                 job_id: JobSnapshot.of(job, positions.get(job_id)) for job_id, job in found.items()
             }
             return moved | read
 
-        for job_id, rendering in (await run_in_threadpool(look)).items():
+        for job_id, latest in (await run_in_threadpool(look)).items():
             if job_id in self._topics:
-                self._topics[job_id].show(rendering)
+                self._topics[job_id].show(latest)
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Receive changes in a thread of its own until `close`."""
@@ -242,16 +242,16 @@ class JobSubscriptions:
                         if message is None:
                             continue
                         if message["type"] != "message":  # subscribed or reconnected
-                            loop.call_soon_threadsafe(self._missed)
+                            loop.call_soon_threadsafe(self._on_missed_changes)
                             continue
                         job_id, _, state = message["data"].decode(errors="replace").partition(" ")
-                        over = state not in _GOING_ON
-                        if over:
-                            self._remember(job_id)
+                        may_have_ended = state not in _ACTIVE_STATES
+                        if may_have_ended:
+                            self._remember_ended(job_id)
                         # Skip the event loop if nobody follows the job: later subscribers read the
                         # record themselves.
-                        if self._topics or (over and job_id in self._awaited):
-                            loop.call_soon_threadsafe(self._heard, job_id, over)
+                        if self._topics or (may_have_ended and job_id in self._waiters):
+                            loop.call_soon_threadsafe(self._on_change, job_id, may_have_ended)
             except redis.RedisError as failure:
                 if not down:  # once per outage
                     logger.warning("cannot receive job changes: %s", type(failure).__name__)

@@ -27,7 +27,7 @@ from workers.contract.queue.jobs import Job, JobResult, JobState
 
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
 #: Polling interval for the job and for the client's connection if no event arrives.
-_LOOK_AGAIN = timedelta(seconds=1)
+_POLL = timedelta(seconds=1)
 
 Found = TypeVar("Found")
 
@@ -98,13 +98,13 @@ async def wait_until_ended(
     connection ends first.
     """
     loop = asyncio.get_running_loop()
-    with services.watches.awaiting(job_id) as stirred:
+    with services.watches.awaiting(job_id) as may_have_ended:
         while not services.stopping.is_set():
             left = wait.deadline - loop.time()
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, _LOOK_AGAIN.total_seconds())):
-                    await stirred.wait()
-            stirred.clear()
+                async with asyncio.timeout(min(left, _POLL.total_seconds())):
+                    await may_have_ended.wait()
+            may_have_ended.clear()
             try:
                 found = await run_in_threadpool(look)
             except errors.QueueUnavailable:

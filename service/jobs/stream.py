@@ -74,13 +74,13 @@ async def _events(services: Services, job_id: str, known: str | None) -> AsyncIt
     state: JobState | None = None
     with services.watches.watching(job_id) as topic:
         while True:
-            shown, changed = topic.shown, topic.changed
-            if shown is not None and shown.tag != known:
-                yield _event(shown, state)
-                known = shown.tag
-            if shown is not None:
-                state = None if shown.job is None else shown.job.state
-                if shown.ended:
+            snapshot, changed = topic.snapshot, topic.changed
+            if snapshot is not None and snapshot.tag != known:
+                yield _event(snapshot, state)
+                known = snapshot.tag
+            if snapshot is not None:
+                state = None if snapshot.job is None else snapshot.job.state
+                if snapshot.ended:
                     return
             if services.stopping.is_set():
                 yield format_sse_event(event="bye", data_str="{}", retry=RECONNECT)
@@ -93,11 +93,13 @@ async def _events(services: Services, job_id: str, known: str | None) -> AsyncIt
                     yield KEEPALIVE_COMMENT
 
 
-def _event(shown: JobSnapshot, state: JobState | None) -> bytes:
-    if shown.job is None:
-        return format_sse_event(event="gone", data_str="{}", id=shown.tag)
-    if shown.ended:
-        return format_sse_event(event="done", data_str=shown.view, id=shown.tag)
-    if shown.job.state is not state:
-        return format_sse_event(event="state", data_str=shown.view, id=shown.tag, retry=RECONNECT)
-    return format_sse_event(event="progress", data_str=shown.progress, id=shown.tag)
+def _event(snapshot: JobSnapshot, state: JobState | None) -> bytes:
+    if snapshot.job is None:
+        return format_sse_event(event="gone", data_str="{}", id=snapshot.tag)
+    if snapshot.ended:
+        return format_sse_event(event="done", data_str=snapshot.view, id=snapshot.tag)
+    if snapshot.job.state is not state:
+        return format_sse_event(
+            event="state", data_str=snapshot.view, id=snapshot.tag, retry=RECONNECT
+        )
+    return format_sse_event(event="progress", data_str=snapshot.progress, id=snapshot.tag)

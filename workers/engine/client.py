@@ -38,7 +38,7 @@ Pixels = NDArray[np.unsignedinteger]
 #: Timeout of an answer; normally the job's own time limit comes first.
 _ANSWER_SECONDS = 600
 _RETRY_SECONDS = 0.05
-_STRIKES = 2
+_MOST_LOSSES = 2
 #: Shared memory of one job, without the slots that let the engine start a batch early.
 _SHARED_BYTES = 256 * 1024**2
 _FEWEST_SLOTS = 2
@@ -97,7 +97,7 @@ class EngineClient:
         self._model = model
         self._checkpoint: str | None = None
         self._patience = patience.total_seconds()
-        self._strikes = 0
+        self._losses = 0
         self._used = False
         self._connection, self._greeting = self._connect()
         self.tiles: list[int] = self._greeting["tiles"]
@@ -173,12 +173,12 @@ class EngineClient:
         done: set[int] = set()
 
         def reopen() -> None:
-            send(self._connection, {**opening, "alone": self._strikes > 0}, (fd,))
+            send(self._connection, {**opening, "alone": self._losses > 0}, (fd,))
             for slot in sent:
                 if slot not in done:
                     send(self._connection, {"slot": slot})
 
-        self._lasting(reopen, shared)
+        self._retry_on_loss(reopen, shared)
         while True:
             while free and (tile := next(tiles, None)) is not None:
                 slot = free.popleft()
@@ -191,9 +191,9 @@ class EngineClient:
             while sent[0] not in done:
                 answer = self._answer()
                 if answer is None:
-                    self._strike(shared)
+                    self._count_loss(shared)
                     self._reconnect()
-                    self._lasting(reopen, shared)
+                    self._retry_on_loss(reopen, shared)
                 else:
                     done.add(answer)
             slot = sent.popleft()
@@ -216,21 +216,21 @@ class EngineClient:
             raise _failure(message)
         return int(message["done"])
 
-    def _strike(self, shared: SharedTiles) -> None:
+    def _count_loss(self, shared: SharedTiles) -> None:
         """Count a loss if tiles of this picture were being computed."""
         if shared.flags.any():
-            self._strikes += 1
+            self._losses += 1
             shared.flags[:] = 0
-        if self._strikes >= _STRIKES:
+        if self._losses >= _MOST_LOSSES:
             raise errors.EngineLost("it died twice while computing tiles of this picture")
 
-    def _lasting(self, action: Callable[[], None], shared: SharedTiles) -> None:
+    def _retry_on_loss(self, action: Callable[[], None], shared: SharedTiles) -> None:
         """Call `action` with a connection; reconnects if the engine dies."""
         while True:
             try:
                 return action()
             except OSError:
-                self._strike(shared)
+                self._count_loss(shared)
                 self._reconnect()
 
     def _reconnect(self) -> None:
@@ -245,8 +245,10 @@ class EngineClient:
         """Connect to the engine with the fewest waiting tiles; also returns its greeting."""
         deadline = time.monotonic() + self._patience
         while True:
-            found = [answer for path in self._sockets if (answer := _greet(path)) is not None]
-            found.sort(key=self._preference)
+            found = [
+                answer for path in self._sockets if (answer := _open_connection(path)) is not None
+            ]
+            found.sort(key=self._sort_key)
             having = [answer for answer in found if self._model in answer[1]["models"]]
             for answer in found:
                 if answer not in having[:1]:
@@ -259,13 +261,13 @@ class EngineClient:
                 raise errors.EngineLost(f"no engine came back within {self._patience:.0f} seconds")
             time.sleep(_RETRY_SECONDS)
 
-    def _preference(self, answer: tuple[socket.socket, dict[str, Any]]) -> tuple[bool, int]:
+    def _sort_key(self, answer: tuple[socket.socket, dict[str, Any]]) -> tuple[bool, int]:
         """Sort key for engines: first those with the original checkpoint, then by load."""
         checkpoint, *_ = answer[1]["models"].get(self._model, (None,))
         return (checkpoint != self._checkpoint, answer[1]["pending"])
 
 
-def _greet(path: Path) -> tuple[socket.socket, dict[str, Any]] | None:
+def _open_connection(path: Path) -> tuple[socket.socket, dict[str, Any]] | None:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         connection.settimeout(_ANSWER_SECONDS)

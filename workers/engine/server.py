@@ -106,8 +106,8 @@ class EngineServer:
         """
         self.tiles_done = 0
         self._computed = computed
-        self._finished = 0.0
-        self._begun, self._overdue_at = 0.0, float("inf")
+        self._finished_at = 0.0
+        self._started_at, self._overdue_at = 0.0, float("inf")
         self.fallback = OutOfMemoryFallback(
             batch=loaded.max_batch,
             tile=max(loaded.tiles),
@@ -115,9 +115,9 @@ class EngineServer:
         )
         #: The models of new jobs; tile sides and batch sizes stay as at startup.
         self.loaded = loaded
-        self._errand: Callable[[], None] | None = None
+        self._idle_action: Callable[[], None] | None = None
         self._slots = max(4, 2 * loaded.max_batch)
-        self._turns: deque[Client] = deque()
+        self._clients: deque[Client] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._listener = _listen(path)
@@ -132,15 +132,15 @@ class EngineServer:
             with self._changed:
                 if running is None:
                     self._changed.wait_for(
-                        lambda: self._stopping or self._errand or self._pending()
+                        lambda: self._stopping or self._idle_action or self._pending()
                     )
                 if self._stopping:
                     break
-                errand = self._errand
-                batch = self._next_batch() if self._pending() and not errand else []
-            if running is None and errand is not None:
-                self._errand = None
-                errand()
+                idle_action = self._idle_action
+                batch = self._next_batch() if self._pending() and not idle_action else []
+            if running is None and idle_action is not None:
+                self._idle_action = None
+                idle_action()
             if batch and running is not None and not batch[0][0].is_resident:
                 self._finish(running)
                 running = None  # its model may have to be evicted
@@ -170,7 +170,7 @@ class EngineServer:
         """
         done: Future[Found] = Future()
         with self._changed:
-            self._errand = lambda: done.set_result(action())
+            self._idle_action = lambda: done.set_result(action())
             self._changed.notify()
         return done.result()
 
@@ -185,16 +185,16 @@ class EngineServer:
         return time.perf_counter() > self._overdue_at
 
     def _pending(self) -> int:
-        return sum(len(client.waiting) for client in self._turns)
+        return sum(len(client.waiting) for client in self._clients)
 
     def _next_batch(self) -> list[tuple[Client, int]]:
-        wanting = [client for client in self._turns if client.waiting]
+        wanting = [client for client in self._clients if client.waiting]
         if self.loaded.model_cache.settling:
             wanting = [client for client in wanting if client.is_resident] or wanting
-        while self._turns[0] not in wanting:
-            self._turns.rotate(-1)
-        first = self._turns[0]
-        sharing = [client for client in self._turns if client.batch_key == first.batch_key]
+        while self._clients[0] not in wanting:
+            self._clients.rotate(-1)
+        first = self._clients[0]
+        sharing = [client for client in self._clients if client.batch_key == first.batch_key]
         # Powers of two only: a GPU computes few shapes, compiled and recorded ahead.
         ready = sum(len(client.waiting) for client in sharing)
         ready = min(ready, first.loaded.batches[first.tile])
@@ -204,7 +204,7 @@ class EngineServer:
             for client in sharing:
                 if client.waiting and len(batch) < size:
                     batch.append((client, client.waiting.popleft()))
-        self._turns.rotate(-1)
+        self._clients.rotate(-1)
         return batch
 
     def _begin(self, batch: list[tuple[Client, int]]) -> RunningBatch | None:
@@ -227,7 +227,7 @@ class EngineServer:
         weights = np.array([client.weights for client, _ in batch], dtype=np.float32)
         for client, slot in batch:
             _shared(client).flags[slot] = 1
-        began = self._begun = time.perf_counter()
+        began = self._started_at = time.perf_counter()
         pixels = len(batch) * first.tile**2 * (_FLOAT32_FACTOR if first.bits == 16 else 1)
         slowest = min(first.loaded.speeds(first.model), default=0.0)
         if slowest:
@@ -252,11 +252,11 @@ class EngineServer:
                 self._refuse(client, failure.slug, str(failure), tile=failure.tile)
             return
         finally:
-            if running.began >= self._begun:  # no other batch was started early
+            if running.began >= self._started_at:  # no other batch was started early
                 self._overdue_at = float("inf")
         # A batch that was started early had to wait for the previous one.
-        began, self._finished = max(running.began, self._finished), time.perf_counter()
-        self._computed(first.model, len(batch), first.tile, self._finished - began)
+        began, self._finished_at = max(running.began, self._finished_at), time.perf_counter()
+        self._computed(first.model, len(batch), first.tile, self._finished_at - began)
         for (client, slot), result in zip(batch, results, strict=True):
             shared = _shared(client)
             shared.outputs[slot] = result
@@ -284,7 +284,7 @@ class EngineServer:
         with self._changed:
             client.waiting.clear()
             with suppress(ValueError):
-                self._turns.remove(client)
+                self._clients.remove(client)
         with suppress(OSError):
             client.connection.shutdown(socket.SHUT_RDWR)
 
@@ -300,7 +300,7 @@ class EngineServer:
                     if key.fileobj is self._listener:
                         self._accept(selector)
                     else:
-                        self._hear(key.data, selector)
+                        self._receive(key.data, selector)
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         connection, _ = self._listener.accept()
@@ -325,9 +325,9 @@ class EngineServer:
             return
         selector.register(connection, selectors.EVENT_READ, client)
         with self._changed:
-            self._turns.append(client)
+            self._clients.append(client)
 
-    def _hear(self, client: Client, selector: selectors.BaseSelector) -> None:
+    def _receive(self, client: Client, selector: selectors.BaseSelector) -> None:
         fds: list[int] = []
         try:
             received = receive(client.connection)

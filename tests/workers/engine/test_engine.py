@@ -148,7 +148,7 @@ def test_batches_are_powers_of_two(loaded: LoadedEngine, place: Path) -> None:
     server = EngineServer(replace(loaded, batches={TILE: 8, 96: 1}), path=place)
     client = Client(server._woken, server.loaded, model="tiny", weights=(FUSED,), tile=TILE)
     client.waiting.extend(range(15))
-    server._turns.append(client)
+    server._clients.append(client)
 
     sizes = []
     while client.waiting:
@@ -315,7 +315,7 @@ def test_a_dead_client_is_forgotten_and_the_next_is_served(
     with connect(place) as client:
         assert len(results(client, tiles(2))) == 2
 
-    wait_for(lambda: not server._turns, what="no client left")
+    wait_for(lambda: not server._clients, what="no client left")
 
 
 def test_an_engine_that_comes_back_is_given_the_open_tiles_again(
