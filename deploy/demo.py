@@ -38,7 +38,6 @@ def main() -> int:
 
 
 def _show(service: "subprocess.Popen[str]", port: int, out: Path, *, once: bool) -> int:
-    print("Starting: queue, worker, HTTP service ...", flush=True)
     ready = service.stdout.readline() if service.stdout is not None else ""
     if not ready:
         return service.wait() or 1  # it has printed the reason on stderr

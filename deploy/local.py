@@ -75,6 +75,10 @@ def _run(host: str, port: int, data: Path) -> int:
                 )
             )
         drain = WorkerSettings.load().drain.total_seconds()
+        sys.stderr.write(
+            "gdsr-up: starting the queue, the worker and the HTTP service; the first start "
+            "measures the models\n"
+        )
         programs += [
             Program(
                 name="worker",

@@ -1,6 +1,7 @@
 """`gdsr-service`: the HTTP service of one machine."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -62,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 port=settings.metrics_port,
             )
     except ConfigurationInvalid as problem:
-        sys.exit(f"gdsr-service: {problem}")
+        sys.stderr.write(f"gdsr-service: {problem}\n")
+        sys.exit(os.EX_CONFIG)  # so that no supervisor tries again
     Server(app, listening, settings).serve_until_stopped()
 
 

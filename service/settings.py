@@ -76,7 +76,9 @@ class ServiceSettings(SharedSettings):
     """A connection with less than 16 KiB of a body, sent or read, in this time is closed."""
 
     webhook_hosts: Values = ()
-    """Hosts, comma-separated, that webhooks may be sent to, such as `a.example`; empty: none."""
+    """Hosts, comma-separated, that webhooks may be sent to, such as `a.example` or
+    `a.example:8443`; empty: none.
+    """
 
     webhook_secret_file: Path | None = None
     """File with the keys that sign webhooks (`whsec_...`), several during a rotation."""

@@ -243,6 +243,77 @@ def test_a_checkpoint_that_cannot_be_read_is_named_once(
     assert is_one_line(ended.stderr)
 
 
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [
+        (SERVICE, "API_KEYS_FILE"),
+        (SERVICE, "ADMIN_KEYS_FILE"),
+        (SERVICE, "WEBHOOK_SECRET_FILE"),
+        (SERVICE, "REDIS_PASSWORD_FILE"),
+        (WORKER, "CHECKPOINTS"),
+    ],
+)
+def test_a_missing_file_is_named_with_its_setting(
+    program: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name.startswith("WEBHOOK"):
+        monkeypatch.setenv("GDSR_WEBHOOK_HOSTS", "a.example")
+
+    ended = start(program, tmp_path, **{f"GDSR_{name}": str(tmp_path / "gone")})
+
+    assert ended.returncode == os.EX_CONFIG  # so that a supervisor does not try again
+    assert f"GDSR_{name}" in ended.stderr
+    assert str(tmp_path / "gone") in ended.stderr
+    assert is_one_line(ended.stderr)
+
+
+def test_a_missing_file_ends_all_of_it_without_a_second_try(tmp_path: Path) -> None:
+    ended = start("deploy.local", tmp_path, GDSR_API_KEYS_FILE=str(tmp_path / "gone"))
+
+    assert ended.returncode == 1
+    assert ended.stderr.count(str(tmp_path / "gone")) == 1
+    assert "ended with status" not in ended.stderr
+
+
+LINKS = {
+    "GDSR_PORT": "tcp://10.96.0.7:8000",
+    "GDSR_SERVICE_HOST": "10.96.0.7",
+    "GDSR_SERVICE_PORT": "8000",
+    "GDSR_SERVICE_PORT_HTTP": "8000",
+    "GDSR_PORT_8000_TCP": "tcp://10.96.0.7:8000",
+    "GDSR_PORT_8000_TCP_PROTO": "tcp",
+    "GDSR_PORT_8000_TCP_PORT": "8000",
+    "GDSR_PORT_8000_TCP_ADDR": "10.96.0.7",
+    "GDSR_METRICS_PORT": "tcp://10.96.0.8:9100",
+    "GDSR_REDIS_SERVICE_HOST": "10.96.0.9",
+    "GDSR_REDIS_PORT_6379_TCP_ADDR": "10.96.0.9",
+}
+
+
+def test_links_that_kubernetes_adds_for_services_are_no_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in LINKS.items():
+        monkeypatch.setenv(name, value)
+
+    settings = ServiceSettings.load()
+
+    assert (settings.port, settings.metrics_port) == (8000, None)
+
+
+def test_a_port_that_is_none_is_still_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDSR_PORT", "http://10.96.0.7:8000")
+
+    with pytest.raises(ConfigurationInvalid, match="GDSR_PORT"):
+        ServiceSettings.load()
+
+
+def test_webhook_hosts_may_have_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDSR_WEBHOOK_HOSTS", "a.example,b.example:8443")
+
+    assert ServiceSettings.load().webhook_hosts == ("a.example", "b.example:8443")
+
+
 def test_a_port_that_is_taken_is_named_with_what_to_set(
     valkey: ValkeyServer, tmp_path: Path
 ) -> None:

@@ -57,5 +57,11 @@ def test_every_container_is_without_rights_and_within_bounds() -> None:
     assert "ports" not in COMPOSE["services"]["redis"]
 
 
+def test_uploads_on_their_way_into_a_bucket_are_on_the_disk() -> None:
+    service = COMPOSE["services"]["service"]
+
+    assert [service["environment"]["TMPDIR"]] == [v.partition(":")[2] for v in service["volumes"]]
+
+
 def test_no_syntax_line_makes_a_build_fetch_a_frontend() -> None:
     assert not re.search(r"(?im)^#\s*syntax\s*=", (ROOT / "Dockerfile").read_text())

@@ -61,6 +61,7 @@ def test_no_container_has_rights_or_writes_its_root(manifests: list[dict[str, An
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] == 10001  # as the images
         assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False  # they would look like settings
         for container in spec["containers"]:
             own = container["securityContext"]
             assert own["readOnlyRootFilesystem"] is True

@@ -5,6 +5,7 @@ The docstring of a field is its description; a test compares docs/settings.md wi
 
 import difflib
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -43,6 +44,12 @@ Values = Annotated[tuple[str, ...], NoDecode, _split(",")]
 Paths = Annotated[tuple[Path, ...], NoDecode, _split(":")]
 
 _PREFIX = "GDSR_"
+#: Variables that Kubernetes adds for services called `gdsr` or `gdsr-...`, unless
+#: `enableServiceLinks` is false; those that end with `_PORT` are told by their value.
+_SERVICE_LINK = re.compile(
+    r"GDSR_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
+_LINK_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 #: Other variables with our prefix: settings of the service, and those of tools and tests. A test
 #: compares them with `ServiceSettings`, which is not always installed here.
@@ -133,14 +140,18 @@ class SharedSettings(BaseSettings):
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment; empty variables count as unset.
+        """Read the environment; empty variables count as unset, service links are removed from it.
 
         Raises:
             ConfigurationInvalid: lists each invalid variable, in one line.
         """
         known = READ_ELSEWHERE | _names(cls) | _names(WorkerSettings)
-        for name in os.environ:
-            if name.startswith(_PREFIX) and name not in known:
+        for name in list(os.environ):
+            if not name.startswith(_PREFIX):
+                continue
+            if _is_service_link(name, os.environ[name]):
+                del os.environ[name]
+            elif name not in known:
                 raise ConfigurationInvalid(_misspelt(name, known))
         try:
             settings = cls()
@@ -206,9 +217,23 @@ class WorkerSettings(SharedSettings):
     worker_metrics_port: int | None = Field(default=None, gt=0, le=65000)
     """Metrics and probe port of the supervisor; engines use the next ones; unset: none."""
 
+    @field_validator("checkpoints")
+    @classmethod
+    def _are_there(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+        for path in value:
+            if not path.exists():
+                raise ValueError(f"there is no {path}")
+        return value
+
 
 def _names(settings: type[BaseSettings]) -> frozenset[str]:
     return frozenset(f"{_PREFIX}{field.upper()}" for field in settings.model_fields)
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    if name.endswith("_PORT") and _LINK_ADDRESS.match(value):
+        return True
+    return _SERVICE_LINK.fullmatch(name) is not None
 
 
 def _misspelt(name: str, known: frozenset[str]) -> str:

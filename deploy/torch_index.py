@@ -1,0 +1,50 @@
+"""Prints the package index for PyTorch, for `deploy/setup`: any Python runs it, without packages.
+
+The setting GDSR_TORCH_INDEX if it is there; else, on a machine without an NVIDIA GPU, that of
+PyTorch's CPU builds, which are a tenth of the size of those for CUDA, if it answers. Nothing is
+printed where the usual index serves.
+"""
+
+import http.client
+import os
+import signal
+import sys
+import urllib.request
+from pathlib import Path
+
+_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+#: Of the driver, on Linux and in Windows' subsystem for it.
+_GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
+_PATIENCE_SECONDS = 5.0
+
+
+def torch_index() -> str:
+    """The address of the index; empty: the usual one."""
+    named = os.environ.get("GDSR_TORCH_INDEX", "")
+    if named or any(Path(file).exists() for file in _GPU_FILES):
+        return named
+    return _CPU_INDEX if answers(f"{_CPU_INDEX}/torch/", seconds=_PATIENCE_SECONDS) else ""
+
+
+def answers(url: str, *, seconds: float) -> bool:
+    """Whether a page is there within this time, the look-up of its name included.
+
+    For the main thread of a process that uses no other alarm.
+    """
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with urllib.request.urlopen(url):  # noqa: S310 - the addresses are ours
+            return True
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _give_up(signum: int, frame: object) -> None:  # noqa: ARG001
+    raise TimeoutError
+
+
+if __name__ == "__main__":
+    sys.stdout.write(torch_index())
