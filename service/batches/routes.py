@@ -26,6 +26,7 @@ from service.jobs.erasing import erase
 from service.jobs.idempotency import fingerprint, read_key
 from service.jobs.options import FIELDS, PARAMETERS, UpscaleFields, read_fields, requested_options
 from service.services import Owner, Services, Serving, own_batch
+from service.transfer.downloads import ByteRange, IfNoneMatch
 from service.transfer.uploads import Upload, deleted_if_refused, receive
 from workers.contract import errors
 from workers.contract.images.names import safe_name
@@ -258,12 +259,8 @@ async def read_batch_result(
         list[str],
         Header(default_factory=list, description="`wait=N`: wait up to N seconds for the zip"),
     ],
-    if_none_match: Annotated[  # noqa: ARG001 - declared here, read by etag_matches
-        str | None, Header(description="Entity tags that the client has cached")
-    ] = None,
-    range: Annotated[  # noqa: A002, ARG001 - the same
-        str | None, Header(description="The byte range to send, as `bytes=0-1023`")
-    ] = None,
+    if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
+    range: ByteRange = None,  # noqa: A002, ARG001 - the same
 ) -> Response:
     """All results in one zip, once every job has ended; for a failed batch, its failure.
 

@@ -34,7 +34,7 @@ from service.jobs.results import (
     wait_until_ended,
 )
 from service.services import Owner, Serving, own_job
-from service.transfer.downloads import etag_matches
+from service.transfer.downloads import ByteRange, IfNoneMatch, etag_matches
 from service.transfer.uploads import Upload, receive
 from service.views import JobsView, JobView
 from workers.contract import errors
@@ -101,7 +101,6 @@ _DERIVED_REQUEST = {
         },
     },
 }
-IfNoneMatch = Annotated[str | None, Header(description="Entity tags that the client has cached")]
 
 
 @router.get(
@@ -189,9 +188,7 @@ async def read_result(
         ),
     ],
     if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
-    range: Annotated[  # noqa: A002, ARG001 - the same
-        str | None, Header(description="The byte range to send, as `bytes=0-1023`")
-    ] = None,
+    range: ByteRange = None,  # noqa: A002, ARG001 - the same
 ) -> Response:
     """The finished picture; for a failed job, its failure with the matching status.
 

@@ -8,8 +8,9 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import HTTPException, Request
+from fastapi import Header, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -17,6 +18,9 @@ from starlette.types import Receive, Scope, Send
 from service.services import Services
 from service.transfer.digests import shown_digest
 
+#: The headers of a download, declared by endpoints and read here.
+IfNoneMatch = Annotated[str | None, Header(description="Entity tags that the client has cached")]
+ByteRange = Annotated[str | None, Header(description="The byte range to send, as `bytes=0-1023`")]
 #: Pieces between two looks whether the client is there.
 _LOOK_UP = 8
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
