@@ -9,6 +9,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from service.access.auth import NOBODY, Keys, load_admin_keys, load_api_keys
+from service.access.gate import QueueGate
 from service.access.guard import is_loopback
 from service.access.rate_limits import RateLimit
 from service.observability.metrics import ServiceTelemetry
@@ -41,6 +42,7 @@ class Services:
 
     settings: ServiceSettings
     queue: JobQueue
+    gate: QueueGate
     batches: BatchQueue
     blobs: BlobStore
     telemetry: ServiceTelemetry
@@ -82,6 +84,7 @@ class Services:
         return cls(
             settings=settings,
             queue=queue,
+            gate=QueueGate(queue),
             batches=BatchQueue(queue),
             blobs=blobs,
             telemetry=telemetry,

@@ -130,9 +130,10 @@ async def create_batch(
     query = request.query_params.multi_items()
     accepted = ",".join(request.headers.getlist("Accept"))
     settings = services.settings
-    with services.telemetry.rejects_counted():
-        rate = await run_in_threadpool(services.count_uploads, owner)
+    with services.telemetry.rejects_counted(), services.gate.noticing():
         key = read_key(idempotency_key)
+        await services.gate.check(owner, key)
+        rate = await run_in_threadpool(services.count_uploads, owner)
         # reject invalid query parameters before reading the upload
         read_fields(UpscaleFields, query=query, form=())
 

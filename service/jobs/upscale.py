@@ -133,9 +133,10 @@ async def create_job(
     """Queue one picture, sent as the body or as the multipart field `image`."""
     query = request.query_params.multi_items()
     accepted = ",".join(request.headers.getlist("Accept"))
-    with services.telemetry.rejects_counted():
-        rate = await run_in_threadpool(services.count_uploads, owner)
+    with services.telemetry.rejects_counted(), services.gate.noticing():
         key = read_key(idempotency_key)
+        await services.gate.check(owner, key)
+        rate = await run_in_threadpool(services.count_uploads, owner)
         # reject invalid query parameters before reading the picture
         read_fields(UpscaleFields, query=query, form=())
         cached = not cache.bypasses_cache(request)

@@ -63,6 +63,7 @@ class DrillSite:
         server: ValkeyServer,
         proxy: LossyProxy,
         *,
+        direct: bool = False,
         within: Sequence[str] = (),
         changes: Mapping[str, str | None] | None = None,
     ) -> None:
@@ -72,7 +73,8 @@ class DrillSite:
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {name: v for name, v in os.environ.items() if not name.startswith("GDSR_")}
         environment |= {
-            "GDSR_REDIS_URL": proxy.url, "GDSR_CHECKPOINTS": str(checkpoint), "GDSR_THREADS": "1",
+            "GDSR_REDIS_URL": server.url if direct else proxy.url,
+            "GDSR_CHECKPOINTS": str(checkpoint), "GDSR_THREADS": "1",
             "GDSR_PRECISION": "float32", "GDSR_DEVICES": "cpu", "GDSR_CACHE_RESULTS": "false",
             "GDSR_JOB_WORKERS": "2", "GDSR_TILE": "64", **(changes or {}),
         }  # fmt: skip
@@ -191,10 +193,18 @@ def disk_of(place: Path, size: str) -> tuple[str, ...]:
 
 @contextmanager
 def drill_site(
-    folder: Path, checkpoint: Path, *, within: Sequence[str] = (), **changes: str | None
+    folder: Path,
+    checkpoint: Path,
+    *,
+    direct: bool = False,
+    within: Sequence[str] = (),
+    **changes: str | None,
 ) -> Iterator[DrillSite]:
+    """A site that is ready; `direct`: without the proxy, which costs much."""
     with running_valkey(folder / "valkey") as server, lossy(server.url) as proxy:
-        site = DrillSite(folder, checkpoint, server, proxy, within=within, changes=changes)
+        site = DrillSite(
+            folder, checkpoint, server, proxy, direct=direct, within=within, changes=changes
+        )
         try:
             site.wait_ready()
             # Each job worker has a child that waits; the janitor makes its folders last.

@@ -8,7 +8,7 @@ keys written tells whether the script has run: a retry after a lost reply writes
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import redis
 
@@ -66,6 +66,15 @@ class Load:
     owner: str
     pixels: int = 0
     jobs: int = 1
+
+
+class Shortage(NamedTuple):
+    """The limit that a full queue has reached."""
+
+    limit: int
+    of: Literal["jobs", "pixels"]
+    pause: timedelta
+    """Estimated time until a job of average size has left it."""
 
 
 class Superseded(Exception):
@@ -134,6 +143,17 @@ def admit(
         case b"day":
             raise PixelsExceeded(limit=int(daily or 0), pause=until_midnight())
     return bool(verdict == b"taken")
+
+
+def shortage(client: redis.Redis, bounds: QueueLimits) -> Shortage | None:
+    """The limit that has been reached, so that no picture fits; None if there is room."""
+    waiting = [int(pixels) for pixels in client.hvals(WAITING)]
+    if len(waiting) < bounds.jobs and sum(waiting) < bounds.pixels:
+        return None
+    pause = _pause(client, sum(waiting) / max(1, len(waiting)))
+    if len(waiting) >= bounds.jobs:
+        return Shortage(bounds.jobs, "jobs", pause)
+    return Shortage(bounds.pixels, "pixels", pause)
 
 
 def pixels_today(client: redis.Redis, owner: str) -> int:

@@ -13,7 +13,7 @@ from datetime import timedelta
 import redis
 
 from workers.contract.errors import IdempotencyKeyReused
-from workers.contract.queue.connection import retry_once
+from workers.contract.queue.connection import redis_down_is_queue_unavailable, retry_once
 
 #: Lifetime of an idempotency key.
 LIFETIME = timedelta(days=1)
@@ -33,9 +33,7 @@ class IdempotencyKey:
     @property
     def redis_key(self) -> str:
         """The Redis key."""
-        # the key contains no space
-        whose = hashlib.sha256(f"{self.owner} {self.key}".encode())
-        return f"gdsr:key:{whose.hexdigest()}"
+        return _redis_key(self.owner, self.key)
 
     def write(self, pipe: "redis.client.Pipeline") -> None:
         """Write the key, as part of the transaction that creates the job."""
@@ -56,3 +54,18 @@ class IdempotencyKey:
         if other["fingerprint"] != self.fingerprint:
             raise IdempotencyKeyReused
         return str(other["job_id"])
+
+
+def is_used(client: redis.Redis, owner: str, key: str) -> bool:
+    """Whether the key has a job already.
+
+    Raises:
+        QueueUnavailable: Redis does not answer.
+    """
+    with redis_down_is_queue_unavailable():
+        return bool(client.exists(_redis_key(owner, key)))
+
+
+def _redis_key(owner: str, key: str) -> str:
+    whose = hashlib.sha256(f"{owner} {key}".encode())  # the key contains no space
+    return f"gdsr:key:{whose.hexdigest()}"

@@ -9,7 +9,7 @@ from rq.command import send_command
 
 from workers.contract.images.options import AlphaMode, DepthMode
 from workers.contract.observability import logs
-from workers.contract.queue.admission import Load, QueueLimits, admit
+from workers.contract.queue.admission import Load, QueueLimits, Shortage, admit, shortage
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import ModelInfo, running
 from workers.contract.queue.estimates import (
@@ -275,6 +275,15 @@ class JobQueue:
         """
         with redis_down_is_queue_unavailable():
             return {name: open_queue(name, self.client).count for name in (SMALL, LARGE)}
+
+    def shortage(self) -> Shortage | None:
+        """The limit that the queue has reached, so that no picture fits.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+        """
+        with redis_down_is_queue_unavailable():
+            return shortage(self.client, self.bounds)
 
     def oldest(self) -> dict[str, timedelta]:
         """Waiting time of the first job of each queue; an empty queue has none.

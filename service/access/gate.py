@@ -1,0 +1,55 @@
+"""Rejects uploads by their head while the queue is full.
+
+Reading, storing and deleting a picture that is rejected in the end costs as much as serving some.
+Admission alone decides whether a job fits. After it has rejected one, the queue is looked at a few
+times a second, until there is room again.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastapi.concurrency import run_in_threadpool
+
+from workers.contract.errors import QueueFull
+from workers.contract.queue.admission import Shortage
+from workers.contract.queue.idempotency import is_used
+from workers.contract.queue.queue import JobQueue
+
+#: Minimum seconds between two looks at a full queue.
+LOOK = 0.2
+
+
+class QueueGate:
+    """Closed while no job fits into the queue."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._in_doubt = False
+        self._shortage: Shortage | None = None
+        self._next_look = 0.0
+
+    async def check(self, owner: str, key: str | None) -> None:
+        """Reject an upload, unless its idempotency key has a job already.
+
+        Raises:
+            QueueFull: no job fits into the queue.
+            QueueUnavailable: Redis does not answer.
+        """
+        if self._in_doubt and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK
+            self._shortage = await run_in_threadpool(self._queue.shortage)
+            self._in_doubt = self._shortage is not None
+        if (shortage := self._shortage) is None:
+            return
+        if key is None or not await run_in_threadpool(is_used, self._queue.client, owner, key):
+            raise QueueFull(limit=shortage.limit, of=shortage.of, pause=shortage.pause)
+
+    @contextmanager
+    def noticing(self) -> Iterator[None]:
+        """Look at the queue before the next upload if this one does not fit."""
+        try:
+            yield
+        except QueueFull:
+            self._in_doubt = True
+            raise
