@@ -35,6 +35,7 @@ def is_needed(text: str, option: str) -> bool:
     return f"[{name} " not in text
 
 
+@pytest.mark.slow  # dozens of processes
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_tells_its_version_and_its_defaults(command: str) -> None:
     assert output(command, "--version") == f"gdsr {version('gdsr')}\n"

@@ -224,6 +224,7 @@ def test_a_picture_goes_from_the_standard_input_to_the_standard_output(checkpoin
     assert done.stderr.decode().splitlines()[-1].startswith("made the standard output: 48 x 36, 0.")
 
 
+@pytest.mark.slow
 def test_the_standard_input_becomes_a_file_too(checkpoint: Path, tmp_path: Path) -> None:
     done = piped(checkpoint, "-", "-o", f"{tmp_path}/", "--format", "same", stdin=noise(9, 12))
 

@@ -65,6 +65,7 @@ def test_silent_connections_leave_room_for_others(site: Site) -> None:
     assert site.http.get("/livez").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_crowd_of_silent_connections_neither_stops_the_service_nor_fills_its_log(
     valkey: ValkeyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
