@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from model.gdsr import GDSR, OUTPUTS, PARTS, SCALE
 from model.resize import bicubic_up, inner
+from model.ringing import limit_ringing
 from model.trainer.losses import back_projected
 from model.trainer.validation import CONTEXT
 
 Method = Callable[[Tensor], Mapping[str, Tensor]]
-"""Bytes of (3, H, W) -> images of (3, 4H, 4W) by name: RGB in [0, 1], not clamped."""
+"""Bytes of (3, H, W) -> images of (3, 4H, 4W) by name: RGB in [0, 1]; those of peers and
+of back-projection are not clamped."""
 
 BICUBIC = "bicubic"
 MASK = "mask"
@@ -43,11 +45,15 @@ def of_generator(
     Raises:
         ValueError: an output is not finite.
     """
-    parts = generator(_with_context(lr), PARTS)
+    context = _with_context(lr)
+    parts = generator(context, PARTS)
     images: dict[str, Tensor] = {
-        output: _finished(getattr(parts, output), lr, name=output, back_projection=back_projection)
+        output: _finished(
+            limit_ringing(getattr(parts, output), context), lr,
+            name=output, back_projection=back_projection,
+        )
         for output in OUTPUTS
-    }
+    }  # fmt: skip
     return {**images, MASK: inner(parts.mask, SCALE * CONTEXT)[0]}
 
 

@@ -29,6 +29,7 @@ from model.inference.cuda_graphs import Graphs, Network, compile_blocks, downloa
 from model.inference.nvrtc import KernelUnavailable
 from model.process import cache_folder
 from model.resize import bicubic_down, bicubic_up
+from model.ringing import limit_ringing
 
 __all__ = [
     "OUTPUTS", "PARTS", "Forward", "NotFinite", "Output", "Precision", "measure", "prepare",
@@ -206,7 +207,7 @@ class Forward:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             output = network(lr.to(self._dtype(network)), parts)
         images = {part: getattr(output, part).float() for part in parts}
-        return _blended(images, weights)
+        return _blended(images, lr.float() / 255, weights)
 
     def _dtype(self, network: Network) -> torch.dtype:
         return torch.float32 if network is self._exact else _DTYPES[self.precision]
@@ -352,8 +353,8 @@ def _picture(side: int) -> NDArray[np.uint8]:
     return np.asarray(((picture + noise) * 255).clip(0, 255), dtype=np.uint8)[None]
 
 
-def _blended(images: Mapping[Part, Tensor], weights: NDArray[np.float32]) -> Blends:
-    """Clamp and blend all images in float32, once for each result."""
+def _blended(images: Mapping[Part, Tensor], lr: Tensor, weights: NDArray[np.float32]) -> Blends:
+    """Clamp and blend all images in float32, once for each result; `lr` is in [0, 1]."""
     device = next(iter(images.values())).device
     finite = torch.ones(len(weights), dtype=torch.bool, device=device)
     clamped: dict[Part, Tensor] = {}
@@ -362,7 +363,7 @@ def _blended(images: Mapping[Part, Tensor], weights: NDArray[np.float32]) -> Ble
         # Outputs with weight 0 may contain either.
         unwanted = ~weights[..., PARTS.index(part)].any(axis=1)
         finite &= image.sum(dim=(1, 2, 3)).isfinite() | upload(torch.from_numpy(unwanted), device)
-        clamped[part] = image.clamp(0, 1)
+        clamped[part] = image if part == "mask" else limit_ringing(image, lr)
     return Blends([_one_blend(clamped, row) for row in weights.swapaxes(0, 1)], finite)
 
 

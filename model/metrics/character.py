@@ -13,7 +13,8 @@ from model.gdsr import SCALE
 from model.metrics.fidelity import decibels
 from model.resize import bicubic_down
 
-_LUMA = (0.299, 0.587, 0.114)  # BT.601, full range
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in luma (ITU-R BT.601, full range)."""
 _MEAN = 9  # pixels: side of the box filter that is subtracted
 _WINDOW, _STRIDE = 96, 48  # pixels
 _LEAST_ALLOWANCE, _ALLOWED = 0.7, 1.5
@@ -62,7 +63,7 @@ def mesh(image: Tensor) -> float:
     if min(height, width) < SMALLEST_FOR_MESH:
         least = f"{SMALLEST_FOR_MESH}x{SMALLEST_FOR_MESH}"
         raise ValueError(f"a picture has {width}x{height} pixels; its mesh needs {least}")
-    weights = torch.tensor(_LUMA, dtype=torch.float64, device=image.device)
+    weights = torch.tensor(LUMA, dtype=torch.float64, device=image.device)
     luma = torch.einsum("c,chw->hw", weights, image.double())
     edge = _MEAN // 2
     around = F.avg_pool2d(luma[None, None], _MEAN, stride=1)[0, 0]

@@ -134,6 +134,13 @@ class Colour:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mask:
+    """L1 loss of the fusion mask to the local amount of texture in the photograph."""
+
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Dists:
     """DISTS, a distance of structure and texture (`model.metrics.dists`), to the photograph."""
 
@@ -172,6 +179,7 @@ class Losses:
     pixel: Pixel
     distill: Distill | None = None
     colour: Colour | None = None
+    mask: Mask | None = None
     dists: Dists | None = None
     perceptual: Perceptual | None = None
     adversarial: Adversarial | None = None

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.metrics.character import LUMA
 from model.resize import bicubic_down, bicubic_up
 
 Game = Literal["relativistic", "logistic"]
@@ -38,6 +39,33 @@ def frequency_loss(sr: Tensor, hr: Tensor) -> Tensor:
 def colour_loss(sr: Tensor, hr: Tensor) -> Tensor:
     """L1 loss of means over 32 x 32 pixels; incomplete blocks at borders are ignored."""
     return F.avg_pool2d(sr.float() - hr.float(), 32).abs().mean()
+
+
+def texture_share(hr: Tensor) -> Tensor:
+    """Share of fine texture around each pixel: (N, 3, 4H, 4W) -> (N, 1, 4H, 4W) in [0, 1).
+
+    The local root mean square of luma minus its 9x9 mean, over 33x33 pixels; 8 grey levels are half
+    of the range. It is 0 in flat areas.
+    """
+    luma = torch.einsum("nchw,c->nhw", hr.float(), hr.new_tensor(LUMA, dtype=torch.float32))
+    luma = luma[:, None]
+    detail = luma - _box(luma, 9)
+    energy = _box(detail.square(), 33).sqrt()
+    return energy / (energy + 8 / 255)
+
+
+def mask_loss(mask: Tensor, hr: Tensor) -> Tensor:
+    """L1 loss of the fusion mask to a quarter in flat areas, rising with texture towards 1.
+
+    Losses of the fused image alone leave the mask nearly flat: both branches agree where there is
+    no texture, so nothing pulls it down there.
+    """
+    return F.l1_loss(mask.float(), 0.25 + 0.75 * texture_share(hr))
+
+
+def _box(image: Tensor, side: int) -> Tensor:
+    """Mean over a square around each pixel, without what is beyond the border."""
+    return F.avg_pool2d(image, side, 1, side // 2, count_include_pad=False)
 
 
 def perceptual_loss(

@@ -61,6 +61,8 @@ def draw_pattern(random: np.random.Generator, *, side: int) -> Tensor:
         _ramp,
     )
     mix = kinds[random.integers(len(kinds))](random, side)  # (S, S) in [0, 1]
+    if random.random() < 0.5:
+        mix = _mirrored(random, mix)
     dark, light = np.sort(random.integers(0, 256, size=(2, 3 if random.random() < 0.5 else 1)), 0)
     if random.random() < 0.25:
         dark, light = np.zeros_like(dark), np.full_like(light, 255)
@@ -74,6 +76,14 @@ def enlarged(pattern: Tensor) -> Tensor:
     low = pattern.amin(dim=(1, 2), keepdim=True)
     high = pattern.amax(dim=(1, 2), keepdim=True)
     return bicubic_up(pattern).clamp(low, high)
+
+
+def _mirrored(random: np.random.Generator, levels: Levels) -> Levels:
+    """The same size, mirrored at a row and a column, as at the border of a picture."""
+    height, width = (side - int(random.integers(side // 2)) for side in levels.shape)
+    missing = ((0, levels.shape[0] - height), (0, levels.shape[1] - width))
+    mirrored: Levels = np.pad(levels[:height, :width], missing, mode="symmetric")
+    return np.rot90(mirrored, int(random.integers(4))).copy()
 
 
 def _checkerboard(random: np.random.Generator, side: int) -> Levels:

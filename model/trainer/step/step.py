@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from model.gdsr import SCALE, GDSROutput, Output
+from model.gdsr import SCALE, GDSROutput, Part
 from model.resize import inner, mirrored
 from model.trainer.config import Distill, TrainConfig, Weights
 from model.trainer.data.batches import Batch
@@ -22,6 +22,7 @@ from model.trainer.losses import (
     colour_loss,
     discriminator_loss,
     frequency_loss,
+    mask_loss,
     perceptual_loss,
     pixel_loss,
 )
@@ -85,19 +86,20 @@ class Step:
         wanted = self.config.device.precision == "bfloat16"
         return autocast(self.processes.device, wanted=wanted)
 
-    def images(self, batch: Batch) -> tuple[dict[Output, Tensor], Tensor]:
-        """The images for the losses: weighted outputs and their target, (N, 3, 4S, 4S) or
-        smaller.
+    def images(self, batch: Batch) -> tuple[dict[Part, Tensor], Tensor]:
+        """The images for the losses: weighted outputs, the mask if it has a loss of its own, and
+        their target, (N, 3 or 1, 4S, 4S) or smaller.
         """
         losses, mirror = self.config.losses, self.config.data.mirror
         lr = mirrored(batch.lr, mirror)  # (N, 3, S + 2m, S + 2m)
         if self.config.device.channels_last:
             lr = lr.contiguous(memory_format=torch.channels_last)
-        out: GDSROutput = self.networks.generator(lr, losses.outputs)
-        images = {}
-        for output in losses.outputs:
-            image: Tensor = inner(getattr(out, output), SCALE * mirror)  # (N, 3, 4S, 4S)
-            if losses.back_projection:
+        parts: tuple[Part, ...] = (*losses.outputs, *(("mask",) if losses.mask else ()))
+        out: GDSROutput = self.networks.generator(lr, parts)
+        images: dict[Part, Tensor] = {}
+        for output in parts:
+            image: Tensor = inner(getattr(out, output), SCALE * mirror)  # (N, 3 or 1, 4S, 4S)
+            if losses.back_projection and output != "mask":
                 image = back_projected(image, batch.lr)
             images[output] = inner(image, SCALE * losses.margin)
         return images, inner(batch.hr, SCALE * losses.margin)
@@ -106,7 +108,7 @@ class Step:
         return None if image is None else inner(image, SCALE * self.config.losses.margin)
 
     def generator_losses(
-        self, images: Mapping[Output, Tensor], hr: Tensor, teacher: Tensor | None = None
+        self, images: Mapping[Part, Tensor], hr: Tensor, teacher: Tensor | None = None
     ) -> dict[str, Tensor]:
         """The weighted terms, by name."""
         losses, networks = self.config.losses, self.networks
@@ -121,6 +123,8 @@ class Step:
             add("distill", distill.weights, partial(_distill_loss, distill, teacher))
         if losses.colour:
             add("colour", losses.colour.weights, lambda image: colour_loss(image, hr))
+        if losses.mask:
+            terms["mask"] = losses.mask.weight * mask_loss(images["mask"], hr)
         if losses.dists and (dists := networks.dists):
             add(
                 "dists", losses.dists.weights,
@@ -146,7 +150,7 @@ class Step:
             )  # fmt: skip
         return terms
 
-    def discriminator_loss(self, images: Mapping[Output, Tensor], hr: Tensor) -> Tensor:
+    def discriminator_loss(self, images: Mapping[Part, Tensor], hr: Tensor) -> Tensor:
         """The discriminator's loss over the judged outputs."""
         adversarial, discriminator = self.config.losses.adversarial, self.networks.discriminator
         if adversarial is None or discriminator is None:

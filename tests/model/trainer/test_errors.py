@@ -145,7 +145,7 @@ def test_a_state_of_another_network_is_not_resumed_from(
 def test_a_full_disk_while_a_teachers_pictures_are_made_is_said_in_one_line(
     configure: Configure, tmp_path: Path
 ) -> None:
-    config = configure("lite_real", "run.steps=1", f"teacher.cache={tmp_path / 'cache'}")
+    config = configure("lite_real_gan", "run.steps=1", f"teacher.cache={tmp_path / 'cache'}")
 
     with files_no_larger_than(10_000), pytest.raises(StorageFull) as caught:
         fit(config, tmp_path / "run")

@@ -12,6 +12,7 @@ from model.trainer.losses import (
     adversarial_loss,
     back_projected,
     discriminator_loss,
+    mask_loss,
     perceptual_loss,
     pixel_loss,
 )
@@ -66,6 +67,18 @@ def test_pixel_loss_does_not_care_which_is_which() -> None:
 
     assert pixel_loss(one, other) == pixel_loss(other, one)
     assert pixel_loss(one, one) == 0
+
+
+def test_the_mask_is_drawn_up_in_texture_and_down_in_flat_areas() -> None:
+    hr = torch.full((1, 3, 96, 192), 0.5)
+    hr[..., 96:] = torch.rand(96, 96, generator=torch.Generator().manual_seed(0))
+    mask = torch.full((1, 1, 96, 192), 0.6, requires_grad=True)
+
+    mask_loss(mask, hr).backward()
+
+    assert mask.grad is not None
+    assert bool((mask.grad[..., :70] > 0).all())
+    assert bool((mask.grad[..., 122:] < 0).all())
 
 
 def test_taps_are_weighted() -> None:

@@ -42,7 +42,7 @@ def batch_of(config: TrainConfig, cache: Path, *, step: int = 0) -> tuple[Tensor
 def test_a_run_makes_the_cache_that_its_layout_documents(
     configure: Configure, tmp_path: Path
 ) -> None:
-    fit(configure("lite_real", *ONCE, "teacher.pictures=17"), tmp_path)
+    fit(configure("lite_real_gan", *ONCE, "teacher.pictures=17"), tmp_path)
 
     shapes = {
         path.name: np.load(path).shape for path in sorted((tmp_path / "teacher").glob("*.npy"))
@@ -59,15 +59,15 @@ def test_a_later_run_takes_the_pictures_that_are_there(
     configure: Configure, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    fit(configure("lite_real", *ONCE, f"teacher.cache={cache}"), tmp_path / "one")
+    fit(configure("lite_real_gan", *ONCE, f"teacher.cache={cache}"), tmp_path / "one")
     first = contents(cache)
 
-    fit(configure("base_real", *ONCE, f"teacher.cache={cache}"), tmp_path / "two")
+    fit(configure("base_real_gan", *ONCE, f"teacher.cache={cache}"), tmp_path / "two")
     assert contents(cache) == first
 
     # More pictures are added to those that are there.
     more = ("teacher.pictures=32", f"teacher.cache={cache}")
-    fit(configure("lite_real", *ONCE, *more), tmp_path / "three")
+    fit(configure("lite_real_gan", *ONCE, *more), tmp_path / "three")
     grown = contents(cache)
     assert {name: grown[name] for name in first} == first
     assert len(grown) == len(first) + 3
@@ -77,7 +77,7 @@ def test_a_cache_that_was_interrupted_is_completed_to_the_same_bytes(
     configure: Configure, tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    config = configure("lite_real", *ONCE, "teacher.pictures=32", f"teacher.cache={cache}")
+    config = configure("lite_real_gan", *ONCE, "teacher.pictures=32", f"teacher.cache={cache}")
     fit(config, tmp_path / "one")
     whole = contents(cache)
     shard_file(cache, 1, "teacher").unlink()
@@ -89,7 +89,7 @@ def test_a_cache_that_was_interrupted_is_completed_to_the_same_bytes(
 
 
 def test_the_same_crop_of_all_three_pictures_is_cut(configure: Configure, tmp_path: Path) -> None:
-    config = configure("lite_real", *ONCE, "data.patterns=1.0", "data.batch=8")
+    config = configure("lite_real_gan", *ONCE, "data.patterns=1.0", "data.batch=8")
     fit(config, tmp_path)
 
     for step in range(4):
@@ -104,7 +104,7 @@ def test_the_same_crop_of_all_three_pictures_is_cut(configure: Configure, tmp_pa
 
 
 def test_batches_are_a_function_of_seed_and_step(configure: Configure, tmp_path: Path) -> None:
-    config = configure("lite_real", *ONCE, "data.batch=4")
+    config = configure("lite_real_gan", *ONCE, "data.batch=4")
     fit(config, tmp_path)
     cache = tmp_path / "teacher"
 
@@ -126,7 +126,7 @@ def test_batches_are_a_function_of_seed_and_step(configure: Configure, tmp_path:
 
 def test_another_program_may_be_the_teacher(configure: Configure, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    config = configure("lite_real", *ONCE, "teacher.file=", f"teacher.cache={cache}")
+    config = configure("lite_real_gan", *ONCE, "teacher.file=", f"teacher.cache={cache}")
 
     with pytest.raises(CacheUnusable, match="1 of 1 teacher arrays are missing") as caught:
         fit(config, tmp_path / "one")
@@ -139,13 +139,13 @@ def test_another_program_may_be_the_teacher(configure: Configure, tmp_path: Path
 
 def test_a_cache_of_another_teacher_is_refused(configure: Configure, tmp_path: Path) -> None:
     cache = f"teacher.cache={tmp_path / 'cache'}"
-    fit(configure("lite_real", *ONCE, cache), tmp_path / "one")
+    fit(configure("lite_real_gan", *ONCE, cache), tmp_path / "one")
     other = f"teacher.file={tmp_path / 'one' / 'best.safetensors'}"
 
     with pytest.raises(CacheUnusable, match="was made with another teacher: choose another"):
-        fit(configure("lite_real", *ONCE, cache, other), tmp_path / "two")
+        fit(configure("lite_real_gan", *ONCE, cache, other), tmp_path / "two")
     with pytest.raises(CacheUnusable, match="was made with another degradation: choose another"):
-        fit(configure("lite_real", *ONCE, cache, "degradation.shares.full=9"), tmp_path / "two")
+        fit(configure("lite_real_gan", *ONCE, cache, "degradation.shares.full=9"), tmp_path / "two")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_cache_of_another_teacher_is_refused(configure: Configure, tmp_path: P
 def test_a_damaged_cache_is_named_in_one_line(
     configure: Configure, tmp_path: Path, change: Callable[[Path], object], said: str
 ) -> None:
-    config = configure("lite_real", *ONCE, f"teacher.cache={tmp_path / 'cache'}")
+    config = configure("lite_real_gan", *ONCE, f"teacher.cache={tmp_path / 'cache'}")
     fit(config, tmp_path / "one")
     change(tmp_path / "cache")
 
@@ -181,9 +181,9 @@ def test_a_teacher_of_another_architecture_is_named(configure: Configure, tmp_pa
     torch.save({"conv_first.weight": torch.zeros(1)}, file)
 
     with pytest.raises(WeightsUnusable, match=r"teacher\.file: .* is not an RRDB generator by 4"):
-        fit(configure("lite_real", *ONCE, f"teacher.file={file}"), tmp_path / "run")
+        fit(configure("lite_real_gan", *ONCE, f"teacher.file={file}"), tmp_path / "run")
     with pytest.raises(WeightsUnusable, match=r"teacher\.file: No such file"):
-        fit(configure("lite_real", *ONCE, f"teacher.file={file}2"), tmp_path / "run")
+        fit(configure("lite_real_gan", *ONCE, f"teacher.file={file}2"), tmp_path / "run")
 
 
 def test_a_checkpoint_of_this_project_teaches_with_its_gan_output(
@@ -215,7 +215,7 @@ def test_a_teachers_colours_are_those_of_the_photograph() -> None:
 def test_patterns_are_enlarged_without_values_beyond_their_own() -> None:
     random = np.random.default_rng(0)
 
-    for _ in range(40):
+    for _ in range(80):
         pattern = draw_pattern(random, side=24)
         large = enlarged(pattern)
         assert pattern.shape == (3, 24, 24)
@@ -226,7 +226,7 @@ def test_patterns_are_enlarged_without_values_beyond_their_own() -> None:
 
 
 def test_the_cache_says_how_it_was_made(configure: Configure, tmp_path: Path) -> None:
-    fit(configure("lite_real", *ONCE), tmp_path)
+    fit(configure("lite_real_gan", *ONCE), tmp_path)
 
     said = json.loads((tmp_path / "teacher" / "cache.json").read_text())
 
