@@ -325,3 +325,19 @@ def test_a_port_that_is_taken_is_named_with_what_to_set(
     assert f"127.0.0.1:{port}" in ended.stderr
     assert "GDSR_PORT" in ended.stderr
     assert is_one_line(ended.stderr)
+
+
+def test_the_patience_with_connections_is_a_time_and_abandoned_jobs_are_a_choice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = ServiceSettings.load()
+    monkeypatch.setenv("GDSR_HEAD_TIMEOUT", "1.5")
+    monkeypatch.setenv("GDSR_CANCEL_ABANDONED", "off")
+    changed = ServiceSettings.load()
+    monkeypatch.setenv("GDSR_BODY_TIMEOUT", "0")
+
+    assert (usual.head_timeout.total_seconds(), usual.body_timeout.total_seconds()) == (20, 30)
+    assert usual.cancel_abandoned
+    assert (changed.head_timeout.total_seconds(), changed.cancel_abandoned) == (1.5, False)
+    with pytest.raises(ConfigurationInvalid, match="GDSR_BODY_TIMEOUT: it is"):
+        ServiceSettings.load()
