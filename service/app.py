@@ -8,6 +8,7 @@ from fastapi.telemetry import TelemetryConfig
 
 from service.access.guard import LoopbackGuard
 from service.batches import routes as batches
+from service.compat import automatic1111, localai
 from service.http import exception_handlers, proxy
 from service.http.middleware import RequestMiddleware
 from service.http.openapi import describe_app
@@ -61,6 +62,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         app.include_router(ours.router)
     if settings.metrics_port is None:
         app.include_router(health.metrics_router)
+    if settings.compat:
+        app.include_router(automatic1111.router)
+        app.include_router(localai.router)
     app.include_router(docs_router())
     app.include_router(page_router())
     describe_app(app, root_path=settings.root_path)

@@ -47,6 +47,9 @@ class ServiceSettings(SharedSettings):
     cache_results: bool = True
     """Whether an upload equal to an earlier one of the same key gets a copy of its result."""
 
+    compat: bool = True
+    """Whether the routes of Automatic1111 and LocalAI are served; `off`: not."""
+
     cors_origins: Values = ()
     """Origins allowed by CORS, such as `https://a.example`, comma-separated, or `*`."""
 

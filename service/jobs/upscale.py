@@ -144,9 +144,9 @@ async def create_job(
         def accept(upload: Upload) -> Job:
             fields = read_fields(UpscaleFields, query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
-            order = _Order(fields=fields, accept=accepted, owner=owner, key=key, cached=cached)
+            order = Order(fields=fields, accept=accepted, owner=owner, key=key, cached=cached)
             try:
-                return _accept_once(services, upload, order)
+                return accept_once(services, upload, order)
             except (errors.ImageUnsupported, errors.ImageCorrupt):
                 if wrong := _mistake(request, upload):
                     raise wrong from None
@@ -160,8 +160,8 @@ async def create_job(
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     response = await picture_or_job(job, services, request, wait=wait, at_once=False)
     gave_up = wait and response.status_code == HTTPStatus.ACCEPTED
-    if gave_up and _is_known_to_nobody_else(services, job, key) and await request.is_disconnected():
-        await run_in_threadpool(_cancel, services, job.id)
+    if gave_up and is_known_to_nobody_else(services, job, key) and await request.is_disconnected():
+        await run_in_threadpool(cancel, services, job.id)
         raise ClientDisconnect
     if services.settings.pixels_per_day is not None:
         with suppress(
@@ -187,7 +187,7 @@ def _mistake(request: Request, upload: Upload) -> RequestInvalid | None:
     return RequestInvalid.of("body", "image", found) if found else None
 
 
-def _is_known_to_nobody_else(services: Services, job: Job, key: str | None) -> bool:
+def is_known_to_nobody_else(services: Services, job: Job, key: str | None) -> bool:
     """Whether only the response to its request tells of the job: nobody lists it, sends its
     request again or gets a webhook.
     """
@@ -195,14 +195,14 @@ def _is_known_to_nobody_else(services: Services, job: Job, key: str | None) -> b
     return services.settings.cancel_abandoned and not known
 
 
-def _cancel(services: Services, job_id: str) -> None:
+def cancel(services: Services, job_id: str) -> None:
     """Cancel a job that nobody waits for any more; on errors it runs in vain."""
     with suppress(errors.JobNotFound, errors.QueueUnavailable, errors.StorageUnavailable):
         services.blobs.delete(services.queue.cancel(job_id).spec.image.key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Order:
+class Order:
     """An upload request with its options."""
 
     fields: UpscaleFields
@@ -215,8 +215,12 @@ class _Order:
     """Whether a cached result may be used."""
 
 
-def _accept_once(services: Services, upload: Upload, order: _Order) -> Job:
-    """Return the existing job of the idempotency key or create one."""
+def accept_once(services: Services, upload: Upload, order: Order) -> Job:
+    """Return the existing job of the idempotency key or create one.
+
+    Raises:
+        GDSRError: the picture or an option is refused; nothing is stored then.
+    """
     job_id = new_job_id()
     if order.key is None:
         return _accept(services, upload, order, job_id, None)
@@ -236,7 +240,7 @@ def _accept_once(services: Services, upload: Upload, order: _Order) -> Job:
 def _accept(
     services: Services,
     upload: Upload,
-    order: _Order,
+    order: Order,
     job_id: str,
     idempotency: IdempotencyKey | None,
 ) -> Job:

@@ -38,13 +38,18 @@ class JsonBody:
         image = found.pop(IMAGE_FIELD, None)
         if image is not None:
             self._files.begin(IMAGE_FIELD, "")
-            self._files.write(_decoded(image))
+            self._files.write(decoded_base64(image))
         return tuple(
             (name, _text(name, value)) for name, value in found.items() if value is not None
         )
 
 
-def _decoded(image: object) -> bytes:
+def decoded_base64(image: object) -> bytes:
+    """The bytes of a picture in base64 or of a data URI.
+
+    Raises:
+        RequestInvalid: it is neither.
+    """
     if not isinstance(image, str):
         raise _wrong(IMAGE_FIELD, "it is not a string of base64 or a data URI")
     if image[:5].lower() == "data:":

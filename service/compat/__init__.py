@@ -1,0 +1,1 @@
+"""Routes of other programs, for their clients: a thin layer over the same jobs, keys and limits."""

@@ -1,0 +1,190 @@
+"""The upscaling routes of Automatic1111's web UI: pictures in base64, in and out."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.compat.jobs import finished, in_base64, read_choice, submit, upscalers
+from service.http.problems import Fault, RequestInvalid
+from service.jobs.options import UpscaleFields
+from service.jobs.upscale import cancel
+from service.services import Owner, Services, Serving
+from service.transfer.json_body import MAX_BYTES, decoded_base64
+from service.transfer.uploads import Upload
+from workers.contract.blobs.base import no_room_is_storage_full
+from workers.contract.errors import BatchTooLarge, ImageMissing, UploadTooLarge
+from workers.contract.images.options import SCALE
+from workers.contract.queue.jobs import Job
+
+router = APIRouter(prefix="/sdapi/v1", tags=["compat"], include_in_schema=False)
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class _Options(BaseModel):
+    """What both routes share; what the network does not do has to be off."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    resize_mode: int = Field(default=0, ge=0, le=1)
+    upscaling_resize: float = Field(default=2, ge=1, le=SCALE)
+    upscaling_resize_w: int = 512
+    upscaling_resize_h: int = 512
+    upscaling_crop: bool = True
+    upscaler_1: str = "None"
+    extras_upscaler_2_visibility: Annotated[float, Field(ge=0, le=0)] = 0
+    gfpgan_visibility: Annotated[float, Field(ge=0, le=0)] = 0
+    codeformer_visibility: Annotated[float, Field(ge=0, le=0)] = 0
+
+    def fields(self) -> UpscaleFields:
+        """The options of `/upscale`.
+
+        Raises:
+            RequestInvalid: there is no such upscaler, or pictures should be cropped.
+        """
+        size = [("scale", str(self.upscaling_resize))]
+        if self.resize_mode == 1:
+            if self.upscaling_crop:
+                raise RequestInvalid.of("body", "upscaling_crop", "not supported; send false")
+            size = [
+                ("width", str(self.upscaling_resize_w)),
+                ("height", str(self.upscaling_resize_h)),
+            ]
+        return read_choice("upscaler_1", self.upscaler_1, size)
+
+
+class SinglePicture(_Options):
+    """The body of `extra-single-image`."""
+
+    image: str
+
+
+class _Named(BaseModel):
+    data: str
+    name: str = Field(default="", max_length=255)
+
+
+class Pictures(_Options):
+    """The body of `extra-batch-images`."""
+
+    image_list: list[_Named] = Field(alias="imageList")
+
+
+@router.get("/upscalers")
+def list_upscalers(services: Serving, owner: Owner) -> list[dict[str, Any]]:  # noqa: ARG001
+    """The names that `upscaler_1` may have."""
+    more = {"model_name": None, "model_path": None, "model_url": None, "scale": SCALE}
+    return [{"name": name, **more} for name in upscalers(services)]
+
+
+@router.post("/extra-single-image", response_model=None)
+async def upscale_one(request: Request, services: Serving, owner: Owner) -> Response:
+    """Enlarge one picture and wait for it."""
+    with services.telemetry.rejects_counted():
+        body = _read(SinglePicture, await _body(request))
+        pictures = [_Named(data=body.image)]
+        jobs = await run_in_threadpool(_submit, services, request, owner, body, pictures)
+    done = await finished(services, request, jobs)
+    if isinstance(done, Response):
+        return done
+    return _answer(b'{"html_info": "", "image": ', services, done, end=b"}")
+
+
+@router.post("/extra-batch-images", response_model=None)
+async def upscale_many(request: Request, services: Serving, owner: Owner) -> Response:
+    """Enlarge several pictures and wait for all of them."""
+    with services.telemetry.rejects_counted():
+        body = _read(Pictures, await _body(request))
+        jobs = await run_in_threadpool(_submit, services, request, owner, body, body.image_list)
+    done = await finished(services, request, jobs)
+    if isinstance(done, Response):
+        return done
+    return _answer(b'{"html_info": "", "images": [', services, done, end=b"]}")
+
+
+async def _body(request: Request) -> bytes:
+    """All of the body, which is in memory at once.
+
+    Raises:
+        UploadTooLarge: more than `MAX_BYTES`.
+    """
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BYTES:
+            raise UploadTooLarge(limit=MAX_BYTES)
+    return bytes(data)
+
+
+def _read(kind: type[Body], data: bytes) -> Body:
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as invalid:
+        raise RequestInvalid(
+            [
+                Fault(place="body", name=".".join(map(str, fault["loc"])), message=fault["msg"])
+                for fault in invalid.errors()
+            ]
+        ) from None
+
+
+def _submit(
+    services: Services, request: Request, owner: str, options: _Options, pictures: list[_Named]
+) -> list[Job]:
+    """Queue all pictures, or none."""
+    fields = options.fields()
+    most = services.settings.max_batch_pictures
+    if len(pictures) > most:
+        raise BatchTooLarge(limit=most, of="pictures")
+    if not pictures:
+        raise ImageMissing
+    services.count_uploads(owner, len(pictures))
+    decoded = [(decoded_base64(picture.data), picture.name) for picture in pictures]
+    jobs: list[Job] = []
+    try:
+        for data, name in decoded:
+            jobs.append(_submit_one(services, request, owner, data, name, fields))
+    except BaseException:
+        for job in jobs:
+            cancel(services, job.id)
+        raise
+    return jobs
+
+
+def _submit_one(
+    services: Services, request: Request, owner: str, data: bytes, name: str, fields: UpscaleFields
+) -> Job:
+    limit = services.settings.max_upload_bytes
+    if len(data) > limit:
+        raise UploadTooLarge(limit=limit)
+    if not data:
+        raise ImageMissing
+    with services.blobs.incoming() as file:
+        with no_room_is_storage_full():
+            file.write(data)
+            file.flush()
+        upload = Upload(
+            file=file,
+            size=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            fields=(),
+            file_name=name,
+        )
+        return submit(services, request, owner, upload, fields)
+
+
+def _answer(start: bytes, services: Services, jobs: list[Job], *, end: bytes) -> Response:
+    def pieces() -> Iterator[bytes]:
+        yield start
+        for number, job in enumerate(jobs):
+            yield b', "' if number else b'"'
+            yield from in_base64(services, job)
+            yield b'"'
+        yield end
+
+    return StreamingResponse(pieces(), media_type="application/json")

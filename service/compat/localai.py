@@ -1,0 +1,48 @@
+"""`POST /v1/images/upscale` as LocalAI has it, with the answer of OpenAI's image routes."""
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from service.compat.jobs import finished, submit
+from service.http.problems import RequestInvalid
+from service.jobs.options import UpscaleFields, read_fields
+from service.services import Owner, Serving
+from service.transfer.uploads import Upload, receive
+from service.views import Links
+from workers.contract.queue.jobs import Job
+
+router = APIRouter(tags=["compat"], include_in_schema=False)
+
+_FIELDS = {"model", "scale"}
+
+
+@router.post("/v1/images/upscale", response_model=None)
+async def upscale(request: Request, services: Serving, owner: Owner) -> dict[str, Any] | Response:
+    """Enlarge the picture in the field `image` by `scale` (2 unless given, at most 4)."""
+    with services.telemetry.rejects_counted():
+        await run_in_threadpool(services.count_uploads, owner)
+
+        def accept(upload: Upload) -> Job:
+            return submit(services, request, owner, upload, _choice(upload))
+
+        job = await receive(
+            request, services.blobs, accept, limit=services.settings.max_upload_bytes
+        )
+    jobs = await finished(services, request, [job])
+    if isinstance(jobs, Response):
+        return jobs
+    url = f"{request.url.scheme}://{request.url.netloc}{Links.of(job.id).result}"
+    return {"id": job.id, "created": int(time.time()), "data": [{"url": url}]}
+
+
+def _choice(upload: Upload) -> UpscaleFields:
+    given = dict(upload.fields)
+    for name in given.keys() - _FIELDS:
+        raise RequestInvalid.of("form", name, "unknown field")
+    if not given.get("model"):
+        raise RequestInvalid.of("form", "model", "missing; GET /models lists the models")
+    size = ("scale", given.get("scale") or "2")
+    return read_fields(UpscaleFields, query=(), form=[("model", given["model"]), size])

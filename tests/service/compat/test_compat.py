@@ -1,0 +1,130 @@
+"""Clients of Automatic1111 and LocalAI, against a service and a worker with a tiny network."""
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import hosts
+import httpx2
+import pytest
+from factories import engine_info, register
+from networks import tiny_checkpoint
+from PIL import Image
+from processes import running_valkey
+from serving import PICTURE, Serve, Site, problem_of, served
+
+from service.settings import ServiceSettings
+
+
+@pytest.fixture(scope="module")
+def working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("compat")
+    with running_valkey(folder / "valkey") as valkey:
+        checkpoint = tiny_checkpoint(folder / "tiny.safetensors")
+        workers = hosts.Site(valkey.url, folder / "blobs", checkpoint)
+        chosen = ServiceSettings(redis_url=valkey.url, blob_dir=folder / "blobs")
+        with served(chosen) as site, workers.worker_host():
+            yield site
+
+
+def single(site: Site, **changes: Any) -> httpx2.Response:
+    body = {"image": base64.b64encode(PICTURE).decode(), "upscaler_1": "GDSR balanced"}
+    return site.http.post("/sdapi/v1/extra-single-image", json=body | changes)
+
+
+@pytest.mark.e2e
+def test_the_client_of_automatic1111_upscales_one_and_many(working: Site) -> None:
+    webuiapi = pytest.importorskip("webuiapi", reason="no webuiapi: pip install webuiapi")
+    host, port = working.http.base_url.host, working.http.base_url.port
+    client = webuiapi.WebUIApi(host=host, port=port)
+    first, second = Image.new("RGB", (30, 20), "teal"), Image.new("RGB", (16, 24), "red")
+
+    names = [upscaler["name"] for upscaler in client.get_upscalers()]
+    one = client.extra_single_image(first, upscaler_1=names[0], upscaling_resize=4)
+    many = client.extra_batch_images(
+        [first, second], upscaler_1="GDSR crisp (tiny)", upscaling_resize=3
+    )
+
+    assert names[:3] == ["GDSR faithful", "GDSR balanced", "GDSR crisp"]
+    assert one.image.size == (120, 80)
+    assert [image.size for image in many.images] == [(90, 60), (48, 72)]
+    with pytest.raises(RuntimeError, match="invalid-request"):
+        client.extra_single_image(first, upscaler_1=names[0], upscaling_resize=4.5)
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_curl_for_localai_gets_the_address_of_the_picture(working: Site) -> None:
+    url = str(working.http.base_url).rstrip("/")
+    said = subprocess.run(
+        ["curl", "-sS", f"{url}/v1/images/upscale", "-F", "model=tiny", "-F", "scale=4",
+         "-F", "image=@-;filename=cat.png"],
+        input=PICTURE, check=True, capture_output=True, timeout=100,
+    ).stdout  # fmt: skip
+    answer = json.loads(said)
+
+    assert answer.keys() == {"id", "created", "data"}
+    (item,) = answer["data"]
+    picture = subprocess.run(
+        ["curl", "-sS", "--fail", item["url"]], check=True, capture_output=True, timeout=100
+    ).stdout
+    with Image.open(io.BytesIO(PICTURE)) as sent, Image.open(io.BytesIO(picture)) as large:
+        assert large.size == (4 * sent.width, 4 * sent.height)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"image": "no base64!"}, "image"),
+        ({"image": 5}, "image"),
+        ({"upscaling_resize": 4.1}, "upscaling_resize"),
+        ({"upscaler_1": "R-ESRGAN 4x+"}, "upscaler_1"),
+        ({"gfpgan_visibility": 1}, "gfpgan_visibility"),
+        ({"resize_mode": 1}, "upscaling_crop"),
+    ],
+)
+def test_a_bad_field_is_named_and_nothing_is_queued(
+    change: dict[str, Any], name: str, site: Site
+) -> None:
+    refused = single(site, **change)
+
+    assert problem_of(refused) == "invalid-request"
+    assert [fault["name"] for fault in refused.json()["errors"]] == [name]
+    assert site.records.active() == []
+    assert site.stored() == []
+
+
+def test_a_batch_with_one_bad_picture_queues_none(site: Site) -> None:
+    pictures = [{"data": base64.b64encode(data).decode()} for data in (PICTURE, b"no picture")]
+    body = {"imageList": pictures, "upscaler_1": "GDSR crisp"}
+
+    refused = site.http.post("/sdapi/v1/extra-batch-images", json=body)
+
+    assert problem_of(refused) == "image-unsupported"
+    assert site.records.active() == []
+    assert site.stored() == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"), [({"scale": "2"}, "model"), ({"model": "lite", "scale": "5"}, "scale")]
+)
+def test_a_bad_field_for_localai_is_named(fields: dict[str, str], name: str, site: Site) -> None:
+    files = {"image": ("cat.png", PICTURE)}
+    refused = site.http.post("/v1/images/upscale", data=fields, files=files)
+
+    assert problem_of(refused) == "invalid-request"
+    assert refused.json()["errors"][0]["name"] == name
+    assert site.records.active() == []
+
+
+def test_the_routes_can_be_switched_off(serve: Serve) -> None:
+    site = serve(compat=False)
+    register(site.redis, engine_info())
+
+    assert problem_of(single(site)) == "not-found"
+    assert site.http.get("/sdapi/v1/upscalers").status_code == 404
+    assert problem_of(site.http.post("/v1/images/upscale")) == "not-found"
