@@ -240,13 +240,13 @@ async def derive_result(
     1 (255). Needs kept branches. Equal requests return the same job; the picture is at its
     address, which has ranges and an entity tag, and is erased with the job.
     """
-    job = await run_in_threadpool(own_job, services, job_id, owner)
-    if job.result is None:
-        return await run_in_threadpool(result_response, job, services, request)
-    await run_in_threadpool(check_kept, job, services.blobs)
     query = request.query_params.multi_items()
     with services.telemetry.rejects_counted():
         read_fields(DerivedFields, query=query, form=())  # before reading the map
+        job = await run_in_threadpool(own_job, services, job_id, owner)
+        if job.result is None:
+            return await run_in_threadpool(result_response, job, services, request)
+        await run_in_threadpool(check_kept, job, services.blobs)
 
         def accept(upload: Upload) -> Job:
             fields = read_fields(DerivedFields, query=query, form=upload.fields)
