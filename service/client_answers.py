@@ -50,6 +50,9 @@ class Result(_Answer):
     warnings: tuple[str, ...]
     expires_at: datetime
     branches: tuple[str, ...]
+    previews: tuple[str, ...] = ()
+    invented: float | None = None
+    """Share of the fine detail that is invented, 0 to 1; None: not known."""
 
 
 class Job(_Answer):

@@ -57,10 +57,18 @@ class ResultView(View):
     expires_at: datetime
     branches: tuple[str, ...]
     """Stored branches: values for `output` of the result's address."""
+    previews: tuple[str, ...]
+    """Those of them that have a `preview`."""
+    invented: float | None
+    """Share of the fine detail that is invented, 0 to 1: the difference to the faithful branch, in
+    that difference and the faithful branch's own detail together. Null if it is not known: the
+    job kept no branches.
+    """
 
     @classmethod
     def of(cls, result: JobResult) -> Self:
-        return cls.model_validate(result.model_dump() | {"branches": tuple(result.branches)})
+        kept = {"branches": tuple(result.branches), "previews": tuple(result.previews)}
+        return cls.model_validate(result.model_dump() | kept)
 
 
 class Progress(View):

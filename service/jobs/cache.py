@@ -56,10 +56,13 @@ def copied_result(services: Services, key: str, job_id: str, model: ModelInfo) -
         output: branch.model_copy(update={"key": f"results/{job_id}.cached.{output}.png"})
         for output, branch in found.branches.items()
     }
-    key = f"results/{job_id}.cached.{found.format}"
-    sources = {found.key: key} | {
-        found.branches[output].key: branch.key for output, branch in branches.items()
+    previews = {
+        output: preview.model_copy(update={"key": f"results/{job_id}.cached.{output}.webp"})
+        for output, preview in found.previews.items()
     }
+    key = f"results/{job_id}.cached.{found.format}"
+    copied = (key, *(one.key for one in (*branches.values(), *previews.values())))
+    sources = dict(zip(found.keys, copied, strict=True))
     try:
         for source, target in sources.items():
             services.blobs.copy(source, target)
@@ -73,6 +76,7 @@ def copied_result(services: Services, key: str, job_id: str, model: ModelInfo) -
         update={
             "key": key,
             "branches": branches,
+            "previews": previews,
             "seconds": {"cache": round(time.perf_counter() - started, 4)},
             "expires_at": datetime.now(UTC) + services.settings.result_ttl,
             "cached": True,

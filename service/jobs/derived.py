@@ -14,7 +14,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from service.http.problems import RequestInvalid
-from service.jobs.options import DerivedFields, ResultFields
+from service.jobs.options import DerivedFields, ReadFields, ResultFields
 from service.services import Services
 from service.transfer.downloads import download
 from service.transfer.filenames import content_disposition
@@ -28,7 +28,7 @@ from workers.contract.errors import (
     MapInvalid,
     MapTooLarge,
 )
-from workers.contract.images.formats import ResultFormat, check_result
+from workers.contract.images.formats import ResultFormat, check_result, extension
 from workers.contract.images.maps import MAX_MAP_BYTES, check_map
 from workers.contract.images.names import safe_name
 from workers.contract.queue.jobs import (
@@ -62,16 +62,20 @@ class MapSink(PictureSink):
         return MapTooLarge(limit=MAX_MAP_BYTES, of="bytes")
 
 
-def branch_response(job: Job, output: str, services: Services, request: Request) -> Response:
-    """Respond with a stored branch of a finished job.
+def branch_response(job: Job, fields: ReadFields, services: Services, request: Request) -> Response:
+    """Respond with a stored branch of a finished job, or its preview.
 
     Raises:
         BranchesNotKept: the job was not asked to keep its branches.
         JobExpired: the branches have expired.
     """
-    branch = None if job.result is None else job.result.branches.get(output)
+    output = str(fields.output)
+    if job.result is None:
+        raise BranchesNotKept(job.id)
+    branch = (job.result.previews if fields.preview else job.result.branches).get(output)
     if branch is None:
         raise BranchesNotKept(job.id)
+    kind = ResultFormat.WEBP if fields.preview else ResultFormat.PNG
     if not services.blobs.exists(branch.key):
         raise JobExpired(job.id)
     name = (job.spec.name or job.id).rpartition(".")[0] or job.spec.name or job.id
@@ -81,8 +85,8 @@ def branch_response(job: Job, output: str, services: Services, request: Request)
         request,
         size=branch.size,
         sha256=branch.sha256,
-        media_type="image/png",
-        disposition=content_disposition(f"{name}-{output}", extension="png"),
+        media_type=kind.media_type,
+        disposition=content_disposition(f"{name}-{output}", extension=extension(kind)),
         headers={},
     )
 

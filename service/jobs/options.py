@@ -34,7 +34,7 @@ class UpscaleFields(UpscaleChoices):
 
 
 class ResultFields(BaseModel):
-    """The options of `GET /jobs/{id}/result`; none: the result itself."""
+    """The options of a derived result."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -60,6 +60,15 @@ class ResultFields(BaseModel):
 
     height: int | None = Field(default=None, ge=1, le=1_000_000)
     """Maximum height."""
+
+
+class ReadFields(ResultFields):
+    """The options of `GET /jobs/{id}/result`; none: the result itself."""
+
+    preview: bool = False
+    """With one of the stored `output` and nothing else: a small WebP of it, of at most 2048 pixels
+    a side.
+    """
 
 
 class DerivedFields(ResultFields):

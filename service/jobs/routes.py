@@ -23,7 +23,7 @@ from service.http.problems import RequestInvalid
 from service.http.urls import address
 from service.jobs.derived import MapSink, branch_response, derived_job
 from service.jobs.erasing import erase
-from service.jobs.options import DerivedFields, ResultFields, described_fields, read_fields
+from service.jobs.options import DerivedFields, ReadFields, described_fields, read_fields
 from service.jobs.results import (
     check_kept,
     picture_or_job,
@@ -179,7 +179,7 @@ async def read_result(
     services: Serving,
     owner: Owner,
     request: Request,
-    fields: Annotated[ResultFields, Query()],
+    fields: Annotated[ReadFields, Query()],
     prefer: Annotated[
         list[str],
         Header(
@@ -206,13 +206,15 @@ async def read_result(
 
     if wait and not job.ended:
         job = await wait_until_ended(job_id, ended, services, request, wait) or job
-    if job.result is None or fields == ResultFields():
+    if job.result is None or fields == ReadFields():
         response = await run_in_threadpool(result_response, job, services, request)
         response.headers.update(wait.headers if wait else {})
         return response
     await run_in_threadpool(check_kept, job, services.blobs)
-    if fields.output is not None and fields == ResultFields(output=fields.output):
-        return await run_in_threadpool(branch_response, job, fields.output, services, request)
+    if fields.output and fields == ReadFields(output=fields.output, preview=fields.preview):
+        return await run_in_threadpool(branch_response, job, fields, services, request)
+    if fields.preview:
+        raise RequestInvalid.of("query", "preview", "goes with an output and nothing else")
     made = await run_in_threadpool(derived_job, services, job, fields)
     return await picture_or_job(made, services, request, wait=wait, at_once=True)
 

@@ -95,6 +95,43 @@ def test_the_mask_is_kept_as_a_grey_picture(site: Site, kept: Job) -> None:
     assert mask.std() > 0
 
 
+def test_each_branch_has_a_preview_that_looks_like_it(site: Site, kept: Job) -> None:
+    assert kept.result is not None
+    assert list(kept.result.previews) == list(kept.result.branches)
+    for output, preview in kept.result.previews.items():
+        with Image.open(site.blobs.path(preview.key)) as opened:
+            shown = np.asarray(opened.convert("RGB")).astype(int)
+            assert (opened.format, opened.size) == ("WEBP", (360, 280))
+        branch = pixels(site, kept.result.branches[output].key)
+        exact = branch if branch.ndim == 3 else branch[..., None]
+        assert abs(shown.mean() - exact.mean()) < 3
+
+
+def test_the_share_that_is_invented_is_0_at_0_and_grows(site: Site, kept: Job) -> None:
+    shares = []
+    for trade_off in (0, 0.2, 0.35, 0.5, 0.8, 1):
+        job = blended(site, kept, trade_off=trade_off)
+        assert job.result is not None, job.failure
+        shares.append(job.result.invented)
+    part = blended(site, kept, Part(region=REGION), trade_off=1)
+    mask = blended(site, kept, Part(mask=True, region=REGION))
+    unknown = site.ended(site.submit(PICTURE, trade_off=0.35))
+    faithful = site.ended(site.submit(PICTURE, trade_off=0))
+
+    assert kept.result is not None
+    assert shares[0] == 0
+    assert shares[2] == kept.result.invented
+    assert shares == sorted(set(shares))
+    assert part.result is not None
+    assert part.result.invented not in (None, shares[-1])
+    assert mask.result is not None
+    assert mask.result.invented is None
+    assert unknown.result is not None
+    assert unknown.result.invented is None
+    assert faithful.result is not None
+    assert faithful.result.invented == 0
+
+
 def test_a_position_is_within_a_level_of_a_job_for_it(site: Site, kept: Job) -> None:
     for trade_off in (0.1, 0.35, 0.8):
         direct = site.result(site.ended(site.submit(PICTURE, trade_off=trade_off)))

@@ -17,6 +17,8 @@ _FULL_COLOUR_QUALITY = 90  # from here on JPEG keeps colour at full resolution
 _MAX_JPEG_DPI = 65_535
 _AVIF_SPEED = 8  # of 10; slower ones take several times longer for files a few percent smaller
 
+_PREVIEW_QUALITIES, _PREVIEW_BYTES = (80, 50, 20), 750_000
+
 _JXL_BEST = 99  # its library takes 100 for without loss, and fails
 _JXL_EFFORT, _JXL_LOSSLESS_EFFORT = 4, 1  # of 9: the last that take well under a second a megapixel
 
@@ -55,6 +57,19 @@ def encode(
             return encode_tiff(picture)
         case ResultFormat.JXL:
             return _encode_jxl(with_bits(picture, 8), quality, lossless=lossless)
+
+
+def encode_preview(picture: Picture) -> bytes:
+    """Write a WebP to look at, quickly: of lower quality where it would exceed 750 kB, which the
+    lowest may.
+    """
+    image, tags = _image(with_bits(picture, 8)), _tags(picture)
+    for quality in _PREVIEW_QUALITIES:
+        file = BytesIO()
+        image.save(file, "WEBP", quality=quality, method=0, **tags)
+        if file.tell() <= _PREVIEW_BYTES:
+            break
+    return file.getvalue()
 
 
 def encode_in_pieces(

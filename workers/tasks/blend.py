@@ -10,7 +10,12 @@ from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.jobs import OUTPUTS, Job, JobResult
 from workers.pictures.finish import marked_as_made
 from workers.pictures.reduce import reduced, reduced_mask
-from workers.tasks.branches import blend_pictures, needed_outputs, read_branch
+from workers.tasks.branches import (
+    blend_pictures,
+    invented_share,
+    needed_outputs,
+    read_branch,
+)
 from workers.tasks.maps import blend_by_map, read_map
 from workers.tasks.upscale import TaskContext, patiently, run, stored, timed, waited
 
@@ -30,8 +35,12 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
     shares = _shares(job, source)
     with timed(seconds, "decode"):
         read = context.blobs.read
-        data = [patiently(partial(read, key)) for key in shares]
-        pictures = [read_branch(data.pop(0), part.region) for _ in shares]
+        faithful = None if part.mask else source.branches.get("psnr")
+        # The faithful branch is read for the share that is invented, even if it has none itself.
+        keys = dict.fromkeys([*shares, *([faithful.key] if faithful else [])])
+        data = [patiently(partial(read, key)) for key in keys]
+        found = {key: read_branch(data.pop(0), part.region) for key in keys}
+        pictures = [found[key] for key in shares]
         levels = None
         if job.spec.map_key is not None:
             levels = read_map(patiently(partial(read, job.spec.map_key)))
@@ -44,7 +53,10 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
             picture = blend_by_map(
                 pictures, levels, width=source.width, height=source.height, region=part.region
             )
-        del pictures
+        invented = None if part.region or part.mask else source.invented
+        if faithful is not None:
+            invented = invented_share(picture, found[faithful.key])
+        del pictures, found
         if part.width and part.height:
             reduce = reduced_mask if part.mask else reduced
             picture = reduce(picture, width=part.width, height=part.height)
@@ -63,6 +75,8 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
             "height": picture.height,
             "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
             "branches": {},
+            "previews": {},
+            "invented": invented,
         }
     )
 

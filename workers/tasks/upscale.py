@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import redis
 from rq.timeouts import JobTimeoutException
@@ -31,14 +31,17 @@ from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient, MadeBy
 from workers.host.reports import JobReport, Stage, send
 from workers.pictures.decode import decode
-from workers.pictures.encode import encode_in_pieces
+from workers.pictures.encode import encode_in_pieces, encode_preview
 from workers.pictures.finish import marked_as_made, postprocess, postprocess_mask, preprocess
 from workers.pictures.picture import Picture
 from workers.pictures.png import png_pieces
-from workers.tasks.branches import blend_pictures, needed_outputs
+from workers.pictures.reduce import reduced, reduced_mask
+from workers.tasks.branches import blend_pictures, invented_share, needed_outputs
 from workers.tasks.pipeline import upscale_outputs
 from workers.tiles.trade_off import MASK, Weights, output_weights
 
+#: Longest side of the preview of a branch.
+_PREVIEW_SIDE = 2048
 #: Minimum interval of progress updates.
 _PROGRESS_SECONDS = 0.2
 #: Maximum seconds between two attempts at the picture store.
@@ -125,11 +128,11 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         except CheckpointReplaced:  # half of each
             pictures, made_by = _inferred(context, job, picture, weights)
     with timed(seconds, "encode"):
-        branches: dict[str, Branch] = {}
         if spec.options.keep_branches:
-            branches, picture = _kept(context, job, pictures)
+            picture, kept = _kept(context, job, pictures)
         else:
             picture = postprocess(pictures.pop(), spec.options)
+            kept = _Kept({}, {}, 0.0 if spec.options.trade_off == 0 else None)
         if settings.mark:
             picture = marked_as_made(picture, trade_off=spec.options.trade_off)
         key = f"results/{job.id}.{context.run}.{spec.options.format}"
@@ -152,7 +155,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         seconds={stage: round(value, 4) for stage, value in seconds.items()},
         expires_at=datetime.now(UTC) + settings.result_ttl,
         has_alpha=picture.alpha is not None,
-        branches=branches,
+        **kept._asdict(),
         warnings=picture.warnings,
     )
 
@@ -175,9 +178,15 @@ def _inferred(
         return pictures, engine.made_by(options.model)
 
 
-def _kept(
-    context: TaskContext, job: Job, pictures: list[Picture]
-) -> tuple[dict[str, Branch], Picture]:
+class _Kept(NamedTuple):
+    """What a result has of branches."""
+
+    branches: dict[str, Branch]
+    previews: dict[str, Branch]
+    invented: float | None
+
+
+def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Picture, _Kept]:
     """Store each branch of `KEPT`, removed from `pictures`; returns the result, blended from them.
 
     It is blended exactly as in a derived job, so that both have the same pixels.
@@ -185,7 +194,9 @@ def _kept(
     options = job.spec.options
     shares = needed_outputs(options.trade_off)
     branches: dict[str, Branch] = {}
+    previews: dict[str, Branch] = {}
     needed: list[Picture] = []
+    faithful = pictures[0]
     for output in KEPT:
         picture = pictures.pop(0)  # one at a time: together they fill the memory of a job
         if output == "mask":
@@ -197,9 +208,14 @@ def _kept(
         key = f"results/{job.id}.{context.run}.{output}.png"
         blob = patiently(partial(_write_branch, context, key, picture))
         branches[output] = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
+        blob = patiently(partial(_write_preview, context, f"{key[:-4]}.webp", output, picture))
+        previews[output] = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
+        if output == "psnr":
+            faithful = picture
         if output in shares:
             needed.append(picture)
-    return branches, blend_pictures(needed, list(shares.values()))
+    blended = blend_pictures(needed, list(shares.values()))
+    return blended, _Kept(branches, previews, invented_share(blended, faithful))
 
 
 def stored(context: TaskContext, key: str, picture: Picture, options: UpscaleOptions) -> StoredBlob:
@@ -216,6 +232,13 @@ def stored(context: TaskContext, key: str, picture: Picture, options: UpscaleOpt
 
 def _write_branch(context: TaskContext, key: str, picture: Picture) -> StoredBlob:
     return context.blobs.write(key, png_pieces(picture))
+
+
+def _write_preview(context: TaskContext, key: str, output: str, picture: Picture) -> StoredBlob:
+    factor = min(1.0, _PREVIEW_SIDE / max(picture.width, picture.height))
+    width, height = (max(1, round(side * factor)) for side in (picture.width, picture.height))
+    reduce = reduced_mask if output == "mask" else reduced
+    return context.blobs.write(key, [encode_preview(reduce(picture, width=width, height=height))])
 
 
 def _finish(context: TaskContext, job: Job, result: JobResult) -> None:

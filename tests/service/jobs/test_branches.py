@@ -52,6 +52,37 @@ def test_a_kept_branch_is_served_as_it_is(site: Site, job: Job, output: str) -> 
     assert site.http.get(f"/jobs/{job.id}").json()["result"]["branches"] == list(KEPT)
 
 
+def test_a_preview_is_served_as_it_is_and_erased_with_its_job(site: Site, job: Job) -> None:
+    blob = site.blobs.write(f"results/{job.id}.run.gan.webp", [b"small"])
+    preview = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
+    result = result_of(job).model_copy(update={"previews": {"gan": preview}, "invented": 0.25})
+    site.redis.hset(f"gdsr:job:{job.id}", "result", result.model_dump_json())
+    address = f"/jobs/{job.id}/result?output=gan&preview=true"
+
+    response = site.http.get(address)
+    again = site.http.get(address, headers={"If-None-Match": response.headers["ETag"]})
+    part = site.http.get(address, headers={"Range": "bytes=1-2"})
+    view = site.http.get(f"/jobs/{job.id}").json()["result"]
+
+    assert (response.content, response.headers["Content-Type"]) == (b"small", "image/webp")
+    assert response.headers["Content-Disposition"] == 'inline; filename="cat-gan.webp"'
+    assert (again.status_code, part.content) == (304, b"ma")
+    assert (view["previews"], view["invented"]) == (["gan"], 0.25)
+    assert site.records.active() == []
+    assert site.http.delete(f"/jobs/{job.id}").status_code == 204
+    assert site.stored() == []
+
+
+def test_a_preview_goes_with_an_output_alone(site: Site, job: Job) -> None:
+    address = f"/jobs/{job.id}/result?preview=true"
+
+    wrong = [site.http.get(f"{address}{more}") for more in ("", "&trade_off=0.3", "&width=9")]
+    missing = site.http.get(f"{address}&output=psnr")
+
+    assert [problem_of(response) for response in wrong] == ["invalid-request"] * 3
+    assert problem_of(missing) == "branches-not-kept"
+
+
 def test_another_position_is_a_job_of_its_own_that_is_found_again(site: Site, job: Job) -> None:
     address = f"/jobs/{job.id}/result?trade_off=0.35&format=webp"
 

@@ -12,7 +12,12 @@ from workers.contract.queue.jobs import Region
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture
 from workers.pictures.png import encode_png
-from workers.tasks.branches import blend_pictures, needed_outputs, read_branch
+from workers.tasks.branches import (
+    blend_pictures,
+    invented_share,
+    needed_outputs,
+    read_branch,
+)
 
 COLOUR = photo(37, 53)
 METADATA = Metadata(exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0", xmp=b"<x:xmpmeta/>")
@@ -164,3 +169,33 @@ def test_a_blend_of_four_megapixels_takes_little_of_what_pillow_takes_to_write_i
 
     print(f"blend of 2048 x 2048: {min(taken):.3f} s of CPU")  # noqa: T201
     assert min(taken) < written / 2
+
+
+def test_nothing_is_invented_in_the_faithful_branch_and_all_beside_a_flat_one() -> None:
+    flat = Picture(colour=np.full((37, 53, 3), 90, np.uint8))
+
+    assert invented_share(PICTURES["colour"], PICTURES["colour"]) == 0
+    assert invented_share(PICTURES["colour"], flat) == 1
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_invented_share_is_the_documented_sum(bits: int) -> None:
+    made, faithful = (deep(700, 500)[::step] >> (16 - bits) for step in (1, -1))
+    blocks = faithful.reshape(175, 4, 125, 4, 3).astype(float)
+    measured = np.abs(blocks - blocks.mean(axis=(1, 3), keepdims=True)).sum()
+    invented = np.abs(made.astype(float) - faithful).sum()
+
+    pictures = [Picture(colour=one.astype(f"u{bits // 8}")) for one in (made, faithful)]
+    assert invented_share(*pictures) == round(invented / (invented + measured), 4)
+
+
+def test_the_invented_share_grows_with_the_slider() -> None:
+    ends = [Picture(colour=photo(40, 50, seed=seed)) for seed in (0, 1)]
+
+    shares = [
+        invented_share(blend_pictures(ends, [1 - share, share]), ends[0])
+        for share in (0.0, 0.2, 0.5, 1.0)
+    ]
+
+    assert shares[0] == 0
+    assert shares == sorted(set(shares))

@@ -208,7 +208,7 @@ class JobSpec(Record):
 
 
 class Branch(Record):
-    """A stored branch (one of `KEPT`), as PNG."""
+    """A stored branch (one of `KEPT`), as PNG, or its preview as WebP."""
 
     key: str
     size: int
@@ -242,11 +242,16 @@ class JobResult(Record):
     """Copied from an equal job without computation; `seconds` then has only `cache`."""
     branches: dict[str, Branch] = {}
     """Stored branches by output; empty unless the job was asked to keep them."""
+    previews: dict[str, Branch] = {}
+    """Their previews by output."""
+    invented: float | None = None
+    """Share of fine detail that is invented, 0 to 1; None: not known without kept branches."""
 
     @property
     def keys(self) -> tuple[str, ...]:
         """The blob keys of everything stored for it."""
-        return (self.key, *(branch.key for branch in self.branches.values()))
+        kept = (*self.branches.values(), *self.previews.values())
+        return (self.key, *(branch.key for branch in kept))
 
 
 class JobFailure(Record):
