@@ -36,6 +36,7 @@ def test_a_view_follows_the_job_from_queue_to_end(site: Site) -> None:
     assert view["result"] == {
         **done.result.model_dump(mode="json", exclude={"key", "has_alpha"}),
         "branches": [],
+        "previews": [],
         "sha256": hashlib.sha256(b"picture").hexdigest(),
     }
     assert view["failure"] is None
