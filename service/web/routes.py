@@ -1,6 +1,6 @@
 """`/`: the web page and its static files.
 
-A few small files without a build step. They are read and compressed once at startup; browsers cache
+Small files without a build step. They are read and compressed once at startup; browsers cache
 them and revalidate by entity tag.
 """
 
@@ -20,6 +20,8 @@ _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webmanifest": "application/manifest+json",
 }
 
 
@@ -54,14 +56,17 @@ class _File:
 
 def page_router() -> APIRouter:
     """The routes of the page and its files."""
-    files = {path.name: _File.read(path) for path in _FOLDER.iterdir()}
+    files = {
+        path.relative_to(_FOLDER).as_posix(): _File.read(path)
+        for path in _FOLDER.rglob("*.*")
+    }
     router = APIRouter(include_in_schema=False)
 
     @router.api_route("/", methods=["GET", "HEAD"])
     async def page(request: Request) -> Response:
         return files["index.html"].response(request)
 
-    @router.api_route("/page/{name}", methods=["GET", "HEAD"])
+    @router.api_route("/page/{name:path}", methods=["GET", "HEAD"])
     async def asset(name: str, request: Request) -> Response:
         if name not in files:
             raise HTTPException(status_code=404)

@@ -1,291 +1,303 @@
-// The page: pictures come in, become jobs, and are looked at. The state of all is in `pictures`.
-//
-// A picture has a `phase`: waiting, sending, refused (with `problem`), known (the service has it:
-// `view`), expired, or lost (the service no longer has it).
+// The page: wires pictures, stage and panels together. `opened` is the picture on the stage.
 
-import { Problem, request, upload } from "./api.js";
-import { addCard, busy, markOpen, removeCard, setThumbnail, updateCard } from "./cards.js";
-import { onConnection, tryNow } from "./connection.js";
-import { follow } from "./events.js";
-import { onFiles } from "./intake.js";
-import { decoded } from "./layers.js";
-import { enable, onDownload, onSlider, setFormats, showFacts, showPosition } from "./panel.js";
-import { result } from "./results.js";
-import { forget, keepOriginal, original, remember, remembered } from "./store.js";
-import { createViewer } from "./viewer.js";
-import { bytes, megapixels, span, state } from "./words.js";
+import { request } from "./net/api.js";
+import { onConnection, tryNow } from "./net/connection.js";
+import { createPainting } from "./panel/brush.js";
+import { onSlider, showInvented, showTradeOff } from "./panel/detail.js";
+import { createExport, usualSettings } from "./panel/export.js";
+import { showFacts } from "./panel/facts.js";
+import { addCard, markOpen, removeCard, setThumbnail, updateCard } from "./panel/filmstrip.js";
+import { showMessage } from "./panel/message.js";
+import { chosenModel, listModels, onModel, showModel } from "./panel/models.js";
+import { notifyEnded, showTitle } from "./panel/notify.js";
+import { removeWithUndo } from "./panel/removal.js";
+import { listenToKeys } from "./panel/shortcuts.js";
+import { showTab } from "./panel/tabs.js";
+import { onFiles } from "./pictures/intake.js";
+import { again, cancel, change, onPictures, pictures, recall, site, take } from "./pictures/pictures.js";
+import { cropped, halved } from "./pictures/smaller.js";
+import { busy, isReady, statusOf } from "./pictures/status.js";
+import { remember } from "./pictures/store.js";
+import { listen } from "./stage/gestures.js";
+import { createViewer } from "./stage/viewer.js";
+import { bytes, megapixels, percent, size, span } from "./words/numbers.js";
+import { text, translate } from "./words/text.js";
 
 const at = (id) => document.getElementById(id);
-const THUMBNAIL = 480;
-const SHOWN = { jpeg: "JPEG", png: "PNG", webp: "WebP", tiff: "TIFF", bmp: "BMP", avif: "AVIF", heic: "HEIC", jxl: "JPEG XL" };
+const FORMATS = { jpeg: "JPEG", png: "PNG", webp: "WebP", tiff: "TIFF", bmp: "BMP", avif: "AVIF", heic: "HEIC", jxl: "JPEG XL", gif: "GIF" };
+const TICK = 1000;
 
-const pictures = new Set();
+translate();
+translate(at("card").content);
+
 let opened = null;
-let limits = null;
-let models = [];
-let sending = Promise.resolve();
-let previewing = Promise.resolve();
+let fetching = null; // words while a result comes, or why it does not
 
 const viewer = createViewer({
   zoom({ level, fit }) {
-    at("zoom").textContent = `${+(100 * level).toFixed(level < 0.1 ? 1 : 0)} %`;
-    at("zoom-fit").setAttribute("aria-pressed", String(fit));
-    at("zoom-real").setAttribute("aria-pressed", String(level === 1 && !fit));
-  },
-  loading(sums) {
-    if (sums === null) {
-      enable(true);
-      return tellWork("");
+    at("zoom").textContent = percent(level);
+    for (const button of document.querySelectorAll("[data-level]")) {
+      const pressed = button.dataset.level === "fit" ? fit : !fit && Number(button.dataset.level) === level;
+      button.setAttribute("aria-pressed", String(pressed));
     }
-    const all = Object.values(sums).reduce((sum, { all }) => sum + all, 0);
-    const got = Object.values(sums).reduce((sum, { got }) => sum + got, 0);
-    tellWork(all ? `Fetching the result, ${Math.floor((100 * got) / all)} %` : "Fetching the result");
+    painting.show();
+  },
+  loading(share) {
+    fetching = share === null ? null : text("fetchingAt", { percent: percent(share) });
+    showState();
+  },
+  ready() {
+    painting.prepare(opened);
+    viewer.setMap(opened.map);
+    setReady(true);
   },
   failed(problem) {
-    if (problem.status === 410 && opened) {
-      opened.phase = "expired";
-      opened.problem = problem;
-      updateCard(opened);
+    fetching = problem.message;
+    if (problem.status === 410) change(opened, { phase: "expired" });
+    else showState();
+  },
+  invented: showInvented,
+  cardLost: () => announce(text("withoutCard"), true),
+});
+
+const painting = createPainting(viewer, () => opened, (picture) => {
+  picture.painted = (picture.painted ?? 0) + 1; // so that a file of before is not taken for it
+  exporting.show();
+});
+const exporting = createExport(() => opened, { changed() {}, again: () => again(opened) });
+
+onPictures({
+  choices: ({ settings }) => ({ metadata: settings.metadata, icc: settings.icc, ...(chosenModel() && { model: chosenModel() }) }),
+  settings: () => ({ settings: usualSettings() }),
+  added(picture, last) {
+    addCard(picture, { open, remove: discard }, last);
+    updateCard(picture, site.models);
+    showWhatIsThere();
+  },
+  changed(picture) {
+    updateCard(picture, site.models);
+    if (picture !== opened) return;
+    if (!isReady(picture)) setReady(false);
+    showState();
+  },
+  removed(picture) {
+    removeCard(picture);
+    showWhatIsThere();
+    if (picture !== opened) return;
+    if (pictures.length) open(pictures[Math.min(picture.place ?? 0, pictures.length - 1)]);
+    else close();
+  },
+  thumbnail: setThumbnail,
+  ended(picture) {
+    const { words } = statusOf(picture, site.models);
+    announce(`${picture.name}: ${words}`);
+    notifyEnded(picture, words);
+    exporting.show();
+    if (picture !== opened) return;
+    if (isReady(picture)) {
+      fetching = text("fetching");
+      showState();
     }
-    tellWork(problem.detail || problem.message);
+    viewer.showResult();
   },
 });
 
-// Pictures come in
-
-function take(files) {
-  const fresh = [...files].map((file) => ({ file, name: file.name || "pasted picture", phase: "waiting", sent: 0, tradeOff: 0.5 }));
-  for (const picture of fresh.toReversed()) {
-    pictures.add(picture);
-    addCard(picture, { open, stop, again });
-  }
-  for (const picture of fresh) preview(picture);
-  for (const picture of fresh) begin(picture);
-  if (fresh.length) open(fresh[0]);
-}
-
-/** Send a picture when those before it have been sent, and follow its job. */
-function begin(picture) {
-  picture.stopping = new AbortController();
-  picture.problem = null;
-  picture.view = null;
-  picture.phase = "waiting";
-  const turn = sending.then(() => send(picture));
-  sending = turn.catch(() => {});
-  return turn.then(() => (picture.phase === "known" ? watch(picture) : undefined)).catch((failure) => fail(picture, failure));
-}
-
-async function send(picture) {
-  const { signal } = picture.stopping;
-  signal.throwIfAborted();
-  if (limits && picture.file.size > limits.max_upload_bytes) {
-    throw new Problem({
-      title: "The upload is too large",
-      detail: `the file has ${bytes(picture.file.size)}; the limit is ${bytes(limits.max_upload_bytes)}`,
-    });
-  }
-  change(picture, { phase: "sending", sent: 0 });
-  const fields = { keep_branches: "true", trade_off: "0.5", format: "png", name: picture.name.slice(-255) };
-  if (at("model").value) fields.model = at("model").value;
-  const view = await upload(picture.file, fields, { signal, onSent: (sent) => change(picture, { sent }) });
-  remember(view.id, { name: picture.name, tradeOff: picture.tradeOff });
-  keepOriginal(view.id, picture.file);
-  change(picture, { phase: "known", view, id: view.id });
-}
-
-async function watch(picture) {
-  const { signal } = picture.stopping;
-  const last = await follow(picture.id, (view) => change(picture, { view }), signal);
-  if (last === null) return change(picture, { phase: "lost" });
-  const over = last.result && new Date(last.result.expires_at) <= new Date();
-  if (over) return change(picture, { phase: "expired" });
-  announce(`${picture.name}: ${state(picture)}`);
-  if (picture === opened) await viewer.showResult();
-  if (!picture.hasThumbnail && last.result) await preview(picture);
-}
-
-function fail(picture, failure) {
-  if (picture.stopping.signal.aborted) return;
-  if (failure.status === 404) return change(picture, { phase: "lost" });
-  const problem = failure instanceof Problem ? failure : new Problem({ title: "Error on this page", detail: String(failure) });
-  change(picture, { phase: "refused", problem });
-  announce(`${picture.name}: ${problem.title}`);
-}
-
-function change(picture, facts) {
-  Object.assign(picture, facts);
-  if (!pictures.has(picture)) return;
-  updateCard(picture);
-  if (picture === opened) showState();
-}
-
-/** Make its thumbnail when those before it are made: each is decoded in full for a moment. */
-function preview(picture) {
-  previewing = previewing.then(() => showPreview(picture)).catch(() => {});
-  return previewing;
-}
-
-/** The thumbnail: of the original, or where the browser cannot read it, of the result. */
-async function showPreview(picture) {
-  if (!pictures.has(picture)) return;
-  let bitmap = picture.file && (await decoded(picture.file, Infinity));
-  if (bitmap) {
-    Object.assign(picture, { width: bitmap.width, height: bitmap.height });
-  } else if (picture.view?.result) {
-    const answer = await result(picture.id, { output: "psnr", width: THUMBNAIL, height: THUMBNAIL, format: "png" });
-    bitmap = await createImageBitmap(await answer.blob());
-  }
-  if (!bitmap) return;
-  const factor = Math.min(1, THUMBNAIL / Math.max(bitmap.width, bitmap.height));
-  const resizeWidth = Math.max(1, Math.round(bitmap.width * factor));
-  const small = await createImageBitmap(bitmap, { resizeWidth, resizeQuality: "high" });
-  bitmap.close();
-  picture.hasThumbnail = true;
-  setThumbnail(picture, small);
-  updateCard(picture);
-}
-
-// What can be done with one
-
 function open(picture) {
   opened = picture;
+  fetching = isReady(picture) ? text("fetching") : null;
   markOpen(picture);
-  at("viewer").hidden = false;
-  showPosition(picture.tradeOff);
-  enable(false);
+  showTradeOff(picture.tradeOff);
+  showInvented(null);
+  setReady(false);
   showState();
   viewer.open(picture);
 }
 
-/** Cancel what is under way, remove what is not. */
-async function stop(picture) {
-  const { id, view } = picture;
-  if (busy(picture) && view) {
-    await request(`jobs/${id}`, { method: "DELETE" }).catch((problem) => tellWork(problem.message));
-    return;
-  }
-  picture.stopping?.abort();
-  pictures.delete(picture);
-  removeCard(picture);
-  if (id) {
-    forget(id);
-    request(`jobs/${id}`, { method: "DELETE" }).catch(() => {}); // it may be gone already
-  }
-  if (picture !== opened) return;
-  const [next] = pictures;
-  if (next) open(next);
-  else close();
-}
-
 function close() {
   opened = null;
-  at("viewer").hidden = true;
+  viewer.open(null);
+  setReady(false);
+  showMessage("");
+  showTitle(null);
+  showFacts(null);
+  at("shown-name").textContent = at("shown-facts").textContent = "";
 }
 
-function again(picture) {
-  if (picture.id) forget(picture.id);
-  picture.id = null;
-  begin(picture);
-  updateCard(picture);
-  if (picture === opened) open(picture);
+/** Remove a picture, or cancel it first where it is under way. */
+async function discard(picture) {
+  if (busy(picture) && picture.view) await stop(picture);
+  removeWithUndo(picture, open);
 }
 
-// What is said
+async function stop(picture) {
+  try {
+    await cancel(picture);
+  } catch (problem) {
+    announce(problem.message, true);
+  }
+}
+
+/** Enlarge the open picture from a smaller file of it. */
+async function smaller(make) {
+  const picture = opened;
+  try {
+    again(picture, await make(picture.file));
+    if (picture === opened) open(picture);
+  } catch (problem) {
+    announce(problem.message, true);
+  }
+}
+
+const actions = {
+  cancel: () => stop(opened),
+  remove: () => discard(opened),
+  again() {
+    again(opened);
+    open(opened);
+  },
+  halve: () => smaller((file) => halved(file, site.limits.max_pixels)),
+  crop() {
+    const { left, top, right, bottom } = viewer.viewed();
+    const part = { left: Math.floor(left / 4), top: Math.floor(top / 4), right: Math.ceil(right / 4), bottom: Math.ceil(bottom / 4) };
+    if ((part.right - part.left) * (part.bottom - part.top) > site.limits.max_pixels) return announce(text("cropZoom"), true);
+    return smaller((file) => cropped(file, part));
+  },
+};
+
+/** Whether there is a result to work on. */
+function setReady(there) {
+  for (const control of document.querySelectorAll("#inspector [data-needs-result]")) control.disabled = !there;
+  painting.show();
+  exporting.show();
+}
 
 function showState() {
-  const { phase, view } = opened;
-  const ready = phase === "known" && view?.state === "succeeded";
-  const reason = opened.problem?.detail ?? view?.failure?.detail;
-  if (!ready) tellWork(reason ? `${state(opened)}: ${reason}` : state(opened));
-  showFacts(opened, models);
+  if (!opened) return;
+  const status = statusOf(opened, site.models);
+  const ready = isReady(opened);
+  if (!ready) showMessage(status.words, { actions: status.actions, done: busy(opened) ? status.done : undefined }, actions);
+  else showMessage(viewer.hasResult() ? "" : (fetching ?? ""), { done: viewer.hasResult() ? undefined : null });
+  showTitle(opened, status);
+  const image = opened.width ? opened : opened.view?.image;
+  at("shown-name").textContent = opened.name;
+  const made = opened.view?.result;
+  at("shown-facts").textContent = !image ? "" : !made ? size(image) : `${size(turned(image, made))} → ${size(made)}`;
+  showFacts(opened);
+  showModel(opened);
 }
 
-function tellWork(words) {
-  at("working").textContent = words;
-  at("working").hidden = !words;
+/** The size of a photograph as it is shown: a header does not say that it is turned. */
+function turned({ width, height }, made) {
+  return width < height === made.width < made.height ? { width, height } : { width: height, height: width };
 }
 
-function announce(words) {
+function showWhatIsThere() {
+  const some = pictures.length > 0;
+  document.body.classList.toggle("busy", some);
+  at(some ? "model-slot" : "first-model-slot").append(at("model-choice"));
+  exporting.show();
+}
+
+/** Tell somebody who does not look; with `shown`, on the screen too. */
+function announce(words, shown = false) {
   at("announcer").textContent = words;
+  at("notice").hidden = !shown;
+  if (shown) at("notice-words").textContent = words;
 }
 
 // The page comes to life
 
-onFiles(take);
+onFiles((files) => open(take(files)));
+at("notice").querySelector("button").addEventListener("click", () => (at("notice").hidden = true));
 
 onSlider((tradeOff) => {
   opened.tradeOff = tradeOff;
   viewer.setTradeOff(tradeOff);
+  if (opened.id) remember(opened.id, { tradeOff });
+  exporting.show();
 });
-at("trade-off").addEventListener("change", () => {
-  if (opened.id) remember(opened.id, { tradeOff: opened.tradeOff });
-});
-for (const [id, level] of [["zoom-fit", "fit"], ["zoom-real", "real"], ["zoom-in", "in"], ["zoom-out", "out"]]) {
-  at(id).addEventListener("click", () => viewer.setLevel(level));
+onModel(() => showModel(opened), () => actions.again());
+
+function setGuesses(wanted) {
+  at("show-guesses").setAttribute("aria-pressed", String(wanted));
+  viewer.setGuesses(wanted);
 }
-at("mask").addEventListener("click", async () => {
-  const wanted = at("mask").getAttribute("aria-pressed") !== "true";
-  at("mask").setAttribute("aria-pressed", String(wanted));
-  at("legend").hidden = !wanted;
-  try {
-    await viewer.showMask(wanted);
-    tellWork("");
-  } catch (problem) {
-    at("mask").setAttribute("aria-pressed", "false");
-    at("legend").hidden = true;
-    await viewer.showMask(false);
-    tellWork(problem.detail || problem.message);
-  }
+function setSide(wanted) {
+  at("side").setAttribute("aria-pressed", String(wanted));
+  viewer.setSide(wanted);
+}
+const pressed = (id) => at(id).getAttribute("aria-pressed") === "true";
+at("show-guesses").addEventListener("click", () => setGuesses(!pressed("show-guesses")));
+at("side").addEventListener("click", () => setSide(!pressed("side")));
+for (const button of document.querySelectorAll("[data-level]")) {
+  const { level } = button.dataset;
+  button.addEventListener("click", () => viewer.setLevel(Number(level) || level));
+}
+at("export-button").addEventListener("click", () => {
+  showTab("export");
+  at("export-panel").scrollIntoView({ block: "nearest" });
+  at("download").focus();
 });
-onDownload(() => opened);
+
+listen(at("stage"), {
+  move: viewer.move,
+  zoom: viewer.zoomBy,
+  toggle: (x, y) => viewer.setLevel("toggle", x, y),
+  tap: (x) => viewer.divideAt(x),
+  divide: (x) => viewer.divideAt(x),
+  hold: viewer.setHeld,
+  canMove: viewer.canMove,
+  paints: painting.paints,
+  stroke: painting.stroke,
+  hover: painting.hover,
+});
+listenToKeys({
+  level: viewer.setLevel,
+  side: () => setSide(!pressed("side")),
+  guesses: () => setGuesses(!pressed("show-guesses")),
+  brush: painting.toggle,
+  swap: painting.swap,
+  erase: () => painting.choose("erase"),
+  brushSize: painting.resize,
+  undo: () => painting.undo("undo"),
+  redo: () => painting.undo("redo"),
+  save: () => opened && isReady(opened) && exporting.saveShown(),
+  next(step) {
+    const next = pictures[pictures.indexOf(opened) + step];
+    if (next) open(next);
+  },
+  remove: () => opened && discard(opened),
+  hold: viewer.setHeld,
+  move: (dx, dy) => (painting.paints() ? painting.moveRing(-dx / 4, -dy / 4) : viewer.move(dx, dy)),
+  paint: () => painting.paints() && painting.dab(),
+});
 
 onConnection((lost) => {
   at("connection").hidden = !lost;
-  if (lost) {
-    at("connection").firstElementChild.textContent = `The service cannot be reached. Trying again in ${lost.seconds} s; nothing is lost.`;
-  }
+  if (lost) at("connection").firstElementChild.textContent = text("unreachable", lost);
 });
 at("connection").querySelector("button").addEventListener("click", tryNow);
 
+setInterval(() => {
+  for (const picture of pictures) if (busy(picture)) updateCard(picture, site.models);
+  if (opened && busy(opened)) showState();
+}, TICK);
+
 async function learn() {
-  limits = await (await request("limits")).json();
-  const formats = limits.input_formats.map((name) => SHOWN[name] ?? name.toUpperCase());
-  at("taken").textContent = `${formats.join(", ")}; up to ${megapixels(limits.max_pixels)} and ${bytes(limits.max_upload_bytes)} each`;
-  at("kept").textContent = `The service keeps a result for ${span(limits.result_ttl_seconds)}, then deletes it.`;
+  site.limits = await (await request("limits")).json();
+  const { limits } = site;
+  const formats = limits.input_formats.map((name) => FORMATS[name] ?? name.toUpperCase()).join(", ");
+  at("taken").textContent = text("takes", { formats, pixels: megapixels(limits.max_pixels), size: bytes(limits.max_upload_bytes) });
+  at("kept").textContent = text("private", { span: span(limits.result_ttl_seconds) });
   at("files").accept = limits.input_formats.map((name) => `image/${name}`).join();
-  setFormats(limits.output_formats);
-  models = await (await request("models")).json();
-  at("model").replaceChildren(...models.map(({ name, default: usual }) => new Option(name, name, usual, usual)));
-  at("choose-model").hidden = models.length < 2;
-  if (opened) showState();
+  exporting.setFormats(limits.output_formats);
+  site.models = await (await request("models")).json();
+  listModels();
+  showModel(opened);
+  exporting.show();
 }
 
-/** The pictures of before the reload, oldest last. */
-async function restore() {
-  for (const { id, name, tradeOff } of remembered()) {
-    const picture = { name, tradeOff: tradeOff ?? 0.5, phase: "known", view: null, sent: 1, stopping: new AbortController(), id };
-    pictures.add(picture);
-    addCard(picture, { open, stop, again }, { last: true });
-    picture.file = await original(id);
-    preview(picture);
-    resume(picture, id);
-  }
-}
-
-async function resume(picture, id) {
-  try {
-    picture.view = await (await request(`jobs/${id}`)).json();
-    change(picture, {});
-    if (!opened) open(picture);
-    await watch(picture);
-  } catch (failure) {
-    if (failure.status !== 404) return fail(picture, failure);
-    pictures.delete(picture);
-    removeCard(picture);
-    forget(id);
-  }
-}
-
-enable(false);
-learn().catch((problem) => tellWork(problem.message));
-restore();
+setReady(false);
+showInvented(null);
+learn().catch((problem) => announce(problem.message, true));
+recall((picture) => opened ?? open(picture));

@@ -1,7 +1,7 @@
-// What the viewer shows, fetched: the original, the three branches, the mask. A result that is too
-// large for the screen's hardware comes as a smaller preview, and in full where one zooms in.
+// What the viewer shows, fetched: the original and the three branches. A result that is too large for
+// the screen's hardware comes as a smaller preview, and in full where one zooms in.
 
-import { result } from "./results.js";
+import { result } from "../net/results.js";
 
 const BRANCHES = ["psnr", "fused", "gan"];
 /** Above so many pixels three branches take more memory than a browser should. */
@@ -20,16 +20,16 @@ function smaller({ width, height }, side) {
   return { format: "png", ...(width >= height ? { width: longest } : { height: longest }) };
 }
 
-/** The branches of a job, as a layer for a painter; `tell` gets what has come of each. */
+/** The branches of a job, as a layer for a painter; `tell` gets the share that has come. */
 export async function branches({ id, result: made }, side, { signal, tell }) {
   const sums = {};
+  const heard = (output) => (got, all) => {
+    sums[output] = { got, all };
+    const every = Object.values(sums);
+    tell(every.reduce((sum, it) => sum + it.got, 0) / every.reduce((sum, it) => sum + it.all, 0));
+  };
   const [psnr, fused, gan] = await Promise.all(
-    BRANCHES.map((output) =>
-      bitmap(id, { output, ...smaller(made, side) }, signal, (got, all) => {
-        sums[output] = { got, all };
-        tell(sums);
-      }),
-    ),
+    BRANCHES.map((output) => bitmap(id, { output, ...smaller(made, side) }, signal, heard(output))),
   );
   return { area: [0, 0, made.width, made.height], whole: fits(made, side), psnr, fused, gan };
 }
@@ -37,15 +37,8 @@ export async function branches({ id, result: made }, side, { signal, tell }) {
 /** Every pixel of an area `[x, y, width, height]`. */
 export async function crop({ id }, area, signal) {
   const part = { region: area.join(), format: "png" };
-  const [psnr, fused, gan] = await Promise.all(
-    BRANCHES.map((output) => bitmap(id, { output, ...part }, signal)),
-  );
+  const [psnr, fused, gan] = await Promise.all(BRANCHES.map((output) => bitmap(id, { output, ...part }, signal)));
   return { area, whole: true, psnr, fused, gan };
-}
-
-/** Where the network trusted its crisp branch. */
-export async function mask({ id, result: made }, side, signal) {
-  return bitmap(id, { output: "mask", ...smaller(made, side) }, signal);
 }
 
 /** A file of the user's own as a bitmap, upright and in sRGB; null if the browser cannot read it. */
@@ -67,7 +60,7 @@ export async function decoded(file, longest) {
 /** A picture of the service with its samples as they are: no profile applied, nothing premultiplied. */
 async function bitmap(id, wanted, signal, tell = () => {}) {
   const answer = await result(id, wanted, signal);
-  const all = Number(answer.headers.get("Content-Length")) || 0;
+  const all = Number(answer.headers.get("Content-Length")) || 1;
   const parts = [];
   let got = 0;
   for (const reader = answer.body.getReader(); ; ) {
@@ -75,10 +68,8 @@ async function bitmap(id, wanted, signal, tell = () => {}) {
     if (done) break;
     parts.push(value);
     got += value.length;
-    tell(got, all);
+    tell(Math.min(got, all), all);
   }
-  return createImageBitmap(new Blob(parts, { type: "image/png" }), {
-    colorSpaceConversion: "none",
-    premultiplyAlpha: "none",
-  });
+  const type = answer.headers.get("Content-Type");
+  return createImageBitmap(new Blob(parts, { type }), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
 }

@@ -1,17 +1,18 @@
-// Three ways in: chosen, pasted, dropped anywhere on the page.
-
-const input = document.getElementById("files");
+// Ways in: chosen, a folder, the camera, pasted, dropped anywhere on the page.
 
 /** Tell of files, whichever way they come, those in folders too; empty nothings are left out. */
 export function onFiles(tell) {
   const accept = (files) => {
-    const usable = [...files].filter((file) => file.size || file.type);
+    const usable = [...files].filter((file) => (file.size || file.type) && !file.name.startsWith("."));
     if (usable.length) tell(usable);
   };
-  input.addEventListener("change", () => {
-    accept(input.files);
-    input.value = ""; // so that the same file can be chosen again
-  });
+  for (const id of ["files", "folder", "camera"]) {
+    const input = document.getElementById(id);
+    input.addEventListener("change", () => {
+      accept(id === "folder" ? [...input.files].filter(({ type }) => type.startsWith("image/")) : input.files);
+      input.value = ""; // so that the same file can be chosen again
+    });
+  }
   document.addEventListener("paste", (event) => {
     if (!event.clipboardData.files.length) return;
     event.preventDefault();

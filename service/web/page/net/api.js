@@ -2,6 +2,7 @@
 // waited out; a missing key is asked for.
 
 import { reachable } from "./connection.js";
+import { text } from "../words/text.js";
 import { askForKey, credentials, key } from "./key.js";
 
 /** A refusal: `title` and `detail` are the service's (RFC 9457). */
@@ -16,12 +17,12 @@ export class Problem extends Error {
 }
 
 /** A request that succeeds, or raises a Problem. Not for uploads. */
-export async function request(path, { signal, headers = {}, method = "GET", patient = true } = {}) {
+export async function request(path, { signal, headers = {}, method = "GET", body, patient = true, keepalive = false } = {}) {
   for (;;) {
     const used = key();
     let answer;
     try {
-      answer = await fetch(path, { method, signal, headers: { ...headers, ...credentials() } });
+      answer = await fetch(path, { method, signal, body, keepalive, headers: { ...headers, ...credentials() } });
     } catch (failure) {
       if (signal?.aborted || !patient) throw failure;
       await reachable(signal);
@@ -83,10 +84,9 @@ async function readable(file) {
   try {
     await file.slice(0, 1).arrayBuffer();
   } catch {
-    throw new Problem({
-      title: "The file can no longer be read",
-      detail: "it was moved, changed or deleted after it was chosen; choose it again",
-    });
+    const gone = new Problem({ title: text("fileGone") });
+    gone.permanent = true;
+    throw gone;
   }
 }
 

@@ -19,8 +19,10 @@ function hasCard() {
  * What draws on a canvas: the graphics card, or where there is none a loop.
  *
  * `side` is the longest side of a bitmap that it takes. The layers `base` and `detail` have each the
- * `area` [x, y, width, height] of the result that they cover, and a bitmap for each branch;
- * original and mask are bitmaps of the whole. `draw(scene)` paints. Bitmaps become the painter's.
+ * `area` [x, y, width, height] of the result that they cover, and a bitmap for each branch; `before`
+ * is a bitmap of the whole. `draw(scene)` paints the `panes` of a scene: each shows the original or
+ * the result between the columns `left` and `right`, with the result's corner at `x`, `y`; `frame`
+ * are the columns that it may ever show in this view.
  */
 export function painter(canvas, { card = hasCard() } = {}) {
   return (card && paintOnCard(canvas)) || paintOnCanvas(canvas);

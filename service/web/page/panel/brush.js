@@ -1,0 +1,148 @@
+// The brush: its tools, the ring under the pointer, strokes on the open picture.
+
+import { createBrush } from "../brush/brush.js";
+import { floodFrom } from "../brush/flood.js";
+import { createMap, isEmpty, paintedShare } from "../brush/map.js";
+import { keepPaint } from "../pictures/store.js";
+import { count, percent } from "../words/numbers.js";
+import { text } from "../words/text.js";
+
+const at = (id) => document.getElementById(id);
+const tools = [...document.querySelectorAll("[data-tool]")];
+const ring = at("ring");
+const stage = at("stage");
+const SIZES = { least: 8, most: 800 };
+
+/**
+ * The brush of a viewer; `shown()` is the open picture, `painted(picture)` is told of each stroke.
+ * With no tool chosen the pointer moves the picture.
+ */
+export function createPainting(viewer, shown, painted) {
+  let tool = null;
+  let last = "crisper";
+  let filling = false;
+  let cursor = null; // in CSS pixels of the stage
+
+  const diameter = () => Math.round(SIZES.least * (SIZES.most / SIZES.least) ** (at("brush-size").valueAsNumber / 100));
+  /** Give a picture a map when it has a result; what was painted before a reload is put on it. */
+  function prepare(picture) {
+    const size = viewer.size();
+    if (!picture.map) {
+      picture.map = createMap(size);
+      if (picture.paint?.length === picture.map.paint.length) picture.map.paint.set(picture.paint);
+    }
+    picture.brush ??= createBrush(picture.map, (box) => viewer.setMap(picture.map, box));
+    show();
+  }
+
+  function stroke(x, y, phase) {
+    const picture = shown();
+    if (!picture?.brush) return;
+    const { brush, map } = picture;
+    if (phase === "end" || phase === "cancel") {
+      if (filling) return;
+      brush.end();
+      if (phase === "cancel") brush.undo();
+      return keep();
+    }
+    const place = viewer.placeOf(x, y);
+    const factor = map.width / viewer.size().width;
+    const spot = { x: place.x * factor, y: place.y * (map.height / viewer.size().height) };
+    if (filling) {
+      const colours = viewer.colours();
+      const inside = spot.x >= 0 && spot.y >= 0 && spot.x < map.width && spot.y < map.height;
+      if (phase !== "begin" || !inside || !colours) return;
+      brush.fill(tool, floodFrom(colours, Math.floor(spot.x), Math.floor(spot.y)));
+      return keep();
+    }
+    if (phase === "begin") brush.begin(tool);
+    brush.strokeTo(spot.x, spot.y, { radius: (diameter() / 2) * factor, softness: at("softness").valueAsNumber / 100 });
+  }
+
+  function keep() {
+    const picture = shown();
+    picture.paint = picture.map.paint;
+    if (picture.id) keepPaint(picture.id, picture.paint);
+    show();
+    painted(picture);
+  }
+
+  function choose(next) {
+    tool = next;
+    if (tool) last = tool;
+    show();
+  }
+
+  function show() {
+    const picture = shown();
+    for (const button of tools) button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
+    at("fill").setAttribute("aria-pressed", String(filling));
+    at("size-value").textContent = text("pixels", { count: count(diameter()) });
+    at("softness-value").textContent = percent(at("softness").valueAsNumber / 100);
+    at("brush-size").setAttribute("aria-valuetext", at("size-value").textContent);
+    for (const id of ["brush-size", "softness"]) at(id).style.setProperty("--at", `${at(id).value}%`);
+    at("undo").disabled = !picture?.brush?.canUndo();
+    at("redo").disabled = !picture?.brush?.canRedo();
+    const empty = isEmpty(picture?.map);
+    at("clear").disabled = empty;
+    at("painted").textContent = empty ? text("brushLead") : text("painted", { percent: percent(Math.max(0.01, paintedShare(picture.map))) });
+    stage.classList.toggle("painting", tool !== null);
+    hover(cursor?.x ?? null, cursor?.y);
+  }
+
+  function hover(x, y) {
+    cursor = x === null ? null : { x, y };
+    ring.hidden = !cursor || !tool || !viewer.hasResult() || filling;
+    if (ring.hidden) return;
+    const across = diameter() * viewer.scale();
+    ring.style.width = ring.style.height = `${across}px`;
+    ring.style.translate = `${x - across / 2}px ${y - across / 2}px`;
+  }
+
+  function undo(which) {
+    const picture = shown();
+    if (!picture?.brush) return;
+    picture.brush[which]();
+    keep();
+  }
+
+  function resize(steps) {
+    at("brush-size").value = at("brush-size").valueAsNumber + 5 * steps;
+    show();
+  }
+
+  for (const button of tools) {
+    button.addEventListener("click", () => choose(tool === button.dataset.tool ? null : button.dataset.tool));
+  }
+  at("fill").addEventListener("click", () => {
+    filling = !filling;
+    if (filling && !tool) choose(last);
+    show();
+  });
+  for (const id of ["brush-size", "softness"]) at(id).addEventListener("input", show);
+  for (const id of ["undo", "redo", "clear"]) at(id).addEventListener("click", () => undo(id));
+  show();
+
+  return {
+    prepare,
+    stroke,
+    hover,
+    show,
+    undo,
+    resize,
+    choose,
+    paints: () => tool !== null && viewer.hasResult(),
+    toggle: () => choose(tool ? null : last),
+    swap: () => choose(last === "truer" ? "crisper" : "truer"),
+    /** With keys: move the ring, from the middle on, and paint where it is. */
+    moveRing(dx, dy) {
+      const { x, y } = cursor ?? { x: stage.clientWidth / 2, y: stage.clientHeight / 2 };
+      hover(Math.min(stage.clientWidth, Math.max(0, x + dx)), Math.min(stage.clientHeight, Math.max(0, y + dy)));
+    },
+    dab() {
+      const { x, y } = cursor ?? { x: stage.clientWidth / 2, y: stage.clientHeight / 2 };
+      stroke(x, y, "begin");
+      stroke(x, y, "end");
+    },
+  };
+}

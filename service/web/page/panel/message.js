@@ -1,0 +1,32 @@
+// What is said over the stage: how far a picture is, why there is none, and what to do about it.
+
+import { text } from "../words/text.js";
+
+const box = document.getElementById("message");
+const words = document.getElementById("working");
+const progress = document.getElementById("stage-progress");
+const row = document.getElementById("actions");
+const LABELS = { cancel: "cancel", again: "tryAgain", remove: "remove", halve: "halve", crop: "crop" };
+let shownActions = "";
+
+/** Show words, with buttons for `actions` that call `act[name]()`; empty words hide it. */
+export function showMessage(said, { actions = [], done = undefined } = {}, act = {}) {
+  box.hidden = !said;
+  if (words.textContent !== said) words.textContent = said;
+  progress.hidden = done === undefined;
+  if (done === null || done === undefined) progress.removeAttribute("value");
+  else progress.value = done;
+  if (actions.join() === shownActions) return; // a button that is focused stays
+  shownActions = actions.join();
+  row.hidden = !actions.length;
+  row.replaceChildren(
+    ...actions.map((name) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = text(LABELS[name]);
+      button.dataset.action = name;
+      button.addEventListener("click", () => act[name]());
+      return button;
+    }),
+  );
+}

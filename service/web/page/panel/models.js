@@ -1,0 +1,35 @@
+// The choice of a model, in words: what it is for, and how long it takes for the open photograph.
+
+import { networkSeconds } from "../pictures/estimate.js";
+import { site } from "../pictures/pictures.js";
+import { isReady } from "../pictures/status.js";
+import { duration } from "../words/numbers.js";
+import { text } from "../words/text.js";
+
+const select = document.getElementById("model");
+const note = document.getElementById("model-note");
+const again = document.getElementById("again-with");
+const PURPOSES = { lite: "modelLite", "lite-real": "modelLiteReal", base: "modelBase" };
+
+export function listModels() {
+  select.replaceChildren(...site.models.map(({ name, default: usual }) => new Option(name, name, usual, usual)));
+}
+
+/** Say what the chosen model is for, and offer it for a picture that another one has enlarged. */
+export function showModel(picture) {
+  const model = site.models.find(({ name }) => name === select.value);
+  if (!model) return;
+  const purpose = text(PURPOSES[model.name] ?? "modelOther");
+  const image = picture?.width ? picture : picture?.view?.image;
+  const seconds = image && networkSeconds(image.width * image.height, model);
+  note.textContent = seconds ? text("modelTime", { purpose, time: duration(Math.max(0.1, seconds)) }) : purpose;
+  again.hidden = !picture?.file || !isReady(picture) || picture.view.result.model === model.name;
+  again.textContent = text("againWith", { model: model.name });
+}
+
+export function onModel(changed, enlargeAgain) {
+  select.addEventListener("change", changed);
+  again.addEventListener("click", enlargeAgain);
+}
+
+export const chosenModel = () => select.value;

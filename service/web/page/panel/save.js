@@ -1,0 +1,64 @@
+// Files to save: made by the service of the open picture's settings, so that a file is what is shown.
+
+import { isEmpty, setLevels } from "../brush/map.js";
+import { greyPng } from "../brush/png.js";
+import { result, resultByMap } from "../net/results.js";
+
+const EXTENSIONS = { jpeg: "jpg", tiff: "tiff" };
+let latest = { key: "", file: null };
+
+/** The file `{blob, name}` of a picture; the last one is kept, so that its size costs no second one. */
+export function fileOf(picture, signal) {
+  const key = JSON.stringify([picture.id, picture.tradeOff, picture.settings, picture.painted ?? 0]);
+  if (latest.key !== key || signal?.aborted) {
+    const file = make(picture, signal);
+    latest = { key, file };
+    file.catch(() => {
+      if (latest.file === file) latest = { key: "", file: null };
+    });
+  }
+  return latest.file;
+}
+
+async function make({ id, tradeOff, map, settings, view, name }, signal) {
+  const { format, quality } = settings;
+  const { width, height } = outputSize(view.result, settings);
+  const wanted = { format, quality };
+  if (width < view.result.width) Object.assign(wanted, { width, height });
+  let answer;
+  if (isEmpty(map)) {
+    answer = await result(id, { trade_off: tradeOff, ...wanted }, signal);
+  } else {
+    setLevels(map, tradeOff);
+    answer = await resultByMap(id, await greyPng(map), wanted, signal);
+  }
+  const given = nameOf(answer.headers.get("Content-Disposition") ?? "");
+  return { blob: await answer.blob(), name: given ?? fileName({ name, settings, view }) };
+}
+
+/** The size of the file, within the result: `settings.scale` times the photograph, or a width. */
+export function outputSize(made, { scale, width }) {
+  const factor = scale ? Math.min(1, scale / 4) : Math.min(1, width / made.width);
+  return { width: Math.max(1, Math.round(made.width * factor)), height: Math.max(1, Math.round(made.height * factor)) };
+}
+
+/** "kitten-4x.jpg". */
+export function fileName({ name, settings }) {
+  const stem = name.replace(/\.[^.]*$/, "") || name;
+  return `${stem}-4x.${EXTENSIONS[settings.format] ?? settings.format}`;
+}
+
+function nameOf(disposition) {
+  const encoded = /filename\*=UTF-8''([^;]+)/.exec(disposition);
+  if (encoded) return decodeURIComponent(encoded[1]);
+  return /filename="([^"]*)"/.exec(disposition)?.[1];
+}
+
+/** Hand a file to the browser. */
+export function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}

@@ -1,0 +1,202 @@
+// The pictures of this page: they come in, become jobs, and go. All of them are in `pictures`, newest
+// first.
+//
+// A picture has a `phase`: waiting, sending, refused (with `problem`), known (the service has it:
+// `view`), expired, or lost (the service no longer has it).
+
+import { Problem, request, upload } from "../net/api.js";
+import { ended, follow } from "../net/events.js";
+import { bytes, megapixels, size } from "../words/numbers.js";
+import { text } from "../words/text.js";
+import { busy } from "./status.js";
+import { forget, keepOriginal, original, paintOf, remember, remembered } from "./store.js";
+import { thumbnail } from "./thumbnails.js";
+
+export const pictures = [];
+/** Set once the service has told them. */
+export const site = { limits: null, models: [] };
+
+let sending = Promise.resolve();
+let tell = {};
+
+/**
+ * Hear of pictures: `added(picture, last)`, `changed(picture)`, `removed(picture)`,
+ * `thumbnail(picture, canvas)`, `ended(picture)`. `choices()` gives the options of the next upload,
+ * and `settings()` the settings that a new picture begins with.
+ */
+export function onPictures(handlers) {
+  tell = handlers;
+}
+
+function create(facts) {
+  return { phase: "waiting", sent: 0, view: null, problem: null, map: null, paint: null, tradeOff: 0.5, stopping: new AbortController(), ...facts };
+}
+
+/** Take files in; the first of them. */
+export function take(files) {
+  const fresh = [...files].map((file) => create({ file, name: file.name || "pasted.png", ...tell.settings() }));
+  for (const picture of fresh.toReversed()) {
+    pictures.unshift(picture);
+    tell.added(picture);
+  }
+  for (const picture of fresh) {
+    picture.previewed = preview(picture);
+    begin(picture);
+  }
+  return fresh[0];
+}
+
+async function preview(picture) {
+  const canvas = await thumbnail(picture);
+  if (canvas) {
+    picture.hasThumbnail = true;
+    tell.thumbnail(picture, canvas);
+    tell.changed(picture);
+  }
+}
+
+/** Send a picture when those before it have been sent, and follow its job. */
+function begin(picture) {
+  picture.stopping = new AbortController();
+  change(picture, { problem: null, view: null, phase: "waiting" });
+  const turn = sending.then(() => send(picture));
+  sending = turn.catch(() => {});
+  turn.then(() => watch(picture)).catch((failure) => fail(picture, failure));
+}
+
+async function send(picture) {
+  const { signal } = picture.stopping;
+  await picture.previewed;
+  signal.throwIfAborted();
+  refuseTooLarge(picture);
+  change(picture, { phase: "sending", sent: 0 });
+  const fields = { keep_branches: "true", trade_off: "0.5", format: "png", name: picture.name.slice(-255), ...tell.choices(picture) };
+  const view = await upload(picture.file, fields, { signal, onSent: (sent) => change(picture, { sent }) });
+  remember(view.id, { name: picture.name, tradeOff: picture.tradeOff, settings: picture.settings });
+  keepOriginal(view.id, picture.file);
+  change(picture, { phase: "known", id: view.id, ...heard(picture, view) });
+}
+
+/** Raise a Problem for what the service would refuse, before it is sent. */
+function refuseTooLarge({ file, width, height }) {
+  const { limits } = site;
+  if (!limits) return;
+  if (width * height > limits.max_pixels) {
+    const words = { size: `${size({ width, height })} (${megapixels(width * height)})`, limit: megapixels(limits.max_pixels) };
+    throw new Problem({ title: text("tooLarge", words), status: 413, type: "image-too-large" });
+  }
+  if (file.size > limits.max_upload_bytes) {
+    const words = { size: bytes(file.size), limit: bytes(limits.max_upload_bytes) };
+    throw new Problem({ title: text("fileTooLarge", words), status: 413 });
+  }
+}
+
+/** What a view says, with the times that an estimate needs. */
+function heard(picture, view) {
+  const facts = { view, heardAt: Date.now() };
+  if (view.state === "running" && picture.view?.state !== "running") {
+    Object.assign(facts, { runningAt: facts.heardAt, tilesAtStart: view.progress.tiles_done });
+  }
+  return facts;
+}
+
+async function watch(picture) {
+  const last = await follow(picture.id, (view) => change(picture, heard(picture, view)), picture.stopping.signal);
+  if (last === null) return change(picture, { phase: "lost" });
+  if (last.result && new Date(last.result.expires_at) <= new Date()) return change(picture, { phase: "expired" });
+  tell.ended(picture);
+  if (!picture.hasThumbnail && last.result) await preview(picture);
+}
+
+function fail(picture, failure) {
+  if (picture.stopping.signal.aborted) return;
+  if (failure.status === 404) return change(picture, { phase: "lost" });
+  const problem = failure instanceof Problem ? failure : new Problem({ title: text("pageFault"), detail: String(failure) });
+  change(picture, { phase: "refused", problem });
+  tell.ended(picture);
+}
+
+export function change(picture, facts) {
+  Object.assign(picture, facts);
+  if (!picture.removed) tell.changed(picture);
+}
+
+/** Cancel what is under way; what was not sent yet is removed. */
+export async function cancel(picture) {
+  if (picture.view && busy(picture)) return request(`jobs/${picture.id}`, { method: "DELETE" });
+  remove(picture)();
+}
+
+/** Remove a picture from the page, and return a function that erases it; `restore(picture)` undoes it. */
+export function remove(picture) {
+  picture.removed = true;
+  picture.place = pictures.indexOf(picture);
+  pictures.splice(picture.place, 1);
+  tell.removed(picture);
+  return () => {
+    picture.stopping.abort();
+    if (!picture.id) return;
+    forget(picture.id);
+    request(`jobs/${picture.id}`, { method: "DELETE", patient: false, keepalive: true }).catch(() => {}); // it may be gone already
+  };
+}
+
+/** Put a removed picture back where it was. */
+export function restore(picture) {
+  picture.removed = false;
+  pictures.splice(picture.place, 0, picture);
+  tell.added(picture);
+  tell.changed(picture);
+}
+
+/** Enlarge a picture again: another model, another file, or after a failure. */
+export function again(picture, file = picture.file) {
+  picture.stopping.abort();
+  if (picture.id) {
+    const { id } = picture;
+    forget(id);
+    request(`jobs/${id}`, { method: "DELETE", patient: false }).catch(() => {});
+  }
+  Object.assign(picture, { id: null, map: null, paint: null, brush: null });
+  if (file !== picture.file) {
+    Object.assign(picture, { file, width: undefined, height: undefined });
+    picture.previewed = preview(picture);
+  }
+  begin(picture);
+}
+
+/** The pictures of before the reload; tells `first` of the newest that the service still has. */
+export function recall(first) {
+  let told = false;
+  for (const { id, name, tradeOff, settings } of remembered()) {
+    const picture = create({ name, id, phase: "known", sent: 1, tradeOff: tradeOff ?? 0.5, settings: settings ?? tell.settings().settings });
+    pictures.push(picture);
+    tell.added(picture, true);
+    resume(picture).then((found) => {
+      if (!found || told) return;
+      told = true;
+      first(picture);
+    });
+  }
+}
+
+async function resume(picture) {
+  try {
+    [picture.file, picture.paint] = await Promise.all([original(picture.id), paintOf(picture.id)]);
+    const view = await (await request(`jobs/${picture.id}`)).json();
+    change(picture, heard(picture, view));
+    if (picture.file || ended(view)) preview(picture);
+    watch(picture).catch((failure) => fail(picture, failure));
+    return true;
+  } catch (failure) {
+    if (failure.status !== 404) {
+      fail(picture, failure);
+      return true;
+    }
+    pictures.splice(pictures.indexOf(picture), 1);
+    picture.removed = true;
+    tell.removed(picture);
+    forget(picture.id);
+    return false;
+  }
+}

@@ -1,0 +1,71 @@
+// Where a picture is on its way, in words, and what can be done about it.
+
+import { count, duration, percent } from "../words/numbers.js";
+import { text } from "../words/text.js";
+import { secondsLeft } from "./estimate.js";
+
+/** Refusals with these statuses may go away by themselves. */
+const PASSING = [401, 408, 409, 429];
+
+/** Whether something is still under way. */
+export function busy({ phase, view }) {
+  return phase === "waiting" || phase === "sending" || (phase === "known" && (!view || ["queued", "running"].includes(view.state)));
+}
+
+export const isReady = ({ phase, view }) => phase === "known" && view?.state === "succeeded";
+
+/**
+ * `words` for the stage, a `badge` for the strip, the share `done` (null: not known), and `actions`
+ * among cancel, again, remove, halve and crop.
+ */
+export function statusOf(picture, models, now = Date.now()) {
+  const { phase, sent, view, problem } = picture;
+  const say = (words, badge, more = {}) => ({ words, badge, done: null, actions: [], ...more });
+  const retry = picture.file ? ["again", "remove"] : ["remove"];
+  switch (phase) {
+    case "waiting":
+      return say(text("waiting"), text("badgeWaiting"), { actions: ["cancel"] });
+    case "sending":
+      if (sent >= 1) return say(text("checking"), text("badgeWaiting"), { actions: ["cancel"] });
+      return say(text("sending", { percent: percent(sent) }), percent(sent), { done: sent, actions: ["cancel"] });
+    case "refused":
+      return say(refusal(problem), "!", { actions: actionsFor(picture, retry) });
+    case "lost":
+      return say(text("lost"), "!", { actions: retry });
+    case "expired":
+      return say(text("expired"), "!", { actions: retry });
+    default:
+  }
+  if (!view) return say(text("loading"), text("badgeWaiting"));
+  const left = secondsLeft(picture, models, now);
+  const timed = (state) => (left === null ? state : text("left", { state, time: duration(Math.round(left)) }));
+  switch (view.state) {
+    case "queued": {
+      const place = view.queue_position;
+      const words = place ? text("inLine", { count: count(place) }) : text("nextInLine");
+      return say(timed(words), count((place ?? 0) + 1), { actions: ["cancel"] });
+    }
+    case "running": {
+      const { tiles, tiles_done: tilesDone } = view.progress;
+      if (!tiles) return say(timed(text("opening")), text("badgeWaiting"), { actions: ["cancel"] });
+      const done = tilesDone / tiles;
+      return say(timed(text("working", { percent: percent(done) })), percent(done), { done, actions: ["cancel"] });
+    }
+    case "succeeded":
+      return say(text("ready"), "✓", { done: 1 });
+    case "cancelled":
+      return say(text("cancelled"), "–", { actions: retry });
+    default:
+      return say(view.failure ? refusal(view.failure) : text("failed"), "!", { actions: view.failure?.status < 500 ? ["remove"] : retry });
+  }
+}
+
+function refusal({ title, detail }) {
+  return detail ? `${title}: ${detail}` : title;
+}
+
+function actionsFor({ problem, width }, retry) {
+  if (problem.slug === "image-too-large" && width) return ["halve", "crop", "remove"];
+  const permanent = problem.permanent || (problem.status >= 400 && problem.status < 500 && !PASSING.includes(problem.status));
+  return permanent ? ["remove"] : retry;
+}

@@ -1,0 +1,74 @@
+// What a reload must not lose: which jobs are ours, how they are set, what was painted, and the
+// originals to compare with. Ids and settings are in localStorage, files and paint in IndexedDB; where
+// a browser keeps neither, the page works until it is closed.
+
+const LIST = "gdsr.pictures";
+const MOST = 200;
+const STORES = ["originals", "paint"];
+
+/** `{id, name, tradeOff, settings}` of each picture, newest first. */
+export function remembered() {
+  try {
+    const list = JSON.parse(localStorage.getItem(LIST) ?? "[]");
+    return list.filter((item) => /^\w+$/.test(item.id));
+  } catch {
+    return [];
+  }
+}
+
+/** Add a picture, or what has changed about it. */
+export function remember(id, facts) {
+  const list = remembered();
+  const known = list.find((item) => item.id === id);
+  if (known) Object.assign(known, facts);
+  else list.unshift({ id, ...facts });
+  for (const item of list.splice(MOST)) dropFiles(item.id);
+  write(list);
+}
+
+export function forget(id) {
+  write(remembered().filter((item) => item.id !== id));
+  dropFiles(id);
+}
+
+export const keepOriginal = (id, file) => ask("originals", "readwrite", (files) => files.put(file, id));
+export const original = (id) => ask("originals", "readonly", (files) => files.get(id));
+export const keepPaint = (id, paint) => ask("paint", "readwrite", (files) => files.put(paint, id));
+export const paintOf = (id) => ask("paint", "readonly", (files) => files.get(id));
+
+function dropFiles(id) {
+  for (const store of STORES) ask(store, "readwrite", (files) => files.delete(id));
+}
+
+function write(list) {
+  try {
+    localStorage.setItem(LIST, JSON.stringify(list));
+  } catch {
+    // private browsing, or full: this tab goes on
+  }
+}
+
+function ask(store, mode, what) {
+  return new Promise((resolve) => {
+    const nothing = () => resolve(undefined);
+    try {
+      const opening = indexedDB.open("gdsr", 2);
+      opening.onupgradeneeded = () => {
+        for (const name of STORES) {
+          if (!opening.result.objectStoreNames.contains(name)) opening.result.createObjectStore(name);
+        }
+      };
+      opening.onerror = opening.onblocked = nothing;
+      opening.onsuccess = () => {
+        const database = opening.result;
+        const request = what(database.transaction(store, mode).objectStore(store));
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = nothing;
+        request.transaction.oncomplete = () => database.close();
+        request.transaction.onabort = nothing;
+      };
+    } catch {
+      nothing();
+    }
+  });
+}
