@@ -57,8 +57,7 @@ class _File:
 def page_router() -> APIRouter:
     """The routes of the page and its files."""
     files = {
-        path.relative_to(_FOLDER).as_posix(): _File.read(path)
-        for path in _FOLDER.rglob("*.*")
+        path.relative_to(_FOLDER).as_posix(): _File.read(path) for path in _FOLDER.rglob("*.*")
     }
     router = APIRouter(include_in_schema=False)
 

@@ -20,7 +20,7 @@ def test_a_lost_connection_is_told_and_the_picture_goes_on_when_it_is_back(visit
     page.context.set_offline(True)
     choose(page, ("small.png", noise(24, 24)))
     notice = page.locator("#connection")
-    expect(notice).to_contain_text("The service cannot be reached. Trying again in")
+    expect(notice).to_contain_text("The server cannot be reached. Trying again in")
     assert page.locator(".card[data-state=sending]").count() == 1
 
     notice.get_by_role("button", name="Try now").click()
@@ -87,5 +87,5 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_never_in_an_address(
         other.goto(studio.address)
         expect(other.get_by_role("dialog")).to_be_visible()
         other.keyboard.press("Escape")
-        expect(other.locator(".card .state")).to_have_text("An API key is needed")
+        expect(other.locator("#working")).to_contain_text("An API key is needed")
         page.context.close()

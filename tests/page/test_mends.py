@@ -117,8 +117,8 @@ def test_a_named_position_is_there_after_a_reload(visit: Visit) -> None:
     page = visit()
     choose(page, ("small.png", noise(16, 16)))
     wait_for_result(page)
-    page.get_by_role("button", name="Crisp").click()
+    page.get_by_role("button", name="Crisp", exact=True).click()
     page.reload()
     wait_for_result(page)
 
-    assert page.locator("#position").inner_text() == "1.00"
+    assert page.locator("#position").inner_text() == "100"

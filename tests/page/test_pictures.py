@@ -13,75 +13,120 @@ pytestmark = pytest.mark.e2e
 # Each large picture is another: an equal one would be answered at once by the earlier result.
 
 
-def test_a_photograph_is_sent_followed_tile_by_tile_and_shown(visit: Visit) -> None:
+def test_a_photograph_is_sent_followed_with_one_estimate_and_shown(visit: Visit) -> None:
     page = visit()
     choose(page, ("large.png", noise(400, 500, seed=1)))
-    card = page.locator(".card")
 
-    expect(card.locator(".sizes")).to_have_text("500 × 400 → 2,000 × 1,600")
     seen = working(page)
     assert seen["progress"]
-    assert seen["panel"].startswith("Working, tile")
+    assert seen["message"].startswith("Working, ")
+    assert seen["badge"] in seen["message"]
+    assert seen["title"] == f"{seen['badge']} large.png · GDSR"
     assert not seen["slides"]
+    assert seen["message"] == seen["state"]
+    assert re.search(", about .+ left$", seen["state"])
     wait_for_result(page)
-    expect(card.locator(".state")).to_have_text(re.compile(r"Ready, [\d.]+ m?s"))
-    assert card.locator("progress").is_hidden()
+    assert page.locator(".card progress").is_hidden()
+    assert page.title() == "✓ large.png · GDSR"
+    sizes = page.locator("#shown-facts").inner_text().replace("\u00a0", " ")
+    assert sizes == "500 × 400 → 2,000 × 1,600"
+    page.locator("#about summary").click()
     facts = page.locator("#facts").inner_text().replace("\u00a0", " ")
     for words in ("2,000 × 1,600", "tiny", "float32", "network", "kept until"):
         assert words in facts
     assert page.locator("#announcer").inner_text() == "large.png: Ready"
 
 
-def test_the_strip_of_a_shipped_model_has_its_scores(visit: Visit) -> None:
+def test_another_model_is_offered_for_a_picture_that_is_there(visit: Visit) -> None:
     page = visit()
-    choose(page, ("small.png", noise(16, 16)), model="lite")
+    choose(page, ("small.png", noise(16, 16)))
     wait_for_result(page)
+    expect(page.locator("#again-with")).to_be_hidden()
+    page.select_option("#model", "lite")
 
-    assert "28.1 / 27.5 / 26.9 dB" in page.locator("#facts").inner_text()
+    expect(page.locator("#model-note")).to_contain_text("For clean photos")
+    page.get_by_role("button", name="Enlarge again with lite").click()
+    expect(page.locator("#again-with")).to_be_hidden()
+    wait_for_result(page)
+    page.locator("#about summary").click()
+    expect(page.locator("#facts")).to_contain_text("lite")
 
 
 def test_what_is_cancelled_stops_and_may_be_tried_again(visit: Visit, studio: Studio) -> None:
     page = visit()
     choose(page, ("large.png", noise(1000, 1000, seed=2)))
-    state = page.locator(".card .state")
     working(page)
     job_id = job_of(page)
-    page.get_by_role("button", name="Cancel large.png").click()
-    expect(state).to_have_text("Cancelled")
+    page.locator("#message").get_by_role("button", name="Cancel").click()
+    expect(page.locator("#working")).to_have_text("Cancelled")
     assert studio.http.get(f"/jobs/{job_id}").json()["state"] == "cancelled"
 
-    page.get_by_role("button", name="Try large.png again").click()
+    page.get_by_role("button", name="Try again").click()
     working(page)
     assert job_of(page) != job_id
-    page.get_by_role("button", name="Cancel large.png").click()
+    page.locator("#message").get_by_role("button", name="Cancel").click()
 
 
-def test_what_is_removed_is_erased(visit: Visit, studio: Studio) -> None:
+def test_what_is_removed_can_be_put_back_and_is_erased_when_nobody_does(
+    visit: Visit, studio: Studio
+) -> None:
     page = visit()
     choose(page, ("small.png", noise(16, 16)))
     wait_for_result(page)
     job_id = job_of(page)
+    page.get_by_role("button", name="Remove small.png").click()
+    expect(page.locator("#toast")).to_contain_text("Removed.")
+    expect(page.locator("#viewer")).to_be_hidden()
+    page.locator("#toast").get_by_role("button", name="Undo").click()
+    wait_for_result(page)
+    assert studio.http.get(f"/jobs/{job_id}").json()["state"] == "succeeded"
+
     with page.expect_response(lambda response: response.request.method == "DELETE") as erased:
         page.get_by_role("button", name="Remove small.png").click()
-
     assert erased.value.status == 204
     assert studio.http.get(f"/jobs/{job_id}").status_code == 404
-    expect(page.locator("#viewer")).to_be_hidden()
     assert page.evaluate("localStorage['gdsr.pictures']") == "[]"
 
 
-def test_a_refusal_is_told_in_the_words_of_the_service(visit: Visit, studio: Studio) -> None:
+def test_a_refusal_is_told_once_in_the_words_of_the_service(visit: Visit, studio: Studio) -> None:
     text = b"This is a letter, not a photograph. " * 20
     page = visit()
     choose(page, ("letter.jpg", text), ("broken.png", noise(20, 20)[:300]))
-    first, second = page.locator(".card").all()
-    refusals = [studio.http.post("/upscale", content=text).json()]
-    refusals.append(studio.http.post("/upscale", content=b"").json())
+    refusal = studio.http.post("/upscale", content=text).json()
+    said = f"{refusal['title']}: {refusal['detail']}"
 
-    expect(first.locator(".state")).to_have_text(refusals[0]["title"])
-    expect(first.locator(".reason")).to_have_text(refusals[0]["detail"])
-    expect(second.locator(".state")).to_have_text("The picture is damaged")
-    assert first.get_by_role("button", name="Remove letter.jpg").is_visible()
+    expect(page.locator("#working")).to_have_text(said)
+    seen = """(words) => [...document.querySelectorAll("p, span")].filter((element) =>
+      !element.closest(".unseen") && element.textContent.includes(words)).length"""
+    assert page.evaluate(seen, refusal["detail"]) == 1
+    buttons = page.locator("#actions button")
+    assert buttons.all_inner_texts() == ["Remove"]  # it would be refused again
+    page.locator(".card .open").last.click()
+    expect(page.locator("#working")).to_contain_text("The picture is damaged")
+
+
+def test_what_is_too_large_is_halved_or_cropped_before_it_is_sent(visit: Visit) -> None:
+    page = visit()
+    page.route(
+        "**/limits",
+        lambda route: route.fulfill(json={**route.fetch().json(), "max_pixels": 3000}),
+    )
+    page.reload()
+    choose(page, ("large.png", noise(60, 80)), ("other.png", noise(80, 60)))
+    expect(page.locator("#working")).to_contain_text("is too large: the limit is 0 MP")
+    assert page.locator("#shown-facts").inner_text().replace("\u00a0", " ") == "80 × 60"
+    page.get_by_role("button", name="Halve it first").click()
+    wait_for_result(page)
+    sizes = page.locator("#shown-facts")
+    expect(sizes).to_have_text(re.compile("40.×.30 → 160.×.120"))
+
+    page.keyboard.press(".")
+    expect(page.locator("#shown-name")).to_have_text("other.png")
+    page.locator("#stage").focus()
+    page.keyboard.press("8")
+    page.get_by_role("button", name="Crop to this view").click()
+    wait_for_result(page)
+    assert "→" in sizes.inner_text()
 
 
 def test_a_picture_comes_back_after_a_reload_with_its_original(visit: Visit) -> None:
@@ -92,14 +137,17 @@ def test_a_picture_comes_back_after_a_reload_with_its_original(visit: Visit) -> 
     working(page)
     page.reload()
 
+    expect(page.locator(".card")).to_have_count(2)
     assert page.locator(".card .name").all_inner_texts() == ["second.png", "first.png"]
     expect(page.locator(".card .thumb canvas")).to_have_count(2)
-    expect(page.locator(".card .state").first).to_have_text(re.compile("Working|Ready"))
+    expect(page.locator(".card .state").first).to_have_text(
+        re.compile("Working|Ready|Opening|Next")
+    )
     wait_for_result(page)
     expect(page.locator("#left-tag")).to_have_text("Original")
     page.locator(".card .open").last.click()
     wait_for_result(page)
-    assert page.locator(".card .open[aria-pressed=true]").inner_text().strip() == "first.png"
+    assert page.locator("#shown-name").inner_text() == "first.png"
 
 
 def test_what_the_service_has_forgotten_is_gone_after_a_reload(
@@ -128,7 +176,8 @@ def test_a_picture_that_the_browser_cannot_read_is_shown_when_it_is_done(visit: 
     choose(page, ("scan.tif", saved(photo(24, 32), "TIFF")))
     wait_for_result(page)
 
-    expect(page.locator(".card .sizes")).to_have_text("32 × 24 → 128 × 96")
+    sizes = page.locator("#shown-facts")
+    expect(sizes).to_have_text(re.compile("32.×.24 → 128.×.96"))
     expect(page.locator(".card .thumb canvas")).to_have_count(1)
     assert page.locator("#divider").is_hidden()
 

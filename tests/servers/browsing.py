@@ -64,7 +64,7 @@ def job_of(page: Page) -> str:
 def choose(page: Page, *files: Path | tuple[str, bytes], model: str = "tiny") -> None:
     """Choose files for one model, from the disk or as name and content."""
     page.locator("#model option").first.wait_for(state="attached")
-    page.select_option("#model", model)
+    page.select_option("#model", model, force=True)  # on a phone it may be behind a tab
     page.set_input_files(
         "#files",
         [
@@ -89,9 +89,12 @@ def working(page: Page) -> dict[str, Any]:
     look = r"""() => {
       const card = document.querySelector(".card");
       const state = card?.querySelector(".state").textContent ?? "";
-      return /^Working, tile [\d,]+ of [\d,]+$/.test(state) && {
+      return /^Working, \d+%, about/.test(state) && {
+        state,
+        badge: card.querySelector(".badge").textContent,
         progress: card.querySelector("progress").checkVisibility(),
-        panel: document.getElementById("working").innerText,
+        message: document.getElementById("working").innerText,
+        title: document.title,
         slides: !document.getElementById("trade-off").disabled,
       };
     }"""
@@ -107,15 +110,28 @@ def painted(page: Page) -> None:
 
 
 def slide(page: Page, trade_off: float) -> None:
-    page.locator("#trade-off").fill(f"{trade_off:g}")
+    page.locator("#trade-off").fill(f"{100 * trade_off:g}")
     painted(page)
+
+
+def stage_shot(page: Page) -> bytes:
+    """The stage as a PNG, without what is written over it."""
+    hide = """(visibility) => {
+      for (const element of document.querySelectorAll("#stage > :not(canvas), #zooms")) {
+        element.style.visibility = visibility;
+      }
+    }"""
+    page.evaluate(hide, "hidden")
+    shot = page.locator("#stage").screenshot()
+    page.evaluate(hide, "")
+    return shot
 
 
 def stage_pixels(page: Page) -> Pixels:
     """What the stage shows, (H, W, 3), the divider at its left edge."""
     page.locator("#divider").press("Home")
     painted(page)
-    with Image.open(io.BytesIO(page.locator("#stage").screenshot())) as opened:
+    with Image.open(io.BytesIO(stage_shot(page))) as opened:
         return np.asarray(opened.convert("RGB"))
 
 

@@ -40,7 +40,7 @@ const viewer = createViewer({
       const pressed = button.dataset.level === "fit" ? fit : !fit && Number(button.dataset.level) === level;
       button.setAttribute("aria-pressed", String(pressed));
     }
-    painting.show();
+    painting.hover();
   },
   loading(share) {
     fetching = share === null ? null : text("fetchingAt", { percent: percent(share) });

@@ -87,10 +87,11 @@ export function createPainting(viewer, shown, painted) {
     at("clear").disabled = empty;
     at("painted").textContent = empty ? text("brushLead") : text("painted", { percent: percent(Math.max(0.01, paintedShare(picture.map))) });
     stage.classList.toggle("painting", tool !== null);
-    hover(cursor?.x ?? null, cursor?.y);
+    hover();
   }
 
-  function hover(x, y) {
+  /** Move the ring; it keeps its place when the zoom has changed. */
+  function hover(x = cursor?.x ?? null, y = cursor?.y) {
     cursor = x === null ? null : { x, y };
     ring.hidden = !cursor || !tool || !viewer.hasResult() || filling;
     if (ring.hidden) return;

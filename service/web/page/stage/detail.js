@@ -7,8 +7,10 @@
 const BLOCK = 8;
 const REACH = 4; // pixels of the result: one of the original
 const STRIP = 128;
-/** Root mean square, in levels, at which detail is drawn in full colour. */
-const STRONG = 24;
+/** Root mean squares, in levels, at which measured and invented detail are drawn in full. */
+const STRONG = { measured: 24, invented: 8 };
+/** How much of the photograph each may cover. */
+const COVER = { measured: 0.3, invented: 0.8 };
 const BLUE = [74, 163, 255];
 const AMBER = [255, 180, 84];
 
@@ -94,9 +96,11 @@ export function drawDetail(detail, tradeOffAt) {
   for (let block = 0; block < detail.measured.length; block += 1) {
     const invented = Math.sqrt(inventedIn(detail, block, tradeOffAt(block % detail.columns, Math.floor(block / detail.columns)))) / BLOCK;
     const measured = Math.sqrt(detail.measured[block]) / BLOCK;
-    const share = invented && invented / (invented + measured);
+    const blue = COVER.measured * Math.min(1, measured / STRONG.measured);
+    const amber = COVER.invented * Math.min(1, invented / STRONG.invented);
+    const share = amber && amber / (amber + blue);
     for (let c = 0; c < 3; c += 1) image.data[4 * block + c] = BLUE[c] + (AMBER[c] - BLUE[c]) * share;
-    image.data[4 * block + 3] = 215 * Math.min(1, Math.sqrt((invented + measured) / STRONG));
+    image.data[4 * block + 3] = 255 * (amber + blue - amber * blue);
   }
   return image;
 }

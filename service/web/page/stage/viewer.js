@@ -200,6 +200,7 @@ export function createViewer(on) {
       context.clip();
       context.fillStyle = "rgb(0 0 0 / 0.45)";
       context.fillRect(x, y, overlay.width, overlay.height);
+      context.imageSmoothingQuality = "high";
       context.drawImage(guessesDrawn, pane.x, y, detail.columns * block, detail.rows * block);
       context.restore();
     }
