@@ -31,7 +31,7 @@ translate();
 translate(at("card").content);
 
 let opened = null;
-let fetching = null; // words while a result comes, or why it does not
+let fetching = null; // `{words, done}` while a result comes, or why it does not
 
 const viewer = createViewer({
   zoom({ level, fit }) {
@@ -43,7 +43,7 @@ const viewer = createViewer({
     painting.hover();
   },
   loading(share) {
-    fetching = share === null ? null : text("fetchingAt", { percent: percent(share) });
+    fetching = share === null ? null : { words: text("fetchingAt", { percent: percent(share) }), done: share };
     showState();
   },
   ready() {
@@ -52,7 +52,7 @@ const viewer = createViewer({
     setReady(true);
   },
   failed(problem) {
-    fetching = problem.message;
+    fetching = { words: problem.message };
     if (problem.status === 410) change(opened, { phase: "expired" });
     else showState();
   },
@@ -95,7 +95,7 @@ onPictures({
     exporting.show();
     if (picture !== opened) return;
     if (isReady(picture)) {
-      fetching = text("fetching");
+      fetching = { words: text("fetching"), done: null };
       showState();
     }
     viewer.showResult();
@@ -104,7 +104,7 @@ onPictures({
 
 function open(picture) {
   opened = picture;
-  fetching = isReady(picture) ? text("fetching") : null;
+  fetching = isReady(picture) ? { words: text("fetching"), done: null } : null;
   markOpen(picture);
   showTradeOff(picture.tradeOff);
   showInvented(null);
@@ -176,7 +176,8 @@ function showState() {
   const status = statusOf(opened, site.models);
   const ready = isReady(opened);
   if (!ready) showMessage(status.words, { actions: status.actions, done: busy(opened) ? status.done : undefined }, actions);
-  else showMessage(viewer.hasResult() ? "" : (fetching ?? ""), { done: viewer.hasResult() ? undefined : null });
+  else if (fetching && !viewer.hasResult()) showMessage(fetching.words, { done: fetching.done });
+  else showMessage("");
   showTitle(opened, status);
   const image = opened.width ? opened : opened.view?.image;
   at("shown-name").textContent = opened.name;

@@ -66,13 +66,16 @@ export function createBrush(map, changed) {
     changed(box);
   }
 
+  /** End the stroke; whether it has painted. */
   function end() {
-    if (stroke?.box) {
+    const painted = Boolean(stroke?.box);
+    if (painted) {
       done.push({ box: stroke.box, before: cut(stroke.before, stroke.box), after: cut(map.paint, stroke.box) });
       if (done.length > MOST_STEPS) done.shift();
       undone.length = 0;
     }
     stroke = null;
+    return painted;
   }
 
   function step(from, to, key) {

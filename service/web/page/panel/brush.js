@@ -41,8 +41,7 @@ export function createPainting(viewer, shown, painted) {
     const { brush, map } = picture;
     if (phase === "end" || phase === "cancel") {
       if (filling) return;
-      brush.end();
-      if (phase === "cancel") brush.undo();
+      if (brush.end() && phase === "cancel") brush.undo();
       return keep();
     }
     const place = viewer.placeOf(x, y);

@@ -44,7 +44,7 @@ export function listenToKeys(act) {
       : event.altKey ? null
       : event.target.id === "stage" && onStage[event.key] ? onStage[event.key]
       : keys[key];
-    const holds = event.key === " " && !event.target.closest("button, input, summary, a");
+    const holds = event.key === " " && !event.target.closest("button, summary, a, input:not([type=range])");
     if (!found && !holds) return;
     event.preventDefault();
     if (holds) act.hold(true);

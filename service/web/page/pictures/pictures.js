@@ -59,9 +59,10 @@ async function preview(picture) {
 function begin(picture) {
   picture.stopping = new AbortController();
   change(picture, { problem: null, view: null, phase: "waiting" });
+  const { signal } = picture.stopping;
   const turn = sending.then(() => send(picture));
   sending = turn.catch(() => {});
-  turn.then(() => watch(picture)).catch((failure) => fail(picture, failure));
+  turn.then(() => watch(picture)).catch((failure) => signal.aborted || fail(picture, failure));
 }
 
 async function send(picture) {
@@ -109,7 +110,6 @@ async function watch(picture) {
 }
 
 function fail(picture, failure) {
-  if (picture.stopping.signal.aborted) return;
   if (failure.status === 404) return change(picture, { phase: "lost" });
   const problem = failure instanceof Problem ? failure : new Problem({ title: text("pageFault"), detail: String(failure) });
   change(picture, { phase: "refused", problem });
@@ -186,7 +186,8 @@ async function resume(picture) {
     const view = await (await request(`jobs/${picture.id}`)).json();
     change(picture, heard(picture, view));
     if (picture.file || ended(view)) preview(picture);
-    watch(picture).catch((failure) => fail(picture, failure));
+    const { signal } = picture.stopping;
+    watch(picture).catch((failure) => signal.aborted || fail(picture, failure));
     return true;
   } catch (failure) {
     if (failure.status !== 404) {
