@@ -8,7 +8,7 @@ const BLOCK = 8;
 const REACH = 4; // pixels of the result: one of the original
 const STRIP = 128;
 /** Root mean squares, in levels, at which measured and invented detail are drawn in full. */
-const STRONG = { measured: 24, invented: 8 };
+const STRONG = { measured: 24, invented: 20 };
 /** How much of the photograph each may cover. */
 const COVER = { measured: 0.3, invented: 0.8 };
 const BLUE = [74, 163, 255];
