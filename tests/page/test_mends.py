@@ -80,7 +80,10 @@ def test_a_lost_graphics_card_costs_the_card_alone(visit: Visit, studio: Studio)
       gl.getExtension("WEBGL_lose_context").loseContext();
     }""")
     page.wait_for_function("document.querySelector('#stage canvas').getContext('2d') !== null")
+    expect(page.locator("#notice")).to_contain_text("The graphics card stopped")
     expect(page.locator("#right-tag")).to_contain_text("Result")
+    page.keyboard.press("1")
+    expect(page.locator("#zoom")).to_have_text("100%")
 
     assert page.evaluate("window.same") is True
     stage = stage_pixels(page)
