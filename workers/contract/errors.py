@@ -155,13 +155,14 @@ class FrameMissing(ImageRejected):
 
 
 class ColourTooDeep(ImageRejected):
-    """More than 8 bits per colour channel, in a format where that is not supported."""
+    """More bits per colour channel than are read."""
 
     slug, status, title = "colour-too-deep", 422, "The picture has too many bits per sample"
 
-    def __init__(self, *, bits: int, kind: str, more_elsewhere: bool) -> None:
-        where = "that many are read in PNG and TIFF" if more_elsewhere else f"{kind} is read with 8"
-        super().__init__(f"the picture has {bits} bits a channel; {where}: convert it first")
+    def __init__(self, *, bits: int, limit: int) -> None:
+        super().__init__(
+            f"the picture has {bits} bits a channel; at most {limit} are read: convert it first"
+        )
 
 
 class AlphaNotStorable(ImageRejected):

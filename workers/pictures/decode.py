@@ -25,13 +25,13 @@ from workers.contract.images.headers import (
     read_header,
 )
 from workers.contract.images.options import ProfileMode
-from workers.pictures.colour import Converted, Wanted, cmyk_to_srgb
+from workers.pictures.colour import Wanted, cmyk_to_srgb
 from workers.pictures.extras import installed
 from workers.pictures.frames import Layer, apng_layers, composed, gif_layers, has_separate_still
 from workers.pictures.jpeg import with_end
 from workers.pictures.opening import Opened, open_picture
-from workers.pictures.picture import Picture, Plane, scaled
-from workers.pictures.png import checked_png, deep_grey_alpha_as_rgba
+from workers.pictures.picture import Picture, Plane
+from workers.pictures.png import checked_png
 from workers.pictures.tagged import Tagged, of_cicp, of_png
 
 
@@ -89,14 +89,12 @@ def _composed(
 def _still(
     data: bytes, header: ImageHeader, *, max_pixels: int, icc: ProfileMode, frame: int = 0
 ) -> Picture:
-    deep_alpha = None
     tagged = Tagged()
     dropped: tuple[str, ...] = ()
     if header.format is ImageFormat.PNG:
         data, colour_chunks, dropped = checked_png(data)
-        deep_alpha = deep_grey_alpha_as_rgba(data)
         tagged = of_png(colour_chunks)
-    opened = _opened(deep_alpha or data, header, max_pixels=max_pixels, frame=frame)
+    opened = _opened(data, header, max_pixels=max_pixels, frame=frame)
     if header.cicp is not None:
         tagged = of_cicp(*header.cicp)
     elif opened.profile:
@@ -104,15 +102,15 @@ def _still(
     grey = header.kind is ColourKind.GREY or opened.is_grey
     wanted = Wanted(tagged.profile, keep=icc is ProfileMode.KEEP)
     if grey:
-        levels, alpha = _deep_grey_alpha(opened) if deep_alpha else _grey(opened, header)
+        levels, alpha = _grey(opened, header)
         found = wanted.grey(levels)
         colour: Plane = np.broadcast_to(found.pixels[..., None], (*levels.shape, 3))
-    elif header.bits > 8:
-        low = open_picture(data, header, max_pixels=max_pixels, frame=frame, low_bytes=True)
-        found, alpha = _deep_colour(opened, low, wanted)
-        colour = found.pixels
     else:
-        found, alpha = _colour(opened, header, wanted)
+        pixels, alpha = _colour(opened, header)
+        if header.kind is ColourKind.CMYK:
+            found = cmyk_to_srgb(pixels, tagged.profile)
+        else:
+            found = wanted.rgb(pixels)
         colour = found.pixels
     return Picture(
         colour=colour,
@@ -141,57 +139,38 @@ def _opened(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int) ->
 
 def _grey(opened: Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
     """The levels and alpha of a grey picture, (H, W) each."""
+    if opened.samples is not None:
+        channels = opened.samples.shape[-1]
+        alpha = opened.samples[..., -1] if channels in (2, 4) else None
+        return opened.samples[..., 0], alpha
     image = opened.image
     alpha = None
-    if image.mode.startswith("I;16"):
-        samples = np.asarray(image).astype(np.uint16)
-        levels = scaled(samples, header.bits, 16)
-        if opened.is_negative:
-            levels = 65535 - levels
-    elif image.mode in ("1", "L", "LA", "La", "RGB", "RGBA"):
-        if image.mode in ("1", "La"):
-            image = image.convert({"1": "L", "La": "LA"}[image.mode])
-        samples = levels = np.asarray(image.getchannel(0))
-        if image.mode in ("LA", "RGBA"):
-            alpha = np.asarray(image.getchannel("A"))
-    else:
+    if image.mode not in ("1", "L", "LA", "La", "RGB", "RGBA"):
         raise unsupported(f"a {header.format.upper()} of a rare kind of grey")
+    if image.mode in ("1", "La"):
+        image = image.convert({"1": "L", "La": "LA"}[image.mode])
+    levels: Plane = np.asarray(image.getchannel(0))
+    if image.mode in ("LA", "RGBA"):
+        alpha = np.asarray(image.getchannel("A"))
     if isinstance(clear := image.info.get("transparency"), int):
         # PNG says which grey is transparent, in the file's own depth.
         clear *= 255 // (2**header.bits - 1) if header.bits in (2, 4) else 1
-        alpha = np.where(samples == clear, 0, np.iinfo(levels.dtype).max).astype(levels.dtype)
+        alpha = np.where(levels == clear, 0, 255).astype(np.uint8)
     return levels, alpha
 
 
-def _deep_grey_alpha(opened: Opened) -> tuple[Plane, Plane | None]:
-    """The same from bytes that were relabelled by `deep_grey_alpha_as_rgba`."""
-    samples = np.asarray(opened.image).view(">u2").astype(np.uint16)  # (H, W, 2)
-    return samples[..., 0], samples[..., 1]
-
-
-def _deep_colour(high: Opened, low: Opened, wanted: Wanted) -> tuple[Converted, Plane | None]:
-    """The colours and alpha of a picture of 16 bits that was read by halves."""
-    if high.image.mode not in ("RGB", "RGBA"):
-        raise unsupported("a picture of 16 bits of a rare kind of colour")
-    samples = np.asarray(high.image).astype(np.uint16)
-    samples <<= 8
-    samples |= np.asarray(low.image)
-    alpha = None
-    if high.image.mode == "RGBA":
-        alpha = samples[..., 3]
-    elif isinstance(clear := high.image.info.get("transparency"), tuple):
-        alpha = np.where((samples == clear).all(axis=-1), 0, 65535).astype(np.uint16)
-    return wanted.rgb(samples[..., :3]), alpha
-
-
-def _colour(opened: Opened, header: ImageHeader, wanted: Wanted) -> tuple[Converted, Plane | None]:
-    """The colours (H, W, 3) and alpha (H, W) of any other picture."""
+def _colour(opened: Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
+    """The colours (H, W, 3), or inks (H, W, 4), and alpha (H, W) of any other picture."""
+    colours = 4 if header.kind is ColourKind.CMYK else 3
+    if opened.samples is not None:
+        alpha = opened.samples[..., colours] if opened.samples.shape[-1] > colours else None
+        return opened.samples[..., :colours], alpha
     image = opened.image
     alpha = None
     if image.mode == "CMYK":
         # A JPEG without Adobe's marker has 0 for full ink too: Pillow and browsers take it so.
-        return cmyk_to_srgb(image, opened.profile), None
-    if image.mode not in ("RGB", "RGBA", "RGBX", "YCbCr"):
+        return np.asarray(image), None
+    if image.mode not in ("RGB", "RGBA", "RGBX", "YCbCr") or colours != 3:
         raise unsupported(f"a {header.format.upper()} of a rare kind of colour")
     if image.mode == "RGBA":
         alpha = np.asarray(image.getchannel("A"))
@@ -200,4 +179,4 @@ def _colour(opened: Opened, header: ImageHeader, wanted: Wanted) -> tuple[Conver
         matches = [stored[..., channel] == clear[channel] for channel in range(3)]
         alpha = np.where(matches[0] & matches[1] & matches[2], 0, 255).astype(np.uint8)
     rgb = image if image.mode == "RGB" else image.convert("RGB")
-    return wanted.rgb(np.asarray(rgb)), alpha
+    return np.asarray(rgb), alpha

@@ -20,8 +20,9 @@ BROKEN = (
 #: A JPEG has one segment of 64 KiB for either.
 MAX_BYTES = 65_000
 
-_ORIENTATION, _EXIF, _GPS = 0x0112, 0x8769, 0x8825
-_IPTC_RESOURCE, _IPTC_TAG = 0x0404, 33723
+ORIENTATION, _EXIF, _GPS = 0x0112, 0x8769, 0x8825
+#: In Photoshop's part of a JPEG, and in a TIFF.
+IPTC_RESOURCE, IPTC_TAG = 0x0404, 33723
 _XMP_NAMES = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
 #: Description, maker, model, software, time, artist, copyright: what a person would miss.
 _KEPT_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
@@ -44,7 +45,7 @@ def read_orientation(image: Image.Image) -> int:
     """How the picture was held, 1 to 8; 1 (upright) where EXIF is missing or broken."""
     try:
         with without_xmp(image):
-            orientation = image.getexif().get(_ORIENTATION)
+            orientation = image.getexif().get(ORIENTATION)
     except BROKEN:
         return 1
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
@@ -100,9 +101,9 @@ def read_metadata(image: Image.Image) -> Metadata:
 def _iptc(image: Image.Image) -> bytes | None:
     """The records as they are: Photoshop's resource 0x0404 in a JPEG, a tag in a TIFF."""
     parts = image.info.get("photoshop")
-    found = parts.get(_IPTC_RESOURCE) if isinstance(parts, dict) else None
+    found = parts.get(IPTC_RESOURCE) if isinstance(parts, dict) else None
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        found = image.tag_v2.get(_IPTC_TAG)
+        found = image.tag_v2.get(IPTC_TAG)
         if isinstance(found, tuple) and all(isinstance(value, int) for value in found):
             order = ">" if image.tag_v2.prefix == b"MM" else "<"
             found = struct.pack(f"{order}{len(found)}I", *found)

@@ -1,7 +1,7 @@
 """A picture's bytes through Pillow: only the codec of its own format, and no surprises after."""
 
 import re
-import sys
+import struct
 import threading
 import warnings
 import zlib
@@ -20,26 +20,34 @@ from workers.pictures.bmp import bmp_image
 from workers.pictures.extras import installed, make_ready
 from workers.pictures.metadata import (
     BROKEN,
+    IPTC_RESOURCE,
+    IPTC_TAG,
+    ORIENTATION,
     Metadata,
     read_dpi,
     read_metadata,
     read_orientation,
     without_xmp,
 )
+from workers.pictures.picture import Plane
+from workers.pictures.samples import TiffPage, read_samples
 
-#: Of 16-bit samples in Pillow's names of layouts: the other order of bytes.
-_OTHER_ORDER = {"B": "L", "L": "B", "N": "L" if sys.byteorder == "big" else "B"}
+_PROFILE, _XMP, _RESOLUTION = 34675, 700, (282, 283, 296)
+_NOT_IN_PILLOW = ("webp", "zstd", "lzma")
+#: By the unit of a TIFF's resolution: inch, centimetre.
+_DOTS_PER_INCH = {2: 1.0, 3: 2.54}
 
 
 class Opened(NamedTuple):
-    """A picture as Pillow decoded it."""
+    """A picture as its codec decoded it."""
 
     #: The right way up, palettes resolved.
     image: Image.Image
     #: Stored without colour, or with a palette of greys only.
     is_grey: bool
-    #: Of the samples, before any other look at them: zero is white.
-    is_negative: bool
+    #: Where the image does not hold what is stored: (H, W, channels), colour before alpha. The
+    #: image has only what is said about it then.
+    samples: Plane | None
     dpi: tuple[float, float] | None
     metadata: Metadata
 
@@ -49,48 +57,101 @@ class Opened(NamedTuple):
         return profile if isinstance(profile, bytes) else None
 
 
-def open_picture(
-    data: bytes, header: ImageHeader, *, max_pixels: int, frame: int, low_bytes: bool = False
-) -> Opened:
-    """Let Pillow decode, and turn whatever it raises for bad bytes into our errors.
-
-    Of colour of 16 bits it keeps the high bytes, or `low_bytes`.
-    """
-    is_tiff = header.format is ImageFormat.TIFF
+def open_picture(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int) -> Opened:
+    """Let its codec decode, and turn whatever it raises for bad bytes into our errors."""
     try:
         with _strict_pillow(max_pixels):
             make_ready(header.format)
-            name = _PILLOW_NAMES.get(header.format, header.format.upper())
+            if header.format is ImageFormat.TIFF:
+                return _open_tiff(data, header, frame)
             image = bmp_image(data) if header.format is ImageFormat.BMP else None
-            image = image or Image.open(BytesIO(data), formats=(name,))
+            image = image or _pillow_image(data, header)
             if header.frames != 1:
-                _seek(image, data, header, frame)
-            if sorted(image.size) != sorted((header.width, header.height)):
-                raise ImageCorrupt("its header contradicts itself")
-            is_negative = _is_deep_negative(image)
-            if low_bytes:
-                ask_for_low_bytes(image)
-            # Pillow turns a TIFF while it loads it, and forgets by how much. Everything else is
-            # loaded first: asking for EXIF loads a PNG, and that must not fail unseen.
-            orientation = read_orientation(image) if is_tiff else 1
-            with without_xmp(image):  # of a TIFF; others get theirs while they are loaded
-                image.load()
+                _seek(image, frame)
+            _check_size(image, header)
+            # Everything is loaded first: asking for EXIF loads a PNG, and that must not fail
+            # unseen.
+            image.load()
+            samples = read_samples(data, header) if header.bits > 8 else None
             if header.format is ImageFormat.JXL and (xmp := jxl_xmp(BytesIO(data))):
                 image.info["xmp"] = xmp
-            metadata = Metadata() if low_bytes else read_metadata(image)
-            if not is_tiff and not _is_upright(image, header):
-                orientation = read_orientation(image)
-                if orientation in _TURNS:
-                    image = image.transpose(_TURNS[orientation])
-            if is_tiff:
-                _widen_palette(image)
-            is_grey = image.mode in ("1", "L", "LA") or _has_grey_palette(image)
-            if image.mode in ("P", "PA"):
-                image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+            orientation = 1 if _is_upright(image, header) else read_orientation(image)
+            return _opened(image, samples, orientation)
     except _BAD_BYTES as error:
         raise _refusal(error, header) from error
-    dpi = read_dpi(image, swapped=orientation >= _FIRST_SIDEWAYS)
-    return Opened(image, is_grey, is_negative, dpi, metadata)
+
+
+def _pillow_image(data: bytes, header: ImageHeader) -> ImageFile.ImageFile:
+    name = _PILLOW_NAMES.get(header.format, header.format.upper())
+    return Image.open(BytesIO(data), formats=(name,))
+
+
+def _open_tiff(data: bytes, header: ImageHeader, frame: int) -> Opened:
+    number = tiff_page_number(BytesIO(data), frame=frame)
+    image = _pillow_tiff(data, header, number) if header.bits <= 8 else None
+    if image is None:
+        page = TiffPage(data, number)
+        samples = page.samples(header)
+        return _opened(_without_pixels(page, data), samples, page.tag(ORIENTATION))
+    _check_size(image, header)
+    orientation = read_orientation(image)
+    with without_xmp(image):
+        image.load()  # which turns it, and forgets by how much
+    _widen_palette(image)
+    return _opened(image, None, orientation, is_turned=True)
+
+
+def _pillow_tiff(data: bytes, header: ImageHeader, number: int) -> Image.Image | None:
+    """None for the kinds that Pillow does not know, or does not know all of."""
+    try:
+        image = _pillow_image(data, header)
+        image.seek(number)
+    except (UnidentifiedImageError, SyntaxError):
+        return None
+    # It does not convert Lab, and its wheels come without some compressions.
+    rare = image.mode == "LAB" or image.info.get("compression") in _NOT_IN_PILLOW
+    return None if rare else image
+
+
+def _without_pixels(page: TiffPage, data: bytes) -> Image.Image:
+    """What a TIFF says about its page, where Pillow looks for it."""
+    image = Image.new("L", (1, 1))
+    order = ">" if data.startswith(b"MM") else "<"
+    if page.offset < 2**32:
+        start = data[:2] + struct.pack(order + "HI", 42, page.offset)
+        image.info["exif"] = b"Exif\0\0" + start + data[8:]
+    profile, xmp, iptc = (page.tag(number) for number in (_PROFILE, _XMP, IPTC_TAG))
+    across, down, unit = (page.tag(number) for number in _RESOLUTION)
+    if isinstance(across, tuple) and isinstance(down, tuple) and unit in _DOTS_PER_INCH:
+        factor = _DOTS_PER_INCH[unit]
+        image.info["dpi"] = tuple(factor * part[0] / max(part[1], 1) for part in (across, down))
+    image.info |= {"icc_profile": profile, "xmp": xmp, "photoshop": {IPTC_RESOURCE: iptc}}
+    return image
+
+
+def _check_size(image: Image.Image, header: ImageHeader) -> None:
+    if sorted(image.size) != sorted((header.width, header.height)):
+        raise ImageCorrupt("its header contradicts itself")
+
+
+def _opened(
+    image: Image.Image, samples: Plane | None, orientation: object, *, is_turned: bool = False
+) -> Opened:
+    """Turn it the right way up, and ask for what is said about it."""
+    dpi = read_dpi(image, swapped=orientation in _SIDEWAYS)
+    metadata = read_metadata(image)
+    if orientation in _TURNS and not is_turned:
+        if samples is None:
+            image = image.transpose(_TURNS[orientation])
+        else:
+            samples = _turned(samples, orientation)
+    if samples is not None:
+        is_grey = samples.shape[-1] <= 2
+    else:
+        is_grey = image.mode in ("1", "L", "LA") or _has_grey_palette(image)
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return Opened(image, is_grey, samples, dpi, metadata)
 
 
 def load_codecs() -> None:
@@ -103,10 +164,8 @@ def load_codecs() -> None:
 _PILLOW_NAMES = {ImageFormat.HEIC: "HEIF"}
 
 
-def _seek(image: Image.Image, data: bytes, header: ImageHeader, frame: int) -> None:
-    if header.format is ImageFormat.TIFF:
-        frame = tiff_page_number(BytesIO(data), frame=frame)
-    elif frame >= (frames := getattr(image, "n_frames", 1)):
+def _seek(image: Image.Image, frame: int) -> None:
+    if frame >= (frames := getattr(image, "n_frames", 1)):
         raise FrameMissing(frame=frame, frames=frames)
     image.seek(frame)
 
@@ -124,13 +183,13 @@ _QUOTABLE = re.compile(r"[A-Za-z0-9 ,.;:'()-]{3,80}")
 def _refusal(error: Exception, header: ImageHeader) -> ImageRejected:
     """Say in our words what Pillow means; quote it where it names no addresses or paths."""
     text = str(error)
-    if "out of memory" in text:
+    lower = text.lower()
+    if "out of memory" in lower:
         raise MemoryError(text) from error
-    # Pillow knows a TIFF by its list of known combinations of tags.
-    unknown = isinstance(error, UnidentifiedImageError) and header.format is ImageFormat.TIFF
-    if unknown or "unsupported" in text.lower():
+    rare = isinstance(error, NotImplementedError) or "not supported" in lower
+    if rare or "unsupported" in lower:
         return unsupported(f"a {header.format.upper()} of a rare kind")
-    if "truncated" in text.lower():
+    if "truncated" in lower:
         return ImageCorrupt("it ends too early")
     detail = f" ({text})" if _QUOTABLE.fullmatch(text) and "0x" not in text else ""
     return ImageCorrupt(f"its {header.format.upper()} data is damaged{detail}")
@@ -153,7 +212,7 @@ def _strict_pillow(max_pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = limit, truncated
 
 
-_FIRST_SIDEWAYS = 5
+_SIDEWAYS = (5, 6, 7, 8)
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -172,11 +231,12 @@ def _is_upright(image: Image.Image, header: ImageHeader) -> bool:
     return header.format is ImageFormat.JXL and not getattr(image, "jpeg", False)
 
 
-def _is_deep_negative(image: Image.Image) -> bool:
-    """Whether zero is white in a 16-bit TIFF; Pillow minds that at fewer bits only."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return False
-    return image.mode.startswith("I;16") and not image.tag_v2.get(262, 1)
+def _turned(samples: Plane, orientation: int) -> Plane:
+    """As Pillow turns an image: (H, W, C), or (W, H, C) if that was held sideways."""
+    if orientation in _SIDEWAYS:
+        samples = samples.swapaxes(0, 1)
+    mirrored, upside_down = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
+    return samples[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
 
 
 def _widen_palette(image: Image.Image) -> None:
@@ -197,25 +257,3 @@ def _has_grey_palette(image: Image.Image) -> bool:
         return False
     palette = image.getpalette("RGB") or []
     return palette[0::3] == palette[1::3] == palette[2::3]
-
-
-def ask_for_low_bytes(image: Image.Image) -> None:
-    """Make Pillow, which keeps the high byte of each 16-bit sample, keep the low one.
-
-    It unfilters and decompresses whole samples, and drops a byte only when it unpacks them: told
-    that their bytes are in the other order, it drops the other one.
-    """
-    if not isinstance(image, ImageFile.ImageFile):
-        raise unsupported("a picture of a rare kind")
-    image.tile = [
-        part._replace(args=(_other_order(part.args[0]), *part.args[1:]))
-        if isinstance(part.args, tuple)
-        else part._replace(args=_other_order(part.args))
-        for part in image.tile
-    ]
-
-
-def _other_order(layout: object) -> str:
-    if not isinstance(layout, str) or layout[:-1] not in ("RGB;16", "RGBA;16", "RGBX;16"):
-        raise unsupported("a picture of 16 bits of a rare kind")
-    return layout[:-1] + _OTHER_ORDER[layout[-1]]

@@ -184,20 +184,6 @@ def _check(name: bytes, whole: memoryview) -> None:
         raise ImageCorrupt(f"the checksum of its {name.decode()} chunk is wrong")
 
 
-def deep_grey_alpha_as_rgba(png: bytes) -> bytes | None:
-    """Relabel a PNG of 16-bit grey and alpha as 8-bit RGBA; None if it is another kind.
-
-    Both have four bytes a pixel and so the same filters. Red and green then hold the high and the
-    low byte of grey, blue and alpha those of alpha, where Pillow would drop the low ones.
-    """
-    start = len(SIGNATURE) + 8
-    header = png[start : start + 13]
-    if header[8:10] != b"\x10\x04":
-        return None
-    relabelled = chunk(b"IHDR", header[:8] + b"\x08\x06" + header[10:])
-    return SIGNATURE + relabelled + png[start + 17 :]
-
-
 def _check_length(pieces: list[memoryview], expected: int) -> None:
     """Inflate the pixels, a little at a time, only to see that there are enough of them."""
     inflator = isal_zlib.decompressobj()

@@ -1,39 +1,23 @@
-"""ICC profiles of three primaries or one curve, by arithmetic: for samples of 16 bits.
-
-LittleCMS would put 16-bit samples through a table of 33 steps a side, which is off by up to ten
-8-bit levels in the darks. ICC.1:2022, sections 8.3, 8.4, 10.6 and 10.18. Nearly every RGB profile
-that photographs carry is of this kind; those that are a table are left to LittleCMS at 8 bits.
-
-Letters: H x W a picture's pixels.
+"""The curves of ICC profiles (ICC.1:2022, sections 8.3, 8.4, 10.6 and 10.18), where they are of
+three primaries or of grey, as nearly every profile that photographs carry is.
 """
 
 import struct
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.pictures.picture import Plane
-
 Floats = NDArray[np.float32]
 
 _STEPS = 65536
-_BAND_ROWS = 64
 #: How many numbers each kind of formula has, and in which order they follow each other.
 _FORMULAS = {0: 1, 1: 3, 2: 4, 3: 5, 4: 7}
 
 
-class Space(NamedTuple):
-    """A colour space of three channels; grey has three equal ones."""
-
-    #: Linear light of each of 65536 levels: (3, 65536).
-    curves: Floats
-    #: Linear light of the channels, a column each, to XYZ under D50: (3, 3).
-    to_xyz: NDArray[np.float64]
-
-
-def read_space(profile: bytes) -> Space | None:
-    """The space of a profile; None if it is of another kind, or broken."""
+def read_curves(profile: bytes) -> Floats | None:
+    """Linear light of each of 65536 levels of the three channels, (3, 65536), grey having three
+    equal ones; None if the profile is of another kind, or broken.
+    """
     try:
         (count,) = struct.unpack_from(">I", profile, 128)
         tags = {}
@@ -41,42 +25,12 @@ def read_space(profile: bytes) -> Space | None:
             name, offset, size = struct.unpack_from(">4sII", profile, at)
             tags[name] = profile[offset : offset + size]
         if profile[16:20] == b"GRAY":
-            # Grey of every level has the colour of white, whatever the primaries.
-            return Space(np.stack([_curve(tags[b"kTRC"])] * 3), np.eye(3))
+            return np.stack([_curve(tags[b"kTRC"])] * 3)
         if profile[16:20] != b"RGB " or profile[20:24] != b"XYZ " or b"A2B0" in tags:
             return None
-        columns = [struct.unpack_from(">3i", tags[name], 8) for name in (b"rXYZ", b"gXYZ", b"bXYZ")]
-        curves = np.stack([_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")])
-        space = Space(curves, np.array(columns, np.float64).T / 65536)
+        return np.stack([_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")])
     except (ArithmeticError, LookupError, ValueError, struct.error):
         return None
-    return space if abs(np.linalg.det(space.to_xyz)) > 1e-6 else None
-
-
-def convert(pixels: NDArray[np.uint16], source: Space, target: Space) -> NDArray[np.uint16]:
-    """Pixels (H, W, 3) from one space to another; what the target does not have is clipped."""
-    matrix = (np.linalg.inv(target.to_xyz) @ source.to_xyz).astype(np.float32)
-    # Light is looked up by its square root, which is close to how every space stores it: so 65536
-    # steps are as fine in the darks as the stored levels themselves.
-    roots = (np.arange(_STEPS, dtype=np.float64) / (_STEPS - 1)) ** 2
-    levels = np.arange(_STEPS)
-    stored = [np.interp(roots, curve, levels).round().astype(np.uint16) for curve in target.curves]
-    result = np.empty(pixels.shape, np.uint16)
-    for top in range(0, len(pixels), _BAND_ROWS):
-        band = pixels[top : top + _BAND_ROWS]
-        light = np.stack([source.curves[i][band[..., i]] for i in range(3)], axis=-1) @ matrix.T
-        places = (np.sqrt(light.clip(0, 1)) * (_STEPS - 1) + 0.5).astype(np.uint16)
-        for i in range(3):
-            result[top : top + _BAND_ROWS, :, i] = stored[i][places[..., i]]
-    return result
-
-
-def grey_ramp(source: Space, target: Space) -> Plane:
-    """The level in `target` of each of the 65536 greys of `source`: (65536,)."""
-    ramp = np.arange(_STEPS, dtype=np.uint16)
-    if np.array_equal(source.to_xyz, np.eye(3)):
-        source = source._replace(to_xyz=target.to_xyz)
-    return convert(np.stack((ramp,) * 3, axis=-1)[None], source, target)[0, :, 1]
 
 
 def _curve(tag: bytes) -> Floats:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from workers.pictures.picture import Picture, Plane
-from workers.pictures.profiles import read_space
+from workers.pictures.profiles import read_curves
 
 _BAND_ROWS = 128
 _FILTER = Image.Resampling.BICUBIC
@@ -38,12 +38,12 @@ def reduced(picture: Picture, *, width: int, height: int) -> Picture:
         raise ValueError(f"{picture.width} x {picture.height} cannot be reduced to {width, height}")
     kind = picture.colour.dtype.type
     planes = []
-    space = read_space(picture.profile) if picture.profile else None
+    curves = read_curves(picture.profile) if picture.profile else None
     for channel in range(1 if picture.grey else 3):
-        if space is None:
+        if curves is None:
             light, levels = _light_of_levels(kind), _levels_of_roots(kind)
         else:
-            light, levels = _of_curve(space.curves[channel], kind)
+            light, levels = _of_curve(curves[channel], kind)
         plane = np.empty((height, width), kind)
         for rows, band in _bands(picture.colour[..., channel], light, width, height):
             plane[rows] = levels[(np.sqrt(band) * _STEPS + 0.5).astype(np.uint16)]

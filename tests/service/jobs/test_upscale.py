@@ -150,11 +150,11 @@ REFUSED = {
         422,
         "animated-image",
     ),
-    "16-bit CMYK": (
-        tiff(bytes(48), height=2, width=3, bits=[16] * 4, photometric=5),
+    "signed samples": (
+        tiff(bytes(6), height=2, width=3, bits=[8], photometric=1, tags=[(339, 2)]),
         {},
-        422,
-        "colour-too-deep",
+        415,
+        "image-unsupported",
     ),
     "16 bits into JPEG": (
         png(_samples(3), bits=16, colour_type=2),

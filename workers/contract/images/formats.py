@@ -122,7 +122,8 @@ def extension(name: ResultFormat) -> str:
     return "jpg" if name is ResultFormat.JPEG else name.value
 
 
-_DEEP_COLOUR = (ImageFormat.PNG, ImageFormat.TIFF)
+#: Of a sample.
+MAX_BITS = 16
 #: Transfer functions (ITU-T H.273) whose white is far below their brightest.
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
@@ -134,8 +135,7 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
         ImageTooLarge: more than `max_pixels` pixels.
         ImageAnimated: several frames or pages, and none was chosen.
         FrameMissing: there is no such frame, as far as the header shows.
-        ColourTooDeep: more than 8 bits per channel; grey may have 16 except in JPEG XL, and so may
-            RGB in PNG and TIFF.
+        ColourTooDeep: more than 16 bits per channel.
         ImageUnsupported: it is of high dynamic range.
     """
     if header.pixels > max_pixels:
@@ -144,15 +144,8 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
         raise errors.ImageAnimated(frames=header.frames)
     if frame is not None and header.frames is not None and frame >= header.frames:
         raise errors.FrameMissing(frame=frame, frames=header.frames)
-    deep = header.format in _DEEP_COLOUR and header.kind is ColourKind.COLOUR and header.bits == 16
-    # The JPEG XL library returns only 8 bits for most kinds.
-    deep |= header.kind is ColourKind.GREY and header.format is not ImageFormat.JXL
-    if header.bits > 8 and not deep:
-        raise errors.ColourTooDeep(
-            bits=header.bits,
-            kind=f"{header.format.upper()} of kind {header.kind}",
-            more_elsewhere=header.format not in _DEEP_COLOUR,
-        )
+    if header.bits > MAX_BITS:
+        raise errors.ColourTooDeep(bits=header.bits, limit=MAX_BITS)
     if header.cicp is not None and header.cicp[1] in _HDR_TRANSFERS:
         curve = _HDR_TRANSFERS[header.cicp[1]]
         raise unsupported(

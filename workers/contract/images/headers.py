@@ -71,8 +71,6 @@ _STRANGERS: Mapping[bytes, str] = {
     b"\0\0\0\x0cjP  ": "a JPEG 2000 picture",
     b"\xff\x4f\xff\x51": "a JPEG 2000 picture",
     b"8BPS": "a Photoshop document",
-    b"II+\0": "a BigTIFF picture",
-    b"MM\0+": "a BigTIFF picture",
     b"II\xbc\x01": "a JPEG XR picture",
     b"\0\0\1\0": "an icon",
     b"qoif": "a QOI picture",
@@ -92,7 +90,7 @@ def _parser(head: bytes, frame: int) -> Callable[[Source], ImageHeader]:
         return _png
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return _webp
-    if head.startswith((b"II*\0", b"MM\0*")):
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
         return partial(tiff_header, frame=frame)
     if head.startswith((b"GIF87a", b"GIF89a")):
         return partial(gif_header, frame=frame)
@@ -117,7 +115,7 @@ def _stranger(head: bytes) -> str:
 
 
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # these three are tables
-_JPEG_FRAMES_READ = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # the rest are lossless or hierarchical
+_JPEG_FRAMES_READ = {0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA}  # the rest are hierarchical, or rare
 _JPEG_KINDS = {1: ColourKind.GREY, 3: ColourKind.COLOUR, 4: ColourKind.CMYK}
 
 
@@ -142,7 +140,7 @@ def _jpeg(source: Source) -> ImageHeader:
 def _jpeg_frame(source: Source, offset: int, marker: int) -> ImageHeader:
     bits, height, width, channels = struct.unpack(">BHHB", source.at(offset + 4, 6))
     if marker not in _JPEG_FRAMES_READ:
-        raise unsupported("a lossless or hierarchical JPEG")
+        raise unsupported("a hierarchical JPEG, or a lossless one of arithmetic codes")
     if bits != 8:
         raise unsupported(f"a JPEG of {bits} bits a channel")
     if channels not in _JPEG_KINDS:

@@ -13,7 +13,7 @@ JXL_BOXES = b"\0\0\0\x0cJXL \r\n\x87\n"
 JXL_BARE = b"\xff\x0a"
 _HEADER_BYTES = 4096  # channel names may make it long, but no longer
 _MAX_BOXES = 256
-_GREY, _ALPHA, _SPOT, _CFA = 1, 0, 2, 5
+_GREY, _ALPHA, _SPOT, _BLACK, _CFA = 1, 0, 2, 4, 5
 
 #: Aspect ratios, by number.
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
@@ -46,7 +46,10 @@ def jxl_header(source: Source) -> ImageHeader:
         bits = _depth(read)
         read.flag()  # 16-bit buffers are enough
         for _ in range(read.number(_Field(0), _Field(1), _Field(2, 4), _Field(1, 12))):
-            alpha |= _extra_channel(read) == _ALPHA
+            kind = _extra_channel(read)
+            if kind == _BLACK:
+                raise unsupported("a CMYK JPEG XL picture")
+            alpha |= kind == _ALPHA
         read.flag()  # XYB
         if not read.flag():
             read.flag()  # a profile follows
@@ -146,10 +149,8 @@ def _preview(read: _Bits) -> None:
 
 
 def _depth(read: _Bits) -> int:
-    if read.flag():  # floating-point
-        bits = read.number(_Field(32), _Field(16), _Field(24), _Field(1, 6))
-        read.bits(4)
-        return bits
+    if read.flag():
+        raise unsupported("a JPEG XL picture of floating-point samples")
     return read.number(_Field(8), _Field(10), _Field(12), _Field(1, 6))
 
 

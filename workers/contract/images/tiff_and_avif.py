@@ -11,7 +11,13 @@ from io import SEEK_END
 from typing import BinaryIO, NamedTuple
 
 from workers.contract.errors import FrameMissing, ImageCorrupt
-from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
+from workers.contract.images.formats import (
+    MAX_BITS,
+    ColourKind,
+    ImageFormat,
+    ImageHeader,
+    unsupported,
+)
 
 TOO_SHORT = "it ends within its header"
 _MAX_READ_BYTES = 2**20
@@ -41,7 +47,8 @@ class Source:
 
 class _Tag:
     SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC = 254, 256, 257, 258, 262
-    CHANNELS, SUB_PAGES, EXTRA, SAMPLE_FORMAT, DNG_VERSION = 277, 330, 338, 339, 50706
+    CHANNELS, SUB_PAGES, INK_SET, EXTRA = 277, 330, 332, 338
+    SAMPLE_FORMAT, DNG_VERSION = 339, 50706
 
 
 _TIFF_KINDS = {
@@ -51,9 +58,14 @@ _TIFF_KINDS = {
     3: (ColourKind.PALETTE, 1),
     5: (ColourKind.CMYK, 4),
     6: (ColourKind.COLOUR, 3),
+    8: (ColourKind.COLOUR, 3),
+    9: (ColourKind.COLOUR, 3),
 }
-_TIFF_STRANGERS = {8: "a CIELAB TIFF", 32803: "a camera's raw file", 34892: "a camera's raw file"}
-_TIFF_TYPES = {1: "B", 3: "H", 4: "I"}  # byte, short, long: the only types that matter here
+_TIFF_STRANGERS = {32803: "a camera's raw file", 34892: "a camera's raw file"}
+#: Byte, short, long and long of 8 bytes: the only types that matter here.
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+#: Bits of a sample by its format: unsigned, floating-point, undefined.
+_TIFF_DEPTHS = {1: range(1, 33), 3: (16, 32, 64), 4: range(1, 33)}
 _TIFF_MAX_TAGS = 4096
 #: Total tags of all pages.
 _TIFF_MAX_ALL_TAGS = 2**16
@@ -75,10 +87,13 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
     if photometric not in _TIFF_KINDS:
         raise unsupported(_TIFF_STRANGERS.get(photometric, "a TIFF of an unsupported colour space"))
     kind, colours = _TIFF_KINDS[photometric]
-    if any(sample not in (1, 4) for sample in page.values(_Tag.SAMPLE_FORMAT, default=1)):
-        raise unsupported("a TIFF of signed or floating-point samples")
+    if kind is ColourKind.CMYK and page.first(_Tag.INK_SET, default=1) != 1:
+        raise unsupported("a TIFF of other inks than CMYK")
+    form = page.first(_Tag.SAMPLE_FORMAT, default=1)
+    if form not in _TIFF_DEPTHS:
+        raise unsupported("a TIFF of signed or complex samples")
     bits = max(page.values(_Tag.BITS, default=1))
-    if bits > 16:
+    if bits not in _TIFF_DEPTHS[form]:
         raise unsupported(f"a TIFF of {bits} bits a channel")
     # 1 and 2 are alpha, 0 is unspecified, none given is alpha; CorelDraw writes 999.
     has_alpha = page.first(_Tag.CHANNELS, default=1) > colours and any(
@@ -88,7 +103,7 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
         format=ImageFormat.TIFF,
         width=page.first(_Tag.WIDTH, default=0),
         height=page.first(_Tag.HEIGHT, default=0),
-        bits=8 if kind is ColourKind.PALETTE else bits,
+        bits=8 if kind is ColourKind.PALETTE else min(bits, MAX_BITS),
         kind=kind,
         has_alpha=has_alpha,
         frames=len(pages) if whole else None,
@@ -127,19 +142,49 @@ def tiff_page_number(file: BinaryIO, *, frame: int) -> int:
     return _tiff_pages(Source(file))[0][frame].number
 
 
+class _Layout(NamedTuple):
+    """How a TIFF writes its directories; those of BigTIFF have places of 8 bytes."""
+
+    order: str
+    #: Codes of `struct` for a place in the file, and for the number of tags.
+    place: str
+    number: str
+
+    @property
+    def inline_bytes(self) -> int:
+        return struct.calcsize(self.place)
+
+    @property
+    def entry_bytes(self) -> int:
+        return 4 + 2 * self.inline_bytes
+
+
+def _tiff_layout(source: Source) -> tuple[_Layout, int]:
+    """The layout, and the place of the first page."""
+    order, version = struct.unpack("2s2s", source.at(0, 4))
+    order = "<" if order == b"II" else ">"
+    if b"+" not in version:
+        return _Layout(order, order + "I", order + "H"), struct.unpack(
+            order + "I", source.at(4, 4)
+        )[0]
+    size, zero, first = struct.unpack(order + "HHQ", source.at(4, 12))
+    if (size, zero) != (8, 0):
+        raise ImageCorrupt(f"it is a BigTIFF with places of {size} bytes")
+    return _Layout(order, order + "Q", order + "Q"), first
+
+
 def _tiff_pages(source: Source) -> tuple[list[_Place], bool]:
     """The first page and all others that are not reduced copies, and whether the list is
     complete.
     """
-    order = "<" if source.at(0, 2) == b"II" else ">"
-    (offset,) = struct.unpack(order + "I", source.at(4, 4))
+    layout, offset = _tiff_layout(source)
     pages: list[_Place] = []
     seen: set[int] = set()
     tags = 0
     while offset and offset not in seen:
         number = len(seen)
         seen.add(offset)
-        page, offset, count = _tiff_page(source, offset, order)
+        page, offset, count = _tiff_page(source, offset, layout)
         if not number or not page.is_reduced:
             pages.append(_Place(page, number))
         tags += count
@@ -150,26 +195,29 @@ def _tiff_pages(source: Source) -> tuple[list[_Place], bool]:
     return pages, True
 
 
-def _tiff_page(source: Source, offset: int, order: str) -> tuple[_Page, int, int]:
+def _tiff_page(source: Source, offset: int, layout: _Layout) -> tuple[_Page, int, int]:
     """The page at `offset`, the offset of the next one (0: none), and its number of tags."""
-    (count,) = struct.unpack(order + "H", source.at(offset, 2))
+    order, place_code, number_code = layout
+    inline, entry = layout.inline_bytes, layout.entry_bytes
+    start = offset + struct.calcsize(number_code)
+    (count,) = struct.unpack(number_code, source.at(offset, start - offset))
     if not 0 < count <= _TIFF_MAX_TAGS:
         raise ImageCorrupt(f"it has a page of {count:,} tags")
-    block = source.at(offset + 2, 12 * count + 4)
+    block = source.at(start, entry * count + inline)
     tags: dict[int, tuple[int, ...]] = {}
-    for start in range(0, 12 * count, 12):
-        tag, type_code, length = struct.unpack_from(order + "HHI", block, start)
+    for at in range(0, entry * count, entry):
+        tag, type_code, length = struct.unpack_from(f"{order}HH{place_code[1]}", block, at)
         if type_code not in _TIFF_TYPES or not length:
             continue
-        layout = f"{order}{min(length, 8)}{_TIFF_TYPES[type_code]}"
-        if struct.calcsize(layout) <= 4:
-            tags[tag] = struct.unpack_from(layout, block, start + 8)
+        values = f"{order}{min(length, 8)}{_TIFF_TYPES[type_code]}"
+        if struct.calcsize(values) <= inline:
+            tags[tag] = struct.unpack_from(values, block, at + entry - inline)
         elif tag in (_Tag.BITS, _Tag.EXTRA, _Tag.SAMPLE_FORMAT):
-            (place,) = struct.unpack_from(order + "I", block, start + 8)
-            tags[tag] = struct.unpack(layout, source.at(place, struct.calcsize(layout)))
+            (place,) = struct.unpack_from(place_code, block, at + entry - inline)
+            tags[tag] = struct.unpack(values, source.at(place, struct.calcsize(values)))
         else:
             tags[tag] = ()  # only its presence matters
-    (following,) = struct.unpack_from(order + "I", block, 12 * count)
+    (following,) = struct.unpack_from(place_code, block, entry * count)
     return _Page(tags), following, count
 
 

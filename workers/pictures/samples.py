@@ -1,0 +1,243 @@
+"""Samples that Pillow has no place for: more than 8 bits, and TIFFs of rarer kinds.
+
+imagecodecs has the libraries of each format, and tifffile finds the parts of a TIFF. A size that a
+part of a TIFF says of itself is believed no more than that of the whole: each is compared with the
+header before anything is decoded.
+
+Letters: H x W the picture's pixels, C channels.
+"""
+
+import logging
+from io import BytesIO
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from workers.contract.errors import ImageCorrupt
+from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
+from workers.contract.images.headers import read_header
+from workers.pictures.picture import Plane, scaled
+
+#: The sender is told what is wrong with a picture.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+
+def read_samples(data: bytes, header: ImageHeader) -> Plane:
+    """The samples of a picture that is no TIFF: (H, W, C) of uint16, as they are stored.
+
+    Raises:
+        RuntimeError, ValueError: they cannot be read.
+    """
+    bits = header.bits
+    match header.format:
+        case ImageFormat.PNG:
+            samples = imagecodecs.png_decode(data)
+        case ImageFormat.AVIF:
+            samples = imagecodecs.avif_decode(data, 0, numthreads=1)
+        case ImageFormat.JXL:
+            samples = imagecodecs.jpegxl_decode(data, 0, numthreads=1)
+        case ImageFormat.HEIC:
+            from pillow_heif import open_heif
+
+            # Shifted to 16 bits, which leaves white a little short of full.
+            samples = np.asarray(open_heif(BytesIO(data), convert_hdr_to_8bit=False))
+            samples = samples >> (16 - bits)
+        case _:
+            raise unsupported(f"a {header.format.upper()} of {bits} bits a channel")
+    samples = _three_axes(samples)
+    if sorted(samples.shape[:2]) != sorted((header.width, header.height)):
+        raise ImageCorrupt("its header contradicts itself")
+    return scaled(samples, bits, 16)
+
+
+# TIFF
+
+_NONE, _JPEG, _WEBP = 1, 7, 50001
+_ADOBE_DEFLATE, _DEFLATE, _LZW, _PACKBITS, _LZMA, _ZSTD = 8, 32946, 5, 32773, 34925, 50000
+#: Those that decode to a length that is given, and those whose parts are pictures of their own.
+_PACKERS = frozenset((_NONE, _ADOBE_DEFLATE, _DEFLATE, _LZW, _PACKBITS, _LZMA, _ZSTD))
+_PICTURES = frozenset((_JPEG, _WEBP))
+_MAX_PARTS = 2**18
+_MAX_CHANNELS = 8
+#: Tiles of a small picture may be larger than it.
+_MAX_PART_PIXELS = 2**20
+_WHITE_IS_ZERO, _PALETTE, _YCBCR, _CIELAB, _ICCLAB = 0, 3, 6, 8, 9
+_BITS, _PLANAR = 258, 2
+#: What the channel after the colours is: multiplied alpha, alpha, and what CorelDraw writes for it.
+_MULTIPLIED, _STRAIGHT, _COREL = 1, 2, 999
+_BAND_ROWS = 256
+#: By so much may a floating-point sample pass its range.
+_ROUNDED = 0.001
+
+
+class TiffPage:
+    """One page of a TIFF, its tags read and its pixels not yet."""
+
+    def __init__(self, data: bytes, number: int) -> None:
+        self._page = tifffile.TiffFile(BytesIO(data)).pages[number].aspage()
+        self._data = data
+
+    def tag(self, number: int) -> object:
+        """The value of a tag, or None."""
+        return self._page.tags.valueof(number)
+
+    @property
+    def offset(self) -> int:
+        """Where its tags are in the file."""
+        return self._page.offset
+
+    def samples(self, header: ImageHeader) -> Plane:
+        """Its colours and alpha as stored, not turned: (H, W, C) of uint8 or uint16.
+
+        Grey is black at zero, CMYK full ink at full, alpha straight; Lab becomes sRGB, and a
+        palette its colours.
+
+        Raises:
+            ImageUnsupported, ImageCorrupt: the picture is of a rare kind, or some of it is missing.
+        """
+        page = self._page
+        self._check(header)
+        samples = page.asarray(maxworkers=1)
+        if page.planarconfig == _PLANAR and page.samplesperpixel > 1:
+            samples = np.moveaxis(samples, 0, -1)
+        samples = _three_axes(samples)
+        colours = {ColourKind.CMYK: 4, ColourKind.COLOUR: 3}.get(header.kind, 1)
+        stored, rest = samples[..., :colours], samples[..., colours:]
+        if stored.shape[-1] < colours:
+            raise ImageCorrupt(f"it has {stored.shape[-1]} channels of {colours}")
+        if page.photometric == _PALETTE:
+            colour = _of_palette(stored[..., 0], page.colormap)
+        elif page.photometric in (_CIELAB, _ICCLAB):
+            colour = _lab_as_srgb(stored, signed=page.photometric == _CIELAB)
+        else:
+            colour = _levels(stored, page.bitspersample)
+        if page.photometric == _WHITE_IS_ZERO:
+            colour = np.invert(colour)
+        extras = page.extrasamples or (_STRAIGHT,) * rest.shape[-1]
+        for at, extra in enumerate(extras[: rest.shape[-1]]):
+            if extra in (_MULTIPLIED, _STRAIGHT, _COREL):
+                alpha = _levels(rest[..., at : at + 1], page.bitspersample)
+                if extra == _MULTIPLIED:
+                    colour = _divided(colour, alpha)
+                return np.concatenate((colour, alpha), axis=-1)
+        return colour
+
+    def _check(self, header: ImageHeader) -> None:
+        page = self._page
+        found = page.imagewidth, page.imagelength, page.imagedepth
+        if found != (header.width, header.height, 1):
+            raise ImageCorrupt("its header contradicts itself")
+        if page.compression not in _PACKERS | _PICTURES:
+            raise unsupported(f"a TIFF of a rare kind (compression {int(page.compression)})")
+        depths = self.tag(_BITS)
+        if page.samplesperpixel > _MAX_CHANNELS or (
+            isinstance(depths, tuple) and len(set(depths)) > 1
+        ):
+            raise unsupported("a TIFF of many channels, or of different depths")
+        if page.photometric == _YCBCR and page.compression != _JPEG:
+            raise unsupported("a YCbCr TIFF of a rare kind")
+        width, height = page.imagewidth, page.rowsperstrip
+        if page.is_tiled:
+            width, height = page.tilewidth, page.tilelength
+        if width * min(height, header.height) > max(header.pixels, _MAX_PART_PIXELS):
+            raise ImageCorrupt(f"it has tiles of {width:,} x {height:,} pixels")
+        places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+        parts = int(np.prod(page.chunked))
+        if parts > _MAX_PARTS:
+            raise unsupported(f"a TIFF of {parts:,} parts")
+        ends = [start + count for start, count in places[:parts] if start and count]
+        stored = 8 * sum(page.databytecounts[:parts])
+        needed = header.pixels * page.samplesperpixel * page.bitspersample
+        is_short = page.compression == _NONE and stored < needed
+        if len(ends) < parts or max(ends) > len(self._data) or is_short:
+            raise ImageCorrupt("it ends too early")
+        for start, count in places if page.compression in _PICTURES else ():
+            part = read_header(BytesIO(self._data[start : start + count]))
+            if part.width > width or part.height > max(height, header.height):
+                raise ImageCorrupt("one of its parts is larger than it says")
+
+
+def _three_axes(samples: NDArray[Any]) -> NDArray[Any]:
+    return samples[..., None] if samples.ndim == 2 else samples
+
+
+def _levels(samples: NDArray[Any], bits: int) -> Plane:
+    """Samples of any depth, and floating-point ones from 0 to 1, in 8 or 16 bits."""
+    if samples.dtype.kind == "f":
+        if not -_ROUNDED <= samples.min() <= samples.max() <= 1 + _ROUNDED:  # nor a NaN
+            raise unsupported("a TIFF of floating-point samples that are not from 0 to 1")
+        return np.rint(samples.clip(0, 1) * np.float64(65535)).astype(np.uint16)
+    if bits > 16:
+        return (samples >> (bits - 16)).astype(np.uint16)
+    return scaled(samples, bits, 8 if bits <= 8 else 16)
+
+
+def _of_palette(numbers: Plane, colours: NDArray[np.uint16] | None) -> Plane:
+    if colours is None or numbers.max() >= colours.shape[1]:
+        raise ImageCorrupt("its palette is missing, or too short")
+    unit = 256 if colours.max() >= 256 else 1  # some writers give 8 bits of the 16
+    palette: Plane = (colours // unit).astype(np.uint8)
+    return palette.T[numbers]
+
+
+def _divided(colour: Plane, alpha: Plane) -> Plane:
+    """Colour (H, W, C) that was multiplied by alpha (H, W, 1)."""
+    full = np.iinfo(colour.dtype).max
+    share = np.maximum(alpha, 1).astype(np.uint32)
+    levels: Plane = np.minimum((colour.astype(np.uint32) * full + share // 2) // share, full)
+    return levels.astype(colour.dtype)
+
+
+_RGB_TO_D65 = np.array(
+    ((0.412391, 0.357584, 0.180481), (0.212639, 0.715169, 0.072192), (0.019331, 0.119195, 0.950532))
+)
+_RGB_TO_D50 = np.array(
+    ((0.436066, 0.385147, 0.143066), (0.222488, 0.716873, 0.060608), (0.013916, 0.097076, 0.714096))
+)
+#: From XYZ as shares of white. Adobe's note on TIFF has D50; floating-point Lab is in no
+#: specification, and its writers (libvips, ImageMagick) have D65.
+_D65_TO_RGB, _D50_TO_RGB = (
+    np.linalg.inv(columns / columns.sum(axis=1, keepdims=True))
+    for columns in (_RGB_TO_D65, _RGB_TO_D50)
+)
+
+
+def _lab_as_srgb(samples: NDArray[Any], *, signed: bool) -> Plane:
+    is_float, bits = samples.dtype.kind == "f", 8 * samples.dtype.itemsize
+    if not is_float and bits > 16:
+        raise unsupported("a CIELAB TIFF of a rare kind")
+    to_rgb = _D65_TO_RGB if is_float else _D50_TO_RGB
+    result = np.empty(samples.shape, np.uint8 if bits == 8 else np.uint16)
+    for top in range(0, len(samples), _BAND_ROWS):
+        band = samples[top : top + _BAND_ROWS]
+        lab = band.astype(np.float64) if is_float else _lab(band, signed=signed)
+        if not np.isfinite(lab).all():
+            raise ImageCorrupt("some of its samples are no numbers")
+        levels = _srgb_of_lab(lab, to_rgb) * np.iinfo(result.dtype).max
+        result[top : top + _BAND_ROWS] = np.rint(levels)
+    return result
+
+
+def _lab(samples: NDArray[Any], *, signed: bool) -> NDArray[np.float64]:
+    """L from 0 to 100, a and b around 0, of 8 or 16 bits (TIFF revision 6.0, section 23; ICC.1,
+    section 6.3.4.2, has 0xFF00 for an L of 100, and Photoshop 0xFFFF in either).
+    """
+    unit = 1 if samples.dtype.itemsize == 1 else 256
+    lab = samples.astype(np.float64)
+    lab[..., 0] *= 100 / np.iinfo(samples.dtype).max
+    ab = samples[..., 1:]
+    lab[..., 1:] = ab.view(f"i{ab.dtype.itemsize}") if signed else lab[..., 1:] - 128 * unit
+    lab[..., 1:] /= unit
+    return lab
+
+
+def _srgb_of_lab(lab: NDArray[np.float64], to_rgb: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From 0 to 1 (CIE 15:2018, section 8.2.1); what sRGB does not have is clipped."""
+    middle = (lab[..., 0] + 16) / 116
+    roots = np.stack((middle + lab[..., 1] / 500, middle, middle - lab[..., 2] / 200), axis=-1)
+    shares = np.where(roots > 6 / 29, roots**3, 3 * (6 / 29) ** 2 * (roots - 4 / 29))
+    light = (shares @ to_rgb.T).clip(0, 1)
+    return np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
