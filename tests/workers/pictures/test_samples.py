@@ -248,7 +248,7 @@ def test_one_page_of_a_deep_tiff_is_read() -> None:
 REFUSED = {
     "0 to 255 in floating point": (
         written(COLOUR.astype(np.float32), "rgb"), ImageUnsupported, "not from 0 to 1"),
-    "no numbers": (written(np.full((4, 4, 3), np.nan, np.float32), "rgb"), ImageUnsupported, "not from"),
+    "no numbers": (written(np.full((4, 4, 3), np.nan, np.float32), "rgb"), ImageUnsupported, "not from"),  # noqa: E501
     "a Lab of no numbers": (
         written(np.full((4, 4, 3), np.nan, np.float32), 8, planarconfig="contig"),
         ImageCorrupt, "no numbers"),
@@ -256,7 +256,7 @@ REFUSED = {
         written(np.zeros((4, 4, 9), np.uint16), "rgb", planarconfig="contig"),
         ImageUnsupported, "many channels"),
     "JPEG 2000 inside": (
-        written(DEEP[..., :3], "rgb", compression="jpeg2000"), ImageUnsupported, "compression 34712"),
+        written(DEEP[..., :3], "rgb", compression="jpeg2000"), ImageUnsupported, "compression 34712"),  # noqa: E501
     "several depths": (
         tiff(bytes(48), height=2, width=3, bits=[16, 8, 16], photometric=2),
         ImageUnsupported, "different depths"),
@@ -266,7 +266,7 @@ REFUSED = {
     "one channel of three": (
         tiff(bytes(12), height=2, width=3, bits=[16], photometric=2), ImageCorrupt, "channels"),
     "a short strip": (
-        tiff(bytes(34), height=2, width=3, bits=[16] * 3, photometric=2), ImageCorrupt, "too early"),
+        tiff(bytes(34), height=2, width=3, bits=[16] * 3, photometric=2), ImageCorrupt, "too early"),  # noqa: E501
 }  # fmt: skip
 
 

@@ -209,7 +209,6 @@ STRANGE = {
         bytes(6), height=2, width=3, bits=[8], photometric=1, tags=[(339, 2)]
     ),
     "a TIFF of 64 bits": tiff(bytes(48), height=2, width=3, bits=[64], photometric=1),
-    "floating-point samples": bytes.fromhex("ff0af81f90c1d304"),
     "a JPEG of 12 bits": saved(GREY, "JPEG").replace(b"\xff\xc0\0\x0b\x08", b"\xff\xc0\0\x0b\x0c"),
     "a web page": b"<!DOCTYPE html><html><body><svg></svg></body></html>",
     "not a picture": b"Dear Sir or Madam, please find enclosed no picture at all.",
