@@ -51,7 +51,7 @@ def test_an_unknown_address_is_a_problem(site: Site, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "allowed"),
-    [("/upscale", "POST"), ("/jobs/x", "DELETE, GET, HEAD"), ("/jobs/x/result", "GET, HEAD")],
+    [("/upscale", "POST"), ("/jobs/x", "DELETE, GET, HEAD"), ("/jobs/x/result", "GET, HEAD, POST")],
 )
 def test_a_wrong_method_is_a_problem_that_names_the_right_ones(
     site: Site, path: str, allowed: str

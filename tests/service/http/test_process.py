@@ -207,7 +207,7 @@ def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path) -> None:
 
         ended = _failing("--port", port, GDSR_BLOB_DIR=str(tmp_path))
 
-    assert ended.returncode == 1
+    assert ended.returncode == 78
     assert ended.stderr.startswith(
         f"gdsr-service: cannot listen on 127.0.0.1:{port}: {os.strerror(98)}; set GDSR_HOST"
     )
@@ -226,7 +226,7 @@ def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_named_in_one_line(tmp_path: Path, name: str, value: str) -> None:
     ended = _failing(**{"GDSR_BLOB_DIR": str(tmp_path), name: value})
 
-    assert ended.returncode == 1
+    assert ended.returncode == 78
     assert ended.stderr.startswith("gdsr-service: ")
     assert name in ended.stderr
     assert ended.stderr.count("\n") == 1
