@@ -25,7 +25,7 @@ WAIT = 60_000
 expect.set_options(timeout=WAIT)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     found = shutil.which("chromium")
     if found is None:
@@ -36,12 +36,12 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("page")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def site(folder: Path, browser: Browser) -> Iterator[Site]:  # noqa: ARG001 - none without one
     """Queue, store and a worker with two models: `tiny`, and the `lite` that is shipped."""
     checkpoints = folder / "checkpoints"
@@ -54,7 +54,7 @@ def site(folder: Path, browser: Browser) -> Iterator[Site]:  # noqa: ARG001 - no
             yield site
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def studio(site: Site) -> Iterator[Studio]:
     with opened(site) as studio:
         yield studio
