@@ -34,7 +34,7 @@ def store(target: Path | None, data: bytes) -> None:
 
 
 def last_line(steps: Sequence[Step], made: Sequence[Made], *, seconds: float) -> str:
-    """How much was made of all steps, where, how large it is and how long it took."""
+    """The last line: number of results, folder, size and time."""
     if not made:
         return f"made none of {len(steps):,} in {seconds:,.1f} s"
     megabytes = sum(one.size for one in made) / 1e6

@@ -27,7 +27,7 @@ def torch_index() -> str:
 
 
 def answers(url: str, *, seconds: float) -> bool:
-    """Whether a page is there within this time, the look-up of its name included.
+    """True if a page answers within this time, DNS look-up included.
 
     For the main thread of a process that uses no other alarm.
     """

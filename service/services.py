@@ -104,7 +104,7 @@ class Services:
 
     @property
     def private(self) -> bool:
-        """Whether only local requests are served, because there are no API keys."""
+        """True if only local requests are served, because there are no API keys."""
         return not self.keys and is_loopback(self.settings.host)
 
     def count_uploads(self, owner: str, pictures: int = 1) -> dict[str, str]:

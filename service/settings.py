@@ -48,7 +48,7 @@ class ServiceSettings(SharedSettings):
     """Whether an upload equal to an earlier one of the same key gets a copy of its result."""
 
     compat: bool = True
-    """Whether the routes of Automatic1111 and LocalAI are served; `off`: not."""
+    """Serve the routes of Automatic1111 and LocalAI; `off`: not."""
 
     cors_origins: Values = ()
     """Origins allowed by CORS, such as `https://a.example`, comma-separated, or `*`."""
@@ -68,9 +68,7 @@ class ServiceSettings(SharedSettings):
     """Maximum of `Prefer: wait`."""
 
     cancel_abandoned: bool = True
-    """Whether a job ends as its waiting client leaves, if that has no API key, Idempotency-Key or
-    webhook.
-    """
+    """Cancel a job as its waiting client leaves without API key, Idempotency-Key or webhook."""
 
     head_timeout: Seconds = timedelta(seconds=20)
     """A new connection without a whole request line and head after this time is closed."""

@@ -18,6 +18,7 @@ from service.transfer.json_body import MAX_BYTES, decoded_base64
 from service.transfer.uploads import Upload
 from workers.contract.blobs.base import no_room_is_storage_full
 from workers.contract.errors import BatchTooLarge, ImageMissing, UploadTooLarge
+from workers.contract.faults import in_words
 from workers.contract.images.options import SCALE
 from workers.contract.queue.jobs import Job
 
@@ -27,7 +28,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class _Options(BaseModel):
-    """What both routes share; what the network does not do has to be off."""
+    """Options of both routes; those that the network does not have must be off."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -85,7 +86,8 @@ def list_upscalers(services: Serving, owner: Owner) -> list[dict[str, Any]]:  # 
 @router.post("/extra-single-image", response_model=None)
 async def upscale_one(request: Request, services: Serving, owner: Owner) -> Response:
     """Enlarge one picture and wait for it."""
-    with services.telemetry.rejects_counted():
+    with services.telemetry.rejects_counted(), services.gate.noticing():
+        await services.gate.check(owner, None)
         body = _read(SinglePicture, await _body(request))
         pictures = [_Named(data=body.image)]
         jobs = await run_in_threadpool(_submit, services, request, owner, body, pictures)
@@ -98,7 +100,8 @@ async def upscale_one(request: Request, services: Serving, owner: Owner) -> Resp
 @router.post("/extra-batch-images", response_model=None)
 async def upscale_many(request: Request, services: Serving, owner: Owner) -> Response:
     """Enlarge several pictures and wait for all of them."""
-    with services.telemetry.rejects_counted():
+    with services.telemetry.rejects_counted(), services.gate.noticing():
+        await services.gate.check(owner, None)
         body = _read(Pictures, await _body(request))
         jobs = await run_in_threadpool(_submit, services, request, owner, body, body.image_list)
     done = await finished(services, request, jobs)
@@ -127,7 +130,7 @@ def _read(kind: type[Body], data: bytes) -> Body:
     except ValidationError as invalid:
         raise RequestInvalid(
             [
-                Fault(place="body", name=".".join(map(str, fault["loc"])), message=fault["msg"])
+                Fault(place="body", name=".".join(map(str, fault["loc"])), message=in_words(fault))
                 for fault in invalid.errors()
             ]
         ) from None

@@ -22,7 +22,8 @@ _FIELDS = {"model", "scale"}
 @router.post("/v1/images/upscale", response_model=None)
 async def upscale(request: Request, services: Serving, owner: Owner) -> dict[str, Any] | Response:
     """Enlarge the picture in the field `image` by `scale` (2 unless given, at most 4)."""
-    with services.telemetry.rejects_counted():
+    with services.telemetry.rejects_counted(), services.gate.noticing():
+        await services.gate.check(owner, None)
         await run_in_threadpool(services.count_uploads, owner)
 
         def accept(upload: Upload) -> Job:

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """How many connections there may be, and how long each may make no progress."""
+    """Maximum number of connections, and seconds that each may make no progress."""
 
     connections: int
     head: timedelta

@@ -33,7 +33,7 @@ Found = TypeVar("Found")
 
 
 class Wait(NamedTuple):
-    """What is left of the wait that a client prefers."""
+    """The remaining part of the wait that a client prefers."""
 
     deadline: float
     """By the clock of the event loop."""
@@ -78,7 +78,7 @@ def _queue_position(services: Services, job: Job) -> QueuePosition | None:
 
 
 def preferred_wait(prefer: Sequence[str], *, cap: timedelta) -> Wait | None:
-    """How long the client wants to wait from now on, at most `cap`; None if it does not say."""
+    """The wait that the client prefers, at most `cap`; None if it states none."""
     found = _WAIT.search(",".join(prefer))
     if found is None:
         return None

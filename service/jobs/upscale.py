@@ -126,7 +126,7 @@ async def create_job(
         str | None,
         Header(description="Idempotency key: repeats within 24 h return the same job"),
     ] = None,
-    cache_control: Annotated[  # noqa: ARG001 - declared here, read by cache.refused
+    cache_control: Annotated[  # noqa: ARG001 - declared here, read by cache.bypasses_cache
         str | None, Header(description="`no-cache`: ignore cached results")
     ] = None,
 ) -> Response:
@@ -188,9 +188,7 @@ def _mistake(request: Request, upload: Upload) -> RequestInvalid | None:
 
 
 def is_known_to_nobody_else(services: Services, job: Job, key: str | None) -> bool:
-    """Whether only the response to its request tells of the job: nobody lists it, sends its
-    request again or gets a webhook.
-    """
+    """True if the job has no owner, idempotency key or webhook, so that nobody else can find it."""
     known = key or job.spec.owner or job.spec.webhook
     return services.settings.cancel_abandoned and not known
 

@@ -129,7 +129,7 @@ def _may_go_elsewhere(request: Request) -> bool:
 
 
 def etag_matches(tag: str, request: Request) -> bool:
-    """Whether `If-None-Match` of a GET or HEAD names this entity tag, strong or weak."""
+    """True if `If-None-Match` of a GET or HEAD names this entity tag, strong or weak."""
     if request.method not in ("GET", "HEAD"):
         return False
     named = request.headers.get("If-None-Match", "")

@@ -11,7 +11,7 @@ HEAD_BYTES = 2048
 
 
 def is_address(value: str) -> bool:
-    """Whether a field has an address, perhaps that of a picture."""
+    """True if a field has an address, perhaps that of a picture."""
     return _ADDRESS.match(value.encode()) is not None
 
 

@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a value, in words for the person who gave it."""
+"""Validation errors of pydantic in words for the person who gave the value."""
 
 import re
 from collections.abc import Mapping

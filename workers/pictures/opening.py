@@ -114,7 +114,7 @@ def _pillow_tiff(data: bytes, header: ImageHeader, number: int) -> Image.Image |
 
 
 def _without_pixels(page: TiffPage, data: bytes) -> Image.Image:
-    """What a TIFF says about its page, where Pillow looks for it."""
+    """The tags of a TIFF page, under the names that Pillow uses."""
     image = Image.new("L", (1, 1))
     order = ">" if data.startswith(b"MM") else "<"
     if page.offset < 2**32:

@@ -86,7 +86,7 @@ class TiffPage:
 
     @property
     def offset(self) -> int:
-        """Where its tags are in the file."""
+        """Offset of its tags in the file."""
         return self._page.offset
 
     def samples(self, header: ImageHeader) -> Plane:

@@ -179,7 +179,7 @@ def _inferred(
 
 
 class _Kept(NamedTuple):
-    """What a result has of branches."""
+    """The branches of a result."""
 
     branches: dict[str, Branch]
     previews: dict[str, Branch]

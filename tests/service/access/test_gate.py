@@ -29,7 +29,13 @@ def answer_to_head(site: Site, path: str) -> bytes:
         return connection.recv(1 << 16)
 
 
-@pytest.mark.parametrize("path", ["/upscale", "/batches"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/upscale", "/batches", "/sdapi/v1/extra-single-image", "/sdapi/v1/extra-batch-images",
+        "/v1/images/upscale",
+    ],
+)  # fmt: skip
 def test_an_upload_is_rejected_before_its_body_is_read(full_site: Site, path: str) -> None:
     head = answer_to_head(full_site, path)
 

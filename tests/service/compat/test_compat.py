@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hosts
@@ -17,6 +18,7 @@ from PIL import Image
 from processes import running_valkey
 from serving import PICTURE, Serve, Site, problem_of, served
 
+from service.access.auth import hash_key
 from service.settings import ServiceSettings
 
 
@@ -94,6 +96,7 @@ def test_a_bad_field_is_named_and_nothing_is_queued(
 
     assert problem_of(refused) == "invalid-request"
     assert [fault["name"] for fault in refused.json()["errors"]] == [name]
+    assert "Input should" not in refused.text  # pydantic's own words
     assert site.records.active() == []
     assert site.stored() == []
 
@@ -119,6 +122,24 @@ def test_a_bad_field_for_localai_is_named(fields: dict[str, str], name: str, sit
     assert problem_of(refused) == "invalid-request"
     assert refused.json()["errors"][0]["name"] == name
     assert site.records.active() == []
+
+
+def test_keys_and_rates_hold_for_other_programs(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"ann:{hash_key('ann-key')}\n")
+    site = serve(api_keys_file=tmp_path / "keys", rate_limit="1/minute")
+    register(site.redis, engine_info())
+    key = {"Authorization": "Bearer ann-key"}
+    files = {"image": ("cat.png", PICTURE)}
+    form = {"model": "lite", "scale": "5"}
+
+    without = [single(site), site.http.post("/v1/images/upscale", data=form, files=files)]
+    first, second = (
+        site.http.post("/v1/images/upscale", data=form, files=files, headers=key) for _ in range(2)
+    )
+
+    assert [problem_of(refused) for refused in without] == ["key-missing"] * 2
+    assert problem_of(first) == "invalid-request"  # counted, and not queued
+    assert problem_of(second) == "rate-exceeded"
 
 
 def test_the_routes_can_be_switched_off(serve: Serve) -> None:

@@ -487,3 +487,29 @@ def test_a_heic_of_eight_bits_is_as_before() -> None:
 
     assert decoded(file.getvalue()).bits == 8
     assert np.abs(pixels.astype(int) - COLOUR).max() <= 4
+
+
+#: Lossless, 8x8; the samples are a ramp from 0, at 16 bits from 128 in steps of 256, in PQ.
+PQ = {
+    8: (
+        "ff0a4140401e3d02080001009c004b2836561fbc292804488aef4c31bc3a889f84b60b041030f7f6fafc"
+        "0e20800002082080000200"
+    ),
+    16: (
+        "ff0a41f00390478f08040100ac024b3840b94da7ec0e0ebe3f24241414949ca060640c7628c6e0593138"
+        "1a63156385b322620cd6400b31b84b31381a83a52f10404001302c000000000000000000000000000000"
+        "000000001905000000000000000000000000000000000000000000000000000000000000000000000000"
+        "0000b453ed19bbde7aefbdf7de7befbdf7de7befbdf7de7befbdf7de7bebadb7de7aebadb7de7aebadb7"
+        "de857b00802481f66513583f5821003600"
+    ),
+}
+
+
+@pytest.mark.parametrize("bits", PQ)
+def test_a_jpeg_xl_of_high_dynamic_range_is_tone_mapped_by_its_library(bits: int) -> None:
+    picture = decoded(bytes.fromhex(PQ[bits]))
+    levels = picture.colour.astype(float) / (257 if picture.bits == 16 else 1)
+
+    assert picture.bits == bits
+    assert levels[0, 0].max() < 5
+    assert 225 < levels[-1, -1].min() <= levels[-1, -1].max() < 250  # as sRGB it were 190

@@ -1,4 +1,4 @@
-// Whether the service can be reached. Everything that loses it waits here; one probe goes out for all.
+// The connection to the service. Everything that loses it waits here; one probe goes out for all.
 
 const LONGEST_PAUSE = 30;
 

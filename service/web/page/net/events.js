@@ -1,4 +1,4 @@
-// What becomes of a job, from its event stream. By fetch, because an EventSource cannot send a key.
+// Changes of a job, from its event stream. By fetch, because an EventSource cannot send a key.
 
 import { request } from "./api.js";
 import { reachable } from "./connection.js";

@@ -1,4 +1,4 @@
-// What the service makes of a finished job. Some of it is there, some is a small job of its own.
+// Results that the service derives from a finished job. Some of it is there, some is a small job of its own.
 
 import { request } from "./api.js";
 import { ended, follow } from "./events.js";

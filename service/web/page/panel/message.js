@@ -1,4 +1,4 @@
-// What is said over the stage: how far a picture is, why there is none, and what to do about it.
+// Messages over the stage: progress of a picture, or its error and the remedy.
 
 import { text } from "../words/text.js";
 

@@ -1,4 +1,4 @@
-// How long a picture still takes. One estimate, said everywhere, that moves with the clock.
+// Estimates of the time that a picture still takes. One estimate, said everywhere, that moves with the clock.
 
 /** Seconds of the network for a picture of so many pixels; null where no speed was measured. */
 export function networkSeconds(pixels, model) {

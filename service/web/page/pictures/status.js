@@ -1,4 +1,4 @@
-// Where a picture is on its way, in words, and what can be done about it.
+// The state of a picture in words, and the actions that it allows.
 
 import { count, duration, percent } from "../words/numbers.js";
 import { text } from "../words/text.js";

@@ -1,4 +1,4 @@
-// What a reload must not lose: which jobs are ours, how they are set, what was painted, and the
+// State that survives a reload: which jobs are ours, how they are set, what was painted, and the
 // originals to compare with. Ids and settings are in localStorage, files and paint in IndexedDB; where
 // a browser keeps neither, the page works until it is closed.
 

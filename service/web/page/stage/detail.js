@@ -1,4 +1,4 @@
-// How much of the fine detail of a picture is measured and how much is invented.
+// The shares of measured and invented fine detail of a picture.
 //
 // Measured is what the faithful branch has finer than about four pixels of the original; invented is
 // what the shown picture adds to it or changes in it. Both are energies of luma, summed over blocks,

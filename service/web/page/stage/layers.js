@@ -1,4 +1,4 @@
-// What the viewer shows, fetched: the original and the three branches. A result that is too large for
+// Fetches the layers of the viewer: the original and the three branches. A result that is too large for
 // the screen's hardware comes as a smaller preview, and in full where one zooms in.
 
 import { result } from "../net/results.js";
