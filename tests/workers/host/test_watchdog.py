@@ -17,13 +17,14 @@ from workers.host.supervisor import EXIT_DEVICE
 from workers.host.watchdog import exit_when_stuck, kill_unresponsive, longest
 
 LISTENS = """
-import socket, sys, time
+import contextlib, socket, sys
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 listener.bind(sys.argv[1])
 listener.listen(8)
 while True:
     connection, _ = listener.accept()
-    connection.send(b"{}")
+    with contextlib.suppress(BrokenPipeError):  # the other side may have left
+        connection.send(b"{}")
 """
 HANGS = """
 import threading
