@@ -41,7 +41,7 @@ def _show(service: "subprocess.Popen[str]", port: int, out: Path, *, once: bool)
     ready = service.stdout.readline() if service.stdout is not None else ""
     if not ready:
         return service.wait() or 1  # it has printed the reason on stderr
-    from service.client import Client
+    from gdsr_client import Client
 
     out.mkdir(parents=True, exist_ok=True)
     os.environ["NO_PROXY"] = "127.0.0.1"

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from gdsr_client import AsyncClient, ClientError, Job, Unreachable
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from deploy.outcome import Made, store
 from deploy.plan import Step
-from service.client import AsyncClient, ClientError, Job, Unreachable
 
 #: Seconds to wait for the first response of the service; later requests wait as usual.
 _FIRST_ANSWER = 3.0

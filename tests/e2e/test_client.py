@@ -1,17 +1,33 @@
 """The Python client and `gdsr-upscale --server`, against a real service, workers and queue."""
 
 import os
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import anyio
 import numpy as np
 import pytest
 from factories import engine_info, photo, register, saved
+from gdsr_client import (
+    AsyncClient,
+    Client,
+    DerivedOptions,
+    Job,
+    JobLost,
+    Options,
+    Refused,
+    Sent,
+    UnexpectedAnswer,
+    Unreachable,
+)
 from hosts import Site as Workers
 from hosts import noise
 from networks import tiny_checkpoint
@@ -20,10 +36,11 @@ from processes import ValkeyServer, running_valkey
 from serving import Site, served
 
 from service.access.auth import hash_key, new_key
-from service.client import AsyncClient, Client, Job, JobLost, Refused, Unreachable
+from service.jobs.options import DerivedFields, ReadFields, UpscaleFields
 from service.settings import ServiceSettings
 
 pytestmark = pytest.mark.e2e
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +74,14 @@ def size(path: Path) -> tuple[int, int]:
 def test_a_picture_goes_there_and_comes_back_larger_with_progress(
     url: str, picture: Path, tmp_path: Path
 ) -> None:
-    sent: list[tuple[int, int]] = []
+    sent: list[Sent] = []
     seen: list[Job] = []
     target = tmp_path / "large.png"
     with Client(url) as client:
         job = client.upscale(
             picture,
             target,
-            on_upload=lambda done, size: sent.append((done, size)),
+            on_upload=sent.append,
             on_change=seen.append,
             trade_off=0,
         )
@@ -78,6 +95,29 @@ def test_a_picture_goes_there_and_comes_back_larger_with_progress(
     assert sorted(one.progress.tiles_done for one in seen) == [
         one.progress.tiles_done for one in seen
     ]
+
+
+def test_progress_prints_well_and_paths_may_be_text(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, target = str(tmp_path / "small.png"), str(tmp_path / "large.png")
+    kilobytes = round(Path(picture).write_bytes(noise(200, 150)) / 1000)
+    with Client(url) as client:
+        assert repr(client) == f"<Client {url}>"
+        job = client.upscale(picture, target, on_upload=print, on_change=print)
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"sent {kilobytes} kB of {kilobytes} kB"
+    assert lines[-1] == str(job) == f"succeeded, {job.result}"
+    assert re.fullmatch(r"png of 600 x 800, \d+ kB", str(job.result))
+    assert repr(job) == f"<Job {job.id}: {job}>"
+    assert {line.partition(",")[0] for line in lines[1:]} <= {"queued", "running", "succeeded"}
+
+
+def test_type_checkers_know_every_option_of_the_service() -> None:
+    assert Options.__annotations__.keys() == UpscaleFields.model_fields.keys()
+    derived = ReadFields.model_fields.keys() | DerivedFields.model_fields.keys()
+    assert DerivedOptions.__annotations__.keys() == derived
 
 
 def test_bytes_are_taken_too_and_a_job_is_followed_to_its_end(url: str) -> None:
@@ -175,6 +215,29 @@ def test_where_nothing_answers_that_is_said_in_time(tmp_path: Path) -> None:
     assert "http://127.0.0.1:9" in str(error.value)
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:9", "ftp://127.0.0.1:9", "http://[::1"])
+def test_an_address_that_is_none_is_said_at_once(url: str) -> None:
+    with pytest.raises(Unreachable, match=re.escape(url)), Client(url) as client:
+        client.limits()
+
+
+def test_another_program_at_the_address_is_said(tmp_path: Path) -> None:
+    (tmp_path / "limits").write_text("<html>")
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "x").write_text("[]")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with HTTPServer(("127.0.0.1", 0), handler) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            with Client(f"http://127.0.0.1:{other.server_port}") as client:
+                with pytest.raises(UnexpectedAnswer, match="not a GDSR service"):
+                    client.limits()
+                with pytest.raises(UnexpectedAnswer, match="not the job of a GDSR service"):
+                    client.job("x")
+        finally:
+            other.shutdown()
+
+
 def test_a_service_that_comes_back_is_waited_for_and_makes_one_job(
     server: ValkeyServer, tmp_path: Path
 ) -> None:
@@ -215,7 +278,7 @@ def test_an_api_key_is_sent_in_a_header(server: ValkeyServer, tmp_path: Path) ->
 def command(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "deploy.cli", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'service' / 'client'}"},
         capture_output=True,
         text=True,
         check=False,

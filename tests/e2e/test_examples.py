@@ -1,22 +1,24 @@
 """The examples of the documents, run as a reader would: by bash with curl, and by Python."""
 
 import io
+import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import hosts
 import pytest
-from documents import blocks, example, read
+from documents import ROOT, blocks, example, read
 from factories import engine_info, register
 from networks import tiny_checkpoint
 from PIL import Image
 from processes import ValkeyServer, running_valkey
 from serving import Site, served
+from wheels import install_alone, run_bare
 
 from service.settings import ServiceSettings
 
@@ -25,6 +27,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl"),
 ]
 URL = "http://127.0.0.1:8000"
+CLIENT_README = "service/client/README.md"
+CLIENT = ROOT / "service" / "client"
 
 
 @pytest.fixture(scope="module")
@@ -100,26 +104,67 @@ def test_the_readme_prints_the_job_and_saves_nothing_where_a_picture_takes_too_l
     assert not (folder / "large.png").exists()
 
 
+@pytest.fixture(scope="module")
+def client_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with gdsr-client and its dependencies alone."""
+    return install_alone(CLIENT, tmp_path_factory.mktemp("wheel"))
+
+
+def python(code: str, site: Site, folder: Path, client: Path) -> str:
+    run = run_bare(client, code.replace(URL, str(site.http.base_url)), folder)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
 @pytest.mark.parametrize(
-    ("document", "heading"), [("README.md", "From Python"), ("docs/http.md", "Python")]
+    ("document", "heading"),
+    [("README.md", "From Python"), ("docs/http.md", "Python"), (CLIENT_README, "One picture")],
 )
 def test_the_python_of_the_documents_saves_a_picture(
-    site: Site, folder: Path, document: str, heading: str
+    site: Site, folder: Path, client_alone: Path, document: str, heading: str
 ) -> None:
     code = example(document, heading, "python")
-    run = subprocess.run(
-        [sys.executable, "-c", code.replace(URL, str(site.http.base_url))],
-        cwd=folder,
-        env={"PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
+
+    said = python(code, site, folder, client_alone)
+
+    assert size(folder / "large.png") == (160, 120), said
+    assert re.search(r"^succeeded, png of 160 x 120, \d+ kB$", said, re.MULTILINE), said
+    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+
+
+def test_the_client_upscales_a_folder(site: Site, folder: Path, client_alone: Path) -> None:
+    shutil.copy(folder / "photo.jpg", folder / "other.jpg")
+
+    python(example(CLIENT_README, "Many pictures at a time", "python"), site, folder, client_alone)
+
+    assert size(folder / "photo.large.png") == size(folder / "other.large.png") == (160, 120)
+
+
+def test_the_client_moves_the_slider(site: Site, folder: Path, client_alone: Path) -> None:
+    python(example(CLIENT_README, "Positions of the slider", "python"), site, folder, client_alone)
+
+    sizes = {path.name: size(path) for path in folder.glob("large-*.webp")}
+    assert sizes == dict.fromkeys(
+        ["large-0.webp", "large-0.25.webp", "large-0.75.webp", "large-1.webp"], (160, 120)
     )
 
-    assert run.returncode == 0, run.stderr
-    assert size(folder / "large.png") == (160, 120), run.stdout
-    assert len([line for line in code.splitlines() if line.strip()]) <= 10
+
+def test_the_client_brings_nothing_of_the_server_and_one_dependency(
+    tmp_path: Path, client_alone: Path
+) -> None:
+    names = ["gdsr_client", "service", "workers", "pydantic"]
+    found = run_bare(
+        client_alone,
+        f"from importlib.util import find_spec; print([n for n in {names} if find_spec(n)])",
+        tmp_path,
+    )
+    own = {path.name for path in client_alone.iterdir() if not path.is_symlink()}
+
+    assert found.stdout == "['gdsr_client']\n", found.stderr
+    assert own - {"__pycache__"} == {"gdsr_client", "gdsr_client-0.1.0.dist-info"}
+    assert (client_alone / "gdsr_client" / "py.typed").is_file()
+    (info,) = client_alone.glob("gdsr_client-*.dist-info")
+    assert [line.partition(">")[0] for line in Distribution.at(info).requires or ()] == ["httpx2"]
 
 
 def test_waiting_saves_a_picture(site: Site, folder: Path) -> None:
@@ -173,7 +218,8 @@ def test_every_example_with_curl_or_python_is_run_by_a_test() -> None:
     """Here and in tests/service/test_examples.py."""
     run = {"Over HTTP", "From Python", "Waiting for a picture", "Kept branches", "Batches"}
     run |= {"Maps", "Python", "API keys", "Webhooks"}
-    for document in ("README.md", "docs/http.md", "docs/operations.md"):
+    run |= {"One picture", "Many pictures at a time", "Positions of the slider"}
+    for document in ("README.md", CLIENT_README, "docs/http.md", "docs/operations.md"):
         for part in read(document).split("\n## ")[1:]:
             heading = part.partition("\n")[0]
             asked = [block for block in blocks(part) if "127.0.0.1:8000" in block.text]

@@ -1,0 +1,129 @@
+"""Answers of the service: jobs, results, problems. Fields of newer releases are ignored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Self
+
+
+def readable(size: int) -> str:
+    """A number of bytes in kB or MB."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Base class: built from decoded JSON."""
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
+
+
+@dataclass(frozen=True, repr=False)
+class Problem(Answer):
+    """An RFC 9457 problem: why a request was rejected or a job failed."""
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.detail}" if self.detail else self.title
+
+    def __repr__(self) -> str:
+        return f"<Problem {self.status} {self.type}>"
+
+
+@dataclass(frozen=True)
+class Progress(Answer):
+    """Progress of a job; `tiles` is 0 until the picture has been decoded."""
+
+    tiles_done: int = 0
+    tiles: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.tiles_done} of {self.tiles} tiles"
+
+
+@dataclass(frozen=True, repr=False)
+class Result(Answer):
+    """A finished picture and how it was computed."""
+
+    format: str
+    width: int
+    height: int
+    size: int
+    """Bytes."""
+    sha256: str
+    model: str
+    checkpoint: str
+    """SHA-256 of the checkpoint file."""
+    device: str
+    precision: str
+    seconds: Mapping[str, float]
+    """Time per stage."""
+    warnings: tuple[str, ...]
+    expires_at: datetime
+    branches: tuple[str, ...]
+    previews: tuple[str, ...] = ()
+    invented: float | None = None
+    """Share of the fine detail that is invented, 0 to 1; None: not known."""
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        lists = {
+            name: tuple(data[name]) for name in ("warnings", "branches", "previews") if name in data
+        }
+        expiry = datetime.fromisoformat(data["expires_at"])
+        return super().of({**data, **lists, "expires_at": expiry})
+
+    def __str__(self) -> str:
+        return f"{self.format} of {self.width} x {self.height}, {readable(self.size)}"
+
+    def __repr__(self) -> str:
+        return f"<Result {self}>"
+
+
+@dataclass(frozen=True, repr=False)
+class Job(Answer):
+    """The current state of a job. `print` shows its progress on a short line."""
+
+    id: str
+    state: str
+    """`queued`, `running`, `succeeded`, `failed` or `cancelled`."""
+    queue_position: int | None = None
+    """Number of jobs before it in the queue."""
+    starts_in_seconds: int | None = None
+    progress: Progress = Progress()
+    result: Result | None = None
+    failure: Problem | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        parts: dict[str, type[Answer]] = {
+            "progress": Progress,
+            "result": Result,
+            "failure": Problem,
+        }
+        built = {name: kind.of(data[name]) for name, kind in parts.items() if data.get(name)}
+        return super().of({**data, **built})
+
+    @property
+    def ended(self) -> bool:
+        return self.state in {"succeeded", "failed", "cancelled"}
+
+    def __str__(self) -> str:
+        told: list[object] = [self.state]
+        if self.queue_position:
+            told.append(f"{self.queue_position} before it")
+        if self.starts_in_seconds:
+            told.append(f"starts in {self.starts_in_seconds} s")
+        if self.state == "running" and self.progress.tiles:
+            told.append(self.progress)
+        told += [part for part in (self.result, self.failure) if part]
+        return ", ".join(map(str, told))
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id}: {self}>"

@@ -1,0 +1,267 @@
+"""The asynchronous client."""
+
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+import httpx2
+from anyio import get_cancelled_exc_class, move_on_after
+
+from gdsr_client.answers import Job
+from gdsr_client.decoding import decoded
+from gdsr_client.downloads import store
+from gdsr_client.errors import ClientError, JobLost, UnexpectedAnswer, Unreachable
+from gdsr_client.events import read_events
+from gdsr_client.options import DerivedOptions, Options, query
+from gdsr_client.retries import checked, retried
+from gdsr_client.uploads import Sent, Source, pieces, size_of
+
+#: Seconds to wait, with `Prefer: wait`, for a derived result.
+_WAIT = 30
+#: Read timeout of the event stream: the service sends a comment every 15 s.
+_READ_SECONDS = 45.0
+#: Seconds that a cancelled caller waits for its job to be cancelled.
+_CANCEL_SECONDS = 2.0
+
+
+class AsyncClient:
+    """Asynchronous client for one service; use it with `async with`."""
+
+    def __init__(self, url: str, *, api_key: str | None = None, patience: float = 60.0) -> None:
+        """Create a client. `patience`: total seconds of retries for each call.
+
+        Raises:
+            Unreachable: `url` is not valid.
+        """
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._url = url
+        self._retried = partial(retried, url=url, patience=patience)
+        timeout = httpx2.Timeout(_READ_SECONDS, connect=5.0)
+        try:
+            self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=timeout)
+        except httpx2.InvalidURL as wrong:
+            raise Unreachable(f"{url}: {wrong}") from None
+
+    def __repr__(self) -> str:
+        return f"<AsyncClient {self._url}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def upscale(
+        self,
+        source: Source,
+        target: str | os.PathLike[str],
+        *,
+        on_upload: Callable[[Sent], None] | None = None,
+        on_change: Callable[[Job], None] | None = None,
+        **options: Unpack[Options],
+    ) -> Job:
+        """Upload a picture, wait for the result and store it in a file.
+
+        `on_upload` is called as the upload proceeds, `on_change` at every change of the job; both
+        may be `print`. `options` are the fields of `POST /upscale`.
+        If the call is cancelled while it waits, the job is cancelled too.
+
+        Raises:
+            ClientError: there is no result; the subclass says why.
+            OSError: the file cannot be read, or the result cannot be written.
+        """
+        job = await self.submit(source, on_upload=on_upload, **options)
+        try:
+            async for latest in self.follow(job.id):
+                job = latest
+                if on_change:
+                    on_change(job)
+        except get_cancelled_exc_class():
+            with move_on_after(_CANCEL_SECONDS, shield=True), suppress(ClientError):
+                await self.discard(job.id)
+            raise
+        if job.state != "succeeded":
+            raise JobLost(str(job.failure) if job.failure else f"job {job.id} was {job.state}")
+        await self.download(job.id, target)
+        return job
+
+    async def submit(
+        self,
+        source: Source,
+        *,
+        on_upload: Callable[[Sent], None] | None = None,
+        **options: Unpack[Options],
+    ) -> Job:
+        """Upload a picture; returns its job.
+
+        Raises:
+            Refused: the picture or an option was rejected.
+            Unreachable: the service does not answer.
+            OSError: the file cannot be read.
+        """
+        named = {} if isinstance(source, bytes) else {"name": Path(source).name}
+        headers = {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(size_of(source)),
+            "Idempotency-Key": uuid.uuid4().hex,
+        }
+
+        async def send() -> Job:
+            answer = await self._http.post(
+                "upscale",
+                params=query({**named, **options}),
+                content=pieces(source, on_upload),
+                headers=headers,
+            )
+            return decoded(Job, checked(answer).content)
+
+        return await self._retried(send)
+
+    async def job(self, job_id: str) -> Job:
+        """The current state of a job.
+
+        Raises:
+            Refused: there is no such job.
+            Unreachable: the service does not answer.
+        """
+        return decoded(Job, (await self._get(f"jobs/{job_id}")).content)
+
+    async def follow(self, job_id: str) -> AsyncIterator[Job]:
+        """Yield the job at every change until it has ended; reconnects if the connection breaks.
+
+        Raises:
+            JobLost: the job was deleted in the meantime.
+            Refused: there is no such job.
+            Unreachable: the service does not answer.
+        """
+        known = last_state = ""
+        job: Job | None = None
+        while job is None or not job.ended:
+            async with self._events(job_id, known) as events:
+                async for event in events:
+                    known = event.get("id", known)
+                    match event.get("event"):
+                        case "state" | "done":
+                            last_state = event["data"]
+                            job = decoded(Job, last_state)
+                            yield job
+                        case "progress" if job is not None:
+                            job = decoded(Job, last_state, event["data"])
+                            yield job
+                        case "gone":
+                            raise JobLost(f"job {job_id} was deleted")
+
+    async def download(
+        self,
+        job_id: str,
+        target: str | os.PathLike[str],
+        *,
+        map: Source | None = None,  # noqa: A002 - the word that the API uses
+        **options: Unpack[DerivedOptions],
+    ) -> None:
+        """Store the result in a file; `options` such as `trade_off` need a job that kept its
+        branches.
+
+        `map`: an 8-bit grey PNG in the proportions of the result, whose levels are the trade-off
+        of each pixel, from 0 (0) to 1 (255). The file is written atomically.
+
+        Raises:
+            Refused: there is no result, or it has expired.
+            DownloadBroken: the download is incomplete or corrupted.
+            Unreachable: the service does not answer.
+            OSError: the file cannot be written.
+        """
+        content = None if map is None else b"".join([piece async for piece in pieces(map, None)])
+        headers = {"Prefer": f"wait={_WAIT}"}
+        if content is not None:
+            headers["Content-Type"] = "image/png"
+
+        async def fetch() -> Job | None:
+            async with self._http.stream(
+                "GET" if content is None else "POST",
+                f"jobs/{job_id}/result",
+                params=query(options),
+                content=content,
+                headers=headers,
+                follow_redirects=True,
+            ) as answer:
+                if answer.status_code != httpx2.codes.OK:
+                    await answer.aread()
+                    return decoded(
+                        Job, checked(answer).content
+                    )  # not ready in time: poll its own job
+                await store(answer, Path(target))
+                return None
+
+        pending = await self._retried(fetch)
+        if pending is not None:
+            async for _ in self.follow(pending.id):
+                pass
+            await self.download(pending.id, target)
+
+    async def discard(self, job_id: str) -> None:
+        """Cancel a job; a job that has ended is deleted with its pictures.
+
+        Raises:
+            Refused: there is no such job.
+            Unreachable: the service does not answer.
+        """
+
+        async def delete() -> None:
+            checked(await self._http.delete(f"jobs/{job_id}"))
+
+        await self._retried(delete)
+
+    async def models(self) -> list[dict[str, Any]]:
+        """The response of `GET /models`.
+
+        Raises:
+            Unreachable: the service does not answer.
+        """
+        found: list[dict[str, Any]] = await self._json("models")
+        return found
+
+    async def limits(self) -> dict[str, Any]:
+        """The response of `GET /limits`.
+
+        Raises:
+            Unreachable: the service does not answer.
+        """
+        found: dict[str, Any] = await self._json("limits")
+        return found
+
+    async def _get(self, path: str) -> httpx2.Response:
+        async def get() -> httpx2.Response:
+            return checked(await self._http.get(path))
+
+        return await self._retried(get)
+
+    async def _json(self, path: str) -> Any:
+        try:
+            return (await self._get(path)).json()
+        except ValueError as unread:
+            raise UnexpectedAnswer(f"{self._url}: not a GDSR service ({unread})") from None
+
+    @asynccontextmanager
+    async def _events(
+        self, job_id: str, known: str
+    ) -> AsyncIterator[AsyncIterator[dict[str, str]]]:
+        """The job's events after `known`, until the connection ends or breaks."""
+        headers = {"Last-Event-ID": known} if known else {}
+
+        async def connect() -> httpx2.Response:
+            request = self._http.build_request("GET", f"jobs/{job_id}/events", headers=headers)
+            answer = await self._http.send(request, stream=True)
+            if answer.status_code != httpx2.codes.OK:
+                await answer.aread()
+            return checked(answer)
+
+        answer = await self._retried(connect)
+        try:
+            yield read_events(answer.aiter_lines())
+        finally:
+            await answer.aclose()
