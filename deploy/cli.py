@@ -144,6 +144,7 @@ def _made_here(
                     max_pixels=settings.max_pixels,
                     frame=choices.frame,
                     icc=choices.icc,
+                    truncated=choices.truncated,
                 )
                 picture = upscale_picture(
                     preprocess(picture, choices, ResultFormat(step.format)),

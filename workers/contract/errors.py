@@ -127,6 +127,10 @@ class ImageCorrupt(ImageRejected):
     detail = "the picture cannot be decoded: {}"
 
 
+#: Of the formats that can be filled.
+CUT_OFF = "it ends too early; with `truncated` fill, the part that is there is enlarged"
+
+
 class ImageAnimated(ImageRejected):
     """The file has several frames or pages, and none was chosen."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from workers.contract.errors import ImageCorrupt
+from workers.contract.errors import CUT_OFF, ImageCorrupt
 
 _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 1, 2, 3, 6
 _METRES_PER_INCH = 0.0254
@@ -52,7 +52,7 @@ def _from_fields(
     height, width = shape
     row_bytes = (bits * width + 31) // 32 * 4
     if start + row_bytes * height > len(data):
-        raise ImageCorrupt("it ends too early")
+        raise ImageCorrupt(CUT_OFF)
     rows = np.frombuffer(data, np.uint8, row_bytes * height, start).reshape(height, row_bytes)
     samples = np.ascontiguousarray(rows[:, : width * bits // 8]).view(f"<u{bits // 8}")
     if not any(masks[:3]):
@@ -103,7 +103,7 @@ def _from_runs(
             used = (count + 1) // 2 if four_bits else count
             literal = np.frombuffer(codes[at : at + used], np.uint8)
             if len(literal) < used:
-                raise ImageCorrupt("it ends too early")
+                raise ImageCorrupt(CUT_OFF)
             if four_bits:
                 literal = np.stack((literal >> 4, literal & 15), axis=-1).ravel()
             run, at = literal[:count], at + used + used % 2
@@ -113,8 +113,8 @@ def _from_runs(
             known[y, x:stop] = True
         x += count
     else:
-        if not known.all():
-            raise ImageCorrupt("it ends too early")
+        if y < height and not known.all():
+            raise ImageCorrupt(CUT_OFF)
     colours = np.frombuffer(palette.ljust(4 * 256, b"\0"), np.uint8).reshape(256, 4)[:, 2::-1]
     if known.all():
         image = Image.fromarray(numbers)

@@ -15,7 +15,7 @@ from io import BytesIO
 
 import numpy as np
 
-from workers.contract.errors import ImageCorrupt
+from workers.contract.errors import CUT_OFF, ImageCorrupt
 from workers.contract.images.formats import EXTRA_FORMATS, unread, unsupported
 from workers.contract.images.headers import (
     ColourKind,
@@ -24,15 +24,18 @@ from workers.contract.images.headers import (
     check_header,
     read_header,
 )
-from workers.contract.images.options import ProfileMode
+from workers.contract.images.jxl import jxl_box
+from workers.contract.images.options import ProfileMode, TruncatedMode
+from workers.contract.images.tiff_and_avif import with_primary
 from workers.pictures.colour import Wanted, cmyk_to_srgb
 from workers.pictures.extras import installed
 from workers.pictures.frames import Layer, apng_layers, composed, gif_layers, has_separate_still
-from workers.pictures.jpeg import with_end
+from workers.pictures.jpeg import ended, with_end
 from workers.pictures.opening import Opened, open_picture
 from workers.pictures.picture import Picture, Plane
 from workers.pictures.png import checked_png
 from workers.pictures.tagged import Tagged, of_cicp, of_png
+from workers.pictures.webp import grey_where_unequal, lengthened_webp
 
 
 def decode(
@@ -41,60 +44,86 @@ def decode(
     max_pixels: int,
     frame: int | None = None,
     icc: ProfileMode = ProfileMode.SRGB,
+    truncated: TruncatedMode = TruncatedMode.REFUSE,
 ) -> Picture:
     """Decode a picture, or one frame or page of it, counted from 0.
 
     A picture of which every pixel is opaque has no alpha.
 
     With `ProfileMode.KEEP` the pixels stay in the space of the picture's own profile, so that no
-    colour is lost that sRGB does not have.
+    colour is lost that sRGB does not have. With `TruncatedMode.FILL` a picture may be cut off.
 
     Raises:
         ImageMissing, ImageUnsupported, ImageCorrupt: as `read_header`, or the pixels are damaged.
         ImageTooLarge, ImageAnimated, FrameMissing, ColourTooDeep: as `check_header`.
         MemoryError: there is no memory for the pixels.
     """
-    picture = _decoded(data, max_pixels=max_pixels, frame=frame, icc=icc)
+    read = partial(_decoded, data, max_pixels=max_pixels, frame=frame, icc=icc)
+    try:
+        picture = read()
+    except ImageCorrupt as damaged:
+        if truncated is TruncatedMode.REFUSE or CUT_OFF not in str(damaged):
+            raise
+        picture = read(fill=True)
+        warning = "filled what is missing: the picture ends too early"
+        picture = replace(picture, warnings=(*picture.warnings, warning))
     alpha = picture.alpha
     if alpha is not None and alpha.min() == np.iinfo(alpha.dtype).max:
         return replace(picture, alpha=None)
     return picture
 
 
-def _decoded(data: bytes, *, max_pixels: int, frame: int | None, icc: ProfileMode) -> Picture:
+def _decoded(
+    data: bytes, *, max_pixels: int, frame: int | None, icc: ProfileMode, fill: bool = False
+) -> Picture:
     header = read_header(BytesIO(data), frame=frame)
     check_header(header, max_pixels=max_pixels, frame=frame)
     if header.format in EXTRA_FORMATS and header.format not in installed():
         raise unread(header.format)
     if header.format is ImageFormat.GIF:
-        layers = gif_layers(data, frame=frame or 0)
+        layers = gif_layers(data, frame=frame or 0, fill=fill)
         if len(layers) > 1 or not layers[0].covers(header.width, header.height):
-            return _composed(layers, header, max_pixels=max_pixels, icc=icc)
+            return _composed(layers, header, max_pixels=max_pixels, icc=icc, fill=fill)
         data = b"".join(layers[0].parts)
     elif header.format is ImageFormat.PNG and (header.frames != 1 or has_separate_still(data)):
         layers = apng_layers(data, frame=frame or 0)
-        return _composed(layers, header, max_pixels=max_pixels, icc=icc)
-    return _still(data, header, max_pixels=max_pixels, icc=icc, frame=frame or 0)
+        return _composed(layers, header, max_pixels=max_pixels, icc=icc, fill=fill)
+    return _still(data, header, max_pixels=max_pixels, icc=icc, frame=frame or 0, fill=fill)
 
 
 def _composed(
-    layers: Sequence[Layer], header: ImageHeader, *, max_pixels: int, icc: ProfileMode
+    layers: Sequence[Layer],
+    header: ImageHeader,
+    *,
+    max_pixels: int,
+    icc: ProfileMode,
+    fill: bool,
 ) -> Picture:
     def still(file: bytes) -> Picture:
-        return _still(file, read_header(BytesIO(file)), max_pixels=max_pixels, icc=icc)
+        return _still(file, read_header(BytesIO(file)), max_pixels=max_pixels, icc=icc, fill=fill)
 
     return composed(layers, still, width=header.width, height=header.height)
 
 
 def _still(
-    data: bytes, header: ImageHeader, *, max_pixels: int, icc: ProfileMode, frame: int = 0
+    data: bytes,
+    header: ImageHeader,
+    *,
+    max_pixels: int,
+    icc: ProfileMode,
+    frame: int = 0,
+    fill: bool = False,
 ) -> Picture:
     tagged = Tagged()
     dropped: tuple[str, ...] = ()
     if header.format is ImageFormat.PNG:
-        data, colour_chunks, dropped = checked_png(data)
+        data, colour_chunks, dropped = checked_png(data, fill=fill)
         tagged = of_png(colour_chunks)
-    opened = _opened(data, header, max_pixels=max_pixels, frame=frame)
+    elif header.format in (ImageFormat.AVIF, ImageFormat.HEIC) and (whole := with_primary(data)):
+        data, dropped = whole, ("read the first picture: the one named as primary is missing",)
+    if header.has_gain_map or _has_gain_map(data, header.format):
+        dropped = (*dropped, "left out the gain map: the result is of standard dynamic range")
+    opened = _opened(data, header, max_pixels=max_pixels, frame=frame, fill=fill)
     if header.cicp is not None:
         tagged = of_cicp(*header.cicp)
     elif opened.profile:
@@ -124,8 +153,24 @@ def _still(
     )
 
 
-def _opened(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int) -> Opened:
-    open_this = partial(open_picture, header=header, max_pixels=max_pixels, frame=frame)
+#: In the words of Ultra HDR, of ISO 21496-1, and of Apple.
+_GAIN_MAPS = (b"hdrgm:Version", b"urn:iso:std:iso:ts:21496:-1", b"HDRGainMapVersion")
+
+
+def _has_gain_map(data: bytes, name: ImageFormat) -> bool:
+    """Whether a JPEG or JPEG XL has a second picture from which screens make a brighter one."""
+    if name is ImageFormat.JXL:
+        return jxl_box(BytesIO(data), b"jhgm") is not None
+    return name is ImageFormat.JPEG and any(words in data for words in _GAIN_MAPS)
+
+
+def _opened(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int, fill: bool) -> Opened:
+    open_this = partial(open_picture, header=header, max_pixels=max_pixels, frame=frame, fill=fill)
+    if fill and header.format is ImageFormat.JPEG:
+        return open_this(ended(data))
+    if fill and header.format is ImageFormat.WEBP:
+        found, other = (open_this(lengthened_webp(data, byte, header)) for byte in (b"\0", b"U"))
+        return found._replace(image=grey_where_unequal(found.image, other.image))
     try:
         return open_this(data)
     except ImageCorrupt:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import BytesIO
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -105,9 +106,11 @@ def _laid_over(picture: Picture, below: Plane, alpha_below: Plane) -> tuple[Plan
 
 # GIF
 
+_PIECE_BYTES = 257
 
-def gif_layers(data: bytes, *, frame: int) -> list[Layer]:
-    """The frames of a GIF up to that one.
+
+def gif_layers(data: bytes, *, frame: int, fill: bool = False) -> list[Layer]:
+    """The frames of a GIF up to that one, the last of which may be cut off if it is to be filled.
 
     Raises:
         FrameMissing: there are fewer.
@@ -127,6 +130,8 @@ def gif_layers(data: bytes, *, frame: int) -> list[Layer]:
         table = palette.ljust(3 * 256, b"\0")
         size = struct.pack("<6sHHBBB", b"GIF89a", part.width, part.height, 0xF7, 0, 0)
         pixels = data[part.data[0] : part.data[1]]
+        if fill and part.data[1] == len(data):
+            pixels += bytes(_PIECE_BYTES)  # the rest of the piece that was cut, and the end of all
         layers.append(
             Layer(
                 parts=(size, table, control, descriptor, pixels, b";"),
@@ -158,12 +163,16 @@ def apng_layers(png: bytes, *, frame: int) -> list[Layer]:
     """The frames of an animated PNG up to that one; its still picture counts if it is the first.
 
     Raises:
-        ImageCorrupt: a frame lies outside the picture, or there are fewer.
+        ImageCorrupt: a frame lies outside the picture, there are fewer, or their parts are out of
+            order, of which browsers show the still picture at most.
     """
     start = png[16:29]  # IHDR
     shared: list[bytes] = []
     frames: list[tuple[bytes, list[bytes]]] = []
+    numbers = count()
     for name, body in read_chunks(png):
+        if name in (b"fcTL", b"fdAT") and body[:4] != struct.pack(">I", next(numbers)):
+            raise ImageCorrupt("the parts of its animation are out of order")
         if name in _SHARED and not frames:
             shared.append(chunk(name, body))
         elif name == b"fcTL":

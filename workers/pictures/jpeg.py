@@ -6,7 +6,7 @@ things in the place of what may be missing: where all of its pixels are there, n
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from PIL import Image
 
@@ -31,18 +31,17 @@ def with_end(data: bytes, decoded: Callable[[bytes], Image.Image]) -> bytes | No
     return data + _END if len(found) == 1 else None
 
 
+def ended(data: bytes) -> bytes:
+    """The JPEG as far as it goes, with an end; a decoder has grey, or less detail, for the rest."""
+    cut = (at for _, at, length, body in _segments(data) if len(body) != length)
+    return data[: next(cut, len(data))] + _END
+
+
 def _has_all_scans(data: bytes) -> bool:
     """Whether each coefficient of each channel comes in full precision (ITU-T T.81, G.1.1)."""
     missing: dict[int, set[int]] = {}
-    at = 2
-    while at >= 0 and at + 4 <= len(data):
-        prefix, marker = data[at], data[at + 1]
-        if prefix != 0xFF or marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8:
-            at = data.find(b"\xff", at + 1)
-            continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        body = data[at + 4 : at + 2 + length]
-        if len(body) != length - 2 or (marker == 0xDA and len(body) < 6):
+    for marker, _, length, body in _segments(data):
+        if len(body) != length or (marker == 0xDA and len(body) < 6):
             return False
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             missing = {number: set(range(_COEFFICIENTS)) for number in body[6::3]}
@@ -53,5 +52,17 @@ def _has_all_scans(data: bytes) -> bool:
                 wanted = missing.get(channel, set())
                 if not precision & 15:
                     wanted -= set(range(first, last + 1))
-        at += 2 + length
     return bool(missing) and not any(missing.values())
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """Marker, place, length and body of each segment; the body is shorter where it is cut off."""
+    at = 2
+    while at >= 0 and at + 4 <= len(data):
+        prefix, marker = data[at], data[at + 1]
+        if prefix != 0xFF or marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8:
+            at = data.find(b"\xff", at + 1)
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        yield marker, at, length - 2, data[at + 4 : at + 2 + length]
+        at += 2 + length

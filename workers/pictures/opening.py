@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from workers.contract.errors import FrameMissing, ImageCorrupt, ImageRejected
+from workers.contract.errors import CUT_OFF, FrameMissing, ImageCorrupt, ImageRejected
 from workers.contract.images.formats import ImageFormat, ImageHeader, unsupported
-from workers.contract.images.jxl import jxl_xmp
+from workers.contract.images.jxl import jxl_box
 from workers.contract.images.tiff_and_avif import tiff_page_number
 from workers.pictures.bmp import bmp_image
 from workers.pictures.extras import installed, make_ready
@@ -31,6 +31,7 @@ from workers.pictures.metadata import (
 )
 from workers.pictures.picture import Plane
 from workers.pictures.samples import TiffPage, read_samples
+from workers.pictures.webp import is_cut_webp
 
 _PROFILE, _XMP, _RESOLUTION = 34675, 700, (282, 283, 296)
 _NOT_IN_PILLOW = ("webp", "zstd", "lzma")
@@ -57,13 +58,20 @@ class Opened(NamedTuple):
         return profile if isinstance(profile, bytes) else None
 
 
-def open_picture(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int) -> Opened:
-    """Let its codec decode, and turn whatever it raises for bad bytes into our errors."""
+def open_picture(
+    data: bytes, header: ImageHeader, *, max_pixels: int, frame: int, fill: bool = False
+) -> Opened:
+    """Let its codec decode, and turn whatever it raises for bad bytes into our errors.
+
+    With `fill`, pixels at the end of a GIF, BMP or TIFF may be missing.
+    """
     try:
-        with _strict_pillow(max_pixels):
+        with _strict_pillow(max_pixels, fill=fill and header.format is ImageFormat.GIF):
             make_ready(header.format)
             if header.format is ImageFormat.TIFF:
-                return _open_tiff(data, header, frame)
+                return _open_tiff(data, header, frame, fill=fill)
+            if header.format is ImageFormat.BMP and fill:
+                data += bytes(4 * header.pixels)
             image = bmp_image(data) if header.format is ImageFormat.BMP else None
             image = image or _pillow_image(data, header)
             if header.frames != 1:
@@ -73,11 +81,13 @@ def open_picture(data: bytes, header: ImageHeader, *, max_pixels: int, frame: in
             # unseen.
             image.load()
             samples = read_samples(data, header) if header.bits > 8 else None
-            if header.format is ImageFormat.JXL and (xmp := jxl_xmp(BytesIO(data))):
+            if header.format is ImageFormat.JXL and (xmp := jxl_box(BytesIO(data), b"xml ")):
                 image.info["xmp"] = xmp
             orientation = 1 if _is_upright(image, header) else read_orientation(image)
             return _opened(image, samples, orientation)
     except _BAD_BYTES as error:
+        if _is_cut(data, header, frame):
+            raise ImageCorrupt(CUT_OFF) from error
         raise _refusal(error, header) from error
 
 
@@ -86,12 +96,12 @@ def _pillow_image(data: bytes, header: ImageHeader) -> ImageFile.ImageFile:
     return Image.open(BytesIO(data), formats=(name,))
 
 
-def _open_tiff(data: bytes, header: ImageHeader, frame: int) -> Opened:
+def _open_tiff(data: bytes, header: ImageHeader, frame: int, *, fill: bool) -> Opened:
     number = tiff_page_number(BytesIO(data), frame=frame)
-    image = _pillow_tiff(data, header, number) if header.bits <= 8 else None
+    image = _pillow_tiff(data, header, number) if header.bits <= 8 and not fill else None
     if image is None:
         page = TiffPage(data, number)
-        samples = page.samples(header)
+        samples = page.samples(header, fill=fill)
         return _opened(_without_pixels(page, data), samples, page.tag(ORIENTATION))
     _check_size(image, header)
     orientation = read_orientation(image)
@@ -177,7 +187,20 @@ _BAD_BYTES = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+_FILLED = (ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.GIF, ImageFormat.BMP)
 _QUOTABLE = re.compile(r"[A-Za-z0-9 ,.;:'()-]{3,80}")
+
+
+def _is_cut(data: bytes, header: ImageHeader, frame: int) -> bool:
+    """Whether the file is shorter than it says, where its codec does not tell."""
+    if header.format is ImageFormat.WEBP:
+        return header.frames == 1 and is_cut_webp(data)
+    if header.format is not ImageFormat.TIFF:
+        return False
+    try:
+        return TiffPage(data, tiff_page_number(BytesIO(data), frame=frame)).is_cut
+    except BROKEN:
+        return False
 
 
 def _refusal(error: Exception, header: ImageHeader) -> ImageRejected:
@@ -190,7 +213,7 @@ def _refusal(error: Exception, header: ImageHeader) -> ImageRejected:
     if rare or "unsupported" in lower:
         return unsupported(f"a {header.format.upper()} of a rare kind")
     if "truncated" in lower:
-        return ImageCorrupt("it ends too early")
+        return ImageCorrupt(CUT_OFF if header.format in _FILLED else "it ends too early")
     detail = f" ({text})" if _QUOTABLE.fullmatch(text) and "0x" not in text else ""
     return ImageCorrupt(f"its {header.format.upper()} data is damaged{detail}")
 
@@ -200,12 +223,12 @@ _PILLOW = threading.Lock()
 
 
 @contextmanager
-def _strict_pillow(max_pixels: int) -> Iterator[None]:
+def _strict_pillow(max_pixels: int, *, fill: bool) -> Iterator[None]:
     with _PILLOW, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata that is dropped anyway
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         limit, truncated = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, False
+        Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = max_pixels, fill
         try:
             yield
         finally:

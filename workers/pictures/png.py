@@ -7,6 +7,7 @@ machine with many processors takes several at once.
 """
 
 import struct
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ import numpy as np
 from isal import isal_zlib
 
 from model.process import available_cpus
-from workers.contract.errors import ImageCorrupt
+from workers.contract.errors import CUT_OFF, ImageCorrupt
 from workers.pictures.picture import Picture
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -97,14 +98,15 @@ class CheckedPng(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def checked_png(data: bytes) -> CheckedPng:
+def checked_png(data: bytes, *, fill: bool = False) -> CheckedPng:
     """A PNG without the chunks that pixels do not need, once it has been found whole.
 
     Pillow looks neither at the checksums of the pixels nor for rows that are missing, and refuses
     pictures for comments that are too long.
 
     As browsers have it, a chunk that the picture can be shown without is dropped if its checksum is
-    wrong, and what comes after the pixels may be missing.
+    wrong, and what comes after the pixels may be missing. With `fill` pixels that are missing are
+    zeros.
 
     Raises:
         ImageCorrupt: the checksum of another chunk is wrong, or the pixels end too early.
@@ -127,12 +129,17 @@ def checked_png(data: bytes) -> CheckedPng:
             colour[name] = bytes(body)
         else:
             _check(name, whole)
-            kept.append(whole)
+            if not fill or name not in (b"IDAT", b"IEND"):
+                kept.append(whole)
         if name == b"IDAT":
             pixels.append(body)
-    _check_length(pixels, _filtered_bytes(data))
-    if name != b"IEND":
-        kept.append(chunk(b"IEND", b""))
+    if fill:
+        filled = _filled(pixels, _filtered_bytes(data))
+        kept += [chunk(b"IDAT", filled), chunk(b"IEND", b"")]
+    else:
+        _check_length(pixels, _filtered_bytes(data))
+        if name != b"IEND":
+            kept.append(chunk(b"IEND", b""))
     return CheckedPng(b"".join(kept), colour, tuple(warnings))
 
 
@@ -199,7 +206,18 @@ def _check_length(pieces: list[memoryview], expected: int) -> None:
     except _INFLATE_ERROR as error:
         raise ImageCorrupt("its compressed pixels are damaged") from error
     if found < expected:
-        raise ImageCorrupt("it ends too early")
+        raise ImageCorrupt(CUT_OFF)
+
+
+def _filled(pieces: list[memoryview], expected: int) -> bytes:
+    """The pixels as one zlib stream, with zeros for those that are missing."""
+    try:
+        found = zlib.decompressobj().decompress(b"".join(pieces), expected)
+    except zlib.error as error:
+        raise ImageCorrupt("its compressed pixels are damaged") from error
+    if not found:
+        raise ImageCorrupt("it ends before its first row")
+    return isal_zlib.compress(found.ljust(expected, b"\0"), _LEVEL)
 
 
 #: Of each pass of an interlaced PNG: its first row and column, and the steps to the next.

@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from workers.contract.errors import ImageCorrupt
+from workers.contract.errors import CUT_OFF, ImageCorrupt
 from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
 from workers.contract.images.headers import read_header
 from workers.pictures.picture import Plane, scaled
@@ -78,7 +78,7 @@ class TiffPage:
 
     def __init__(self, data: bytes, number: int) -> None:
         self._page = tifffile.TiffFile(BytesIO(data)).pages[number].aspage()
-        self._data = data
+        self._data, self._number = data, number
 
     def tag(self, number: int) -> object:
         """The value of a tag, or None."""
@@ -89,8 +89,16 @@ class TiffPage:
         """Offset of its tags in the file."""
         return self._page.offset
 
-    def samples(self, header: ImageHeader) -> Plane:
+    @property
+    def is_cut(self) -> bool:
+        """Whether some of its pixels lie beyond the end of the file."""
+        places = zip(self._page.dataoffsets, self._page.databytecounts, strict=False)
+        return any(start + count > len(self._data) for start, count in places)
+
+    def samples(self, header: ImageHeader, *, fill: bool = False) -> Plane:
         """Its colours and alpha as stored, not turned: (H, W, C) of uint8 or uint16.
+
+        With `fill`, samples at the end may be missing, and are zeros.
 
         Grey is black at zero, CMYK full ink at full, alpha straight; Lab becomes sRGB, and a
         palette its colours.
@@ -98,8 +106,8 @@ class TiffPage:
         Raises:
             ImageUnsupported, ImageCorrupt: the picture is of a rare kind, or some of it is missing.
         """
+        self._check(header, fill=fill)
         page = self._page
-        self._check(header)
         samples = page.asarray(maxworkers=1)
         if page.planarconfig == _PLANAR and page.samplesperpixel > 1:
             samples = np.moveaxis(samples, 0, -1)
@@ -125,7 +133,7 @@ class TiffPage:
                 return np.concatenate((colour, alpha), axis=-1)
         return colour
 
-    def _check(self, header: ImageHeader) -> None:
+    def _check(self, header: ImageHeader, *, fill: bool) -> None:
         page = self._page
         found = page.imagewidth, page.imagelength, page.imagedepth
         if found != (header.width, header.height, 1):
@@ -148,16 +156,34 @@ class TiffPage:
         parts = int(np.prod(page.chunked))
         if parts > _MAX_PARTS:
             raise unsupported(f"a TIFF of {parts:,} parts")
+        if fill:
+            places = self._without_cut_parts(places)
         ends = [start + count for start, count in places[:parts] if start and count]
         stored = 8 * sum(page.databytecounts[:parts])
         needed = header.pixels * page.samplesperpixel * page.bitspersample
         is_short = page.compression == _NONE and stored < needed
-        if len(ends) < parts or max(ends) > len(self._data) or is_short:
-            raise ImageCorrupt("it ends too early")
+        is_cut = len(ends) < parts or max(ends) > len(self._data) or is_short
+        if not ends or (is_cut and not fill):
+            raise ImageCorrupt(CUT_OFF)
         for start, count in places if page.compression in _PICTURES else ():
+            if not count:
+                continue
             part = read_header(BytesIO(self._data[start : start + count]))
             if part.width > width or part.height > max(height, header.height):
                 raise ImageCorrupt("one of its parts is larger than it says")
+
+    def _without_cut_parts(self, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Those that are whole; uncompressed samples are lengthened by zeros instead."""
+        page, size = self._page, len(self._data)
+        if page.compression == _NONE:
+            missing = max([0, *(start + count - size for start, count in places)])
+            samples = page.imagewidth * page.imagelength * page.samplesperpixel
+            self._data += bytes(min(missing, samples * page.bitspersample // 8 + 1))
+            self._page = tifffile.TiffFile(BytesIO(self._data)).pages[self._number].aspage()
+            return places
+        whole = [(start, count if start + count <= size else 0) for start, count in places]
+        page.databytecounts = tuple(count for _, count in whole)
+        return whole
 
 
 def _three_axes(samples: NDArray[Any]) -> NDArray[Any]:

@@ -116,6 +116,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
             max_pixels=settings.max_pixels,
             frame=spec.options.frame,
             icc=spec.options.icc,
+            truncated=spec.options.truncated,
         )
         picture = preprocess(picture, spec.options, spec.options.format)
         del data

@@ -279,6 +279,17 @@ def test_an_apng_of_fewer_frames_than_it_says_is_corrupt() -> None:
         frame_of(data, 3)
 
 
+def test_an_apng_whose_parts_are_out_of_order_is_corrupt() -> None:
+    frame = np.zeros((4, 4, 4), np.uint8)
+    data = apng([PngPart(frame)] * 3, height=4, width=4)
+    first, second = (at for at in range(len(data)) if data[at : at + 4] == b"fdAT")
+    length = second - first - 4 - 38  # up to the fcTL between them
+    moved = data[: first - 4] + data[second - 4 :][: length + 4] + data[first - 4 + length + 4 :]
+
+    with pytest.raises(ImageCorrupt, match="out of order"):
+        decode(moved, max_pixels=100, frame=1)
+
+
 def test_a_frame_outside_its_picture_is_corrupt() -> None:
     outside = [PngPart(np.zeros((HEIGHT, WIDTH, 4), int))] * 2
     outside[1] = outside[1]._replace(left=1)

@@ -111,6 +111,8 @@ class ImageHeader:
     frames: int | None = 1
     #: Its primaries and its transfer function by their numbers in ITU-T H.273, where they count.
     cicp: tuple[int, int] | None = None
+    #: True if an AVIF or HEIC has a second picture from which screens make a brighter one.
+    has_gain_map: bool = False
 
     @property
     def pixels(self) -> int:

@@ -76,8 +76,8 @@ def _stream(source: Source) -> int:
     raise ImageCorrupt(f"its code stream is not among its first {_MAX_BOXES} boxes")
 
 
-def jxl_xmp(file: BinaryIO) -> bytes | None:
-    """The XMP of a JPEG XL, if it has an uncompressed one."""
+def jxl_box(file: BinaryIO, wanted: bytes) -> bytes | None:
+    """The body of the first box of that name in a JPEG XL, if there is one."""
     source = Source(file)
     if source.at(0, 2) == JXL_BARE:
         return None
@@ -85,7 +85,7 @@ def jxl_xmp(file: BinaryIO) -> bytes | None:
         (
             source.at(s, e - s)
             for name, s, e in file_boxes(source, most=_MAX_BOXES)
-            if name == b"xml "
+            if name == wanted
         ),
         None,
     )

@@ -43,6 +43,13 @@ class ProfileMode(StrEnum):
     KEEP = "keep"
 
 
+class TruncatedMode(StrEnum):
+    """Whether a picture that is cut off is refused."""
+
+    REFUSE = "refuse"
+    FILL = "fill"
+
+
 class DepthMode(StrEnum):
     """The bit depth of the result."""
 
@@ -89,6 +96,11 @@ class PictureChoices(BaseModel):
 
     frame: int | None = Field(default=None, ge=0, le=1_000_000)
     """Frame of an animation or page of a TIFF, from 0, as displayed by viewers."""
+
+    truncated: TruncatedMode = TruncatedMode.REFUSE
+    """`fill`: enlarge what is there of a JPEG, PNG, WebP, GIF, TIFF or BMP that is cut off; the
+    rest is filled, and the job has a warning.
+    """
 
     scale: float | None = Field(default=None, ge=1, le=SCALE, examples=[2.5])
     """Scale factor, 1 to 4; default 4 unless `width` or `height` is given."""

@@ -7,7 +7,7 @@ the file, and each chain ends after a fixed number of steps.
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
-from io import SEEK_END
+from io import SEEK_END, BytesIO
 from typing import BinaryIO, NamedTuple
 
 from workers.contract.errors import FrameMissing, ImageCorrupt
@@ -224,6 +224,9 @@ def _tiff_page(source: Source, offset: int, layout: _Layout) -> tuple[_Page, int
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis"}
 _FILM_BRANDS = (b"hevc", b"hevx", b"msf1")
 _ALPHA_TYPES = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
+_GAIN_MAP_TYPE = b"urn:com:apple:photo:2020:aux:hdrgainmap"
+#: Coded pictures, and those that are put together out of them.
+_PICTURES = (b"hvc1", b"av01", b"grid", b"iden", b"iovl")
 _MAX_BOXES = 64
 _MAX_PROPERTIES = 1024
 
@@ -269,7 +272,20 @@ def heif_header(source: Source) -> ImageHeader:
         has_alpha=any(body[4:].startswith(_ALPHA_TYPES) for body in properties[b"auxC"]),
         frames=None if animated else 1,
         cicp=_nclx(of_picture[b"colr"] or properties[b"colr"]),
+        has_gain_map=any(_GAIN_MAP_TYPE in body for body in properties[b"auxC"])
+        or any(item.kind == b"tmap" for item in _items(dict(_boxes(meta)))),
     )
+
+
+def with_primary(data: bytes) -> bytes | None:
+    """The AVIF or HEIC with its first picture as the primary one, if it names a missing one."""
+    meta = dict(_boxes(_avif_meta(Source(BytesIO(data))) or b""))
+    named, found = _named_primary(meta), _avif_primary(meta)
+    if named == found:
+        return None
+    body = meta[b"pitm"]
+    changed = body[:4] + found.to_bytes(len(body) - 4, "big")
+    return data.replace(b"pitm" + body, b"pitm" + changed, 1)
 
 
 def _nclx(colours: list[bytes]) -> tuple[int, int] | None:
@@ -349,9 +365,34 @@ def _avif_properties(meta: bytes) -> tuple[_Properties, _Properties]:
 
 
 def _avif_primary(meta: dict[bytes, bytes]) -> int:
+    """The primary picture; the first one if that is missing."""
+    named, items = _named_primary(meta), list(_items(meta))
+    pictures = [item.number for item in items if item.kind in _PICTURES and not item.is_hidden]
+    if pictures and all(item.number != named for item in items):
+        return pictures[0]
+    return named
+
+
+def _named_primary(meta: dict[bytes, bytes]) -> int:
     body = meta.get(b"pitm", b"")
     (item,) = struct.unpack_from(">I" if body[:1] == b"\1" else ">H", body, 4)
     return int(item)
+
+
+class _Item(NamedTuple):
+    number: int
+    kind: bytes
+    is_hidden: bool
+
+
+def _items(meta: dict[bytes, bytes]) -> Iterator[_Item]:
+    """The parts of the file (ISO/IEC 23008-12), as far as they are described."""
+    body = meta.get(b"iinf", b"")
+    for name, info in _boxes(body[8 if body[:1] != b"\0" else 6 :]):
+        layout = {2: ">H2x4s", 3: ">I2x4s"}.get(info[0] if info else 0)
+        if name == b"infe" and layout and len(info) >= 4 + struct.calcsize(layout):
+            number, kind = struct.unpack_from(layout, info, 4)
+            yield _Item(number, kind, bool(info[3] & 1))
 
 
 def _avif_associations(body: bytes, *, item: int) -> Iterator[int]:

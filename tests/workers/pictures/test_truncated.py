@@ -1,0 +1,156 @@
+"""A picture that is cut off is refused, or on request enlarged as far as it is there."""
+
+import struct
+from functools import partial
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from factories import GifPart, PngPart, apng, gif, photo, png, saved, transparency
+from numpy.typing import NDArray
+from PIL import Image
+
+from workers.contract.errors import GDSRError, ImageCorrupt
+from workers.contract.images.options import TruncatedMode
+from workers.pictures.decode import decode
+
+HEIGHT, WIDTH = 96, 128
+COLOUR, ALPHA = photo(HEIGHT, WIDTH), transparency(HEIGHT, WIDTH)
+RGBA = np.dstack((COLOUR, ALPHA))
+DEEP = COLOUR.astype(np.uint16) * 256 + 7
+NUMBERS = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * 7 % 256
+PALETTE = np.random.default_rng(5).integers(0, 256, (256, 3), np.uint8)
+WARNING = "filled what is missing: the picture ends too early"
+
+
+def tiff(samples: NDArray[Any], **options: Any) -> bytes:
+    """Its directory comes first, and then strips of 8 rows."""
+    file = BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(samples, photometric="rgb", rowsperstrip=8, metadata=None, **options)
+    return file.getvalue()
+
+
+def bmp_of_fields() -> bytes:
+    masks = struct.pack("<3I", 0xFF, 0xFF00, 0xFF0000)
+    form = struct.pack("<IiiHHIIiiII", 40, WIDTH, -HEIGHT, 1, 32, 3, 0, 0, 0, 0, 0)
+    pixels = np.dstack((COLOUR, np.zeros((HEIGHT, WIDTH), np.uint8))).tobytes()
+    return struct.pack("<2sIHHI", b"BM", 66 + len(pixels), 0, 0, 66) + form + masks + pixels
+
+
+#: The file, and whether its first rows come before the others, as they are.
+KINDS: dict[str, tuple[bytes, bool]] = {
+    "JPEG": (saved(COLOUR, "JPEG", quality=90), True),
+    "JPEG, progressive": (saved(COLOUR, "JPEG", quality=90, progressive=True), False),
+    "grey JPEG": (saved(COLOUR[..., 0], "JPEG"), True),
+    "PNG": (saved(COLOUR, "PNG"), True),
+    "PNG with alpha": (saved(RGBA, "PNG"), True),
+    "interlaced PNG": (png(COLOUR, bits=8, colour_type=2, interlaced=True), False),
+    "PNG of 16 bits": (png(DEEP, bits=16, colour_type=2), True),
+    "PNG of a palette": (saved(Image.fromarray(COLOUR).quantize(64), "PNG"), True),
+    "WebP": (saved(COLOUR, "WEBP", quality=90), True),
+    "lossless WebP": (saved(COLOUR, "WEBP", lossless=True), True),
+    "WebP with alpha": (saved(RGBA, "WEBP", quality=90), True),
+    "GIF": (gif([GifPart(NUMBERS)], height=HEIGHT, width=WIDTH, palette=PALETTE), True),
+    "TIFF": (tiff(COLOUR), True),
+    "TIFF, LZW": (tiff(COLOUR, compression="lzw"), True),
+    "TIFF, deflated": (tiff(COLOUR, compression="adobe_deflate", predictor=True), True),
+    "TIFF of 16 bits": (tiff(DEEP, compression="adobe_deflate"), True),
+    "TIFF of JPEGs": (tiff(COLOUR, compression="jpeg"), True),
+    "BMP of fields": (bmp_of_fields(), True),
+}  # fmt: skip
+
+read = partial(decode, max_pixels=100_000)
+filled = partial(read, truncated=TruncatedMode.FILL)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.6])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_there_is_read_on_request(kind: str, share: float) -> None:
+    data, in_rows = KINDS[kind]
+    whole, cut = read(data), data[: int(len(data) * share)]
+
+    with pytest.raises(ImageCorrupt, match="too early; with `truncated` fill"):
+        read(cut)
+    picture = filled(cut)
+    assert picture.colour.shape == whole.colour.shape
+    assert picture.bits == whole.bits
+    assert picture.warnings == (WARNING,)
+    if in_rows:
+        top = slice(0, int(HEIGHT * (share - 0.35)))
+        assert np.array_equal(picture.colour[top], whole.colour[top])
+        if whole.alpha is not None and picture.alpha is not None:
+            assert np.array_equal(picture.alpha[top], whole.alpha[top])
+        assert not np.array_equal(picture.colour[-8:], whole.colour[-8:])
+    else:  # coarser
+        off = np.abs(picture.colour.astype(float) - whole.colour).mean()
+        assert 0 < off < 60
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_picture_is_the_same_on_request(kind: str) -> None:
+    data, _ = KINDS[kind]
+
+    assert np.array_equal(filled(data).colour, read(data).colour)
+    assert filled(data).warnings == ()
+
+
+def test_a_bmp_is_stored_from_below_and_is_filled_above() -> None:
+    data = saved(COLOUR, "BMP")
+    picture = filled(data[: len(data) // 2])
+
+    assert np.array_equal(picture.colour[60:], COLOUR[60:])
+    assert not picture.colour[:30].any()
+
+
+def test_a_frame_that_is_cut_off_is_filled() -> None:
+    parts = [GifPart(np.full((HEIGHT, WIDTH), 3)), GifPart(NUMBERS[:, ::-1])]
+    data = gif(parts, height=HEIGHT, width=WIDTH, palette=PALETTE)
+    parts_png = [PngPart(RGBA), PngPart(RGBA[::-1])]
+    animated = apng(parts_png, height=HEIGHT, width=WIDTH)
+
+    for cut, expected in (
+        (data[:-4000], PALETTE[NUMBERS[:, ::-1]]), (animated[:-5000], COLOUR[::-1]),
+    ):  # fmt: skip
+        with pytest.raises(ImageCorrupt):
+            read(cut, frame=1)
+        picture = filled(cut, frame=1)
+        assert np.array_equal(picture.colour[:20], expected[:20])
+        assert picture.warnings == (WARNING,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_wherever_it_ends_there_is_a_picture_or_a_refusal(kind: str) -> None:
+    data, _ = KINDS[kind]
+    ends = []
+    for end in range(2, len(data), len(data) // 12):
+        try:
+            filled(data[:end])
+        except GDSRError:
+            continue
+        ends.append(end)
+
+    assert len(ends) >= 5
+
+
+@pytest.mark.parametrize("name", ["AVIF", "HEIF", "JXL"])
+def test_other_formats_stay_refused(name: str) -> None:
+    import pillow_heif
+    import pillow_jxl  # noqa: F401 - registers itself
+
+    pillow_heif.register_heif_opener()
+    data = saved(COLOUR, name)
+
+    with pytest.raises(ImageCorrupt) as refused:
+        filled(data[: len(data) * 2 // 3])
+    assert "truncated" not in str(refused.value)
+
+
+def test_damage_is_not_filled() -> None:
+    data = bytearray(saved(COLOUR, "PNG"))
+    data[len(data) // 2] ^= 1
+
+    with pytest.raises(ImageCorrupt, match="checksum"):
+        filled(bytes(data))

@@ -1,0 +1,54 @@
+"""WebP files that are cut off: the rows that are there.
+
+Their decoder gives nothing of a file that is not whole, so the pixels are lengthened with bytes
+that mean nothing. Rows that do not depend on those bytes are the ones that are there.
+"""
+
+import struct
+
+import numpy as np
+from PIL import Image
+
+from workers.contract.errors import ImageCorrupt
+from workers.contract.images.formats import ImageHeader
+
+_PIXELS = (b"VP8 ", b"VP8L")
+_GREY, _OPAQUE = 128, 255
+
+
+def is_cut_webp(data: bytes) -> bool:
+    """Whether it is shorter than it says."""
+    return 8 + int(struct.unpack_from("<I", data, 4)[0]) > len(data)
+
+
+def lengthened_webp(data: bytes, byte: bytes, header: ImageHeader) -> bytes:
+    """The file with enough of one byte after its pixels.
+
+    Raises:
+        ImageCorrupt: it ends before its pixels, or is animated.
+    """
+    at = 12
+    while at + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, at)
+        if name in _PIXELS:
+            pixels = (data[at + 8 :] + byte * (4096 + header.pixels)).ljust(length, byte)
+            pixels += byte * (len(pixels) % 2)
+            whole = data[12:at] + struct.pack("<4sI", name, len(pixels)) + pixels
+            return struct.pack("<4sI4s", b"RIFF", 4 + len(whole), b"WEBP") + whole
+        at += 8 + length + length % 2
+    raise ImageCorrupt("it ends before its first row")
+
+
+def grey_where_unequal(image: Image.Image, other: Image.Image) -> Image.Image:
+    """The first rows, in which both are equal, and grey.
+
+    Raises:
+        ImageCorrupt: there is no such row.
+    """
+    pixels = np.array(image)
+    unequal = (pixels != np.asarray(other)).reshape(len(pixels), -1).any(axis=1)
+    known = int(unequal.argmax()) if unequal.any() else len(pixels)
+    if not known:
+        raise ImageCorrupt("it ends before its first row")
+    pixels[known:, :, :3], pixels[known:, :, 3:] = _GREY, _OPAQUE
+    return Image.fromarray(pixels)
