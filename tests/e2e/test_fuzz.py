@@ -49,6 +49,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "icc": ("keep", "srgb"),
     "depth": ("8", "16", "same"),
     "lossless": ("true", "false"),
+    "truncated": ("fill", "refuse"),
     "consistency": ("true", "false"),
     "keep_branches": ("true", "false"),
     "name": ("a.png", "../\u202e.", "\u732b" * 80, "\U0001f600", "%00"),

@@ -13,6 +13,7 @@ from mutations import damaged
 
 from workers.contract.errors import GDSRError
 from workers.contract.images.headers import check_header, read_header
+from workers.contract.images.options import TruncatedMode
 from workers.contract.settings import WorkerSettings
 from workers.jobs.job_worker import limit_process
 from workers.pictures.decode import decode
@@ -26,11 +27,15 @@ def main() -> None:
     for number in range(int(sys.argv[1]), int(sys.argv[2])):
         data, frame = damaged(number)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # whose signal nobody handles
-        print(json.dumps(look(data, frame, max_pixels=settings.max_pixels)), flush=True)  # noqa: T201
+        truncated = TruncatedMode.FILL if number % 2 else TruncatedMode.REFUSE
+        found = look(data, frame, settings.max_pixels, truncated)
+        print(json.dumps(found), flush=True)  # noqa: T201
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def look(data: bytes, frame: int | None, *, max_pixels: int) -> dict[str, object]:
+def look(
+    data: bytes, frame: int | None, max_pixels: int, truncated: TruncatedMode
+) -> dict[str, object]:
     """Whether its header was good enough to begin, and how it ended."""
     try:
         with tempfile.TemporaryFile() as file:  # as the service does
@@ -39,7 +44,7 @@ def look(data: bytes, frame: int | None, *, max_pixels: int) -> dict[str, object
     except GDSRError as refusal:
         return {"begun": False, "end": refusal.slug}
     try:
-        decode(data, max_pixels=max_pixels, frame=frame)
+        decode(data, max_pixels=max_pixels, frame=frame, truncated=truncated)
     except GDSRError as refusal:
         return {"begun": True, "end": refusal.slug}
     except MemoryError:

@@ -10,13 +10,17 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 from io import BytesIO
+from typing import Any
 
+import imagecodecs
 import numpy as np
 import pillow_heif
 import pillow_jxl  # noqa: F401 - registers itself
+import tifffile
 from factories import (
     P3_PRIMARIES,
     GifPart,
+    Pixels,
     PngPart,
     apng,
     cmyk_jpeg,
@@ -32,6 +36,7 @@ from factories import (
     transparency,
     ycck_jpeg,
 )
+from numpy.typing import NDArray
 from PIL import Image
 
 from workers.contract.images.headers import read_header
@@ -57,6 +62,7 @@ def seeds() -> tuple[bytes, ...]:
     colours = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
     frames = [GifPart(numbers), GifPart(numbers[:9, :8], left=3, top=2, disposal=2, clear=5)]
     parts = [PngPart(rgba), PngPart(rgba[:9, :8], left=3, top=2, disposal=1, over=True)]
+    rgb16 = np.dstack((deep, deep[::-1], deep[:, ::-1])).astype(np.uint16)
     return (
         saved(colour, "JPEG", **tagged, xmp=_XMP, dpi=(300, 300)),
         saved(colour, "JPEG", progressive=True),
@@ -96,7 +102,40 @@ def seeds() -> tuple[bytes, ...]:
         saved(colour, "JXL"),
         saved(rgba, "JXL", lossless=True),
         saved(grey, "JXL", lossless=True, exif=held(6).tobytes()),
+        saved(colour, "JXL", lossless=True, use_container=True),
+        bytes(imagecodecs.jpegxl_encode(rgb16, lossless=True, bitspersample=16)),
+        bytes(imagecodecs.avif_encode(rgb16 >> 6, level=95, bitspersample=10, numthreads=1)),
+        bytes(imagecodecs.avif_encode(rgb16 >> 4, level=95, bitspersample=12, numthreads=1)),
+        bytes(imagecodecs.jpeg8_encode(colour, lossless=True)),
+        *_tiffs(colour, rgba, cmyk, rgb16),
     )
+
+
+def _tiffs(colour: Pixels, rgba: Pixels, cmyk: Pixels, deep: NDArray[np.uint16]) -> list[bytes]:
+    """Those of the rarer kinds."""
+    floats = (colour / 255).astype(np.float32)
+    rows = {"rowsperstrip": 5}
+    kinds: list[tuple[NDArray[Any], dict[str, Any]]] = [
+        (np.moveaxis(deep, -1, 0), {"photometric": "rgb", "planarconfig": "separate"}),
+        (deep, {"photometric": "rgb", "bigtiff": True, "byteorder": ">"}),
+        (deep, {"photometric": "rgb", "compression": "adobe_deflate", "predictor": True, **rows}),
+        (deep, {"photometric": "rgb", "compression": "zstd", "tile": (16, 16)}),
+        (deep, {"photometric": "rgb", "compression": "lzma", **rows}),
+        (floats, {"photometric": "rgb"}),
+        (floats.astype(np.float16), {"photometric": "rgb", "compression": "lzw", **rows}),
+        (rgba, {"photometric": "rgb", "extrasamples": ["assocalpha"]}),
+        (rgba.astype(np.uint16) * 257, {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+        (cmyk.astype(np.uint16) * 257, {"photometric": "separated"}),
+        (colour, {"photometric": 8, "planarconfig": "contig"}),
+        (colour, {"photometric": "rgb", "compression": "webp"}),
+        (colour, {"photometric": "rgb", "compression": "jpeg", "tile": (16, 16)}),
+    ]
+    found = []
+    for samples, options in kinds:
+        file = BytesIO()
+        tifffile.imwrite(file, samples, metadata=None, software=False, **options)
+        found.append(file.getvalue())
+    return found
 
 
 def damaged(number: int) -> tuple[bytes, int | None]:
