@@ -37,6 +37,11 @@ class _Input(NamedTuple):
     format: str
 
 
+def format_by_name(name: str) -> str | None:
+    """The format that the end of a file name stands for; None: it does not say one."""
+    return _FORMATS.get(Path(name).suffix.lower())
+
+
 def plan_steps(inputs: Sequence[str], output: str, format_name: str | None) -> list[Step]:
     """All pictures that are to be made; nothing is written.
 
@@ -52,7 +57,7 @@ def plan_steps(inputs: Sequence[str], output: str, format_name: str | None) -> l
         several or output.endswith(("/", os.sep)) or Path(output).is_dir()
     )
     _check_output(output, format_name, into_folder=into_folder)
-    by_name = None if into_folder else _FORMATS.get(Path(output).suffix.lower())
+    by_name = None if into_folder else format_by_name(output)
     found = list(_found(inputs, format_name, by_name or "png"))
     if into_folder:
         steps = list(_into_folder(found, Path(output), keep_endings=format_name == "same"))
@@ -73,7 +78,7 @@ def _check_stream(*, several: bool) -> None:
 
 
 def _check_output(output: str, format_name: str | None, *, into_folder: bool) -> None:
-    known = Path(output).suffix.lower() in _FORMATS
+    known = format_by_name(output) is not None
     if into_folder:
         is_file = Path(output).exists() and not Path(output).is_dir()
         if is_file or (known and not Path(output).is_dir() and not output.endswith("/")):
@@ -125,7 +130,7 @@ def _into_folder(found: Sequence[_Input], folder: Path, *, keep_endings: bool) -
 
 
 def _ended(one: _Input, *, keep_ending: bool) -> Path:
-    if keep_ending and _FORMATS.get(one.path.suffix.lower()) == one.format:
+    if keep_ending and format_by_name(one.path.name) == one.format:
         return one.path
     return one.path.with_suffix(f".{'jpg' if one.format == 'jpeg' else one.format}")
 

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -61,13 +61,14 @@ class AsyncClient:
         target: str | os.PathLike[str],
         *,
         on_upload: Callable[[Sent], None] | None = None,
-        on_change: Callable[[Job], None] | None = None,
+        on_change: Callable[[Job], Awaitable[None] | None] | None = None,
         **options: Unpack[Options],
     ) -> Job:
         """Upload a picture, wait for the result and store it in a file.
 
         `on_upload` is called as the upload proceeds, `on_change` at every change of the job; both
-        may be `print`. `options` are the fields of `POST /upscale`.
+        may be `print`, and `on_change` a coroutine function. `options` are the fields of
+        `POST /upscale`.
         If the call is cancelled while it waits, the job is cancelled too.
 
         Raises:
@@ -78,8 +79,9 @@ class AsyncClient:
         try:
             async for latest in self.follow(job.id):
                 job = latest
-                if on_change:
-                    on_change(job)
+                told = on_change(job) if on_change else None
+                if told is not None:
+                    await told
         except get_cancelled_exc_class():
             with move_on_after(_CANCEL_SECONDS, shield=True), suppress(ClientError):
                 await self.discard(job.id)
