@@ -19,6 +19,8 @@ class Options(TypedDict, total=False):
     lossless: bool | None
     frame: int | None
     """Of an animation or a TIFF of several pages, from 0."""
+    truncated: Literal["refuse", "fill"] | None
+    """Of a picture that is cut off."""
     scale: float | None
     """1 to 4."""
     width: int | None
