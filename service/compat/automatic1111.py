@@ -9,20 +9,29 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.compat.jobs import finished, in_base64, read_choice, submit, upscalers
+from service.compat.jobs import (
+    PROBLEMS,
+    finished,
+    in_base64,
+    read_choice,
+    submit,
+    upscalers,
+)
+from service.http.openapi import OF_THE_OWNER, Responses, documented, merged
 from service.http.problems import Fault, RequestInvalid
-from service.jobs.options import UpscaleFields
+from service.jobs.options import UpscaleFields, described_fields
 from service.jobs.upscale import cancel
 from service.services import Owner, Services, Serving
 from service.transfer.json_body import MAX_BYTES, decoded_base64
 from service.transfer.uploads import Upload
+from workers.contract import errors
 from workers.contract.blobs.base import no_room_is_storage_full
 from workers.contract.errors import BatchTooLarge, ImageMissing, UploadTooLarge
 from workers.contract.faults import in_words
 from workers.contract.images.options import SCALE
 from workers.contract.queue.jobs import Job
 
-router = APIRouter(prefix="/sdapi/v1", tags=["compat"], include_in_schema=False)
+router = APIRouter(prefix="/sdapi/v1", tags=["compat"])
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -30,14 +39,20 @@ Body = TypeVar("Body", bound=BaseModel)
 class _Options(BaseModel):
     """Options of both routes; those that the network does not have must be off."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     resize_mode: int = Field(default=0, ge=0, le=1)
+    """0: by `upscaling_resize`; 1: to fit into `upscaling_resize_w` and `_h`."""
     upscaling_resize: float = Field(default=2, ge=1, le=SCALE)
+    """Scale factor."""
     upscaling_resize_w: int = 512
+    """Maximum width."""
     upscaling_resize_h: int = 512
+    """Maximum height."""
     upscaling_crop: bool = True
-    upscaler_1: str = "None"
+    """Not supported: false with `resize_mode` 1."""
+    upscaler_1: str = Field(default="None", examples=["GDSR balanced"])
+    """One of `GET /sdapi/v1/upscalers`."""
     extras_upscaler_2_visibility: Annotated[float, Field(ge=0, le=0)] = 0
     gfpgan_visibility: Annotated[float, Field(ge=0, le=0)] = 0
     codeformer_visibility: Annotated[float, Field(ge=0, le=0)] = 0
@@ -63,6 +78,7 @@ class SinglePicture(_Options):
     """The body of `extra-single-image`."""
 
     image: str
+    """In base64, or as a data URI."""
 
 
 class _Named(BaseModel):
@@ -74,16 +90,46 @@ class Pictures(_Options):
     """The body of `extra-batch-images`."""
 
     image_list: list[_Named] = Field(alias="imageList")
+    """The pictures, in base64 or as data URIs."""
 
 
-@router.get("/upscalers")
-def list_upscalers(services: Serving, owner: Owner) -> list[dict[str, Any]]:  # noqa: ARG001
+class Upscaler(BaseModel):
+    """A name that `upscaler_1` may have."""
+
+    name: str
+    model_name: None = None
+    model_path: None = None
+    model_url: None = None
+    scale: int = SCALE
+
+
+def _request(kind: type[BaseModel], picture: str) -> dict[str, Any]:
+    schema = {"type": "object", "required": [picture], "properties": described_fields(kind)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _responses(name: str, schema: dict[str, Any]) -> Responses:
+    properties = {"html_info": {"const": ""}, name: schema}
+    described = {"type": "object", "required": list(properties), "properties": properties}
+    content = {"application/json": {"schema": described}}
+    return {200: {"description": "In base64", "content": content}, **PROBLEMS}
+
+
+_PICTURE = {"type": "string", "contentEncoding": "base64"}
+
+
+@router.get("/upscalers", responses=documented(*OF_THE_OWNER))
+def list_upscalers(services: Serving, owner: Owner) -> list[Upscaler]:  # noqa: ARG001
     """The names that `upscaler_1` may have."""
-    more = {"model_name": None, "model_path": None, "model_url": None, "scale": SCALE}
-    return [{"name": name, **more} for name in upscalers(services)]
+    return [Upscaler(name=name) for name in upscalers(services)]
 
 
-@router.post("/extra-single-image", response_model=None)
+@router.post(
+    "/extra-single-image",
+    response_class=Response,
+    responses=_responses("image", _PICTURE),
+    openapi_extra=_request(SinglePicture, "image"),
+)
 async def upscale_one(request: Request, services: Serving, owner: Owner) -> Response:
     """Enlarge one picture and wait for it."""
     with services.telemetry.rejects_counted(), services.gate.noticing():
@@ -97,7 +143,15 @@ async def upscale_one(request: Request, services: Serving, owner: Owner) -> Resp
     return _answer(b'{"html_info": "", "image": ', services, done, end=b"}")
 
 
-@router.post("/extra-batch-images", response_model=None)
+@router.post(
+    "/extra-batch-images",
+    response_class=Response,
+    responses=merged(
+        _responses("images", {"type": "array", "items": _PICTURE}),
+        documented(errors.BatchTooLarge),
+    ),
+    openapi_extra=_request(Pictures, "imageList"),
+)
 async def upscale_many(request: Request, services: Serving, owner: Owner) -> Response:
     """Enlarge several pictures and wait for all of them."""
     with services.telemetry.rejects_counted(), services.gate.noticing():

@@ -8,6 +8,7 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from service.http.openapi import OF_A_FAILED_JOB, OF_THE_OWNER, documented, merged
 from service.http.problems import RequestInvalid
 from service.jobs import cache
 from service.jobs.options import UpscaleFields, read_fields
@@ -15,11 +16,21 @@ from service.jobs.results import Wait, check_kept, result_response, wait_until_e
 from service.jobs.upscale import Order, accept_once, cancel, is_known_to_nobody_else
 from service.services import Services
 from service.transfer.uploads import Upload
+from workers.contract import errors
 from workers.contract.errors import QueueUnavailable
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import running
 from workers.contract.queue.jobs import Job
 
+#: Problems of a picture that is uploaded and waited for.
+PROBLEMS = merged(
+    documented(
+        *OF_THE_OWNER, RequestInvalid, errors.RateExceeded, errors.PixelsExceeded,
+        errors.QueueFull, errors.NoWorker, errors.StorageFull, errors.JobCancelled,
+        errors.JobExpired,
+    ),
+    OF_A_FAILED_JOB,
+)  # fmt: skip
 #: Positions of the slider, by the names that these clients choose from.
 POSITIONS = {"GDSR faithful": "0", "GDSR balanced": "0.5", "GDSR crisp": "1"}
 

@@ -1,26 +1,65 @@
 """`POST /v1/images/upscale` as LocalAI has it, with the answer of OpenAI's image routes."""
 
 import time
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from pydantic import BaseModel
 
-from service.compat.jobs import finished, submit
+from service.compat.jobs import PROBLEMS, finished, submit
+from service.http.openapi import BINARY
 from service.http.problems import RequestInvalid
-from service.jobs.options import UpscaleFields, read_fields
+from service.jobs.options import FIELDS, UpscaleFields, read_fields
 from service.services import Owner, Serving
 from service.transfer.uploads import Upload, receive
 from service.views import Links
 from workers.contract.queue.jobs import Job
 
-router = APIRouter(tags=["compat"], include_in_schema=False)
+router = APIRouter(tags=["compat"])
 
 _FIELDS = {"model", "scale"}
+_REQUEST = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image", "model"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "image": BINARY["schema"],
+                        **{name: FIELDS[name] for name in _FIELDS},
+                    },
+                }
+            }
+        },
+    }
+}
 
 
-@router.post("/v1/images/upscale", response_model=None)
-async def upscale(request: Request, services: Serving, owner: Owner) -> dict[str, Any] | Response:
+class Address(BaseModel):
+    """Where the picture is."""
+
+    url: str
+
+
+class Images(BaseModel):
+    """The answer of OpenAI's image routes."""
+
+    id: str
+    created: int
+    """Unix time."""
+    data: list[Address]
+
+
+@router.post(
+    "/v1/images/upscale",
+    response_model=Images,
+    responses=PROBLEMS,
+    openapi_extra=_REQUEST,
+)
+async def upscale_image(request: Request, services: Serving, owner: Owner) -> Images | Response:
     """Enlarge the picture in the field `image` by `scale` (2 unless given, at most 4)."""
     with services.telemetry.rejects_counted(), services.gate.noticing():
         await services.gate.check(owner, None)
@@ -36,7 +75,7 @@ async def upscale(request: Request, services: Serving, owner: Owner) -> dict[str
     if isinstance(jobs, Response):
         return jobs
     url = f"{request.url.scheme}://{request.url.netloc}{Links.of(job.id).result}"
-    return {"id": job.id, "created": int(time.time()), "data": [{"url": url}]}
+    return Images(id=job.id, created=int(time.time()), data=[Address(url=url)])
 
 
 def _choice(upload: Upload) -> UpscaleFields:

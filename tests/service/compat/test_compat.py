@@ -3,34 +3,51 @@
 import base64
 import io
 import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import hosts
 import httpx2
 import pytest
-from factories import engine_info, register
+from factories import engine_info, photo, register, saved
 from networks import tiny_checkpoint
 from PIL import Image
-from processes import running_valkey
+from processes import running_valkey, wait_for
 from serving import PICTURE, Serve, Site, problem_of, served
 
 from service.access.auth import hash_key
 from service.settings import ServiceSettings
+from workers.contract.queue.jobs import JobState
 
 
 @pytest.fixture(scope="module")
-def working(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, hosts.Site]]:
+    """A service and its workers."""
     folder = tmp_path_factory.mktemp("compat")
     with running_valkey(folder / "valkey") as valkey:
         checkpoint = tiny_checkpoint(folder / "tiny.safetensors")
         workers = hosts.Site(valkey.url, folder / "blobs", checkpoint)
         chosen = ServiceSettings(redis_url=valkey.url, blob_dir=folder / "blobs")
         with served(chosen) as site, workers.worker_host():
-            yield site
+            yield site, workers
+
+
+@pytest.fixture
+def working(both: tuple[Site, hosts.Site]) -> Site:
+    return both[0]
+
+
+def in_base64(*pictures: bytes) -> dict[str, Any]:
+    """The body of a batch."""
+    images = [{"data": base64.b64encode(data).decode()} for data in pictures]
+    return {"imageList": images, "upscaler_1": "GDSR crisp"}
 
 
 def single(site: Site, **changes: Any) -> httpx2.Response:
@@ -102,8 +119,7 @@ def test_a_bad_field_is_named_and_nothing_is_queued(
 
 
 def test_a_batch_with_one_bad_picture_queues_none(site: Site) -> None:
-    pictures = [{"data": base64.b64encode(data).decode()} for data in (PICTURE, b"no picture")]
-    body = {"imageList": pictures, "upscaler_1": "GDSR crisp"}
+    body = in_base64(PICTURE, b"no picture")
 
     refused = site.http.post("/sdapi/v1/extra-batch-images", json=body)
 
@@ -122,6 +138,67 @@ def test_a_bad_field_for_localai_is_named(fields: dict[str, str], name: str, sit
     assert problem_of(refused) == "invalid-request"
     assert refused.json()["errors"][0]["name"] == name
     assert site.records.active() == []
+
+
+FORM = {"data": {"model": "lite"}, "files": {"image": ("cat.png", PICTURE)}}
+ONE = {"json": {"image": base64.b64encode(PICTURE).decode(), "upscaler_1": "GDSR crisp"}}
+BATCH = {"json": in_base64(PICTURE, saved(photo(10, 15), "PNG"))}
+
+
+@pytest.mark.parametrize(
+    ("path", "sent", "jobs"),
+    [
+        ("/v1/images/upscale", FORM, 1),
+        ("/sdapi/v1/extra-single-image", ONE, 1),
+        ("/sdapi/v1/extra-batch-images", BATCH, 2),
+    ],
+)
+def test_the_jobs_of_a_client_that_leaves_while_it_waits_are_cancelled(
+    path: str, sent: dict[str, Any], jobs: int, site: Site
+) -> None:
+    request = site.http.build_request("POST", path, **sent)
+    lines = [f"{name}: {value}" for name, value in request.headers.items()]
+    head = "\r\n".join([f"POST {path} HTTP/1.1", *lines, "", ""]).encode()
+    address = site.http.base_url.host, site.http.base_url.port
+    with socket.create_connection(address) as connection:
+        connection.sendall(head + request.read())
+        ids = wait_for(lambda: len(known := site.records.active()) == jobs and known)
+
+    for job_id in ids:
+        wait_for(
+            lambda job_id=job_id: site.records.get(job_id).state is JobState.CANCELLED,  # type: ignore[misc]
+            what="a cancelled job",
+        )
+    wait_for(lambda: not site.stored(), what="an empty store")
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_picture_that_kills_its_decoder_is_told_and_takes_the_rest_of_its_batch_along(
+    both: tuple[Site, hosts.Site],
+) -> None:
+    site, workers = both
+    body = in_base64(hosts.noise(500, 500), *(hosts.noise(400, 400, seed=n) for n in range(1, 9)))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(site.http.post, "/sdapi/v1/extra-batch-images", json=body)
+        ids = wait_for(lambda: len(known := site.records.active()) == 9 and known)
+        deadly = next(i for i in ids if workers.job(i).spec.image.width == 500)
+        kill_twice(workers, deadly)
+        refused = answer.result()
+
+    document = refused.json()
+    assert (refused.status_code, document["type"]) == (500, "/problems/job-crashed")
+    assert document["instance"] == f"/jobs/{deadly}"
+    wait_for(lambda: not site.records.active(), what="no job of the batch")
+    assert single(site).status_code == 200  # the workers go on
+
+
+def kill_twice(workers: hosts.Site, job_id: str) -> None:
+    """What a codec with a fault does: the job's process dies, in its second run too."""
+    first = wait_for(lambda: workers.in_the_middle(job_id)).run
+    os.kill(wait_for(lambda: workers.at_work(job_id))[1], signal.SIGKILL)
+    wait_for(lambda: (job := workers.in_the_middle(job_id)) and job.run != first)
+    os.kill(wait_for(lambda: workers.at_work(job_id))[1], signal.SIGKILL)
 
 
 def test_keys_and_rates_hold_for_other_programs(serve: Serve, tmp_path: Path) -> None:
