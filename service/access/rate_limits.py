@@ -46,7 +46,7 @@ class RateLimit:
                 f"GDSR_RATE_LIMIT: {settings.rate_limit!r} is not a rate such as 60/minute"
             ) from None
         storage = RedisStorage(
-            settings.redis_url, connection_pool=client.connection_pool, key_prefix="gdsr:rate"
+            "redis://", connection_pool=client.connection_pool, key_prefix="gdsr:rate"
         )
         return cls(items=items, limiter=SlidingWindowCounterRateLimiter(storage))
 

@@ -79,7 +79,9 @@ class SharedSettings(BaseSettings):
     )
 
     redis_url: str = "redis://localhost:6379/0"
-    """Redis for queue and job records: `redis://`, `rediss://` or `unix://`."""
+    """Redis for queue and job records: `redis://`, `rediss://` (TLS), `unix://` or
+    `redis+sentinel://HOST,HOST/NAME`.
+    """
 
     redis_password_file: Path | None = None
     """File with the Redis password in its first line; unset: as in the URL, or no password."""

@@ -17,6 +17,7 @@ from workers.contract.queue.connection import REPLY_LOST
 from workers.contract.queue.engines import running
 from workers.contract.queue.estimates import speed
 from workers.contract.queue.runs import WAITING
+from workers.contract.sentinel import replicated
 
 _DAY = timedelta(days=1)
 #: `Retry-After` of a rejected client while no engine runs, and the maximum.
@@ -123,9 +124,9 @@ def admit(
         *commands,
     )
     try:
-        verdict, jobs, pixels = client.eval(*asked)
+        verdict, jobs, pixels = replicated(client, lambda to: to.eval(*asked))
     except REPLY_LOST:
-        verdict, jobs, pixels = client.eval(*asked)
+        verdict, jobs, pixels = replicated(client, lambda to: to.eval(*asked))
         if verdict not in (
             b"taken",
             b"standing",

@@ -1,6 +1,7 @@
 """The Redis connection: timeouts, retries, and the mapping of failures to our errors."""
 
 import logging
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
 
+from workers.contract import sentinel
 from workers.contract.errors import ConfigurationInvalid, QueueUnavailable
 
 log = logging.getLogger(__name__)
@@ -81,7 +83,8 @@ def connect(
     minute.
     """
     kind = _RetryWhileUnavailable if until_cured else Retry
-    return redis.Redis.from_url(
+    open_client = sentinel.client_from_url if sentinel.is_sentinel(url) else redis.Redis.from_url
+    return open_client(
         url,
         socket_timeout=timeout.total_seconds(),
         socket_connect_timeout=2,
@@ -95,32 +98,45 @@ def check_at_start(url: str) -> None:
     later.
 
     Raises:
-        ConfigurationInvalid: the URL is invalid, Redis is a cluster, or the password is missing or
-            wrong.
+        ConfigurationInvalid: the URL is invalid, Redis is a cluster, the password is missing or
+            wrong, the user may do too little, the certificate is not trusted, or Sentinels name no
+            primary.
     """
-    parts = urlsplit(url)
-    place = f"{parts.hostname or ''}:{parts.port}" if parts.port else parts.hostname or parts.path
+    place = urlsplit(url).netloc.rpartition("@")[2] or urlsplit(url).path
     try:
         with connect(url, timeout=timedelta(seconds=2), retries=0) as client:
             client.ping()
             cluster = client.info("cluster").get("cluster_enabled")
+            replication = client.info("replication")
     except ValueError as failure:
         raise ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
-    except (redis.AuthenticationError, redis.exceptions.NoPermissionError):
-        wrong = "rejects the password" if parts.password else "requires a password"
-        raise ConfigurationInvalid(
-            f"Redis at {place} {wrong}; put the right one into the file that "
-            "GDSR_REDIS_PASSWORD_FILE names"
-        ) from None
     except redis.RedisError as failure:
+        if refusal := _refusal(failure, url):
+            raise ConfigurationInvalid(f"Redis at {place} {refusal}") from None
         log.warning("Redis at %s does not answer yet, retrying: %s", place, failure)
-    else:
-        if cluster:
-            raise ConfigurationInvalid(
-                f"Redis at {place} is a cluster, but queue and records need one server that "
-                "holds all keys; set GDSR_REDIS_URL to a server that is not part of a "
-                "cluster"
-            )
+        return
+    if cluster:
+        raise ConfigurationInvalid(
+            f"Redis at {place} is a cluster, but queue and records need one server that "
+            "holds all keys; set GDSR_REDIS_URL to a server that is not part of a "
+            "cluster"
+        )
+    if sentinel.is_sentinel(url) and "min_slaves_good_slaves" not in replication:
+        log.warning("Redis at %s: min-replicas-to-write is 0, docs/operations.md asks for 1", place)
+
+
+def _refusal(failure: redis.RedisError, url: str) -> str:
+    """The reason why waiting does not help; empty if it may."""
+    if isinstance(failure, redis.AuthenticationError):
+        wrong = "rejects the password" if urlsplit(url).password else "requires a password"
+        return f"{wrong}; put the right one into the file that GDSR_REDIS_PASSWORD_FILE names"
+    if isinstance(failure, redis.exceptions.NoPermissionError):
+        return f"allows its user too little ({failure}); docs/operations.md has the ACL rules"
+    if isinstance(failure, sentinel.PrimaryNotFound):
+        return f"cannot be used: {failure}"
+    if isinstance(failure.__context__, ssl.SSLCertVerificationError):
+        return f"has a certificate that is not trusted: {failure.__context__.verify_message}"
+    return ""
 
 
 def retry_once(ask: Callable[[], Reply]) -> Reply:

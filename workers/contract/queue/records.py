@@ -19,6 +19,7 @@ from workers.contract.queue.jobs import SCHEMA, Job, JobFailure, JobResult, JobS
 from workers.contract.queue.rq_queue import LARGE
 from workers.contract.queue.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, acquire_lease
 from workers.contract.queue.webhook_outbox import DUE
+from workers.contract.sentinel import replicated
 
 #: Number of jobs that ever ended, by state.
 COUNTERS = "gdsr:jobs:ended"
@@ -265,7 +266,14 @@ class JobRecords:
         states = f",{','.join(sorted(allowed))},"
         name = secrets.token_hex(8)
         args = [states, run or "", state, seconds, job_id, EVENTS, name, *pairs]
-        return bool(retry_once(lambda: self._transition(keys=keys, args=args)))
+
+        def write(to: redis.Redis) -> object:
+            return self._transition(keys=keys, args=args, client=to)
+
+        if ttl is None:
+            return bool(retry_once(lambda: write(self.client)))
+        # the upload is deleted after this
+        return bool(retry_once(lambda: replicated(self.client, write)))
 
 
 def _job(fields: Mapping[bytes | str, bytes | str]) -> Job:

@@ -1,0 +1,108 @@
+"""Three Valkeys on loopback, one of them the primary, and three Sentinels that watch them."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import redis
+from processes import free_port, wait_for
+
+from deploy.valkey import valkey_binary, valkey_command
+from workers.host.parent_death import dying_with_parent
+
+NAME = "gdsr"
+#: As docs/operations.md says, and no wait for further replicas before the first copy.
+OPTIONS = [
+    "--min-replicas-to-write", "1", "--min-replicas-max-lag", "10",
+    "--repl-diskless-sync-delay", "0",
+]  # fmt: skip
+_SENTINEL = """
+sentinel monitor {name} 127.0.0.1 {primary} 2
+sentinel down-after-milliseconds {name} 3000
+sentinel failover-timeout {name} 20000
+"""
+
+
+class SentinelSite:
+    """The servers by their ports; `processes` has them all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.valkeys = [free_port() for _ in range(3)]
+        self.sentinels = [free_port() for _ in range(3)]
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self.sentinels)
+        self.url = f"redis+sentinel://{hosts}/{NAME}/0"
+
+    def start(self) -> None:
+        """Start all; returns when each Sentinel knows the others and both replicas are in step."""
+        primary = self.valkeys[0]
+        for port in self.valkeys:
+            following = [] if port == primary else ["--replicaof", f"127.0.0.1 {primary}"]
+            command = valkey_command(self.folder / str(port), self.folder / f"{port}.sock")
+            self._start(port, [*command, *OPTIONS, *following])
+        wait_for(self._in_step, what="two replicas")
+        for port in self.sentinels:
+            self.watch(port, primary)
+        wait_for(self._know_each_other, what="three Sentinels")
+
+    def watch(self, port: int, primary: int) -> None:
+        """Start a Sentinel."""
+        file = self.folder / f"sentinel-{port}.conf"
+        file.write_text(_SENTINEL.format(name=NAME, primary=primary))
+        self._start(port, [str(valkey_binary()), str(file), "--sentinel"])
+
+    def _start(self, port: int, command: list[str]) -> None:
+        with (self.folder / f"{port}.log").open("ab") as log:
+            self.processes[port] = subprocess.Popen(
+                [*command, "--port", str(port), "--bind", "127.0.0.1"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                preexec_fn=dying_with_parent(),  # noqa: PLW1509
+            )  # fmt: skip
+        wait_for(lambda: self.asked(port, "ping"), what=f"port {port}")
+
+    def asked(self, port: int, *command: str) -> object:
+        """The reply of one of them; None while it is away."""
+        with suppress(redis.RedisError), redis.Redis(port=port) as client:
+            reply: object = client.execute_command(*command)
+            return reply
+        return None
+
+    def _in_step(self) -> bool:
+        role = self.asked(self.valkeys[0], "role")
+        return isinstance(role, list) and len(role[2]) == 2 and all(one[2] != b"0" for one in role[2])
+
+    def _know_each_other(self) -> bool:
+        for port in self.sentinels:
+            with redis.Redis(port=port) as client:
+                state = client.sentinel_master(NAME)
+            if state["num-other-sentinels"] < 2 or state["num-slaves"] < 2:
+                return False
+        return True
+
+    def primary(self) -> int | None:
+        """The port that Sentinels name."""
+        with redis.Redis(port=self.sentinels[0]) as client:
+            found = client.sentinel_get_master_addr_by_name(NAME)
+        return int(found[1]) if found else None
+
+    def kill(self, port: int) -> None:
+        self.processes[port].kill()
+        self.processes[port].wait()
+
+    def close(self) -> None:
+        for port in self.processes:
+            self.kill(port)
+
+
+@contextmanager
+def watched_valkeys(folder: Path) -> Iterator[SentinelSite]:
+    """All of them, in step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    site = SentinelSite(folder)
+    try:
+        site.start()
+        yield site
+    finally:
+        site.close()
