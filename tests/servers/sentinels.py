@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import redis
 from processes import free_port, wait_for
@@ -39,13 +40,17 @@ class SentinelSite:
         """Start all; returns when each Sentinel knows the others and both replicas are in step."""
         primary = self.valkeys[0]
         for port in self.valkeys:
-            following = [] if port == primary else ["--replicaof", f"127.0.0.1 {primary}"]
-            command = valkey_command(self.folder / str(port), self.folder / f"{port}.sock")
-            self._start(port, [*command, *OPTIONS, *following])
+            following = () if port == primary else ("--replicaof", f"127.0.0.1 {primary}")
+            self.serve(port, *OPTIONS, *following)
         wait_for(self._in_step, what="two replicas")
         for port in self.sentinels:
             self.watch(port, primary)
         wait_for(self._know_each_other, what="three Sentinels")
+
+    def serve(self, port: int, *options: str) -> None:
+        """Start a Valkey."""
+        command = valkey_command(self.folder / str(port), self.folder / f"{port}.sock")
+        self._start(port, [*command, *options])
 
     def watch(self, port: int, primary: int) -> None:
         """Start a Sentinel."""
@@ -62,16 +67,15 @@ class SentinelSite:
             )  # fmt: skip
         wait_for(lambda: self.asked(port, "ping"), what=f"port {port}")
 
-    def asked(self, port: int, *command: str) -> object:
+    def asked(self, port: int, *command: str) -> Any:
         """The reply of one of them; None while it is away."""
         with suppress(redis.RedisError), redis.Redis(port=port) as client:
-            reply: object = client.execute_command(*command)
-            return reply
+            return client.execute_command(*command)
         return None
 
     def _in_step(self) -> bool:
-        role = self.asked(self.valkeys[0], "role")
-        return isinstance(role, list) and len(role[2]) == 2 and all(one[2] != b"0" for one in role[2])
+        _, _, replicas = self.asked(self.valkeys[0], "role")
+        return len(replicas) == 2 and all(int(offset) for _, _, offset in replicas)
 
     def _know_each_other(self) -> bool:
         for port in self.sentinels:

@@ -112,7 +112,7 @@ def admit(
         4,
         WAITING,
         _day_key(load.owner),
-        hash_key,
+        hash_key or unless,  # unused without a run; an ACL allows no empty key
         unless,
         bounds.jobs,
         bounds.pixels,

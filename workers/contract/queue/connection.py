@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import redis
 from redis.backoff import ConstantBackoff
@@ -99,10 +100,12 @@ def check_at_start(url: str) -> None:
 
     Raises:
         ConfigurationInvalid: the URL is invalid, Redis is a cluster, the password is missing or
-            wrong, the user may do too little, the certificate is not trusted, or Sentinels name no
-            primary.
+            wrong, the user may do too little, TLS fails, or Sentinels name no primary.
     """
     place = urlsplit(url).netloc.rpartition("@")[2] or urlsplit(url).path
+    for name, value in parse_qsl(urlsplit(url).query):
+        if name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") and not Path(value).is_file():
+            raise ConfigurationInvalid(f"GDSR_REDIS_URL: {name}: there is no file {value}")
     try:
         with connect(url, timeout=timedelta(seconds=2), retries=0) as client:
             client.ping()
@@ -134,8 +137,11 @@ def _refusal(failure: redis.RedisError, url: str) -> str:
         return f"allows its user too little ({failure}); docs/operations.md has the ACL rules"
     if isinstance(failure, sentinel.PrimaryNotFound):
         return f"cannot be used: {failure}"
-    if isinstance(failure.__context__, ssl.SSLCertVerificationError):
-        return f"has a certificate that is not trusted: {failure.__context__.verify_message}"
+    cause = failure.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"has a certificate that is not trusted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+        return f"cannot be reached over TLS: {cause.reason}"
     return ""
 
 
