@@ -52,11 +52,11 @@ class SentinelSite:
         command = valkey_command(self.folder / str(port), self.folder / f"{port}.sock")
         self._start(port, [*command, *options])
 
-    def watch(self, port: int, primary: int) -> None:
+    def watch(self, port: int, primary: int, *options: str) -> None:
         """Start a Sentinel."""
         file = self.folder / f"sentinel-{port}.conf"
         file.write_text(_SENTINEL.format(name=NAME, primary=primary))
-        self._start(port, [str(valkey_binary()), str(file), "--sentinel"])
+        self._start(port, [str(valkey_binary()), str(file), "--sentinel", *options])
 
     def _start(self, port: int, command: list[str]) -> None:
         with (self.folder / f"{port}.log").open("ab") as log:

@@ -4,6 +4,7 @@ A connection asks the Sentinels each time it is opened. Replication is asynchron
 replica may lack the last writes: those that must not be lost wait for a replica.
 """
 
+import ssl
 from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -47,7 +48,8 @@ class _Sentinels(Sentinel):
                 wrong.append(f"{place} is no Sentinel ({failure})")
                 continue
             except redis.RedisError as failure:
-                silent.append(f"{place}: {failure}")
+                untrusted = isinstance(failure.__context__, ssl.SSLCertVerificationError)
+                (wrong if untrusted else silent).append(f"{place}: {failure}")
                 continue
             if found:
                 # the one that answers is asked first from now on
