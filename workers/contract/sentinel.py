@@ -39,7 +39,8 @@ class NotReplicated(redis.ConnectionError):
 class _Sentinels(Sentinel):
     def discover_master(self, service_name: str) -> tuple[str, int]:
         """The address of the primary, from the first Sentinel that knows it."""
-        silent, wrong = [], []
+        silent: list[str] = []
+        wrong: list[str] = []
         for asked in list(self.sentinels):
             place = "{host}:{port}".format_map(asked.connection_pool.connection_kwargs)
             try:
