@@ -253,6 +253,7 @@ def test_a_checkpoint_that_cannot_be_read_is_named_once(
         (WORKER, "CHECKPOINTS"),
     ],
 )
+@pytest.mark.slow
 def test_a_missing_file_is_named_with_its_setting(
     program: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

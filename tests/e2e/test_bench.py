@@ -53,6 +53,7 @@ def test_every_contestant_takes_a_turn_in_every_round() -> None:
     assert order[-1] == "second"
 
 
+@pytest.mark.slow
 def test_the_engine_is_measured_against_the_reference_in_the_same_run(tmp_path: Path) -> None:
     figures = bench(
         "engine", "--preset", "lite", "--side", "16", "--rounds", "2", "--device", "cpu",
@@ -69,6 +70,7 @@ def test_the_engine_is_measured_against_the_reference_in_the_same_run(tmp_path: 
     assert figures["machine"]["torch"]  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_our_png_is_measured_against_pillows(tmp_path: Path) -> None:
     figures = bench("codec", "--side", "128", "--rounds", "2", out=tmp_path / "figures.json")
 

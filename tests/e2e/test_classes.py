@@ -9,7 +9,7 @@ from processes import running_valkey
 
 from workers.contract.queue.jobs import Job, JobState
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 SMALL, LARGE = (32, 32), (280, 280)
 #: A list of what waits, and one of what was taken from it and has not been started.

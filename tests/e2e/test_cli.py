@@ -87,6 +87,7 @@ def test_a_folder_becomes_a_folder_and_what_is_broken_is_named(
     assert size(tmp_path / "out" / "one.jpg") == (120, 80)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_file_can_be_named(checkpoint: Path, tmp_path: Path) -> None:
     other = tiny_checkpoint(tmp_path / "other.safetensors", seed=1)
     source = tmp_path / "small.png"
@@ -139,6 +140,7 @@ def test_wrong_usage_is_said_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_the_choices_of_the_service_are_there(checkpoint: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "small.png", tmp_path / "large.png"
     source.write_bytes(noise(20, 30))
@@ -158,6 +160,7 @@ def test_a_choice_that_makes_no_sense_is_named(checkpoint: Path, tmp_path: Path)
     assert "--background" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_same_format_keeps_each_name_that_fits(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -175,6 +178,7 @@ def test_the_same_format_keeps_each_name_that_fits(checkpoint: Path, tmp_path: P
     assert formats == {"a.jpeg": "JPEG", "b.webp": "WEBP", "c.png": "PNG", "wrong.jpg": "JPEG"}
 
 
+@pytest.mark.slow
 def test_one_frame_of_an_animation_is_taken_on_demand(checkpoint: Path, tmp_path: Path) -> None:
     frames = [Image.new("RGB", (9, 12), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
@@ -187,6 +191,7 @@ def test_one_frame_of_an_animation_is_taken_on_demand(checkpoint: Path, tmp_path
     assert size(tmp_path / "a.png") == (36, 48)
 
 
+@pytest.mark.slow
 def test_every_picture_of_a_folder_is_made_under_a_name_of_its_own(
     checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -215,6 +220,7 @@ def test_names_that_are_taken_get_a_number(tmp_path: Path) -> None:
     assert made == ["out/a.png", "out/A (2).png", "out/a.png.bmp.png", "out/a.png.jpg.png"]
 
 
+@pytest.mark.slow
 def test_a_picture_goes_from_the_standard_input_to_the_standard_output(checkpoint: Path) -> None:
     done = piped(checkpoint, "-", "-o", "-", "--format", "jpeg", stdin=noise(9, 12))
 
@@ -232,6 +238,7 @@ def test_the_standard_input_becomes_a_file_too(checkpoint: Path, tmp_path: Path)
     assert size(tmp_path / "stdin.png") == (48, 36)
 
 
+@pytest.mark.slow
 def test_a_slash_at_the_end_means_a_folder_and_a_mark_that_is_off_is_left_out(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from processes import children, command_line, wait_for
 from workers.contract.errors import ModelUnknown
 from workers.contract.queue.jobs import SCHEMA, JobState
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def test_two_hosts_share_the_queue(site: Site) -> None:

@@ -118,6 +118,7 @@ def test_a_photograph_comes_out_four_times_larger(tmp_path: Path) -> None:
         assert np.abs(reduced - small).mean() < 6
 
 
+@pytest.mark.slow
 def test_the_slider_reaches_the_network(up: Up) -> None:
     picture = noise(60, 70)
     with up.http() as http:
@@ -151,6 +152,7 @@ def test_a_small_picture_is_done_while_a_huge_one_runs(up: Up) -> None:
         http.delete(f"/jobs/{huge}")
 
 
+@pytest.mark.slow
 def test_a_job_can_be_cancelled_while_it_waits_and_while_it_runs(up: Up) -> None:
     with up.http() as http:
         running = http.post("/upscale", content=noise(1500, 1500)).json()["id"]
@@ -176,6 +178,7 @@ def test_a_picture_that_only_the_decoder_sees_through_fails_with_a_problem(up: U
     assert answer.json()["type"] == "/problems/image-corrupt"
 
 
+@pytest.mark.slow
 def test_a_second_start_on_the_same_data_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     with running_up(tmp_path, checkpoint, tile="64", threads="1") as first:
         first.ready()
@@ -187,6 +190,7 @@ def test_a_second_start_on_the_same_data_is_refused(tmp_path: Path, checkpoint: 
         assert f"the data folder {tmp_path} is in use by another gdsr-up" in said
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_of_it_cleanly(tmp_path: Path, checkpoint: Path) -> None:
     with running_up(tmp_path, checkpoint, tile="64", threads="1") as up:
         up.ready()
@@ -202,6 +206,7 @@ def test_ctrl_c_ends_all_of_it_cleanly(tmp_path: Path, checkpoint: Path) -> None
         assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_nothing_outlives_a_kill(tmp_path: Path, checkpoint: Path) -> None:
     with running_up(tmp_path, checkpoint, tile="64", threads="1") as up:
         up.ready()
@@ -211,6 +216,7 @@ def test_nothing_outlives_a_kill(tmp_path: Path, checkpoint: Path) -> None:
         wait_for(lambda: not any(map(alive, below)), what="no orphans")
 
 
+@pytest.mark.slow
 def test_what_was_queued_is_still_there_after_a_restart(tmp_path: Path, checkpoint: Path) -> None:
     with running_up(tmp_path, checkpoint, tile="64", threads="1") as up, up.http() as http:
         up.ready()
@@ -248,6 +254,7 @@ def test_a_taken_port_is_said_at_once(tmp_path: Path) -> None:
         ("GDSR_DEFAULT_MODEL", "huge", "GDSR_DEFAULT_MODEL"),
     ],
 )
+@pytest.mark.slow
 def test_wrong_settings_end_it_with_a_line_that_names_them(
     tmp_path: Path, checkpoint: Path, setting: str, value: str, said: str
 ) -> None:
@@ -260,6 +267,7 @@ def test_wrong_settings_end_it_with_a_line_that_names_them(
         assert "Traceback" not in stderr
 
 
+@pytest.mark.slow
 def test_a_corrupt_checkpoint_is_named(tmp_path: Path, checkpoint: Path) -> None:
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(checkpoint.read_bytes()[:-100])

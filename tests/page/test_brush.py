@@ -10,7 +10,7 @@ from factories import photo, saved
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 #: Until the paint is stored: transactions wait for those before them.
 STORED = """() => new Promise((done) => {

@@ -10,7 +10,7 @@ from processes import free_port
 
 from service.access.auth import hash_key
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 KEY = "a-key-of-anns-that-nobody-else-has"
 
 

@@ -10,7 +10,7 @@ from hosts import noise
 from PIL import Image
 from playwright.sync_api import expect
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def test_a_file_has_the_size_and_quality_that_were_chosen(visit: Visit) -> None:

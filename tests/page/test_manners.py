@@ -9,7 +9,7 @@ from factories import photo, saved
 from hosts import noise
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def axe_source() -> str:

@@ -20,7 +20,7 @@ from hosts import noise
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 #: Counts the files that are decoded at the same time.
 DECODING = """
 const decode = createImageBitmap;

@@ -73,6 +73,7 @@ def test_help_is_there_without_torch() -> None:
     assert "fit" in shown.stdout
 
 
+@pytest.mark.slow
 def test_a_run_that_is_ended_by_a_signal_saves_and_can_be_resumed(
     photographs: Path, tmp_path: Path, run: Run
 ) -> None:

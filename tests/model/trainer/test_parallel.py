@@ -63,6 +63,7 @@ def test_the_others_wait_for_the_first_longer_than_a_step_may_take(tmp_path: Pat
     together(script, count=2)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(configure: Configure, tmp_path: Path) -> None:
     config = configure("smoke_adversarial", "data.batch=4")
     write_config(tmp_path / "config.json", config)

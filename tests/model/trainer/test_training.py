@@ -127,6 +127,7 @@ def test_a_run_leaves_a_checkpoint_with_an_honest_card(
     assert len(list((tmp_path / "samples").glob("*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_a_network_learns_one_pair_by_heart(
     configure: Configure, draw: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_network_learns_one_pair_by_heart(
 
 
 @pytest.mark.parametrize("preset", ["smoke", "smoke_adversarial", "base_real_gan"])
+@pytest.mark.slow
 def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(
     configure: Configure, tmp_path: Path, preset: str
 ) -> None:

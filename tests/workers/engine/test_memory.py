@@ -46,6 +46,7 @@ def a_batch(count: int, side: int, results: int = 1) -> tuple[Pixels, NDArray[np
         (64 * 64, 1, 64),
     ],
 )
+@pytest.mark.slow
 def test_a_batch_is_halved_and_then_the_tile_until_it_fits(
     limit: int, batch: int, tile: int, count: int
 ) -> None:
@@ -70,6 +71,7 @@ def test_the_working_size_is_remembered() -> None:
     assert fallback.retries == retries == 2
 
 
+@pytest.mark.slow
 def test_after_a_while_of_success_it_climbs_back() -> None:
     fallback = OutOfMemoryFallback(batch=4, tile=128)
     fallback.run(limited(64 * 64), *a_batch(4, 128))  # another program has the memory
@@ -84,6 +86,7 @@ def test_after_a_while_of_success_it_climbs_back() -> None:
     assert (fallback.batch, fallback.tile) == (4, 128)
 
 
+@pytest.mark.slow
 def test_a_device_that_stays_small_is_tried_less_and_less() -> None:
     fallback = OutOfMemoryFallback(batch=2, tile=64)
     falls = []

@@ -97,6 +97,7 @@ def test_all_are_known_from_the_start_and_the_default_one_is_there(
 
 
 @pytest.mark.parametrize("overlaps", [False, True])
+@pytest.mark.slow
 def test_pictures_of_alternating_models_are_those_of_an_engine_that_keeps_all(
     settings: WorkerSettings,
     place: Path,
@@ -130,6 +131,7 @@ def test_jobs_for_different_models_at_once_all_come_out_right(
 
 
 @pytest.mark.parametrize("overlaps", [False, True])
+@pytest.mark.slow
 def test_a_network_that_made_way_takes_no_memory(
     settings: WorkerSettings,
     place: Path,
@@ -174,6 +176,7 @@ def removed(path: Path) -> None:
     ("spoil", "reason"),
     [(changed, "has changed"), (half, "not a whole"), (removed, "No such file")],
 )
+@pytest.mark.slow
 def test_a_file_that_is_not_what_it_was_fails_its_own_pictures_only(
     server: EngineServer,
     place: Path,
@@ -201,6 +204,7 @@ def test_the_engine_in_this_process_says_the_same(settings: WorkerSettings, fold
     assert len(list(engine.run(tiles(), model="three", weights=WEIGHTS))) == 3
 
 
+@pytest.mark.slow
 def test_after_a_reload_the_changed_file_serves_and_the_bound_holds(
     server: EngineServer, settings: WorkerSettings, place: Path, folder: Path
 ) -> None:
@@ -214,6 +218,7 @@ def test_after_a_reload_the_changed_file_serves_and_the_bound_holds(
     assert np.array_equal(through(place, "two"), first)
 
 
+@pytest.mark.slow
 def test_a_file_that_a_reload_does_not_take_leaves_the_network_that_is_there(
     server: EngineServer,
     settings: WorkerSettings,
@@ -228,6 +233,7 @@ def test_a_file_that_a_reload_does_not_take_leaves_the_network_that_is_there(
     assert np.array_equal(through(place, "one"), unbound["one"])
 
 
+@pytest.mark.slow
 def test_a_picture_whose_network_was_replaced_is_finished_or_begins_anew(
     server: EngineServer, settings: WorkerSettings, place: Path, folder: Path
 ) -> None:

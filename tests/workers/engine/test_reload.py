@@ -135,6 +135,7 @@ def not_finite(path: Path) -> None:
     ("spoil", "reason"),
     [(nonsense, "safetensors"), (half, "safetensors"), (not_finite, "finite")],
 )
+@pytest.mark.slow
 def test_a_file_that_fails_leaves_the_model_that_was_there(
     models: Models, folder: Path, place: Path, spoil: object, reason: str
 ) -> None:
@@ -181,6 +182,7 @@ def test_the_default_and_the_last_model_are_never_dropped(
     assert set(server.loaded.forwards) == {"one", "two"}
 
 
+@pytest.mark.slow
 def test_a_picture_that_has_begun_is_finished_as_it_began(
     models: Models, folder: Path, place: Path, tmp_path: Path
 ) -> None:
@@ -196,6 +198,7 @@ def test_a_picture_that_has_begun_is_finished_as_it_began(
     assert same(made, expected(original, count=30))
 
 
+@pytest.mark.slow
 def test_tiles_of_the_old_and_of_the_new_share_no_batch(
     settings: WorkerSettings, folder: Path, place: Path
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_picture_of_one_colour_stays_that_colour(
 
 @pytest.mark.parametrize("level", [255, 128, 0])
 @pytest.mark.parametrize("trade_off", [0.0, 0.5, 1.0])
+@pytest.mark.slow
 def test_one_other_pixel_makes_no_step_at_the_borders_of_its_tile(
     upscale: Upscale, level: int, trade_off: float
 ) -> None:
@@ -125,6 +126,7 @@ def test_every_size_comes_out_four_times_larger(upscale: Upscale, height: int, w
     assert result.alpha is None
 
 
+@pytest.mark.slow
 def test_a_turned_picture_gives_nearly_the_turned_result(upscale: Upscale) -> None:
     # The network itself is not symmetric; that nothing else is off shows in the means.
     picture = photo(70, 100)
@@ -175,6 +177,7 @@ def test_no_fringe_of_what_is_hidden_shows_around_a_cut_out(
     assert np.abs(seen - (230, 200, 180)).max() <= 1
 
 
+@pytest.mark.slow
 def test_everything_at_once_is_what_comes_one_by_one(upscale: Upscale) -> None:
     picture = photo(90, 100)
     picture[:60, :60] = 200
@@ -189,6 +192,7 @@ def test_everything_at_once_is_what_comes_one_by_one(upscale: Upscale) -> None:
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.slow
 def test_the_mask_is_grey_in_8_bits_and_0_where_nothing_was_invented(
     upscale: Upscale, kind: type
 ) -> None:
@@ -234,6 +238,7 @@ def reduced(colour: Pixels) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("trade_off", [0.0, 0.5, 1.0])
+@pytest.mark.slow
 def test_a_consistent_result_gives_the_picture_again_when_it_is_reduced(
     upscale: Upscale, trade_off: float
 ) -> None:
@@ -246,6 +251,7 @@ def test_a_consistent_result_gives_the_picture_again_when_it_is_reduced(
     assert bound.mean() < 0.5 * free.mean()
 
 
+@pytest.mark.slow
 def test_a_consistent_result_has_no_seams_either(upscale: Upscale) -> None:
     picture = photo(120, 140)
     tiled = upscale(picture, trade_off=1.0, consistent=True).colour.astype(np.int16)
