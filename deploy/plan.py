@@ -136,9 +136,14 @@ def _ended(one: _Input, *, keep_ending: bool) -> Path:
 
 
 def _check_overwriting(steps: Sequence[Step]) -> None:
-    sources = {step.source.resolve() for step in steps if isinstance(step.source, Path)}
+    """Files are compared, and not names: `A.png` may be `a.png`."""
+    found = (step.source.stat() for step in steps if isinstance(step.source, Path))
+    sources = {(file.st_dev, file.st_ino) for file in found}
     for step in steps:
-        if step.target is not None and step.target.resolve() in sources:
+        if step.target is None or not step.target.exists():
+            continue
+        file = step.target.stat()
+        if (file.st_dev, file.st_ino) in sources:
             raise ValueError(f"{step.target} would overwrite an input; give another folder or name")
 
 

@@ -220,6 +220,14 @@ def test_names_that_are_taken_get_a_number(tmp_path: Path) -> None:
     assert made == ["out/a.png", "out/A (2).png", "out/a.png.bmp.png", "out/a.png.jpg.png"]
 
 
+def test_no_input_is_overwritten_under_another_name(tmp_path: Path) -> None:
+    (tmp_path / "A.png").write_bytes(noise(4, 4))
+    (tmp_path / "a.png").hardlink_to(tmp_path / "A.png")  # as where upper case does not count
+
+    with pytest.raises(ValueError, match="would overwrite an input"):
+        plan_steps([f"{tmp_path}/A.png"], f"{tmp_path}/a.png", None)
+
+
 @pytest.mark.slow
 def test_a_picture_goes_from_the_standard_input_to_the_standard_output(checkpoint: Path) -> None:
     done = piped(checkpoint, "-", "-o", "-", "--format", "jpeg", stdin=noise(9, 12))

@@ -45,7 +45,9 @@ def safe_path(path: str) -> str | None:
 
 
 class UniqueNames:
-    """Makes paths unique on every file system, case-insensitive ones included."""
+    """Makes paths unique on every file system, those included on which `A` is `a`, and a letter
+    with its accent one sign or two.
+    """
 
     def __init__(self) -> None:
         self._files: set[str] = set()
@@ -62,15 +64,19 @@ class UniqueNames:
         if not stem:
             stem, dot, extension = name, "", ""
         number, found = 1, path
-        while found.casefold() in self._files | self._folders:
+        while _plain(found) in self._files | self._folders:
             number += 1
             found = f"{folder}{slash}{stem} ({number}){dot}{extension}"
-        self._files.add(found.casefold())
+        self._files.add(_plain(found))
         self._folders |= _folders(found)
         return found
 
 
 def _folders(path: str) -> set[str]:
     """The parent folders: `a` and `a/b` for `a/B/c.png`."""
-    parts = path.casefold().split("/")
+    parts = _plain(path).split("/")
     return {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+
+
+def _plain(path: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())

@@ -1,14 +1,19 @@
 """Names in zips that do not say how they are written.
 
 A flag says UTF-8; a name without it is in code page 437, by the specification. But archivers write
-UTF-8 without the flag too, and those of Japanese Windows write Shift-JIS.
+UTF-8 without the flag too, and those of Japanese Windows write Shift-JIS. Some add the name in
+UTF-8 as an extra field (APPNOTE.TXT, section 4.6.9).
 """
 
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 
 _FLAG_UTF8 = 0x800
+_UNICODE_PATH = 0x7075
 #: What western languages need of code page 437, from letters to a degree sign: no boxes, no Greek.
 _WESTERN = re.compile(rb"[\x00-\xa8\xab-\xaf\xe1\xf8]*")
 _JAPANESE = re.compile("[\u3005-\u3007\u3041-\u30ff\u3400-\u9fff\uff66-\uff9f]")
@@ -21,8 +26,21 @@ def correct_names(entries: Sequence[zipfile.ZipInfo]) -> None:
     unsure = [entry for entry in entries if not entry.flag_bits & _FLAG_UTF8]
     # `zipfile` has taken them for code page 437, in which every byte is a character.
     written = [entry.orig_filename.encode("cp437") for entry in unsure]
-    for entry, name in zip(unsure, _decoded(written), strict=True):
-        entry.filename = name.partition("\0")[0]
+    for entry, raw, name in zip(unsure, written, _decoded(written), strict=True):
+        entry.filename = (_in_extra_field(entry.extra, raw) or name).partition("\0")[0]
+
+
+def _in_extra_field(extra: bytes, name: bytes) -> str | None:
+    """The name in UTF-8, if there is one that belongs to this name."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<HH", extra, at)
+        body = extra[at + 4 : at + 4 + length]
+        if kind == _UNICODE_PATH and body[:5] == struct.pack("<BI", 1, zlib.crc32(name)):
+            with suppress(UnicodeDecodeError):
+                return body[5:].decode()
+        at += 4 + length
+    return None
 
 
 def _decoded(names: Sequence[bytes]) -> list[str]:

@@ -4,6 +4,7 @@ import io
 import struct
 import tracemalloc
 import zipfile
+import zlib
 
 import pytest
 from archives import linked, overlapping, with_directory_field, zipped, zipped_unflagged
@@ -161,6 +162,20 @@ def test_names_are_read_as_they_were_written(case: str) -> None:
     assert [b"".join(inflated(archive, entry)).decode() for entry in found] == names
 
 
+def test_a_name_in_an_extra_field_counts_if_it_belongs_to_the_name() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for short, long, of in (("a.png", "写真.png", b"a.png"), ("b.png", "old.png", b"x.png")):
+            entry = zipfile.ZipInfo(short)
+            body = struct.pack("<BI", 1, zlib.crc32(of)) + long.encode()
+            other = struct.pack("<HHI", 0x5455, 4, 1)
+            entry.extra = other + struct.pack("<HH", 0x7075, len(body)) + body
+            archive.writestr(entry, short)
+    found = picture_entries(open_archive(file), max_pictures=10, max_bytes=10**6)
+
+    assert [entry.filename for entry in found] == ["写真.png", "b.png"]
+
+
 def test_a_link_is_no_picture() -> None:
     (entry,) = entries(linked("a.png", "/etc/passwd"))
 
@@ -196,3 +211,5 @@ def test_names_can_lie_beside_each_other_anywhere() -> None:
         "a.png", "A (2).PNG", "b/a.png", "B/a (2).png", "a.png_c.png", "b (2)", "none", "none (2)",
         "d.t/.x",
     ]  # fmt: skip
+    assert names.add("caf\u00e9.png") != names.add("CAFE\u0301.png")
+    assert names.add("Cafe\u0301.png") == "Cafe\u0301 (3).png"
