@@ -26,7 +26,7 @@ from hosts import Site as Workers
 from hosts import WorkerHost
 from mutations import damaged, damaged_form, seeds
 from networks import tiny_checkpoint
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from processes import running_valkey
 from serving import Site, served
 
@@ -157,7 +157,12 @@ def _ended(client: httpx2.Client, response: httpx2.Response) -> httpx2.Response:
 
 
 def _check_picture(number: int, response: httpx2.Response) -> None:
-    with Image.open(BytesIO(response.content)) as opened:
+    head = response.headers["Content-Type"], response.content[:40]
+    try:
+        opened = Image.open(BytesIO(response.content))
+    except UnidentifiedImageError:
+        raise AssertionError(head) from None
+    with opened:
         opened.load()
         assert Image.MIME[opened.format or ""] == response.headers["Content-Type"], number
 
@@ -222,15 +227,21 @@ def check_all(folder: Path, uploads: int) -> str:
     """Send so many; the counts, in words."""
     with running(folder) as (site, host):
         before = {host.engine, *host.job_workers}
+        failures: list[str] = []
 
         def send(number: int) -> str:
             if number % 50 == 49:
                 broken_off(site, number)
                 return "broken off"
-            return answer(site.http, number)
+            try:
+                return answer(site.http, number)
+            except Exception as failure:  # noqa: BLE001 - each of them is told
+                failures.append(f"{number}: {failure!r}")
+                return "failed"
 
         with ThreadPoolExecutor(_CLIENTS) as pool:
             answers = Counter(pool.map(send, range(_FIRST, _FIRST + uploads)))
+        assert failures == []
         assert site.http.get("/livez").status_code == 200
         assert {host.engine, *host.job_workers} == before
         log = host.stop()
