@@ -220,6 +220,19 @@ def test_names_that_are_taken_get_a_number(tmp_path: Path) -> None:
     assert made == ["out/a.png", "out/A (2).png", "out/a.png.bmp.png", "out/a.png.jpg.png"]
 
 
+def test_a_picture_that_is_cut_off_is_refused_or_filled(checkpoint: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "cut.png", tmp_path / "large.png"
+    source.write_bytes(noise(30, 40)[:-900])
+    refused = run(checkpoint, source, "-o", target)
+    done = run(checkpoint, source, "-o", target, "--truncated", "fill")
+
+    assert refused.returncode == 1
+    assert "too early; with `truncated` fill" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert "filled what is missing" in done.stderr
+    assert size(target) == (160, 120)
+
+
 def test_no_input_is_overwritten_under_another_name(tmp_path: Path) -> None:
     (tmp_path / "A.png").write_bytes(noise(4, 4))
     (tmp_path / "a.png").hardlink_to(tmp_path / "A.png")  # as where upper case does not count

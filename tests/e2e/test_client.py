@@ -1,5 +1,6 @@
 """The Python client and `gdsr-upscale --server`, against a real service, workers and queue."""
 
+import base64
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import anyio
 import numpy as np
 import pytest
+from archives import zipped
 from factories import engine_info, photo, register, saved
 from gdsr_client import (
     AsyncClient,
@@ -310,3 +312,38 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "http://127.0.0.1:9" in done.stderr
+
+
+CUT_JPEG = saved(photo(64, 64), "JPEG", quality=90)[:-700]
+FILLED = "filled what is missing: the picture ends too early"
+
+
+def test_through_every_door_a_picture_that_is_cut_off_is_refused_or_filled(
+    shared: Site, url: str, tmp_path: Path
+) -> None:
+    http, wait = shared.http, {"Prefer": "wait=60"}
+    text = base64.b64encode(CUT_JPEG).decode()
+    file, fill = {"image": ("cut.jpg", CUT_JPEG)}, {"truncated": "fill"}
+    refused = http.post("/upscale", content=CUT_JPEG, headers=wait)
+    answers = [
+        http.post("/upscale", content=CUT_JPEG, params=fill, headers=wait),
+        http.post("/upscale", files=file, data=fill, headers=wait),
+        http.post("/upscale", json={"image": text, **fill}, headers=wait),
+    ]
+    made = [answer.headers["Content-Location"].split("/")[2] for answer in answers]
+    batch = http.post("/batches", content=zipped({"a.jpg": CUT_JPEG}), params=fill).json()
+    while batch["state"] not in ("finished", "failed"):
+        batch = http.get(batch["links"]["self"]).json()
+        for item in batch["items"]:
+            http.get(item["links"]["result"], headers=wait)
+    made.append(batch["items"][0]["links"]["result"].split("/")[2])
+    with Client(url) as client:
+        job = client.upscale(CUT_JPEG, tmp_path / "out.png", truncated="fill")
+        with pytest.raises(JobLost, match="with `truncated` fill"):
+            client.upscale(CUT_JPEG, tmp_path / "none.png")
+
+    assert refused.status_code == 422
+    assert "`truncated` fill" in refused.json()["detail"]
+    for name in (*made, job.id):
+        assert http.get(f"/jobs/{name}").json()["result"]["warnings"] == [FILLED]
+    assert size(tmp_path / "out.png") == (256, 256)
