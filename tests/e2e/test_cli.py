@@ -220,6 +220,7 @@ def test_names_that_are_taken_get_a_number(tmp_path: Path) -> None:
     assert made == ["out/a.png", "out/A (2).png", "out/a.png.bmp.png", "out/a.png.jpg.png"]
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_cut_off_is_refused_or_filled(checkpoint: Path, tmp_path: Path) -> None:
     source, target = tmp_path / "cut.png", tmp_path / "large.png"
     source.write_bytes(noise(30, 40)[:-900])
