@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from model.gdsr import GDSR, OUTPUTS, PARTS, SCALE
+from model.postprocessing import postprocess
 from model.resize import bicubic_up, inner
-from model.ringing import limit_ringing
 from model.trainer.losses import back_projected
 from model.trainer.validation import CONTEXT
 
@@ -49,7 +49,7 @@ def of_generator(
     parts = generator(context, PARTS)
     images: dict[str, Tensor] = {
         output: _finished(
-            limit_ringing(getattr(parts, output), context), lr,
+            postprocess(getattr(parts, output), context), lr,
             name=output, back_projection=back_projection,
         )
         for output in OUTPUTS

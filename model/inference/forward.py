@@ -27,9 +27,9 @@ from model.gdsr import GDSR, OUTPUTS, PARTS, Output, Part
 from model.inference import hopper, winograd
 from model.inference.cuda_graphs import Graphs, Network, compile_blocks, download, upload
 from model.inference.nvrtc import KernelUnavailable
+from model.postprocessing import postprocess
 from model.process import cache_folder
 from model.resize import bicubic_down, bicubic_up
-from model.ringing import limit_ringing
 
 __all__ = [
     "OUTPUTS", "PARTS", "Forward", "NotFinite", "Output", "Precision", "measure", "prepare",
@@ -363,7 +363,7 @@ def _blended(images: Mapping[Part, Tensor], lr: Tensor, weights: NDArray[np.floa
         # Outputs with weight 0 may contain either.
         unwanted = ~weights[..., PARTS.index(part)].any(axis=1)
         finite &= image.sum(dim=(1, 2, 3)).isfinite() | upload(torch.from_numpy(unwanted), device)
-        clamped[part] = image if part == "mask" else limit_ringing(image, lr)
+        clamped[part] = image if part == "mask" else postprocess(image, lr)
     return Blends([_one_blend(clamped, row) for row in weights.swapaxes(0, 1)], finite)
 
 

@@ -8,7 +8,7 @@ from model.blocks import Trunk
 from model.gdsr import GDSR, GDSRConfig
 from model.inference.forward import PARTS, Forward
 from model.inference.winograd import WinogradTrunk, is_supported
-from model.ringing import limit_ringing
+from model.postprocessing import postprocess
 
 SIZES = ((1, 1), (2, 3), (5, 4), (7, 8), (9, 13))
 
@@ -66,5 +66,5 @@ def test_sixteen_bits_come_out_as_from_the_plain_network_in_float64() -> None:
     lr = torch.from_numpy(tiles / 65535).permute(0, 3, 1, 2)
     fused = generator.double()(lr, ("fused",)).fused
     assert fused is not None
-    true = limit_ringing(fused, lr)[0].mul(65535).permute(1, 2, 0).numpy()
+    true = postprocess(fused, lr)[0].mul(65535).permute(1, 2, 0).numpy()
     assert np.abs(found - true).max() < 1

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.evaluate.patterns import patterns
+from model.postprocessing import keep_colours, limit_ringing
 from model.resize import bicubic_up
-from model.ringing import limit_ringing
 
 MARGIN = 6 / 255
 
@@ -55,3 +55,40 @@ def test_a_tile_with_sixteen_pixels_of_context_is_limited_as_the_whole_picture()
     tile = limit_ringing(image[..., 16:176, 16:176], lr[..., 4:44, 4:44])
 
     assert torch.equal(tile[..., 64:-64, 64:-64], whole[..., 80:112, 80:112])
+
+
+def test_a_shift_of_colour_is_undone() -> None:
+    lr = noise(1, 3, 40, 33) / 2 + 0.2
+    shifted = bicubic_up(lr) + torch.tensor([0.05, -0.03, 0.02]).view(1, 3, 1, 1)
+
+    kept = keep_colours(shifted, lr)
+
+    assert (kept.mean((2, 3)) - lr.mean((2, 3))).abs().max() < 0.2 / 255
+
+
+def test_detail_stays_when_colours_are_kept() -> None:
+    lr = noise(1, 3, 40, 33) / 2 + 0.2
+    detail = 0.1 * torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(80, 66)
+    image = F.interpolate(lr, scale_factor=4, mode="nearest") + detail
+
+    assert torch.allclose(keep_colours(image, lr), image, atol=1e-6)
+
+
+def test_noise_of_the_input_does_not_return_with_its_colours() -> None:
+    grey = torch.full((1, 3, 40, 40), 0.5)
+    blocks = 0.1 * (F.interpolate(noise(1, 3, 5, 5), scale_factor=8, mode="nearest") - 0.5)
+
+    kept = keep_colours(torch.full((1, 3, 160, 160), 0.5), grey + 0.1 * (noise(1, 3, 40, 40) - 0.5))
+    assert (kept - 0.5).std() < 0.15 * 0.1 * 12**-0.5
+    smooth = keep_colours(torch.full((1, 3, 160, 160), 0.5), grey + blocks)
+    steps = smooth.diff(dim=3).abs().max()
+    assert steps < 0.05 * blocks.diff(dim=3).abs().max()
+
+
+def test_a_tile_with_sixteen_pixels_of_context_has_the_colours_of_the_whole_picture() -> None:
+    lr, image = noise(1, 3, 60, 60), noise(1, 3, 240, 240)
+
+    whole = keep_colours(image, lr)
+    tile = keep_colours(image[..., 16:176, 16:176], lr[..., 4:44, 4:44])
+
+    assert torch.allclose(tile[..., 64:-64, 64:-64], whole[..., 80:112, 80:112], atol=1e-6)
