@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 from hosts import Site as Workers
 from hosts import noise
@@ -222,6 +223,41 @@ def test_a_service_that_is_down_is_told(tool: str, arguments: dict[str, Any], ro
     said = called(in_process(root), tool, **arguments)
 
     assert "the GDSR service does not answer at http://127.0.0.1:9" in said
+
+
+@pytest.mark.slow
+def test_a_call_that_is_cancelled_cancels_its_job(url: str, root: Path) -> None:
+    (root / "huge.png").write_bytes(noise(1000, 1000))
+
+    async def scenario(client: Any) -> None:
+        with anyio.CancelScope() as scope:
+
+            async def leave(*_: object) -> None:
+                scope.cancel()
+
+            await client.call_tool("upscale_file", {"path": "huge.png"}, progress_callback=leave)
+        assert scope.cancelled_caught
+
+    with_client(
+        mcp.StdioServerParameters(
+            command=sys.executable,
+            args=["-m", "deploy.mcp", str(root), "--server", url],
+            env={"PYTHONPATH": PYTHONPATH},
+        ),
+        scenario,
+    )
+
+    with httpx2.Client(base_url=url) as http:
+        newest = wait_for(
+            lambda: (
+                (job := http.get("/jobs", params={"limit": 1}).json()["jobs"][0])["state"]
+                not in ("queued", "running")
+                and job
+            ),
+            what="the end of the job",
+        )
+    assert (newest["name"], newest["state"]) == ("huge.png", "cancelled")
+    assert not (root / "huge-4x.png").exists()
 
 
 @pytest.mark.slow
