@@ -19,16 +19,14 @@ from workers.contract.blobs.usage import freed_bytes, last_usage
 from workers.contract.errors import GDSRError
 from workers.contract.observability.metrics_server import counters, gauges
 from workers.contract.queue import webhook_outbox
-from workers.contract.queue.connection import as_text, redis_down_is_queue_unavailable
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import FINAL_STATES
 from workers.contract.queue.queue import JobQueue
-from workers.contract.queue.runs import ACTIVE
+from workers.contract.queue.runs import ACTIVE, count_workers
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BYTES = tuple(4.0**power * 1024 for power in range(1, 10))  # 4 KiB to 256 MiB
-
-_WORKER_STATES = ("busy", "idle", "started", "suspended")
 
 logger = logging.getLogger(__name__)
 
@@ -132,12 +130,7 @@ def _jobs(queue: JobQueue) -> Iterator[Metric]:
 
 
 def _workers(client: redis.Redis) -> Iterator[Metric]:
-    names = sorted(as_text(name) for name in client.smembers("rq:workers"))
-    with client.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.hget(name, "state")
-        states = Counting(as_text(state) for state in pipe.execute() if state is not None)
-    found = (([state], states[state]) for state in _WORKER_STATES)
+    found = (([state], count) for state, count in count_workers(client).items())
     yield gauges("gdsr_job_workers", "Job workers by state.", ["state"], found)
 
 

@@ -23,7 +23,6 @@ from typing import Any
 import redis
 from processes import ValkeyServer, running_valkey
 from records import image_info, model_info, options
-from rq import Queue
 
 from workers.contract.errors import QueueUnavailable, WorkerLost
 from workers.contract.images.formats import ResultFormat
@@ -32,7 +31,7 @@ from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import FINAL_STATES, JobResult, JobState
 from workers.contract.queue.queue import JobQueue
 from workers.contract.queue.records import COUNTERS, JobRecords
-from workers.contract.queue.rq_queue import LARGE, SERVED, SMALL, Delivery, open_queue
+from workers.contract.queue.rq_queue import LARGE, SMALL, next_task
 from workers.contract.queue.runs import LEASES, RUNNING, WAITING, renew_lease, requeue
 from workers.jobs.recovery import sweep
 
@@ -62,7 +61,7 @@ class Forgetful(redis.Redis):
 class Worker:
     """One that takes from the queues of its class; `frozen` ones go on later, as if nothing was."""
 
-    served: tuple[str, ...]
+    served: str
     task: str = ""
     run: str = ""
     claimed: bool = False
@@ -77,7 +76,7 @@ class World:
         bounds = QueueLimits(jobs=1000, pixels=10**9)
         self.queue = JobQueue(client, record_ttl=HOUR, bounds=bounds, small_pixels=100 * 100)
         self.records: JobRecords = self.queue.records
-        self.workers = [Worker(served) for served in (SERVED[SMALL], *[SERVED[LARGE]] * 2)]
+        self.workers = [Worker(served) for served in (SMALL, LARGE, LARGE)]
         self.accepted: set[str] = set()
         self.erased: set[str] = set()
         self.ends: Counter[str] = Counter()
@@ -114,10 +113,9 @@ class World:
     def take(self) -> None:
         worker = self.someone()
         if not worker.task:
-            queues = [open_queue(name, self.client) for name in worker.served]
-            found = Queue.dequeue_any(queues, None, self.client, job_class=Delivery)
-            if found is not None:
-                worker.task, worker.run = found[0].id, f"{self.luck.getrandbits(64):x}"
+            task = next_task(self.client, worker.served, seconds=None)
+            if task is not None:
+                worker.task, worker.run = task, f"{self.luck.getrandbits(64):x}"
 
     def claim(self) -> None:
         worker = self.someone()

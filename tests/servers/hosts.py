@@ -23,6 +23,7 @@ from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.connection import connect
 from workers.contract.queue.jobs import ImageInfo, Job, JobState, UpscaleOptions
 from workers.contract.queue.queue import JobQueue, new_job_id
+from workers.contract.queue.runs import WORKERS
 from workers.contract.settings import SharedSettings
 from workers.host.parent_death import dying_with_parent
 
@@ -135,7 +136,7 @@ class Site:
     def _waits(self, host: WorkerHost, before: set[str]) -> bool:
         """Whether an engine and all job workers have told Redis that they are there."""
         assert host.process.poll() is None, "the host ended before it was warm"
-        known = {name.rsplit(b"-", 2)[1] for name in self.client.smembers("rq:workers")}
+        known = {name.rsplit(b"-", 2)[1] for name in self.client.zrange(WORKERS, 0, -1)}
         found = [pid for pid in host.job_workers if b"%d" % pid in known]
         warm = {engine.id for engine in engines.running(self.client)} - before
         return bool(warm) and len(found) == JOB_WORKERS

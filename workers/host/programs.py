@@ -20,7 +20,7 @@ from workers.host.supervisor import Program
 REPORTS = "reports.sock"
 #: How long an engine may take to finish its batch.
 _ENGINE_GRACE_SECONDS = 10.0
-#: Extra stop time of a job worker beyond its grace period: it checks every 5 s.
+#: Extra stop time of a job worker beyond its grace period: it checks every second.
 _BEYOND_DRAIN_SECONDS = 10.0
 _JANITOR_GRACE_SECONDS = 5.0
 _FEWEST_JOB_WORKERS = 2

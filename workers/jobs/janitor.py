@@ -20,6 +20,7 @@ from itertools import islice
 from types import FrameType
 
 import redis
+from rq.job import Job as RQJob
 
 from workers.contract.blobs.base import FOLDERS, BlobEntry, BlobStore
 from workers.contract.blobs.open import open_blobs
@@ -30,7 +31,6 @@ from workers.contract.queue.batches import BatchRecords
 from workers.contract.queue.connection import connect
 from workers.contract.queue.jobs import JobState
 from workers.contract.queue.records import JobRecords
-from workers.contract.queue.rq_queue import Delivery
 from workers.contract.queue.runs import record_key
 from workers.contract.settings import WorkerSettings
 from workers.host.supervisor import EXIT_CONFIGURATION
@@ -129,7 +129,7 @@ def forget_deliveries(records: JobRecords) -> int:
 
     Those of pending tasks stay, for workers that are not upgraded yet.
     """
-    prefix, left = Delivery.redis_job_namespace_prefix, 0
+    prefix, left = RQJob.redis_job_namespace_prefix, 0
     for keys in _many(records.client.scan_iter(match=f"{prefix}*", count=1000)):
         tasks = [key.decode().removeprefix(prefix) for key in keys]
         with records.client.pipeline(transaction=False) as pipe:

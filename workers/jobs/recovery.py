@@ -5,13 +5,12 @@ Pictures are left to the janitor.
 
 import logging
 from collections.abc import Callable
-from typing import Literal
 
 from workers.contract.errors import GDSRError, JobCrashed, WorkerLost
 from workers.contract.queue.batches import BatchRecords
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.records import JobRecords
-from workers.contract.queue.runs import expired_leases, requeue, requeue_lost
+from workers.contract.queue.runs import End, expired_leases, requeue, requeue_lost
 
 #: Called for each job that fails here.
 Heard = Callable[[Job, GDSRError], None]
@@ -27,14 +26,7 @@ def sweep(records: JobRecords, heard: Heard) -> None:
         log.info("requeued %d tasks that were in no queue", count)
 
 
-def run_ended(
-    records: JobRecords,
-    task: str,
-    *,
-    run: str,
-    why: Literal["leaves", "crashed", "lost", "overdue"],
-    heard: Heard,
-) -> None:
+def run_ended(records: JobRecords, task: str, *, run: str, why: End, heard: Heard) -> None:
     """Handle the end of a run: requeue its task or fail it, unless the run finished it."""
     verdict = requeue(records.client, task, run=run, why=why)
     if verdict == "queued":

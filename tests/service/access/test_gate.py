@@ -44,6 +44,20 @@ def test_an_upload_is_rejected_before_its_body_is_read(full_site: Site, path: st
     assert len(full_site.stored()) == 1
 
 
+def test_a_map_is_rejected_before_it_is_read(serve: Serve) -> None:
+    site = serve(max_queued_jobs=1)
+    register(site.redis, engine_info())
+    source = site.submit(keep_branches="true")
+    site.succeed(source)
+    site.submit()
+    assert site.post().status_code == 503
+
+    head = answer_to_head(site, f"/jobs/{source}/result")
+
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: " in head.lower()
+
+
 def test_a_rejection_by_the_head_says_what_the_other_says(full_site: Site) -> None:
     answer = full_site.post(b"no picture, which nobody sees")
 

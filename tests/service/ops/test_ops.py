@@ -17,7 +17,7 @@ from service.settings import ServiceSettings
 from workers.contract.blobs.usage import BlobUsage, record
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
 from workers.contract.observability import logs
-from workers.contract.queue.runs import ACTIVE
+from workers.contract.queue.runs import ACTIVE, WORKERS, announce
 
 
 def test_a_service_with_an_engine_is_ready(site: Site) -> None:
@@ -106,8 +106,10 @@ def test_metrics_tell_of_jobs_queues_and_engines(site: Site) -> None:
 def test_metrics_tell_of_waiting_memory_and_room(site: Site) -> None:
     site.submit()
     site.redis.zadd(ACTIVE, dict.fromkeys(site.records.active(), 0), xx=True)
-    site.redis.sadd("rq:workers", "rq:worker:one", "rq:worker:dead")
-    site.redis.hset("rq:worker:one", "state", "busy")
+    for name in ("one", "two", "dead"):
+        announce(site.redis, name)
+    site.redis.zadd(WORKERS, {"dead": 1})
+    site.records.start(site.submit(), run="run", worker="one")
     record(site.redis, BlobUsage(blobs=2, size=12, quota=100), {"quota": 7})
 
     metrics = site.http.get("/metrics").text
@@ -115,7 +117,7 @@ def test_metrics_tell_of_waiting_memory_and_room(site: Site) -> None:
     assert _value(metrics, 'gdsr_queue_oldest_seconds{queue="gdsr-small"}') > 1e9
     assert _value(metrics, 'gdsr_queue_oldest_seconds{queue="gdsr-large"}') == 0
     assert _value(metrics, 'gdsr_job_workers{state="busy"}') == 1
-    assert _value(metrics, 'gdsr_job_workers{state="idle"}') == 0
+    assert _value(metrics, 'gdsr_job_workers{state="idle"}') == 1
     assert _value(metrics, 'gdsr_models{model="lite"}') == 1
     assert _value(metrics, "gdsr_redis_memory_bytes") > 1e5
     assert _value(metrics, "gdsr_redis_memory_limit_bytes") == 0

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import redis
-from rq.command import send_command
 
 from workers.contract.images.options import AlphaMode, DepthMode
 from workers.contract.observability import logs
@@ -32,7 +31,7 @@ from workers.contract.queue.jobs import (
 )
 from workers.contract.queue.records import JobPage, JobRecords, job_key
 from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
-from workers.contract.queue.runs import ACTIVE, EVENTS, RUNNING, WAITING, record_key
+from workers.contract.queue.runs import ACTIVE, EVENTS, RUNNING, WAITING
 
 #: Time limit of a job: this constant plus a multiple of the time that the engine alone needs.
 TIME_LIMIT_BASE = timedelta(seconds=120)
@@ -254,7 +253,7 @@ class JobQueue:
             )
 
     def cancel(self, job_id: str) -> Job:
-        """Cancel a pending job: first in its record, then in its queue or process.
+        """Cancel a pending job: first in its record, then in its queue.
 
         Raises:
             JobNotFound: there is no such job.
@@ -313,13 +312,9 @@ class JobQueue:
         return self.records.add(spec, pipe, queue=name)
 
     def withdraw(self, task: str) -> None:
-        """Remove a task from its queue, and stop the process that runs it."""
+        """Remove a task from its queue; a process that runs it ends, as it has lost its lease."""
         for name in (SMALL, LARGE):
             open_queue(name, self.client).remove(task)
-        worker = self.client.hget(record_key(task), "worker")
-        if worker is not None:
-            name = worker.decode() if isinstance(worker, bytes) else worker
-            send_command(self.client, name, "stop-job", job_id=task)
 
 
 def time_limit(image: ImageInfo, options: UpscaleOptions, model: ModelInfo) -> timedelta:

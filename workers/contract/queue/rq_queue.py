@@ -1,16 +1,15 @@
 """RQ, used only to deliver ids.
 
-A worker takes an id from a queue; everything else is in our records. RQ's own job record, which
-contains a dotted path to import, is never read. There are two queues, so that small pictures do not
-wait behind huge ones.
+Everything else is in our records: RQ's own job record, which contains a dotted path to import, is
+neither written nor read. There are two queues, so that small pictures do not wait behind huge ones.
 """
-
-from typing import Any, Self
 
 import redis
 from rq import Queue
-from rq.job import Job as RQJob
+from rq.exceptions import DequeueTimeout
 from rq.serializers import JSONSerializer
+
+from workers.contract.queue.connection import as_text
 
 SMALL, LARGE = "gdsr-small", "gdsr-large"
 #: Queues of each worker class, in order of priority. A small job may delay a large one, slightly; a
@@ -18,19 +17,16 @@ SMALL, LARGE = "gdsr-small", "gdsr-large"
 SERVED = {SMALL: (SMALL,), LARGE: (LARGE, SMALL)}
 
 
-class Delivery(RQJob):
-    """An id taken from a queue."""
-
-    @classmethod
-    def fetch(  # RQ's implementation would read a job of its own
-        cls,
-        id: str,  # noqa: A002 - RQ's name
-        connection: redis.Redis | None = None,
-        serializer: Any = None,
-    ) -> Self:
-        return cls(id, connection=connection, serializer=serializer)
-
-
 def open_queue(name: str, client: redis.Redis) -> Queue:
     """Open one of the two RQ queues."""
-    return Queue(name, connection=client, serializer=JSONSerializer, job_class=Delivery)
+    return Queue(name, connection=client, serializer=JSONSerializer)
+
+
+def next_task(client: redis.Redis, worker_class: str, *, seconds: int | None) -> str | None:
+    """Take the next id for a worker class, and wait so long for one; None if there is none."""
+    keys = [open_queue(name, client).key for name in SERVED[worker_class]]
+    try:
+        found = Queue.lpop(keys, seconds, connection=client)
+    except DequeueTimeout:
+        return None
+    return None if found is None else as_text(found[1])

@@ -20,16 +20,19 @@ ACTIVE = "gdsr:jobs:active"
 WAITING, RUNNING = "gdsr:jobs:waiting", "gdsr:jobs:running"
 #: Expiry of each task's lease, in seconds since 1970 by the clock of Redis.
 LEASES = "gdsr:leases"
+#: Job workers, with the expiry of each entry by the clock of Redis.
+WORKERS = "gdsr:workers"
 #: Channel that publishes every change of a job record: `id state`, or `id ` if deleted.
 EVENTS = "gdsr:events"
 
 #: Duration of a lease.
 LEASE = timedelta(seconds=15)
 
+#: Why a run ended without an outcome.
+End = Literal["leaves", "crashed", "lost", "overdue"]
 Verdict = Literal["queued", "lost", "crashed", "over"]
 
 _CLAIM = """
-for at = 8, 9 do redis.call('lrem', KEYS[at], 0, ARGV[1]) end  -- what RQ keeps of popped ids
 if redis.call('exists', KEYS[1]) == 0 then return 0 end
 local state, run = unpack(redis.call('hmget', KEYS[1], 'state', 'run'))
 if state == 'running' and run == ARGV[2] then return 1 end
@@ -109,6 +112,12 @@ end
 return count
 """
 
+_ANNOUNCE = """
+local now = redis.call('time')[1]
+redis.call('zremrangebyscore', KEYS[1], '-inf', now)
+redis.call('zadd', KEYS[1], now + ARGV[2], ARGV[1])
+"""
+
 
 def record_key(task: str) -> str:
     """Redis key of a task's record: a job, `batch-ID` or `zip-ID`."""
@@ -129,13 +138,7 @@ def renew_lease(client: redis.Redis, task: str, *, run: str) -> bool:
     return bool(_run(client, _BEAT, task, run, int(LEASE.total_seconds())))
 
 
-def requeue(
-    client: redis.Redis,
-    task: str,
-    *,
-    run: str,
-    why: Literal["leaves", "crashed", "lost", "overdue"],
-) -> Verdict:
+def requeue(client: redis.Redis, task: str, *, run: str, why: End) -> Verdict:
     """Put the task of an ended run back at the front of its queue.
 
     This happens once: a task that was lost or crashed before is left to be failed for the returned
@@ -158,11 +161,21 @@ def requeue_lost(client: redis.Redis) -> int:
     return int(_run(client, _REDELIVER, "", SMALL, int(LEASE.total_seconds())))
 
 
+def announce(client: redis.Redis, worker: str) -> None:
+    """Register a job worker for the duration of a lease."""
+    client.eval(_ANNOUNCE, 1, WORKERS, worker, int(LEASE.total_seconds()))
+
+
+def count_workers(client: redis.Redis) -> dict[str, int]:
+    """Number of busy job workers, which hold a lease each, and of idle ones."""
+    now, _ = client.time()
+    alive, busy = client.zcount(WORKERS, now, "+inf"), client.zcard(LEASES)
+    return {"busy": busy, "idle": max(0, alive - busy)}
+
+
 def _run(client: redis.Redis, script: str, task: str, *arguments: str | int) -> Any:
-    queues = [open_queue(name, client) for name in (SMALL, LARGE)]
-    popped = [queue.intermediate_queue_key for queue in queues]
-    keys = [record_key(task), LEASES, WAITING, RUNNING, *(queue.key for queue in queues)]
-    keys += [ACTIVE, *popped]
+    queues = [open_queue(name, client).key for name in (SMALL, LARGE)]
+    keys = [record_key(task), LEASES, WAITING, RUNNING, *queues, ACTIVE]
     values = [task, *arguments] if task else arguments
     return retry_once(lambda: client.eval(script, len(keys), *keys, *values))
 

@@ -8,7 +8,6 @@ import pytest
 import redis
 from processes import running_valkey
 from records import image_info, model_info, options
-from rq import Queue
 
 from workers.contract.errors import QueueFull, QueueUnavailable
 from workers.contract.images.formats import ResultFormat
@@ -18,7 +17,7 @@ from workers.contract.queue.connection import connect
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, JobResult, JobState
 from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue, new_job_id, time_limit
-from workers.contract.queue.rq_queue import LARGE, SMALL, Delivery, open_queue
+from workers.contract.queue.rq_queue import LARGE, SMALL, next_task, open_queue
 from workers.contract.queue.runs import LEASES, RUNNING, WAITING, record_key, renew_lease, requeue
 from workers.jobs.recovery import sweep
 
@@ -107,9 +106,9 @@ def test_a_redis_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
 
 def popped(client: redis.Redis, name: str = SMALL) -> str:
     """The id that a worker gets, which dies before it begins."""
-    found = Queue.dequeue_any([open_queue(name, client)], None, client, job_class=Delivery)
-    assert found is not None
-    return str(found[0].id)
+    task = next_task(client, name, seconds=None)
+    assert task is not None
+    return task
 
 
 def end_lease(client: redis.Redis, task: str) -> None:
