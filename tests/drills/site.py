@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -27,6 +28,8 @@ from workers.host.parent_death import dying_with_parent
 
 #: How long a client asks on.
 PATIENCE = 300.0
+#: Pictures of a batch.
+BATCH = 8
 
 
 def barcode(number: int) -> bytes:
@@ -116,14 +119,17 @@ class DrillSite:
         return [pid for pid in found if f"-m {what}" in command_line(pid)]
 
     @contextmanager
-    def driven(self, jobs: int, *, a_second: float = 2.0) -> Iterator[None]:
-        """Clients that send so many pictures while the block does its worst, and fetch them."""
+    def driven(self, jobs: int, *, a_second: float = 2.0, batches: bool = False) -> Iterator[None]:
+        """Clients that send so many pictures, or batches, while the block does its worst, and fetch
+        them.
+        """
+        fate = self._batch_fate if batches else self._fate
         with ThreadPoolExecutor(32) as pool:
             stop = threading.Event()
 
             def drive() -> None:
                 for number in range(jobs):
-                    pool.submit(self._one, number)
+                    pool.submit(self._one, fate, number)
                     stop.wait(1 / a_second)
 
             driver = threading.Thread(target=drive)
@@ -134,9 +140,9 @@ class DrillSite:
                 driver.join()
         assert sum(self.fates.values()) == jobs
 
-    def _one(self, number: int) -> None:
+    def _one(self, fate: Callable[[int], str], number: int) -> None:
         try:
-            self.fates[self._fate(number)] += 1
+            self.fates[fate(number)] += 1
         except Exception as failure:  # noqa: BLE001 - told in the end
             self.fates[f"client: {failure!r}"] += 1
 
@@ -162,6 +168,34 @@ class DrillSite:
                 except httpx2.TransportError:
                     if self.process.poll() is not None:
                         return "gdsr-up ended"
+                time.sleep(random.uniform(0.2, 1.0))
+        return "stuck"
+
+    def _batch_fate(self, number: int) -> str:
+        """Of a zip of `BATCH` pictures."""
+        deadline, file = time.monotonic() + PATIENCE, io.BytesIO()
+        numbers = {f"{one}.png": one for one in range(BATCH * number, BATCH * (number + 1))}
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, one in numbers.items():
+                archive.writestr(name, barcode(one))
+        headers, place = {"Idempotency-Key": f"batch-{number}", "Prefer": "wait=5"}, ""
+        with httpx2.Client(base_url=self.url, timeout=40, trust_env=False) as http:
+            while time.monotonic() < deadline:
+                with suppress(httpx2.TransportError):
+                    if place:
+                        got = http.get(f"{place}/result", headers=headers)
+                    else:
+                        got = http.post(
+                            "/batches?trade_off=0", content=file.getvalue(), headers=headers
+                        )
+                    if got.status_code == 200:
+                        with zipfile.ZipFile(io.BytesIO(got.content)) as results:
+                            found = {name: read(results.read(name)) for name in results.namelist()}
+                        return "right" if found == numbers else "wrong"
+                    if got.status_code == 202:
+                        place = place or f"/batches/{got.json()['id']}"
+                    elif got.status_code not in (409, 429, 503):
+                        return f"refused: {got.json()['type']}"
                 time.sleep(random.uniform(0.2, 1.0))
         return "stuck"
 

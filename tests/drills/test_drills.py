@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import redis
 from drills.simulation import play
-from drills.site import DrillSite, disk_of, drill_site
+from drills.site import BATCH, DrillSite, disk_of, drill_site
 from networks import tiny_checkpoint
 from processes import ValkeyServer, running_valkey, wait_for
 
@@ -49,19 +49,19 @@ def site(tmp_path: Path, checkpoint: Path) -> Iterator[DrillSite]:
 @pytest.fixture
 def checked(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
-) -> Callable[[DrillSite, int, float], None]:
+) -> Callable[..., None]:
     """Says what became of the jobs of a site, and that all is well."""
 
-    def tell(site: DrillSite, jobs: int, recovery: float) -> None:
+    def tell(site: DrillSite, jobs: int, recovery: float, *, each: int = 1) -> None:
         site.check_results()
         line = (
             f"{request.node.name}: {jobs} jobs, {dict(site.fates)}, doubled "
-            f"{site.listed() - jobs}, ready {recovery:.1f} s after the cure"
+            f"{site.listed() - jobs * each}, ready {recovery:.1f} s after the cure"
         )
         with capsys.disabled():
             sys.stdout.write(f"\n{line}\n")
         assert site.fates == {"right": jobs}
-        assert site.listed() == jobs
+        assert site.listed() == jobs * each
         assert recovery < 10
         assert "Traceback" not in site.said()
 
@@ -69,9 +69,7 @@ def checked(
 
 
 @pytest.fixture
-def passed(
-    site: DrillSite, checked: Callable[[DrillSite, int, float], None]
-) -> Callable[[int, float], None]:
+def passed(site: DrillSite, checked: Callable[..., None]) -> Callable[..., None]:
     return partial(checked, site)
 
 
@@ -84,6 +82,26 @@ def test_replies_that_are_lost(site: DrillSite, passed: Callable[..., None], job
 
     assert site.proxy.lost > jobs / 10
     passed(jobs, site.wait_ready())
+
+
+@pytest.mark.parametrize(
+    "batches",
+    [
+        pytest.param(1, marks=pytest.mark.slow, id="short"),
+        pytest.param(25, marks=pytest.mark.drill, id="long"),
+    ],
+)
+def test_batches_whose_replies_are_lost(
+    site: DrillSite, passed: Callable[..., None], batches: int
+) -> None:
+    site.proxy.lose_some(0.12)
+    with site.driven(batches, a_second=0.5, batches=True):
+        pass
+    site.proxy.lose_some(0)
+
+    assert site.proxy.lost > batches
+    recovery = site.wait_ready()
+    passed(batches, recovery, each=BATCH)
 
 
 @sizes(10, 60)

@@ -2,8 +2,9 @@
 
 A program that exits is restarted with exponential backoff. After five early exits in a row it is
 given up: a redundant program (an engine, while another one runs) is disabled, any other stops the
-supervisor. The exception is a permanent program that was ready before: its disk may be full. The
-only blocking call is a `select` that exits of children and signals both wake.
+supervisor. The exceptions are a program that was killed (SIGKILL), and a permanent one that was
+ready before: its disk may be full. The only blocking call is a `select` that exits of children and
+signals both wake.
 """
 
 import contextlib
@@ -188,7 +189,8 @@ class Supervisor:
                     "%s ended with status %d after %.1f s", child.program.name, status, lived
                 )
             lasts = child.program.lasting and child.was_ready
-            failing = child.quick_deaths >= QUICK_DEATHS and not lasts
+            killed = status == -signal.SIGKILL  # from outside: it has not failed
+            failing = child.quick_deaths >= QUICK_DEATHS and not lasts and not killed
             if status == EXIT_CONFIGURATION or failing:
                 self._give_up(child, status)
 

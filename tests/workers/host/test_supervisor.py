@@ -87,8 +87,16 @@ def test_five_quick_deaths_end_it_all(tmp_path: Path) -> None:
         assert not any(alive(pid) for pid in run.pids("b"))
 
 
-def test_a_program_that_lasts_is_started_for_ever_once_it_was_ready(tmp_path: Path) -> None:
-    body = f"programs = [program('a', 'sys.exit(3)', lasting=True, ready=started('a'))]\n{RUN}"
+@pytest.mark.parametrize(
+    "program",
+    [
+        "program('a', 'sys.exit(3)', lasting=True, ready=started('a'))",
+        "program('a', 'os.kill(os.getpid(), signal.SIGKILL)')",
+    ],
+    ids=["lasts and was ready", "is killed"],
+)
+def test_some_programs_are_started_for_ever(tmp_path: Path, program: str) -> None:
+    body = f"programs = [{program}]\n{RUN}"
     with supervised(tmp_path, body) as run:
         wait_for(lambda: len(run.pids("a")) > 6, what="a seventh start")
         assert run.process.poll() is None
