@@ -235,7 +235,7 @@ class World:
 def play(server: ValkeyServer, seed: int, *, restart: bool = False) -> dict[str, str]:
     """One schedule, the same for the same seed; how each of its jobs ended."""
     luck = random.Random(seed)
-    with Forgetful.from_url(server.url, retry=None) as client:
+    with Forgetful.from_url(server.url, retry=None, socket_timeout=600) as client:
         client.luck, client.share = luck, 0.0
         client.flushall()
         client.share = luck.choice([0.0, 0.1, 0.4])
