@@ -99,7 +99,7 @@ class DrillSite:
         except httpx2.HTTPError:
             return False
 
-    def wait_ready(self, *, seconds: float = 100) -> float:
+    def wait_ready(self, *, seconds: float = 300) -> float:
         """Seconds until it is ready."""
         began = time.monotonic()
         wait_for(self.ready, seconds=seconds, what="a site that is ready")
@@ -151,7 +151,7 @@ class DrillSite:
         headers = {
             **self.headers, "Idempotency-Key": f"drill-{number}", "Prefer": "wait=5",
         }  # fmt: skip
-        with httpx2.Client(base_url=self.url, timeout=40, trust_env=False) as http:
+        with httpx2.Client(base_url=self.url, timeout=100, trust_env=False) as http:
             while time.monotonic() < deadline:
                 try:
                     sent = http.post(
@@ -179,7 +179,7 @@ class DrillSite:
             for name, one in numbers.items():
                 archive.writestr(name, barcode(one))
         headers, place = {"Idempotency-Key": f"batch-{number}", "Prefer": "wait=5"}, ""
-        with httpx2.Client(base_url=self.url, timeout=40, trust_env=False) as http:
+        with httpx2.Client(base_url=self.url, timeout=100, trust_env=False) as http:
             while time.monotonic() < deadline:
                 with suppress(httpx2.TransportError):
                     if place:
@@ -201,7 +201,7 @@ class DrillSite:
 
     def check_results(self) -> None:
         """Each result is still there, and its own."""
-        with httpx2.Client(base_url=self.url, timeout=40, trust_env=False) as http:
+        with httpx2.Client(base_url=self.url, timeout=100, trust_env=False) as http:
             for number, job_id in self.ids.items():
                 result = http.get(f"/jobs/{job_id}/result")
                 assert result.status_code == 200, f"{job_id} is missing: {result.text}"
@@ -210,7 +210,7 @@ class DrillSite:
     def listed(self) -> int:
         """How many jobs there are."""
         count, path = 0, "/jobs?limit=100"
-        with httpx2.Client(base_url=self.url, timeout=40, trust_env=False) as http:
+        with httpx2.Client(base_url=self.url, timeout=100, trust_env=False) as http:
             while path:
                 page = http.get(path).json()
                 count += len(page["jobs"])
@@ -247,7 +247,7 @@ def drill_site(
             wait_for(lambda: site.pids("workers.jobs.janitor"), what="a janitor")
             yield site
             site.process.send_signal(signal.SIGTERM)
-            assert site.process.wait(timeout=60) == 0
+            assert site.process.wait(timeout=300) == 0
         finally:
             below = descendants(site.process.pid)
             site.process.kill()

@@ -337,7 +337,7 @@ def further_service(site: DrillSite, log: Path) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(timeout=60)
+        process.wait(timeout=300)
     assert process.returncode == 0
     assert "Traceback" not in log.read_text()
 
@@ -434,7 +434,7 @@ def test_several_services_a_bucket_keys_and_webhooks(
 
         heard: Counter[str] = Counter()
         while set(heard) < soak.told:
-            message = hooks.messages.get(timeout=60)
+            message = hooks.messages.get(timeout=300)
             heard[re.search(rb'"id": ?"([0-9a-f]{32})"', message.body)[1].decode()] += 1  # type: ignore[index]
         growth = grown(sizes)
         said = site.said()
