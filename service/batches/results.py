@@ -24,12 +24,14 @@ _PAUSE = 0.1  # seconds between polls
 
 
 async def packed_or_batch(
-    batch: Batch, services: Services, request: Request, *, prefer: Sequence[str]
+    batch: Batch, services: Services, request: Request, *, prefer: Sequence[str], made: bool = False
 ) -> Response:
     """Respond 200 with the zip if it is ready, or becomes ready while the client waits; else 202.
 
+    With `made`, the request made this batch, and 202 also says that its jobs have not ended.
+
     Raises:
-        BatchNotFinished: some of its jobs have not ended.
+        BatchNotFinished: some of its jobs have not ended, and it was not `made`.
         BatchExpired: all of its results have expired.
         QueueFull: the queue limit is reached.
     """
@@ -37,7 +39,12 @@ async def packed_or_batch(
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     headers = dict(wait.headers) if wait else {}
     while True:
-        response = await run_in_threadpool(_response, batch, services, request)
+        try:
+            response = await run_in_threadpool(_response, batch, services, request)
+        except BatchNotFinished:
+            if not made:
+                raise
+            response = None
         left = wait.deadline - loop.time() if wait else 0
         if response is not None or left <= 0 or services.stopping.is_set():
             break
@@ -48,7 +55,8 @@ async def packed_or_batch(
             break
     if response is None:
         view = await run_in_threadpool(_view, batch, services)
-        headers |= {"Location": view.links.result, "Retry-After": "1"}
+        place = view.links.self if made else view.links.result
+        headers |= {"Location": place, "Retry-After": "1"}
         return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=headers)
     response.headers.update(headers)
     return response

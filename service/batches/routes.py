@@ -1,15 +1,15 @@
 """`/batches`: many pictures in one request, one zip with all results."""
 
-from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
+from service.batches.derived import derived_batch
 from service.batches.results import packed_or_batch
-from service.batches.uploads import ARCHIVE_FIELD, BatchSink
-from service.batches.views import BatchState, BatchView
+from service.batches.uploads import ARCHIVE_FIELD, BatchSink, FieldsSink
+from service.batches.views import BatchState, BatchView, batch_state
 from service.http.openapi import (
     ARCHIVE,
     BATCH_LINKS,
@@ -22,9 +22,18 @@ from service.http.openapi import (
     merged,
 )
 from service.http.problems import RequestInvalid
-from service.jobs.erasing import erase
+from service.jobs.erasing import erase_batch
 from service.jobs.idempotency import fingerprint, read_key
-from service.jobs.options import FIELDS, PARAMETERS, UpscaleFields, read_fields, requested_options
+from service.jobs.options import (
+    FIELDS,
+    PARAMETERS,
+    ResultFields,
+    UpscaleFields,
+    described_fields,
+    in_query,
+    read_fields,
+    requested_options,
+)
 from service.services import Owner, Services, Serving, own_batch
 from service.transfer.downloads import ByteRange, IfNoneMatch
 from service.transfer.uploads import Upload, deleted_if_refused, receive
@@ -102,6 +111,37 @@ _RESULT = merged(
     ),
     OF_A_FAILED_BATCH,
 )  # fmt: skip
+
+_DERIVED = merged(
+    {status: it for status, it in _RESULT.items() if status not in (202, 206, 304, 416)},
+    {
+        202: {
+            "description": "The batch of derived results, whose jobs run or whose zip is packed",
+            "model": BatchView,
+            "headers": headers("Location", "Retry-After", "Preference-Applied"),
+            "links": BATCH_LINKS,
+        }
+    },
+    documented(
+        RequestInvalid, errors.BranchesNotKept, errors.RateExceeded, errors.PixelsExceeded,
+    ),
+)  # fmt: skip
+_DERIVED_FIELDS = described_fields(ResultFields)
+_DERIVED_REQUEST = {
+    "parameters": in_query(_DERIVED_FIELDS),
+    "requestBody": {
+        "description": "The fields, if they are not in the query",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": _DERIVED_FIELDS,
+                }
+            },
+        },
+    },
+}
 
 
 @router.post("/", include_in_schema=False, status_code=202)
@@ -272,6 +312,49 @@ async def read_batch_result(
     return await packed_or_batch(batch, services, request, prefer=prefer)
 
 
+@router.post(
+    "/{batch_id}/result",
+    response_class=Response,
+    responses=_DERIVED,
+    openapi_extra=_DERIVED_REQUEST,
+)
+async def derive_batch_result(
+    batch_id: str,
+    services: Serving,
+    owner: Owner,
+    request: Request,
+    prefer: Annotated[
+        list[str],
+        Header(default_factory=list, description="`wait=N`: wait up to N seconds for the zip"),
+    ],
+) -> Response:
+    """A batch of derived results of a finished batch, without running the network again: another
+    slider position, format, region or size of each picture, in one zip.
+
+    Equal requests return the same batch, which is erased with the first one. A picture that failed,
+    or that the format cannot hold, fails alone.
+    """
+    query = request.query_params.multi_items()
+    with services.telemetry.rejects_counted():
+        read_fields(ResultFields, query=query, form=())
+        batch = await run_in_threadpool(own_batch, services, batch_id, owner)
+
+        def accept(upload: Upload) -> Batch:
+            fields = read_fields(ResultFields, query=query, form=upload.fields)
+            return _derived(services, batch, fields)
+
+        if batch.failure is None:
+            batch = await receive(request, services.blobs, accept, limit=0, sink=FieldsSink())
+    return await packed_or_batch(batch, services, request, prefer=prefer, made=True)
+
+
+def _derived(services: Services, batch: Batch, fields: ResultFields) -> Batch:
+    jobs = services.queue.get_many(batch.job_ids)
+    if batch_state(batch, jobs) is not BatchState.FINISHED:
+        raise errors.BatchNotFinished(batch.id)
+    return derived_batch(services, batch, jobs, fields)
+
+
 @router.delete(
     "/{batch_id}",
     status_code=204,
@@ -286,12 +369,7 @@ def delete_batch(batch_id: str, services: Serving, owner: Owner) -> Response:
     batch = own_batch(services, batch_id, owner)
     if batch.items is None and not services.batches.stop(batch_id):
         batch = own_batch(services, batch_id, owner)  # a worker has queued its jobs in the meantime
-    services.blobs.delete(batch.spec.upload_key)
-    for job_id in batch.job_ids:
-        with suppress(errors.JobNotFound):
-            erase(services, services.queue.cancel(job_id))
-    services.blobs.delete(*services.batches.forget_pack(batch_id))
-    services.batches.erase(batch)
+    erase_batch(services, batch)
     return Response(status_code=204)
 
 

@@ -11,11 +11,27 @@ from typing import IO, BinaryIO
 
 from service.http.problems import RequestInvalid
 from service.transfer.multipart import IMAGE_FIELD
+from service.transfer.uploads import PictureSink
 from workers.contract.blobs.base import no_room_is_storage_full
 from workers.contract.errors import BatchEmpty, BatchTooLarge, GDSRError
 from workers.contract.images.names import UniqueNames, safe_path
 
 ARCHIVE_FIELD = "archive"
+
+
+class FieldsSink(PictureSink):
+    """Receives a form of fields alone, or an empty body."""
+
+    expected = ""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def end(self) -> int:
+        return 0
+
+    def too_large(self) -> GDSRError:
+        return RequestInvalid.of("body", "body", "only fields belong here, in the query or a form")
 
 
 class BatchSink:

@@ -9,6 +9,7 @@ import hashlib
 import secrets
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -91,11 +92,18 @@ def branch_response(job: Job, fields: ReadFields, services: Services, request: R
     )
 
 
-def derived_job(
-    services: Services, job: Job, fields: ResultFields, upload: Upload | None = None
-) -> Job:
-    """The job that computes a derived result: new, running or done. If the original result already
-    matches, the original job. `upload` is its map, if it has one.
+class Derivation(NamedTuple):
+    """A derived result, whether it exists or not."""
+
+    job_id: str
+    """A digest of the request, so that equal requests are one job."""
+    options: UpscaleOptions
+    part: Part
+    name: str | None
+
+
+def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> Derivation | None:
+    """What a request asks for; None: the result itself. `upload` is its map, if it has one.
 
     Raises:
         RequestInvalid: fields that exclude each other, or a region outside the result.
@@ -104,10 +112,6 @@ def derived_job(
         BranchesNotKept: the job did not keep the branches that this needs.
         AlphaNotStorable: JPEG for a transparent picture.
         ResultTooLarge: the format cannot hold so many pixels.
-        RateExceeded: the owner's rate limit is exceeded.
-        PixelsExceeded: the owner's pixel quota is exceeded.
-        QueueFull: the queue limit is reached.
-        QueueUnavailable: Redis does not answer.
     """
     own, result = job.spec.options, job.result
     if result is None:
@@ -122,7 +126,7 @@ def derived_job(
         part = part.model_copy(update={"map": upload.sha256})
     same = part == Part() and options == own.model_copy(update={"keep_branches": False})
     if same and name in (None, job.spec.name):
-        return job
+        return None
     needs_branches = part.mask or part.map or options.trade_off != own.trade_off
     if not result.branches and (needs_branches or result.format is not ResultFormat.PNG):
         raise BranchesNotKept(job.id)
@@ -134,11 +138,29 @@ def derived_job(
         has_alpha=_has_alpha(job, result) and not part.mask,
     )
     asked = f"{job.id} {options.model_dump_json()} {part.model_dump_json()} {name or ''}"
-    blend_id = hashlib.sha256(asked.encode()).hexdigest()[:32]
-    earlier = None
+    return Derivation(hashlib.sha256(asked.encode()).hexdigest()[:32], options, part, name)
+
+
+def derived_job(
+    services: Services, job: Job, fields: ResultFields, upload: Upload | None = None
+) -> Job:
+    """The job that computes a derived result: new, running or done. If the original result already
+    matches, the original job. `upload` is its map, if it has one.
+
+    Raises:
+        GDSRError: as `derivation` says.
+        RateExceeded: the owner's rate limit is exceeded.
+        PixelsExceeded: the owner's pixel quota is exceeded.
+        QueueFull: the queue limit is reached.
+        QueueUnavailable: Redis does not answer.
+    """
+    asked = derivation(job, fields, upload)
+    if asked is None:
+        return job
+    blend_id, earlier = asked.job_id, None
     with suppress(JobNotFound):
         earlier = services.queue.get(blend_id)
-        if not _is_over(earlier, services.blobs):
+        if not is_over(earlier, services.blobs):
             return earlier
     services.count_uploads(job.spec.owner)
     # Another service may store the same map at this moment, and be refused: each has its own blob.
@@ -148,8 +170,9 @@ def derived_job(
     stored = () if map_key is None else (map_key,)
     with deleted_if_refused(services.blobs, *stored):
         made = services.queue.submit_blend(
-            blend_id, job, options, part, name=name, map_key=map_key, instead=earlier
-        )
+            blend_id, job, asked.options, asked.part,
+            name=asked.name, map_key=map_key, instead=earlier,
+        )  # fmt: skip
     if made.spec.map_key != map_key:  # a concurrent request was first
         services.blobs.delete(*stored)
     return made
@@ -194,7 +217,7 @@ def _part(fields: ResultFields, result: JobResult) -> Part:
     )
 
 
-def _is_over(blend: Job, blobs: BlobStore) -> bool:
+def is_over(blend: Job, blobs: BlobStore) -> bool:
     """Whether the job ended without a stored result, so it has to run again."""
     if blend.result is None:
         ended = blend.finished_at or datetime.now(UTC)

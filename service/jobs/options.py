@@ -1,6 +1,6 @@
 """The fields of `POST /upscale`, from the query string and the form."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -138,9 +138,14 @@ def described_fields(kind: type[BaseModel] = UpscaleFields) -> dict[str, dict[st
     return properties
 
 
+def in_query(fields: Mapping[str, Mapping[str, object]]) -> list[dict[str, object]]:
+    """Described fields as parameters of the query, for OpenAPI."""
+    return [
+        {"name": name, "in": "query", "schema": schema, "description": schema["description"]}
+        for name, schema in fields.items()
+    ]
+
+
 #: The JSON schema of each field, and all of them as parameters of the query, for OpenAPI.
 FIELDS = described_fields()
-PARAMETERS = [
-    {"name": name, "in": "query", "schema": schema, "description": schema["description"]}
-    for name, schema in FIELDS.items()
-]
+PARAMETERS = in_query(FIELDS)

@@ -23,7 +23,13 @@ from service.http.problems import RequestInvalid
 from service.http.urls import address
 from service.jobs.derived import MapSink, branch_response, derived_job
 from service.jobs.erasing import erase
-from service.jobs.options import DerivedFields, ReadFields, described_fields, read_fields
+from service.jobs.options import (
+    DerivedFields,
+    ReadFields,
+    described_fields,
+    in_query,
+    read_fields,
+)
 from service.jobs.results import (
     check_kept,
     picture_or_job,
@@ -83,10 +89,7 @@ _DERIVED = merged(
     ),
 )  # fmt: skip
 _DERIVED_REQUEST = {
-    "parameters": [
-        {"name": name, "in": "query", "schema": schema, "description": schema["description"]}
-        for name, schema in described_fields(DerivedFields).items()
-    ],
+    "parameters": in_query(described_fields(DerivedFields)),
     "requestBody": {
         "description": "The map, an 8-bit grey PNG; none: one trade-off for all pixels",
         "content": {

@@ -18,7 +18,7 @@ class Files(Protocol):
     """Where the files of a form go."""
 
     expected: str
-    """Name of the field of a file, for refusals."""
+    """Name of the field of a file, for refusals; empty: there is none."""
 
     def begin(self, field: str, file_name: str) -> bool:
         """Whether this field is a file; what follows is its bytes then.
@@ -111,7 +111,10 @@ class Form:
         if self.in_file:
             return
         if b"filename" in options:
-            message = f"there is no such file; send `{self.files.expected}`"
+            expected = self.files.expected
+            message = (
+                f"there is no such file; send `{expected}`" if expected else "no file belongs here"
+            )
             raise RequestInvalid.of("form", self.name, message)
         if len(self.fields) == MAX_FIELDS:
             raise _malformed(f"it has more than {MAX_FIELDS} fields")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -161,6 +162,21 @@ def test_a_map_gives_each_pixel_its_trade_off_and_one_level_is_the_plain_one(
     assert np.array_equal(painted[:200], psnr[:200])
     assert np.array_equal(painted[-200:], gan[-200:])
     assert refused.value.problem.type == "/problems/map-invalid"
+
+
+def test_a_batch_is_fetched_as_one_zip_and_at_another_position(url: str, tmp_path: Path) -> None:
+    pictures = zipped({f"{n}.png": saved(photo(20, 30, seed=n), "PNG") for n in range(2)})
+    with Client(url) as client:
+        batch = client.submit_batch(pictures, model="tiny", keep_branches=True)
+        client.download_batch(batch.id, tmp_path / "half.zip")
+        client.download_batch(batch.id, tmp_path / "crisp.zip", trade_off=1, format="webp")
+        with pytest.raises(Refused) as refused:
+            client.download_batch(batch.id, tmp_path / "no.zip", trade_off=2)
+
+    for name, ending in {"half": "png", "crisp": "webp"}.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.zip") as archive:
+            assert archive.namelist() == [f"0.{ending}", f"1.{ending}"]
+    assert refused.value.problem.type == "/problems/invalid-request"
 
 
 def test_a_refusal_is_in_the_words_of_the_service(url: str, tmp_path: Path) -> None:

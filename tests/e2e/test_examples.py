@@ -149,6 +149,17 @@ def test_the_client_moves_the_slider(site: Site, folder: Path, client_alone: Pat
     )
 
 
+def test_the_client_sends_a_batch(site: Site, folder: Path, client_alone: Path) -> None:
+    with zipfile.ZipFile(folder / "photos.zip", "w") as archive:
+        archive.write(folder / "photo.jpg", "photo.jpg")
+
+    python(example(CLIENT_README, "Batches", "python"), site, folder, client_alone)
+
+    for name in ("large", "crisp"):
+        with zipfile.ZipFile(folder / f"{name}.zip") as archive:
+            assert archive.namelist() == [{"large": "photo.png", "crisp": "photo.webp"}[name]]
+
+
 def test_the_client_brings_nothing_of_the_server_and_one_dependency(
     tmp_path: Path, client_alone: Path
 ) -> None:
@@ -212,6 +223,16 @@ def test_a_batch_comes_back_as_one_zip(site: Site, folder: Path) -> None:
         (160, 120),
         (80, 200),
     ]
+
+
+def test_a_batch_gives_other_results(site: Site, folder: Path) -> None:
+    script = function_save() + example("docs/http.md", "Other results of a batch", "sh")
+
+    run = bash(script, site, folder)
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    with zipfile.ZipFile(folder / "other.zip") as archive:
+        assert archive.namelist() == ["photo.webp"]
 
 
 def test_every_example_with_curl_or_python_is_run_by_a_test() -> None:

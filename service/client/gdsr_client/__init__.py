@@ -7,7 +7,7 @@ Connection failures and temporary errors (503 with Retry-After) are retried unti
 passed. Uploads carry an `Idempotency-Key`, so a retry never creates a second job.
 """
 
-from gdsr_client.answers import Job, Problem, Progress, Result
+from gdsr_client.answers import Batch, Job, Problem, Progress, Result
 from gdsr_client.asynchronous import AsyncClient
 from gdsr_client.blocking import Client
 from gdsr_client.errors import (
@@ -22,7 +22,7 @@ from gdsr_client.options import DerivedOptions, Options
 from gdsr_client.uploads import Sent, Source
 
 __all__ = [
-    "AsyncClient", "Client", "ClientError", "DerivedOptions", "DownloadBroken", "Job", "JobLost",
-    "Options", "Problem", "Progress", "Refused", "Result", "Sent", "Source", "UnexpectedAnswer",
+    "AsyncClient", "Batch", "Client", "ClientError", "DerivedOptions", "DownloadBroken", "Job",
+    "JobLost", "Options", "Problem", "Progress", "Refused", "Result", "Sent", "Source", "UnexpectedAnswer",
     "Unreachable",
 ]  # fmt: skip

@@ -127,3 +127,27 @@ class Job(Answer):
 
     def __repr__(self) -> str:
         return f"<Job {self.id}: {self}>"
+
+
+@dataclass(frozen=True, repr=False)
+class Batch(Answer):
+    """The current state of a batch."""
+
+    id: str
+    state: str
+    """`unpacking`, `running`, `finished` or `failed`."""
+    counts: Mapping[str, int]
+    """Number of its files by state; empty until it is unpacked."""
+    failure: Problem | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Self:
+        failure = data.get("failure")
+        return super().of({**data, "failure": Problem.of(failure) if failure else None})
+
+    def __str__(self) -> str:
+        counts = [f"{count} {state}" for state, count in self.counts.items()]
+        return ", ".join(map(str, [self.state, *counts, *filter(None, [self.failure])]))
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.id}: {self}>"

@@ -2,19 +2,19 @@
 
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, Unpack
 
 import httpx2
-from anyio import get_cancelled_exc_class, move_on_after
+from anyio import get_cancelled_exc_class, move_on_after, sleep
 
-from gdsr_client.answers import Job
+from gdsr_client.answers import Batch, Job
 from gdsr_client.decoding import decoded
 from gdsr_client.downloads import store
-from gdsr_client.errors import ClientError, JobLost, UnexpectedAnswer, Unreachable
+from gdsr_client.errors import ClientError, JobLost, Refused, UnexpectedAnswer, Unreachable
 from gdsr_client.events import read_events
 from gdsr_client.options import DerivedOptions, Options, query
 from gdsr_client.retries import checked, retried
@@ -22,6 +22,8 @@ from gdsr_client.uploads import Sent, Source, pieces, size_of
 
 #: Seconds to wait, with `Prefer: wait`, for a derived result.
 _WAIT = 30
+#: Seconds between two looks at a batch.
+_PAUSE = 1.0
 #: Read timeout of the event stream: the service sends a comment every 15 s.
 _READ_SECONDS = 45.0
 #: Seconds that a cancelled caller waits for its job to be cancelled.
@@ -106,20 +108,42 @@ class AsyncClient:
             OSError: the file cannot be read.
         """
         named = {} if isinstance(source, bytes) else {"name": Path(source).name}
+        return decoded(Job, await self._send("upscale", source, on_upload, {**named, **options}))
+
+    async def submit_batch(
+        self,
+        archive: Source,
+        *,
+        on_upload: Callable[[Sent], None] | None = None,
+        **options: Unpack[Options],
+    ) -> Batch:
+        """Upload a zip of pictures; returns its batch. `options` hold for each of them.
+
+        Raises:
+            Refused: the zip or an option was rejected.
+            Unreachable: the service does not answer.
+            OSError: the file cannot be read.
+        """
+        return decoded(Batch, await self._send("batches", archive, on_upload, options))
+
+    async def _send(
+        self,
+        path: str,
+        source: Source,
+        on_upload: Callable[[Sent], None] | None,
+        options: Mapping[str, object],
+    ) -> bytes:
         headers = {
             "Content-Type": "application/octet-stream",
             "Content-Length": str(size_of(source)),
             "Idempotency-Key": uuid.uuid4().hex,
         }
 
-        async def send() -> Job:
+        async def send() -> bytes:
             answer = await self._http.post(
-                "upscale",
-                params=query({**named, **options}),
-                content=pieces(source, on_upload),
-                headers=headers,
+                path, params=query(options), content=pieces(source, on_upload), headers=headers
             )
-            return decoded(Job, checked(answer).content)
+            return checked(answer).content
 
         return await self._retried(send)
 
@@ -204,6 +228,49 @@ class AsyncClient:
             async for _ in self.follow(pending.id):
                 pass
             await self.download(pending.id, target)
+
+    async def download_batch(
+        self,
+        batch_id: str,
+        target: str | os.PathLike[str],
+        **options: Unpack[DerivedOptions],
+    ) -> None:
+        """Store the zip of a batch's results in a file, once every job has ended; with `options`
+        such as `trade_off`, of other results that are derived from these.
+
+        Raises:
+            Refused: there is no such batch, its results have expired, or an option was rejected.
+            DownloadBroken: the download is incomplete or corrupted.
+            Unreachable: the service does not answer.
+            OSError: the file cannot be written.
+        """
+        wanted = query(options)
+
+        async def fetch() -> Batch | None:
+            async with self._http.stream(
+                "POST" if wanted else "GET",
+                f"batches/{batch_id}/result",
+                params=wanted,
+                headers={"Prefer": f"wait={_WAIT}"},
+                follow_redirects=True,
+            ) as answer:
+                if answer.status_code != httpx2.codes.OK:
+                    await answer.aread()
+                    return decoded(Batch, checked(answer).content)
+                await store(answer, Path(target))
+                return None
+
+        while True:
+            try:
+                pending = await self._retried(fetch)
+            except Refused as refusal:
+                if not refusal.problem.type.endswith("/batch-not-finished"):
+                    raise
+            else:
+                if pending is None:
+                    return
+                batch_id, wanted = pending.id, {}  # of the derived results, if they were asked for
+            await sleep(_PAUSE)
 
     async def discard(self, job_id: str) -> None:
         """Cancel a job; a job that has ended is deleted with its pictures.

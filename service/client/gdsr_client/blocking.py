@@ -8,7 +8,7 @@ from typing import Any, Self, Unpack
 
 from anyio.from_thread import start_blocking_portal
 
-from gdsr_client.answers import Job
+from gdsr_client.answers import Batch, Job
 from gdsr_client.asynchronous import AsyncClient
 from gdsr_client.options import DerivedOptions, Options
 from gdsr_client.uploads import Sent, Source
@@ -85,6 +85,27 @@ class Client:
     ) -> None:
         """See `AsyncClient.download`."""
         self._portal.call(partial(self._client.download, job_id, target, map=map, **options))
+
+    def submit_batch(
+        self,
+        archive: Source,
+        *,
+        on_upload: Callable[[Sent], None] | None = None,
+        **options: Unpack[Options],
+    ) -> Batch:
+        """See `AsyncClient.submit_batch`."""
+        return self._portal.call(
+            partial(self._client.submit_batch, archive, on_upload=on_upload, **options)
+        )
+
+    def download_batch(
+        self,
+        batch_id: str,
+        target: str | os.PathLike[str],
+        **options: Unpack[DerivedOptions],
+    ) -> None:
+        """See `AsyncClient.download_batch`."""
+        self._portal.call(partial(self._client.download_batch, batch_id, target, **options))
 
     def discard(self, job_id: str) -> None:
         """See `AsyncClient.discard`."""

@@ -25,7 +25,7 @@ from workers.contract.queue.batches import (
 )
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.idempotency import IdempotencyKey
-from workers.contract.queue.jobs import JobSpec
+from workers.contract.queue.jobs import Job, JobSpec
 from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue
 from workers.contract.queue.records import job_key
 from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
@@ -114,6 +114,43 @@ class BatchQueue:
             mark = job_key(specs[0].id if specs else "")
             key = batch_key(batch.id)
             admit(self.client, pipe, load, self.jobs.bounds, unless=mark, hash_key=key, run=run)
+
+    def submit_derived(
+        self,
+        batch_id: str,
+        source: Batch,
+        items: Sequence[BatchItem],
+        specs: Sequence[JobSpec],
+        *,
+        instead: Sequence[Job] = (),
+    ) -> Batch:
+        """Queue jobs of a batch derived from another, and record its items, in one step; they
+        replace the ended jobs `instead`. Returns the existing batch if there is one.
+
+        Raises:
+            QueueFull: the queue cannot hold all of them.
+            PixelsExceeded: the owner's pixel quota is exceeded.
+            QueueUnavailable: Redis does not answer.
+        """
+        spec = source.spec.model_copy(
+            update={
+                "id": batch_id,
+                "created_at": datetime.now(UTC),
+                "derived_from": source.id,
+                "webhook": None,
+                "request_id": logs.request_id.get(),
+                "traceparent": logs.traceparent.get(),
+            }
+        )
+        load = Load(owner=spec.owner, pixels=sum(blend.pixels for blend in specs), jobs=len(specs))
+        with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
+            for job in instead:
+                self.jobs.records.forget(job)
+            for blend in specs:
+                self.jobs.add_blend(blend, pipe)
+            batch = self.records.add_derived(spec, items, pipe)
+            taken = admit(self.client, pipe, load, self.jobs.bounds, unless=batch_key(batch_id))
+            return batch if taken else self.records.get(batch_id)
 
     def get(self, batch_id: str) -> Batch:
         """The current state of a batch.

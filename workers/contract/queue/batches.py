@@ -19,7 +19,7 @@ from workers.contract.images.formats import extension
 from workers.contract.images.names import UniqueNames
 from workers.contract.queue.connection import as_text, retry_once
 from workers.contract.queue.jobs import Job, JobFailure, Record
-from workers.contract.queue.runs import LEASES, WAITING, acquire_lease, record_key
+from workers.contract.queue.runs import LEASES, WAITING, acquire_lease, derived_key, record_key
 from workers.contract.queue.validation import RequestedOptions
 
 #: Ids of batches that are not unpacked yet, by creation time.
@@ -71,6 +71,8 @@ class BatchSpec(Record):
     """The owner's pixel quota."""
     time_limit: timedelta
     """Time limit of the unpacking."""
+    derived_from: str | None = None
+    """For a batch of derived results: the batch that they are derived from."""
     request_id: str | None = None
     traceparent: str | None = None
 
@@ -190,11 +192,28 @@ class BatchRecords:
         self, batch_id: str, items: Sequence[BatchItem], pipe: "redis.client.Pipeline"
     ) -> None:
         """Record the items, as part of the transaction that queues their jobs."""
+        self._write_items(batch_id, items, pipe)
+        pipe.zrem(UNPACKING, batch_id)
+        pipe.zrem(LEASES, unpack_task(batch_id))
+
+    def add_derived(
+        self, spec: BatchSpec, items: Sequence[BatchItem], pipe: "redis.client.Pipeline"
+    ) -> Batch:
+        """Add a new record of derived results to the transaction that queues their jobs, and to the
+        list of its source.
+        """
+        pipe.hset(batch_key(spec.id), "spec", spec.model_dump_json())
+        self._write_items(spec.id, items, pipe)
+        pipe.sadd(derived_key(str(spec.derived_from)), spec.id)
+        pipe.expire(derived_key(str(spec.derived_from)), self.lifetime)
+        return Batch(spec=spec, items=tuple(items))
+
+    def _write_items(
+        self, batch_id: str, items: Sequence[BatchItem], pipe: "redis.client.Pipeline"
+    ) -> None:
         written = json.dumps([item.model_dump(mode="json") for item in items])
         pipe.hset(batch_key(batch_id), mapping={"items": written, "state": "ended"})
         pipe.expire(batch_key(batch_id), self.lifetime)
-        pipe.zrem(UNPACKING, batch_id)
-        pipe.zrem(LEASES, unpack_task(batch_id))
 
     def fail(self, batch_id: str, *, error: GDSRError, run: str = "") -> bool:
         """Mark the batch as failed. Returns False if it is unpacked, deleted, or leased to another

@@ -31,7 +31,7 @@ from workers.contract.queue.jobs import (
 )
 from workers.contract.queue.records import JobPage, JobRecords, job_key
 from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
-from workers.contract.queue.runs import ACTIVE, EVENTS, RUNNING, WAITING
+from workers.contract.queue.runs import ACTIVE, EVENTS, RUNNING, WAITING, derived_key
 
 #: Time limit of a job: this constant plus a multiple of the time that the engine alone needs.
 TIME_LIMIT_BASE = timedelta(seconds=120)
@@ -149,49 +149,36 @@ class JobQueue:
         instead: Job | None = None,
     ) -> Job:
         """Queue a derived job unless it exists; `instead` replaces an earlier one without a result.
-
-        `name` replaces the file name of the source. `map_key`: where the map of `part` is stored.
+        The rest is as in `blend_spec`.
 
         Raises:
             QueueFull: the queue limit is reached.
+            PixelsExceeded: the owner's pixel quota is exceeded.
             QueueUnavailable: Redis does not answer.
         """
-        spec = source.spec.model_copy(
-            update={
-                "id": job_id,
-                "created_at": datetime.now(UTC),
-                "options": options,
-                "time_limit": _blend_time_limit(source),
-                "blend_of": source.id,
-                "cache_key": None,
-                "part": part or Part(),
-                "map_key": map_key,
-                "schema_version": 1 if map_key is None else WITH_MAP,
-                "name": name or source.spec.name,
-                "webhook": None,
-                "batch": None,
-                "request_id": logs.request_id.get(),
-                "traceparent": logs.traceparent.get(),
-            }
-        )
+        spec = blend_spec(job_id, source, options, part, name=name, map_key=map_key)
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
             if instead is not None:
                 self.records.forget(instead)
-            job = self.add(spec, pipe)
-            pipe.sadd(_blends(source.id), job_id)
-            pipe.expire(_blends(source.id), self.records.record_ttl)
+            job = self.add_blend(spec, pipe)
             load = Load(owner=spec.owner, pixels=spec.pixels)
             taken = admit(self.client, pipe, load, self.bounds, unless=job_key(job_id))
             return job if taken else self.records.get(job_id)
 
-    def blends_of(self, job_id: str) -> list[str]:
-        """The jobs derived from a job.
+    def add_blend(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
+        """Add a derived job to a transaction, and to the list of its source."""
+        pipe.sadd(derived_key(str(spec.blend_of)), spec.id)
+        pipe.expire(derived_key(str(spec.blend_of)), self.records.record_ttl)
+        return self.add(spec, pipe)
+
+    def derived_from(self, source_id: str) -> list[str]:
+        """The jobs derived from a job, or the batches derived from a batch.
 
         Raises:
             QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
-            found = self.client.smembers(_blends(job_id))
+            found = self.client.smembers(derived_key(source_id))
         return sorted(part.decode() if isinstance(part, bytes) else part for part in found)
 
     def get(self, job_id: str) -> Job:
@@ -330,6 +317,37 @@ def time_limit(image: ImageInfo, options: UpscaleOptions, model: ModelInfo) -> t
     return TIME_LIMIT_BASE + timedelta(seconds=TIME_LIMIT_FACTOR * seconds)
 
 
+def blend_spec(
+    job_id: str,
+    source: Job,
+    options: UpscaleOptions,
+    part: Part | None = None,
+    *,
+    name: str | None = None,
+    map_key: str | None = None,
+) -> JobSpec:
+    """A job derived from a finished one. `name` replaces the file name of the source; `map_key`:
+    where the map of `part` is stored.
+    """
+    return source.spec.model_copy(
+        update={
+            "id": job_id,
+            "created_at": datetime.now(UTC),
+            "options": options,
+            "time_limit": _blend_time_limit(source),
+            "blend_of": source.id,
+            "cache_key": None,
+            "part": part or Part(),
+            "map_key": map_key,
+            "schema_version": 1 if map_key is None else WITH_MAP,
+            "name": name or source.spec.name,
+            "webhook": None,
+            "request_id": logs.request_id.get(),
+            "traceparent": logs.traceparent.get(),
+        }
+    )
+
+
 def _blend_time_limit(source: Job) -> timedelta:
     """Only codecs take time here, and none takes a second per million pixels."""
     pixels = 0 if source.result is None else source.result.width * source.result.height
@@ -338,10 +356,6 @@ def _blend_time_limit(source: Job) -> timedelta:
 
 def _cached(cache_key: str) -> str:
     return f"gdsr:cache:{cache_key}"
-
-
-def _blends(job_id: str) -> str:
-    return f"gdsr:blends:{job_id}"
 
 
 def new_job_id() -> str:

@@ -125,6 +125,11 @@ def record_key(task: str) -> str:
     return f"gdsr:{kind or 'job'}:{name}"
 
 
+def derived_key(source_id: str) -> str:
+    """Redis key of the ids of what is derived from a job or from a batch."""
+    return f"gdsr:blends:{source_id}"
+
+
 def acquire_lease(client: redis.Redis, task: str, *, run: str, worker: str) -> bool:
     """Acquire the lease of a queued task for a run, which alone may write then. False if not
     queued.

@@ -120,7 +120,7 @@ def blended(queue: JobQueue) -> int:
         blend_id, source, options(trade_off=0.2), instead=queue.get(blend_id)
     )
     assert again.state is JobState.QUEUED
-    return len(queue.blends_of(source.id))
+    return len(queue.derived_from(source.id))
 
 
 def batch_of(queue: JobQueue, *, idempotency: IdempotencyKey | None = None) -> Batch:

@@ -1,0 +1,97 @@
+"""A batch of derived results: another slider position, format, region or size of each picture."""
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from service.jobs.derived import Derivation, derivation, is_over
+from service.jobs.options import ResultFields
+from service.services import Services
+from workers.contract.errors import (
+    AlphaNotStorable,
+    BatchExpired,
+    BatchNotFound,
+    JobExpired,
+    ResultTooLarge,
+)
+from workers.contract.queue.batches import Batch, BatchItem
+from workers.contract.queue.jobs import Job, JobFailure
+from workers.contract.queue.queue import blend_spec
+
+
+def derived_batch(
+    services: Services, batch: Batch, jobs: Mapping[str, Job | None], fields: ResultFields
+) -> Batch:
+    """The batch of the derived results of a finished batch: new, running or done. Its id is a
+    digest of the request. Without any change the batch itself.
+
+    A picture that has no result, or that the format cannot hold, is an item that failed.
+
+    Raises:
+        RequestInvalid: fields that exclude each other, or a region outside one of the results.
+        BranchesNotKept: the batch did not keep the branches that this needs.
+        BatchExpired: all of its results have expired.
+        RateExceeded: the owner's rate limit is exceeded.
+        PixelsExceeded: the owner's pixel quota is exceeded.
+        QueueFull: the queue cannot hold all of them.
+        QueueUnavailable: Redis does not answer.
+    """
+    now = datetime.now(UTC)
+    items: list[BatchItem] = []
+    asked: dict[str, tuple[Job, Derivation]] = {}
+    expired = unchanged = 0
+    for item in batch.items or ():
+        job = jobs.get(item.job_id or "")
+        if job is None or job.result is None:
+            expired += job is None and item.job_id is not None
+            items.append(item)
+        elif job.result.expires_at <= now:
+            expired += 1
+            items.append(BatchItem(name=item.name, failure=JobFailure.of(JobExpired(job.id))))
+        else:
+            try:
+                one = derivation(job, fields)
+            except (AlphaNotStorable, ResultTooLarge) as refusal:
+                items.append(BatchItem(name=item.name, failure=JobFailure.of(refusal)))
+                continue
+            unchanged += one is None
+            if one is not None:
+                asked[one.job_id] = (job, one)
+            items.append(item if one is None else BatchItem(name=item.name, job_id=one.job_id))
+    if not asked and unchanged:
+        return batch
+    if expired and not asked:
+        raise BatchExpired(batch.id)
+    request = f"{batch.id} {fields.model_dump_json()}"
+    return _submitted(
+        services, hashlib.sha256(request.encode()).hexdigest()[:32], batch, items, asked
+    )
+
+
+def _submitted(
+    services: Services,
+    batch_id: str,
+    source: Batch,
+    items: list[BatchItem],
+    asked: Mapping[str, tuple[Job, Derivation]],
+) -> Batch:
+    """The batch, with the jobs that are missing or have to run again queued."""
+    earlier = services.queue.get_many(list(asked))
+    over = [job for job in earlier.values() if job and is_over(job, services.blobs)]
+    missing = {job_id for job_id, job in earlier.items() if job is None}
+    missing |= {job.id for job in over}
+    with suppress(BatchNotFound):
+        found = services.batches.get(batch_id)
+        if not missing and found.items == tuple(items):
+            return found
+        services.blobs.delete(*services.batches.forget_pack(batch_id))
+        services.batches.erase(found)
+    if missing:
+        services.count_uploads(source.spec.owner, len(missing))
+    specs = [
+        blend_spec(job_id, job, one.options, one.part)
+        for job_id, (job, one) in asked.items()
+        if job_id in missing
+    ]
+    return services.batches.submit_derived(batch_id, source, items, specs, instead=over)
