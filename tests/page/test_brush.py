@@ -5,7 +5,17 @@ import json
 
 import numpy as np
 import pytest
-from browsing import WEBGL, Visit, choose, difference, painted, slide, stage_pixels, wait_for_result
+from browsing import (
+    WEBGL,
+    Visit,
+    choose,
+    difference,
+    measured,
+    painted,
+    slide,
+    stage_pixels,
+    wait_for_result,
+)
 from factories import photo, saved
 from PIL import Image
 from playwright.sync_api import Page, expect
@@ -102,7 +112,7 @@ def test_an_area_of_like_colours_is_filled_at_once(visit: Visit) -> None:
     wait_for_result(page)
     page.keyboard.press("1")
     page.get_by_role("button", name="Fill similar area").click()
-    page.wait_for_function("!document.getElementById('meter').classList.contains('unknown')")
+    measured(page)
     stroke(page, (-60, 0))
 
     share = page.locator("#painted").inner_text()
@@ -114,7 +124,7 @@ def test_guesswork_is_nothing_at_0_and_grows_with_the_slider(page: Page) -> None
         painted(page)
         return int(page.locator("#meter").get_attribute("aria-valuenow") or -1)
 
-    page.wait_for_function("!document.getElementById('meter').classList.contains('unknown')")
+    measured(page)
     slide(page, 0)
     expect(page.locator("#invented")).to_have_text("Blue is measured: nothing in view is invented.")
     page.keyboard.press("m")

@@ -79,7 +79,9 @@ def test_a_lost_graphics_card_costs_the_card_alone(visit: Visit, studio: Studio)
       const gl = document.querySelector("#stage canvas").getContext("webgl2");
       gl.getExtension("WEBGL_lose_context").loseContext();
     }""")
-    page.wait_for_function("document.querySelector('#stage canvas').getContext('2d') !== null")
+    page.wait_for_function(
+        "() => document.querySelector('#stage canvas').getContext('2d') !== null"
+    )
     expect(page.locator("#notice")).to_contain_text("The graphics card stopped")
     expect(page.locator("#right-tag")).to_contain_text("Result")
     page.keyboard.press("1")

@@ -12,6 +12,7 @@ from browsing import (
     choose,
     difference,
     job_of,
+    measured,
     painted,
     service_file,
     service_pixels,
@@ -142,3 +143,44 @@ def test_the_named_stops_and_the_words_follow_the_slider(visit: Visit) -> None:
     assert page.locator("#meaning").inner_text() == "50% of the way from true to balanced."
     stored = json.loads(page.evaluate("localStorage['gdsr.pictures']"))
     assert stored[0]["tradeOff"] == 0.25
+
+
+@pytest.mark.slow
+def test_a_large_result_comes_as_previews_and_whole_where_one_zooms_in(
+    visit: Visit, studio: Studio
+) -> None:
+    page = visit()
+    wire = page.context.new_cdp_session(page)
+    sizes: dict[str, float] = {}
+    came: list[str] = []
+    wire.on("Network.requestWillBeSent", lambda it: sizes.update({it["requestId"]: 0}))
+    wire.on(
+        "Network.responseReceived",
+        lambda it: came.append(it["requestId"]) if "/result" in it["response"]["url"] else None,
+    )
+    wire.on(
+        "Network.loadingFinished",
+        lambda it: sizes.update({it["requestId"]: it["encodedDataLength"]}),
+    )
+    wire.send("Network.enable")
+    choose(page, ("noise.png", noise(512, 512, seed=4)))
+    wait_for_result(page)
+    measured(page)
+    expect(page.locator("#preview")).to_be_hidden()
+    first = sum(sizes[request] for request in came)
+    invented = studio.http.get(f"/jobs/{job_of(page)}").json()["result"]["invented"]
+
+    assert len(came) == 3
+    assert 0 < first < 3_000_000
+    meter = int(page.locator("#meter").get_attribute("aria-valuenow") or -1)
+    assert abs(meter - 100 * invented) <= 1  # all is in view, as the job made it
+
+    with page.expect_response(lambda it: it.url.endswith("?output=gan")):
+        page.keyboard.press("1")
+    expect(page.locator("#preview")).to_be_hidden()  # it says so from before until it is shown
+    stage = stage_pixels(page)
+    inner = slice(60, -60)
+    expected = service_pixels(studio, job_of(page), 0.5)
+    assert difference(stage, expected, rows=inner, columns=inner) <= 1
+    whole = sum(sizes[request] for request in came)
+    print(f"first view {first:,.0f} bytes, every pixel {whole - first:,.0f} more")  # noqa: T201

@@ -109,6 +109,11 @@ def painted(page: Page) -> None:
     )
 
 
+def measured(page: Page) -> None:
+    """Until it is known what is invented."""
+    page.wait_for_function("() => !document.getElementById('meter').classList.contains('unknown')")
+
+
 def slide(page: Page, trade_off: float) -> None:
     page.locator("#trade-off").fill(f"{100 * trade_off:g}")
     painted(page)

@@ -11,18 +11,20 @@ export function showFacts(picture) {
   document.getElementById("about").hidden = !made;
   if (!made) return list.replaceChildren();
   const rows = [
-    ["factSize", text("factKept", { size: size(made), time: clock(made.expires_at) })],
-    ["factModel", made.model],
-    ["factDevice", `${made.device}, ${made.precision}`],
-    ["factTime", Object.entries(made.seconds).map(([stage, it]) => `${STAGES[stage] ? text(STAGES[stage]) : stage} ${duration(it)}`).join(" · ")],
+    [text("factSize"), text("factKept", { size: size(made), time: clock(made.expires_at) })],
+    [text("factModel"), made.model],
+    [text("factDevice"), `${made.device}, ${made.precision}`],
+    [text("factTime"), Object.entries(made.seconds).map(([stage, it]) => `${STAGES[stage] ? text(STAGES[stage]) : stage} ${duration(it)}`).join(" · ")],
   ];
-  if (typeof made.invented === "number") rows.push(["factInvented", percent(made.invented)]);
-  if (made.warnings.length) rows.push(["factNote", made.warnings.join("; ")]);
+  if (typeof made.invented === "number") {
+    rows.push([text("factInvented", { value: Math.round(100 * picture.view.options.trade_off) }), percent(made.invented)]);
+  }
+  if (made.warnings.length) rows.push([text("factNote"), made.warnings.join("; ")]);
   list.replaceChildren(
     ...rows.flatMap(([term, value]) => {
       const dt = document.createElement("dt");
       const dd = document.createElement("dd");
-      dt.textContent = text(term);
+      dt.textContent = term;
       dd.textContent = value;
       return [dt, dd];
     }),

@@ -1,78 +1,104 @@
-// The shares of measured and invented fine detail of a picture.
-//
-// Measured is what the faithful branch has finer than about four pixels of the original; invented is
-// what the shown picture adds to it or changes in it. Both are energies of luma, summed over blocks,
-// and a share compares their roots. At the slider's 0 nothing is invented, exactly.
+// The shares of measured and invented fine detail of a picture, by the service's definition: invented is
+// the difference to the faithful branch, measured what that differs from the mean of each block of 4 x 4
+// pixels, both as sums over all samples. At the slider's 0 nothing is invented, exactly.
 
-const BLOCK = 8;
-const REACH = 4; // pixels of the result: one of the original
-const STRIP = 128;
-/** Root mean squares, in levels, at which measured and invented detail are drawn in full. */
-const STRONG = { measured: 24, invented: 20 };
+const CELL = 4; // pixels of the result: one of the original
+const BLOCK = 2 * CELL;
+const STRIP = 16 * BLOCK;
+/** Trade-offs whose invented detail is summed; between them a sum is nearly linear. */
+const KNOTS = [0.5, 0.625, 0.75, 0.875, 1];
+/** Means of a sample's difference, in levels, at which detail is drawn in full. */
+const STRONG = { measured: 14, invented: 12 };
 /** How much of the photograph each may cover. */
 const COVER = { measured: 0.3, invented: 0.8 };
 const BLUE = [74, 163, 255];
 const AMBER = [255, 180, 84];
 
 /**
- * Sums of a layer for each block: `measured`, and for the invented part `fused`, `gan` (squares of
- * what they change) and `both` (their product). Lets the page breathe between strips.
+ * Sums of a layer for each block: `measured`, and `invented` for each of the knots. Lets the page breathe
+ * between strips; null if the signal ends it.
  */
-export async function measureDetail({ area, psnr, fused, gan }, signal) {
+export async function measureDetail({ scale, psnr, fused, gan }, signal) {
   const { width, height } = psnr;
   const columns = Math.ceil(width / BLOCK);
   const rows = Math.ceil(height / BLOCK);
   const sums = () => new Float32Array(columns * rows);
-  const detail = { columns, rows, across: area[2] / width, measured: sums(), fused: sums(), gan: sums(), both: sums() };
-  const sheet = new OffscreenCanvas(width, Math.min(height, STRIP + 2 * REACH)).getContext("2d", { willReadFrequently: true });
+  const detail = { columns, rows, across: 1 / scale, factor: 1, measured: sums(), invented: KNOTS.map(sums) };
+  const sheet = new OffscreenCanvas(width, Math.min(height, STRIP)).getContext("2d", { willReadFrequently: true });
   for (let top = 0; top < height; top += STRIP) {
     await new Promise((resolve) => setTimeout(resolve));
     if (signal.aborted) return null;
-    const above = Math.min(top, REACH);
-    const tall = Math.min(height - top, STRIP + REACH) + above;
+    const tall = Math.min(height - top, STRIP);
     const [faithful, chosen, crisp] = [psnr, fused, gan].map((bitmap) => {
       sheet.clearRect(0, 0, width, tall);
-      sheet.drawImage(bitmap, 0, above - top);
-      return lumas(sheet.getImageData(0, 0, width, tall).data);
+      sheet.drawImage(bitmap, 0, -top);
+      return sheet.getImageData(0, 0, width, tall).data;
     });
-    const end = Math.min(height, top + STRIP);
-    for (let y = top; y < end; y += 1) {
-      const row = y - top + above;
-      const up = Math.max(0, row - REACH) * width;
-      const down = Math.min(tall - 1, row + REACH) * width;
-      const line = Math.floor(y / BLOCK) * columns;
-      for (let x = 0; x < width; x += 1) {
-        const i = row * width + x;
-        const left = faithful[row * width + Math.max(0, x - REACH)];
-        const right = faithful[row * width + Math.min(width - 1, x + REACH)];
-        const fine = faithful[i] - (left + right + faithful[up + x] + faithful[down + x]) / 4;
-        const ofFused = chosen[i] - faithful[i];
-        const ofGan = crisp[i] - faithful[i];
-        const block = line + ((x / BLOCK) | 0);
-        detail.measured[block] += fine * fine;
-        detail.fused[block] += ofFused * ofFused;
-        detail.gan[block] += ofGan * ofGan;
-        detail.both[block] += ofFused * ofGan;
-      }
-    }
+    sumMeasured(detail, top, faithful, width, tall);
+    sumInvented(detail, top, faithful, chosen, crisp, width, tall);
   }
   return detail;
 }
 
-function lumas(data) {
-  const luma = new Float32Array(data.length / 4);
-  for (let i = 0; i < luma.length; i += 1) {
-    luma[i] = 0.2126 * data[4 * i] + 0.7152 * data[4 * i + 1] + 0.0722 * data[4 * i + 2];
+function sumMeasured({ columns, measured }, top, faithful, width, tall) {
+  for (let y = 0; y + CELL <= tall; y += CELL) {
+    const line = Math.floor((top + y) / BLOCK) * columns;
+    for (let x = 0; x + CELL <= width; x += CELL) {
+      let apart = 0;
+      for (let channel = 0; channel < 3; channel += 1) {
+        let sum = 0;
+        for (let row = y; row < y + CELL; row += 1) {
+          const start = 4 * (row * width + x) + channel;
+          sum += faithful[start] + faithful[start + 4] + faithful[start + 8] + faithful[start + 12];
+        }
+        const mean = sum / (CELL * CELL);
+        for (let row = y; row < y + CELL; row += 1) {
+          const start = 4 * (row * width + x) + channel;
+          for (let at = start; at < start + 4 * CELL; at += 4) apart += Math.abs(faithful[at] - mean);
+        }
+      }
+      measured[line + ((x / BLOCK) | 0)] += apart;
+    }
   }
-  return luma;
 }
 
-/** What a trade-off adds in a block, as energy. */
-function inventedIn({ fused, gan, both }, block, tradeOff) {
-  if (tradeOff <= 0.5) return 4 * tradeOff * tradeOff * fused[block];
-  const crisp = 2 * tradeOff - 1;
-  const rest = 1 - crisp;
-  return Math.max(0, rest * rest * fused[block] + crisp * crisp * gan[block] + 2 * rest * crisp * both[block]);
+function sumInvented({ columns, invented }, top, faithful, chosen, crisp, width, tall) {
+  const [middle, early, half, late, end] = invented;
+  for (let y = 0; y < tall; y += 1) {
+    const line = Math.floor((top + y) / BLOCK) * columns;
+    for (let x = 0; x < width; x += 1) {
+      const block = line + ((x / BLOCK) | 0);
+      const start = 4 * (y * width + x);
+      for (let at = start; at < start + 3; at += 1) {
+        const ofFused = chosen[at] - faithful[at];
+        const step = (crisp[at] - chosen[at]) / 4;
+        middle[block] += Math.abs(ofFused);
+        early[block] += Math.abs(ofFused + step);
+        half[block] += Math.abs(ofFused + 2 * step);
+        late[block] += Math.abs(ofFused + 3 * step);
+        end[block] += Math.abs(ofFused + 4 * step);
+      }
+    }
+  }
+}
+
+/**
+ * Scale the sums so that the whole picture, at the trade-off it was made with, has the share that the
+ * service measured: a preview has lost some detail, and has some that is its compression's.
+ */
+export function calibrate(detail, { options, result }) {
+  const share = inventedShare(detail, { left: 0, top: 0, right: detail.columns, bottom: detail.rows }, () => options.trade_off);
+  if (typeof result.invented !== "number" || result.invented >= 1 || !share || share === 1) return;
+  detail.factor = (result.invented / (1 - result.invented)) * ((1 - share) / share);
+}
+
+/** The sum of what a trade-off invents in a block. */
+function inventedIn({ invented, factor }, block, tradeOff) {
+  if (tradeOff <= KNOTS[0]) return factor * (tradeOff / KNOTS[0]) * invented[0][block];
+  const place = ((tradeOff - KNOTS[0]) / (1 - KNOTS[0])) * (KNOTS.length - 1);
+  const below = Math.min(KNOTS.length - 2, Math.floor(place));
+  const one = invented[below][block];
+  return factor * (one + (place - below) * (invented[below + 1][block] - one));
 }
 
 /** The share of fine detail in a box of blocks that is invented; `tradeOffAt(column, row)`. */
@@ -86,16 +112,17 @@ export function inventedShare(detail, box, tradeOffAt) {
       invented += inventedIn(detail, block, tradeOffAt(column, row));
     }
   }
-  const sum = Math.sqrt(measured) + Math.sqrt(invented);
-  return sum ? Math.sqrt(invented) / sum : 0;
+  return invented ? invented / (invented + measured) : 0;
 }
 
 /** One pixel for each block: amber where detail is invented, blue where it is measured. */
 export function drawDetail(detail, tradeOffAt) {
   const image = new ImageData(detail.columns, detail.rows);
+  const samples = 3 * BLOCK * BLOCK;
   for (let block = 0; block < detail.measured.length; block += 1) {
-    const invented = Math.sqrt(inventedIn(detail, block, tradeOffAt(block % detail.columns, Math.floor(block / detail.columns)))) / BLOCK;
-    const measured = Math.sqrt(detail.measured[block]) / BLOCK;
+    const tradeOff = tradeOffAt(block % detail.columns, Math.floor(block / detail.columns));
+    const invented = inventedIn(detail, block, tradeOff) / samples;
+    const measured = detail.measured[block] / samples;
     const blue = COVER.measured * Math.min(1, measured / STRONG.measured);
     const amber = COVER.invented * Math.min(1, invented / STRONG.invented);
     const share = amber && amber / (amber + blue);

@@ -1,5 +1,6 @@
-// Fetches the layers of the viewer: the original and the three branches. A result that is too large for
-// the screen's hardware comes as a smaller preview, and in full where one zooms in.
+// Fetches the layers of the viewer: the original and the three branches. A result comes as small previews
+// first, and in full when one zooms in: all of it, or where that is too large for the hardware, what is
+// in view.
 
 import { result } from "../net/results.js";
 
@@ -7,6 +8,8 @@ const BRANCHES = ["psnr", "fused", "gan"];
 /** Above so many pixels three branches take more memory than a browser should. */
 const MOST_PIXELS = 64e6;
 const PREVIEW_SIDE = 4096;
+/** Results of no more bytes, of three branches, need no preview. */
+const FEW_BYTES = 2e6;
 
 /** Whether all pixels of a result can be shown at once. */
 function fits({ width, height }, side) {
@@ -20,18 +23,27 @@ function smaller({ width, height }, side) {
   return { format: "png", ...(width >= height ? { width: longest } : { height: longest }) };
 }
 
-/** The branches of a job, as a layer for a painter; `tell` gets the share that has come. */
-export async function branches({ id, result: made }, side, { signal, tell }) {
+/**
+ * The branches of a job, as a layer for a painter; `tell` gets the share that has come. `exact`: with all
+ * pixels. A layer has the `scale` of its bitmaps, is `whole` if that is the result itself, and `canBeWhole`
+ * if it can be had so.
+ */
+export async function branches({ id, result: made }, side, { signal, tell, exact = false }) {
   const sums = {};
   const heard = (output) => (got, all) => {
     sums[output] = { got, all };
     const every = Object.values(sums);
     tell(every.reduce((sum, it) => sum + it.got, 0) / every.reduce((sum, it) => sum + it.all, 0));
   };
+  const canBeWhole = fits(made, side);
+  const few = canBeWhole && BRANCHES.length * made.size <= FEW_BYTES;
+  const preview = !exact && !few && BRANCHES.every((output) => made.previews.includes(output));
+  const wanted = preview ? { preview: "true" } : smaller(made, side);
   const [psnr, fused, gan] = await Promise.all(
-    BRANCHES.map((output) => bitmap(id, { output, ...smaller(made, side) }, signal, heard(output))),
+    BRANCHES.map((output) => bitmap(id, { output, ...wanted }, signal, heard(output))),
   );
-  return { area: [0, 0, made.width, made.height], whole: fits(made, side), psnr, fused, gan };
+  const area = [0, 0, made.width, made.height];
+  return { area, scale: psnr.width / made.width, whole: canBeWhole && !preview, canBeWhole, psnr, fused, gan };
 }
 
 /** Every pixel of an area `[x, y, width, height]`. */

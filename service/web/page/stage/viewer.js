@@ -4,14 +4,14 @@
 import { isEmpty, setLevels } from "../brush/map.js";
 import { percent } from "../words/numbers.js";
 import { text } from "../words/text.js";
-import { BLOCK, blocksIn, drawDetail, inventedShare, measureDetail } from "./detail.js";
+import { BLOCK, blocksIn, calibrate, drawDetail, inventedShare, measureDetail } from "./detail.js";
 import { listenToDivider } from "./gestures.js";
 import { branches, crop, decoded } from "./layers.js";
 import { painter } from "./painter.js";
 
 const LEVELS = [0.125, 0.25, 0.5, 1, 2, 4, 8];
 const MOST = 8;
-/** Full-resolution crops are fetched when the view has stood still for so long, in milliseconds. */
+/** All pixels are fetched when the view has stood still for so long, in milliseconds. */
 const STILL = 250;
 const MOST_CROP_PIXELS = 16e6;
 
@@ -49,8 +49,10 @@ export function createViewer(on) {
   let asked = false;
   let guessesDrawn = null;
   let loading = new AbortController();
-  let cropping = new AbortController();
+  let sharpening = new AbortController();
+  let measuring = new AbortController();
   let stillness = 0;
+  let fetchingWhole = false;
 
   const divide = listenToDivider(divider, stage, (place) => {
     split = place;
@@ -222,31 +224,45 @@ export function createViewer(on) {
     };
   }
 
-  /** Fetch in full what is visible of a preview, once the view stands still. */
+  /** Fetch in full what is shown of a preview larger than it is, once the view stands still. */
   function sharpen() {
     if (!layer || layer.whole) return;
     clearTimeout(stillness);
-    cropping.abort();
+    if (!layer.canBeWhole) sharpening.abort();
+    else if (zoom < layer.scale || fetchingWhole) return;
     stillness = setTimeout(async () => {
       const { left, top, right, bottom } = viewed();
       const area = [left, top, right - left, bottom - top];
-      if (area[2] * area[3] > MOST_CROP_PIXELS || Math.max(area[2], area[3]) > paint.side || zoom < 1) {
+      const tooLarge = area[2] * area[3] > MOST_CROP_PIXELS || Math.max(area[2], area[3]) > paint.side;
+      if (!layer.canBeWhole && (tooLarge || zoom < 1)) {
         previewNote.textContent = text("previewZoom");
         return;
       }
-      cropping = new AbortController();
-      const { signal } = cropping;
+      sharpening = new AbortController();
+      const { signal } = sharpening;
       previewNote.textContent = text("previewFetching");
+      fetchingWhole = layer.canBeWhole;
+      describe();
       try {
-        const part = await crop(picture.view, area, signal);
-        if (signal.aborted) return;
-        paint.setLayer("detail", part);
-        previewNote.textContent = text("everyPixel");
-        repaint();
+        if (layer.canBeWhole) await showWhole(signal);
+        else {
+          const part = await crop(picture.view, area, signal);
+          if (signal.aborted) return;
+          paint.setLayer("detail", part);
+          previewNote.textContent = text("everyPixel");
+          repaint();
+        }
       } catch (problem) {
         if (!signal.aborted) previewNote.textContent = `${text("preview")}: ${problem.message}`;
+      } finally {
+        if (!signal.aborted) fetchingWhole = false;
       }
     }, STILL);
+  }
+
+  async function showWhole(signal) {
+    const whole = await branches(picture.view, paint.side, { signal, tell() {}, exact: true });
+    if (!signal.aborted) showLayer(whole);
   }
 
   function describe() {
@@ -260,15 +276,17 @@ export function createViewer(on) {
     tags.left.textContent = text("original");
     tags.left.hidden ||= both && !side && !held && split === 0;
     tags.right.textContent = text("resultAt", { value: Math.round(100 * tradeOff) });
-    previewNote.hidden = !layer || layer.whole;
+    previewNote.hidden = !layer || layer.whole || (layer.canBeWhole && !previewNote.textContent);
     canvas.setAttribute("aria-label", layer ? text("resultOf", picture) : text("notYet", picture ?? { name: "" }));
   }
 
   /** Begin with a picture; what belonged to the one before is let go. */
   async function open(next) {
     picture = next;
-    loading.abort();
-    cropping.abort();
+    for (const work of [loading, sharpening, measuring]) work.abort();
+    clearTimeout(stillness);
+    previewNote.textContent = "";
+    fetchingWhole = false;
     loading = new AbortController();
     const { signal } = loading;
     paint.setBefore(null);
@@ -302,27 +320,38 @@ export function createViewer(on) {
       const fetched = await branches(picture.view, paint.side, { signal, tell: on.loading });
       if (signal.aborted || layer) return;
       size = expected(picture);
-      layer = fetched;
-      paint.setLayer("base", layer);
+      showLayer(fetched);
       setMap(picture.map);
       resize();
       on.loading(null);
       on.ready();
-      await measure(fetched, signal);
     } catch (problem) {
       if (!signal.aborted) on.failed(problem);
     }
   }
 
+  function showLayer(fetched) {
+    measuring.abort();
+    layer = fetched;
+    paint.setLayer("base", layer);
+    describe();
+    repaint();
+    measure(layer);
+  }
+
   /** Measure what is invented, once the picture is on the screen. */
-  async function measure(fetched, signal) {
-    const measured = await measureDetail(fetched, signal);
+  async function measure(shown) {
+    measuring = new AbortController();
+    const { signal } = measuring;
+    const measured = await measureDetail(shown, signal);
     if (!signal.aborted) {
       detail = measured;
-      small = smallOf(fetched.psnr, picture.map);
+      calibrate(detail, picture.view);
+      guessesDrawn = null;
+      small = smallOf(shown.psnr, picture.map);
       repaint();
     }
-    if (paint.kind !== "2d") for (const name of ["psnr", "fused", "gan"]) fetched[name].close(); // the card has them
+    if (paint.kind !== "2d") for (const name of ["psnr", "fused", "gan"]) shown[name].close(); // the card has them
   }
 
   function resize() {

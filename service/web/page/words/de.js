@@ -106,7 +106,7 @@ export default {
   factModel: "Modell",
   factDevice: "Gerät",
   factTime: "Zeit",
-  factInvented: "Erfunden",
+  factInvented: "Erfunden bei {value}",
   factNote: "Hinweis",
   stageQueue: "gewartet",
   stageDecode: "geöffnet",

@@ -116,7 +116,7 @@ export default {
   factModel: "Model",
   factDevice: "Device",
   factTime: "Time",
-  factInvented: "Invented",
+  factInvented: "Invented at {value}",
   factNote: "Note",
   stageQueue: "waited",
   stageDecode: "opened",

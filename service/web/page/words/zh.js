@@ -107,7 +107,7 @@ export default {
   factModel: "模型",
   factDevice: "设备",
   factTime: "时间",
-  factInvented: "虚构",
+  factInvented: "{value} 处的虚构",
   factNote: "说明",
   stageQueue: "等待",
   stageDecode: "打开",
