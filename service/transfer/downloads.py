@@ -6,7 +6,7 @@ of a piece; or the address at which the store itself gives it.
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from http import HTTPStatus
 from typing import Annotated
 
@@ -111,6 +111,13 @@ class _Pieces(Response):
                 "headers": self.raw_headers,
             }
         )
+        try:
+            await self._send_pieces(send)
+        finally:
+            if isinstance(self._pieces, Generator):
+                self._pieces.close()  # not by the garbage collector, at some time
+
+    async def _send_pieces(self, send: Send) -> None:
         piece = self._first
         for count in itertools.count(1):
             self._left -= len(piece)
