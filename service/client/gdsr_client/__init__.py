@@ -23,6 +23,6 @@ from gdsr_client.uploads import Sent, Source
 
 __all__ = [
     "AsyncClient", "Batch", "Client", "ClientError", "DerivedOptions", "DownloadBroken", "Job",
-    "JobLost", "Options", "Problem", "Progress", "Refused", "Result", "Sent", "Source", "UnexpectedAnswer",
-    "Unreachable",
+    "JobLost", "Options", "Problem", "Progress", "Refused", "Result", "Sent", "Source",
+    "UnexpectedAnswer", "Unreachable",
 ]  # fmt: skip
