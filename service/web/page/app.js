@@ -107,8 +107,8 @@ function open(picture) {
   fetching = isReady(picture) ? { words: text("fetching"), done: null } : null;
   markOpen(picture);
   showTradeOff(picture.tradeOff);
-  showInvented(null);
   setReady(false);
+  showInvented(null);
   showState();
   viewer.open(picture);
 }

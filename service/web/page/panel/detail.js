@@ -51,7 +51,7 @@ export function showInvented(share) {
   meter.style.setProperty("--invented", `${shown}%`);
   meter.classList.toggle("unknown", share === null);
   const words =
-    share === null ? text("guessworkWait")
+    share === null ? (slider.disabled ? "" : text("guessworkWait"))
     : shown === 0 ? text("guessworkNone")
     : text("guessworkLine", { percent: percent(shown / 100) });
   if (line.textContent !== words) line.textContent = words;

@@ -42,6 +42,7 @@ export function createExport(shown, { changed, again }) {
     at("save-all").hidden = pictures.filter(isReady).length < 2;
     if (!ready) {
       at("export-facts").textContent = "";
+      at("quality-row").hidden = true;
       return;
     }
     const { settings, view } = picture;
