@@ -1,7 +1,9 @@
 """What people ran into: folders, a lost card, many large photographs, edges and filters."""
 
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browsing import (
     WEBGL,
@@ -10,8 +12,10 @@ from browsing import (
     choose,
     difference,
     job_of,
+    measured,
     painted,
     service_pixels,
+    slide,
     stage_pixels,
     wait_for_result,
 )
@@ -127,3 +131,96 @@ def test_a_named_position_is_there_after_a_reload(visit: Visit) -> None:
     wait_for_result(page)
 
     assert page.locator("#position").inner_text() == "100"
+
+
+def test_guesswork_in_the_photo_has_colours_and_its_button_says_that_it_is_on(
+    visit: Visit,
+) -> None:
+    page = visit()
+    choose(page, ("photo.png", saved(photo(40, 60), "PNG")), model="lite")
+    wait_for_result(page)
+    measured(page)
+    button = page.get_by_role("button", name="Show in the photo")
+    colours = """() => {
+      const canvas = document.getElementById("guesses");
+      const context = canvas.getContext("2d");
+      const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+      const found = { amber: 0, blue: 0 };
+      for (let i = 0; i < data.length; i += 4) {
+        if (data[i] > data[i + 2] + 40) found.amber += 1;
+        if (data[i + 2] > data[i] + 40) found.blue += 1;
+      }
+      return found;
+    }"""
+    plain = stage_pixels(page)
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    slide(page, 0)
+    true = page.evaluate(colours)
+    slide(page, 1)
+    crisp = page.evaluate(colours)
+    button.click()
+
+    assert true["blue"] > true["amber"] == 0
+    assert crisp["amber"] > 0
+    expect(button).to_have_attribute("aria-pressed", "false")
+    slide(page, 0.5)
+    assert np.array_equal(stage_pixels(page), plain)
+
+
+def test_forced_colours_leave_the_track_of_the_slider(visit: Visit) -> None:
+    page = visit(forced_colors="active")
+    choose(page, ("small.png", noise(16, 16)))
+    wait_for_result(page)
+    with Image.open(io.BytesIO(page.locator("#trade-off").screenshot())) as opened:
+        seen = opened.convert("RGB")
+    middle = seen.height // 2
+    ground, before, after = (
+        seen.getpixel(place)
+        for place in ((2, 2), (seen.width // 4, middle), (3 * seen.width // 4, middle))
+    )
+
+    assert len({ground, before, after}) == 3
+
+
+def test_at_fit_a_drag_moves_the_divider_the_wheel_zooms_and_space_does_not_scroll(
+    visit: Visit,
+) -> None:
+    page = visit()
+    choose(page, ("photo.png", saved(photo(40, 60), "PNG")))
+    wait_for_result(page)
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    x, y, width = box["x"], box["y"] + 90, box["width"]
+    page.mouse.move(x + 0.6 * width, y)
+    page.mouse.down()
+    page.mouse.move(x + 0.3 * width, y, steps=4)
+    page.mouse.up()
+    assert page.locator("#divider").get_attribute("aria-valuenow") == "30"
+
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.down(" ")
+    expect(page.locator("#right-tag")).to_be_hidden()
+    assert page.evaluate("scrollY + document.getElementById('inspector').scrollTop") == 0
+    page.keyboard.up(" ")
+    page.mouse.wheel(0, -400)
+    expect(page.locator("[data-level=fit]")).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_file_that_waits_for_the_connection_says_so_and_comes_when_it_is_back(
+    visit: Visit,
+) -> None:
+    page = visit()
+    choose(page, ("small.png", noise(16, 20)))
+    wait_for_result(page)
+    slide(page, 0.8)
+    page.context.set_offline(True)
+    page.click("#download")
+    expect(page.locator("#download-note")).to_have_text("Preparing the file …")
+    expect(page.locator("#connection")).to_contain_text("The server cannot be reached")
+
+    with page.expect_download() as download:
+        page.context.set_offline(False)
+        page.get_by_role("button", name="Try now").click()
+    assert download.value.suggested_filename == "small-4x.png"
+    expect(page.locator("#connection")).to_be_hidden()

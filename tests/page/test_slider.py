@@ -18,6 +18,7 @@ from browsing import (
     service_pixels,
     slide,
     stage_pixels,
+    stage_shot,
     wait_for_result,
 )
 from factories import photo, saved
@@ -75,6 +76,13 @@ def test_a_pixel_at_800_percent_is_a_square_of_eight(shown: Page, studio: Studio
     assert large.shape[1] > stage.shape[1]
     inner = slice(60, -60)  # the corners have words over them
     assert difference(stage, large, rows=inner, columns=inner) <= 1
+    shown.locator("#divider").press("End")
+    painted(shown)
+    with Image.open(io.BytesIO(stage_shot(shown))) as opened:
+        line = np.asarray(opened.convert("RGB"))[stage.shape[0] // 2, inner]
+    edges = np.flatnonzero((line[1:] != line[:-1]).any(axis=-1))
+    assert len(edges) > 5
+    assert set(np.diff(edges) % 32) == {0}  # of the original too, which is four times smaller
 
 
 def test_what_is_too_large_for_the_card_is_a_preview_and_exact_where_one_zooms_in(
