@@ -16,9 +16,11 @@ from browsing import (
     stage_pixels,
     wait_for_result,
 )
-from factories import photo, saved
+from factories import photo, png, saved
 from PIL import Image
 from playwright.sync_api import Page, expect
+
+from workers.tasks.branches import read_branch
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -78,6 +80,26 @@ def test_a_painted_picture_is_saved_as_it_is_shown(page: Page) -> None:
     slide(page, 0.7)  # what was painted moves with the slider
     shown = stage_pixels(page)
     assert difference(shown, downloaded(page), rows=rows, columns=columns) <= 1
+
+
+def test_sixteen_bits_are_saved_as_they_are_shown(visit: Visit) -> None:
+    page = visit()
+    deep = photo(60, 80).astype(np.uint16) * 257 + np.arange(80, dtype=np.uint16)[:, None]
+    choose(page, ("deep.png", png(deep, bits=16, colour_type=2)), model="lite")
+    wait_for_result(page)
+    page.keyboard.press("1")
+    page.get_by_role("button", name="Crisper").click()
+    stroke(page, (-60, -40), (-20, 10), (30, 20))
+    shown = stage_pixels(page)
+    with page.expect_download() as download:
+        page.click("#download")
+    saved_as = read_branch(download.value.path().read_bytes()).colour
+
+    assert saved_as.dtype == np.uint16
+    rows = slice(shown.shape[0] // 2 - 110, shown.shape[0] // 2 + 110)
+    columns = slice(shown.shape[1] // 2 - 150, shown.shape[1] // 2 + 150)
+    rounded = np.round(saved_as / 257).astype(np.uint8)
+    assert difference(shown, rounded, rows=rows, columns=columns) <= 1
 
 
 def test_strokes_are_undone_redone_erased_and_survive_a_reload(page: Page) -> None:

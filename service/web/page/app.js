@@ -120,6 +120,7 @@ function close() {
   showMessage("");
   showTitle(null);
   showFacts(null);
+  showModel(null);
   at("shown-name").textContent = at("shown-facts").textContent = "";
 }
 

@@ -37,7 +37,7 @@ export default {
   withoutCard: "Die Grafikkarte ist ausgefallen. Die Seite zeichnet ohne sie, langsamer; nichts ist verloren.",
   controls: "Regler",
   detail: "Detail",
-  trueToOriginal: "Treu zum Original",
+  trueToOriginal: "Treu",
   balanced: "Ausgewogen",
   crisp: "Scharf",
   meaningTrue: "Nichts erfunden, etwas weich.",

@@ -39,7 +39,7 @@ export default {
 
   controls: "Controls",
   detail: "Detail",
-  trueToOriginal: "True to the original",
+  trueToOriginal: "True",
   balanced: "Balanced",
   crisp: "Crisp",
   meaningTrue: "Nothing invented, a little soft.",
