@@ -147,8 +147,8 @@ def test_guesswork_in_the_photo_has_colours_and_its_button_says_that_it_is_on(
       const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
       const found = { amber: 0, blue: 0 };
       for (let i = 0; i < data.length; i += 4) {
-        if (data[i] > data[i + 2] + 40) found.amber += 1;
-        if (data[i + 2] > data[i] + 40) found.blue += 1;
+        if (data[i] > data[i + 2] + 5) found.amber += 1;
+        if (data[i + 2] > data[i] + 5) found.blue += 1;
       }
       return found;
     }"""

@@ -8,7 +8,7 @@ const STRIP = 16 * BLOCK;
 /** Trade-offs whose invented detail is summed; between them a sum is nearly linear. */
 const KNOTS = [0.5, 0.625, 0.75, 0.875, 1];
 /** Means of a sample's difference, in levels, at which detail is drawn in full. */
-const STRONG = { measured: 24, invented: 32 };
+const STRONG = { measured: 16, invented: 28 };
 /** How much of the photograph each may cover. */
 const COVER = { measured: 0.3, invented: 0.8 };
 const BLUE = [74, 163, 255];
