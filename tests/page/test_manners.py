@@ -171,6 +171,11 @@ def test_all_is_in_reach_on_any_screen(visit: Visit, name: str, shots: Path) -> 
     assert stage["width"] * stage["height"] > 0.3 * width * height
     for tab in page.locator("[role=tab]:visible").all():
         tab.click()
+        if tab.get_attribute("data-tab") == "brush":
+            page.get_by_role("button", name="Crisper").click()
+            page.locator("#stage").click(position={"x": 0.7 * stage["width"], "y": 60})
+            expect(page.locator("#painted")).to_contain_text("Painted")
+            page.get_by_role("button", name="Crisper").click()
         page.screenshot(path=shots / f"{name}-{tab.get_attribute('data-tab')}.png")
     assert faults(page) == []
 

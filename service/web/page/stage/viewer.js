@@ -94,6 +94,8 @@ export function createViewer(on) {
     if (picture) open(picture);
   }
 
+  /** Canvas pixels for one of CSS: a browser that scales a page by itself has its own. */
+  const ratio = () => canvas.width / (stage.clientWidth || canvas.width);
   const isSide = () => side && hasBefore && layer !== null && !held;
   /** The width of one view of the picture, in canvas pixels. */
   const breadth = () => (isSide() ? canvas.width / 2 : canvas.width);
@@ -101,7 +103,7 @@ export function createViewer(on) {
 
   /** Move the view by so many CSS pixels, and keep the picture in it. */
   function move(dx, dy) {
-    look(dx * devicePixelRatio, dy * devicePixelRatio);
+    look(dx * ratio(), dy * ratio());
   }
 
   function look(dx = 0, dy = 0) {
@@ -120,9 +122,9 @@ export function createViewer(on) {
   function zoomTo(wanted, x = stage.clientWidth / 2, y = stage.clientHeight / 2) {
     const least = Math.min(fitting(), 1);
     const to = Math.min(MOST, Math.max(least, wanted));
-    const across = (x * devicePixelRatio) % breadth();
+    const across = (x * ratio()) % breadth();
     const dx = across - breadth() / 2;
-    const dy = y * devicePixelRatio - canvas.height / 2;
+    const dy = y * ratio() - canvas.height / 2;
     centre.x += (dx / size.width) * (1 / zoom - 1 / to);
     centre.y += (dy / size.height) * (1 / zoom - 1 / to);
     zoom = to;
@@ -384,12 +386,12 @@ export function createViewer(on) {
     /** A place of the stage, in CSS pixels, as a place of the result. */
     placeOf(x, y) {
       const { panes } = scene();
-      const at = x * devicePixelRatio;
+      const at = x * ratio();
       const pane = panes.find((it) => !it.before && at >= it.left && at < it.right) ?? panes[0] ?? { x: 0, y: 0 };
-      return { x: (at - pane.x) / zoom, y: (y * devicePixelRatio - pane.y) / zoom };
+      return { x: (at - pane.x) / zoom, y: (y * ratio() - pane.y) / zoom };
     },
     /** CSS pixels for one of the result. */
-    scale: () => zoom / devicePixelRatio,
+    scale: () => zoom / ratio(),
     size: () => size,
     viewed,
     setTradeOff(value) {
