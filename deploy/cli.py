@@ -28,10 +28,10 @@ def main() -> int:
     from workers.contract.errors import GDSRError
 
     try:
-        choices = _choices(arguments)
+        choices = read_choices(arguments)
         steps = plan_steps(arguments.inputs, arguments.output, arguments.format)
         for name in {step.format for step in steps}:
-            _check_format(name, choices)
+            check_format(name, choices)
         started = time.monotonic()
         if arguments.server:
             made = _made_there(arguments, steps, choices)
@@ -61,23 +61,11 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )  # fmt: skip
     parser.add_argument(
-        "--trade-off", metavar="X", type=_trade_off, default=0.5,
-        help="0 = psnr (faithful) to 1 = gan (crisp) (default: 0.5 = fused)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--model", metavar="NAME|FILE",
-        help="a shipped model, or a checkpoint (default: GDSR_DEFAULT_MODEL, else lite-real)",
-    )  # fmt: skip
-    parser.add_argument(
         "--format", choices=_FORMATS,
         help=(
             "same: the format of each IN, or png if that cannot be written (default: by the end "
             "of OUT, else png)"
         ),
-    )  # fmt: skip
-    parser.add_argument(
-        "--quality", metavar="1-100", type=_quality, default=90,
-        help="of JPEG, WebP, AVIF and JPEG XL (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--server", metavar="URL",
@@ -86,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
             "this machine)"
         ),
     )  # fmt: skip
-    _add_choices(parser)
+    add_picture_options(parser)
     return parser
 
 
@@ -114,19 +102,16 @@ def _made_here(
 
     from model.process import prepare_process
 
-    _check_libraries({step.format for step in steps})
-    settings, device = _settings(arguments.model)
+    check_libraries({step.format for step in steps})
+    settings, device = choose_model(arguments.model)
     prepare_process(settings.threads)
 
+    from deploy.picture import enlarge
     from workers.contract.errors import GDSRError
     from workers.contract.images.headers import ResultFormat
     from workers.engine.loading import load_engine
     from workers.engine.local import InProcessEngine
     from workers.pictures.decode import decode
-    from workers.pictures.encode import encode
-    from workers.pictures.finish import marked_as_made, postprocess, preprocess
-    from workers.tasks.pipeline import upscale_picture
-    from workers.tiles.trade_off import output_weights
 
     console = Console(stderr=True)
     with console.status("loading the network"):
@@ -146,28 +131,21 @@ def _made_here(
                     icc=choices.icc,
                     truncated=choices.truncated,
                 )
-                picture = upscale_picture(
-                    preprocess(picture, choices, ResultFormat(step.format)),
+                picture, data = enlarge(
+                    picture,
                     engine,
+                    choices,
                     model=loaded.default_model,
-                    weights=output_weights(arguments.trade_off),
+                    trade_off=arguments.trade_off,
+                    format=ResultFormat(step.format),
+                    quality=arguments.quality,
+                    mark=settings.mark,
                     progress=lambda done, tiles, task=task: progress.update(  # type: ignore[misc]
                         task, completed=done, total=tiles
                     ),
-                    alpha=choices.alpha,
-                    consistent=choices.consistency,
                 )
-                picture = postprocess(picture, choices)
-                if settings.mark:
-                    picture = marked_as_made(picture, trade_off=arguments.trade_off)
                 for warning in picture.warnings:
                     console.print(f"{step.name}: {warning}", highlight=False, soft_wrap=True)
-                data = encode(
-                    picture,
-                    format=ResultFormat(step.format),
-                    quality=arguments.quality,
-                    lossless=choices.lossless,
-                )
                 store(step.target, data)
                 made.append(Made(picture.width, picture.height, len(data)))
             except (GDSRError, OSError) as failure:
@@ -177,7 +155,7 @@ def _made_here(
     return made
 
 
-def _check_format(name: str, choices: "PictureChoices") -> None:
+def check_format(name: str, choices: "PictureChoices") -> None:
     """Check before the work starts that a format has room for what was chosen.
 
     Raises:
@@ -197,7 +175,7 @@ def _check_format(name: str, choices: "PictureChoices") -> None:
     )
 
 
-def _check_libraries(names: set[str]) -> None:
+def check_libraries(names: set[str]) -> None:
     """Check that the libraries are installed before the work starts.
 
     Raises:
@@ -212,7 +190,7 @@ def _check_libraries(names: set[str]) -> None:
         raise ConfigurationInvalid(f"the library that writes {missing[0]} is not installed")
 
 
-def _settings(model: str | None) -> tuple["WorkerSettings", str]:
+def choose_model(model: str | None) -> tuple["WorkerSettings", str]:
     """The settings with one device and one checkpoint, and that device."""
     from workers.contract.errors import ConfigurationInvalid
     from workers.contract.settings import WorkerSettings
@@ -235,10 +213,22 @@ def _settings(model: str | None) -> tuple["WorkerSettings", str]:
     return settings.model_copy(update=update), device
 
 
-def _add_choices(parser: argparse.ArgumentParser) -> None:
-    """Options for the choices of the service, with the same names."""
+def add_picture_options(parser: argparse.ArgumentParser) -> None:
+    """Options for model, slider and quality, and for the choices of the service by their names."""
     from workers.contract.images.options import PictureChoices
 
+    parser.add_argument(
+        "--trade-off", metavar="X", type=_trade_off, default=0.5,
+        help="0 = psnr (faithful) to 1 = gan (crisp) (default: 0.5 = fused)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model", metavar="NAME|FILE",
+        help="a shipped model, or a checkpoint (default: GDSR_DEFAULT_MODEL, else lite-real)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--quality", metavar="1-100", type=_quality, default=90,
+        help="of JPEG, WebP, AVIF and JPEG XL (default: %(default)s)",
+    )  # fmt: skip
     for name, field in PictureChoices.model_fields.items():
         described = " ".join((field.description or "").split()).replace("%", "%%").rstrip(".")
         default = "unset" if field.default is None else str(field.default).lower()
@@ -248,7 +238,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         )  # fmt: skip
 
 
-def _choices(arguments: argparse.Namespace) -> "PictureChoices":
+def read_choices(arguments: argparse.Namespace) -> "PictureChoices":
     """Validate the options.
 
     Raises:

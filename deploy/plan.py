@@ -15,7 +15,7 @@ _FORMATS = {
     ".avif": "avif", ".tif": "tiff", ".tiff": "tiff", ".jxl": "jxl",
 }  # fmt: skip
 #: File name extensions that a folder is searched for; a named file may have any.
-_SUFFIXES = {*_FORMATS, ".bmp", ".gif", ".heic", ".heif"}
+SUFFIXES = {*_FORMATS, ".bmp", ".gif", ".heic", ".heif"}
 
 
 class Step(NamedTuple):
@@ -170,5 +170,5 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith("._")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("._")
     )

@@ -1,0 +1,1 @@
+"""`gdsr-bulk`: a folder or bucket of pictures, on a Ray cluster or this machine."""

@@ -1,0 +1,195 @@
+"""`gdsr-bulk`: upscales an archive with Ray, and goes on where an earlier run ended."""
+
+import argparse
+import importlib.util
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from obstore.store import LocalStore, S3Store
+
+    from deploy.ray.upscaler import Work
+
+DESCRIPTION = """Enlarge all pictures of a folder or bucket four times, with Ray: on the cluster of
+RAY_ADDRESS, else on this machine. A picture whose result is there is skipped. Results are named as
+their pictures, with the new ending added."""
+#: At most so many pictures in a row go to one actor; the end of a run waits for the last row.
+_MOST_BLOCKS = 5000
+
+
+def main() -> int:
+    """The console script. Exit status 0; 1 if a picture has no result; 2 for wrong usage."""
+    arguments = _parser().parse_args()
+
+    from workers.contract.errors import GDSRError
+
+    try:
+        return _run(arguments)
+    except (GDSRError, OSError, ValueError) as invalid:
+        sys.stderr.write(f"gdsr-bulk: {invalid}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    from deploy.cli import add_picture_options
+
+    parser = argparse.ArgumentParser(prog="gdsr-bulk", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
+    parser.add_argument("source", metavar="IN", help="a folder, or s3://BUCKET/PREFIX")
+    parser.add_argument("target", metavar="OUT", help="the same, for the results; not inside IN")
+    parser.add_argument(
+        "--actors", type=int, metavar="N",
+        help="processes with a network each, which share the GPUs (default: one a GPU, else one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--manifest", type=Path, metavar="FILE",
+        help=(
+            "JSON lines: the pictures without a result, and why; written anew by each run "
+            "(default: failed.jsonl in the folder OUT, or here)"
+        ),
+    )  # fmt: skip
+    parser.add_argument(
+        "--format", choices=("png", "jpeg", "webp", "avif", "tiff", "jxl"), default="png",
+        help="of the results (default: %(default)s)",
+    )  # fmt: skip
+    add_picture_options(parser)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from deploy.cli import check_format, check_libraries, choose_model, read_choices
+    from deploy.ray.upscaler import Work, open_store
+    from workers.contract.errors import ConfigurationInvalid
+    from workers.contract.images.headers import ResultFormat
+
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigurationInvalid("Ray is not installed; install gdsr[ray]")
+    if arguments.actors is not None and arguments.actors < 1:
+        raise ConfigurationInvalid("--actors: at least one is needed")
+    _check_places(arguments.source, arguments.target)
+    choices = read_choices(arguments)
+    check_format(arguments.format, choices)
+    check_libraries({arguments.format})
+    settings, _ = choose_model(arguments.model)
+    work = Work(
+        source=arguments.source, target=arguments.target,
+        format=ResultFormat(arguments.format), quality=arguments.quality,
+        trade_off=arguments.trade_off, choices=choices, settings=settings,
+    )  # fmt: skip
+    names = _pictures(work.source)
+    there = set(_names(open_store(work.target, create=True)))
+    wanted = [name for name in names if work.result(name) not in there]
+    sys.stderr.write(f"{len(names):,} pictures, {len(names) - len(wanted):,} have a result\n")
+    manifest = arguments.manifest
+    if manifest is None:
+        manifest = Path("" if "://" in work.target else work.target) / "failed.jsonl"
+    started, failed = time.monotonic(), 0
+    with manifest.open("w") as lines:
+        for name, reason, detail in _results(wanted, work, arguments.actors):
+            failed += 1
+            line = {"picture": name, "reason": reason, "detail": detail}
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+            lines.flush()
+    spent = time.monotonic() - started
+    sys.stderr.write(f"made {len(wanted) - failed:,} of {len(wanted):,} in {spent:,.1f} s\n")
+    if failed:
+        sys.stderr.write(f"gdsr-bulk: {failed:,} have no result; {manifest} says why\n")
+    return int(failed > 0)
+
+
+def _results(
+    wanted: Sequence[str], work: "Work", actors: int | None
+) -> Iterator[tuple[str, str, str]]:
+    """Make all results; picture, reason and detail of each that fails."""
+    if not wanted:
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+    from rich.console import Console
+    from rich.progress import track
+
+    from deploy.ray.upscaler import Upscaler
+
+    here = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
+    ray.init(logging_level="warning", log_to_driver=False, **here)
+    logging.getLogger("ray.data").setLevel("CRITICAL")  # the manifest tells of failures
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # the rest goes on without a row whose actor keeps dying
+    resources = ray.cluster_resources()
+    gpus = resources.get("GPU", 0)
+    count = actors or max(1, int(gpus))
+    threads = work.settings.threads or max(1, int(resources["CPU"] / count))
+    rows = (
+        ray.data.from_items(
+            [{"picture": name} for name in wanted],
+            override_num_blocks=min(len(wanted), _MOST_BLOCKS),
+        )
+        .map_batches(
+            Upscaler,
+            fn_constructor_args=(work, threads),
+            batch_size=1,
+            concurrency=count,
+            num_cpus=threads,
+            num_gpus=min(1, gpus / count),
+            max_restarts=-1,
+            max_task_retries=1,
+        )
+        .iter_rows()
+    )
+    silent = set(wanted)
+    for row in track(rows, "upscaling", total=len(wanted), console=Console(stderr=True)):
+        silent.discard(row["picture"])
+        if row["reason"]:
+            yield row["picture"], row["reason"], row["detail"]
+    for name in sorted(silent):
+        yield name, "actor-died", "its actor died or failed, at it or at another one of its row"
+
+
+def _pictures(place: str) -> list[str]:
+    """The names of the pictures in a store, at any depth."""
+    from deploy.plan import SUFFIXES
+    from deploy.ray.upscaler import open_store
+
+    names = [
+        name
+        for name in _names(open_store(place))
+        if (path := PurePosixPath(name)).suffix.lower() in SUFFIXES
+        and not path.name.startswith("._")
+    ]
+    if not names:
+        raise ValueError(f"there is no picture in {place}")
+    return sorted(names)
+
+
+def _names(store: "LocalStore | S3Store") -> Iterator[str]:
+    import obstore
+    from obstore.exceptions import BaseError
+
+    try:
+        for entries in obstore.list(store):
+            yield from (entry["path"] for entry in entries)
+    except BaseError as failure:
+        raise OSError(str(failure).splitlines()[0]) from None
+
+
+def _check_places(source: str, target: str) -> None:
+    """Refuse results inside IN: the next run would take them for pictures."""
+    within = [f"{place.rstrip('/')}/" for place in (source, target)]
+    if "://" not in source + target:
+        within = [f"{Path(place).resolve()}/" for place in (source, target)]
+    if within[1].startswith(within[0]):
+        raise ValueError(f"{target} lies in {source}; give another OUT")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The actor of `gdsr-bulk`: an engine, a decoder, and the path from one store to the other."""
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workers.contract.errors import ConfigurationInvalid, GDSRError, UploadTooLarge
+from workers.contract.images.headers import ResultFormat
+from workers.contract.images.options import PictureChoices
+from workers.contract.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from obstore.store import LocalStore, S3Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """The same for all pictures of a run."""
+
+    source: str
+    target: str
+    """Folders, or `s3://BUCKET/PREFIX`."""
+    format: ResultFormat
+    quality: int
+    trade_off: float
+    choices: PictureChoices
+    settings: WorkerSettings
+    """With one checkpoint."""
+
+    def result(self, picture: str) -> str:
+        """The name of a result. It does not depend on other pictures, which may come later."""
+        return f"{picture}.{'jpg' if self.format is ResultFormat.JPEG else self.format}"
+
+
+def open_store(place: str, *, create: bool = False) -> "LocalStore | S3Store":
+    """A folder or a bucket, whose writes appear as a whole or not at all.
+
+    Raises:
+        ConfigurationInvalid: there is no such folder, or the address is of another kind.
+    """
+    from obstore.exceptions import BaseError
+    from obstore.store import LocalStore, S3Store
+
+    try:
+        if place.startswith("s3://"):
+            plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+            return S3Store.from_url(place, client_options={"allow_http": plain})
+        if "://" not in place:
+            return LocalStore(place, mkdir=create)
+    except (BaseError, ValueError, OSError) as failure:
+        raise ConfigurationInvalid(f"{place}: {str(failure).splitlines()[0]}") from None
+    raise ConfigurationInvalid(f"{place} is neither a folder nor s3://BUCKET/PREFIX")
+
+
+class Upscaler:
+    """Loads the network once; called with the names of pictures."""
+
+    def __init__(self, work: Work, threads: int) -> None:
+        import ray
+
+        from model.process import prepare_process
+
+        prepare_process(threads, cache=work.settings.cache_dir)  # before torch is imported
+
+        from deploy.ray.decoder import Decoder
+        from workers.engine.loading import load_engine
+        from workers.engine.local import InProcessEngine
+
+        loaded = load_engine(work.settings, "cuda:0" if ray.get_gpu_ids() else "cpu")
+        self._work, self._model = work, loaded.default_model
+        self._engine, self._decoder = InProcessEngine(loaded), Decoder(work.settings)
+        self._source, self._target = open_store(work.source), open_store(work.target, create=True)
+
+    def __call__(self, batch: "dict[str, np.ndarray[Any, Any]]") -> dict[str, list[str]]:
+        """Rows of pictures, each with the reason and detail of its failure, or none."""
+        pictures = [str(name) for name in batch["picture"]]
+        reasons, details = zip(*map(self._upscale, pictures), strict=True)
+        return {"picture": pictures, "reason": list(reasons), "detail": list(details)}
+
+    def _upscale(self, name: str) -> tuple[str, str]:
+        import obstore
+        from obstore.exceptions import BaseError
+
+        from deploy.picture import enlarge
+        from deploy.ray.decoder import PictureFailed
+
+        work = self._work
+        try:
+            if obstore.head(self._source, name)["size"] > work.settings.max_upload_bytes:
+                raise UploadTooLarge(limit=work.settings.max_upload_bytes)
+            data = bytes(obstore.get(self._source, name).bytes())
+            _, made = enlarge(
+                self._decoder.decode(data, work.choices),
+                self._engine,
+                work.choices,
+                model=self._model,
+                trade_off=work.trade_off,
+                format=work.format,
+                quality=work.quality,
+                mark=work.settings.mark,
+                progress=lambda done, tiles: None,  # noqa: ARG005
+            )
+            obstore.put(self._target, work.result(name), made)
+        except PictureFailed as failure:
+            return failure.reason, failure.detail
+        except GDSRError as failure:
+            return failure.slug, str(failure)
+        except MemoryError:
+            return "no-memory", "its result does not fit into the memory"
+        except (BaseError, OSError) as failure:
+            return "storage", str(failure).splitlines()[0]
+        return "", ""
