@@ -90,6 +90,11 @@ class Archive:
         return {str(p.relative_to(self.target)): p for p in self.target.rglob("*.png")}
 
 
+def decoders(pid: int) -> list[int]:
+    """The decoders below a process; none while actors are started again."""
+    return [found for found in descendants(pid) if "deploy.ray.decoder" in command_line(found)]
+
+
 HOPELESS = {
     "damaged.jpg": "image-corrupt", "large.png": "image-too-large", "text.gif": "image-unsupported",
 }  # fmt: skip
@@ -139,10 +144,8 @@ def test_an_archive_is_killed_and_resumed(
 
     with archive.start("--actors", "2") as run:
         wait_for(lambda: len(archive.made()) > len(killed) + 20, seconds=600, what="more results")
-        decoders = [
-            pid for pid in descendants(run.pid) if "deploy.ray.decoder" in command_line(pid)
-        ]
-        os.kill(decoders[0], signal.SIGSTOP)
+        (decoder, *_) = wait_for(lambda: decoders(run.pid), what="a decoder")
+        os.kill(decoder, signal.SIGSTOP)
         _, resumed = run.communicate()
     assert run.returncode == 1, resumed
     (hung,) = archive.failed().keys() - HOPELESS.keys()
