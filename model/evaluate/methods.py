@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from model.gdsr import GDSR, OUTPUTS, PARTS, SCALE
-from model.postprocessing import postprocess
+from model.postprocessing import limit_ringing, postprocess
 from model.resize import bicubic_up, inner
 from model.trainer.losses import back_projected
 from model.trainer.validation import CONTEXT
 
 Method = Callable[[Tensor], Mapping[str, Tensor]]
-"""Bytes of (3, H, W) -> images of (3, 4H, 4W) by name: RGB in [0, 1]; those of peers and
-of back-projection are not clamped."""
+"""Bytes of (3, H, W) -> images of (3, 4H, 4W) by name: RGB in [0, 1]; those of peers are not
+clamped."""
 
 BICUBIC = "bicubic"
 MASK = "mask"
@@ -54,6 +54,9 @@ def of_generator(
         )
         for output in OUTPUTS
     }  # fmt: skip
+    if back_projection:  # which may leave the range again
+        around = lr[None].float().div(255)
+        images = {name: limit_ringing(image[None], around)[0] for name, image in images.items()}
     return {**images, MASK: inner(parts.mask, SCALE * CONTEXT)[0]}
 
 

@@ -27,7 +27,7 @@ from model.gdsr import GDSR, OUTPUTS, PARTS, Output, Part
 from model.inference import hopper, winograd
 from model.inference.cuda_graphs import Graphs, Network, compile_blocks, download, upload
 from model.inference.nvrtc import KernelUnavailable
-from model.postprocessing import postprocess
+from model.postprocessing import limit_ringing, postprocess
 from model.process import cache_folder
 from model.resize import bicubic_down, bicubic_up
 
@@ -382,14 +382,14 @@ def _one_blend(images: Mapping[Part, Tensor], weights: NDArray[np.float32]) -> T
 
 
 def _corrected(images: Tensor, tiles: Tiles) -> Tensor:
-    """One step of back-projection (Irani and Peleg, 1991): sr + up(lr - down(sr)), in [0, 1].
+    """One step of back-projection (Irani and Peleg, 1991): sr + up(lr - down(sr)), in range again.
 
     Its reach is 4 input pixels, which the halo of a tile covers beside the network's own reach.
     """
     full = np.iinfo(tiles.dtype).max
     lr = upload(torch.from_numpy(tiles.astype(np.float32) / full), images.device)
     lr = lr.permute(0, 3, 1, 2)
-    return (images + bicubic_up(lr - bicubic_down(images))).clamp_(0, 1)
+    return limit_ringing(images + bicubic_up(lr - bicubic_down(images)), lr)
 
 
 def _levels(images: Tensor) -> Tensor:
