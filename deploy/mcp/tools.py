@@ -208,6 +208,7 @@ class _Tools:
                 pixels_per_second=max(
                     (device["pixels_per_second"] for device in model["devices"]),
                     key=lambda speeds: sum(speeds.values()),
+                    default={},
                 ),
             )
             for model in models
