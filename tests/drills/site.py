@@ -177,7 +177,7 @@ class DrillSite:
         numbers = {f"{one}.png": one for one in range(BATCH * number, BATCH * (number + 1))}
         with zipfile.ZipFile(file, "w") as archive:
             for name, one in numbers.items():
-                archive.writestr(name, barcode(one))
+                archive.writestr(zipfile.ZipInfo(name), barcode(one))
         headers, place = {"Idempotency-Key": f"batch-{number}", "Prefer": "wait=5"}, ""
         with httpx2.Client(base_url=self.url, timeout=100, trust_env=False) as http:
             while time.monotonic() < deadline:

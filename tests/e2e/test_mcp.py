@@ -1,5 +1,6 @@
 """`gdsr-mcp` with the client of the official SDK, against a real service, workers and queue."""
 
+import json
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from documents import ROOT, example
 from hosts import Site as Workers
 from hosts import noise
 from networks import tiny_checkpoint
@@ -25,7 +27,6 @@ from workers.host.parent_death import dying_with_parent
 
 mcp = pytest.importorskip("mcp", reason="no MCP SDK: pip install mcp")
 pytestmark = pytest.mark.e2e
-ROOT = Path(__file__).parents[2]
 PYTHONPATH = f"{ROOT}:{ROOT / 'service' / 'client'}"
 
 
@@ -94,9 +95,13 @@ def size(path: Path) -> tuple[int, int]:
 def test_a_program_on_stdio_upscales_a_file_with_progress_and_moves_the_slider(
     url: str, root: Path
 ) -> None:
+    documented = example("docs/operations.md", "MCP", "json")
+    documented = documented.replace("/home/me/Pictures", str(root))
+    configured = json.loads(documented.replace("http://127.0.0.1:8000", url))["mcpServers"]["gdsr"]
+    assert Path(configured["command"]).name == "gdsr-mcp"
     server = mcp.StdioServerParameters(
         command=sys.executable,
-        args=["-m", "deploy.mcp", str(root), "--server", url],
+        args=["-m", "deploy.mcp", *configured["args"]],
         env={"PYTHONPATH": PYTHONPATH},
         cwd=root,
     )

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 def zipped(
     files: Mapping[str, bytes] | list[tuple[str, bytes]], *, deflated: bool = False
 ) -> bytes:
-    """A zip of these files, in this order; a list may name one twice."""
+    """A zip of these files, in this order, always the same; a list may name one twice."""
     pairs = list(files.items()) if isinstance(files, Mapping) else files
     method = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
     file = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(file, "w", method) as archive:
         warnings.simplefilter("ignore")  # a name that is there twice
         for name, content in pairs:
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content, method)  # without the time of day
     return file.getvalue()
 
 
