@@ -52,6 +52,12 @@ def clone(tmp_path: Path) -> Path:
     return clone
 
 
+def _in_a_terminal() -> None:
+    """Ctrl-C works, also where the tests run in the background of a shell, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    dying_with_parent(parent=os.getppid())()
+
+
 @pytest.fixture
 def port(clone: Path, tmp_path: Path) -> Iterator[int]:
     """`make run` in the clone, with a quick network; the port that it serves on once it says so."""
@@ -66,7 +72,7 @@ def port(clone: Path, tmp_path: Path) -> Iterator[int]:
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=dying_with_parent(),  # noqa: PLW1509
+        preexec_fn=_in_a_terminal,  # noqa: PLW1509
     ) as run:
         below: list[int] = []
         try:
