@@ -105,6 +105,18 @@ def test_a_refusal_is_told_once_in_the_words_of_the_service(visit: Visit, studio
     expect(page.locator("#working")).to_contain_text("The picture is damaged")
 
 
+def test_a_refused_picture_offers_no_file_of_another(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("good.png", noise(20, 20)))
+    wait_for_result(page)
+    expect(page.locator("#download")).to_have_text("Save good-4x.png")
+    choose(page, ("letter.jpg", b"This is a letter, not a photograph. " * 20))
+
+    expect(page.locator("#working")).to_contain_text("not a picture")
+    expect(page.locator("#download")).to_have_text("Save")
+    expect(page.locator("#scale option")).to_have_count(0)
+
+
 def test_what_is_too_large_is_halved_or_cropped_before_it_is_sent(visit: Visit) -> None:
     page = visit()
     page.route(

@@ -41,7 +41,8 @@ export function createExport(shown, { changed, again }) {
     at("export-button").disabled = !ready;
     at("save-all").hidden = pictures.filter(isReady).length < 2;
     if (!ready) {
-      at("export-facts").textContent = "";
+      for (const id of ["export-facts", "print", "scale"]) at(id).textContent = "";
+      at("download").textContent = text("save");
       at("quality-row").hidden = true;
       return;
     }
