@@ -39,7 +39,7 @@ _REQUEST = {
 
 
 class Address(BaseModel):
-    """Where the picture is."""
+    """Address of a result."""
 
     url: str
 

@@ -103,7 +103,7 @@ class Derivation(NamedTuple):
 
 
 def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> Derivation | None:
-    """What a request asks for; None: the result itself. `upload` is its map, if it has one.
+    """The derived result of a request, None for the result itself. `upload` is its map, if any.
 
     Raises:
         RequestInvalid: fields that exclude each other, or a region outside the result.

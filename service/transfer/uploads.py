@@ -25,9 +25,9 @@ from service.transfer.multipart import IMAGE_FIELD, Files, Form
 from workers.contract.blobs.base import BlobStore, no_room_is_storage_full
 from workers.contract.errors import GDSRError, ImageMissing, QueueUnavailable, UploadTooLarge
 
-#: What a form may add to its files: boundaries, part headers and the other fields.
+#: Bytes that a form may add to its files: boundaries, part headers and the other fields.
 FORM_OVERHEAD_BYTES = 64 * 1024
-#: What comes is handed to a thread when there is so much of it: most pictures are one piece.
+#: Received bytes are handed to a thread in pieces of this size: most pictures are one piece.
 _PIECE_BYTES = 256 * 1024
 
 Accepted = TypeVar("Accepted")

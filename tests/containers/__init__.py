@@ -1,1 +1,1 @@
-"""What deploy/check-containers runs: the images and the compose file, in a real engine."""
+"""The checks of deploy/check-containers: the images and the compose file, in a real engine."""

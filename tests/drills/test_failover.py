@@ -23,7 +23,7 @@ def asked_again(site: DrillSite) -> httpx2.Response:
 
 
 def taken(answer: httpx2.Response, refused: list[httpx2.Response]) -> bool:
-    """Whether a request was; keeps the answer if not."""
+    """True if the request was refused; keeps the answer otherwise."""
     if answer.is_success:
         return True
     refused.append(answer)

@@ -97,7 +97,7 @@ def _difference(ours: Pixels, theirs: Pixels) -> tuple[float, float] | None:
 
 
 def _read(reader: Callable[[Path], Pixels], path: Path) -> Pixels | None:
-    """What a reader makes of a picture, (H, W, 4), or None."""
+    """The pixels that a reader decodes, (H, W, 4), or None."""
     try:
         return reader(path)
     except Exception:  # noqa: BLE001 - readers fail in many ways
@@ -141,7 +141,7 @@ def _ffmpeg(path: Path) -> Pixels:
 
 
 def _chromium(path: Path) -> Pixels:
-    """What a canvas holds after the picture was drawn on it."""
+    """The pixels of a canvas after the picture was drawn on it."""
     data = base64.b64encode(path.read_bytes()).decode()
     kind = read_header(BytesIO(path.read_bytes())).format
     page = f"""<pre id=o></pre><script>const i = new Image();

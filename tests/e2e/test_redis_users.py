@@ -39,7 +39,7 @@ class Encrypted:
         return f"rediss://{user}:{given}@127.0.0.1:{self.port}/0?{query}"
 
     def denied(self) -> list[tuple[str, str]]:
-        """What a user asked for and may not."""
+        """Denied commands, with the user who sent each."""
         with redis.Redis.from_url(self.operator, decode_responses=True) as client:
             return [(entry["username"], entry["object"]) for entry in client.acl_log()]
 

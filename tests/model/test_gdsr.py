@@ -10,7 +10,7 @@ from model.reference import translate
 
 TINY = GDSRConfig(features=8, growth=4, shared=1, guide=2, lf=1, hf_extract=1, hf=2, mask=1)
 
-#: What each output does not need.
+#: Parts that each output does not need.
 UNNEEDED: dict[Output, tuple[str, ...]] = {
     "psnr": ("hf_extract", "hf_merge", "hf", "mask", "hf_to_rgb", "fused_to_rgb"),
     "gan": ("lf", "mask", "lf_to_rgb", "fused_to_rgb"),

@@ -23,7 +23,7 @@ AXE = axe_source()
 
 
 def faults(page: Page) -> list[str]:
-    """What axe-core finds against WCAG 2.2 A and AA and its own best practices."""
+    """Violations of WCAG 2.2 A and AA and of best practices, found by axe-core."""
     page.evaluate(AXE)
     found = page.evaluate("async () => (await axe.run(document)).violations")
     return [f"{it['id']}: {node['html']}" for it in found for node in it["nodes"]]

@@ -1,4 +1,4 @@
-"""What people ran into: folders, a lost card, many large photographs, edges and filters."""
+"""Faults that people met: folders, a lost card, many large photographs, edges and filters."""
 
 import io
 from pathlib import Path

@@ -32,7 +32,7 @@ class Layer(NamedTuple):
     height: int
     #: Whether what was there before shows through where this is transparent.
     over: bool
-    #: What becomes of its part before the next frame: KEEP, CLEAR or RESTORE.
+    #: Disposal of its part before the next frame: KEEP, CLEAR or RESTORE.
     disposal: int
 
     def covers(self, width: int, height: int) -> bool:

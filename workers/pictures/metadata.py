@@ -12,7 +12,7 @@ from PIL import Image, TiffImagePlugin
 
 from workers.pictures.xmp import upright
 
-#: What Pillow raises for metadata that it cannot read.
+#: Errors of Pillow for metadata that it cannot read.
 BROKEN = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError,
     SyntaxError, TypeError, ValueError, struct.error,

@@ -180,7 +180,7 @@ def _seek(image: Image.Image, frame: int) -> None:
     image.seek(frame)
 
 
-#: What Pillow raises for bytes that it cannot read.
+#: Errors of Pillow for bytes that it cannot read.
 _BAD_BYTES = (
     *BROKEN,
     zlib.error,

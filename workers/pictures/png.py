@@ -78,7 +78,7 @@ def png_pieces(picture: Picture) -> Iterator[bytes]:
     yield chunk(b"IEND", b"")
 
 
-#: What says a colour space in numbers (and cICP, which is in the header).
+#: Chunks that define a colour space in numbers (and cICP, which is in the header).
 COLOUR_CHUNKS = frozenset((b"sRGB", b"gAMA", b"cHRM"))
 _KEPT = frozenset((b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"pHYs", b"eXIf", b"IDAT", b"IEND"))
 #: Without these there is no picture, or no frame of it.

@@ -66,7 +66,7 @@ _MAX_CHANNELS = 8
 _MAX_PART_PIXELS = 2**20
 _WHITE_IS_ZERO, _PALETTE, _YCBCR, _CIELAB, _ICCLAB = 0, 3, 6, 8, 9
 _BITS, _PLANAR = 258, 2
-#: What the channel after the colours is: multiplied alpha, alpha, and what CorelDraw writes for it.
+#: Meaning of the channel after the colours: multiplied alpha, alpha, and the alpha of CorelDraw.
 _MULTIPLIED, _STRAIGHT, _COREL = 1, 2, 999
 _BAND_ROWS = 256
 #: By so much may a floating-point sample pass its range.

@@ -60,7 +60,7 @@ _D50 = np.array((0.9642, 1.0, 0.8249))
 _BRADFORD = np.array(
     ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
 )
-#: What gAMA says of sRGB: its writers may leave out the sRGB chunk.
+#: The gAMA of sRGB: its writers may leave out the sRGB chunk.
 _SRGB_GAMMA = 45455
 _CLOSE = 0.002
 

@@ -1,4 +1,4 @@
-"""What an evaluation says of a method beside its scores, on methods whose answers are known."""
+"""The character of a method, beside its scores, on methods whose answers are known."""
 
 import math
 

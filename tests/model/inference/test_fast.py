@@ -1,4 +1,4 @@
-"""What makes the network quick on a GPU, as far as a CPU can run it; the rest is marked gpu."""
+"""The fast GPU paths of the network, as far as a CPU can run it; the rest is marked gpu."""
 
 import os
 import subprocess

@@ -35,7 +35,7 @@ def generator(request: pytest.FixtureRequest) -> GDSR:
 
 
 def _as_the_kernel_reads(convolution: hopper.Convolution, x: Tensor) -> list[Tensor]:
-    """What each slice gives for features (C, H, W), without bias: pixel rows times weights."""
+    """The output of each slice for features (C, H, W), without bias: pixel rows times weights."""
     found = re.fullmatch(r"convolve<(\d+), \d+, (\d+), (\d), (\w+)>", convolution.kernel)
     assert found
     inputs, width, rows = map(int, found.groups()[:3])

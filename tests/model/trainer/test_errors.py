@@ -1,4 +1,4 @@
-"""What goes wrong: said in one line, and the last good state is there still."""
+"""Errors are reported in one line, and the last good state is kept."""
 
 import resource
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What runs on CUDA alone. Each of these is skipped, and says so, where there is none."""
+"""Tests that run on CUDA alone. Each of these is skipped, and says so, where there is none."""
 
 from collections.abc import Callable
 from pathlib import Path

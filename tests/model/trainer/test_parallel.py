@@ -42,7 +42,7 @@ def together(script: Path, *arguments: str, count: int) -> None:
 
 
 def a_step_of(config: Path, out: Path, *, count: int) -> Any:
-    """What the first of `count` processes keeps of a step that they take together."""
+    """State of the first of `count` processes after a step that they take together."""
     together(SCRIPT, str(config), str(out), count=count)
     return torch.load(out, weights_only=True)
 

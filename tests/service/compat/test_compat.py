@@ -194,7 +194,7 @@ def test_a_picture_that_kills_its_decoder_is_told_and_takes_the_rest_of_its_batc
 
 
 def kill_twice(workers: hosts.Site, job_id: str) -> None:
-    """What a codec with a fault does: the job's process dies, in its second run too."""
+    """A codec with a fault: the job's process dies, in its second run too."""
     first = wait_for(lambda: workers.in_the_middle(job_id)).run
     os.kill(wait_for(lambda: workers.at_work(job_id))[1], signal.SIGKILL)
     wait_for(lambda: (job := workers.in_the_middle(job_id)) and job.run != first)

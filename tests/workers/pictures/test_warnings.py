@@ -1,4 +1,4 @@
-"""What is left out or ignored of a picture is told in its warnings; rare kinds that are read."""
+"""Warnings name the parts of a picture that are left out or ignored; rare kinds are read."""
 
 import re
 import struct

@@ -14,7 +14,7 @@ from contextlib import suppress
 
 _FLAG_UTF8 = 0x800
 _UNICODE_PATH = 0x7075
-#: What western languages need of code page 437, from letters to a degree sign: no boxes, no Greek.
+#: Characters of western languages in code page 437, letters to a degree sign: no boxes or Greek.
 _WESTERN = re.compile(rb"[\x00-\xa8\xab-\xaf\xe1\xf8]*")
 _JAPANESE = re.compile("[\u3005-\u3007\u3041-\u30ff\u3400-\u9fff\uff66-\uff9f]")
 #: In a western word a letter with an accent rarely follows another pair that looks like this.
