@@ -113,6 +113,8 @@ def test_a_refused_picture_offers_no_file_of_another(visit: Visit) -> None:
     choose(page, ("letter.jpg", b"This is a letter, not a photograph. " * 20))
 
     expect(page.locator("#working")).to_contain_text("not a picture")
+    page.locator(".card .open").first.click()  # in its middle: it stays, and stays open
+    expect(page.locator(".card")).to_have_count(2)
     expect(page.locator("#download")).to_have_text("Save")
     expect(page.locator("#scale option")).to_have_count(0)
 
