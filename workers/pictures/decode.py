@@ -26,7 +26,7 @@ from workers.contract.images.headers import (
 )
 from workers.contract.images.jxl import jxl_box
 from workers.contract.images.options import ProfileMode, TruncatedMode
-from workers.contract.images.tiff_and_avif import with_primary
+from workers.contract.images.tiff_and_avif import is_heic_sequence, with_primary
 from workers.pictures.colour import Wanted, cmyk_to_srgb
 from workers.pictures.extras import installed
 from workers.pictures.frames import Layer, apng_layers, composed, gif_layers, has_separate_still
@@ -123,6 +123,8 @@ def _still(
         data, dropped = whole, ("read the first picture: the one named as primary is missing",)
     if header.has_gain_map or _has_gain_map(data, header.format):
         dropped = (*dropped, "left out the gain map: the result is of standard dynamic range")
+    if header.format is ImageFormat.HEIC and is_heic_sequence(data):
+        dropped = (*dropped, "left out the other pictures of the burst or film")
     opened = _opened(data, header, max_pixels=max_pixels, frame=frame, fill=fill)
     if header.cicp is not None:
         tagged = of_cicp(*header.cicp)

@@ -129,6 +129,14 @@ def test_without_a_gain_map_there_is_no_warning(data: bytes) -> None:
     assert decoded(data).warnings == ()
 
 
+def test_the_still_picture_of_a_burst_is_read_with_a_warning() -> None:
+    """As Nokia's encoder writes it: the brand of a sequence first, and a still picture besides."""
+    burst = HEIC[:8] + b"msf1" + HEIC[12:]
+
+    assert np.array_equal(decoded(burst).colour, decoded(HEIC).colour)
+    assert decoded(burst).warnings == ("left out the other pictures of the burst or film",)
+
+
 # A primary picture that is missing
 
 

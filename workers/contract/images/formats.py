@@ -201,5 +201,6 @@ def unread(name: ImageFormat) -> errors.ImageUnsupported:
 def unsupported(found: str) -> errors.ImageUnsupported:
     """The error for an unsupported format `found`; lists the supported ones."""
     return errors.ImageUnsupported(
-        found=found, supported="JPEG, PNG, WebP, TIFF, BMP, AVIF and GIF"
+        found=found,
+        supported="JPEG, PNG, WebP, TIFF, BMP, AVIF, GIF and, with their libraries, HEIC and JPEG XL",
     )

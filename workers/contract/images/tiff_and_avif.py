@@ -222,7 +222,7 @@ def _tiff_page(source: Source, offset: int, layout: _Layout) -> tuple[_Page, int
 
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis"}
-_FILM_BRANDS = (b"hevc", b"hevx", b"msf1")
+_SEQUENCE_BRANDS = (b"hevc", b"hevx", b"msf1")
 _ALPHA_TYPES = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 _GAIN_MAP_TYPE = b"urn:com:apple:photo:2020:aux:hdrgainmap"
 #: Coded pictures, and those that are put together out of them.
@@ -242,10 +242,12 @@ def heif_header(source: Source) -> ImageHeader:
     found = source.at(8, max(min(size, source.size, 256) - 8, 4))
     brands = {found[i : i + 4] for i in range(0, len(found), 4)}
     is_avif = bool({b"avif", b"avis"} & brands)
-    if not is_avif and (major in _FILM_BRANDS or not _HEIC_BRANDS & brands):
+    if not is_avif and not _HEIC_BRANDS & brands:
         raise unsupported("a film, or a picture of an unsupported format")
     animated = major == b"avis"
     meta = _avif_meta(source)
+    if meta is None and major in _SEQUENCE_BRANDS:
+        raise unsupported("a film without a still picture")
     if meta is None:
         if animated:
             raise unsupported("an AVIF film without a still picture")
@@ -275,6 +277,11 @@ def heif_header(source: Source) -> ImageHeader:
         has_gain_map=any(_GAIN_MAP_TYPE in body for body in properties[b"auxC"])
         or any(item.kind == b"tmap" for item in _items(dict(_boxes(meta)))),
     )
+
+
+def is_heic_sequence(data: bytes) -> bool:
+    """Whether a HEIC with a still picture holds a burst or a film besides."""
+    return data[8:12] in _SEQUENCE_BRANDS
 
 
 def with_primary(data: bytes) -> bytes | None:

@@ -200,6 +200,7 @@ STRANGE = {
     "a PDF document": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj",
     "an animated JPEG XL": bytes.fromhex("ff0a984041130088090804010025104b1247"),
     "a film, or a picture": box(b"ftyp", b"hevc\0\0\0\0msf1hevc") + box(b"moov", bytes(50)),
+    "a film without a still": box(b"ftyp", b"msf1\0\0\0\0msf1heic") + box(b"moov", bytes(50)),
     "a Photoshop document": b"8BPS\0\1" + bytes(20),
     "a film": box(b"ftyp", b"isom\0\0\2\0isomiso2mp41") + box(b"moov", bytes(50)),
     "other inks than CMYK": tiff(
