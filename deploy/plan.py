@@ -98,6 +98,8 @@ def _found(inputs: Sequence[str], format_name: str | None, usual: str) -> Iterat
         if place == STREAM:
             data = sys.stdin.buffer.read()
             yield _Input("standard input", data, Path("stdin"), _format(data, format_name, usual))
+        elif place.startswith(("http://", "https://")):
+            raise ValueError(f"{place}: URLs are not fetched; download the picture first")
         elif not folder.exists():
             raise ValueError(f"there is no {folder}")
         elif not folder.is_dir():

@@ -103,6 +103,8 @@ def test_a_checkpoint_file_can_be_named(checkpoint: Path, tmp_path: Path) -> Non
     ("arguments", "status", "said"),
     [
         (["gone.png", "-o", "x.png"], 1, "there is no gone.png"),
+        (["https://a.test/b.png", "-o", "x.png"], 1, "URLs are not fetched"),
+        (["a.png", "-o", "x.png", "--scale", "5"], 1, "--scale: it is '5'; the maximum is 4"),
         (["empty", "-o", "out"], 1, "there is no picture in empty"),
         (["a.png", "-o", "a.png"], 1, "would overwrite an input"),
         (["b/a.png", "a.png", "-o", "b"], 1, "b/a.png would overwrite an input"),
@@ -228,7 +230,7 @@ def test_a_picture_that_is_cut_off_is_refused_or_filled(checkpoint: Path, tmp_pa
     done = run(checkpoint, source, "-o", target, "--truncated", "fill")
 
     assert refused.returncode == 1
-    assert "too early; with `truncated` fill" in refused.stderr
+    assert "too early; with truncated=fill" in refused.stderr
     assert done.returncode == 0, done.stderr
     assert "filled what is missing" in done.stderr
     assert size(target) == (160, 120)

@@ -61,6 +61,12 @@ class ImageMissing(ImageRejected):
     )
 
 
+class FileEmpty(ImageMissing):
+    """The file of a picture has no bytes."""
+
+    detail = "the file is empty"
+
+
 class UploadTooLarge(ImageRejected):
     """The body is larger than the limit."""
 
@@ -128,7 +134,7 @@ class ImageCorrupt(ImageRejected):
 
 
 #: Of the formats that can be filled.
-CUT_OFF = "it ends too early; with `truncated` fill, the part that is there is enlarged"
+CUT_OFF = "it ends too early; with truncated=fill, the part that is there is enlarged"
 
 
 class ImageAnimated(ImageRejected):

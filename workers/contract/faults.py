@@ -58,4 +58,6 @@ def _shown(value: object) -> str:
     """A value in little room; numbers with commas."""
     if isinstance(value, str):
         return repr(value if len(value) <= 40 else f"{value[:40]}...")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return f"{value:,}" if isinstance(value, int | float) else str(value)

@@ -72,7 +72,7 @@ def test_what_is_there_is_read_on_request(kind: str, share: float) -> None:
     data, in_rows = KINDS[kind]
     whole, cut = read(data), data[: int(len(data) * share)]
 
-    with pytest.raises(ImageCorrupt, match="too early; with `truncated` fill"):
+    with pytest.raises(ImageCorrupt, match="too early; with truncated=fill"):
         read(cut)
     picture = filled(cut)
     assert picture.colour.shape == whole.colour.shape

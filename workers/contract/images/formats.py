@@ -202,5 +202,5 @@ def unsupported(found: str) -> errors.ImageUnsupported:
     """The error for an unsupported format `found`; lists the supported ones."""
     return errors.ImageUnsupported(
         found=found,
-        supported="JPEG, PNG, WebP, TIFF, BMP, AVIF, GIF and, with their libraries, HEIC and JPEG XL",
+        supported="JPEG, PNG, WebP, TIFF, BMP, AVIF and GIF; HEIC and JPEG XL with their libraries",
     )
