@@ -35,7 +35,7 @@ from service.jobs.options import (
     requested_options,
 )
 from service.services import Owner, Services, Serving, own_batch
-from service.transfer.downloads import ByteRange, IfNoneMatch
+from service.transfer.downloads import ByteRange, IfNoneMatch, Prefer
 from service.transfer.uploads import Upload, deleted_if_refused, receive
 from workers.contract import errors
 from workers.contract.images.names import safe_name
@@ -296,10 +296,7 @@ async def read_batch_result(
     services: Serving,
     owner: Owner,
     request: Request,
-    prefer: Annotated[
-        list[str],
-        Header(default_factory=list, description="`wait=N`: wait up to N seconds for the zip"),
-    ],
+    prefer: Prefer,
     if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
     range: ByteRange = None,  # noqa: A002, ARG001 - the same
 ) -> Response:
@@ -323,10 +320,7 @@ async def derive_batch_result(
     services: Serving,
     owner: Owner,
     request: Request,
-    prefer: Annotated[
-        list[str],
-        Header(default_factory=list, description="`wait=N`: wait up to N seconds for the zip"),
-    ],
+    prefer: Prefer,
 ) -> Response:
     """A batch of derived results of a finished batch, without running the network again: another
     slider position, format, region or size of each picture, in one zip.

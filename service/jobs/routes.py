@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
@@ -40,7 +40,7 @@ from service.jobs.results import (
     wait_until_ended,
 )
 from service.services import Owner, Serving, own_job
-from service.transfer.downloads import ByteRange, IfNoneMatch, etag_matches
+from service.transfer.downloads import ByteRange, IfNoneMatch, Prefer, etag_matches
 from service.transfer.uploads import Upload, receive
 from service.views import JobsView, JobView
 from workers.contract import errors
@@ -183,13 +183,7 @@ async def read_result(
     owner: Owner,
     request: Request,
     fields: Annotated[ReadFields, Query()],
-    prefer: Annotated[
-        list[str],
-        Header(
-            default_factory=list,
-            description="`wait=N`: wait up to N seconds for the job, and for a derived result",
-        ),
-    ],
+    prefer: Prefer,
     if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
     range: ByteRange = None,  # noqa: A002, ARG001 - the same
 ) -> Response:
@@ -233,10 +227,7 @@ async def derive_result(
     services: Serving,
     owner: Owner,
     request: Request,
-    prefer: Annotated[
-        list[str],
-        Header(default_factory=list, description="`wait=N`: wait up to N seconds for the result"),
-    ],
+    prefer: Prefer,
 ) -> Response:
     """A derived result, as `GET` of the same address gives it, by a map or under another name.
 

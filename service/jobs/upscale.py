@@ -27,6 +27,7 @@ from service.jobs.idempotency import fingerprint, read_key
 from service.jobs.options import FIELDS, PARAMETERS, UpscaleFields, read_fields, requested_options
 from service.jobs.results import picture_or_job, preferred_wait
 from service.services import Owner, Services, Serving
+from service.transfer.downloads import Prefer
 from service.transfer.mistakes import HEAD_BYTES, mistake
 from service.transfer.uploads import Upload, deleted_if_refused, receive
 from service.views import JobView
@@ -118,10 +119,7 @@ async def create_job(
     request: Request,
     services: Serving,
     owner: Owner,
-    prefer: Annotated[
-        list[str],
-        Header(default_factory=list, description="`wait=N`: wait up to N seconds for the result"),
-    ],
+    prefer: Prefer,
     idempotency_key: Annotated[
         str | None,
         Header(description="Idempotency key: repeats within 24 h return the same job"),

@@ -20,6 +20,10 @@ from service.transfer.digests import shown_digest
 
 #: The headers of a download, declared by endpoints and read here.
 IfNoneMatch = Annotated[str | None, Header(description="Entity tags that the client has cached")]
+Prefer = Annotated[
+    list[str],
+    Header(default_factory=list, description="`wait=N`: wait up to N seconds for the result"),
+]
 ByteRange = Annotated[str | None, Header(description="The byte range to send, as `bytes=0-1023`")]
 #: Pieces between two looks whether the client is there.
 _LOOK_UP = 8

@@ -97,7 +97,7 @@ def _check(folder: Path, cache: Path, client: Mapping[str, str]) -> None:
 
 
 def _copy_tree(tree: Path) -> None:
-    """What git would carry, and a password: nobody's `.env` or `secrets/` is looked at."""
+    """Copy the files that git tracks, and a password; no `.env` or `secrets/` is read."""
     listed = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT)
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():

@@ -103,7 +103,7 @@ def _debian(cache: Path) -> Path:
 
 
 def _pip_settings() -> dict[str, str]:
-    """What pip is told on this machine, as far as it means something inside a container."""
+    """The settings of pip on this machine that are valid inside a container."""
     settings = {}
     for line in run([sys.executable, "-m", "pip", "config", "list"]).stdout.splitlines():
         name, _, value = line.partition("=")

@@ -1,4 +1,4 @@
-"""What is claimed of the stack, and how each claim is put to the test."""
+"""The claims about the stack, each with its test."""
 
 import io
 import os

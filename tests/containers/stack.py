@@ -20,7 +20,7 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back over HTTP."""
+    """An HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -133,7 +133,7 @@ class Stack:
         )
 
     def measured(self, expression: str) -> dict[str, float]:
-        """What the stack's own Prometheus says, by the job of its targets."""
+        """The health of the targets of the stack's Prometheus, by job."""
         url = f"http://127.0.0.1:{self.prometheus_port}/api/v1/query?" + urllib.parse.urlencode(
             {"query": expression}
         )

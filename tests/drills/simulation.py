@@ -190,7 +190,7 @@ class World:
         worker.task, worker.run, worker.claimed = "", "", False
 
     def check(self) -> None:
-        """Whatever was accepted can still end, and has ended at most once."""
+        """Each accepted job can still end, and has ended at most once."""
         jobs = self.records.get_many(sorted(self.accepted - self.erased))
         with self.client.pipeline() as pipe:
             pipe.hkeys(WAITING).hkeys(RUNNING).zrange(LEASES, 0, -1).hvals(COUNTERS)

@@ -219,7 +219,7 @@ class DrillSite:
 
 
 def disk_of(place: Path, size: str) -> tuple[str, ...]:
-    """What to start a site with that shall have a small disk of its own at that place."""
+    """The command prefix that gives a site a small disk of its own at that place."""
     place.mkdir(parents=True, exist_ok=True)
     mount = f'mount -t tmpfs -o size={size} tmpfs {place} && exec "$@"'
     return ("unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh")

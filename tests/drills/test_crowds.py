@@ -100,7 +100,7 @@ def grown(sizes: list[int]) -> float:
 
 
 class Answer(NamedTuple):
-    """What a client got, and when."""
+    """A response, and its time."""
 
     number: int
     asked: float

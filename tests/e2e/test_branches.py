@@ -158,7 +158,7 @@ def test_the_result_of_a_job_that_keeps_its_branches_is_its_own_position(
 
 
 def blended(site: Site, source: Job, part: Part | None = None, **changes: object) -> Job:
-    """What a worker makes of a finished job."""
+    """The derived result of a finished job."""
     options = source.spec.options.model_copy(update={"keep_branches": False, **changes})
     job_id = new_job_id()
     site.queue.submit_blend(job_id, source, options, part)

@@ -100,7 +100,7 @@ PATCHES = {
     "rgb16_planar.tif": Case(MADE, bits=16),
     "ten.avif": Case(MADE, bits=16),
 }
-#: What the others are is in tests of their own.
+#: The others have tests of their own.
 OTHERS = {
     "exif6_xmp6.jpg", "checker_190_255.png", "png_no_iend.png", "png_bad_phys_crc.png",
     "tall_2x4200.png", "cp932_names.zip", "multipart_preamble.body",

@@ -1,4 +1,4 @@
-"""Whatever dies, the job ends, and ends right. Real processes, kill -9."""
+"""A job ends rightly whichever process is killed. Real processes, kill -9."""
 
 import os
 import signal

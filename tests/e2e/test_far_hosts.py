@@ -27,7 +27,7 @@ CENTRE = "10.231.0.1"
 
 
 def ip(command: str) -> str:
-    """What it printed."""
+    """Its output."""
     done = subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True)
     return done.stdout
 
@@ -53,7 +53,7 @@ class FarHost:
 
     @property
     def within(self) -> tuple[str, ...]:
-        """What is put before a command to run it there."""
+        """The prefix of a command that runs it there."""
         return "ip", "netns", "exec", self.name
 
     def unplug(self) -> None:

@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl"),
 ]
 URL = "http://127.0.0.1:8000"
-#: What `deploy/setup` compares, in its own words.
+#: The stamp that `deploy/setup` compares.
 STATE = """
 here=$(pwd -P)
 {line}

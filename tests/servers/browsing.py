@@ -82,7 +82,7 @@ def wait_for_result(page: Page, *, seconds: float = 100) -> None:
 
 
 def working(page: Page) -> dict[str, Any]:
-    """What is shown of the newest picture while its tiles are computed.
+    """The text about the newest picture while its tiles are computed.
 
     Looked for in each frame: a small picture is soon done, and `expect` looks once a second.
     """
@@ -133,7 +133,7 @@ def stage_shot(page: Page) -> bytes:
 
 
 def stage_pixels(page: Page) -> Pixels:
-    """What the stage shows, (H, W, 3), the divider at its left edge."""
+    """The pixels of the stage, (H, W, 3), the divider at its left edge."""
     page.locator("#divider").press("Home")
     painted(page)
     with Image.open(io.BytesIO(stage_shot(page))) as opened:
@@ -141,7 +141,7 @@ def stage_pixels(page: Page) -> Pixels:
 
 
 def service_pixels(studio: Studio, job_id: str, trade_off: float) -> Pixels:
-    """What the service makes of a position, (H, W, 3)."""
+    """The service's result at a position, (H, W, 3)."""
     with Image.open(io.BytesIO(service_file(studio, job_id, trade_off, "png"))) as opened:
         return np.asarray(opened.convert("RGB"))
 

@@ -119,7 +119,7 @@ def served(settings: ServiceSettings, *, port: int = 0, **limits: int) -> Iterat
 
 @contextmanager
 def working(site: Site, run: str = "run") -> Iterator[None]:
-    """What a job worker's child has around a task."""
+    """The context of a task in the child of a job worker."""
     shared = site.settings.model_dump(include=set(WorkerSettings.model_fields))
     settings = WorkerSettings.model_validate(shared | {"engine_patience": timedelta(seconds=0.1)})
     token = CONTEXT.set(

@@ -38,7 +38,7 @@ def luma(colour: Pixels) -> Pixels:
 
 
 def saved(pixels: ArrayLike | Image.Image, picture_format: str, **options: Any) -> bytes:
-    """What Pillow writes."""
+    """Encode with Pillow."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(np.asarray(pixels))
     file = BytesIO()
     image.save(file, picture_format, **options)
@@ -345,7 +345,7 @@ def _profile(kind: bytes, tags: dict[bytes, bytes], *, version: int = 4) -> byte
 
 
 def engine_info(**changes: Any) -> EngineInfo:
-    """What an engine with one model says of itself."""
+    """The announcement of an engine with one model."""
     model = ModelInfo(
         name="lite",
         sha256="0" * 64,

@@ -1,4 +1,4 @@
-"""What Prometheus would read from a process."""
+"""Reads the metrics of a process as Prometheus does."""
 
 import re
 import urllib.error

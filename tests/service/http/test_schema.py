@@ -40,7 +40,7 @@ _CONFIG = {
     "checks": {
         # DELETE of a job that has not ended cancels it, and its record stays.
         "use_after_free": {"enabled": False},
-        # What the description cannot say: bytes that are no picture, `width` beside `scale`,
+        # The description cannot express: bytes that are no picture, `width` beside `scale`,
         # a job that has not ended.
         "positive_data_acceptance": {
             "expected-statuses": ["2xx", "3xx", 400, 404, 409, 410, 413, 415, 416, 422]

@@ -1,4 +1,4 @@
-"""What is wrong with a field, in words for the person who sent it."""
+"""Faults of a field, in words for the person who sent it."""
 
 import pytest
 from factories import photo, saved

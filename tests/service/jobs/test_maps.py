@@ -72,7 +72,7 @@ def maps(site: Site) -> list[str]:
 
 
 def made(site: Site, asked: httpx2.Response) -> httpx2.Response:
-    """What a worker makes of a derived job: the answer with the picture."""
+    """Run a derived job as a worker; returns the response with the picture."""
     assert asked.status_code == 202, asked.text
     with working(site):
         blend(asked.json()["id"])

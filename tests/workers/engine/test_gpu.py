@@ -1,4 +1,4 @@
-"""What an engine tells of its GPU: as the driver sees it, or nothing, and never an error."""
+"""An engine reports its GPU as the driver sees it, or nothing, and never an error."""
 
 import os
 import re

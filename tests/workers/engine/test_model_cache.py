@@ -59,7 +59,7 @@ def server(settings: WorkerSettings, place: Path) -> Iterator[EngineServer]:
 
 @pytest.fixture
 def unbound(settings: WorkerSettings) -> dict[str, list[Pixels]]:
-    """What each model makes of the tiles where all of them stay."""
+    """The result of each model where all models stay resident."""
     engine = InProcessEngine(load_engine(settings.model_copy(update={"max_models": None}), "cpu"))
     return {
         name: [made.copy() for made in engine.run(tiles(), model=name, weights=WEIGHTS)]

@@ -77,7 +77,7 @@ def through(place: Path, model: str) -> tuple[str, list[Pixels]]:
 
 
 def expected(path: Path, *, count: int = 3) -> list[Pixels]:
-    """What the checkpoint makes of the same tiles in an engine of its own."""
+    """The checkpoint's result for the same tiles in an engine of its own."""
     loaded = load_engine(WorkerSettings(checkpoints=(path,), precision="float32", tile=TILE), "cpu")
     run = InProcessEngine(loaded).run(tiles(count), model=path.stem, weights=WEIGHTS)
     return [result.copy() for result in run]

@@ -47,7 +47,7 @@ for line in open("/proc/self/smaps"):
 
 
 def flags(*arguments: str) -> set[str]:
-    """What the kernel was told of the memory of a block: `hg` for huge pages, see proc(5)."""
+    """The kernel's flags of the memory of a block: `hg` for huge pages, see proc(5)."""
     command = [sys.executable, "-c", _ADVISED, *arguments]
     found = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "rd" in found.stdout.split()  # it can be read, at least

@@ -78,7 +78,7 @@ PALETTE_ALPHA = np.arange(256, dtype=np.uint8)[::-1]
 
 
 def from_p3(samples: ArrayLike) -> ArrayLike:
-    """What samples of Display P3 are in sRGB."""
+    """Convert samples of Display P3 to sRGB."""
     to_srgb = np.linalg.inv(SRGB_PRIMARIES) @ P3_PRIMARIES
     return srgb_encoded(srgb_decoded(np.asarray(samples)) @ to_srgb.T)
 

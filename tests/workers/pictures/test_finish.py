@@ -1,4 +1,4 @@
-"""What a client may choose to keep: colour space, metadata, depth."""
+"""Clients choose whether to keep colour space, metadata and depth."""
 
 import re
 import struct

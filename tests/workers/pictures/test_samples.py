@@ -125,7 +125,7 @@ def test_alpha_of_a_tiff_is_multiplied_straight_or_none(
     if extra == "unspecified":
         assert picture.alpha is None
         expected = expected[..., :3]
-    # What is multiplied by a fifth has a fifth of the steps.
+    # Samples multiplied by a fifth have a fifth of the steps.
     assert np.abs(as_levels(picture) - expected).max() <= (4 / 255 if kind == "uint8" else 1e-4)
 
 

@@ -57,7 +57,7 @@ def converted(linear: Floats, space: Floats, srgb: Floats = BT709) -> Floats:
 
 
 def of_tag(value: Floats, tag: str) -> Floats:
-    """What samples mean under a tag."""
+    """Convert samples as their colour tag says."""
     match tag:
         case "linear gAMA":
             return converted(value, BT709)

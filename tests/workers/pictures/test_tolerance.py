@@ -1,4 +1,4 @@
-"""What browsers show although a rule is broken is read, and what is cut off is not."""
+"""Files that break a rule are read as in browsers; truncated ones are refused."""
 
 import struct
 from io import BytesIO

@@ -101,7 +101,7 @@ def test_one_other_pixel_makes_no_step_at_the_borders_of_its_tile(
     picture[100, 100] = 128 if level != 128 else 255
     result = upscale(picture, trade_off=trade_off).colour.astype(np.int16)
 
-    # What the network draws around the pixel itself ends within its reach.
+    # The network changes only pixels within its receptive field.
     near = slice(SCALE * (100 - HALO), SCALE * (101 + HALO))
     for axis in (0, 1):
         steps = np.abs(np.diff(result, axis=axis))

@@ -56,7 +56,7 @@ def upscale() -> Upscale:
 
 
 def again(picture: Picture, result: ResultFormat = ResultFormat.PNG, quality: int = 90) -> Picture:
-    """What a reader of the stored result sees."""
+    """The pixels of the stored result."""
     return decode(encode(picture, format=result, quality=quality), max_pixels=200_000)
 
 

@@ -1,4 +1,4 @@
-"""What a header says, and that no header can do harm."""
+"""Headers are read rightly, and no header can do harm."""
 
 import random
 import struct
@@ -89,7 +89,7 @@ def described(name: str, kind: str, bits: int = 8, *, alpha: bool = False) -> Im
         kind=ColourKind(kind),
         has_alpha=alpha,
         frames=1,
-        # What both libraries write: the primaries and the curve of sRGB.
+        # Both libraries write the primaries and the curve of sRGB.
         cicp=(1, 13) if name in ("avif", "heic") else None,
     )
 

@@ -116,7 +116,7 @@ def end_lease(client: redis.Redis, task: str) -> None:
 
 
 def look_for_losses(queue: JobQueue) -> list[tuple[str, str]]:
-    """What failed meanwhile, and why."""
+    """The jobs that failed meanwhile, and why."""
     failed: list[tuple[str, str]] = []
     sweep(queue.records, lambda job, error: failed.append((job.id, error.slug)))
     return failed
@@ -239,7 +239,7 @@ def test_a_run_of_an_earlier_release_gets_a_lease(queue: JobQueue, client: redis
 
 
 def test_rq_reads_nothing_of_its_own(queue: JobQueue, client: redis.Redis) -> None:
-    """Whatever stands in its record of a job, such as code to be run."""
+    """Any content of its record of a job, such as code to be run."""
     job_id = submit(queue)
     client.hset(f"rq:job:{job_id}", mapping={"status": "none such", "data": "["})
 

@@ -14,7 +14,7 @@ from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.queue.records import JobRecords
 from workers.jobs.recovery import sweep
 
-#: What the first release wrote for a job: no field that came later.
+#: The record of a job in the first release, without later fields.
 FIRST = {
     "schema_version": 1,
     "id": "old",

@@ -187,7 +187,7 @@ STEPS: dict[str, Callable[[JobQueue], object]] = {
 
 
 def found(client: redis.Redis) -> dict[str, object]:
-    """What a step leaves, as far as it is the same each time."""
+    """The state after a step, without the parts that differ each time."""
     queue = make_queue(client)
     waiting, running = queue.records.load()
     return {
