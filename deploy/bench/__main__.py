@@ -73,6 +73,25 @@ def main() -> int:
     )
     queue = kinds.add_parser("queue", help="cost of a job in Redis, and of a blob for the janitor")
     queue.add_argument("--jobs", type=int, default=5000, help="how many (default: %(default)s)")
+    fleet = kinds.add_parser(
+        "fleet", help="many engines on one Redis, store and service: stubs here, and simulated"
+    )
+    fleet.add_argument(
+        "--engines", type=int, action="append",
+        help="how many; may be repeated (default: 1, 4, 16 and 64)",
+    )  # fmt: skip
+    fleet.add_argument(
+        "--seconds", type=float, default=1.0, help="of an engine for a picture (default: 1)"
+    )
+    fleet.add_argument(
+        "--side", type=int, default=256, help="of the pictures in pixels (default: %(default)s)"
+    )
+    fleet.add_argument(
+        "--pictures", type=int, default=10, help="for each engine (default: %(default)s)"
+    )
+    fleet.add_argument(
+        "--plot", type=Path, help="also draw the results into this file (default: not)"
+    )
     train = kinds.add_parser("train", help="the training loop compared to a bare loop of its steps")
     train.add_argument("--preset", default="smoke", help="the preset (default: %(default)s)")
     train.add_argument(
@@ -88,7 +107,7 @@ def main() -> int:
         kind.add_argument(
             "--rounds", type=int, default=rounds, help="repetitions (default: %(default)s)"
         )
-    for kind in (service, engine, codec, halo, queue, train, soak):
+    for kind in (service, engine, codec, halo, queue, fleet, train, soak):
         kind.add_argument(
             "--json", type=Path, help="also write the results to this file (default: not)"
         )
@@ -100,7 +119,7 @@ def main() -> int:
         figures = _measure(arguments)
         if arguments.json:
             arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
-    except (OSError, ValueError, RuntimeError) as failure:
+    except (OSError, ValueError, RuntimeError, ImportError) as failure:
         sys.stderr.write(f"gdsr-bench: {failure}\n")
         return 1
     except KeyboardInterrupt:
@@ -142,6 +161,18 @@ def _measure(arguments: argparse.Namespace) -> object:
             from deploy.bench.queue import bench_queue
 
             return bench_queue(jobs=arguments.jobs)
+        case "fleet":
+            from deploy.bench.fleet import bench_fleet, draw_fleet
+
+            figures = bench_fleet(
+                engines=arguments.engines or (1, 4, 16, 64),
+                seconds=arguments.seconds,
+                side=arguments.side,
+                pictures=arguments.pictures,
+            )
+            if arguments.plot:
+                draw_fleet(arguments.plot, figures)
+            return figures
         case "train":
             return _measure_training(arguments)
         case "soak":

@@ -44,7 +44,7 @@ class Costs:
         spent[_OURS] = sum(os.times()[:2])
         commands = 0
         for pid, kind, command in _lasting(top):
-            own, children = _cpu_seconds(pid)
+            own, children = cpu_seconds(pid)
             spent[kind] += own
             if kind == "job workers":
                 spent[_JOBS] += children
@@ -86,8 +86,8 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def _cpu_seconds(pid: int) -> tuple[float, float]:
-    """CPU seconds of a process and of its ended children: proc(5)."""
+def cpu_seconds(pid: int) -> tuple[float, float]:
+    """CPU seconds of a process, and of its ended children: proc(5)."""
     fields = re.sub(r".*\)", "", Path(f"/proc/{pid}/stat").read_text()).split()
     user, system, waited_user, waited_system = map(int, fields[11:15])
     ticks = os.sysconf("SC_CLK_TCK")

@@ -47,14 +47,14 @@ def bench_load(
         picture = sample_picture(side)
         with running_service(Path(data)) as (url, process):
             parameters = {"model": model, "trade_off": trade_off}
-            _closed_loop(url, picture, parameters, clients=clients, pictures=_WARM_UP * clients)
+            closed_loop(url, picture, parameters, clients=clients, pictures=_WARM_UP * clients)
             before = Costs.of(process.pid)
-            served = _closed_loop(url, picture, parameters, clients=clients, pictures=pictures)
+            served = closed_loop(url, picture, parameters, clients=clients, pictures=pictures)
             costs = Costs.of(process.pid).per_picture(before, pictures)
             stages = _stages(url, [location for _, _, location in served])
         bare = _bare(picture, model, trade_off)
     latencies = sorted(latency for latency, _, _ in served)
-    per_second = _rate(finished for _, finished, _ in served)
+    per_second = rate(finished for _, finished, _ in served)
     figures: dict[str, Any] = {
         "machine": machine(),
         "clients": clients,
@@ -75,7 +75,7 @@ def bench_load(
     return figures
 
 
-def _closed_loop(
+def closed_loop(
     url: str, picture: bytes, parameters: dict[str, Any], *, clients: int, pictures: int
 ) -> list[tuple[float, float, str]]:
     """(latency, end time, path of the job) of each picture.
@@ -123,7 +123,7 @@ def _stages(url: str, jobs: Sequence[str]) -> dict[str, float]:
     return {stage: statistics.median(one[stage] for one in found) for stage in found[0]}
 
 
-def _rate(ends: Iterable[float]) -> float:
+def rate(ends: Iterable[float]) -> float:
     """Pictures per second while all clients were busy: from the first end to the last."""
     gaps = [after - before for before, after in pairwise(sorted(ends))]
     return 1 / statistics.fmean(gaps)

@@ -1,0 +1,278 @@
+"""Throughput of many engines on one Redis, one blob store and one service.
+
+The engines are stubs of a given speed, everything else is real: clients in a closed loop, the
+service, Valkey, a folder, and two job workers an engine. All of it shares the cores of this
+machine, which soon are the limit. So what a picture costs each part is measured as well, and a
+simulation with these costs tells where parts on machines of their own reach their limits.
+"""
+
+import heapq
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from rich.console import Console
+from rich.table import Table
+
+from deploy.bench.costs import cpu_seconds
+from deploy.bench.load import closed_loop, rate
+from deploy.bench.service import sample_picture
+from deploy.bench.stub_engines import MODEL
+from deploy.bench.timing import machine
+from deploy.valkey import valkey_answers, valkey_command
+from workers.contract.blobs.file import FileBlobStore
+from workers.contract.queue.rq_queue import SMALL
+
+_JOB_WORKERS = 2  # of an engine: one prepares or encodes while the engine serves the other
+_CLIENTS = 3  # of an engine, so that none is idle
+_STORED = 32
+_READY_SECONDS = 180
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureCosts:
+    """Seconds that a picture takes of each part."""
+
+    service: float
+    """Of the one process of the service, and of the core it runs on."""
+    redis: float
+    """Of the one thread of Redis that executes commands."""
+    store: float
+    """Of one writer, until a result is synced."""
+    job: float
+    """Of a core of the engine's host: decoding and encoding."""
+    engine: float
+    rest: float
+    """Of a core of this machine: the clients, and the stubs of engines."""
+
+
+def bench_fleet(*, engines: Sequence[int], seconds: float, side: int, pictures: int) -> Any:
+    """Pictures per second of `engines` (counts) that take `seconds` a picture, here and simulated.
+
+    `side` is that of the pictures in pixels, at most 256; `pictures` is how many each engine gets.
+
+    Raises:
+        RuntimeError: a part did not start, or rejected a picture.
+    """
+    picture = sample_picture(side)
+    measured: dict[int, float] = {}
+    for count in engines:
+        measured[count], costs = _measure(count, seconds=seconds, picture=picture, each=pictures)
+    cores = len(os.sched_getaffinity(0))
+    figures = {
+        "machine": machine(),
+        "engine_seconds": seconds,
+        "side": side,
+        "seconds_of_a_picture": {name: getattr(costs, name) for name in costs.__slots__},
+        "pictures_per_second": {
+            count: {
+                "measured": measured.get(count),
+                "simulated_here": simulate(costs, engines=count, cores=cores),
+                "simulated": simulate(costs, engines=count),
+            }
+            for count in sorted({*engines, *(2**power for power in range(11))})
+        },
+    }
+    _report(figures, costs)
+    return figures
+
+
+def simulate(costs: PictureCosts, *, engines: int, cores: int | None = None) -> float:
+    """Pictures per second in a closed queueing network, by discrete events.
+
+    Each of the engines' clients passes the service, Redis, a job worker, an engine, the store and
+    begins again; each part serves one picture at a time, in the order of arrival, job workers and
+    engines as many as there are. With `cores` the parts that compute share so many cores, else
+    each engine's host has one for each of its job workers, and service and Redis have theirs.
+    """
+    here = "cores" if cores else ""
+    stages = (
+        (here or "service", costs.service),
+        (here or "redis", costs.redis),
+        (here or "jobs", costs.job),
+        ("engines", costs.engine),
+        ("store", costs.store),
+        *([(here, costs.rest)] if here else []),
+    )
+    free = {
+        "cores": [0.0] * (cores or 1),
+        "service": [0.0],
+        "redis": [0.0],
+        "jobs": [0.0] * (_JOB_WORKERS * engines),
+        "engines": [0.0] * engines,
+        "store": [0.0],
+    }
+    clients = _CLIENTS * engines
+    arrivals = [(0.0, client, 0) for client in range(clients)]
+    ends: list[float] = []
+    warm, wanted = 10 * clients, 40 * clients
+    while len(ends) < wanted:
+        now, client, stage = heapq.heappop(arrivals)
+        part, duration = stages[stage]
+        end = max(now, heapq.heappop(free[part])) + duration
+        heapq.heappush(free[part], end)
+        following = (stage + 1) % len(stages)
+        heapq.heappush(arrivals, (end, client, following))
+        if not following:
+            ends.append(end)
+    ends.sort()
+    return (wanted - warm) / (ends[-1] - ends[warm - 1])
+
+
+def _measure(
+    count: int, *, seconds: float, picture: bytes, each: int
+) -> tuple[float, PictureCosts]:
+    total = each * count
+    with tempfile.TemporaryDirectory(prefix="gdsr-") as place, ExitStack() as stack:
+        site = stack.enter_context(_running(Path(place), count, seconds))
+        parameters = {"model": MODEL, "trade_off": 0.5}
+        clients = _CLIENTS * count
+        closed_loop(site.url, picture, parameters, clients=clients, pictures=2 * clients)
+        before = site.spent()
+        served = closed_loop(site.url, picture, parameters, clients=clients, pictures=total)
+        after = site.spent()
+        spent = {name: (after[name] - before[name]) / total for name in after}
+        store = _store_seconds(Path(place))
+    per_second = rate(finished for _, finished, _ in served)
+    costs = PictureCosts(
+        service=spent["service"],
+        redis=spent["redis"],
+        store=store,
+        job=spent["jobs"],
+        engine=seconds,
+        rest=spent["engines"] + spent["clients"],
+    )
+    return per_second, costs
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    url: str
+    processes: Mapping[str, Sequence["subprocess.Popen[bytes]"]]
+
+    def spent(self) -> dict[str, float]:
+        """CPU seconds of each kind of process, its ended children included."""
+        spent = {
+            name: sum(sum(cpu_seconds(process.pid)) for process in group)
+            for name, group in self.processes.items()
+        }
+        return {**spent, "clients": sum(os.times()[:2])}
+
+
+@contextmanager
+def _running(place: Path, count: int, seconds: float) -> Iterator[_Site]:
+    """The parts, ready, with their data in `place`."""
+    listening = place / "valkey.sock"
+    sockets = [str(place / f"engine{number}.sock") for number in range(count)]
+    environment = {
+        **os.environ,
+        "GDSR_REDIS_URL": f"unix://{listening}",
+        "GDSR_BLOB_DIR": str(place / "blobs"),
+        "GDSR_LOG_LEVEL": "warning",
+        "GDSR_MAX_QUEUED_JOBS": str(100 * _CLIENTS * count),
+    }
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    python = (sys.executable, "-m")
+    with ExitStack() as stack:
+
+        def start(*command: str) -> "subprocess.Popen[bytes]":
+            process = stack.enter_context(subprocess.Popen(command, env=environment))
+            stack.callback(process.terminate)
+            return process
+
+        processes = {"redis": [start(*valkey_command(place / "valkey", listening))]}
+        _wait(lambda: valkey_answers(listening), "Valkey")
+        processes["engines"] = [
+            start(*python, "deploy.bench.stub_engines", "--seconds", str(seconds), *sockets)
+        ]
+        processes["service"] = [start(*python, "service", "--port", str(port))]
+        _wait(lambda: all(Path(path).exists() for path in sockets), "the stub engines")
+        processes["jobs"] = [
+            start(*python, "workers.jobs.job_worker", "--queue", SMALL, "--engine", path)
+            for path in sockets
+            for _ in range(_JOB_WORKERS)
+        ]
+        url = f"http://127.0.0.1:{port}"
+        with httpx2.Client(base_url=url, timeout=10, trust_env=False) as http:
+            _wait(lambda: _is_ready(http), "the service")
+        yield _Site(url, processes)
+
+
+def _wait(is_there: Any, what: str) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while not is_there():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{what} did not start within {_READY_SECONDS} s")
+        time.sleep(0.1)
+
+
+def _is_ready(http: httpx2.Client) -> bool:
+    try:
+        return http.get("/readyz").status_code == httpx2.codes.OK
+    except httpx2.TransportError:
+        return False
+
+
+def _store_seconds(place: Path) -> float:
+    """Seconds to write a result as large as those that the run left behind."""
+    results = sorted((place / "blobs" / "results").rglob("*.png"))
+    data = results[0].read_bytes()
+    store = FileBlobStore(place / "more")
+    start = time.perf_counter()
+    for number in range(_STORED):
+        store.write(f"results/{number}.png", [data])
+    return (time.perf_counter() - start) / _STORED
+
+
+def draw_fleet(path: Path, figures: Mapping[str, Any]) -> None:
+    """Plot the pictures per second of `bench_fleet` against the number of engines.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        OSError: the file cannot be written.
+        ValueError: the suffix is not an image format.
+    """
+    from matplotlib.figure import Figure
+
+    rows: Mapping[int, Mapping[str, float | None]] = figures["pictures_per_second"]
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, style in (("simulated", "-"), ("simulated_here", "--"), ("measured", "o")):
+        points = [(count, found) for count, row in rows.items() if (found := row[name]) is not None]
+        axes.plot(*zip(*points, strict=True), style, label=name.replace("_", " "))
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xlabel(f"engines of {figures['engine_seconds']:g} s a picture")
+    axes.set_ylabel("pictures a second")
+    axes.legend()
+    figure.savefig(path)
+
+
+def _report(figures: Mapping[str, Any], costs: PictureCosts) -> None:
+    console = Console()
+    side = figures["side"]
+    table = Table(title=f"{side}x{side}, stub engines of {costs.engine:g} s a picture")
+    for column in ("engines", "measured here", "simulated here", "simulated, own machines"):
+        table.add_column(column)
+    for count, row in figures["pictures_per_second"].items():
+        shown = ("" if value is None else f"{value:.1f}" for value in row.values())
+        table.add_row(str(count), *shown)
+    limits = {
+        "service, one process": 1 / costs.service,
+        "Redis": 1 / costs.redis,
+        "store, one writer": 1 / costs.store,
+    }
+    said = ", ".join(f"{name} {value:,.0f}" for name, value in limits.items())
+    console.print(table)
+    console.print(f"limits, pictures a second: {said}; a job takes {1000 * costs.job:.0f} ms of")
+    console.print(f"a core of the engine's host; {figures['machine']}")
