@@ -37,7 +37,7 @@ from workers.engine.protocol import (
     receive,
     send,
 )
-from workers.host.watchdog import longest
+from workers.host.watchdog import longest, seconds_starved
 from workers.tiles.trade_off import Weights
 
 #: Timeout of a client that does not read its answers.
@@ -108,6 +108,8 @@ class EngineServer:
         self._computed = computed
         self._finished_at = 0.0
         self._started_at, self._overdue_at = 0.0, float("inf")
+        #: Start of the batch that `overdue` saw last, and the seconds without a processor then.
+        self._seen = 0.0, 0.0
         self.fallback = OutOfMemoryFallback(
             batch=loaded.max_batch,
             tile=max(loaded.tiles),
@@ -181,8 +183,15 @@ class EngineServer:
             return self._pending()
 
     def overdue(self) -> bool:
-        """Whether a batch takes far longer than measured; thread-safe."""
-        return time.perf_counter() > self._overdue_at
+        """Whether a batch takes far longer than measured; for one thread that asks regularly.
+
+        Time without a processor, which other programs had, does not count.
+        """
+        batch, starved = self._seen
+        if batch != self._started_at:
+            self._seen = batch, starved = self._started_at, seconds_starved()
+        late = time.perf_counter() - self._overdue_at
+        return late > 0 and late > seconds_starved() - starved
 
     def _pending(self) -> int:
         return sum(len(client.waiting) for client in self._clients)

@@ -67,6 +67,19 @@ def longest(expected: float) -> float:
     return max(_LEAST.total_seconds(), _FACTOR * expected)
 
 
+def seconds_starved() -> float:
+    """Seconds that the threads of this process have been ready but without a processor.
+
+    From /proc/self/task/*/schedstat (Linux, Documentation/scheduler/sched-stats.rst); 0 where the
+    kernel does not count them.
+    """
+    waited = 0
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError, ValueError, IndexError):  # the thread has ended, or no such file
+            waited += int((task / "schedstat").read_text().split()[1])
+    return waited / 1e9
+
+
 def exit_when_stuck(
     overdue: Callable[[], bool], stopped: threading.Event, *, pause: timedelta = PAUSE / 2
 ) -> None:

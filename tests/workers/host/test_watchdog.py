@@ -33,6 +33,18 @@ from workers.host.watchdog import exit_when_stuck
 exit_when_stuck(lambda: True, threading.Event(), pause=timedelta(seconds=0.05))
 """
 
+STARVES = """
+import os
+from workers.host.watchdog import seconds_starved
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+before = seconds_starved()
+others = [os.fork() for _ in range(2)]
+while 0 in others or seconds_starved() < before + 0.5:
+    pass
+for pid in others:
+    os.kill(pid, 9)
+"""
+
 
 @contextmanager
 def engine(path: Path) -> Iterator["subprocess.Popen[bytes]"]:
@@ -73,6 +85,13 @@ def test_an_engine_whose_batch_does_not_end_ends_itself() -> None:
     assert subprocess.run([sys.executable, "-c", HANGS], check=False).returncode == EXIT_DEVICE
     assert longest(1) == 60
     assert longest(20) == 200
+
+
+def test_time_without_a_processor_is_known() -> None:
+    """As an engine on a busy machine: beside others on one processor it is ready, and waits."""
+    done = subprocess.run([sys.executable, "-c", STARVES], check=False, timeout=120)
+
+    assert done.returncode == 0
 
 
 def test_an_engine_that_is_to_end_is_not_looked_at() -> None:
