@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browsing import ARGUMENTS, LITE, ROOT, Studio, Visit, opened
-from hosts import Site
+from hosts import Site, WorkerHost
 from networks import tiny_checkpoint
 from playwright.sync_api import (
     Browser,
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def site(folder: Path, browser: Browser) -> Iterator[Site]:  # noqa: ARG001 - none without one
+def hosted(folder: Path, browser: Browser) -> Iterator[tuple[Site, WorkerHost]]:  # noqa: ARG001 - none without one
     """Queue, store and a worker with two models: `tiny`, and the `lite` that is shipped."""
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir()
@@ -50,8 +50,18 @@ def site(folder: Path, browser: Browser) -> Iterator[Site]:  # noqa: ARG001 - no
     shutil.copy(LITE, checkpoints)
     with running_valkey(folder / "valkey") as server:
         site = Site(server.url, folder / "blobs", checkpoints)
-        with site.worker_host(default_model="tiny", threads="2", tile="96"):
-            yield site
+        with site.worker_host(default_model="tiny", threads="2", tile="96") as host:
+            yield site, host
+
+
+@pytest.fixture(scope="module")
+def site(hosted: tuple[Site, WorkerHost]) -> Site:
+    return hosted[0]
+
+
+@pytest.fixture(scope="module")
+def host(hosted: tuple[Site, WorkerHost]) -> WorkerHost:
+    return hosted[1]
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,13 @@ import zipfile
 
 import pytest
 from browsing import Visit, choose, slide, wait_for_result
+from factories import P3_PRIMARIES, photo, rgb_profile, saved
 from hosts import noise
 from PIL import Image
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+CAMERA_MAKER = 0x010F
 
 
 def test_a_file_has_the_size_and_quality_that_were_chosen(visit: Visit) -> None:
@@ -20,12 +22,14 @@ def test_a_file_has_the_size_and_quality_that_were_chosen(visit: Visit) -> None:
     page.select_option("#format", "jpeg")
     page.locator("#quality").fill("40")
     page.select_option("#scale", "2")
+    expect(page.locator("#download")).to_have_text("Save small-2x.jpg")
     expect(page.locator("#print")).to_have_text("Prints 0.5 × 0.4 cm at 300 dpi")
     expect(page.locator("#export-facts")).to_have_text(re.compile(r"^[\d.]+ (byte|kB)$"))
     told = page.locator("#export-facts").inner_text()
     with page.expect_download() as download:
         page.click("#download")
 
+    assert download.value.suggested_filename == "small-2x.jpg"
     data = download.value.path().read_bytes()
     with Image.open(io.BytesIO(data)) as opened:
         assert opened.size == (64, 48)
@@ -48,16 +52,77 @@ def test_all_are_saved_as_one_zip_with_the_same_settings(visit: Visit) -> None:
     with zipfile.ZipFile(download.value.path()) as archive:
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == ["one-4x.webp", "two-4x.webp"]
-        with Image.open(io.BytesIO(archive.read("one-4x.webp"))) as opened:
-            assert opened.size == (80, 64)
+        for name, size in (("one", (80, 64)), ("two", (64, 80))):
+            with Image.open(io.BytesIO(archive.read(f"{name}-4x.webp"))) as opened:
+                assert opened.size == size
+    assert [
+        it["tradeOff"] for it in page.evaluate("JSON.parse(localStorage['gdsr.pictures'])")
+    ] == [
+        1,
+        1,
+    ]
 
 
-def test_a_picture_is_copied_to_the_clipboard(visit: Visit) -> None:
-    page = visit(permissions=["clipboard-read", "clipboard-write"])
-    choose(page, ("small.png", noise(16, 20)))
+def test_a_width_is_chosen_in_pixels_or_as_it_is_printed(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("small.png", noise(48, 64)))
     wait_for_result(page)
-    page.get_by_role("button", name="Copy").click()
+    page.select_option("#scale", label="Own width")
+    page.get_by_label("Width in cm").fill("1.5")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Width in px")).to_have_value("177")
+    expect(page.locator("#print")).to_have_text("Prints 1.5 × 1.1 cm at 300 dpi")
+    page.get_by_label("Width in px").fill("100000")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Width in px")).to_have_value("256")  # no more than there is
+    page.get_by_label("Width in px").fill("128")
+    with page.expect_download() as download:
+        page.click("#download")
 
-    expect(page.locator("#download-note")).to_have_text("Copied")
-    types = "navigator.clipboard.read().then(([item]) => item.types)"
-    assert "image/png" in page.evaluate(types)
+    assert download.value.suggested_filename == "small-2x.png"
+    with Image.open(download.value.path()) as opened:
+        assert opened.size == (128, 96)
+    page.reload()
+    wait_for_result(page)
+    expect(page.get_by_label("Width in cm")).to_have_value("1.1")
+
+
+def test_profile_and_camera_data_are_as_chosen_in_every_file(visit: Visit) -> None:
+    profile = rgb_profile(P3_PRIMARIES)
+    exif = Image.Exif()
+    exif[CAMERA_MAKER] = "Ann's camera"
+    page = visit()
+    choose(
+        page,
+        *(
+            (f"{n}.jpg", saved(photo(40, 50, seed=n), "JPEG", icc_profile=profile, exif=exif))
+            for n in range(2)
+        ),
+    )
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    wait_for_result(page)
+
+    def file() -> tuple[bytes | None, str | None]:
+        with page.expect_download() as download:
+            page.click("#download")
+        with Image.open(download.value.path()) as opened:
+            return opened.info.get("icc_profile"), opened.getexif().get(CAMERA_MAKER)
+
+    assert file() == (None, None)
+    page.keyboard.press("b")
+    page.locator("#stage").click(position={"x": 300, "y": 300})
+    expect(page.locator("#painted")).to_contain_text("Painted")
+    page.select_option("#metadata", "keep")
+    page.select_option("#icc", "keep")
+    expect(page.locator("#download")).to_be_hidden()  # it would not be as chosen
+    expect(page.get_by_role("button", name="Save all")).to_be_hidden()
+    page.get_by_role("button", name="Enlarge again to apply").click()
+    wait_for_result(page)
+    expect(page.locator("#painted")).to_contain_text("Painted")
+    assert file() == (profile, "Ann's camera")
+
+    page.get_by_role("button", name="Use for all photos").click()  # the other is made again too
+    page.keyboard.press(".")
+    wait_for_result(page)
+    expect(page.locator("#shown-name")).to_have_text("1.jpg")
+    assert file() == (profile, "Ann's camera")

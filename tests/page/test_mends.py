@@ -168,7 +168,7 @@ def test_guesswork_in_the_photo_has_colours_and_its_button_says_that_it_is_on(
     assert np.array_equal(stage_pixels(page), plain)
 
 
-def test_forced_colours_leave_the_track_of_the_slider(visit: Visit) -> None:
+def test_forced_colours_leave_the_track_of_the_slider_and_progress(visit: Visit) -> None:
     page = visit(forced_colors="active")
     choose(page, ("small.png", noise(16, 16)))
     wait_for_result(page)
@@ -181,6 +181,15 @@ def test_forced_colours_leave_the_track_of_the_slider(visit: Visit) -> None:
     )
 
     assert len({ground, before, after}) == 3
+    page.evaluate("""() => {
+      const progress = document.getElementById("stage-progress");
+      progress.hidden = document.getElementById("message").hidden = false;
+      progress.value = 0.5;
+    }""")
+    with Image.open(io.BytesIO(page.locator("#stage-progress").screenshot())) as opened:
+        seen = opened.convert("RGB")
+    places = [(seen.width // 4, 2), (3 * seen.width // 4, 2)]
+    assert len({(0, 0, 0), *(seen.getpixel(place) for place in places)}) == 3
 
 
 def test_at_fit_a_drag_moves_the_divider_the_wheel_zooms_and_space_does_not_scroll(

@@ -64,7 +64,7 @@ const painting = createPainting(viewer, () => opened, (picture) => {
   picture.painted = (picture.painted ?? 0) + 1; // so that a file of before is not taken for it
   exporting.show();
 });
-const exporting = createExport(() => opened, { changed() {}, again: () => again(opened) });
+const exporting = createExport(() => opened, enlargeAgain, (words) => announce(words, true));
 
 onPictures({
   choices: ({ settings }) => ({ metadata: settings.metadata, icc: settings.icc, ...(chosenModel() && { model: chosenModel() }) }),
@@ -92,8 +92,9 @@ onPictures({
     const { words } = statusOf(picture, site.models);
     announce(`${picture.name}: ${words}`);
     notifyEnded(picture, words);
-    exporting.show();
+    exporting.showAll();
     if (picture !== opened) return;
+    exporting.show();
     if (isReady(picture)) {
       fetching = { words: text("fetching"), done: null };
       showState();
@@ -130,6 +131,11 @@ async function discard(picture) {
   removeWithUndo(picture, open);
 }
 
+function enlargeAgain(picture) {
+  again(picture);
+  if (picture === opened) open(picture);
+}
+
 async function stop(picture) {
   try {
     await cancel(picture);
@@ -152,10 +158,7 @@ async function smaller(make) {
 const actions = {
   cancel: () => stop(opened),
   remove: () => discard(opened),
-  again() {
-    again(opened);
-    open(opened);
-  },
+  again: () => enlargeAgain(opened),
   halve: () => smaller((file) => halved(file, site.limits.max_pixels)),
   crop() {
     const { left, top, right, bottom } = viewer.viewed();
@@ -197,7 +200,7 @@ function showWhatIsThere() {
   const some = pictures.length > 0;
   document.body.classList.toggle("busy", some);
   at(some ? "model-slot" : "first-model-slot").append(at("model-choice"));
-  exporting.show();
+  exporting.showAll();
 }
 
 /** Tell somebody who does not look; with `shown`, on the screen too. */
@@ -218,7 +221,7 @@ onSlider((tradeOff) => {
   if (opened.id) remember(opened.id, { tradeOff });
   exporting.show();
 });
-onModel(() => showModel(opened), () => actions.again());
+onModel(() => showModel(opened), actions.again);
 
 function setGuesses(wanted) {
   at("show-guesses").setAttribute("aria-pressed", String(wanted));
@@ -263,7 +266,7 @@ listenToKeys({
   brushSize: painting.resize,
   undo: () => painting.undo("undo"),
   redo: () => painting.undo("redo"),
-  save: () => opened && isReady(opened) && exporting.saveShown(),
+  save: exporting.saveShown,
   next(step) {
     const next = pictures[pictures.indexOf(opened) + step];
     if (next) open(next);

@@ -99,3 +99,27 @@ def test_all_files_together_are_small() -> None:
 def test_no_other_file_is_served(site: Site) -> None:
     for name in ("..%2fdocs.html", "docs.js", "%2fetc%2fpasswd", "page.css.map"):
         assert site.http.get(f"/page/{name}").status_code == 404
+
+
+def test_every_language_says_the_same_things_and_nothing_that_no_one_asks_for() -> None:
+    words = {path.stem: _words(path) for path in (FOLDER / "words").glob("??.js")}
+    code = "".join(
+        path.read_text()
+        for path in FILES
+        if path.suffix in (".html", ".js") and path.stem not in words
+    )
+
+    assert set(words) == {"en", "de", "zh"}
+    for language, said in words.items():
+        assert said.keys() == words["en"].keys(), language
+        for key, sentence in said.items():
+            assert _names(sentence) == _names(words["en"][key]), (language, key)
+    assert [key for key in words["en"] if f'"{key}"' not in code] == []
+
+
+def _words(path: Path) -> dict[str, str]:
+    return dict(re.findall(r'^  (\w+): "(.*)",$', path.read_text(), re.MULTILINE))
+
+
+def _names(sentence: str) -> set[str]:
+    return set(re.findall(r"{(\w+)}", sentence))

@@ -16,8 +16,14 @@ const SETTINGS = "gdsr.settings";
 /** The file is made to tell its size when nothing was changed for so long, in milliseconds. */
 const STILL = 600;
 const DPI = 300;
+const centimetres = (pixels) => (pixels / DPI) * 2.54;
 const controls = ["scale", "width", "format", "quality", "metadata", "icc"];
+/** Of these a picture is made anew, from its file. */
+const MADE_WITH = ["metadata", "icc"];
 const buttons = ["download", "copy", "share", "apply-all"];
+
+const differs = ({ settings, view }) => MADE_WITH.some((id) => settings[id] !== view.options[id]);
+const canBeSaved = (picture) => isReady(picture) && !differs(picture);
 
 /** Settings that a new picture begins with: those that were chosen last. */
 export function usualSettings() {
@@ -29,43 +35,67 @@ export function usualSettings() {
   }
 }
 
-/** `shown()` is the open picture; `changed()` is told of settings, `again()` asked to enlarge it again. */
-export function createExport(shown, { changed, again }) {
+/** Without its file a picture stays as it was made. */
+function keepMade({ file, view, settings }) {
+  if (!file && view) for (const id of MADE_WITH) settings[id] = view.options[id];
+}
+
+function canShare() {
+  return navigator.canShare?.({ files: [new File([""], "photo.png", { type: "image/png" })] }) ?? false;
+}
+
+/** `shown()` is the open picture, `again(picture)` enlarges it again, `fail(words)` tells of a failure. */
+export function createExport(shown, again, fail) {
   let timer = 0;
   let touched = false;
+  let last = null;
+  const widths = document.querySelectorAll(".width-row");
+
+  function showAll() {
+    const all = pictures.filter(canBeSaved).length;
+    at("save-all").hidden = all < 2;
+    at("save-all").textContent = text("saveAll", { count: count(all) });
+  }
 
   function show() {
     const picture = shown();
     const ready = Boolean(picture && isReady(picture));
     for (const id of [...controls, ...buttons]) at(id).disabled = !ready;
     at("export-button").disabled = !ready;
-    at("save-all").hidden = pictures.filter(isReady).length < 2;
+    showAll();
+    if (picture !== last) at("download-note").textContent = "";
+    last = picture;
     if (!ready) {
-      for (const id of ["export-facts", "print", "scale"]) at(id).textContent = "";
+      for (const id of ["export-facts", "print"]) at(id).textContent = "";
+      at("scale").replaceChildren(new Option("4×"));
       at("download").textContent = text("save");
-      at("quality-row").hidden = true;
+      for (const part of [at("quality-row"), at("apply-again"), ...widths]) part.hidden = true;
+      at("download").hidden = false;
       return;
     }
+    keepMade(picture);
     const { settings, view } = picture;
     at("scale").replaceChildren(
-      ...[4, 3, 2, 1].map((scale) => new Option(text("sizeTimes", { times: scale, size: size(outputSize(view.result, { scale })) }), scale)),
-      new Option(text("ownWidth"), ""),
+      ...[4, 3, 2, 1].map((scale) => new Option(`${scale}× · ${size(outputSize(view.result, { scale }))}`, scale)),
+      new Option(text("ownWidth"), 0),
     );
     for (const id of controls) at(id).value = settings[id];
     at("width").max = view.result.width;
-    at("width-row").hidden = Boolean(settings.scale);
+    const width = Math.min(settings.width, view.result.width);
+    at("width").value = width;
+    at("print-width").value = centimetres(width).toFixed(1);
+    for (const row of widths) row.hidden = Boolean(settings.scale);
     at("quality-row").hidden = !LOSSY.includes(settings.format);
     at("quality-value").textContent = settings.quality;
     at("quality").style.setProperty("--at", `${settings.quality}%`);
     const pixels = outputSize(view.result, settings);
-    const centimetres = (side) => decimal((side / DPI) * 2.54);
-    at("print").textContent = text("print", { width: centimetres(pixels.width), height: centimetres(pixels.height) });
-    at("file-name").textContent = fileName(picture);
+    const [across, down] = [pixels.width, pixels.height].map((side) => decimal(centimetres(side)));
+    at("print").textContent = text("print", { width: across, height: down });
     at("download").textContent = text("saveAs", { name: fileName(picture) });
-    const made = view.options;
-    at("apply-again").hidden = !picture.file || (made.metadata === settings.metadata && made.icc === settings.icc);
-    at("copy").hidden = !window.ClipboardItem;
-    at("share").hidden = !navigator.canShare;
+    for (const id of MADE_WITH) at(id).disabled = !picture.file;
+    at("apply-again").hidden = !differs(picture);
+    for (const id of ["download", "copy", "share"]) at(id).disabled = differs(picture);
+    at("download").hidden = differs(picture);
     measureLater();
   }
 
@@ -76,11 +106,11 @@ export function createExport(shown, { changed, again }) {
     if (!touched) return;
     timer = setTimeout(async () => {
       const picture = shown();
-      if (!picture || !isReady(picture)) return;
+      if (!picture || !canBeSaved(picture)) return;
       at("export-facts").textContent = text("measuringSize");
       try {
         const { blob } = await fileOf(picture);
-        if (picture === shown()) at("export-facts").textContent = text("fileSize", { size: bytes(blob.size) });
+        if (picture === shown()) at("export-facts").textContent = bytes(blob.size);
       } catch (problem) {
         at("export-facts").textContent = problem.message;
       }
@@ -93,11 +123,11 @@ export function createExport(shown, { changed, again }) {
     button.disabled = true;
     note.textContent = text("preparing");
     try {
-      note.textContent = await work((words) => (note.textContent = words));
+      note.textContent = await work();
     } catch (problem) {
       note.textContent = problem.name === "AbortError" ? "" : problem.message;
     } finally {
-      button.disabled = false;
+      show();
     }
   }
 
@@ -115,16 +145,19 @@ export function createExport(shown, { changed, again }) {
         // private browsing, or full
       }
       if (picture.id) remember(picture.id, { settings: picture.settings });
-      changed(picture);
       show();
     });
   }
+  at("print-width").addEventListener("change", () => {
+    at("width").value = Math.round((at("print-width").valueAsNumber / 2.54) * DPI);
+    at("width").dispatchEvent(new Event("change"));
+  });
   at("export-panel").addEventListener("focusin", () => {
     if (touched) return;
     touched = true;
     measureLater();
   });
-  at("apply-again").addEventListener("click", again);
+  at("apply-again").querySelector("button").addEventListener("click", () => again(shown()));
 
   const saveShown = () =>
     telling(at("download"), async () => {
@@ -144,35 +177,51 @@ export function createExport(shown, { changed, again }) {
   at("share").addEventListener("click", () =>
     telling(at("share"), async () => {
       const { blob, name } = await fileOf(shown());
-      await navigator.share({ files: [new File([blob], name, { type: blob.type })] });
-      return text("shared");
+      try {
+        await navigator.share({ files: [new File([blob], name, { type: blob.type })] });
+        return text("shared");
+      } catch (problem) {
+        if (problem.name !== "NotAllowedError") throw problem;
+        return text("shareAgain"); // browsers forget a click in seconds
+      }
     }),
   );
   at("apply-all").addEventListener("click", () => {
     const { settings, tradeOff } = shown();
     for (const picture of pictures) {
       Object.assign(picture, { settings: { ...settings }, tradeOff });
-      if (picture.id) remember(picture.id, { settings, tradeOff });
+      keepMade(picture);
+      if (picture.id) remember(picture.id, { settings: picture.settings, tradeOff });
+      if (picture.view && picture.file && differs(picture)) again(picture);
     }
     at("download-note").textContent = text("applied");
   });
-  at("save-all").addEventListener("click", () =>
-    telling(at("save-all"), async (say) => {
-      const all = pictures.filter(isReady);
+  at("save-all").addEventListener("click", async () => {
+    const button = at("save-all");
+    button.disabled = true;
+    try {
+      const all = pictures.filter(canBeSaved);
       const files = [];
       for (const picture of all) {
-        say(text("packing", { done: count(files.length + 1), all: count(all.length) }));
+        button.textContent = text("packing", { done: count(files.length + 1), all: count(all.length) });
         files.push(await fileOf(picture));
       }
-      const zip = await zipOf(files);
-      save(zip, "gdsr.zip");
-      return text("saved", { name: "gdsr.zip", size: bytes(zip.size) });
-    }),
-  );
+      save(await zipOf(files), "gdsr.zip");
+    } catch (problem) {
+      fail(problem.message);
+    } finally {
+      button.disabled = false;
+      showAll();
+    }
+  });
+
+  at("copy").hidden = !window.ClipboardItem;
+  at("share").hidden = !canShare();
 
   return {
     show,
-    saveShown,
+    showAll,
+    saveShown: () => !at("download").disabled && saveShown(),
     setFormats: (formats) => at("format").replaceChildren(...formats.map(({ name }) => new Option(NAMES[name] ?? name.toUpperCase(), name))),
   };
 }

@@ -6,8 +6,11 @@ import { text } from "../words/text.js";
 const box = document.getElementById("notify");
 const TITLE = "GDSR";
 
-box.closest("label").hidden = !("Notification" in window);
-box.checked = "Notification" in window && Notification.permission === "granted" && localStorage.getItem("gdsr.notify") === "yes";
+/** Android has them for service workers only. */
+const able = "Notification" in window && !/Android/.test(navigator.userAgent);
+
+box.closest("label").hidden = !able;
+box.checked = able && Notification.permission === "granted" && localStorage.getItem("gdsr.notify") === "yes";
 box.addEventListener("change", async () => {
   if (box.checked) box.checked = (await Notification.requestPermission()) === "granted";
   localStorage.setItem("gdsr.notify", box.checked ? "yes" : "no");
@@ -20,9 +23,5 @@ export function showTitle(picture, { badge } = {}) {
 export function notifyEnded(picture, words) {
   if (!box.checked || !document.hidden) return;
   const body = picture.view?.state === "succeeded" ? text("notifyDone", picture) : `${picture.name}: ${words}`;
-  try {
-    new Notification(TITLE, { body, tag: picture.id });
-  } catch {
-    // phones allow it to service workers only
-  }
+  new Notification(TITLE, { body, tag: picture.id });
 }

@@ -43,9 +43,10 @@ export function outputSize(made, { scale, width }) {
 }
 
 /** "kitten-4x.jpg". */
-export function fileName({ name, settings }) {
+export function fileName({ name, settings, view }) {
   const stem = name.replace(/\.[^.]*$/, "") || name;
-  return `${stem}-4x.${EXTENSIONS[settings.format] ?? settings.format}`;
+  const scale = (4 * outputSize(view.result, settings).width) / view.result.width;
+  return `${stem}-${Number(scale.toFixed(2))}x.${EXTENSIONS[settings.format] ?? settings.format}`;
 }
 
 function nameOf(disposition) {

@@ -9,7 +9,7 @@ import { ended, follow } from "../net/events.js";
 import { bytes, megapixels, size } from "../words/numbers.js";
 import { text } from "../words/text.js";
 import { busy } from "./status.js";
-import { forget, keepOriginal, original, paintOf, remember, remembered } from "./store.js";
+import { forget, keepOriginal, keepPaint, original, paintOf, remember, remembered } from "./store.js";
 import { thumbnail } from "./thumbnails.js";
 
 export const pictures = [];
@@ -75,6 +75,7 @@ async function send(picture) {
   const view = await upload(picture.file, fields, { signal, onSent: (sent) => change(picture, { sent }) });
   remember(view.id, { name: picture.name, tradeOff: picture.tradeOff, settings: picture.settings });
   keepOriginal(view.id, picture.file);
+  if (picture.paint) keepPaint(view.id, picture.paint);
   change(picture, { phase: "known", id: view.id, ...heard(picture, view) });
 }
 
@@ -88,7 +89,7 @@ function refuseTooLarge({ file, width, height }) {
   }
   if (file.size > limits.max_upload_bytes) {
     const words = { size: bytes(file.size), limit: bytes(limits.max_upload_bytes) };
-    throw new Problem({ title: text("fileTooLarge", words), status: 413 });
+    throw new Problem({ title: text("fileTooLarge", words), status: 413, type: "image-too-large" });
   }
 }
 
@@ -149,7 +150,7 @@ export function restore(picture) {
   tell.changed(picture);
 }
 
-/** Enlarge a picture again: another model, another file, or after a failure. */
+/** Enlarge a picture again: another model, other options, another file, or after a failure. */
 export function again(picture, file = picture.file) {
   picture.stopping.abort();
   if (picture.id) {
@@ -157,9 +158,9 @@ export function again(picture, file = picture.file) {
     forget(id);
     request(`jobs/${id}`, { method: "DELETE", patient: false }).catch(() => {});
   }
-  Object.assign(picture, { id: null, map: null, paint: null, brush: null });
+  picture.id = null;
   if (file !== picture.file) {
-    Object.assign(picture, { file, width: undefined, height: undefined });
+    Object.assign(picture, { file, width: undefined, height: undefined, map: null, paint: null, brush: null });
     picture.previewed = preview(picture);
   }
   begin(picture);

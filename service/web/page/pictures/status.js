@@ -6,6 +6,7 @@ import { secondsLeft } from "./estimate.js";
 
 /** Refusals with these statuses may go away by themselves. */
 const PASSING = [401, 408, 409, 429];
+const WAITING = "…"; // a badge
 
 /** Whether something is still under way. */
 export function busy({ phase, view }) {
@@ -24,9 +25,9 @@ export function statusOf(picture, models, now = Date.now()) {
   const retry = picture.file ? ["again", "remove"] : ["remove"];
   switch (phase) {
     case "waiting":
-      return say(text("waiting"), text("badgeWaiting"), { actions: ["cancel"] });
+      return say(text("waiting"), WAITING, { actions: ["cancel"] });
     case "sending":
-      if (sent >= 1) return say(text("checking"), text("badgeWaiting"), { actions: ["cancel"] });
+      if (sent >= 1) return say(text("checking"), WAITING, { actions: ["cancel"] });
       return say(text("sending", { percent: percent(sent) }), percent(sent), { done: sent, actions: ["cancel"] });
     case "refused":
       return say(refusal(problem), "!", { actions: actionsFor(picture, retry) });
@@ -36,7 +37,7 @@ export function statusOf(picture, models, now = Date.now()) {
       return say(text("expired"), "!", { actions: retry });
     default:
   }
-  if (!view) return say(text("loading"), text("badgeWaiting"));
+  if (!view) return say(text("loading"), WAITING);
   const left = secondsLeft(picture, models, now);
   const timed = (state) => (left === null ? state : text("left", { state, time: duration(Math.round(left)) }));
   switch (view.state) {
@@ -47,7 +48,7 @@ export function statusOf(picture, models, now = Date.now()) {
     }
     case "running": {
       const { tiles, tiles_done: tilesDone } = view.progress;
-      if (!tiles) return say(timed(text("opening")), text("badgeWaiting"), { actions: ["cancel"] });
+      if (!tiles) return say(timed(text("opening")), WAITING, { actions: ["cancel"] });
       const done = tilesDone / tiles;
       return say(timed(text("working", { percent: percent(done) })), percent(done), { done, actions: ["cancel"] });
     }
