@@ -1,6 +1,7 @@
 """The Python client and `gdsr-upscale --server`, against a real service, workers and queue."""
 
 import base64
+import json
 import os
 import re
 import subprocess
@@ -9,9 +10,9 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
-from http.server import HTTPServer, SimpleHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import anyio
@@ -254,6 +255,66 @@ def test_another_program_at_the_address_is_said(tmp_path: Path) -> None:
                     client.job("x")
         finally:
             other.shutdown()
+
+
+@contextmanager
+def streams_of(*bodies: str) -> Iterator[tuple[str, list[str | None]]]:
+    """A service whose event streams break after these words, one each, and the `Last-Event-ID` of
+    each request; all after the last one are empty.
+    """
+    known: list[str | None] = []
+
+    class Streams(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known.append(self.headers["Last-Event-ID"])
+            body = bodies[len(known) - 1] if len(known) <= len(bodies) else ""
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Streams) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{other.server_port}", known
+        finally:
+            other.shutdown()
+
+
+def event(name: str, number: int, **data: object) -> str:
+    return f"event: {name}\nid: {number}\ndata: {json.dumps(data)}\n\n"
+
+
+def test_streams_that_break_at_once_are_asked_for_with_pauses_until_the_patience_ends() -> None:
+    queued = event("state", 1, id="x", state="queued")
+    with streams_of(queued, queued) as (url, known):
+        following = Client(url, patience=1)
+        with following, pytest.raises(Unreachable, match="the event stream of job x breaks"):
+            list(following.follow("x"))
+
+    # pauses of at least 0.25, 0.5 and 1 s, and the last one is not waited for
+    assert known in ([None, "1"], [None, "1", "1"])
+
+
+def test_a_stream_that_breaks_after_something_new_is_followed_to_the_end() -> None:
+    running = {"id": "x", "state": "running"}
+    steps = [event("progress", n, progress={"tiles_done": n, "tiles": 3}) for n in (2, 3)]
+    done = event("done", 4, id="x", state="cancelled")
+    # as of a patience that allows no two pauses in a row
+    with (
+        streams_of(
+            event("state", 1, **running), steps[0], steps[1] + "event: done", done
+        ) as served,
+        Client(served[0], patience=0.6) as client,
+    ):
+        jobs = list(client.follow("x"))
+
+    assert [job.progress.tiles_done for job in jobs] == [0, 2, 3, 0]
+    assert jobs[-1].state == "cancelled"
+    assert served[1] == [None, "1", "2", "3"]
 
 
 def test_a_service_that_comes_back_is_waited_for_and_makes_one_job(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, Self, Unpack
 
 import httpx2
@@ -17,7 +18,7 @@ from gdsr_client.downloads import store
 from gdsr_client.errors import ClientError, JobLost, Refused, UnexpectedAnswer, Unreachable
 from gdsr_client.events import read_events
 from gdsr_client.options import DerivedOptions, Options, query
-from gdsr_client.retries import checked, retried
+from gdsr_client.retries import checked, pauses, retried
 from gdsr_client.uploads import Sent, Source, pieces, size_of
 
 #: Seconds to wait, with `Prefer: wait`, for a derived result.
@@ -40,7 +41,7 @@ class AsyncClient:
             Unreachable: `url` is not valid.
         """
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._url = url
+        self._url, self._patience = url, patience
         self._retried = partial(retried, url=url, patience=patience)
         timeout = httpx2.Timeout(_READ_SECONDS, connect=5.0)
         try:
@@ -162,13 +163,17 @@ class AsyncClient:
         Raises:
             JobLost: the job was deleted in the meantime.
             Refused: there is no such job.
-            Unreachable: the service does not answer.
+            Unreachable: the service does not answer, or its streams break with nothing new in
+                them, for `patience` seconds.
         """
         known = last_state = ""
         job: Job | None = None
-        while job is None or not job.ended:
+        backoff, deadline = pauses(), 0.0
+        while True:
             async with self._events(job_id, known) as events:
                 async for event in events:
+                    if not event or event.get("id", known) != known:
+                        backoff, deadline = pauses(), 0.0
                     known = event.get("id", known)
                     match event.get("event"):
                         case "state" | "done":
@@ -180,6 +185,13 @@ class AsyncClient:
                             yield job
                         case "gone":
                             raise JobLost(f"job {job_id} was deleted")
+            if job is not None and job.ended:
+                return
+            pause = next(backoff)
+            deadline = deadline or monotonic() + self._patience
+            if monotonic() + pause > deadline:
+                raise Unreachable(f"{self._url}: the event stream of job {job_id} breaks")
+            await sleep(pause)
 
     async def download(
         self,

@@ -6,7 +6,7 @@ import httpx2
 
 
 async def read_events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, str]]:
-    """The fields of each event; ends where the connection breaks."""
+    """The fields of each event, none for a comment; ends where the connection breaks."""
     event: dict[str, str] = {}
     try:
         async for line in lines:
@@ -14,7 +14,9 @@ async def read_events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, str]
                 if event:
                     yield event
                 event = {}
-            elif not line.startswith(":"):
+            elif line.startswith(":"):
+                yield {}
+            else:
                 name, _, value = line.partition(":")
                 event[name] = value.removeprefix(" ")
     except httpx2.TransportError:

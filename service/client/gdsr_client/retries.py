@@ -1,6 +1,7 @@
 """Errors in responses, and retries of those that are temporary."""
 
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from gdsr_client.errors import ClientError, Refused, UnexpectedAnswer, Unreachab
 
 #: Statuses of temporary errors: the request is retried.
 _TEMPORARY = {502, 503, 504}
-#: Seconds between two retries if the service does not specify them, and the maximum.
+#: Seconds before the first retry and the most before any, if the service does not ask for more.
 _PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 
 T = TypeVar("T")
@@ -46,6 +47,14 @@ def checked(answer: httpx2.Response) -> httpx2.Response:
     raise Refused(problem)
 
 
+def pauses() -> Iterator[float]:
+    """Seconds before each retry: exponential back-off, with jitter so that clients come apart."""
+    pause = _PAUSE
+    while True:
+        yield pause * random.uniform(0.5, 1)  # noqa: S311
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
 async def retried(attempt: Callable[[], Awaitable[T]], *, url: str, patience: float) -> T:
     """Call `attempt`; retry connection failures and temporary errors for `patience` seconds.
 
@@ -54,8 +63,9 @@ async def retried(attempt: Callable[[], Awaitable[T]], *, url: str, patience: fl
         Unreachable: the service at `url` does not answer.
     """
     deadline = monotonic() + patience
-    pause = _PAUSE
+    backoff = pauses()
     while True:
+        asked = 0.0
         try:
             return await attempt()
         except httpx2.UnsupportedProtocol as wrong:
@@ -63,8 +73,8 @@ async def retried(attempt: Callable[[], Awaitable[T]], *, url: str, patience: fl
         except httpx2.TransportError as failure:
             error: ClientError = Unreachable(f"{url}: {str(failure) or type(failure).__name__}")
         except _RetryLater as later:
-            error, pause = Refused(later.problem), max(pause, later.seconds)
+            error, asked = Refused(later.problem), later.seconds
+        pause = asked + next(backoff)
         if monotonic() + pause > deadline:
             raise error
         await sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
