@@ -42,7 +42,7 @@ def test_a_primary_that_is_killed(
 ) -> None:
     checkpoint = tiny_checkpoint(tmp_path / "tiny.safetensors", consistency=True)
     with (
-        watched_valkeys(tmp_path / "valkeys") as valkeys,
+        watched_valkeys(tmp_path / "valkeys", passwords=True) as valkeys,
         drill_site(tmp_path, checkpoint, GDSR_REDIS_URL=valkeys.url) as site,
     ):
         primary, refused = valkeys.primary(), []

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import redis
 from processes import free_port, wait_for
@@ -13,6 +14,8 @@ from deploy.valkey import valkey_binary, valkey_command
 from workers.host.parent_death import dying_with_parent
 
 NAME = "gdsr"
+#: Passwords.
+OF_SERVERS, OF_SENTINELS = "of-servers", "of-sentinels"
 #: As docs/operations.md says, and no wait for further replicas before the first copy.
 OPTIONS = [
     "--min-replicas-to-write", "1", "--min-replicas-max-lag", "10",
@@ -28,13 +31,19 @@ sentinel failover-timeout {name} 20000
 class SentinelSite:
     """The servers by their ports; `processes` has them all."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, passwords: bool = False) -> None:
+        """`passwords`: Valkeys and Sentinels ask for one, each for its own."""
+        self.folder, self.passwords = folder, passwords
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.valkeys = [free_port() for _ in range(3)]
         self.sentinels = [free_port() for _ in range(3)]
         hosts = ",".join(f"127.0.0.1:{port}" for port in self.sentinels)
         self.url = f"redis+sentinel://{hosts}/{NAME}/0"
+        if passwords:
+            file = folder / "password"
+            file.write_text(f"{OF_SENTINELS}\n")
+            self.url = self.url.replace("//", f"//:{OF_SERVERS}@")
+            self.url += f"?sentinel_password_file={quote(str(file))}"
 
     def start(self) -> None:
         """Start all; returns when each Sentinel knows the others and both replicas are in step."""
@@ -50,12 +59,18 @@ class SentinelSite:
     def serve(self, port: int, *options: str) -> None:
         """Start a Valkey."""
         command = valkey_command(self.folder / str(port), self.folder / f"{port}.sock")
+        if self.passwords:
+            command += ["--requirepass", OF_SERVERS, "--masterauth", OF_SERVERS]
         self._start(port, [*command, *options])
 
     def watch(self, port: int, primary: int, *options: str) -> None:
         """Start a Sentinel."""
         file = self.folder / f"sentinel-{port}.conf"
-        file.write_text(_SENTINEL.format(name=NAME, primary=primary))
+        text = _SENTINEL.format(name=NAME, primary=primary)
+        if self.passwords:
+            text += f"sentinel auth-pass {NAME} {OF_SERVERS}\n"
+            text += f"requirepass {OF_SENTINELS}\nsentinel sentinel-pass {OF_SENTINELS}\n"
+        file.write_text(text)
         self._start(port, [str(valkey_binary()), str(file), "--sentinel", *options])
 
     def _start(self, port: int, command: list[str]) -> None:
@@ -69,9 +84,13 @@ class SentinelSite:
 
     def asked(self, port: int, *command: str) -> Any:
         """The reply of one of them; None while it is away."""
-        with suppress(redis.RedisError), redis.Redis(port=port) as client:
+        with suppress(redis.RedisError), self._client(port) as client:
             return client.execute_command(*command)
         return None
+
+    def _client(self, port: int) -> redis.Redis:
+        password = OF_SENTINELS if port in self.sentinels else OF_SERVERS
+        return redis.Redis(port=port, password=password if self.passwords else None)
 
     def _in_step(self) -> bool:
         _, _, replicas = self.asked(self.valkeys[0], "role")
@@ -79,7 +98,7 @@ class SentinelSite:
 
     def _know_each_other(self) -> bool:
         for port in self.sentinels:
-            with redis.Redis(port=port) as client:
+            with self._client(port) as client:
                 state = client.sentinel_master(NAME)
             if state["num-other-sentinels"] < 2 or state["num-slaves"] < 2:
                 return False
@@ -87,7 +106,7 @@ class SentinelSite:
 
     def primary(self) -> int | None:
         """The port that Sentinels name."""
-        with redis.Redis(port=self.sentinels[0]) as client:
+        with self._client(self.sentinels[0]) as client:
             found = client.sentinel_get_master_addr_by_name(NAME)
         return int(found[1]) if found else None
 
@@ -101,10 +120,10 @@ class SentinelSite:
 
 
 @contextmanager
-def watched_valkeys(folder: Path) -> Iterator[SentinelSite]:
+def watched_valkeys(folder: Path, *, passwords: bool = False) -> Iterator[SentinelSite]:
     """All of them, in step."""
     folder.mkdir(parents=True, exist_ok=True)
-    site = SentinelSite(folder)
+    site = SentinelSite(folder, passwords=passwords)
     try:
         site.start()
         yield site

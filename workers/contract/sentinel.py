@@ -6,18 +6,26 @@ replica may lack the last writes: those that must not be lost wait for a replica
 
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import redis
 from redis.connection import SSLConnection, parse_url
-from redis.exceptions import InvalidResponse, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    InvalidResponse,
+    NoPermissionError,
+    ResponseError,
+)
 from redis.sentinel import (
     MasterNotFoundError,
     Sentinel,
     SentinelConnectionPool,
     SentinelManagedConnection,
 )
+
+from workers.contract.settings import read_password
 
 _PORT = 26379
 _FORM = "redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB]"
@@ -45,6 +53,12 @@ class _Sentinels(Sentinel):
             place = "{host}:{port}".format_map(asked.connection_pool.connection_kwargs)
             try:
                 found = asked.sentinel_get_master_addr_by_name(service_name)
+            except (AuthenticationError, NoPermissionError) as failure:
+                wrong.append(
+                    f"Sentinel {place} rejects sentinel_username or sentinel_password_file of the "
+                    f"URL, or wants them ({failure})"
+                )
+                continue
             except (ResponseError, InvalidResponse) as failure:
                 wrong.append(f"{place} is no Sentinel ({failure})")
                 continue
@@ -88,11 +102,13 @@ def is_sentinel(url: str) -> bool:
 def client_from_url(url: str, **options: Any) -> redis.Redis:
     """Create a client of the primary that the Sentinels name. Does not connect.
 
-    User, password, database and the parameters of the URL are those of the primary; with
-    `rediss+sentinel://` the Sentinels use TLS too.
+    User, password, database and the parameters of the URL are those of the primary, but
+    `sentinel_username` and `sentinel_password_file`; with `rediss+sentinel://` the Sentinels use
+    TLS too.
 
     Raises:
         ValueError: the URL has another form.
+        ConfigurationInvalid: the file of the password cannot be read.
     """
     parts = urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
@@ -105,6 +121,9 @@ def client_from_url(url: str, **options: Any) -> redis.Redis:
     chosen.pop("connection_class", None)
     encrypted = {"ssl": True} if scheme == "rediss" else {}
     encrypted |= {word: value for word, value in chosen.items() if word.startswith("ssl_")}
+    own = {"username": chosen.pop("sentinel_username", None)}
+    if file := chosen.pop("sentinel_password_file", None):
+        own["password"] = read_password(Path(file), "GDSR_REDIS_URL: sentinel_password_file")
     sentinels = _Sentinels(  # type: ignore[no-untyped-call]
         [_address(host) for host in hosts.split(",")],
         sentinel_kwargs={
@@ -112,6 +131,7 @@ def client_from_url(url: str, **options: Any) -> redis.Redis:
             "socket_connect_timeout": _SENTINEL_SECONDS,
             "retry": None,
             "decode_responses": True,
+            **own,
             **encrypted,
         },
     )

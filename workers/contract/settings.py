@@ -165,7 +165,7 @@ class SharedSettings(BaseSettings):
             raise ConfigurationInvalid(f"invalid settings: {faults}") from None
         if settings.redis_password_file is None:
             return settings
-        password = _first_line(settings.redis_password_file)
+        password = read_password(settings.redis_password_file, "GDSR_REDIS_PASSWORD_FILE")
         return settings.model_copy(
             update={"redis_url": _with_password(settings.redis_url, password)}
         )
@@ -244,18 +244,19 @@ def _misspelt(name: str, known: frozenset[str]) -> str:
     return f"unknown setting {name}; {hint}"
 
 
-def _first_line(path: Path) -> str:
+def read_password(path: Path, setting: str) -> str:
+    """The first line of a file that a setting names.
+
+    Raises:
+        ConfigurationInvalid: it cannot be read, or is empty.
+    """
     try:
         password = path.read_text().partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as failure:
         reason = getattr(failure, "strerror", None) or "not a text file"
-        raise ConfigurationInvalid(
-            f"GDSR_REDIS_PASSWORD_FILE: {path} cannot be read: {reason}"
-        ) from None
+        raise ConfigurationInvalid(f"{setting}: {path} cannot be read: {reason}") from None
     if not password:
-        raise ConfigurationInvalid(
-            f"GDSR_REDIS_PASSWORD_FILE: {path} is empty; put the Redis password there"
-        )
+        raise ConfigurationInvalid(f"{setting}: {path} is empty; put the Redis password there")
     return password
 
 

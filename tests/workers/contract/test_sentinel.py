@@ -58,6 +58,36 @@ def test_a_primary_is_found_although_a_sentinel_is_away(servers: SentinelSite) -
         assert client.get("word") == b"text"
 
 
+def test_sentinels_and_servers_have_passwords_of_their_own(tmp_path: Path) -> None:
+    servers = SentinelSite(tmp_path, passwords=True)
+    plain, file = servers.url.partition("?")[0], tmp_path / "other"
+    try:
+        servers.serve(servers.valkeys[0])
+        servers.watch(servers.sentinels[0], servers.valkeys[0])
+        check_at_start(servers.url)
+        with connect(servers.url, timeout=timedelta(seconds=5), retries=0) as client:
+            assert client.set("word", "text")
+
+        rules = "on", ">asks", "+sentinel|get-master-addr-by-name"
+        assert servers.asked(servers.sentinels[0], "acl", "setuser", "asker", *rules)
+        file.write_text("asks\n")
+        check_at_start(f"{plain}?sentinel_password_file={file}&sentinel_username=asker")
+
+        file.write_text("wrong\n")
+        for url, said in [
+            (servers.url.replace(":of-servers@", ""), "requires a password"),
+            (servers.url.replace("of-servers", "wrong"), "rejects the password"),
+            (plain, "Sentinel .* rejects sentinel_username or sentinel_password_file"),
+            (f"{plain}?sentinel_password_file={file}", "Sentinel .* rejects"),
+            (f"{servers.url}&sentinel_username=nobody", "Sentinel .* rejects"),
+            (f"{plain}?sentinel_password_file={file}/none", "sentinel_password_file: .* cannot be"),
+        ]:
+            with pytest.raises(ConfigurationInvalid, match=said):
+                check_at_start(url)
+    finally:
+        servers.close()
+
+
 def test_a_name_that_no_sentinel_knows_stops_the_start(servers: SentinelSite) -> None:
     url = watching(servers, free_port(), name="other")
     with pytest.raises(ConfigurationInvalid, match=r"knows no other$"):
