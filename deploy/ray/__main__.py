@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -114,6 +115,7 @@ def _results(
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
+    import ray.data  # sets the level of its logger
     from rich.console import Console
     from rich.progress import track
 
@@ -124,6 +126,8 @@ def _results(
     logging.getLogger("ray.data").setLevel("CRITICAL")  # the manifest tells of failures
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    # max_restarts and max_task_retries have no other place in this Ray
+    warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
     context.max_errored_blocks = -1  # the rest goes on without a row whose actor keeps dying
     resources = ray.cluster_resources()
     gpus = resources.get("GPU", 0)
@@ -138,7 +142,7 @@ def _results(
             Upscaler,
             fn_constructor_args=(work, threads),
             batch_size=1,
-            concurrency=count,
+            compute=ray.data.ActorPoolStrategy(size=count),
             num_cpus=threads,
             num_gpus=min(1, gpus / count),
             max_restarts=-1,

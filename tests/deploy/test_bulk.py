@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from buckets import S3Server
 from drills.site import barcode, read
 from factories import photo, saved
+from hosts import noise
 from networks import tiny_checkpoint
-from processes import command_line, descendants, wait_for
+from processes import children, command_line, descendants, wait_for
 
 from deploy.ray.decoder import Decoder, PictureFailed
 from workers.contract.images.options import PictureChoices
@@ -95,6 +97,20 @@ def decoders(pid: int) -> list[int]:
     return [found for found in descendants(pid) if "deploy.ray.decoder" in command_line(found)]
 
 
+def actors(pid: int) -> list[int]:
+    """The processes with a network below this one."""
+    return [found for found in descendants(pid) if "(Upscaler)" in command_line(found)]
+
+
+def peak(pid: int) -> int:
+    """The most memory that a process has had, in bytes; 0 when it has ended."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    return 0
+
+
 HOPELESS = {
     "damaged.jpg": "image-corrupt", "large.png": "image-too-large", "text.gif": "image-unsupported",
 }  # fmt: skip
@@ -144,8 +160,10 @@ def test_an_archive_is_killed_and_resumed(
 
     with archive.start("--actors", "2") as run:
         wait_for(lambda: len(archive.made()) > len(killed) + 20, seconds=600, what="more results")
-        (decoder, *_) = wait_for(lambda: decoders(run.pid), what="a decoder")
-        os.kill(decoder, signal.SIGSTOP)
+        (stopped, *_) = wait_for(lambda: decoders(run.pid), what="a decoder")
+        os.kill(stopped, signal.SIGSTOP)
+        (other,) = (actor for actor in actors(run.pid) if stopped not in children(actor))
+        os.kill(other, signal.SIGKILL)  # its picture is tried again
         _, resumed = run.communicate()
     assert run.returncode == 1, resumed
     (hung,) = archive.failed().keys() - HOPELESS.keys()
@@ -166,6 +184,35 @@ def test_an_archive_is_killed_and_resumed(
             f"{third.splitlines()[-2]}; {time.monotonic() - began:.0f} s in all\n"
         )
     assert "Traceback" not in resumed + third
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_memory_does_not_grow_with_the_number_of_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    archive = Archive(tmp_path, 0)
+    side, few, many = 1000, 2, 10
+    for number in range(many):
+        (archive.source / f"{number}.png").write_bytes(noise(side, side, seed=number))
+    limits = {"GDSR_MAX_PIXELS": str(side * side), "GDSR_TILE": "256"}
+    with archive.start("--actors", "1", **limits) as run:
+        (actor,) = wait_for(lambda: actors(run.pid), what="an actor")
+        loaded = wait_for(lambda: decoders(run.pid) and peak(actor), seconds=600, what="a decoder")
+        early = wait_for(lambda: len(archive.made()) >= few and peak(actor), seconds=600)
+        late = early
+        while len(archive.made()) < many and run.poll() is None:
+            late = max(late, peak(actor))
+            time.sleep(0.1)
+        _, said = run.communicate()
+    assert len(archive.made()) == many + 1, said  # and large.png, which is smaller than these
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{side} x {side}: {loaded / 1e6:.0f} MB before the first picture, "
+            f"{early / 1e6:.0f} MB after {few}, {late / 1e6:.0f} MB after {many}\n"
+        )
+    assert late - early < 48 * side * side
 
 
 def test_results_inside_the_archive_are_refused(tmp_path: Path) -> None:

@@ -66,12 +66,12 @@ def running_valkey(folder: Path) -> Iterator[ValkeyServer]:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that this one started and that still run."""
-    try:
-        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except FileNotFoundError:
-        return []
-    return [int(child) for child in listed.split() if alive(int(child))]
+    """The processes that this one started, from any thread, and that still run."""
+    listed: list[str] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
+            listed += file.read_text().split()
+    return [int(child) for child in listed if alive(int(child))]
 
 
 def descendants(pid: int) -> list[int]:
