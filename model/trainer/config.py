@@ -142,9 +142,10 @@ class Mask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dists:
-    """DISTS, a distance of structure and texture (`model.metrics.dists`), to the photograph."""
+    """DISTS, a distance of structure and texture (`model.metrics.dists`)."""
 
     weights: Weights
+    target: Literal["photograph", "teacher"] = "photograph"
     folder: str = ""
     """Folder with the weights of VGG16 and DISTS; unset: GDSR_METRIC_WEIGHTS."""
 

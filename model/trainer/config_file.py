@@ -181,8 +181,8 @@ def _checked(config: TrainConfig) -> TrainConfig:
             )
     if config.degradation and not sum(asdict(config.degradation.shares).values()) > 0:
         raise ConfigInvalid("degradation.shares: at least one must be above 0")
-    perceptual = losses.perceptual
-    if not config.teacher and (losses.distill or (perceptual and perceptual.target == "teacher")):
+    targets = [term.target for term in (losses.perceptual, losses.dists) if term]
+    if not config.teacher and (losses.distill or "teacher" in targets):
         raise ConfigInvalid("losses: one needs a teacher, and there is no table teacher")
     if config.teacher and config.teacher.side < data.patch:
         raise ConfigInvalid(

@@ -126,9 +126,10 @@ class Step:
         if losses.mask:
             terms["mask"] = losses.mask.weight * mask_loss(images["mask"], hr)
         if losses.dists and (dists := networks.dists):
+            like = teacher if losses.dists.target == "teacher" and teacher is not None else hr
             add(
                 "dists", losses.dists.weights,
-                lambda image: dists.between(image.float().clamp(0, 1), hr).mean(),
+                lambda image: dists.between(image.float().clamp(0, 1), like).mean(),
             )  # fmt: skip
         if (perceptual := losses.perceptual) and (features := networks.features):
             weights = list(perceptual.taps.values())

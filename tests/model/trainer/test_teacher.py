@@ -73,6 +73,21 @@ def test_a_later_run_takes_the_pictures_that_are_there(
     assert len(grown) == len(first) + 3
 
 
+def test_texture_follows_the_photograph_or_the_teacher(
+    configure: Configure, tmp_path: Path
+) -> None:
+    cache, terms = f"teacher.cache={tmp_path / 'cache'}", {}
+    for target in ("photograph", "teacher"):
+        more = cache, f"losses.dists.target={target}", "run.log_every=1"
+        fit(configure("lite_real_gan", *ONCE, *more), tmp_path / target)
+        lines = map(json.loads, (tmp_path / target / "log.jsonl").read_text().splitlines())
+        terms[target] = next(line["terms"] for line in lines if line["event"] == "step")
+
+    distances = [found.pop("dists_gan") for found in terms.values()]
+    assert distances[0] != distances[1]
+    assert terms["photograph"] == terms["teacher"]
+
+
 def test_a_cache_that_was_interrupted_is_completed_to_the_same_bytes(
     configure: Configure, tmp_path: Path
 ) -> None:
