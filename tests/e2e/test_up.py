@@ -97,6 +97,7 @@ def pixels(data: bytes) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
         return np.asarray(opened)
 
 
+@pytest.mark.slow
 def test_a_photograph_comes_out_four_times_larger(tmp_path: Path) -> None:
     shipped = Path(__file__).parents[2] / "model" / "checkpoints" / "lite.safetensors"
     with running_up(tmp_path, shipped) as up, up.http() as http:

@@ -151,6 +151,7 @@ def test_a_network_that_made_way_takes_no_memory(
         assert [one() is None for one in gone] == [True, True, False]
 
 
+@pytest.mark.slow
 def test_the_one_that_was_used_last_stays(settings: WorkerSettings, place: Path) -> None:
     loaded = load_engine(settings.model_copy(update={"max_models": 2}), "cpu")
     with serving(loaded, place):
@@ -195,6 +196,7 @@ def test_a_file_that_is_not_what_it_was_fails_its_own_pictures_only(
         assert np.array_equal(through(place, name), unbound[name])
 
 
+@pytest.mark.slow
 def test_the_engine_in_this_process_says_the_same(settings: WorkerSettings, folder: Path) -> None:
     engine = InProcessEngine(load_engine(settings, "cpu"))
     changed(folder / "two.safetensors")

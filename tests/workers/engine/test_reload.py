@@ -242,6 +242,7 @@ def test_two_files_of_one_name_change_nothing(
     assert report.models == ()
 
 
+@pytest.mark.slow
 def test_where_batches_are_begun_early_a_model_is_tried_between_them(
     settings: WorkerSettings, folder: Path, place: Path
 ) -> None:
