@@ -113,6 +113,9 @@ def check_at_start(url: str) -> None:
             replication = client.info("replication")
     except ValueError as failure:
         raise ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
+    except TypeError as failure:  # parameters of the URL are arguments of a connection
+        name = str(failure).rpartition("keyword argument ")[2]
+        raise ConfigurationInvalid(f"GDSR_REDIS_URL: unknown parameter {name}") from None
     except redis.RedisError as failure:
         if refusal := _refusal(failure, url):
             raise ConfigurationInvalid(f"Redis at {place} {refusal}") from None
@@ -137,6 +140,8 @@ def _refusal(failure: redis.RedisError, url: str) -> str:
         return f"allows its user too little ({failure}); docs/operations.md has the ACL rules"
     if isinstance(failure, sentinel.PrimaryNotFound):
         return f"cannot be used: {failure}"
+    if not isinstance(failure, (*REPLY_LOST, redis.ResponseError)):
+        return f"cannot be used with this URL: {failure}"
     cause = failure.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"has a certificate that is not trusted: {cause.verify_message}"

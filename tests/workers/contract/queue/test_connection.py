@@ -48,6 +48,20 @@ def test_what_is_no_redis_url_is_refused_with_those_that_are(url: str) -> None:
         check_at_start(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://127.0.0.1:1/0?colour=red", "GDSR_REDIS_URL: unknown parameter 'colour'"),
+        ("redis+sentinel://127.0.0.1:1/x?colour=red", "GDSR_REDIS_URL: unknown parameter 'colour'"),
+        ("redis://127.0.0.1:1/0?socket_timeout=soon", "GDSR_REDIS_URL: .*socket_timeout"),
+        ("rediss://127.0.0.1:1/0?ssl_cert_reqs=maybe", "127.0.0.1:1 cannot be used .*: maybe"),
+    ],
+)
+def test_a_parameter_of_the_url_that_is_wrong_is_named(url: str, said: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match=said):
+        check_at_start(url)
+
+
 def test_a_server_that_is_away_does_not_end_the_start() -> None:
     began = time.monotonic()
     check_at_start("redis://127.0.0.1:1/0")
