@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 from browsing import (
     WEBGL,
+    Studio,
     Visit,
     choose,
     difference,
+    job_of,
     measured,
     painted,
+    service_pixels,
     slide,
     stage_pixels,
+    stage_shot,
     wait_for_result,
 )
 from factories import photo, png, saved
@@ -24,12 +28,12 @@ from workers.tasks.branches import read_branch
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-#: Until the paint is stored: transactions wait for those before them.
+#: What is painted, as it is stored: transactions wait for those before them.
 STORED = """() => new Promise((done) => {
   const opening = indexedDB.open("gdsr");
   opening.onsuccess = () => {
-    const all = opening.result.transaction("paint").objectStore("paint").getAllKeys();
-    all.onsuccess = () => { opening.result.close(); done(); };
+    const all = opening.result.transaction("paint").objectStore("paint").getAll();
+    all.onsuccess = () => { opening.result.close(); done([...all.result[0] ?? []]); };
   };
 })"""
 
@@ -126,6 +130,31 @@ def test_strokes_are_undone_redone_erased_and_survive_a_reload(page: Page) -> No
     assert np.array_equal(stage_pixels(page), before)
 
 
+def test_a_dab_has_the_size_and_softness_that_were_chosen(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("photo.png", saved(photo(60, 80), "PNG")))
+    wait_for_result(page)
+    page.get_by_role("button", name="Crisper").click()
+
+    def dab(size: int, softness: int) -> list[int]:
+        """The paint of the map, where there is some, of one dab in the middle."""
+        page.locator("#brush-size").fill(str(size))
+        page.locator("#softness").fill(str(softness))
+        stroke(page, (20, 0))
+        stored = [level for level in page.evaluate(STORED) if level]
+        page.get_by_role("button", name="Undo", exact=True).click()
+        return stored
+
+    hard = dab(50, 0)
+    radius = int(page.locator("#size-value").inner_text().removesuffix(" px")) / 2
+    assert set(hard) == {255}
+    assert abs(len(hard) - np.pi * radius**2) < 0.05 * len(hard)
+    soft = dab(50, 100)
+    assert len(set(soft)) > 20
+    assert sum(soft) < 0.5 * sum(hard)
+    assert len(dab(30, 0)) < 0.5 * len(hard)
+
+
 def test_an_area_of_like_colours_is_filled_at_once(visit: Visit) -> None:
     halves = Image.new("RGB", (60, 40), (200, 60, 50))
     halves.paste((30, 60, 190), (30, 0, 60, 40))
@@ -163,6 +192,43 @@ def test_guesswork_is_nothing_at_0_and_something_beyond(page: Page) -> None:
     assert json.loads(page.evaluate("localStorage['gdsr.pictures']"))[0]["tradeOff"] == 1
 
 
+def test_the_meter_tells_the_documented_share_at_every_position(
+    visit: Visit, studio: Studio
+) -> None:
+    page = visit()
+    choose(page, ("photo.png", saved(photo(40, 60), "PNG")), model="lite")
+    wait_for_result(page)
+    measured(page)
+    faithful = service_pixels(studio, job_of(page), 0).astype(float)
+    blocks = faithful.reshape(40, 4, 60, 4, 3)
+    known = np.abs(blocks - blocks.mean(axis=(1, 3), keepdims=True)).sum()
+    for trade_off in (0, 0.13, 0.25, 0.5, 0.8, 1):
+        slide(page, trade_off)
+        guessed = np.abs(service_pixels(studio, job_of(page), trade_off) - faithful).sum()
+        meter = int(page.locator("#meter").get_attribute("aria-valuenow") or -1)
+        assert abs(meter - 100 * guessed / (guessed + known)) <= 1, trade_off
+
+
+def test_beside_each_other_both_show_the_same_place_at_the_same_size(visit: Visit) -> None:
+    halves = Image.new("RGB", (60, 40), (230, 30, 20))
+    halves.paste((20, 30, 230), (30, 0, 60, 40))
+    page = visit()
+    choose(page, ("halves.png", saved(halves, "PNG")), model="lite")
+    wait_for_result(page)
+    page.get_by_role("button", name="Side by side").click()
+    page.locator("#stage").focus()
+    for keys in ([], ["2"], ["8"], ["ArrowRight", "ArrowRight"]):
+        for key in keys:
+            page.keyboard.press(key)
+        painted(page)
+        with Image.open(io.BytesIO(stage_shot(page))) as opened:
+            line = np.asarray(opened.convert("RGB")).astype(int)[opened.height // 2]
+        red = line[:, 0] > line[:, 2]
+        half = len(line) // 2
+        edges = [np.flatnonzero(red[part])[-1] for part in (slice(half), slice(half, None))]
+        assert abs(edges[0] - edges[1]) <= 8, keys  # the model may move an edge by a pixel
+
+
 def test_the_original_is_held_divided_or_beside(page: Page) -> None:
     result = stage_pixels(page)
     page.locator("#stage").focus()
@@ -177,6 +243,12 @@ def test_the_original_is_held_divided_or_beside(page: Page) -> None:
 
     box = page.locator("#stage").bounding_box()
     assert box is not None
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 80)
+    page.mouse.down()
+    expect(page.locator("#right-tag")).to_be_hidden()
+    page.mouse.up()
+    expect(page.locator("#right-tag")).to_be_visible()
+    assert page.locator("#divider").get_attribute("aria-valuenow") == "0"  # it was no tap
     page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 80)
     assert page.locator("#divider").get_attribute("aria-valuenow") == "25"
     page.get_by_role("button", name="Side by side").click()

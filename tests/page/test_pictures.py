@@ -6,7 +6,7 @@ import re
 import pytest
 from browsing import SAMPLE, Studio, Visit, choose, job_of, wait_for_result, working
 from factories import photo, saved
-from hosts import noise
+from hosts import WorkerHost, noise
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.e2e
@@ -37,6 +37,22 @@ def test_a_photograph_is_sent_followed_with_one_estimate_and_shown(visit: Visit)
     assert page.locator("#announcer").inner_text() == "large.png: Ready"
 
 
+@pytest.mark.slow
+def test_who_waits_in_the_queue_sees_the_time_pass(visit: Visit, host: WorkerHost) -> None:
+    page = visit()
+    with host.held():
+        choose(page, *((f"{n}.png", noise(300, 400, seed=20 + n)) for n in range(4)))
+        page.locator(".card .open").last.click()
+        words = page.locator("#working")
+        waiting = re.compile(r"^(Next in line|\d ahead of it in line), about .+ left$")
+        expect(words).to_have_text(waiting)
+        seen = words.inner_text()
+        expect(words).not_to_have_text(seen)
+        expect(words).to_have_text(waiting)
+        page.locator("#message").get_by_role("button", name="Cancel").click()
+        expect(words).to_have_text("Cancelled")
+
+
 def test_another_model_is_offered_for_a_picture_that_is_there(visit: Visit) -> None:
     page = visit()
     choose(page, ("small.png", noise(16, 16)))
@@ -44,7 +60,9 @@ def test_another_model_is_offered_for_a_picture_that_is_there(visit: Visit) -> N
     expect(page.locator("#again-with")).to_be_hidden()
     page.select_option("#model", "lite")
 
-    expect(page.locator("#model-note")).to_contain_text("For clean photos")
+    expect(page.locator("#model-note")).to_have_text(
+        re.compile("For clean photos: .+ About .+ for this photo.")
+    )
     page.get_by_role("button", name="Enlarge again with lite").click()
     expect(page.locator("#again-with")).to_be_hidden()
     wait_for_result(page)
@@ -157,6 +175,7 @@ def test_a_picture_comes_back_after_a_reload_with_its_original(visit: Visit) -> 
     expect(page.locator(".card .state").first).to_have_text(
         re.compile("Working|Ready|Opening|Next")
     )
+    expect(page.locator("#shown-name")).to_have_text("second.png")  # the newest
     wait_for_result(page)
     expect(page.locator("#left-tag")).to_have_text("Original")
     page.locator(".card .open").last.click()

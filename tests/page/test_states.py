@@ -57,6 +57,15 @@ def axe_source() -> str:
 
 
 AXE = axe_source()
+#: What a finger may miss; a link in a line of text may be as small as the text.
+SMALL_TARGETS = """() => {
+  const targets = "button, .button, select, summary, .check, [role=slider]"
+    + ", input:not(.unseen, [type=checkbox])";
+  return [...document.querySelectorAll(targets)]
+    .filter((it) => it.checkVisibility())
+    .filter((it) => Math.min(it.offsetWidth, it.offsetHeight) < 44)
+    .map((it) => `${it.outerHTML.slice(0, 80)}: ${it.offsetWidth} x ${it.offsetHeight}`);
+}"""
 
 
 def faults(page: Page) -> list[str]:
@@ -109,6 +118,10 @@ def test_axe_finds_no_fault_in_any_state(
         painted(page)
         page.screenshot(path=shots / f"{name}-{len(found):02}-{state}.png")
         found[state] = faults(page)
+        if "has_touch" in SCREENS[name]:
+            found[state] += page.evaluate(SMALL_TARGETS)
+        if "reduced_motion" in SCREENS[name]:
+            found[state] += page.evaluate("document.getAnimations().map((it) => it.animationName)")
 
     walk(page, host, look, seed=list(SCREENS).index(name))
     assert {state: it for state, it in found.items() if it} == {}

@@ -167,18 +167,14 @@ export function again(picture, file = picture.file) {
 }
 
 /** The pictures of before the reload; tells `first` of the newest that the service still has. */
-export function recall(first) {
-  let told = false;
-  for (const { id, name, tradeOff, settings } of remembered()) {
+export async function recall(first) {
+  const found = remembered().map(({ id, name, tradeOff, settings }) => {
     const picture = create({ name, id, phase: "known", sent: 1, tradeOff: tradeOff ?? 0.5, settings: settings ?? tell.settings().settings });
     pictures.push(picture);
     tell.added(picture, true);
-    resume(picture).then((found) => {
-      if (!found || told) return;
-      told = true;
-      first(picture);
-    });
-  }
+    return [picture, resume(picture)];
+  });
+  for (const [picture, there] of found) if (await there) return first(picture);
 }
 
 async function resume(picture) {
