@@ -45,7 +45,7 @@ SCREENS: dict[str, dict[str, Any]] = {
     "chinese": {"viewport": {"width": 1280, "height": 800}, "locale": "zh-CN"},
     "german": {"viewport": UPRIGHT, "locale": "de-DE", **PHONE},
 }
-BY_DEFAULT = ("desktop", "phone-light")
+BY_DEFAULT = ("phone-light",)
 MOST_PIXELS = 500_000
 
 
@@ -155,8 +155,10 @@ def walk(page: Page, host: WorkerHost, look: Callable[[str], None], *, seed: int
     for card in page.locator(".card .open").all():
         card.click()
         wait_for_result(page)
-    choose(page, ("IMG_2039.png", noise(300, 400, seed=seed)), model="lite")
-    page.wait_for_function("() => Number(document.getElementById('stage-progress').value) > 0.1")
+    choose(page, ("IMG_2039.png", noise(500, 900, seed=seed)), model="lite")
+    page.wait_for_function(
+        "() => document.querySelector('.card[data-state=running] progress')?.value > 0"
+    )
     look("running")
     page.locator("#actions [data-action=cancel]").click()
     page.locator("#actions [data-action=again]").wait_for()
