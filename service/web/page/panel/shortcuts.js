@@ -5,6 +5,11 @@ import { text } from "../words/text.js";
 const dialog = document.getElementById("shortcuts");
 const STEP = 60;
 
+function help() {
+  dialog.showModal();
+  dialog.scrollTop = 0; // the button that is focused is below a long list
+}
+
 /** `act` has a function for each name below; keys work unless one types, and letters anywhere. */
 export function listenToKeys(act) {
   const table = [
@@ -23,7 +28,7 @@ export function listenToKeys(act) {
     [["Ctrl S"], "keySave"],
     [[",", "."], "keyNext", { ",": () => act.next(-1), ".": () => act.next(1) }],
     [["Del"], "keyRemove", { Delete: act.remove }],
-    [["?"], "keyHelp", { "?": () => dialog.showModal() }],
+    [["?"], "keyHelp", { "?": help }],
   ];
   const keys = Object.assign({}, ...table.map(([, , found]) => found ?? {}));
   const onStage = {
@@ -53,7 +58,7 @@ export function listenToKeys(act) {
   document.addEventListener("keyup", (event) => event.key === " " && act.hold(false));
   window.addEventListener("blur", () => act.hold(false));
 
-  document.getElementById("help").addEventListener("click", () => dialog.showModal());
+  document.getElementById("help").addEventListener("click", help);
   document.getElementById("keys").replaceChildren(
     ...table.flatMap(([names, word]) => {
       const dt = document.createElement("dt");
