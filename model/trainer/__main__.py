@@ -94,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
             "(default: no scores)"
         ),
     )
+    export.add_argument(
+        "--fit-fusion", type=Path, metavar="PHOTOGRAPHS",
+        help=(
+            "fit the last convolution of fused, so that fused is the blend of psnr and gan by the "
+            "mask (default: as trained)"
+        ),
+    )  # fmt: skip
     export.add_argument("--name", help="name of the checkpoint (default: OUT's stem)")
     export.add_argument(
         "--licence", help="licence of the weights, an SPDX identifier (default: as in RUN)"
@@ -147,6 +154,7 @@ def _export(options: argparse.Namespace) -> None:
         report=options.scores,
         name=options.name,
         licence=options.licence,
+        photographs=options.fit_fusion,
     )
     scored = f"scores on {', '.join(card.scores)}" if card.scores else "no scores yet"
     sys.stdout.write(f"{options.target}: {card.name}, {card.training}; {scored}\n")

@@ -22,18 +22,27 @@ from model.checkpoint import (
 )
 from model.gdsr import GDSR
 from model.trainer.errors import RunUnusable, StorageFull, cause
+from model.trainer.fusion import fit_fusion
 from model.trainer.run.run import BEST
 
 
 def export(
-    run: Path, target: Path, *, report: Path | None, name: str | None, licence: str | None
+    run: Path,
+    target: Path,
+    *,
+    report: Path | None,
+    name: str | None,
+    licence: str | None,
+    photographs: Path | None = None,
 ) -> Card:
     """Write `target` from a run or a checkpoint; returns its card.
 
-    With the `report` of an evaluation, the existing `target` gets its scores.
+    With the `report` of an evaluation, the existing `target` gets its scores. With `photographs`
+    the fusion is fitted (`model.trainer.fusion`).
 
     Raises:
         RunUnusable: there is no checkpoint to export, or the report has no scores of it.
+        TrainingError: there are no photographs.
         StorageFull: the target cannot be written.
     """
     source = run / BEST if run.is_dir() else run
@@ -48,6 +57,9 @@ def export(
         licence=licence or checkpoint.card.licence,
         scores={},
     )
+    if photographs is not None:
+        fit_fusion(checkpoint.generator, photographs)
+        card = replace(card, training=f"{card.training}; fusion fitted by least squares")
     generator = checkpoint.generator.half()
     if report is not None:
         card = replace(card, scores=_scores(report, target, generator))
