@@ -243,6 +243,12 @@ class ModelDevice(View):
     compiled: bool
     """Whether the network is compiled for the device."""
 
+    backend: str
+    """Library that computes: `torch`, or `openvino` on some CPUs."""
+
+    seconds_by_backend: dict[str, float]
+    """Seconds of one tile in each library, of the trial at start; empty if there was none."""
+
     pixels_per_second: dict[str, float]
     """Input pixels per second for psnr, fused and gan, measured when the engine started."""
 
@@ -275,6 +281,8 @@ def model_views(engines: list[EngineInfo]) -> list[ModelView]:
             device=device,
             precision=model.precision,
             compiled=model.compiled,
+            backend=model.backend,
+            seconds_by_backend=model.seconds_by_backend,
             pixels_per_second=model.pixels_per_second,
         )
         devices[model.name] = (*devices.get(model.name, ()), here)

@@ -1,5 +1,6 @@
 """Fixtures that many rooms share: a real Valkey and a blob store of the test's own."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,6 +14,9 @@ from model.process import prepare_process
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.queue.connection import connect
 
+# A trial at each start of an engine would take time. `GDSR_CPU_BACKEND=openvino pytest` runs the
+# same tests on the other library.
+os.environ.setdefault("GDSR_CPU_BACKEND", "torch")
 prepare_process(None)  # before any test imports torch: spinning threads would starve the others
 
 

@@ -4,6 +4,9 @@ The reference implementation of GDSR, the generator of Real-ESRGAN, and the uppe
 device: a large matrix product, and a stack of the convolutions that the network consists of.
 """
 
+import importlib.util
+import tempfile
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -52,6 +55,40 @@ def eager(
     return call
 
 
+def autocast(
+    preset: str, output: Output, *, device: torch.device, side: int
+) -> Callable[[], object]:
+    """As `eager`, channels-last with folded tails, in bfloat16 by torch's autocast."""
+    network = PlainGDSR(preset, (output,))
+    _fold(network)
+    run = eager(network, device=device, dtype=torch.float32, side=side, channels_last=True)
+
+    def call() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            run()
+
+    return call
+
+
+def onnx_runtime(preset: str, output: Output, *, side: int) -> Callable[[], object] | None:
+    """As `eager`, in float32 on the CPU by ONNX Runtime; None if it or `onnx` is not installed."""
+    if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")):
+        return None
+    import onnxruntime
+
+    network = PlainGDSR(preset, (output,)).eval()
+    _fold(network)
+    lr = torch.rand(1, 3, side, side)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
+        path = f"{folder}/network.onnx"
+        torch.onnx.export(network, (lr,), path, dynamo=False)  # the newer exporter needs more
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda: session.run(None, {name: lr.numpy()})
+
+
 def convolution_stack(
     *, device: torch.device, dtype: torch.dtype, side: int
 ) -> tuple[Callable[[], object], float]:
@@ -97,13 +134,17 @@ def flop_per_pixel(config: GDSRConfig, output: Output, *, folded: bool) -> float
     with torch.device("meta"):
         generator = GDSR(config)
         if folded:
-            for part in list(generator.modules()):
-                if isinstance(part, Tail):
-                    part.fold()
+            _fold(generator)
         lr = torch.empty(1, 3, _COUNTED_SIDE, _COUNTED_SIDE)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         generator(lr, (output,))
     return float(counter.get_total_flops()) / _COUNTED_SIDE**2
+
+
+def _fold(network: nn.Module) -> None:
+    for part in list(network.modules()):
+        if isinstance(part, Tail):
+            part.fold()
 
 
 def wait(device: torch.device) -> None:

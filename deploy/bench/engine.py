@@ -19,10 +19,12 @@ from rich.table import Table
 import model
 from deploy.bench.baselines import (
     PlainGDSR,
+    autocast,
     convolution_stack,
     eager,
     flop_per_pixel,
     matrix_product,
+    onnx_runtime,
 )
 from deploy.bench.timing import Figures, machine, take_turns, verdict
 from model.checkpoint import load_checkpoint
@@ -80,6 +82,14 @@ def _compare(
         prepare(generator, device=device, precision=precision, tile=side)
         for precision in (precisions or (None,))
     ]
+    if device.type == "cpu":
+        others = [
+            prepare(
+                generator, device=device, precision=one.precision, tile=side, backend="openvino"
+            )
+            for one in forwards
+        ]
+        forwards += [other for other in others if other.backend == "openvino"]
     half = torch.float16 if device.type == "cuda" else torch.float32
     dtype = _DTYPES[forwards[0].precision]
     plain = partial(eager, device=device, side=side)
@@ -99,13 +109,19 @@ def _compare(
         "64 -> 64 convolutions": stack,
     }
     flop = {"matrix product": product_flop, "64 -> 64 convolutions": stack_flop}
+    for output in ("psnr", "fused") if device.type == "cpu" else ():
+        name = f"channels-last autocast bfloat16, {output}"
+        contestants[name] = autocast(preset, output, device=device, side=side)
+        if by_onnx := onnx_runtime(preset, output, side=side):
+            contestants[f"ONNX Runtime float32, {output}"] = by_onnx
     for forward in forwards:
+        how = forward.precision + (", OpenVINO" if forward.backend == "openvino" else "")
         for output in OUTPUTS:
-            name = f"service: {output}, {forward.precision}"
+            name = f"service: {output}, {how}"
             contestants[name] = _one_tile(forward, output, side)
             per_pixel = flop_per_pixel(PRESETS[preset], output, folded=device.type == "cpu")
             flop[name] = per_pixel * side**2
-        name = f"service: fused, {forward.precision}, consistent"
+        name = f"service: fused, {how}, consistent"
         contestants[name] = _one_tile(forward, "fused", side, consistent=True)
     seconds = take_turns(contestants, rounds=rounds)
     return _report(device, preset, side, seconds, flop)

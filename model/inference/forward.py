@@ -24,18 +24,22 @@ from torch import Tensor
 
 from model.blocks import RRDB, Tail
 from model.gdsr import GDSR, OUTPUTS, PARTS, Output, Part
-from model.inference import hopper, winograd
+from model.inference import hopper, openvino, winograd
 from model.inference.cuda_graphs import Graphs, Network, compile_blocks, download, upload
 from model.inference.nvrtc import KernelUnavailable
+from model.inference.trial import seconds_of_each
 from model.postprocessing import limit_ringing, postprocess
 from model.process import cache_folder
 from model.resize import bicubic_down, bicubic_up
 
 __all__ = [
-    "OUTPUTS", "PARTS", "Forward", "NotFinite", "Output", "Precision", "measure", "prepare",
+    "OUTPUTS", "PARTS", "Backend", "Forward", "NotFinite", "Output", "Precision", "measure",
+    "prepare",
 ]  # fmt: skip
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Backend = Literal["torch", "openvino"]
+"""The library that runs the convolutions."""
 
 _DTYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
@@ -44,6 +48,8 @@ _DTYPES: dict[Precision, torch.dtype] = {
 }
 _SELF_TEST_SIDE = 32
 _SELF_TEST_DECIBELS = 50.0
+#: Minimum gain of OpenVINO, which compiles each set of outputs and has its own copy of the weights.
+_WORTH = 0.05
 
 
 Tiles = NDArray[np.unsignedinteger]
@@ -72,8 +78,11 @@ class Forward:
         self.precision: Precision = precision
         self._source = generator
         self._ready = self._converted(precision)
-        self._exact = self._ready if precision == "float32" else None
+        self._exact: Network | None = self._ready if precision == "float32" else None
         self._call: Network = self._ready
+        self.backend: Backend = "torch"
+        self.seconds_by_backend: dict[Backend, float] = {}
+        """Seconds of one tile in each backend; empty if only one was tried."""
         self.compiled = False
         """Whether the network is compiled, in either way."""
         self.kernels = False
@@ -159,10 +168,19 @@ class Forward:
         self._call = self._ready
         self.compiled = self.kernels = False
 
+    def use_openvino(self) -> None:
+        """CPU only: run the convolutions with OpenVINO, in float32 too."""
+        self.backend = "openvino"
+        self._call = self._by_openvino(self.precision)
+        self._exact = self._call if self.precision == "float32" else None
+
     def release(self) -> None:
-        """Release the memory of recorded graphs."""
-        if isinstance(self._call, Graphs):
-            self._call.forget()
+        """Release the memory of recorded graphs, and of OpenVINO's features."""
+        for network in (self._call, self._exact):
+            if isinstance(network, Graphs):
+                network.forget()
+            elif isinstance(network, openvino.OpenVINOGDSR):
+                network.release()
 
     @torch.inference_mode()
     def _begin(
@@ -190,9 +208,10 @@ class Forward:
     def _network(self, tiles: Tiles) -> Network:
         return self._in_float32() if tiles.dtype == np.uint16 else self._call
 
-    def _in_float32(self) -> GDSR:
+    def _in_float32(self) -> Network:
         if self._exact is None:
-            self._exact = self._converted("float32")
+            by_openvino = self.backend == "openvino"
+            self._exact = (self._by_openvino if by_openvino else self._converted)("float32")
         return self._exact
 
     def _blend(self, network: Network, tiles: Tiles, weights: NDArray[np.float32]) -> Blends:
@@ -219,6 +238,19 @@ class Forward:
         return features.contiguous(memory_format=torch.channels_last)
 
     def _converted(self, precision: Precision) -> GDSR:
+        generator = self._for_bytes()
+        on_cpu = self.device.type == "cpu"
+        if on_cpu and precision == "float32" and winograd.is_supported(generator.config):
+            winograd.accelerate(generator)
+        generator = generator.to(device=self.device, dtype=_DTYPES[precision])
+        laid_out: GDSR = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+        return laid_out
+
+    def _by_openvino(self, precision: Precision) -> openvino.OpenVINOGDSR:
+        return openvino.OpenVINOGDSR(self._for_bytes(), precision=precision)
+
+    def _for_bytes(self) -> GDSR:
+        """A copy that takes 0 to 255, for inference."""
         generator = copy.deepcopy(self._source).eval().requires_grad_(requires_grad=False)
         # Bytes are not scaled: below 256 they are exact in every precision, while 1/255 of them
         # would be off by up to 0.4 levels in bfloat16.
@@ -227,11 +259,7 @@ class Forward:
             for part in list(generator.modules()):
                 if isinstance(part, Tail):
                     part.fold()
-            if precision == "float32" and winograd.is_supported(generator.config):
-                winograd.accelerate(generator)
-        generator = generator.to(device=self.device, dtype=_DTYPES[precision])
-        laid_out: GDSR = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
-        return laid_out
+        return generator
 
 
 def prepare(
@@ -240,6 +268,7 @@ def prepare(
     device: torch.device | str,
     precision: Precision | None,
     tile: int,
+    backend: Backend | None = "torch",
     cache: Path | None = None,
 ) -> Forward:
     """Prepare `generator` for `device` and tiles of `tile` x `tile` pixels, and warm it up.
@@ -248,7 +277,9 @@ def prepare(
     On a CPU with bfloat16 instructions that is bfloat16, if it is finite, at least 50 dB from
     float32 and faster. On CUDA it is float16, if it is finite and within one grey level of float32,
     or bfloat16, if that is finite and at least 50 dB from it. Otherwise it is float32. On CUDA the
-    network is also compiled if possible; `cache` keeps the compiled code.
+    network is also compiled if possible. On a CPU `backend` computes: OpenVINO if it is installed
+    and passes the self-test too, else torch; None: the faster one, by a trial on one tile. `cache`
+    keeps the compiled code, and the times of the trial.
 
     Raises:
         NotFinite: the output of the self-test is NaN or infinite in the requested precision or,
@@ -270,6 +301,10 @@ def prepare(
                 "compiled for %s the network gives wrong results; using it uncompiled", device
             )
             forward.undo_acceleration()
+    elif backend != "torch":
+        forward = _by_backend(
+            generator, forward, backend=backend, tile=tile, cache=cache or cache_folder()
+        )
     forward(_picture(tile), _only("fused"))
     return forward
 
@@ -302,12 +337,47 @@ def _fastest_right(generator: GDSR, device: torch.device) -> Forward:
     return exact
 
 
+def _by_backend(
+    generator: GDSR, by_torch: Forward, *, backend: Backend | None, tile: int, cache: Path
+) -> Forward:
+    """The same in OpenVINO if that passes the self-test and is wanted or faster."""
+    precision = by_torch.precision
+    if precision == "float16" or not openvino.is_installed():
+        return by_torch
+    other = copy.copy(by_torch)
+    other.use_openvino()
+    true = _tried(Forward(generator, device=by_torch.device, precision="float32"))
+    if not _is_right(_tried(other), true, precision):
+        log.error("OpenVINO gives wrong results in %s; using torch", precision)
+        return by_torch
+    if backend == "openvino":
+        return other
+    contestants: dict[Backend, Forward] = {"torch": by_torch, "openvino": other}
+    picture, fused = _picture(tile), _only("fused")
+    seconds = seconds_of_each(
+        {name: functools.partial(one, picture, fused) for name, one in contestants.items()},
+        about=(
+            generator.config, precision, tile, torch.__version__, openvino.version(),
+            torch.get_num_threads(), torch.cpu.get_capabilities(),
+        ),
+        folder=cache,
+    )  # fmt: skip
+    wins = seconds["openvino"] < (1 - _WORTH) * seconds["torch"]
+    chosen = other if wins else by_torch
+    chosen.seconds_by_backend = seconds
+    log.info(
+        "%s computes: a tile of %d pixels takes OpenVINO %.3f s, torch %.3f s",
+        chosen.backend, tile, seconds["openvino"], seconds["torch"],
+    )  # fmt: skip
+    return chosen
+
+
 def _is_right(found: Blends, true: Blends, precision: Precision) -> bool:
     """Whether every output is finite, and as close to float32 as the precision allows."""
     if not found.finite.all():
         return False
     error = _levels(found.images[0]) - _levels(true.images[0])  # (3, 3, H, W)
-    if precision == "float16":
+    if precision != "bfloat16":
         return bool(error.abs().max() <= 1)
     worst = float(error.square().mean(dim=(1, 2, 3)).max())
     return worst <= 255**2 / 10 ** (_SELF_TEST_DECIBELS / 10)

@@ -192,6 +192,9 @@ class WorkerSettings(SharedSettings):
     precision: Literal["float32", "bfloat16", "float16"] | None = None
     """Number format of the network; unset: the fastest that passes the startup self-test."""
 
+    cpu_backend: Literal["auto", "torch", "openvino"] = "auto"
+    """Library that computes on a CPU: `torch`, `openvino` or `auto`: the faster, by a trial."""
+
     threads: int | None = Field(default=None, gt=0)
     """CPU threads of an engine; unset: the CPU quota."""
 

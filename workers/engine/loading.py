@@ -9,6 +9,7 @@ import torch
 
 from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint
 from model.gdsr import PRESETS, SCALE
+from model.inference import openvino
 from model.inference.forward import NotFinite, measure, prepare
 from model.process import cache_folder
 from workers.contract.errors import ConfigurationInvalid
@@ -84,6 +85,10 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
             available, or the default model is not among those loaded.
     """
     device = _device(device_wanted)
+    if settings.cpu_backend == "openvino" and not openvino.is_installed():
+        raise ConfigurationInvalid(
+            "GDSR_CPU_BACKEND is openvino, which is not installed: pip install 'gdsr[openvino]'"
+        )
     cuda = device.type == "cuda"
     tiles = _tiles(settings, device)
     batches = dict.fromkeys(tiles, _CPU_BATCH)
@@ -146,6 +151,7 @@ def load_model(
         device=device,
         precision=settings.precision,
         tile=tile,
+        backend=None if settings.cpu_backend == "auto" else settings.cpu_backend,
         cache=settings.cache_dir,
     )
     info = ModelInfo(
@@ -158,6 +164,8 @@ def load_model(
         card=asdict(checkpoint.card),
         precision=forward.precision,
         compiled=forward.compiled,
+        backend=forward.backend,
+        seconds_by_backend=dict(forward.seconds_by_backend),
         pixels_per_second=measure(forward, tile=tile),
     )
     cached_model = CachedModel(

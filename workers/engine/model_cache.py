@@ -1,7 +1,7 @@
 """LRU cache of models on an engine's device, of all models or a limited number.
 
-An evicted model keeps the measurements of its first load, speed and precision, and is loaded again
-from its file on demand.
+An evicted model keeps the measurements of its first load, speed, precision and library, and is
+loaded again from its file on demand.
 """
 
 import gc
@@ -101,6 +101,7 @@ class CachedModel:
         self._path, self._sha256, self._tile, self._among = path, sha256, tile, among
         self._cache = cache
         self._device, self._precision = forward.device, forward.precision
+        self._backend = forward.backend
 
     def ready(self) -> Forward:
         """The network, loaded again if it was evicted; only for the compute thread.
@@ -140,6 +141,7 @@ class CachedModel:
                 device=self._device,
                 precision=self._precision,
                 tile=self._tile,
+                backend=self._backend,
                 cache=self._cache,
             )
         except NotFinite as failure:

@@ -24,6 +24,12 @@ SMALLEST_TILE = 64
 #: Batches that have to fit before a step up is tried: after the first failure, and at most.
 CLIMB_AFTER, CLIMB_AT_LAST = 100, 6400
 
+#: In messages of torch and of OpenVINO.
+_OUT_OF_MEMORY = (
+    "can't alloc", "not enough memory", "could not create a memory object", "bad_alloc",
+    "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "Failed to allocate",
+)  # fmt: skip
+
 Pixels = NDArray[np.unsignedinteger]
 Compute = Callable[[Pixels, NDArray[np.float32]], Pixels]
 """(N, T, T, 3) tiles and their (N, R, 4) weights -> (N, R, 4T, 4T, 3)."""
@@ -157,16 +163,11 @@ class OutOfMemoryFallback:
 
 
 def is_out_of_memory(failure: BaseException) -> bool:
-    """Whether a failure is an out-of-memory error of device or host, by torch's various
-    messages.
+    """Whether a failure is an out-of-memory error of device or host, by the various messages of
+    torch and OpenVINO.
     """
     if isinstance(failure, (torch.OutOfMemoryError, MemoryError)):
         return True
-    words = str(failure)
-    return isinstance(failure, RuntimeError) and (
-        "can't allocate memory" in words
-        or "not enough memory" in words
-        or "could not create a memory object" in words
-        or "CUDNN_STATUS_ALLOC_FAILED" in words
-        or "CUBLAS_STATUS_ALLOC_FAILED" in words
+    return isinstance(failure, RuntimeError) and any(
+        words in str(failure) for words in _OUT_OF_MEMORY
     )

@@ -30,6 +30,8 @@ def test_models_are_merged_over_engines(bare_site: Site) -> None:
             "device": "cuda:0",
             "precision": "float16",
             "compiled": True,
+            "backend": "torch",
+            "seconds_by_backend": {},
             "pixels_per_second": speeds,
         }
     ]

@@ -33,6 +33,10 @@ class ModelInfo(BaseModel):
     precision: str
     compiled: bool = False
     """Whether the network is compiled for the GPU; the engine's log says why not."""
+    backend: str = "torch"
+    """Library that computes: `torch` or `openvino`."""
+    seconds_by_backend: dict[str, float] = {}
+    """Seconds of one tile in each library of the trial at start; empty if there was no trial."""
     pixels_per_second: dict[str, float]
     """Input pixels per second, measured at warm-up, for each of psnr, fused and gan."""
 
