@@ -55,16 +55,13 @@ class ImageMissing(ImageRejected):
     """The request contains no picture, or an empty one."""
 
     slug, status, title = "image-missing", 422, "There is no picture in the request"
-    detail = (
-        "the request contains no picture; send it as the body or as the multipart field `image`: "
-        "curl -F image=@photo.jpg"
-    )
 
-
-class FileEmpty(ImageMissing):
-    """The file of a picture has no bytes."""
-
-    detail = "the file is empty"
+    def __init__(
+        self,
+        said: str = "the request contains no picture; send it as the body or as the multipart "
+        "field `image`: curl -F image=@photo.jpg",
+    ) -> None:
+        super().__init__(said)
 
 
 class UploadTooLarge(ImageRejected):

@@ -54,7 +54,7 @@ def decode(
     colour is lost that sRGB does not have. With `TruncatedMode.FILL` a picture may be cut off.
 
     Raises:
-        FileEmpty, ImageUnsupported, ImageCorrupt: as `read_header`, or the pixels are damaged.
+        ImageMissing, ImageUnsupported, ImageCorrupt: as `read_header`, or the pixels are damaged.
         ImageTooLarge, ImageAnimated, FrameMissing, ColourTooDeep: as `check_header`.
         MemoryError: there is no memory for the pixels.
     """

@@ -161,7 +161,7 @@ def test_the_mask_is_the_mean_over_features_as_a_grey_image(lite: GDSR, kind: ty
     assert found.dtype == kind
     assert (found == found[..., :1]).all()
     assert np.abs(found[0, 0, ..., 0] - expected).max() <= 0.51 * (full // 255)
-    assert found.min() < 0.4 * full < 0.5 * full < found.max()
+    assert found.min() < 0.42 * full < 0.5 * full < found.max()
 
 
 def test_weights_of_nothing_are_refused(tiny: GDSR) -> None:

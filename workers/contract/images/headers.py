@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import BinaryIO, NamedTuple
 
-from workers.contract.errors import FileEmpty, ImageCorrupt
+from workers.contract.errors import ImageCorrupt, ImageMissing
 from workers.contract.images.formats import (
     ColourKind,
     ImageFormat,
@@ -45,14 +45,14 @@ def read_header(file: BinaryIO, *, frame: int | None = None) -> ImageHeader:
     `frame` is the chosen one (from 0): pages of a TIFF have separate headers.
 
     Raises:
-        FileEmpty: it has no bytes.
+        ImageMissing: the file is empty.
         ImageUnsupported: not one of `ImageFormat`, or an unsupported kind of it.
         ImageCorrupt: the header is truncated or inconsistent.
         FrameMissing: a TIFF has no such page.
     """
     source = Source(file)
     if not source.size:
-        raise FileEmpty
+        raise ImageMissing("the file is empty")
     try:
         header = _parser(source.at(0, min(source.size, 256)), frame or 0)(source)
     except struct.error:
