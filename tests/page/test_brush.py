@@ -206,7 +206,8 @@ def test_the_meter_tells_the_documented_share_at_every_position(
         slide(page, trade_off)
         guessed = np.abs(service_pixels(studio, job_of(page), trade_off) - faithful).sum()
         meter = int(page.locator("#meter").get_attribute("aria-valuenow") or -1)
-        assert abs(meter - 100 * guessed / (guessed + known)) <= 1, trade_off
+        # The service rounds each pixel, which counts where the difference is below one level.
+        assert abs(meter - 100 * guessed / (guessed + known)) <= 2, trade_off
 
 
 def test_beside_each_other_both_show_the_same_place_at_the_same_size(visit: Visit) -> None:
