@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,9 @@ class PictureCosts:
     """Of a core of this machine: the clients, and the stubs of engines."""
 
 
-def bench_fleet(*, engines: Sequence[int], seconds: float, side: int, pictures: int) -> Any:
+def bench_fleet(
+    *, engines: Sequence[int], seconds: float, side: int, pictures: int
+) -> dict[str, Any]:
     """Pictures per second of `engines` (counts) that take `seconds` a picture, here and simulated.
 
     `side` is that of the pictures in pixels, at most 256; `pictures` is how many each engine gets.
@@ -208,7 +210,7 @@ def _running(place: Path, count: int, seconds: float) -> Iterator[_Site]:
         yield _Site(url, processes)
 
 
-def _wait(is_there: Any, what: str) -> None:
+def _wait(is_there: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while not is_there():
         if time.monotonic() > deadline:

@@ -33,6 +33,8 @@ def fit_fusion(generator: GDSR, folder: Path) -> None:
         PhotographsMissing: no photograph has 288 pixels a side.
         TrainingError: there is no such folder.
     """
+    random = torch.Generator().manual_seed(0)
+    pictures = _small_pictures(folder, random)
     weight, bias = map(generator.get_parameter, ("fused_to_rgb.weight", "fused_to_rgb.bias"))
     seen: list[Tensor] = []
     hook = generator.fused_to_rgb.register_forward_pre_hook(
@@ -42,9 +44,8 @@ def fit_fusion(generator: GDSR, folder: Path) -> None:
     present = torch.cat((weight.flatten(1).T, bias[None])).double()
     squares = torch.zeros(size, size, dtype=torch.float64)
     products = torch.zeros(size, 3, dtype=torch.float64)
-    random = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for small in _small_pictures(folder, random):
+        for small in pictures:
             out = generator(small[None] / 255, ("psnr", "fused", "gan", "mask"))
             blended = torch.lerp(out.psnr, out.gan, out.mask)[0].flatten(1).T
             features = F.unfold(seen.pop(), 3, padding=1)[0].T
