@@ -214,6 +214,7 @@ def _part(fields: ResultFields, result: JobResult) -> Part:
         region=None if region == whole else region,
         width=max(1, round(across * factor)) if factor < 1 else None,
         height=max(1, round(down * factor)) if factor < 1 else None,
+        dpi=fields.dpi,
     )
 
 

@@ -61,6 +61,9 @@ class ResultFields(BaseModel):
     height: int | None = Field(default=None, ge=1, le=1_000_000)
     """Maximum height."""
 
+    dpi: int | None = Field(default=None, ge=1, le=65_535, examples=[300])
+    """Dots per inch that the file states; the pixels stay. Unset: as in the result."""
+
 
 class ReadFields(ResultFields):
     """The options of `GET /jobs/{id}/result`; none: the result itself."""

@@ -18,12 +18,14 @@ from processes import ValkeyServer, running_valkey
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.jobs import OUTPUTS, STOPS, Job, Part, Region
 from workers.contract.queue.queue import new_job_id
+from workers.pictures.extras import make_ready
 from workers.pictures.picture import Picture
 from workers.pictures.reduce import reduced
 from workers.tasks.branches import read_branch
 
 pytestmark = pytest.mark.e2e
 PICTURE = noise(70, 90)
+X_RESOLUTION, Y_RESOLUTION = 0x011A, 0x011B
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +257,22 @@ def test_a_blend_in_another_format_carries_the_same(
         opened.load()
         assert opened.info["icc_profile"] == rgb_profile(P3_PRIMARIES)
         assert opened.getexif()[0x013B] == "A photographer"
+
+
+@pytest.mark.parametrize("result", ResultFormat)
+def test_a_file_states_the_dots_per_inch_that_were_asked_for(
+    site: Site, kept: Job, result: ResultFormat
+) -> None:
+    derived = blended(site, kept, Part(width=90, height=70, dpi=240), format=result).result
+
+    assert derived is not None
+    if result is ResultFormat.JXL:
+        make_ready(result)
+    with Image.open(site.blobs.path(derived.key)) as opened:
+        assert opened.size == (90, 70)
+        tags = opened.getexif()
+        told = opened.info.get("dpi") or (tags[X_RESOLUTION], tags[Y_RESOLUTION])
+        assert told == pytest.approx((240, 240), abs=0.01)
 
 
 def test_lossless_stays_lossless(site: Site) -> None:

@@ -1,6 +1,5 @@
-"""One browser, one service and one worker host for all tests of the page."""
+"""One browser and one worker host for all tests of the page, a service for each file of them."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ WAIT = 60_000
 expect.set_options(timeout=WAIT)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     found = shutil.which("chromium")
     if found is None:
@@ -36,12 +35,12 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("page")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def hosted(folder: Path, browser: Browser) -> Iterator[tuple[Site, WorkerHost]]:  # noqa: ARG001 - none without one
     """Queue, store and a worker with two models: `tiny`, and the `lite` that is shipped."""
     checkpoints = folder / "checkpoints"
@@ -56,10 +55,14 @@ def hosted(folder: Path, browser: Browser) -> Iterator[tuple[Site, WorkerHost]]:
 
 @pytest.fixture(scope="module")
 def site(hosted: tuple[Site, WorkerHost]) -> Site:
+    """What it made for another file is forgotten, or equal pictures would be there at once."""
+    client = hosted[0].client
+    for key in client.scan_iter("gdsr:cache:*"):
+        client.delete(key)
     return hosted[0]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def host(hosted: tuple[Site, WorkerHost]) -> WorkerHost:
     return hosted[1]
 
@@ -103,6 +106,6 @@ def visit(browser: Browser, studio: Studio) -> Iterator[Visit]:
 @pytest.fixture(scope="module")
 def shots() -> Path:
     """Where screenshots are put, to be looked at."""
-    folder = Path(os.environ.get("GDSR_SHOTS_DIR", ROOT / "out" / "page"))
+    folder = ROOT / "out" / "page"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -76,15 +76,20 @@ def test_a_width_is_chosen_in_pixels_or_as_it_is_printed(visit: Visit) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_label("Width in px")).to_have_value("256")  # no more than there is
     page.get_by_label("Width in px").fill("128")
-    with page.expect_download() as download:
-        page.click("#download")
-
-    assert download.value.suggested_filename == "small-2x.png"
-    with Image.open(download.value.path()) as opened:
-        assert opened.size == (128, 96)
+    page.get_by_label("Print dpi").fill("240")
+    page.keyboard.press("Tab")
+    expect(page.locator("#print")).to_have_text("Prints 1.4 × 1 cm at 240 dpi")
+    for extension, format_name in (("png", "png"), ("jpg", "jpeg")):
+        page.select_option("#format", format_name)
+        with page.expect_download() as download:
+            page.click("#download")
+        assert download.value.suggested_filename == f"small-2x.{extension}"
+        with Image.open(download.value.path()) as opened:
+            assert opened.size == (128, 96)
+            assert opened.info["dpi"] == pytest.approx((240, 240), abs=0.01)
     page.reload()
     wait_for_result(page)
-    expect(page.get_by_label("Width in cm")).to_have_value("1.1")
+    expect(page.get_by_label("Width in cm")).to_have_value("1.4")
 
 
 def test_profile_and_camera_data_are_as_chosen_in_every_file(visit: Visit) -> None:

@@ -168,12 +168,17 @@ def test_guesswork_in_the_photo_has_colours_and_its_button_says_that_it_is_on(
     assert np.array_equal(stage_pixels(page), plain)
 
 
-def test_forced_colours_leave_the_track_of_the_slider_and_progress(visit: Visit) -> None:
+def test_forced_colours_leave_the_track_of_the_slider_and_hide_no_field(visit: Visit) -> None:
     page = visit(forced_colors="active")
     choose(page, ("small.png", noise(16, 16)))
     wait_for_result(page)
     with Image.open(io.BytesIO(page.locator("#trade-off").screenshot())) as opened:
         seen = opened.convert("RGB")
+    # Nothing hides the fields there: no shadow parts the button from what it would float over.
+    save, last = (page.locator(it).bounding_box() for it in ("#download", "#icc"))
+    assert save is not None
+    assert last is not None
+    assert save["y"] >= last["y"] + last["height"]
     middle = seen.height // 2
     ground, before, after = (
         seen.getpixel(place)

@@ -10,6 +10,12 @@ from hosts import WorkerHost, noise
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.e2e
+TURNED_PHONE = {
+    "viewport": {"width": 844, "height": 390},
+    "device_scale_factor": 2,
+    "is_mobile": True,
+    "has_touch": True,
+}
 # Each large picture is another: an equal one would be answered at once by the earlier result.
 
 
@@ -106,6 +112,21 @@ def test_what_is_removed_can_be_put_back_and_is_erased_when_nobody_does(
     assert page.evaluate("localStorage['gdsr.pictures']") == "[]"
 
 
+def test_the_offer_to_undo_covers_nothing_that_is_said_about_another(visit: Visit) -> None:
+    page = visit(**TURNED_PHONE)
+    choose(page, ("one.png", noise(16, 16)), ("two.png", noise(16, 18)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    wait_for_result(page)
+    page.get_by_role("button", name="Remove one.png").click()
+    wait_for_result(page)
+    toast = page.locator("#toast").bounding_box()
+    assert toast is not None
+    for said in (*page.locator("#stage .tag:visible").all(), page.locator("#zooms")):
+        box = said.bounding_box()
+        assert box is not None
+        assert toast["y"] >= box["y"] + box["height"] or toast["y"] + toast["height"] <= box["y"]
+
+
 def test_a_refusal_is_told_once_in_the_words_of_the_service(visit: Visit, studio: Studio) -> None:
     text = b"This is a letter, not a photograph. " * 20
     page = visit()
@@ -121,6 +142,8 @@ def test_a_refusal_is_told_once_in_the_words_of_the_service(visit: Visit, studio
     assert buttons.all_inner_texts() == ["Remove"]  # it would be refused again
     page.locator(".card .open").last.click()
     expect(page.locator("#working")).to_contain_text("The picture is damaged")
+    # There is nothing to see of them: their cards show the names.
+    assert page.locator(".card .thumb").all_inner_texts() == ["letter.jpg", "broken.png"]
 
 
 def test_a_refused_picture_offers_no_file_of_another(visit: Visit) -> None:

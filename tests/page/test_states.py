@@ -104,6 +104,7 @@ def small_site(site: Site) -> Iterator[Studio]:
         yield studio
 
 
+@pytest.mark.timeout(900)  # screens of many pixels are painted slowly without a card
 @pytest.mark.parametrize(
     "name",
     [it if it in BY_DEFAULT else pytest.param(it, marks=pytest.mark.long) for it in SCREENS],

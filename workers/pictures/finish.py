@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
 from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import (
@@ -18,6 +19,10 @@ from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, with_bits
 from workers.pictures.reduce import reduced, reduced_mask
 from workers.pictures.xmp import marked
+
+#: Formats with a field for the dots per inch.
+_WITH_DPI = (ResultFormat.PNG, ResultFormat.JPEG, ResultFormat.TIFF)
+_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH = 0x011A, 0x011B, 0x0128, 2
 
 
 def preprocess(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Picture:
@@ -66,6 +71,19 @@ def marked_as_made(picture: Picture, *, trade_off: float) -> Picture:
     """
     xmp = marked(picture.metadata.xmp, invented=trade_off > 0)
     return replace(picture, metadata=picture.metadata._replace(xmp=xmp))
+
+
+def printed_at(picture: Picture, dpi: int, result: ResultFormat) -> Picture:
+    """The picture with these dots per inch, in EXIF where its format has no field for them."""
+    picture = replace(picture, dpi=(dpi, dpi))
+    if result in _WITH_DPI:
+        return picture
+    exif = Image.Exif()
+    exif.load(picture.metadata.exif or b"")
+    exif[_X_RESOLUTION] = exif[_Y_RESOLUTION] = float(dpi)
+    exif[_RESOLUTION_UNIT] = _INCH
+    data = exif.tobytes().removeprefix(b"Exif\0\0")
+    return replace(picture, metadata=picture.metadata._replace(exif=data))
 
 
 def postprocess_mask(mask: Picture, choices: PictureChoices) -> Picture:

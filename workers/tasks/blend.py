@@ -1,5 +1,5 @@
-"""Task: a derived result (slider position, map, format, region or smaller size) from the stored
-branches or the result of a job. Needs no engine and no GPU.
+"""Task: a derived result (slider position, map, format, region, smaller size or dpi) from the
+stored branches or the result of a job. Needs no engine and no GPU.
 """
 
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from functools import partial
 from workers.contract.errors import BlobMissing, BranchesNotKept
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.jobs import OUTPUTS, Job, JobResult
-from workers.pictures.finish import marked_as_made
+from workers.pictures.finish import marked_as_made, printed_at
 from workers.pictures.reduce import reduced, reduced_mask
 from workers.tasks.branches import (
     blend_pictures,
@@ -62,6 +62,8 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
             picture = reduce(picture, width=part.width, height=part.height)
         if context.settings.mark and not part.mask:
             picture = marked_as_made(picture, trade_off=crispest)
+        if part.dpi:
+            picture = printed_at(picture, part.dpi, options.format)
     with timed(seconds, "encode"):
         key = f"results/{job.id}.{context.run}.{options.format}"
         blob = stored(context, key, picture, options)

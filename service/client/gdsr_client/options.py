@@ -52,6 +52,8 @@ class DerivedOptions(TypedDict, total=False):
     """`x,y,width,height` in pixels of the result."""
     width: int | None
     height: int | None
+    dpi: int | None
+    """Dots per inch that the file states."""
     name: str | None
     """File name of the result, with a map."""
     preview: bool | None

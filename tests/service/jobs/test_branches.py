@@ -155,6 +155,7 @@ PARTS = {
     "region=0,0,100,50&width=1": {"region": [0, 0, 100, 50], "width": 1, "height": 1},
     "output=mask&region=1,2,3,4": {"mask": True, "region": [1, 2, 3, 4]},
     "output=mask&format=webp": {"mask": True},
+    "dpi=300": {"dpi": 300},
 }
 
 
@@ -163,11 +164,20 @@ def test_a_part_of_a_result_is_a_job_of_its_own(site: Site, job: Job, query: str
     made = site.http.get(f"/jobs/{job.id}/result?{query}")
     again = site.http.get(f"/jobs/{job.id}/result?{query}")
 
-    nothing = {"mask": False, "region": None, "width": None, "height": None, "map": None}
+    nothing = {"mask": False, **dict.fromkeys(("region", "width", "height", "map", "dpi"))}
     assert made.status_code == 202
     assert made.json()["part"] == nothing | PARTS[query]
     assert made.json()["blend_of"] == job.id
     assert again.json()["id"] == made.json()["id"]
+
+
+@pytest.mark.parametrize("dpi", ["0", "65536", "-300", "300.5", "fine"])
+def test_dots_per_inch_that_no_file_could_state_are_refused(site: Site, job: Job, dpi: str) -> None:
+    response = site.http.get(f"/jobs/{job.id}/result?dpi={dpi}")
+
+    assert problem_of(response) == "invalid-request"
+    assert [fault["name"] for fault in response.json()["errors"]] == ["dpi"]
+    assert site.records.active() == []
 
 
 @pytest.mark.parametrize("query", ["region=0,0,120,80", "width=120", "width=900&height=900"])

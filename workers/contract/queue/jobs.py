@@ -149,11 +149,13 @@ class Part(Record):
     """Size to reduce it to; None: not reduced."""
     map: str | None = None
     """SHA-256 of a map that gives each pixel a trade-off of its own; None: that of the options."""
+    dpi: int | None = None
+    """Dots per inch that the file states; None: those of the result."""
 
 
 #: Version of records that this release can read; newer ones are left to newer workers.
 SCHEMA = 2
-#: Version of records that a release without maps would run wrongly.
+#: Version of records that a release without maps and `dpi` would run wrongly.
 WITH_MAP = 2
 
 

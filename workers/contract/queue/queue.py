@@ -339,7 +339,7 @@ def blend_spec(
             "cache_key": None,
             "part": part or Part(),
             "map_key": map_key,
-            "schema_version": 1 if map_key is None else WITH_MAP,
+            "schema_version": WITH_MAP if map_key or (part and part.dpi) else 1,
             "name": name or source.spec.name,
             "webhook": None,
             "request_id": logs.request_id.get(),

@@ -15,9 +15,8 @@ const LOSSY = ["jpeg", "webp", "avif", "jxl"];
 const SETTINGS = "gdsr.settings";
 /** The file is made to tell its size when nothing was changed for so long, in milliseconds. */
 const STILL = 600;
-const DPI = 300;
-const centimetres = (pixels) => (pixels / DPI) * 2.54;
-const controls = ["scale", "width", "format", "quality", "metadata", "icc"];
+const centimetres = (pixels, dpi) => (pixels / dpi) * 2.54;
+const controls = ["scale", "width", "dpi", "format", "quality", "metadata", "icc"];
 /** Of these a picture is made anew, from its file. */
 const MADE_WITH = ["metadata", "icc"];
 const buttons = ["download", "copy", "share", "apply-all"];
@@ -27,7 +26,7 @@ const canBeSaved = (picture) => isReady(picture) && !differs(picture);
 
 /** Settings that a new picture begins with: those that were chosen last. */
 export function usualSettings() {
-  const usual = { scale: 4, width: 2000, format: "png", quality: 90, metadata: "strip", icc: "srgb" };
+  const usual = { scale: 4, width: 2000, dpi: 300, format: "png", quality: 90, metadata: "strip", icc: "srgb" };
   try {
     return { ...usual, ...JSON.parse(localStorage.getItem(SETTINGS) ?? "{}") };
   } catch {
@@ -83,14 +82,14 @@ export function createExport(shown, again, fail) {
     at("width").max = view.result.width;
     const width = Math.min(settings.width, view.result.width);
     at("width").value = width;
-    at("print-width").value = centimetres(width).toFixed(1);
+    at("print-width").value = centimetres(width, settings.dpi).toFixed(1);
     for (const row of widths) row.hidden = Boolean(settings.scale);
     at("quality-row").hidden = !LOSSY.includes(settings.format);
     at("quality-value").textContent = settings.quality;
     at("quality").style.setProperty("--at", `${settings.quality}%`);
     const pixels = outputSize(view.result, settings);
-    const [across, down] = [pixels.width, pixels.height].map((side) => decimal(centimetres(side)));
-    at("print").textContent = text("print", { width: across, height: down });
+    const [across, down] = [pixels.width, pixels.height].map((side) => decimal(centimetres(side, settings.dpi)));
+    at("print").textContent = text("print", { width: across, height: down, dpi: settings.dpi });
     at("download").textContent = text("saveAs", { name: fileName(picture) });
     for (const id of MADE_WITH) at(id).disabled = !picture.file;
     at("apply-again").hidden = !differs(picture);
@@ -134,9 +133,10 @@ export function createExport(shown, again, fail) {
   for (const id of controls) {
     at(id).addEventListener(id === "quality" ? "input" : "change", () => {
       const picture = shown();
-      const numeric = ["scale", "width", "quality"].includes(id);
+      const numeric = ["scale", "width", "dpi", "quality"].includes(id);
       let value = numeric ? Number(at(id).value) : at(id).value;
       if (id === "width") value = Math.min(picture.view.result.width, Math.max(1, Math.round(value) || 1));
+      if (id === "dpi") value = Math.min(65_535, Math.max(1, Math.round(value) || 300));
       picture.settings = { ...picture.settings, [id]: value };
       touched = true;
       try {
@@ -149,7 +149,7 @@ export function createExport(shown, again, fail) {
     });
   }
   at("print-width").addEventListener("change", () => {
-    at("width").value = Math.round((at("print-width").valueAsNumber / 2.54) * DPI);
+    at("width").value = Math.round((at("print-width").valueAsNumber / 2.54) * shown().settings.dpi);
     at("width").dispatchEvent(new Event("change"));
   });
   at("export-panel").addEventListener("focusin", () => {

@@ -15,7 +15,7 @@ export function addCard(picture, act, last = false) {
   card.querySelector(".remove").setAttribute("aria-label", text("removeName", picture));
   card.querySelector(".name").textContent = picture.name;
   card.querySelector(".open").title = picture.name;
-  if (picture.canvas) card.querySelector(".thumb").replaceChildren(picture.canvas);
+  card.querySelector(".thumb").replaceChildren(picture.canvas ?? picture.name); // a name until there is more to see
   const at = list.children[picture.place ?? 0];
   if (last || !at) list.append(card);
   else at.before(card);

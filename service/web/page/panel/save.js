@@ -25,6 +25,7 @@ async function make({ id, tradeOff, map, settings, view, name }, signal) {
   const { width, height } = outputSize(view.result, settings);
   const wanted = { format, quality };
   if (width < view.result.width) Object.assign(wanted, { width, height });
+  if (!settings.scale) wanted.dpi = settings.dpi;
   let answer;
   if (isEmpty(map)) {
     answer = await result(id, { trade_off: tradeOff, ...wanted }, signal);

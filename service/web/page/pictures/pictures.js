@@ -169,7 +169,7 @@ export function again(picture, file = picture.file) {
 /** The pictures of before the reload; tells `first` of the newest that the service still has. */
 export async function recall(first) {
   const found = remembered().map(({ id, name, tradeOff, settings }) => {
-    const picture = create({ name, id, phase: "known", sent: 1, tradeOff: tradeOff ?? 0.5, settings: settings ?? tell.settings().settings });
+    const picture = create({ name, id, phase: "known", sent: 1, tradeOff: tradeOff ?? 0.5, settings: { ...tell.settings().settings, ...settings } });
     pictures.push(picture);
     tell.added(picture, true);
     return [picture, resume(picture)];
