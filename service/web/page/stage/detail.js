@@ -8,7 +8,7 @@ const STRIP = 16 * BLOCK;
 /** Trade-offs whose invented detail is summed; between them a sum is nearly linear. */
 const KNOTS = [0.5, 0.625, 0.75, 0.875, 1];
 /** Means of a sample's difference, in levels, at which detail is drawn in full. */
-const STRONG = { measured: 16, invented: 28 };
+const STRONG = { measured: 16, invented: 12 };
 /** How much of the photograph each may cover. */
 const COVER = { measured: 0.3, invented: 0.8 };
 const BLUE = [74, 163, 255];
@@ -125,7 +125,8 @@ export function drawDetail(detail, tradeOffAt) {
     const measured = detail.measured[block] / samples;
     const blue = COVER.measured * Math.min(1, measured / STRONG.measured);
     const amber = COVER.invented * Math.min(1, invented / STRONG.invented);
-    const share = amber && amber / (amber + blue);
+    // Squared, as a plain mean of amber and blue is grey wherever there is some of both.
+    const share = amber && amber ** 2 / (amber ** 2 + blue ** 2);
     for (let c = 0; c < 3; c += 1) image.data[4 * block + c] = BLUE[c] + (AMBER[c] - BLUE[c]) * share;
     image.data[4 * block + 3] = 255 * (amber + blue - amber * blue);
   }

@@ -202,7 +202,7 @@ export function createViewer(on) {
       const right = Math.min(pane.right, pane.x + size.width * zoom);
       context.rect(left, y, Math.max(0, right - left), size.height * zoom);
       context.clip();
-      context.fillStyle = "rgb(0 0 0 / 0.45)";
+      context.fillStyle = "rgb(20 20 21 / 0.62)";
       context.fillRect(x, y, overlay.width, overlay.height);
       context.imageSmoothingQuality = "high";
       context.drawImage(guessesDrawn, pane.x, y, detail.columns * block, detail.rows * block);
