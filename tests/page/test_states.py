@@ -26,7 +26,7 @@ from hosts import Site, WorkerHost, noise
 from PIL import Image, ImageOps
 from playwright.sync_api import Page, expect
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = pytest.mark.e2e
 
 PHONE: dict[str, Any] = {"device_scale_factor": 2, "is_mobile": True, "has_touch": True}
 UPRIGHT, TURNED = {"width": 390, "height": 844}, {"width": 844, "height": 390}
@@ -50,7 +50,8 @@ SCREENS: dict[str, dict[str, Any]] = {
     "chinese": {"viewport": {"width": 1280, "height": 800}, "locale": "zh-CN"},
     "german": {"viewport": UPRIGHT, "locale": "de-DE", **PHONE},
 }
-BY_DEFAULT = ("phone-light",)
+#: The others run by hand.
+IN_CI = "phone-light"
 MOST_PIXELS = 500_000
 
 
@@ -113,7 +114,10 @@ def small_site(site: Site) -> Iterator[Studio]:
 @pytest.mark.timeout(900)  # screens of many pixels are painted slowly without a card
 @pytest.mark.parametrize(
     "name",
-    [it if it in BY_DEFAULT else pytest.param(it, marks=pytest.mark.long) for it in SCREENS],
+    [
+        pytest.param(it, marks=pytest.mark.slow if it == IN_CI else pytest.mark.long)
+        for it in SCREENS
+    ],
 )
 def test_axe_finds_no_fault_in_any_state(
     visit: Visit, small_site: Studio, host: WorkerHost, shots: Path, name: str
