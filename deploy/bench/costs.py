@@ -6,6 +6,7 @@ CPU time depends little on other load of the machine, unlike wall time.
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -38,16 +39,15 @@ class Costs:
     def of(cls, top: int) -> Self:
         """The costs so far of the `gdsr-up` process `top` and all its descendants.
 
-        Jobs run in short-lived children of the job workers; running ones are left out.
+        Jobs run in children of the job workers.
         """
         spent = dict.fromkeys([*dict.fromkeys(_KINDS.values()), _JOBS], 0.0)
         spent[_OURS] = sum(os.times()[:2])
         commands = 0
         for pid, kind, command in _lasting(top):
-            own, children = cpu_seconds(pid)
-            spent[kind] += own
+            spent[kind] += cpu_seconds(pid)
             if kind == "job workers":
-                spent[_JOBS] += children
+                spent[_JOBS] += children_seconds(pid)
             if kind == "Redis":
                 place = re.search(r"unixsocket:(\S+)", command)  # as Valkey rewrites it
                 url = f"unix://{place[1]}" if place else ""
@@ -86,9 +86,22 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def cpu_seconds(pid: int) -> tuple[float, float]:
-    """CPU seconds of a process, and of its ended children: proc(5)."""
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process."""
+    return sum(_times(pid)[:2])
+
+
+def children_seconds(pid: int) -> float:
+    """CPU seconds of the children of a process, those that have ended included."""
+    ended = sum(_times(pid)[2:])
+    running = 0.0
+    for child in children(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            running += cpu_seconds(child)
+    return ended + running
+
+
+def _times(pid: int) -> tuple[float, ...]:
+    """User and system seconds of a process, and those of its ended children: proc(5)."""
     fields = re.sub(r".*\)", "", Path(f"/proc/{pid}/stat").read_text()).split()
-    user, system, waited_user, waited_system = map(int, fields[11:15])
-    ticks = os.sysconf("SC_CLK_TCK")
-    return (user + system) / ticks, (waited_user + waited_system) / ticks
+    return tuple(int(ticks) / os.sysconf("SC_CLK_TCK") for ticks in fields[11:15])

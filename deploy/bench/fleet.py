@@ -23,7 +23,7 @@ import httpx2
 from rich.console import Console
 from rich.table import Table
 
-from deploy.bench.costs import cpu_seconds
+from deploy.bench.costs import children_seconds, cpu_seconds
 from deploy.bench.load import closed_loop, rate
 from deploy.bench.service import sample_picture
 from deploy.bench.stub_engines import MODEL
@@ -162,9 +162,9 @@ class _Site:
     processes: Mapping[str, Sequence["subprocess.Popen[bytes]"]]
 
     def spent(self) -> dict[str, float]:
-        """CPU seconds of each kind of process, its ended children included."""
+        """CPU seconds of each kind of process, its children included."""
         spent = {
-            name: sum(sum(cpu_seconds(process.pid)) for process in group)
+            name: sum(cpu_seconds(one.pid) + children_seconds(one.pid) for one in group)
             for name, group in self.processes.items()
         }
         return {**spent, "clients": sum(os.times()[:2])}

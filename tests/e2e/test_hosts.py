@@ -39,7 +39,7 @@ def test_the_child_of_a_job_is_there_before_it_and_may_die_before_it(site: Site)
 
         assert child in waiting
 
-        idle = wait_for(lambda: (now := waiting_children(host)) and child not in now and now)
+        idle = wait_for(lambda: waiting_children(host))
         for pid in idle:
             os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not any(map(command_line, idle)), what="the end of the children")
@@ -47,6 +47,23 @@ def test_the_child_of_a_job_is_there_before_it_and_may_die_before_it(site: Site)
 
         assert job.state is JobState.SUCCEEDED
         assert "terminated unexpectedly" not in host.stop()  # as of a job's child that is killed
+
+
+def test_a_child_does_further_jobs_until_one_fails(site: Site) -> None:
+    with site.worker_host() as host:
+        first = wait_for(lambda: waiting_children(host))
+        # More than there are workers, so one has done two.
+        done = [site.ended(site.submit(noise(40, 40, seed=seed))) for seed in range(3)]
+
+        assert [job.state for job in done] == [JobState.SUCCEEDED] * 3
+        assert waiting_children(host) == first
+
+        damaged = site.submit(noise(40, 40))
+        site.blobs.write(site.job(damaged).spec.image.key, [b"no picture"])
+        failed = site.ended(damaged)
+        wait_for(lambda: (now := waiting_children(host)) and now != first, what="another child")
+
+        assert failed.state is JobState.FAILED
 
 
 def waiting_children(host: WorkerHost) -> list[int] | None:

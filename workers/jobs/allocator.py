@@ -42,3 +42,10 @@ def prepare_allocator() -> None:
     # Memory before the first huge page stays allocated, otherwise a job would start there.
     libc.malloc(ctypes.c_size_t(max(start - block - _BLOCK_HEADER_BYTES, 0)))
     libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+
+
+def forget_freed_memory() -> None:
+    """Give whole pages of freed memory back to the kernel, which clears them; glibc only."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.malloc_trim(ctypes.c_size_t(0))

@@ -1,8 +1,9 @@
-"""The job worker: takes ids from RQ's queues, and runs each task in a forked child process.
+"""The job worker: takes ids from RQ's queues, and runs the tasks in a forked child process.
 
-The child is forked and prepared before the task arrives. The parent renews the lease (15 s) every
-second; a lost run is noticed by whichever worker does the recovery at the time, and its task is
-retried once. Neither process imports torch: the network is behind the engine's socket.
+The child is forked and prepared before the task arrives, and replaced after some tasks, or one that
+failed. The parent renews the lease (15 s) every second; a lost run is noticed by whichever worker
+does the recovery at the time, and its task is retried once. Neither process imports torch: the
+network is behind the engine's socket.
 """
 
 import argparse
@@ -49,7 +50,7 @@ from workers.contract.settings import WorkerSettings
 from workers.host.parent_death import dying_with_parent
 from workers.host.reports import JobReport, send
 from workers.host.supervisor import EXIT_CONFIGURATION
-from workers.jobs.allocator import prepare_allocator
+from workers.jobs.allocator import forget_freed_memory, prepare_allocator
 from workers.jobs.recovery import fail, run_ended, sweep
 from workers.pictures.opening import load_codecs
 from workers.pictures.warm_up import warm_up
@@ -58,8 +59,8 @@ from workers.tasks.pack import pack
 from workers.tasks.unpack import unpack
 from workers.tasks.upscale import CONTEXT, TaskContext, upscale
 
-#: The tasks that a child can run.
-TASKS: dict[str, Callable[[str], None]] = {
+#: The tasks that a child can run. After one that does not return True it ends.
+TASKS: dict[str, Callable[[str], bool | None]] = {
     "upscale": upscale, "blend": blend, "unpack": unpack, "pack": pack,
 }  # fmt: skip
 #: Seconds between two renewals of a lease; a cancelled job is killed after as long at most.
@@ -70,6 +71,10 @@ TURN = 5
 IDLE = 2
 #: Seconds that a child may exceed its time limit before the parent kills it.
 OVERTIME = 5
+#: Tasks of one child: the fork then costs a task little, and a leak does not last.
+_MOST_TASKS = 50
+#: Sent by a child that waits for another task.
+_DONE = b"."
 log = logging.getLogger(__name__)
 _MAX_ORDER = 4096  # maximum size of an order in bytes
 #: Timeout of the blob store; longer than in the service, as jobs can wait.
@@ -142,8 +147,7 @@ class JobWorker:
             task = next_task(self._client, self._queue_name, seconds=IDLE)
             self._idle = False
             if task is not None and (order := self._order(task)) is not None:
-                self._run(order, child)
-                child = None
+                child = self._run(order, child)
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
         """End when idle, else with the task, after the drain time, or at once if told twice."""
@@ -190,18 +194,26 @@ class JobWorker:
             return None
         return _Order(task, secrets.token_hex(16), what, name, int(limit.total_seconds()))
 
-    def _run(self, order: _Order, child: _Child) -> None:
-        """Let the child run the task; kill it when it must not go on."""
+    def _run(self, order: _Order, child: _Child) -> _Child | None:
+        """Let the child run the task; kill it when it must not go on.
+
+        Returns the child if it waits for another task.
+        """
         began = time.monotonic()
         why: Literal["", "leaves", "lost", "timeout"] = ""
-        with child.orders as orders:
-            with contextlib.suppress(OSError):  # a child killed while it waited has ended
-                orders.send(json.dumps(order).encode())
-            while not select.select([orders], [], [], BEAT)[0]:
-                self._turn()
-                if why := self._reason_to_kill(order, began):
-                    os.kill(child.pid, signal.SIGKILL)
-                    break
+        orders = child.orders
+        with contextlib.suppress(OSError):  # a child killed while it waited has ended
+            orders.send(json.dumps(order).encode())
+        while not select.select([orders], [], [], BEAT)[0]:
+            self._turn()
+            if why := self._reason_to_kill(order, began):
+                os.kill(child.pid, signal.SIGKILL)
+                break
+        else:
+            with contextlib.suppress(OSError):
+                if orders.recv(len(_DONE)):
+                    return child
+        orders.close()
         _, status = os.waitpid(child.pid, 0)
         if why == "timeout":
             error = JobTimedOut(seconds=order.seconds)
@@ -209,6 +221,7 @@ class JobWorker:
         elif why or status:
             end: End = why or ("crashed" if os.WIFSIGNALED(status) else "lost")
             run_ended(self._records, order.task, run=order.run, why=end, heard=self._heard)
+        return None
 
     def _reason_to_kill(
         self, order: _Order, began: float
@@ -251,10 +264,17 @@ class JobWorker:
             self._client.ping()  # the client detects the fork and reconnects
         with contextlib.suppress(MemoryError):  # which the job itself can report
             warm_up()
-        written = orders.recv(_MAX_ORDER)
-        if not written:
-            return  # the worker has ended
-        order = _Order(*json.loads(written))
+        for left in reversed(range(_MOST_TASKS)):
+            written = orders.recv(_MAX_ORDER)
+            if not written:
+                return  # the worker has ended
+            if not self._carry_out(_Order(*json.loads(written))) or not left:
+                return
+            forget_freed_memory()  # so that the next task finds no pixels of this one
+            orders.send(_DONE)
+
+    def _carry_out(self, order: _Order) -> bool:
+        """Run a task; returns whether this process may run another."""
         CONTEXT.set(
             TaskContext(
                 run=order.run,
@@ -267,7 +287,7 @@ class JobWorker:
             )
         )
         with UnixSignalDeathPenalty(order.seconds, JobTimeoutException):  # type: ignore[no-untyped-call]
-            TASKS[order.what](order.name)
+            return bool(TASKS[order.what](order.name))
 
 
 def limit_process(settings: WorkerSettings) -> None:

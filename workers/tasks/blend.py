@@ -20,9 +20,9 @@ from workers.tasks.maps import blend_by_map, read_map
 from workers.tasks.upscale import TaskContext, patiently, run, stored, timed, waited
 
 
-def blend(job_id: str) -> None:
-    """Run one derived job and record its outcome."""
-    run(job_id, _blended)
+def blend(job_id: str) -> bool:
+    """Run one derived job and record its outcome; returns whether it succeeded."""
+    return run(job_id, _blended)
 
 
 def _blended(context: TaskContext, job: Job) -> JobResult:

@@ -76,22 +76,25 @@ class _LeaseLost(Exception):
     """The lease was lost by cancellation or to another run: stop and clean up."""
 
 
-def upscale(job_id: str) -> None:
-    """Run one upscale job and record its outcome."""
-    run(job_id, _upscaled)
+def upscale(job_id: str) -> bool:
+    """Run one upscale job and record its outcome; returns whether it succeeded."""
+    return run(job_id, _upscaled)
 
 
-def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> None:
-    """Run one job and record its outcome. Never raises because of a picture."""
+def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> bool:
+    """Run one job and record its outcome; returns whether it succeeded. Never raises because of a
+    picture.
+    """
     context = CONTEXT.get()
     logs.job_id.set(job_id)
     if not context.records.start(job_id, run=context.run, worker=context.worker):
-        return
+        return False
     job = context.records.get(job_id)
     logs.request_id.set(job.spec.request_id)
     logs.traceparent.set(job.spec.traceparent)
     try:
         _finish(context, job, make_result(context, job))
+        return True
     except _LeaseLost:
         log.info("the lease of the job is lost")
     except GDSRError as failure:
@@ -105,6 +108,7 @@ def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> No
     except Exception:
         log.exception("the job failed")
         _fail(context, job, JobFailed("the job failed because of an internal error; see the log"))
+    return False
 
 
 def _upscaled(context: TaskContext, job: Job) -> JobResult:

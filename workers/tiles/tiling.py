@@ -144,7 +144,7 @@ class Canvas:
         self._done = 0
 
     def add(self, tile: Pixels) -> None:
-        """Add the next tile; it is not kept.
+        """Add the next tile. The only one of a plan is kept, others are not.
 
         Raises:
             ValueError: the canvas is complete, or the tile has another shape or dtype than the
@@ -164,6 +164,10 @@ class Canvas:
         left, right = _reach(col, plan.width, plan, scale)
         y, x = top - scale * row.read, left - scale * col.read
         part = tile[y : y + bottom - top, x : x + right - left]
+        self._done += 1
+        if len(plan) == 1:
+            self._pixels = part
+            return
         blended = self._band if row.start else 0
         seam = self._shares if col.start else self._shares[:0]
         # The band of the row above is blended only when this row of tiles is complete.
@@ -172,7 +176,6 @@ class Canvas:
         if col.stop == plan.width:
             for y in range(blended):  # one line at a time fits the CPU cache
                 _blend(self._pixels[top + y], self._above[y], self._shares[y, 0])
-        self._done += 1
 
     def whole(self) -> Pixels:
         """The stitched result: (sH, sW, C).
@@ -188,6 +191,8 @@ class Canvas:
         plan, scale = self._plan, self._scale
         channels = tile.shape[-1]
         self._kind = tile.dtype, (scale * plan.tile, scale * plan.tile, *tile.shape[2:])
+        if len(plan) == 1:
+            return
         self._band = scale * plan.feather  # F
         self._pixels = np.empty((scale * plan.height, scale * plan.width, channels), tile.dtype)
         self._above = np.empty((self._band, scale * plan.width, channels), tile.dtype)

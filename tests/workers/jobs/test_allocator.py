@@ -45,6 +45,32 @@ for line in open("/proc/self/smaps"):
         print(*rest)
 """
 
+_FORGOTTEN = """
+import numpy as np
+from workers.jobs.allocator import forget_freed_memory, prepare_allocator
+
+def pages():  # of this process's memory that are full of the value
+    found = 0
+    with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as memory:
+        for area, access, *_, name in (line.split() for line in maps):
+            if access.startswith("rw") and name in ("0", "[heap]"):
+                start, end = (int(edge, 16) for edge in area.split("-"))
+                memory.seek(start)
+                found += memory.read(end - start).count(bytes([171]) * 4096)
+    return found
+
+prepare_allocator()
+small = [np.full(20000, 171, np.uint8) for _ in range(200)]
+large = np.full(3 * 1024**2, 171, np.uint8)
+kept = small[::9]
+del small, large
+for array in kept:  # holes between memory that stays
+    array[:] = 0
+freed = pages()
+forget_freed_memory()
+print(freed, pages())
+"""
+
 
 def flags(*arguments: str) -> set[str]:
     """The kernel's flags of the memory of a block: `hg` for huge pages, see proc(5)."""
@@ -70,3 +96,12 @@ def test_memory_that_a_job_frees_is_taken_again_without_faults() -> None:
 def test_a_job_asks_for_memory_in_huge_pages() -> None:
     # Whether it is given them is the kernel's affair: memory may be scattered.
     assert [flags("prepared"), flags("plain")] == [{"hg"}, set()]
+
+
+def test_the_next_job_finds_no_page_of_freed_memory_as_it_was() -> None:
+    command = [sys.executable, "-c", _FORGOTTEN]
+    found = subprocess.run(command, check=True, capture_output=True, text=True)
+    freed, left = map(int, found.stdout.split())
+
+    assert freed > 100
+    assert left == 0
