@@ -1,9 +1,8 @@
 """Allocator settings for jobs: freed memory is kept, and huge pages are used.
 
-A job is a process of its own, so each page that it touches has to be cleared and mapped: for a
-picture of 256 x 256 about 3000 pages of 4 KiB, a fifth of the cost of the job. The allocator is
-configured in the parent and inherited by forked processes; the parent itself touches none of these
-pages.
+Each page that a job touches has to be cleared and mapped. The allocator is configured in the parent
+and inherited by forked processes; the parent itself touches none of these pages. A process that
+does several jobs gives freed pages back between them, so that none finds another's pixels.
 """
 
 import ctypes
