@@ -61,9 +61,10 @@ class Generator:
     init: str = ""
     """A checkpoint to start from; unset: He initialisation times `init_scale`."""
     init_scale: float = 0.1
-    train: Literal["all", "hf", "mask"] = "all"
-    """`hf` freezes everything that the psnr output depends on; with `mask` only the mask and the
-    convolution behind it are trained, so psnr and gan do not change.
+    train: Literal["all", "lf", "hf", "mask"] = "all"
+    """`lf` trains only the part of the psnr branch that gan does not depend on, so gan does not
+    change. `hf` freezes everything that psnr depends on. `mask` trains only the mask and the
+    convolution behind it, so psnr and gan do not change.
     """
 
 

@@ -173,7 +173,8 @@ def _checked(config: TrainConfig) -> TrainConfig:
         raise ConfigInvalid(f"data.mirror is {data.mirror}, more than a patch of {data.patch}")
     if not losses.outputs:
         raise ConfigInvalid("losses: no output has a weight")
-    for kept in {"all": (), "hf": ("psnr",), "mask": ("psnr", "gan")}[config.generator.train]:
+    frozen = {"all": (), "lf": ("gan",), "hf": ("psnr",), "mask": ("psnr", "gan")}
+    for kept in frozen[config.generator.train]:
         if kept in losses.outputs:
             raise ConfigInvalid(
                 f"losses: {kept} has a weight, but "

@@ -51,6 +51,8 @@ def _training(config: TrainConfig, train_state: TrainState) -> str:
     ]
     if train_state.origin:
         said.append(f"started from {train_state.origin}")
+    if config.generator.train == "lf":
+        said.append("only the psnr branch behind the shared features trained")
     if config.generator.train == "hf":
         said.append("low-frequency branch frozen")
     if config.generator.train == "mask":

@@ -19,11 +19,14 @@ from model.trainer.step.discriminators import UNetDiscriminator, VGGDiscriminato
 
 VGG_WEIGHTS = "GDSR_VGG_WEIGHTS"
 METRIC_WEIGHTS = "GDSR_METRIC_WEIGHTS"
-_LF = ("first", "shared", "guide", "lf", "lf_to_rgb")
+_SHARED = ("first", "shared", "guide")
+_LF = ("lf", "lf_to_rgb")
+_HF = ("hf_extract", "hf_merge", "hf", "hf_to_rgb")
 _FROZEN = {
     "all": (),
-    "hf": _LF,
-    "mask": (*_LF, "hf_extract", "hf_merge", "hf", "hf_to_rgb"),
+    "lf": (*_SHARED, *_HF, "mask", "fused_to_rgb"),
+    "hf": (*_SHARED, *_LF),
+    "mask": (*_SHARED, *_LF, *_HF),
 }
 
 

@@ -39,6 +39,7 @@ def test_a_preset_is_named_like_its_file(name: str) -> None:
         ("losses.margin=-1", "losses.margin is -1; it must not be below 0"),
         ("generator.preset=base", "give either preset or size"),
         ("generator.train=hf", "psnr has a weight, but generator.train='hf' freezes it"),
+        ("generator.train=lf", "gan has a weight, but generator.train='lf' freezes it"),
         ("generator.train=mask", "psnr has a weight, but generator.train='mask' freezes it"),
         ("degradation.shares.light=0", "degradation.shares: at least one must be above 0"),
         ("losses.distill.weights.gan=1", "one needs a teacher, and there is no table teacher"),
