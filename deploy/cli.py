@@ -201,7 +201,7 @@ def choose_model(model: str | None) -> tuple["WorkerSettings", str]:
     device = (settings.devices or cuda_devices() or ("cpu",))[0]
     known = {path.stem: path for path in checkpoint_files(settings.checkpoints)}
     if model is None:
-        name = default_model(settings.default_model, list(known))
+        name = default_model(settings.default_model, list(known), device=device)
         chosen = known[name]
     elif model.endswith(".safetensors"):
         chosen = Path(model)
@@ -223,7 +223,8 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--model", metavar="NAME|FILE",
-        help="a shipped model, or a checkpoint (default: GDSR_DEFAULT_MODEL, else lite-real)",
+        help="a shipped model, or a checkpoint (default: GDSR_DEFAULT_MODEL, else paper-real on a "
+        "GPU and lite-real on a CPU)",
     )  # fmt: skip
     parser.add_argument(
         "--quality", metavar="1-100", type=_quality, default=90,

@@ -23,7 +23,7 @@ from model.gdsr import GDSR, SCALE, GDSRConfig
 FORMAT = "gdsr"
 FORMAT_VERSION = "1"
 SHIPPED = Path(__file__).parent / "checkpoints"
-"""Folder of the shipped checkpoints: `lite-real`, `lite` and `base`."""
+"""Folder of the shipped checkpoints: `paper-real`, `lite-real`, `lite` and `base`."""
 
 _DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32})
 _SIZE_LIMIT = 1024  # channels, or RRDBs in a trunk; far above any network that fits a device

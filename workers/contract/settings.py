@@ -184,7 +184,9 @@ class WorkerSettings(SharedSettings):
     """Devices to run an engine on, such as `cuda:0,cuda:1`; empty: every GPU, else the CPU."""
 
     default_model: str | None = None
-    """Default model for requests that name none; unset: `lite-real`."""
+    """Default model for requests that name none; unset: `paper-real` on a GPU, else
+    `lite-real`.
+    """
 
     max_models: int | None = Field(default=None, gt=0)
     """Maximum number of models on a device; others are loaded on demand (LRU cache). Unset: all."""

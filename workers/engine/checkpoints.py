@@ -6,7 +6,11 @@ from pathlib import Path
 import model
 from workers.contract.errors import ConfigurationInvalid
 
-_DEFAULT = "lite-real"
+#: Shipped default by kind of device.
+_DEFAULTS = {"cuda": "paper-real", "cpu": "lite-real"}
+#: Shipped models that a CPU loads only if GDSR_DEFAULT_MODEL names them: to measure them would take
+#: longer than the rest of its start.
+_FOR_GPUS = frozenset({"paper-real"})
 
 
 def checkpoint_files(places: Sequence[Path]) -> list[Path]:
@@ -27,16 +31,35 @@ def checkpoint_files(places: Sequence[Path]) -> list[Path]:
     return list(files.values())
 
 
-def default_model(wanted: str | None, names: Sequence[str]) -> str:
-    """The default model for requests that name none.
+def engine_files(places: Sequence[Path], *, wanted: str | None, device: str) -> list[Path]:
+    """The checkpoint files for an engine on a device, such as `cpu` or `cuda:0`.
+
+    `wanted` is the configured default model.
+
+    Raises:
+        ConfigurationInvalid: as for `checkpoint_files`.
+    """
+    files = checkpoint_files(places)
+    if places or _kind(device) == "cuda":
+        return files
+    return [path for path in files if path.stem not in _FOR_GPUS - {wanted}]
+
+
+def default_model(wanted: str | None, names: Sequence[str], *, device: str) -> str:
+    """The default model for requests that name none, on a device such as `cpu` or `cuda:0`.
 
     Raises:
         ConfigurationInvalid: the configured one is not among the names.
     """
     if wanted is None:
-        return _DEFAULT if _DEFAULT in names else names[0]
+        usual = (_DEFAULTS[_kind(device)], _DEFAULTS["cpu"])
+        return next((name for name in usual if name in names), names[0])
     if wanted not in names:
         raise ConfigurationInvalid(
             f"GDSR_DEFAULT_MODEL is {wanted}; the checkpoints are {', '.join(names)}"
         )
     return wanted
+
+
+def _kind(device: str) -> str:
+    return "cuda" if device.startswith("cuda") else "cpu"

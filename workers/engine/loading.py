@@ -16,7 +16,7 @@ from workers.contract.errors import ConfigurationInvalid
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.settings import WorkerSettings
 from workers.engine.calibration import best_batch, calibrated, device_memory, device_name
-from workers.engine.checkpoints import checkpoint_files, default_model
+from workers.engine.checkpoints import default_model, engine_files
 from workers.engine.model_cache import CachedModel, ModelCache
 
 #: Default tile sides with context: for small pictures, and for the rest. For the common size of 256
@@ -93,8 +93,9 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
     tiles = _tiles(settings, device)
     batches = dict.fromkeys(tiles, _CPU_BATCH)
     model_cache = ModelCache(settings.max_models)
-    files = checkpoint_files(settings.checkpoints)
-    default = default_model(settings.default_model, [path.stem for path in files])
+    wanted = settings.default_model
+    files = engine_files(settings.checkpoints, wanted=wanted, device=device_wanted)
+    default = default_model(wanted, [path.stem for path in files], device=device_wanted)
     found: dict[str, LoadedModel] = {}
     for path in sorted(
         files, key=lambda path: path.stem == default

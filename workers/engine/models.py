@@ -19,7 +19,7 @@ from workers.contract.errors import ConfigurationInvalid
 from workers.contract.queue import engines, reload
 from workers.contract.queue.reload import Change, EngineReport, ModelChange
 from workers.contract.settings import WorkerSettings
-from workers.engine.checkpoints import checkpoint_files, default_model
+from workers.engine.checkpoints import default_model, engine_files
 from workers.engine.loading import LoadedModel, load_model
 from workers.engine.out_of_memory import is_out_of_memory
 from workers.engine.server import EngineServer
@@ -44,7 +44,9 @@ class Models:
     def reload(self) -> EngineReport:
         """Read all files, one after the other; a model is used as soon as it is ready."""
         try:
-            found = [path for path in checkpoint_files(self._settings.checkpoints) if path.exists()]
+            settings, device = self._settings, self._device.type
+            files = engine_files(settings.checkpoints, wanted=settings.default_model, device=device)
+            found = [path for path in files if path.exists()]
             if not found:
                 raise ConfigurationInvalid("no checkpoint is left, so all models stay")
         except ConfigurationInvalid as invalid:
@@ -121,7 +123,9 @@ class Models:
         else:
             forwards[name], infos[name] = model
             loaded.model_cache.used(model.forward)
-        default = default_model(self._settings.default_model, list(forwards))
+        default = default_model(
+            self._settings.default_model, list(forwards), device=self._device.type
+        )
         self._server.loaded = replace(
             loaded, forwards=forwards, models=tuple(infos.values()), default_model=default
         )

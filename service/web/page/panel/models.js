@@ -9,7 +9,9 @@ import { text } from "../words/text.js";
 const select = document.getElementById("model");
 const note = document.getElementById("model-note");
 const again = document.getElementById("again-with");
-const PURPOSES = { lite: "modelLite", "lite-real": "modelLiteReal", base: "modelBase" };
+const PURPOSES = {
+  lite: "modelLite", base: "modelBase", "lite-real": "modelLiteReal", "paper-real": "modelPaperReal",
+};
 
 export function listModels() {
   select.replaceChildren(...site.models.map(({ name, default: usual }) => new Option(name, name, usual, usual)));

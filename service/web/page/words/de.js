@@ -92,6 +92,7 @@ export default {
   model: "Modell",
   modelTime: "{purpose} Etwa {time} für dieses Foto.",
   modelLiteReal: "Für Fotos von Handys und aus dem Web: entfernt Rauschen und JPEG-Spuren.",
+  modelPaperReal: "Die feinsten Details, für Fotos von Handys und aus dem Web. Ohne GPU langsam.",
   modelLite: "Für saubere Fotos: schnell, behält jedes Korn.",
   modelBase: "Für saubere Fotos: am treuesten, langsamer.",
   modelOther: "Ein Modell dieses Servers.",

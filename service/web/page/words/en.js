@@ -97,6 +97,7 @@ export default {
   model: "Model",
   modelTime: "{purpose} About {time} for this photo.",
   modelLiteReal: "For photos from phones and the web: removes noise and JPEG marks.",
+  modelPaperReal: "The best detail, for photos from phones and the web. Slow without a GPU.",
   modelLite: "For clean photos: quick, keeps every grain.",
   modelBase: "For clean photos: the most faithful, slower.",
   modelOther: "A model of this server.",
