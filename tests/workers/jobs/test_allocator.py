@@ -56,7 +56,8 @@ def pages():  # of this process's memory that are full of the value
             if access.startswith("rw") and name in ("0", "[heap]"):
                 start, end = (int(edge, 16) for edge in area.split("-"))
                 memory.seek(start)
-                found += memory.read(end - start).count(bytes([171]) * 4096)
+                for _ in range(start, end, 4096):
+                    found += memory.read(4096) == bytes([171]) * 4096
     return found
 
 prepare_allocator()
