@@ -272,7 +272,7 @@ def prepare(
     backend: Backend | None = "torch",
     cache: Path | None = None,
 ) -> Forward:
-    """Prepare `generator` for `device` and tiles of `tile` x `tile` pixels, and warm it up.
+    """Prepare `generator` for `device` and tiles of `tile` x `tile` pixels; on CUDA, warm it up.
 
     Without a `precision` the fastest one is chosen that passes a self-test on a synthetic picture.
     On a CPU with bfloat16 instructions that is bfloat16, if it is finite, at least 50 dB from

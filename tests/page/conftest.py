@@ -55,7 +55,7 @@ def hosted(folder: Path, browser: Browser) -> Iterator[tuple[Site, WorkerHost]]:
 
 @pytest.fixture(scope="module")
 def site(hosted: tuple[Site, WorkerHost]) -> Site:
-    """What it made for another file is forgotten, or equal pictures would be there at once."""
+    """Results made for another file are forgotten: equal pictures would be there at once."""
     client = hosted[0].client
     for key in client.scan_iter("gdsr:cache:*"):
         client.delete(key)
