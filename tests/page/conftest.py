@@ -1,4 +1,4 @@
-"""One browser and one worker host for all tests of the page, a service for each file of them."""
+"""One browser and one worker host for all tests of the page, and a service per test file."""
 
 import shutil
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from playwright.sync_api import (
 )
 from processes import running_valkey
 
-#: Milliseconds for what is to come; Playwright's own 5 s are short on a machine with other work.
+#: Milliseconds; Playwright's default of 5 s is too short on a busy machine.
 WAIT = 60_000
 expect.set_options(timeout=WAIT)
 
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="package")
 def hosted(folder: Path, browser: Browser) -> Iterator[tuple[Site, WorkerHost]]:  # noqa: ARG001 - none without one
-    """Queue, store and a worker with two models: `tiny`, and the `lite` that is shipped."""
+    """Queue, store and a worker with two models: `tiny` and the shipped `lite`."""
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir()
     tiny_checkpoint(checkpoints / "tiny.safetensors")
@@ -55,7 +55,7 @@ def hosted(folder: Path, browser: Browser) -> Iterator[tuple[Site, WorkerHost]]:
 
 @pytest.fixture(scope="module")
 def site(hosted: tuple[Site, WorkerHost]) -> Site:
-    """Results made for another file are forgotten: equal pictures would be there at once."""
+    """Clear the result cache: pictures equal to those of other test files would be done at once."""
     client = hosted[0].client
     for key in client.scan_iter("gdsr:cache:*"):
         client.delete(key)
@@ -75,12 +75,12 @@ def studio(site: Site) -> Iterator[Studio]:
 
 @pytest.fixture
 def visit(browser: Browser, studio: Studio) -> Iterator[Visit]:
-    """Open the page in a browser of its own; nothing may go wrong in it that nobody expects."""
+    """Open the page in a new context; unexpected errors in it fail the test."""
     contexts: list[BrowserContext] = []
     wrong: list[str] = []
 
     def heard(message: ConsoleMessage) -> None:
-        # A refusal shows up in the console too; that the page tells it is what the tests look at.
+        # The console also reports refusals; tests check that the page shows them.
         if message.type == "error" and "Failed to load resource" not in message.text:
             wrong.append(message.text)
 
@@ -105,7 +105,7 @@ def visit(browser: Browser, studio: Studio) -> Iterator[Visit]:
 
 @pytest.fixture(scope="module")
 def shots() -> Path:
-    """Where screenshots are put, to be looked at."""
+    """The folder of screenshots for review."""
     folder = ROOT / "out" / "page"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,7 +1,8 @@
-"""The brush paints a map, and a file that is saved is what the screen shows."""
+"""The brush paints a map, and a saved file equals what the screen shows."""
 
 import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from workers.tasks.branches import read_branch
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-#: What is painted, as it is stored: transactions wait for those before them.
+#: Returns the stored paint; the transaction waits for earlier ones.
 STORED = """() => new Promise((done) => {
   const opening = indexedDB.open("gdsr");
   opening.onsuccess = () => {
@@ -40,7 +41,7 @@ STORED = """() => new Promise((done) => {
 
 @pytest.fixture(params=[WEBGL, ""], ids=["webgl", "canvas"])
 def page(visit: Visit, request: pytest.FixtureRequest) -> Page:
-    """A finished picture at 1:1."""
+    """A page with a finished picture at 1:1."""
     page = visit(script=request.param)
     choose(page, ("photo.png", saved(photo(60, 80), "PNG")), model="lite")
     wait_for_result(page)
@@ -49,7 +50,7 @@ def page(visit: Visit, request: pytest.FixtureRequest) -> Page:
 
 
 def stroke(page: Page, *places: tuple[float, float]) -> None:
-    """Paint from place to place, in pixels from the middle of the stage."""
+    """Paint along these points, in pixels from the middle of the stage."""
     box = page.locator("#stage").bounding_box()
     assert box is not None
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -64,7 +65,11 @@ def stroke(page: Page, *places: tuple[float, float]) -> None:
 def downloaded(page: Page) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
     with page.expect_download() as download:
         page.click("#download")
-    with Image.open(io.BytesIO(download.value.path().read_bytes())) as opened:
+    return pixels(download.value.path().read_bytes())
+
+
+def pixels(file: bytes) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    with Image.open(io.BytesIO(file)) as opened:
         return np.asarray(opened.convert("RGB"))
 
 
@@ -81,7 +86,7 @@ def test_a_painted_picture_is_saved_as_it_is_shown(page: Page) -> None:
 
     assert np.abs(shown[rows, columns].astype(int) - plain[rows, columns]).max() > 10
     assert difference(shown, downloaded(page), rows=rows, columns=columns) <= 1
-    slide(page, 0.7)  # what was painted moves with the slider
+    slide(page, 0.7)  # painted areas follow the slider
     shown = stage_pixels(page)
     assert difference(shown, downloaded(page), rows=rows, columns=columns) <= 1
 
@@ -130,6 +135,30 @@ def test_strokes_are_undone_redone_erased_and_survive_a_reload(page: Page) -> No
     assert np.array_equal(stage_pixels(page), before)
 
 
+def test_paint_is_saved_with_all_of_a_picture_not_opened_since_a_reload(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("other.png", saved(photo(40, 60), "PNG")), model="lite")
+    wait_for_result(page)
+    choose(page, ("photo.png", saved(photo(60, 80), "PNG")), model="lite")
+    wait_for_result(page)
+    slide(page, 0)
+    plain = downloaded(page)
+    page.get_by_role("button", name="Crisper").click()
+    stroke(page, (-60, 0), (60, 0))
+    before = downloaded(page)
+    assert not np.array_equal(before, plain)
+    page.evaluate(STORED)
+    page.locator(".card .open").last.click()
+    wait_for_result(page)
+    page.reload()
+    expect(page.locator("#shown-name")).to_have_text("other.png")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save all").click()
+
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert np.array_equal(pixels(archive.read("photo-4x.png")), before)
+
+
 def test_a_dab_has_the_size_and_softness_that_were_chosen(visit: Visit) -> None:
     page = visit()
     choose(page, ("photo.png", saved(photo(60, 80), "PNG")))
@@ -137,7 +166,7 @@ def test_a_dab_has_the_size_and_softness_that_were_chosen(visit: Visit) -> None:
     page.get_by_role("button", name="Crisper").click()
 
     def dab(size: int, softness: int) -> list[int]:
-        """The paint of the map, where there is some, of one dab in the middle."""
+        """Return the nonzero levels of the map after one dab in the middle."""
         page.locator("#brush-size").fill(str(size))
         page.locator("#softness").fill(str(softness))
         stroke(page, (20, 0))
@@ -192,6 +221,42 @@ def test_guesswork_is_nothing_at_0_and_something_beyond(page: Page) -> None:
     assert json.loads(page.evaluate("localStorage['gdsr.pictures']"))[0]["tradeOff"] == 1
 
 
+def test_the_overlay_is_amber_where_detail_is_invented_and_more_so_with_the_slider(
+    page: Page,
+) -> None:
+    """The grey picture has grain in its left half only: nothing is invented in the right half."""
+    grain = np.full((60, 80), 128, np.uint8)
+    grain[:, :40] = np.random.default_rng(8).integers(60, 200, (60, 40))
+    choose(page, ("grain.png", saved(Image.fromarray(grain), "PNG")), model="lite")
+    expect(page.locator("#shown-name")).to_have_text("grain.png")
+    wait_for_result(page)
+    measured(page)
+    page.keyboard.press("1")
+
+    def amber() -> tuple[float, float]:
+        """Mean excess of red over blue that the overlay adds, in levels, left and right."""
+        plain = stage_pixels(page).astype(int)
+        page.keyboard.press("m")
+        covered = stage_pixels(page).astype(int)
+        page.keyboard.press("m")
+        added = (covered - plain)[..., 0] - (covered - plain)[..., 2]
+        middle, y = added.shape[1] // 2, added.shape[0] // 2
+        rows = slice(y - 100, y + 100)
+        left, right = slice(middle - 140, middle - 30), slice(middle + 30, middle + 140)
+        return float(added[rows, left].mean()), float(added[rows, right].mean())
+
+    seen = []
+    for trade_off in (0, 0.1, 0.25, 0.5):
+        slide(page, trade_off)
+        seen.append(amber())
+    left, right = zip(*seen, strict=True)
+
+    assert left[0] < 0  # blue: at 0 everything is measured
+    assert list(left) == sorted(left)
+    assert left[-1] > 40
+    assert max(right) < 3  # nothing is ever invented there
+
+
 def test_the_meter_tells_the_documented_share_at_every_position(
     visit: Visit, studio: Studio
 ) -> None:
@@ -206,7 +271,7 @@ def test_the_meter_tells_the_documented_share_at_every_position(
         slide(page, trade_off)
         guessed = np.abs(service_pixels(studio, job_of(page), trade_off) - faithful).sum()
         meter = int(page.locator("#meter").get_attribute("aria-valuenow") or -1)
-        # The service rounds each pixel, which counts where the difference is below one level.
+        # The service rounds each pixel, which matters where the difference is below one level.
         assert abs(meter - 100 * guessed / (guessed + known)) <= 2, trade_off
 
 
@@ -249,7 +314,7 @@ def test_the_original_is_held_divided_or_beside(page: Page) -> None:
     expect(page.locator("#right-tag")).to_be_hidden()
     page.mouse.up()
     expect(page.locator("#right-tag")).to_be_visible()
-    assert page.locator("#divider").get_attribute("aria-valuenow") == "0"  # it was no tap
+    assert page.locator("#divider").get_attribute("aria-valuenow") == "0"  # holding is no tap
     page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 80)
     assert page.locator("#divider").get_attribute("aria-valuenow") == "25"
     page.get_by_role("button", name="Side by side").click()

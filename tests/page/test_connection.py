@@ -1,10 +1,26 @@
-"""A connection that breaks, a key that is asked for."""
+"""The page recovers from a broken connection and asks for an API key."""
 
+import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
 
 import pytest
-from browsing import Visit, choose, opened, wait_for_result, working
-from hosts import Site, noise
+from browsing import (
+    Studio,
+    Visit,
+    choose,
+    job_of,
+    measured,
+    opened,
+    slide,
+    wait_for_result,
+    working,
+)
+from hosts import Site, WorkerHost, noise
+from PIL import Image
 from playwright.sync_api import expect
 from processes import free_port
 
@@ -12,22 +28,192 @@ from service.access.auth import hash_key
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 KEY = "a-key-of-anns-that-nobody-else-has"
+NOT_SENT = (
+    "Not sent yet. The photo is kept while this page is open,"
+    " and sent by itself when the connection is back."
+)
 
 
-def test_a_lost_connection_is_told_and_the_picture_goes_on_when_it_is_back(visit: Visit) -> None:
+#: A browser that is set to keep nothing of any page.
+KEEPS_NOTHING = """
+for (const name of ["localStorage", "sessionStorage", "indexedDB"]) {
+  Object.defineProperty(window, name, {
+    get() { throw new DOMException("Access is denied for this document.", "SecurityError"); },
+  });
+}
+"""
+
+
+class WeakLine:
+    """A proxy to a service that can break in the middle of a response, and then carries nothing."""
+
+    def __init__(self, address: str) -> None:
+        self._target = urlsplit(address)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._breaking = b""
+        self._broken = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.close()
+
+    def break_in(self, request: bytes) -> None:
+        """Break in the response to the next request that contains these bytes."""
+        self._breaking = request
+
+    def mend(self) -> None:
+        self._breaking, self._broken = b"", False
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                host, port = self._target.hostname, self._target.port
+                server = socket.create_connection((str(host), int(port or 0)))
+                asked = threading.Event()  # set if the next response is to break
+                for work in (self._requests, self._answers):
+                    threading.Thread(target=work, args=(client, server, asked), daemon=True).start()
+
+    def _requests(
+        self, client: socket.socket, server: socket.socket, asked: threading.Event
+    ) -> None:
+        with suppress(OSError):
+            while (data := client.recv(1 << 16)) and not self._broken:
+                if self._breaking and self._breaking in data:
+                    asked.set()
+                server.sendall(data)
+        _cut(client, server)
+
+    def _answers(
+        self, client: socket.socket, server: socket.socket, asked: threading.Event
+    ) -> None:
+        with suppress(OSError):
+            while (data := server.recv(1 << 14)) and not self._broken:
+                if asked.is_set() and b"200 OK" in data:
+                    client.sendall(data[: data.index(b"\r\n\r\n") + 200])
+                    self._broken = True
+                    break
+                client.sendall(data)
+        _cut(client, server)
+
+
+def _cut(*connections: socket.socket) -> None:
+    for connection in connections:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+
+def test_pictures_chosen_offline_are_kept_and_sent_when_the_connection_is_back(
+    visit: Visit,
+) -> None:
     page = visit()
     page.locator("#model option").first.wait_for(state="attached")
     page.context.set_offline(True)
-    choose(page, ("small.png", noise(24, 24)))
-    notice = page.locator("#connection")
-    expect(notice).to_contain_text("The server cannot be reached. Trying again in")
-    assert page.locator(".card[data-state=sending]").count() == 1
+    choose(page, *((f"{n}.png", noise(24, 24 + n)) for n in range(3)))
+    notice, words = page.locator("#connection"), page.locator("#working")
+    expect(notice).to_contain_text("This device is offline. Trying again in")
+    expect(words).to_have_text(NOT_SENT)
+    # All cards say so, and none shows progress.
+    expect(page.locator(".card .state", has_text=NOT_SENT)).to_have_count(3)
+    expect(page.locator("progress:visible")).to_have_count(0)
 
     notice.get_by_role("button", name="Try now").click()
     expect(notice).to_contain_text("Trying again in")
+    with page.expect_event("dialog") as dialog:  # warns that leaving loses the pictures
+        page.close(run_before_unload=True)
+    assert dialog.value.type == "beforeunload"
+    dialog.value.dismiss()
     page.context.set_offline(False)
     wait_for_result(page)
     expect(notice).to_be_hidden()
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(3)
+
+
+def test_a_picture_chosen_while_the_server_is_away_is_kept_and_sent(
+    visit: Visit, site: Site
+) -> None:
+    port = free_port()
+    with opened(site, port=port) as studio:
+        page = visit(address=studio.address)
+        page.locator("#model option").first.wait_for(state="attached")
+    choose(page, ("small.png", noise(24, 40)))
+    notice, words = page.locator("#connection"), page.locator("#working")
+    expect(notice).to_contain_text("The server cannot be reached. Trying again in")
+    expect(words).to_have_text(NOT_SENT)
+    with opened(site, port=port):
+        wait_for_result(page)
+        expect(notice).to_be_hidden()
+        page.close()
+
+
+def test_a_file_that_breaks_off_says_so_and_comes_when_the_connection_is_back(
+    visit: Visit, studio: Studio
+) -> None:
+    with WeakLine(studio.address) as line:
+        page = visit(address=line.address)
+        choose(page, ("photo.png", noise(100, 130)))
+        wait_for_result(page)
+        slide(page, 0.8)
+        line.break_in(b"trade_off=0.8")
+        page.click("#download")
+        expect(page.locator("#download-note")).to_have_text(
+            "The file comes by itself when the connection is back."
+        )
+        with page.expect_download() as download:
+            line.mend()
+        with Image.open(download.value.path()) as file:
+            assert file.convert("RGB").size == (520, 400)
+        page.close()
+
+
+def test_a_result_that_breaks_off_says_so_and_comes_when_the_connection_is_back(
+    visit: Visit, studio: Studio
+) -> None:
+    with WeakLine(studio.address) as line:
+        page = visit(address=line.address)
+        line.break_in(b"output=gan")
+        choose(page, ("photo.png", noise(100, 140)))
+        words = page.locator("#working")
+        expect(words).to_have_text("The result comes by itself when the connection is back.")
+        expect(page.locator("#connection")).to_be_visible()
+        line.mend()
+        wait_for_result(page)
+        expect(words).to_be_hidden()
+        page.close()
+
+
+def test_offline_every_pixel_waits_with_words_and_the_guesswork_without(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("photo.png", noise(300, 360)))
+    wait_for_result(page)
+    measured(page)
+    page.context.set_offline(True)
+    page.keyboard.press("m")
+    expect(page.locator("#guesses")).to_be_visible()  # computed in the page
+    page.keyboard.press("4")
+    expect(page.locator("#preview")).to_have_text(
+        "Preview: every pixel comes when the connection is back"
+    )
+    page.context.set_offline(False)
+    expect(page.locator("#preview")).to_be_hidden()
+
+
+def test_what_is_under_way_offline_is_told_as_last_known(visit: Visit, host: WorkerHost) -> None:
+    page = visit()
+    with host.held():
+        choose(page, ("one.png", noise(300, 400)), ("two.png", noise(300, 401)))
+        expect(page.locator(".card[data-state=queued]")).to_have_count(2)
+        page.context.set_offline(True)
+        expect(page.locator("#working")).to_have_text("Last known: Next in line")
+        page.locator("#actions [data-action=cancel]").click()
+        expect(page.locator("#working")).to_have_text("Cancelling")
+        page.context.set_offline(False)
+        expect(page.locator("#working")).to_have_text("Cancelled")
 
 
 @pytest.mark.slow
@@ -43,6 +229,21 @@ def test_a_service_that_restarts_finds_its_watchers_again(visit: Visit, site: Si
         wait_for_result(page)
         expect(page.locator("#connection")).to_be_hidden()
         page.close()
+
+
+def test_a_reload_while_the_service_cannot_answer_brings_the_pictures_when_it_can(
+    visit: Visit,
+) -> None:
+    page = visit()
+    choose(page, ("small.png", noise(24, 48)))
+    wait_for_result(page)
+    job_id = job_of(page)
+    page.route(f"**/jobs/{job_id}", lambda route: route.fulfill(status=503), times=1)
+    page.reload()
+
+    wait_for_result(page)
+    assert job_of(page) == job_id
+    expect(page.locator("#connection")).to_be_hidden()
 
 
 @pytest.fixture
@@ -88,4 +289,19 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_never_in_an_address(
         expect(other.get_by_role("dialog")).to_be_visible()
         other.keyboard.press("Escape")
         expect(other.locator("#working")).to_contain_text("An API key is needed")
+        page.context.close()
+
+
+def test_the_page_works_with_a_key_where_the_browser_keeps_nothing(
+    visit: Visit, site: Site, keyed: Path
+) -> None:
+    with opened(site, api_keys_file=keyed) as studio:
+        page = visit(address=studio.address, script=KEEPS_NOTHING)
+        choose(page, ("small.png", noise(24, 25)))
+        page.get_by_label("API key").fill(KEY)
+        page.keyboard.press("Enter")
+        wait_for_result(page)
+        with page.expect_download() as download:
+            page.click("#download")
+        assert download.value.path().stat().st_size > 0
         page.context.close()

@@ -1,11 +1,11 @@
-"""Files to save: their size, how large they are, and all of them in one zip."""
+"""Files are saved with the chosen size, resolution and metadata, or all in one zip."""
 
 import io
 import re
 import zipfile
 
 import pytest
-from browsing import Visit, choose, slide, wait_for_result
+from browsing import Studio, Visit, choose, slide, wait_for_result
 from factories import P3_PRIMARIES, photo, rgb_profile, saved
 from hosts import noise
 from PIL import Image
@@ -63,6 +63,29 @@ def test_all_are_saved_as_one_zip_with_the_same_settings(visit: Visit) -> None:
     ]
 
 
+def test_a_picture_that_is_gone_keeps_none_of_the_others_from_the_zip(
+    visit: Visit, studio: Studio
+) -> None:
+    page = visit()
+    choose(page, *((f"{n}.png", noise(16, 20 + n)) for n in range(3)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(3)
+    remembered = page.evaluate("JSON.parse(localStorage['gdsr.pictures'])")
+    (gone,) = [it["id"] for it in remembered if it["name"] == "1.png"]
+    studio.http.delete(f"/jobs/{gone}")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save all 3").click()
+
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert archive.namelist() == ["0-4x.png", "2-4x.png"]
+    expect(page.locator("#notice-words")).to_have_text(re.compile("^1.png: "))
+    page.locator(".card .open").nth(1).click()
+    expect(page.locator("#working")).to_have_text("Deleted from the server")
+    expect(page.get_by_role("button", name="Save all 2")).to_be_visible()
+    page.get_by_role("button", name="Try again").click()
+    wait_for_result(page)
+    expect(page.get_by_role("button", name="Save all 3")).to_be_visible()
+
+
 def test_a_width_is_chosen_in_pixels_or_as_it_is_printed(visit: Visit) -> None:
     page = visit()
     choose(page, ("small.png", noise(48, 64)))
@@ -74,7 +97,7 @@ def test_a_width_is_chosen_in_pixels_or_as_it_is_printed(visit: Visit) -> None:
     expect(page.locator("#print")).to_have_text("Prints 1.5 × 1.1 cm at 300 dpi")
     page.get_by_label("Width in px").fill("100000")
     page.keyboard.press("Tab")
-    expect(page.get_by_label("Width in px")).to_have_value("256")  # no more than there is
+    expect(page.get_by_label("Width in px")).to_have_value("256")  # capped at the full width
     page.get_by_label("Width in px").fill("128")
     page.get_by_label("Print dpi").fill("240")
     page.keyboard.press("Tab")
@@ -119,14 +142,14 @@ def test_profile_and_camera_data_are_as_chosen_in_every_file(visit: Visit) -> No
     expect(page.locator("#painted")).to_contain_text("Painted")
     page.select_option("#metadata", "keep")
     page.select_option("#icc", "keep")
-    expect(page.locator("#download")).to_be_hidden()  # it would not be as chosen
+    expect(page.locator("#download")).to_be_hidden()  # the file would not be as chosen
     expect(page.get_by_role("button", name="Save all")).to_be_hidden()
     page.get_by_role("button", name="Enlarge again to apply").click()
     wait_for_result(page)
     expect(page.locator("#painted")).to_contain_text("Painted")
     assert file() == (profile, "Ann's camera")
 
-    page.get_by_role("button", name="Use for all photos").click()  # the other is made again too
+    page.get_by_role("button", name="Use for all photos").click()  # the other is enlarged again too
     page.keyboard.press(".")
     wait_for_result(page)
     expect(page.locator("#shown-name")).to_have_text("1.jpg")

@@ -1,4 +1,4 @@
-"""For everybody: with the keyboard, on any screen, in light and dark, for screen readers."""
+"""The page works with the keyboard, on any screen, in light and dark, and in other languages."""
 
 import pytest
 from browsing import SAMPLE, Studio, Visit, choose, painted, wait_for_result
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 def test_all_can_be_done_with_the_keyboard(visit: Visit) -> None:
     page = visit()
-    page.on("filechooser", lambda _: None)  # from the start, not from just before the key
+    page.on("filechooser", lambda _: None)  # early, not just before the key
     page.locator("#model option").first.wait_for(state="attached")
     page.select_option("#model", "tiny")
 
@@ -77,7 +77,7 @@ def test_every_shortcut_of_the_list_does_what_it_says(visit: Visit) -> None:
     dialog = page.get_by_role("dialog", name="Shortcuts")
     expect(dialog).to_be_visible()
     listed = dialog.locator("kbd").all_inner_texts()
-    keyboard.press("s")  # nothing behind a dialog
+    keyboard.press("s")  # has no effect behind a dialog
     keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     tried = ["?"]
@@ -146,7 +146,7 @@ def test_every_shortcut_of_the_list_does_what_it_says(visit: Visit) -> None:
     press("Del")
     expect(page.locator("#toast")).to_be_visible()
 
-    assert sorted(tried) == sorted([*listed, "B", "M", "S"])  # those were pressed twice
+    assert sorted(tried) == sorted([*listed, "B", "M", "S"])  # pressed twice
 
 
 PHONE: dict[str, object] = {"device_scale_factor": 2, "is_mobile": True, "has_touch": True}
@@ -178,7 +178,7 @@ def test_all_is_in_reach_on_any_screen(visit: Visit, name: str) -> None:
         "[innerWidth, innerHeight, document.documentElement.scrollWidth,"
         " document.documentElement.scrollHeight]"
     )
-    assert (wide, tall) == (width, height)  # nothing scrolls: stage and slider are always there
+    assert (wide, tall) == (width, height)  # nothing scrolls: stage and slider stay in view
     least = 44 if "has_touch" in SCREENS[name] else 24  # WCAG 2.2, 2.5.5 and 2.5.8
     for control in ("#stage", "#trade-off", "#side", "#export-button", "[data-level='1']"):
         box = page.locator(control).bounding_box()
@@ -232,7 +232,7 @@ def test_the_first_paint_takes_little(visit: Visit, studio: Studio) -> None:
     wire.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
     wire.send("Network.enable")
     page.goto(studio.address, wait_until="networkidle")
-    page.locator("#model option").first.wait_for(state="attached")  # by the last of its files
+    page.locator("#model option").first.wait_for(state="attached")  # filled by the last file
 
     print(f"{len(sizes)} files, {sum(sizes):,.0f} bytes")  # noqa: T201 - a figure to report
     assert len(sizes) > 10

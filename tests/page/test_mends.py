@@ -1,4 +1,4 @@
-"""Faults that people met: folders, a lost card, many large photographs, edges and filters."""
+"""The page handles folders, lost graphics cards, many large photographs, edges and filters."""
 
 import io
 from pathlib import Path
@@ -25,7 +25,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
-#: Counts the files that are decoded at the same time.
+#: Records the largest number of files that are decoded at once.
 DECODING = """
 const decode = createImageBitmap;
 let now = 0;
@@ -43,8 +43,29 @@ window.createImageBitmap = async (source, ...rest) => {
 """
 
 
+#: A graphics card that loses its context each time the page gets one.
+FAILING = f"""
+{WEBGL}
+window.cards = 0;
+const give = HTMLCanvasElement.prototype.getContext;
+HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {{
+  const context = give.call(this, kind, ...rest);
+  if (kind === "webgl2" && context) {{
+    window.cards += 1;
+    setTimeout(() => context.getExtension("WEBGL_lose_context")?.loseContext(), 200);
+  }}
+  return context;
+}};
+"""
+#: A driver that rejects the page's shader program.
+WEAK_DRIVER = f"""
+{WEBGL}
+WebGL2RenderingContext.prototype.getProgramParameter = () => false;
+"""
+
+
 def drop(page: Page, *paths: Path) -> None:
-    """Drop files or folders from the desktop in the middle of the page."""
+    """Drop files or folders from the desktop onto the page."""
     wire = page.context.new_cdp_session(page)
     data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
@@ -97,6 +118,43 @@ def test_a_lost_graphics_card_costs_the_card_alone(visit: Visit, studio: Studio)
     rows = slice(stage.shape[0] // 2 - 60, stage.shape[0] // 2 - 30)
     columns = slice(stage.shape[1] // 2 - 90, stage.shape[1] // 2 + 90)
     assert difference(stage, expected, rows=rows, columns=columns) <= 1
+
+    page.context.set_offline(True)  # also announced; the notice stays until it is closed
+    expect(page.locator("#connection")).to_contain_text("This device is offline")
+    expect(page.locator("#notice")).to_be_visible()
+
+
+def test_a_card_that_fails_again_and_again_is_asked_once_and_no_unsent_picture_is_lost(
+    visit: Visit,
+) -> None:
+    page = visit(script=FAILING)
+    page.evaluate("window.same = true")
+    page.locator("#model option").first.wait_for(state="attached")
+    page.context.set_offline(True)
+    choose(page, *((f"{n}.png", noise(16, 20 + n)) for n in range(3)))
+    expect(page.locator("#notice")).to_contain_text("The graphics card stopped")
+    loop = "() => document.querySelector('#stage canvas').getContext('2d') !== null"
+    page.wait_for_function(loop)
+    page.get_by_role("button", name="Close", exact=True).click()
+
+    page.context.set_offline(False)
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(3)
+    for card in page.locator(".card .open").all():  # each one is loaded into the painter again
+        card.click()
+        wait_for_result(page)
+        expect(page.locator("#right-tag")).to_contain_text("Result")
+    page.set_viewport_size({"width": 1000, "height": 700})
+    assert np.ptp(stage_pixels(page)[200:400, 200:400]) > 20
+    assert page.evaluate("[window.same, window.cards]") == [True, 1]
+    assert page.evaluate(loop)
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_a_driver_that_does_not_take_the_program_is_done_without(visit: Visit) -> None:
+    page = visit(script=WEAK_DRIVER)
+    choose(page, ("small.png", noise(16, 23)))
+    wait_for_result(page)
+    assert np.ptp(stage_pixels(page)[200:400, 200:400]) > 20
 
 
 def test_no_line_is_drawn_at_the_edges_of_an_opaque_photograph(visit: Visit) -> None:
@@ -174,7 +232,7 @@ def test_forced_colours_leave_the_track_of_the_slider_and_hide_no_field(visit: V
     wait_for_result(page)
     with Image.open(io.BytesIO(page.locator("#trade-off").screenshot())) as opened:
         seen = opened.convert("RGB")
-    # Nothing hides the fields there: no shadow parts the button from what it would float over.
+    # Forced colours remove shadows, so the button must not float over the fields.
     save, last = (page.locator(it).bounding_box() for it in ("#download", "#icc"))
     assert save is not None
     assert last is not None
@@ -230,8 +288,11 @@ def test_a_file_that_waits_for_the_connection_says_so_and_comes_when_it_is_back(
     slide(page, 0.8)
     page.context.set_offline(True)
     page.click("#download")
-    expect(page.locator("#download-note")).to_have_text("Preparing the file …")
-    expect(page.locator("#connection")).to_contain_text("The server cannot be reached")
+    expect(page.locator("#download-note")).to_have_text(
+        "The file comes by itself when the connection is back."
+    )
+    expect(page.locator("#connection")).to_contain_text("This device is offline")
+    expect(page.locator("#download-note")).to_be_in_viewport()  # at any scroll position
 
     with page.expect_download() as download:
         page.context.set_offline(False)

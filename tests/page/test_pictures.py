@@ -1,13 +1,17 @@
-"""Pictures on their way: sent, followed, cancelled, refused, found again, and many at once."""
+"""Pictures are sent, followed, cancelled, refused and restored, alone and many at once."""
 
 import base64
+import io
 import re
+from typing import Any
 
+import numpy as np
 import pytest
-from browsing import SAMPLE, Studio, Visit, choose, job_of, wait_for_result, working
+from browsing import SAMPLE, Studio, Visit, choose, job_of, slide, wait_for_result, working
 from factories import photo, saved
 from hosts import WorkerHost, noise
-from playwright.sync_api import expect
+from PIL import Image
+from playwright.sync_api import Route, expect
 
 pytestmark = pytest.mark.e2e
 TURNED_PHONE = {
@@ -16,7 +20,9 @@ TURNED_PHONE = {
     "is_mobile": True,
     "has_touch": True,
 }
-# Each large picture is another: an equal one would be answered at once by the earlier result.
+NARROW = {"viewport": {"width": 320, "height": 640}}
+LETTER = b"This is a letter, not a photograph. " * 20
+# Large pictures must differ: an equal one would get the earlier result at once.
 
 
 def test_a_photograph_is_sent_followed_with_one_estimate_and_shown(visit: Visit) -> None:
@@ -112,19 +118,123 @@ def test_what_is_removed_can_be_put_back_and_is_erased_when_nobody_does(
     assert page.evaluate("localStorage['gdsr.pictures']") == "[]"
 
 
-def test_the_offer_to_undo_covers_nothing_that_is_said_about_another(visit: Visit) -> None:
-    page = visit(**TURNED_PHONE)
-    choose(page, ("one.png", noise(16, 16)), ("two.png", noise(16, 18)))
+def test_a_picture_under_way_that_is_removed_twice_takes_no_other_with_it(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("kept.png", noise(16, 16)))
+    wait_for_result(page)
+    choose(page, ("large.png", noise(1000, 1000, seed=4)))
+    working(page)
+    page.get_by_role("button", name="Remove large.png").evaluate(
+        "(button) => { button.click(); button.click(); }"
+    )
+
+    expect(page.locator(".card .name")).to_have_text(["kept.png"])
+    wait_for_result(page)
+    expect(page.locator("#toast")).to_be_visible()
+    expect(page.locator("#shown-name")).to_have_text("kept.png")
+    expect(page.locator("#viewer")).to_be_visible()
+    page.locator("#toast").get_by_role("button", name="Undo").click()
+    expect(page.locator(".card .name")).to_have_text(["large.png", "kept.png"])
+    expect(page.locator("#working")).to_have_text("Cancelled")
+
+
+def test_a_picture_that_is_removed_while_it_loads_after_a_reload_is_not_opened(
+    visit: Visit,
+) -> None:
+    page = visit()
+    choose(page, ("kept.png", noise(16, 16)))
+    wait_for_result(page)
+    choose(page, ("other.png", noise(16, 17)))
+    page.locator(".card .open").last.click()
+    expect(page).to_have_title(re.compile("other.png"))
+    wait_for_result(page)
+    address = f"/jobs/{job_of(page)}"
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(f"**{address}", hold, times=1)
+    with page.expect_request(f"**{address}"):
+        page.reload()
+    page.get_by_role("button", name="Remove other.png").click()
+    with page.expect_response(f"**{address}") as answer:
+        held[0].continue_()
+    answer.value.finished()
+
+    wait_for_result(page)
+    expect(page).to_have_title(re.compile("kept.png"))
+
+
+def test_a_forgotten_picture_that_is_removed_while_it_loads_takes_no_other_with_it(
+    visit: Visit, studio: Studio
+) -> None:
+    page = visit()
+    choose(page, ("kept.png", noise(16, 16)))
+    wait_for_result(page)
+    choose(page, ("other.png", noise(16, 17)))
     expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    address = f"/jobs/{job_of(page)}"
+    studio.http.delete(address)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(f"**{address}", hold, times=1)
+    with page.expect_request(f"**{address}"):
+        page.reload()
+    page.locator(".card .open").first.click()
+    page.get_by_role("button", name="Remove other.png").click()
+    with page.expect_response(f"**{address}") as answer:
+        held[0].continue_()
+    answer.value.finished()
+
+    wait_for_result(page)
+    expect(page.locator("#shown-name")).to_have_text("kept.png")
+    expect(page.locator("#viewer")).to_be_visible()
+
+
+@pytest.mark.parametrize("screen", [TURNED_PHONE, NARROW], ids=["turned", "narrow"])
+def test_the_offer_to_undo_covers_nothing_that_is_said_about_another(
+    visit: Visit, screen: dict[str, Any]
+) -> None:
+    page = visit(**screen)
+    choose(page, ("letter.jpg", LETTER), ("one.png", noise(16, 16)), ("two.png", noise(16, 18)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+
+    def covered() -> list[str]:
+        toast = page.locator("#toast").bounding_box()
+        assert toast is not None
+        said = (".tag", "#message", "#zooms", "#tabs", "#trade-off", ".card .open", "#empty label")
+        boxes = [
+            (it, box)
+            for it in said
+            for found in page.locator(f"{it}:visible").all()
+            if (box := found.bounding_box())
+        ]
+        return [
+            it
+            for it, box in boxes
+            if toast["y"] < box["y"] + box["height"]
+            and box["y"] < toast["y"] + toast["height"]
+            and toast["x"] < box["x"] + box["width"]
+            and box["x"] < toast["x"] + toast["width"]
+        ]
+
+    page.locator(".card .open").nth(1).click()
     wait_for_result(page)
     page.get_by_role("button", name="Remove one.png").click()
     wait_for_result(page)
-    toast = page.locator("#toast").bounding_box()
-    assert toast is not None
-    for said in (*page.locator("#stage .tag:visible").all(), page.locator("#zooms")):
-        box = said.bounding_box()
-        assert box is not None
-        assert toast["y"] >= box["y"] + box["height"] or toast["y"] + toast["height"] <= box["y"]
+    assert covered() == []
+    page.locator(".card .open").first.click()  # a refusal has the longest message
+    expect(page.locator("#working")).to_contain_text("not a picture")
+    expect(page.locator("#toast")).to_be_visible()
+    assert covered() == []
+    page.get_by_role("button", name="Remove letter.jpg").click()
+    page.get_by_role("button", name="Remove two.png").click()
+    expect(page.locator("#empty h2:visible, #empty .lead:visible").first).to_be_visible()
+    assert covered() == []
 
 
 def test_a_refusal_is_told_once_in_the_words_of_the_service(visit: Visit, studio: Studio) -> None:
@@ -139,10 +249,10 @@ def test_a_refusal_is_told_once_in_the_words_of_the_service(visit: Visit, studio
       !element.closest(".unseen") && element.textContent.includes(words)).length"""
     assert page.evaluate(seen, refusal["detail"]) == 1
     buttons = page.locator("#actions button")
-    assert buttons.all_inner_texts() == ["Remove"]  # it would be refused again
+    assert buttons.all_inner_texts() == ["Remove"]  # a retry would be refused too
     page.locator(".card .open").last.click()
     expect(page.locator("#working")).to_contain_text("The picture is damaged")
-    # There is nothing to see of them: their cards show the names.
+    # There is no thumbnail, so the cards show the names.
     assert page.locator(".card .thumb").all_inner_texts() == ["letter.jpg", "broken.png"]
 
 
@@ -154,7 +264,7 @@ def test_a_refused_picture_offers_no_file_of_another(visit: Visit) -> None:
     choose(page, ("letter.jpg", b"This is a letter, not a photograph. " * 20))
 
     expect(page.locator("#working")).to_contain_text("not a picture")
-    page.locator(".card .open").first.click()  # in its middle: it stays, and stays open
+    page.locator(".card .open").first.click()  # a click in its middle does not remove it
     expect(page.locator(".card")).to_have_count(2)
     expect(page.locator("#download")).to_have_text("Save")
     expect(page.locator("#scale option")).to_have_text(["4×"])
@@ -184,6 +294,54 @@ def test_what_is_too_large_is_halved_or_cropped_before_it_is_sent(visit: Visit) 
     assert "→" in sizes.inner_text()
 
 
+def test_what_is_transparent_stays_so_when_it_is_halved(visit: Visit) -> None:
+    page = visit()
+    page.route(
+        "**/limits",
+        lambda route: route.fulfill(json={**route.fetch().json(), "max_pixels": 3000}),
+    )
+    page.reload()
+    page.locator("#model option").first.wait_for(state="attached")
+    clear = io.BytesIO()
+    Image.new("RGBA", (80, 60), (200, 40, 40, 0)).save(clear, "WEBP", lossless=True)
+    logo = {"name": "logo.webp", "mimeType": "image/webp", "buffer": clear.getvalue()}
+    page.select_option("#model", "tiny")
+    page.set_input_files("#files", [logo])
+    page.get_by_role("button", name="Halve it first").click()
+    wait_for_result(page)
+    with page.expect_download() as download:
+        page.click("#download")
+
+    with Image.open(io.BytesIO(download.value.path().read_bytes())) as opened:
+        assert opened.convert("RGBA").getchannel("A").getextrema() == (0, 0)
+
+
+def test_a_panorama_beyond_the_painter_is_cropped_to_what_is_shown(visit: Visit) -> None:
+    page = visit()
+    page.route(
+        "**/limits",
+        lambda route: route.fulfill(json={**route.fetch().json(), "max_pixels": 100_000}),
+    )
+    page.reload()
+    black_and_white = np.zeros((20, 9000, 3), np.uint8)
+    black_and_white[:, 4500:] = 255
+    choose(page, ("panorama.png", saved(black_and_white, "PNG")))
+    expect(page.locator("#working")).to_contain_text("is too large")
+    expect(page.locator("#left-tag")).to_be_visible()
+    page.keyboard.press("1")
+    expect(page.locator("#zoom")).to_have_text("100%")
+    page.get_by_role("button", name="Crop to this view").click()
+    wait_for_result(page)
+    with page.expect_download() as download:
+        page.click("#download")
+
+    with Image.open(io.BytesIO(download.value.path().read_bytes())) as opened:
+        made = np.asarray(opened.convert("L"))
+    middle = made.shape[1] // 2
+    assert made[:, : middle - 40].mean() < 64
+    assert made[:, middle + 40 :].mean() > 192
+
+
 def test_a_picture_comes_back_after_a_reload_with_its_original(visit: Visit) -> None:
     page = visit()
     choose(page, ("first.png", noise(24, 24)))
@@ -204,6 +362,33 @@ def test_a_picture_comes_back_after_a_reload_with_its_original(visit: Visit) -> 
     page.locator(".card .open").last.click()
     wait_for_result(page)
     assert page.locator("#shown-name").inner_text() == "first.png"
+
+
+def test_a_reload_opens_the_picture_that_was_open_as_it_was(visit: Visit) -> None:
+    page = visit()
+    choose(page, *((f"{n}.png", noise(16, 20 + n)) for n in range(3)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(3)
+    page.locator(".card .open").nth(1).click()
+    expect(page.locator("#shown-name")).to_have_text("1.png")
+    wait_for_result(page)
+    slide(page, 0.83)
+    other = page.context.new_page()  # a second tab with another picture open
+    other.goto(page.url)
+    wait_for_result(other)
+    other.locator(".card .open").last.click()
+    expect(other.locator("#shown-name")).to_have_text("2.png")
+
+    for tab, name, position in ((page, "1.png", "83"), (other, "2.png", "50")):
+        tab.reload()
+        wait_for_result(tab)
+        assert tab.locator(".card .name").all_inner_texts() == ["0.png", "1.png", "2.png"]
+        expect(tab.locator("#shown-name")).to_have_text(name)
+        assert tab.locator("#position").inner_text() == position
+        assert tab.locator(".card.opened .name").inner_text() == name
+    page.get_by_role("button", name="Remove 1.png").click()
+    page.reload()  # the removal must be permanent without a wait
+    wait_for_result(page)
+    expect(page.locator("#shown-name")).to_have_text("2.png")  # the one that took its place
 
 
 def test_what_the_service_has_forgotten_is_gone_after_a_reload(

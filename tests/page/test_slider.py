@@ -1,4 +1,4 @@
-"""The slider shows what the service would make, to within a level, and downloads exactly that."""
+"""The slider shows the service's result to within a level, and downloads exactly that."""
 
 import io
 import json
@@ -27,7 +27,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 pytestmark = pytest.mark.e2e
-#: A weak one.
+#: A graphics card that supports only small textures.
 SMALL_TEXTURES = f"""
 {WEBGL}
 const card = WebGL2RenderingContext.prototype.getParameter;
@@ -40,7 +40,7 @@ HEIGHT, WIDTH = 40, 60
 
 @pytest.fixture(params=[WEBGL, ""], ids=["webgl", "canvas"])
 def shown(visit: Visit, request: pytest.FixtureRequest) -> Page:
-    """The page with a finished picture, small enough to be shown at 100 %."""
+    """A page with a finished picture, small enough to be shown at 100 %."""
     page = visit(script=request.param)
     choose(page, ("photo.png", saved(photo(HEIGHT, WIDTH), "PNG")), model="lite")
     wait_for_result(page)
@@ -54,7 +54,7 @@ def shown(visit: Visit, request: pytest.FixtureRequest) -> Page:
 def test_the_screen_shows_what_the_service_makes(shown: Page, studio: Studio) -> None:
     job_id = job_of(shown)
     ends = [service_pixels(studio, job_id, end).astype(int) for end in (0, 1)]
-    assert np.abs(ends[0] - ends[1]).max() > 20  # there is something to blend
+    assert np.abs(ends[0] - ends[1]).max() > 20  # the outputs differ enough to blend
     for trade_off in (0, 0.13, 0.25, 0.5, 0.8, 1):
         slide(shown, trade_off)
         stage = stage_pixels(shown)
@@ -68,7 +68,7 @@ def test_the_screen_shows_what_the_service_makes(shown: Page, studio: Studio) ->
 
 def test_a_pixel_at_400_and_800_percent_is_a_square(shown: Page, studio: Studio) -> None:
     plain = service_pixels(studio, job_of(shown), 0.5)
-    inner = slice(60, -60)  # the corners have words over them
+    inner = slice(60, -60)  # overlays cover the corners
     for times in (4, 8):
         shown.get_by_role("button", name=f"{times}:1").click()
         expect(shown.locator("#zoom")).to_have_text(f"{times}00%")
@@ -82,7 +82,7 @@ def test_a_pixel_at_400_and_800_percent_is_a_square(shown: Page, studio: Studio)
         line = np.asarray(opened.convert("RGB"))[stage.shape[0] // 2, inner]
     edges = np.flatnonzero((line[1:] != line[:-1]).any(axis=-1))
     assert len(edges) > 5
-    assert set(np.diff(edges) % 32) == {0}  # of the original too, which is four times smaller
+    assert set(np.diff(edges) % 32) == {0}  # also for the original, four times smaller
 
 
 def test_what_is_too_large_for_the_card_is_a_preview_and_exact_where_one_zooms_in(
@@ -108,7 +108,7 @@ def test_left_of_the_divider_is_the_original(shown: Page) -> None:
     divider.press("End")
     divider.press("PageDown")
     for _ in range(4):
-        divider.press("Shift+ArrowLeft")  # the middle, but for rounding
+        divider.press("Shift+ArrowLeft")  # the middle, up to rounding
     painted(shown)
     with Image.open(io.BytesIO(shown.locator("#stage").screenshot())) as opened:
         halves = np.asarray(opened.convert("RGB"))
@@ -181,11 +181,11 @@ def test_a_large_result_comes_as_previews_and_whole_where_one_zooms_in(
     assert len(came) == 3
     assert 0 < first < 3_000_000
     meter = int(page.locator("#meter").get_attribute("aria-valuenow") or -1)
-    assert abs(meter - 100 * invented) <= 1  # all is in view, as the job made it
+    assert abs(meter - 100 * invented) <= 1  # the whole picture is in view
 
     with page.expect_response(lambda it: it.url.endswith("?output=gan")):
         page.keyboard.press("1")
-    expect(page.locator("#preview")).to_be_hidden()  # it says so from before until it is shown
+    expect(page.locator("#preview")).to_be_hidden()  # the label stays until every pixel is shown
     stage = stage_pixels(page)
     inner = slice(60, -60)
     expected = service_pixels(studio, job_of(page), 0.5)

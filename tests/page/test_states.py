@@ -1,5 +1,5 @@
-"""All that the page can look like, on every kind of screen: axe finds no fault, and a screenshot of
-each is left to be looked at.
+"""axe finds no fault in any state of the page on any kind of screen. The screenshots are kept for
+review.
 """
 
 import importlib.util
@@ -50,7 +50,7 @@ SCREENS: dict[str, dict[str, Any]] = {
     "chinese": {"viewport": {"width": 1280, "height": 800}, "locale": "zh-CN"},
     "german": {"viewport": UPRIGHT, "locale": "de-DE", **PHONE},
 }
-#: The others run by hand.
+#: The only screen that CI checks; the others run by hand.
 IN_CI = "phone-light"
 MOST_PIXELS = 500_000
 
@@ -63,7 +63,7 @@ def axe_source() -> str:
 
 
 AXE = axe_source()
-#: What a finger may miss; a link in a line of text may be as small as the text.
+#: Lists targets too small for a finger, except links in a line of text.
 SMALL_TARGETS = """() => {
   const targets = "button, .button, select, summary, .check, [role=slider]"
     + ", input:not(.unseen, [type=checkbox])";
@@ -75,7 +75,7 @@ SMALL_TARGETS = """() => {
 
 
 def faults(page: Page) -> list[str]:
-    """Violations of WCAG 2.2 A and AA and of best practices, found by axe-core."""
+    """Return violations of WCAG 2.2 A and AA and of best practices, found by axe-core."""
     if not page.evaluate("window.axe !== undefined"):
         page.evaluate(AXE)
     found = page.evaluate("async () => (await axe.run(document)).violations")
@@ -83,7 +83,7 @@ def faults(page: Page) -> list[str]:
 
 
 def photographs(seed: int) -> dict[str, bytes]:
-    """The sample cut and mirrored; other files for another seed, or an earlier result would do."""
+    """Return crops of the sample and their mirror images, in files that differ for each seed."""
     with Image.open(SAMPLE) as kitten:
         cuts = [(0, 0, 256, 192), (40, 30, 200, 170), (0, 40, 150, 192), (60, 0, 256, 120)]
         pictures = [kitten.crop(cut) for cut in cuts]
@@ -106,12 +106,12 @@ def slow_line(page: Page) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def small_site(site: Site) -> Iterator[Studio]:
-    """A service that takes no large picture."""
+    """A service that accepts no large picture."""
     with opened(site, max_pixels=MOST_PIXELS) as studio:
         yield studio
 
 
-@pytest.mark.timeout(900)  # screens of many pixels are painted slowly without a card
+@pytest.mark.timeout(900)  # large screens are painted slowly without a graphics card
 @pytest.mark.parametrize(
     "name",
     [
@@ -139,7 +139,7 @@ def test_axe_finds_no_fault_in_any_state(
 
 
 def walk(page: Page, host: WorkerHost, look: Callable[[str], None], *, seed: int) -> None:
-    """Go through all states, and look at each."""
+    """Go through all states and look at each."""
     photos = photographs(seed)
     first, *others = photos.items()
     page.locator("#model option").first.wait_for(state="attached")
@@ -234,6 +234,7 @@ def walk(page: Page, host: WorkerHost, look: Callable[[str], None], *, seed: int
     expect(page.locator(".card[data-state=succeeded]")).to_have_count(3 + len(others))
     look("refused")
     page.locator(".card .open", has_text="panorama").click()
+    page.locator("#left-tag").wait_for()
     look("too-large")
     page.locator(".card .open").nth(4).click()
     wait_for_result(page)
@@ -258,7 +259,7 @@ def tab(page: Page, which: str) -> None:
 
 
 def paint(page: Page) -> None:
-    """Two strokes with a large brush, and the ring left over the picture."""
+    """Paint two strokes with a large brush, and leave its ring over the picture."""
     page.locator("#brush-size").fill("70")
     box = page.locator("#stage").bounding_box()
     assert box is not None

@@ -1,4 +1,4 @@
-"""The browser and the system beneath it: camera, sharing, notifications, installation."""
+"""The page uses the system's camera, sharing, notifications, clipboard and installation."""
 
 import io
 import shutil
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, expect
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-#: A system that takes files, and forgets the click that asked for it once.
+#: A system that shares files, and can reject the request because the click was too long ago.
 SHARING = """
 window.shared = [];
 navigator.canShare = ({ files }) => files.every((file) => file instanceof File);
@@ -21,7 +21,7 @@ navigator.share = async ({ files: [file] }) => {
   window.shared.push([file.name, file.type, await new Response(file).arrayBuffer()]);
 };
 """
-#: Records notifications, and stands for somebody who looks at another tab.
+#: Records notifications, and can pretend that another tab is in front.
 ELSEWHERE = """
 window.told = [];
 window.Notification = class {
@@ -102,7 +102,7 @@ def test_who_looks_elsewhere_is_told_only_if_they_want_that(visit: Visit) -> Non
 
 def test_the_page_can_be_installed(browser: Browser, studio: Studio, tmp_path: Path) -> None:
     found = shutil.which("chromium")
-    # Not in a context of the shared browser: those are private windows, which install nothing.
+    # The shared browser's contexts are private windows, which cannot install a page.
     context = browser.browser_type.launch_persistent_context(
         tmp_path, executable_path=found, args=ARGUMENTS
     )
@@ -135,7 +135,7 @@ def test_a_picture_is_copied_to_the_clipboard_as_it_is_saved(visit: Visit) -> No
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     choose(page, ("small.png", noise(16, 20)))
     wait_for_result(page)
-    page.select_option("#format", "jpeg")  # a clipboard takes PNG alone
+    page.select_option("#format", "jpeg")  # a clipboard takes only PNG
     page.get_by_role("button", name="Copy").click()
     expect(page.locator("#download-note")).to_have_text("Copied")
     page.select_option("#format", "png")

@@ -1,7 +1,7 @@
 // The page: wires pictures, stage and panels together. `opened` is the picture on the stage.
 
 import { request } from "./net/api.js";
-import { onConnection, tryNow } from "./net/connection.js";
+import { isAway, onConnection, tryNow } from "./net/connection.js";
 import { createPainting } from "./panel/brush.js";
 import { onSlider, showInvented, showTradeOff } from "./panel/detail.js";
 import { createExport, usualSettings } from "./panel/export.js";
@@ -17,7 +17,7 @@ import { onFiles } from "./pictures/intake.js";
 import { again, cancel, change, onPictures, pictures, recall, site, take } from "./pictures/pictures.js";
 import { cropped, halved } from "./pictures/smaller.js";
 import { busy, isReady, statusOf } from "./pictures/status.js";
-import { remember } from "./pictures/store.js";
+import { keepOpen, remember } from "./pictures/store.js";
 import { listen } from "./stage/gestures.js";
 import { createViewer } from "./stage/viewer.js";
 import { bytes, megapixels, percent, size, span } from "./words/numbers.js";
@@ -53,18 +53,19 @@ const viewer = createViewer({
   },
   failed(problem) {
     fetching = { words: problem.message };
-    if (problem.status === 410) change(opened, { phase: "expired" });
+    const phase = { 404: "lost", 410: "expired" }[problem.status];
+    if (phase) change(opened, { phase });
     else showState();
   },
   invented: showInvented,
-  cardLost: () => announce(text("withoutCard"), true),
+  cardLost: () => showNotice(text("withoutCard")),
 });
 
 const painting = createPainting(viewer, () => opened, (picture) => {
   picture.painted = (picture.painted ?? 0) + 1; // so that a file of before is not taken for it
   exporting.show();
 });
-const exporting = createExport(() => opened, enlargeAgain, (words) => announce(words, true));
+const exporting = createExport(() => opened, enlargeAgain, showNotice);
 
 onPictures({
   choices: ({ settings }) => ({ metadata: settings.metadata, icc: settings.icc, ...(chosenModel() && { model: chosenModel() }) }),
@@ -116,6 +117,7 @@ function open(picture) {
 
 function close() {
   opened = null;
+  keepOpen(null);
   viewer.open(null);
   setReady(false);
   showMessage("");
@@ -128,7 +130,7 @@ function close() {
 /** Remove a picture, or cancel it first where it is under way. */
 async function discard(picture) {
   if (busy(picture) && picture.view) await stop(picture);
-  removeWithUndo(picture, open);
+  if (!picture.removed) removeWithUndo(picture, open); // it was asked for once more meanwhile
 }
 
 function enlargeAgain(picture) {
@@ -140,18 +142,19 @@ async function stop(picture) {
   try {
     await cancel(picture);
   } catch (problem) {
-    announce(problem.message, true);
+    showNotice(problem.message);
   }
 }
 
 /** Enlarge the open picture from a smaller file of it. */
 async function smaller(make) {
   const picture = opened;
+  at("notice").hidden = true; // an earlier attempt may have failed
   try {
     again(picture, await make(picture.file));
     if (picture === opened) open(picture);
   } catch (problem) {
-    announce(problem.message, true);
+    showNotice(problem.message);
   }
 }
 
@@ -162,8 +165,13 @@ const actions = {
   halve: () => smaller((file) => halved(file, site.limits.max_pixels)),
   crop() {
     const { left, top, right, bottom } = viewer.viewed();
-    const part = { left: Math.floor(left / 4), top: Math.floor(top / 4), right: Math.ceil(right / 4), bottom: Math.ceil(bottom / 4) };
-    if ((part.right - part.left) * (part.bottom - part.top) > site.limits.max_pixels) return announce(text("cropZoom"), true);
+    const shown = viewer.size(); // of a smaller copy, if the photograph is too large for the painter
+    const across = (x) => (x * opened.width) / shown.width;
+    const down = (y) => (y * opened.height) / shown.height;
+    const part = {
+      left: Math.floor(across(left)), top: Math.floor(down(top)), right: Math.ceil(across(right)), bottom: Math.ceil(down(bottom)),
+    };
+    if ((part.right - part.left) * (part.bottom - part.top) > site.limits.max_pixels) return showNotice(text("cropZoom"));
     return smaller((file) => cropped(file, part));
   },
 };
@@ -177,10 +185,11 @@ function setReady(there) {
 
 function showState() {
   if (!opened) return;
+  keepOpen(opened.id);
   const status = statusOf(opened, site.models);
   const ready = isReady(opened);
   if (!ready) showMessage(status.words, { actions: status.actions, done: busy(opened) ? status.done : undefined }, actions);
-  else if (fetching && !viewer.hasResult()) showMessage(fetching.words, { done: fetching.done });
+  else if (fetching && !viewer.hasResult()) showMessage(...(isAway() ? [text("resultLater")] : [fetching.words, { done: fetching.done }]));
   else showMessage("");
   showTitle(opened, status);
   const image = opened.width ? opened : opened.view?.image;
@@ -203,11 +212,16 @@ function showWhatIsThere() {
   exporting.showAll();
 }
 
-/** Tell somebody who does not look; with `shown`, on the screen too. */
-function announce(words, shown = false) {
+/** Tell somebody who does not look. */
+function announce(words) {
   at("announcer").textContent = words;
-  at("notice").hidden = !shown;
-  if (shown) at("notice-words").textContent = words;
+}
+
+/** Show a notice until it is closed. */
+function showNotice(words) {
+  announce(words);
+  at("notice-words").textContent = words;
+  at("notice").hidden = false;
 }
 
 // The page comes to life
@@ -278,10 +292,21 @@ listenToKeys({
 });
 
 onConnection((lost) => {
+  const words = lost ? text(navigator.onLine ? "unreachable" : "offline", lost) : "";
+  if (lost && at("connection").hidden) announce(words); // once: the seconds would be read out one by one
   at("connection").hidden = !lost;
-  if (lost) at("connection").firstElementChild.textContent = text("unreachable", lost);
+  at("connection").firstElementChild.textContent = words;
+  for (const picture of pictures) updateCard(picture, site.models);
+  showState();
+  viewer.showConnection();
+  exporting.showConnection();
 });
 at("connection").querySelector("button").addEventListener("click", tryNow);
+
+/** What was not sent yet is only here: the browser asks before it goes. */
+window.addEventListener("beforeunload", (event) => {
+  if (pictures.some(({ phase }) => phase === "waiting" || phase === "sending")) event.preventDefault();
+});
 
 setInterval(() => {
   for (const picture of pictures) if (busy(picture)) updateCard(picture, site.models);
@@ -304,5 +329,5 @@ async function learn() {
 
 setReady(false);
 showInvented(null);
-learn().catch((problem) => announce(problem.message, true));
+learn().catch((problem) => showNotice(problem.message));
 recall((picture) => opened ?? open(picture));

@@ -5,12 +5,14 @@
 
 const LONGEST = 1024;
 
-/** An empty map for a result. */
-export function createMap({ width, height }) {
+/** A map for a result, with the paint of before a reload if there is some. */
+export function createMap({ width, height }, paint) {
   const factor = Math.min(1, LONGEST / Math.max(width, height));
   const across = Math.max(1, Math.round(width * factor));
   const down = Math.max(1, Math.round(height * factor));
-  return { width: across, height: down, paint: new Int16Array(across * down), levels: new Uint8Array(across * down) };
+  const map = { width: across, height: down, paint: new Int16Array(across * down), levels: new Uint8Array(across * down) };
+  if (paint?.length === map.paint.length) map.paint.set(paint);
+  return map;
 }
 
 export function isEmpty(map) {

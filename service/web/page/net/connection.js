@@ -4,12 +4,21 @@ const LONGEST_PAUSE = 30;
 
 let returning = null;
 let wake = () => {};
-let show = () => {};
+let tellOf = () => {};
+let lost = null;
 
 /** Say where losses are to be told: `tell({seconds})` while it is lost, `tell(null)` when it is back. */
 export function onConnection(tell) {
-  show = tell;
+  tellOf = tell;
 }
+
+function show(next) {
+  lost = next;
+  tellOf(lost);
+}
+
+/** Whether the connection is lost. */
+export const isAway = () => lost !== null;
 
 /** Try again at once. */
 export function tryNow() {
@@ -30,15 +39,21 @@ export function reachable(signal) {
 async function probe() {
   for (let pause = 1; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
     await countdown(pause);
-    try {
-      const answer = await fetch("livez", { cache: "no-store" });
-      if (answer.ok) break;
-    } catch {
-      // still away
-    }
+    if (await answers()) break;
   }
   show(null);
 }
+
+async function answers() {
+  try {
+    return (await fetch("livez", { cache: "no-store" })).ok;
+  } catch {
+    return false;
+  }
+}
+
+// A stream that nothing comes from does not notice it; a service on this machine can still be reached.
+window.addEventListener("offline", async () => (await answers()) || reachable());
 
 /** Wait so many seconds, or until somebody is impatient or the network comes back. */
 async function countdown(seconds) {

@@ -40,7 +40,7 @@ async function look(id, tell, signal) {
 }
 
 /** A request that outlasts a service that is up and cannot answer, such as while Redis is away. */
-async function persistent(path, options) {
+export async function persistent(path, options) {
   for (;;) {
     try {
       return await request(path, options);

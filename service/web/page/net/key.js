@@ -6,22 +6,38 @@ const field = document.getElementById("key");
 const reason = document.getElementById("key-reason");
 
 let asking = null;
+let known = keptKey();
 
-export function key() {
-  return sessionStorage.getItem(NAME);
+function keptKey() {
+  try {
+    return sessionStorage.getItem(NAME);
+  } catch {
+    return null; // the browser keeps nothing
+  }
 }
+
+function keepKey(given) {
+  known = given;
+  try {
+    if (given) sessionStorage.setItem(NAME, given);
+    else sessionStorage.removeItem(NAME);
+  } catch {
+    // the key lasts until a reload
+  }
+}
+
+export const key = () => known;
 
 /** Headers that say who asks. */
 export function credentials() {
-  const known = key();
   return known ? { Authorization: `Bearer ${known}` } : {};
 }
 
 /** Ask for a key, once for all who need it; false if there is none to be had. */
 export function askForKey(words, refused) {
-  if (key() && key() !== refused) return Promise.resolve(true); // another request has asked already
+  if (known && known !== refused) return Promise.resolve(true); // another request has asked already
   asking ??= new Promise((resolve) => {
-    sessionStorage.removeItem(NAME);
+    keepKey(null);
     reason.textContent = words;
     field.value = "";
     dialog.returnValue = "";
@@ -33,7 +49,7 @@ export function askForKey(words, refused) {
         const given = field.value.trim();
         field.value = "";
         const usable = dialog.returnValue === "use" && /^[\x21-\x7e]+$/.test(given);
-        if (usable) sessionStorage.setItem(NAME, given);
+        if (usable) keepKey(given);
         asking = null;
         resolve(usable);
       },

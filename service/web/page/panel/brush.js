@@ -26,11 +26,7 @@ export function createPainting(viewer, shown, painted) {
   const diameter = () => Math.round(SIZES.least * (SIZES.most / SIZES.least) ** (at("brush-size").valueAsNumber / 100));
   /** Give a picture a map when it has a result; what was painted before a reload is put on it. */
   function prepare(picture) {
-    const size = viewer.size();
-    if (!picture.map) {
-      picture.map = createMap(size);
-      if (picture.paint?.length === picture.map.paint.length) picture.map.paint.set(picture.paint);
-    }
+    picture.map ??= createMap(viewer.size(), picture.paint);
     picture.brush ??= createBrush(picture.map, (box) => viewer.setMap(picture.map, box));
     show();
   }

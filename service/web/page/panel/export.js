@@ -1,6 +1,7 @@
 // Export: size, format, quality and what goes with the picture; to a file, the clipboard or another
 // program; one, or all in a zip.
 
+import { isAway } from "../net/connection.js";
 import { pictures } from "../pictures/pictures.js";
 import { isReady } from "../pictures/status.js";
 import { remember } from "../pictures/store.js";
@@ -48,6 +49,7 @@ export function createExport(shown, again, fail) {
   let timer = 0;
   let touched = false;
   let last = null;
+  let underWay = []; // words for each of what is being made, and where they are shown
   const widths = document.querySelectorAll(".width-row");
 
   function showAll() {
@@ -106,9 +108,9 @@ export function createExport(shown, again, fail) {
     timer = setTimeout(async () => {
       const picture = shown();
       if (!picture || !canBeSaved(picture)) return;
-      at("export-facts").textContent = text("measuringSize");
+      const said = saying(at("export-facts"), text("measuringSize"), text("waitsForConnection"));
       try {
-        const { blob } = await fileOf(picture);
+        const { blob } = await fileOf(picture).finally(said);
         if (picture === shown()) at("export-facts").textContent = bytes(blob.size);
       } catch (problem) {
         at("export-facts").textContent = problem.message;
@@ -116,16 +118,25 @@ export function createExport(shown, again, fail) {
     }, STILL);
   }
 
+  /** Say in a part of the page how something goes that needs the connection, until the function that is returned is called. */
+  function saying(part, words, wordsAway) {
+    const one = () => (part.textContent = isAway() ? wordsAway : words);
+    underWay.push(one);
+    one();
+    return () => (underWay = underWay.filter((it) => it !== one));
+  }
+
   /** Run something that takes a while, and say how it went. */
   async function telling(button, work) {
     const note = at("download-note");
     button.disabled = true;
-    note.textContent = text("preparing");
+    const said = saying(note, text("preparing"), text("fileLater"));
     try {
       note.textContent = await work();
     } catch (problem) {
       note.textContent = problem.name === "AbortError" ? "" : problem.message;
     } finally {
+      said();
       show();
     }
   }
@@ -202,11 +213,18 @@ export function createExport(shown, again, fail) {
     try {
       const all = pictures.filter(canBeSaved);
       const files = [];
-      for (const picture of all) {
-        button.textContent = text("packing", { done: count(files.length + 1), all: count(all.length) });
-        files.push(await fileOf(picture));
+      const missing = [];
+      for (const [done, picture] of all.entries()) {
+        const words = text("packing", { done: count(done + 1), all: count(all.length) });
+        const said = saying(button, words, text("waitsForConnection"));
+        try {
+          files.push(await fileOf(picture).finally(said));
+        } catch (problem) {
+          missing.push(`${picture.name}: ${problem.message}`);
+        }
       }
-      save(await zipOf(files), "gdsr.zip");
+      if (files.length) save(await zipOf(files), "gdsr.zip");
+      if (missing.length) fail(missing.join("; "));
     } catch (problem) {
       fail(problem.message);
     } finally {
@@ -221,6 +239,7 @@ export function createExport(shown, again, fail) {
   return {
     show,
     showAll,
+    showConnection: () => underWay.forEach((one) => one()),
     saveShown: () => !at("download").disabled && saveShown(),
     setFormats: (formats) => at("format").replaceChildren(...formats.map(({ name }) => new Option(NAMES[name] ?? name.toUpperCase(), name))),
   };

@@ -47,9 +47,9 @@ export function updateCard(picture, models) {
   put(".badge", badge);
   put(".state", words);
   const progress = card.querySelector("progress");
-  progress.hidden = !busy(picture);
+  progress.hidden = !busy(picture) || done === undefined;
   progress.setAttribute("aria-label", picture.name);
-  if (done === null) progress.removeAttribute("value");
+  if (done === null || done === undefined) progress.removeAttribute("value");
   else progress.value = done;
 }
 

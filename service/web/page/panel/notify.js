@@ -10,11 +10,23 @@ const TITLE = "GDSR";
 const able = "Notification" in window && !/Android/.test(navigator.userAgent);
 
 box.closest("label").hidden = !able;
-box.checked = able && Notification.permission === "granted" && localStorage.getItem("gdsr.notify") === "yes";
+box.checked = able && Notification.permission === "granted" && wanted();
 box.addEventListener("change", async () => {
   if (box.checked) box.checked = (await Notification.requestPermission()) === "granted";
-  localStorage.setItem("gdsr.notify", box.checked ? "yes" : "no");
+  try {
+    localStorage.setItem("gdsr.notify", box.checked ? "yes" : "no");
+  } catch {
+    // the browser keeps nothing
+  }
 });
+
+function wanted() {
+  try {
+    return localStorage.getItem("gdsr.notify") === "yes";
+  } catch {
+    return false;
+  }
+}
 
 export function showTitle(picture, { badge } = {}) {
   document.title = picture ? `${badge} ${picture.name} · ${TITLE}` : TITLE;

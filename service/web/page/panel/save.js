@@ -1,8 +1,8 @@
 // Files to save: made by the service of the open picture's settings, so that a file is what is shown.
 
-import { isEmpty, setLevels } from "../brush/map.js";
+import { createMap, isEmpty, setLevels } from "../brush/map.js";
 import { greyPng } from "../brush/png.js";
-import { result, resultByMap } from "../net/results.js";
+import { received, result, resultByMap } from "../net/results.js";
 
 const EXTENSIONS = { jpeg: "jpg", tiff: "tiff" };
 let latest = { key: "", file: null };
@@ -20,21 +20,23 @@ export function fileOf(picture, signal) {
   return latest.file;
 }
 
-async function make({ id, tradeOff, map, settings, view, name }, signal) {
+async function make({ id, tradeOff, map, paint, settings, view, name }, signal) {
   const { format, quality } = settings;
   const { width, height } = outputSize(view.result, settings);
   const wanted = { format, quality };
   if (width < view.result.width) Object.assign(wanted, { width, height });
   if (!settings.scale) wanted.dpi = settings.dpi;
-  let answer;
-  if (isEmpty(map)) {
-    answer = await result(id, { trade_off: tradeOff, ...wanted }, signal);
-  } else {
+  let ask = () => result(id, { trade_off: tradeOff, ...wanted }, signal);
+  map ??= paint && createMap(view.result, paint); // it has none yet if it was not opened since a reload
+  if (!isEmpty(map)) {
     setLevels(map, tradeOff);
-    answer = await resultByMap(id, await greyPng(map), wanted, signal);
+    const levels = await greyPng(map);
+    ask = () => resultByMap(id, levels, wanted, signal);
   }
-  const given = nameOf(answer.headers.get("Content-Disposition") ?? "");
-  return { blob: await answer.blob(), name: given ?? fileName({ name, settings, view }) };
+  return received(ask, async (answer) => {
+    const given = nameOf(answer.headers.get("Content-Disposition") ?? "");
+    return { blob: await answer.blob(), name: given ?? fileName({ name, settings, view }) };
+  }, signal);
 }
 
 /** The size of the file, within the result: `settings.scale` times the photograph, or a width. */

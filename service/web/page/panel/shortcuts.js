@@ -5,6 +5,14 @@ import { text } from "../words/text.js";
 const dialog = document.getElementById("shortcuts");
 const STEP = 60;
 
+/** Keys as they are labelled on the reader's keyboard. */
+const labels = {
+  Space: text("labelSpace"),
+  Ctrl: /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : text("labelCtrl"),
+  Del: text("labelDel"),
+};
+const labelled = (name) => name.replace(/Space|Ctrl|Del/, (it) => labels[it]);
+
 function help() {
   dialog.showModal();
   dialog.scrollTop = 0; // the button that is focused is below a long list
@@ -62,7 +70,7 @@ export function listenToKeys(act) {
   document.getElementById("keys").replaceChildren(
     ...table.flatMap(([names, word]) => {
       const dt = document.createElement("dt");
-      dt.append(...names.map((name) => Object.assign(document.createElement("kbd"), { textContent: name })));
+      dt.append(...names.map((name) => Object.assign(document.createElement("kbd"), { textContent: labelled(name) })));
       const dd = document.createElement("dd");
       dd.textContent = text(word);
       return [dt, dd];

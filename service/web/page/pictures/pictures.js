@@ -5,11 +5,11 @@
 // `view`), expired, or lost (the service no longer has it).
 
 import { Problem, request, upload } from "../net/api.js";
-import { ended, follow } from "../net/events.js";
+import { ended, follow, persistent } from "../net/events.js";
 import { bytes, megapixels, size } from "../words/numbers.js";
 import { text } from "../words/text.js";
 import { busy } from "./status.js";
-import { forget, keepOriginal, keepPaint, original, paintOf, remember, remembered } from "./store.js";
+import { forget, keepOriginal, keepPaint, openOnce, original, paintOf, remember, remembered } from "./store.js";
 import { thumbnail } from "./thumbnails.js";
 
 export const pictures = [];
@@ -58,7 +58,7 @@ async function preview(picture) {
 /** Send a picture when those before it have been sent, and follow its job. */
 function begin(picture) {
   picture.stopping = new AbortController();
-  change(picture, { problem: null, view: null, phase: "waiting" });
+  change(picture, { problem: null, view: null, phase: "waiting", cancelling: false });
   const { signal } = picture.stopping;
   const turn = sending.then(() => send(picture));
   sending = turn.catch(() => {});
@@ -73,7 +73,9 @@ async function send(picture) {
   change(picture, { phase: "sending", sent: 0 });
   const fields = { keep_branches: "true", trade_off: "0.5", format: "png", name: picture.name.slice(-255), ...tell.choices(picture) };
   const view = await upload(picture.file, fields, { signal, onSent: (sent) => change(picture, { sent }) });
-  remember(view.id, { name: picture.name, tradeOff: picture.tradeOff, settings: picture.settings });
+  const { name, tradeOff, settings } = picture;
+  const next = pictures.slice(pictures.indexOf(picture) + 1).find(({ id }) => id);
+  remember(view.id, { name, tradeOff, settings }, next?.id);
   keepOriginal(view.id, picture.file);
   if (picture.paint) keepPaint(view.id, picture.paint);
   change(picture, { phase: "known", id: view.id, ...heard(picture, view) });
@@ -124,8 +126,15 @@ export function change(picture, facts) {
 
 /** Cancel what is under way; what was not sent yet is removed. */
 export async function cancel(picture) {
-  if (picture.view && busy(picture)) return request(`jobs/${picture.id}`, { method: "DELETE" });
-  remove(picture)();
+  if (!picture.view || !busy(picture)) return remove(picture)();
+  if (picture.cancelling) return; // once more it would erase what was cancelled
+  change(picture, { cancelling: true });
+  try {
+    await request(`jobs/${picture.id}`, { method: "DELETE" });
+  } catch (problem) {
+    change(picture, { cancelling: false });
+    throw problem;
+  }
 }
 
 /** Remove a picture from the page, and return a function that erases it; `restore(picture)` undoes it. */
@@ -166,7 +175,7 @@ export function again(picture, file = picture.file) {
   begin(picture);
 }
 
-/** The pictures of before the reload; tells `first` of the newest that the service still has. */
+/** The pictures of before the reload; tells `first` of that which was open, or else of the newest that the service has. */
 export async function recall(first) {
   const found = remembered().map(({ id, name, tradeOff, settings }) => {
     const picture = create({ name, id, phase: "known", sent: 1, tradeOff: tradeOff ?? 0.5, settings: { ...tell.settings().settings, ...settings } });
@@ -174,26 +183,27 @@ export async function recall(first) {
     tell.added(picture, true);
     return [picture, resume(picture)];
   });
-  for (const [picture, there] of found) if (await there) return first(picture);
+  const open = openOnce();
+  found.sort(([one], [other]) => (other.id === open) - (one.id === open));
+  for (const [picture, there] of found) if ((await there) && !picture.removed) return first(picture);
 }
 
 async function resume(picture) {
+  const { signal } = picture.stopping;
   try {
     [picture.file, picture.paint] = await Promise.all([original(picture.id), paintOf(picture.id)]);
-    const view = await (await request(`jobs/${picture.id}`)).json();
+    const view = await (await persistent(`jobs/${picture.id}`, { signal })).json();
     change(picture, heard(picture, view));
     if (picture.file || ended(view)) preview(picture);
-    const { signal } = picture.stopping;
     watch(picture).catch((failure) => signal.aborted || fail(picture, failure));
     return true;
   } catch (failure) {
+    if (signal.aborted) return false; // it was removed
     if (failure.status !== 404) {
       fail(picture, failure);
       return true;
     }
-    pictures.splice(pictures.indexOf(picture), 1);
-    picture.removed = true;
-    tell.removed(picture);
+    if (!picture.removed) remove(picture);
     forget(picture.id);
     return false;
   }

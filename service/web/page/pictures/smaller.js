@@ -20,6 +20,6 @@ async function drawn(whole, file, [x, y, width, height], factor) {
   context.imageSmoothingQuality = "high";
   context.drawImage(whole, x, y, width, height, 0, 0, sheet.width, sheet.height);
   whole.close();
-  const type = file.type === "image/png" ? "image/png" : "image/jpeg";
+  const type = file.type === "image/jpeg" ? "image/jpeg" : "image/png"; // others may be transparent
   return new File([await sheet.convertToBlob({ type, quality: 0.95 })], file.name, { type });
 }

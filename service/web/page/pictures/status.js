@@ -1,5 +1,6 @@
 // The state of a picture in words, and the actions that it allows.
 
+import { isAway } from "../net/connection.js";
 import { count, duration, percent } from "../words/numbers.js";
 import { text } from "../words/text.js";
 import { secondsLeft } from "./estimate.js";
@@ -16,13 +17,15 @@ export function busy({ phase, view }) {
 export const isReady = ({ phase, view }) => phase === "known" && view?.state === "succeeded";
 
 /**
- * `words` for the stage, a `badge` for the strip, the share `done` (null: not known), and `actions`
- * among cancel, again, remove, halve and crop.
+ * `words` for the stage, a `badge` for the strip, the share `done` (null: not known; undefined: nothing
+ * goes on), and `actions` among cancel, again, remove, halve and crop.
  */
 export function statusOf(picture, models, now = Date.now()) {
   const { phase, sent, view, problem } = picture;
-  const say = (words, badge, more = {}) => ({ words, badge, done: null, actions: [], ...more });
+  const away = isAway();
+  const say = (words, badge, more = {}) => ({ words, badge, done: away ? undefined : null, actions: [], ...more });
   const retry = picture.file ? ["again", "remove"] : ["remove"];
+  if (away && ["waiting", "sending"].includes(phase)) return say(text("notSentYet"), WAITING, { actions: ["cancel"] });
   switch (phase) {
     case "waiting":
       return say(text("waiting"), WAITING, { actions: ["cancel"] });
@@ -39,7 +42,9 @@ export function statusOf(picture, models, now = Date.now()) {
   }
   if (!view) return say(text("loading"), WAITING);
   const left = secondsLeft(picture, models, now);
-  const timed = (state) => (left === null ? state : text("left", { state, time: duration(Math.round(left)) }));
+  const timed = (state) =>
+    away ? text("lastKnown", { state }) : left === null ? state : text("left", { state, time: duration(Math.round(left)) });
+  if (picture.cancelling && busy(picture)) return say(text("cancelling"), WAITING);
   switch (view.state) {
     case "queued": {
       const place = view.queue_position;

@@ -1,12 +1,14 @@
-// State that survives a reload: which jobs are ours, how they are set, what was painted, and the
-// originals to compare with. Ids and settings are in localStorage, files and paint in IndexedDB; where
-// a browser keeps neither, the page works until it is closed.
+// State that survives a reload: which jobs are ours, which of them is open, how they are set, what was
+// painted, and the originals to compare with. Ids and settings are in localStorage, the open one in
+// sessionStorage (of each tab), files and paint in IndexedDB; where a browser keeps none of them, the page
+// works until it is closed.
 
 const LIST = "gdsr.pictures";
+const OPEN = "gdsr.open";
 const MOST = 200;
 const STORES = ["originals", "paint"];
 
-/** `{id, name, tradeOff, settings}` of each picture, newest first. */
+/** `{id, name, tradeOff, settings}` of each picture, in the order of the strip. */
 export function remembered() {
   try {
     const list = JSON.parse(localStorage.getItem(LIST) ?? "[]");
@@ -16,14 +18,33 @@ export function remembered() {
   }
 }
 
-/** Add a picture, or what has changed about it. */
-export function remember(id, facts) {
+/** Remember what has changed about a picture, or a new one, before that with the id `next` or last. */
+export function remember(id, facts, next) {
   const list = remembered();
   const known = list.find((item) => item.id === id);
+  const place = list.findIndex((item) => item.id === next);
   if (known) Object.assign(known, facts);
-  else list.unshift({ id, ...facts });
+  else list.splice(place < 0 ? list.length : place, 0, { id, ...facts });
   for (const item of list.splice(MOST)) dropFiles(item.id);
   write(list);
+}
+
+/** Keep which picture is open; null for none that the service has. */
+export function keepOpen(id) {
+  try {
+    sessionStorage.setItem(OPEN, id ?? "");
+  } catch {
+    // private browsing
+  }
+}
+
+/** The id of the picture that was open before the reload, if any. */
+export function openOnce() {
+  try {
+    return sessionStorage.getItem(OPEN);
+  } catch {
+    return null;
+  }
 }
 
 export function forget(id) {

@@ -2,7 +2,7 @@
 // first, and in full when one zooms in: all of it, or where that is too large for the hardware, what is
 // in view.
 
-import { result } from "../net/results.js";
+import { received, result } from "../net/results.js";
 
 const BRANCHES = ["psnr", "fused", "gan"];
 /** Above so many pixels three branches take more memory than a browser should. */
@@ -71,17 +71,18 @@ export async function decoded(file, longest) {
 
 /** A picture of the service with its samples as they are: no profile applied, nothing premultiplied. */
 async function bitmap(id, wanted, signal, tell = () => {}) {
-  const answer = await result(id, wanted, signal);
-  const all = Number(answer.headers.get("Content-Length")) || 1;
-  const parts = [];
-  let got = 0;
-  for (const reader = answer.body.getReader(); ; ) {
-    const { value, done } = await reader.read();
-    if (done) break;
-    parts.push(value);
-    got += value.length;
-    tell(Math.min(got, all), all);
+  async function read(answer) {
+    const all = Number(answer.headers.get("Content-Length")) || 1;
+    const parts = [];
+    let got = 0;
+    for (const reader = answer.body.getReader(); ; ) {
+      const { value, done } = await reader.read();
+      if (done) return new Blob(parts, { type: answer.headers.get("Content-Type") });
+      parts.push(value);
+      got += value.length;
+      tell(Math.min(got, all), all);
+    }
   }
-  const type = answer.headers.get("Content-Type");
-  return createImageBitmap(new Blob(parts, { type }), { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  const file = await received(() => result(id, wanted, signal), read, signal);
+  return createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
 }

@@ -16,7 +16,8 @@ function hasCard() {
 }
 
 /**
- * What draws on a canvas: the graphics card, or where there is none a loop.
+ * What draws on a canvas: the graphics card, or where there is none a loop. Null if the card fails: the
+ * loop needs another canvas then.
  *
  * `side` is the longest side of a bitmap that it takes. The layers `base` and `detail` have each the
  * `area` [x, y, width, height] of the result that they cover, and a bitmap for each branch; `before`
@@ -25,5 +26,11 @@ function hasCard() {
  * are the columns that it may ever show in this view.
  */
 export function painter(canvas, { card = hasCard() } = {}) {
-  return (card && paintOnCard(canvas)) || paintOnCanvas(canvas);
+  if (!card) return paintOnCanvas(canvas);
+  try {
+    return paintOnCard(canvas);
+  } catch (failure) {
+    console.warn(failure);
+    return null;
+  }
 }

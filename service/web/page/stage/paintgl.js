@@ -72,7 +72,7 @@ void main() {
   colour = vec4(mix(vec3(board), seen.rgb, seen.a), 1);
 }`;
 
-/** A painter, or null where there is no WebGL 2. */
+/** A painter, or null where there is no WebGL 2; an error where a driver does not take the program. */
 export function paintOnCard(canvas) {
   const gl = canvas.getContext("webgl2", { antialias: false, depth: false, powerPreference: "high-performance" });
   if (!gl) return null;

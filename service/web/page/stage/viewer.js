@@ -2,6 +2,7 @@
 // 1:1 is one pixel of the screen.
 
 import { isEmpty, setLevels } from "../brush/map.js";
+import { isAway } from "../net/connection.js";
 import { percent } from "../words/numbers.js";
 import { text } from "../words/text.js";
 import { BLOCK, blocksIn, calibrate, drawDetail, inventedShare, measureDetail } from "./detail.js";
@@ -29,7 +30,7 @@ export function createViewer(on) {
   const overlay = document.getElementById("guesses");
   const tags = { left: document.getElementById("left-tag"), right: document.getElementById("right-tag") };
   let canvas = document.getElementById("picture");
-  let paint = painter(canvas);
+  let paint = painter(canvas) ?? withoutCard();
 
   let picture = null;
   let size = { width: 1, height: 1 }; // of the result
@@ -83,12 +84,17 @@ export function createViewer(on) {
     }
   }
 
-  /** The graphics card was lost, with all that was on it: go on in a new canvas without it. */
-  function paintWithoutCard() {
+  /** A painter on a new canvas, as a canvas has one kind for life; the card is not asked again. */
+  function withoutCard() {
     const fresh = canvas.cloneNode();
     canvas.replaceWith(fresh);
     canvas = fresh;
-    paint = painter(canvas, { card: false });
+    return painter(canvas, { card: false });
+  }
+
+  /** The graphics card was lost, with all that was on it: go on without it. */
+  function paintWithoutCard() {
+    paint = withoutCard();
     watchCanvas();
     on.cardLost();
     if (picture) open(picture);
@@ -242,7 +248,7 @@ export function createViewer(on) {
       }
       sharpening = new AbortController();
       const { signal } = sharpening;
-      previewNote.textContent = text("previewFetching");
+      previewNote.textContent = fetchingWords();
       fetchingWhole = layer.canBeWhole;
       describe();
       try {
@@ -261,6 +267,8 @@ export function createViewer(on) {
       }
     }, STILL);
   }
+
+  const fetchingWords = () => text(isAway() ? "previewLater" : "previewFetching");
 
   async function showWhole(signal) {
     const whole = await branches(picture.view, paint.side, { signal, tell() {}, exact: true });
@@ -403,6 +411,10 @@ export function createViewer(on) {
       guessesDrawn = null;
       describe();
       repaint();
+    },
+    showConnection() {
+      const said = ["previewLater", "previewFetching"].map((key) => text(key));
+      if (said.includes(previewNote.textContent)) previewNote.textContent = fetchingWords();
     },
     setGuesses(wanted) {
       guesses = wanted;
