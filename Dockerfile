@@ -44,7 +44,8 @@ FROM build-torch AS build-worker
 COPY pyproject.toml README.md LICENSE ./
 COPY model ./model
 COPY workers ./workers
-ARG EXTRAS=s3,otel
+# openvino is for CPUs alone; the GPU's compose file leaves it out.
+ARG EXTRAS=s3,otel,openvino
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/gdsr/bin/python install -c constraints.txt ".[worker,engine,${EXTRAS}]"
 

@@ -13,7 +13,7 @@ run: setup-local  ## upscale a sample photograph through the whole path, then se
 	@$(BIN)/python -m deploy.demo $(if $(ONCE),--once) $(if $(PORT),--port $(PORT))
 
 test: check
-	$(BIN)/pytest -m "not slow and not long and not drill" -n 3 --dist loadfile
+	$(BIN)/pytest -m "not slow and not long and not drill" -n 3 --dist loadfile --max-worker-restart=0
 
 test-long: setup  ## what takes minutes: a live Prometheus, cut links, 300 jobs, thousands of requests
 	$(BIN)/pytest -m long

@@ -78,8 +78,10 @@ def read_advisories(database: Path, packages: set[str]) -> Iterator[Advisory]:
                     if one["type"] == "ECOSYSTEM"
                     for pair in _pairs(one["events"])
                 ]
-                listed = [] if ranges else [str(v) for v in affected.get("versions", [])]
-                yield Advisory(entry["id"], package, ranges, listed)
+                in_ranges = Advisory(entry["id"], package, ranges, [])
+                listed = map(str, affected.get("versions", []))
+                further = [v for v in listed if not (ranges and in_ranges.affects(v))]
+                yield in_ranges._replace(versions=further)
 
 
 def _pairs(events: list[dict[str, str]]) -> Iterator[list[str]]:

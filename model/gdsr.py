@@ -10,16 +10,16 @@ Shapes: N batch, C features, H x W low-resolution pixels. Images are RGB in [0, 
 are not clamped to it.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
-from model.blocks import Tail, Trunk, conv3x3
+from model.blocks import Branch, Trunk, conv3x3
 
 SCALE = 4
 Output = Literal["psnr", "fused", "gan"]
@@ -76,14 +76,9 @@ class GDSR(nn.Module):
     def __init__(self, config: GDSRConfig) -> None:
         super().__init__()
         self.config = config
-        features, growth = config.features, config.growth
-
-        def trunk(length: int) -> Trunk:
-            return Trunk(length, features=features, growth=growth)
-
-        def branch(length: int) -> nn.Sequential:
-            return nn.Sequential(OrderedDict(trunk=trunk(length), tail=Tail(features)))
-
+        features = config.features
+        trunk = partial(Trunk, features=features, growth=config.growth)
+        branch = partial(Branch, features=features, growth=config.growth)
         self.first = conv3x3(3, features)
         self.shared = trunk(config.shared)
         self.guide = trunk(config.guide)
@@ -127,6 +122,6 @@ class GDSR(nn.Module):
         if "fused" in outputs:
             fused = self.fused_to_rgb(torch.lerp(feat_lf, feat_hf, mask))  # (N, 3, 4H, 4W)
         if "mask" in outputs:
-            # Half precision would round it to 256 levels of its own.
+            # In half precision the mean would be rounded before its conversion to 256 levels.
             mean = mask.mean(dim=1, keepdim=True, dtype=torch.float32)  # (N, 1, 4H, 4W)
         return GDSROutput(psnr=psnr, gan=gan, fused=fused, mask=mean)

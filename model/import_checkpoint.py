@@ -85,11 +85,8 @@ def main() -> int:
     except CheckpointInvalid as invalid:
         print(f"gdsr-import: {options.source}: {invalid}", file=sys.stderr)
         return 1
-    except OSError as failure:  # names the file itself
+    except (OSError, TrainingError) as failure:  # names the file itself
         print(f"gdsr-import: {failure}", file=sys.stderr)
-        return 1
-    except TrainingError as error:
-        print(f"gdsr-import: {error}", file=sys.stderr)
         return 1
     print(f"{options.target}: {_described(generator.config)}")
     return 0
@@ -103,33 +100,35 @@ def _started(source: Path, folder: Path, preset: str) -> "GDSR":
     from model.esrgan import load_esrgan
     from model.gdsr import PRESETS
     from model.resize import bicubic_down
-    from model.trainer.data.photographs import decode, find_photographs
+    from model.trainer.data.photographs import UNREADABLE, decode, find_photographs
     from model.trainer.errors import PhotographsMissing
     from model.warm_start import warm_start
 
     teacher = load_esrgan(source)
-    side, crops = 4 * _CROP, []
+    side, crops, broken, small = 4 * _CROP, [], [], 0
     paths = find_photographs(folder)
     random = np.random.default_rng(0)
     for path in random.permutation(np.array(paths, dtype=object))[:_CROPS]:
-        picture = decode(path)
+        try:
+            picture = decode(path)
+        except UNREADABLE:
+            broken.append(path)
+            continue
         if min(picture.shape[:2]) < side:
+            small += 1
             continue
         top, left = (int(random.integers(length - side + 1)) for length in picture.shape[:2])
         crop = torch.from_numpy(picture[top : top + side, left : left + side].copy())
         crops.append(bicubic_down(crop.permute(2, 0, 1)).float() / 255)
     if not crops:
-        raise PhotographsMissing(folder, broken=(), small=len(paths), side=side)
+        raise PhotographsMissing(folder, broken=broken, small=small, side=side)
     return warm_start(teacher, PRESETS[preset], crops)
 
 
 def _described(config: "GDSRConfig") -> str:
     from model.gdsr import PRESETS
 
-    for name, preset in PRESETS.items():
-        if preset == config:
-            return name
-    return str(config)
+    return next((name for name, preset in PRESETS.items() if preset == config), str(config))
 
 
 if __name__ == "__main__":

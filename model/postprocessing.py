@@ -1,8 +1,8 @@
-"""Holds results to their input: the same colours, averaged over some pixels, and the same range.
+"""Limits results to the local mean colours and the local range of their input.
 
-A network shifts colours by some levels, in other directions in other pictures. And it takes
-one-pixel patterns (checkerboards, dithers, screen tones) for texture and increases their contrast
-far beyond the input. In photographs an edge is never far, so the limits of the range are wide.
+A network shifts colours by some levels, differently in each picture. It also takes one-pixel
+patterns (checkerboards, dithers, screen tones) for texture and increases their contrast far beyond
+the input. Photographs have edges nearly everywhere, so their limits of the range are wide.
 
 Shapes: N pictures of H x W low-resolution pixels.
 """
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from model.gdsr import SCALE
 
-_COLOUR_REACH = 4  # input pixels; 9x9 of them average the blocks of JPEG, 8x8, and noise
+_COLOUR_REACH = 4  # input pixels; 9x9 of them average out noise and JPEG blocks of 8x8
 _RANGE_REACH = 8
 _RANGE_MARGIN = 6 / 255
 
 
 def postprocess(images: Tensor, lr: Tensor) -> Tensor:
-    """Hold (N, 3, 4H, 4W) to the colours and the range of `lr`, (N, 3, H, W) in [0, 1].
+    """Limit (N, 3, 4H, 4W) to the colours and the range of `lr`, (N, 3, H, W) in [0, 1].
 
     `images` are not necessarily in [0, 1]; the result is.
     """
@@ -39,7 +39,7 @@ def keep_colours(images: Tensor, lr: Tensor) -> Tensor:
     rows = images.permute(0, 2, 3, 1).reshape(count, height, SCALE, SCALE * width * channels)
     means = rows.mean(2).view(count, height, width, SCALE, channels).mean(3).permute(0, 3, 1, 2)
     error = F.pad(lr - means, (_COLOUR_REACH,) * 4, mode="replicate")
-    for side in (2, 3):  # of 9 pixels, by doubling a window
+    for side in (2, 3):  # the mean of 9 pixels, by doubling a window
         twice = _pairs(torch.add, error, side, 1)
         eight = _pairs(torch.add, _pairs(torch.add, twice, side, 2), side, 4)
         last = error.narrow(side, 8, error.shape[side] - 8)
@@ -50,7 +50,7 @@ def keep_colours(images: Tensor, lr: Tensor) -> Tensor:
 def limit_ringing(images: Tensor, lr: Tensor) -> Tensor:
     """Clamp (N, 3, 4H, 4W) to the range of `lr`, (N, 3, H, W), within 8 pixels, and 6/255 beyond.
 
-    Both are in [0, 1], `images` not necessarily; the result is. Each channel has its own range.
+    `lr` and the result are in [0, 1], `images` not necessarily. Each channel has its own range.
     """
     padded = F.pad(lr, (_RANGE_REACH,) * 4, mode="replicate")
     low = _rows((-_maximum(-padded) - _RANGE_MARGIN).clamp_(0, 1))
@@ -63,7 +63,7 @@ def limit_ringing(images: Tensor, lr: Tensor) -> Tensor:
 
 
 def _maximum(images: Tensor) -> Tensor:
-    """Of each 17x17 pixels, by doubling a window: (N, 3, H + 16, W + 16) -> (N, 3, H, W)."""
+    """Maximum of 17x17 pixels, by doubling a window: (N, 3, H + 16, W + 16) -> (N, 3, H, W)."""
     for side in (2, 3):
         for shift in (1, 2, 4, 8, 1):
             images = _pairs(torch.maximum, images, side, shift)

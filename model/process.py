@@ -14,12 +14,11 @@ _C_INT_MAX = 2**31 - 1
 
 
 def prepare_process(threads: int | None, *, cache: Path | None = None) -> None:
-    """Set up threads, memory and compilation for the network; `threads` is the number for OpenMP.
+    """Set up threads, memory and compilation for the network.
 
-    Compiled kernels are cached in `cache`, or in `cache_folder`.
-
-    Without `threads` it is `available_cpus`. Existing environment variables for waiting, threads
-    and allocation take precedence.
+    `threads` is the number for OpenMP; unset: OMP_NUM_THREADS, else `available_cpus`. Compiled
+    kernels are cached in `cache`; unset: in `cache_folder`. Existing environment variables for
+    waiting, allocation and TORCHINDUCTOR_CACHE_DIR take precedence.
     """
     # Spinning threads would take CPU time from the processes that decode and encode.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -4,11 +4,11 @@ Both are chains of the same RRDBs, but GDSR adds the input of each trunk to its 
 nearly x -> 1.2 x, since it adds a fifth of its input to it, so these sums can be undone:
 
 - `shared` takes the first RRDBs. Its output is nearly k times theirs, k = 1 + 1 / 1.2^n;
-- `guide` takes those that follow. RRDBs are homogeneous, so with biases times k they give k times
-  what they gave;
-- `hf_extract` and the mask's trunk are identities: their merging convolutions are zero;
-- `hf_merge` takes the trunk's input away from `guide` and divides by k;
-- `hf` takes RRDBs of the rest, evenly spaced, and so does `lf`;
+- `guide` takes those that follow. RRDBs are homogeneous, so with biases times k their outputs are
+  k times as large;
+- `hf_extract` and the mask's trunk only scale by a factor: their merging convolutions are zero;
+- `hf_merge` subtracts the trunk's input from `guide` and divides by k;
+- `hf` and `lf` each take evenly spaced RRDBs of the rest;
 - tails and the last convolutions are the teacher's. The first convolution of a tail is fitted by
   least squares to the features that the teacher enlarges.
 
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.blocks import RRDB, Tail, Trunk
+from model.blocks import RRDB, Trunk
 from model.checkpoint import CheckpointInvalid
 from model.esrgan import ESRGAN
 from model.gdsr import GDSR, GDSRConfig
@@ -51,21 +51,18 @@ def warm_start(teacher: ESRGAN, config: GDSRConfig, pictures: Sequence[Tensor]) 
     generator.first.load_state_dict(teacher.first.state_dict())
     _fill(generator.shared, blocks[: config.shared])
     _fill(generator.guide, blocks[config.shared : first], scale=scale)
-    _fill(_trunk(generator.hf), _spread(rest, config.hf))
+    _fill(generator.hf.trunk, _spread(rest, config.hf))
     guided = scale * (1 + _GAIN**-config.guide)
-    _fill(_trunk(generator.lf), _spread(rest, config.lf), scale=guided)
-    for trunk in (generator.hf_extract, _trunk(generator.mask)):
+    _fill(generator.lf.trunk, _spread(rest, config.lf), scale=guided)
+    for trunk in (generator.hf_extract, generator.mask.trunk):
         _make_identity(trunk)
     _merge(generator, scale)
 
     for branch in (generator.lf, generator.hf, generator.mask):
-        tail = _tail(branch)
-        tail.up1.load_state_dict(teacher.up1.state_dict())
-        tail.up2.load_state_dict(teacher.up2.state_dict())
-        tail.hr.load_state_dict(teacher.hr.state_dict())
+        for name in ("up1", "up2", "hr"):
+            branch.tail.get_submodule(name).load_state_dict(getattr(teacher, name).state_dict())
     # Start with a uniform mask.
-    nn.init.zeros_(_tail(generator.mask).hr.weight)
-    _zero(_tail(generator.mask).hr.bias)
+    _zero(generator.mask.tail.hr)
     for last in (generator.lf_to_rgb, generator.hf_to_rgb, generator.fused_to_rgb):
         last.load_state_dict(teacher.to_rgb.state_dict())
     _fit_tails(generator, teacher, pictures)
@@ -97,8 +94,7 @@ def _merge(generator: GDSR, scale: float) -> None:
     """Make `hf_merge` compute (guide - shared) / k."""
     features = generator.config.features
     merge = generator.hf_merge
-    nn.init.zeros_(merge.weight)
-    _zero(merge.bias)
+    _zero(merge)
     identity = torch.eye(features)
     merge.weight[:, :features, 1, 1] = identity / scale
     extracted = 1 + _GAIN**generator.config.hf_extract
@@ -121,33 +117,18 @@ def _fit_tails(generator: GDSR, teacher: ESRGAN, pictures: Iterable[Tensor]) -> 
             guided = torch.cat((guide, generator.hf_extract(shared)), dim=1)
             inputs = (guide, generator.hf_merge(guided), shared)
             for place, (branch, given) in enumerate(zip(branches, inputs, strict=True)):
-                seen = F.unfold(_trunk(branch)(given), 3, padding=1)[0].T.double()  # (H W, 9 C)
+                seen = F.unfold(branch.trunk(given), 3, padding=1)[0].T.double()  # (H W, 9 C)
                 seen = torch.cat((seen, torch.ones(len(seen), 1, dtype=torch.float64)), dim=1)
                 squares[place] += seen.T @ seen
                 products[place] += seen.T @ wanted
     for place, branch in enumerate(branches):
         ridge = _RIDGE * squares[place].diagonal().mean() * torch.eye(size, dtype=torch.float64)
         found = torch.linalg.solve(squares[place] + ridge, products[place]).float()  # (9 C + 1, C)
-        convolution = _tail(branch).lr
+        convolution = branch.tail.lr
         convolution.weight.copy_(found[:-1].T.reshape(features, features, 3, 3))
-        if convolution.bias is not None:
-            convolution.bias.copy_(found[-1])
+        convolution.get_parameter("bias").copy_(found[-1])
 
 
-def _trunk(branch: nn.Sequential) -> Trunk:
-    trunk = branch.get_submodule("trunk")
-    if not isinstance(trunk, Trunk):
-        raise TypeError("a branch is a trunk and a tail")
-    return trunk
-
-
-def _tail(branch: nn.Sequential) -> Tail:
-    tail = branch.get_submodule("tail")
-    if not isinstance(tail, Tail):
-        raise TypeError("a branch is a trunk and a tail")
-    return tail
-
-
-def _zero(bias: Tensor | None) -> None:
-    if bias is not None:
-        nn.init.zeros_(bias)
+def _zero(convolution: nn.Conv2d) -> None:
+    for parameter in convolution.parameters():
+        nn.init.zeros_(parameter)

@@ -1,1 +1,1 @@
-"""The HTTP side: checks uploads, queues jobs, streams results back. Never touches a pixel."""
+"""The HTTP service: checks uploads, queues jobs and streams results, without decoding pictures."""

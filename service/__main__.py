@@ -76,9 +76,7 @@ def _port(text: str) -> int:
 
 
 def _leave(signum: int, frame: object) -> None:  # noqa: ARG001
-    """Exit at once on a signal that arrives before the server runs; uvicorn re-raises one it
-    handled.
-    """
+    """Exit at once on a signal before the server runs; uvicorn re-raises one it handled."""
     sys.exit(0)
 
 

@@ -30,7 +30,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     Raises:
         ConfigurationInvalid: the settings cannot be used.
     """
-    services = Services.open(settings)
+    services = Services(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001

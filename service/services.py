@@ -1,14 +1,13 @@
 """The dependencies of endpoints, created once for an application."""
 
 import asyncio
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from service.access.auth import NOBODY, Keys, load_admin_keys, load_api_keys
+from service.access.auth import NOBODY, load_admin_keys, load_api_keys
 from service.access.gate import QueueGate
 from service.access.guard import is_loopback
 from service.access.rate_limits import RateLimit
@@ -27,38 +26,16 @@ from workers.contract.queue.connection import connect
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.queue import JobQueue
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
-
 #: Redis timeout of requests.
 REDIS_PATIENCE = timedelta(seconds=2)
 #: Blob store timeout: pictures are larger than records.
 BLOB_PATIENCE = timedelta(seconds=10)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Clients, stores and telemetry of one application."""
 
-    settings: ServiceSettings
-    queue: JobQueue
-    gate: QueueGate
-    batches: BatchQueue
-    blobs: BlobStore
-    telemetry: ServiceTelemetry
-    watches: JobSubscriptions
-    keys: Keys
-    admins: Keys
-    webhooks: Webhooks
-    deliverer: Deliverer
-    spans: "TracerProvider | None"
-    """Exporter of spans, if configured."""
-    rate: RateLimit | None
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the server shuts down, to end requests that wait for a job."""
-
-    @classmethod
-    def open(cls, settings: ServiceSettings) -> Self:
+    def __init__(self, settings: ServiceSettings) -> None:
         """Create all clients. Does not connect to Redis.
 
         Raises:
@@ -68,9 +45,10 @@ class Services:
             client = connect(settings.redis_url, timeout=REDIS_PATIENCE, retries=0)
         except ValueError as failure:
             raise errors.ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
-        blobs = open_blobs(settings, patience=BLOB_PATIENCE)
-        _check_signing(settings, blobs)
-        queue = JobQueue(
+        self.settings = settings
+        self.blobs = open_blobs(settings, patience=BLOB_PATIENCE)
+        _check_signing(settings, self.blobs)
+        self.queue = JobQueue(
             client,
             record_ttl=settings.record_ttl,
             bounds=QueueLimits(
@@ -80,27 +58,24 @@ class Services:
             ),
             small_pixels=settings.small_pixels,
         )
-        webhooks, telemetry = Webhooks.load(settings), ServiceTelemetry(queue, blobs)
-        return cls(
-            settings=settings,
-            queue=queue,
-            gate=QueueGate(queue),
-            batches=BatchQueue(queue),
-            blobs=blobs,
-            telemetry=telemetry,
-            watches=JobSubscriptions(queue),
-            keys=load_api_keys(settings),
-            admins=load_admin_keys(settings),
-            webhooks=webhooks,
-            deliverer=Deliverer(
-                webhooks,
-                queue.records,
-                root_path=settings.root_path,
-                outcomes=telemetry.webhooks,
-            ),
-            spans=open_spans(settings.otel_endpoint, process="gdsr-service"),
-            rate=RateLimit.open(settings, client),
+        self.gate = QueueGate(self.queue)
+        self.batches = BatchQueue(self.queue)
+        self.watches = JobSubscriptions(self.queue)
+        self.telemetry = ServiceTelemetry(self.queue, self.blobs)
+        self.webhooks = Webhooks(settings)
+        self.deliverer = Deliverer(
+            self.webhooks,
+            self.queue.records,
+            root_path=settings.root_path,
+            outcomes=self.telemetry.webhooks,
         )
+        self.keys = load_api_keys(settings)
+        self.admins = load_admin_keys(settings)
+        self.spans = open_spans(settings.otel_endpoint, process="gdsr-service")
+        """Exporter of spans, if configured."""
+        self.rate = RateLimit.open(settings, client)
+        self.stopping = asyncio.Event()
+        """Set when the server shuts down, to end requests that wait for a job."""
 
     @property
     def private(self) -> bool:
@@ -176,7 +151,7 @@ def own_job(services: Services, job_id: str, owner: str) -> Job:
     """A job of this owner.
 
     Raises:
-        JobNotFound: there is none, or it belongs to another owner.
+        JobNotFound: there is no such job, or it belongs to another owner.
         QueueUnavailable: Redis does not answer.
     """
     job = services.queue.get(job_id)
@@ -189,7 +164,7 @@ def own_batch(services: Services, batch_id: str, owner: str) -> Batch:
     """A batch of this owner.
 
     Raises:
-        BatchNotFound: there is none, or it belongs to another owner.
+        BatchNotFound: there is no such batch, or it belongs to another owner.
         QueueUnavailable: Redis does not answer.
     """
     batch = services.batches.get(batch_id)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from workers.contract.faults import shaped
 from workers.contract.settings import Seconds, SharedSettings, Values
+from workers.contract.validation_messages import shaped
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?")

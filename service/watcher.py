@@ -31,7 +31,7 @@ PAUSE = timedelta(seconds=0.05)
 RECHECK = timedelta(seconds=15)
 _RETRY = timedelta(seconds=0.5)
 _LISTEN_SECONDS = 0.25
-#: Recently ended jobs: one may end between its submission and the start of a wait.
+#: Number of remembered ended jobs: a job may end between its submission and the start of a wait.
 _MOST_REMEMBERED = 1000
 _ACTIVE_STATES = {JobState.QUEUED.value, JobState.RUNNING.value}
 #: Fields that are sent between changes of state.
@@ -202,9 +202,7 @@ class JobSubscriptions:
             await asyncio.sleep(PAUSE.total_seconds())
 
     async def _show(self, stale: set[str]) -> None:
-        """Read the stale jobs, and the positions of all queued ones: a job that starts moves the
-        rest.
-        """
+        """Read the stale jobs, and positions of queued ones: a job that starts moves the rest."""
         waiting = {
             job_id: topic.snapshot
             for job_id, topic in self._topics.items()

@@ -1,10 +1,12 @@
-"""Fixtures that many rooms share: a real Valkey and a blob store of the test's own."""
+"""Fixtures that many tests share: an empty Valkey and an empty blob store."""
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -14,36 +16,44 @@ from model.process import prepare_process
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.queue.connection import connect
 
-# A trial at each start of an engine would take time. `GDSR_CPU_BACKEND=openvino pytest` runs the
-# same tests on the other library.
+# The default is torch, since an engine that tries both libraries starts slowly.
+# `GDSR_CPU_BACKEND=openvino pytest` runs the same tests on OpenVINO.
 os.environ.setdefault("GDSR_CPU_BACKEND", "torch")
-prepare_process(None)  # before any test imports torch: spinning threads would starve the others
+prepare_process(None)  # before a test imports torch: its spinning threads would starve the others
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give each operation of schemathesis an id of its own: pytest 9.2 leaves the operation out."""
+    """Give each schemathesis operation its own id: pytest 9.2 leaves the operation out."""
     if not item.nodeid.endswith(item.name):
         item._id = item.parent.id.child(item.name)  # type: ignore[union-attr]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse tests with the same id: of these, xdist would run one, and not say so."""
+    """Refuse tests that share an id: xdist would run only one of them, without a warning."""
     twice = [name for name, count in Counter(item.nodeid for item in items).items() if count > 1]
     if twice:
         raise ValueError(f"several tests have the same id: {', '.join(twice)}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Report the exit status of a lost test process: xdist names only its test."""
+    if error:
+        status = node.gateway._io.popen.wait(timeout=10)
+        sys.stderr.write(f"\n[{node.gateway.id}] exit status {status} (below 0: a signal)\n")
 
 
 @pytest.fixture(scope="session")
 def shared_valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     with running_valkey(tmp_path_factory.mktemp("valkey")) as server:
         with redis.Redis.from_url(server.url) as client:
-            client.config_set("appendfsync", "no")  # none of its tests ends it: wait for no disk
+            client.config_set("appendfsync", "no")  # no test restarts it: do not wait for the disk
         yield server
 
 
 @pytest.fixture
 def valkey(shared_valkey: ValkeyServer) -> ValkeyServer:
-    """A running Valkey, empty at the start of the test."""
+    """A running Valkey, emptied before the test."""
     with redis.Redis.from_url(shared_valkey.url) as client:
         client.flushall()
     return shared_valkey

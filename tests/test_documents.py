@@ -1,6 +1,6 @@
-"""The documents tell the truth: settings, commands and packages are held to the code.
+"""The documents match the code: settings, commands and packages.
 
-As a program it prints the tables of docs/settings.md.
+Run as a program, it prints the tables of docs/settings.md.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md is a map: a question in the field's words leads to its file in two hops.
+"""ARCHITECTURE.md leads from a question in standard terms to its file in two hops.
 
 The first hop is a line of the table of packages, the second a module of that package: its name or
 the first paragraph of its docstring. Both must share a word with the question, and no line of
@@ -124,7 +124,7 @@ _ROW = re.compile(r"^\| \[`([\w/]+)/`\]\(([\w/.]+)\) \| (.+) \|$", re.MULTILINE)
 
 
 def words(text: str) -> set[str]:
-    """The words of a text that say something, without their endings."""
+    """Return a text's significant words without their endings."""
     return {
         word[:5].rstrip("es")
         for word in re.findall(r"[a-z0-9]+", text.lower())
@@ -134,7 +134,7 @@ def words(text: str) -> set[str]:
 
 @cache
 def packages() -> dict[str, set[str]]:
-    """The lines of the table of packages."""
+    """Return the words of each package's line in the table."""
     return {
         folder: words(f"{folder.split('/', 1)[-1]} {contents}")
         for folder, _, contents in _ROW.findall(read("ARCHITECTURE.md"))

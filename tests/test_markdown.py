@@ -1,4 +1,4 @@
-"""The documents can be read and followed: short, linked, plain, with commands that exist."""
+"""The documents are short, plain and correctly linked, and their commands exist."""
 
 import re
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from documents import ROOT, anchors, blocks, links, markdown_files, prose, read
 
 DECISIONS = sorted((ROOT / "docs/decisions").glob("[0-9]*.md"))
-#: Private names of this project for things that have a common one.
+#: Private words of this project for things that have a standard term.
 ODD_WORDS = (
     "wishes", "residents", "memory ladder", "reblend", "re-blend", "exposition", "lifeline",
     "rehears", "for programs", "puts right", "are worth", "taken are", "any answer of 2xx",
@@ -19,7 +19,7 @@ ODD_WORDS = (
 
 
 def paragraphs(text: str) -> list[str]:
-    """Prose between blank lines, without tables and lists."""
+    """Return prose paragraphs, without tables and lists."""
     parts = re.split(r"\n\s*\n", prose(text))
     return [part for part in parts if not part.lstrip().startswith(("|", "-", "#", "1."))]
 
@@ -94,8 +94,8 @@ def test_every_note_of_the_laboratory_is_listed() -> None:
     assert notes == {link for link in links(read("docs/lab/README.md")) if "/" not in link}
 
 
-# The commands of the documents. Those of curl and Python are run in tests/e2e/test_examples.py and
-# tests/service/test_examples.py.
+# Commands of the documents; tests/e2e/test_examples.py and tests/service/test_examples.py run those
+# of curl and Python.
 
 _COMMAND = re.compile(
     r"^(?:\w+=\S+ )*(?:\.venv/bin/)?"
@@ -117,7 +117,7 @@ def help_of(command: str, sub: str) -> str:
 
 
 def commands(name: str) -> list[tuple[str, str]]:
-    """Our commands, `make` and the like in the shell blocks of a document, with what follows."""
+    """Return each project or tool command in a document's shell blocks, with its arguments."""
     shells = [block.text for block in blocks(read(name)) if block.language == "sh"]
     lines = "".join(shells).replace("\\\n", " ").splitlines()
     return [found.groups() for line in lines if (found := _COMMAND.search(line.split("  #")[0]))]

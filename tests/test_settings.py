@@ -1,10 +1,11 @@
-"""Settings: what is wrong in them ends a start with one line that says what to change."""
+"""A wrong setting ends the start with one line that says what to change."""
 
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ from processes import ValkeyServer, running_valkey, wait_for
 
 from service.settings import ServiceSettings
 from workers.contract.errors import ConfigurationInvalid
+from workers.contract.queue.connection import check_at_start
 from workers.contract.settings import READ_ELSEWHERE, SharedSettings, WorkerSettings
 
 SERVICE, WORKER = "service", "workers"
 NOT_OURS = {
-    "GDSR_API_KEY",  # of gdsr-upscale, in the shell that also starts the service
+    "GDSR_API_KEY",  # used by gdsr-upscale, perhaps in the service's shell
     "GDSR_BENCH_DIR",
     "GDSR_METRIC_WEIGHTS",
     "GDSR_TORCH_INDEX",
@@ -27,7 +29,7 @@ NOT_OURS = {
 
 @pytest.fixture
 def locked_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A Valkey with a password, which stands in a file beside it."""
+    """A Valkey with a password, and a file with that password."""
     with running_valkey(tmp_path / "valkey") as server:
         with redis.Redis.from_url(server.url) as client:
             client.config_set("requirepass", "open / sesame?")
@@ -36,7 +38,7 @@ def locked_valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
 
 
 def start(program: str, tmp_path: Path, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run a program that is expected to end by itself."""
+    """Run a program that is expected to exit."""
     environment = {
         "GDSR_REDIS_URL": f"unix://{tmp_path}/none.sock",
         "GDSR_BLOB_DIR": str(tmp_path / "blobs"),
@@ -208,6 +210,16 @@ def test_a_redis_that_is_not_there_yet_is_said_once(tmp_path: Path) -> None:
     assert service.returncode == 0
 
 
+def test_a_temporary_folder_that_is_too_deep_for_sockets_is_named(tmp_path: Path) -> None:
+    deep = tmp_path / ("deep" * 25)
+    deep.mkdir()
+
+    ended = start(WORKER, tmp_path, TMPDIR=str(deep))
+
+    assert (ended.returncode, is_one_line(ended.stderr)) == (os.EX_CONFIG, True), ended.stderr
+    assert f"TMPDIR: {deep}" in ended.stderr
+
+
 def test_a_gpu_that_this_torch_cannot_use_is_refused_at_start(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
@@ -262,7 +274,7 @@ def test_a_missing_file_is_named_with_its_setting(
 
     ended = start(program, tmp_path, **{f"GDSR_{name}": str(tmp_path / "gone")})
 
-    assert ended.returncode == os.EX_CONFIG  # so that a supervisor does not try again
+    assert ended.returncode == os.EX_CONFIG  # tells a supervisor not to retry
     assert f"GDSR_{name}" in ended.stderr
     assert str(tmp_path / "gone") in ended.stderr
     assert is_one_line(ended.stderr)
@@ -307,6 +319,31 @@ def test_a_port_that_is_none_is_still_refused(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(ConfigurationInvalid, match="GDSR_PORT"):
         ServiceSettings.load()
+
+
+def test_a_result_may_be_kept_for_a_century_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GDSR_RESULT_TTL", str(36_525 * 86_400))
+    assert datetime.now(UTC) + WorkerSettings.load().result_ttl > datetime.now(UTC)
+
+    monkeypatch.setenv("GDSR_RESULT_TTL", "999999999999")  # no date is that far away
+    with pytest.raises(ConfigurationInvalid, match=r"GDSR_RESULT_TTL: .*maximum is '36525 days'"):
+        WorkerSettings.load()
+
+
+@pytest.mark.parametrize("password", ["", "sesame"])
+@pytest.mark.parametrize(
+    ("name", "url"), [("GDSR_REDIS_URL", "redis://[::1"), ("GDSR_BLOB_URL", "s3://[bucket")]
+)
+def test_a_url_that_is_none_is_named(
+    name: str, url: str, password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, url)
+    if password:
+        (tmp_path / "password").write_text(password)
+        monkeypatch.setenv("GDSR_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
+
+    with pytest.raises(ConfigurationInvalid, match=f"{name}: .*Invalid IPv6 URL"):
+        check_at_start(WorkerSettings.load().redis_url)
 
 
 def test_webhook_hosts_may_have_ports(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,8 +31,8 @@ def run() -> int:
     from workers.contract.observability import logs
     from workers.contract.queue.connection import check_at_start
     from workers.contract.settings import WorkerSettings
-    from workers.host.observability import observe
-    from workers.host.programs import REPORTS, engine_sockets, worker_programs
+    from workers.host.metrics import observe
+    from workers.host.programs import REPORTS, worker_programs
     from workers.host.supervisor import EXIT_CONFIGURATION, Supervisor
     from workers.host.watchdog import watch_engines
 
@@ -42,11 +42,11 @@ def run() -> int:
         # short: socket paths are limited to 107 bytes
         runtime = Path(tempfile.mkdtemp(prefix="gdsr-"))
         try:
-            programs = worker_programs(settings, runtime)
+            programs, engines = worker_programs(settings, runtime)
             check_at_start(settings.redis_url)
             log = logging.getLogger(__name__)
             supervisor = Supervisor(programs, on_ready=lambda: log.info("ready"))
-            watch_engines(engine_sockets(programs))
+            watch_engines(engines)
             with observe(settings, supervisor, reports=runtime / REPORTS):
                 return supervisor.run()
         finally:

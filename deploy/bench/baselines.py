@@ -1,7 +1,7 @@
-"""Baselines for the engine, written plainly: no folding, no automatic half precision.
+"""Baselines for the engine: other ways to run GDSR, and upper bounds of the device.
 
-The reference implementation of GDSR, the generator of Real-ESRGAN, and the upper bounds of the
-device: a large matrix product, and a stack of the convolutions that the network consists of.
+The upper bounds are a large matrix product, and a stack of the convolutions that the network
+consists of.
 """
 
 import importlib.util
@@ -22,9 +22,7 @@ _COUNTED_SIDE = 16
 
 
 class PlainGDSR(nn.Module):
-    """GDSR as in the reference implementation: only the requested outputs, no clamping, no
-    conversion to bytes.
-    """
+    """GDSR as in the reference: no clamping and no conversion to bytes."""
 
     def __init__(self, preset: str, outputs: tuple[Output, ...]) -> None:
         super().__init__()
@@ -41,7 +39,7 @@ class PlainGDSR(nn.Module):
 def eager(
     network: nn.Module, *, device: torch.device, dtype: torch.dtype, side: int, channels_last: bool
 ) -> Callable[[], object]:
-    """A function that runs one picture of `side` x `side` pixels through the network and waits."""
+    """A function that runs one picture of `side` x `side` pixels and waits for the device."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = network.eval().to(device=device, dtype=dtype)
     network = network.to(memory_format=layout)  # type: ignore[call-overload]  # not in torch's stubs
@@ -128,8 +126,7 @@ def matrix_product(
 def flop_per_pixel(config: GDSRConfig, output: Output, *, folded: bool) -> float:
     """FLOP per input pixel of one output, two for each multiplication and addition.
 
-    `folded` counts the remaining work when the upsampling of the tails is folded into one
-    convolution each.
+    `folded`: count the work after each upsampling of the tails is folded into one convolution.
     """
     with torch.device("meta"):
         generator = GDSR(config)

@@ -46,9 +46,10 @@ def bench_codec(*, side: int, rounds: int) -> dict[str, Any]:
     contestants["stitch"] = lambda: stitch(iter(results), plan)
 
     seconds = take_turns(contestants, rounds=rounds)
-    table = Table(title=f"{side}x{side} photograph")
-    for column in ("", "ms (min / median / max)", "bytes", "speed against Pillow's PNG", "size"):
-        table.add_column(column)
+    table = Table(
+        "", "ms (min / median / max)", "bytes", "speed against Pillow's PNG", "size",
+        title=f"{side}x{side} photograph",
+    )  # fmt: skip
     rows: dict[str, Any] = {}
     reference, full = seconds["Pillow's PNG"], len(written["Pillow's PNG"])
     for name, measured in seconds.items():

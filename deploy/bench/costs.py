@@ -14,7 +14,7 @@ from typing import Self
 
 from workers.contract.queue.connection import connect
 
-#: Part of a command line, and the kind of process; the first match counts.
+#: Kind of process by a part of its command line; the first match counts.
 _KINDS = {
     "valkey-server": "Redis",
     "workers.engine": "engine",
@@ -24,6 +24,8 @@ _KINDS = {
     "service": "service",
     "deploy.local": "supervisors",
 }
+#: Modules of the long-running processes, for `resident`.
+ROLES = ("workers.engine", "workers.jobs.job_worker", "service")
 _JOBS = "jobs"
 _OURS = "clients"
 
@@ -49,16 +51,14 @@ class Costs:
             if kind == "job workers":
                 spent[_JOBS] += children_seconds(pid)
             if kind == "Redis":
-                place = re.search(r"unixsocket:(\S+)", command)  # as Valkey rewrites it
+                place = re.search(r"unixsocket:(\S+)", command)  # in Valkey's process title
                 url = f"unix://{place[1]}" if place else ""
                 with connect(url, timeout=timedelta(seconds=5), retries=0) as client:
                     commands += int(client.info("stats")["total_commands_processed"])
         return cls(spent, commands)
 
     def per_picture(self, before: Self, pictures: int) -> dict[str, float]:
-        """CPU milliseconds by kind of process, their sum without the clients', and Redis
-        commands.
-        """
+        """Per picture: CPU ms by kind of process, their sum without clients, Redis commands."""
         figures = {
             name: 1000 * (after - before.cpu_seconds[name]) / pictures
             for name, after in self.cpu_seconds.items()
@@ -69,7 +69,7 @@ class Costs:
 
 
 def _lasting(pid: int) -> Iterator[tuple[int, str, str]]:
-    """A process and its descendants except for jobs, with their kinds and commands."""
+    """A process and its descendants except jobs, with their kinds and commands."""
     command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     kind = next(name for part, name in _KINDS.items() if f"{part} " in command)
     yield pid, kind, command
@@ -86,13 +86,30 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def resident(top: int) -> dict[str, int]:
+    """Resident bytes of each of `ROLES` below the `gdsr-up` process `top`, without jobs."""
+    found = dict.fromkeys(ROLES, 0)
+    below = children(top)
+    for pid in [*below, *(child for parent in below for child in children(parent))]:
+        folder = Path(f"/proc/{pid}")
+        try:
+            words = (folder / "cmdline").read_text().split("\0")
+            pages = int((folder / "statm").read_text().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for role in ROLES:
+            if role in words:
+                found[role] += pages * os.sysconf("SC_PAGE_SIZE")
+    return found
+
+
 def cpu_seconds(pid: int) -> float:
     """CPU seconds of a process."""
     return sum(_times(pid)[:2])
 
 
 def children_seconds(pid: int) -> float:
-    """CPU seconds of the children of a process, those that have ended included."""
+    """CPU seconds of the children of a process, including ended ones."""
     ended = sum(_times(pid)[2:])
     running = 0.0
     for child in children(pid):

@@ -1,8 +1,8 @@
 """Benchmark of the engine's network on one device, compared to plain implementations.
 
-`service` in the table is what the engine runs: one tile of that size from host memory and back, as
-integers, blended and rounded. The others leave these steps out. The last two columns are the speed
-relative to the first two rows.
+The `service` rows of the table are what the engine runs: one tile of that size from host memory and
+back, as integers, blended and rounded. The other rows leave these steps out. The last two columns
+are the speed relative to the first two rows.
 """
 
 from collections.abc import Callable, Sequence
@@ -128,7 +128,7 @@ def _compare(
 
 
 def _generator(preset: str) -> GDSR:
-    """With the shipped weights if there are any: the engine's choice depends on them."""
+    """A generator with the shipped weights, if any: the engine's precision depends on them."""
     shipped = Path(model.__file__).parent / "checkpoints" / f"{preset}.safetensors"
     return load_checkpoint(shipped).generator if shipped.exists() else GDSR(PRESETS[preset])
 
@@ -152,11 +152,10 @@ def _report(
     eager_fused = next(name for name in seconds if name.startswith("eager"))
     ceiling = seconds["matrix product"]
     stack = seconds["64 -> 64 convolutions"]
-    table = Table(title=f"{preset}, {side}x{side} to {4 * side}x{4 * side}, on {device}")
-    for column in (
+    table = Table(
         "", "ms (min / median / max)", "TFLOP/s", "of matmul", "of convs", "reference", "eager",
-    ):  # fmt: skip
-        table.add_column(column)
+        title=f"{preset}, {side}x{side} to {4 * side}x{4 * side}, on {device}",
+    )  # fmt: skip
     rows: dict[str, Any] = {}
     for name, measured in seconds.items():
         row: dict[str, Any] = {"seconds": measured.as_json()}

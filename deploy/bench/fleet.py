@@ -1,9 +1,9 @@
 """Throughput of many engines on one Redis, one blob store and one service.
 
 The engines are stubs of a given speed, everything else is real: clients in a closed loop, the
-service, Valkey, a folder, and two job workers an engine. All of it shares the cores of this
-machine, which soon are the limit. So what a picture costs each part is measured as well, and a
-simulation with these costs tells where parts on machines of their own reach their limits.
+service, Valkey, a folder, and two job workers per engine. All parts share the cores of this
+machine, which soon become the limit. The cost of a picture is therefore measured for each part, and
+a simulation with these costs shows the limits of parts that have their own machines.
 """
 
 import heapq
@@ -32,39 +32,44 @@ from deploy.valkey import valkey_answers, valkey_command
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.queue.rq_queue import SMALL
 
-_JOB_WORKERS = 2  # of an engine: one prepares or encodes while the engine serves the other
-_CLIENTS = 3  # of an engine, so that none is idle
+_JOB_WORKERS = 2  # per engine: one prepares or encodes while the engine serves the other
+_CLIENTS = 3  # per engine, so that no engine is idle
 _STORED = 32
+_ENGINES = (1, 4, 16, 64)
 _READY_SECONDS = 180
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureCosts:
-    """Seconds that a picture takes of each part."""
+    """Costs of a picture in each part, in seconds."""
 
     service: float
-    """Of the one process of the service, and of the core it runs on."""
+    """Seconds of the service's only process, and of its core."""
     redis: float
-    """Of the one thread of Redis that executes commands."""
+    """Seconds of the one thread of Redis that executes commands."""
     store: float
-    """Of one writer, until a result is synced."""
+    """Seconds of one writer, until a result is synced."""
     job: float
-    """Of a core of the engine's host: decoding and encoding."""
+    """Seconds of a core of the engine's host: decoding and encoding."""
     engine: float
     rest: float
-    """Of a core of this machine: the clients, and the stubs of engines."""
+    """Seconds of a core of this machine: the clients, and the stubs of engines."""
 
 
 def bench_fleet(
-    *, engines: Sequence[int], seconds: float, side: int, pictures: int
+    *, engines: Sequence[int] | None, seconds: float, side: int, pictures: int, plot: Path | None
 ) -> dict[str, Any]:
-    """Pictures per second of `engines` (counts) that take `seconds` a picture, here and simulated.
+    """Pictures per second, measured and simulated, for each number of `engines`.
 
-    `side` is that of the pictures in pixels, at most 256; `pictures` is how many each engine gets.
+    An engine takes `seconds` per picture and gets `pictures` pictures of `side` x `side` pixels,
+    `side` being at most 256. The rates are also drawn into the file `plot`.
 
     Raises:
         RuntimeError: a part did not start, or rejected a picture.
+        ImportError: there is a `plot`, and matplotlib is not installed.
+        OSError, ValueError: the plot cannot be written, or its suffix is not an image format.
     """
+    engines = engines or _ENGINES
     picture = sample_picture(side)
     measured: dict[int, float] = {}
     for count in engines:
@@ -85,16 +90,18 @@ def bench_fleet(
         },
     }
     _report(figures, costs)
+    if plot:
+        _draw(plot, figures)
     return figures
 
 
 def simulate(costs: PictureCosts, *, engines: int, cores: int | None = None) -> float:
     """Pictures per second in a closed queueing network, by discrete events.
 
-    Each of the engines' clients passes the service, Redis, a job worker, an engine, the store and
-    begins again; each part serves one picture at a time, in the order of arrival, job workers and
-    engines as many as there are. With `cores` the parts that compute share so many cores, else
-    each engine's host has one for each of its job workers, and service and Redis have theirs.
+    Each client passes the service, Redis, a job worker, an engine and the store, and begins again.
+    Each part serves one picture at a time, in the order of arrival; every engine has its own job
+    workers and clients. With `cores`, the parts that compute share that many cores; otherwise each
+    job worker, the service and Redis have a core of their own.
     """
     here = "cores" if cores else ""
     stages = (
@@ -142,7 +149,9 @@ def _measure(
         before = site.spent()
         served = closed_loop(site.url, picture, parameters, clients=clients, pictures=total)
         after = site.spent()
-        spent = {name: (after[name] - before[name]) / total for name in after}
+        # The kernel counts whole ticks: assume at least one.
+        tick = 1 / os.sysconf("SC_CLK_TCK")
+        spent = {name: max(tick, after[name] - before[name]) / total for name in after}
         store = _store_seconds(Path(place))
     per_second = rate(finished for _, finished, _ in served)
     costs = PictureCosts(
@@ -172,7 +181,7 @@ class _Site:
 
 @contextmanager
 def _running(place: Path, count: int, seconds: float) -> Iterator[_Site]:
-    """The parts, ready, with their data in `place`."""
+    """Start all parts with their data in `place`, and wait until they are ready."""
     listening = place / "valkey.sock"
     sockets = [str(place / f"engine{number}.sock") for number in range(count)]
     environment = {
@@ -193,12 +202,12 @@ def _running(place: Path, count: int, seconds: float) -> Iterator[_Site]:
             return process
 
         processes = {"redis": [start(*valkey_command(place / "valkey", listening))]}
-        _wait(lambda: valkey_answers(listening), "Valkey")
+        wait_for(lambda: valkey_answers(listening), "Valkey")
         processes["engines"] = [
             start(*python, "deploy.bench.stub_engines", "--seconds", str(seconds), *sockets)
         ]
         processes["service"] = [start(*python, "service", "--port", str(port))]
-        _wait(lambda: all(Path(path).exists() for path in sockets), "the stub engines")
+        wait_for(lambda: all(Path(path).exists() for path in sockets), "the stub engines")
         processes["jobs"] = [
             start(*python, "workers.jobs.job_worker", "--queue", SMALL, "--engine", path)
             for path in sockets
@@ -206,11 +215,16 @@ def _running(place: Path, count: int, seconds: float) -> Iterator[_Site]:
         ]
         url = f"http://127.0.0.1:{port}"
         with httpx2.Client(base_url=url, timeout=10, trust_env=False) as http:
-            _wait(lambda: _is_ready(http), "the service")
+            wait_for(lambda: _is_ready(http), "the service")
         yield _Site(url, processes)
 
 
-def _wait(is_there: Callable[[], bool], what: str) -> None:
+def wait_for(is_there: Callable[[], bool], what: str) -> None:
+    """Wait until a part has started.
+
+    Raises:
+        RuntimeError: the part has not started after three minutes.
+    """
     deadline = time.monotonic() + _READY_SECONDS
     while not is_there():
         if time.monotonic() > deadline:
@@ -226,7 +240,7 @@ def _is_ready(http: httpx2.Client) -> bool:
 
 
 def _store_seconds(place: Path) -> float:
-    """Seconds to write a result as large as those that the run left behind."""
+    """Seconds to write a result of the size of those that the run stored."""
     results = sorted((place / "blobs" / "results").rglob("*.png"))
     data = results[0].read_bytes()
     store = FileBlobStore(place / "more")
@@ -236,14 +250,7 @@ def _store_seconds(place: Path) -> float:
     return (time.perf_counter() - start) / _STORED
 
 
-def draw_fleet(path: Path, figures: Mapping[str, Any]) -> None:
-    """Plot the pictures per second of `bench_fleet` against the number of engines.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-        OSError: the file cannot be written.
-        ValueError: the suffix is not an image format.
-    """
+def _draw(path: Path, figures: Mapping[str, Any]) -> None:
     from matplotlib.figure import Figure
 
     rows: Mapping[int, Mapping[str, float | None]] = figures["pictures_per_second"]
@@ -263,9 +270,10 @@ def draw_fleet(path: Path, figures: Mapping[str, Any]) -> None:
 def _report(figures: Mapping[str, Any], costs: PictureCosts) -> None:
     console = Console()
     side = figures["side"]
-    table = Table(title=f"{side}x{side}, stub engines of {costs.engine:g} s a picture")
-    for column in ("engines", "measured here", "simulated here", "simulated, own machines"):
-        table.add_column(column)
+    table = Table(
+        "engines", "measured here", "simulated here", "simulated, own machines",
+        title=f"{side}x{side}, stub engines of {costs.engine:g} s a picture",
+    )  # fmt: skip
     for count, row in figures["pictures_per_second"].items():
         shown = ("" if value is None else f"{value:.1f}" for value in row.values())
         table.add_row(str(count), *shown)

@@ -30,13 +30,13 @@ _REFERENCE_HALO = 48
 Pixels = NDArray[np.unsignedinteger]
 
 
-def bench_halo(path: Path, data: Path, *, keep: int) -> list[dict[str, Any]]:
+def bench_halo(*, checkpoint: Path, data: Path, keep: int) -> list[dict[str, Any]]:
     """One row per halo: largest difference in grey levels, lowest PSNR, extra work.
 
     Raises:
         ValueError: there is no picture in `data`.
     """
-    generator = load_checkpoint(path).generator.eval()
+    generator = load_checkpoint(checkpoint).generator.eval()
     generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     files = sorted(data.glob("*.png"))
     if not files:
@@ -54,7 +54,7 @@ def bench_halo(path: Path, data: Path, *, keep: int) -> list[dict[str, Any]]:
                 psnr[halo][name] = min(
                     psnr[halo][name], decibels(float(np.mean(np.square(error.astype(np.float64)))))
                 )
-    return _report(path, worst, psnr)
+    return _report(checkpoint, worst, psnr)
 
 
 def _upscale(generator: GDSR, picture: Pixels, *, keep: int, halo: int) -> dict[Output, Pixels]:
@@ -90,11 +90,11 @@ def _report(
     worst: Mapping[int, Mapping[Output, int]],
     psnr: Mapping[int, Mapping[Output, float]],
 ) -> list[dict[str, Any]]:
-    table = Table(title=f"{path.stem}: tiled against untiled, worst picture")
-    for column in ("halo", "feather", "worst difference (psnr / fused / gan)", "lowest PSNR, dB"):
-        table.add_column(column)
-    for side in (160, 256):
-        table.add_column(f"work at tile {side}")
+    table = Table(
+        "halo", "feather", "worst difference (psnr / fused / gan)", "lowest PSNR, dB",
+        *(f"work at tile {side}" for side in (160, 256)),
+        title=f"{path.stem}: tiled against untiled, worst picture",
+    )  # fmt: skip
     rows = []
     for halo in HALOS:
         work = {side: (side / (side - 2 * halo)) ** 2 for side in (160, 256)}

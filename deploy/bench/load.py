@@ -85,13 +85,13 @@ def closed_loop(
     """
     address, path = urlsplit(url), f"/upscale?{urlencode(parameters)}"
     done: list[tuple[float, float, str]] = []
-    faults: list[str] = []
+    failures: list[str] = []
     left = iter(range(pictures))
     lock = threading.Lock()
 
     def client() -> None:
         with closing(http.client.HTTPConnection(address.netloc, timeout=300)) as connection:
-            while not faults:
+            while not failures:
                 with lock:
                     if next(left, None) is None:
                         return
@@ -101,7 +101,7 @@ def closed_loop(
                 body = answer.read()
                 end = time.perf_counter()
                 if answer.status != HTTPStatus.OK:
-                    faults.append(f"the service responded {answer.status}: {body.decode()}")
+                    failures.append(f"the service responded {answer.status}: {body.decode()}")
                     return
                 job = answer.headers["Content-Location"].removesuffix("/result")
                 done.append((end - start, end, job))
@@ -111,8 +111,8 @@ def closed_loop(
         thread.start()
     for thread in threads:
         thread.join()
-    if faults:
-        raise RuntimeError(faults[0])
+    if failures:
+        raise RuntimeError(failures[0])
     return done
 
 
@@ -124,7 +124,7 @@ def _stages(url: str, jobs: Sequence[str]) -> dict[str, float]:
 
 
 def rate(ends: Iterable[float]) -> float:
-    """Pictures per second while all clients were busy: from the first end to the last."""
+    """Pictures per second while all clients were busy: from the first completion to the last."""
     gaps = [after - before for before, after in pairwise(sorted(ends))]
     return 1 / statistics.fmean(gaps)
 
@@ -162,11 +162,10 @@ def _bare(picture: bytes, model: str, trade_off: float) -> Figures:
 def _report(figures: dict[str, Any], bare: Figures) -> None:
     side, latency = figures["side"], figures["latency_seconds"]
     table = Table(
+        "", "",
         title=f"{figures['clients']} clients, {side}x{side} JPEG to {4 * side}x{4 * side} PNG, "
-        f"{figures['model']} at {figures['trade_off']:g}"
-    )
-    for column in ("", ""):
-        table.add_column(column)
+        f"{figures['model']} at {figures['trade_off']:g}",
+    )  # fmt: skip
     table.add_row("pictures a second", f"{figures['pictures_per_second']:.2f}")
     table.add_row(
         "latency, p50 / p95 / p99", " / ".join(f"{value:.2f} s" for value in latency.values())

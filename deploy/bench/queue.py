@@ -12,10 +12,10 @@ from pathlib import Path
 
 import redis
 
+from deploy.bench.fleet import wait_for
 from deploy.valkey import valkey_answers, valkey_command
 from workers.contract.blobs.file import FileBlobStore
-from workers.contract.images.formats import ResultFormat
-from workers.contract.images.headers import ImageFormat
+from workers.contract.images.formats import ImageFormat, ResultFormat
 from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.connection import connect
 from workers.contract.queue.engines import ModelInfo
@@ -32,28 +32,20 @@ def bench_queue(*, jobs: int) -> dict[str, float]:
     """Bytes of a queued and of an ended job, commands, and rates per second.
 
     Raises:
-        RuntimeError: Valkey does not start.
+        RuntimeError: Valkey did not start.
     """
     with tempfile.TemporaryDirectory(prefix="gdsr-") as place:
         listening = Path(place) / "valkey.sock"
         with subprocess.Popen(valkey_command(Path(place) / "valkey", listening)) as server:
             try:
-                client = _client(listening)
+                wait_for(lambda: valkey_answers(listening), "Valkey")
+                client = connect(f"unix://{listening}", timeout=timedelta(seconds=10), retries=0)
                 figures = _measure(client, FileBlobStore(Path(place) / "blobs"), jobs)
             finally:
                 server.send_signal(signal.SIGKILL)
     for name, value in figures.items():
         print(f"{name:42} {value:12,.0f}")
     return figures
-
-
-def _client(listening: Path) -> redis.Redis:
-    deadline = time.monotonic() + 10
-    while not valkey_answers(listening):
-        if time.monotonic() > deadline:
-            raise RuntimeError("Valkey does not start")
-        time.sleep(0.02)
-    return connect(f"unix://{listening}", timeout=timedelta(seconds=10), retries=0)
 
 
 def _measure(client: redis.Redis, blobs: FileBlobStore, jobs: int) -> dict[str, float]:

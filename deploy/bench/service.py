@@ -19,7 +19,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from deploy.bench.costs import children
+from deploy.bench.costs import resident
 from deploy.bench.timing import machine
 
 _SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
@@ -32,7 +32,6 @@ def bench_service(*, model: str, runs: int) -> dict[str, Any]:
     Raises:
         RuntimeError: the service did not start, or rejected the picture.
     """
-    console = Console()
     figures: dict[str, Any] = {"machine": machine()}
     with tempfile.TemporaryDirectory() as data:
         picture = sample_picture(_SIDE)
@@ -45,8 +44,8 @@ def bench_service(*, model: str, runs: int) -> dict[str, Any]:
                 for trade_off in (0.0, 0.5, 1.0):
                     times = _times(http, picture, model, trade_off, runs)
                     figures[f"seconds at trade_off {trade_off:g}"] = times
-            figures["service_rss_bytes"] = _service_rss(process.pid)
-    _report(console, figures, model)
+            figures["service_rss_bytes"] = resident(process.pid)["service"]
+    _report(figures, model)
     return figures
 
 
@@ -88,7 +87,7 @@ def sample_picture(side: int) -> bytes:
 
 @contextmanager
 def running_service(data: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """`gdsr-up` on a free port, ready: its address and its process."""
+    """Address and process of a `gdsr-up` that is ready, on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -104,26 +103,16 @@ def running_service(data: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]
             process.terminate()
 
 
-def _service_rss(parent: int) -> int:
-    """Resident memory of the HTTP process below `gdsr-up`."""
-    for child in children(parent):
-        folder = Path(f"/proc/{child}")
-        if "service" in (folder / "cmdline").read_text().split("\0"):
-            pages = int((folder / "statm").read_text().split()[1])
-            return pages * os.sysconf("SC_PAGE_SIZE")
-    raise RuntimeError("the service process is gone")
-
-
-def _report(console: Console, figures: dict[str, Any], model: str) -> None:
-    table = Table(title=f"{_SIDE}x{_SIDE} JPEG to {4 * _SIDE}x{4 * _SIDE} PNG over HTTP, {model}")
-    for column in ("", "min", "median", "max", "stages of the last run"):
-        table.add_column(column)
+def _report(figures: dict[str, Any], model: str) -> None:
+    title = f"{_SIDE}x{_SIDE} JPEG to {4 * _SIDE}x{4 * _SIDE} PNG over HTTP, {model}"
+    table = Table("", "min", "median", "max", "stages of the last run", title=title)
     for name, times in figures.items():
         if name.startswith("seconds at"):
             stages = ", ".join(f"{k} {v:.2f}" for k, v in times["stages of the last"].items())
             table.add_row(
                 name, *(f"{times[key]:.2f} s" for key in ("min", "median", "max")), stages
             )
+    console = Console()
     console.print(table)
     console.print(
         f"ready after {figures['ready_seconds']:.1f} s; "

@@ -2,7 +2,7 @@
 
 Sizes, formats, slider values, models and kept branches are drawn from one seed. After each job the
 resident memory of the engine, the job workers and the service is read. The mean of the last third
-is compared to that of the middle third, when everything has been warm for long.
+is compared to that of the middle third, by which time everything is warm.
 """
 
 import io
@@ -18,14 +18,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from deploy.bench.costs import children
+from deploy.bench.costs import ROLES, resident
 from deploy.bench.service import running_service
 
 #: Maximum growth from the middle third to the last one that counts as no leak.
 FLAT = 1.02
-_ROLES = ("workers.engine", "workers.jobs.job_worker", "service")
 _FORMATS = ("jpeg", "png", "webp")
-_PAGE = 4096
 
 
 def bench_soak(*, jobs: int, largest_side: int = 300) -> dict[str, Any]:
@@ -35,7 +33,7 @@ def bench_soak(*, jobs: int, largest_side: int = 300) -> dict[str, Any]:
         RuntimeError: the service did not start, or rejected a picture.
     """
     draw = random.Random(0)  # noqa: S311 - pictures, not secrets
-    seen: dict[str, list[int]] = {role: [] for role in _ROLES}
+    seen: dict[str, list[int]] = {role: [] for role in ROLES}
     with (
         tempfile.TemporaryDirectory() as data,
         running_service(Path(data)) as (url, process),
@@ -44,7 +42,7 @@ def bench_soak(*, jobs: int, largest_side: int = 300) -> dict[str, Any]:
         models = [model["name"] for model in http.get("/models").json()]
         for _ in range(jobs):
             _one_job(http, draw, models, largest_side)
-            for role, total in _resident(process.pid).items():
+            for role, total in resident(process.pid).items():
                 seen[role].append(total)
     figures: dict[str, Any] = {"jobs": jobs}
     for role, sizes in seen.items():
@@ -85,28 +83,10 @@ def _picture(draw: random.Random, width: int, height: int) -> bytes:
     return file.getvalue()
 
 
-def _resident(top: int) -> dict[str, int]:
-    """Resident bytes of each role below `gdsr-up`, without processes of jobs."""
-    found = dict.fromkeys(_ROLES, 0)
-    below = children(top)
-    for pid in [*below, *(child for parent in below for child in children(parent))]:
-        folder = Path("/proc") / str(pid)
-        try:
-            words = (folder / "cmdline").read_text().split("\0")
-            pages = int((folder / "statm").read_text().split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for role in _ROLES:
-            if role in words:
-                found[role] += pages * _PAGE
-    return found
-
-
 def _report(figures: dict[str, Any]) -> None:
-    table = Table(title=f"resident memory over {figures['jobs']} mixed jobs")
-    for column in ("", "middle third", "last third", "growth"):
-        table.add_column(column)
-    for role in _ROLES:
+    title = f"resident memory over {figures['jobs']} mixed jobs"
+    table = Table("", "middle third", "last third", "growth", title=title)
+    for role in ROLES:
         row = figures[role]
         mark = "" if row["growth"] <= FLAT else "  grows"
         table.add_row(

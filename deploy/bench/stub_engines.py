@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from model.gdsr import SCALE
+from model.gdsr import OUTPUTS, SCALE
 from workers.contract.observability import logs
 from workers.contract.queue import engines
 from workers.contract.queue.connection import connect
@@ -28,18 +28,17 @@ from workers.engine.server import EngineServer
 
 MODEL = "stub"
 _TILES = (160, 288)
-_OUTPUTS = ("psnr", "fused", "gan")
 
 Pixels = NDArray[np.unsignedinteger]
 
 
 class _StubNetwork:
-    """Stands for a model: repeats the pixels of a tile, after some time."""
+    """Stand-in for a model: repeats the pixels of a tile, after some time."""
 
     forward = replaced = True
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self, info: engines.ModelInfo, seconds: float) -> None:
+        self.info, self._seconds = info, seconds
 
     def ready(self) -> "_StubNetwork":
         return self
@@ -61,15 +60,14 @@ class _StubNetwork:
 
 
 def stub_engine(seconds: float) -> LoadedEngine:
-    """An engine that needs so many seconds for each tile."""
+    """An engine that takes `seconds` for each tile."""
     info = engines.ModelInfo(
         name=MODEL, sha256="0" * 64, preset="lite", scale=SCALE, card={}, precision="float32",
-        pixels_per_second=dict.fromkeys(_OUTPUTS, max(_TILES) ** 2 / seconds),
+        pixels_per_second=dict.fromkeys(OUTPUTS, max(_TILES) ** 2 / seconds),
     )  # fmt: skip
     return LoadedEngine(
-        forwards=cast("dict[str, Any]", {MODEL: _StubNetwork(seconds)}),
+        forwards=cast("dict[str, Any]", {MODEL: _StubNetwork(info, seconds)}),
         model_cache=ModelCache(1),
-        models=(info,),
         default_model=MODEL,
         device_name="stub",
         batches=dict.fromkeys(_TILES, 1),

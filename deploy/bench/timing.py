@@ -1,6 +1,4 @@
-"""Interleaved timing of several functions, so that a slowdown of the machine affects all of
-them.
-"""
+"""Interleaved timing of several functions: a slowdown of the machine affects all of them."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""Roots: the folders outside of which `gdsr-mcp` reads and writes no file."""
+"""Roots: the only folders in which `gdsr-mcp` reads and writes files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +10,8 @@ def open_roots(folders: Sequence[str]) -> Roots:
     """The folders, resolved.
 
     Raises:
-        ValueError: one of them is no folder.
-        OSError: one of them cannot be resolved.
+        ValueError: a path is not a folder.
+        OSError: a path cannot be resolved.
     """
     roots = [Path(folder).resolve() for folder in folders]
     for root in roots:
@@ -21,10 +21,10 @@ def open_roots(folders: Sequence[str]) -> Roots:
 
 
 def resolve(path: str, roots: Roots) -> Path:
-    """The path without links and `..`. A relative one starts at the first root.
+    """Resolve links and `..` in a path; a relative path starts at the first root.
 
     Raises:
-        ValueError: it is outside all roots, or not a path.
+        ValueError: the path is outside all roots, or invalid.
     """
     try:
         found = (roots[0] / path).resolve()
@@ -40,7 +40,7 @@ def existing_file(path: str, roots: Roots) -> Path:
     """The path of a file to read.
 
     Raises:
-        ValueError: it is outside all roots, or there is no such file.
+        ValueError: the path is outside all roots, or there is no such file.
     """
     found = resolve(path, roots)
     if not found.is_file():  # a folder, a pipe, a device
@@ -52,7 +52,7 @@ def existing_folder(path: str, roots: Roots) -> Path:
     """The path of a folder to read.
 
     Raises:
-        ValueError: it is outside all roots, or there is no such folder.
+        ValueError: the path is outside all roots, or there is no such folder.
     """
     found = resolve(path, roots)
     if not found.is_dir():
@@ -61,11 +61,11 @@ def existing_folder(path: str, roots: Roots) -> Path:
 
 
 def new_file(path: str, roots: Roots, *, overwrite: bool) -> Path:
-    """The path of a file to write, whose folder is made if needed.
+    """The path of a file to write; its folder is created if needed.
 
     Raises:
-        ValueError: it is outside all roots, or there is something already.
-        OSError: its folder cannot be made.
+        ValueError: the path is outside all roots, is a folder, or must not be overwritten.
+        OSError: the folder cannot be created.
     """
     found = resolve(path, roots)
     if found.is_dir():

@@ -15,7 +15,7 @@ from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
 from deploy.mcp.roots import Roots, existing_file, existing_folder, new_file, resolve
-from deploy.plan import Step, format_by_name, plan_steps
+from deploy.upscale.plan import Step, format_by_name, plan_steps
 
 #: Concurrent pictures of a folder, so that network and workers overlap.
 _TOGETHER = 4
@@ -49,7 +49,7 @@ class Upscaled(Stored):
     height: int
     model: str
     job: str
-    """For `blend`, if its branches were kept."""
+    """Id of the job, for `blend` if branches were kept."""
     warnings: list[str]
 
 
@@ -80,7 +80,7 @@ class ModelSummary(BaseModel):
 def create_server(
     roots: Roots, url: str, api_key: str | None, *, patience: float = 10.0
 ) -> MCPServer[Any]:
-    """The server for one service at `url`; nothing is served yet.
+    """Create the server for the service at `url`, without starting it.
 
     `patience`: seconds of retries for each request.
     """
@@ -175,7 +175,7 @@ class _Tools:
                         done.failed.append(Failed(path=step.name, reason=str(failure)))
 
             async with self._client() as client:
-                await client.limits()  # a service that is down is told once
+                await client.limits()  # reports an unreachable service once
                 async with anyio.create_task_group() as tasks:
                     for step in steps:
                         tasks.start_soon(one, client, step)
@@ -224,7 +224,7 @@ class _Tools:
 class _Progress:
     """Progress notifications of a call: in tiles of one picture, or in pictures of a folder.
 
-    As the protocol wants, each is larger than the one before.
+    Each is larger than the one before, as the protocol requires.
     """
 
     def __init__(self, context: Context[Any, Any], *, pictures: int | None) -> None:
@@ -260,7 +260,7 @@ def _upscaled(job: Job, target: Path) -> Upscaled:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Turn what may go wrong into an error that the caller reads."""
+    """Convert expected errors to a tool error that the caller can read."""
     try:
         yield
     except Unreachable as away:

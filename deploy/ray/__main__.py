@@ -1,4 +1,4 @@
-"""`gdsr-bulk`: upscales an archive with Ray, and goes on where an earlier run ended."""
+"""`gdsr-bulk`: upscales an archive with Ray, and continues where an earlier run ended."""
 
 import argparse
 import importlib.util
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DESCRIPTION = """Enlarge all pictures of a folder or bucket four times, with Ray: on the cluster of
 RAY_ADDRESS, else on this machine. A picture whose result is there is skipped. Results are named as
 their pictures, with the new ending added."""
-#: At most so many pictures in a row go to one actor; the end of a run waits for the last row.
+#: Maximum number of blocks. One actor takes a whole block, and a run waits for the last one.
 _MOST_BLOCKS = 5000
 
 
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from deploy.cli import add_picture_options
+    from deploy.upscale.cli import add_picture_options
 
     parser = argparse.ArgumentParser(prog="gdsr-bulk", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
@@ -67,10 +67,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from deploy.cli import check_format, check_libraries, choose_model, read_choices
     from deploy.ray.upscaler import Work, open_store
+    from deploy.upscale.cli import check_format, check_libraries, choose_model, read_choices
     from workers.contract.errors import ConfigurationInvalid
-    from workers.contract.images.headers import ResultFormat
+    from workers.contract.images.formats import ResultFormat
 
     if importlib.util.find_spec("ray") is None:
         raise ConfigurationInvalid("Ray is not installed; install gdsr[ray]")
@@ -110,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _results(
     wanted: Sequence[str], work: "Work", actors: int | None
 ) -> Iterator[tuple[str, str, str]]:
-    """Make all results; picture, reason and detail of each that fails."""
+    """Make all results; yield picture, reason and detail of each failure."""
     if not wanted:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -123,12 +123,12 @@ def _results(
 
     here = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
     ray.init(logging_level="warning", log_to_driver=False, **here)
-    logging.getLogger("ray.data").setLevel("CRITICAL")  # the manifest tells of failures
+    logging.getLogger("ray.data").setLevel("CRITICAL")  # failures are in the manifest
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    # max_restarts and max_task_retries have no other place in this Ray
+    # this version of Ray takes max_restarts and max_task_retries in no other way
     warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
-    context.max_errored_blocks = -1  # the rest goes on without a row whose actor keeps dying
+    context.max_errored_blocks = -1  # a block whose actor keeps dying does not end the run
     resources = ray.cluster_resources()
     gpus = resources.get("GPU", 0)
     count = actors or max(1, int(gpus))
@@ -161,8 +161,8 @@ def _results(
 
 def _pictures(place: str) -> list[str]:
     """The names of the pictures in a store, at any depth."""
-    from deploy.plan import SUFFIXES
     from deploy.ray.upscaler import open_store
+    from deploy.upscale.plan import SUFFIXES
 
     names = [
         name

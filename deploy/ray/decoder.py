@@ -1,4 +1,4 @@
-"""Decodes pictures in a child process: a picture that crashes, fills or stops it costs the child.
+"""Decodes pictures in a child process: a crash, a hang or a lack of memory ends only the child.
 
 The child is a new interpreter, as neither CUDA nor the threads of torch survive a fork. It has the
 memory limit of a job (`GDSR_JOB_MEMORY`).
@@ -16,9 +16,9 @@ from workers.contract.settings import WorkerSettings
 from workers.host.parent_death import dying_with_parent
 from workers.pictures.picture import Picture
 
-#: Longest decoding of a picture in seconds; none takes a second per million pixels.
+#: Timeout for decoding a picture, in seconds; decoding takes less than 1 s per million pixels.
 _SECONDS = 60.0
-#: Not `-m`: what it sends would be of the module `__main__`.
+#: Not `-m`: the classes that the child pickles would belong to `__main__`.
 _CHILD = "from deploy.ray.decoder import main; main()"
 
 
@@ -31,7 +31,7 @@ class PictureFailed(Exception):
 
     @classmethod
     def of(cls, failure: GDSRError) -> "PictureFailed":
-        """The failure as it would be told of a job."""
+        """The failure as a job would report it."""
         return cls(failure.slug, str(failure))
 
 
@@ -46,7 +46,7 @@ class Decoder:
         """See `workers.pictures.decode.decode`.
 
         Raises:
-            PictureFailed: the bytes are no good, or the child crashed or took too long.
+            PictureFailed: the picture is invalid, or the child crashed or took too long.
         """
         if self.child is None or self.child.poll() is not None:
             self._start()
@@ -65,7 +65,7 @@ class Decoder:
         return answer
 
     def close(self) -> int:
-        """End the child; its exit status, as of `subprocess`."""
+        """End the child; return its exit status, as in `subprocess`."""
         if self.child is None:
             return 0
         self._pipe.close()
@@ -89,7 +89,7 @@ class Decoder:
 
 
 def main() -> None:
-    """The child: until the pipe is closed."""
+    """Run the child: decode pictures until the pipe is closed."""
     from workers.jobs.job_worker import limit_process
     from workers.pictures.decode import decode
     from workers.pictures.opening import load_codecs

@@ -1,4 +1,4 @@
-"""The actor of `gdsr-bulk`: an engine, a decoder, and the path from one store to the other."""
+"""The actor of `gdsr-bulk`: reads pictures from one store and writes results to another."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workers.contract.errors import ConfigurationInvalid, GDSRError, UploadTooLarge
-from workers.contract.images.headers import ResultFormat
+from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import PictureChoices
 from workers.contract.settings import WorkerSettings
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """The same for all pictures of a run."""
+    """Parameters common to all pictures of a run."""
 
     source: str
     target: str
@@ -27,15 +27,15 @@ class Work:
     trade_off: float
     choices: PictureChoices
     settings: WorkerSettings
-    """With one checkpoint."""
+    """Worker settings with exactly one checkpoint."""
 
     def result(self, picture: str) -> str:
-        """The name of a result. It does not depend on other pictures, which may come later."""
+        """The name of a result, independent of other pictures, which may be added later."""
         return f"{picture}.{'jpg' if self.format is ResultFormat.JPEG else self.format}"
 
 
 def open_store(place: str, *, create: bool = False) -> "LocalStore | S3Store":
-    """A folder or a bucket, whose writes appear as a whole or not at all.
+    """Open a folder or a bucket; writes are atomic.
 
     Raises:
         ConfigurationInvalid: there is no such folder, or the address is of another kind.
@@ -74,7 +74,7 @@ class Upscaler:
         self._source, self._target = open_store(work.source), open_store(work.target, create=True)
 
     def __call__(self, batch: "dict[str, np.ndarray[Any, Any]]") -> dict[str, list[str]]:
-        """Rows of pictures, each with the reason and detail of its failure, or none."""
+        """Columns `picture`, `reason` and `detail`; the last two are empty after success."""
         pictures = [str(name) for name in batch["picture"]]
         reasons, details = zip(*map(self._upscale, pictures), strict=True)
         return {"picture": pictures, "reason": list(reasons), "detail": list(details)}
@@ -83,8 +83,8 @@ class Upscaler:
         import obstore
         from obstore.exceptions import BaseError
 
-        from deploy.picture import enlarge
         from deploy.ray.decoder import PictureFailed
+        from deploy.upscale.picture import enlarge
 
         work = self._work
         try:

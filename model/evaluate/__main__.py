@@ -31,7 +31,7 @@ Loaded = TypeVar("Loaded")
 
 
 def main() -> int:
-    """Exit status 0; 1 with one line on stderr; 2 for wrong usage."""
+    """The console script. Exit status 0; 1 with one line on stderr; 2 for wrong usage."""
     parser = _parser()
     options = parser.parse_args()
     if not options.data and not options.pairs:
@@ -198,27 +198,20 @@ def _measured(
     places = sorted({*PLACES.values(), *options.trade_off})
     plain = found(bicubic, said=BICUBIC)
     character = {BICUBIC: _character(plain, overshoots(unrounded_bicubic, device))}
-    compared = []
+    compared, judged = [], []
+    corrected = options.backprojection
     for path, network in peers.items():
         name = called[path]
         method: Method = partial(
-            of_peer,
-            network=network.to(device),
-            name=name,
-            back_projection=options.backprojection,
+            of_peer, network=network.to(device), name=name, back_projection=corrected
         )
         findings = found(method, said=name)
         scores = {data: each.scores[name] for data, each in findings.items()}
         compared.append(PeerScores(name=name, sha256=_digest(path), scores=scores))
         character[name] = _character(findings, overshoots(method, device))
-    judged = []
     for path, checkpoint in checkpoints.items():
         name = called[path]
-        method = partial(
-            of_generator,
-            generator=checkpoint.generator,
-            back_projection=options.backprojection,
-        )
+        method = partial(of_generator, generator=checkpoint.generator, back_projection=corrected)
         findings = found(method, said=name, trade_offs=places)
         judged.append(
             CheckpointScores(
@@ -230,7 +223,7 @@ def _measured(
         )
         character[name] = _character(findings, overshoots(method, device))
     return Report(
-        back_projection=options.backprojection,
+        back_projection=corrected,
         jpeg=options.jpeg,
         degrade=options.degrade,
         pairs=tuple(pictures.name for pictures in sets if pictures.small),
@@ -264,7 +257,7 @@ def _loaded(paths: Iterable[Path], load: Callable[[Path], Loaded]) -> dict[Path,
 
 
 def _named(names: Iterable[tuple[Path, str]], *, reserved: str) -> dict[Path, str]:
-    """Files by name; by path where names are equal, or `reserved`."""
+    """A unique name for each file: the given one, or its path if that is shared or `reserved`."""
     given = list(names)
     counted = [reserved, *(name for _, name in given)]
     return {path: name if counted.count(name) == 1 else str(path) for path, name in given}

@@ -1,7 +1,7 @@
 """Scores of upscaling methods on a data set, and measures of their character.
 
-Judged is the final output: bytes, at slider positions if the method has a slider. Only overshoot is
-measured before clamping.
+Metrics are computed on the final output: bytes, at slider positions if the method has a slider.
+Only overshoot is measured before clamping.
 
 Shapes: H x W low-resolution pixels of RGB.
 """
@@ -45,7 +45,7 @@ _SUMMARY: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
     "shift": ("shift", fmean),
     "shift_worst": ("shift", max),
 }
-"""For each figure its measure per picture, and its summary over pictures."""
+"""Figure -> the measure per picture, and the summary over pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +55,16 @@ class MethodResults:
     scores: Mapping[str, Figures]
     """Image name -> metric -> value."""
     places: Mapping[str, Figures]
-    """Image name -> figure -> value: `lr_psnr` in dB, the mean; `mesh` in grey levels, the median;
-    `mesh_ratio` and `mesh_ratio_worst`, relative to the allowance, the median and the maximum;
-    `shift` and `shift_worst` in grey levels from the enlarged input, the mean and the maximum.
+    """Image name -> figure -> value: mean `lr_psnr` in dB; median `mesh` in grey levels; median and
+    maximum of the mesh relative to the allowance, `mesh_ratio` and `mesh_ratio_worst`; mean and
+    maximum shift from the enlarged input in grey levels, `shift` and `shift_worst`.
     """
     original: Figures
-    """For the true pictures `mesh` and `mesh_allowance`, in grey levels, the medians."""
+    """Medians of `mesh` and `mesh_allowance` of the true pictures, in grey levels."""
     slider: Mapping[str, SliderPath]
     """`rmse`, in grey levels, and `lpips`; empty for a method without a slider."""
     mask: Mapping[str, int]
-    """`p5` and `p95` of the mask over all pixels of all pictures, 0 to 255; empty without a
-    mask.
-    """
+    """`p5` and `p95` of the mask over all pixels of all pictures, 0 to 255; empty: no mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +86,10 @@ def evaluate(
     *,
     trade_offs: Sequence[float] = (),
 ) -> MethodResults:
-    """Evaluate a method on pairs; with `trade_offs` at these slider positions.
+    """Evaluate a method on pairs, at the slider positions `trade_offs` if there are any.
 
-    Values that are not finite, as for equal or flat pictures, are left out, and so is the mesh of
-    pictures that are too small for it.
+    A figure is left out if it is not finite for some picture: one that is equal to the true
+    picture, flat, or too small for the mesh.
 
     Raises:
         ValueError: a picture is too small for a metric, or an output is not finite.
@@ -132,9 +130,11 @@ def _judge(
     seen: _Seen, images: Mapping[str, Tensor], pair: Pair, metrics: Sequence[Metric]
 ) -> None:
     stack = torch.stack(tuple(images.values()))  # (N, 3, 4H, 4W)
+    for name in images:  # even if the pictures are too small for every metric
+        seen.scores.setdefault(name, {})
     for metric in metrics:
         for name, value in zip(images, metric.judge(stack, pair.hr), strict=True):
-            seen.scores.setdefault(name, {}).setdefault(metric.name, []).append(value)
+            seen.scores[name].setdefault(metric.name, []).append(value)
 
 
 def _characterise(seen: _Seen, images: Mapping[str, Tensor], pair: Pair) -> None:

@@ -63,10 +63,10 @@ def of_generator(
 def of_peer(
     lr: Tensor, *, network: nn.Module, name: str, back_projection: bool = False
 ) -> dict[str, Tensor]:
-    """The output of another network of (N, 3, H, W) to (N, 3, 4H, 4W), called as GDSR is.
+    """The output of another network, (N, 3, H, W) -> (N, 3, 4H, 4W), run as GDSR is.
 
     Raises:
-        ValueError: it is not finite.
+        ValueError: the output is not finite.
     """
     image: Tensor = network(_with_context(lr))
     return {name: _finished(image, lr, name=name, back_projection=back_projection)}

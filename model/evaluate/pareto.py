@@ -60,7 +60,7 @@ def place_of(name: str) -> float:
     """The slider position of a name; the inverse of `name_of`.
 
     Raises:
-        ValueError: it is neither a number nor a name.
+        ValueError: `name` is neither a number nor the name of an output.
     """
     return PLACES[name] if name in PLACES else float(name)
 

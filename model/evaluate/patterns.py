@@ -1,7 +1,7 @@
 """Synthetic test patterns of single pixels, as in screenshots, scans and pixel art.
 
-Photographs hardly contain them, so a network trained only on photographs rings on them. They are
-generated: in any size, and the same for the same seed.
+Photographs hardly contain such patterns, so a network trained only on photographs rings on them.
+Patterns are generated in any size; the same seed gives the same patterns.
 
 Shapes: H x W pixels, bytes of RGB.
 """
@@ -11,14 +11,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from model.trainer.data.patterns import BAYER
+
 _PAIRS = ((190, 255), (0, 255), (64, 192))
 _LEAST_CONTRAST = 32  # levels between the two colours of a coloured checkerboard, per channel
-_BAYER = (
-    (0, 8, 2, 10),
-    (12, 4, 14, 6),
-    (3, 11, 1, 9),
-    (15, 7, 13, 5),
-)
 
 
 def patterns(*, height: int, width: int, seed: int) -> Iterator[tuple[str, Tensor]]:
@@ -56,10 +52,9 @@ def _dithered(y: Tensor, x: Tensor, upwards: int, leftwards: int) -> Tensor:
         (steps - steps.min()) / max(1, int(steps.max() - steps.min())) for steps in (y, x)
     )
     shade = ((1 - down if upwards else down) + (1 - right if leftwards else right)) / 2
-    thresholds = (torch.tensor(_BAYER) + 0.5) / 16
-    return shade > thresholds[y % 4, x % 4]
+    return shade > torch.from_numpy(BAYER)[y % 4, x % 4]
 
 
 def _coloured(where: Tensor, colours: Tensor) -> Tensor:
-    """(H, W), and two colours of RGB, the second where it holds -> (3, H, W) bytes."""
+    """(H, W) of bool, and two RGB colours, the second for True -> (3, H, W) bytes."""
     return colours.to(torch.uint8)[where.long()].permute(2, 0, 1).contiguous()

@@ -23,7 +23,7 @@ from model.gdsr import SCALE
 from model.metrics.character import SMALLEST_FOR_MESH
 from model.metrics.perceptual import Metric
 from model.resize import bicubic_down
-from model.trainer.data.photographs import UNREADABLE, decode, find_photographs
+from model.trainer.data.photographs import UNREADABLE, decode, find_photographs, size_of
 from model.trainer.degradations.degradations import LIGHT_ALONE, shrink
 
 
@@ -39,9 +39,7 @@ class Pictures:
     """A data set."""
 
     name: str
-    """Name of the folder; for paired folders that of the small pictures, and of their common
-    parent.
-    """
+    """Name of the folder; for pairs that of the small pictures, and of their common parent."""
     paths: tuple[Path, ...]
     sides: tuple[int, int]
     """The minimum of the shorter sides and of the longer sides, cropped to multiples of 4."""
@@ -53,7 +51,7 @@ class Pictures:
         return all(side >= least for side, least in zip(self.sides, smallest, strict=True))
 
     def left_out(self, metrics: Iterable[Metric]) -> list[str]:
-        """Why some metrics, or the mesh, cannot be measured."""
+        """A line for each metric, the mesh included, that cannot be measured."""
         needs = {metric.title: metric.smallest for metric in metrics}
         needs["the mesh"] = (SMALLEST_FOR_MESH,) * 2
         return [
@@ -85,7 +83,7 @@ def find_pictures(folder: Path) -> Pictures:
     """All pictures under a folder.
 
     Raises:
-        ValueError: there is none, or one is broken.
+        ValueError: there is no picture, or one is broken or smaller than 4x4 pixels.
         TrainingError: there is no such folder.
     """
     paths = _found(folder)
@@ -125,8 +123,8 @@ def find_pairs(small: Path, large: Path) -> Pictures:
 def downscaled(hr: Tensor, *, jpeg: int | None = None, light: int | None = None) -> Tensor:
     """Downscale a true picture, (3, 4H, 4W) -> (3, H, W) bytes.
 
-    With `jpeg`, 1 to 100, it is compressed with that quality, by Pillow. With a seed `light` it is
-    degraded by the trainer's light recipe instead.
+    With `jpeg`, 1 to 100, Pillow compresses the small picture with that quality. With a seed
+    `light`, the trainer's light recipe makes it instead.
 
     Raises:
         ValueError: a side is not a multiple of 4.
@@ -139,7 +137,7 @@ def downscaled(hr: Tensor, *, jpeg: int | None = None, light: int | None = None)
 
 
 def _compressed(lr: Tensor, quality: int) -> Tensor:
-    """After a JPEG round trip with Pillow's default chroma subsampling."""
+    """Apply a JPEG round trip with Pillow's default chroma subsampling."""
     file = io.BytesIO()
     Image.fromarray(lr.permute(1, 2, 0).cpu().numpy()).save(file, "JPEG", quality=quality)
     with Image.open(file) as opened:
@@ -165,19 +163,23 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _shortest(paths: Iterable[Path]) -> tuple[int, int]:
-    sides = [sorted(map(_cropped, _size(path))) for path in paths]
+    sides = []
+    for path in paths:
+        width, height = _size(path)
+        if min(width, height) < SCALE:
+            raise ValueError(
+                f"{path} has {width}x{height} pixels; at least {SCALE}x{SCALE} are needed"
+            )
+        sides.append(sorted(map(_cropped, (width, height))))
     shorter, longer = (min(lengths) for lengths in zip(*sides, strict=True))
     return shorter, longer
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """Width and height."""
     try:
-        with Image.open(path) as image:
-            width, height = image.size
+        return size_of(path)
     except UNREADABLE as error:
         raise ValueError(f"{path} is broken: {error}") from None
-    return width, height
 
 
 def _read(path: Path) -> Tensor:

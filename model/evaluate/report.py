@@ -33,7 +33,7 @@ class PeerScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Character:
-    """Measures of a checkpoint, another network or bicubic beside the metrics.
+    """Measures, beside the metrics, of a checkpoint, another network or bicubic.
 
     Images are named as on the slider; a single image is named like its method.
     """
@@ -53,7 +53,7 @@ class Report:
     """All results, and the settings of the evaluation."""
 
     back_projection: bool
-    """Of checkpoints and other networks."""
+    """Whether it was applied to the outputs of checkpoints and other networks."""
     jpeg: int | None
     """JPEG quality of the small pictures, if they were compressed."""
     degrade: str | None

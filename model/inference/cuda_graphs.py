@@ -23,8 +23,7 @@ _WARM_UP_RUNS = 3
 
 
 def compile_blocks(generator: GDSR, trial: Tensor) -> str | None:
-    """Compile every RRDB, on any device. Returns None, or one line that says why it is not
-    possible.
+    """Compile every RRDB, on any device; return None, or the reason of a failure in one line.
 
     All blocks share one piece of code, so one compilation per shape serves them all: seconds, where
     the whole graph takes minutes. `trial`, (N, C, H, W), is run through the first block; if that
@@ -96,10 +95,7 @@ class Graphs:
 
 
 def upload(host: Tensor, device: torch.device) -> Tensor:
-    """Copy a host tensor to `device`; on CUDA asynchronously, through pinned memory.
-
-    On other devices a plain copy, on the CPU none.
-    """
+    """Copy a host tensor to `device`; on CUDA asynchronously, through pinned memory."""
     if device.type != "cuda":
         return host.to(device)
     return host.pin_memory().to(device, non_blocking=True)
@@ -108,8 +104,8 @@ def upload(host: Tensor, device: torch.device) -> Tensor:
 def download(tensors: list[Tensor]) -> Callable[[], list[Tensor]]:
     """Start copying tensors to the host; returns a function that waits for them.
 
-    On CUDA to pinned memory and on a separate stream, concurrent with the next computation. On
-    other devices there is nothing to wait for.
+    On CUDA the copy goes to pinned memory on a separate stream, concurrent with the next
+    computation. On other devices there is nothing to wait for.
     """
     device = tensors[0].device
     if device.type != "cuda":

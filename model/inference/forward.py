@@ -24,17 +24,17 @@ from torch import Tensor
 
 from model.blocks import RRDB, Tail
 from model.gdsr import GDSR, OUTPUTS, PARTS, Output, Part
-from model.inference import hopper, openvino, winograd
+from model.inference import hopper, openvino
 from model.inference.cuda_graphs import Graphs, Network, compile_blocks, download, upload
 from model.inference.nvrtc import KernelUnavailable
-from model.inference.trial import seconds_of_each
+from model.inference.trial import Turn, at_once, seconds_of_each
 from model.postprocessing import limit_ringing, postprocess
 from model.process import cache_folder
 from model.resize import bicubic_down, bicubic_up
 
 __all__ = [
-    "OUTPUTS", "PARTS", "Backend", "Forward", "NotFinite", "Output", "Precision", "measure",
-    "prepare",
+    "OUTPUTS", "PARTS", "Backend", "Forward", "NotFinite", "Output", "Precision", "in_backend",
+    "measure", "prepare",
 ]  # fmt: skip
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -77,7 +77,7 @@ class Forward:
     def __init__(self, generator: GDSR, *, device: torch.device, precision: Precision) -> None:
         self.device = device
         self.precision: Precision = precision
-        self._source = generator
+        self.source = generator
         self._ready = self._converted(precision)
         self._exact: Network | None = self._ready if precision == "float32" else None
         self._call: Network = self._ready
@@ -96,10 +96,10 @@ class Forward:
 
         `weights`, (N, R, 4), are the shares of `PARTS` for each result of each tile. A row adds up
         to 1; the mask, returned as a grey image, is not blended with others. Everything needed is
-        computed once for all results. `consistent` images are back-projected until the evaluation
-        protocol's bicubic reduces them to the tile, nearly (see `_corrected`). Outputs are clamped
-        before they are blended, so that blending stored outputs gives the same. Out-of-memory
-        errors are left to the caller.
+        computed once for all results. `consistent` images are back-projected, so that the
+        evaluation protocol's bicubic reduces them nearly to the tile (see `_corrected`). Outputs
+        are clamped before they are blended, so that blending stored outputs gives the same.
+        Out-of-memory errors are left to the caller.
 
         Raises:
             NotFinite: a tile is NaN or infinite, in float32 too.
@@ -109,10 +109,10 @@ class Forward:
     def start(
         self, tiles: Tiles, weights: NDArray[np.float32], *, consistent: bool = False
     ) -> Callable[[], Tiles]:
-        """Start a batch as above; returns a function that waits for the results.
+        """Start a batch, as `__call__` does; return a function that waits for the results.
 
-        On CUDA it returns as soon as the work is queued, so that the host can prepare one batch and
-        deliver another while the GPU computes. On other devices everything is computed here.
+        On CUDA `start` returns as soon as the work is queued, so that the host can prepare one
+        batch and deliver another while the GPU computes. Other devices compute everything here.
         """
         fetch = self._begin(self._network(tiles), tiles, weights, consistent=consistent)
 
@@ -140,9 +140,9 @@ class Forward:
         """CUDA only: compile, and record graphs. Returns None, or why the network stays uncompiled.
 
         Uses our own kernels if the GPU supports them (`model.inference.hopper`), else compiles
-        block by block. Compiled code is cached in `cache`, and where `prepare_process` says.
+        block by block. Compiled code is cached in `cache`, and in the folder of `prepare_process`.
         """
-        if self.precision == "float16" and hopper.is_supported(self.device, self._source.config):
+        if self.precision == "float16" and hopper.is_supported(self.device, self.source.config):
             try:
                 exact = self._converted("float32")
                 self._call = Graphs(hopper.HopperGDSR(exact, self._ready, folder=cache))
@@ -161,7 +161,7 @@ class Forward:
         return reason
 
     def undo_acceleration(self) -> None:
-        """Take back `accelerate`."""
+        """Undo `accelerate`."""
         if not self.kernels:  # the blocks themselves were changed
             exact = self._exact is self._ready
             self._ready = self._converted(self.precision)
@@ -187,9 +187,7 @@ class Forward:
     def _begin(
         self, network: Network, tiles: Tiles, weights: NDArray[np.float32], *, consistent: bool
     ) -> Callable[[], tuple[NDArray[np.bool_], Tiles]]:
-        """Queue everything up to the copy to the host; returns which tiles are finite, and the
-        results.
-        """
+        """Queue all work; return a function that waits for (which tiles are finite, results)."""
         blends = self._blend(network, tiles, weights)
         kind = tiles.dtype.type
         samples = []
@@ -234,16 +232,12 @@ class Forward:
 
     def _features(self, tile: int) -> Tensor:
         """The features of one tile inside the network, as zeros: (1, C, T, T)."""
-        shape = (1, self._source.config.features, tile, tile)
+        shape = (1, self.source.config.features, tile, tile)
         features = torch.zeros(shape, dtype=_DTYPES[self.precision], device=self.device)
         return features.contiguous(memory_format=torch.channels_last)
 
     def _converted(self, precision: Precision) -> GDSR:
-        generator = self._for_bytes()
-        on_cpu = self.device.type == "cpu"
-        if on_cpu and precision == "float32" and winograd.is_supported(generator.config):
-            winograd.accelerate(generator)
-        generator = generator.to(device=self.device, dtype=_DTYPES[precision])
+        generator = self._for_bytes().to(device=self.device, dtype=_DTYPES[precision])
         laid_out: GDSR = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
         return laid_out
 
@@ -252,7 +246,7 @@ class Forward:
 
     def _for_bytes(self) -> GDSR:
         """A copy that takes 0 to 255, for inference."""
-        generator = copy.deepcopy(self._source).eval().requires_grad_(requires_grad=False)
+        generator = copy.deepcopy(self.source).eval().requires_grad_(requires_grad=False)
         # Bytes are not scaled: below 256 they are exact in every precision, while 1/255 of them
         # would be off by up to 0.4 levels in bfloat16.
         generator.first.weight /= 255
@@ -278,9 +272,9 @@ def prepare(
     On a CPU with bfloat16 instructions that is bfloat16, if it is finite, at least 50 dB from
     float32 and faster. On CUDA it is float16, if it is finite and within one grey level of float32,
     or bfloat16, if that is finite and at least 50 dB from it. Otherwise it is float32. On CUDA the
-    network is also compiled if possible. On a CPU `backend` computes: OpenVINO if it is installed
-    and passes the self-test too, else torch; None: the faster one, by a trial on one tile. `cache`
-    keeps the compiled code, and the times of the trial.
+    network is also compiled if possible. On a CPU `backend` may be OpenVINO, which is used if it is
+    installed and passes the self-test too, else torch; None: the faster one, by a trial on one
+    tile. `cache` is the folder for compiled code and for the times of the trial.
 
     Raises:
         NotFinite: the output of the self-test is NaN or infinite in the requested precision or,
@@ -303,9 +297,7 @@ def prepare(
             )
             forward.undo_acceleration()
     elif backend != "torch":
-        forward = _by_backend(
-            generator, forward, backend=backend, tile=tile, cache=cache or cache_folder()
-        )
+        forward = in_backend(forward, backend=backend, tile=tile, cache=cache)
     if device.type == "cuda":
         forward(_picture(tile), _only("fused"))
     return forward
@@ -314,7 +306,7 @@ def prepare(
 def measure(forward: Forward, *, tile: int) -> dict[str, float]:
     """Input pixels per second for each of `OUTPUTS`, from one run of one tile each.
 
-    A CPU, whose speed hardly depends on the size, computes a smaller one, so that it starts sooner.
+    On a CPU, whose speed hardly depends on the size, the tile is smaller, for a quicker start.
     """
     if forward.device.type == "cpu":
         tile = min(tile, _CPU_MEASURED_SIDE)
@@ -344,17 +336,28 @@ def _fastest_right(generator: GDSR, device: torch.device) -> Forward:
     return exact
 
 
-def _by_backend(
-    generator: GDSR, by_torch: Forward, *, backend: Backend | None, tile: int, cache: Path
+def in_backend(
+    by_torch: Forward,
+    *,
+    backend: Backend | None,
+    tile: int,
+    cache: Path | None = None,
+    turn: Turn = at_once,
 ) -> Forward:
-    """The same in OpenVINO if that passes the self-test and is wanted or faster."""
+    """Return the network in OpenVINO, on a CPU, if it passes the self-test and is requested or
+    faster, else `by_torch`. Arguments as for `prepare`; each tile of a trial waits for its `turn`.
+    """
     precision = by_torch.precision
     if precision == "float16" or not openvino.is_installed():
         return by_torch
     other = copy.copy(by_torch)
-    other.use_openvino()
-    true = _tried(Forward(generator, device=by_torch.device, precision="float32"))
-    if not _is_right(_tried(other), true, precision):
+
+    def passes() -> bool:
+        other.use_openvino()
+        true = _tried(Forward(by_torch.source, device=by_torch.device, precision="float32"))
+        return _is_right(_tried(other), true, precision)
+
+    if not turn(passes):
         log.error("OpenVINO gives wrong results in %s; using torch", precision)
         return by_torch
     if backend == "openvino":
@@ -364,10 +367,11 @@ def _by_backend(
     seconds = seconds_of_each(
         {name: functools.partial(one, picture, fused) for name, one in contestants.items()},
         about=(
-            generator.config, precision, tile, torch.__version__, openvino.version(),
-            torch.get_num_threads(), torch.cpu.get_capabilities(),
+            "processor time", by_torch.source.config, precision, tile, torch.__version__,
+            openvino.version(), torch.get_num_threads(), torch.cpu.get_capabilities(),
         ),
-        folder=cache,
+        folder=cache or cache_folder(),
+        turn=turn,
     )  # fmt: skip
     wins = seconds["openvino"] < (1 - _WORTH) * seconds["torch"]
     chosen = other if wins else by_torch

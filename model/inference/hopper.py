@@ -99,9 +99,8 @@ def _plain(conv: nn.Conv2d, epilogue: Epilogue, *, features: int, width: int) ->
 def _enlarging(enlarge: Enlarge) -> Convolution:
     """`Enlarge` as 2x2 convolutions, one for each of the four output pixels of an input pixel.
 
-    Of the 2x2 copies of a pixel one or two meet a row of the kernel, so rows that meet copies of
-    the same pixel are added up beforehand; columns likewise. A slice computes two adjacent pixels,
-    of half of the features.
+    Rows of the kernel that meet copies of the same pixel are added up beforehand; columns likewise.
+    A slice computes two adjacent pixels, of half of the features.
     """
     conv = enlarge.conv
     kernels: list[Tensor] = []
@@ -118,7 +117,7 @@ def _bias(conv: nn.Conv2d) -> Tensor:
 
 
 def _folded(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """The kernels of 2 for both neighbours, from a kernel of 3 along `dim`."""
+    """The kernels of 2 for both output pixels, from a kernel of 3 along `dim`."""
     first, second, third = weight.unbind(dim)
     return torch.stack((first, second + third), dim), torch.stack((first + second, third), dim)
 
@@ -152,9 +151,7 @@ def source(config: GDSRConfig) -> str:
 
 
 def _product(rows: int, width: int) -> str:
-    """C++ code for the product of 64 pixels with `rows` times `width` columns of weights,
-    accumulated.
-    """
+    """C++ code: adds the product of 64 pixels with `rows` times `width` columns of weights."""
     each = width // 2
     count = rows * each
     sums = [f"d[{i // each}][{i % each}]" for i in range(count)]

@@ -51,9 +51,7 @@ class Kernel:
         self._overlap = _LaunchAttribute(id=_OVERLAP_ATTRIBUTE, padding=0, value=value)
 
     def launch(self, blocks: int, argument: ctypes.Structure) -> None:
-        """Queue the kernel on torch's current stream; it may start before the previous kernel
-        ends.
-        """
+        """Queue the kernel on torch's current stream; it may start before the previous one ends."""
         config = _LaunchConfig(
             grid_x=blocks, grid_y=1, grid_z=1, block_x=self._threads, block_y=1, block_z=1,
             shared_bytes=self._shared_bytes, stream=torch.cuda.current_stream().cuda_stream,

@@ -1,4 +1,4 @@
-"""The network in OpenVINO, a second library for CPUs, where it is installed.
+"""The network in OpenVINO, an optional second library for CPUs.
 
 The graph is built here from the weights of a generator, operation by operation: OpenVINO's own
 converter would trace the network for seconds. Nothing is written to a disk, and its telemetry is
@@ -7,6 +7,7 @@ never loaded. One model is compiled for each set of parts, for tiles of every si
 Shapes: N batch, H x W low-resolution pixels.
 """
 
+import functools
 import importlib.metadata
 import importlib.util
 import sys
@@ -41,7 +42,6 @@ class OpenVINOGDSR:
     def __init__(self, generator: GDSR, *, precision: str) -> None:
         """`precision` is float32 or bfloat16."""
         self._generator = generator
-        self._core = _library().Core()
         self._options = {
             "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
             "PERFORMANCE_HINT": "LATENCY",
@@ -64,7 +64,7 @@ class OpenVINOGDSR:
         key = frozenset(wanted)
         if key not in self._compiled:
             graph = _graph(self._generator, wanted)
-            self._compiled[key] = self._core.compile_model(graph, "CPU", self._options)
+            self._compiled[key] = _core().compile_model(graph, "CPU", self._options)
         if key != self._last:
             self.release()  # the features of one model may take gigabytes
             self._last = key
@@ -85,10 +85,21 @@ class OpenVINOGDSR:
 
 def _library() -> Any:
     """The package, without its telemetry, which would report each import to its makers."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # no such package, says Python then
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # makes its import fail
     import openvino
 
     return openvino
+
+
+@functools.cache
+def _core() -> Any:
+    """The library's core: one for the process, which lives as long.
+
+    Each core sets an alternate signal stack of its own, and puts back that of the core before it
+    when it goes. So of two cores the later one would leave the freed stack of the earlier one, and
+    the next signal would end the process.
+    """
+    return _library().Core()
 
 
 def _graph(generator: GDSR, parts: Sequence[Part]) -> Any:
@@ -100,7 +111,7 @@ def _graph(generator: GDSR, parts: Sequence[Part]) -> Any:
 
 
 class _Builder:
-    """Translates the modules of a generator, as their `forward` has them, into nodes of a graph."""
+    """Translates the modules of a generator into nodes of a graph, following their `forward`."""
 
     def __init__(self, operations: Any) -> None:
         self._op = operations
@@ -159,7 +170,7 @@ class _Builder:
         return self._op.add(sums, _bias(conv, scale))
 
     def _transposed(self, conv: nn.ConvTranspose2d, x: Any) -> Any:
-        """Of 4x4, by two, as in `FoldedEnlarge`."""
+        """Transposed convolution of 4x4 with stride 2, as in `FoldedEnlarge`."""
         sums = self._op.convolution_backprop_data(
             x, conv.weight.contiguous().numpy(), [2, 2],
             pads_begin=[1, 1], pads_end=[1, 1], dilations=[1, 1],

@@ -1,26 +1,46 @@
-"""Trial of several ways to compute the same, whose times are kept in a file."""
+"""Timed trial of several ways to compute the same result; the times are cached in a file."""
 
 import hashlib
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 _ROUNDS = 3
 
 Name = TypeVar("Name", bound=str)
+Found = TypeVar("Found")
 
 log = logging.getLogger(__name__)
 
 
-def seconds_of_each(
-    contestants: Mapping[Name, Callable[[], object]], *, about: object, folder: Path
-) -> dict[Name, float]:
-    """Seconds of each function, the best of a few calls in turns; or those kept in `folder`.
+class Turn(Protocol):
+    """Calls an action when the device is free for it, and returns its result."""
 
-    `about` is everything that they depend on, with a stable `repr`.
+    def __call__(self, action: Callable[[], Found], /) -> Found:
+        """The result of the action, whose exceptions are raised here."""
+        ...
+
+
+def at_once(action: Callable[[], Found], /) -> Found:
+    """Call the action now: the turn for a device without other users."""
+    return action()
+
+
+def seconds_of_each(
+    contestants: Mapping[Name, Callable[[], object]],
+    *,
+    about: object,
+    folder: Path,
+    turn: Turn = at_once,
+) -> dict[Name, float]:
+    """Seconds of each function, the best of a few interleaved calls, or as cached in `folder`.
+
+    Processor time is measured, which other programs hardly affect. `about` is everything that the
+    times depend on, with a stable `repr`. Each call waits for its `turn`.
     """
     key = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
     path = folder / f"trial-{key}.json"
@@ -30,16 +50,20 @@ def seconds_of_each(
     except (OSError, ValueError, KeyError, TypeError):
         pass  # missing, or of another version: measured again
     for call in contestants.values():
-        call()  # compiles, fills caches
+        turn(call)  # compiles, fills caches
     best = dict.fromkeys(contestants, float("inf"))
     for _ in range(_ROUNDS):
         for name, call in contestants.items():
-            start = time.perf_counter()
-            call()
-            best[name] = min(best[name], time.perf_counter() - start)
+            best[name] = min(best[name], turn(partial(_seconds, call)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(best))
     except OSError as failure:
         log.warning("cannot keep the times of a trial: %s", failure)
     return best
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.process_time()
+    call()
+    return time.process_time() - start

@@ -10,7 +10,6 @@ Shapes: N images, H x W pixels, RGB in [0, 1]; C features.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,6 @@ from torch import Tensor, nn
 
 from model.checkpoint import CheckpointInvalid
 from model.metrics.vgg import VGG
-from model.reference import read_reference
 
 _STAGES = ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3")
 _CONVOLUTIONS = 13
@@ -94,13 +92,3 @@ class DISTS(nn.Module):
             structures.append((2 * covariance + _STABLE) / (variance_x + variance_y + _STABLE))
         alike = self.alpha * torch.cat(textures, dim=1) + self.beta * torch.cat(structures, dim=1)
         return 1 - alike.sum(dim=1)
-
-
-def load_dists(network: Path, shares: Path) -> DISTS:
-    """Load from weight files, safetensors or pickled (read without running code).
-
-    Raises:
-        CheckpointInvalid: they are not the expected weights.
-        OSError: one cannot be read.
-    """
-    return DISTS(read_reference(network), read_reference(shares))

@@ -8,7 +8,6 @@ Shapes: N images, H x W pixels, RGB in [0, 1]; C features.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.checkpoint import CheckpointInvalid
-from model.reference import read_reference
 
 SMALLEST = 31
 """Minimum shorter side of a picture, so that the last pooling has an output."""
@@ -102,16 +100,6 @@ class LPIPS(nn.Module):
             for place, (a, b) in enumerate(zip(one, other, strict=True))
         ]
         return torch.stack(layers).sum(dim=0)  # (N,)
-
-
-def load_lpips(network: Path, heads: Path) -> LPIPS:
-    """Load from weight files, safetensors or pickled (read without running code).
-
-    Raises:
-        CheckpointInvalid: they are not the expected weights.
-        OSError: one cannot be read.
-    """
-    return LPIPS(read_reference(network), read_reference(heads))
 
 
 def _taken(state: Mapping[str, Tensor], name: str) -> Tensor:

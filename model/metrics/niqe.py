@@ -57,7 +57,7 @@ def load_pristine(path: Path) -> Pristine:
 
     Raises:
         CheckpointInvalid: the file does not contain them.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -78,7 +78,7 @@ def niqe(image: Tensor, pristine: Pristine, *, border: int = BORDER) -> float:
     """NIQE of RGB bytes, (3, H, W); NaN for a picture without any texture.
 
     Raises:
-        ValueError: it has fewer than two blocks, too few for their covariance.
+        ValueError: the picture has fewer than two blocks, too few for their covariance.
     """
     height, width = (side - 2 * border for side in image.shape[-2:])
     if image.ndim != 3 or min(height, width) < BLOCK or max(height, width) < 2 * BLOCK:

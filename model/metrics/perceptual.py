@@ -19,12 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from model.checkpoint import CheckpointInvalid
-from model.metrics.dists import load_dists
+from model.metrics.dists import DISTS
 from model.metrics.fidelity import BORDER, mse_y, psnr_y, ssim_y
+from model.metrics.lpips import LPIPS
 from model.metrics.lpips import SMALLEST as SMALLEST_FOR_LPIPS
-from model.metrics.lpips import load_lpips
 from model.metrics.niqe import SMALLEST as SMALLEST_FOR_NIQE
 from model.metrics.niqe import load_pristine, niqe
+from model.reference import read_reference
 
 Judge = Callable[[Tensor, Tensor], list[float]]
 """Pictures, (N, 3, H, W), and the true one, (3, H, W) -> one value each."""
@@ -131,9 +132,9 @@ def _perceptual(name: str, folder: Path, device: torch.device) -> Metric:
             judge = partial(_each, lambda image, _: niqe(image, pristine))
         elif name == "lpips":
             smallest = (SMALLEST_FOR_LPIPS,) * 2
-            judge = partial(_distances, load_lpips(*paths).to(device))
+            judge = partial(_distances, LPIPS(*map(read_reference, paths)).to(device))
         else:
-            judge = partial(_distances, load_dists(*paths).to(device))
+            judge = partial(_distances, DISTS(*map(read_reference, paths)).to(device))
     except CheckpointInvalid as invalid:
         raise CheckpointInvalid(f"{' or '.join(map(str, paths))}: {invalid}") from None
     return Metric(name=name, title=name.upper(), digits=digits, smallest=smallest, judge=judge)

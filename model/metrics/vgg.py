@@ -9,14 +9,12 @@ Shapes: N batch, H x W pixels of images in [0, 1].
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.checkpoint import CheckpointInvalid
-from model.reference import read_reference
 
 _DEPTHS = {
     13: (2, 2, 3, 3, 3),
@@ -61,17 +59,6 @@ class VGG(nn.Module):
             tapped[name] = x
             x = F.relu(x)
         return [tapped[name] for name in self.taps]
-
-
-def load_vgg(path: Path, taps: Sequence[str]) -> VGG:
-    """Load from a safetensors file or a pickled state dict (read without running code).
-
-    Raises:
-        CheckpointInvalid: the file does not contain such weights.
-        OSError: it cannot be read.
-        ValueError: a tap does not exist.
-    """
-    return VGG(read_reference(path), taps)
 
 
 def _names(state: Mapping[str, Tensor]) -> list[str]:

@@ -12,7 +12,7 @@ _FAILED, _USAGE = 1, 2
 
 
 def main() -> int:
-    """Exit status 0; 1 with one line on stderr; 2 if the command or the configuration is wrong."""
+    """The console script. Exit status 0; 1 with one line on stderr; 2 for wrong use or settings."""
     parser = _parser()
     options = parser.parse_args()
 

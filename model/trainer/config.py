@@ -239,7 +239,7 @@ class Validation:
     every: int = 1000
     pictures: int = 12
     crop: int = 0
-    """Side of the centre crop, in high-resolution pixels; 0: the whole picture."""
+    """Side of the centre crop, in high-resolution pixels, at least 64; 0: the whole picture."""
     samples: int = 4
     """Number of pictures in the sample strip."""
     jpeg_quality: int = 0
@@ -278,7 +278,7 @@ class TrainConfig:
         """The network size of the generator.
 
         Raises:
-            ConfigInvalid: none is given, or both are.
+            ConfigInvalid: neither `preset` nor `size` is given, or both are.
         """
         chosen = self.generator
         if bool(chosen.preset) == (chosen.size is not None):

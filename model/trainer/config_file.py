@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from model.trainer.config import TrainConfig
 from model.trainer.errors import ConfigInvalid
+from model.trainer.validation import LEAST
 
 PRESETS = Path(__file__).parent / "presets"
 Built = TypeVar("Built")
@@ -147,8 +148,9 @@ def _described(kind: Any) -> str:
 
 def _checked(config: TrainConfig) -> TrainConfig:
     data, losses, run = config.data, config.losses, config.run
-    config.network  # noqa: B018  # says what is wrong with it
+    size = asdict(config.network)
     positive = {
+        **{f"generator.size.{name}": value for name, value in size.items()},
         "run.steps": run.steps,
         "run.save_every": run.save_every,
         "run.log_every": run.log_every,
@@ -162,9 +164,20 @@ def _checked(config: TrainConfig) -> TrainConfig:
     for name, value in positive.items():
         if value <= 0:
             raise ConfigInvalid(f"{name} is {value}; it must be above 0")
-    for name, count in {"losses.margin": losses.margin, "data.mirror": data.mirror}.items():
+    not_negative = {
+        "run.seed": run.seed,
+        "losses.margin": losses.margin,
+        "data.mirror": data.mirror,
+    }
+    for name, count in not_negative.items():
         if count < 0:
             raise ConfigInvalid(f"{name} is {count}; it must not be below 0")
+    crop = config.validation.crop
+    if crop and crop < LEAST:
+        raise ConfigInvalid(f"validation.crop is {crop}; it must be 0 or at least {LEAST}")
+    if not all(0 <= beta < 1 for beta in config.optimiser.betas):
+        betas = list(config.optimiser.betas)
+        raise ConfigInvalid(f"optimiser.betas is {betas}; both must be from 0 to below 1")
     if 2 * losses.margin >= data.patch:
         raise ConfigInvalid(
             f"losses.margin is {losses.margin}; that leaves nothing of a patch of {data.patch}"

@@ -1,8 +1,8 @@
 """Fits the last convolution of `fused` by least squares.
 
-`fused` is then the blend of `psnr` and `gan` by the mask, as close as one convolution of the fused
-features comes. So the way from `psnr` over `fused` to `gan` is straight: the difference to `psnr`
-grows along the whole slider. A convolution that is trained freely leaves that way.
+`fused` is then the blend of `psnr` and `gan` by the mask, as closely as one convolution of the
+fused features allows. The path from `psnr` through `fused` to `gan` is then straight, so the
+difference to `psnr` grows along the whole slider. A freely trained convolution leaves that path.
 """
 
 from pathlib import Path
@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from model.gdsr import GDSR, SCALE
-from model.trainer.data.photographs import decode, find_photographs
+from model.trainer.data.photographs import UNREADABLE, decode, find_photographs
 from model.trainer.degradations.degradations import LIGHT_ALONE, shrink
 from model.trainer.errors import PhotographsMissing
 
@@ -25,7 +24,7 @@ _RIDGE = 1e-6  # towards the present weights, relative to the features' mean squ
 
 
 def fit_fusion(generator: GDSR, folder: Path) -> None:
-    """Replace the weights of `fused_to_rgb`, by up to 64 photographs under `folder`.
+    """Replace the weights of `fused_to_rgb`, fitted on up to 64 photographs under `folder`.
 
     Half of them are made smaller by bicubic, half by the light recipe.
 
@@ -69,7 +68,7 @@ def _small_pictures(folder: Path, random: torch.Generator) -> list[Tensor]:
     for path in paths[:: max(1, len(paths) // _MOST)][:_MOST]:
         try:
             pixels = decode(path)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except UNREADABLE:
             broken.append(path)
             continue
         top, left = ((length - side) // 2 for length in pixels.shape[:2])

@@ -52,7 +52,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) 
     """Train, or resume the run in `out`; `quiet` prints nothing.
 
     Raises:
-        TrainingError: it cannot start or continue, for the reason in the message.
+        TrainingError: training cannot start or continue, for the reason in the message.
     """
     began = time.perf_counter()
     processes = join(config.device.name)
@@ -69,7 +69,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) 
 def _prepared(
     config: TrainConfig, out: Path, processes: Processes, *, resume: bool, quiet: bool
 ) -> Run:
-    """Load photographs and weights; writes to `out` only if all of it is there."""
+    """Load photographs and weights; write the configuration to `out` only after all is loaded."""
     device = processes.device
     torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes of a step never change
     if config.data.batch % processes.count:

@@ -64,7 +64,7 @@ def mask_loss(mask: Tensor, hr: Tensor) -> Tensor:
 
 
 def _box(image: Tensor, side: int) -> Tensor:
-    """Mean over a square around each pixel, without what is beyond the border."""
+    """Mean over a square around each pixel, without pixels beyond the border."""
     return F.avg_pool2d(image, side, 1, side // 2, count_include_pad=False)
 
 

@@ -8,7 +8,7 @@ from model.trainer.config import Optimiser, Run
 def progress(run: Run, *, step: int, elapsed: float, reserve: float) -> float:
     """Progress from 0 to 1, by steps, or by time if the time budget ends first.
 
-    `reserve` seconds of it are kept for the last validation.
+    `reserve` seconds of the budget are kept for the last validation.
     """
     by_step = step / run.steps
     if not run.minutes:

@@ -25,7 +25,8 @@ from model.trainer.errors import PhotographsMissing
 CONTEXT = 16
 """Mirrored pixels around a small picture; zero padding instead would darken the border."""
 _STRIP_SIDE = 192  # pixels of each picture in the strip
-_LEAST = SCALE * CONTEXT  # minimum side: mirroring needs that many pixels
+LEAST = SCALE * CONTEXT
+"""Minimum side of a picture: mirroring needs that many pixels."""
 
 
 class Scores(NamedTuple):
@@ -50,7 +51,7 @@ def read_pairs(
     """The first usable pictures.
 
     Raises:
-        PhotographsMissing: there is none.
+        PhotographsMissing: no picture is usable.
     """
     pairs: list[Pair] = []
     broken: list[Path] = []
@@ -63,7 +64,7 @@ def read_pairs(
         except UNREADABLE:
             broken.append(path)
             continue
-        if min(picture.shape[1:]) < _LEAST:
+        if min(picture.shape[1:]) < LEAST:
             small += 1
             continue
         hr = _centre(picture, settings.crop or max(picture.shape[1:])).to(device)
@@ -73,7 +74,7 @@ def read_pairs(
             lr = jpeg_round_trip(lr[None], quality)[0]
         pairs.append(Pair(hr=hr, lr=lr))
     if not pairs:
-        raise PhotographsMissing(folder, broken=broken, small=small, side=_LEAST)
+        raise PhotographsMissing(folder, broken=broken, small=small, side=LEAST)
     return pairs
 
 

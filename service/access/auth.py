@@ -37,7 +37,7 @@ class Keys:
         """Return the name of a key; without accepted keys every key is invalid.
 
         Raises:
-            KeyMissing: none was sent.
+            KeyMissing: no key was sent.
             KeyInvalid: the key is unknown.
         """
         if not key:

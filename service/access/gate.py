@@ -1,8 +1,8 @@
-"""Rejects uploads by their head while the queue is full.
+"""Rejects uploads by their request head while the queue is full.
 
-Reading, storing and deleting a picture that is rejected in the end costs as much as serving some.
-Admission alone decides whether a job fits. After it has rejected one, the queue is looked at a few
-times a second, until there is room again.
+Reading, storing and deleting a picture that is rejected in the end costs as much as serving several
+pictures. Admission alone decides whether a job fits. After admission has rejected a job, the queue
+is polled a few times a second, until there is room again.
 """
 
 import time
@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from fastapi.concurrency import run_in_threadpool
 
 from workers.contract.errors import QueueFull
-from workers.contract.queue.admission import Shortage
 from workers.contract.queue.idempotency import is_used
 from workers.contract.queue.queue import JobQueue
 
-#: Minimum seconds between two looks at a full queue.
+#: Minimum seconds between two polls of a full queue.
 LOOK = 0.2
 
 
@@ -26,7 +25,7 @@ class QueueGate:
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         self._in_doubt = False
-        self._shortage: Shortage | None = None
+        self._shortage: QueueFull | None = None
         self._next_look = 0.0
 
     async def check(self, owner: str, key: str | None) -> None:
@@ -43,11 +42,11 @@ class QueueGate:
         if (shortage := self._shortage) is None:
             return
         if key is None or not await run_in_threadpool(is_used, self._queue.client, owner, key):
-            raise QueueFull(limit=shortage.limit, of=shortage.of, pause=shortage.pause)
+            raise shortage.with_traceback(None)  # uploads share this exception
 
     @contextmanager
     def noticing(self) -> Iterator[None]:
-        """Look at the queue before the next upload if this one does not fit."""
+        """Poll the queue before the next upload if this one does not fit."""
         try:
             yield
         except QueueFull:

@@ -47,7 +47,7 @@ class LoopbackGuard:
         known = origin in self.origins or "*" in self.origins
         if scope["method"] in _SAFE or known:
             return None
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
             return OriginNotServed(origin)
         if headers.get("sec-fetch-site", "none") in _FOREIGN:
             return OriginNotServed(headers["sec-fetch-site"])

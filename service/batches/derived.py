@@ -8,13 +8,7 @@ from datetime import UTC, datetime
 from service.jobs.derived import Derivation, derivation, is_over
 from service.jobs.options import ResultFields
 from service.services import Services
-from workers.contract.errors import (
-    AlphaNotStorable,
-    BatchExpired,
-    BatchNotFound,
-    JobExpired,
-    ResultTooLarge,
-)
+from workers.contract import errors
 from workers.contract.queue.batches import Batch, BatchItem
 from workers.contract.queue.jobs import Job, JobFailure
 from workers.contract.queue.queue import blend_spec
@@ -23,8 +17,8 @@ from workers.contract.queue.queue import blend_spec
 def derived_batch(
     services: Services, batch: Batch, jobs: Mapping[str, Job | None], fields: ResultFields
 ) -> Batch:
-    """The batch of the derived results of a finished batch: new, running or done. Its id is a
-    digest of the request. Without any change the batch itself.
+    """Return the batch of derived results of a finished batch: new, running or done, with a digest
+    of the request as its id. If nothing changes, return the finished batch itself.
 
     A picture that has no result, or that the format cannot hold, is an item that failed.
 
@@ -48,11 +42,13 @@ def derived_batch(
             items.append(item)
         elif job.result.expires_at <= now:
             expired += 1
-            items.append(BatchItem(name=item.name, failure=JobFailure.of(JobExpired(job.id))))
+            items.append(
+                BatchItem(name=item.name, failure=JobFailure.of(errors.JobExpired(job.id)))
+            )
         else:
             try:
                 one = derivation(job, fields)
-            except (AlphaNotStorable, ResultTooLarge) as refusal:
+            except (errors.AlphaNotStorable, errors.ResultTooLarge) as refusal:
                 items.append(BatchItem(name=item.name, failure=JobFailure.of(refusal)))
                 continue
             unchanged += one is None
@@ -62,7 +58,7 @@ def derived_batch(
     if not asked and unchanged:
         return batch
     if expired and not asked:
-        raise BatchExpired(batch.id)
+        raise errors.BatchExpired(batch.id)
     request = f"{batch.id} {fields.model_dump_json()}"
     return _submitted(
         services, hashlib.sha256(request.encode()).hexdigest()[:32], batch, items, asked
@@ -81,12 +77,12 @@ def _submitted(
     over = [job for job in earlier.values() if job and is_over(job, services.blobs)]
     missing = {job_id for job_id, job in earlier.items() if job is None}
     missing |= {job.id for job in over}
-    with suppress(BatchNotFound):
+    found = pack = None
+    with suppress(errors.BatchNotFound):
         found = services.batches.get(batch_id)
         if not missing and found.items == tuple(items):
             return found
-        services.blobs.delete(*services.batches.forget_pack(batch_id))
-        services.batches.erase(found)
+        pack = services.batches.pack(batch_id)
     if missing:
         services.count_uploads(source.spec.owner, len(missing))
     specs = [
@@ -94,4 +90,12 @@ def _submitted(
         for job_id, (job, one) in asked.items()
         if job_id in missing
     ]
-    return services.batches.submit_derived(batch_id, source, items, specs, instead=over)
+    if found is not None and not missing:  # nothing that could be refused
+        services.batches.erase(found)
+    again = found is not None and bool(missing)
+    made = services.batches.submit_derived(
+        batch_id, source, items, specs, instead=over, again=again
+    )
+    if pack is not None and pack.archive is not None:
+        services.blobs.delete(pack.archive.key)
+    return made

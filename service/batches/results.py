@@ -13,14 +13,18 @@ from service.batches.views import BatchLinks, BatchState, BatchView, batch_state
 from service.http.problems import answer, describe_failure
 from service.jobs.results import preferred_wait
 from service.services import Services
-from service.transfer.downloads import download
-from service.transfer.filenames import content_disposition
+from service.transfer.downloads import content_disposition, download
 from workers.contract.errors import BatchExpired, BatchNotFinished, BlobMissing
 from workers.contract.queue.batches import Archive, Batch
 from workers.contract.queue.jobs import Job, JobResult
 
 MEDIA_TYPE = "application/zip"
 _PAUSE = 0.1  # seconds between polls
+
+
+def batch_view(services: Services, batch: Batch) -> BatchView:
+    """The current view of a batch."""
+    return BatchView.of(batch, services.queue.get_many(batch.job_ids))
 
 
 async def packed_or_batch(
@@ -54,7 +58,7 @@ async def packed_or_batch(
         if await request.is_disconnected():
             break
     if response is None:
-        view = await run_in_threadpool(_view, batch, services)
+        view = await run_in_threadpool(batch_view, services, batch)
         place = view.links.self if made else view.links.result
         headers |= {"Location": place, "Retry-After": "1"}
         return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=headers)
@@ -63,9 +67,7 @@ async def packed_or_batch(
 
 
 def _response(batch: Batch, services: Services, request: Request) -> Response | None:
-    """The response with the zip or the failure; None while it is being packed, which this
-    starts.
-    """
+    """The response with the zip or the failure; None while it is packed, which this starts."""
     if batch.failure is not None:
         problem = describe_failure(batch.failure, instance=BatchLinks.of(batch.id).self)
         return answer(problem)
@@ -108,7 +110,3 @@ def _download(batch: Batch, archive: Archive, services: Services, request: Reque
         disposition=content_disposition(batch.spec.name or f"{batch.id}.zip", extension="zip"),
         headers={"Content-Location": BatchLinks.of(batch.id).result},
     )
-
-
-def _view(batch: Batch, services: Services) -> BatchView:
-    return BatchView.of(batch, services.queue.get_many(batch.job_ids))

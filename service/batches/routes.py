@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from service.batches.derived import derived_batch
-from service.batches.results import packed_or_batch
+from service.batches.results import batch_view, packed_or_batch
 from service.batches.uploads import ARCHIVE_FIELD, BatchSink, FieldsSink
 from service.batches.views import BatchState, BatchView, batch_state
 from service.http.openapi import (
@@ -18,12 +18,14 @@ from service.http.openapi import (
     OF_THE_OWNER,
     bodiless,
     documented,
+    form,
     headers,
     merged,
+    pending,
 )
 from service.http.problems import RequestInvalid
 from service.jobs.erasing import erase_batch
-from service.jobs.idempotency import fingerprint, read_key
+from service.jobs.idempotency import claim, read_key
 from service.jobs.options import (
     FIELDS,
     PARAMETERS,
@@ -43,7 +45,6 @@ from workers.contract.images.zips import open_archive, picture_entries
 from workers.contract.queue.batches import Batch
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import choose_model, running
-from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.queue import new_job_id
 from workers.contract.queue.validation import RequestedOptions
 
@@ -61,17 +62,13 @@ _REQUEST = {
             "from the contents; a file that is not a picture fails on its own."
         ),
         "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": {
-                        "image": {"type": "array", "items": BINARY["schema"]},
-                        ARCHIVE_FIELD: BINARY["schema"],
-                        **FIELDS,
-                    },
+            "multipart/form-data": form(
+                {
+                    "image": {"type": "array", "items": BINARY["schema"]},
+                    ARCHIVE_FIELD: BINARY["schema"],
+                    **FIELDS,
                 }
-            },
+            ),
             "application/zip": BINARY,
             "application/octet-stream": BINARY,
         },
@@ -96,14 +93,7 @@ _ACCEPTED = merged(
 _NOT_THERE = documented(*OF_THE_OWNER, errors.BatchNotFound, plain=("not-found",))
 _RESULT = merged(
     ARCHIVE,
-    {
-        202: {
-            "description": "The zip is being packed",
-            "model": BatchView,
-            "headers": headers("Location", "Retry-After", "Preference-Applied"),
-            "links": BATCH_LINKS,
-        }
-    },
+    pending("The zip is being packed", BatchView, BATCH_LINKS),
     _NOT_THERE,
     documented(
         errors.BatchNotFinished, errors.BatchExpired, errors.QueueFull,
@@ -114,14 +104,10 @@ _RESULT = merged(
 
 _DERIVED = merged(
     {status: it for status, it in _RESULT.items() if status not in (202, 206, 304, 416)},
-    {
-        202: {
-            "description": "The batch of derived results, whose jobs run or whose zip is packed",
-            "model": BatchView,
-            "headers": headers("Location", "Retry-After", "Preference-Applied"),
-            "links": BATCH_LINKS,
-        }
-    },
+    pending(
+        "The batch of derived results, whose jobs run or whose zip is packed",
+        BatchView, BATCH_LINKS,
+    ),
     documented(
         RequestInvalid, errors.BranchesNotKept, errors.RateExceeded, errors.PixelsExceeded,
     ),
@@ -131,15 +117,7 @@ _DERIVED_REQUEST = {
     "parameters": in_query(_DERIVED_FIELDS),
     "requestBody": {
         "description": "The fields, if they are not in the query",
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": _DERIVED_FIELDS,
-                }
-            },
-        },
+        "content": {"multipart/form-data": form(_DERIVED_FIELDS)},
     },
 }
 
@@ -191,7 +169,7 @@ async def create_batch(
             overhead=_PART_OVERHEAD_BYTES * (settings.max_batch_pictures + 32),
             sink=BatchSink(settings.max_batch_bytes, max_pictures=settings.max_batch_pictures),
         )
-    view = await run_in_threadpool(_view, services, batch)
+    view = await run_in_threadpool(batch_view, services, batch)
     sent = {"Location": view.links.self, "Retry-After": "1", **(more or rate)}
     return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=sent)
 
@@ -204,35 +182,14 @@ def _accept_once(
     owner: str,
     key: str | None,
 ) -> tuple[Batch, dict[str, str]]:
-    """Return the existing batch of the idempotency key or create one; also the rate limit
-    headers.
-    """
-    batch_id = new_job_id()
-    if key is None:
-        return _accept(services, upload, fields, requested, batch_id, owner, None)
-    idempotency = IdempotencyKey(
-        owner=owner, key=key, fingerprint=fingerprint(upload.sha256, fields), job_id=batch_id
-    )
-    with redis_down_is_queue_unavailable():
-        existing = idempotency.existing(services.queue.client)
-    if existing is None:
-        return _accept(services, upload, fields, requested, batch_id, owner, idempotency)
-    return services.batches.get(existing), {}
+    """Return the existing batch of the idempotency key or create one; also the rate limit headers.
 
-
-def _accept(
-    services: Services,
-    upload: Upload,
-    fields: UpscaleFields,
-    requested: RequestedOptions,
-    batch_id: str,
-    owner: str,
-    idempotency: IdempotencyKey | None,
-) -> tuple[Batch, dict[str, str]]:
-    """Create a batch from an upload. On an error nothing is stored. Reads only the zip's
-    directory.
+    Reads only the zip's directory. On an error nothing is stored.
     """
-    settings = services.settings
+    settings, batch_id = services.settings, new_job_id()
+    idempotency, existing = claim(services, owner, key, upload, fields, batch_id)
+    if existing is not None:
+        return services.batches.get(existing), {}
     if fields.webhook:
         services.webhooks.target(fields.webhook)
     entries = picture_entries(
@@ -278,7 +235,7 @@ def _accept(
 )
 def read_batch(batch_id: str, services: Serving, owner: Owner) -> Response:
     """State of a batch and of each of its pictures."""
-    view = _view(services, own_batch(services, batch_id, owner))
+    view = batch_view(services, own_batch(services, batch_id, owner))
     under_way = view.state in (BatchState.UNPACKING, BatchState.RUNNING)
     sent = {"Cache-Control": "private, no-cache", **({"Retry-After": "1"} if under_way else {})}
     return Response(view.model_dump_json(), headers=sent, media_type="application/json")
@@ -365,7 +322,3 @@ def delete_batch(batch_id: str, services: Serving, owner: Owner) -> Response:
         batch = own_batch(services, batch_id, owner)  # a worker has queued its jobs in the meantime
     erase_batch(services, batch)
     return Response(status_code=204)
-
-
-def _view(services: Services, batch: Batch) -> BatchView:
-    return BatchView.of(batch, services.queue.get_many(batch.job_ids))

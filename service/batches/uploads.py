@@ -4,10 +4,8 @@ Either way one file is stored, and a job worker unpacks it. Nothing is compresse
 here.
 """
 
-import hashlib
 import zipfile
 from contextlib import suppress
-from typing import IO, BinaryIO
 
 from service.http.problems import RequestInvalid
 from service.transfer.multipart import IMAGE_FIELD
@@ -34,23 +32,15 @@ class FieldsSink(PictureSink):
         return RequestInvalid.of("body", "body", "only fields belong here, in the query or a form")
 
 
-class BatchSink:
+class BatchSink(PictureSink):
     """Receives a batch upload: `write` without `begin` means that the body is the file."""
 
-    file: BinaryIO
-    expected = IMAGE_FIELD
-
     def __init__(self, limit: int, *, max_pictures: int) -> None:
-        self.limit, self.max_pictures = limit, max_pictures
-        self.size = self.pictures = 0
-        self.digest = hashlib.sha256()
+        super().__init__(limit)
+        self.max_pictures, self.pictures = max_pictures, 0
         self.names = UniqueNames()
-        self.field = self.file_name = self.sha256 = ""
+        self.field = ""
         self.archive: zipfile.ZipFile | None = None
-        self.entry: IO[bytes] | None = None
-
-    def open(self, file: BinaryIO) -> None:
-        self.file = file
 
     def begin(self, field: str, file_name: str) -> bool:
         if field not in (ARCHIVE_FIELD, IMAGE_FIELD):
@@ -71,19 +61,10 @@ class BatchSink:
         with no_room_is_storage_full():
             self._end_entry()
             self.archive = self.archive or zipfile.ZipFile(self.file, "w")
-            self.entry = self.archive.open(zipfile.ZipInfo(name), "w", force_zip64=True)
+            self.out = self.archive.open(zipfile.ZipInfo(name), "w", force_zip64=True)
         return True
 
-    def write(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if self.size > self.limit:
-            raise self.too_large()
-        self.digest.update(chunk)
-        with no_room_is_storage_full():
-            (self.entry or self.file).write(chunk)
-
     def end(self) -> int:
-        self.sha256 = self.digest.hexdigest()
         if not self.size:
             raise BatchEmpty
         with no_room_is_storage_full():
@@ -105,6 +86,6 @@ class BatchSink:
         return BatchTooLarge(limit=self.limit, of="bytes")
 
     def _end_entry(self) -> None:
-        if self.entry is not None:
-            self.entry.close()
-            self.entry = None
+        if self.out is not self.file:
+            self.out.close()
+            self.out = self.file

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Self
 
 from service.http.problems import ProblemDocument, describe_failure
-from service.http.urls import address
+from service.http.proxy import address
 from service.views import Links, View
 from workers.contract.images.names import UniqueNames
 from workers.contract.queue.batches import Batch, BatchItem, result_names

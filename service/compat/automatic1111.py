@@ -1,6 +1,5 @@
 """The upscaling routes of Automatic1111's web UI: pictures in base64, in and out."""
 
-import hashlib
 from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
@@ -9,27 +8,19 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.compat.jobs import (
-    PROBLEMS,
-    finished,
-    in_base64,
-    read_choice,
-    submit,
-    upscalers,
-)
+from service.compat.jobs import PROBLEMS, finished, in_base64, read_choice, submit, upscalers
 from service.http.openapi import OF_THE_OWNER, Responses, documented, merged
 from service.http.problems import Fault, RequestInvalid
 from service.jobs.options import UpscaleFields, described_fields
 from service.jobs.upscale import cancel
 from service.services import Owner, Services, Serving
 from service.transfer.json_body import MAX_BYTES, decoded_base64
-from service.transfer.uploads import Upload
+from service.transfer.uploads import PictureSink, Upload
 from workers.contract import errors
-from workers.contract.blobs.base import no_room_is_storage_full
 from workers.contract.errors import BatchTooLarge, ImageMissing, UploadTooLarge
-from workers.contract.faults import in_words
 from workers.contract.images.options import SCALE
 from workers.contract.queue.jobs import Job
+from workers.contract.validation_messages import in_words
 
 router = APIRouter(prefix="/sdapi/v1", tags=["compat"])
 
@@ -165,10 +156,10 @@ async def upscale_many(request: Request, services: Serving, owner: Owner) -> Res
 
 
 async def _body(request: Request) -> bytes:
-    """All of the body, which is in memory at once.
+    """Read the whole body into memory.
 
     Raises:
-        UploadTooLarge: more than `MAX_BYTES`.
+        UploadTooLarge: the body has more than `MAX_BYTES`.
     """
     data = bytearray()
     async for chunk in request.stream():
@@ -184,8 +175,9 @@ def _read(kind: type[Body], data: bytes) -> Body:
     except ValidationError as invalid:
         raise RequestInvalid(
             [
-                Fault(place="body", name=".".join(map(str, fault["loc"])), message=in_words(fault))
-                for fault in invalid.errors()
+                Fault(place="body", name=name or "json", message=in_words(found))
+                for found in invalid.errors()
+                for name in [".".join(map(str, found["loc"]))]
             ]
         ) from None
 
@@ -216,22 +208,12 @@ def _submit(
 def _submit_one(
     services: Services, request: Request, owner: str, data: bytes, name: str, fields: UpscaleFields
 ) -> Job:
-    limit = services.settings.max_upload_bytes
-    if len(data) > limit:
-        raise UploadTooLarge(limit=limit)
-    if not data:
-        raise ImageMissing
+    sink = PictureSink(services.settings.max_upload_bytes)
     with services.blobs.incoming() as file:
-        with no_room_is_storage_full():
-            file.write(data)
-            file.flush()
-        upload = Upload(
-            file=file,
-            size=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
-            fields=(),
-            file_name=name,
-        )
+        sink.open(file)
+        sink.write(data)
+        size = sink.end()
+        upload = Upload(file=file, size=size, sha256=sink.sha256, fields=(), file_name=name)
         return submit(services, request, owner, upload, fields)
 
 

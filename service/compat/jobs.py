@@ -1,4 +1,4 @@
-"""Jobs for clients that wait for their end: upscalers as models with a slider position."""
+"""Jobs of clients that wait for the result; an upscaler is a model at a slider position."""
 
 import base64
 import math
@@ -13,7 +13,7 @@ from service.http.problems import RequestInvalid
 from service.jobs import cache
 from service.jobs.options import UpscaleFields, read_fields
 from service.jobs.results import Wait, check_kept, result_response, wait_until_ended
-from service.jobs.upscale import Order, accept_once, cancel, is_known_to_nobody_else
+from service.jobs.upscale import accept_once, cancel, is_known_to_nobody_else
 from service.services import Services
 from service.transfer.uploads import Upload
 from workers.contract import errors
@@ -36,7 +36,7 @@ POSITIONS = {"GDSR faithful": "0", "GDSR balanced": "0.5", "GDSR crisp": "1"}
 
 
 def upscalers(services: Services) -> list[str]:
-    """The names to choose from: of the default model, and of each model by its name.
+    """The names of all upscalers: those of the default model, and those of each model.
 
     Raises:
         QueueUnavailable: Redis does not answer.
@@ -70,15 +70,13 @@ def submit(
     """
     services.telemetry.upload_bytes.observe(upload.size)
     cached = not cache.bypasses_cache(request)
-    return accept_once(
-        services, upload, Order(fields=fields, accept="", owner=owner, key=None, cached=cached)
-    )
+    return accept_once(services, upload, fields, owner, cached=cached)
 
 
 async def finished(
     services: Services, request: Request, jobs: Sequence[Job]
 ) -> list[Job] | Response:
-    """Wait until all have succeeded. If one fails, the response with its problem.
+    """Wait until all jobs have succeeded; return them, or the response for one that failed.
 
     If one fails or the client leaves, the others are cancelled, unless the client has a key and
     can find them.
@@ -129,7 +127,7 @@ def in_base64(services: Services, job: Job) -> Iterator[bytes]:
     """The result in base64, a piece at a time, so that a result of any size takes little memory.
 
     Raises:
-        BlobMissing: it is not there.
+        BlobMissing: the result is not stored.
         StorageUnavailable: the store does not answer.
     """
     result = job.result

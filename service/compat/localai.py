@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
 from service.compat.jobs import PROBLEMS, finished, submit
-from service.http.openapi import BINARY
+from service.http.openapi import BINARY, form
 from service.http.problems import RequestInvalid
 from service.jobs.options import FIELDS, UpscaleFields, read_fields
 from service.services import Owner, Serving
@@ -18,22 +18,11 @@ from workers.contract.queue.jobs import Job
 router = APIRouter(tags=["compat"])
 
 _FIELDS = {"model", "scale"}
+_DESCRIBED = {"image": BINARY["schema"], **{name: FIELDS[name] for name in _FIELDS}}
 _REQUEST = {
     "requestBody": {
         "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image", "model"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "image": BINARY["schema"],
-                        **{name: FIELDS[name] for name in _FIELDS},
-                    },
-                }
-            }
-        },
+        "content": {"multipart/form-data": form(_DESCRIBED, "image", "model")},
     }
 }
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-#: Checks in the time after which a connection without progress is cut.
+#: Number of checks within a timeout.
 _LOOKS = 6
 #: Bytes of a body that count as progress.
 _STEP_BYTES = 16 * 1024
-#: Connections that hold chunks of a download in memory, two chunks each.
+#: Maximum number of connections that hold chunks of a download in memory, two chunks each.
 _MOST_BLOCKED = 400
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\n"
@@ -91,7 +91,7 @@ class Connection(H11Protocol):
         elif waits_for is not None:
             what, _, patience = waits_for
             if now - self._since >= patience.total_seconds():
-                logger.debug("connection cut: %s stalled", what)  # a crowd of them: no line each
+                logger.debug("connection cut: %s stalled", what)  # debug: there may be many
                 self.transport.abort()
                 return
         pause = min(limits.head, limits.body).total_seconds() / _LOOKS
@@ -104,9 +104,9 @@ class Connection(H11Protocol):
         if self.flow.write_paused:
             return "the client's reading of the response", self._unblocked, self._limits.body
         if self.is_idle():
-            begun = self.cycle is None or bool(self.conn.trailing_data[0])
+            started = self.cycle is None or bool(self.conn.trailing_data[0])
             # otherwise uvicorn closes the connection
-            return ("a head", self._heads, self._limits.head) if begun else None
+            return ("a head", self._heads, self._limits.head) if started else None
         if self.cycle.more_body and not self.flow.read_paused:
             return "a body", self._received // _STEP_BYTES, self._limits.body
         return None

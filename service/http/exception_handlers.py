@@ -20,7 +20,7 @@ from service.http.problems import (
     problem_type,
 )
 from workers.contract.errors import GDSRError
-from workers.contract.faults import in_words
+from workers.contract.validation_messages import in_words
 
 #: The client never sees this status: it is for the log and the metrics.
 CLIENT_CLOSED_REQUEST = 499
@@ -36,12 +36,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        faults = [
-            Fault(place=str(place), name=".".join(map(str, path)), message=in_words(fault))
-            for fault in error.errors()
-            for place, *path in [fault["loc"]]
+        fields = [
+            Fault(place=str(place), name=".".join(map(str, path)), message=in_words(found))
+            for found in error.errors()
+            for place, *path in [found["loc"]]
         ]
-        return answer(describe(RequestInvalid(faults), instance=request.url.path))
+        return answer(describe(RequestInvalid(fields), instance=request.url.path))
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> Response:

@@ -75,7 +75,7 @@ class RequestMiddleware:
             await self.app(scope, receive, send_with_headers)
         except Exception:
             if status is not None:
-                raise  # the response has begun: the server logs the error and closes the connection
+                raise  # the response has started: the server logs it and closes the connection
             logger.exception("request %s failed", request_id)
             problem = describe(GDSRError("unexpected"), instance=scope["path"])
             problem = problem.model_copy(update={"request_id": request_id})

@@ -8,6 +8,7 @@ from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from service.http.problems import (
     BATCH_FAILURES,
@@ -24,6 +25,13 @@ from workers.contract.images.formats import ResultFormat
 Responses = dict[int | str, dict[str, Any]]
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 PICTURE_TYPES = {name.media_type: BINARY for name in ResultFormat}
+
+
+def form(properties: Mapping[str, object], *required: str) -> dict[str, Any]:
+    """The content of a form or a JSON object with these fields and no others."""
+    schema = {"type": "object", "additionalProperties": False, "properties": properties}
+    return {"schema": {**schema, "required": required} if required else schema}
+
 
 _HEADERS: Mapping[str, tuple[str, str]] = {
     "Accept-Ranges": ("string", "`bytes`: range requests are supported"),
@@ -66,17 +74,11 @@ def headers(*names: str) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _described_headers() -> dict[str, Any]:
-    return {
-        name: {"description": about, "schema": {"type": kind}, "required": name in _ALWAYS_SENT}
-        for name, (kind, about) in _HEADERS.items()
-    }
-
-
-_OF_A_PICTURE = (
-    "ETag", "Repr-Digest", "Content-Location", "Content-Disposition", "Server-Timing",
-    "Accept-Ranges", "Preference-Applied",
+_WITHOUT_CONTENT = (
+    "ETag", "Repr-Digest", "Content-Location", "Server-Timing", "Accept-Ranges",
+    "Preference-Applied",
 )  # fmt: skip
+_OF_A_PICTURE = (*_WITHOUT_CONTENT, "Content-Disposition")
 #: Responses of a picture's address when there is a picture.
 PICTURE: Responses = {
     200: {
@@ -91,15 +93,13 @@ PICTURE: Responses = {
     },
     307: {
         "description": "Redirect to a signed address of the bucket",
-        "headers": headers("Location", "ETag", "Repr-Digest", "Content-Location", "Server-Timing",
-                           "Accept-Ranges", "Preference-Applied"),
+        "headers": headers("Location", *_WITHOUT_CONTENT),
     },
     304: {
         "description": "Not modified: the client has the current version",
-        "headers": headers("ETag", "Repr-Digest", "Content-Location", "Server-Timing",
-                           "Accept-Ranges", "Preference-Applied"),
+        "headers": headers(*_WITHOUT_CONTENT),
     },
-}  # fmt: skip
+}
 
 
 #: The same for the zip of a batch.
@@ -152,6 +152,13 @@ def merged(*parts: Responses) -> Responses:
         for status, response in part.items():
             found[status] = _both(found[status], response) if status in found else response
     return found
+
+
+def pending(description: str, view: type[BaseModel], links: Mapping[str, object]) -> Responses:
+    """The response 202 of something that a client polls or waits for."""
+    names = "Location", "Retry-After", "Preference-Applied"
+    described = {"description": description, "headers": headers(*names)}
+    return {202: {**described, "model": view, "links": links}}
 
 
 def bodiless(responses: Responses) -> Responses:
@@ -241,7 +248,10 @@ def describe_app(app: FastAPI, *, root_path: str) -> None:
 
 def _complete(description: dict[str, Any], root_path: str) -> None:
     components = description["components"]
-    components["headers"] = _described_headers()
+    components["headers"] = {
+        name: {"description": about, "schema": {"type": kind}, "required": name in _ALWAYS_SENT}
+        for name, (kind, about) in _HEADERS.items()
+    }
     components["schemas"].setdefault(
         "ProblemDocument",
         ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}"),

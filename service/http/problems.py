@@ -3,7 +3,6 @@
 A failed job stores the slug and the message of its error and is mapped here too.
 """
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus as Status
@@ -12,7 +11,7 @@ from typing import NamedTuple, Self
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.http.urls import address
+from service.http.proxy import address
 from workers.contract import errors
 from workers.contract.errors import GDSRError
 from workers.contract.queue.jobs import JobFailure
@@ -36,9 +35,9 @@ class RequestInvalid(GDSRError):
 
     slug, status, title = "invalid-request", 422, "The request is not valid"
 
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        super().__init__("; ".join(f"{fault.name}: {fault.message}" for fault in faults))
-        self.faults = tuple(faults)
+    def __init__(self, fields: Sequence[Fault]) -> None:
+        super().__init__("; ".join(f"{field.name}: {field.message}" for field in fields))
+        self.fields = tuple(fields)
 
     @classmethod
     def of(cls, place: str, name: str, message: str) -> Self:
@@ -138,7 +137,7 @@ def describe(error: GDSRError, *, instance: str) -> ProblemDocument:
         status=error.status,
         detail=None if error.slug == GDSRError.slug else str(error),
         instance=instance,
-        errors=error.faults if isinstance(error, RequestInvalid) else None,
+        errors=error.fields if isinstance(error, RequestInvalid) else None,
         limits=dict(error.limits) or None,
     )
 
@@ -149,9 +148,7 @@ def failed_status(kind: type[GDSRError]) -> Status:
 
 
 def describe_failure(failure: JobFailure, *, instance: str | None) -> ProblemDocument:
-    """The problem document of a failed job. Unknown slugs of newer workers become internal
-    errors.
-    """
+    """The problem document of a failed job; slugs of newer workers are internal errors."""
     kind = KINDS.get(failure.slug, GDSRError)
     return ProblemDocument(
         type=problem_type(failure.slug),
@@ -178,30 +175,4 @@ def extra_headers(error: GDSRError) -> dict[str, str]:
         return {"WWW-Authenticate": 'Bearer realm="GDSR"'}
     return (
         {} if error.pause is None else {"Retry-After": str(math.ceil(error.pause.total_seconds()))}
-    )
-
-
-class ProblemType(BaseModel):
-    """A kind of problem: the fields that are constant for each type."""
-
-    model_config = ConfigDict(frozen=True)
-
-    type: str
-    title: str
-    status: int
-    about: str
-
-
-def explain(slug: str) -> ProblemType | None:
-    """The document at `/problems/<slug>`; None if there is no such kind."""
-    if slug in PLAIN_MEANINGS:
-        status, title = PLAIN_MEANINGS[slug]
-        about = ""
-    elif slug in KINDS:
-        kind = KINDS[slug]
-        status, title, about = Status(kind.status), kind.title, inspect.getdoc(kind) or ""
-    else:
-        return None
-    return ProblemType(
-        type=problem_type(slug), title=title, status=status, about=" ".join(about.split())
     )

@@ -1,13 +1,14 @@
 """Support for reverse proxies (path prefix) and for pages of other origins (CORS)."""
 
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.http.urls import ROOT
-
+#: The prefix of addresses, such as `/gdsr`; set for each request and for background tasks.
+ROOT: ContextVar[str] = ContextVar("root_path", default="")
 #: Response headers that scripts of other origins may read beside the CORS-safelisted ones.
 _READABLE = (
     "Allow", "Cache-Status", "Content-Disposition", "Content-Location", "ETag", "Location",
@@ -20,10 +21,13 @@ _SENDABLE = (
 )  # fmt: skip
 
 
+def address(path: str) -> str:
+    """The path under which a client reaches `path`."""
+    return ROOT.get() + path
+
+
 class ProxyPrefix:
-    """ASGI middleware that puts a prefix before all addresses, whether or not the proxy strips
-    it.
-    """
+    """ASGI middleware: puts a prefix before all addresses, whether or not the proxy strips it."""
 
     def __init__(self, app: ASGIApp, *, root_path: str) -> None:
         self.app = app

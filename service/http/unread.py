@@ -1,7 +1,7 @@
 """Responses to requests whose body was not read to its end.
 
-They say `Connection: close`, and the rest of the body is read for a moment: a connection that is
-closed on a client which still sends may lose the response.
+The response has `Connection: close`, and the rest of the body is read for a moment: closing a
+connection while the client still sends may lose the response.
 """
 
 import asyncio
@@ -11,14 +11,14 @@ from datetime import timedelta
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Bytes of an unwanted body that are read.
+#: Maximum bytes of an unwanted body that are read.
 _REST_BYTES = 4 * 1024**2
-#: Longest wait for each piece of it.
+#: Timeout for each chunk of an unwanted body.
 _MOMENT = timedelta(seconds=2)
 
 
 class UnreadBodies:
-    """ASGI middleware around everything that may answer a request without its body."""
+    """ASGI middleware around everything that may respond without reading the request body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -42,7 +42,7 @@ class UnreadBodies:
                 closing = True
                 MutableHeaders(scope=message)["Connection"] = "close"
             elif closing and not message.get("more_body", False):
-                last = {"type": "http.response.body"}  # closes, and has to wait
+                last = {"type": "http.response.body"}  # closes the connection: sent later
                 message = {**message, "more_body": True}
             await send(message)
 

@@ -17,18 +17,10 @@ from fastapi.responses import Response
 from service.http.problems import RequestInvalid
 from service.jobs.options import DerivedFields, ReadFields, ResultFields
 from service.services import Services
-from service.transfer.downloads import download
-from service.transfer.filenames import content_disposition
+from service.transfer.downloads import content_disposition, download
 from service.transfer.uploads import PictureSink, Upload, deleted_if_refused
+from workers.contract import errors
 from workers.contract.blobs.base import BlobStore
-from workers.contract.errors import (
-    BranchesNotKept,
-    GDSRError,
-    JobExpired,
-    JobNotFound,
-    MapInvalid,
-    MapTooLarge,
-)
 from workers.contract.images.formats import ResultFormat, check_result, extension
 from workers.contract.images.maps import MAX_MAP_BYTES, check_map
 from workers.contract.images.names import safe_name
@@ -41,6 +33,7 @@ from workers.contract.queue.jobs import (
     Region,
     UpscaleOptions,
 )
+from workers.contract.queue.queue import blend_spec
 
 #: How long the failure of a derived job is reported before it is retried.
 _FAILURE_KEPT = timedelta(seconds=30)
@@ -56,11 +49,11 @@ class MapSink(PictureSink):
 
     def end(self) -> int:
         if self.named and not self.size:
-            raise MapInvalid("is empty")
+            raise errors.MapInvalid("is empty")
         return super().end() if self.size else 0
 
-    def too_large(self) -> GDSRError:
-        return MapTooLarge(limit=MAX_MAP_BYTES, of="bytes")
+    def too_large(self) -> errors.GDSRError:
+        return errors.MapTooLarge(limit=MAX_MAP_BYTES, of="bytes")
 
 
 def branch_response(job: Job, fields: ReadFields, services: Services, request: Request) -> Response:
@@ -72,13 +65,13 @@ def branch_response(job: Job, fields: ReadFields, services: Services, request: R
     """
     output = str(fields.output)
     if job.result is None:
-        raise BranchesNotKept(job.id)
+        raise errors.BranchesNotKept(job.id)
     branch = (job.result.previews if fields.preview else job.result.branches).get(output)
     if branch is None:
-        raise BranchesNotKept(job.id)
+        raise errors.BranchesNotKept(job.id)
     kind = ResultFormat.WEBP if fields.preview else ResultFormat.PNG
     if not services.blobs.exists(branch.key):
-        raise JobExpired(job.id)
+        raise errors.JobExpired(job.id)
     name = (job.spec.name or job.id).rpartition(".")[0] or job.spec.name or job.id
     return download(
         services,
@@ -87,7 +80,7 @@ def branch_response(job: Job, fields: ReadFields, services: Services, request: R
         size=branch.size,
         sha256=branch.sha256,
         media_type=kind.media_type,
-        disposition=content_disposition(f"{name}-{output}", extension=extension(kind)),
+        disposition=content_disposition(f"{name}-{output}.any", extension=extension(kind)),
         headers={},
     )
 
@@ -103,7 +96,7 @@ class Derivation(NamedTuple):
 
 
 def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> Derivation | None:
-    """The derived result of a request, None for the result itself. `upload` is its map, if any.
+    """The derived result of a request; None for the result itself. `upload` is the map, if any.
 
     Raises:
         RequestInvalid: fields that exclude each other, or a region outside the result.
@@ -115,7 +108,7 @@ def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> 
     """
     own, result = job.spec.options, job.result
     if result is None:
-        raise BranchesNotKept(job.id)
+        raise errors.BranchesNotKept(job.id)
     options, part = _options(own, fields), _part(fields, result)
     name = safe_name(fields.name) if isinstance(fields, DerivedFields) else None
     if upload is not None:
@@ -129,7 +122,7 @@ def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> 
         return None
     needs_branches = part.mask or part.map or options.trade_off != own.trade_off
     if not result.branches and (needs_branches or result.format is not ResultFormat.PNG):
-        raise BranchesNotKept(job.id)
+        raise errors.BranchesNotKept(job.id)
     cut = part.region or Region(0, 0, result.width, result.height)
     check_result(
         width=part.width or cut.width,
@@ -144,11 +137,11 @@ def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> 
 def derived_job(
     services: Services, job: Job, fields: ResultFields, upload: Upload | None = None
 ) -> Job:
-    """The job that computes a derived result: new, running or done. If the original result already
-    matches, the original job. `upload` is its map, if it has one.
+    """Return the job that computes a derived result: new, running or done; or the original job, if
+    its result already matches. `upload` is the map, if any.
 
     Raises:
-        GDSRError: as `derivation` says.
+        GDSRError: as in `derivation`.
         RateExceeded: the owner's rate limit is exceeded.
         PixelsExceeded: the owner's pixel quota is exceeded.
         QueueFull: the queue limit is reached.
@@ -158,21 +151,21 @@ def derived_job(
     if asked is None:
         return job
     blend_id, earlier = asked.job_id, None
-    with suppress(JobNotFound):
+    with suppress(errors.JobNotFound):
         earlier = services.queue.get(blend_id)
         if not is_over(earlier, services.blobs):
             return earlier
     services.count_uploads(job.spec.owner)
-    # Another service may store the same map at this moment, and be refused: each has its own blob.
+    # Another service may store the same map now and be rejected, so each stores its own blob.
     map_key = None if upload is None else f"inputs/{blend_id}.{secrets.token_hex(8)}"
     if upload is not None and map_key is not None:
         services.blobs.keep(upload.file, map_key)
     stored = () if map_key is None else (map_key,)
     with deleted_if_refused(services.blobs, *stored):
-        made = services.queue.submit_blend(
-            blend_id, job, asked.options, asked.part,
-            name=asked.name, map_key=map_key, instead=earlier,
-        )  # fmt: skip
+        spec = blend_spec(
+            blend_id, job, asked.options, asked.part, name=asked.name, map_key=map_key
+        )
+        made = services.queue.submit_blend(spec, instead=earlier)
     if made.spec.map_key != map_key:  # a concurrent request was first
         services.blobs.delete(*stored)
     return made

@@ -1,12 +1,14 @@
-"""Idempotency keys (draft-ietf-httpapi-idempotency-key-header): a repeated upload returns the same
-job.
-"""
+"""Idempotency keys (draft-ietf-httpapi-idempotency-key-header) of repeated uploads."""
 
 import hashlib
 import re
 
 from service.http.problems import RequestInvalid
 from service.jobs.options import UpscaleFields
+from service.services import Services
+from service.transfer.uploads import Upload
+from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.idempotency import IdempotencyKey
 
 HEADER = "Idempotency-Key"
 MAX_LENGTH = 255
@@ -29,6 +31,23 @@ def read_key(header: str | None) -> str | None:
     return key
 
 
-def fingerprint(picture_sha256: str, fields: UpscaleFields) -> str:
-    """Digest of picture and options: has to be equal for repeats of a request."""
-    return hashlib.sha256(f"{picture_sha256}{fields.model_dump_json()}".encode()).hexdigest()
+def claim(
+    services: Services,
+    owner: str,
+    key: str | None,
+    upload: Upload,
+    fields: UpscaleFields,
+    new_id: str,
+) -> tuple[IdempotencyKey | None, str | None]:
+    """Return the claim of the job or batch `new_id` to a key, and the id that has the key already.
+
+    Raises:
+        IdempotencyKeyReused: the key was used with another picture or other options.
+        QueueUnavailable: Redis does not answer.
+    """
+    if key is None:
+        return None, None
+    fingerprint = hashlib.sha256(f"{upload.sha256}{fields.model_dump_json()}".encode()).hexdigest()
+    claimed = IdempotencyKey(owner=owner, key=key, fingerprint=fingerprint, job_id=new_id)
+    with redis_down_is_queue_unavailable():
+        return claimed, claimed.existing(services.queue.client)

@@ -9,9 +9,9 @@ from pydantic.json_schema import WithJsonSchema
 from service.http.problems import Fault, RequestInvalid
 from service.transfer.mistakes import NOT_FETCHED, is_address
 from service.transfer.negotiation import preferred_formats
-from workers.contract.faults import in_words, shaped
 from workers.contract.queue.jobs import FormatChoice, TradeOffChoice, UpscaleChoices
 from workers.contract.queue.validation import RequestedOptions
+from workers.contract.validation_messages import in_words, shaped
 
 _REGION = "^[0-9]{1,9}(,[0-9]{1,9}){3}$"
 RegionChoice = Annotated[
@@ -94,24 +94,24 @@ def read_fields(
     """
     given: dict[str, str] = {}
     place: dict[str, str] = {}
-    faults: list[Fault] = []
+    errors: list[Fault] = []
     for where, fields in (("query", query), ("form", form)):
         for name, value in fields:
             if given.setdefault(name, value) != value:
-                faults.append(
+                errors.append(
                     Fault(place=where, name=name, message="given twice with different values")
                 )
             place.setdefault(name, where)
     try:
         choice = kind.model_validate(given)
     except ValidationError as invalid:
-        for fault in invalid.errors():
-            name = str(fault["loc"][0])
-            address = fault["type"] == "extra_forbidden" and is_address(given[name])
-            message = NOT_FETCHED if address else in_words(fault)
-            faults.append(Fault(place=place[name], name=name, message=message))
-    if faults:
-        raise RequestInvalid(faults)
+        for error in invalid.errors():
+            name = str(error["loc"][0])
+            address = error["type"] == "extra_forbidden" and is_address(given[name])
+            message = NOT_FETCHED if address else in_words(error)
+            errors.append(Fault(place=place[name], name=name, message=message))
+    if errors:
+        raise RequestInvalid(errors)
     return choice
 
 

@@ -16,8 +16,7 @@ from fastapi.responses import JSONResponse
 
 from service.http.problems import answer, describe_failure
 from service.services import Services
-from service.transfer.downloads import download
-from service.transfer.filenames import content_disposition, result_name
+from service.transfer.downloads import content_disposition, download, result_name
 from service.views import JobView, Links
 from workers.contract import errors
 from workers.contract.blobs.base import BlobStore
@@ -38,7 +37,7 @@ class Wait(NamedTuple):
     deadline: float
     """By the clock of the event loop."""
     headers: dict[str, str]
-    """That say how long it was in all."""
+    """Response headers that state the total wait."""
 
 
 async def picture_or_job(
@@ -155,16 +154,16 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
 def _name(job: Job, result: JobResult, template: str) -> str:
     if job.spec.name is None:
         return job.id
-    # Of an upright picture and of one that was turned.
+    # Longer sides, because the result may be rotated.
     scale = max(result.width, result.height) / max(job.spec.image.width, job.spec.image.height)
     return result_name(template, job.spec.name, scale=scale)
 
 
 def check_kept(job: Job, blobs: BlobStore) -> None:
-    """Return if the picture of a succeeded job is still stored.
+    """Check that the picture of a succeeded job is still stored.
 
     Raises:
-        JobExpired: it is not.
+        JobExpired: the picture is not stored.
     """
     result = job.result
     if result is None or result.expires_at <= datetime.now(UTC) or not blobs.exists(result.key):

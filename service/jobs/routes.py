@@ -16,20 +16,16 @@ from service.http.openapi import (
     Responses,
     bodiless,
     documented,
+    form,
     headers,
     merged,
+    pending,
 )
 from service.http.problems import RequestInvalid
-from service.http.urls import address
+from service.http.proxy import address
 from service.jobs.derived import MapSink, branch_response, derived_job
 from service.jobs.erasing import erase
-from service.jobs.options import (
-    DerivedFields,
-    ReadFields,
-    described_fields,
-    in_query,
-    read_fields,
-)
+from service.jobs.options import DerivedFields, ReadFields, described_fields, in_query, read_fields
 from service.jobs.results import (
     check_kept,
     picture_or_job,
@@ -63,14 +59,7 @@ _RECORD: Responses = {
 }
 _RESULT = merged(
     PICTURE,
-    {
-        202: {
-            "description": "The job that computes the derived result",
-            "model": JobView,
-            "headers": headers("Location", "Retry-After", "Preference-Applied"),
-            "links": JOB_LINKS,
-        }
-    },
+    pending("The job that computes the derived result", JobView, JOB_LINKS),
     _NOT_THERE,
     documented(
         errors.JobNotFinished, errors.JobCancelled, errors.JobExpired, errors.BranchesNotKept,
@@ -88,18 +77,13 @@ _DERIVED = merged(
         errors.StorageUnavailable,
     ),
 )  # fmt: skip
+_DERIVED_FIELDS = described_fields(DerivedFields)
 _DERIVED_REQUEST = {
-    "parameters": in_query(described_fields(DerivedFields)),
+    "parameters": in_query(_DERIVED_FIELDS),
     "requestBody": {
         "description": "The map, an 8-bit grey PNG; none: one trade-off for all pixels",
         "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": {"map": BINARY["schema"], **described_fields(DerivedFields)},
-                }
-            },
+            "multipart/form-data": form({"map": BINARY["schema"], **_DERIVED_FIELDS}),
             "image/png": BINARY,
         },
     },

@@ -1,7 +1,6 @@
 """`POST /upscale`: creates a job from a picture."""
 
 from contextlib import suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
 
@@ -18,12 +17,13 @@ from service.http.openapi import (
     PICTURE,
     PICTURE_TYPES,
     documented,
+    form,
     headers,
     merged,
 )
 from service.http.problems import RequestInvalid
 from service.jobs import cache
-from service.jobs.idempotency import fingerprint, read_key
+from service.jobs.idempotency import claim, read_key
 from service.jobs.options import FIELDS, PARAMETERS, UpscaleFields, read_fields, requested_options
 from service.jobs.results import picture_or_job, preferred_wait
 from service.services import Owner, Services, Serving
@@ -37,13 +37,13 @@ from workers.contract.images.names import safe_name
 from workers.contract.observability import logs
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.engines import running
-from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.queue import new_job_id
 from workers.contract.queue.validation import validate_upload
 
 router = APIRouter(tags=["upscale"])
 
+_IN_JSON = {"type": "string", "description": "In base64, or as a data URI"}
 _REQUEST = {
     "parameters": PARAMETERS,
     "requestBody": {
@@ -53,25 +53,8 @@ _REQUEST = {
             "contents; HEIC and JPEG XL if `/limits` lists them."
         ),
         "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "additionalProperties": False,
-                    "properties": {"image": BINARY["schema"], **FIELDS},
-                }
-            },
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "image": {"type": "string", "description": "In base64, or as a data URI"},
-                        **FIELDS,
-                    },
-                }
-            },
+            "multipart/form-data": form({"image": BINARY["schema"], **FIELDS}, "image"),
+            "application/json": form({"image": _IN_JSON, **FIELDS}, "image"),
             **{f"image/{name}": BINARY for name in ImageFormat},
             "application/octet-stream": BINARY,
         },
@@ -142,9 +125,10 @@ async def create_job(
         def accept(upload: Upload) -> Job:
             fields = read_fields(UpscaleFields, query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
-            order = Order(fields=fields, accept=accepted, owner=owner, key=key, cached=cached)
             try:
-                return accept_once(services, upload, order)
+                return accept_once(
+                    services, upload, fields, owner, accept=accepted, key=key, cached=cached
+                )
             except (errors.ImageUnsupported, errors.ImageCorrupt):
                 if wrong := _mistake(request, upload):
                     raise wrong from None
@@ -175,7 +159,7 @@ async def create_job(
 
 
 def _mistake(request: Request, upload: Upload) -> RequestInvalid | None:
-    """The mistake in sending the upload, if that is why it is no picture."""
+    """The error for a common mistake in sending, if that is why the upload is no picture."""
     upload.file.seek(0)
     found = mistake(
         upload.file.read(HEAD_BYTES),
@@ -192,73 +176,48 @@ def is_known_to_nobody_else(services: Services, job: Job, key: str | None) -> bo
 
 
 def cancel(services: Services, job_id: str) -> None:
-    """Cancel a job that nobody waits for any more; on errors it runs in vain."""
+    """Cancel a job that nobody waits for any more; on errors the job keeps running."""
     with suppress(errors.JobNotFound, errors.QueueUnavailable, errors.StorageUnavailable):
         services.blobs.delete(services.queue.cancel(job_id).spec.image.key)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """An upload request with its options."""
-
-    fields: UpscaleFields
-    accept: str
-    """Its `Accept` header."""
-    owner: str
-    key: str | None
-    """Its `Idempotency-Key`."""
-    cached: bool
-    """Whether a cached result may be used."""
-
-
-def accept_once(services: Services, upload: Upload, order: Order) -> Job:
-    """Return the existing job of the idempotency key or create one.
+def accept_once(
+    services: Services,
+    upload: Upload,
+    fields: UpscaleFields,
+    owner: str,
+    *,
+    accept: str = "",
+    key: str | None = None,
+    cached: bool,
+) -> Job:
+    """Return the existing job of the idempotency key or create one. `accept` is the request's
+    header, and `cached` whether a cached result may be used.
 
     Raises:
         GDSRError: the picture or an option is refused; nothing is stored then.
     """
     job_id = new_job_id()
-    if order.key is None:
-        return _accept(services, upload, order, job_id, None)
-    idempotency = IdempotencyKey(
-        owner=order.owner,
-        key=order.key,
-        fingerprint=fingerprint(upload.sha256, order.fields),
-        job_id=job_id,
-    )
-    with redis_down_is_queue_unavailable():
-        existing = idempotency.existing(services.queue.client)
-    if existing is None:
-        return _accept(services, upload, order, job_id, idempotency)
-    return services.queue.get(existing)
-
-
-def _accept(
-    services: Services,
-    upload: Upload,
-    order: Order,
-    job_id: str,
-    idempotency: IdempotencyKey | None,
-) -> Job:
-    """Create a job from an upload. On an error nothing is stored."""
-    fields = order.fields
+    idempotency, existing = claim(services, owner, key, upload, fields, job_id)
+    if existing is not None:
+        return services.queue.get(existing)
     if fields.webhook:
         services.webhooks.target(fields.webhook)
     with redis_down_is_queue_unavailable():
         engines = running(services.queue.client)
     image, options, model = validate_upload(
         upload.file,
-        requested_options(fields, accept=order.accept),
+        requested_options(fields, accept=accept),
         engines,
         key=f"inputs/{job_id}",
         size=upload.size,
         sha256=upload.sha256,
         max_pixels=services.settings.max_pixels,
     )
-    key = copied = None
+    cache_key = copied = None
     if services.settings.cache_results:
-        key = cache.cache_key(order.owner, image, options, model)
-        copied = cache.copied_result(services, key, job_id, model) if order.cached else None
+        cache_key = cache.cache_key(owner, image, options, model)
+        copied = cache.copied_result(services, cache_key, job_id, model) if cached else None
     if copied is None:
         services.blobs.keep(upload.file, image.key)
     stored = (image.key,) if copied is None else copied.keys
@@ -269,10 +228,10 @@ def _accept(
             options,
             model,
             name=safe_name(fields.name or upload.file_name),
-            owner=order.owner,
+            owner=owner,
             webhook=fields.webhook or None,
             idempotency=idempotency,
-            cache_key=key,
+            cache_key=cache_key,
             result=copied,
         )
     if job.id != job_id:  # a concurrent request with the same idempotency key was first

@@ -1,6 +1,4 @@
-"""Prometheus metrics: request counters, and collectors that read jobs and engines at each
-scrape.
-"""
+"""Prometheus metrics: request counters, and collectors that read jobs and engines."""
 
 import logging
 from collections import Counter as Counting

@@ -10,9 +10,7 @@ if TYPE_CHECKING:
 def begin_request(
     provider: "TracerProvider", *, method: str, traceparent: str | None
 ) -> tuple["Span", str]:
-    """Start a span below the caller's; also returns the `traceparent` for the job of the
-    request.
-    """
+    """Start a span below the caller's; also returns the `traceparent` for the request's job."""
     from opentelemetry.trace import SpanKind, set_span_in_context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 

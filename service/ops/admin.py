@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from service.http.openapi import documented, headers
 from service.http.problems import RequestInvalid
-from service.http.urls import address
+from service.http.proxy import address
 from service.services import Admin, Serving
 from workers.contract.errors import AdminOff, KeyInvalid, KeyMissing, QueueUnavailable
 from workers.contract.queue import reload
@@ -34,7 +34,7 @@ class EngineReload(BaseModel):
     error: str | None
     """Why the engine changed nothing."""
     models: tuple[ModelChange, ...]
-    """Changes; null while the engine has not finished, or if it was started after the request."""
+    """Changes; empty while the engine has not finished, or if it was started after the request."""
 
 
 class Reload(BaseModel):
@@ -95,9 +95,7 @@ def _reload(services: Serving, number: int) -> Reload:
         raise HTTPException(status_code=404)
     seen = tuple(
         EngineReload(
-            id=engine.id,
-            host=engine.host,
-            device=engine.device,
+            **engine.model_dump(include={"id", "host", "device"}),
             done=engine.id in reports or engine.reloaded >= number,
             error=reports[engine.id].error if engine.id in reports else None,
             models=reports[engine.id].models if engine.id in reports else (),

@@ -1,6 +1,7 @@
 """Health checks, metrics and problem documentation."""
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -14,14 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from service.http.openapi import documented
-from service.http.problems import (
-    PLAIN_MEANINGS,
-    ProblemDocument,
-    ProblemType,
-    answer,
-    explain,
-    problem_type,
-)
+from service.http.problems import KINDS, PLAIN_MEANINGS, ProblemDocument, answer, problem_type
 from service.services import MetricsReader, Services, Serving
 from workers.contract.blobs.base import BlobStore
 from workers.contract.errors import KeyInvalid, KeyMissing, StorageFull, StorageUnavailable
@@ -42,6 +36,15 @@ class Readiness(Health):
     """All dependencies are available."""
 
     checks: dict[str, str]
+
+
+class ProblemType(BaseModel):
+    """A kind of problem: the fields that are constant for each type."""
+
+    type: str
+    title: str
+    status: int
+    about: str
 
 
 PROBE_PATIENCE = timedelta(seconds=1)
@@ -97,10 +100,17 @@ def metrics(services: Serving) -> Response:
 @router.get("/problems/{slug}", responses=documented(plain=("not-found",)))
 async def read_problem_type(slug: str) -> ProblemType:
     """Documentation of a problem type, the target of `type` in problem documents."""
-    about = explain(slug)
-    if about is None:
+    kind = KINDS.get(slug)
+    known = PLAIN_MEANINGS.get(slug) or kind
+    if known is None:
         raise HTTPException(status_code=404)
-    return about
+    about = (inspect.getdoc(kind) or "") if kind else ""
+    return ProblemType(
+        type=problem_type(slug),
+        title=known.title,
+        status=known.status,
+        about=" ".join(about.split()),
+    )
 
 
 async def _within_patience(name: str, check: Callable[[], dict[str, str]]) -> dict[str, str]:

@@ -1,13 +1,15 @@
 """`/limits` and `/models`: accepted inputs, result formats, limits and available models."""
 
 from contextlib import suppress
+from typing import Any
 
 from fastapi import APIRouter
+from pydantic import Field
 
 from service.http.openapi import documented
 from service.services import Serving
 from service.transfer.multipart import MAX_FIELD_BYTES, MAX_FIELDS
-from service.views import LimitsView, ModelView, OutputFormatView, model_views
+from service.views import View
 from workers.contract.errors import QueueUnavailable
 from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat
 from workers.contract.images.maps import MAX_MAP_BYTES, MAX_MAP_PIXELS
@@ -16,6 +18,92 @@ from workers.contract.queue.engines import extra_formats, running
 from workers.contract.queue.jobs import STOPS
 
 router = APIRouter(tags=["models"])
+
+
+class OutputFormatView(View):
+    """A result format."""
+
+    name: ResultFormat
+    media_type: str
+    max_side: int
+    """Maximum width and height of a result."""
+    max_result_pixels: int | None
+    """Maximum number of pixels; null if only the sides are limited."""
+    max_bits: int
+    """Maximum bits per sample: 8 or 16."""
+    lossless: bool
+    """Whether the format can be lossless."""
+
+
+class LimitsView(View):
+    """All limits and formats."""
+
+    max_upload_bytes: int
+    max_pixels: int
+    """Maximum width x height of the input."""
+    max_batch_pictures: int
+    """Maximum number of pictures in a batch."""
+    max_batch_bytes: int
+    """Maximum bytes of a batch upload, and of its unpacked contents."""
+    max_map_pixels: int
+    """Maximum width x height of a map."""
+    max_map_bytes: int
+    max_queued_jobs: int
+    max_queued_pixels: int
+    pixels_per_day: int | None
+    """Input pixels per API key and UTC day."""
+    rate_limit: str | None
+    """Requests per API key, such as `60/minute`."""
+    webhooks: bool
+    """Whether webhooks are available, for the hosts that the operator allows."""
+    max_wait_seconds: float
+    """Maximum of `Prefer: wait`."""
+    max_form_fields: int
+    max_field_bytes: int
+    result_ttl_seconds: float
+    """How long a result is kept."""
+    record_ttl_seconds: float
+    """How long the record of an ended job is kept."""
+    input_formats: tuple[ImageFormat, ...]
+    output_formats: tuple[OutputFormatView, ...]
+    trade_off_stops: dict[str, float]
+    """Named slider positions."""
+
+
+class ModelDevice(View):
+    """A model on one device."""
+
+    device: str
+    precision: str
+    """Number format of 8-bit results; `pending` until the model is first loaded."""
+
+    compiled: bool
+    """Whether the network is compiled for the device."""
+
+    backend: str
+    """Library that computes: `torch`, or `openvino` on some CPUs."""
+
+    seconds_by_backend: dict[str, float]
+    """Processor seconds of one tile in each library, of a trial; empty if there was none."""
+
+    pixels_per_second: dict[str, float]
+    """Input pixels per second for psnr, fused and gan, measured when the model was loaded; while
+    its precision is pending, an estimate from the default model."""
+
+
+class ModelView(View):
+    """An available model."""
+
+    name: str
+    default: bool
+    """Whether it is used for requests that name no model."""
+    preset: str
+    scale: int
+    sha256: str
+    """SHA-256 of the checkpoint file."""
+    card: dict[str, Any]
+    """Model card: training run, data, scores, licence."""
+    devices: tuple[ModelDevice, ...] = Field(min_length=1)
 
 
 @router.get("/limits")
@@ -61,4 +149,19 @@ def read_limits(services: Serving) -> LimitsView:
 def read_models(services: Serving) -> list[ModelView]:
     """The models loaded by running engines; empty if no engine runs."""
     with redis_down_is_queue_unavailable():
-        return model_views(running(services.queue.client))
+        engines = running(services.queue.client)
+    default = engines[0].default_model if engines else None
+    found = sorted(
+        ((model, engine.device) for engine in engines for model in engine.models),
+        key=lambda pair: pair[0].name,
+    )
+    devices: dict[str, tuple[ModelDevice, ...]] = {}
+    for model, device in found:
+        here = ModelDevice.model_validate({**dict(model), "device": device})
+        devices[model.name] = (*devices.get(model.name, ()), here)
+    return [
+        ModelView.model_validate(
+            {**dict(model), "default": model.name == default, "devices": devices[model.name]}
+        )
+        for model in {model.name: model for model, _ in found}.values()
+    ]

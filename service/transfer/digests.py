@@ -1,7 +1,7 @@
 """`Content-Digest` and `Repr-Digest` (RFC 9530) with SHA-256: checked if sent, sent with results.
 
-An upload has no other representation than its content, so both mean the same bytes: the body as
-it was sent, with all of its form if it is one.
+For an upload both headers mean the same bytes: the body as sent, including the whole form if it is
+one.
 """
 
 import base64
@@ -20,7 +20,7 @@ def promised_digests(headers: Mapping[str, str]) -> dict[str, bytes]:
     """The SHA-256 of the body as the client states it, by header; other digests are ignored.
 
     Raises:
-        RequestInvalid: it names SHA-256 and gives something else.
+        RequestInvalid: a header names SHA-256 with an invalid value.
     """
     found: dict[str, bytes] = {}
     for header in HEADERS:
@@ -32,10 +32,10 @@ def promised_digests(headers: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def check_digests(promised: Mapping[str, bytes], *, sha256: str) -> None:
-    """Hold a body to what was promised.
+    """Compare the digest of a body to those that the client sent.
 
     Raises:
-        DigestMismatch: it is another one.
+        DigestMismatch: the digests differ.
     """
     for header, digest in promised.items():
         if digest != bytes.fromhex(sha256):
@@ -43,7 +43,7 @@ def check_digests(promised: Mapping[str, bytes], *, sha256: str) -> None:
 
 
 def shown_digest(sha256: str) -> str:
-    """A digest in the form of these headers."""
+    """A digest in the format of these headers."""
     return f"{_ALGORITHM}=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"
 
 

@@ -1,14 +1,16 @@
-"""A stored picture over HTTP: whole, a part of it, or the news that the client has it already.
+"""Serves a stored picture over HTTP: whole, a byte range, 304 Not Modified, or a redirect.
 
-A piece at a time from the store to the client, so that a download of any size takes the memory
-of a piece; or the address at which the store itself gives it.
+Pictures are streamed in chunks, so that a download of any size takes the memory of one chunk.
+Redirects go to signed addresses of the store.
 """
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Generator, Iterator, Mapping
 from http import HTTPStatus
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import Header, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
@@ -25,9 +27,10 @@ Prefer = Annotated[
     Header(default_factory=list, description="`wait=N`: wait up to N seconds for the result"),
 ]
 ByteRange = Annotated[str | None, Header(description="The byte range to send, as `bytes=0-1023`")]
-#: Pieces between two looks whether the client is there.
+#: Chunks between two checks whether the client is still connected.
 _LOOK_UP = 8
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+#: More digits are no size of a file, and Python refuses to convert thousands of them.
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 
 def download(
@@ -41,10 +44,10 @@ def download(
     disposition: str,
     headers: Mapping[str, str],
 ) -> Response:
-    """The answer to a request for a blob of this size and digest.
+    """The response to a request for a blob of this size and digest.
 
     Raises:
-        BlobMissing: it is not there.
+        BlobMissing: there is no such blob.
         StorageUnavailable: the store does not answer.
     """
     tag = f'"{sha256}"'
@@ -71,7 +74,7 @@ def download(
         return Response(headers=headers, media_type=media_type)
     part = _part(request, tag=tag, size=size)
     if part is None:
-        headers["Content-Digest"] = headers["Repr-Digest"]  # the content is all of it
+        headers["Content-Digest"] = headers["Repr-Digest"]  # the content is the whole picture
         return _Pieces(blobs.stream(key), size, request, headers=headers, media_type=media_type)
     start, stop = part
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
@@ -87,10 +90,10 @@ def download(
 
 
 class _Pieces(Response):
-    """The pieces of a blob; the first is read at once, by the thread that makes the answer.
+    """Streams a blob in chunks; the first is read at once, in the thread that creates the response.
 
-    Starlette's own streaming has a task beside each answer that looks whether the client is there;
-    here that is asked every few pieces.
+    Starlette's streaming response detects a disconnect with an extra task for each response; this
+    one checks every few chunks.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class _Pieces(Response):
             await self._send_pieces(send)
         finally:
             if isinstance(self._pieces, Generator):
-                self._pieces.close()  # not by the garbage collector, at some time
+                self._pieces.close()  # now, not when the garbage collector runs
 
     async def _send_pieces(self, send: Send) -> None:
         piece = self._first
@@ -133,8 +136,8 @@ class _Pieces(Response):
 
 
 def _may_go_elsewhere(request: Request) -> bool:
-    """Whether a redirect to the store helps: not one who posted, nor a page, which may load
-    from its own origin only.
+    """Whether the client may be redirected to the store: not after POST, and not a page of this
+    origin, which may load from its own origin only.
     """
     return request.method == "GET" and request.headers.get("Sec-Fetch-Site") != "same-origin"
 
@@ -150,10 +153,10 @@ def etag_matches(tag: str, request: Request) -> bool:
 
 
 def _part(request: Request, *, tag: str, size: int) -> tuple[int, int] | None:
-    """First byte and the one after the last that `Range` asks for (RFC 9110, section 14).
+    """Start and stop offset of the requested `Range` (RFC 9110, section 14).
 
-    None for the whole: there is no such header, the picture is not the one that `If-Range` means,
-    or the header asks for several parts or makes no sense, and may then be ignored.
+    None for the whole picture: there is no such header, `If-Range` names another picture, or the
+    header is invalid or asks for several ranges, and may then be ignored.
     """
     asked = _RANGE.fullmatch(request.headers.get("Range", ""))
     if asked is None or asked[0] == "bytes=-" or request.method != "GET":
@@ -174,3 +177,21 @@ def _part(request: Request, *, tag: str, size: int) -> tuple[int, int] | None:
             headers={"Content-Range": f"bytes */{size}"},
         )
     return start, stop
+
+
+def result_name(template: str, name: str, *, scale: float) -> str:
+    """The file name of a result, by the template: `kitten-4x.jpg` for `kitten.jpg`."""
+    stem = name.rpartition(".")[0] or name
+    return template.replace("{scale}", f"{round(scale, 2):g}").replace("{name}", stem)
+
+
+def content_disposition(name: str, *, extension: str) -> str:
+    """`inline` with the name under `extension`, in ASCII and, if needed, in UTF-8 (RFC 6266)."""
+    stem = name.rpartition(".")[0] or name
+    full = f"{stem}.{extension}"
+    plain = unicodedata.normalize("NFKD", full).encode("ascii", "ignore").decode()
+    plain = re.sub(r'["\\%]', "_", plain).strip() or f"result.{extension}"
+    if plain.startswith("."):
+        plain = f"result{plain}"
+    header = f'inline; filename="{plain}"'
+    return header if plain == full else f"{header}; filename*=UTF-8''{quote(full, safe='')}"

@@ -9,14 +9,14 @@ from service.http.problems import RequestInvalid
 from service.transfer.mistakes import mistake
 from service.transfer.multipart import IMAGE_FIELD, Files
 
-#: All of it is in memory at once; larger pictures come as they are, or in a form.
+#: The whole body is in memory; larger pictures have to be sent as the body or in a form.
 MAX_BYTES = 24 * 1024**2
-#: JSON may escape one half of a pair alone; such a string cannot be encoded.
+#: JSON may escape a lone surrogate; such a string cannot be encoded.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class JsonBody:
-    """Kept until it is whole; its picture then goes where the file of a form would go."""
+    """Buffers a JSON body; at its end the picture is passed on like the file of a form."""
 
     def __init__(self, files: Files) -> None:
         self._files = files
@@ -48,7 +48,7 @@ def decoded_base64(image: object) -> bytes:
     """The bytes of a picture in base64 or of a data URI.
 
     Raises:
-        RequestInvalid: it is neither.
+        RequestInvalid: `image` is neither.
     """
     if not isinstance(image, str):
         raise _wrong(IMAGE_FIELD, "it is not a string of base64 or a data URI")
@@ -65,7 +65,7 @@ def decoded_base64(image: object) -> bytes:
 
 
 def _text(name: str, value: object) -> str:
-    """As a form would have it."""
+    """Convert a value to the text that a form would have."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | int | float):

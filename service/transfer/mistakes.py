@@ -6,19 +6,19 @@ _FILE = re.compile(rb"[^\0-\x1f\x7f]{1,255}")
 _ADDRESS = re.compile(rb"\s*(https?|ftp|file)://", re.IGNORECASE)
 _RIGHT = "curl -F image=@photo.jpg ADDRESS, or curl -T photo.jpg -X POST ADDRESS"
 NOT_FETCHED = f"it is an address, and those are not fetched; send the picture itself: {_RIGHT}"
-#: Bytes that are looked at.
+#: Number of bytes that are inspected.
 HEAD_BYTES = 2048
 
 
 def is_address(value: str) -> bool:
-    """True if a field has an address, perhaps that of a picture."""
+    """Whether the value of a field looks like a URL."""
     return _ADDRESS.match(value.encode()) is not None
 
 
 def mistake(head: bytes, *, content_type: str, named: bool) -> str | None:
-    """The mistake, if the first bytes of an upload that is no picture give it away.
+    """The mistake, if the first bytes of an upload that is no picture reveal one.
 
-    `named` is whether it came with the name of a file.
+    `named`: whether the upload has a file name.
     """
     kind = content_type.partition(";")[0].strip().lower()
     if head.startswith(b"\x1f\x8b"):

@@ -15,16 +15,16 @@ _MAX_PREAMBLE_BYTES = 16 * 1024
 
 
 class Files(Protocol):
-    """Where the files of a form go."""
+    """Receives the files of a form."""
 
     expected: str
-    """Name of the field of a file, for refusals; empty: there is none."""
+    """Name of the field of a file, for error messages; empty if no file is expected."""
 
     def begin(self, field: str, file_name: str) -> bool:
-        """Whether this field is a file; what follows is its bytes then.
+        """Whether this field is a file; if so, `write` gets its bytes.
 
         Raises:
-            GDSRError: there may not be one more.
+            GDSRError: no further file is allowed.
         """
         ...
 
@@ -32,7 +32,7 @@ class Files(Protocol):
 
 
 class Form:
-    """A multipart form: some parts are files, small ones are fields, others are refused."""
+    """A multipart form: some parts are files, small ones are fields, others are rejected."""
 
     def __init__(self, parameters: Mapping[bytes, bytes], files: Files) -> None:
         if not parameters.get(b"boundary"):

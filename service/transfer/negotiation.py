@@ -4,17 +4,17 @@ import re
 
 from workers.contract.images.formats import ResultFormat
 
-#: Nobody gets what only some workers write without having asked for it by its name.
+#: Without JPEG XL, which only some workers write: clients have to request it by name.
 _ALWAYS = [name for name in ResultFormat if name is not ResultFormat.JXL]
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
 
 def preferred_formats(header: str) -> tuple[ResultFormat, ...]:
-    """The formats that the header takes, best first; of equals those that it names, and of those in
-    the order of `ResultFormat`. None where it takes nothing that is written here.
+    """The formats that the header accepts, best first; empty if it accepts none of them.
 
-    A header that takes nothing that there is may be answered with 406 or be disregarded; the
-    answer to an upload is the job, so it is disregarded.
+    Among equals, formats that the header names come first, then the order is that of
+    `ResultFormat`. A header that accepts no format may be answered with 406 or be ignored; the
+    response to an upload is the job, so the header is ignored.
     """
     ranges = _ranges(header)
     ranked = [

@@ -1,16 +1,15 @@
 """An upload, streamed to the blob store's incoming folder as it arrives.
 
-One pass and one copy: pieces are parsed, hashed and written before more is asked for, so that an
-upload of any size takes the memory of a piece. Disk and hash work runs in a thread, by pieces.
-The content type alone decides whether a body is a form, JSON or a file; the file is not judged
-here.
+One pass and one copy: chunks are parsed, hashed and written before more is read, so that an upload
+of any size takes the memory of one chunk. Disk and hash work runs in a thread, by chunks. The
+content type alone decides whether a body is a form, JSON or a file; the file is not checked here.
 """
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol, TypeVar
+from typing import IO, BinaryIO, TypeVar
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -21,7 +20,7 @@ from service.transfer import json_body
 from service.transfer.digests import check_digests, promised_digests
 from service.transfer.json_body import JsonBody
 from service.transfer.mistakes import NOT_FETCHED, is_address
-from service.transfer.multipart import IMAGE_FIELD, Files, Form
+from service.transfer.multipart import IMAGE_FIELD, Form
 from workers.contract.blobs.base import BlobStore, no_room_is_storage_full
 from workers.contract.errors import GDSRError, ImageMissing, QueueUnavailable, UploadTooLarge
 
@@ -42,35 +41,73 @@ class Upload:
     sha256: str
     fields: tuple[tuple[str, str], ...]
     file_name: str
-    """As the form has it; it may be anything."""
+    """As sent in the form, not sanitised."""
 
 
-class Sink(Files, Protocol):
-    """Consumer of the received bytes, in one file."""
+class PictureSink:
+    """Writes the bytes of one file, the body or one field of a form, into the store."""
 
-    sha256: str
-    """Of all that was written; there after `end`."""
-    file_name: str
+    file: BinaryIO
+    out: IO[bytes]
+    """Output for bytes: `file`, or an entry of an archive in it."""
+    expected = IMAGE_FIELD
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self.digest = hashlib.sha256()
+        self.named = False
+        self.file_name = ""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all that was written."""
+        return self.digest.hexdigest()
 
     def open(self, file: BinaryIO) -> None:
         """Write to this file from now on."""
-        ...
+        self.file = self.out = file
 
-    def end(self) -> int:
-        """Make the file whole; its size.
+    def begin(self, field: str, file_name: str) -> bool:
+        """See `Files`."""
+        if field != self.expected:
+            return False
+        if self.named:
+            raise RequestInvalid.of("form", field, "given twice; send one")
+        self.named, self.file_name = True, file_name
+        return True
+
+    def write(self, chunk: bytes) -> None:
+        """Add some bytes.
 
         Raises:
-            GDSRError: there is nothing in it.
+            GDSRError: the file is too large, or the store has no room.
         """
-        ...
+        self.size += len(chunk)
+        if self.size > self.limit:
+            raise self.too_large()
+        self.digest.update(chunk)
+        with no_room_is_storage_full():
+            self.out.write(chunk)
+
+    def end(self) -> int:
+        """Complete the file; return its size.
+
+        Raises:
+            GDSRError: the file is empty, or the store has no room.
+        """
+        if not self.size:
+            raise ImageMissing
+        with no_room_is_storage_full():  # a full disk is reported here, not to a reader of the file
+            self.file.flush()
+        return self.size
 
     def close(self) -> None:
-        """Let go of the file, whole or not."""
-        ...
+        """Release what the sink opened itself; `file` is closed by its opener."""
 
     def too_large(self) -> GDSRError:
         """The error for a body above the size limit."""
-        ...
+        return UploadTooLarge(limit=self.limit)
 
 
 async def receive(
@@ -80,24 +117,24 @@ async def receive(
     *,
     limit: int,
     overhead: int = FORM_OVERHEAD_BYTES,
-    sink: Sink | None = None,
+    sink: PictureSink | None = None,
 ) -> Accepted:
-    """The result of `accept`, called in a thread with the picture or with the output of `sink`.
+    """Return the result of `accept`, called in a thread with the picture or the output of `sink`.
 
-    The file is gone at the end unless it was kept in the store. `overhead` is what a form may add.
+    The file is deleted at the end unless kept in the store. `overhead`: bytes that a form may add.
 
     Raises:
-        UploadTooLarge: more than `limit` bytes; no more than that is read.
-        ImageMissing: there are none.
+        UploadTooLarge: more than `limit` bytes; the rest is not read.
+        ImageMissing: there is no picture.
         RequestInvalid: the form is malformed, or has two pictures or an unknown file.
-        DigestMismatch: the body is not the one that its digest promised.
+        DigestMismatch: the body differs from the digest that was sent with it.
         StorageFull: the store has no room.
     """
     kind, parameters = parse_options_header(request.headers.get("Content-Type"))
     is_form = kind == b"multipart/form-data"
     is_json = kind == b"application/json" and sink is None
     coding = request.headers.get("Content-Encoding", "identity")
-    if (is_form or is_json) and coding != "identity":
+    if (is_form or is_json) and coding.lower() != "identity":
         message = f"{coding} is not decoded; send the body as it is"
         raise RequestInvalid([Fault(place="header", name="Content-Encoding", message=message)])
     body_limit = limit + overhead if is_form else json_body.MAX_BYTES if is_json else limit
@@ -130,9 +167,9 @@ async def receive(
 
 @contextmanager
 def deleted_if_refused(store: BlobStore, *keys: str) -> Iterator[None]:
-    """Delete what was stored for a job that the block could not queue.
+    """Delete these blobs if the block could not queue the job that they were stored for.
 
-    Where the outcome is not known there may be a job that needs it; else the janitor removes it.
+    If the outcome is unknown, a job may need them, so they stay; the janitor removes unused ones.
     """
     try:
         yield
@@ -143,14 +180,14 @@ def deleted_if_refused(store: BlobStore, *keys: str) -> Iterator[None]:
 
 
 class _Arriving:
-    """A body on its way to the disk. One thread at a time: a change of threads costs as much as
-    the work on a small picture, so that one does all that is left at the end.
+    """Writes a body to the disk, one thread at a time. A thread switch costs as much as the work on
+    a small picture, so one thread does all the remaining work at the end.
     """
 
     def __init__(
         self,
         store: BlobStore,
-        sink: Sink,
+        sink: PictureSink,
         form: Form | JsonBody | None,
         promised: Mapping[str, bytes],
     ) -> None:
@@ -199,50 +236,3 @@ class _Arriving:
 
     def close(self) -> None:
         self._opened.close()
-
-
-class PictureSink:
-    """The bytes of one file: the body, or one field of a form."""
-
-    file: BinaryIO
-    expected = IMAGE_FIELD
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.size = 0
-        self.digest = hashlib.sha256()
-        self.named = False
-        self.file_name = self.sha256 = ""
-
-    def open(self, file: BinaryIO) -> None:
-        self.file = file
-
-    def begin(self, field: str, file_name: str) -> bool:
-        if field != self.expected:
-            return False
-        if self.named:
-            raise RequestInvalid.of("form", field, "given twice; send one")
-        self.named, self.file_name = True, file_name
-        return True
-
-    def write(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if self.size > self.limit:
-            raise self.too_large()
-        self.digest.update(chunk)
-        with no_room_is_storage_full():
-            self.file.write(chunk)
-
-    def end(self) -> int:
-        self.sha256 = self.digest.hexdigest()
-        if not self.size:
-            raise ImageMissing
-        with no_room_is_storage_full():  # a full disk is reported here, not by its reader
-            self.file.flush()
-        return self.size
-
-    def close(self) -> None:
-        """The file is closed by whoever opened it."""
-
-    def too_large(self) -> GDSRError:
-        return UploadTooLarge(limit=self.limit)

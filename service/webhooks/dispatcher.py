@@ -14,15 +14,14 @@ import threading
 from datetime import timedelta
 from functools import cached_property
 from ipaddress import ip_network
-from typing import Self
 
 import redis
 from prometheus_client import Counter
 
-from service.http.urls import ROOT
+from service.http.proxy import ROOT
 from service.settings import ServiceSettings
 from service.views import JobView
-from service.webhooks.delivery import Network, Target, Undeliverable, deliver
+from service.webhooks.delivery import Target, Undeliverable, deliver
 from workers.contract import errors
 from workers.contract.observability import logs
 from workers.contract.queue.jobs import Job
@@ -45,13 +44,7 @@ logger = logging.getLogger(__name__)
 class Webhooks:
     """The allowed hosts and the signing secrets."""
 
-    def __init__(
-        self, *, hosts: frozenset[str], secrets: tuple[bytes, ...], networks: tuple[Network, ...]
-    ) -> None:
-        self._hosts, self._secrets, self._networks = hosts, secrets, networks
-
-    @classmethod
-    def load(cls, settings: ServiceSettings) -> Self:
+    def __init__(self, settings: ServiceSettings) -> None:
         """Read the settings and the file of secrets.
 
         Raises:
@@ -70,11 +63,9 @@ class Webhooks:
                 raise errors.ConfigurationInvalid(f"GDSR_WEBHOOK_SECRET_FILE: {failure}") from None
             if not lines:
                 raise errors.ConfigurationInvalid("GDSR_WEBHOOK_SECRET_FILE: it holds no secret")
-        return cls(
-            hosts=frozenset(host.lower().removesuffix(":443") for host in hosts),
-            secrets=tuple(_secret(line, number) for number, line in enumerate(lines, start=1)),
-            networks=tuple(ip_network(network) for network in settings.webhook_networks),
-        )
+        self._hosts = {host.lower().removesuffix(":443") for host in hosts}
+        self._secrets = [_secret(line, number) for number, line in enumerate(lines, start=1)]
+        self._networks = [ip_network(network) for network in settings.webhook_networks]
 
     def __bool__(self) -> bool:
         return bool(self._hosts)

@@ -1,1 +1,1 @@
-"""The checks of deploy/check-containers: the images and the compose file, in a real engine."""
+"""Checks of the images and the compose file in a real engine, run by deploy/check-containers."""

@@ -12,18 +12,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from containers.bases import make_stand_ins
-from containers.claims import is_locked_down, is_scraped, refuses_wrong_settings, survives, upscales
+from containers.checks import is_locked_down, is_scraped, refuses_wrong_settings, survives, upscales
 from containers.private_engine import private_engine, require_tools
 from containers.stack import Stack
 from containers.steps import Failed, Skipped, holds, run, step
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = 77
-#: Grafana has no stand-in: it comes with no Debian. Its files are checked elsewhere.
+#: Grafana is left out: Debian does not package it. Its files are checked elsewhere.
 SERVICES = ("redis", "service", "worker", "prometheus", "alertmanager")
 OURS = ("service", "worker")
 SERVICE_LIMIT_MB = 110
-#: As an engine begins, and then a kernel of its own.
+#: Starts as an engine does, then compiles a kernel.
 _COMPILES = """
 import os, pathlib
 from model.process import prepare_process
@@ -34,7 +34,7 @@ print(torch.compile(lambda x: (2 * x).relu() + 1)(torch.ones(8)).sum())
 
 
 def main() -> int:
-    """0 when every claim held, 1 when one did not, 77 when this machine cannot tell."""
+    """Return 0 if every check passes, 1 if one fails, 77 if this machine cannot run them."""
     parser = argparse.ArgumentParser(prog="deploy/check-containers", description=__doc__)
     parser.add_argument(
         "--cache",
@@ -97,7 +97,7 @@ def _check(folder: Path, cache: Path, client: Mapping[str, str]) -> None:
 
 
 def _copy_tree(tree: Path) -> None:
-    """Copy the files that git tracks, and a password; no `.env` or `secrets/` is read."""
+    """Copy the files that git tracks and add a password; `.env` and `secrets/` are never read."""
     listed = run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT)
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():
@@ -116,7 +116,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _build(stack: Stack) -> None:
-    """Build what the compose file names, as it names it, and the trainer."""
+    """Build and check the images of the compose file, and the trainer image."""
     services = stack.config()["services"]
     builds = {name: (services[name]["image"], services[name]["build"]) for name in OURS}
     builds["trainer"] = ("gdsr-trainer:check", {**builds["worker"][1], "target": "trainer"})
@@ -144,7 +144,7 @@ def _build(stack: Stack) -> None:
 
 
 def _compiles(stack: Stack) -> None:
-    """The worker as built for GPUs, with the torch that is here: can it compile as it runs?"""
+    """Check that the GPU variant of the worker image, with the torch build at hand, can compile."""
     build = stack.config()["services"]["worker"]["build"]
     build = {**build, "args": {**build.get("args", {}), "ACCELERATOR": "cuda"}}
     with step("build gdsr-worker:compiler"):

@@ -1,4 +1,4 @@
-"""Stand-ins, made from Debian, with the names of the published images that we build and run on."""
+"""Stand-ins made from Debian, under the names of the published images that the project uses."""
 
 import re
 import shutil
@@ -45,9 +45,9 @@ ENTRYPOINT ["/usr/bin/prometheus-alertmanager"]
 def make_stand_ins(
     tree: Path, images: Mapping[str, str], cache: Path, client: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """Give the engine an image for each name in the Dockerfile's FROM and in the compose file.
+    """Build an image for each name in the Dockerfile's FROM and in the compose file.
 
-    `images` are the compose file's, by service. Returns the variables that the builds need here.
+    `images` maps compose services to images. Returns the build arguments for this machine.
     """
     found = re.search(r"^ARG PYTHON_IMAGE=(\S+)", (tree / "Dockerfile").read_text(), re.MULTILINE)
     assert found is not None, "the Dockerfile names its base as PYTHON_IMAGE"
@@ -84,7 +84,7 @@ def make_stand_ins(
 
 
 def _debian(cache: Path) -> Path:
-    """A small Debian with Python, made once."""
+    """Return a tar archive of a small Debian with Python, built on first use."""
     archive = cache / f"{SUITE}-python.tar"
     if archive.exists():
         return archive
@@ -103,7 +103,7 @@ def _debian(cache: Path) -> Path:
 
 
 def _pip_settings() -> dict[str, str]:
-    """The settings of pip on this machine that are valid inside a container."""
+    """Return this machine's pip settings that are valid inside a container."""
     settings = {}
     for line in run([sys.executable, "-m", "pip", "config", "list"]).stdout.splitlines():
         name, _, value = line.partition("=")
@@ -126,7 +126,7 @@ def _reachable(url: str) -> bool:
 
 
 def _torch_wheel(tree: Path, cache: Path) -> Path:
-    """The CPU build of torch from wherever this machine's pip has it."""
+    """Return the CPU wheel of torch, downloaded with this machine's pip settings."""
     lines = (tree / "constraints.txt").read_text().splitlines()
     pin = next(line for line in lines if line.startswith("torch=="))
     house = cache / pin.replace("=", "-")

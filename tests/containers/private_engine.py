@@ -1,4 +1,4 @@
-"""A Docker engine of our own, and the host as it was before."""
+"""A private Docker engine that leaves the host as it found it."""
 
 import os
 import re
@@ -20,7 +20,7 @@ _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 def require_tools() -> None:
-    """Look for what the check needs.
+    """Check that this machine has everything that the check needs.
 
     Raises:
         Skipped: not root, not Debian, a tool is missing, or another engine has the bridge.
@@ -37,7 +37,7 @@ def require_tools() -> None:
 
 @contextmanager
 def private_engine(folder: Path) -> Iterator[dict[str, str]]:
-    """Run dockerd with data, state and socket in `folder`; the environment for its clients.
+    """Run dockerd with data, state and socket in `folder`; yield the environment for its clients.
 
     Afterwards its processes, bridges, mounts and packet filter rules are gone.
 
@@ -72,7 +72,7 @@ def private_engine(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _matching_client(environment: dict[str, str]) -> Path:
-    """The folder of the client that came with the engine; another may lack what builds need."""
+    """Return the folder of the client that has the engine's version; others may fail to build."""
     form = "{{.Client.Version}} {{.Server.Version}}"
     for folder in map(Path, os.environ["PATH"].split(":")):
         if (tool := folder / "docker").exists():
@@ -97,7 +97,7 @@ def _rules(family: str) -> str:
 
 
 def _restore_rules(family: str, before: str) -> None:
-    """Put the rules back; tables that were not there are emptied, since nothing removes one."""
+    """Restore the rules; empty new tables, since no command removes a table."""
     restored = before
     for table in re.split(r"(?m)^(?=\*)", _rules(family)):
         name = table.partition("\n")[0]

@@ -1,4 +1,4 @@
-"""The compose file, up in an engine: what is asked of it, and what is done to it."""
+"""The stack of the compose file in an engine, with requests and commands for it."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 from containers.steps import Failed, run
 
-#: Nothing between us and the published port.
+#: Ignores proxy settings: requests go directly to the published port.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -41,7 +41,7 @@ class Stack:
     prometheus_port: int
 
     def compose(self, *arguments: str, ok: bool = True) -> str:
-        """Run docker-compose; what it said."""
+        """Run docker-compose and return its output."""
         ended = run(
             ["docker-compose", "--profile", "monitoring", *arguments],
             environment=self.environment,
@@ -51,16 +51,16 @@ class Stack:
         return ended.stdout + ended.stderr
 
     def docker(self, *arguments: str, ok: bool = True) -> str:
-        """Run docker; its standard output."""
+        """Run docker and return its standard output."""
         ended = run(["docker", *arguments], environment=self.environment, cwd=self.tree, ok=ok)
         return ended.stdout.strip()
 
     def config(self) -> Any:
-        """The compose file with everything filled in."""
+        """Return the compose file with all variables filled in."""
         return json.loads(self.compose("config", "--format", "json"))
 
     def container(self, service: str) -> str:
-        """The id of a service's container."""
+        """Return the id of a service's container."""
         found = self.compose("ps", "--all", "--quiet", service).split()
         if len(found) != 1:
             raise Failed(f"{service} has {len(found)} containers")
@@ -71,15 +71,15 @@ class Stack:
         return shown
 
     def inside(self, service: str, *command: str, ok: bool = True) -> str:
-        """Run a command in a service's container; its standard output."""
+        """Run a command in a service's container and return its standard output."""
         return self.docker("exec", self.container(service), *command, ok=ok)
 
     def up(self, services: Sequence[str]) -> None:
-        """Start these with the images that are there, and wait until they are healthy."""
+        """Start these services from existing images and wait until they are healthy."""
         self.compose("up", "--detach", "--wait", "--no-build", "--pull", "never", *services)
 
     def ask(self, path: str, *, data: bytes | None = None, **headers: str) -> Answer:
-        """Ask the service by its published port; status 0: nobody is there."""
+        """Send a request to the published port; status 0 means that nothing answered."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
             data=data,
@@ -94,7 +94,7 @@ class Stack:
             return Answer(0, {}, b"")
 
     def queue(self, picture: bytes, query: str = "") -> str:
-        """Send a picture; where its job is.
+        """Send a picture and return the path of its job.
 
         Raises:
             Failed: it was not accepted.
@@ -105,14 +105,14 @@ class Stack:
         return answer.headers["location"]
 
     def tiles_done(self, job: str) -> int:
-        """How far a running job is; 0 when it does not run."""
+        """Return the number of finished tiles of a running job; 0 when it does not run."""
         answer = self.ask(job)
         if answer.status != http.client.OK or answer.document["state"] != "running":
             return 0
         return int(answer.document["progress"]["tiles_done"])
 
     def in_the_middle(self, job: str) -> None:
-        """Wait until a job runs and has some tiles.
+        """Wait until a job runs and has finished a tile.
 
         Raises:
             Failed: it never did.
@@ -124,7 +124,7 @@ class Stack:
             time.sleep(0.1)
 
     def state(self, job: str) -> str:
-        """The state of a job; what is wrong instead, where it cannot be seen."""
+        """Return the state of a job, or the response status if that is an error."""
         answer = self.ask(job)
         return (
             str(answer.document["state"])
@@ -133,7 +133,7 @@ class Stack:
         )
 
     def measured(self, expression: str) -> dict[str, float]:
-        """The health of the targets of the stack's Prometheus, by job."""
+        """Return the values of a PromQL query by job; empty when Prometheus does not answer."""
         url = f"http://127.0.0.1:{self.prometheus_port}/api/v1/query?" + urllib.parse.urlencode(
             {"query": expression}
         )

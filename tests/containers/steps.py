@@ -1,4 +1,4 @@
-"""Running commands, telling what is done, and giving up with a reason."""
+"""Helpers that run commands, report progress and fail with a reason."""
 
 import os
 import subprocess
@@ -9,16 +9,16 @@ from pathlib import Path
 
 
 class Skipped(Exception):
-    """This machine cannot run the check; the message says why."""
+    """Raised when this machine cannot run the check; the message says why."""
 
 
 class Failed(Exception):
-    """A claim about the containers did not hold."""
+    """Raised when a claim about the containers does not hold."""
 
 
 @contextmanager
 def step(title: str) -> Iterator[None]:
-    """Say what is begun, and how long it took."""
+    """Print the title of a step, and its duration at the end."""
     print(f"== {title}", flush=True)
     started = time.monotonic()
     yield
@@ -26,7 +26,7 @@ def step(title: str) -> Iterator[None]:
 
 
 def holds(claim: str, fact: object, shown: object = "") -> None:
-    """Say that a claim holds.
+    """Print a claim that holds.
 
     Raises:
         Failed: it does not.
@@ -37,7 +37,7 @@ def holds(claim: str, fact: object, shown: object = "") -> None:
 
 
 def wait_until(claim: str, look: Callable[[], object], *, seconds: float = 60) -> None:
-    """Look again and again until the claim holds.
+    """Poll until the claim holds.
 
     Raises:
         Failed: it did not in time.

@@ -1,4 +1,4 @@
-"""A pinned release with a known weakness is found, and no other."""
+"""The audit finds pinned releases with a known vulnerability, and no others."""
 
 from pathlib import Path
 
@@ -13,13 +13,14 @@ affected:
   ranges:
   - {type: GIT, events: [{introduced: "0"}, {fixed: abc}]}
   - {type: ECOSYSTEM, events: [{introduced: "9.0"}, {fixed: "10.0.0"}, {introduced: "11"}]}
+  versions: ["9.5.0", "10.1.0"]
 """
 
 
 @pytest.mark.parametrize(
     ("version", "found"),
-    [("8.9", False), ("9.0", True), ("9.5.0", True), ("10.0.0", False), ("10.2", False),
-     ("11.0", True), ("12", True)],
+    [("8.9", False), ("9.0", True), ("9.5.0", True), ("10.0.0", False), ("10.1.0", True),
+     ("10.2", False), ("11.0", True), ("12", True)],
 )  # fmt: skip
 def test_a_release_is_weak_between_where_it_came_in_and_where_it_was_mended(
     version: str,

@@ -1,4 +1,4 @@
-"""The throughput of many engines: by simulation, and with stubs of engines."""
+"""`gdsr-bench fleet` simulates and measures the throughput of many engines."""
 
 import json
 import subprocess

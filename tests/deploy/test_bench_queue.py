@@ -1,4 +1,4 @@
-"""`gdsr-bench queue` measures what deploy/CAPACITY.md reckons with."""
+"""`gdsr-bench queue` measures the job sizes that deploy/CAPACITY.md uses."""
 
 from deploy.bench.queue import bench_queue
 

@@ -1,4 +1,4 @@
-"""An archive goes through Ray: each picture has a result, or a line that says why not."""
+"""`gdsr-bulk` gives each picture of an archive a result, or a line that says why not."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def test_a_picture_that_stops_or_kills_its_decoder_costs_no_other() -> None:
         assert decoder.child.pid != first
 
         os.kill(decoder.child.pid, signal.SIGSTOP)
-        os.kill(decoder.child.pid, signal.SIGSEGV)  # is delivered when it goes on
+        os.kill(decoder.child.pid, signal.SIGSEGV)  # delivered once the process continues
         pid = decoder.child.pid
         with subprocess.Popen(["sh", "-c", f"sleep 1; kill -CONT {pid}"]):
             assert fails(decoder) == "decoder-crashed"
@@ -58,7 +58,7 @@ def test_a_picture_that_stops_or_kills_its_decoder_costs_no_other() -> None:
 
 
 class Archive:
-    """A folder of pictures, three of which have no result, and runs of `gdsr-bulk` on it."""
+    """A folder of pictures, three of which cannot have a result, and `gdsr-bulk` runs on it."""
 
     def __init__(self, folder: Path, pictures: int) -> None:
         self.folder, self.source, self.target = folder, folder / "in", folder / "out"
@@ -93,17 +93,17 @@ class Archive:
 
 
 def decoders(pid: int) -> list[int]:
-    """The decoders below a process; none while actors are started again."""
+    """Return the decoders below a process; none while actors restart."""
     return [found for found in descendants(pid) if "deploy.ray.decoder" in command_line(found)]
 
 
 def actors(pid: int) -> list[int]:
-    """The processes with a network below this one."""
+    """Return the actors below a process: each holds a network."""
     return [found for found in descendants(pid) if "(Upscaler)" in command_line(found)]
 
 
 def peak(pid: int) -> int:
-    """The most memory that a process has had, in bytes; 0 when it has ended."""
+    """Return a process's peak memory in bytes; 0 when it has ended."""
     with suppress(FileNotFoundError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -163,7 +163,7 @@ def test_an_archive_is_killed_and_resumed(
         (stopped, *_) = wait_for(lambda: decoders(run.pid), what="a decoder")
         os.kill(stopped, signal.SIGSTOP)
         (other,) = (actor for actor in actors(run.pid) if stopped not in children(actor))
-        os.kill(other, signal.SIGKILL)  # its picture is tried again
+        os.kill(other, signal.SIGKILL)  # its picture is retried
         _, resumed = run.communicate()
     assert run.returncode == 1, resumed
     (hung,) = archive.failed().keys() - HOPELESS.keys()
@@ -206,7 +206,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(
             late = max(late, peak(actor))
             time.sleep(0.1)
         _, said = run.communicate()
-    assert len(archive.made()) == many + 1, said  # and large.png, which is smaller than these
+    assert len(archive.made()) == many + 1, said  # and large.png, which is within this limit
     with capsys.disabled():
         sys.stdout.write(
             f"\n{side} x {side}: {loaded / 1e6:.0f} MB before the first picture, "

@@ -1,4 +1,4 @@
-"""Every command of the package: its version, and the defaults in its help."""
+"""Every command of the package reports its version and shows its defaults in its help."""
 
 import os
 import re
@@ -30,12 +30,12 @@ def output(command: str, *arguments: str) -> str:
 
 
 def is_needed(text: str, option: str) -> bool:
-    """Whether the usage has it outside brackets: it has no default."""
+    """Whether the usage shows the option without brackets, so that it needs no default."""
     name = option.split(maxsplit=1)[0]
     return f"[{name} " not in text
 
 
-@pytest.mark.slow  # dozens of processes
+@pytest.mark.slow  # starts dozens of processes
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_tells_its_version_and_its_defaults(command: str) -> None:
     assert output(command, "--version") == f"gdsr {version('gdsr')}\n"

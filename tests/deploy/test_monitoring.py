@@ -1,4 +1,4 @@
-"""Rules, dashboard and runbook speak of what there is: metrics that the processes really export."""
+"""Rules, dashboard and runbook use only metrics that the processes export."""
 
 import json
 import re
@@ -32,7 +32,7 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [rule["expr"] for rule in ALL_RULES] + [
     target["expr"] for panel in PANELS for target in panel["targets"]
 ]
-#: Metrics that only a machine with a GPU exports; those of NVML: tests/workers/engine/test_gpu.py.
+#: Metrics that only a GPU machine exports; tests/workers/engine/test_gpu.py checks those of NVML.
 GPU_ONLY = {
     "gdsr_cuda_memory_bytes",
     "gdsr_gpu_memory_used_bytes",
@@ -45,7 +45,7 @@ GPU_ONLY = {
 
 
 def selectors_of(expression: str) -> Iterator[tuple[str, str, str]]:
-    """Metric, label and value of every `label="value"` in an expression."""
+    """Yield metric, label and value of every `label="value"` in an expression."""
     for metric, inside in re.findall(r"\b(gdsr_[a-z0-9_]+)\{([^}]*)\}", expression):
         for label, value in re.findall(r'(\w+)="([^"]*)"', inside):
             yield metric, label, value
@@ -53,7 +53,7 @@ def selectors_of(expression: str) -> Iterator[tuple[str, str, str]]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The metrics of service, supervisor and engine after a picture, a failure and a refusal."""
+    """The metrics of service, supervisor and engine after a success, a failure and a refusal."""
     folder = tmp_path_factory.mktemp("site")
     port = free_ports(2)
     with running_valkey(folder / "valkey") as valkey:
@@ -92,7 +92,7 @@ def test_every_label_that_rules_and_panels_ask_for_is_exported(exported: str) ->
         for label, value in sample.labels.items()
     }
     asked = {found for expression in EXPRESSIONS for found in selectors_of(expression)}
-    known |= {("gdsr_worker_jobs_total", "fault", "service")}  # nothing of ours has failed
+    known |= {("gdsr_worker_jobs_total", "fault", "service")}  # no job failed by our fault
 
     assert asked - known == set()
 

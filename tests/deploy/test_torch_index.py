@@ -1,4 +1,4 @@
-"""Which build of PyTorch a newcomer downloads."""
+"""The setup chooses the PyTorch index to download from."""
 
 import os
 import socket
@@ -32,7 +32,7 @@ def serving() -> Iterator[str]:
 
 
 def answers(url: str, *, seconds: float) -> bool:
-    """In a process of its own: the alarm of this one belongs to pytest's time limit."""
+    """Ask in a separate process: the alarm of this one belongs to pytest's timeout."""
     command = [sys.executable, "-I", "-c", ASKS, str(SCRIPT.parent), url, str(seconds)]
     return subprocess.run(command, check=False, timeout=100).returncode == 0
 

@@ -1,4 +1,4 @@
-"""A child of its own for each job, or one process for all: what each costs, sees and survives.
+"""Compares a child process for each job with one process for all: cost, leaks and survival.
 
 PYTHONPATH=.:tests .venv/bin/python tests/drills/forks.py
 """
@@ -33,20 +33,20 @@ SECRET = bytes(range(11, 203, 3))
 
 
 def write_secret(file: Path) -> None:
-    """A PNG of which the decoded pixels are easy to find."""
+    """Write a PNG whose decoded pixels are easy to find in memory."""
     row = np.frombuffer((SECRET * (3 * SIDE // len(SECRET) + 1))[: 3 * SIDE], np.uint8)
     Image.fromarray(np.tile(row.reshape(1, SIDE, 3), (SIDE, 1, 1))).save(file, "PNG")
 
 
 def job(picture: bytes) -> None:
-    """Read pixels, make four times as many and write them, as a job does."""
+    """Decode a picture, enlarge it four times and encode it, as a job does."""
     small = decode(picture, max_pixels=SIDE * SIDE, frame=0)
     large = Picture(colour=small.colour.repeat(4, axis=0).repeat(4, axis=1))
     encode(large, format=ResultFormat.PNG, quality=90)
 
 
 def in_a_child(work: Callable[[], None]) -> int:
-    """How a child ends that rehearses, works and ends, as those of a job worker do."""
+    """Run a warm-up and the work in a child, as a job worker does; return its wait status."""
     pid = os.fork()
     if pid == 0:
         warm_up()
@@ -56,12 +56,12 @@ def in_a_child(work: Callable[[], None]) -> int:
 
 
 def cpu() -> float:
-    """Seconds of this process and of its children that have ended."""
+    """CPU seconds of this process and of its children that have ended."""
     return sum(os.times()[:4])
 
 
 def per_job(work: Callable[[], object]) -> float:
-    """Milliseconds of CPU."""
+    """CPU milliseconds of one job."""
     began = cpu()
     for _ in range(JOBS):
         work()
@@ -69,7 +69,7 @@ def per_job(work: Callable[[], object]) -> float:
 
 
 def leftovers() -> int:
-    """How often the secret pixels stand in this process's memory."""
+    """Number of copies of the secret pixels in this process's memory."""
     found = 0
     with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as memory:  # noqa: PTH123
         for line in maps:
@@ -87,11 +87,11 @@ def leftovers() -> int:
 
 
 def seconds_until_ended(kill_after: float) -> float:
-    """How long a child lives that hangs in C code, and is killed after so long."""
+    """Seconds that a child lives that hangs in C code and is killed after `kill_after` seconds."""
     began = time.monotonic()
     pid = os.fork()
     if pid == 0:
-        signal.alarm(1)  # Python would run its handler only after the C code
+        signal.alarm(1)  # Python runs its handler only once the C code returns
         signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
         re.match(r"(a+)+$", "a" * 60 + "b")
     time.sleep(kill_after)
@@ -101,13 +101,13 @@ def seconds_until_ended(kill_after: float) -> float:
 
 
 def main() -> None:
-    """Measure both ways."""
+    """Measure both ways and print the results."""
     load_codecs()
     prepare_allocator()
     gc.collect()
     gc.freeze()
     plain = io.BytesIO()
-    with tempfile.TemporaryDirectory() as folder:  # written elsewhere: nothing of it is here
+    with tempfile.TemporaryDirectory() as folder:  # written in a child: this process never holds it
         in_a_child(lambda: write_secret(Path(folder, "secret.png")))
         secret = Path(folder, "secret.png").read_bytes()
     noise = np.random.default_rng(0).integers(0, 10, (SIDE, SIDE, 3), np.uint8)
@@ -117,7 +117,7 @@ def main() -> None:
     def look() -> None:
         os._exit(min(leftovers(), 255))
 
-    pattern = os.waitstatus_to_exitcode(in_a_child(look))  # which stands there to be looked for
+    pattern = os.waitstatus_to_exitcode(in_a_child(look))  # copies of the search pattern itself
     in_a_child(lambda: job(secret))
     seen_forked = os.waitstatus_to_exitcode(in_a_child(look)) - pattern
     ended = seconds_until_ended(3)

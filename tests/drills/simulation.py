@@ -45,7 +45,7 @@ STEPS = 40
 
 
 class Forgetful(redis.Redis):
-    """Executes each script, and loses the reply of some."""
+    """A client that executes each script, and loses some of the replies."""
 
     luck: random.Random
     share = 0.0
@@ -59,7 +59,7 @@ class Forgetful(redis.Redis):
 
 @dataclass(slots=True)
 class Worker:
-    """One that takes from the queues of its class; `frozen` ones go on later, as if nothing was."""
+    """A worker for the queues of its class; a `frozen` one may later go on as if never stopped."""
 
     served: str
     task: str = ""
@@ -69,7 +69,7 @@ class Worker:
 
 
 class World:
-    """Some workers, some jobs."""
+    """The workers, the jobs and the queue of one schedule."""
 
     def __init__(self, client: Forgetful, luck: random.Random) -> None:
         self.client, self.luck = client, luck
@@ -83,13 +83,13 @@ class World:
         self.seen = 0
 
     def step(self) -> None:
-        """Let something happen."""
+        """Do one random step."""
         happening = self.luck.choice(
             [self.submit, self.submit, self.take, self.take, self.take, self.claim, self.claim,
              self.claim, self.renew_lease, self.end, self.end, self.crash, self.die, self.freeze,
              self.lease_ends, self.sweep, self.sweep, self.cancel, self.erase]
         )  # fmt: skip
-        # Of both replies lost nobody knows what came, and the next one finds out.
+        # If the reply of the retry is lost too, the outcome is unknown until a later step.
         with suppress(redis.ConnectionError, QueueUnavailable):
             happening()
 
@@ -153,7 +153,7 @@ class World:
             self.leave(worker)
 
     def die(self) -> None:
-        """With all that it knew."""
+        """Lose a worker and its state."""
         self.leave(self.someone())
 
     def freeze(self) -> None:
@@ -161,7 +161,7 @@ class World:
         worker.frozen = not worker.frozen
 
     def lease_ends(self) -> None:
-        for task in sorted(self.client.zrange(LEASES, 0, -1)):  # not by the clock
+        for task in sorted(self.client.zrange(LEASES, 0, -1)):  # at random, not by the clock
             if self.luck.random() < 0.5:
                 self.client.zadd(LEASES, {task: 1})
 
@@ -190,7 +190,7 @@ class World:
         worker.task, worker.run, worker.claimed = "", "", False
 
     def check(self) -> None:
-        """Each accepted job can still end, and has ended at most once."""
+        """Check that each accepted job can still end, and has ended at most once."""
         jobs = self.records.get_many(sorted(self.accepted - self.erased))
         with self.client.pipeline() as pipe:
             pipe.hkeys(WAITING).hkeys(RUNNING).zrange(LEASES, 0, -1).hvals(COUNTERS)
@@ -207,7 +207,7 @@ class World:
         assert sum(map(int, counted)) == ended + len(self.erased)
 
     def calm(self) -> dict[str, str]:
-        """All workers die, and whoever comes then ends everything; how each job has ended."""
+        """Let all workers die and new ones end every job; return how each job has ended."""
         self.client.share = 0.0
         for worker in self.workers:
             self.leave(worker)
@@ -233,7 +233,7 @@ class World:
 
 
 def play(server: ValkeyServer, seed: int, *, restart: bool = False) -> dict[str, str]:
-    """One schedule, the same for the same seed; how each of its jobs ended."""
+    """Play the schedule of a seed and return how each of its jobs ended."""
     luck = random.Random(seed)
     with Forgetful.from_url(server.url, retry=None, socket_timeout=600) as client:
         client.luck, client.share = luck, 0.0
@@ -251,12 +251,12 @@ def play(server: ValkeyServer, seed: int, *, restart: bool = False) -> dict[str,
 
 
 def main() -> None:
-    """Play, and say how much."""
+    """Play the schedules and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--schedules", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="of the first; each has its own")
     chosen = parser.parse_args()
-    logging.disable()  # that jobs fail is no news
+    logging.disable()  # failed jobs are expected
     began, jobs = time.monotonic(), 0
     with tempfile.TemporaryDirectory() as folder, running_valkey(Path(folder)) as server:
         with redis.Redis.from_url(server.url) as client:

@@ -1,6 +1,4 @@
-"""A whole site to break: `gdsr-up` on a Valkey of its own, and clients whose pictures tell whose
-they are.
-"""
+"""A `gdsr-up` site to break, and clients whose pictures carry numbers that identify them."""
 
 import io
 import os
@@ -26,14 +24,14 @@ from processes import ValkeyServer, command_line, descendants, free_port, runnin
 
 from workers.host.parent_death import dying_with_parent
 
-#: How long a client asks on.
+#: Seconds until a client stops asking.
 PATIENCE = 300.0
-#: Pictures of a batch.
+#: Pictures in a batch.
 BATCH = 8
 
 
 def barcode(number: int) -> bytes:
-    """A PNG of 64 x 64 pixels from which the number can be read, its checksum included."""
+    """Return a PNG of 64 x 64 pixels that encodes the number and its checksum."""
     word = number << 24 | zlib.crc32(number.to_bytes(5, "big")) & 0xFFFFFF
     bits = np.array([word >> (63 - bit) & 1 for bit in range(64)]).reshape(8, 8)
     grey = np.kron(60 + 135 * bits, np.ones((8, 8)))
@@ -44,7 +42,7 @@ def barcode(number: int) -> bytes:
 
 
 def read(picture: bytes) -> int | None:
-    """The number in a result; None: there is none."""
+    """Return the number that a result encodes; None if the checksum is wrong."""
     with Image.open(io.BytesIO(picture)) as opened:
         grey = np.asarray(opened.convert("L"), dtype=np.float32)
     side = grey.shape[0] // 8
@@ -57,7 +55,7 @@ def read(picture: bytes) -> int | None:
 
 
 class DrillSite:
-    """A running site, its Valkey and what stands between them."""
+    """A running site, its Valkey and the lossy proxy between them."""
 
     def __init__(
         self,
@@ -79,7 +77,8 @@ class DrillSite:
             "GDSR_REDIS_URL": server.url if direct else proxy.url,
             "GDSR_CHECKPOINTS": str(checkpoint), "GDSR_THREADS": "1",
             "GDSR_PRECISION": "float32", "GDSR_DEVICES": "cpu", "GDSR_CACHE_RESULTS": "false",
-            "GDSR_JOB_WORKERS": "2", "GDSR_TILE": "64", **(changes or {}),
+            "GDSR_JOB_WORKERS": "2", "GDSR_TILE": "64", "GDSR_RESULT_TTL": "86400",
+            **(changes or {}),
         }  # fmt: skip
         self.environment = {name: v for name, v in environment.items() if v is not None}
         self.log = (folder / "log").open("wb")
@@ -100,29 +99,27 @@ class DrillSite:
             return False
 
     def wait_ready(self, *, seconds: float = 300) -> float:
-        """Seconds until it is ready."""
+        """Wait until the site is ready; return the seconds that took."""
         began = time.monotonic()
         wait_for(self.ready, seconds=seconds, what="a site that is ready")
         return time.monotonic() - began
 
     def inside(self, path: Path) -> Path:
-        """The same place as its processes see it, which may have a disk of their own there."""
+        """Return the path as the site's processes see it: they may have a disk mounted there."""
         return Path(f"/proc/{self.process.pid}/root{path}")
 
     def said(self) -> str:
-        """Its log so far."""
+        """Return the site's log so far."""
         return Path(self.log.name).read_text(errors="replace")
 
     def pids(self, what: str) -> list[int]:
-        """Of `service`, `workers.engine` or `workers.jobs.job_worker`."""
+        """Pids of `service`, `workers.engine` or `workers.jobs.job_worker`."""
         found = descendants(self.process.pid)
         return [pid for pid in found if f"-m {what}" in command_line(pid)]
 
     @contextmanager
     def driven(self, jobs: int, *, a_second: float = 2.0, batches: bool = False) -> Iterator[None]:
-        """Clients that send so many pictures, or batches, while the block does its worst, and fetch
-        them.
-        """
+        """Run clients that send and fetch that many pictures or batches while the block runs."""
         fate = self._batch_fate if batches else self._fate
         with ThreadPoolExecutor(32) as pool:
             stop = threading.Event()
@@ -143,7 +140,7 @@ class DrillSite:
     def _one(self, fate: Callable[[int], str], number: int) -> None:
         try:
             self.fates[fate(number)] += 1
-        except Exception as failure:  # noqa: BLE001 - told in the end
+        except Exception as failure:  # noqa: BLE001 - reported at the end
             self.fates[f"client: {failure!r}"] += 1
 
     def _fate(self, number: int) -> str:
@@ -172,7 +169,7 @@ class DrillSite:
         return "stuck"
 
     def _batch_fate(self, number: int) -> str:
-        """Of a zip of `BATCH` pictures."""
+        """Send a zip of `BATCH` pictures and return its outcome."""
         deadline, file = time.monotonic() + PATIENCE, io.BytesIO()
         numbers = {f"{one}.png": one for one in range(BATCH * number, BATCH * (number + 1))}
         with zipfile.ZipFile(file, "w") as archive:
@@ -200,7 +197,7 @@ class DrillSite:
         return "stuck"
 
     def check_results(self) -> None:
-        """Each result is still there, and its own."""
+        """Check that each result still exists and belongs to its picture."""
         with httpx2.Client(base_url=self.url, timeout=100, trust_env=False) as http:
             for number, job_id in self.ids.items():
                 result = http.get(f"/jobs/{job_id}/result")
@@ -208,7 +205,7 @@ class DrillSite:
                 assert read(result.content) == number
 
     def listed(self) -> int:
-        """How many jobs there are."""
+        """Number of jobs in the listing."""
         count, path = 0, "/jobs?limit=100"
         with httpx2.Client(base_url=self.url, timeout=100, trust_env=False) as http:
             while path:
@@ -219,7 +216,7 @@ class DrillSite:
 
 
 def disk_of(place: Path, size: str) -> tuple[str, ...]:
-    """The command prefix that gives a site a small disk of its own at that place."""
+    """Return the command prefix that mounts a small disk at that place for a site."""
     place.mkdir(parents=True, exist_ok=True)
     mount = f'mount -t tmpfs -o size={size} tmpfs {place} && exec "$@"'
     return ("unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
@@ -234,14 +231,14 @@ def drill_site(
     within: Sequence[str] = (),
     **changes: str | None,
 ) -> Iterator[DrillSite]:
-    """A site that is ready; `direct`: without the proxy, which costs much."""
+    """Run a site until it is ready; `direct` leaves out the proxy, which is slow."""
     with running_valkey(folder / "valkey") as server, lossy(server.url) as proxy:
         site = DrillSite(
             folder, checkpoint, server, proxy, direct=direct, within=within, changes=changes
         )
         try:
             site.wait_ready()
-            # Each job worker has a child that waits; the janitor makes its folders last.
+            # Each job worker has a waiting child; the janitor creates its folders last.
             count = 2 * int(site.environment["GDSR_JOB_WORKERS"])
             wait_for(lambda: len(site.pids("workers.jobs.job_worker")) == count, what="job workers")
             wait_for(lambda: site.pids("workers.jobs.janitor"), what="a janitor")

@@ -1,7 +1,7 @@
-"""More clients than there is room for, bad ones, and many of all kinds for long.
+"""The site withstands overload, misbehaving clients and a long mixed load.
 
-Each drill has a short form (`-m slow`), which asks what must hold on any machine, and a long one
-(`make drills`), which also holds speeds, and wants a machine of its own.
+Each drill has a short form (`-m slow`) with checks that hold on any machine. The long form (`make
+drills`) also checks speeds and needs a machine to itself.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from workers.host.parent_death import dying_with_parent
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 MIB = 1024**2
-#: Jobs that may wait in the drill of too many.
+#: Jobs that may wait in the overload drill.
 ROOM = 8
 
 
@@ -67,14 +67,14 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process holds."""
+    """Resident memory of a process, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     return 1024 * int(re.search(r"VmRSS:\s+(\d+)", status)[1])  # type: ignore[index]
 
 
 @contextmanager
 def memory_of(processes: Callable[[], list[int]]) -> Iterator[list[int]]:
-    """Bytes that these processes hold together, each second of the block."""
+    """Sample the total resident memory of these processes, in bytes, once a second."""
     sizes, over = [], threading.Event()
 
     def look() -> None:
@@ -91,16 +91,16 @@ def memory_of(processes: Callable[[], list[int]]) -> Iterator[list[int]]:
 
 
 def grown(sizes: list[int]) -> float:
-    """The mean of the last third to that of the middle one."""
+    """Ratio of the mean of the last third to that of the middle third."""
     third = len(sizes) // 3
     return statistics.fmean(sizes[2 * third :]) / statistics.fmean(sizes[third : 2 * third or 1])
 
 
-# Too many.
+# Overload
 
 
 class Answer(NamedTuple):
-    """A response, and its time."""
+    """A response with its times in seconds."""
 
     number: int
     asked: float
@@ -115,8 +115,8 @@ class Answer(NamedTuple):
 
 
 class Crowd:
-    """Clients that cost little, as they share the processors with the site: their pictures are
-    made beforehand, and an equal picture has an equal result, of which one is read.
+    """Cheap clients, since they share the processors with the site: pictures are made beforehand.
+    Equal pictures have equal results, so only one result of each picture is decoded.
     """
 
     def __init__(self, site: DrillSite) -> None:
@@ -126,7 +126,7 @@ class Crowd:
         self.results: dict[int, bytes] = {}
 
     def by_rate(self, rate: float, *, seconds: float) -> list[Answer]:
-        """Answers to so many requests a second, whatever becomes of those before."""
+        """Send requests at a constant rate, whether or not earlier ones are answered."""
 
         async def one(place: int) -> Answer:
             await asyncio.sleep(place / rate)
@@ -138,7 +138,7 @@ class Crowd:
         return asyncio.run(all_of_them())
 
     def in_turn(self, clients: int, *, seconds: float) -> list[Answer]:
-        """Answers to clients that ask again when they are answered."""
+        """Run clients that each send the next request when the last one is answered."""
         end, answers = time.monotonic() + seconds, []
 
         async def one() -> None:
@@ -152,7 +152,7 @@ class Crowd:
         return answers
 
     async def _ask(self) -> Answer:
-        """Send a picture, once, and wait for the result."""
+        """Send a picture once and wait for the result."""
         number, asked = next(self.numbers) % len(self.pictures), time.monotonic()
         picture = self.pictures[number]
         length = f"Content-Length: {len(picture)}\r\n"
@@ -160,7 +160,7 @@ class Crowd:
             "POST /upscale?trade_off=0", length, picture
         )
         job = headers.get("location")
-        while status in (202, 409):  # it takes longer than one waits
+        while status in (202, 409):  # the job takes longer than a request waits
             status, headers, content = await self._exchange(f"GET {job}/result")
         answered, pause = time.monotonic(), float(headers.get("retry-after", 0))
         right = status == 200 and self._is_right(number, content)
@@ -169,7 +169,7 @@ class Crowd:
     async def _exchange(
         self, line: str, headers: str = "", body: bytes = b""
     ) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and content of a response."""
+        """Return status, headers and content of a response."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         head = f"{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nPrefer: wait=55\r\n"
         try:
@@ -187,7 +187,7 @@ class Crowd:
 
 
 def goodput(answers: list[Answer], since: float, seconds: float) -> float:
-    """Right pictures a second."""
+    """Correct pictures per second."""
     return sum(a.right and a.answered <= since + seconds for a in answers) / seconds
 
 
@@ -198,7 +198,7 @@ def test_four_times_as_many_as_can_be_served(
     with drill_site(tmp_path, checkpoint, direct=True, GDSR_MAX_QUEUED_JOBS=str(ROOM)) as site:
         (service,) = site.pids("service")
         crowd = Crowd(site)
-        crowd.in_turn(ROOM, seconds=min(4, seconds))  # warm
+        crowd.in_turn(ROOM, seconds=min(4, seconds))  # warm up
         short = min(30, seconds)
         began = time.monotonic()
         peak = goodput(crowd.in_turn(ROOM, seconds=short), began, short)
@@ -233,7 +233,7 @@ def test_four_times_as_many_as_can_be_served(
         assert growth < 1.05
 
 
-# Bad ones.
+# Misbehaving clients
 
 
 def connected(site: DrillSite, sent: bytes = b"") -> socket.socket:
@@ -243,29 +243,29 @@ def connected(site: DrillSite, sent: bytes = b"") -> socket.socket:
 
 
 def bad_things(site: DrillSite, luck: random.Random, held: list[socket.socket]) -> None:
-    """One bad client, of one of many kinds."""
+    """Act as one misbehaving client of a random kind."""
     head = b"POST /upscale HTTP/1.1\r\nHost: localhost\r\n"
     with suppress(OSError):
         match luck.randrange(8):
-            case 0:  # says nothing
+            case 0:  # silent connection
                 held.append(connected(site))
-            case 1:  # stops in the head
+            case 1:  # stops within the headers
                 held.append(connected(site, head))
-            case 2:  # stops in the body
+            case 2:  # stops within the body
                 held.append(connected(site, head + b"Content-Length: 90000\r\n\r\n" + bytes(999)))
-            case 3:  # goes away in the body
+            case 3:  # disconnects within the body
                 connected(site, head + b"Content-Length: 90000\r\n\r\n" + bytes(9999)).close()
-            case 4:  # speaks something else
+            case 4:  # not HTTP
                 connected(site, luck.randbytes(300)).close()
-            case 5:  # lies about the length of a chunk
+            case 5:  # impossible chunk length
                 lie = b"Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFFF\r\nx"
                 connected(site, head + lie).close()
-            case 6:  # a picture that is none, and one that is cut
+            case 6:  # no picture, and a truncated one
                 with httpx2.Client(base_url=site.url, timeout=60, trust_env=False) as http:
                     for body in (luck.randbytes(2000), barcode(1)[:1000]):
                         answer = http.post("/upscale", content=body)
                         assert answer.status_code in (202, 415, 422, 503), answer.text
-            case _:  # another name, another origin, no such thing
+            case _:  # wrong host, foreign origin, unknown job
                 with httpx2.Client(base_url=site.url, timeout=60, trust_env=False) as http:
                     name, origin = {"Host": "evil.example"}, {"Origin": "https://evil.example"}
                     assert http.get("/jobs", headers=name).status_code == 421
@@ -311,12 +311,12 @@ def test_bad_clients_beside_good_ones(
     assert most < 300 * MIB
 
 
-# Many of all kinds.
+# Long mixed load
 
 
 @contextmanager
 def further_service(site: DrillSite, log: Path) -> Iterator[str]:
-    """One more on the same Redis and the same pictures: its address."""
+    """Run another service on the same Redis and blob store; yield its address."""
     port = free_port()
     with log.open("wb") as lines:
         process = subprocess.Popen(
@@ -343,7 +343,7 @@ def further_service(site: DrillSite, log: Path) -> Iterator[str]:
 
 
 class Soak:
-    """Clients with keys, who send to one of the services and fetch from another."""
+    """Clients with API keys that send to one service and fetch from another."""
 
     def __init__(self, urls: list[str], hook: str) -> None:
         self.urls, self.hook = urls, hook
@@ -353,7 +353,7 @@ class Soak:
         self._lock = threading.Lock()
 
     def one(self, luck: random.Random) -> None:
-        """Send a picture, and do with it what clients do."""
+        """Send a picture and check everything that its client may do with the job."""
         with self._lock:
             number = next(self._numbers)
         name, stranger = luck.sample(["ann", "ben"], 2)
@@ -450,6 +450,6 @@ def test_several_services_a_bucket_keys_and_webhooks(
 
 
 def lasting(site: DrillSite) -> list[int]:
-    """The service and the engine: they live as long as the site."""
+    """Return the service and the engine, which live as long as the site."""
     found = [*site.pids("service"), *site.pids("workers.engine")]
     return [pid for pid in found if command_line(pid) and os.path.exists(f"/proc/{pid}/status")]  # noqa: PTH110

@@ -1,7 +1,6 @@
-"""A whole site, broken on purpose while it works: nothing is lost, doubled, wrong or missing.
+"""A site that is broken on purpose under load loses, doubles or swaps no picture.
 
-Each drill has a short form (`-m slow`), and the one that docs/reliability.md tells of
-(`make drills`).
+Each drill has a short form (`-m slow`) and the long form of docs/reliability.md (`make drills`).
 """
 
 import os
@@ -52,7 +51,7 @@ def site(tmp_path: Path, checkpoint: Path) -> Iterator[DrillSite]:
 def checked(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., None]:
-    """Says what became of the jobs of a site, and that all is well."""
+    """Report the outcome of a site's jobs, and check it."""
 
     def tell(site: DrillSite, jobs: int, recovery: float, *, each: int = 1, lost: int = 0) -> None:
         site.check_results()
@@ -64,7 +63,7 @@ def checked(
             sys.stdout.write(f"\n{line}\n")
         assert site.fates == Counter({"right": jobs - lost, LOST: lost})
         assert site.listed() == jobs * each
-        if jobs * each >= 40:  # the long forms hold speeds
+        if jobs * each >= 40:  # only the long forms check speeds
             assert recovery < 10
         assert "Traceback" not in site.said()
 
@@ -144,7 +143,7 @@ def test_a_redis_that_is_of_no_use(
             case _:
                 operator.replicaof("NO", "ONE")
         recovery = site.wait_ready()
-    # Each job worker says so, and a child that is at work then.
+    # Each job worker logs it, and so does a child that is then at work.
     assert site.said().count("Redis is unavailable") <= 4 * (1 + seconds // 60)
     passed(jobs, recovery)
 
@@ -165,7 +164,7 @@ def test_a_picture_store_that_is_away(
 
 
 def fill(disk: Path, seconds: float) -> None:
-    """Take all room, whatever becomes free, for so long."""
+    """Fill the disk for so many seconds, including space that becomes free."""
     end = time.monotonic() + seconds
     with (disk / "hog").open("wb", buffering=0) as hog:
         while time.monotonic() < end:
@@ -177,7 +176,7 @@ def fill(disk: Path, seconds: float) -> None:
 
 
 def remount(site: DrillSite, disk: Path, mode: str) -> None:
-    """A disk is busy while a file is being written."""
+    """Remount a disk; retry, since a disk is busy while a file is being written."""
     command = ["nsenter", "--target", str(site.process.pid), "--user", "--mount", "--",
                "mount", "-o", f"remount,{mode}", str(disk)]  # fmt: skip
     wait_for(lambda: subprocess.run(command, check=False).returncode == 0, what="a remount")
@@ -207,7 +206,7 @@ def test_a_disk_that_takes_nothing(
 def test_a_disk_without_room_for_pictures_or_queue(
     tmp_path: Path, checkpoint: Path, checked: Callable[..., None], jobs: int
 ) -> None:
-    """All data of `gdsr-up`, its own Valkey's too."""
+    """Everything that `gdsr-up` stores is on the small disk, its own Valkey's data too."""
     disk = tmp_path / "data"
     within = disk_of(disk, "64m")
     with drill_site(tmp_path, checkpoint, within=within, GDSR_REDIS_URL=None) as site:
@@ -248,7 +247,7 @@ def test_parts_that_are_killed(site: DrillSite, passed: Callable[..., None], job
             if found := site.pids(luck.choice(["service", "workers.jobs.job_worker"])):
                 os.kill(luck.choice(found), signal.SIGKILL)
         recovery = site.wait_ready()
-    # A job whose worker is killed twice says so.
+    # A job whose worker is killed twice fails with that reason.
     assert site.fates[LOST] <= jobs // 50
     passed(jobs, recovery, lost=site.fates[LOST])
 

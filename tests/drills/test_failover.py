@@ -1,4 +1,4 @@
-"""The primary of a Redis with Sentinels is killed under load: nothing is lost or doubled."""
+"""A Redis primary with Sentinels is killed under load, and no job is lost or doubled."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
 def asked_again(site: DrillSite) -> httpx2.Response:
-    """The answer to a request whose job exists already: it makes no other."""
+    """Repeat a request whose job exists already, which creates no second job."""
     return httpx2.post(
         f"{site.url}/upscale?trade_off=0", content=barcode(0),
         headers={"Idempotency-Key": "drill-0"}, timeout=40, trust_env=False,
@@ -23,7 +23,7 @@ def asked_again(site: DrillSite) -> httpx2.Response:
 
 
 def taken(answer: httpx2.Response, refused: list[httpx2.Response]) -> bool:
-    """True if the request was refused; keeps the answer otherwise."""
+    """Return whether the request was accepted; keep the answer if it was refused."""
     if answer.is_success:
         return True
     refused.append(answer)

@@ -1,4 +1,4 @@
-"""A Valkey of the test's own, which may be killed, and a site around it."""
+"""A Valkey that the test may kill, and a site on it."""
 
 from collections.abc import Iterator
 from pathlib import Path

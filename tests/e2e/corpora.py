@@ -1,12 +1,12 @@
-"""Every picture of some folders through the decoder, each judged by readers that share no colour
-arithmetic with it: libvips, ImageMagick, FFmpeg, Chromium, and numpy for what these leave out.
+"""Compares the decoder with independent readers on every picture of some folders. The readers are
+libvips, ImageMagick, FFmpeg, Chromium, and numpy for cases that these leave out.
 
     .venv/bin/pip install pyvips   # beside libvips, ImageMagick, FFmpeg and Chromium
     PYTHONPATH=.:tests/support nice .venv/bin/python tests/e2e/corpora.py FOLDER...
 
-Made for the test suites of Pillow, pillow-heif and sharp. A picture is right if one reader shows
-the same, wrong if each one that reads it shows another, alone if nobody else reads it. It is
-refused if our answer is an error, and then those who read it are named. The first frame counts.
+Meant for the test suites of Pillow, pillow-heif and sharp. A picture is "right" if one reader shows
+the same, "wrong" if every reader that decodes it differs, "alone" if no reader decodes it, and
+"refused" if our decoder rejects it, with the readers that accept it. Only first frames count.
 """
 
 import base64
@@ -31,7 +31,8 @@ from PIL import Image, ImageCms, ImageOps
 from pillow_heif import register_heif_opener
 
 from workers.contract.errors import GDSRError
-from workers.contract.images.headers import ImageFormat, read_header
+from workers.contract.images.formats import ImageFormat
+from workers.contract.images.headers import read_header
 from workers.pictures.decode import decode
 from workers.pictures.picture import with_bits
 
@@ -40,8 +41,8 @@ _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 _MAX_PIXELS = 64_000_000
 _SECONDS = 120
-#: Mean and 99th percentile of the differences in levels of 255: codecs round, and some readers draw
-#: halved colour channels more smoothly than others.
+#: Limits for the mean and the 99th percentile of the differences, in levels of 255: codecs round,
+#: and some readers interpolate subsampled chroma more smoothly.
 _CLOSE = (1.0, 12.0)
 
 
@@ -79,8 +80,8 @@ def judged(path: Path) -> Verdict:
 
 
 def _as_meant(ours: Pixels, theirs: Pixels) -> Pixels:
-    """A BMP without the differences that are meant: alpha that is clear everywhere is none, as many
-    writers leave it empty; what runs skip is clear, and may as well be of any colour.
+    """Return a BMP without intended differences. An alpha channel that is clear everywhere counts
+    as absent, as many writers leave it empty. Pixels that runs skip are clear, of any colour.
     """
     if not theirs[..., 3].any():
         theirs = np.dstack((theirs[..., :3], np.full(theirs.shape[:2], 255, np.uint8)))
@@ -88,7 +89,7 @@ def _as_meant(ours: Pixels, theirs: Pixels) -> Pixels:
 
 
 def _difference(ours: Pixels, theirs: Pixels) -> tuple[float, float] | None:
-    """Of what can be seen; None if they are not of one size."""
+    """Mean and 99th percentile of visible differences; None if the sizes differ."""
     if ours.shape != theirs.shape:
         return None
     seen = [image[..., :3] * (image[..., 3:] / 255) for image in (ours, theirs)]
@@ -97,7 +98,7 @@ def _difference(ours: Pixels, theirs: Pixels) -> tuple[float, float] | None:
 
 
 def _read(reader: Callable[[Path], Pixels], path: Path) -> Pixels | None:
-    """The pixels that a reader decodes, (H, W, 4), or None."""
+    """Return the pixels that a reader decodes, (H, W, 4), or None if it fails."""
     try:
         return reader(path)
     except Exception:  # noqa: BLE001 - readers fail in many ways
@@ -141,7 +142,7 @@ def _ffmpeg(path: Path) -> Pixels:
 
 
 def _chromium(path: Path) -> Pixels:
-    """The pixels of a canvas after the picture was drawn on it."""
+    """Return the pixels of a canvas on which Chromium has drawn the picture."""
     data = base64.b64encode(path.read_bytes()).decode()
     kind = read_header(BytesIO(path.read_bytes())).format
     page = f"""<pre id=o></pre><script>const i = new Image();
@@ -167,7 +168,7 @@ def _piped(*command: str) -> Pixels:
 
 
 def _numpy(path: Path) -> Pixels:
-    """Samples of Pillow and tifffile, and colour worked out here."""
+    """Decode samples with Pillow or tifffile, and convert colour here."""
     if path.suffix in (".tif", ".tiff"):
         with tifffile.TiffFile(path) as file:
             page = file.pages[0].aspage()
@@ -190,7 +191,7 @@ def _numpy(path: Path) -> Pixels:
 
 
 def _of_lab(samples: NDArray[Any]) -> Pixels:
-    """By LittleCMS, whose Lab is under D50, as that of TIFF is (Adobe's technical note)."""
+    """Convert with LittleCMS, whose Lab is under D50 like that of TIFF (Adobe's technical note)."""
     lab = samples.astype(float)
     lab[..., 1:] = (samples[..., 1:].view(np.int16) / 256 + 128) * 257
     shown = imagecodecs.cms_transform(
@@ -224,7 +225,7 @@ def _by_profile(image: Image.Image, profile: bytes) -> Pixels:
 
 
 def _by_chunks(rgba: Pixels, data: bytes) -> Pixels:
-    """gAMA and cHRM by the PNG specification (third edition), section 13.13 and annex C."""
+    """Apply gAMA and cHRM by the PNG specification (third edition), section 13.13 and annex C."""
     chunks, at = {}, 8
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -248,7 +249,7 @@ def _by_chunks(rgba: Pixels, data: bytes) -> Pixels:
 
 
 def _to_xyz(pairs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """White at 1, 1, 1: adapted by scaling."""
+    """Return the matrix to XYZ, with white scaled to 1, 1, 1."""
     white, *columns = (np.array((x / y, 1, (1 - x - y) / y)) for x, y in pairs)
     matrix = np.stack(columns, axis=1)
     return np.asarray((matrix * np.linalg.solve(matrix, white)) / white[:, None])
@@ -261,7 +262,7 @@ READERS: dict[str, Callable[..., Pixels]] = {
 
 
 def main(folders: list[str]) -> int:
-    """Print the verdicts and their counts; 1 if a picture is wrong."""
+    """Print the verdicts and their counts; return 1 if a picture is wrong."""
     register_heif_opener()
     found = sorted(path for folder in folders for path in Path(folder).rglob("*") if path.is_file())
     counts: dict[str, Counter[str]] = {folder: Counter() for folder in folders}

@@ -1,4 +1,4 @@
-"""A batch through a service and real workers: what is good comes back, what is not says why."""
+"""A batch through a service and real workers returns good pictures, and errors for the others."""
 
 import io
 import zipfile
@@ -33,7 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def results(site: Site, sent: httpx2.Response) -> dict[str, bytes]:
-    """The files in the zip of a batch that was just sent, once its jobs have ended."""
+    """Return the files in the zip of a new batch, once its jobs have ended."""
     assert sent.status_code == 202, sent.text
     links = sent.json()["links"]
     wait_for(

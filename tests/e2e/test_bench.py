@@ -1,4 +1,4 @@
-"""`gdsr-bench`: what it measures comes with its noise, and noise is not called a gain."""
+"""`gdsr-bench` reports the noise of its measurements, and does not call noise a gain."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Kept branches through real workers: equal to direct jobs, and blended without the engine."""
+"""Stored branches equal the results of direct jobs, and are blended without the engine."""
 
 import io
 import re
@@ -17,7 +17,7 @@ from processes import ValkeyServer, running_valkey
 
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.jobs import OUTPUTS, STOPS, Job, Part, Region
-from workers.contract.queue.queue import new_job_id
+from workers.contract.queue.queue import blend_spec, new_job_id
 from workers.pictures.extras import make_ready
 from workers.pictures.picture import Picture
 from workers.pictures.reduce import reduced
@@ -60,11 +60,11 @@ def test_each_branch_is_what_a_job_for_it_gives(site: Site, kept: Job, output: s
 
 
 def marks(site: Site, kept: Job) -> list[str]:
-    """Of the result, the branches and a derived result: how each says that a model made it."""
+    """Return the AI marks of the result, the branches and a derived result."""
     assert kept.result is not None, kept.failure
     options = kept.spec.options.model_copy(update={"trade_off": 0.0, "keep_branches": False})
     blend_id = new_job_id()
-    site.queue.submit_blend(blend_id, kept, options)
+    site.queue.submit_blend(blend_spec(blend_id, kept, options))
     derived = site.ended(blend_id).result
     assert derived is not None
     branches = (kept.result.branches[output].key for output in OUTPUTS)
@@ -123,7 +123,7 @@ def test_the_share_that_is_invented_is_0_at_0_and_grows_to_fused(site: Site, kep
     assert kept.result is not None
     assert shares[0] == 0
     assert shares[2] == kept.result.invented
-    # Beyond `fused` an untrained network may come back towards the faithful branch.
+    # Beyond `fused`, an untrained network may approach the faithful branch again.
     assert shares[:4] == sorted(set(shares[:4]))
     assert part.result is not None
     assert part.result.invented not in (None, shares[-1])
@@ -142,7 +142,7 @@ def test_a_position_is_within_a_level_of_a_job_for_it(site: Site, kept: Job) -> 
             update={"trade_off": trade_off, "keep_branches": False}
         )
         blend_id = new_job_id()
-        site.queue.submit_blend(blend_id, kept, options)
+        site.queue.submit_blend(blend_spec(blend_id, kept, options))
         blended = site.ended(blend_id)
 
         assert np.abs(site.result(blended).astype(int) - direct).max() <= 1
@@ -160,10 +160,10 @@ def test_the_result_of_a_job_that_keeps_its_branches_is_its_own_position(
 
 
 def blended(site: Site, source: Job, part: Part | None = None, **changes: object) -> Job:
-    """The derived result of a finished job."""
+    """Return a derived job of a finished job, once it has ended."""
     options = source.spec.options.model_copy(update={"keep_branches": False, **changes})
     job_id = new_job_id()
-    site.queue.submit_blend(job_id, source, options, part)
+    site.queue.submit_blend(blend_spec(job_id, source, options, part))
     return site.ended(job_id)
 
 
@@ -178,7 +178,7 @@ EXIF[0x013B] = "A photographer"
 
 
 def deep_picture() -> bytes:
-    """16 bits in Display P3, transparent at the left, with metadata and dots per inch."""
+    """Return a 16-bit PNG in Display P3, clear at the left, with metadata and a resolution."""
     samples = np.random.default_rng(0).integers(0, 65536, (40, 50, 4))
     samples[:, :9, 3], samples[:, 9:, 3] = 0, 65535
     chunks = [
@@ -192,7 +192,7 @@ def deep_picture() -> bytes:
 
 @pytest.fixture(scope="module")
 def deep(site: Site) -> Job:
-    """A finished job of that picture that keeps all it can."""
+    """A finished job of the deep picture that keeps branches, profile and metadata."""
     return site.ended(
         site.submit(
             deep_picture(),
@@ -350,7 +350,9 @@ def test_branches_that_are_gone_fail_the_blend_with_a_reason(site: Site) -> None
     for key in job.result.keys:
         site.blobs.delete(key)
     blend_id = new_job_id()
-    site.queue.submit_blend(blend_id, job, job.spec.options.model_copy(update={"trade_off": 0.3}))
+    site.queue.submit_blend(
+        blend_spec(blend_id, job, job.spec.options.model_copy(update={"trade_off": 0.3}))
+    )
 
     failure = site.ended(blend_id).failure
     assert failure is not None

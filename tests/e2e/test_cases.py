@@ -1,7 +1,7 @@
-"""Small pictures that came out wrong once, each sent to a real service with the shipped network.
+"""Small pictures that were once decoded wrongly have the right colours, with the shipped network.
 
-The right values are those of other programs: of Chromium's canvas, libvips, or of the numbers that
-the file was made from. Results are reduced by four again and compared in flat places.
+The right values come from Chromium's canvas, from libvips, or from the numbers that the file was
+made from. Results are reduced by four again and compared in flat places.
 """
 
 import zipfile
@@ -30,14 +30,14 @@ WAIT = {"Prefer": "wait=60"}
 
 Cells = list[tuple[int, ...]]
 
-#: The twelve patches that most of the files were made from, row by row; also Chromium's canvas of
-#: those files that it shows.
+#: The twelve patches that most files were made from, row by row. Chromium's canvas shows the same
+#: for the files that it can decode.
 MADE: Cells = [
     (200, 60, 50), (60, 180, 70), (50, 70, 190), (128, 128, 128),
     (30, 30, 30), (235, 235, 235), (220, 200, 60), (150, 60, 160),
     (60, 170, 180), (90, 50, 30), (245, 190, 170), (10, 60, 40),
 ]  # fmt: skip
-#: By Chromium's canvas.
+#: As on Chromium's canvas.
 LINEAR: Cells = [
     (200, 61, 50), (61, 180, 71), (50, 71, 190), (128, 128, 128),
     (28, 28, 28), (235, 235, 235), (220, 200, 61), (150, 61, 160),
@@ -63,7 +63,7 @@ FRAME: Cells = [
     (64, 62, 60), (125, 121, 109), (83, 68, 62), (78, 66, 51),
     (111, 151, 92), (169, 145, 122), (176, 167, 153), (78, 62, 49),
 ]  # fmt: skip
-#: The numbers that are stored.
+#: The stored numbers.
 SATURATED: Cells = [
     (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0),
     (0, 255, 255), (255, 0, 255), (255, 128, 0), (30, 220, 30),
@@ -74,7 +74,7 @@ SATURATED: Cells = [
 class Case(NamedTuple):
     cells: Cells
     params: Mapping[str, str] = MappingProxyType({})
-    #: Levels of 255; a JPEG, and ten bits of YCbCr, are off by themselves.
+    #: In levels of 255; JPEG and 10-bit YCbCr are inexact.
     tolerance: int = 1
     bits: int = 8
 
@@ -100,7 +100,7 @@ PATCHES = {
     "rgb16_planar.tif": Case(MADE, bits=16),
     "ten.avif": Case(MADE, bits=16),
 }
-#: The others have tests of their own.
+#: Files with tests of their own.
 OTHERS = {
     "exif6_xmp6.jpg", "checker_190_255.png", "png_no_iend.png", "png_bad_phys_crc.png",
     "tall_2x4200.png", "cp932_names.zip", "multipart_preamble.body",
@@ -121,7 +121,7 @@ def sent(site: Site, name: str, headers: dict[str, str] = WAIT, **params: str) -
     response = site.post(
         FILES.read(name), params={"trade_off": "0", **params}, headers={**WAIT, **headers}
     )
-    if response.status_code == 202:  # a machine may have much else to do
+    if response.status_code == 202:  # the machine may be busy
         result = response.json()["links"]["result"]
         while response.status_code in (202, 409):
             response = site.http.get(result, headers=WAIT)
@@ -136,7 +136,7 @@ def opened(response: httpx2.Response) -> Image.Image:
 
 
 def levels(response: httpx2.Response) -> NDArray[np.float64]:
-    """The pixels of a result, a quarter as large: (H, W, C)."""
+    """Return the pixels of a result, reduced by four: (H, W, C)."""
     pixels = np.asarray(opened(response), np.float64)
     height, width, channels = pixels.shape
     return pixels.reshape(height // 4, 4, width // 4, 4, channels).mean((1, 3))
@@ -180,7 +180,7 @@ def test_a_picture_that_was_held_sideways_is_turned_once_and_says_no_more_of_it(
 
 
 def test_white_and_light_grey_by_turns_stay_near_the_two(site: Site) -> None:
-    """As fine a pattern as there is: a network that overshoots goes far below 190."""
+    """The finest possible pattern: a network that overshoots goes far below 190."""
     pixels = levels(sent(site, "checker_190_255.png"))
 
     assert 180 <= pixels.min() <= pixels.max() <= 255
@@ -189,7 +189,7 @@ def test_white_and_light_grey_by_turns_stay_near_the_two(site: Site) -> None:
 
 @pytest.mark.parametrize("name", ["png_no_iend.png", "png_bad_phys_crc.png"])
 def test_a_png_that_is_a_little_broken_is_shown(site: Site, name: str) -> None:
-    """The right values are those of Pillow, which forgives a missing end."""
+    """The right values are those of Pillow, which accepts a missing end."""
     whole = FILES.read(name)
     if name == "png_bad_phys_crc.png":
         at = whole.index(b"pHYs") - 4

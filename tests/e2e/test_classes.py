@@ -1,4 +1,4 @@
-"""Small and large pictures share a worker host: neither waits long for the other."""
+"""On one worker host, neither small nor large pictures wait long for the others."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ SMALL, LARGE = (32, 32), (280, 280)
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, WorkerHost]]:
-    """One worker host with a worker of each class, for all these tests."""
+    """A worker host with a worker of each class, shared by all tests of this file."""
     folder = tmp_path_factory.mktemp("classes")
     with running_valkey(folder / "valkey") as server:
         site = Site(server.url, folder / "blobs", tiny_checkpoint(folder / "tiny.safetensors"))
@@ -63,8 +63,8 @@ def test_a_large_picture_does_not_wait_for_all_small_ones(running: tuple[Site, W
         small = [site.submit(noise(*SMALL, seed=seed)) for seed in range(16)]
         large = site.submit(noise(*LARGE))
 
-    begun = started(site.ended(large))
-    after = [job_id for job_id in small if started(site.ended(job_id)) > begun]
+    last = started(site.ended(large))
+    after = [job_id for job_id in small if started(site.ended(job_id)) > last]
     assert len(after) > len(small) / 2
 
 

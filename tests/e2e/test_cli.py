@@ -1,4 +1,4 @@
-"""`gdsr-upscale`: the same engine without a server."""
+"""`gdsr-upscale` upscales files and folders without a server."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from hosts import noise
 from networks import tiny_checkpoint
 from PIL import Image
 
-from deploy.plan import plan_steps
+from deploy.upscale.plan import plan_steps
 
 pytestmark = pytest.mark.e2e
 
@@ -27,7 +27,7 @@ def run(
 ) -> "subprocess.CompletedProcess[str]":
     settings = {"GDSR_CHECKPOINTS": str(checkpoint), "GDSR_DEVICES": "cpu", "GDSR_TILE": "64"}
     return subprocess.run(
-        [sys.executable, "-m", "deploy.cli", *map(str, arguments)],
+        [sys.executable, "-m", "deploy.upscale.cli", *map(str, arguments)],
         env={**os.environ, **settings, "PYTHONPATH": str(Path(__file__).parents[2])},
         cwd=cwd,
         capture_output=True,
@@ -41,7 +41,7 @@ def piped(
 ) -> "subprocess.CompletedProcess[bytes]":
     settings = {"GDSR_CHECKPOINTS": str(checkpoint), "GDSR_DEVICES": "cpu", "GDSR_TILE": "64"}
     return subprocess.run(
-        [sys.executable, "-m", "deploy.cli", *map(str, arguments)],
+        [sys.executable, "-m", "deploy.upscale.cli", *map(str, arguments)],
         env={**os.environ, **settings, "PYTHONPATH": str(Path(__file__).parents[2])},
         input=stdin,
         capture_output=True,
@@ -76,6 +76,8 @@ def test_a_folder_becomes_a_folder_and_what_is_broken_is_named(
     (folder / "deeper" / "two.PNG").write_bytes(noise(9, 9))
     (folder / "broken.jpg").write_bytes(b"no picture")
     (folder / "notes.txt").write_text("not looked at")
+    (folder / "link.png").symlink_to("gone.png")
+    (folder / "folder.png").mkdir()
     done = run(checkpoint, folder, "-o", tmp_path / "out", "--format", "jpeg")
 
     assert done.returncode == 1
@@ -150,7 +152,7 @@ def test_the_choices_of_the_service_are_there(checkpoint: Path, tmp_path: Path) 
 
     assert done.returncode == 0, done.stderr
     assert size(target) == (75, 50)
-    assert target.read_bytes()[24] == 16  # bits of a sample
+    assert target.read_bytes()[24] == 16  # bit depth in IHDR
 
 
 def test_a_choice_that_makes_no_sense_is_named(checkpoint: Path, tmp_path: Path) -> None:
@@ -238,7 +240,7 @@ def test_a_picture_that_is_cut_off_is_refused_or_filled(checkpoint: Path, tmp_pa
 
 def test_no_input_is_overwritten_under_another_name(tmp_path: Path) -> None:
     (tmp_path / "A.png").write_bytes(noise(4, 4))
-    (tmp_path / "a.png").hardlink_to(tmp_path / "A.png")  # as where upper case does not count
+    (tmp_path / "a.png").hardlink_to(tmp_path / "A.png")  # like a case-insensitive file system
 
     with pytest.raises(ValueError, match="would overwrite an input"):
         plan_steps([f"{tmp_path}/A.png"], f"{tmp_path}/a.png", None)

@@ -1,4 +1,4 @@
-"""The Python client and `gdsr-upscale --server`, against a real service, workers and queue."""
+"""The Python client and `gdsr-upscale --server` work with a real service, workers and queue."""
 
 import base64
 import json
@@ -23,7 +23,9 @@ from factories import engine_info, photo, register, saved
 from gdsr_client import (
     AsyncClient,
     Client,
+    ClientError,
     DerivedOptions,
+    DownloadBroken,
     Job,
     JobLost,
     Options,
@@ -257,10 +259,44 @@ def test_another_program_at_the_address_is_said(tmp_path: Path) -> None:
             other.shutdown()
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "error"),
+    [
+        (200, {"Content-Encoding": "gzip"}, Unreachable),
+        (302, {"Location": "/jobs/x/result"}, Unreachable),
+        (200, {"Repr-Digest": "sha-256=:x:"}, DownloadBroken),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_an_error_of_the_client(
+    status: int, headers: dict[str, str], error: type[ClientError], tmp_path: Path
+) -> None:
+    class Unreadable(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"unreadable")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Unreadable) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            client = Client(f"http://127.0.0.1:{other.server_port}", patience=0)
+            with client, pytest.raises(error):
+                client.download("x", tmp_path / "large.png")
+        finally:
+            other.shutdown()
+
+    assert list(tmp_path.iterdir()) == []
+
+
 @contextmanager
 def streams_of(*bodies: str) -> Iterator[tuple[str, list[str | None]]]:
-    """A service whose event streams break after these words, one each, and the `Last-Event-ID` of
-    each request; all after the last one are empty.
+    """Serve one event stream per body, which breaks after it; later streams are empty. Yields the
+    URL and the list of the requests' `Last-Event-ID` headers.
     """
     known: list[str | None] = []
 
@@ -295,7 +331,7 @@ def test_streams_that_break_at_once_are_asked_for_with_pauses_until_the_patience
         with following, pytest.raises(Unreachable, match="the event stream of job x breaks"):
             list(following.follow("x"))
 
-    # pauses of at least 0.25, 0.5 and 1 s, and the last one is not waited for
+    # The pauses last at least 0.25, 0.5 and 1 s, and the last one exceeds the patience.
     assert known in ([None, "1"], [None, "1", "1"])
 
 
@@ -303,7 +339,7 @@ def test_a_stream_that_breaks_after_something_new_is_followed_to_the_end() -> No
     running = {"id": "x", "state": "running"}
     steps = [event("progress", n, progress={"tiles_done": n, "tiles": 3}) for n in (2, 3)]
     done = event("done", 4, id="x", state="cancelled")
-    # as of a patience that allows no two pauses in a row
+    # This patience allows no two pauses in a row.
     with (
         streams_of(
             event("state", 1, **running), steps[0], steps[1] + "event: done", done
@@ -348,7 +384,7 @@ def test_an_api_key_is_sent_in_a_header(server: ValkeyServer, tmp_path: Path) ->
         address = str(site.http.base_url)
         with Client(address) as stranger, pytest.raises(Refused) as refused:
             stranger.job("x")
-        with Client(address, api_key=key) as known, pytest.raises(Refused) as missing:
+        with Client(address, api_key=f"{key}\n") as known, pytest.raises(Refused) as missing:
             known.job("x")
 
     assert (refused.value.problem.status, missing.value.problem.status) == (401, 404)
@@ -356,7 +392,7 @@ def test_an_api_key_is_sent_in_a_header(server: ValkeyServer, tmp_path: Path) ->
 
 def command(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "deploy.cli", *map(str, arguments)],
+        [sys.executable, "-m", "deploy.upscale.cli", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'service' / 'client'}"},
         capture_output=True,
         text=True,
@@ -370,15 +406,17 @@ def test_a_folder_is_sent_to_a_server_and_its_faults_are_named(url: str, tmp_pat
     (folder / "one.png").write_bytes(noise(20, 30))
     (folder / "deeper" / "two.png").write_bytes(noise(30, 20, seed=1))
     (folder / "broken.jpg").write_bytes(b"no picture")
+    Path(os.fsdecode(bytes(folder) + b"/na\xefve.png")).write_bytes(noise(20, 30))  # Latin-1
     done = command(folder, "-o", tmp_path / "out", "--server", url, "--scale", "2")
 
     assert done.returncode == 1
     assert f"{folder / 'broken.jpg'}" in done.stderr
     assert "the file is not a picture" in done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith(f"made 2 of 3 in {tmp_path / 'out'}: 0.0")
+    assert done.stderr.splitlines()[-1].startswith(f"made 3 of 4 in {tmp_path / 'out'}: 0.0")
     assert size(tmp_path / "out" / "one.png") == (60, 40)
     assert size(tmp_path / "out" / "deeper" / "two.png") == (40, 60)
+    assert size(Path(os.fsdecode(bytes(tmp_path) + b"/out/na\xefve.png"))) == (60, 40)
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -389,6 +427,25 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "http://127.0.0.1:9" in done.stderr
+
+
+@pytest.mark.parametrize(("page", "said"), [("limits", "not a GDSR service"), ("", "not found")])
+def test_a_server_that_is_another_program_is_named(page: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(noise(20, 30))
+    (tmp_path / (page or "index.html")).write_text("<html>")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with HTTPServer(("127.0.0.1", 0), handler) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            url = f"http://127.0.0.1:{other.server_port}"
+            done = command(tmp_path / "one.png", "-o", tmp_path / "large.png", "--server", url)
+        finally:
+            other.shutdown()
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"gdsr-upscale: {url}: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 CUT_JPEG = saved(photo(64, 64), "JPEG", quality=90)[:-700]

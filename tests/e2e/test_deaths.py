@@ -1,4 +1,4 @@
-"""A job ends rightly whichever process is killed. Real processes, kill -9."""
+"""A job ends correctly whichever real process gets SIGKILL."""
 
 import os
 import signal
@@ -13,31 +13,31 @@ from processes import ValkeyServer, command_line, wait_for
 from workers.contract.queue.jobs import JobState
 from workers.contract.queue.runs import LEASES
 
-#: Leases of 15 s end here.
+#: These tests wait for leases of 15 s to end.
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 #: Large enough that its tiles take seconds with the tiny network.
 HUGE = noise(500, 500)
-#: Seconds until a test gives up; on a machine with other work a job may take several times as long.
+#: Seconds until a test gives up; a job may take several times as long on a busy machine.
 PATIENCE = 240
-#: Whose turn it is to look for what was lost; goes before the next turn.
+#: Lock of the worker that looks for lost jobs; it expires before the next look.
 REAPER = "gdsr:reaper"
 
 
 def ended_or_beyond(site: Site, job_id: str, tiles: int) -> bool:
-    """Whether the job has ended, or done more than so many tiles."""
+    """Whether the job has ended or has finished more than so many tiles."""
     job = site.job(job_id)
     return job.ended or job.tiles_done > tiles
 
 
 def successor(host: WorkerHost, dead: int) -> int | None:
-    """The pid of the job worker for large pictures that comes after this one."""
+    """Return the pid of the large-picture job worker that replaces the dead one."""
     found = (pid for pid in host.job_workers if "gdsr-large" in command_line(pid))
     return next((pid for pid in found if pid != dead), None)
 
 
 def lease(site: Site) -> float:
-    """Seconds until the one large job that runs is taken for lost."""
+    """Seconds until the only running large job counts as lost."""
     _, end = site.client.zrange(LEASES, 0, 0, withscores=True)[0]
     return float(end) - time.time()
 
@@ -80,8 +80,8 @@ def test_a_picture_on_which_the_engine_dies_twice_fails_and_others_go_on(site: S
     with site.worker_host() as host:
         job_id = site.submit(HUGE)
         wait_for(lambda: site.in_the_middle(job_id))
-        # A death between two of its tiles is not held against it, so it may take more than two;
-        # the host gives an engine up after five.
+        # The engine's death between two tiles of the job does not count against the job, so more
+        # than two may be needed; the host gives up an engine after five.
         for _ in range(4):
             os.kill(host.engine, signal.SIGKILL)
             wait_for(partial(ended_or_beyond, site, job_id, site.job(job_id).tiles_done + 4))
@@ -100,7 +100,7 @@ def test_a_job_survives_its_worker_once_and_not_twice(site: Site) -> None:
         once, twice = site.submit(HUGE), site.submit(noise(500, 500, seed=1))
         first = wait_for(lambda: site.in_the_middle(once)).run
         os.kill(wait_for(lambda: site.at_work(once))[0], signal.SIGKILL)
-        # The queue goes on with the next job; the lost one waits for its lease to end.
+        # The next job starts while the lost one waits for its lease to end.
         killed = wait_for(lambda: site.in_the_middle(twice), seconds=PATIENCE).run
         os.kill(wait_for(lambda: site.at_work(twice))[0], signal.SIGKILL)
         recovered = site.ended(once, seconds=PATIENCE)
@@ -184,7 +184,7 @@ def test_a_worker_that_is_told_to_end_hands_its_job_back_unharmed(site: Site) ->
 
     with site.worker_host():
         wait_for(lambda: site.in_the_middle(long))
-        # The hand-back did not cost the retry: a crash is still survived.
+        # The hand-back did not use up the retry, so the job survives a crash.
         os.kill(wait_for(lambda: site.at_work(long))[1], signal.SIGKILL)
         again = wait_for(
             lambda: (job := site.job(long)).state is JobState.RUNNING and job.run != run and job

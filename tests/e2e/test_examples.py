@@ -1,4 +1,4 @@
-"""The examples of the documents, run as a reader would: by bash with curl, and by Python."""
+"""The examples of the documents work when run by bash with curl, and by Python."""
 
 import io
 import re
@@ -45,7 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The reader's folder, with the pictures that the examples name."""
+    """The reader's folder, with the pictures that the examples use."""
     folder = tmp_path / "reader"
     folder.mkdir()
     (folder / "photo.jpg").write_bytes(hosts.noise(30, 40))
@@ -96,7 +96,7 @@ def test_the_readme_prints_the_job_and_saves_nothing_where_a_picture_takes_too_l
         redis_url=server.url, blob_dir=folder / "blobs", max_wait=timedelta(seconds=1)
     )
     with served(slow) as site:
-        register(site.redis, engine_info())  # and no job worker
+        register(site.redis, engine_info())  # but start no job worker
         run = bash(readme_curl(), site, folder)
 
     assert '"state":"queued"' in run.stdout
@@ -106,7 +106,7 @@ def test_the_readme_prints_the_job_and_saves_nothing_where_a_picture_takes_too_l
 
 @pytest.fixture(scope="module")
 def client_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with gdsr-client and its dependencies alone."""
+    """A folder with only gdsr-client and its dependencies."""
     return install_alone(CLIENT, tmp_path_factory.mktemp("wheel"))
 
 
@@ -236,7 +236,7 @@ def test_a_batch_gives_other_results(site: Site, folder: Path) -> None:
 
 
 def test_every_example_with_curl_or_python_is_run_by_a_test() -> None:
-    """Here, in test_mcp.py and in tests/service/test_examples.py."""
+    """The tests are here, in test_mcp.py and in tests/service/test_examples.py."""
     run = {"Over HTTP", "From Python", "Waiting for a picture", "Kept branches", "Batches"}
     run |= {"Maps", "Other results of a batch", "Python", "API keys", "Webhooks"}
     run |= {"One picture", "Many pictures at a time", "Positions of the slider", "MCP"}

@@ -1,6 +1,6 @@
-"""Worker hosts that share nothing but a network: one Valkey over TCP, one S3 bucket.
+"""Worker hosts on separate networks share the load, and a disconnected one loses no job.
 
-Each host is a network namespace with a link of its own, which can be taken down.
+They share a Valkey over TCP and an S3 bucket. Each is a network namespace with a separate link.
 """
 
 import os
@@ -22,12 +22,12 @@ from workers.contract.queue.jobs import Job, JobState
 
 pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(600)]
 
-#: Where Valkey and the bucket are, as seen from every host.
+#: Address of Valkey and the bucket, as seen from every host.
 CENTRE = "10.231.0.1"
 
 
 def ip(command: str) -> str:
-    """Its output."""
+    """Run `ip` and return its output."""
     done = subprocess.run(["ip", *command.split()], check=True, capture_output=True, text=True)
     return done.stdout
 
@@ -53,7 +53,7 @@ class FarHost:
 
     @property
     def within(self) -> tuple[str, ...]:
-        """The prefix of a command that runs it there."""
+        """Prefix of a command that is to run on this host."""
         return "ip", "netns", "exec", self.name
 
     def unplug(self) -> None:
@@ -68,7 +68,7 @@ class FarHost:
 
 
 def close_those_of_killed_runs() -> None:
-    """Hosts outlive a run that was killed, and would stand in the way of all later ones."""
+    """Remove the namespaces that killed test runs left behind, which would block later runs."""
     for owner, number in re.findall(r"^gdsr(\d+)-(\d)\b", ip("netns list"), re.MULTILINE):
         if "pytest" in command_line(int(owner)):
             pytest.skip(f"another run of this test is at it: process {owner}")
@@ -77,7 +77,7 @@ def close_those_of_killed_runs() -> None:
 
 @contextmanager
 def centre() -> Iterator[None]:
-    """An address that every host reaches, over its own link."""
+    """Add an address that every host reaches over its own link."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and the command `ip`")
     close_those_of_killed_runs()
@@ -129,7 +129,7 @@ def site(
 
 
 def ran_on(job: Job, host: WorkerHost) -> bool:
-    """Whether a job worker of this host ran it: its name is host-pid-random."""
+    """Whether a job worker of this host ran the job: worker names are host-pid-random."""
     return job.worker is not None and int(job.worker.split("-")[-2]) in host.job_workers
 
 
@@ -159,7 +159,7 @@ def test_hosts_share_the_load_and_one_that_is_cut_off_in_mid_tile_loses_nothing(
         assert small.state is JobState.SUCCEEDED
         assert ran_on(small, left)
 
-        cut.plug_in()  # what it still has of the job is refused, and it works again
+        cut.plug_in()  # its late writes are refused, and it takes jobs again
         more = [site.submit(noise(280, 280, seed=seed)) for seed in range(12)]
         assert [site.ended(each, seconds=120).state for each in more] == [JobState.SUCCEEDED] * 12
         assert site.job(job_id) == recovered

@@ -1,5 +1,5 @@
-"""README's lines, as a newcomer types them in a fresh clone. Its packages are those of this
-environment: setting up downloads hundreds of megabytes.
+"""The commands of the README work in a fresh clone. Packages come from this environment, since
+setting up downloads hundreds of megabytes.
 """
 
 import os
@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl"),
 ]
 URL = "http://127.0.0.1:8000"
-#: The stamp that `deploy/setup` compares.
+#: Writes the stamp that `deploy/setup` compares.
 STATE = """
 here=$(pwd -P)
 {line}
@@ -37,7 +37,7 @@ echo "$state local" > .venv/.gdsr-setup
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone that is set up: its own Python, which finds our packages and its own modules."""
+    """A clone that is set up: its Python finds our packages and the clone's own modules."""
     clone = tmp_path / "gdsr"
     git = ["git", "clone", "--quiet", "--depth", "1", f"file://{ROOT}", str(clone)]
     subprocess.run(git, check=True)
@@ -53,14 +53,14 @@ def clone(tmp_path: Path) -> Path:
 
 
 def _in_a_terminal() -> None:
-    """Ctrl-C works, also where the tests run in the background of a shell, which ignores it."""
+    """Restore SIGINT: a shell ignores it for background processes, which tests may be."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     dying_with_parent(parent=os.getppid())()
 
 
 @pytest.fixture
 def port(clone: Path, tmp_path: Path) -> Iterator[int]:
-    """`make run` in the clone, with a quick network; the port that it serves on once it says so."""
+    """Run `make run` in the clone with a quick network; yield its port once it serves."""
     line = example("README.md", "Start", "sh").splitlines()[0].partition("#")[0]
     assert line.split() == ["make", "run"]
     port, checkpoint = free_port(), tiny_checkpoint(tmp_path / "tiny.safetensors")

@@ -1,7 +1,7 @@
-"""Mutated uploads over HTTP: a real service, real workers, a real network that is tiny.
+"""Mutated uploads over HTTP end in a picture or a client error, in time and without a crash.
 
-Each is answered in time by a picture or a problem of the client's; no process crashes on it. The
-same number makes the same upload: `FUZZ_FIRST=4711` begins with that one.
+The service, the workers and the tiny network are real. The same number makes the same upload:
+`FUZZ_FIRST=4711` starts with that one.
 """
 
 import base64
@@ -64,8 +64,6 @@ _TYPES = (
 
 
 class Upload(NamedTuple):
-    """A request."""
-
     path: str
     params: dict[str, str]
     headers: dict[str, str]
@@ -73,7 +71,7 @@ class Upload(NamedTuple):
 
 
 def upload(number: int) -> Upload:
-    """A damaged picture, with options by chance, in one of the ways that there are."""
+    """Return a damaged picture with random options, in one of the ways to upload."""
     dice = random.Random(number)
     picture, frame = damaged(number)
     if dice.random() < 0.1:
@@ -117,7 +115,7 @@ def _json(picture: bytes, dice: random.Random) -> bytes:
 
 
 def _flipped(data: bytes, dice: random.Random) -> bytes:
-    """With some bits turned, now and then."""
+    """Flip a few bits, in some of the cases."""
     changed = bytearray(data)
     for _ in range(dice.choice((0, 0, 0, 1, 8))):
         changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
@@ -125,7 +123,7 @@ def _flipped(data: bytes, dice: random.Random) -> bytes:
 
 
 def answer(client: httpx2.Client, number: int) -> str:
-    """Send an upload, look at all that comes of it, and say in a word what that was."""
+    """Send an upload, check everything that results, and name the outcome in a word."""
     made = upload(number)
     headers = {**made.headers, "Prefer": "wait=60"}
     response = client.post(
@@ -147,8 +145,8 @@ def answer(client: httpx2.Client, number: int) -> str:
 
 
 def _ended(client: httpx2.Client, response: httpx2.Response) -> httpx2.Response:
-    """The last answer about a job that took longer than a request waits: a machine may have much
-    else to do. One that hangs ends at its own time limit, as a failure of the service.
+    """Poll until the job has ended, since a busy machine may take longer than one request waits. A
+    job that hangs runs into its own timeout, which counts as a failure of the service.
     """
     if response.status_code == 202:
         result = response.json()["links"]["result"]
@@ -159,7 +157,7 @@ def _ended(client: httpx2.Client, response: httpx2.Response) -> httpx2.Response:
 
 def _check_picture(number: int, response: httpx2.Response) -> None:
     kind = response.headers["Content-Type"]
-    if kind == "image/tiff":  # Pillow does not know grey with alpha of 16 bits
+    if kind == "image/tiff":  # Pillow cannot read 16-bit grey with alpha
         tifffile.imread(BytesIO(response.content))
         return
     with Image.open(BytesIO(response.content)) as opened:
@@ -201,7 +199,7 @@ def _batch(client: httpx2.Client, number: int, view: dict[str, Any]) -> str:
 
 
 def broken_off(site: Site, number: int) -> None:
-    """Send the first part of an upload, in any bytes, and leave."""
+    """Send the first part of an upload, possibly with flipped bits, and disconnect."""
     dice = random.Random(number)
     picture, _ = damaged(number)
     head = (
@@ -224,7 +222,7 @@ def running(folder: Path) -> Iterator[tuple[Site, WorkerHost]]:
 
 
 def check_all(folder: Path, uploads: int) -> str:
-    """Send so many; the counts, in words."""
+    """Send so many uploads and return a summary."""
     with running(folder) as (site, host):
         before = {host.engine, *host.job_workers}
         failures: list[str] = []
@@ -235,7 +233,7 @@ def check_all(folder: Path, uploads: int) -> str:
                 return "broken off"
             try:
                 return answer(site.http, number)
-            except Exception as failure:  # noqa: BLE001 - each of them is told
+            except Exception as failure:  # noqa: BLE001 - all failures are reported
                 failures.append(f"{number}: {failure!r}")
                 return "failed"
 

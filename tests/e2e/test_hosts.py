@@ -1,4 +1,4 @@
-"""Several worker hosts on one Redis, and jobs that a host cannot do."""
+"""Several worker hosts share one Redis, and leave jobs that they cannot do."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def test_two_hosts_share_the_queue(site: Site) -> None:
         ended = [site.ended(job_id) for job_id in jobs]
         pids = {
             int(job.worker.split("-")[-2]) for job in ended if job.worker
-        }  # the name is host-pid-random
+        }  # worker names are host-pid-random
 
         assert [job.state for job in ended] == [JobState.SUCCEEDED] * 8
         assert pids & set(one.job_workers)
@@ -46,28 +46,26 @@ def test_the_child_of_a_job_is_there_before_it_and_may_die_before_it(site: Site)
         job = site.ended(site.submit(noise(40, 40)))
 
         assert job.state is JobState.SUCCEEDED
-        assert "terminated unexpectedly" not in host.stop()  # as of a job's child that is killed
+        assert "terminated unexpectedly" not in host.stop()  # unlike for a running job's child
 
 
 def test_a_child_does_further_jobs_until_one_fails(site: Site) -> None:
     with site.worker_host() as host:
         first = wait_for(lambda: waiting_children(host))
-        # More than there are workers, so one has done two.
+        # There are more jobs than workers, so one worker has done two.
         done = [site.ended(site.submit(noise(40, 40, seed=seed))) for seed in range(3)]
 
         assert [job.state for job in done] == [JobState.SUCCEEDED] * 3
         assert waiting_children(host) == first
 
-        damaged = site.submit(noise(40, 40))
-        site.blobs.write(site.job(damaged).spec.image.key, [b"no picture"])
-        failed = site.ended(damaged)
+        failed = site.ended(site.submit(noise(40, 40), stored=b"no picture"))
         wait_for(lambda: (now := waiting_children(host)) and now != first, what="another child")
 
         assert failed.state is JobState.FAILED
 
 
 def waiting_children(host: WorkerHost) -> list[int] | None:
-    """The children of all job workers, when each has its one."""
+    """Return the children of all job workers once each worker has exactly one."""
     found = [children(worker) for worker in host.job_workers]
     return [pid for (pid,) in found] if all(map(len, found)) else None
 
@@ -120,5 +118,5 @@ def test_a_worker_leaves_a_job_of_a_newer_release_in_the_queue_and_does_the_othe
         assert site.ended(ours).state is JobState.SUCCEEDED
         assert site.client.hget(f"gdsr:job:{newer}", "state") == b"queued"
 
-        site.client.hset(f"gdsr:job:{newer}", "spec", json.dumps(spec))  # as a newer worker sees it
+        site.client.hset(f"gdsr:job:{newer}", "spec", json.dumps(spec))  # now readable
         assert site.ended(newer).state is JobState.SUCCEEDED

@@ -1,4 +1,4 @@
-"""`gdsr-mcp` with the client of the official SDK, against a real service, workers and queue."""
+"""`gdsr-mcp` serves the official SDK's client, with a real service, workers and queue."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An allowed folder with a picture, beside a folder that is not allowed."""
+    """An allowed folder with pictures, beside a folder that is not allowed."""
     root = tmp_path / "allowed"
     (root / "trip").mkdir(parents=True)
     (tmp_path / "private").mkdir()
@@ -61,7 +61,7 @@ def with_client(server: Any, scenario: Callable[[Any], Awaitable[None]]) -> None
 
 
 def called(server: Any, tool: str, **arguments: Any) -> str:
-    """The text of an error."""
+    """Call a tool that must fail and return the text of the error."""
     said: list[str] = []
 
     async def scenario(client: Any) -> None:
@@ -91,7 +91,7 @@ def size(path: Path) -> tuple[int, int]:
         return opened.size
 
 
-@pytest.mark.slow  # a worker host and two servers
+@pytest.mark.slow  # starts a worker host and two servers
 def test_a_program_on_stdio_upscales_a_file_with_progress_and_moves_the_slider(
     url: str, root: Path
 ) -> None:

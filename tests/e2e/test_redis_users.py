@@ -1,4 +1,4 @@
-"""Over TLS, as users who may do no more than docs/operations.md says."""
+"""Service and workers run over TLS with only the Redis rights that docs/operations.md lists."""
 
 import io
 import re
@@ -39,7 +39,7 @@ class Encrypted:
         return f"rediss://{user}:{given}@127.0.0.1:{self.port}/0?{query}"
 
     def denied(self) -> list[tuple[str, str]]:
-        """Denied commands, with the user who sent each."""
+        """Return the denied commands, each with its user."""
         with redis.Redis.from_url(self.operator, decode_responses=True) as client:
             return [(entry["username"], entry["object"]) for entry in client.acl_log()]
 

@@ -1,4 +1,4 @@
-"""An operator changes checkpoints under a running service: HTTP, Redis and a real engine."""
+"""An operator changes checkpoints while the service runs, with real HTTP, Redis and engine."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +41,7 @@ def site(folder: Path) -> Iterator[Site]:
 
 
 def reload(site: Site) -> dict[str, dict[str, Any]]:
-    """Ask, wait for the engine, and look at what it did by model."""
+    """Request a reload, wait for the engine and return its report by model."""
     asked = site.http.post("/admin/reload", headers=ADMIN)
     assert asked.status_code == 202, asked.text
 
@@ -55,7 +55,7 @@ def reload(site: Site) -> dict[str, dict[str, Any]]:
 
 
 def upscaled(site: Site, model: str) -> tuple[str, bytes]:
-    """The hash of the checkpoint that made the picture, and the picture."""
+    """Return the hash of the checkpoint that made the picture, and the picture."""
     headers = {"Prefer": "wait=60", "Cache-Control": "no-cache"}
     answer: httpx2.Response = site.post(PICTURE, params={"model": model}, headers=headers)
     assert answer.status_code == 200, answer.text

@@ -1,4 +1,4 @@
-"""Memory over many jobs, of everything that runs."""
+"""The memory of service, job workers and engine stays flat over many jobs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A picture's way can be followed: spans in one trace, log lines with its ids, and no secrets."""
+"""Spans of one trace and log lines with its ids follow a picture, and reveal no secrets."""
 
 import io
 import json
@@ -26,7 +26,7 @@ STAGES = {"queue", "decode", "infer", "encode"}
 
 
 def photograph() -> bytes:
-    """A JPEG that tells who took it."""
+    """Return a JPEG whose EXIF names the photographer."""
     picture = Image.effect_noise((60, 60), 80).convert("RGB")
     exif = Image.Exif()
     exif[0x013B] = "Confidential Photographer"
@@ -44,7 +44,7 @@ def spans_with(collector: Collector, names: set[str]) -> dict[str, Span]:
 
 
 def job_spans(collector: Collector) -> dict[str, Span]:
-    """The spans of jobs by their ids."""
+    """Return the spans of jobs by job id."""
     return {
         attribute.value.string_value: span
         for span in list(collector.spans.get("gdsr-worker", []))
@@ -77,8 +77,8 @@ def test_a_picture_is_one_trace_below_the_callers_and_a_failure_shows(site: Site
         assert job.parent_span_id == request.span_id
         assert {spans[stage].parent_span_id for stage in STAGES} == {job.span_id}
         order = [spans[stage] for stage in ("queue", "decode", "infer", "encode")]
-        begun = [span.start_time_unix_nano for span in order]
-        assert begun == sorted(begun)
+        started_at = [span.start_time_unix_nano for span in order]
+        assert started_at == sorted(started_at)
         assert all(span.end_time_unix_nano > span.start_time_unix_nano for span in order)
         assert set(collector.spans) == {"gdsr-service", "gdsr-worker"}
         assert "/livez" not in str(list(spans))
@@ -95,7 +95,7 @@ def test_a_collector_that_is_away_stops_nothing(site: Site) -> None:
 
 @contextmanager
 def logged() -> Iterator[io.StringIO]:
-    """Everything that the service in this process logs, as it would write it."""
+    """Collect all that the service logs in this process, in its own format."""
     lines = io.StringIO()
     handler = logging.StreamHandler(lines)
     handler.setFormatter(JSONFormatter("service"))

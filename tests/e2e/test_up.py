@@ -1,4 +1,4 @@
-"""`gdsr-up`: the whole path on one machine, from HTTP to a picture, and its manners at the end."""
+"""`gdsr-up` runs the whole site on one machine, and ends cleanly."""
 
 import io
 import os
@@ -44,7 +44,7 @@ class Up:
         )
 
     def ready(self) -> str:
-        """Wait for the line with the address, and return that."""
+        """Wait for the line with the address and return the address."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         found = re.search(r"http://\S+", line)
@@ -68,7 +68,7 @@ def running_up(data: Path, checkpoint: Path, **settings: str) -> Iterator[Up]:
 
 
 def everything_below(up: Up) -> list[int]:
-    """All its processes, once the job workers are there too."""
+    """Return all descendants, once both job workers run."""
 
     def look() -> list[int] | None:
         below = descendants(up.process.pid)
@@ -112,7 +112,7 @@ def test_a_photograph_comes_out_four_times_larger(tmp_path: Path) -> None:
         assert result.headers["Content-Type"] == "image/png"
         large = Image.open(io.BytesIO(result.content))
         assert large.size == (1024, 768)
-        # It is that photograph, and not another: reduced again, it is what was sent.
+        # Reduced again, the result equals the photograph that was sent.
         with Image.open(SAMPLE) as sent:
             small = np.asarray(sent, np.float32)
         reduced = np.asarray(large.resize((256, 192), Image.Resampling.BOX), np.float32)
@@ -163,7 +163,7 @@ def test_a_job_can_be_cancelled_while_it_waits_and_while_it_runs(up: Up) -> None
             assert http.delete(f"/jobs/{job_id}").json()["state"] == "cancelled"
         after = http.post("/upscale", content=noise(260, 260), headers={"Prefer": "wait=60"})
 
-        assert after.status_code == 200  # the worker is free again
+        assert after.status_code == 200  # a worker is free again
         for job_id in (waiting, running):
             assert http.get(f"/jobs/{job_id}").json()["state"] == "cancelled"
             assert http.get(f"/jobs/{job_id}/result").status_code == 410
@@ -243,6 +243,18 @@ def test_a_taken_port_is_said_at_once(tmp_path: Path) -> None:
     assert run.returncode == 1
     assert run.stderr.count("\n") == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in run.stderr
+
+
+def test_a_temporary_folder_that_is_too_deep_for_sockets_is_said_at_once(tmp_path: Path) -> None:
+    deep = tmp_path / ("deep" * 25)
+    deep.mkdir()
+    run = subprocess.run(
+        [sys.executable, "-m", "deploy.local", "--data", str(tmp_path), "--port", "0"],
+        env=os.environ | {"TMPDIR": str(deep)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (run.returncode, run.stderr.count("\n")) == (1, 1), run.stderr
+    assert f"TMPDIR: {deep}" in run.stderr
 
 
 @pytest.mark.parametrize(

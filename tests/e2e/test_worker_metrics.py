@@ -1,4 +1,4 @@
-"""A worker host tells what its programs and its jobs did, each process on a port of its own."""
+"""A worker host exports the metrics of its programs and jobs, on one port per process."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def scrape(port: int) -> str:
 
 
 def until(port: int, seen: Callable[[str], bool]) -> str:
-    """A scrape in which something is to be seen."""
+    """Scrape until the condition holds, and return that scrape."""
 
     def look() -> str:
         text = scrape(port)

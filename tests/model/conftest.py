@@ -1,4 +1,4 @@
-"""Before a test imports torch: threads that spin make a busy machine ten times slower."""
+"""Runs before a test imports torch: spinning threads make a busy machine ten times slower."""
 
 from model.process import prepare_process
 

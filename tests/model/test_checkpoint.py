@@ -52,7 +52,7 @@ def rewrite(
     metadata: dict[str, str | None] | None = None,
     tensors: dict[str, torch.Tensor | None] | None = None,
 ) -> None:
-    """Change a checkpoint as a careless program might; None takes an entry away."""
+    """Change a checkpoint as a careless program might; None removes an entry."""
     with safetensors.safe_open(path, framework="pt") as file:
         was = file.metadata()
     state = {**safetensors.torch.load_file(path), **(tensors or {})}
@@ -144,6 +144,8 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(path: Path, generato
         ({"scale": "2"}, "the scale is 2; this program's is 4"),
         ({"config": None}, "the metadata has no config"),
         ({"config": "{"}, "config: not JSON"),
+        ({"config": "[" * 100_000}, "config: not JSON"),
+        ({"card": json.dumps(asdict(CARD) | {"name": "\ud800"})}, "card: not JSON"),
         ({"config": "[]"}, "config: must have exactly features, growth, guide"),
         ({"config": '{"features": 8}'}, "config: must have exactly features, growth, guide"),
         ({"card": None}, "the metadata has no card"),
@@ -171,7 +173,15 @@ def test_a_size_that_no_network_has_is_named(path: Path, value: object) -> None:
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("scores", [[], {"Set5": 31}, {"Set5": {"psnr": {"psnr_y": "high"}}}])
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [],
+        {"Set5": 31},
+        {"Set5": {"psnr": {"psnr_y": "high"}}},
+        {"Set5": {"psnr": {"psnr_y": 10**400}}},
+    ],
+)
 def test_scores_of_another_shape_are_named(path: Path, scores: object) -> None:
     card = {"name": "", "training": "", "data": "", "licence": "", "scores": scores}
     rewrite(path, metadata={"card": json.dumps(card)})
@@ -237,7 +247,7 @@ def test_the_shipped_checkpoints_are_what_they_say(name: str) -> None:
 
     assert checkpoint.config == PRESETS[name.removesuffix("-real")]
     assert checkpoint.card.name == name
-    licence = "BSD-3-Clause" if name == "paper-real" else "Apache-2.0"  # from a teacher's blocks
+    licence = "BSD-3-Clause" if name == "paper-real" else "Apache-2.0"  # with a teacher's blocks
     assert checkpoint.card.licence == licence
     parameters = checkpoint.generator.parameters()
     assert all(parameter.isfinite().all() for parameter in parameters)

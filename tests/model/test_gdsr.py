@@ -133,7 +133,7 @@ def test_the_mask_says_how_much_of_each_branch_was_fused() -> None:
     generator, lr = tiny(), random_image(height=5, width=6, batch=2)
 
     for level in (0.0, 1.0):
-        # The sigmoid of what the tail's activation makes of these is 0 and 1.
+        # After the tail's activation, the sigmoid of these biases is 0 and 1.
         nn.init.zeros_(generator.mask.tail.hr.weight)
         nn.init.constant_(generator.mask.tail.hr.bias, 200 if level else -1000)
         found = generator(lr, ("mask",))

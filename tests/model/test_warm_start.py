@@ -1,4 +1,4 @@
-"""A network that starts from the blocks of an ESRGAN-class generator."""
+"""A network can start from the blocks of an ESRGAN-class generator."""
 
 import subprocess
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from model.checkpoint import CheckpointInvalid
@@ -30,7 +31,7 @@ def distance(network: GDSR, teacher: ESRGAN) -> float:
 
 
 def teacher_of(*, merges: float, blocks: int = 6) -> ESRGAN:
-    """Its RRDBs add a share `merges` of what random ones add."""
+    """Return a teacher whose RRDBs add a share `merges` of what random ones add."""
     torch.manual_seed(0)
     teacher = ESRGAN(features=6, growth=2, blocks=blocks).requires_grad_(requires_grad=False)
     for name, parameter in teacher.trunk.named_parameters():
@@ -60,7 +61,12 @@ def test_a_teacher_that_is_too_small_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "said"), [("none", "no folder"), (".", "no photograph to use in")]
+    ("pictures", "said"),
+    [
+        ("none", "no folder"),
+        (".", "no photograph to use in"),
+        ("mixed", "mixed (1 broken, cut.png first, 1 smaller than 128x128)"),
+    ],
 )
 def test_the_command_says_in_one_line_which_pictures_are_missing(
     tmp_path: Path, pictures: str, said: str
@@ -77,6 +83,11 @@ def test_the_command_says_in_one_line_which_pictures_are_missing(
         {f"{names[part]}.{kind}": state[f"{part}.{kind}"] for part, _, kind in parts},
         tmp_path / "net.pth",
     )
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    Image.new("RGB", (40, 40)).save(mixed / "small.png")
+    Image.effect_noise((200, 200), 50).save(mixed / "cut.png")
+    (mixed / "cut.png").write_bytes((mixed / "cut.png").read_bytes()[:9000])
 
     done = subprocess.run(
         [

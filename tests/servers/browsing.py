@@ -1,4 +1,4 @@
-"""The page in a browser: what its tests share."""
+"""Helpers shared by the browser tests of the page."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -20,13 +20,13 @@ Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 ROOT = Path(__file__).parents[2]
 LITE = ROOT / "model" / "checkpoints" / "lite.safetensors"
 SAMPLE = ROOT / "deploy" / "sample" / "kitten.jpg"
-#: Colours come out of a screenshot as they went in, and nothing but the page asks for anything.
+#: Screenshots keep exact colours, and the browser makes no requests of its own.
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
-#: Calls WebGL in software a graphics card; without this the page paints by its loop here.
+#: Reports software WebGL as a graphics card; without it, the page uses its CPU painter here.
 WEBGL = """
 const plain = WebGL2RenderingContext.prototype.getParameter;
 WebGL2RenderingContext.prototype.getParameter = function (name) {
@@ -34,13 +34,13 @@ WebGL2RenderingContext.prototype.getParameter = function (name) {
 };
 """
 
-#: Opens the page in a browser of its own.
+#: Opens the page in a separate browser context.
 Visit = Callable[..., Page]
 
 
 @dataclass(frozen=True)
 class Studio:
-    """A service that people open in a browser, and what works behind it."""
+    """A service that the page is opened from, and the queue, store and workers behind it."""
 
     address: str
     site: Site
@@ -49,22 +49,22 @@ class Studio:
 
 @contextmanager
 def opened(site: Site, *, port: int = 0, **settings: Any) -> Iterator[Studio]:
-    """A service of its own on this site's queue and store."""
+    """Run a separate service on this site's queue and store."""
     given = {"redis_url": site.url, "blob_dir": site.blobs.root} | settings
     with served(ServiceSettings(**given), port=port) as service:
         yield Studio(address=str(service.http.base_url), site=site, http=service.http)
 
 
 def job_of(page: Page) -> str:
-    """The id of the picture that came last."""
+    """Return the id of the newest picture."""
     found: str = page.evaluate("JSON.parse(localStorage['gdsr.pictures'])[0].id")
     return found
 
 
 def choose(page: Page, *files: Path | tuple[str, bytes], model: str = "tiny") -> None:
-    """Choose files for one model, from the disk or as name and content."""
+    """Choose files on disk, or given as name and content, for one model."""
     page.locator("#model option").first.wait_for(state="attached")
-    page.select_option("#model", model, force=True)  # on a phone it may be behind a tab
+    page.select_option("#model", model, force=True)  # on a phone it may be in a hidden tab
     page.set_input_files(
         "#files",
         [
@@ -77,14 +77,14 @@ def choose(page: Page, *files: Path | tuple[str, bytes], model: str = "tiny") ->
 
 
 def wait_for_result(page: Page, *, seconds: float = 100) -> None:
-    """Until the picture that is open can be looked at."""
+    """Wait until the open picture can be compared on the slider."""
     page.locator("#trade-off:enabled").wait_for(timeout=1000 * seconds)
 
 
 def working(page: Page) -> dict[str, Any]:
-    """The text about the newest picture while its tiles are computed.
+    """Return the texts about the newest picture while its tiles are computed.
 
-    Looked for in each frame: a small picture is soon done, and `expect` looks once a second.
+    Checks in each frame: a small picture may finish within the second between polls of `expect`.
     """
     look = r"""() => {
       const card = document.querySelector(".card");
@@ -103,14 +103,14 @@ def working(page: Page) -> dict[str, Any]:
 
 
 def painted(page: Page) -> None:
-    """Until what was asked for is on the screen."""
+    """Wait until the browser has painted pending changes."""
     page.evaluate(
         "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
     )
 
 
 def measured(page: Page) -> None:
-    """Until it is known what is invented."""
+    """Wait until the meter shows a value."""
     page.wait_for_function("() => !document.getElementById('meter').classList.contains('unknown')")
 
 
@@ -120,7 +120,7 @@ def slide(page: Page, trade_off: float) -> None:
 
 
 def stage_shot(page: Page) -> bytes:
-    """The stage as a PNG, without what is written over it."""
+    """Return the stage as a PNG, without its overlays."""
     hide = """(visibility) => {
       for (const element of document.querySelectorAll("#stage > :not(canvas), #zooms")) {
         element.style.visibility = visibility;
@@ -133,7 +133,7 @@ def stage_shot(page: Page) -> bytes:
 
 
 def stage_pixels(page: Page) -> Pixels:
-    """The pixels of the stage, (H, W, 3), the divider at its left edge."""
+    """Return the pixels of the stage, (H, W, 3), with the divider at its left edge."""
     page.locator("#divider").press("Home")
     painted(page)
     with Image.open(io.BytesIO(stage_shot(page))) as opened:
@@ -141,7 +141,7 @@ def stage_pixels(page: Page) -> Pixels:
 
 
 def service_pixels(studio: Studio, job_id: str, trade_off: float) -> Pixels:
-    """The service's result at a position, (H, W, 3)."""
+    """Return the service's result at a trade-off, (H, W, 3)."""
     with Image.open(io.BytesIO(service_file(studio, job_id, trade_off, "png"))) as opened:
         return np.asarray(opened.convert("RGB"))
 
@@ -157,9 +157,9 @@ def service_file(studio: Studio, job_id: str, trade_off: float, format_name: str
 
 
 def difference(stage: Pixels, picture: Pixels, *, rows: slice, columns: slice) -> int:
-    """The largest, in levels, between a part of the stage and the picture that is in its middle.
+    """Return the largest difference, in levels, between part of the stage and the centred picture.
 
-    A stage may begin at a fraction of a pixel, so its middle is known to two pixels only.
+    The stage may start at a fraction of a pixel, so shifts of up to two pixels are tried.
     """
     top, left = (
         (here - there) // 2 for here, there in zip(stage.shape, picture.shape[:2], strict=False)

@@ -1,4 +1,4 @@
-"""A server that speaks S3, a process of its own behind a socket, and a bucket of the test's own."""
+"""An S3 server in a process of its own, and a new bucket for each test."""
 
 import os
 import secrets
@@ -19,7 +19,7 @@ from workers.host.parent_death import dying_with_parent
 
 
 class S3Server:
-    """moto's server: one process, everything in its memory."""
+    """moto's server: one process that keeps everything in memory."""
 
     def __init__(self, log: Path, *, host: str = "127.0.0.1") -> None:
         port = free_port()
@@ -50,14 +50,14 @@ class S3Server:
         }
 
     def bucket(self) -> str:
-        """A new bucket: its name."""
+        """Create a bucket and return its name."""
         name = f"pictures-{secrets.token_hex(6)}"
         with urllib.request.urlopen(urllib.request.Request(f"{self.url}/{name}", method="PUT")):
             return name
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """It accepts connections and says nothing."""
+        """Suspend the server: it accepts connections but never answers."""
         os.kill(self.process.pid, signal.SIGSTOP)
         try:
             yield
@@ -71,7 +71,7 @@ class S3Server:
 
 @contextmanager
 def refusing_server(status: int, code: str) -> Iterator[str]:
-    """The URL of a server that answers every request with one error of S3's form."""
+    """Run a server that answers every request with one S3 error; yield its URL."""
 
     class Refusal(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

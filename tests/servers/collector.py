@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector for tests: takes spans over HTTP as OTLP has it, and keeps them."""
+"""An OpenTelemetry collector for tests: receives and keeps spans sent as OTLP over HTTP."""
 
 import http.server
 import threading
@@ -19,7 +19,7 @@ class Collector(http.server.ThreadingHTTPServer):
         """By the name of the process that they came from."""
 
     def named(self) -> dict[str, Span]:
-        """All spans by their names."""
+        """Return all spans by name."""
         return {span.name: span for spans in list(self.spans.values()) for span in list(spans)}
 
 

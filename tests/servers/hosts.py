@@ -1,4 +1,4 @@
-"""A real worker host, `gdsr-worker`, and a way to give it jobs without HTTP."""
+"""A real worker host, `gdsr-worker`, and a queue client that gives it jobs without HTTP."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ from PIL import Image
 from processes import children, command_line, descendants, wait_for
 
 from workers.contract.blobs.open import open_blobs
-from workers.contract.images.headers import ImageFormat, ResultFormat
+from workers.contract.images.formats import ImageFormat, ResultFormat
 from workers.contract.queue import engines
 from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.connection import connect
@@ -27,15 +27,15 @@ from workers.contract.queue.runs import WORKERS
 from workers.contract.settings import SharedSettings
 from workers.host.parent_death import dying_with_parent
 
-#: Of a host: one for small pictures, one for all.
+#: Job workers of a host: one for small pictures, one for all.
 JOB_WORKERS = 2
 
 
 class WorkerHost:
-    """A `gdsr-worker` process and those below it."""
+    """A `gdsr-worker` process and its descendants."""
 
     def __init__(self, environment: dict[str, str], *, within: Sequence[str] = ()) -> None:
-        # Not a pipe: one that nobody reads fills up and stops the writers.
+        # A pipe that nobody reads would fill up and block the writers.
         self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `worker_host`
         self.process = subprocess.Popen(
             [*within, sys.executable, "-m", "workers"],
@@ -47,19 +47,19 @@ class WorkerHost:
 
     @property
     def engine(self) -> int:
-        """The pid of its engine."""
+        """Pid of the engine."""
         return next(p for p in children(self.process.pid) if "workers.engine" in command_line(p))
 
     @property
     def job_workers(self) -> list[int]:
-        """The pids of its job workers."""
+        """Pids of the job workers."""
         return [
             p for p in children(self.process.pid) if "workers.jobs.job_worker" in command_line(p)
         ]
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Its job workers begin nothing meanwhile: what is queued inside is there together."""
+        """Suspend the job workers, so that jobs queued in the block start together."""
         pids = self.job_workers
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
@@ -70,7 +70,7 @@ class WorkerHost:
                 os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> str:
-        """End it as an operator would; what it logged."""
+        """Stop the host as an operator would; return its log."""
         self.process.terminate()
         self.process.wait(timeout=100)
         self.log.seek(0)
@@ -82,7 +82,7 @@ class WorkerHost:
 
 
 class Site:
-    """One Redis and one blob store, and the service's side of the queue."""
+    """A Redis, a blob store and the service's side of the queue."""
 
     def __init__(
         self, url: str, blob_dir: Path, checkpoints: Path, *, blob_url: str | None = None
@@ -111,15 +111,15 @@ class Site:
             "GDSR_PRECISION": "float32",
             "GDSR_THREADS": "1",
             "GDSR_DEVICES": "cpu",
-            "GDSR_JOB_WORKERS": str(JOB_WORKERS),  # however many cores there are
+            "GDSR_JOB_WORKERS": str(JOB_WORKERS),  # regardless of the number of cores
             **{f"GDSR_{name.upper()}": value for name, value in settings.items()},
         }
 
     @contextmanager
     def worker_host(self, *within: str, **settings: str) -> Iterator[WorkerHost]:
-        """A worker host that is warm and waits for jobs; it and all below it are gone at the end.
+        """Run a worker host that is ready for jobs; end it and all its descendants afterwards.
 
-        `within` is put before its command.
+        `within` is a prefix of its command.
         """
         before = {engine.id for engine in engines.running(self.client)}
         host = WorkerHost(self.environment(**settings), within=within)
@@ -134,7 +134,7 @@ class Site:
             wait_for(lambda: not any(map(command_line, everything)), what="no orphans")
 
     def _waits(self, host: WorkerHost, before: set[str]) -> bool:
-        """Whether an engine and all job workers have told Redis that they are there."""
+        """Whether an engine and all job workers have registered in Redis."""
         assert host.process.poll() is None, "the host ended before it was warm"
         known = {name.rsplit(b"-", 2)[1] for name in self.client.zrange(WORKERS, 0, -1)}
         found = [pid for pid in host.job_workers if b"%d" % pid in known]
@@ -151,9 +151,9 @@ class Site:
         stored: bytes | None = None,
         **choices: object,
     ) -> str:
-        """Queue a picture as the service does; the job's id.
+        """Queue a picture as the service does; return the job's id.
 
-        `stored` is what its worker finds instead of the picture.
+        `stored` is written to the blob store instead of the picture.
         """
         job_id = new_job_id()
         key = f"inputs/{job_id}"
@@ -186,13 +186,13 @@ class Site:
         return self.queue.get(job_id)
 
     def in_the_middle(self, job_id: str) -> Job | None:
-        """The job, when it is between its first and its last tile."""
+        """Return the job if it is between its first and its last tile."""
         job = self.job(job_id)
         assert not job.ended, job.failure or "the job ended before it was seen in the middle"
         return job if 0 < job.tiles_done < job.tiles else None
 
     def at_work(self, job_id: str) -> tuple[int, int] | None:
-        """The job worker that runs the job now, and its child."""
+        """Return the pids of the job worker that now runs the job, and of its child."""
         job = self.job(job_id)
         if job.state is not JobState.RUNNING or job.worker is None:
             return None
@@ -200,7 +200,7 @@ class Site:
         return next(((worker, child) for child in children(worker)), None)
 
     def ended(self, job_id: str, *, seconds: float = 100) -> Job:
-        """The job once it has ended."""
+        """Wait until the job has ended and return it."""
 
         def look() -> Job | None:
             job = self.job(job_id)
@@ -209,7 +209,7 @@ class Site:
         return wait_for(look, seconds=seconds, what=f"the end of job {job_id}")
 
     def result(self, job: Job) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
-        """The pixels of a finished job."""
+        """Return the pixels of a finished job's result."""
         assert job.state is JobState.SUCCEEDED, job.failure
         assert job.result is not None
         with Image.open(io.BytesIO(self.blobs.read(job.result.key))) as opened:
@@ -217,7 +217,7 @@ class Site:
 
 
 def noise(height: int, width: int, *, seed: int = 0) -> bytes:
-    """A PNG of random pixels: no tile of it is flat."""
+    """Return a PNG of random pixels, so that no tile is flat."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", compress_level=1)

@@ -1,4 +1,4 @@
-"""A Valkey whose replies get lost: commands are executed, and their client is cut off."""
+"""A Valkey that executes commands but may disconnect the client instead of replying."""
 
 import random
 import socket
@@ -13,7 +13,7 @@ _SCRIPTS = (b"$4\r\nEVAL\r\n", b"$7\r\nEVALSHA\r\n")
 
 
 class LossyProxy:
-    """Stands between clients and a Valkey on a unix socket; loses replies of scripts if told to."""
+    """A proxy for a Valkey on a unix socket that can lose the replies of scripts."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self._target = urlsplit(url).path
@@ -21,7 +21,7 @@ class LossyProxy:
         self._listening.bind(str(folder / "lossy.sock"))
         self._listening.listen()
         self.url = f"unix://{folder / 'lossy.sock'}"
-        #: Scripts executed since `lose` was called last, and replies lost.
+        #: Scripts executed since the last call of `lose`, and replies lost.
         self.scripts = self.lost = 0
         self._number = self._times = 0
         self._luck, self._share = random.Random(0), 0.0
@@ -29,13 +29,13 @@ class LossyProxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose(self, number: int, *, times: int = 1) -> None:
-        """Lose the replies of the n-th script from now on, and of those that follow it."""
+        """Lose the reply of the n-th script from now on, and of the next `times - 1`."""
         with self._lock:
             self.scripts = self.lost = 0
             self._number, self._times = number, times
 
     def lose_some(self, share: float, *, seed: int = 0) -> None:
-        """Lose that share of the replies of all scripts from now on."""
+        """Lose this share of the replies of all scripts from now on."""
         with self._lock:
             self._luck, self._share = random.Random(seed), share
 
@@ -49,10 +49,10 @@ class LossyProxy:
                 server = socket.socket(socket.AF_UNIX)
                 try:
                     server.connect(self._target)
-                except OSError:  # it is away
+                except OSError:  # the server is down
                     _cut(client, server)
                     continue
-                asked = threading.Event()  # set while a script is being executed
+                asked = threading.Event()  # set while a script runs
                 for work in (self._requests, self._replies):
                     threading.Thread(target=work, args=(client, server, asked), daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Real processes for tests: an embedded Valkey, and waiting for an event with a deadline."""
+"""An embedded Valkey, free ports, and waiting for an event with a deadline."""
 
 import itertools
 import os
@@ -19,7 +19,7 @@ Found = TypeVar("Found")
 
 
 def wait_for(look: Callable[[], Found | None], *, seconds: float = 100, what: str = "") -> Found:
-    """Look until there is something to see; the deadline is for machines with much else to do."""
+    """Poll until `look` returns something; the deadline allows for a busy machine."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = look()
@@ -30,7 +30,7 @@ def wait_for(look: Callable[[], Found | None], *, seconds: float = 100, what: st
 
 
 class ValkeyServer:
-    """A Valkey on a unix socket that can be killed and started again on the same data."""
+    """A Valkey on a unix socket that can be killed and restarted on the same data."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ def running_valkey(folder: Path) -> Iterator[ValkeyServer]:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that this one started, from any thread, and that still run."""
+    """Return the running children of a process, whichever thread started them."""
     listed: list[str] = []
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended
@@ -75,12 +75,12 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes below this one, at any depth."""
+    """Return the descendants of a process."""
     return [found for child in children(pid) for found in (child, *descendants(child))]
 
 
 def command_line(pid: int) -> str:
-    """The command line of a process; empty when it has ended."""
+    """Return the command line of a process; empty when it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except (FileNotFoundError, ProcessLookupError):
@@ -88,7 +88,7 @@ def command_line(pid: int) -> str:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that only waits to be reaped does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -96,15 +96,15 @@ def alive(pid: int) -> bool:
     return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
-#: Below those that the kernel gives to who asks for any: none of them is taken between the look
-#: and the use. Processes that test at the same time begin at different ones.
+#: Below the kernel's ephemeral ports, so that nothing takes a port between the look and the use.
+#: Concurrent test processes start at different ports.
 _FIRST, _LAST = 10_000, 32_000
 _OURS = _FIRST + 100 * os.getpid() % (_LAST - _FIRST)
 _PORTS = itertools.chain(range(_OURS, _LAST), range(_FIRST, _OURS))
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, nor will; another one each time."""
+    """Return a TCP port that is free and stays free; another one each time."""
     for port in _PORTS:
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
@@ -112,7 +112,7 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> int:
-    """The first of so many of them in a row."""
+    """Return the first of `count` consecutive free ports."""
     found = [free_port()]
     while len(found) < count:
         port = free_port()

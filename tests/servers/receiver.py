@@ -1,4 +1,4 @@
-"""A client's own server: HTTPS on localhost; it keeps what comes and answers as it is told."""
+"""A client's own HTTPS server on localhost: it records webhooks and answers as told."""
 
 import datetime as dt
 import ssl
@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Message(NamedTuple):
-    """One request."""
+    """One received request."""
 
     path: str
     headers: dict[str, str]
@@ -25,7 +25,7 @@ class Message(NamedTuple):
 
 
 class Receiver:
-    """`messages` are what came; `answers` the statuses to give, 204 when there are no more."""
+    """`messages` are the requests; `answers` are the statuses to send, then 204."""
 
     def __init__(self, folder: Path) -> None:
         self.messages: Queue[Message] = Queue()
@@ -40,7 +40,7 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 status = receiver.answers.pop(0) if receiver.answers else 204
-                receiver.messages.put(Message(self.path, headers, body))  # before it is answered
+                receiver.messages.put(Message(self.path, headers, body))  # before the response
                 self.send_response(status)
                 if status == 302:
                     self.send_header("Location", f"{receiver.url}/elsewhere")

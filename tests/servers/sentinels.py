@@ -14,9 +14,9 @@ from deploy.valkey import valkey_binary, valkey_command
 from workers.host.parent_death import dying_with_parent
 
 NAME = "gdsr"
-#: Passwords.
+#: Passwords of the Valkeys and of the Sentinels.
 OF_SERVERS, OF_SENTINELS = "of-servers", "of-sentinels"
-#: As docs/operations.md says, and no wait for further replicas before the first copy.
+#: As in docs/operations.md, but with no delay before the first full synchronisation.
 OPTIONS = [
     "--min-replicas-to-write", "1", "--min-replicas-max-lag", "10",
     "--repl-diskless-sync-delay", "0",
@@ -29,10 +29,10 @@ sentinel failover-timeout {name} 20000
 
 
 class SentinelSite:
-    """The servers by their ports; `processes` has them all."""
+    """The servers by their ports; `processes` holds all of them."""
 
     def __init__(self, folder: Path, *, passwords: bool = False) -> None:
-        """`passwords`: Valkeys and Sentinels ask for one, each for its own."""
+        """With `passwords`, the Valkeys require one password and the Sentinels another."""
         self.folder, self.passwords = folder, passwords
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.valkeys = [free_port() for _ in range(3)]
@@ -46,7 +46,7 @@ class SentinelSite:
             self.url += f"?sentinel_password_file={quote(str(file))}"
 
     def start(self) -> None:
-        """Start all; returns when each Sentinel knows the others and both replicas are in step."""
+        """Start all; return when each Sentinel knows the others and both replicas are in sync."""
         primary = self.valkeys[0]
         for port in self.valkeys:
             following = () if port == primary else ("--replicaof", f"127.0.0.1 {primary}")
@@ -83,7 +83,7 @@ class SentinelSite:
         wait_for(lambda: self.asked(port, "ping"), what=f"port {port}")
 
     def asked(self, port: int, *command: str) -> Any:
-        """The reply of one of them; None while it is away."""
+        """Return one server's reply; None while it is down."""
         with suppress(redis.RedisError), self._client(port) as client:
             return client.execute_command(*command)
         return None
@@ -105,7 +105,7 @@ class SentinelSite:
         return True
 
     def primary(self) -> int | None:
-        """The port that Sentinels name."""
+        """Return the port of the primary according to the Sentinels."""
         with self._client(self.sentinels[0]) as client:
             found = client.sentinel_get_master_addr_by_name(NAME)
         return int(found[1]) if found else None
@@ -121,7 +121,7 @@ class SentinelSite:
 
 @contextmanager
 def watched_valkeys(folder: Path, *, passwords: bool = False) -> Iterator[SentinelSite]:
-    """All of them, in step."""
+    """Run all servers, in sync."""
     folder.mkdir(parents=True, exist_ok=True)
     site = SentinelSite(folder, passwords=passwords)
     try:

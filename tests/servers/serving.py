@@ -1,4 +1,4 @@
-"""A service on a real socket, in this process or in one of its own, with hands on its queue."""
+"""A service on a real socket in this process, with access to its queue and store."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,18 +14,19 @@ from processes import wait_for
 from service.app import create_app
 from service.http.server import Server, listen
 from service.settings import ServiceSettings
+from workers.contract.blobs.base import StoredBlob
 from workers.contract.blobs.open import open_blobs
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.connection import connect
-from workers.contract.queue.jobs import Branch, Job, JobResult
+from workers.contract.queue.jobs import Job, JobResult
 from workers.contract.queue.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.tasks.upscale import CONTEXT, TaskContext
 
-#: Starts a service with settings of the test's own.
+#: Starts a service with the given settings.
 Serve = Callable[..., "Site"]
 PICTURE = saved(photo(20, 30), "PNG")
-#: Seconds; longer than any answer of a service may be held back.
+#: Seconds; longer than a service may hold a response back.
 TIMEOUT = 100
 
 
@@ -44,7 +45,7 @@ class Site:
         return self.http.post("/upscale", content=content, **options)
 
     def submit(self, content: bytes = PICTURE, **params: Any) -> str:
-        """Send a picture; the id of its job."""
+        """Send a picture and return the id of its job."""
         response = self.post(content, params=params)
         assert response.status_code == 202, response.text
         job_id: str = response.json()["id"]
@@ -52,7 +53,7 @@ class Site:
 
     @contextmanager
     def posting(self, **headers: str) -> Iterator[tuple[Future[httpx2.Response], str]]:
-        """A request that is still waiting, and the id of the job that it waits for."""
+        """Send a request that waits; yield its future response and the id of its job."""
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(self.post, headers=headers)
             yield answer, wait_for(self.records.active, what="the job")[0]
@@ -66,10 +67,10 @@ class Site:
         picture: bytes = b"picture",
         *,
         kept: timedelta = timedelta(hours=1),
-        branches: dict[str, Branch] | None = None,
+        branches: dict[str, StoredBlob] | None = None,
         format: ResultFormat = ResultFormat.PNG,  # noqa: A002
     ) -> Job:
-        """Do what a worker does: start, store a result, say so."""
+        """Act as a worker: start the job, store a result, record the success."""
         self.start(job_id)
         blob = self.blobs.write(f"results/{job_id}", [picture])
         result = JobResult(
@@ -91,7 +92,7 @@ class Site:
         return self.records.get(job_id)
 
     def stored(self) -> list[str]:
-        """Everything in the blob folder."""
+        """Return the names of all files in the blob folder."""
         return sorted(
             str(path.relative_to(self.blobs.root))
             for path in self.blobs.root.rglob("*")
@@ -119,7 +120,7 @@ def served(settings: ServiceSettings, *, port: int = 0, **limits: int) -> Iterat
 
 @contextmanager
 def working(site: Site, run: str = "run") -> Iterator[None]:
-    """The context of a task in the child of a job worker."""
+    """Run the block in the context of a task in a job worker's child."""
     shared = site.settings.model_dump(include=set(WorkerSettings.model_fields))
     settings = WorkerSettings.model_validate(shared | {"engine_patience": timedelta(seconds=0.1)})
     token = CONTEXT.set(
@@ -135,7 +136,7 @@ def working(site: Site, run: str = "run") -> Iterator[None]:
 
 
 def problem_of(response: httpx2.Response) -> str:
-    """The slug of a problem document, after a look at its shape."""
+    """Check the shape of a problem document and return its slug."""
     document = response.json()
     assert response.headers["Content-Type"] == "application/problem+json"
     assert document["status"] == response.status_code

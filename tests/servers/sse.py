@@ -1,4 +1,4 @@
-"""Reading server-sent events by the book, one stream at a time or thousands."""
+"""Clients for server-sent events: one stream at a time, or thousands."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ class Event:
 
 
 def event_of(lines: Iterable[str]) -> Event | None:
-    """One event, from the lines up to an empty one; None for a mere comment."""
+    """Parse the lines of one event; None for a comment."""
     fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
     if not fields:
         return None
@@ -33,7 +33,7 @@ def event_of(lines: Iterable[str]) -> Event | None:
 
 @contextmanager
 def watching(http: httpx2.Client, job_id: str, *, after: str = "") -> Iterator[Iterator[Event]]:
-    """The events of a job, as they come."""
+    """Yield the events of a job as they arrive."""
     headers = {"Last-Event-ID": after} if after else {}
     with http.stream("GET", f"/jobs/{job_id}/events", headers=headers) as response:
         assert response.status_code == 200, response.read()
@@ -54,7 +54,7 @@ def watching(http: httpx2.Client, job_id: str, *, after: str = "") -> Iterator[I
 
 
 async def watch(host: str, port: int, job_id: str) -> AsyncIterator[Event]:
-    """The same on a bare socket, for thousands at a time."""
+    """Yield a job's events from a bare socket, cheap enough for thousands of streams."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(f"GET /jobs/{job_id}/events HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())

@@ -1,4 +1,4 @@
-"""A Valkey that is reached over TLS, with users of its own, and an authority that signs for it."""
+"""A Valkey behind TLS with its own users, and a certificate authority for it."""
 
 import ipaddress
 import shutil
@@ -22,7 +22,7 @@ from workers.host.parent_death import dying_with_parent
 
 
 def authority(folder: Path) -> Path:
-    """The certificate of a new authority; beside it `server.pem`, its word for 127.0.0.1."""
+    """Create an authority and return its certificate; `server.pem` beside it is for 127.0.0.1."""
     folder.mkdir(parents=True)
     key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
@@ -52,7 +52,7 @@ def authority(folder: Path) -> Path:
 
 
 def tls_binary() -> str | None:
-    """A server on this machine that was built with TLS; the one of the tests was not."""
+    """Return a local server that was built with TLS, which the tests' own was not."""
     for name in ("valkey-server", "redis-server"):
         if (found := shutil.which(name)) is not None:
             linked = subprocess.run(["ldd", found], capture_output=True, text=True, check=False)
@@ -63,10 +63,10 @@ def tls_binary() -> str | None:
 
 @contextmanager
 def encrypted_valkey(folder: Path, users: str, *, native: bool) -> Iterator[tuple[int, str]]:
-    """Its port, which speaks TLS alone, and the URL of an operator who may do everything; `users`
-    are lines of an ACL file.
+    """Run a Valkey; yield its TLS port and the URL of an operator with all rights. `users` are
+    lines of an ACL file.
 
-    `native`: the server itself speaks TLS; else a terminator before it does, as stunnel would.
+    With `native`, the server itself speaks TLS; otherwise a terminator does, as stunnel would.
     """
     listening, port, pem = folder / "valkey.sock", free_port(), folder / "ca" / "server.pem"
     operator = f"unix://operator:all@{listening}"  # pragma: allowlist secret
@@ -101,9 +101,9 @@ def _answers(url: str) -> bool:
 
 @contextmanager
 def terminator(port: int, pem: Path, listening: Path) -> Iterator[int]:
-    """Passes TLS on a port to a unix socket.
+    """Pass TLS on a port to a unix socket.
 
-    A process of its own: it leaves no connection half closed in this one.
+    In a process of its own, it leaves no half-closed connection in this one.
     """
     file = Path(__file__).with_name("tls_terminator.py")
     command = [sys.executable, str(file), str(port), str(pem), str(listening)]

@@ -1,4 +1,4 @@
-"""Accepts TLS on a port of loopback, and passes what is inside to a unix socket, as stunnel would.
+"""Accepts TLS on a loopback port and passes the plain stream to a unix socket, as stunnel would.
 
 python tls_terminator.py PORT CERTIFICATE_AND_KEY SOCKET
 """
@@ -10,7 +10,7 @@ from contextlib import suppress
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Until one side leaves."""
+    """Copy until one side closes."""
     with suppress(OSError):
         while data := await reader.read(1 << 16):
             writer.write(data)
@@ -19,7 +19,7 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def main(port: str, pem: str, listening: str) -> None:
-    """Until it is killed."""
+    """Run until killed."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         behind, before = await asyncio.open_unix_connection(listening)

@@ -1,4 +1,4 @@
-"""Services for the tests of this room."""
+"""Services for the tests of this folder."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -32,7 +32,7 @@ def shared_site(
 
 @pytest.fixture
 def bare_site(shared_site: Site, valkey: ValkeyServer) -> Site:  # noqa: ARG001 - empties Redis
-    """A service without any worker, its stores empty."""
+    """A service without workers, with empty stores."""
     for name in shared_site.stored():
         (shared_site.blobs.root / name).unlink(missing_ok=True)
     return shared_site
@@ -40,14 +40,14 @@ def bare_site(shared_site: Site, valkey: ValkeyServer) -> Site:  # noqa: ARG001 
 
 @pytest.fixture
 def site(bare_site: Site) -> Site:
-    """A service and an engine that is ready."""
+    """A service with an engine that is ready."""
     register(bare_site.redis, engine_info())
     return bare_site
 
 
 @pytest.fixture
 def serve(valkey: ValkeyServer, tmp_path: Path) -> Iterator[Serve]:
-    """Start a service with settings of the test's own."""
+    """A function that starts a service with the test's settings."""
     with ExitStack() as stack:
 
         def start(**settings: Any) -> Site:

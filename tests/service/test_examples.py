@@ -1,4 +1,4 @@
-"""The examples of docs/operations.md for keys and webhooks, run as an operator would."""
+"""The examples of docs/operations.md for keys and webhooks work for an operator."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def bash(script: str, folder: Path) -> str:
 
 
 def exported(script: str, folder: Path) -> dict[str, Any]:
-    """The settings that an example exports."""
+    """Return the settings that an example exports."""
     lines = bash(f"{script}\nenv | grep ^GDSR_", folder).splitlines()
     pairs = (line.removeprefix("GDSR_").partition("=") for line in lines)
     return {name.lower(): value for name, _, value in pairs}

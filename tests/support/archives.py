@@ -1,4 +1,4 @@
-"""Zips for tests: as people send them, and as nobody should."""
+"""Zip files for tests, well-formed and malicious."""
 
 import io
 import struct
@@ -10,19 +10,19 @@ from collections.abc import Mapping
 def zipped(
     files: Mapping[str, bytes] | list[tuple[str, bytes]], *, deflated: bool = False
 ) -> bytes:
-    """A zip of these files, in this order, always the same; a list may name one twice."""
+    """Return a zip of these files in this order, always the same; a list may repeat a name."""
     pairs = list(files.items()) if isinstance(files, Mapping) else files
     method = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
     file = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(file, "w", method) as archive:
-        warnings.simplefilter("ignore")  # a name that is there twice
+        warnings.simplefilter("ignore")  # a repeated name
         for name, content in pairs:
-            archive.writestr(zipfile.ZipInfo(name), content, method)  # without the time of day
+            archive.writestr(zipfile.ZipInfo(name), content, method)  # ZipInfo has no timestamp
     return file.getvalue()
 
 
 class _Unflagged(zipfile.ZipInfo):
-    """An entry that does not say how its name is written."""
+    """An entry without the flag that says that its name is in UTF-8."""
 
     encoding: str
 
@@ -31,7 +31,7 @@ class _Unflagged(zipfile.ZipInfo):
 
 
 def zipped_unflagged(files: Mapping[str, bytes], encoding: str) -> bytes:
-    """A zip of these files as older archivers write it, with names in this encoding."""
+    """Return a zip as older archivers write it, with names in this encoding."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in files.items():
@@ -42,7 +42,7 @@ def zipped_unflagged(files: Mapping[str, bytes], encoding: str) -> bytes:
 
 
 def linked(name: str, target: str) -> bytes:
-    """A zip with a symbolic link in it, as Unix tools write one."""
+    """Return a zip that holds a symbolic link, as Unix tools write it."""
     entry = zipfile.ZipInfo(name)
     entry.create_system, entry.external_attr = 3, 0o120777 << 16
     file = io.BytesIO()
@@ -52,8 +52,8 @@ def linked(name: str, target: str) -> bytes:
 
 
 def with_directory_field(archive: bytes, place: int, layout: str, value: int) -> bytes:
-    """The zip with one field of its first directory entry changed: flags are at 8, the method at
-    10, the checksum at 16, the sizes at 20 and 24, the place of the data at 42.
+    """Return the zip with one field of its first directory entry changed. Offsets: flags 8, method
+    10, checksum 16, sizes 20 and 24, local header offset 42.
     """
     changed = bytearray(archive)
     struct.pack_into(layout, changed, archive.index(b"PK\1\2") + place, value)
@@ -61,7 +61,7 @@ def with_directory_field(archive: bytes, place: int, layout: str, value: int) ->
 
 
 def overlapping(copies: int, *, size: int) -> bytes:
-    """A bomb as in 'A better zip bomb' (Fifield 2019): many entries that share their data."""
+    """Return a zip bomb as in 'A better zip bomb' (Fifield 2019): entries that share their data."""
     one = zipped({"0000.png": bytes(size)}, deflated=True)
     start, end = one.index(b"PK\1\2"), one.index(b"PK\5\6")
     entry = one[start:end]

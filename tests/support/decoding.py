@@ -1,7 +1,7 @@
 """Decode damaged pictures one after the other, in a process limited like that of a job.
 
-Run as a program with two numbers; prints a line for each picture, so that whoever started it knows
-which one it died of. A picture that takes longer than two seconds of computing ends it.
+Run as a program with a first and a last number. It prints a line for each picture, so that the
+caller knows which one ended it. SIGPROF ends it at a picture that takes over two CPU seconds.
 """
 
 import json
@@ -12,7 +12,8 @@ import tempfile
 from mutations import damaged
 
 from workers.contract.errors import GDSRError
-from workers.contract.images.headers import check_header, read_header
+from workers.contract.images.formats import check_header
+from workers.contract.images.headers import read_header
 from workers.contract.images.options import TruncatedMode
 from workers.contract.settings import WorkerSettings
 from workers.jobs.job_worker import limit_process
@@ -26,7 +27,7 @@ def main() -> None:
     limit_process(settings)
     for number in range(int(sys.argv[1]), int(sys.argv[2])):
         data, frame = damaged(number)
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # whose signal nobody handles
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # no handler: the signal ends this process
         truncated = TruncatedMode.FILL if number % 2 else TruncatedMode.REFUSE
         found = look(data, frame, settings.max_pixels, truncated)
         print(json.dumps(found), flush=True)  # noqa: T201
@@ -36,22 +37,22 @@ def main() -> None:
 def look(
     data: bytes, frame: int | None, max_pixels: int, truncated: TruncatedMode
 ) -> dict[str, object]:
-    """Whether its header was good enough to begin, and how it ended."""
+    """Return whether the header passed the service's check, and how decoding ended."""
     try:
-        with tempfile.TemporaryFile() as file:  # as the service does
+        with tempfile.TemporaryFile() as file:  # as in the service
             file.write(data)
             check_header(read_header(file, frame=frame), max_pixels=max_pixels, frame=frame)
     except GDSRError as refusal:
-        return {"begun": False, "end": refusal.slug}
+        return {"reached": False, "end": refusal.slug}
     try:
         decode(data, max_pixels=max_pixels, frame=frame, truncated=truncated)
     except GDSRError as refusal:
-        return {"begun": True, "end": refusal.slug}
+        return {"reached": True, "end": refusal.slug}
     except MemoryError:
-        return {"begun": True, "end": "job-out-of-memory"}
-    except BaseException as failure:  # noqa: BLE001 - that is what is looked for
-        return {"begun": True, "end": f"{type(failure).__name__}: {failure}"[:300]}
-    return {"begun": True, "end": "picture"}
+        return {"reached": True, "end": "job-out-of-memory"}
+    except BaseException as failure:  # noqa: BLE001 - any failure is reported
+        return {"reached": True, "end": f"{type(failure).__name__}: {failure}"[:300]}
+    return {"reached": True, "end": "picture"}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Markdown files of the repository: their sections, fenced blocks, links and anchors."""
+"""Parser for the repository's Markdown files: sections, fenced blocks, links and anchors."""
 
 import re
 import subprocess
@@ -15,14 +15,14 @@ _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 
 
 class Block(NamedTuple):
-    """A fenced block."""
+    """A fenced block with its language."""
 
     language: str
     text: str
 
 
 def markdown_files() -> list[str]:
-    """All Markdown files under version control, relative to the repository."""
+    """Return all Markdown files that git tracks, relative to the repository."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True
     )
@@ -34,14 +34,14 @@ def read(name: str) -> str:
 
 
 def section(name: str, heading: str) -> str:
-    """The text below a heading, up to the next one of any level."""
+    """Return the text below a heading, up to the next heading of any level."""
     _, found, rest = read(name).partition(f"\n## {heading}\n")
     assert found, f"{name} has no section {heading}"
     return re.split(r"^#+ ", prose_with_blocks_hidden(rest), maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def prose_with_blocks_hidden(text: str) -> str:
-    """The same text; lines of fenced blocks that look like headings cannot end a section."""
+    """Indent lines of fenced blocks that look like headings, so that they cannot end a section."""
     return _FENCE.sub(lambda block: block[0].replace("\n#", "\n #"), text)
 
 
@@ -50,23 +50,23 @@ def blocks(text: str) -> list[Block]:
 
 
 def example(name: str, heading: str, language: str, *, number: int = 0) -> str:
-    """One fenced block of a section."""
+    """Return one fenced block of a section."""
     found = [block.text for block in blocks(section(name, heading)) if block.language == language]
     return found[number]
 
 
 def prose(text: str) -> str:
-    """The text without fenced blocks."""
+    """Return the text without fenced blocks."""
     return _FENCE.sub("", text)
 
 
 def links(text: str) -> Iterator[str]:
-    """Targets of links and pictures."""
+    """Yield the targets of links and pictures."""
     yield from _LINK.findall(_CODE_SPAN.sub("", prose(text)))
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of all headings, as GitHub names them."""
+    """Return the anchors of all headings, as GitHub generates them."""
     seen: Counter[str] = Counter()
     found = set()
     for heading in _HEADING.findall(prose(text)):

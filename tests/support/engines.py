@@ -1,4 +1,4 @@
-"""An engine's server in this process, on a real socket."""
+"""Runs an engine's server in this process, on a real socket."""
 
 import threading
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
-"""Small pictures for tests, in every format and kind: seeded, and built from scratch where Pillow
-cannot write them, so that a decoder is not checked against its own relative.
+"""Small seeded pictures in every format and kind. Formats that Pillow cannot write are built from
+scratch, so that no decoder is checked against its own encoder.
 """
 
 import struct
@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 
 
 def photo(height: int = 20, width: int = 30, *, seed: int = 0) -> Pixels:
-    """A picture with gradients and a little noise, (H, W, 3)."""
+    """Return a picture with gradients and a little noise, (H, W, 3)."""
     y, x = np.mgrid[0 : 1 : complex(height), 0 : 1 : complex(width)]
     smooth = np.stack((x, y, (2 - x - y) / 2), axis=-1) * 200 + 20
     noise = np.random.default_rng(seed).normal(0, 4, smooth.shape)
@@ -28,12 +28,12 @@ def photo(height: int = 20, width: int = 30, *, seed: int = 0) -> Pixels:
 
 
 def transparency(height: int = 20, width: int = 30) -> Pixels:
-    """An alpha channel (H, W) from clear on the left to opaque on the right."""
+    """Return an alpha channel (H, W) from clear on the left to opaque on the right."""
     return np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))
 
 
 def luma(colour: Pixels) -> Pixels:
-    """A grey picture (H, W)."""
+    """Return a grey picture (H, W)."""
     return np.asarray(Image.fromarray(colour).convert("L"))
 
 
@@ -46,7 +46,7 @@ def saved(pixels: ArrayLike | Image.Image, picture_format: str, **options: Any) 
 
 
 def held(orientation: int) -> Image.Exif:
-    """EXIF that says how the camera was held."""
+    """Return EXIF data with this orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
@@ -63,7 +63,7 @@ def png(
     chunks: Iterable[tuple[bytes, bytes]] = (),
     interlaced: bool = False,
 ) -> bytes:
-    """A PNG of samples (H, W) or (H, W, channels), with `chunks` before the pixels."""
+    """Return a PNG of samples (H, W) or (H, W, channels), with `chunks` before the pixels."""
     values = np.asarray(samples)
     planes = values.reshape(*values.shape[:2], -1)
     height, width = planes.shape[:2]
@@ -98,22 +98,22 @@ def _packed(row: NDArray[np.integer], bits: int) -> bytes:
 
 
 def without_jpeg_segment(jpeg: bytes, marker: int) -> bytes:
-    """A JPEG without its first segment of that marker."""
+    """Return a JPEG without its first segment of that marker."""
     start = jpeg.index(bytes((0xFF, marker)))
     (length,) = struct.unpack_from(">H", jpeg, start + 2)
     return jpeg[:start] + jpeg[start + 2 + length :]
 
 
 def cmyk_jpeg(cmyk: Pixels, **options: Any) -> bytes:
-    """A CMYK JPEG as Adobe writes it: with its marker, and 0 for full ink."""
+    """Return a CMYK JPEG as Adobe writes it: with an Adobe marker, and 0 for full ink."""
     image = Image.fromarray(cmyk, "CMYK")
     return saved(image, "JPEG", quality=100, subsampling="4:4:4", **options)
 
 
 def ycck_jpeg(cmyk: Pixels) -> bytes:
-    """The same, with three of its inks turned into YCbCr."""
+    """Return a CMYK JPEG like that of `cmyk_jpeg`, with cyan, magenta and yellow as YCbCr."""
     luminance_colour = np.asarray(Image.fromarray(cmyk[..., :3]).convert("YCbCr"))
-    # Pillow writes the complement of what it takes for inks; only black is to be so.
+    # Pillow inverts all four channels, but only black is to be inverted.
     jpeg = cmyk_jpeg(np.dstack((255 - luminance_colour, cmyk[..., 3])))
     transform = jpeg.index(b"Adobe") + 11
     return jpeg[:transform] + b"\2" + jpeg[transform + 1 :]
@@ -133,7 +133,7 @@ def tiff(
     tags: Iterable[tuple[int, int]] = (),
     next_page: int = 0,
 ) -> bytes:
-    """An uncompressed TIFF of one strip, with more `tags` of one short each."""
+    """Return an uncompressed TIFF of one strip; each extra tag holds one short."""
     depths = tuple(bits)
     fields: dict[int, tuple[str, tuple[int, ...]]] = {
         256: ("I", (width,)),
@@ -168,7 +168,7 @@ def tiff(
 
 
 class GifPart(NamedTuple):
-    """One frame of a GIF: colour numbers (H, W) and where they lie."""
+    """One frame of a GIF: palette indices (H, W) and their position."""
 
     indices: NDArray[np.integer]
     left: int = 0
@@ -182,7 +182,7 @@ class GifPart(NamedTuple):
 def gif(
     parts: Iterable[GifPart], *, height: int, width: int, palette: Pixels | None = None
 ) -> bytes:
-    """A GIF of these frames; palettes have 256 colours."""
+    """Return a GIF of these frames; palettes have 256 colours."""
     flags = 0 if palette is None else 0xF7
     data = struct.pack("<6sHHBBB", b"GIF89a", width, height, flags, 0, 0)
     data += b"" if palette is None else palette.tobytes()
@@ -201,7 +201,7 @@ def gif(
 
 
 def _codes(numbers: NDArray[np.integer]) -> bytes:
-    """LZW codes of 9 bits: told to forget so often that they never get longer."""
+    """Encode as LZW with 9-bit codes: frequent clear codes keep them from growing."""
     codes: list[int] = []
     for start in range(0, len(numbers), 250):
         codes += [256, *map(int, numbers[start : start + 250])]
@@ -219,7 +219,7 @@ def _pieces(data: bytes) -> bytes:
 
 
 class PngPart(NamedTuple):
-    """One frame of an animated PNG: samples (H, W, channels) and where they lie."""
+    """One frame of an animated PNG: samples (H, W, channels) and their position."""
 
     samples: NDArray[np.integer]
     left: int = 0
@@ -238,7 +238,7 @@ def apng(
     chunks: Iterable[tuple[bytes, bytes]] = (),
     still: ArrayLike | None = None,
 ) -> bytes:
-    """An animated PNG; with `still` its first picture is none of its frames."""
+    """Return an animated PNG; with `still`, the default image is not one of its frames."""
     frames = list(parts)
     found: list[tuple[bytes, bytes]] = [(b"acTL", struct.pack(">II", len(frames), 0)), *chunks]
     if still is not None:
@@ -265,7 +265,7 @@ def _png_pixels(samples: NDArray[np.integer], bits: int) -> bytes:
     return zlib.compress(b"".join(b"\0" + _packed(row, bits) for row in rows))
 
 
-# AVIF and its family
+# AVIF and HEIC
 
 
 def box(name: bytes, body: bytes) -> bytes:
@@ -274,7 +274,7 @@ def box(name: bytes, body: bytes) -> bytes:
 
 # Colour profiles
 
-#: The primaries of sRGB and Display P3 as ICC profiles have them (adapted to D50), in columns.
+#: Primaries of sRGB and Display P3 in columns, as in ICC profiles (adapted to D50).
 SRGB_PRIMARIES = np.array(
     [[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]]
 )
@@ -284,7 +284,7 @@ P3_PRIMARIES = np.array(
 
 
 def rgb_profile(primaries: NDArray[np.float64]) -> bytes:
-    """An ICC profile of these primaries with the curve of sRGB."""
+    """Return an ICC profile of these primaries with the curve of sRGB."""
     curve = b"para\0\0\0\0\0\3\0\0" + _fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
     colours = {
         f"{name}XYZ".encode(): b"XYZ \0\0\0\0" + _fixed(*column)
@@ -294,14 +294,14 @@ def rgb_profile(primaries: NDArray[np.float64]) -> bytes:
 
 
 def grey_profile(gamma: float) -> bytes:
-    """An ICC profile for grey pictures of this gamma."""
+    """Return an ICC profile for grey pictures of this gamma."""
     curve = b"curv\0\0\0\0\0\0\0\1" + struct.pack(">H", round(gamma * 256))
     return _profile(b"mntrGRAYXYZ ", {b"kTRC": curve})
 
 
 def cmyk_profile(*, dimming: tuple[float, float, float, float]) -> bytes:
-    """An ICC profile in which full cyan, magenta, yellow, black each dim the paper to that share
-    of its lightness and leave no colour.
+    """Return an ICC profile that scales the paper's lightness by one factor for each full ink
+    (cyan, magenta, yellow, black) and leaves no colour.
     """
     ramp = bytes(range(256))
     lightness = np.ones(1)
@@ -314,13 +314,13 @@ def cmyk_profile(*, dimming: tuple[float, float, float, float]) -> bytes:
 
 
 def srgb_encoded(linear: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Levels 0 to 255 of linear light in [0, 1]."""
+    """Encode linear light in [0, 1] as sRGB levels in [0, 255]."""
     light = np.clip(linear, 0, 1)
     return 255 * np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
 
 
 def srgb_decoded(levels: Pixels) -> NDArray[np.float64]:
-    """Linear light in [0, 1] of levels."""
+    """Decode sRGB levels in [0, 255] to linear light in [0, 1]."""
     value = levels / 255
     return np.where(value > 0.04045, ((value + 0.055) / 1.055) ** 2.4, value / 12.92)
 
@@ -345,7 +345,7 @@ def _profile(kind: bytes, tags: dict[bytes, bytes], *, version: int = 4) -> byte
 
 
 def engine_info(**changes: Any) -> EngineInfo:
-    """The announcement of an engine with one model."""
+    """Return the announcement of an engine with one model."""
     model = ModelInfo(
         name="lite",
         sha256="0" * 64,
@@ -362,6 +362,6 @@ def engine_info(**changes: Any) -> EngineInfo:
 
 
 def register(client: redis.Redis, engine: EngineInfo) -> None:
-    """Say that an engine is alive, to the end of the test: an engine would say so every 5 s."""
+    """Register an engine without expiry; a real engine renews its entry every 5 s."""
     engines.register(client, engine)
     client.persist(f"gdsr:engine:{engine.id}")

@@ -1,4 +1,4 @@
-"""Reads the metrics of a process as Prometheus does."""
+"""Reads a process's metrics as Prometheus does."""
 
 import re
 import urllib.error
@@ -9,7 +9,7 @@ from prometheus_client.samples import Sample
 
 
 def fetch(url: str) -> tuple[int, str]:
-    """Status and body of an answer, whatever the status."""
+    """Return status and body of a response, whatever the status."""
     try:
         with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, answer.read().decode()
@@ -18,12 +18,12 @@ def fetch(url: str) -> tuple[int, str]:
 
 
 def samples(text: str) -> list[Sample]:
-    """Every sample of a scrape."""
+    """Return every sample of a scrape."""
     return [s for family in text_string_to_metric_families(text) for s in family.samples]
 
 
 def value(text: str, name: str, **labels: str) -> float:
-    """The sum of the samples of this name with (at least) these labels; 0 when there are none."""
+    """Return the sum of the samples that have this name and at least these labels; 0 if none do."""
     return sum(
         sample.value
         for sample in samples(text)
@@ -32,6 +32,6 @@ def value(text: str, name: str, **labels: str) -> float:
 
 
 def metrics_of(expression: str) -> set[str]:
-    """The metrics that a PromQL expression reads; recorded ones have colons."""
+    """Return the metrics that a PromQL expression reads; names of recorded ones contain colons."""
     without_strings = re.sub(r'"[^"]*"', '""', expression)
     return set(re.findall(r"\b(?:gdsr|process)[_:][a-z0-9_:]+", without_strings))

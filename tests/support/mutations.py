@@ -1,7 +1,7 @@
-"""Damaged pictures: valid ones of every format, and what chance makes of them.
+"""Damaged pictures: random mutations of valid ones in every format.
 
-The same number gives the same damage. Half of the damage knows the format: it keeps checksums and
-lengths right, so that it gets past the first look and into the codecs.
+The same number gives the same damage. Most pictures get their checksums and lengths repaired, so
+that they pass the first checks and reach the codecs.
 """
 
 import random
@@ -47,7 +47,7 @@ _XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><a>b</a></x:xmpmeta>"
 
 @cache
 def seeds() -> tuple[bytes, ...]:
-    """Small pictures of every format and kind that is read."""
+    """Return small pictures of every format and kind that the decoder reads."""
     pillow_heif.register_heif_opener()
     colour, alpha = photo(23, 37), transparency(23, 37)
     grey, rgba = luma(colour), np.dstack((colour, alpha))
@@ -112,7 +112,7 @@ def seeds() -> tuple[bytes, ...]:
 
 
 def _tiffs(colour: Pixels, rgba: Pixels, cmyk: Pixels, deep: NDArray[np.uint16]) -> list[bytes]:
-    """Those of the rarer kinds."""
+    """TIFFs of the rarer kinds."""
     floats = (colour / 255).astype(np.float32)
     rows = {"rowsperstrip": 5}
     kinds: list[tuple[NDArray[Any], dict[str, Any]]] = [
@@ -139,7 +139,7 @@ def _tiffs(colour: Pixels, rgba: Pixels, cmyk: Pixels, deep: NDArray[np.uint16])
 
 
 def damaged(number: int) -> tuple[bytes, int | None]:
-    """A damaged picture, and which of its frames to ask for."""
+    """Return a damaged picture, and the frame to ask for."""
     dice = random.Random(number)
     data = dice.choice(seeds())
     frames = read_header(BytesIO(data)).frames or 2
@@ -151,7 +151,7 @@ def damaged(number: int) -> tuple[bytes, int | None]:
 
 
 def damaged_form(picture: bytes, dice: random.Random) -> tuple[bytes, str]:
-    """A form, as often as not a damaged one, and the content type that it came with."""
+    """Return a form, damaged or not, and its content type."""
     disposition = b'Content-Disposition: form-data; name="%b"'
     head = b"--" + _BOUNDARY + b"\r\n" + disposition
     body = head % b"image" + b'; filename="a.png"\r\n\r\n' + picture + b"\r\n"
@@ -180,12 +180,12 @@ def _flip(data: bytes, dice: random.Random) -> bytes:
 
 
 def _flip_start(data: bytes, dice: random.Random) -> bytes:
-    """Where sizes, kinds and places stand."""
+    """Flip bits in the first 200 bytes, which hold sizes, types and offsets."""
     return _flip(data[:200], dice) + data[200:]
 
 
 def _extreme(data: bytes, dice: random.Random) -> bytes:
-    """A number that is too large, too small or negative."""
+    """Overwrite some bytes with a number that is often too large, too small or negative."""
     value = dice.choice((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**16, 255, dice.randrange(2**32)))
     written = struct.pack(dice.choice("<>") + "I", value)[dice.choice((0, 2, 3)) :]
     place = dice.randrange(len(data))
@@ -197,13 +197,13 @@ def _cut(data: bytes, dice: random.Random) -> bytes:
 
 
 def _spliced(data: bytes, dice: random.Random) -> bytes:
-    """The start of one picture with the end of another."""
+    """Join the start of one picture to the end of another."""
     other = dice.choice(seeds())
     return data[: dice.randrange(1, len(data) + 1)] + other[dice.randrange(len(other)) :]
 
 
 def _moved(data: bytes, dice: random.Random) -> bytes:
-    """A part is left out, comes twice, or comes at another place."""
+    """Remove, repeat or move a part."""
     start, end = sorted((dice.randrange(len(data)), dice.randrange(len(data))))
     part, rest = data[start : min(end, start + 500)], data[:start] + data[end:]
     place = dice.randrange(len(rest) + 1)
@@ -223,7 +223,7 @@ _DAMAGES: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 
 
 def _repaired(data: bytes) -> bytes:
-    """With lengths and checksums that are right again, as far as the format has any."""
+    """Repair lengths and checksums: those of PNG chunks, or the length of a RIFF file."""
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return _repaired_png(data)
     if data.startswith(b"RIFF"):
@@ -244,7 +244,7 @@ def _repaired_png(data: bytes) -> bytes:
 
 
 def _repaired_zlib(data: bytes) -> bytes:
-    """As much of it as can be read, in a stream that is whole."""
+    """Recompress as much as can be read into a complete stream."""
     reader = zlib.decompressobj()
     read = b""
     try:

@@ -1,4 +1,4 @@
-"""A real GDSR network, small enough to start and run in moments, as a checkpoint file."""
+"""A checkpoint of a real GDSR network that is small enough to start and run quickly."""
 
 from pathlib import Path
 

@@ -9,8 +9,8 @@ _CHANNELS = (64, 128, 256, 512, 512)
 
 
 def random_vgg(*, convolutions: int, divisor: int = 1) -> dict[str, Tensor]:
-    """A random state dict (He initialisation) of VGG16's (13) or VGG19's (16) shapes with fewer
-    channels.
+    """Return a random state dict (He initialisation) with the shapes of VGG16 (13 convolutions) or
+    VGG19 (16), but fewer channels.
     """
     state = {}
     names = vgg._block_names(convolutions)
@@ -25,7 +25,7 @@ def random_vgg(*, convolutions: int, divisor: int = 1) -> dict[str, Tensor]:
 
 
 def random_alexnet(*, divisor: int = 1) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Random network and heads of AlexNet's shapes with fewer channels."""
+    """Return a random network and heads with AlexNet's shapes, but fewer channels."""
     network, heads = {}, {}
     inputs = 3
     for place, (layer, channels) in enumerate(

@@ -1,6 +1,6 @@
 """Parts of job records for tests."""
 
-from workers.contract.images.headers import ImageFormat, ResultFormat
+from workers.contract.images.formats import ImageFormat, ResultFormat
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, UpscaleOptions
 

@@ -1,4 +1,4 @@
-"""GDSR once more, as plainly as the paper's formulas, on tensors under the reference's names."""
+"""A plain second implementation of GDSR's formulas, on tensors with the reference's names."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 State = Mapping[str, Tensor]
 
-#: features, growth, and the lengths of the trunks e, l1, l2, h1, h2, m
+#: Features, growth, and the lengths of the trunks e, l1, l2, h1, h2, m.
 PRESET_SIZES = {
     "paper": (64, 32, (2, 10, 5, 5, 10, 5)),
     "base": (64, 32, (2, 3, 2, 2, 3, 2)),
@@ -20,7 +20,7 @@ _TRUNKS = ("body_ex.1", "body_l1", "body_l2", "body_h1", "body_h2", "body_m")
 def random_state(
     features: int, growth: int, lengths: tuple[int, ...], *, index_single_blocks: bool = False
 ) -> dict[str, Tensor]:
-    """Random weights whose outputs are of the order of 1, under the reference's names."""
+    """Return random weights under the reference's names, whose outputs are of the order of 1."""
     random = torch.Generator().manual_seed(0)
     state: dict[str, Tensor] = {}
 
@@ -50,7 +50,7 @@ def random_state(
 
 
 def plain_gdsr(state: State, lengths: tuple[int, ...], lr: Tensor) -> dict[str, Tensor]:
-    """All three outputs: (N, 3, H, W) -> (N, 3, 4H, 4W) each."""
+    """Compute all three outputs: (N, 3, H, W) -> (N, 3, 4H, 4W) each."""
     e, l1, l2, h1, h2, m = lengths
     shared = _trunk(state, "body_ex.1", e, _conv(state, "body_ex.0", lr))
     guide = _trunk(state, "body_l1", l1, shared)

@@ -1,4 +1,4 @@
-"""A package of the repository, installed alone: its wheel and what that names as dependencies."""
+"""Installs a package of the repository alone, with only its declared dependencies."""
 
 import subprocess
 import sys
@@ -9,8 +9,8 @@ from packaging.requirements import Requirement
 
 
 def install_alone(project: Path, folder: Path) -> Path:
-    """Build a wheel and install it into a new folder, without a network: its dependencies are
-    links into this environment.
+    """Build a wheel and install it into a new folder without a network. Dependencies are links into
+    this environment.
     """
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
@@ -31,7 +31,7 @@ def install_alone(project: Path, folder: Path) -> Path:
 
 
 def run_bare(target: Path, code: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """Run Python that imports from this folder and the standard library alone."""
+    """Run Python code that can import only from this folder and the standard library."""
     start = f"import sys; sys.path.append({str(target)!r})\n"
     return subprocess.run(
         [sys.executable, "-I", "-S", "-c", start + code],

@@ -43,8 +43,8 @@ class GDSRError(Exception):
     #: The exceeded limits, by their names in `/limits`.
     limits: Mapping[str, int] = MappingProxyType({})
 
-    def __init__(self, *values: object) -> None:
-        super().__init__(self.detail.format(*values))
+    def __init__(self, *values: object, **named: object) -> None:
+        super().__init__(self.detail.format(*values, **named))
 
 
 class ImageRejected(GDSRError):
@@ -78,11 +78,7 @@ class DigestMismatch(ImageRejected):
     """The body does not match its digest: it was changed in transit."""
 
     slug, status, title = "digest-mismatch", 400, "The digest does not match the body"
-
-    def __init__(self, *, header: str, found: str) -> None:
-        super().__init__(
-            f"the body does not match {header}; the received body has {found}; send it again"
-        )
+    detail = "the body does not match {header}; the received body has {found}; send it again"
 
 
 class ImageTooLarge(ImageRejected):
@@ -118,9 +114,7 @@ class ImageUnsupported(ImageRejected):
     """The bytes are not a picture in a supported format."""
 
     slug, status, title = "image-unsupported", 415, "The format is not supported"
-
-    def __init__(self, *, found: str, supported: str) -> None:
-        super().__init__(f"the file is {found}; supported are {supported}")
+    detail = "the file is {found}; supported are {supported}"
 
 
 class ImageCorrupt(ImageRejected):
@@ -165,11 +159,7 @@ class ColourTooDeep(ImageRejected):
     """More bits per colour channel than are read."""
 
     slug, status, title = "colour-too-deep", 422, "The picture has too many bits per sample"
-
-    def __init__(self, *, bits: int, limit: int) -> None:
-        super().__init__(
-            f"the picture has {bits} bits a channel; at most {limit} are read: convert it first"
-        )
+    detail = "the picture has {bits} bits a channel; at most {limit} are read: convert it first"
 
 
 class AlphaNotStorable(ImageRejected):
@@ -186,47 +176,32 @@ class DepthNotStorable(ImageRejected):
     """The requested format does not support the requested bit depth."""
 
     slug, status, title = "depth-not-storable", 422, "The result format cannot hold 16 bits"
-
-    def __init__(self, *, bits: int, format_name: str) -> None:
-        super().__init__(
-            f"{format_name} does not support {bits} bits per sample; choose png or tiff, or depth 8"
-        )
+    detail = "{format_name} does not support {bits} bits per sample; choose png or tiff, or depth 8"
 
 
 class LosslessNotStorable(ImageRejected):
     """A lossless result was requested in a lossy format."""
 
     slug, status, title = "lossless-not-storable", 422, "The result format is lossy"
-
-    def __init__(self, *, format_name: str) -> None:
-        super().__init__(f"{format_name} cannot be lossless; choose png, webp or tiff")
+    detail = "{format_name} cannot be lossless; choose png, webp or tiff"
 
 
 class FormatNotWritten(ImageRejected):
     """The workers do not have the library of the requested format."""
 
     slug, status, title = "format-not-written", 422, "The result format is not available"
-
-    def __init__(self, *, format_name: str) -> None:
-        super().__init__(
-            f"{format_name} is not available: its library is not installed; `/limits` lists "
-            "the available formats"
-        )
+    detail = (
+        "{format_name} is not available: its library is not installed; `/limits` lists the "
+        "available formats"
+    )
 
 
 class ProfileNotStorable(ImageRejected):
     """The colour profile was to be kept, in a format that does not support it."""
 
-    slug, status, title = (
-        "profile-not-storable",
-        422,
-        "The result format cannot hold a colour profile",
-    )
-
-    def __init__(self, *, format_name: str) -> None:
-        super().__init__(
-            f"{format_name} is written in sRGB only; choose another format, or `icc` srgb"
-        )
+    slug, status = "profile-not-storable", 422
+    title = "The result format cannot hold a colour profile"
+    detail = "{format_name} is written in sRGB only; choose another format, or `icc` srgb"
 
 
 class ScaleTooLarge(ImageRejected):
@@ -240,7 +215,6 @@ class ScaleTooLarge(ImageRejected):
             f"times; the limit is {limit} times: ask for at most {limit * width:,} x "
             f"{limit * height:,}"
         )
-        self.limit = limit
 
 
 class WebhooksOff(GDSRError):
@@ -286,9 +260,7 @@ class OriginNotServed(GDSRError):
     """A page of another origin sent a request that changes something."""
 
     slug, status, title = "origin-not-served", 403, "The origin is not allowed"
-
-    def __init__(self, origin: str) -> None:
-        super().__init__(f"the origin {origin[:80]} is not allowed; GDSR_CORS_ORIGINS adds origins")
+    detail = "the origin {:.80} is not allowed; GDSR_CORS_ORIGINS adds origins"
 
 
 class KeyMissing(GDSRError):
@@ -364,9 +336,7 @@ class JobNotFinished(GDSRError):
 
     slug, status, title = "job-not-finished", 409, "The job has not finished"
     pause = timedelta(seconds=1)
-
-    def __init__(self, job_id: str, *, state: str) -> None:
-        super().__init__(f"job {job_id} is {state}; try again later")
+    detail = "job {} is {state}; try again later"
 
 
 class JobCancelled(GDSRError):
@@ -398,12 +368,10 @@ class MapInvalid(ImageRejected):
     """The map of a derived result cannot be used."""
 
     slug, status, title = "map-invalid", 422, "The map cannot be used"
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"the map {reason}; send an 8-bit grey PNG without transparency, in the proportions of "
-            "the result and no larger than it"
-        )
+    detail = (
+        "the map {}; send an 8-bit grey PNG without transparency, in the proportions of the result "
+        "and no larger than it"
+    )
 
 
 class MapTooLarge(ImageRejected):
@@ -482,11 +450,8 @@ class BatchExpired(GDSRError):
 class IdempotencyKeyReused(GDSRError):
     """The idempotency key was used before with another picture or other options."""
 
-    slug, status, title = (
-        "idempotency-key-reused",
-        422,
-        "The idempotency key was used for another request",
-    )
+    slug, status = "idempotency-key-reused", 422
+    title = "The idempotency key was used for another request"
     detail = "this Idempotency-Key was used with another picture or other options; use a new one"
 
 
@@ -582,7 +547,7 @@ class ModelNotLoaded(JobFailed):
 
     def __init__(self, *, name: str, reason: str) -> None:
         super().__init__(f"the model {name} could not be loaded again: {reason}")
-        self.name, self.reason = name, reason
+        self.reason = reason
 
 
 class TileNotFinite(JobFailed):

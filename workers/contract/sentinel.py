@@ -79,6 +79,17 @@ class _Sentinels(Sentinel):
 class _PrimaryConnection(SentinelManagedConnection):
     """Refuses a server that is not a primary, whatever the Sentinels say."""
 
+    def connect_check_health(
+        self,
+        check_health: bool = True,  # noqa: FBT001, FBT002
+        retry_socket_connect: bool = True,  # noqa: FBT001, FBT002
+    ) -> None:
+        if retry_socket_connect:
+            # A connection that broke during a command: redis-py would retry the old address.
+            self.connect()  # type: ignore[no-untyped-call]
+        else:
+            super().connect_check_health(check_health, retry_socket_connect=False)
+
     def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002
         try:
             super().on_connect_check_health(check_health)

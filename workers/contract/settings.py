@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, fi
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from workers.contract.errors import ConfigurationInvalid
-from workers.contract.faults import in_words
+from workers.contract.validation_messages import in_words
 
 
 def _plain_seconds(value: object) -> object:
@@ -26,8 +26,12 @@ def _plain_seconds(value: object) -> object:
         return value
 
 
-#: `60`, `PT1M` and `00:01:00` are equivalent.
-Seconds = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_plain_seconds)]
+#: `60`, `PT1M` and `00:01:00` are equivalent. At most a century: dates end with the year 9999.
+Seconds = Annotated[
+    timedelta,
+    Field(gt=timedelta(0), le=timedelta(days=36_525)),
+    BeforeValidator(_plain_seconds),
+]
 
 
 def _split(separator: str) -> BeforeValidator:
@@ -130,6 +134,12 @@ class SharedSettings(BaseSettings):
     otel_endpoint: str | None = None
     """OpenTelemetry collector (OTLP over HTTP), such as `http://otel:4318`; unset: no spans."""
 
+    @field_validator("redis_url", "blob_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        urlsplit(value or "")  # raises ValueError if its host is malformed
+        return value
+
     @field_validator("max_queued_pixels")
     @classmethod
     def _holds_one(cls, value: int, others: ValidationInfo) -> int:
@@ -158,11 +168,11 @@ class SharedSettings(BaseSettings):
         try:
             settings = cls()
         except ValidationError as invalid:
-            faults = "; ".join(
-                f"GDSR_{'.'.join(map(str, fault['loc'])).upper()}: {in_words(fault)}"
-                for fault in invalid.errors()
+            errors = "; ".join(
+                f"GDSR_{'.'.join(map(str, error['loc'])).upper()}: {in_words(error)}"
+                for error in invalid.errors()
             )
-            raise ConfigurationInvalid(f"invalid settings: {faults}") from None
+            raise ConfigurationInvalid(f"invalid settings: {errors}") from None
         if settings.redis_password_file is None:
             return settings
         password = read_password(settings.redis_password_file, "GDSR_REDIS_PASSWORD_FILE")

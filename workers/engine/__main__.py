@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import redis
@@ -69,12 +70,13 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
     from workers.host.watchdog import exit_when_stuck
 
     client = connect(settings.redis_url, timeout=engines.BEAT, retries=0)
-    followed = _last_asked(client)  # before the files are read
-    loaded = load_engine(settings, device)
+    followed = 0  # before the files are read; if Redis is down, a request may be processed again
+    with suppress(redis.RedisError):
+        followed = reload.last_asked(client)
+    loaded = load_engine(settings, device, default_only=True)
     telemetry = EngineTelemetry(loaded, device=torch.device(device))
-    if (
-        metrics_port is not None
-    ):  # before the socket exists, which signals readiness to the supervisor
+    # before the socket exists, which signals readiness to the supervisor
+    if metrics_port is not None:
         MetricsServer(telemetry.registry, host=settings.metrics_host, port=metrics_port)
     server = EngineServer(loaded, path=path, computed=telemetry.computed)
     telemetry.watch(server)
@@ -131,16 +133,6 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
             engines.unregister(client, engine_id)
         except redis.RedisError:
             log.warning("cannot unregister; the entry expires by itself")
-
-
-def _last_asked(client: redis.Redis) -> int:
-    """Number of the latest reload request; if Redis is down, 0, so it may be processed again
-    later.
-    """
-    try:
-        return reload.last_asked(client)
-    except redis.RedisError:
-        return 0
 
 
 if __name__ == "__main__":

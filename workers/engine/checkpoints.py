@@ -17,12 +17,14 @@ def checkpoint_files(places: Sequence[Path]) -> list[Path]:
     """The checkpoint files in these files and folders, or those shipped with GDSR.
 
     Raises:
-        ConfigurationInvalid: there are none, or two have the same name.
+        ConfigurationInvalid: there are none, two have the same name, or a name is not text.
     """
     places = places or [Path(model.__file__).parent / "checkpoints"]
     files: dict[str, Path] = {}
     for place in places:
         for path in sorted(place.glob("*.safetensors")) if place.is_dir() else [place]:
+            if path.stem.encode(errors="replace").decode() != path.stem:
+                raise ConfigurationInvalid(f"the name of the checkpoint {str(path)!a} is not text")
             if path.stem in files:
                 raise ConfigurationInvalid(f"two checkpoints are called {path.stem}: {path}")
             files[path.stem] = path

@@ -14,11 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 from itertools import chain, islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from workers.contract import errors
 from workers.contract.observability import logs
@@ -32,9 +28,9 @@ from workers.engine.protocol import (
     send,
     slots_within,
 )
+from workers.tiles.tiling import Pixels
 from workers.tiles.trade_off import Weights
 
-Pixels = NDArray[np.unsignedinteger]
 #: Timeout of an answer; normally the job's own time limit comes first.
 _ANSWER_SECONDS = 600
 _RETRY_SECONDS = 0.05
@@ -67,7 +63,11 @@ class Engine(Protocol):
         except the mask; None: as in the model card.
 
         Raises:
-            GDSRError: the engine failed; the message says why.
+            EngineLost: no engine came back in time, or two died on tiles of this picture.
+            CheckpointReplaced: the engine that came back has another checkpoint for the model.
+            ModelNotLoaded: the model was evicted and cannot be loaded again.
+            EngineOutOfMemory: even the smallest tile did not fit.
+            TileNotFinite: the network's output is not finite.
         """
 
 
@@ -96,31 +96,27 @@ class EngineClient:
         self._sockets = sockets
         self._model = model
         self._checkpoint: str | None = None
+        self._precision: str | None = None
         self._patience = patience.total_seconds()
         self._losses = 0
-        self._used = False
+        self._needed: tuple[int, int] | None = None
+        """Side of the tiles, and number of slots, of the picture in progress."""
         self._connection, self._greeting = self._connect()
         self.tiles: list[int] = self._greeting["tiles"]
-        self._slots: int = self._greeting["slots"]
         self._checkpoint = self.made_by(model).checkpoint
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._connection.close()
 
     def made_by(self, model: str) -> MadeBy:
-        """Model and device of the connected engine."""
+        """Model and device of the connected engine; the precision is known once a tile is done."""
         checkpoint, precision, consistency = self._greeting["models"][model]
         return MadeBy(
             checkpoint=checkpoint,
-            precision=precision,
+            precision=self._precision or precision,
             device=self._greeting["device"],
             consistency=consistency,
         )
@@ -133,27 +129,20 @@ class EngineClient:
         weights: Sequence[Weights],
         consistent: bool | None = None,
     ) -> Iterator[Pixels]:
-        """See `Engine.run`.
-
-        Raises:
-            EngineLost: no engine came back in time, or two died on tiles of this picture.
-            CheckpointReplaced: the engine that came back has another checkpoint for the model.
-            ModelNotLoaded: the model was evicted and cannot be loaded again.
-            EngineOutOfMemory: even the smallest tile did not fit.
-            TileNotFinite: the network's output is not finite.
-        """
+        """See `Engine.run`."""
         supply = iter(tiles)
         leading = next(supply, None)
         if leading is None:
             return
-        if self._used:  # an engine accepts one opening per connection
-            self._reconnect()
-        self._used = True
         tile, bits = len(leading), 8 * leading.dtype.itemsize
+        used, self._needed = self._needed is not None, (tile, 1)
+        if used:  # an engine accepts one opening per connection
+            self._reconnect()
         fitting = slots_within(_SHARED_BYTES, tile=tile, results=len(weights), bits=bits)
-        most = min(self._slots, max(_FEWEST_SLOTS, fitting))
+        most = min(self._greeting["slots"], max(_FEWEST_SLOTS, fitting))
         first = [leading, *islice(supply, most - 1)]
         slots = len(first)  # a small picture has fewer tiles
+        self._needed = tile, slots
         fd, shared = create_shared_tiles(Layout(slots, tile, len(weights), bits))
         opening: dict[str, object] = {
             "model": model, "weights": weights, "tile": tile, "slots": slots, "bits": bits,
@@ -214,6 +203,7 @@ class EngineClient:
         message, _ = received
         if "failed" in message:
             raise _failure(message)
+        self._precision = message.get("precision")
         return int(message["done"])
 
     def _count_loss(self, shared: SharedTiles) -> None:
@@ -236,7 +226,7 @@ class EngineClient:
     def _reconnect(self) -> None:
         self._connection.close()
         self._connection, self._greeting = self._connect()
-        if (self._greeting["tiles"], self._greeting["slots"]) != (self.tiles, self._slots):
+        if not self._fits(self._greeting):
             raise errors.EngineLost("the engine that came back has a different tile size")
         if self.made_by(self._model).checkpoint != self._checkpoint:
             raise errors.CheckpointReplaced
@@ -261,10 +251,18 @@ class EngineClient:
                 raise errors.EngineLost(f"no engine came back within {self._patience:.0f} seconds")
             time.sleep(_RETRY_SECONDS)
 
-    def _sort_key(self, answer: tuple[socket.socket, dict[str, Any]]) -> tuple[bool, int]:
-        """Sort key for engines: first those with the original checkpoint, then by load."""
-        checkpoint, *_ = answer[1]["models"].get(self._model, (None,))
-        return (checkpoint != self._checkpoint, answer[1]["pending"])
+    def _sort_key(self, answer: tuple[socket.socket, dict[str, Any]]) -> tuple[bool, bool, int]:
+        """Sort key for engines: first those that can continue the picture, then by load."""
+        greeting = answer[1]
+        checkpoint, *_ = greeting["models"].get(self._model, (None,))
+        return (checkpoint != self._checkpoint, not self._fits(greeting), greeting["pending"])
+
+    def _fits(self, greeting: dict[str, Any]) -> bool:
+        """Whether an engine accepts the tiles of the picture in progress."""
+        if self._needed is None:
+            return True
+        tile, slots = self._needed
+        return tile in greeting["tiles"] and slots <= greeting["slots"]
 
 
 def _open_connection(path: Path) -> tuple[socket.socket, dict[str, Any]] | None:

@@ -3,24 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint
 from model.gdsr import PRESETS, SCALE
 from model.inference import openvino
-from model.inference.forward import NotFinite, measure, prepare
+from model.inference.forward import NotFinite
 from model.process import cache_folder
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.settings import WorkerSettings
 from workers.engine.calibration import best_batch, calibrated, device_memory, device_name
 from workers.engine.checkpoints import default_model, engine_files
-from workers.engine.model_cache import CachedModel, ModelCache
+from workers.engine.model_cache import PENDING, CachedModel, ModelCache
 
-#: Default tile sides with context: for small pictures, and for the rest. For the common size of 256
-#: pixels the large one keeps just as many.
+#: Default tile sides, context included: for small pictures, and for the rest. The large one keeps
+#: 256 pixels, which is a common size.
 _TILES = (160, 288)
 #: GPUs have the memory for larger tiles, which spend less on context.
 _CUDA_TILES = (*_TILES, 512)
@@ -34,15 +33,17 @@ class LoadedEngine:
 
     forwards: dict[str, CachedModel]
     model_cache: ModelCache
-    models: tuple[ModelInfo, ...]
     default_model: str
     device_name: str
     batches: Mapping[int, int]
     """Maximum batch by tile side."""
     overlaps: bool = False
-    """Whether the next batch is started before the last one is delivered: the device is
-    asynchronous.
-    """
+    """Whether the next batch starts before the last is delivered: the device is asynchronous."""
+
+    @property
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Information about each model, as far as it is known yet."""
+        return tuple(model.info for model in self.forwards.values())
 
     @property
     def tiles(self) -> tuple[int, ...]:
@@ -61,24 +62,20 @@ class LoadedEngine:
 
     def consistency(self, model: str) -> bool:
         """Default of back-projection in the model's card."""
-        cards = (found.card for found in self.models if found.name == model)
-        return bool(next(cards).get("consistency", False))
+        return bool(self.forwards[model].info.card.get("consistency", False))
 
     def speeds(self, model: str) -> list[float]:
         """Measured speed of a model in pixels per second, by output."""
-        found = (info.pixels_per_second.values() for info in self.models if info.name == model)
-        return list(next(found, ()))
+        return list(self.forwards[model].info.pixels_per_second.values())
 
 
-class LoadedModel(NamedTuple):
-    """One loaded model and its measurements."""
-
-    forward: CachedModel
-    info: ModelInfo
-
-
-def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
+def load_engine(
+    settings: WorkerSettings, device_wanted: str, *, default_only: bool = False
+) -> LoadedEngine:
     """Load every checkpoint, warm it up and measure it; the default model stays on the device.
+
+    With `default_only`, a CPU loads only the default model, with torch; `CachedModel.settle` loads
+    the others later. A GPU loads all of them, as each influences the batch sizes.
 
     Raises:
         ConfigurationInvalid: a checkpoint cannot be read or does not work, the device is not
@@ -96,19 +93,29 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
     wanted = settings.default_model
     files = engine_files(settings.checkpoints, wanted=wanted, device=device_wanted)
     default = default_model(wanted, [path.stem for path in files], device=device_wanted)
-    found: dict[str, LoadedModel] = {}
-    for path in sorted(
-        files, key=lambda path: path.stem == default
-    ):  # the last one stays on the device
-        model_cache.make_room()
+    found: dict[str, CachedModel] = {}
+    parameters: dict[str, int] = {}
+    # the last one stays on the device
+    for path in sorted(files, key=lambda path: path.stem == default):
         try:
             checkpoint = load_checkpoint(path)
-            model = load_model(
+            model = new_model(
                 checkpoint, path, settings=settings, device=device, model_cache=model_cache
             )
+            found[path.stem] = model
+            parameters[path.stem] = sum(part.numel() for part in checkpoint.generator.parameters())
+            if default_only and not cuda:
+                if path.stem == default:
+                    model.load(checkpoint.generator)
+                    model_cache.used(model)
+                continue
+            model_cache.make_room()
+            model.load(checkpoint.generator)
+            model.settle()
+            model_cache.used(model)
             for tile in tiles if cuda else ():
                 measured = calibrated(
-                    model.forward.ready(),
+                    model.ready(),
                     tile=tile,
                     sha256=checkpoint.sha256,
                     folder=settings.cache_dir or cache_folder(),
@@ -118,12 +125,12 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
         except (CheckpointInvalid, NotFinite, OSError) as invalid:
             reason = invalid.strerror if isinstance(invalid, OSError) else invalid
             raise ConfigurationInvalid(f"checkpoint {path}: {reason}") from invalid
-        model_cache.used(model.forward)
-        found[path.stem] = model
+    for name, model in found.items():
+        if model.info.precision == PENDING:
+            model.estimate(found[default], work=parameters[name] / parameters[default])
     return LoadedEngine(
-        forwards={path.stem: found[path.stem].forward for path in files},
+        forwards={path.stem: found[path.stem] for path in files},
         model_cache=model_cache,
-        models=tuple(found[path.stem].info for path in files),
         default_model=default,
         device_name=device_name(device),
         batches=batches,
@@ -131,30 +138,18 @@ def load_engine(settings: WorkerSettings, device_wanted: str) -> LoadedEngine:
     )
 
 
-def load_model(
+def new_model(
     checkpoint: Checkpoint,
     path: Path,
     *,
     settings: WorkerSettings,
     device: torch.device,
     model_cache: ModelCache,
-) -> LoadedModel:
-    """Prepare a checkpoint for a device: warm up, test and measure it.
+) -> CachedModel:
+    """The model of a checkpoint, not loaded onto the device yet.
 
-    `path` is where it was read from, and will be again after an eviction.
-
-    Raises:
-        NotFinite: its output is not finite.
+    `path` is its file, which is read again after an eviction.
     """
-    tile = min(_tiles(settings, device))  # for warm-up and for the values in `/models`
-    forward = prepare(
-        checkpoint.generator,
-        device=device,
-        precision=settings.precision,
-        tile=tile,
-        backend=None if settings.cpu_backend == "auto" else settings.cpu_backend,
-        cache=settings.cache_dir,
-    )
     info = ModelInfo(
         name=path.stem,
         sha256=checkpoint.sha256,
@@ -163,21 +158,19 @@ def load_model(
         ),
         scale=SCALE,
         card=asdict(checkpoint.card),
-        precision=forward.precision,
-        compiled=forward.compiled,
-        backend=forward.backend,
-        seconds_by_backend=dict(forward.seconds_by_backend),
-        pixels_per_second=measure(forward, tile=tile),
+        precision=PENDING,
+        pixels_per_second={},
     )
-    cached_model = CachedModel(
-        forward,
+    return CachedModel(
+        info,
         path=path,
-        sha256=info.sha256,
-        tile=tile,
+        device=device,
+        tile=min(_tiles(settings, device)),  # for warm-up and for the values in `/models`
         among=model_cache,
+        precision=settings.precision,
+        backend=None if settings.cpu_backend == "auto" else settings.cpu_backend,
         cache=settings.cache_dir,
     )
-    return LoadedModel(cached_model, info)
 
 
 def _tiles(settings: WorkerSettings, device: torch.device) -> tuple[int, ...]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from model.inference.forward import NotFinite
 from workers.contract.errors import TileNotFinite
-from workers.engine.client import Pixels
 from workers.engine.loading import LoadedEngine
 from workers.engine.out_of_memory import OutOfMemoryFallback
+from workers.tiles.tiling import Pixels
 from workers.tiles.trade_off import Weights
 
 
@@ -32,13 +32,7 @@ class InProcessEngine:
         weights: Sequence[Weights],
         consistent: bool | None = None,
     ) -> Iterator[Pixels]:
-        """See `Engine.run`.
-
-        Raises:
-            ModelNotLoaded: the model was evicted and cannot be loaded again.
-            EngineOutOfMemory: even the smallest tile did not fit.
-            TileNotFinite: the network's output is not finite.
-        """
+        """See `Engine.run`."""
         if consistent is None:
             consistent = self._loaded.consistency(model)
         compute = partial(self._loaded.forwards[model].ready(), consistent=consistent)

@@ -1,24 +1,41 @@
 """LRU cache of models on an engine's device, of all models or a limited number.
 
-An evicted model keeps the measurements of its first load, speed, precision and library, and is
+A model is first loaded, tested and measured at the engine's start, while the engine is idle, or
+when a job needs it. An evicted model keeps its measurements, speed, precision and library, and is
 loaded again from its file on demand.
 """
 
 import gc
+import logging
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from model.checkpoint import CheckpointInvalid, load_checkpoint, read_header
 from model.gdsr import GDSR
-from model.inference.forward import Forward, NotFinite, prepare
+from model.inference.forward import (
+    Backend,
+    Forward,
+    NotFinite,
+    Precision,
+    in_backend,
+    measure,
+    prepare,
+)
+from model.inference.trial import Turn, at_once
 from workers.contract.errors import ModelNotLoaded
+from workers.contract.queue.engines import ModelInfo
 from workers.engine.out_of_memory import is_out_of_memory
+
+log = logging.getLogger(__name__)
 
 #: A model stays for at least this multiple of its loading time before it is evicted.
 _STAYS = 9
+#: The precision of a model before its first load, which chooses one.
+PENDING = "pending"
 
 
 class ModelCache:
@@ -35,10 +52,13 @@ class ModelCache:
 
     @property
     def settling(self) -> bool:
-        """Whether a model was loaded so recently that jobs for the models on the device go
-        first.
-        """
+        """Whether a model was loaded so recently that jobs for resident models go first."""
         return time.monotonic() < self._settled
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another model fits without an eviction."""
+        return self._bound is None or len(self._recent) < self._bound
 
     def make_room(self) -> None:
         """Evict the least recently used models before another one is loaded."""
@@ -84,74 +104,138 @@ class CachedModel:
 
     def __init__(
         self,
-        forward: Forward,
+        info: ModelInfo,
         *,
         path: Path,
-        sha256: str,
+        device: torch.device,
         tile: int,
         among: ModelCache,
+        precision: Precision | None = None,
+        backend: Backend | None = "torch",
         cache: Path | None = None,
     ) -> None:
-        """`forward` was prepared for tiles of `tile` pixels from the file with this SHA-256.
-
-        `cache` keeps compiled kernels, as in `prepare`.
+        """`info` has the SHA-256 of the file at `path`, and before the first load an estimate of
+        the speed; the others are as for `prepare`.
         """
-        self.forward: Forward | None = forward
+        self.info = info
+        self.forward: Forward | None = None
         self.replaced = False
-        self._path, self._sha256, self._tile, self._among = path, sha256, tile, among
-        self._cache = cache
-        self._device, self._precision = forward.device, forward.precision
-        self._backend = forward.backend
+        self.settled = False
+        """Whether `settle` was called."""
+        self._path, self._tile, self._among, self._cache = path, tile, among, cache
+        self._device, self._precision, self._backend = device, precision, backend
 
     def ready(self) -> Forward:
-        """The network, loaded again if it was evicted; only for the compute thread.
+        """Return the network, loaded if it is not on the device, and measured the first time. For
+        the compute thread only.
 
         Raises:
-            ModelNotLoaded: the file has changed, or the device has not enough memory.
+            ModelNotLoaded: the file has changed, its output is not finite, or the device has not
+                enough memory.
         """
-        if self.forward is None:
+        forward = self.forward
+        if forward is None:
             began = time.perf_counter()
+            again = self.info.precision != PENDING
             generator = self._read()
             self._among.make_room()
-            self.forward = self._prepared(generator)
-            self._among.loaded_again(seconds=time.perf_counter() - began)
+            try:
+                forward = self.load(generator)
+            except NotFinite as failure:
+                raise self._not_loaded(str(failure)) from failure
+            except (RuntimeError, MemoryError) as failure:
+                if not is_out_of_memory(failure):
+                    raise
+                reason = "the device has not enough memory; lower GDSR_MAX_MODELS"
+                raise ModelNotLoaded(name=self._path.stem, reason=reason) from failure
+            if again:
+                self._among.loaded_again(seconds=time.perf_counter() - began)
         self._among.used(self)
-        return self.forward
+        return forward
+
+    def load(self, generator: GDSR) -> Forward:
+        """Load its network, read from its file, and measure it the first time.
+
+        Raises:
+            NotFinite: its output is not finite.
+        """
+        forward = prepare(
+            generator,
+            device=self._device,
+            precision=self._precision,
+            tile=self._tile,
+            backend=self._backend or "torch",
+            cache=self._cache,
+        )
+        if self.info.precision == PENDING:
+            self._measure(forward)
+        self.forward, self._precision = forward, forward.precision
+        return forward
+
+    def estimate(self, other: "CachedModel", *, work: float) -> None:
+        """Estimate its speed before the first load: it has `work` times the parameters of the
+        measured `other`, and so about `work` times its multiplications.
+        """
+        speeds = other.info.pixels_per_second
+        self.info = self.info.model_copy(
+            update={"pixels_per_second": {name: rate / work for name, rate in speeds.items()}}
+        )
+
+    def settle(self, turn: Turn = at_once) -> None:
+        """Load and measure it if that was not done yet, and try OpenVINO if the settings allow it.
+
+        If the caller is not the compute thread, `turn` has to run each step there.
+
+        Raises:
+            ModelNotLoaded: as for `ready`.
+        """
+        self.settled = True
+        by_torch = self.forward or turn(self.ready)
+        if self._backend is not None or self._device.type != "cpu":
+            return
+        try:
+            chosen = in_backend(
+                by_torch, backend=None, tile=self._tile, cache=self._cache, turn=turn
+            )
+            turn(partial(self._choose, chosen))
+        except (RuntimeError, MemoryError) as failure:
+            if not (isinstance(failure, NotFinite) or is_out_of_memory(failure)):
+                raise
+            log.warning("%s stays with torch, as OpenVINO failed: %s", self.info.name, failure)
+            self._backend = "torch"
+
+    def _choose(self, chosen: Forward) -> None:
+        if chosen.seconds_by_backend:
+            self._measure(chosen)
+        if self.forward is not None:  # it may have been evicted between two steps
+            self.forward = chosen
+        self._backend = chosen.backend
+
+    def _measure(self, forward: Forward) -> None:
+        self.info = self.info.model_copy(
+            update={
+                "precision": forward.precision,
+                "compiled": forward.compiled,
+                "backend": forward.backend,
+                "seconds_by_backend": dict(forward.seconds_by_backend),
+                "pixels_per_second": measure(forward, tile=self._tile),
+            }
+        )
 
     def release(self) -> None:
-        """Release cached device memory."""
         if self.forward is not None:
             self.forward.release()
 
     def _read(self) -> GDSR:
         try:
             generator = load_checkpoint(self._path).generator
-            changed = read_header(self._path).sha256 != self._sha256
+            changed = read_header(self._path).sha256 != self.info.sha256
         except (CheckpointInvalid, OSError) as failure:
             reason = (failure.strerror if isinstance(failure, OSError) else None) or str(failure)
             raise self._not_loaded(f"its file cannot be read ({reason})") from failure
         if changed:
             raise self._not_loaded("its file has changed")
         return generator
-
-    def _prepared(self, generator: GDSR) -> Forward:
-        try:
-            return prepare(
-                generator,
-                device=self._device,
-                precision=self._precision,
-                tile=self._tile,
-                backend=self._backend,
-                cache=self._cache,
-            )
-        except NotFinite as failure:
-            raise self._not_loaded(str(failure)) from failure
-        except (RuntimeError, MemoryError) as failure:
-            if not is_out_of_memory(failure):
-                raise
-        raise ModelNotLoaded(
-            name=self._path.stem, reason="the device has not enough memory; lower GDSR_MAX_MODELS"
-        )
 
     def _not_loaded(self, why: str) -> ModelNotLoaded:
         remedy = "an operator has to fix it and request a reload (POST /admin/reload)"

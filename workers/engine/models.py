@@ -6,23 +6,32 @@ the old model stays. Pictures in progress keep their network.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import redis
 import torch
 
 from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint, read_header
 from model.inference.forward import NotFinite
-from workers.contract.errors import ConfigurationInvalid
+from workers.contract.errors import ConfigurationInvalid, ModelNotLoaded
 from workers.contract.queue import engines, reload
 from workers.contract.queue.reload import Change, EngineReport, ModelChange
 from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import default_model, engine_files
-from workers.engine.loading import LoadedModel, load_model
+from workers.engine.loading import new_model
+from workers.engine.model_cache import CachedModel
 from workers.engine.out_of_memory import is_out_of_memory
 from workers.engine.server import EngineServer
+
+#: After this time, models not loaded at startup are settled even between the batches of jobs.
+_PATIENCE_SECONDS = 60
+
+Found = TypeVar("Found")
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +49,8 @@ class Models:
         """`followed`: the latest request before the files were last read."""
         self.followed = followed
         self._server, self._settings, self._device = server, settings, device
+        self._patient_until = time.monotonic() + _PATIENCE_SECONDS
+        self._tiles_seen = server.tiles_done
 
     def reload(self) -> EngineReport:
         """Read all files, one after the other; a model is used as soon as it is ready."""
@@ -55,6 +66,45 @@ class Models:
         gone = [name for name in self._server.loaded.forwards if name not in names]
         changes = [*map(self._look, found), *map(self._drop, gone)]
         return EngineReport(models=tuple(changes))
+
+    def settle_next(self) -> bool:
+        """Load, test and measure the next model that was not loaded at startup, and try OpenVINO.
+        Returns False if there is none, or no room, or the engine has computed since the last call.
+
+        A model that cannot be used stays listed, for an operator to fix; its jobs get the reason.
+        """
+        loaded = self._server.loaded
+        waiting = (
+            name
+            for name in sorted(loaded.forwards, key=lambda name: name != loaded.default_model)
+            if not loaded.forwards[name].settled
+            and (loaded.forwards[name].forward is not None or loaded.model_cache.has_room)
+        )
+        name = next(waiting, None)
+        before, self._tiles_seen = self._tiles_seen, self._server.tiles_done
+        busy = self._server.waiting_tiles > 0 or self._tiles_seen != before
+        if name is None or (busy and time.monotonic() < self._patient_until):
+            return False
+        try:
+            loaded.forwards[name].settle(self._turn)
+        except ModelNotLoaded as failure:
+            log.error("%s", failure)
+        except Exception:
+            log.exception("model %s was not tried", name)
+        return True
+
+    def _turn(self, action: Callable[[], Found], /) -> Found:
+        """Call an action on the compute thread, between two batches; its exceptions come here."""
+
+        def outcome() -> Future[Found]:
+            done: Future[Found] = Future()
+            try:
+                done.set_result(action())
+            except Exception as failure:  # noqa: BLE001 - raised below
+                done.set_exception(failure)
+            return done
+
+        return self._server.between_batches(outcome).result()
 
     def _look(self, path: Path) -> ModelChange:
         """Load a file if it is new or has changed."""
@@ -83,13 +133,15 @@ class Models:
         it replaces could not be loaded again, as its file is gone.
         """
         try:
-            model = load_model(
+            model = new_model(
                 checkpoint,
                 path,
                 settings=self._settings,
                 device=self._device,
                 model_cache=self._server.loaded.model_cache,
             )
+            model.load(checkpoint.generator)
+            model.settle()
         except NotFinite as failure:
             return str(failure)
         except (RuntimeError, MemoryError) as failure:
@@ -100,7 +152,6 @@ class Models:
         return None
 
     def _drop(self, name: str) -> ModelChange:
-        """Drop a model whose file is gone."""
         reason = "its file is gone"
         if name == self._settings.default_model:
             reason += ", and GDSR_DEFAULT_MODEL names it"
@@ -112,23 +163,21 @@ class Models:
             return ModelChange(name=name, change="dropped")
         return ModelChange(name=name, change="kept", sha256=self._sha256(name), reason=reason)
 
-    def _put(self, name: str, model: LoadedModel | None) -> None:
+    def _put(self, name: str, model: CachedModel | None) -> None:
         """Set or remove the model of a name, for new jobs."""
         loaded = self._server.loaded
-        forwards, infos = dict(loaded.forwards), {info.name: info for info in loaded.models}
+        forwards = dict(loaded.forwards)
         if name in forwards:
             loaded.model_cache.forget(forwards[name])
         if model is None:
-            del forwards[name], infos[name]
+            del forwards[name]
         else:
-            forwards[name], infos[name] = model
-            loaded.model_cache.used(model.forward)
+            forwards[name] = model
+            loaded.model_cache.used(model)
         default = default_model(
             self._settings.default_model, list(forwards), device=self._device.type
         )
-        self._server.loaded = replace(
-            loaded, forwards=forwards, models=tuple(infos.values()), default_model=default
-        )
+        self._server.loaded = replace(loaded, forwards=forwards, default_model=default)
 
     def _sha256(self, name: str) -> str | None:
         """SHA-256 of the checkpoint of a loaded model."""
@@ -142,9 +191,10 @@ def follow(
     info: Callable[[], engines.EngineInfo],
     stopped: threading.Event,
 ) -> None:
-    """Process reload requests until stopped; runs in a thread of its own."""
+    """Process reload requests and settle the remaining models, in a thread, until stopped."""
     away = False
     while not stopped.wait(reload.LOOK.total_seconds()):
+        models.settle_next()
         try:
             number = reload.last_asked(client)
             away = False

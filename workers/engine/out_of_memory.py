@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 
 from workers.contract.errors import EngineOutOfMemory
 from workers.engine.protocol import FEATHER, HALO
-from workers.tiles.tiling import Canvas, cut, plan_tiles
+from workers.tiles.tiling import Canvas, Pixels, cut, plan_tiles
 
 SMALLEST_TILE = 64
 #: Batches that have to fit before a step up is tried: after the first failure, and at most.
 CLIMB_AFTER, CLIMB_AT_LAST = 100, 6400
 
-#: In messages of torch and of OpenVINO.
+#: Parts of out-of-memory messages of torch and of OpenVINO.
 _OUT_OF_MEMORY = (
     "can't alloc", "not enough memory", "could not create a memory object", "bad_alloc",
     "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "Failed to allocate",
+    "Resource temporarily unavailable",  # no memory for the stack of a thread
 )  # fmt: skip
 
-Pixels = NDArray[np.unsignedinteger]
 Compute = Callable[[Pixels, NDArray[np.float32]], Pixels]
 """(N, T, T, 3) tiles and their (N, R, 4) weights -> (N, R, 4T, 4T, 3)."""
 Begin = Callable[[Pixels, NDArray[np.float32]], Callable[[], Pixels]]
-"""The same, as a function that waits for the result."""
+"""As `Compute`, but starts it, and returns a function that waits for the result."""
 Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
@@ -129,9 +129,8 @@ class OutOfMemoryFallback:
         for tile, weight in zip(tiles, weights, strict=True):
             canvases = [Canvas(plan) for _ in weight]
             for part in cut(tile, plan):
-                for canvas, piece in zip(
-                    canvases, compute(part[None], weight[None])[0], strict=True
-                ):
+                pieces = compute(part[None], weight[None])[0]
+                for canvas, piece in zip(canvases, pieces, strict=True):
                     canvas.add(piece)
             results.append(np.stack([canvas.whole() for canvas in canvases]))
         return np.stack(results)
@@ -163,9 +162,7 @@ class OutOfMemoryFallback:
 
 
 def is_out_of_memory(failure: BaseException) -> bool:
-    """Whether a failure is an out-of-memory error of device or host, by the various messages of
-    torch and OpenVINO.
-    """
+    """Whether a failure means that the device or the host is out of memory."""
     if isinstance(failure, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(failure, RuntimeError) and any(

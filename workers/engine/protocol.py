@@ -137,7 +137,7 @@ def receive(
         message = json.loads(data)
         if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC) or not isinstance(message, dict):
             raise ValueError
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of deep nesting
         for fd in fds:
             os.close(fd)
         raise ProtocolError("not a message") from None

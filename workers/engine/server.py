@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from model.inference.forward import NotFinite
 from workers.contract import errors
+from workers.contract.queue.queue import FLOAT32_FACTOR
 from workers.engine.loading import LoadedEngine
 from workers.engine.out_of_memory import OutOfMemoryFallback
 from workers.engine.protocol import (
@@ -42,8 +43,6 @@ from workers.tiles.trade_off import Weights
 
 #: Timeout of a client that does not read its answers.
 _SEND_SECONDS = 5
-#: Upper bound for how much slower float32 is than the measured speed; 16-bit results use it.
-_FLOAT32_FACTOR = 8
 
 Found = TypeVar("Found")
 
@@ -101,9 +100,7 @@ class EngineServer:
         path: Path,
         computed: Callable[[str, int, int, float], None] = lambda *_: None,
     ) -> None:
-        """Listen on `path`; `computed` is called for each batch: model, tiles, their side,
-        seconds.
-        """
+        """Listen on `path`; `computed` is called for each batch: model, tiles, side, seconds."""
         self.tiles_done = 0
         self._computed = computed
         self._finished_at = 0.0
@@ -147,9 +144,11 @@ class EngineServer:
                 self._finish(running)
                 running = None  # its model may have to be evicted
             following = self._begin(batch) if batch else None
+            # Until the next batch these would keep shared memory and networks of ended jobs.
+            batch, idle_action = [], None
             if running is not None:
                 self._finish(running)
-            running, following = following, None  # a batch keeps a reference to its network
+            running, following = following, None
             if running is not None and not self.loaded.overlaps:
                 self._finish(running)
                 running = None
@@ -237,7 +236,7 @@ class EngineServer:
         for client, slot in batch:
             _shared(client).flags[slot] = 1
         began = self._started_at = time.perf_counter()
-        pixels = len(batch) * first.tile**2 * (_FLOAT32_FACTOR if first.bits == 16 else 1)
+        pixels = len(batch) * first.tile**2 * (FLOAT32_FACTOR if first.bits == 16 else 1)
         slowest = min(first.loaded.speeds(first.model), default=0.0)
         if slowest:
             self._overdue_at = began + longest(pixels / slowest)
@@ -266,6 +265,8 @@ class EngineServer:
         # A batch that was started early had to wait for the previous one.
         began, self._finished_at = max(running.began, self._finished_at), time.perf_counter()
         self._computed(first.model, len(batch), first.tile, self._finished_at - began)
+        # the greeting did not know it if this was the first batch of the model
+        precision = first.loaded.forwards[first.model].info.precision
         for (client, slot), result in zip(batch, results, strict=True):
             shared = _shared(client)
             shared.outputs[slot] = result
@@ -273,7 +274,7 @@ class EngineServer:
             self.tiles_done += 1
             client.tiles += 1
             try:
-                send(client.connection, {"done": slot})
+                send(client.connection, {"done": slot, "precision": precision})
             except OSError:
                 self._drop(client)
 
@@ -301,15 +302,23 @@ class EngineServer:
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
-            while True:
-                for key, _ in selector.select():
-                    if key.fileobj is self._woken:
-                        self._close_all(selector)
-                        return
-                    if key.fileobj is self._listener:
-                        self._accept(selector)
-                    else:
-                        self._receive(key.data, selector)
+            while self._read_ready(selector):
+                pass
+            self._close_all(selector)
+
+    def _read_ready(self, selector: selectors.BaseSelector) -> bool:
+        """Read what has arrived; False if `serve` has ended.
+
+        Keeps no key while it waits: that of an ended job would keep its shared memory.
+        """
+        for key, _ in selector.select():
+            if key.fileobj is self._woken:
+                return False
+            if key.fileobj is self._listener:
+                self._accept(selector)
+            else:
+                self._receive(key.data, selector)
+        return True
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         connection, _ = self._listener.accept()
@@ -350,7 +359,7 @@ class EngineServer:
                 self._enqueue(client, message)
         except OSError:
             self._close(client, selector)  # it may be gone at any time
-        except (ProtocolError, KeyError, TypeError, ValueError) as failure:
+        except (ProtocolError, KeyError, OverflowError, TypeError, ValueError) as failure:
             log.warning("dropping a client: %s", failure, extra=client.about)
             self._refuse(client, "engine-refused", str(failure))
             self._close(client, selector)

@@ -1,4 +1,4 @@
-"""Parent-death signal: a child process ends with its parent, however that ends (Linux only)."""
+"""Parent-death signal: a child process ends with its parent, even a killed one (Linux only)."""
 
 import ctypes
 import os
@@ -14,7 +14,7 @@ _prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else
 def dying_with_parent(
     signum: signal.Signals = signal.SIGKILL, *, parent: int | None = None
 ) -> Callable[[], None]:
-    """Returns a function that a child calls first: the kernel then sends it `signum` when the
+    """Return a function that a child calls first: the kernel then sends it `signum` when the
     thread that forked it ends.
 
     Call this in the parent, or in the child with the parent's pid.

@@ -18,23 +18,37 @@ from workers.host.supervisor import Program
 
 #: File name of the socket that receives job reports.
 REPORTS = "reports.sock"
+#: Of Linux, in bytes.
+_LONGEST_SOCKET_PATH = 107
 #: How long an engine may take to finish its batch.
 _ENGINE_GRACE_SECONDS = 10.0
 #: Extra stop time of a job worker beyond its grace period: it checks every second.
 _BEYOND_DRAIN_SECONDS = 10.0
 _JANITOR_GRACE_SECONDS = 5.0
 _FEWEST_JOB_WORKERS = 2
-#: On a CPU host, where the network uses the cores too and leaves little for jobs.
+#: Cores per job worker on a CPU host, where the network uses the cores too.
 _CORES_OF_A_JOB_WORKER = 4
-#: An H100 with 16 job workers was busy 75 % of the time with pictures of 256 x 256.
+#: Maximum job workers per GPU: 16 kept an H100 busy 75 % of the time with pictures of 256 x 256.
 _MOST_FOR_A_GPU = 24
 
 
-def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
-    """One engine per device, and job workers, half of them (rounded up) for small pictures.
+def check_socket_path(path: Path) -> None:
+    """Check the path of a unix socket in a new folder below the one for temporary files.
 
     Raises:
-        ConfigurationInvalid: a GPU is configured but torch cannot use it.
+        ConfigurationInvalid: the path is too long.
+    """
+    if len(bytes(path)) > _LONGEST_SOCKET_PATH:
+        raise ConfigurationInvalid(f"TMPDIR: {path.parent.parent} is too long for unix sockets")
+
+
+def worker_programs(settings: WorkerSettings, runtime: Path) -> tuple[list[Program], list[Path]]:
+    """One engine per device, and job workers, half of them (rounded up) for small pictures; and the
+    sockets of the engines.
+
+    Raises:
+        ConfigurationInvalid: a GPU is configured but torch cannot use it, or the path of the
+            sockets is too long.
     """
     gpus = [device for device in settings.devices if device.startswith("cuda")]
     if gpus and _torch_is_for_cpus():
@@ -45,6 +59,7 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
     port = settings.worker_metrics_port
     devices = settings.devices or cuda_devices() or ("cpu",)
     sockets = [runtime / f"engine{number}.sock" for number in range(len(devices))]
+    check_socket_path(sockets[-1])
     engines = [
         Program(
             name=f"engine {device}",
@@ -84,20 +99,11 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> list[Program]:
         stage=1,
         grace_seconds=_JANITOR_GRACE_SECONDS,
     )
-    return [*engines, *job_workers, janitor]
-
-
-def engine_sockets(programs: Sequence[Program]) -> list[Path]:
-    """The sockets of the engines."""
-    return [
-        Path(program.command[list(program.command).index("--socket") + 1])
-        for program in programs
-        if program.kind == "engine"
-    ]
+    return [*engines, *job_workers, janitor], sockets
 
 
 def default_job_workers(devices: Sequence[str]) -> int:
-    """With GPUs one per core, since job workers wait for the engine; else a quarter of the cores.
+    """Number of job workers: one per core with GPUs, which they wait for; else one per four cores.
 
     A job of 256 x 256 takes about 30 ms of a core: a GPU that computes 150 of them per second needs
     five cores, and as many workers again that wait for it.

@@ -11,29 +11,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from workers.contract.errors import GDSRError, ImageRejected
-from workers.contract.queue.jobs import STOPS, Job, JobResult
+from workers.contract.queue.jobs import STOPS, Job, JobResult, Record
 
 _SEND_SECONDS = 1
 _MAX_BYTES = 64 * 1024
 
 
-class Stage(BaseModel):
+class Stage(Record):
     """A time span of a job, in seconds since 1970."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     began: float
     ended: float
 
 
-class JobReport(BaseModel):
+class JobReport(Record):
     """An ended job."""
-
-    model_config = ConfigDict(frozen=True)
 
     job: str
     traceparent: str | None

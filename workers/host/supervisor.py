@@ -2,9 +2,9 @@
 
 A program that exits is restarted with exponential backoff. After five early exits in a row it is
 given up: a redundant program (an engine, while another one runs) is disabled, any other stops the
-supervisor. The exceptions are a program that was killed (SIGKILL), and a permanent one that was
-ready before: its disk may be full. The only blocking call is a `select` that exits of children and
-signals both wake.
+supervisor. A program is not given up if it was killed (SIGKILL), or if it is `lasting` and was
+ready before, as its disk may be full. The only blocking call is a `select`; exits of children and
+signals wake it.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from workers.host.parent_death import dying_with_parent
 
@@ -43,7 +43,6 @@ class Program:
     command: Sequence[str]
     kind: str = ""
     """Kind of program, for metrics."""
-    environment: Mapping[str, str] = field(default_factory=dict)
     stage: int = 0
     """Started when one program of the previous stage is ready; stopped before that stage."""
     ready: Callable[[], bool] = lambda: True
@@ -149,7 +148,6 @@ class Supervisor:
         program = child.program
         child.process = subprocess.Popen(
             program.command,
-            env={**os.environ, **program.environment},
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches only the supervisor
             preexec_fn=dying_with_parent(program.parent_death),  # noqa: PLW1509 - prctl, no locks
@@ -209,6 +207,7 @@ class Supervisor:
             self._failure = EXIT_CONFIGURATION if status == EXIT_CONFIGURATION else 1
 
     def _stop_all(self, wake_reader: int) -> None:
+        self._stop_signals = max(1, self._stop_signals)  # `_reap` restarts nothing from here on
         for stage in reversed(self._stages):
             members = [c for c in self._children if c.program.stage == stage and c.alive]
             _signal(members, signal.SIGTERM)
@@ -217,12 +216,10 @@ class Supervisor:
             passed_on = self._stop_signals
             while any(child.alive for child in members) and time.monotonic() < deadline:
                 self._wait(wake_reader, deadline - time.monotonic())
-                if (
-                    self._stop_signals > passed_on
-                ):  # a second signal: passed on, as it means a faster stop
+                # a second signal is passed on, as it means a faster stop
+                if self._stop_signals > passed_on:
                     passed_on = self._stop_signals
                     _signal(members, signal.SIGTERM)
-                self._stop_signals = max(1, self._stop_signals)
                 self._reap()
             _signal(members, signal.SIGKILL)
             for child in members:

@@ -28,19 +28,17 @@ log = logging.getLogger(__name__)
 
 
 def kill_unresponsive(path: Path, *, patience: timedelta = PATIENCE) -> bool:
-    """Kill the engine that listens on this socket if it does not greet. Returns whether it did."""
+    """Kill the engine that listens on this socket unless it greets; True if it was killed."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         probe.settimeout(patience.total_seconds())
         try:
             probe.connect(str(path))
-            if probe.recv(1):
-                return False
+            probe.recv(1)
+            return False
         except TimeoutError:
             pass
         except OSError:
             return False  # not started yet, or just ended
-        else:
-            return False
         pid, _, _ = struct.unpack(
             "3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         )

@@ -35,7 +35,7 @@ from workers.contract.queue.runs import record_key
 from workers.contract.settings import WorkerSettings
 from workers.host.supervisor import EXIT_CONFIGURATION
 
-#: From the start of one sweep to that of the next.
+#: Time between the starts of two sweeps.
 TURN = timedelta(seconds=60)
 #: Age after which uploads without a job and temporary files are removed: no request takes so long.
 STALE_UPLOAD = timedelta(hours=1)
@@ -112,7 +112,8 @@ class Turn:
         for start in range(0, len(inputs), _BATCH):
             batch = inputs[start : start + _BATCH]
             jobs = self.records.get_many([_job_id(entry.key) for entry in batch])
-            for entry, job in zip(batch, jobs.values(), strict=True):
+            for entry in batch:
+                job = jobs[_job_id(entry.key)]
                 if now - entry.written_at > STALE_UPLOAD if job is None else job.ended:
                     orphans.append(entry)
         return orphans

@@ -59,7 +59,7 @@ from workers.tasks.pack import pack
 from workers.tasks.unpack import unpack
 from workers.tasks.upscale import CONTEXT, TaskContext, upscale
 
-#: The tasks that a child can run. After one that does not return True it ends.
+#: The tasks that a child can run. The child ends after a task that does not return True.
 TASKS: dict[str, Callable[[str], bool | None]] = {
     "upscale": upscale, "blend": blend, "unpack": unpack, "pack": pack,
 }  # fmt: skip
@@ -71,7 +71,7 @@ TURN = 5
 IDLE = 2
 #: Seconds that a child may exceed its time limit before the parent kills it.
 OVERTIME = 5
-#: Tasks of one child: the fork then costs a task little, and a leak does not last.
+#: Maximum tasks of one child: spreads the cost of the fork, and bounds leaks.
 _MOST_TASKS = 50
 #: Sent by a child that waits for another task.
 _DONE = b"."
@@ -150,10 +150,10 @@ class JobWorker:
                 child = self._run(order, child)
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """End when idle, else with the task, after the drain time, or at once if told twice."""
+        """End at once if idle or told twice, else with the task or after the drain time."""
         drained = time.monotonic() + self._settings.drain.total_seconds()
         self._leave_at = drained if self._leave_at == math.inf else 0.0
-        if self._idle:  # elsewhere an exception would be lost, in a fork for one
+        if self._idle:  # elsewhere, such as in a fork, the exception would be lost
             sys.exit()
 
     def _turn(self) -> None:
@@ -195,7 +195,7 @@ class JobWorker:
         return _Order(task, secrets.token_hex(16), what, name, int(limit.total_seconds()))
 
     def _run(self, order: _Order, child: _Child) -> _Child | None:
-        """Let the child run the task; kill it when it must not go on.
+        """Let the child run the task; kill it if it has to stop.
 
         Returns the child if it waits for another task.
         """

@@ -1,1 +1,1 @@
-"""Bytes to pixels and back."""
+"""Decoding and encoding of pictures."""

@@ -1,9 +1,8 @@
-"""Bytes to pixels: 8 or 16 bits, the right way up, whatever kind of picture was sent, in sRGB or in
-its own colour space.
+"""Decodes pictures of every kind to 8 or 16 bits, upright, in sRGB or in their own colour space.
 
-Promises: only the codec of the format that the content shows is tried; nothing larger than the
-limit is decoded; whatever is wrong with the bytes ends in a `GDSRError`, never in half a picture,
-as far as the format allows to tell (a JPEG can lose its middle without a trace).
+Guarantees: only the codec of the format that the content shows is tried; nothing larger than the
+limit is decoded; damaged bytes end in a `GDSRError`, never in half a picture, as far as the format
+can tell (a JPEG can lose its middle without a trace).
 
 Letters: H x W the picture's pixels.
 """
@@ -12,30 +11,33 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
+from typing import NamedTuple
 
 import numpy as np
 
 from workers.contract.errors import CUT_OFF, ImageCorrupt
-from workers.contract.images.formats import EXTRA_FORMATS, unread, unsupported
-from workers.contract.images.headers import (
+from workers.contract.images.formats import (
+    EXTRA_FORMATS,
     ColourKind,
     ImageFormat,
     ImageHeader,
     check_header,
-    read_header,
+    unread,
+    unsupported,
 )
+from workers.contract.images.headers import read_header
 from workers.contract.images.jxl import jxl_box
 from workers.contract.images.options import ProfileMode, TruncatedMode
 from workers.contract.images.tiff_and_avif import is_heic_sequence, with_primary
-from workers.pictures.colour import Wanted, cmyk_to_srgb
+from workers.pictures.colour.profiles import Wanted, cmyk_to_srgb
+from workers.pictures.colour.tagged import Tagged, of_cicp, of_png
 from workers.pictures.extras import installed
+from workers.pictures.formats.jpeg import ended, with_end
+from workers.pictures.formats.png import checked_png
+from workers.pictures.formats.webp import grey_where_unequal, lengthened_webp
 from workers.pictures.frames import Layer, apng_layers, composed, gif_layers, has_separate_still
-from workers.pictures.jpeg import ended, with_end
 from workers.pictures.opening import Opened, open_picture
 from workers.pictures.picture import Picture, Plane
-from workers.pictures.png import checked_png
-from workers.pictures.tagged import Tagged, of_cicp, of_png
-from workers.pictures.webp import grey_where_unequal, lengthened_webp
 
 
 def decode(
@@ -48,23 +50,23 @@ def decode(
 ) -> Picture:
     """Decode a picture, or one frame or page of it, counted from 0.
 
-    A picture of which every pixel is opaque has no alpha.
+    A picture whose pixels are all opaque gets no alpha.
 
-    With `ProfileMode.KEEP` the pixels stay in the space of the picture's own profile, so that no
-    colour is lost that sRGB does not have. With `TruncatedMode.FILL` a picture may be cut off.
+    With `ProfileMode.KEEP`, the pixels stay in the space of the picture's own profile, so that no
+    colours outside sRGB are lost. With `TruncatedMode.FILL`, a picture may be truncated.
 
     Raises:
         ImageMissing, ImageUnsupported, ImageCorrupt: as `read_header`, or the pixels are damaged.
         ImageTooLarge, ImageAnimated, FrameMissing, ColourTooDeep: as `check_header`.
         MemoryError: there is no memory for the pixels.
     """
-    read = partial(_decoded, data, max_pixels=max_pixels, frame=frame, icc=icc)
+    order = _Order(max_pixels, frame, icc)
     try:
-        picture = read()
+        picture = _decoded(data, order)
     except ImageCorrupt as damaged:
         if truncated is TruncatedMode.REFUSE or CUT_OFF not in str(damaged):
             raise
-        picture = read(fill=True)
+        picture = _decoded(data, order._replace(fill=True))
         warning = "filled what is missing: the picture ends too early"
         picture = replace(picture, warnings=(*picture.warnings, warning))
     alpha = picture.alpha
@@ -73,51 +75,44 @@ def decode(
     return picture
 
 
-def _decoded(
-    data: bytes, *, max_pixels: int, frame: int | None, icc: ProfileMode, fill: bool = False
-) -> Picture:
-    header = read_header(BytesIO(data), frame=frame)
-    check_header(header, max_pixels=max_pixels, frame=frame)
+class _Order(NamedTuple):
+    """Options of decoding a picture."""
+
+    max_pixels: int
+    frame: int | None
+    icc: ProfileMode
+    #: Whether it may be truncated.
+    fill: bool = False
+
+
+def _decoded(data: bytes, order: _Order) -> Picture:
+    header = read_header(BytesIO(data), frame=order.frame)
+    check_header(header, max_pixels=order.max_pixels, frame=order.frame)
     if header.format in EXTRA_FORMATS and header.format not in installed():
         raise unread(header.format)
     if header.format is ImageFormat.GIF:
-        layers = gif_layers(data, frame=frame or 0, fill=fill)
+        layers = gif_layers(data, frame=order.frame or 0, fill=order.fill)
         if len(layers) > 1 or not layers[0].covers(header.width, header.height):
-            return _composed(layers, header, max_pixels=max_pixels, icc=icc, fill=fill)
+            return _composed(layers, header, order)
         data = b"".join(layers[0].parts)
     elif header.format is ImageFormat.PNG and (header.frames != 1 or has_separate_still(data)):
-        layers = apng_layers(data, frame=frame or 0)
-        return _composed(layers, header, max_pixels=max_pixels, icc=icc, fill=fill)
-    return _still(data, header, max_pixels=max_pixels, icc=icc, frame=frame or 0, fill=fill)
+        layers = apng_layers(data, frame=order.frame or 0)
+        return _composed(layers, header, order)
+    return _still(data, header, order)
 
 
-def _composed(
-    layers: Sequence[Layer],
-    header: ImageHeader,
-    *,
-    max_pixels: int,
-    icc: ProfileMode,
-    fill: bool,
-) -> Picture:
+def _composed(layers: Sequence[Layer], header: ImageHeader, order: _Order) -> Picture:
     def still(file: bytes) -> Picture:
-        return _still(file, read_header(BytesIO(file)), max_pixels=max_pixels, icc=icc, fill=fill)
+        return _still(file, read_header(BytesIO(file)), order._replace(frame=None))
 
     return composed(layers, still, width=header.width, height=header.height)
 
 
-def _still(
-    data: bytes,
-    header: ImageHeader,
-    *,
-    max_pixels: int,
-    icc: ProfileMode,
-    frame: int = 0,
-    fill: bool = False,
-) -> Picture:
+def _still(data: bytes, header: ImageHeader, order: _Order) -> Picture:
     tagged = Tagged()
     dropped: tuple[str, ...] = ()
     if header.format is ImageFormat.PNG:
-        data, colour_chunks, dropped = checked_png(data, fill=fill)
+        data, colour_chunks, dropped = checked_png(data, fill=order.fill)
         tagged = of_png(colour_chunks)
     elif header.format in (ImageFormat.AVIF, ImageFormat.HEIC) and (whole := with_primary(data)):
         data, dropped = whole, ("read the first picture: the one named as primary is missing",)
@@ -125,13 +120,13 @@ def _still(
         dropped = (*dropped, "left out the gain map: the result is of standard dynamic range")
     if header.format is ImageFormat.HEIC and is_heic_sequence(data):
         dropped = (*dropped, "left out the other pictures of the burst or film")
-    opened = _opened(data, header, max_pixels=max_pixels, frame=frame, fill=fill)
+    opened = _opened(data, header, order)
     if header.cicp is not None:
         tagged = of_cicp(*header.cicp)
     elif opened.profile:
         tagged = Tagged(opened.profile)
     grey = header.kind is ColourKind.GREY or opened.is_grey
-    wanted = Wanted(tagged.profile, keep=icc is ProfileMode.KEEP)
+    wanted = Wanted(tagged.profile, keep=order.icc is ProfileMode.KEEP)
     if grey:
         levels, alpha = _grey(opened, header)
         found = wanted.grey(levels)
@@ -155,22 +150,28 @@ def _still(
     )
 
 
-#: In the words of Ultra HDR, of ISO 21496-1, and of Apple.
+#: Strings that show a gain map of Ultra HDR, ISO 21496-1 or Apple.
 _GAIN_MAPS = (b"hdrgm:Version", b"urn:iso:std:iso:ts:21496:-1", b"HDRGainMapVersion")
 
 
 def _has_gain_map(data: bytes, name: ImageFormat) -> bool:
-    """Whether a JPEG or JPEG XL has a second picture from which screens make a brighter one."""
+    """Whether a JPEG or JPEG XL has a gain map, with which screens show it brighter."""
     if name is ImageFormat.JXL:
         return jxl_box(BytesIO(data), b"jhgm") is not None
     return name is ImageFormat.JPEG and any(words in data for words in _GAIN_MAPS)
 
 
-def _opened(data: bytes, header: ImageHeader, *, max_pixels: int, frame: int, fill: bool) -> Opened:
-    open_this = partial(open_picture, header=header, max_pixels=max_pixels, frame=frame, fill=fill)
-    if fill and header.format is ImageFormat.JPEG:
+def _opened(data: bytes, header: ImageHeader, order: _Order) -> Opened:
+    open_this = partial(
+        open_picture,
+        header=header,
+        max_pixels=order.max_pixels,
+        frame=order.frame or 0,
+        fill=order.fill,
+    )
+    if order.fill and header.format is ImageFormat.JPEG:
         return open_this(ended(data))
-    if fill and header.format is ImageFormat.WEBP:
+    if order.fill and header.format is ImageFormat.WEBP:
         found, other = (open_this(lengthened_webp(data, byte, header)) for byte in (b"\0", b"U"))
         return found._replace(image=grey_where_unequal(found.image, other.image))
     try:
@@ -200,7 +201,7 @@ def _grey(opened: Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
     if image.mode in ("LA", "RGBA"):
         alpha = np.asarray(image.getchannel("A"))
     if isinstance(clear := image.info.get("transparency"), int):
-        # PNG says which grey is transparent, in the file's own depth.
+        # The transparent grey of a PNG is in the file's own depth.
         clear *= 255 // (2**header.bits - 1) if header.bits in (2, 4) else 1
         alpha = np.where(levels == clear, 0, 255).astype(np.uint8)
     return levels, alpha
@@ -213,17 +214,12 @@ def _colour(opened: Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
         alpha = opened.samples[..., colours] if opened.samples.shape[-1] > colours else None
         return opened.samples[..., :colours], alpha
     image = opened.image
-    alpha = None
     if image.mode == "CMYK":
-        # A JPEG without Adobe's marker has 0 for full ink too: Pillow and browsers take it so.
+        # A JPEG has 0 for full ink even without Adobe's marker: Pillow and browsers agree.
         return np.asarray(image), None
     if image.mode not in ("RGB", "RGBA", "RGBX", "YCbCr") or colours != 3:
         raise unsupported(f"a {header.format.upper()} of a rare kind of colour")
-    if image.mode == "RGBA":
-        alpha = np.asarray(image.getchannel("A"))
-    elif isinstance(clear := image.info.get("transparency"), tuple):
-        stored = np.asarray(image)
-        matches = [stored[..., channel] == clear[channel] for channel in range(3)]
-        alpha = np.where(matches[0] & matches[1] & matches[2], 0, 255).astype(np.uint8)
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    return np.asarray(rgb), alpha
+    if image.mode == "RGB" and isinstance(image.info.get("transparency"), tuple):
+        image = image.convert("RGBA")  # one colour is transparent
+    alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else None
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), alpha

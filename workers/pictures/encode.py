@@ -1,26 +1,27 @@
-"""Pixels to bytes: the format that the client chose, in sRGB unless the picture says otherwise."""
+"""Encodes a picture in the format that the client chose, in sRGB unless it has a profile."""
 
 import struct
 from collections.abc import Iterable
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from workers.contract.images.headers import ResultFormat, check_result
+from workers.contract.images.formats import ResultFormat, check_result
 from workers.pictures.extras import make_ready
+from workers.pictures.formats.png import encode_png, png_pieces
+from workers.pictures.formats.tiff import encode_tiff
 from workers.pictures.picture import Picture, with_bits
-from workers.pictures.png import encode_png, png_pieces
-from workers.pictures.tiff import encode_tiff
 
-_FULL_COLOUR_QUALITY = 90  # from here on JPEG keeps colour at full resolution
+_FULL_COLOUR_QUALITY = 90  # from here on, JPEG and AVIF keep colour at full resolution
 _MAX_JPEG_DPI = 65_535
 _AVIF_SPEED = 8  # of 10; slower ones take several times longer for files a few percent smaller
 
 _PREVIEW_QUALITIES, _PREVIEW_BYTES = (80, 50, 20), 750_000
 
-_JXL_BEST = 99  # its library takes 100 for without loss, and fails
-_JXL_EFFORT, _JXL_LOSSLESS_EFFORT = 4, 1  # of 9: the last that take well under a second a megapixel
+_JXL_BEST = 99  # its library takes 100 as lossless, and fails
+_JXL_EFFORT, _JXL_LOSSLESS_EFFORT = 4, 1  # of 9: the highest well under a second a megapixel
 
 
 def encode(
@@ -30,18 +31,17 @@ def encode(
     quality: int,
     lossless: bool = False,
 ) -> bytes:
-    """Write a picture; `quality` (1 to 100) counts for JPEG, AVIF, and unless `lossless` for WebP
-    and JPEG XL.
+    """Encode a picture; `quality` (1 to 100) applies to JPEG, AVIF, and lossy WebP and JPEG XL.
 
-    Grey stays grey and 16 bits stay 16 where the format has them; dots per inch are kept in PNG,
-    JPEG and TIFF. Everything that the picture holds of a profile and of metadata is written.
+    Grey and 16 bits are kept if the format has them; dots per inch are kept in PNG, JPEG and TIFF.
+    The picture's profile and all of its metadata are written.
 
     Raises:
         ResultTooLarge: a side, or the number of pixels, passes the format's limit.
         AlphaNotStorable: JPEG for a picture with an alpha channel.
         LosslessNotStorable: JPEG or AVIF without loss.
         ProfileNotStorable: JPEG XL for a picture that is not in sRGB.
-        FormatNotWritten: JPEG XL where its library is not installed.
+        FormatNotWritten: JPEG XL, if its library is not installed.
     """
     _check(picture, format, lossless=lossless)
     match format:
@@ -60,16 +60,13 @@ def encode(
 
 
 def encode_preview(picture: Picture) -> bytes:
-    """Write a WebP to look at, quickly: of lower quality where it would exceed 750 kB, which the
-    lowest may.
-    """
-    image, tags = _image(with_bits(picture, 8)), _tags(picture)
+    """Encode a WebP preview quickly, at lower quality if it would exceed 750 kB."""
+    image, data = _image(with_bits(picture, 8)), b""
     for quality in _PREVIEW_QUALITIES:
-        file = BytesIO()
-        image.save(file, "WEBP", quality=quality, method=0, **tags)
-        if file.tell() <= _PREVIEW_BYTES:
+        data = _saved(image, picture, "WEBP", quality=quality, method=0)
+        if len(data) <= _PREVIEW_BYTES:
             break
-    return file.getvalue()
+    return data
 
 
 def encode_in_pieces(
@@ -79,7 +76,7 @@ def encode_in_pieces(
     quality: int,
     lossless: bool = False,
 ) -> Iterable[bytes]:
-    """As `encode`, but PNG comes bit by bit, so that some is stored while more is made."""
+    """Encode as `encode` does, PNG in pieces, so that some are stored while others are made."""
     if format is ResultFormat.PNG:
         _check(picture, format, lossless=lossless)
         return png_pieces(picture)
@@ -99,21 +96,19 @@ def _check(picture: Picture, kind: ResultFormat, *, lossless: bool) -> None:
 
 def _encode_jpeg(picture: Picture, quality: int) -> bytes:
     pixels = np.ascontiguousarray(picture.colour[..., 0]) if picture.grey else picture.colour
-    file = BytesIO()
-    Image.fromarray(pixels).save(
-        file,
+    return _saved(
+        Image.fromarray(pixels),
+        picture,
         "JPEG",
         quality=quality,
-        subsampling="4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0",
+        subsampling=_subsampling(quality),
         dpi=tuple(min(dots, _MAX_JPEG_DPI) for dots in picture.dpi or (0, 0)),
         extra=_iptc_segment(picture.metadata.iptc),
-        **_tags(picture),
     )
-    return file.getvalue()
 
 
 def _iptc_segment(iptc: bytes | None) -> bytes:
-    """Photoshop's segment with one resource, which is where readers look for it."""
+    """Photoshop's segment with IPTC as its one resource, where readers look for it."""
     if not iptc:
         return b""
     body = b"Photoshop 3.0\0" + b"8BIM\4\4\0\0" + struct.pack(">I", len(iptc)) + iptc
@@ -122,20 +117,14 @@ def _iptc_segment(iptc: bytes | None) -> bytes:
 
 
 def _encode_webp(picture: Picture, quality: int, *, lossless: bool) -> bytes:
-    file = BytesIO()
-    # `exact` keeps the colour under transparent pixels, which is part of what must not be lost.
+    # `exact` keeps the colour under transparent pixels, which must not be lost either.
     kept = {"lossless": True, "exact": True, "quality": 0} if lossless else {"quality": quality}
-    _image(picture).save(file, "WEBP", **kept, **_tags(picture))
-    return file.getvalue()
+    return _saved(_image(picture), picture, "WEBP", **kept)
 
 
 def _encode_avif(picture: Picture, quality: int) -> bytes:
-    file = BytesIO()
-    subsampling = "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
-    _image(picture).save(
-        file, "AVIF", quality=quality, subsampling=subsampling, speed=_AVIF_SPEED, **_tags(picture)
-    )
-    return file.getvalue()
+    options = {"quality": quality, "subsampling": _subsampling(quality), "speed": _AVIF_SPEED}
+    return _saved(_image(picture), picture, "AVIF", **options)
 
 
 def _encode_jxl(picture: Picture, quality: int, *, lossless: bool) -> bytes:
@@ -146,18 +135,19 @@ def _encode_jxl(picture: Picture, quality: int, *, lossless: bool) -> bytes:
         image = bands[0] if len(bands) == 1 else Image.merge("LA", bands)
     else:
         image = _image(picture)
-    file = BytesIO()
-    effort = _JXL_LOSSLESS_EFFORT if lossless else _JXL_EFFORT
-    image.save(
-        file,
+    return _saved(
+        image,
+        picture,
         "JXL",
         quality=min(quality, _JXL_BEST),
         lossless=lossless,
-        effort=effort,
+        effort=_JXL_LOSSLESS_EFFORT if lossless else _JXL_EFFORT,
         num_threads=0,
-        **_tags(picture),
     )
-    return file.getvalue()
+
+
+def _subsampling(quality: int) -> str:
+    return "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
 
 
 def _image(picture: Picture) -> Image.Image:
@@ -167,12 +157,14 @@ def _image(picture: Picture) -> Image.Image:
     return image
 
 
-def _tags(picture: Picture) -> dict[str, bytes]:
-    """The metadata that Pillow writes beside the pixels."""
+def _saved(image: Image.Image, picture: Picture, name: str, **options: Any) -> bytes:
+    """The file of an image with the picture's profile and metadata."""
     exif = picture.metadata.exif
     tags = {
         "icc_profile": picture.profile,
         "exif": exif and b"Exif\0\0" + exif,
         "xmp": picture.metadata.xmp,
     }
-    return {name: value for name, value in tags.items() if value}
+    file = BytesIO()
+    image.save(file, name, **options, **{tag: value for tag, value in tags.items() if value})
+    return file.getvalue()

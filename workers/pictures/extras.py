@@ -1,8 +1,7 @@
-"""Formats that need a library of their own, which an operator may leave out.
+"""Formats that need an optional library, which an operator may leave out.
 
-HEIC's wheels are under the GPL, and both codecs are young. A worker host says what it has with its
-engines' facts (`workers.contract.queue.engines`); here is where that is found out, and where it is
-used.
+HEIC's wheels are under the GPL, and both codecs are young. A worker host reports the formats that
+it has with its engines' facts (`workers.contract.queue.engines`).
 """
 
 from functools import cache
@@ -15,15 +14,15 @@ _MODULES = {ImageFormat.HEIC: "pillow_heif", ImageFormat.JXL: "pillow_jxl"}
 
 
 def installed() -> tuple[ImageFormat, ...]:
-    """The formats whose library is there; none is imported."""
+    """Optional formats whose library is installed; none is imported."""
     return tuple(name for name, module in _MODULES.items() if find_spec(module) is not None)
 
 
 def make_ready(name: ImageFormat | ResultFormat) -> None:
-    """Let Pillow know a format's library, if it has one of its own.
+    """Register the library of an optional format with Pillow; other formats need nothing.
 
     Raises:
-        FormatNotWritten: a result needs one that is not there.
+        FormatNotWritten: the library is not installed.
     """
     if name in (ImageFormat.HEIC, ImageFormat.JXL):
         own = ImageFormat(name)

@@ -1,4 +1,4 @@
-"""From the choices of a client to the picture that is to be stored."""
+"""Applies the client's choices to a picture before it is stored."""
 
 from dataclasses import replace
 
@@ -13,8 +13,8 @@ from workers.contract.images.options import (
     PictureChoices,
     ProfileMode,
 )
-from workers.pictures.alpha import laid_on
-from workers.pictures.colour import Wanted, is_for_grey
+from workers.pictures.colour.alpha import laid_on
+from workers.pictures.colour.profiles import Wanted, is_for_grey
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, with_bits
 from workers.pictures.reduce import reduced, reduced_mask
@@ -22,11 +22,13 @@ from workers.pictures.xmp import marked
 
 #: Formats with a field for the dots per inch.
 _WITH_DPI = (ResultFormat.PNG, ResultFormat.JPEG, ResultFormat.TIFF)
+#: Formats in which readers look for IPTC's records.
+_WITH_IPTC = (ResultFormat.JPEG, ResultFormat.TIFF)
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH = 0x011A, 0x011B, 0x0128, 2
 
 
 def preprocess(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Picture:
-    """The decoded picture in as many bits as its result is to have.
+    """Convert the decoded picture to the bit depth of its result.
 
     Raises:
         ScaleTooLarge: it is not large enough for the size that was chosen.
@@ -36,7 +38,8 @@ def preprocess(picture: Picture, choices: PictureChoices, result: ResultFormat) 
     width, height = choices.result_size(width=picture.width, height=picture.height)
     is_transparent = picture.alpha is not None and choices.background is None
     check_result(width=width, height=height, format=result, has_alpha=is_transparent)
-    if picture.metadata.iptc and choices.metadata is MetadataMode.KEEP and not result.may_have_iptc:
+    keeps = choices.metadata is MetadataMode.KEEP
+    if picture.metadata.iptc and keeps and result not in _WITH_IPTC:
         warning = f"left out the IPTC data: {result} has no place for it (its XMP is kept)"
         metadata = picture.metadata._replace(iptc=None)
         picture = replace(picture, metadata=metadata, warnings=(*picture.warnings, warning))
@@ -45,8 +48,8 @@ def preprocess(picture: Picture, choices: PictureChoices, result: ResultFormat) 
 
 
 def postprocess(picture: Picture, choices: PictureChoices) -> Picture:
-    """The picture, four times larger by now, in the size and on the background that were chosen,
-    with what it is to keep.
+    """Bring the upscaled picture (four times larger) to the chosen size and background, and drop
+    the metadata that was not to be kept.
 
     Raises:
         ScaleTooLarge: it is not large enough for the size that was chosen.
@@ -66,15 +69,15 @@ def postprocess(picture: Picture, choices: PictureChoices) -> Picture:
 
 
 def marked_as_made(picture: Picture, *, trade_off: float) -> Picture:
-    """The picture with a mark in its XMP that it was altered by an algorithm, or, where the crisp
-    branch has a share in it, that a trained model made some of it.
+    """Mark the picture's XMP as altered by an algorithm or, if the crisp branch has a share in it,
+    as made in part by a trained model.
     """
     xmp = marked(picture.metadata.xmp, invented=trade_off > 0)
     return replace(picture, metadata=picture.metadata._replace(xmp=xmp))
 
 
 def printed_at(picture: Picture, dpi: int, result: ResultFormat) -> Picture:
-    """The picture with these dots per inch, in EXIF where its format has no field for them."""
+    """Set the dots per inch, in EXIF if the format has no field for them."""
     picture = replace(picture, dpi=(dpi, dpi))
     if result in _WITH_DPI:
         return picture
@@ -87,7 +90,7 @@ def printed_at(picture: Picture, dpi: int, result: ResultFormat) -> Picture:
 
 
 def postprocess_mask(mask: Picture, choices: PictureChoices) -> Picture:
-    """A mask, four times larger by now, in the size that was chosen: its levels are no light.
+    """Bring an upscaled mask (four times larger) to the chosen size; its levels are not light.
 
     Raises:
         ScaleTooLarge: it is not large enough for that size.
@@ -97,7 +100,7 @@ def postprocess_mask(mask: Picture, choices: PictureChoices) -> Picture:
 
 
 def _able_to_hold(picture: Picture, background: str) -> Picture:
-    """The picture; in sRGB if the background has a colour and its own space has none."""
+    """Convert the picture to sRGB if its space is for grey and the background has colour."""
     is_grey = background[1:3] == background[3:5] == background[5:7]
     if picture.profile is None or not is_for_grey(picture.profile) or is_grey:
         return picture

@@ -1,8 +1,8 @@
-"""One frame of an animation as a viewer shows it: on top of what the frames before it left.
+"""Composes a frame of an animation on the frames before it, as a viewer shows it.
 
-GIF and APNG store a frame as a part of the picture and say what becomes of that part afterwards.
-Each is made a file of its own here, which is decoded like any other. (WebP and AVIF come composed
-out of their libraries; pages of a TIFF have nothing to do with each other.)
+GIF and APNG store a frame as a rectangle of the picture, with a disposal method for afterwards.
+Each frame becomes a file of its own here, which is decoded like any other. (The libraries of WebP
+and AVIF return composed frames; pages of a TIFF are independent.)
 """
 
 import struct
@@ -17,20 +17,20 @@ import numpy as np
 from workers.contract.errors import FrameMissing, ImageCorrupt
 from workers.contract.images.gif import CLEAR, KEEP, RESTORE, colours_end, gif_frames
 from workers.contract.images.tiff_and_avif import Source
+from workers.pictures.formats.png import COLOUR_CHUNKS, SIGNATURE, chunk, read_chunks
 from workers.pictures.picture import Picture, Plane
-from workers.pictures.png import COLOUR_CHUNKS, SIGNATURE, chunk, read_chunks
 
 
 class Layer(NamedTuple):
     """One frame, as a file of its own."""
 
-    #: The parts of that file; what many frames have in common is there once.
+    #: The parts of that file; frames share the objects of equal parts.
     parts: tuple[bytes, ...]
     left: int
     top: int
     width: int
     height: int
-    #: Whether what was there before shows through where this is transparent.
+    #: Whether earlier frames show through its transparent pixels.
     over: bool
     #: Disposal of its part before the next frame: KEEP, CLEAR or RESTORE.
     disposal: int
@@ -43,7 +43,7 @@ class Layer(NamedTuple):
 def composed(
     layers: Sequence[Layer], decoded: Callable[[bytes], Picture], *, width: int, height: int
 ) -> Picture:
-    """The picture after the last of these layers; always with alpha."""
+    """Return the picture after the last of these layers; it always has alpha."""
     layers = layers[_first_needed(layers, width, height) :]
     colour: Plane = np.zeros((height, width, 3), np.uint8)
     alpha: Plane = np.zeros((height, width), np.uint8)
@@ -68,7 +68,7 @@ def composed(
 
 
 def _first_needed(layers: Sequence[Layer], width: int, height: int) -> int:
-    """The last layer that leaves nothing of those before it."""
+    """Index of the last layer that replaces all before it; 0 if there is none."""
     for number in reversed(range(len(layers))):
         layer = layers[number]
         last = number + 1 == len(layers)
@@ -80,8 +80,6 @@ def _first_needed(layers: Sequence[Layer], width: int, height: int) -> int:
 
 def _cut(picture: Picture, height: int, width: int) -> Picture:
     """Crop a frame to the picture; a GIF frame may reach beyond it."""
-    if (picture.height, picture.width) == (height, width):
-        return picture
     alpha = None if picture.alpha is None else picture.alpha[:height, :width]
     return replace(picture, colour=picture.colour[:height, :width], alpha=alpha)
 
@@ -93,7 +91,7 @@ def _plain(picture: Picture) -> tuple[Plane, Plane]:
 
 
 def _laid_over(picture: Picture, below: Plane, alpha_below: Plane) -> tuple[Plane, Plane]:
-    """Straight alpha, as the PNG specification composes it."""
+    """Blend with straight alpha, as in the PNG specification."""
     colour, alpha = _plain(picture)
     full = np.iinfo(alpha.dtype).max
     share = alpha / full
@@ -110,10 +108,10 @@ _PIECE_BYTES = 257
 
 
 def gif_layers(data: bytes, *, frame: int, fill: bool = False) -> list[Layer]:
-    """The frames of a GIF up to that one, the last of which may be cut off if it is to be filled.
+    """Return the layers of a GIF up to `frame`; with `fill`, the last may be truncated.
 
     Raises:
-        FrameMissing: there are fewer.
+        FrameMissing: there are fewer frames.
     """
     source = Source(BytesIO(data))
     end = colours_end(source)
@@ -126,12 +124,12 @@ def gif_layers(data: bytes, *, frame: int, fill: bool = False) -> list[Layer]:
         descriptor = struct.pack(
             "<B4HB", ord(","), 0, 0, part.width, part.height, 0x40 * part.interlaced
         )
-        # A viewer takes colours that are not in the table for black.
+        # Viewers show colours that are missing from the table as black.
         table = palette.ljust(3 * 256, b"\0")
         size = struct.pack("<6sHHBBB", b"GIF89a", part.width, part.height, 0xF7, 0, 0)
         pixels = data[part.data[0] : part.data[1]]
         if fill and part.data[1] == len(data):
-            pixels += bytes(_PIECE_BYTES)  # the rest of the piece that was cut, and the end of all
+            pixels += bytes(_PIECE_BYTES)  # the rest of the cut sub-block, and the terminator
         layers.append(
             Layer(
                 parts=(size, table, control, descriptor, pixels, b";"),
@@ -154,17 +152,17 @@ _SHARED = COLOUR_CHUNKS | {b"PLTE", b"tRNS", b"iCCP", b"cICP", b"pHYs"}
 
 
 def has_separate_still(png: bytes) -> bool:
-    """Whether it has frames that its still picture is none of."""
+    """Whether it is animated and its still picture is not one of the frames."""
     names = [name for name, _ in read_chunks(png) if name in (b"acTL", b"fcTL", b"IDAT")]
     return names[:1] == [b"acTL"] and names[1:2] == [b"IDAT"] and b"fcTL" in names
 
 
 def apng_layers(png: bytes, *, frame: int) -> list[Layer]:
-    """The frames of an animated PNG up to that one; its still picture counts if it is the first.
+    """Return the layers of an animated PNG up to `frame`; its still picture counts if it is one.
 
     Raises:
-        ImageCorrupt: a frame lies outside the picture, there are fewer, or their parts are out of
-            order, of which browsers show the still picture at most.
+        ImageCorrupt: a frame lies outside the picture, there are fewer, or their chunks are out of
+            order (browsers then show the still picture at most).
     """
     start = png[16:29]  # IHDR
     shared: list[bytes] = []

@@ -1,6 +1,6 @@
 """Metadata of a picture: orientation, dots per inch, EXIF, XMP and IPTC.
 
-All of it is optional, and broken often: what cannot be read is left out, never a reason to fail.
+All of it is optional and often broken: unreadable parts are left out, and never fail a picture.
 """
 
 import struct
@@ -17,16 +17,16 @@ BROKEN = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError,
     SyntaxError, TypeError, ValueError, struct.error,
 )  # fmt: skip
-#: A JPEG has one segment of 64 KiB for either.
+#: Limit for each of EXIF, XMP and IPTC: a JPEG has one segment of 64 KiB for each.
 MAX_BYTES = 65_000
 
 ORIENTATION, _EXIF, _GPS = 0x0112, 0x8769, 0x8825
-#: In Photoshop's part of a JPEG, and in a TIFF.
+#: IPTC's number in a JPEG's Photoshop segment, and in a TIFF.
 IPTC_RESOURCE, IPTC_TAG = 0x0404, 33723
 _XMP_NAMES = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
-#: Description, maker, model, software, time, artist, copyright: what a person would miss.
+#: Description, maker, model, software, time, artist, copyright: the tags that people look at.
 _KEPT_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-#: Of the part on the exposure: the old size, the old colour space, and places in the old file.
+#: Exif tags of the old size, the old colour space, and of offsets in the old file.
 _STALE_TAGS = (0xA001, 0xA002, 0xA003, 0xA005, 0x927C)
 
 
@@ -42,7 +42,7 @@ class Metadata(NamedTuple):
 
 
 def read_orientation(image: Image.Image) -> int:
-    """How the picture was held, 1 to 8; 1 (upright) where EXIF is missing or broken."""
+    """EXIF orientation, 1 to 8; 1 (upright) if EXIF is missing or broken."""
     try:
         with without_xmp(image):
             orientation = image.getexif().get(ORIENTATION)
@@ -53,7 +53,7 @@ def read_orientation(image: Image.Image) -> int:
 
 @contextmanager
 def without_xmp(image: Image.Image) -> Iterator[None]:
-    """Pillow takes the orientation in XMP for that of EXIF where there is none; no viewer does."""
+    """Hide XMP from Pillow, which reads orientation there if EXIF has none; no viewer does."""
     hidden = {name: image.info.pop(name) for name in _XMP_NAMES if name in image.info}
     try:
         yield
@@ -67,14 +67,14 @@ def read_dpi(image: Image.Image, *, swapped: bool) -> tuple[float, float] | None
         across, down = (float(value) for value in image.info["dpi"])
     except BROKEN:
         return None
-    # 1 is what Pillow says of a TIFF without resolution.
+    # Pillow returns 1 for a TIFF without resolution.
     if not all(1 < dots < 2**16 for dots in (across, down)):
         return None
     return (down, across) if swapped else (across, down)
 
 
 def read_metadata(image: Image.Image) -> Metadata:
-    """The metadata that `metadata=keep` keeps, but for the orientation: it is upright."""
+    """Read what `metadata=keep` keeps, without the orientation: the result is upright."""
     warnings = []
     exif: bytes | None = None
     try:
@@ -99,7 +99,7 @@ def read_metadata(image: Image.Image) -> Metadata:
 
 
 def _iptc(image: Image.Image) -> bytes | None:
-    """The records as they are: Photoshop's resource 0x0404 in a JPEG, a tag in a TIFF."""
+    """IPTC records, unchanged: Photoshop's resource 0x0404 in a JPEG, a tag in a TIFF."""
     parts = image.info.get("photoshop")
     found = parts.get(IPTC_RESOURCE) if isinstance(parts, dict) else None
     if isinstance(image, TiffImagePlugin.TiffImageFile):

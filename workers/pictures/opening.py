@@ -1,4 +1,4 @@
-"""A picture's bytes through Pillow: only the codec of its own format, and no surprises after."""
+"""Opens a picture with Pillow: only by the codec of its own format, with all pixels loaded."""
 
 import re
 import struct
@@ -10,14 +10,16 @@ from contextlib import contextmanager
 from io import BytesIO
 from typing import NamedTuple
 
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from workers.contract.errors import CUT_OFF, FrameMissing, ImageCorrupt, ImageRejected
 from workers.contract.images.formats import ImageFormat, ImageHeader, unsupported
 from workers.contract.images.jxl import jxl_box
 from workers.contract.images.tiff_and_avif import tiff_page_number
-from workers.pictures.bmp import bmp_image
 from workers.pictures.extras import installed, make_ready
+from workers.pictures.formats.bmp import bmp_image
+from workers.pictures.formats.samples import TiffPage, read_samples
+from workers.pictures.formats.webp import is_cut_webp
 from workers.pictures.metadata import (
     BROKEN,
     IPTC_RESOURCE,
@@ -30,12 +32,14 @@ from workers.pictures.metadata import (
     without_xmp,
 )
 from workers.pictures.picture import Plane
-from workers.pictures.samples import TiffPage, read_samples
-from workers.pictures.webp import is_cut_webp
+
+#: Maximum bytes of a PNG's colour profile, as in libpng: Pillow's own limit of 1 MiB refuses
+#: pictures with the profile of some printers.
+PngImagePlugin.MAX_TEXT_CHUNK = 8_000_000
 
 _PROFILE, _XMP, _RESOLUTION = 34675, 700, (282, 283, 296)
 _NOT_IN_PILLOW = ("webp", "zstd", "lzma")
-#: By the unit of a TIFF's resolution: inch, centimetre.
+#: Factors to dots per inch, by the unit of a TIFF's resolution: inch, centimetre.
 _DOTS_PER_INCH = {2: 1.0, 3: 2.54}
 
 
@@ -46,8 +50,8 @@ class Opened(NamedTuple):
     image: Image.Image
     #: Stored without colour, or with a palette of greys only.
     is_grey: bool
-    #: Where the image does not hold what is stored: (H, W, channels), colour before alpha. The
-    #: image has only what is said about it then.
+    #: Samples that the image cannot hold as stored: (H, W, channels), colour before alpha. If
+    #: there are any, only the metadata of the image counts.
     samples: Plane | None
     dpi: tuple[float, float] | None
     metadata: Metadata
@@ -61,7 +65,7 @@ class Opened(NamedTuple):
 def open_picture(
     data: bytes, header: ImageHeader, *, max_pixels: int, frame: int, fill: bool = False
 ) -> Opened:
-    """Let its codec decode, and turn whatever it raises for bad bytes into our errors.
+    """Decode with the format's codec, and turn its errors for bad bytes into ours.
 
     With `fill`, pixels at the end of a GIF, BMP or TIFF may be missing.
     """
@@ -77,8 +81,7 @@ def open_picture(
             if header.frames != 1:
                 _seek(image, frame)
             _check_size(image, header)
-            # Everything is loaded first: asking for EXIF loads a PNG, and that must not fail
-            # unseen.
+            # Load first: reading EXIF loads a PNG, and errors of that loading are ignored.
             image.load()
             samples = read_samples(data, header) if header.bits > 8 else None
             if header.format is ImageFormat.JXL and (xmp := jxl_box(BytesIO(data), b"xml ")):
@@ -106,25 +109,25 @@ def _open_tiff(data: bytes, header: ImageHeader, frame: int, *, fill: bool) -> O
     _check_size(image, header)
     orientation = read_orientation(image)
     with without_xmp(image):
-        image.load()  # which turns it, and forgets by how much
+        image.load()  # which turns it, and removes its orientation
     _widen_palette(image)
     return _opened(image, None, orientation, is_turned=True)
 
 
 def _pillow_tiff(data: bytes, header: ImageHeader, number: int) -> Image.Image | None:
-    """None for the kinds that Pillow does not know, or does not know all of."""
+    """Open a TIFF; None for the kinds that Pillow does not support, or only in part."""
     try:
         image = _pillow_image(data, header)
         image.seek(number)
     except (UnidentifiedImageError, SyntaxError):
         return None
-    # It does not convert Lab, and its wheels come without some compressions.
+    # Pillow does not convert Lab, and its wheels lack some compressions.
     rare = image.mode == "LAB" or image.info.get("compression") in _NOT_IN_PILLOW
     return None if rare else image
 
 
 def _without_pixels(page: TiffPage, data: bytes) -> Image.Image:
-    """The tags of a TIFF page, under the names that Pillow uses."""
+    """Return an image with only the tags of a TIFF page, under the names that Pillow uses."""
     image = Image.new("L", (1, 1))
     order = ">" if data.startswith(b"MM") else "<"
     if page.offset < 2**32:
@@ -147,7 +150,7 @@ def _check_size(image: Image.Image, header: ImageHeader) -> None:
 def _opened(
     image: Image.Image, samples: Plane | None, orientation: object, *, is_turned: bool = False
 ) -> Opened:
-    """Turn it the right way up, and ask for what is said about it."""
+    """Turn the picture upright, and read its metadata."""
     dpi = read_dpi(image, swapped=orientation in _SIDEWAYS)
     metadata = read_metadata(image)
     if orientation in _TURNS and not is_turned:
@@ -165,7 +168,7 @@ def _opened(
 
 
 def load_codecs() -> None:
-    """Import what Pillow imports when it opens a first picture, before jobs are forked."""
+    """Import Pillow's codecs before jobs are forked, not when each opens its first picture."""
     Image.init()
     for name in installed():
         make_ready(name)
@@ -181,18 +184,13 @@ def _seek(image: Image.Image, frame: int) -> None:
 
 
 #: Errors of Pillow for bytes that it cannot read.
-_BAD_BYTES = (
-    *BROKEN,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+_BAD_BYTES = (*BROKEN, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning)
 _FILLED = (ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.GIF, ImageFormat.BMP)
 _QUOTABLE = re.compile(r"[A-Za-z0-9 ,.;:'()-]{3,80}")
 
 
 def _is_cut(data: bytes, header: ImageHeader, frame: int) -> bool:
-    """Whether the file is shorter than it says, where its codec does not tell."""
+    """Whether a WebP or TIFF is truncated, which their codecs do not report."""
     if header.format is ImageFormat.WEBP:
         return header.frames == 1 and is_cut_webp(data)
     if header.format is not ImageFormat.TIFF:
@@ -204,7 +202,7 @@ def _is_cut(data: bytes, header: ImageHeader, frame: int) -> bool:
 
 
 def _refusal(error: Exception, header: ImageHeader) -> ImageRejected:
-    """Say in our words what Pillow means; quote it where it names no addresses or paths."""
+    """Map an error of Pillow to one of ours; quote its text if that has no address or path."""
     text = str(error)
     lower = text.lower()
     if "out of memory" in lower:
@@ -218,7 +216,7 @@ def _refusal(error: Exception, header: ImageHeader) -> ImageRejected:
     return ImageCorrupt(f"its {header.format.upper()} data is damaged{detail}")
 
 
-#: Pillow's limits and Python's warning filters belong to the process: one decode at a time.
+#: Pillow's limits and Python's warning filters are process-wide: one decode at a time.
 _PILLOW = threading.Lock()
 
 
@@ -248,14 +246,14 @@ _TURNS = {
 
 
 def _is_upright(image: Image.Image, header: ImageHeader) -> bool:
-    """JPEG XL says in its own header how it was held, and its library minds that; EXIF does not
-    count there (ISO/IEC 18181-2), except in a JPEG that was packed as it is.
+    """Whether the codec has turned the picture: JPEG XL's header has the orientation, and EXIF
+    does not count there (ISO/IEC 18181-2), except in a JPEG that was recompressed without loss.
     """
     return header.format is ImageFormat.JXL and not getattr(image, "jpeg", False)
 
 
 def _turned(samples: Plane, orientation: int) -> Plane:
-    """As Pillow turns an image: (H, W, C), or (W, H, C) if that was held sideways."""
+    """Turn samples (H, W, C) as Pillow turns an image, to (W, H, C) if it was held sideways."""
     if orientation in _SIDEWAYS:
         samples = samples.swapaxes(0, 1)
     mirrored, upside_down = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
@@ -263,8 +261,8 @@ def _turned(samples: Plane, orientation: int) -> Plane:
 
 
 def _widen_palette(image: Image.Image) -> None:
-    """Some writers give a TIFF's colours in 8 bits of the 16 that they have; Pillow takes the high
-    byte. libtiff's own tools look for that too.
+    """Fix a TIFF's palette whose writer stored 8-bit levels in its 16-bit entries: Pillow takes
+    the high byte. libtiff's own tools check for this too.
     """
     if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.mode != "P":
         return

@@ -17,15 +17,15 @@ class Picture:
     Samples are uint8, or uint16 for a picture of 16 bits; alpha is of the same type as colour.
     """
 
-    #: (H, W, 3), from 0 to what the type holds; not multiplied by alpha.
+    #: (H, W, 3), from 0 to the type's maximum; not multiplied by alpha.
     colour: Plane
-    #: (H, W), 0 transparent to opaque; None for a picture without an alpha channel.
+    #: (H, W), from 0 (transparent) to the type's maximum (opaque); None without an alpha channel.
     alpha: Plane | None = None
     #: True for a picture that was stored as grey: its three channels are equal.
     grey: bool = False
     #: Dots per inch, across and down.
     dpi: tuple[float, float] | None = None
-    #: True for a picture that was stored as inks, which only a press has.
+    #: True for a picture that was stored as inks (CMYK).
     was_cmyk: bool = False
     #: The profile of the space that the pixels are in; None: sRGB.
     profile: bytes | None = None
@@ -43,7 +43,7 @@ class Picture:
 
     @property
     def bits(self) -> int:
-        """Of a sample: 8 or 16."""
+        """Bits of a sample: 8 or 16."""
         return 8 * self.colour.dtype.itemsize
 
 
@@ -61,12 +61,12 @@ def with_bits(picture: Picture, bits: int) -> Picture:
 
 
 def scaled(samples: Plane, bits: int, wanted: int) -> Plane:
-    """Samples of up to 16 `bits` as those of 8 or 16: full stays full, the rest is rounded."""
+    """Scale samples of up to 16 `bits` to 8 or 16, rounded; full scale stays full scale."""
     full, wanted_full = 2**bits - 1, 2**wanted - 1
     kind: type[np.unsignedinteger] = np.uint8 if wanted == 8 else np.uint16
     if full == wanted_full:
         return samples.astype(kind, copy=False)
-    # At most 65535 x 65535 and a half of it: within 32 bits.
+    # At most 65535 x 65535 + 32767: within 32 bits.
     levels: NDArray[np.uint32] = samples.astype(np.uint32) * wanted_full + full // 2
     levels //= full
     return levels.astype(kind)

@@ -1,9 +1,8 @@
-"""Making a picture smaller, in linear light: what the eye sees as the mean of black and white is
-the mean of their light, not of their levels. The curve is that of its colour profile, where that is
-one of three curves, else sRGB's.
+"""Reduces a picture in linear light: the eye averages light, not levels. The transfer curves are
+those of its colour profile if that has one curve per channel, else sRGB's.
 
-Alpha is a share already and is reduced as it is. Colour under it was filled in before
-(`workers.pictures.alpha.unbleed`), so nothing hidden comes into the edges.
+Alpha is already linear and is resampled as it is. The colour under transparent pixels was filled
+in before (`workers.pictures.colour.alpha.unbleed`), so no hidden colour comes into the edges.
 
 Letters: H x W a picture's pixels, h x w those of the smaller one.
 """
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from workers.pictures.colour.profiles import read_curves
 from workers.pictures.picture import Picture, Plane
-from workers.pictures.profiles import read_curves
 
 _BAND_ROWS = 128
 _FILTER = Image.Resampling.BICUBIC
@@ -27,10 +26,10 @@ Floats = NDArray[np.float32]
 
 
 def reduced(picture: Picture, *, width: int, height: int) -> Picture:
-    """The picture in `width` x `height` pixels, antialiased.
+    """Return the picture in `width` x `height` pixels, antialiased.
 
     Raises:
-        ValueError: that is larger than it is, or empty.
+        ValueError: the size is empty, or larger than the picture.
     """
     if (width, height) == (picture.width, picture.height):
         return picture
@@ -56,13 +55,13 @@ def reduced(picture: Picture, *, width: int, height: int) -> Picture:
 
 
 def reduced_mask(mask: Picture, *, width: int, height: int) -> Picture:
-    """A mask in `width` x `height` pixels, antialiased: its levels are no light."""
+    """Return a mask in `width` x `height` pixels, antialiased; its levels are shares, not light."""
     shares = reduced_shares(mask.colour[..., 0], width=width, height=height)
     return replace(mask, colour=np.broadcast_to(shares[..., None], (height, width, 3)))
 
 
 def reduced_shares(plane: Plane, *, width: int, height: int) -> Plane:
-    """A plane (H, W) that is no light but a share of it, such as alpha, in (h, w), antialiased."""
+    """Return a plane (H, W) of linear shares, such as alpha, reduced to (h, w), antialiased."""
     if plane.shape == (height, width):
         return plane
     kind = plane.dtype.type
@@ -75,7 +74,7 @@ def reduced_shares(plane: Plane, *, width: int, height: int) -> Plane:
 
 
 def _bands(plane: Plane, values: Floats, width: int, height: int) -> Iterator[tuple[slice, Floats]]:
-    """The smaller plane (h, w) of `values` of levels (H, W), a few rows at a time, in [0, 1]."""
+    """Yield the reduced plane (h, w) in bands of rows; `values` maps each level to [0, 1]."""
     step = len(plane) / height
     for top in range(0, height, _BAND_ROWS):
         bottom = min(top + _BAND_ROWS, height)
@@ -95,7 +94,7 @@ def _light_of_levels(kind: type[np.unsignedinteger]) -> Floats:
 
 
 def _levels_of_roots(kind: type[np.unsignedinteger]) -> Plane:
-    """The level of light, by its square root in 65536 steps: as fine in the darks as levels are."""
+    """sRGB level by the square root of light, in 65536 steps: roots resolve dark levels too."""
     light = (np.arange(_STEPS + 1) / _STEPS) ** 2
     value = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
     levels: Plane = (value * _full(kind)).round().astype(kind)
@@ -103,7 +102,7 @@ def _levels_of_roots(kind: type[np.unsignedinteger]) -> Plane:
 
 
 def _of_curve(curve: Floats, kind: type[np.unsignedinteger]) -> tuple[Floats, Plane]:
-    """The same two of a curve: the light of each of 65536 levels."""
+    """Return both tables for a curve, which gives the light of each of 65536 levels."""
     light = curve[:: _STEPS // _full(kind)]
     roots = (np.arange(_STEPS + 1) / _STEPS) ** 2
     levels: Plane = np.interp(roots, light, np.arange(len(light))).round().astype(kind)

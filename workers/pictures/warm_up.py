@@ -1,7 +1,7 @@
-"""A small picture, there and back, by a process that waits for a large one.
+"""Encodes and decodes a small picture in a process that waits for a job.
 
-What a forked process touches is mapped for it then, and the objects that Python counts references
-of are copied. Done while it waits, that is 6 ms less for the first picture of 256 x 256.
+A forked process takes a page fault for each page that it first touches, and copies the pages whose
+reference counts it changes. Doing so before the job saves 6 ms of a picture of 256 x 256.
 """
 
 import numpy as np

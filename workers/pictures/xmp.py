@@ -1,7 +1,7 @@
-"""XMP: without what no longer holds of the result, and with the mark of what a model made.
+"""Edits XMP: removes properties that the result makes stale, and marks the use of a model.
 
-A packet is text that many programs read by patterns, so it is changed in place and not written
-anew: what is not known here stays to the byte.
+Many programs read a packet by text patterns, so it is edited in place and not rewritten: unknown
+properties stay unchanged to the byte.
 """
 
 import re
@@ -22,18 +22,18 @@ _PACKET = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\
 
 
 def _attribute(name: str) -> "re.Pattern[bytes]":
-    """A property as XMP writes it within a tag."""
+    """Pattern of a property that is written as an XML attribute."""
     return re.compile(rf"\s{name}\s*=\s*(?:\"[^\"]*\"|'[^']*')".encode())
 
 
 def _element(name: str) -> "re.Pattern[bytes]":
-    """A property as XMP writes it in tags of its own."""
+    """Pattern of a property that is written as an XML element."""
     return re.compile(rf"<({name})(?:\s[^<>]*)?(?:/>|(?<!/)>.*?</\1\s*>)".encode(), re.DOTALL)
 
 
 _TURNED = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>)\s*)[1-8]""")
-#: The second part of a motion photo, the gain map, the rest of a long packet, and a thumbnail: the
-#: result has none of them. The old sides, too.
+#: Properties of parts that the result lacks (a motion photo's video, gain map, extended XMP,
+#: thumbnail), and of the old size.
 _STALE = (
     r"GCamera:M(?:otionPhoto|icroVideo)\w*", r"Camera:M(?:otionPhoto|icroVideo)\w*",
     r"hdrgm:\w+", r"HDRGainMap:\w+", r"Container:Directory", r"xmpNote:HasExtendedXMP",
@@ -45,7 +45,7 @@ _END = re.compile(rb"</[\w.-]+:RDF\s*>|</RDF\s*>")
 
 
 def upright(xmp: bytes) -> bytes | None:
-    """XMP of a picture that is upright now and alone in its file; None if it cannot be read."""
+    """Return the XMP for an upright picture alone in its file; None if it is not well-formed."""
     xmp = _TURNED.sub(rb"\g<1>1", xmp)
     for part in _STALE_PARTS:
         xmp = part.sub(b"", xmp)
@@ -53,9 +53,7 @@ def upright(xmp: bytes) -> bytes | None:
 
 
 def marked(xmp: bytes | None, *, invented: bool) -> bytes:
-    """XMP that says that the picture was altered by an algorithm, or holds what a trained model
-    `invented`.
-    """
+    """Return the XMP with the mark of an algorithm, or, if `invented`, of a trained model."""
     mark = _MARK % (_COMPOSITE if invented else _ENHANCED)
     for part in _MARKS:
         xmp = part.sub(b"", xmp or b"")
@@ -69,11 +67,14 @@ def marked(xmp: bytes | None, *, invented: bool) -> bytes:
 
 
 def _is_xml(xmp: bytes) -> bool:
-    """Whether it is well-formed. Entities of its own, which can be made to grow, count as not."""
-    if b"<!" in xmp.replace(b"<!--", b"").replace(b"<![CDATA[", b""):
+    """Return whether it is well-formed UTF-8, as embedded XMP must be (XMP part 3), in which the
+    patterns above find everything, and defines no entities, which can be made to grow.
+    """
+    text = xmp.strip(b"\0 \r\n\t")
+    if b"\0" in text or b"<!" in text.replace(b"<!--", b"").replace(b"<![CDATA[", b""):
         return False
     try:
-        ET.fromstring(xmp.strip(b"\0 \r\n\t"))  # noqa: S314 - no entities
+        ET.fromstring(text)  # noqa: S314 - no entities
     except (ET.ParseError, ValueError, LookupError):
         return False
     return True

@@ -36,7 +36,7 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
     with timed(seconds, "decode"):
         read = context.blobs.read
         faithful = None if part.mask else source.branches.get("psnr")
-        # The faithful branch is read for the share that is invented, even if it has none itself.
+        # The invented share needs the faithful branch, even if that is not blended in.
         keys = dict.fromkeys([*shares, *([faithful.key] if faithful else [])])
         data = [patiently(partial(read, key)) for key in keys]
         found = {key: read_branch(data.pop(0), part.region) for key in keys}
@@ -84,9 +84,7 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
 
 
 def _shares(job: Job, source: JobResult) -> dict[str, float]:
-    """The blobs that it is blended from, PNG files of our own, with their shares; for a map all
-    outputs, with shares that do not count.
-    """
+    """Keys of the PNG files to blend, with their shares; a map ignores the shares."""
     if not source.branches:
         needs_branches = job.spec.part.mask or job.spec.map_key
         if needs_branches or source.format is not ResultFormat.PNG:

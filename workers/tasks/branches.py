@@ -12,7 +12,7 @@ without the rows below.
 
 import struct
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from isal import isal_zlib
@@ -20,15 +20,19 @@ from numpy.typing import NDArray
 
 from workers.contract.errors import ImageCorrupt
 from workers.contract.queue.jobs import KEPT, Region
+from workers.pictures.formats.png import (
+    CHANNELS,
+    INFLATE_ERROR,
+    METRES_PER_INCH,
+    PROFILE_START,
+    XMP_START,
+    chunks,
+)
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, Plane
-from workers.pictures.png import METRES_PER_INCH, PROFILE_START, XMP_START
 from workers.tiles.trade_off import output_weights
 
-_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type: grey, RGB, grey and alpha, RGBA
-_SIGNATURE_BYTES = 8
 _BAND_BYTES = 2**18  # fits the CPU cache
-_INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub declares an instance
 
 
 def needed_outputs(trade_off: float) -> dict[str, float]:
@@ -38,7 +42,7 @@ def needed_outputs(trade_off: float) -> dict[str, float]:
 
 
 def blend_pictures(pictures: list[Picture], shares: list[float]) -> Picture:
-    """One picture, or two blended linearly; their transparency is the same."""
+    """Blend two pictures of equal transparency linearly; return a single one unchanged."""
     if len(pictures) == 1:
         return pictures[0]
     first, second = pictures
@@ -53,8 +57,9 @@ def blend_pictures(pictures: list[Picture], shares: list[float]) -> Picture:
 def invented_share(picture: Picture, faithful: Picture) -> float:
     """Share of the fine detail of a picture that the faithful branch does not have, 0 to 1.
 
-    Invented is the difference to the faithful branch, measured what that differs from the mean of
-    each block of 4 x 4 pixels, which is one pixel of the original; both summed over all samples.
+    It is invented / (invented + measured), each summed over all samples: `invented` is the absolute
+    difference to the faithful branch; `measured` is the absolute difference of the faithful branch
+    to its mean in a block of 4 x 4 pixels, which is one pixel of the original.
     """
     channels = 1 if picture.grey else 3
     wide: type[Any] = np.int16 if picture.bits == 8 else np.int32  # 16 times a sample fits
@@ -75,15 +80,12 @@ def read_branch(png: bytes, region: Region | None = None) -> Picture:
     """Read a stored branch, or any PNG of our own; only a `region` if one is given.
 
     Raises:
-        ImageCorrupt: it is not one, or is smaller than the region.
+        ImageCorrupt: our encoder did not write it, or it is smaller than the region.
     """
-    view = memoryview(png)
-    offset, pixels, dpi = _SIGNATURE_BYTES, [], None
-    profile = exif = xmp = None
+    pixels: list[memoryview] = []
+    dpi = profile = exif = xmp = None
     width = height = bits = colour_type = 0
-    while offset + 12 <= len(png):
-        length, name = struct.unpack_from(">I4s", png, offset)
-        body = view[offset + 8 : offset + 8 + length]
+    for name, body, _ in chunks(memoryview(png)):
         match name:
             case b"IHDR":
                 width, height, bits, colour_type = struct.unpack_from(">IIBB", body)
@@ -98,9 +100,8 @@ def read_branch(png: bytes, region: Region | None = None) -> Picture:
                 xmp = bytes(body[len(XMP_START) :])
             case b"IDAT":
                 pixels.append(body)
-        offset += 12 + length
     region = region or Region(0, 0, width, height)
-    channels, sample_bytes = _CHANNELS.get(colour_type, 0), bits // 8
+    channels, sample_bytes = CHANNELS.get(colour_type, 0), bits // 8
     samples: Plane = _unfiltered(
         pixels,
         rows=slice(region.y, region.y + region.height),
@@ -126,9 +127,7 @@ def read_branch(png: bytes, region: Region | None = None) -> Picture:
 def _unfiltered(
     pieces: list[memoryview], *, rows: slice, row_bytes: int, columns: slice
 ) -> NDArray[np.uint8]:
-    """Undo the filter "difference to the row above" for some rows and some bytes of them; the bytes
-    beside and below are not needed.
-    """
+    """Undo the filter "difference to the row above" for some rows, and some bytes of them."""
     filtered = _inflated(pieces, rows=rows.stop, row_bytes=row_bytes)
     differences = filtered[:, 1:][:, columns]
     result = np.empty((rows.stop - rows.start, differences.shape[1]), np.uint8)
@@ -153,7 +152,7 @@ def _inflated(pieces: list[memoryview], *, rows: int, row_bytes: int) -> NDArray
         if len(data) < expected:
             # the decompressor may hold back the end of a run of equal bytes
             data += inflator.flush()
-    except _INFLATE_ERROR:
+    except INFLATE_ERROR:
         raise ImageCorrupt("a stored branch is damaged") from None
     if not expected or len(data) != expected:
         raise ImageCorrupt("a stored branch ends too early")
@@ -165,16 +164,23 @@ def _inflated(pieces: list[memoryview], *, rows: int, row_bytes: int) -> NDArray
 
 def _blend(first: Plane, second: Plane, share: float) -> Plane:
     """`share` of the second and the rest of the first; equal samples stay exact."""
-    bits = 8 * first.itemsize
-    wide: type[Any] = np.uint16 if bits == 8 else np.uint32  # a sample times 2**bits fits
-    of_second = round(share * 2**bits)
+    of_second = np.uint32(round(share * 2 ** (8 * first.itemsize)))
     result = np.empty_like(first, order="C")
     band = max(1, _BAND_BYTES // (first[0].size * first.itemsize))
     for top in range(0, len(first), band):
-        mixed: Any = first[top : top + band].astype(wide)
-        mixed *= wide(2**bits - of_second)
-        mixed += second[top : top + band].astype(wide) * wide(of_second)
-        mixed += wide(2 ** (bits - 1))
-        mixed >>= wide(bits)
-        result[top : top + band] = mixed
+        rows = slice(top, top + band)
+        result[rows] = mixed(first[rows], second[rows], of_second)
     return result
+
+
+def mixed(first: Plane, second: Plane, share: Any) -> Plane:
+    """Weighted sum; the second's share is in 256ths, or 65536ths for samples of 16 bits."""
+    bits = 8 * first.itemsize
+    wide: type[Any] = np.uint16 if bits == 8 else np.uint32  # a sample times 2**bits fits
+    total: Any = first.astype(wide)
+    total *= (2**bits - share).astype(wide)
+    total += second.astype(wide) * share.astype(wide)
+    total += wide(2 ** (bits - 1))
+    total >>= wide(bits)
+    blended: Plane = total.astype(first.dtype)
+    return blended

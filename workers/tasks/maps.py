@@ -1,12 +1,12 @@
 """Blending by a map: each pixel has a trade-off of its own.
 
-All sums are of whole numbers, so that a page which does the same sums gets the same pixels; they
-are written down in docs/http.md.
+All arithmetic is in integers, so that a web page can compute the same pixels; docs/http.md
+specifies it.
 """
 
 from dataclasses import replace
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,10 @@ from workers.contract.errors import ImageRejected, MapInvalid
 from workers.contract.images.headers import read_header
 from workers.contract.images.maps import MAX_MAP_PIXELS
 from workers.contract.queue.jobs import Region
+from workers.pictures.formats.png import checked_png
 from workers.pictures.opening import open_picture
 from workers.pictures.picture import Picture, Plane
-from workers.pictures.png import checked_png
+from workers.tasks.branches import mixed
 
 #: A map is interpolated in 256ths of a pixel each way, so a level of 255 becomes this.
 _FULL = 255 * 256 * 256
@@ -66,7 +67,7 @@ def blend_by_map(
 
 
 class _Samples(NamedTuple):
-    """For each pixel of a line: the two samples that it lies between, and its place in 256ths."""
+    """For each pixel of a line: its two neighbouring samples, and its place between, in 256ths."""
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
@@ -77,7 +78,7 @@ class _Samples(NamedTuple):
 
 
 def _samples(size: int, samples: int, pixels: slice) -> _Samples:
-    """Of `size` pixels over so many samples; centres are aligned, and the ends held."""
+    """Neighbouring samples of some of `size` pixels; centres are aligned, and ends clamped."""
     place = (2 * np.arange(size, dtype=np.int64)[pixels] + 1) * samples - size
     place = place.clip(0, 2 * size * (samples - 1))
     first = place // (2 * size)
@@ -98,23 +99,16 @@ def _positions(levels: Levels, columns: _Samples, rows: _Samples) -> NDArray[np.
 
 
 def _blend(outputs: list[Plane], positions: NDArray[np.uint32]) -> Plane:
-    """Each pixel of psnr and fused, or of fused and gan."""
+    """Blend each pixel from psnr and fused, or from fused and gan."""
     bits = 8 * outputs[0].itemsize
     full = 2**bits
-    # Twice the slider's position in 256ths or 65536ths, rounded; it is never halfway.
+    # Twice the slider's position in 256ths or 65536ths, rounded half up.
     if bits == 8:
         twice = (positions + _FULL // 1024) // (_FULL // 512)
     else:
         twice = (2 * positions + 127) // 255
     crisp = twice > full
-    wide: type[Any] = np.uint16 if bits == 8 else np.uint32  # a sample times 2**bits fits
     share = (twice - full * crisp).astype(np.uint32)[..., None]
     crisp = crisp[..., None]
     psnr, fused, gan = outputs
-    mixed: Any = np.where(crisp, fused, psnr).astype(wide)
-    mixed *= (full - share).astype(wide)
-    mixed += np.where(crisp, gan, fused).astype(wide) * share.astype(wide)
-    mixed += wide(full // 2)
-    mixed >>= wide(bits)
-    blended: Plane = mixed.astype(outputs[0].dtype)
-    return blended
+    return mixed(np.where(crisp, fused, psnr), np.where(crisp, gan, fused), share)

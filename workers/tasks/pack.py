@@ -9,7 +9,6 @@ import logging
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import BinaryIO
 
 import redis
 
@@ -43,13 +42,15 @@ def pack(batch_id: str) -> None:
         context.records.client, pack_task(batch_id), run=context.run, worker=context.worker
     ):
         return
-    begun = batches.pack(batch_id)
-    if begun is None:
+    started = batches.pack(batch_id)
+    if started is None:
         return
-    ended, token, kept = begun, begun.token, FAILURE_KEPT
+    ended, token, kept = started, started.token, FAILURE_KEPT
     try:
         batch = batches.get(batch_id)
+        logs.job_id.set(None)
         logs.request_id.set(batch.spec.request_id)
+        logs.traceparent.set(batch.spec.traceparent)
         ended = Pack(token=token, archive=_packed(context, batch, token))
         kept = context.settings.result_ttl
         log.info("packed %d results", len(batch.job_ids))
@@ -74,12 +75,14 @@ def _packed(context: TaskContext, batch: Batch, token: str) -> Archive:
     names, items = UniqueNames(), batch.items or ()
     paths = result_names(items, jobs, names)
     with context.blobs.incoming() as file:
-        with zipfile.ZipFile(file, "w") as archive:
+        with no_room_is_storage_full(), zipfile.ZipFile(file, "w") as archive:
             for item in items:
                 job = jobs.get(item.job_id or "")
                 if job is None or not _add_result(context, archive, paths[job.id], job):
                     _add(archive, names.add(f"{item.name}.txt"), [_reason(item, job)])
-        size, digest = file.tell(), _digest(file)
+        size = file.tell()
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         context.blobs.keep(file, key)
     expires_at = datetime.now(UTC) + context.settings.result_ttl
     return Archive(key=key, size=size, sha256=digest, expires_at=expires_at)
@@ -108,12 +111,10 @@ def _add(
     entry.external_attr = 0o644 << 16
     with archive.open(entry, "w", force_zip64=True) as file:
         for piece in pieces:
-            with no_room_is_storage_full():
-                file.write(piece)
+            file.write(piece)
 
 
 def _reason(item: BatchItem, job: Job | None) -> bytes:
-    """The reason why there is no result."""
     failure = item.failure or (job and job.failure)
     if failure:
         text = f"{failure.detail} ({failure.slug})"
@@ -122,8 +123,3 @@ def _reason(item: BatchItem, job: Job | None) -> bytes:
     else:
         text = "the result was deleted or has expired"
     return f"{text}\n".encode()
-
-
-def _digest(file: BinaryIO) -> str:
-    file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

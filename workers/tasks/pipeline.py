@@ -3,14 +3,13 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from enum import Enum, auto
 
 import numpy as np
 
 from workers.contract.images.options import SCALE, AlphaMode
 from workers.engine.client import Engine
 from workers.engine.protocol import FEATHER, HALO
-from workers.pictures.alpha import enlarge_by_lanczos, keep_ends, unbleed
+from workers.pictures.colour.alpha import enlarge_by_lanczos, keep_ends, unbleed
 from workers.pictures.picture import Picture, Plane, scaled
 from workers.tiles.tiling import Canvas, Pixels, TilePlan, cheapest_plan, cut, flat_result, is_flat
 from workers.tiles.trade_off import Weights, output_weights
@@ -19,32 +18,11 @@ Progress = Callable[[int, int], None]
 """Called with the number of finished tiles and the total."""
 Results = Sequence[Pixels]
 """The outputs of one tile: (sT, sT, 3) for each of the weights."""
+Shape = Callable[[Pixels], Plane]
+"""The part of an output (sT, sT, 3) that is stitched."""
 
 #: Rec. 601 luma weights, in 1/256.
 _LUMA = np.array([77, 150, 29], np.uint32)
-
-
-def upscale_picture(
-    picture: Picture,
-    engine: Engine,
-    *,
-    model: str,
-    weights: Weights,
-    progress: Progress,
-    alpha: AlphaMode = AlphaMode.MODEL,
-    consistent: bool | None = None,
-) -> Picture:
-    """Enlarge the picture four times: `upscale_outputs` for one of the outputs."""
-    (result,) = upscale_outputs(
-        picture,
-        engine,
-        model=model,
-        weights=[weights],
-        progress=progress,
-        alpha=alpha,
-        consistent=consistent,
-    )
-    return result
 
 
 def upscale_outputs(
@@ -74,15 +52,15 @@ def upscale_outputs(
     by_model = picture.alpha is not None and alpha is AlphaMode.MODEL
     count = _Count(progress, tiles=len(plan) * (2 if by_model else 1))
     colour = picture.colour if picture.alpha is None else unbleed(picture.colour, picture.alpha)
-    kinds = [_Kind.of(row, grey=picture.grey) for row in weights]
+    shapes = [_mask if row.mask else _grey if picture.grey else _coloured for row in weights]
     results = _through(engine, cut(colour, plan), model, weights, consistent=consistent)
-    colours = _stitched(count(results), plan, kinds)
+    colours = _stitched(count(results), plan, shapes)
     enlarged: Plane | None = None
     if by_model and picture.alpha is not None:
         grey = np.broadcast_to(picture.alpha[..., None], picture.colour.shape)
         faithful = [output_weights(0)]
         results = _through(engine, cut(grey, plan), model, faithful, consistent=False)
-        (found,) = _stitched(count(results), plan, [_Kind.GREY])
+        (found,) = _stitched(count(results), plan, [_grey])
         enlarged = found[..., 0]
     elif picture.alpha is not None:
         enlarged = enlarge_by_lanczos(picture.alpha, scale=SCALE)
@@ -90,22 +68,10 @@ def upscale_outputs(
         keep_ends(enlarged, picture.alpha)
     return [
         Picture(colour=_three(colour), grey=True, dpi=picture.dpi)
-        if kind is _Kind.MASK
+        if row.mask
         else replace(picture, colour=_three(colour), alpha=enlarged)
-        for colour, kind in zip(colours, kinds, strict=True)
+        for colour, row in zip(colours, weights, strict=True)
     ]
-
-
-class _Kind(Enum):
-    """How a result is stitched."""
-
-    COLOUR = auto()
-    GREY = auto()
-    MASK = auto()
-
-    @classmethod
-    def of(cls, weights: Weights, *, grey: bool) -> "_Kind":
-        return cls.MASK if weights.mask else cls.GREY if grey else cls.COLOUR
 
 
 class _Count:
@@ -156,19 +122,21 @@ def _through(
     yield from flats()
 
 
-def _stitched(results: Iterator[Results], plan: TilePlan, kinds: Sequence[_Kind]) -> list[Plane]:
-    """A picture of each kind: (sH, sW, 3), or (sH, sW, 1) for grey kinds."""
-    canvases = [Canvas(plan, scale=SCALE) for _ in kinds]
+def _stitched(results: Iterator[Results], plan: TilePlan, shapes: Sequence[Shape]) -> list[Plane]:
+    """A picture of each shape: (sH, sW, 3), or (sH, sW, 1) of grey and of the mask."""
+    canvases = [Canvas(plan, scale=SCALE) for _ in shapes]
     for pieces in results:
-        for canvas, kind, piece in zip(canvases, kinds, pieces, strict=True):
-            match kind:
-                case _Kind.COLOUR:
-                    canvas.add(piece)
-                case _Kind.GREY:
-                    canvas.add(_grey(piece))
-                case _Kind.MASK:
-                    canvas.add(scaled(piece[..., :1], 8 * piece.itemsize, 8))
+        for canvas, shape, piece in zip(canvases, shapes, pieces, strict=True):
+            canvas.add(shape(piece))
     return [canvas.whole() for canvas in canvases]
+
+
+def _coloured(tile: Pixels) -> Plane:
+    return tile
+
+
+def _mask(tile: Pixels) -> Plane:
+    return scaled(tile[..., :1], 8 * tile.itemsize, 8)
 
 
 def _grey(tile: Pixels) -> Plane:

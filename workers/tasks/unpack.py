@@ -7,22 +7,15 @@ import hashlib
 import logging
 import time
 import zipfile
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import BinaryIO
 
 import redis
-from rq.timeouts import JobTimeoutException
 
 from workers.contract.blobs.base import no_room_is_storage_full
-from workers.contract.errors import (
-    BatchNotFound,
-    EntryDamaged,
-    GDSRError,
-    ImageRejected,
-    JobFailed,
-    JobOutOfMemory,
-    JobTimedOut,
-    UploadTooLarge,
-)
+from workers.contract.errors import BatchNotFound, EntryDamaged, ImageRejected, UploadTooLarge
 from workers.contract.images.names import UniqueNames, safe_path
 from workers.contract.images.zips import check_is_file, inflated, open_archive, picture_entries
 from workers.contract.observability import logs
@@ -33,15 +26,13 @@ from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import JobFailure, JobSpec
 from workers.contract.queue.queue import JobQueue, new_job_id, time_limit
 from workers.contract.queue.validation import ValidatedUpload, validate_upload
-from workers.tasks.upscale import CONTEXT, TaskContext, discard
+from workers.tasks.upscale import CONTEXT, TaskContext, discard, named, patiently
 
 log = logging.getLogger(__name__)
 
 
 def unpack(batch_id: str) -> None:
-    """Unpack one batch and queue its jobs, all or none. Never raises because of a zip's
-    contents.
-    """
+    """Unpack one batch and queue all its jobs or none. Never raises because of its contents."""
     context = CONTEXT.get()
     batches = _batches(context, pixels_per_day=None)
     if not batches.records.start(batch_id, run=context.run, worker=context.worker):
@@ -50,6 +41,7 @@ def unpack(batch_id: str) -> None:
         batch = batches.records.get(batch_id)
     except BatchNotFound:
         return
+    logs.job_id.set(None)
     logs.request_id.set(batch.spec.request_id)
     logs.traceparent.set(batch.spec.traceparent)
     stored: list[str] = []
@@ -60,27 +52,14 @@ def unpack(batch_id: str) -> None:
         discard(context, *stored)
     except redis.RedisError:
         raise  # the jobs may have been queued, and need their pictures
-    except Exception as problem:  # noqa: BLE001 - what has no name is logged there
-        failure = _named(problem, context, batch)
+    except Exception as problem:  # noqa: BLE001 - `named` logs unexpected errors
+        failure = named(problem, "batch", context, batch.spec.time_limit)
         discard(context, *stored)
         if batches.records.fail(batch.id, error=failure, run=context.run):
             log.warning("the batch failed: %s", failure.slug)
             discard(context, batch.spec.upload_key)
     else:
         discard(context, batch.spec.upload_key)
-
-
-def _named(problem: Exception, context: TaskContext, batch: Batch) -> GDSRError:
-    """Why unpacking failed, as a message for the client."""
-    match problem:
-        case GDSRError():
-            return problem
-        case JobTimeoutException():
-            return JobTimedOut(seconds=int(batch.spec.time_limit.total_seconds()))
-        case MemoryError():
-            return JobOutOfMemory(limit=context.settings.job_memory)
-    log.error("the batch failed", exc_info=problem)
-    return JobFailed("the batch failed because of an internal error; see the log")
 
 
 def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
@@ -90,10 +69,8 @@ def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
     names = UniqueNames()
     items: list[BatchItem] = []
     jobs: list[JobSpec] = []
-    with context.blobs.incoming() as file:
-        for piece in context.blobs.stream(spec.upload_key):
-            with no_room_is_storage_full():
-                file.write(piece)
+    with ExitStack() as opened:
+        file = patiently(lambda: opened.enter_context(_upload(context, spec.upload_key)))
         archive = open_archive(file)
         entries = picture_entries(
             archive, max_pictures=settings.max_batch_pictures, max_bytes=settings.max_batch_bytes
@@ -102,7 +79,8 @@ def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
             name = names.add(safe_path(entry.filename) or f"picture-{number}")
             job_id = new_job_id()
             try:
-                taken = _taken(context, batch, archive, entry, engines, key=f"inputs/{job_id}")
+                take = partial(_taken, context, batch, archive, entry, engines)
+                taken = patiently(partial(take, key=f"inputs/{job_id}"))
             except (ImageRejected, EntryDamaged) as failure:
                 items.append(BatchItem(name=name, failure=JobFailure.of(failure)))
                 continue
@@ -112,6 +90,16 @@ def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
     batches = _batches(context, pixels_per_day=spec.pixels_per_day)
     batches.submit_items(batch, items, jobs, run=context.run)
     log.info("a batch of %d files became %d jobs", len(items), len(jobs))
+
+
+@contextmanager
+def _upload(context: TaskContext, key: str) -> Iterator[BinaryIO]:
+    """A local copy of the zip."""
+    with context.blobs.incoming() as file:
+        for piece in context.blobs.stream(key):
+            with no_room_is_storage_full():
+                file.write(piece)
+        yield file
 
 
 def _taken(
@@ -151,7 +139,6 @@ def _taken(
 def _job(batch: Batch, taken: ValidatedUpload, job_id: str, name: str) -> JobSpec:
     return JobSpec(
         id=job_id,
-        created_at=datetime.now(UTC),
         image=taken.image,
         options=taken.options,
         time_limit=time_limit(taken.image, taken.options, taken.model),
@@ -159,8 +146,6 @@ def _job(batch: Batch, taken: ValidatedUpload, job_id: str, name: str) -> JobSpe
         owner=batch.spec.owner,
         batch=batch.id,
         webhook=batch.spec.webhook,
-        request_id=batch.spec.request_id,
-        traceparent=batch.spec.traceparent,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -25,7 +25,7 @@ from workers.contract.errors import (
     StorageUnavailable,
 )
 from workers.contract.observability import logs
-from workers.contract.queue.jobs import KEPT, STOPS, Branch, Job, JobResult, UpscaleOptions
+from workers.contract.queue.jobs import KEPT, STOPS, Job, JobResult, UpscaleOptions
 from workers.contract.queue.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient, MadeBy
@@ -33,8 +33,8 @@ from workers.host.reports import JobReport, Stage, send
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode_in_pieces, encode_preview
 from workers.pictures.finish import marked_as_made, postprocess, postprocess_mask, preprocess
+from workers.pictures.formats.png import png_pieces
 from workers.pictures.picture import Picture
-from workers.pictures.png import png_pieces
 from workers.pictures.reduce import reduced, reduced_mask
 from workers.tasks.branches import blend_pictures, invented_share, needed_outputs
 from workers.tasks.pipeline import upscale_outputs
@@ -82,9 +82,7 @@ def upscale(job_id: str) -> bool:
 
 
 def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> bool:
-    """Run one job and record its outcome; returns whether it succeeded. Never raises because of a
-    picture.
-    """
+    """Run one job and record its outcome; returns whether it succeeded. No bad picture raises."""
     context = CONTEXT.get()
     logs.job_id.set(job_id)
     if not context.records.start(job_id, run=context.run, worker=context.worker):
@@ -97,18 +95,24 @@ def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> bo
         return True
     except _LeaseLost:
         log.info("the lease of the job is lost")
-    except GDSRError as failure:
-        _fail(context, job, failure)
-    except JobTimeoutException:
-        _fail(context, job, JobTimedOut(seconds=int(job.spec.time_limit.total_seconds())))
-    except MemoryError:
-        _fail(context, job, JobOutOfMemory(limit=context.settings.job_memory))
     except redis.RedisError:
         raise  # the write may have happened: only the run is lost
-    except Exception:
-        log.exception("the job failed")
-        _fail(context, job, JobFailed("the job failed because of an internal error; see the log"))
+    except Exception as problem:  # noqa: BLE001 - `named` logs unexpected errors
+        _fail(context, job, named(problem, "job", context, job.spec.time_limit))
     return False
+
+
+def named(problem: Exception, what: str, context: TaskContext, time_limit: timedelta) -> GDSRError:
+    """Map the exception of a failed job or batch to an error for the client."""
+    match problem:
+        case GDSRError():
+            return problem
+        case JobTimeoutException():
+            return JobTimedOut(seconds=int(time_limit.total_seconds()))
+        case MemoryError():
+            return JobOutOfMemory(limit=context.settings.job_memory)
+    log.error("the %s failed", what, exc_info=problem)
+    return JobFailed(f"the {what} failed because of an internal error; see the log")
 
 
 def _upscaled(context: TaskContext, job: Job) -> JobResult:
@@ -130,7 +134,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
     with timed(seconds, "infer"):
         try:
             pictures, made_by = _inferred(context, job, picture, weights)
-        except CheckpointReplaced:  # half of each
+        except CheckpointReplaced:  # tiles of both would be mixed
             pictures, made_by = _inferred(context, job, picture, weights)
     with timed(seconds, "encode"):
         if spec.options.keep_branches:
@@ -186,8 +190,8 @@ def _inferred(
 class _Kept(NamedTuple):
     """The branches of a result."""
 
-    branches: dict[str, Branch]
-    previews: dict[str, Branch]
+    branches: dict[str, StoredBlob]
+    previews: dict[str, StoredBlob]
     invented: float | None
 
 
@@ -198,8 +202,8 @@ def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Pict
     """
     options = job.spec.options
     shares = needed_outputs(options.trade_off)
-    branches: dict[str, Branch] = {}
-    previews: dict[str, Branch] = {}
+    branches: dict[str, StoredBlob] = {}
+    previews: dict[str, StoredBlob] = {}
     needed: list[Picture] = []
     faithful = pictures[0]
     for output in KEPT:
@@ -210,11 +214,11 @@ def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Pict
             picture = postprocess(picture, options)
             if context.settings.mark:
                 picture = marked_as_made(picture, trade_off=STOPS[output])
-        key = f"results/{job.id}.{context.run}.{output}.png"
-        blob = patiently(partial(_write_branch, context, key, picture))
-        branches[output] = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
-        blob = patiently(partial(_write_preview, context, f"{key[:-4]}.webp", output, picture))
-        previews[output] = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
+        key = f"results/{job.id}.{context.run}.{output}"
+        branches[output] = patiently(partial(_write_branch, context, f"{key}.png", picture))
+        previews[output] = patiently(
+            partial(_write_preview, context, f"{key}.webp", output, picture)
+        )
         if output == "psnr":
             faithful = picture
         if output in shares:
@@ -250,16 +254,16 @@ def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
     if not context.records.succeed(job.id, run=context.run, result=result):
         discard(context, *result.keys)
         raise _LeaseLost
-    discard(context, *job.spec.inputs)
     log.info("succeeded in %s", result.seconds)
     send(context.reports, JobReport.of(job, result, tuple(context.stages)))
+    discard(context, *job.spec.inputs)  # last: without a lease this process may be killed
 
 
 def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
     if context.records.fail(job.id, error=failure, run=context.run):
-        discard(context, *job.spec.inputs)
         log.warning("failed: %s: %s", failure.slug, failure)
         send(context.reports, JobReport.of(job, failure, tuple(context.stages)))
+        discard(context, *job.spec.inputs)
 
 
 def patiently(ask: Callable[[], Found]) -> Found:

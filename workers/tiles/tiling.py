@@ -14,7 +14,7 @@ Samples are uint8 or uint16. All lengths are input pixels unless stated otherwis
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,13 +34,6 @@ class Span(NamedTuple):
     read: int
 
 
-class Tile(NamedTuple):
-    """A tile's position in the picture."""
-
-    row: Span
-    col: Span
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TilePlan:
     """How a picture is cut; iterating yields its tiles row by row."""
@@ -48,7 +41,6 @@ class TilePlan:
     height: int
     width: int
     tile: int
-    halo: int
     feather: int
     rows: tuple[Span, ...]
     cols: tuple[Span, ...]
@@ -56,8 +48,8 @@ class TilePlan:
     def __len__(self) -> int:
         return len(self.rows) * len(self.cols)
 
-    def __iter__(self) -> Iterator[Tile]:
-        return (Tile(row, col) for row in self.rows for col in self.cols)
+    def __iter__(self) -> Iterator[tuple[Span, Span]]:
+        return product(self.rows, self.cols)
 
 
 def plan_tiles(*, height: int, width: int, tile: int, halo: int, feather: int) -> TilePlan:
@@ -83,7 +75,6 @@ def plan_tiles(*, height: int, width: int, tile: int, halo: int, feather: int) -
         height=height,
         width=width,
         tile=tile,
-        halo=halo,
         feather=feather,
         rows=_split(height, tile=tile, halo=halo),
         cols=_split(width, tile=tile, halo=halo),
@@ -140,22 +131,21 @@ class Canvas:
     def __init__(self, plan: TilePlan, *, scale: int = 4) -> None:
         self._plan, self._scale = plan, scale
         self._places = iter(plan)
-        self._kind: tuple[np.dtype[Any], tuple[int, ...]] | None = None
+        self._kind = ""
         self._done = 0
 
     def add(self, tile: Pixels) -> None:
-        """Add the next tile. The only one of a plan is kept, others are not.
+        """Add the next tile. It is copied, unless it is the plan's only one.
 
         Raises:
             ValueError: the canvas is complete, or the tile has another shape or dtype than the
                 first.
         """
         plan, scale = self._plan, self._scale
-        if self._kind is None:
+        if not self._kind:
             self._begin(tile)
-        if (tile.dtype, tile.shape) != self._kind:
-            found = _described(tile.dtype, tile.shape)
-            raise ValueError(f"expected {self._expected()}, got {found}")
+        if (found := _described(tile.dtype, tile.shape)) != self._kind:
+            raise ValueError(f"expected {self._kind}, got {found}")
         place = next(self._places, None)
         if place is None:
             raise ValueError(f"more than the {len(plan)} tiles of the plan")
@@ -184,24 +174,20 @@ class Canvas:
             ValueError: tiles are missing.
         """
         if self._done != len(self._plan):
-            raise ValueError(f"expected {self._expected()}, got no tile")
+            raise ValueError(f"expected {self._kind or 'tiles'}, got no tile")
         return self._pixels
 
     def _begin(self, tile: Pixels) -> None:
         plan, scale = self._plan, self._scale
         channels = tile.shape[-1]
-        self._kind = tile.dtype, (scale * plan.tile, scale * plan.tile, *tile.shape[2:])
+        side = scale * plan.tile
+        self._kind = _described(tile.dtype, (side, side, *tile.shape[2:]))
         if len(plan) == 1:
             return
         self._band = scale * plan.feather  # F
         self._pixels = np.empty((scale * plan.height, scale * plan.width, channels), tile.dtype)
         self._above = np.empty((self._band, scale * plan.width, channels), tile.dtype)
         self._shares = _shares(self._band, channels, tile.dtype)
-
-    def _expected(self) -> str:
-        if self._kind is None:
-            return f"the {len(self._plan)} tiles of the plan"
-        return _described(*self._kind)
 
 
 def is_flat(tile: Pixels) -> bool:
@@ -230,13 +216,13 @@ def _split(length: int, *, tile: int, halo: int) -> tuple[Span, ...]:
 
 
 def _read_from(start: int, stop: int, length: int, *, tile: int, halo: int) -> int:
-    """Where to start reading: spare pixels are split evenly, preferably inside the picture."""
+    """First pixel to read; spare pixels are split evenly, preferably inside the picture."""
     read = start - (tile - (stop - start)) // 2
     first, last = -halo, length + halo - tile
     return min(max(read, first), last) if first <= last else read
 
 
-def _read(picture: Pixels, tile: Tile, *, side: int) -> Pixels:
+def _read(picture: Pixels, tile: tuple[Span, Span], *, side: int) -> Pixels:
     for axis, span in enumerate(tile):
         length = picture.shape[axis]
         if span.read >= 0 and span.read + side <= length:

@@ -30,9 +30,7 @@ _DEGRADED_CONTEXT = 8  # reach of most blurs, through two resizes
 
 
 class Batch(NamedTuple):
-    """Pictures in [0, 1]: (N, 3, S, S), (N, 3, 4S, 4S), and the teacher's outputs, of the same
-    size.
-    """
+    """In [0, 1]: `lr`, (N, 3, S, S); `hr` and the teacher's outputs, (N, 3, 4S, 4S) each."""
 
     lr: Tensor
     hr: Tensor
@@ -127,7 +125,7 @@ class Batches:
         return cut(self.photographs, picks, side=side, context=context)
 
     def _picks(self, step: int) -> PatchPositions:
-        """Every patch of every photograph has the same probability."""
+        """Draw patches; every patch of every photograph has the same probability."""
         random = np.random.default_rng((self._seed, step))
         place = random.integers(self._places[-1], size=self._data.batch)
         photograph = np.searchsorted(self._places, place, side="right")
@@ -145,8 +143,7 @@ class Batches:
         lr = shrink(patches, self._degradation, self._generator)
         context = self._context
         edge = SCALE * context
-        # The context is cropped again: downscaled without it, borders would look like in no
-        # picture.
+        # Crop the context, which was needed for realistic borders after downscaling.
         lr = lr[..., context:-context, context:-context]
         hr = patches[..., edge:-edge, edge:-edge]
         batch = Batch(lr=lr.float().div_(255), hr=hr.float().div_(255))

@@ -42,7 +42,7 @@ class CachedBatches:
         """Map all arrays into memory.
 
         Raises:
-            CacheUnusable: one is missing, damaged or has the wrong shape.
+            CacheUnusable: an array is missing, damaged or has the wrong shape.
         """
         self._arrays = [
             tuple(_mapped(folder, shard, kind, teacher.side) for kind in _KINDS)

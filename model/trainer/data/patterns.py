@@ -18,14 +18,8 @@ from model.resize import bicubic_up
 from model.trainer.config import Data
 
 Levels = NDArray[np.float64]
-_BAYER = (
-    np.array(
-        [[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]],
-    )
-    + 0.5
-) / 16
-
-
+BAYER = (np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) + 0.5) / 16
+"""Thresholds of an ordered dither, 4x4."""
 _STREAM = 2**32 - 1  # separates these random numbers from those that cut patches
 
 
@@ -103,7 +97,7 @@ def _lines(random: np.random.Generator, side: int) -> Levels:
 
 def _ordered_dither(random: np.random.Generator, side: int) -> Levels:
     """A grey gradient dithered to two levels by Bayer's matrix."""
-    threshold = np.tile(_BAYER, (side // 4 + 1, side // 4 + 1))[:side, :side]
+    threshold = np.tile(BAYER, (side // 4 + 1, side // 4 + 1))[:side, :side]
     return (_ramp(random, side) > threshold).astype(float)
 
 

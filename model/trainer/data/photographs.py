@@ -6,6 +6,7 @@ Shapes: K photographs, P pixels in total.
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -42,13 +43,8 @@ class Photographs:
     """Skipped: a side is shorter than a patch."""
 
     def to(self, device: torch.device) -> "Photographs":
-        return replace(
-            self,
-            pixels=self.pixels.to(device),
-            starts=self.starts.to(device),
-            heights=self.heights.to(device),
-            widths=self.widths.to(device),
-        )
+        names = ("pixels", "starts", "heights", "widths")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def find_photographs(folder: Path) -> list[Path]:
@@ -66,10 +62,21 @@ def decode(path: Path) -> NDArray[np.uint8]:
     """The picture as RGB: (H, W, 3).
 
     Raises:
-        OSError, SyntaxError, ValueError, Image.DecompressionBombError: it is broken.
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken.
     """
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, from its header.
+
+    Raises:
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken.
+    """
+    with Image.open(path) as image:
+        width, height = image.size
+    return width, height
 
 
 def read_photographs(
@@ -80,7 +87,7 @@ def read_photographs(
     Broken and small pictures are skipped.
 
     Raises:
-        PhotographsMissing: none is left.
+        PhotographsMissing: no picture is left.
         StorageFull: there is no space for `file`.
     """
     broken: set[Path] = set()
@@ -88,8 +95,7 @@ def read_photographs(
     sizes: dict[Path, tuple[int, int]] = {}
     for path in paths:
         try:
-            with Image.open(path) as image:
-                width, height = image.size
+            width, height = size_of(path)
         except UNREADABLE:
             broken.add(path)
             continue
@@ -134,11 +140,9 @@ def bytes_of(paths: Iterable[Path]) -> int:
     """Total size of the decoded pictures in bytes; unreadable ones count as 0."""
     total = 0
     for path in paths:
-        try:
-            with Image.open(path) as image:
-                total += 3 * image.size[0] * image.size[1]
-        except UNREADABLE:
-            continue
+        with suppress(*UNREADABLE):
+            width, height = size_of(path)
+            total += 3 * width * height
     return total
 
 
@@ -150,8 +154,8 @@ def keep_photographs(
     Returns `data` with the chosen location.
 
     Raises:
-        PhotographsMissing: none is usable.
-        StorageFull: they go to a file and there is no space for it.
+        PhotographsMissing: no photograph is usable.
+        StorageFull: there is no space for `file`.
     """
     keep = data.keep if data.keep != "auto" else _place(bytes_of(paths), device)
     photographs = read_photographs(

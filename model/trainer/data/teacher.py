@@ -1,11 +1,11 @@
-"""A teacher's pictures, made once and kept: the cache that distillation reads.
+"""The cache of a teacher's outputs, made once and read by distillation.
 
 The cache is a folder. `cache.json` says how its contents were made. Shard `NNNNN` is three arrays
 of bytes in NumPy's format, K pictures each:
 
 - `NNNNN.input.npy`, (K, S, S, 3): small pictures, degraded;
 - `NNNNN.photograph.npy`, (K, 4S, 4S, 3): the photographs that they were made from;
-- `NNNNN.teacher.npy`, (K, 4S, 4S, 3): the teacher's pictures of the small ones.
+- `NNNNN.teacher.npy`, (K, 4S, 4S, 3): the teacher's outputs for the small pictures.
 
 A shard without its third array is unfinished: the next run makes it. So another program can be
 the teacher: a run with an empty `teacher.file` writes the first two, and that program the third.
@@ -101,7 +101,7 @@ def make_cache(
 
 
 def shard_file(folder: Path, shard: int, kind: str) -> Path:
-    """`kind` is `input`, `photograph` or `teacher`."""
+    """The path of an array; `kind` is `input`, `photograph` or `teacher`."""
     return folder / f"{shard:05}.{kind}.npy"
 
 
@@ -172,7 +172,7 @@ def _claim(folder: Path, settings: dict[str, Any], *, first: bool) -> None:
     if not path.exists():
         if first:
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, lambda partial: partial.write_text(json.dumps(settings, indent=2)))
+            write_whole(path, json.dumps(settings, indent=2).encode())
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -181,13 +181,10 @@ def _claim(folder: Path, settings: dict[str, Any], *, first: bool) -> None:
         raise CacheUnusable(f"{path} does not describe a teacher's cache") from None
     if differing == ["teacher"] and not settings["teacher"]:
         return
-    if "teacher" in differing:
-        raise CacheUnusable(
-            f"{folder} was made with another teacher: choose another folder (teacher.cache)"
-        )
     if differing:
+        name = "teacher" if "teacher" in differing else differing[0]
         raise CacheUnusable(
-            f"{folder} was made with another {differing[0]}: choose another folder (teacher.cache)"
+            f"{folder} was made with another {name}: choose another folder (teacher.cache)"
         )
 
 
@@ -229,6 +226,4 @@ def _bytes(images: Tensor) -> NDArray[np.uint8]:
 def _write(folder: Path, shard: int, kind: str, pixels: NDArray[np.uint8]) -> None:
     buffer = io.BytesIO()
     np.save(buffer, pixels)
-    write_whole(
-        shard_file(folder, shard, kind), lambda partial: partial.write_bytes(buffer.getbuffer())
-    )
+    write_whole(shard_file(folder, shard, kind), buffer.getbuffer())

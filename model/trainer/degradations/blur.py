@@ -98,7 +98,7 @@ def _draw_radius(draws: Draws) -> Tensor:
 
 
 def _draw_beta(limits: Range, draws: Draws) -> Tensor:
-    """Below 1 as often as above, unlike a uniform distribution."""
+    """Draw shape parameters, below 1 as often as above, unlike a uniform distribution."""
     low, high = limits
     return torch.where(draws.chance(0.5), draws.uniform(low, 1), draws.uniform(1, high))
 
@@ -111,7 +111,7 @@ def _grid(radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _sinc(radius: Tensor, draws: Draws) -> Tensor:
-    """The circular low-pass filter for a random cut-off; small kernels cannot hold low ones."""
+    """The circular low-pass filter for a random cut-off, which is not low for small kernels."""
     low = torch.where(radius < 6, math.pi / 3, math.pi / 5)
     cutoff = (low + (math.pi - low) * draws.uniform(0, 1)).view(-1, 1, 1)
     y, x, _ = _grid(radius)

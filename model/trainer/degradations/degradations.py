@@ -1,7 +1,7 @@
 """Degradations: how photographs become the small pictures of training.
 
 Each picture of a batch is degraded in one of three ways, drawn by their shares: the protocol's
-`bicubic` alone; the `light` recipe: slight blur, bicubic, slight noise and one JPEG, as most
+`bicubic` alone; the `light` recipe: slight blur, bicubic, slight noise and one JPEG, as in most
 uploads; or the `full` recipe of Real-ESRGAN.
 
 The full recipe is of second order (Wang et al. 2021, arXiv:2107.10833, section 3 and its published
@@ -13,7 +13,9 @@ canvas for the largest scale; and Poisson noise always counts 256 levels.
 Shapes: N batch, S x S pixels. Images are in levels, 0 to 255.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -139,24 +141,42 @@ LIGHT_ALONE = Degradation(shares=Shares(light=1.0))
 def shrink(hr: Tensor, degradation: Degradation | None, generator: torch.Generator) -> Tensor:
     """Make the low-resolution images: (N, 3, 4S, 4S) bytes -> (N, 3, S, S) bytes.
 
-    Without a `degradation` the protocol's bicubic, which draws nothing from `generator`.
+    Without a `degradation` the method is the protocol's bicubic, which does not use `generator`.
     """
     small = bicubic_down(hr)
     if degradation is None:
         return small
     shares = degradation.shares
-    draws = Draws(hr.shape[0], generator)
-    way = draws.choice((shares.bicubic, shares.light, shares.full)).view(-1, 1, 1, 1)
+    way = Draws(hr.shape[0], generator).choice((shares.bicubic, shares.light, shares.full))
     with torch.autocast(hr.device.type, enabled=False):
-        # Every way is computed for all images: selecting some would make a GPU wait.
         if shares.light:
-            small = torch.where(way == 1, _light(hr.float(), degradation.light, draws), small)
+            small = _degraded(hr, small, way == 1, partial(_light, degradation.light), generator)
         if shares.full:
-            small = torch.where(way == 2, _full(hr.float(), degradation.full, draws), small)
+            small = _degraded(hr, small, way == 2, partial(_full, degradation.full), generator)
     return small
 
 
-def _light(images: Tensor, light: Light, draws: Draws) -> Tensor:
+def _degraded(
+    hr: Tensor,
+    small: Tensor,
+    chosen: Tensor,
+    recipe: Callable[[Tensor, Draws], Tensor],
+    generator: torch.Generator,
+) -> Tensor:
+    """`small` with the `chosen` images, (N,), made from `hr` by the recipe."""
+    if hr.device.type != "cpu":
+        # All images are computed: selecting some would make a GPU wait.
+        made = recipe(hr.float(), Draws(hr.shape[0], generator))
+        return torch.where(chosen.view(-1, 1, 1, 1), made, small)
+    places = chosen.nonzero().flatten()
+    if len(places):
+        small = small.index_copy(
+            0, places, recipe(hr[places].float(), Draws(len(places), generator))
+        )
+    return small
+
+
+def _light(light: Light, images: Tensor, draws: Draws) -> Tensor:
     """(N, 3, 4S, 4S) levels -> (N, 3, S, S) bytes."""
     sigma = draws.uniform(*light.sigma)
     kernels = gaussian_kernels(torch.where(draws.chance(light.blur), sigma, 1e-3))
@@ -169,7 +189,7 @@ def _light(images: Tensor, light: Light, draws: Draws) -> Tensor:
     return torch.where(chosen, compressed, small).to(torch.uint8)
 
 
-def _full(images: Tensor, full: Full, draws: Draws) -> Tensor:
+def _full(full: Full, images: Tensor, draws: Draws) -> Tensor:
     """(N, 3, 4S, 4S) levels -> (N, 3, S, S) bytes."""
     original = images.shape[-1]
     final = original // SCALE

@@ -11,6 +11,12 @@ from model.trainer.config import Adversarial, Distill, Dists, Perceptual, Pixel,
 from model.trainer.run.state import TrainState
 from model.trainer.step.networks import init_file
 
+_FROZEN = {
+    "lf": "only the psnr branch behind the shared features trained",
+    "hf": "low-frequency branch frozen",
+    "mask": "all but the mask frozen",
+}
+
 
 def card_of(config: TrainConfig, train_state: TrainState, *, photographs: int) -> Card:
     """The card of the current weights."""
@@ -25,7 +31,7 @@ def card_of(config: TrainConfig, train_state: TrainState, *, photographs: int) -
 
 
 def origin_of(config: TrainConfig) -> str:
-    """How the initial weights were trained, if the run starts from a checkpoint."""
+    """Name and training of the checkpoint that the run starts from; empty if there is none."""
     if not config.generator.init:
         return ""
     card = read_header(init_file(config.generator.init)).card
@@ -51,12 +57,8 @@ def _training(config: TrainConfig, train_state: TrainState) -> str:
     ]
     if train_state.origin:
         said.append(f"started from {train_state.origin}")
-    if config.generator.train == "lf":
-        said.append("only the psnr branch behind the shared features trained")
-    if config.generator.train == "hf":
-        said.append("low-frequency branch frozen")
-    if config.generator.train == "mask":
-        said.append("all but the mask frozen")
+    if config.generator.train in _FROZEN:
+        said.append(_FROZEN[config.generator.train])
     if config.optimiser.ema:
         said.append(f"weights averaged with {config.optimiser.ema}")
     said.append(f"{train_state.elapsed / 60:.1f} minutes")

@@ -101,7 +101,7 @@ def read_scores(path: Path, *, sha256: str) -> Scores:
 
     Raises:
         ValueError: the file is not a report, has no such checkpoint, or used other settings.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     try:
         report = json.loads(path.read_text(encoding="utf-8"))

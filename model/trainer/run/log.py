@@ -1,7 +1,6 @@
 """The log of a run: JSON lines, a progress bar on the terminal, and TensorBoard.
 
-Only the first of several processes logs. Without a terminal the bar is replaced by a line from time
-to time.
+Only the first of several processes logs. Without a terminal a line per record replaces the bar.
 """
 
 import json
@@ -9,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
 from model.trainer.errors import PartMissing, StorageFull
 from model.trainer.validation import Scores
@@ -45,11 +46,6 @@ class Log:
         self._silent = silent
         self._steps = steps
         self._board = None if silent or not tensorboard else _board(out)
-        try:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-        except ImportError:
-            raise PartMissing("rich", purpose="the progress bar") from None
         self._console = Console(highlight=False, soft_wrap=True, quiet=silent or quiet)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -64,12 +60,7 @@ class Log:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
         if self._board:
             self._board.close()

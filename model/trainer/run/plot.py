@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model.trainer.errors import PartMissing, RunUnusable, cause
+from model.trainer.errors import PartMissing, RunUnusable, TrainingError, cause
 from model.trainer.run.log import FILE
 
 
@@ -16,6 +16,7 @@ def plot(run: Path, target: Path) -> None:
     Raises:
         PartMissing: matplotlib is not installed.
         RunUnusable: there is no log, or nothing in it to plot.
+        TrainingError: the suffix of `target` names no image format.
     """
     steps, validations = read_log(run)
     try:
@@ -46,7 +47,10 @@ def plot(run: Path, target: Path) -> None:
     for axes in (losses, rate, quality, speed):
         axes.grid(alpha=0.3)
     figure.suptitle(run.resolve().name)
-    figure.savefig(target, dpi=100)
+    try:
+        figure.savefig(target, dpi=100)
+    except ValueError as error:  # the suffix names no format
+        raise TrainingError(f"{target}: {error}") from None
 
 
 def read_log(run: Path) -> tuple[dict[int, Mapping[str, Any]], dict[int, Mapping[str, Any]]]:

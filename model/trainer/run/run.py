@@ -89,15 +89,14 @@ class Run:
         """Check a loss entry from the buffer.
 
         Raises:
-            LossNotFinite: it is not finite; the batch is saved beside the state.
+            LossNotFinite: a loss is not finite; the batch is saved beside the state.
         """
         if entry is None or not entry.broken:
             return entry
         batch = self.batches.at(entry.step)  # recreated: it depends only on the step
         path = self.out / f"broken_step_{entry.step}_{self.processes.rank}.safetensors"
         tensors = {"lr": batch.lr.contiguous().cpu(), "hr": batch.hr.contiguous().cpu()}
-        content = safetensors.torch.save(tensors)
-        write_whole(path, lambda partial: partial.write_bytes(content))
+        write_whole(path, safetensors.torch.save(tensors))
         self.log.event("broken", step=entry.step, term=entry.broken, batch=path.name)
         raise LossNotFinite(step=entry.step, term=entry.broken, batch=path)
 

@@ -43,7 +43,7 @@ def save_state(
     """Write the state.
 
     Raises:
-        StorageFull: it cannot be written; the previous state stays.
+        StorageFull: the file cannot be written; the previous state stays.
     """
     state = {
         "format": _FORMAT,
@@ -52,7 +52,7 @@ def save_state(
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_whole(path, lambda partial: partial.write_bytes(buffer.getbuffer()))
+    write_whole(path, buffer.getbuffer())
 
 
 def load_state(

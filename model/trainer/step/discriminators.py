@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NEGATIVE_SLOPE = 0.2
+from model.blocks import NEGATIVE_SLOPE
 
 
 class VGGDiscriminator(nn.Module):
     """Convolutions that halve the side five times, then two dense layers."""
 
     def __init__(self, *, side: int, features: int = 64) -> None:
-        """For images of `side` x `side` pixels, as its last layers are dense.
+        """Build the network for images of `side` x `side` pixels, as the last layers are dense.
 
         Raises:
             ValueError: `side` is not a multiple of 32.

@@ -1,7 +1,7 @@
 """A step as one CUDA graph: a thousand kernels for the cost of one launch.
 
-The first steps run eagerly, on a side stream, and count: they trigger compilation and fill the
-allocator. Then a step is captured, which runs nothing, and from then on replayed.
+The first training steps run eagerly, on a side stream: they trigger compilation and fill the
+allocator. Then a step is captured, which runs nothing, and replayed from then on.
 """
 
 from collections.abc import Callable

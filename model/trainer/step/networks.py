@@ -2,7 +2,7 @@
 
 import copy
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from model.blocks import RRDB
 from model.checkpoint import SHIPPED, CheckpointInvalid, load_checkpoint
 from model.gdsr import GDSR, SCALE
-from model.metrics.dists import DISTS, load_dists
-from model.metrics.vgg import VGG, load_vgg
+from model.metrics.dists import DISTS
+from model.metrics.vgg import VGG
+from model.reference import read_reference
 from model.trainer.config import Adversarial, Dists, Generator, Perceptual, TrainConfig
 from model.trainer.errors import ConfigInvalid, WeightsUnusable, cause
 from model.trainer.step.discriminators import UNetDiscriminator, VGGDiscriminator
@@ -70,15 +71,9 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
         dists=_dists(losses.dists) if losses.dists else None,
     )
     layout = torch.channels_last if config.device.channels_last else torch.contiguous_format
-    for network in (
-        networks.generator,
-        networks.average,
-        networks.discriminator,
-        networks.features,
-        networks.dists,
-    ):
-        if network is not None:
-            network.to(device=device, memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+    for field in fields(networks):
+        if (network := getattr(networks, field.name)) is not None:
+            network.to(device=device, memory_format=layout)
     if config.device.compile and device.type == "cuda":
         for part in generator.modules():
             if isinstance(part, RRDB):
@@ -162,7 +157,7 @@ def _features(perceptual: Perceptual) -> VGG:
             f"the perceptual loss needs VGG weights: set losses.perceptual.file or {VGG_WEIGHTS}"
         )
     try:
-        return load_vgg(Path(file), tuple(perceptual.taps))
+        return VGG(read_reference(Path(file)), tuple(perceptual.taps))
     except (CheckpointInvalid, OSError) as error:
         raise WeightsUnusable(f"VGG weights: {cause(error)}") from None
     except ValueError as error:
@@ -177,6 +172,6 @@ def _dists(dists: Dists) -> DISTS:
         )
     names = ("vgg16_features.safetensors", "dists_alpha_beta.safetensors")
     try:
-        return load_dists(*(Path(folder) / name for name in names))
+        return DISTS(*(read_reference(Path(folder) / name) for name in names))
     except (CheckpointInvalid, OSError) as error:
         raise WeightsUnusable(f"weights of DISTS: {cause(error)}") from None

@@ -1,9 +1,12 @@
 """Answers of the service: jobs, results, problems. Fields of newer releases are ignored."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+from gdsr_client.errors import UnexpectedAnswer
 
 
 def readable(size: int) -> str:
@@ -17,7 +20,8 @@ class Answer:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
-        return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
+        given = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in given.items()})
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,11 +77,7 @@ class Result(Answer):
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
-        lists = {
-            name: tuple(data[name]) for name in ("warnings", "branches", "previews") if name in data
-        }
-        expiry = datetime.fromisoformat(data["expires_at"])
-        return super().of({**data, **lists, "expires_at": expiry})
+        return super().of({**data, "expires_at": datetime.fromisoformat(data["expires_at"])})
 
     def __str__(self) -> str:
         return f"{self.format} of {self.width} x {self.height}, {readable(self.size)}"
@@ -151,3 +151,22 @@ class Batch(Answer):
 
     def __repr__(self) -> str:
         return f"<Batch {self.id}: {self}>"
+
+
+A = TypeVar("A", bound=Answer)
+
+
+def decoded(kind: type[A], *documents: bytes | str) -> A:
+    """Read JSON objects; the fields of later ones replace those of earlier ones.
+
+    Raises:
+        UnexpectedAnswer: a document is no JSON object, or a field is missing.
+    """
+    data: dict[str, Any] = {}
+    try:
+        for document in documents:
+            data |= json.loads(document)
+        return kind.of(data)
+    except (AttributeError, KeyError, TypeError, ValueError) as unfit:
+        name = kind.__name__.lower()
+        raise UnexpectedAnswer(f"not the {name} of a GDSR service ({unfit})") from None

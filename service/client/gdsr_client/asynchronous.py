@@ -12,8 +12,7 @@ from typing import Any, Self, Unpack
 import httpx2
 from anyio import get_cancelled_exc_class, move_on_after, sleep
 
-from gdsr_client.answers import Batch, Job
-from gdsr_client.decoding import decoded
+from gdsr_client.answers import A, Batch, Job, decoded
 from gdsr_client.downloads import store
 from gdsr_client.errors import ClientError, JobLost, Refused, UnexpectedAnswer, Unreachable
 from gdsr_client.events import read_events
@@ -23,7 +22,7 @@ from gdsr_client.uploads import Sent, Source, pieces, size_of
 
 #: Seconds to wait, with `Prefer: wait`, for a derived result.
 _WAIT = 30
-#: Seconds between two looks at a batch.
+#: Seconds between two polls of a batch.
 _PAUSE = 1.0
 #: Read timeout of the event stream: the service sends a comment every 15 s.
 _READ_SECONDS = 45.0
@@ -35,12 +34,13 @@ class AsyncClient:
     """Asynchronous client for one service; use it with `async with`."""
 
     def __init__(self, url: str, *, api_key: str | None = None, patience: float = 60.0) -> None:
-        """Create a client. `patience`: total seconds of retries for each call.
+        """Create a client. `patience`: total seconds of retries for each call. White space around
+        `api_key`, as in a file, is removed.
 
         Raises:
             Unreachable: `url` is not valid.
         """
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = {"Authorization": f"Bearer {api_key.strip()}"} if api_key else {}
         self._url, self._patience = url, patience
         self._retried = partial(retried, url=url, patience=patience)
         timeout = httpx2.Timeout(_READ_SECONDS, connect=5.0)
@@ -108,7 +108,10 @@ class AsyncClient:
             Unreachable: the service does not answer.
             OSError: the file cannot be read.
         """
-        named = {} if isinstance(source, bytes) else {"name": Path(source).name}
+        named: dict[str, object] = {}
+        if not isinstance(source, bytes):
+            # A name on a disk may be of any bytes.
+            named["name"] = os.fsencode(Path(source).name).decode(errors="replace")
         return decoded(Job, await self._send("upscale", source, on_upload, {**named, **options}))
 
     async def submit_batch(
@@ -163,8 +166,8 @@ class AsyncClient:
         Raises:
             JobLost: the job was deleted in the meantime.
             Refused: there is no such job.
-            Unreachable: the service does not answer, or its streams break with nothing new in
-                them, for `patience` seconds.
+            Unreachable: for `patience` seconds the service does not answer, or its streams break
+                without a new event.
         """
         known = last_state = ""
         job: Job | None = None
@@ -214,28 +217,7 @@ class AsyncClient:
             OSError: the file cannot be written.
         """
         content = None if map is None else b"".join([piece async for piece in pieces(map, None)])
-        headers = {"Prefer": f"wait={_WAIT}"}
-        if content is not None:
-            headers["Content-Type"] = "image/png"
-
-        async def fetch() -> Job | None:
-            async with self._http.stream(
-                "GET" if content is None else "POST",
-                f"jobs/{job_id}/result",
-                params=query(options),
-                content=content,
-                headers=headers,
-                follow_redirects=True,
-            ) as answer:
-                if answer.status_code != httpx2.codes.OK:
-                    await answer.aread()
-                    return decoded(
-                        Job, checked(answer).content
-                    )  # not ready in time: poll its own job
-                await store(answer, Path(target))
-                return None
-
-        pending = await self._retried(fetch)
+        pending = await self._store(Job, f"jobs/{job_id}", target, query(options), content)
         if pending is not None:
             async for _ in self.follow(pending.id):
                 pass
@@ -247,8 +229,8 @@ class AsyncClient:
         target: str | os.PathLike[str],
         **options: Unpack[DerivedOptions],
     ) -> None:
-        """Store the zip of a batch's results in a file, once every job has ended; with `options`
-        such as `trade_off`, of other results that are derived from these.
+        """Store the zip of a batch's results in a file, once every job has ended. With `options`
+        such as `trade_off`, the zip has results derived from these.
 
         Raises:
             Refused: there is no such batch, its results have expired, or an option was rejected.
@@ -257,32 +239,47 @@ class AsyncClient:
             OSError: the file cannot be written.
         """
         wanted = query(options)
-
-        async def fetch() -> Batch | None:
-            async with self._http.stream(
-                "POST" if wanted else "GET",
-                f"batches/{batch_id}/result",
-                params=wanted,
-                headers={"Prefer": f"wait={_WAIT}"},
-                follow_redirects=True,
-            ) as answer:
-                if answer.status_code != httpx2.codes.OK:
-                    await answer.aread()
-                    return decoded(Batch, checked(answer).content)
-                await store(answer, Path(target))
-                return None
-
         while True:
             try:
-                pending = await self._retried(fetch)
+                pending = await self._store(
+                    Batch, f"batches/{batch_id}", target, wanted, b"" if wanted else None
+                )
             except Refused as refusal:
                 if not refusal.problem.type.endswith("/batch-not-finished"):
                     raise
             else:
                 if pending is None:
                     return
-                batch_id, wanted = pending.id, {}  # of the derived results, if they were asked for
+                batch_id, wanted = pending.id, {}  # the batch of derived results, if requested
             await sleep(_PAUSE)
+
+    async def _store(
+        self,
+        kind: type[A],
+        path: str,
+        target: str | os.PathLike[str],
+        options: Mapping[str, str],
+        content: bytes | None,
+    ) -> A | None:
+        """Store a result, by POST if there is `content`; return its job or batch if pending."""
+        headers = {"Prefer": f"wait={_WAIT}", **({"Content-Type": "image/png"} if content else {})}
+
+        async def fetch() -> A | None:
+            async with self._http.stream(
+                "GET" if content is None else "POST",
+                f"{path}/result",
+                params=options,
+                content=content,
+                headers=headers,
+                follow_redirects=True,
+            ) as answer:
+                if answer.status_code != httpx2.codes.OK:
+                    await answer.aread()
+                    return decoded(kind, checked(answer).content)
+                await store(answer, Path(target))
+                return None
+
+        return await self._retried(fetch)
 
     async def discard(self, job_id: str) -> None:
         """Cancel a job; a job that has ended is deleted with its pictures.

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import uuid
-from base64 import b64decode
+from base64 import b64encode
 from pathlib import Path
 
 import httpx2
@@ -27,17 +27,19 @@ async def store(answer: httpx2.Response, target: Path) -> None:
             async for piece in answer.aiter_bytes():
                 digest.update(piece)
                 await file.write(piece)
-        if promised is not None and digest.digest() != promised:
+        if promised is not None and b64encode(digest.digest()).decode() != promised:
             raise DownloadBroken(f"the download of {answer.url.path} is incomplete or corrupted")
         partial_file.replace(target)
     finally:
         partial_file.unlink(missing_ok=True)
 
 
-def _promised_digest(answer: httpx2.Response) -> bytes | None:
-    """The SHA-256 of `Repr-Digest` (RFC 9530), from this response or from a redirect before it."""
+def _promised_digest(answer: httpx2.Response) -> str | None:
+    """The SHA-256 of `Repr-Digest` (RFC 9530) in base64, from this response or from a redirect
+    before it.
+    """
     for one in (answer, *answer.history):
         algorithm, _, value = one.headers.get("Repr-Digest", "").partition("=")
         if algorithm == "sha-256":
-            return b64decode(value.strip(":"))
+            return value.strip(":")
     return None

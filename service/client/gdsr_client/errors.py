@@ -1,6 +1,9 @@
 """Errors of the client."""
 
-from gdsr_client.answers import Problem
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gdsr_client.answers import Problem
 
 
 class ClientError(Exception):
@@ -18,7 +21,7 @@ class UnexpectedAnswer(ClientError):
 class Refused(ClientError):
     """The service rejected the request; see `problem`."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: "Problem") -> None:
         super().__init__(str(problem))
         self.problem = problem
 

@@ -19,5 +19,5 @@ async def read_events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, str]
             else:
                 name, _, value = line.partition(":")
                 event[name] = value.removeprefix(" ")
-    except httpx2.TransportError:
+    except httpx2.RequestError:
         return

@@ -8,7 +8,7 @@ Format = Literal["png", "jpeg", "webp", "avif", "tiff", "jxl", "same"]
 
 
 class Options(TypedDict, total=False):
-    """Fields of `POST /upscale`. None is as good as left out."""
+    """Fields of `POST /upscale`; None means not given."""
 
     trade_off: float | Stop | None
     """0 (faithful) to 1 (crisp); 0.5 unless given."""
@@ -18,9 +18,9 @@ class Options(TypedDict, total=False):
     """1 to 100."""
     lossless: bool | None
     frame: int | None
-    """Of an animation or a TIFF of several pages, from 0."""
+    """Frame of an animation or page of a TIFF, from 0."""
     truncated: Literal["refuse", "fill"] | None
-    """Of a picture that is cut off."""
+    """Whether a truncated picture is refused, or its missing part filled."""
     scale: float | None
     """1 to 4."""
     width: int | None
@@ -34,7 +34,7 @@ class Options(TypedDict, total=False):
     depth: Literal["same", "8", "16"] | None
     consistency: bool | None
     keep_branches: bool | None
-    """Needed for other positions of the slider without another run of the network."""
+    """Needed to derive other slider positions without running the network again."""
     name: str | None
     """File name of the result."""
     webhook: str | None

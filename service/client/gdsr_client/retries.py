@@ -8,8 +8,7 @@ from typing import TypeVar
 import httpx2
 from anyio import sleep
 
-from gdsr_client.answers import Problem
-from gdsr_client.decoding import decoded
+from gdsr_client.answers import Problem, decoded
 from gdsr_client.errors import ClientError, Refused, UnexpectedAnswer, Unreachable
 
 #: Statuses of temporary errors: the request is retried.
@@ -32,7 +31,7 @@ def checked(answer: httpx2.Response) -> httpx2.Response:
     """The response, if it is not an error.
 
     Raises:
-        Refused: it is an error.
+        Refused: the response is an error.
     """
     if not answer.is_error:
         return answer
@@ -48,7 +47,7 @@ def checked(answer: httpx2.Response) -> httpx2.Response:
 
 
 def pauses() -> Iterator[float]:
-    """Seconds before each retry: exponential back-off, with jitter so that clients come apart."""
+    """Seconds before each retry: exponential back-off with jitter, to spread clients over time."""
     pause = _PAUSE
     while True:
         yield pause * random.uniform(0.5, 1)  # noqa: S311
@@ -70,7 +69,7 @@ async def retried(attempt: Callable[[], Awaitable[T]], *, url: str, patience: fl
             return await attempt()
         except httpx2.UnsupportedProtocol as wrong:
             raise Unreachable(f"{url}: {wrong}") from None
-        except httpx2.TransportError as failure:
+        except httpx2.RequestError as failure:
             error: ClientError = Unreachable(f"{url}: {str(failure) or type(failure).__name__}")
         except _RetryLater as later:
             error, asked = Refused(later.problem), later.seconds

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import AsyncIterator, Callable
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from anyio import open_file
+from anyio import open_file, wrap_file
 
 from gdsr_client.answers import readable
 
@@ -41,21 +42,14 @@ async def pieces(source: Source, on_upload: Callable[[Sent], None] | None) -> As
     Raises:
         OSError: the file cannot be read.
     """
-    size = size_of(source)
-    done = 0
-    async for piece in _of_bytes(source) if isinstance(source, bytes) else _of_file(source):
-        yield piece
-        done += len(piece)
-        if on_upload:
-            on_upload(Sent(done, size))
-
-
-async def _of_bytes(data: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(data), _PIECE):
-        yield data[start : start + _PIECE]
-
-
-async def _of_file(path: str | os.PathLike[str]) -> AsyncIterator[bytes]:
-    async with await open_file(path, "rb") as file:
+    size, done = size_of(source), 0
+    if isinstance(source, bytes):
+        opened = wrap_file(BytesIO(source))
+    else:
+        opened = await open_file(source, "rb")
+    async with opened as file:
         while piece := await file.read(_PIECE):
             yield piece
+            done += len(piece)
+            if on_upload:
+                on_upload(Sent(done, size))

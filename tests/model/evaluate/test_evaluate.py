@@ -62,7 +62,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    """A folder with the weights of LPIPS only; they are random."""
+    """A folder with random LPIPS weights, and no others."""
     torch.manual_seed(0)
     folder = tmp_path / "weights"
     folder.mkdir()
@@ -73,7 +73,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def tiny_peer(path: Path) -> Path:
-    """Write a small generator with random weights, by the names of Real-ESRGAN's files."""
+    """Write a small random generator with the tensor names of Real-ESRGAN's files."""
     torch.manual_seed(0)
     names = {"first": "conv_first", "body": "conv_body", "up1.conv": "conv_up1"}
     names |= {"up2.conv": "conv_up2", "hr": "conv_hr", "to_rgb": "conv_last"}
@@ -133,7 +133,7 @@ def test_the_outputs_are_those_of_the_whole_picture_with_its_context(checkpoint:
     for output in OUTPUTS:
         levels = 255 * inner(postprocess(getattr(expected, output), context)[0], 64)
         assert images[output].shape == (3, 72, 80)
-        assert (images[output] - levels).abs().max() < 0.51  # rounded
+        assert (images[output] - levels).abs().max() < 0.51  # rounding
 
 
 def test_between_two_outputs_is_their_blend_in_pixel_space(checkpoint: Path) -> None:
@@ -147,14 +147,14 @@ def test_between_two_outputs_is_their_blend_in_pixel_space(checkpoint: Path) -> 
         "0.1": 0.8 * images["psnr"] + 0.2 * images["fused"],
         "0.75": (images["fused"] + images["gan"]) / 2,
     }.items():
-        assert (images[name] - blend).abs().max() <= 1  # each is rounded by itself
+        assert (images[name] - blend).abs().max() <= 1  # each is rounded separately
 
 
 def test_back_projection_makes_an_output_shrink_to_what_it_was_made_from(
     checkpoint: Path,
 ) -> None:
     generator, lr = load_checkpoint(checkpoint).generator, small_picture(height=30, width=30)
-    lr = lr // 3 + 80  # nothing is clamped
+    lr = lr // 3 + 80  # so that nothing is clamped
 
     with torch.inference_mode():
         plain, projected = (
@@ -359,8 +359,22 @@ def test_a_metric_that_a_picture_is_too_small_for_is_left_out_and_said(
     assert list(report["bicubic"]["Stamps"]) == ["psnr_y", "rmse_y"]
 
 
+def test_pictures_too_small_for_every_metric_are_still_measured_otherwise(
+    run: Run, checkpoint: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "Dots"
+    folder.mkdir()
+    painted(folder / "dot.png", width=8, height=4)
+
+    assert run(checkpoint, "--data", folder, "--json", tmp_path / "scores.json") == 0
+
+    report = json.loads((tmp_path / "scores.json").read_text())
+    assert report["bicubic"]["Dots"] == {}
+    assert "shift" in report["character"]["bicubic"]["places"]["Dots"]["bicubic"]
+
+
 def refused(run: Run, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The one line that a run which must fail says last."""
+    """Return the last error line of a run that must fail."""
     assert run(*arguments) == 1
     said = capsys.readouterr()
     assert said.out == ""
@@ -377,8 +391,10 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     empty, broken, other = tmp_path / "empty", tmp_path / "broken", tmp_path / "o" / "Holidays"
-    for folder in (empty, broken, other):
+    thin = tmp_path / "thin"
+    for folder in (empty, broken, other, thin):
         folder.mkdir(parents=True)
+    painted(thin / "line.png", width=40, height=3)
     (broken / "x.png").write_bytes(b"no picture")
     painted(other / "a.png", width=40, height=40)
     no_checkpoint = tmp_path / "x.safetensors"
@@ -390,6 +406,7 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(
     assert f"no picture in {empty}" in line(checkpoint, "--data", empty)
     assert "no folder" in line(checkpoint, "--data", tmp_path / "nowhere")
     assert f"{broken / 'x.png'} is broken" in line(checkpoint, "--data", broken)
+    assert f"{thin / 'line.png'} has 40x3 pixels" in line(checkpoint, "--data", thin)
     assert f"{no_checkpoint}: " in line(no_checkpoint, "--data", photographs)
     assert "nowhere.safetensors" in line(tmp_path / "nowhere.safetensors", "--data", photographs)
     assert "called Holidays" in line(checkpoint, "--data", photographs, "--data", other)
@@ -459,7 +476,7 @@ def test_the_plot_has_the_papers_methods_where_the_axis_allows(tmp_path: Path) -
     )
 
     with Image.open(path) as image:
-        assert image.height > image.width  # a row for each set, one column: there is no NIQE
+        assert image.height > image.width  # one row per set, and one column, as there is no NIQE
 
 
 def test_a_plot_needs_matplotlib_and_something_to_draw(monkeypatch: pytest.MonkeyPatch) -> None:

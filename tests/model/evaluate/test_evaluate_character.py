@@ -1,4 +1,4 @@
-"""The character of a method, beside its scores, on methods whose answers are known."""
+"""The character figures are right for methods whose answers are known."""
 
 import math
 
@@ -27,7 +27,7 @@ def flat(level: int = 100) -> Pair:
 
 
 def stepped(lr: Tensor, *, fused: float, gan: float, mask: float = 0.5) -> dict[str, Tensor]:
-    """A slider that only makes pictures lighter, by so many levels at its outputs."""
+    """Outputs of a slider that only lightens the picture, by so many levels at each output."""
     image = bicubic_up(lr).float() / 255
     return {
         "psnr": image,
@@ -102,10 +102,10 @@ def test_a_shift_is_the_mean_over_pictures_and_that_of_the_worst() -> None:
 def test_a_mesh_is_held_against_what_the_original_allows() -> None:
     y, x = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
     checks = ((y + x) % 2).to(torch.uint8)
-    woven = flat(100)._replace(hr=grey(100, side=128) + 6 * checks)  # a mesh of 2.963
+    woven = flat(100)._replace(hr=grey(100, side=128) + 6 * checks)  # its mesh is 2.963
 
     def method(lr: Tensor) -> dict[str, Tensor]:
-        return {"mine": bicubic_up(lr).float() / 255 + 2 * checks / 255}  # of 0.988
+        return {"mine": bicubic_up(lr).float() / 255 + 2 * checks / 255}  # its mesh is 0.988
 
     found = evaluate(method, [flat(), woven, woven], [])
 

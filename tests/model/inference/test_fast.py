@@ -1,4 +1,4 @@
-"""The fast GPU paths of the network, as far as a CPU can run it; the rest is marked gpu."""
+"""The fast GPU paths keep the network's results; tests marked gpu need a GPU."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def generator() -> GDSR:
     return GDSR(TINY).eval()
 
 
-#: In a process of its own: torch keeps what it compiled, and warns of its own deprecations.
+#: Needs its own process: torch caches compilations and emits its own deprecation warnings.
 _COMPILE = """
 import sys, torch
 sys.path[:0] = ["tests/support"]
@@ -117,8 +117,8 @@ def test_batches_that_overlap_do_not_touch_each_other(generator: GDSR) -> None:
     picture = _picture(128)[0]
     batches = [picture[None, i : i + 64, i : i + 64].copy() for i in range(8)]
 
-    begun = [forward.start(batch, FUSED) for batch in batches]
-    results = [wait() for wait in begun]
+    pending = [forward.start(batch, FUSED) for batch in batches]
+    results = [wait() for wait in pending]
 
     for batch, result in zip(batches, results, strict=True):
         assert np.array_equal(result, forward(batch, FUSED))
@@ -127,7 +127,7 @@ def test_batches_that_overlap_do_not_touch_each_other(generator: GDSR) -> None:
 @pytest.mark.gpu
 @gpu
 def test_one_compilation_serves_all_blocks(generator: GDSR) -> None:
-    torch._dynamo.reset()  # an earlier test may have compiled the same
+    torch._dynamo.reset()  # an earlier test may have compiled it
     torch._dynamo.utils.counters.clear()
 
     assert prepare(generator, device="cuda", precision=None, tile=64).compiled

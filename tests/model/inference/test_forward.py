@@ -46,7 +46,7 @@ def tiny() -> GDSR:
 
 
 def weights(*rows: tuple[float, ...]) -> NDArray[np.float32]:
-    """One result for each tile; without a fourth share there is no mask in it."""
+    """Blend shares of one result for each tile; rows without a fourth share leave out the mask."""
     return np.array([[(*row, 0.0)[:4]] for row in rows], dtype=np.float32)
 
 
@@ -55,7 +55,7 @@ def only(output: Output, *, tiles: int = 1) -> NDArray[np.float32]:
 
 
 def tiles(count: int, side: int = 24) -> Bytes:
-    """Different pieces of one picture."""
+    """Return different crops of one picture."""
     picture = _picture(side * 2)[0]
     return np.stack([picture[i : i + side, 2 * i : 2 * i + side] for i in range(count)])
 
@@ -81,7 +81,7 @@ def test_tiles_come_out_as_the_network_has_them(lite: GDSR, exact: Forward, outp
     assert found.shape == (2, 1, 96, 96, 3)
     assert found.dtype == np.uint8
     assert levels_apart(found[:, 0], expected) <= 1
-    assert np.mean(found[:, 0] != expected) < 0.001  # halves may fall to either side
+    assert np.mean(found[:, 0] != expected) < 0.001  # exact halves may round either way
 
 
 def test_a_blend_is_the_blend_of_the_outputs(exact: Forward) -> None:
@@ -117,7 +117,7 @@ def test_only_wanted_outputs_are_computed(tiny: GDSR) -> None:
     assert asked == [["psnr"], ["fused", "gan"]]
 
 
-KEPT = np.eye(4, dtype=np.float32)[None]  # every output and the mask, of one tile
+KEPT = np.eye(4, dtype=np.float32)[None]  # every output and the mask of one tile
 
 
 @pytest.mark.parametrize("consistent", [False, True])
@@ -210,7 +210,7 @@ def test_bfloat16_is_close_to_float32(lite: GDSR, exact: Forward, output: Output
 
 
 def overflows_half_precision(generator: GDSR) -> GDSR:
-    """The same function, through values that float16 cannot hold."""
+    """Return an equal network whose intermediate values overflow float16."""
     generator = copy.deepcopy(generator)
     with torch.no_grad():
         generator.lf.tail.hr.weight *= 2.0**20
@@ -263,7 +263,7 @@ def test_a_device_gets_a_precision_that_it_does_right(lite: GDSR) -> None:
 def test_a_network_that_half_precision_spoils_runs_in_float32(lite: GDSR) -> None:
     fragile = copy.deepcopy(lite)
     with torch.no_grad():
-        # The same function but for the border: what the large bias adds, the last one takes away.
+        # The function is the same except at the border: the last bias cancels the large one.
         fragile.lf.tail.hr.bias += 1000
         fragile.lf_to_rgb.bias -= 1000 * fragile.lf_to_rgb.weight.sum(dim=(1, 2, 3))
     assert prepare(fragile, device="cpu", precision=None, tile=16).precision == "float32"
@@ -312,7 +312,7 @@ def test_cuda_is_within_one_level_of_the_cpu(lite: GDSR, exact: Forward) -> None
 
 
 def test_a_network_that_was_changed_to_be_quick_is_taken_back(tiny: GDSR) -> None:
-    """As where it is compiled block by block."""
+    """Change the blocks as their compilation would."""
     forward = Forward(tiny, device=torch.device("cpu"), precision="float32")
     before = forward(tiles(2), only("fused", tiles=2))
     for block in forward._ready.modules():

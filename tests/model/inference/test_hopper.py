@@ -1,4 +1,4 @@
-"""Our own kernels: packed as they read, and equal to the network on a GPU that has them."""
+"""Our own GPU kernels match the network; a CPU checks how their weights are packed."""
 
 import copy
 import re
@@ -35,7 +35,7 @@ def generator(request: pytest.FixtureRequest) -> GDSR:
 
 
 def _as_the_kernel_reads(convolution: hopper.Convolution, x: Tensor) -> list[Tensor]:
-    """The output of each slice for features (C, H, W), without bias: pixel rows times weights."""
+    """Compute the output slices of x (C, H, W), without bias; read weights as the kernel does."""
     found = re.fullmatch(r"convolve<(\d+), \d+, (\d+), (\d), (\w+)>", convolution.kernel)
     assert found
     inputs, width, rows = map(int, found.groups()[:3])

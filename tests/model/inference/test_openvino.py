@@ -1,4 +1,4 @@
-"""OpenVINO gives the pictures that torch gives, and serves only where that is right and faster."""
+"""OpenVINO gives the pictures of torch, and is used only where it is correct and faster."""
 
 import copy
 import os
@@ -19,7 +19,7 @@ from model.inference.trial import seconds_of_each
 pytest.importorskip("openvino")
 
 CPU = torch.device("cpu")
-KEPT = np.eye(4, dtype=np.float32)[None]  # every output and the mask, of one tile
+KEPT = np.eye(4, dtype=np.float32)[None]  # every output and the mask of one tile
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_a_network_that_it_spoils_stays_with_torch(
 ) -> None:
     fragile = copy.deepcopy(tiny)
     with torch.no_grad():
-        # The same function but for the border: what the large bias adds, the last one takes away.
+        # The function is the same except at the border: the last bias cancels the large one.
         fragile.lf.tail.hr.bias += 1000
         fragile.lf_to_rgb.bias -= 1000 * fragile.lf_to_rgb.weight.sum(dim=(1, 2, 3))
 
@@ -117,7 +117,38 @@ def test_a_network_that_it_spoils_stays_with_torch(
     assert "OpenVINO gives wrong results in bfloat16" in caplog.text
 
 
-#: In a process of its own: the memory is limited, and the import of the library looked at.
+#: In a process of its own, which the signal may end.
+_TWO_NETWORKS = """
+import os, signal, sys
+from model.process import prepare_process
+prepare_process(1)
+import torch
+sys.path[:0] = ["tests/support"]
+from networks import TINY
+from model.gdsr import GDSR
+from model.inference.openvino import OpenVINOGDSR
+
+signal.signal(signal.SIGTERM, lambda *_: print("in order", flush=True))
+generator = GDSR(TINY).eval().requires_grad_(False)
+networks = [OpenVINOGDSR(generator, precision="float32") for _ in range(2)]
+for network in networks:
+    network(torch.zeros(1, 3, 16, 16), ["psnr"])
+del network
+while networks:
+    del networks[0]  # the older one first, as a reload does
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_process_whose_networks_are_gone_still_handles_signals() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _TWO_NETWORKS], capture_output=True, text=True, check=False
+    )
+
+    assert (ended.returncode, ended.stdout) == (0, "in order\n"), ended.stderr
+
+
+#: Needs its own process: it limits the memory and checks what is imported.
 _ALONE = """
 import resource, sys
 from pathlib import Path
@@ -128,6 +159,7 @@ sys.path[:0] = ["tests/support"]
 from networks import TINY
 from model.gdsr import GDSR
 from model.inference.forward import PARTS, _picture, prepare
+from workers.contract.errors import EngineOutOfMemory
 from workers.engine.out_of_memory import OutOfMemoryFallback
 
 torch.manual_seed(0)
@@ -135,11 +167,19 @@ generator, how = GDSR(TINY), {"device": "cpu", "precision": "float32", "tile": 6
 forward = prepare(generator, backend="openvino", **how)
 weights = np.array([[[part == "fused" for part in PARTS]]], np.float32)
 unlimited = resource.getrlimit(resource.RLIMIT_AS)
-used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 70 * 2**20, unlimited[1]))
-fallback = OutOfMemoryFallback(batch=1, tile=256, release=forward.release)
-cut = fallback.run(forward, _picture(256), weights)
-resource.setrlimit(resource.RLIMIT_AS, unlimited)
+cut = None
+for room in range(20, 400, 20):  # as little memory as some tile fits in, on any processor
+    fallback = OutOfMemoryFallback(batch=1, tile=256, release=forward.release)
+    forward.release()
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + room * 2**20, unlimited[1]))
+    try:
+        cut = fallback.run(forward, _picture(256), weights)
+        break
+    except EngineOutOfMemory:
+        pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, unlimited)
 same = OutOfMemoryFallback(batch=1, tile=fallback.tile)
 by_torch = same.run(prepare(generator, **how), _picture(256), weights)
 apart = np.abs(cut.astype(int) - by_torch.astype(int)).max()

@@ -14,12 +14,12 @@ def grey(level: int, *, side: int = SIDE) -> Tensor:
 
 
 def along(period: int) -> Tensor:
-    """The place of each column in a repetition: (SIDE, SIDE)."""
+    """Position of each column within its period, (SIDE, SIDE)."""
     return (torch.arange(SIDE) % period).expand(SIDE, SIDE)
 
 
 def test_the_mesh_of_a_checkerboard_is_its_amplitude_less_what_the_local_mean_holds() -> None:
-    # 81 pixels around a pixel hold one more of its own colour than of the other.
+    # The 81 pixels around a pixel include one more of its own level than of the other.
     checks = (along(2) + along(2).T) % 2
     image = grey(128) + (18 * checks - 9).to(torch.int16)
 
@@ -27,7 +27,7 @@ def test_the_mesh_of_a_checkerboard_is_its_amplitude_less_what_the_local_mean_ho
 
 
 def test_the_mesh_of_lines_is_the_root_mean_square_of_their_phases() -> None:
-    # One column in four is 40 lighter, so 10 above the mean, and in 9 columns there are 2 or 3.
+    # Every fourth column is 40 lighter, and a window of 9 columns holds 2 or 3 of them.
     image = grey(100) + 40 * (along(4) == 1).to(torch.uint8)
 
     light, dark = 40 - 40 * 3 / 9, -40 * 2 / 9

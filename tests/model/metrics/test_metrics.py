@@ -23,7 +23,7 @@ def noise(seed: int, *, height: int = 32, width: int = 24) -> Tensor:
 
 
 def test_psnr_of_a_known_difference_is_as_computed_by_hand() -> None:
-    # Y moves by (65.481 + 128.553 + 24.966) / 255 = 0.8588 a level of grey.
+    # Y changes by (65.481 + 128.553 + 24.966) / 255 = 0.8588 per level of grey.
     expected = 20 * math.log10(255 / (10 * 219 / 255))
 
     assert psnr_y(grey(100), grey(110)) == pytest.approx(expected)
@@ -58,7 +58,7 @@ def test_the_error_of_rmse_is_of_rounded_luma() -> None:
 
 
 def test_ssim_is_the_mean_over_whole_windows() -> None:
-    # The definition, window by window, without any convolution.
+    # The definition, window by window, without a convolution.
     image, other = noise(2, height=20, width=22), noise(3, height=20, width=22)
     weights = torch.tensor([65.481, 128.553, 24.966], dtype=torch.float64) / 255
     x, y = (

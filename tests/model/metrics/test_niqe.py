@@ -33,7 +33,7 @@ def pristine() -> Pristine:
 
 
 def textured(*, height: int, width: int, seed: int = 0) -> Tensor:
-    """Shades with noise that grows from left to right."""
+    """Return shades with noise that grows from left to right."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     luma = 120 + 50 * np.sin(y / 9) * np.cos(x / 13) + random.normal(0, 2 + x / 20, y.shape)
@@ -55,7 +55,7 @@ def test_the_fit_finds_the_shape_of_normal_and_of_laplacian_samples() -> None:
 def test_the_fit_tells_the_left_side_from_the_right() -> None:
     random = np.random.default_rng(1)
     one_side = np.abs(random.normal(0, 1, (2, 400_000)))
-    heavier = random.random(400_000) < 0.75  # a side weighs as much as it is wide
+    heavier = random.random(400_000) < 0.75  # each side's weight is proportional to its width
     samples = np.where(heavier, 3 * one_side[0], -one_side[1])
 
     _, left, right = generalised_gaussian(torch.from_numpy(samples)[None])
@@ -65,7 +65,7 @@ def test_the_fit_tells_the_left_side_from_the_right() -> None:
 
 def test_features_are_as_a_loop_over_the_blocks_computes_them() -> None:
     random = np.random.default_rng(2)
-    luma = np.round(random.normal(120, 30, (230, 199)))  # two blocks by two, and a rest
+    luma = np.round(random.normal(120, 30, (230, 199)))  # two by two blocks, and a remainder
 
     found = features(torch.from_numpy(luma), torch.from_numpy(gaussian_window()))
 
@@ -152,13 +152,13 @@ def test_the_baboon_scores_as_in_matlab() -> None:
         baboon = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     natural = load_pristine(Path(weights) / "niqe_pris_params.npz")
 
-    # MATLAB R2021a says so of the whole picture; the protocol leaves 4 pixels at each border out.
+    # MATLAB R2021a gives the first value; the protocol leaves out 4 pixels at each border.
     assert niqe(baboon, natural, border=0) == pytest.approx(5.72957338, abs=1e-5)
     assert niqe(baboon, natural) == pytest.approx(5.9892, abs=0.001)
 
 
 def looped_features(luma: Floats) -> Floats:
-    """The same as the paper describes it, block by block and pixel by pixel."""
+    """Compute the features as the paper describes, block by block and pixel by pixel."""
     rows, columns = luma.shape[0] // 96, luma.shape[1] // 96
     plane = luma[: 96 * rows, : 96 * columns]
     scales = []
@@ -206,7 +206,7 @@ def looped_fit(samples: Floats) -> tuple[float, float, float]:
 
 
 def halved(plane: Floats) -> Floats:
-    """Every column made half as long by the cubic kernel, which then reaches twice as far."""
+    """Halve the height with the cubic kernel, stretched to twice its support."""
     height = len(plane)
     mirrored = [*range(height), *reversed(range(height))]
     lines = []

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from model.checkpoint import CheckpointInvalid
 from model.metrics import lpips
-from model.metrics.dists import DISTS, load_dists
+from model.metrics.dists import DISTS
 from model.metrics.fidelity import mse_y, psnr_y
-from model.metrics.lpips import LPIPS, load_lpips
+from model.metrics.lpips import LPIPS
 from model.metrics.perceptual import Metric, load_panel
+from model.reference import read_reference
 from model.resize import bicubic_down, bicubic_up
 
 CPU = torch.device("cpu")
@@ -179,7 +180,7 @@ def test_real_weights_measure_what_the_published_packages_do() -> None:
         metric.name: metric for metric in load_panel(Path(weights), CPU).metrics
     }
 
-    # Of this very pair: lpips 0.1.4 and DISTS-pytorch 0.1 from PyPI.
+    # Values of lpips 0.1.4 and DISTS-pytorch 0.1 from PyPI for this pair.
     assert metrics["lpips"].judge(enlarged, true) == [pytest.approx(0.373149, abs=1e-4)]
     assert metrics["dists"].judge(enlarged, true) == [pytest.approx(0.238197, abs=1e-4)]
 
@@ -200,11 +201,11 @@ def test_real_weights_are_as_the_papers_describe_them() -> None:
         )
     )
 
-    found = load_lpips(alexnet, heads)(one, other).item()
+    found = LPIPS(read_reference(alexnet), read_reference(heads))(one, other).item()
     assert found == pytest.approx(
         described_lpips(read(alexnet), read(heads), 2 * one - 1, 2 * other - 1), rel=1e-4
     )
-    found = load_dists(vgg16, alpha_beta)(one, other).item()
+    found = DISTS(read_reference(vgg16), read_reference(alpha_beta))(one, other).item()
     assert found == pytest.approx(
         described_dists(read(vgg16), read(alpha_beta), one, other), rel=1e-3
     )
@@ -217,7 +218,7 @@ def read(path: Path) -> dict[str, Tensor]:
 def described_lpips(
     network: Mapping[str, Tensor], heads: Mapping[str, Tensor], one: Tensor, other: Tensor
 ) -> float:
-    """In float64, a layer after the other, of pictures in [-1, 1]."""
+    """LPIPS in float64, layer by layer, of pictures in [-1, 1]."""
     mean = torch.tensor([-0.030, -0.088, -0.188], dtype=torch.float64).view(1, 3, 1, 1)
     deviation = torch.tensor([0.458, 0.448, 0.450], dtype=torch.float64).view(1, 3, 1, 1)
     x, y = (one.double() - mean) / deviation, (other.double() - mean) / deviation
@@ -240,7 +241,7 @@ def described_lpips(
 def described_dists(
     network: Mapping[str, Tensor], weights: Mapping[str, Tensor], one: Tensor, other: Tensor
 ) -> float:
-    """In float64, a feature after the other, of pictures in [0, 1]."""
+    """DISTS in float64, feature by feature, of pictures in [0, 1]."""
     mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(1, 3, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).view(1, 3, 1, 1)
     hann = torch.tensor([0.0, 0.5, 1.0, 0.5, 0.0], dtype=torch.float64)[1:-1]

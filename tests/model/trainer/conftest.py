@@ -1,4 +1,4 @@
-"""Photographs made here, and presets made so small that a step takes milliseconds."""
+"""Synthetic photographs, and presets so small that a step takes milliseconds."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ Draw = Callable[..., Path]
 
 
 def drawn(path: Path, *, width: int = 150, height: int = 120, seed: int = 0) -> Path:
-    """A picture with shades, edges and texture."""
+    """Write a picture with shades, edges and texture."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     rings = 60 * np.sin(np.hypot(x - 40, y - 30) / (3 + seed))
@@ -44,7 +44,7 @@ def drawn(path: Path, *, width: int = 150, height: int = 120, seed: int = 0) -> 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """Tensors this small are slower on two, and much slower where others want these."""
+    """Use one thread: two are slower for tensors this small, and much slower on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -53,13 +53,13 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def draw() -> Draw:
-    """Draws a picture into a file: `draw(path, width=, height=, seed=)`."""
+    """A function that writes a picture: `draw(path, width=, height=, seed=)`."""
     return drawn
 
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four pictures, one of them in a folder below."""
+    """A folder of four pictures, one of them in a subfolder."""
     folder = tmp_path_factory.mktemp("photographs")
     (folder / "more").mkdir()
     for seed in range(3):
@@ -70,7 +70,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def vgg_files(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
-    """Convolutions -> a file of random weights with an eighth of VGG's channels."""
+    """Files of random weights by number of convolutions, with an eighth of VGG's channels."""
     folder = tmp_path_factory.mktemp("vgg")
     files = {}
     for convolutions in (13, 16):
@@ -82,7 +82,7 @@ def vgg_files(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 
 @pytest.fixture(scope="session")
 def dists_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights for DISTS, with an eighth of VGG's channels."""
+    """A folder of random DISTS weights, with an eighth of VGG's channels."""
     folder = tmp_path_factory.mktemp("dists")
     state = random_vgg(convolutions=13, divisor=8)
     safetensors.torch.save_file(state, folder / "vgg16_features.safetensors")
@@ -94,7 +94,7 @@ def dists_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ESRGAN-class generator that is tiny and knows nothing."""
+    """A tiny ESRGAN-class generator with random weights."""
     torch.manual_seed(0)
     state = ESRGAN(features=4, growth=2, blocks=1).state_dict()
     names = {"first": "conv_first", "body": "conv_body", "up1.conv": "conv_up1"}
@@ -114,7 +114,7 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def configure(
     photographs: Path, vgg_files: dict[int, Path], dists_folder: Path, teacher_file: Path
 ) -> Configure:
-    """A shipped preset, made tiny, with what the test sets."""
+    """A function that returns a shipped preset, made tiny, with the test's overrides."""
 
     def configured(preset: str, *overrides: str) -> TrainConfig:
         plain = read_preset(preset)

@@ -1,4 +1,4 @@
-"""One of several processes: take a step, and keep the gradients it was taken with."""
+"""Takes a training step as one of several processes, and saves the gradients."""
 
 import sys
 from pathlib import Path

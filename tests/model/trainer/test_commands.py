@@ -1,4 +1,4 @@
-"""The command as people run it; in a process of its own where signals or imports are looked at."""
+"""`gdsr-train` fits, resumes, exports and plots, and reports errors in one line."""
 
 import json
 import os
@@ -34,7 +34,7 @@ TINY = (
 
 
 class Ran(NamedTuple):
-    """How a command ended, and what it said."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -160,7 +160,7 @@ def test_an_exported_checkpoint_has_the_scores_of_its_evaluation_and_no_others(
 
     refused = run("export", tmp_path / "run", target, "--scores", report)
     assert refused.status == 1
-    assert "no scores of the checkpoint" in refused.err  # it has another card now
+    assert "no scores of the checkpoint" in refused.err  # its card has changed
     assert asdict(read_header(target).card) == asdict(card)
 
 
@@ -169,10 +169,13 @@ def test_curves_are_drawn_from_the_log(configure: Configure, tmp_path: Path, run
     config = configure("smoke_adversarial", "run.steps=4", "run.log_every=1", "validation.every=2")
     train(config, tmp_path, resume=False, quiet=True)
     with (tmp_path / "log.jsonl").open("a") as log:
-        log.write('{"event": "st')  # what a killed process leaves
+        log.write('{"event": "st')  # left by a killed process
 
     drawn = run("plot", tmp_path)
 
     assert drawn.status == 0, drawn.err
     with Image.open(tmp_path / "curves.png") as image:
         assert image.size[0] > 600
+    refused = run("plot", tmp_path, "--out", tmp_path / "curves.txt")
+    assert refused.status == 1
+    assert "Format 'txt' is not supported" in refused.err

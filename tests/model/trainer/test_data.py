@@ -164,7 +164,7 @@ def test_a_small_patch_is_what_the_protocol_makes_of_the_whole_photograph(
             aligned += 1
             lr = bicubic_down(whole[place]).float() / 255
             y, x = top // SCALE, left // SCALE
-            # The whole picture was cropped to a multiple of 4; the patch beside that was not.
+            # Only the whole picture was cropped to a multiple of 4, so its last columns differ.
             seen = 14 if x + 16 == lr.shape[2] else 16
             part = lr[:, y : y + 16, x : x + seen]
             assert torch.equal(ahead.at(step).lr[row][..., :seen], part)

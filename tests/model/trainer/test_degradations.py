@@ -31,7 +31,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def smooth(*shape: int, seed: int = 0) -> Tensor:
-    """Noise with neighbours that are alike, as photographs have them."""
+    """Return noise whose neighbours are similar, as in photographs."""
     small = torch.rand(shape[0], 3, shape[2] // 8 + 1, shape[3] // 8 + 1, generator=seeded(seed))
     large = F.interpolate(255 * small, size=shape[2:], mode="bicubic", align_corners=False)
     return (large + 8 * torch.randn(shape, generator=seeded(seed))).clamp(0, 255).round()
@@ -49,7 +49,7 @@ def decibels(ours: Tensor, theirs: Tensor) -> float:
 
 
 def written_out(image: np.ndarray) -> np.ndarray:
-    """Bicubic x1/4 of one channel, pixel by pixel, as MATLAB's documentation defines it."""
+    """Bicubic x1/4 of one channel, pixel by pixel, as defined in MATLAB's documentation."""
 
     def kernel(x: float) -> float:
         x = abs(x)
@@ -176,7 +176,7 @@ def test_a_light_recipe_that_does_nothing_is_bicubic() -> None:
 
     small = shrink(hr, Degradation(shares=Shares(light=1.0), light=nothing), seeded(0))
 
-    # The protocol rounds after each pass, the recipe at its end.
+    # The protocol rounds after each pass, the recipe only at the end.
     assert float((small.float() - bicubic_down(hr).float()).abs().max()) <= 1
 
 

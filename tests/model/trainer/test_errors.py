@@ -153,4 +153,4 @@ def test_a_full_disk_while_a_teachers_pictures_are_made_is_said_in_one_line(
     assert "\n" not in str(caught.value)
     assert "input.npy" in str(caught.value)
     assert not list((tmp_path / "cache").glob("*.npy"))
-    fit(config, tmp_path / "run")  # with space it goes on
+    fit(config, tmp_path / "run")  # with free space it continues

@@ -1,4 +1,4 @@
-"""The fusion, fitted: `fused` is the blend of `psnr` and `gan` by the mask."""
+"""Fitting the fusion makes `fused` the blend of `psnr` and `gan` by the mask."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from model.trainer.run.export import export
 
 
 def error(path: Path, picture: torch.Tensor) -> float:
-    """Root mean square distance of `fused` to the blend, relative to that of `psnr` to `gan`."""
+    """RMS distance of `fused` from the blend, relative to that of `psnr` from `gan`."""
     with torch.no_grad():
         out = load_checkpoint(path).generator(picture, ("psnr", "fused", "gan", "mask"))
     distance = out.fused - torch.lerp(out.psnr, out.gan, out.mask)

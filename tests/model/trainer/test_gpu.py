@@ -1,4 +1,4 @@
-"""Tests that run on CUDA alone. Each of these is skipped, and says so, where there is none."""
+"""Training on CUDA matches the CPU; these tests are skipped without a CUDA device."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -140,7 +140,7 @@ def test_features_are_those_of_the_taps_in_their_order(
     sides = [32 >> (int(tap[4]) - 1) for tap in taps]
     shapes = [(2, count // 4, side, side) for count, side in zip(channels, sides, strict=True)]
     assert [tuple(each.shape) for each in features] == shapes
-    assert all((each < 0).any() for each in features)  # before the activation
+    assert all((each < 0).any() for each in features)  # taken before the activation
 
 
 def test_features_do_not_learn_but_let_gradients_through() -> None:

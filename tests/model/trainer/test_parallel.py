@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).with_name("gradients.py")
 
 
 def together(script: Path, *arguments: str, count: int) -> None:
-    """Run a script in so many processes that know of each other."""
+    """Run a script in `count` connected processes."""
     environment = {
         **os.environ,
         "WORLD_SIZE": str(count),
@@ -42,7 +42,7 @@ def together(script: Path, *arguments: str, count: int) -> None:
 
 
 def a_step_of(config: Path, out: Path, *, count: int) -> Any:
-    """State of the first of `count` processes after a step that they take together."""
+    """Return what the first of `count` processes saves after a common step."""
     together(SCRIPT, str(config), str(out), count=count)
     return torch.load(out, weights_only=True)
 
@@ -79,5 +79,5 @@ def test_two_processes_have_the_gradients_of_one(configure: Configure, tmp_path:
             assert torch.allclose(ours[name], gradient, rtol=1e-3, atol=5e-4 * largest), name
     for name, value in alone["terms"].items():
         assert float(both["terms"][name]) == pytest.approx(float(value), rel=1e-4)
-    assert both["agreed"] == (1.0, 5.0, True)  # the first one's times; the second has to stop
+    assert both["agreed"] == (1.0, 5.0, True)  # times of the first; the second has to stop
     assert alone["agreed"] == (1.0, 5.0, False)

@@ -1,4 +1,4 @@
-"""A teacher's pictures are made once, kept, and learned from."""
+"""A teacher's pictures are made once, cached and used for training."""
 
 import json
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def test_a_later_run_takes_the_pictures_that_are_there(
     fit(configure("base_real_gan", *ONCE, f"teacher.cache={cache}"), tmp_path / "two")
     assert contents(cache) == first
 
-    # More pictures are added to those that are there.
+    # More pictures are added to the cached ones.
     more = ("teacher.pictures=32", f"teacher.cache={cache}")
     fit(configure("lite_real_gan", *ONCE, *more), tmp_path / "three")
     grown = contents(cache)
@@ -109,11 +109,11 @@ def test_the_same_crop_of_all_three_pictures_is_cut(configure: Configure, tmp_pa
 
     for step in range(4):
         lr, hr, taught = batch_of(config, tmp_path / "teacher", step=step)
-        # A pattern's target is its bicubic enlargement, which borders of a patch alone change.
+        # A pattern's target is its bicubic enlargement, except near the borders of a patch.
         for small, large in zip(lr, hr, strict=True):
             again = enlarged(small.mul(255).round().to(torch.uint8)).float() / 255
             inside = (..., slice(8, -8), slice(8, -8))
-            # The range that values are clamped to is that of the whole pattern.
+            # Values are clamped to the range of the whole pattern.
             assert float((again - large)[inside].abs().max()) < 0.01
         assert torch.equal(hr, taught)
 

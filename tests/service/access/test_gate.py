@@ -1,4 +1,4 @@
-"""While the queue is full an upload is rejected by its head."""
+"""A full queue rejects an upload after its headers, before the body is read."""
 
 import socket
 
@@ -12,7 +12,7 @@ from serving import PICTURE, Serve, Site, problem_of
 
 @pytest.fixture
 def full_site(serve: Serve) -> Site:
-    """A service with room for one job, which is there, and which has rejected another."""
+    """A service with room for one job, which is taken, and which has rejected another upload."""
     site = serve(max_queued_jobs=1)
     register(site.redis, engine_info())
     first = site.post(headers={"Idempotency-Key": "first"})
@@ -21,7 +21,7 @@ def full_site(serve: Serve) -> Site:
 
 
 def answer_to_head(site: Site, path: str) -> bytes:
-    """The response to a head that announces a body, without the body."""
+    """Return the response to headers that announce a body that is never sent."""
     place = site.http.base_url
     head = f"POST {path} HTTP/1.1\r\nHost: {place.host}\r\nContent-Length: 90000\r\n\r\n"
     with socket.create_connection((place.host, place.port), timeout=100) as connection:

@@ -1,4 +1,4 @@
-"""A service on loopback without keys is for its own machine; others are as open as they say."""
+"""A service without keys trusts only local names and its own page, unless settings allow more."""
 
 import logging
 
@@ -40,6 +40,7 @@ def test_a_name_that_was_added_is_answered_to(serve: Serve) -> None:
         {"Origin": f"https://{STRANGE}"},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://["},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ],

@@ -1,4 +1,4 @@
-"""API keys: who has one sees its own jobs and nobody else's."""
+"""An API key gives access to its owner's jobs and to no others."""
 
 import logging
 import subprocess
@@ -19,7 +19,7 @@ ANN, BEN = {"Authorization": "Bearer ann-key"}, {"X-API-Key": "ben-key"}
 
 @pytest.fixture
 def keyed(serve: Serve, tmp_path: Path) -> Site:
-    """A service with two keys."""
+    """A service with API keys for two owners."""
     file = tmp_path / "keys"
     file.write_text(f"# two\n\nann:{hash_key('ann-key')}\nben:{hash_key('ben-key')}\n")
     site = serve(api_keys_file=file)
@@ -110,7 +110,9 @@ def test_a_page_stays_where_it_was_when_jobs_come_and_go(keyed: Site) -> None:
     assert second["next"] is None
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "cursor=x", "cursor=a:b"])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "cursor=x", "cursor=a:b", "cursor=nan:a"]
+)
 def test_a_page_that_cannot_be_is_a_problem(keyed: Site, query: str) -> None:
     response = keyed.http.get(f"/jobs?{query}", headers=ANN)
 

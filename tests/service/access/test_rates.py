@@ -1,4 +1,4 @@
-"""How often one key may send a picture."""
+"""Each API key has a rate limit and a daily limit of pixels."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from workers.contract.errors import ConfigurationInvalid
 
 @pytest.fixture
 def limited(serve: Serve, tmp_path: Path) -> Site:
-    """A service that takes two pictures an hour from each of two keys."""
+    """A service that accepts two pictures an hour from each of two keys."""
     file = tmp_path / "keys"
     file.write_text(f"ann:{hash_key('ann')}\nben:{hash_key('ben')}\n")
     site = serve(api_keys_file=file, rate_limit="2/hour")

@@ -1,7 +1,12 @@
-"""`/batches`: many pictures in one request. The workers' side runs here, in this process."""
+"""`/batches` takes many pictures in one request. The workers' code runs in this process."""
 
 import io
+import json
+import resource
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import timedelta
 from typing import Any
 
@@ -10,10 +15,12 @@ import numpy as np
 import pytest
 from archives import linked, overlapping, with_directory_field, zipped
 from factories import engine_info, photo, register, saved
+from processes import wait_for
 from serving import PICTURE, Serve, Site, problem_of, working
 
 from service.access.auth import hash_key
 from workers.contract.errors import ImageCorrupt
+from workers.contract.observability import logs
 from workers.contract.queue.admission import Superseded
 from workers.contract.queue.batches import BatchItem, BatchRecords
 from workers.contract.queue.runs import LEASES, acquire_lease, requeue
@@ -37,7 +44,7 @@ def send_parts(site: Site, *parts: tuple[str, bytes], **data: str) -> httpx2.Res
 
 
 def unpacked(site: Site, response: httpx2.Response) -> dict[str, Any]:
-    """The batch after a worker has had it."""
+    """Unpack a batch as a worker does and return its view."""
     assert response.status_code == 202, response.text
     batch_id = response.json()["id"]
     with working(site):
@@ -145,6 +152,23 @@ def test_results_come_in_one_zip_under_their_names_and_failures_as_text(site: Si
     part = site.http.get(address, headers={"Range": "bytes=0-3"})
     assert (part.status_code, part.content) == (206, b"PK\3\4")
     assert site.http.head(address).headers["Content-Length"] == str(len(done.content))
+
+
+def test_a_zip_for_which_there_is_no_room_says_so(site: Site) -> None:
+    batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
+    site.succeed(batch["items"][0]["job"], b"x" * 50_000)
+    result = batch["links"]["result"]
+    assert site.http.get(result).status_code == 202
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+    try:
+        pack_now(site, batch["id"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    refused = site.http.get(result)
+    assert (refused.status_code, problem_of(refused)) == (507, "storage-full")
 
 
 def test_who_waits_for_the_zip_gets_it(site: Site) -> None:
@@ -257,6 +281,47 @@ def test_what_one_picture_cannot_have_fails_that_one(site: Site) -> None:
     assert batch["items"][1]["failure"]["type"] == "/problems/result-too-large"
 
 
+def test_log_lines_of_a_batch_name_no_job_that_its_process_did_before(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "workers.tasks")
+    batch_id = send(site, zipped({"a.png": PICTURE})).json()["id"]
+
+    def line_after_a_job(task: Callable[[str], None]) -> dict[str, Any]:
+        logs.job_id.set("a job")
+        logs.traceparent.set(f"00-{'1' * 32}-{'2' * 16}-01")
+        task(batch_id)
+        found: dict[str, Any] = json.loads(logs.JSONFormatter("test").format(caplog.records[-1]))
+        return found
+
+    with working(site):
+        line = copy_context().run(line_after_a_job, unpack)
+    assert ("1 jobs" in line["message"], line.get("job"), line.get("trace")) == (True, None, None)
+    (job_id,) = site.records.active()
+    site.succeed(job_id)
+    site.http.get(f"/batches/{batch_id}/result")
+    with working(site):
+        line = copy_context().run(line_after_a_job, pack)
+    assert ("packed" in line["message"], line.get("job"), line.get("trace")) == (True, None, None)
+
+
+def test_unpacking_waits_for_a_store_that_is_away(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent = send(site, zipped(THREE))
+    away = site.blobs.root.with_name("away")
+    site.blobs.root.rename(away)
+
+    with working(site), ThreadPoolExecutor(1) as pool:
+        unpacking = pool.submit(copy_context().run, unpack, sent.json()["id"])
+        wait_for(lambda: unpacking.done() or "waiting for the picture store" in caplog.text)
+        away.rename(site.blobs.root)
+        unpacking.result()
+
+    batch = site.http.get(sent.headers["Location"]).json()
+    assert (batch["state"], batch["counts"]) == ("running", {"queued": 2, "failed": 1})
+
+
 def test_when_others_took_the_places_meanwhile_none_is_queued(site: Site) -> None:
     sent = send(site, zipped(THREE))
     for _ in range(3):
@@ -279,7 +344,7 @@ def test_the_pixels_of_a_day_are_counted_for_each_picture(serve: Serve) -> None:
     two = unpacked(site, send(site, zipped({"a.png": PICTURE, "b.png": PICTURE})))
     one = unpacked(site, send(site, zipped({"a.png": PICTURE})))
 
-    assert two["counts"] == {"queued": 2}  # 1200 pixels
+    assert two["counts"] == {"queued": 2}  # 1200 pixels together
     assert one["failure"]["type"] == "/problems/pixels-exceeded"
 
 

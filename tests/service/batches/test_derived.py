@@ -1,4 +1,4 @@
-"""`POST /batches/{id}/result`: other results of a finished batch. The workers' side runs here."""
+"""`POST /batches/{id}/result` derives other results from a finished batch."""
 
 import io
 import zipfile
@@ -16,20 +16,20 @@ from serving import PICTURE, Serve, Site, problem_of, working
 
 from service.access.auth import hash_key
 from workers.contract.errors import ArchiveInvalid, ImageCorrupt
-from workers.contract.queue.jobs import OUTPUTS, Branch
+from workers.contract.queue.jobs import OUTPUTS
+from workers.pictures.formats.png import encode_png
 from workers.pictures.picture import Picture
-from workers.pictures.png import encode_png
 from workers.tasks.blend import blend
 from workers.tasks.pack import pack
 from workers.tasks.unpack import unpack
 
 HEIGHT, WIDTH = 80, 120
-#: Of each branch, all over the picture.
+#: Uniform level of each branch.
 LEVELS = dict(zip(OUTPUTS, (40, 100, 200), strict=True))
 
 
 def sent(site: Site, names: Sequence[str] = ("a/cat.png", "dog.png"), **options: str) -> str:
-    """The id of an unpacked batch; `notes.txt` is no picture."""
+    """Send and unpack a batch and return its id; `notes.txt` is no picture."""
     files = {name: b"no picture" if name.endswith(".txt") else PICTURE for name in names}
     options = {"keep_branches": "true"} | options
     headers = {"Content-Type": "application/zip", "X-API-Key": options.pop("key", "")}
@@ -53,8 +53,7 @@ def finish(site: Site, job_id: str, *, kept: timedelta = timedelta(hours=1)) -> 
     for output, level in (LEVELS | {"mask": 255}).items():
         colour = np.full((HEIGHT, WIDTH, 3), level, np.uint8)
         data = encode_png(Picture(colour=colour, grey=output == "mask"))
-        blob = site.blobs.write(f"results/{job_id}.run.{output}.png", [data])
-        branches[output] = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
+        branches[output] = site.blobs.write(f"results/{job_id}.run.{output}.png", [data])
     site.succeed(job_id, b"picture", branches=branches, kept=kept)
 
 
@@ -72,7 +71,7 @@ def post(site: Site, batch_id: str, key: str = "", **params: Any) -> httpx2.Resp
 
 
 def made(site: Site, asked: httpx2.Response) -> dict[str, bytes]:
-    """The files of the zip, after workers have had the batch."""
+    """Run the derived batch as workers do and return the files of its zip."""
     assert asked.status_code == 202, asked.text
     batch = asked.json()
     with working(site):
@@ -115,7 +114,7 @@ def test_every_picture_gets_another_position_format_and_size(site: Site) -> None
     assert list(files) == ["a/cat.webp", "dog.webp", "notes.txt.txt"]
     format_name, size, (level, _, _) = colour(files["a/cat.webp"])
     assert (format_name, size) == ("WEBP", (60, 40))
-    assert abs(level - 70) <= 2  # between the faithful 40 and the balanced 100
+    assert abs(level - 70) <= 2  # between 40 (faithful) and 100 (balanced)
 
 
 def test_a_repeat_is_the_same_batch_and_its_zip(site: Site) -> None:
@@ -177,7 +176,7 @@ def test_one_that_kept_no_branches_or_has_none_any_more_is_refused(site: Site) -
     assert (without.status_code, problem_of(without)) == (404, "branches-not-kept")
     assert "keep_branches=true" in without.json()["detail"]
     assert (expired.status_code, problem_of(expired)) == (410, "batch-expired")
-    assert post(site, plain, format="webp").status_code == 202  # of a PNG result
+    assert post(site, plain, format="webp").status_code == 202  # converts a PNG result
 
 
 def test_a_picture_that_failed_or_expired_fails_alone(site: Site) -> None:
@@ -244,10 +243,38 @@ def test_it_is_all_of_them_or_none_when_the_queue_is_full(site: Site) -> None:
     assert len(site.records.active()) == 2
 
 
+@pytest.mark.parametrize("refusal", ["queue-full", "rate-exceeded", "pixels-exceeded"])
+def test_a_derived_batch_outlives_a_repeat_that_is_refused(serve: Serve, refusal: str) -> None:
+    limits: dict[str, Any] = {
+        "queue-full": {"max_queued_jobs": 2},
+        "rate-exceeded": {"rate_limit": "4/hour"},
+        "pixels-exceeded": {"pixels_per_day": 1200 + 2 * 37},
+    }[refusal]
+    site = serve(**limits)
+    register(site.redis, engine_info())
+    batch_id = finished(site)
+    first = post(site, batch_id, trade_off=1)
+    files = made(site, first)
+    (_, second) = items(site, first.json()["id"])
+    result = site.records.get(second["job"]).result
+    assert result is not None
+    site.blobs.delete(result.key)  # it has to be made again
+    for _ in range(limits.get("max_queued_jobs", 0)):
+        site.submit()
+
+    refused = post(site, batch_id, trade_off=1)
+
+    assert problem_of(refused) == refusal
+    kept = site.http.get(first.json()["links"]["result"])
+    assert kept.status_code == 200, kept.text
+    with zipfile.ZipFile(io.BytesIO(kept.content)) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == files
+
+
 def test_rate_and_pixels_count_each_picture_and_a_repeat_nothing(serve: Serve) -> None:
     site = serve(rate_limit="5/hour", pixels_per_day=1300)
     register(site.redis, engine_info())
-    batch_id = finished(site)  # two of 600 pixels; a derived result costs a sixteenth
+    batch_id = finished(site)  # two pictures of 600 pixels; a derived result costs a sixteenth
 
     first = post(site, batch_id, trade_off=1)
     again = post(site, batch_id, trade_off=1)

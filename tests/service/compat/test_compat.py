@@ -1,4 +1,4 @@
-"""Clients of Automatic1111 and LocalAI, against a service and a worker with a tiny network."""
+"""Clients of Automatic1111 and LocalAI work with a service and a tiny network."""
 
 import base64
 import io
@@ -45,7 +45,7 @@ def working(both: tuple[Site, hosts.Site]) -> Site:
 
 
 def in_base64(*pictures: bytes) -> dict[str, Any]:
-    """The body of a batch."""
+    """Return the body of a batch request."""
     images = [{"data": base64.b64encode(data).decode()} for data in pictures]
     return {"imageList": images, "upscaler_1": "GDSR crisp"}
 
@@ -113,9 +113,24 @@ def test_a_bad_field_is_named_and_nothing_is_queued(
 
     assert problem_of(refused) == "invalid-request"
     assert [fault["name"] for fault in refused.json()["errors"]] == [name]
-    assert "Input should" not in refused.text  # pydantic's own words
+    assert "Input should" not in refused.text  # pydantic's wording
     assert site.records.active() == []
     assert site.stored() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [(b'{"image": "%b', "json"), (b'["%b"]', "json"), (b'{"image": ["%b"]}', "image")],
+)
+def test_a_body_that_is_not_right_is_not_repeated(body: bytes, name: str, site: Site) -> None:
+    large = body % base64.b64encode(bytes(2**20))
+
+    refused = site.http.post("/sdapi/v1/extra-single-image", content=large)
+
+    assert problem_of(refused) == "invalid-request"
+    (fault,) = refused.json()["errors"]
+    assert fault["name"] == name
+    assert len(refused.content) < 1000
 
 
 def test_a_batch_with_one_bad_picture_queues_none(site: Site) -> None:
@@ -190,11 +205,11 @@ def test_a_picture_that_kills_its_decoder_is_told_and_takes_the_rest_of_its_batc
     assert (refused.status_code, document["type"]) == (500, "/problems/job-crashed")
     assert document["instance"] == f"/jobs/{deadly}"
     wait_for(lambda: not site.records.active(), what="no job of the batch")
-    assert single(site).status_code == 200  # the workers go on
+    assert single(site).status_code == 200  # the workers are still alive
 
 
 def kill_twice(workers: hosts.Site, job_id: str) -> None:
-    """A codec with a fault: the job's process dies, in its second run too."""
+    """Kill the job's process in both runs, as a codec that crashes would."""
     first = wait_for(lambda: workers.in_the_middle(job_id)).run
     os.kill(wait_for(lambda: workers.at_work(job_id))[1], signal.SIGKILL)
     wait_for(lambda: (job := workers.in_the_middle(job_id)) and job.run != first)

@@ -1,4 +1,4 @@
-"""Clients that hold a connection and say nothing, or read nothing: cut, and nobody else waits."""
+"""Connections that stay silent or do not read are closed, and do not block other clients."""
 
 import logging
 import resource
@@ -23,7 +23,7 @@ LIMIT = 20
 
 @pytest.fixture
 def site(valkey: ValkeyServer, tmp_path: Path) -> Iterator[Site]:
-    """A service that is impatient, and takes few connections."""
+    """A service with short timeouts and few connections."""
     settings = ServiceSettings(
         redis_url=valkey.url,
         blob_dir=tmp_path / "blobs",
@@ -46,7 +46,7 @@ def connected(site: Site, sent: bytes = b"") -> socket.socket:
 
 
 def is_cut(connection: socket.socket) -> bool:
-    """Once all that was sent has been read."""
+    """Read until the connection is closed."""
     try:
         while connection.recv(1 << 16):
             pass
@@ -102,15 +102,15 @@ def test_requests_under_way_are_not_cut_for_others(valkey: ValkeyServer, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "begun",
+    "unfinished",
     [
         b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: ",
         b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\nabc",
         b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc",
     ],
 )
-def test_what_does_not_come_on_is_cut(site: Site, begun: bytes) -> None:
-    with connected(site, begun) as connection:
+def test_what_does_not_come_on_is_cut(site: Site, unfinished: bytes) -> None:
+    with connected(site, unfinished) as connection:
         assert is_cut(connection)
     wait_for(lambda: not site.stored(), what="an empty folder")
 

@@ -1,4 +1,4 @@
-"""The OpenAPI description as a file: a change of the interface is seen where it is made.
+"""The OpenAPI description equals the stored one, so that every change of the interface is reviewed.
 
 python tests/service/http/test_openapi.py > tests/service/http/openapi.json
 """
@@ -27,7 +27,7 @@ def described(**settings: Any) -> dict[str, Any]:
 
 
 def text(part: Any, *, depth: int = 0) -> str:
-    """JSON with a line for each response, field and schema: not one for each of its words."""
+    """Format as JSON with a line for each response, field and schema, but not for smaller parts."""
     if depth == 5 or not isinstance(part, dict) or not part:
         return json.dumps(part, sort_keys=True)
     lines = [f"{json.dumps(name)}: {text(part[name], depth=depth + 1)}" for name in sorted(part)]

@@ -1,4 +1,4 @@
-"""Problem documents: complete, and the same shape everywhere."""
+"""Problem documents are complete and have the same shape everywhere."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""`gdsr-service` as a process: how it starts, how much it holds, how it ends."""
+"""The `gdsr-service` process starts, bounds its memory and ends as documented."""
 
 import io
 import json
@@ -44,7 +44,7 @@ class Process:
 
 @pytest.fixture
 def launch(valkey: ValkeyServer, tmp_path: Path) -> Iterator[Callable[..., Process]]:
-    """Start a service in a process of its own, with more environment or a limit set first."""
+    """A function that starts a service process with a changed environment or a limit."""
     log = tmp_path / "service.log"
     environment = os.environ | {
         "GDSR_REDIS_URL": valkey.url,

@@ -1,4 +1,4 @@
-"""Behind a proxy and for pages of other origins: off unless it is asked for, and then right."""
+"""Proxies and pages of other origins need a setting, and then work."""
 
 import logging
 
@@ -16,7 +16,7 @@ PAGE = "https://page.example"
 
 @pytest.fixture(params=["cut off by the proxy", "passed on"])
 def prefixed(serve: Serve, request: pytest.FixtureRequest) -> Site:
-    """A service whose addresses begin with /gdsr, and a client on either side of the proxy."""
+    """A service with the root path /gdsr, and a client on either side of the proxy."""
     site = serve(root_path="/gdsr")
     register(site.redis, engine_info())
     if request.param == "passed on":
@@ -25,7 +25,7 @@ def prefixed(serve: Serve, request: pytest.FixtureRequest) -> Site:
 
 
 def below(address: str) -> str:
-    """An address that the service told, without the prefix: the client or nobody puts it there."""
+    """Remove the prefix from an address; the client's base URL adds it where it is needed."""
     assert address.startswith("/gdsr/")
     return address.removeprefix("/gdsr")
 

@@ -1,8 +1,8 @@
-"""Requests made up from the OpenAPI description against a service with workers: all is as it says.
+"""Requests generated from the OpenAPI description get the described responses from a real service.
 
-Each operation gets the examples of the description, the borders of its values and random ones,
-right and wrong; then chains of them that follow the links. Every check of schemathesis runs, and
-one more: an answer has no header that is not described.
+Each operation gets the description's examples, the borders of its values and random ones, valid and
+invalid; then request chains follow the links. Every check of schemathesis runs, and one more: a
+response has no undescribed header.
 """
 
 import io
@@ -33,20 +33,24 @@ from workers.contract.errors import ImageCorrupt
 from workers.contract.images.formats import ImageFormat
 
 KEY = "the key of these tests"
-#: Headers of HTTP itself, which the server writes.
+#: Headers of HTTP itself, added by the server.
 _OF_HTTP = {"connection", "content-length", "content-type", "date", "transfer-encoding"}
 _CONFIG = {
     "auth": {"openapi": {"APIKeyHeader": {"api_key": KEY}, "HTTPBearer": {"bearer": KEY}}},
     "checks": {
-        # DELETE of a job that has not ended cancels it, and its record stays.
+        # DELETE cancels a job that has not ended, and its record remains.
         "use_after_free": {"enabled": False},
-        # The description cannot express: bytes that are no picture, `width` beside `scale`,
-        # a job that has not ended.
+        # The description cannot express that bytes are no picture, that `width` and `scale` exclude
+        # each other, or that a job has not ended.
         "positive_data_acceptance": {
             "expected-statuses": ["2xx", "3xx", 400, 404, 409, 410, 413, 415, 416, 422]
         },
+        # For a cancelled job, its state is reported before the form is read.
+        "negative_data_rejection": {
+            "expected-statuses": [400, 401, 403, 404, 405, 406, 409, 410, 415, 422, 428, 429, "5xx"]
+        },
     },
-    # Of wrong forms schemathesis makes none where a field is a list of files: it raises ValueError.
+    # For a list of files, schemathesis cannot generate invalid forms: it raises ValueError.
     "operations": [{"include-name": "POST /batches", "generation": {"mode": "positive"}}],
 }
 
@@ -79,7 +83,7 @@ def headers_are_described(ctx: Any, response: Any, case: Any) -> None:  # noqa: 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A service that wants a key, and a worker host with a tiny network."""
+    """A service that requires a key, and a worker host with a tiny network."""
     folder = tmp_path_factory.mktemp("schema")
     keys = folder / "keys"
     keys.write_text(f"tests:{hash_key(KEY)}\n")
@@ -104,7 +108,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def job_ids(site: Site) -> Iterator[str]:
-    """Jobs in every state, over and over."""
+    """Jobs in every state, in an endless cycle."""
     kept = site.submit(PICTURES[0], keep_branches=True, name="a cat")
     done = [site.submit(content) for content in PICTURES[1:3]]
     damaged = site.submit(PICTURES[5])
@@ -118,7 +122,7 @@ def job_ids(site: Site) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def batch_ids(site: Site) -> Iterator[str]:
-    """Batches with jobs and without, over and over."""
+    """Batches with and without jobs, in an endless cycle."""
     return itertools.cycle([post_batch(site, archive) for archive in ARCHIVES[:2]])
 
 
@@ -138,7 +142,7 @@ def made_from(description: dict[str, Any], **more: Any) -> Any:
 
 
 schema = made_from(described())
-#: Without the borders of every value, which are thousands of requests.
+#: Without the borders of every value, which would take thousands of requests.
 quick_schema = made_from(described(), phases={"coverage": {"enabled": False}})
 
 
@@ -153,7 +157,7 @@ def examples(count: int) -> Any:
 
 
 def check(case: Any, site: Site, job_ids: Iterator[str], batch_ids: Iterator[str]) -> None:
-    """Send a request, for a job that there is, and look at the answer."""
+    """Send a request for an existing job or batch and check the response."""
     if "job_id" in (case.path_parameters or {}):
         deletes = case.method.upper() == "DELETE"
         case.path_parameters["job_id"] = site.submit(PICTURES[0]) if deletes else next(job_ids)
@@ -183,10 +187,10 @@ def test_an_operation_answers_as_described_200_times(
 
 
 def chains(site: Site, *, seed: int) -> Iterator[tuple[int, list[object]]]:
-    """Requests and faults of each chain of one run of the engine of schemathesis.
+    """Yield the number of requests and the faults of each chain of one schemathesis run.
 
-    The engine ends a run, without a fault, when the same requests lead elsewhere the next time: a
-    job goes on between two of them.
+    The run ends early, without a fault, when repeated requests get other responses, as jobs
+    progress in between.
     """
     phases = {name: {"enabled": False} for name in ("examples", "coverage", "fuzzing")}
     linked = made_from(described(), seed=seed, phases=phases)

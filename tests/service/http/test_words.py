@@ -1,4 +1,4 @@
-"""Faults of a field, in words for the person who sent it."""
+"""Errors in a field are reported in plain words."""
 
 import pytest
 from factories import photo, saved

@@ -1,4 +1,4 @@
-"""Kept branches: served as they are, blended by a job of its own, erased with their job."""
+"""Stored branches are served unchanged, blended by jobs of their own, and erased with their job."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,21 +8,18 @@ from factories import engine_info, photo, register, saved, transparency
 from serving import Serve, Site, problem_of
 
 from service.access.auth import hash_key
+from workers.contract.blobs.base import StoredBlob
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.errors import WorkerLost
 from workers.contract.images.formats import ResultFormat
-from workers.contract.queue.jobs import KEPT, Branch, Job, JobResult
+from workers.contract.queue.jobs import KEPT, Job, JobResult
 
 
-def kept(blobs: FileBlobStore, job_id: str) -> dict[str, Branch]:
-    """Branches as a worker stores them."""
-    stored = {
+def kept(blobs: FileBlobStore, job_id: str) -> dict[str, StoredBlob]:
+    """Store branches as a worker does."""
+    return {
         output: blobs.write(f"results/{job_id}.run.{output}.png", [output.encode()])
         for output in KEPT
-    }
-    return {
-        output: Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
-        for output, blob in stored.items()
     }
 
 
@@ -52,9 +49,17 @@ def test_a_kept_branch_is_served_as_it_is(site: Site, job: Job, output: str) -> 
     assert site.http.get(f"/jobs/{job.id}").json()["result"]["branches"] == list(KEPT)
 
 
+def test_a_branch_of_a_name_with_dots_keeps_the_name_and_its_own(site: Site) -> None:
+    job_id = site.submit(keep_branches="true", name="cat.2.jpg")
+    site.succeed(job_id, b"picture", branches=kept(site.blobs, job_id))
+
+    response = site.http.get(f"/jobs/{job_id}/result?output=gan")
+
+    assert response.headers["Content-Disposition"] == 'inline; filename="cat.2-gan.png"'
+
+
 def test_a_preview_is_served_as_it_is_and_erased_with_its_job(site: Site, job: Job) -> None:
-    blob = site.blobs.write(f"results/{job.id}.run.gan.webp", [b"small"])
-    preview = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
+    preview = site.blobs.write(f"results/{job.id}.run.gan.webp", [b"small"])
     result = result_of(job).model_copy(update={"previews": {"gan": preview}, "invented": 0.25})
     site.redis.hset(f"gdsr:job:{job.id}", "result", result.model_dump_json())
     address = f"/jobs/{job.id}/result?output=gan&preview=true"
@@ -125,7 +130,7 @@ def test_a_position_whose_picture_is_gone_is_made_again(site: Site, job: Job) ->
     address = f"/jobs/{job.id}/result?trade_off=0.1"
     blend = site.succeed(site.http.get(address).json()["id"])
     site.blobs.delete(result_of(blend).key)
-    site.redis.delete(f"gdsr:blend:{blend.id}")  # which is gone two seconds after it was set
+    site.redis.delete(f"gdsr:blend:{blend.id}")  # as it does two seconds after it was set
 
     response = site.http.get(address)
 
@@ -305,7 +310,7 @@ def test_what_is_made_of_a_result_counts_as_what_is_sent(
     site = serve(api_keys_file=keys, rate_limit="3/hour", pixels_per_day=637)
     register(site.redis, engine_info())
     site.http.headers["X-API-Key"] = "ann"
-    job_id = site.submit(keep_branches="true")  # of 600 pixels
+    job_id = site.submit(keep_branches="true")  # 600 pixels
     site.succeed(job_id, branches=kept(site.blobs, job_id))
     address = f"/jobs/{job_id}/result?trade_off="
 

@@ -1,4 +1,4 @@
-"""An equal upload gets a copy of the result at once, as a job of its own; what differs does not."""
+"""An equal upload gets a copy of the cached result at once, as a new job; others do not."""
 
 from datetime import timedelta
 
@@ -8,7 +8,7 @@ from factories import engine_info, photo, register, saved
 from serving import PICTURE, Serve, Site
 
 from service.access.auth import hash_key
-from workers.contract.queue.jobs import Branch, Job
+from workers.contract.queue.jobs import Job
 
 HIT, MISS = "gdsr; hit", "gdsr; fwd=miss"
 
@@ -76,8 +76,7 @@ def test_nothing_is_left_of_erased_copies(site: Site, made: Job) -> None:
 
 def test_kept_branches_are_copied_too(site: Site) -> None:
     job_id = site.submit(keep_branches=True)
-    blob = site.blobs.write(f"results/{job_id}.psnr.png", [b"psnr"])
-    branch = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
+    branch = site.blobs.write(f"results/{job_id}.psnr.png", [b"psnr"])
     succeed(site, job_id, branches={"psnr": branch})
 
     copy = site.post(params={"keep_branches": True}).json()
@@ -151,7 +150,7 @@ def test_keys_share_nothing(serve: Serve, tmp_path: object) -> None:
 
 
 def test_a_copy_costs_no_pixels_of_the_day(serve: Serve) -> None:
-    site = serve(pixels_per_day=600)  # one picture
+    site = serve(pixels_per_day=600)  # the size of one picture
     register(site.redis, engine_info())
     succeed(site, site.submit(PICTURE))
 

@@ -1,6 +1,6 @@
-"""Damaged uploads at the service: its headers' parser and its forms' parser, through real requests.
+"""Damaged uploads, sent to the header and form parsers in real requests, end in a job or a problem.
 
-Each is answered with a job or a problem of the client's, in less than two seconds of computing.
+Each response takes less than two seconds of CPU time and is never a server error.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""`GET /jobs/{id}/events`: every change, to every watcher, for the price of one."""
+"""`GET /jobs/{id}/events` sends every change to every watcher over one Redis subscription."""
 
 import asyncio
 import re
@@ -125,7 +125,7 @@ def test_many_watchers_are_one_subscription(site: Site) -> None:
         for events in streams:
             next(events)
 
-        # Of a service that has ended, Redis may not have heard yet.
+        # Redis may not yet have noticed that an earlier service has ended.
         wait_for(lambda: site.redis.pubsub_numsub(EVENTS) == [(EVENTS.encode(), 1)])
         site.start(job_id)
         assert [next(events).data["state"] for events in streams] == ["running"] * 20
@@ -155,7 +155,7 @@ def test_a_watcher_that_never_reads_holds_no_other(serve: Serve) -> None:
         idle.sendall(f"GET /jobs/{job_id}/events HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
 
         def changes(job_id: str) -> None:
-            """Far more than the buffers between the service and the idle client hold."""
+            """Send far more events than the buffers between service and idle client hold."""
             with watching(site.http, job_id) as events:
                 next(events)
                 for step in range(60):
@@ -169,12 +169,12 @@ def test_a_watcher_that_never_reads_holds_no_other(serve: Serve) -> None:
         assert [event.name for event in others] == ["done"] * 100
         late = b"".join(iter(lambda: idle.recv(65536), b"")).split(b"event: ")[1:]
 
-    assert len(late) < 120  # it was really held, and missed steps in between
+    assert len(late) < 120  # it was blocked and missed steps
     assert late[-1].startswith(b"done")
 
 
 async def _all_see(address: str, jobs: list[str], change: Callable[[str], object]) -> list[Event]:
-    """The last event of each watcher of these jobs, which end once all are watched."""
+    """Return each watcher's last event. The jobs change once all of them are watched."""
     host, port = re.findall(r"//(.*):(\d+)", address)[0]
     waiting = dict.fromkeys(jobs, 0)
     for job_id in jobs:

@@ -1,4 +1,4 @@
-"""Which format a result has: the field, the picture's own, or what the client accepts."""
+"""The format of a result comes from the field, the picture or the Accept header."""
 
 import json
 
@@ -9,7 +9,7 @@ import pytest
 from factories import engine_info, photo, register, saved, transparency
 from serving import PICTURE, Site, problem_of
 
-pillow_heif.register_heif_opener()  # for these tests to write it; `pillow_jxl` registers itself
+pillow_heif.register_heif_opener()  # the tests write HEIC; `pillow_jxl` registers itself
 
 
 def chosen(site: Site, content: bytes = PICTURE, *, accept: str = "*/*", **params: str) -> str:

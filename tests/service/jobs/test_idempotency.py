@@ -1,4 +1,4 @@
-"""`Idempotency-Key`: however often it is sent, one job."""
+"""Requests with the same `Idempotency-Key` create one job."""
 
 from concurrent.futures import ThreadPoolExecutor
 

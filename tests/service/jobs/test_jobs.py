@@ -1,4 +1,4 @@
-"""`/jobs/{id}`: what a client sees, fetches, cancels and erases."""
+"""`/jobs/{id}` lets clients see, fetch, cancel and erase a job."""
 
 import hashlib
 import socket
@@ -253,8 +253,8 @@ def test_a_client_that_leaves_a_long_download_leaves_no_open_file(site: Site) ->
     result = site.blobs.root / "results" / job_id
 
     def is_open() -> bool:
-        for file in Path("/proc/self/fd").iterdir():  # the service is a thread of this process
-            with suppress(FileNotFoundError):  # another one that is closed meanwhile
+        for file in Path("/proc/self/fd").iterdir():  # the service runs in this process
+            with suppress(FileNotFoundError):  # closed in the meantime
                 if file.readlink() == result:
                     return True
         return False

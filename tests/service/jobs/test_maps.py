@@ -1,4 +1,4 @@
-"""Maps: each pixel of a derived result has a trade-off of its own. The workers' side runs here."""
+"""A map gives each pixel of a derived result its own trade-off. The workers' code runs here."""
 
 import struct
 import zlib
@@ -15,9 +15,9 @@ from serving import Serve, Site, problem_of, working
 
 from service.access.auth import hash_key
 from workers.contract.images.maps import MAX_MAP_BYTES, MAX_MAP_PIXELS
-from workers.contract.queue.jobs import OUTPUTS, Branch, Job
+from workers.contract.queue.jobs import OUTPUTS, Job
+from workers.pictures.formats.png import encode_png
 from workers.pictures.picture import Picture
-from workers.pictures.png import encode_png
 from workers.tasks.blend import blend
 from workers.tasks.branches import read_branch
 
@@ -28,7 +28,7 @@ Planes = NDArray[np.unsignedinteger]
 
 
 def outputs(bits: int) -> dict[str, Planes]:
-    """psnr, fused and gan: random samples (H, W, 3)."""
+    """Random samples of psnr, fused and gan, (H, W, 3)."""
     kind = np.uint8 if bits == 8 else np.uint16
     return {
         output: np.random.default_rng(seed).integers(0, 2**bits, (HEIGHT, WIDTH, 3), kind)
@@ -37,14 +37,15 @@ def outputs(bits: int) -> dict[str, Planes]:
 
 
 def finished(site: Site, *, bits: int = 8, **options: Any) -> Job:
-    """A job that kept its branches."""
+    """Return a job that kept its branches."""
     job_id = site.submit(keep_branches="true", name="cat.jpg", **options)
     planes = {**outputs(bits), "mask": np.zeros((HEIGHT, WIDTH, 3), np.uint8)}
     branches = {}
     for output, colour in planes.items():
         picture = Picture(colour=colour, grey=output == "mask")
-        blob = site.blobs.write(f"results/{job_id}.run.{output}.png", [encode_png(picture)])
-        branches[output] = Branch(key=blob.key, size=blob.size, sha256=blob.sha256)
+        branches[output] = site.blobs.write(
+            f"results/{job_id}.run.{output}.png", [encode_png(picture)]
+        )
     return site.succeed(job_id, b"picture", branches=branches)
 
 
@@ -67,12 +68,12 @@ def post(site: Site, job: Job, content: bytes = b"", **params: Any) -> httpx2.Re
 
 
 def maps(site: Site) -> list[str]:
-    """The maps in the store."""
+    """Return the keys of the stored maps."""
     return [key for key in site.stored() if key.startswith("inputs/") and "." in key]
 
 
 def made(site: Site, asked: httpx2.Response) -> httpx2.Response:
-    """Run a derived job as a worker; returns the response with the picture."""
+    """Run a derived job as a worker does and return the response with its picture."""
     assert asked.status_code == 202, asked.text
     with working(site):
         blend(asked.json()["id"])
@@ -80,7 +81,7 @@ def made(site: Site, asked: httpx2.Response) -> httpx2.Response:
 
 
 def expected(levels: NDArray[np.uint8], bits: int) -> Planes:
-    """The sums of docs/http.md, a pixel at a time."""
+    """Compute the sums of docs/http.md, pixel by pixel."""
 
     def between(pixel: int, size: int, samples: int) -> tuple[int, int, int]:
         place = min(max((2 * pixel + 1) * samples - size, 0), 2 * size * (samples - 1))
@@ -134,7 +135,7 @@ def test_the_sum_is_the_bilinear_blend_of_the_branches_to_a_level(site: Site, jo
 
     answer = made(site, post(site, job, grey(levels)))
 
-    # a 256th of a share, a 256th of a pixel of the map, and rounding
+    # Errors: a 256th of a share, a 256th of a pixel of the map, and rounding.
     assert np.abs(pixels(answer) - exact).max() < 4
 
 
@@ -275,7 +276,7 @@ def test_maps_count_as_what_is_sent(serve: Serve, tmp_path_factory: pytest.TempP
     site = serve(api_keys_file=keys, rate_limit="3/hour", pixels_per_day=637)
     register(site.redis, engine_info())
     site.http.headers["X-API-Key"] = "ann"
-    job = finished(site)  # of 600 pixels
+    job = finished(site)  # 600 pixels
 
     answers = [post(site, job, grey(random_map(seed=seed))) for seed in (0, 0, 1, 2)]
 
@@ -286,7 +287,7 @@ def test_maps_count_as_what_is_sent(serve: Serve, tmp_path_factory: pytest.TempP
 
 
 def claimed(width: int, height: int, *, bits: int = 8, colour_type: int = 0) -> bytes:
-    """A PNG whose header claims that size, with next to nothing in it."""
+    """Return a PNG whose header claims that size, with almost no data."""
     header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 99)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in chunks)
@@ -345,7 +346,7 @@ def test_a_limit_that_a_map_exceeds_is_named_as_in_limits(site: Site, job: Job) 
 
 
 def bomb() -> bytes:
-    """Pixels of a hundred megabytes in a small map."""
+    """Return a small map whose data inflates to 100 MB."""
     header = struct.pack(">IIBBBBB", 30, 20, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(10**8))), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in chunks)

@@ -1,4 +1,4 @@
-"""`POST /upscale`: what becomes a job, what does not, and what the answer says."""
+"""`POST /upscale` accepts or refuses pictures and options, and describes the job."""
 
 import hashlib
 import struct

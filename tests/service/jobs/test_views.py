@@ -1,4 +1,4 @@
-"""`GET /jobs/{id}` for who asks often: entity tags, and the stages of the work."""
+"""`GET /jobs/{id}` has entity tags for clients that poll, and reports the stages of the work."""
 
 from serving import Site
 

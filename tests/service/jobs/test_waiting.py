@@ -1,4 +1,4 @@
-"""`Prefer: wait=N`: the picture at once, or word of where it will be."""
+"""`Prefer: wait=N` returns the picture within that time, or the address of its job."""
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +52,7 @@ def test_a_request_whose_time_is_up_gets_the_job(site: Site) -> None:
     assert response.headers["Preference-Applied"] == "wait=1"
 
 
-# The result of a job that is known
+# The result of a known job
 
 
 def test_the_result_of_a_job_can_be_waited_for(site: Site) -> None:
@@ -81,7 +81,7 @@ def test_a_wait_for_a_result_ends_with_its_time_or_the_failure_of_the_job(site: 
 
 
 def leave(site: Site, **headers: str) -> str:
-    """Send a picture, wait for it and leave before it is there; the id of its job."""
+    """Send a picture, wait and disconnect before the result; return the id of the job."""
     before = set(site.records.active())
     lines = [f"{name}: {value}" for name, value in {**headers, "Prefer": "wait=40"}.items()]
     head = ["POST /upscale HTTP/1.1", "Host: localhost", f"Content-Length: {len(PICTURE)}", *lines]

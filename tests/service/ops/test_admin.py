@@ -1,4 +1,4 @@
-"""`/admin`: for those with an admin key alone."""
+"""`/admin` requires an admin key."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def test_the_answer_names_where_each_engine_tells_what_it_did(keyed: Site) -> No
 
 def test_an_engine_that_was_started_since_has_looked(keyed: Site) -> None:
     where = keyed.http.post("/admin/reload", headers=KEY).headers["Location"]
-    assert keyed.http.get(where, headers=KEY).json()["done"] is False  # none runs
+    assert keyed.http.get(where, headers=KEY).json()["done"] is False  # no engine runs
 
     register(keyed.redis, engine_info().model_copy(update={"reloaded": 1}))
 

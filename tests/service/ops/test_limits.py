@@ -1,4 +1,4 @@
-"""`/limits`, and the limit in each refusal for its sake."""
+"""`/limits` lists the limits, and each refusal names the limit that it is for."""
 
 import struct
 
@@ -72,7 +72,7 @@ def test_a_full_queue_says_when_to_come_back(serve: Serve) -> None:
     register(
         site.redis, engine_info(models=(model.model_copy(update={"pixels_per_second": slow}),))
     )
-    site.submit()  # 600 pixels
+    site.submit()  # 600 pixels each
     site.submit()
 
     refused = site.post()

@@ -1,4 +1,4 @@
-"""`/models`: what the engines have loaded."""
+"""`/models` lists the models that the engines have loaded."""
 
 from factories import engine_info, register
 from serving import Site

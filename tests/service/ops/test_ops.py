@@ -1,4 +1,4 @@
-"""Health, metrics, log lines and headers."""
+"""Health checks, metrics, log lines and security headers are as documented."""
 
 import io
 import json
@@ -69,7 +69,7 @@ def test_metrics_name_routes_by_template(site: Site) -> None:
         sample % ("other", "/upscale", 405),
     ]
 
-    def look() -> str | None:  # a request is counted when its answer is out
+    def look() -> str | None:  # a request is counted after its response
         metrics: str = site.http.get("/metrics").text
         return metrics if all(f"\n{each} " in metrics for each in wanted) else None
 
@@ -161,7 +161,7 @@ def test_the_log_carries_the_callers_trace_and_the_request(site: Site) -> None:
     root.addHandler(handler)
     root.setLevel(logging.INFO)
 
-    def lines(count: int) -> list[dict[str, str]] | None:  # written when the answer is out
+    def lines(count: int) -> list[dict[str, str]] | None:  # written after the response
         found = [json.loads(line) for line in written.getvalue().splitlines()]
         found = [line for line in found if line["message"].startswith("POST /upscale")]
         return found if len(found) == count else None
@@ -178,7 +178,7 @@ def test_the_log_carries_the_callers_trace_and_the_request(site: Site) -> None:
     assert first["trace"] == trace
     assert first["request"] == sent.headers["X-Request-ID"]
     assert first["job"] == sent.json()["id"]
-    assert "trace" not in second  # what is no trace context is ignored
+    assert "trace" not in second  # an invalid trace context is ignored
     spec = site.records.get(sent.json()["id"]).spec
     assert spec.traceparent == f"00-{trace}-b7ad6b7169203331-01"
     assert spec.request_id == sent.headers["X-Request-ID"]

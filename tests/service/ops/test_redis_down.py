@@ -1,4 +1,4 @@
-"""A queue that dies, hangs or is full: said at once, and nothing is accepted by half."""
+"""A dead, hanging or full Redis is reported at once, and no job is accepted in part."""
 
 import signal
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Digests (RFC 9530): checked if they are sent, sent with every result."""
+"""Digests (RFC 9530) of uploads are checked, and every result has one."""
 
 import base64
 import hashlib
@@ -31,7 +31,7 @@ def test_a_body_that_changed_on_its_way_is_refused_and_leaves_nothing(
     site: Site, header: str
 ) -> None:
     raw = site.post(headers={header: digest(b"another")})
-    form = form_and_digest(site, header, promised=PICTURE)  # that of the picture, not of the body
+    form = form_and_digest(site, header, promised=PICTURE)  # the picture's digest, not the body's
 
     for response in (raw, form):
         assert response.status_code == 400

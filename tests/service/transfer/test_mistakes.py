@@ -1,4 +1,4 @@
-"""Uploads that were sent the wrong way are refused in words that say how it is done."""
+"""Uploads that are sent the wrong way are refused with advice on the right way."""
 
 import base64
 import gzip

@@ -1,13 +1,14 @@
-"""The client's own file name: given back with the result, and harmless."""
+"""The client's file name comes back with the result, made safe."""
 
 import logging
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 from factories import engine_info, register
 from serving import PICTURE, Serve, Site
 
-from service.transfer.filenames import content_disposition, result_name
+from service.transfer.downloads import content_disposition, result_name
 from workers.contract.images.names import MAX_LENGTH, safe_name
 
 
@@ -41,6 +42,15 @@ def test_a_long_name_is_cut_and_keeps_its_extension() -> None:
     assert cut.endswith("nn.jpeg")
 
 
+@pytest.mark.parametrize("letter", ["é", "猫", "🐈"])
+def test_a_long_name_of_any_letters_is_a_file_name(letter: str, tmp_path: Path) -> None:
+    cut = safe_name(letter * 300 + ".jpeg")
+
+    assert cut is not None
+    assert cut.endswith(f"{letter}{letter}.jpeg")
+    (tmp_path / cut).touch()
+
+
 @pytest.mark.parametrize(
     "name", ["cat", "cat.jpg", "100 %.png", "naïve.png", "猫.png", "a'b;c.png"]
 )
@@ -57,7 +67,7 @@ def test_a_header_says_the_name_to_who_reads_it_by_the_book(name: str) -> None:
 FORMS = {
     "plain": ('filename="my cat.jpg"', "my cat.jpg"),
     "UTF-8": ('filename="naïve.jpg"', "naïve.jpg"),
-    "extended": ('filename="a.jpg"; filename*=x', "a.jpg"),  # which RFC 7578 forbids
+    "extended": ('filename="a.jpg"; filename*=x', "a.jpg"),  # RFC 7578 forbids filename*
 }
 
 

@@ -1,4 +1,4 @@
-"""How an upload arrives: limits, forms, and clients that do not finish."""
+"""Uploads respect limits, may be forms, and leave nothing when a client disconnects."""
 
 import socket
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`/docs` and what it shows: complete, true, and without another host."""
+"""`/docs` is complete and correct, and loads nothing from other hosts."""
 
 import re
 from html.parser import HTMLParser
@@ -10,7 +10,7 @@ from service.jobs.options import UpscaleFields
 
 
 class _Page(HTMLParser):
-    """Collects what a page loads, and inline code that a strict policy would stop."""
+    """Collects what a page loads, and inline code that a strict policy would block."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Webhooks: signed, told to allowed hosts at public addresses only, and tried again."""
+"""Webhooks are signed, retried, and sent only to allowed hosts at public addresses."""
 
 import base64
 import hashlib
@@ -41,7 +41,7 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
 def start(
     serve: Serve, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Site]:
-    """A service that may tell the receiver, which is trusted and not public."""
+    """A function that starts a service which trusts the receiver, and may call its address."""
     monkeypatch.setenv("SSL_CERT_FILE", str(receiver.certificate))
     secrets = tmp_path / "secrets"
     secrets.write_text(f"whsec_{SECRET}\n")
@@ -65,7 +65,7 @@ def webhook(site: Site, job_id: str) -> dict[str, Any]:
 
 
 def after(site: Site, job_id: str, attempts: int) -> dict[str, Any]:
-    """The state once so many attempts were made."""
+    """Return the webhook's state after so many attempts."""
     return wait_for(
         lambda: told if (told := webhook(site, job_id))["attempts"] == attempts else None,
         what=f"{attempts} attempts",
@@ -73,12 +73,12 @@ def after(site: Site, job_id: str, attempts: int) -> dict[str, Any]:
 
 
 def hurry(site: Site, job_id: str) -> None:
-    """Do not wait for the pause before the next attempt."""
+    """Make the next attempt due now."""
     assert site.redis.zadd(DUE, {job_id: 0}, xx=True, ch=True) == 1
 
 
 def is_signed(message: Message, secret: str) -> bool:
-    """As the specification says, without our code."""
+    """Verify a signature by the specification, without our code."""
     signed = b".".join(
         (
             message.headers["webhook-id"].encode(),
@@ -166,13 +166,13 @@ def test_what_fails_is_tried_again_later_as_the_same_message(
 
     messages = [receiver.messages.get_nowait() for _ in range(3)]
     assert {message.headers["webhook-id"] for message in messages} == {job_id}
-    assert {message.path for message in messages} == {"/"}  # no redirect was followed
+    assert {message.path for message in messages} == {"/"}  # redirects are not followed
     assert all(is_signed(message, SECRET) for message in messages)
     told = {
         'gdsr_webhooks_total{outcome="delivered"} 1.0',
         'gdsr_webhooks_total{outcome="retried"} 2.0',
         "gdsr_webhooks_waiting 0.0",
-    }  # an attempt is counted after it is written down
+    }  # attempts are counted after they are recorded
     wait_for(lambda: told <= set(site.http.get("/metrics").text.splitlines()), what="the attempts")
 
 
@@ -208,7 +208,7 @@ def test_a_deliverer_that_dies_leaves_its_message_to_another(
     assert killed.claim() is None
 
     other = start()
-    hurry(other, job_id)  # to the end of the lease
+    hurry(other, job_id)  # lets the lease end
 
     assert is_signed(receiver.messages.get(timeout=60), SECRET)
     assert after(other, job_id, 1)["state"] == "delivered"
@@ -260,7 +260,7 @@ def test_a_name_that_leads_inside_is_not_called(
     told = after(site, job_id, 1)
 
     assert "not public" in told["answer"]
-    assert told["state"] == "waiting"  # its operator may mend the name
+    assert told["state"] == "waiting"  # its operator may correct the name
     assert receiver.messages.empty()
 
 
@@ -271,7 +271,7 @@ def test_the_name_is_looked_up_once_and_never_again(
     real = socket.getaddrinfo
 
     def rebinding(host: str, *rest: Any, **more: Any) -> Any:
-        """The first answer is public; any later one leads to the receiver."""
+        """Resolve to an allowed address first, and to another one later."""
         if host == "localhost":
             asked.append(host)
             host = "127.0.0.2" if len(asked) > 1 else "127.0.0.1"
@@ -305,7 +305,7 @@ def test_a_receiver_that_says_nothing_or_drips_is_left(monkeypatch: pytest.Monke
         def drip() -> None:
             connection, _ = listening.accept()
             with connection, suppress(OSError):
-                # The head of a TLS record that says it is long, then a byte now and then.
+                # The header of a long TLS record, then one byte at a time.
                 connection.sendall(b"\x16\x03\x03\x40\x00")
                 while not done.wait(0.1):
                     connection.sendall(b"\x02")
@@ -323,7 +323,7 @@ def test_a_receiver_that_says_nothing_or_drips_is_left(monkeypatch: pytest.Monke
 
 
 def test_signatures_are_those_of_the_specification() -> None:
-    # The example of the libraries of Standard Webhooks.
+    # The example of the Standard Webhooks libraries.
     secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     signed = signed_headers(
         "msg_p5jXN8AQM9LWM0D4loKWxJek",  # pragma: allowlist secret
@@ -376,7 +376,7 @@ def test_settings_that_make_no_sense_end_the_start(
         file.write_text(content)
 
     with pytest.raises(ConfigurationInvalid, match=named) as refused:
-        Webhooks.load(
+        Webhooks(
             ServiceSettings(
                 webhook_hosts=hosts,  # type: ignore[arg-type]
                 webhook_secret_file=None if content is None else file,

@@ -1,4 +1,4 @@
-"""Logs: which loggers are heard."""
+"""Parsers of client data log nothing, and other libraries no debug messages."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Sentinels that tell the truth, lie, or say nothing."""
+"""The primary is found through Sentinels, although some are wrong or silent."""
 
 import socketserver
 import threading
@@ -27,14 +27,14 @@ def servers(tmp_path: Path) -> Iterator[SentinelSite]:
 
 
 def watching(servers: SentinelSite, primary: int, name: str = NAME) -> str:
-    """The URL of one Sentinel that watches a port."""
+    """Return the URL of one Sentinel that watches a port."""
     servers.watch(servers.sentinels[0], primary)
     return f"redis+sentinel://127.0.0.1:1,127.0.0.1:{servers.sentinels[0]}/{name}"
 
 
 @contextmanager
 def no_redis() -> Iterator[int]:
-    """A server that answers everything in the words of HTTP."""
+    """A server that answers everything with an HTTP error."""
 
     class Answer(socketserver.BaseRequestHandler):
         def handle(self) -> None:

@@ -1,4 +1,4 @@
-"""Which batch a device does best, and that it is measured once."""
+"""The best batch size of a device is measured once."""
 
 import itertools
 import math
@@ -33,7 +33,7 @@ def measured(*milliseconds: float, gigabytes: float = 0) -> list[Measured]:
     [
         ([], 1),
         (measured(10), 1),
-        (measured(10, 9.9), 1),  # not worth that small jobs wait
+        (measured(10, 9.9), 1),  # too little gain to let small jobs wait
         (measured(10, 6, 5.9), 2),
         (measured(10, 6, 4, 3), 8),
         (measured(10, 12, 14), 1),

@@ -1,5 +1,6 @@
-"""Claims about the models that an engine serves."""
+"""The device and the settings decide which models an engine serves."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def test_every_device_serves_all_files_that_are_configured() -> None:
     everything = {path.stem for path in SHIPPED.glob("*.safetensors")}
 
     assert names((SHIPPED,), device="cpu") == names((SHIPPED,), device="cuda:0") == everything
+
+
+def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.safetensors")).touch()
+
+    with pytest.raises(ConfigurationInvalid, match=r"caf\\udce9.safetensors' is not text"):
+        names((tmp_path,), device="cpu")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])

@@ -1,5 +1,6 @@
-"""The engine over its real socket: turns, shared batches, and clients that misbehave."""
+"""The engine takes turns, shares batches and survives misbehaving clients over its real socket."""
 
+import copy
 import math
 import os
 import socket
@@ -42,7 +43,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine:
     tiny_checkpoint(folder / "tiny.safetensors")
     broken = load_checkpoint(tiny_checkpoint(folder / "broken.safetensors"))
     with torch.no_grad():
-        broken.generator.hf_to_rgb.bias.fill_(math.nan)  # gan is broken, psnr and fused are not
+        broken.generator.hf_to_rgb.bias.fill_(math.nan)  # only gan is broken
     settings = WorkerSettings(checkpoints=(folder / "tiny.safetensors",), precision="float32")
     loaded = load_engine(settings.model_copy(update={"tile": TILE}), "cpu")
     save_checkpoint(folder / "broken.safetensors", broken.generator, broken.card)
@@ -51,23 +52,22 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine:
         device=torch.device("cpu"),
         precision="float32",
     )
+    bad = told(loaded.forwards["tiny"], name="broken")
+    bad.forward = forward
     return LoadedEngine(
-        forwards={
-            **loaded.forwards,
-            "broken": CachedModel(
-                forward,
-                path=folder / "broken.safetensors",
-                sha256="",
-                tile=TILE,
-                among=loaded.model_cache,
-            ),
-        },
+        forwards={**loaded.forwards, "broken": bad},
         model_cache=loaded.model_cache,
-        models=(*loaded.models, loaded.models[0].model_copy(update={"name": "broken"})),
         default_model="tiny",
         device_name="CPU",
         batches={TILE: 4, 96: 4},
     )
+
+
+def told(model: CachedModel, **changes: object) -> CachedModel:
+    """Return a copy of a model with changed information."""
+    other = copy.copy(model)
+    other.info = model.info.model_copy(update=changes)
+    return other
 
 
 @pytest.fixture
@@ -107,11 +107,11 @@ def test_results_come_in_order_and_are_those_of_the_network(
 
     assert len(through_socket) == 11
     for got, expected in zip(through_socket, direct, strict=True):
-        assert np.abs(got.astype(np.int16) - expected).max() <= 1  # batches may differ
+        assert np.abs(got.astype(np.int16) - expected).max() <= 1  # batches may round differently
 
 
 @pytest.mark.parametrize("trade_off", [0.3, 1.0])
-def test_batches_that_are_begun_early_come_back_the_same(
+def test_batches_that_start_early_come_back_the_same(
     loaded: LoadedEngine, place: Path, trade_off: float
 ) -> None:
     weights = output_weights(trade_off)
@@ -124,7 +124,7 @@ def test_batches_that_are_begun_early_come_back_the_same(
     assert np.abs(np.array(early, np.int16) - late).max() <= 1
 
 
-def test_a_broken_tile_does_not_take_another_down_where_batches_are_begun_early(
+def test_a_broken_tile_does_not_take_another_down_where_batches_start_early(
     loaded: LoadedEngine, place: Path
 ) -> None:
     with serving(replace(loaded, overlaps=True), place):
@@ -182,7 +182,7 @@ def test_memory_that_runs_out_anywhere_gives_the_picture_with_less(
         return whole(*given, **named)
 
     def pixels(given: tuple[Any, ...]) -> int:
-        """Input pixels of the batch, from what this stage is given."""
+        """Input pixels of the batch, from this stage's arguments."""
         match stage:
             case "upload":
                 return 0 if given[0].dim() < 4 else math.prod(given[0].shape[:3])
@@ -207,7 +207,7 @@ def test_memory_that_runs_out_anywhere_gives_the_picture_with_less(
         for one, other in zip(got, expected, strict=True):
             assert np.abs(one.astype(np.int16) - other).max() <= 1
     assert (server.fallback.batch, server.fallback.tile) == (1, 96)
-    assert retries == 2  # from 4 tiles to 2 to 1, once and for all
+    assert retries == 2  # from 4 tiles to 2 to 1, and remembered
 
 
 EVERYTHING = [*(output_weights(stop) for stop in (0, 0.5, 1)), MASK]
@@ -230,7 +230,7 @@ def test_a_tile_has_a_result_for_each_of_the_weights(place: Path) -> None:
 
 def test_jobs_that_want_the_same_results_share_a_batch(loaded: LoadedEngine, place: Path) -> None:
     server = EngineServer(loaded, path=place)
-    server._reader.start()  # which hears the clients, while nothing is computed yet
+    server._reader.start()  # accepts clients before anything is computed
     wanted = (EVERYTHING, EVERYTHING, [FUSED])
 
     def job(weights: list[Weights]) -> None:
@@ -302,7 +302,7 @@ def test_a_small_job_is_served_between_the_batches_of_a_huge_one(
         thread.join(timeout=60)
 
     assert len(small) == 2
-    assert meanwhile < 40  # its two tiles, and at most a few batches of the other
+    assert meanwhile < 40  # its two tiles, and a few batches of the other
 
 
 def test_a_dead_client_is_forgotten_and_the_next_is_served(
@@ -316,6 +316,24 @@ def test_a_dead_client_is_forgotten_and_the_next_is_served(
         assert len(results(client, tiles(2))) == 2
 
     wait_for(lambda: not server._clients, what="no client left")
+
+
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_an_idle_engine_keeps_no_memory_of_an_ended_job(
+    loaded: LoadedEngine, place: Path, *, overlaps: bool
+) -> None:
+    before = shared_mappings()
+    with serving(replace(loaded, overlaps=overlaps), place):
+        with connect(place) as client:
+            assert len(results(client, tiles(3))) == 3
+
+        wait_for(lambda: shared_mappings() <= before)
+
+
+def shared_mappings() -> set[str]:
+    """The shared memory of jobs that this process has mapped."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line for line in lines if "gdsr-tiles" in line}
 
 
 def test_an_engine_that_comes_back_is_given_the_open_tiles_again(
@@ -363,15 +381,15 @@ def test_consistency_is_as_the_card_says_unless_asked_otherwise(
     place: Path,
     card: bool,  # noqa: FBT001
 ) -> None:
-    told = loaded.models[0].card | {"consistency": card}
-    models = (loaded.models[0].model_copy(update={"card": told}),)
-    with serving(replace(loaded, models=models), place), connect(place) as client:
+    tiny = loaded.forwards["tiny"]
+    forwards = {"tiny": told(tiny, card=tiny.info.card | {"consistency": card})}
+    with serving(replace(loaded, forwards=forwards), place), connect(place) as client:
         unset, on, off = (
             next(client.run(tiles(1), model="tiny", weights=[FUSED], consistent=wish)).copy()
             for wish in (None, True, False)
         )
         says = client.made_by("tiny").consistency
-    engine = InProcessEngine(replace(loaded, models=models))
+    engine = InProcessEngine(replace(loaded, forwards=forwards))
     local = next(engine.run(tiles(1), model="tiny", weights=[FUSED]))
 
     assert says is card
@@ -387,9 +405,10 @@ def test_a_model_that_is_not_there_is_named(place: Path) -> None:
 
 
 def test_a_greeting_may_name_hundreds_of_models(loaded: LoadedEngine, place: Path) -> None:
-    model = loaded.models[0]
-    many = tuple(model.model_copy(update={"name": f"{number:060}"}) for number in range(400))
-    with serving(replace(loaded, models=(*loaded.models, *many)), place), connect(place) as client:
+    names = [f"{number:060}" for number in range(400)]
+    many = {name: told(loaded.forwards["tiny"], name=name) for name in names}
+    crowded = replace(loaded, forwards={**loaded.forwards, **many})
+    with serving(crowded, place), connect(place) as client:
         assert len(results(client, tiles(1))) == 1
 
 
@@ -420,7 +439,10 @@ def opening(place: Path) -> socket.socket:
         b'{"model": "tiny", "weights": [], "alone": false}',
         b'{"model": "tiny", "weights": [[0, 0, 0, 0]], "alone": false}',
         b'{"model": "tiny", "weights": [[0, 1, 0, 1]], "alone": false}',
+        b'{"model": "tiny", "weights": [[0, 1%s, 0, 0]], "alone": false}' % (b"0" * 400),
+        b"[" * 10_000,
     ],
+    ids=lambda message: message[:70].decode(),
 )
 def test_nonsense_is_refused_and_the_engine_goes_on(place: Path, message: bytes) -> None:
     with opening(place) as connection:
@@ -481,6 +503,25 @@ def test_one_client_sends_one_picture_after_another(place: Path) -> None:
         first, second = results(client, tiles(3)), results(client, tiles(3))
 
     assert len(first) == len(second) == 3
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("side", [TILE, 96])
+def test_a_second_pass_finds_an_engine_for_its_tiles_where_engines_differ(
+    loaded: LoadedEngine, tmp_path: Path, side: int
+) -> None:
+    here, other = tmp_path / "here.sock", tmp_path / "other.sock"
+    small = replace(loaded, batches={TILE: 1})  # with fewer slots too
+    batch = list(np.random.default_rng(0).integers(0, 256, (6, side, side, 3), dtype=np.uint8))
+    with (
+        serving(loaded, here),
+        EngineClient([other, here], model="tiny", patience=timedelta(seconds=60)) as client,
+    ):
+        first = results(client, batch)
+        with serving(small, other):
+            second = results(client, batch)
+
+    assert len(first) == len(second) == 6
     assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(first, second, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""An engine reports its GPU as the driver sees it, or nothing, and never an error."""
+"""An engine reports its GPU as the driver does, or not at all, but never fails."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from workers.engine.telemetry import MemoryCollector
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 SOURCE = Path(__file__).parents[2] / "support" / "fake_nvml.c"
-#: Prints a scrape, then one more for each line of its input; `xid` waits for one to be counted.
+#: Prints a scrape; with `xid`, waits until an Xid error is counted.
 SCRAPES = """
 import sys, time
 from prometheus_client import CollectorRegistry, generate_latest
@@ -96,7 +96,7 @@ def test_dashboard_and_alerts_ask_for_no_other_metric_of_a_gpu(
     driver: Path, tmp_path: Path
 ) -> None:
     told = {s.name for s in samples(scrape(LD_LIBRARY_PATH=str(driver), FAKE_GPU=str(tmp_path)))}
-    memory = MemoryCollector(torch.device("cuda:0")).collect()  # counts of the allocator: no GPU
+    memory = MemoryCollector(torch.device("cuda:0")).collect()  # the allocator's counts need no GPU
     told |= {sample.name for family in memory for sample in family.samples}
 
     files = ("prometheus/rules.yml", "grafana/dashboards/gdsr.json")

@@ -1,4 +1,4 @@
-"""Out of memory, injected: the picture still comes out right, with less, and that is remembered."""
+"""After an injected out-of-memory error the picture is right and the smaller size remembered."""
 
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ Pixels = NDArray[np.uint8]
 
 
 def limited(limit: int, words: str = "CUDA out of memory"):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    """Nearest-neighbour upscaling on a device that fits only so many input pixels at once."""
+    """Nearest-neighbour upscaling on a device whose memory fits only so many input pixels."""
 
     def compute(tiles: Pixels, weights: NDArray[np.float32]) -> Pixels:
         assert len(tiles) == len(weights)
@@ -74,7 +74,7 @@ def test_the_working_size_is_remembered() -> None:
 @pytest.mark.slow
 def test_after_a_while_of_success_it_climbs_back() -> None:
     fallback = OutOfMemoryFallback(batch=4, tile=128)
-    fallback.run(limited(64 * 64), *a_batch(4, 128))  # another program has the memory
+    fallback.run(limited(64 * 64), *a_batch(4, 128))  # another program uses the memory
     assert (fallback.batch, fallback.tile) == (1, 64)
 
     steps = set()

@@ -1,4 +1,4 @@
-"""An engine keeps fewer networks on its device than it serves, and loads the others on demand."""
+"""An engine with a bounded model cache evicts networks and loads others on demand."""
 
 import gc
 import threading
@@ -59,7 +59,7 @@ def server(settings: WorkerSettings, place: Path) -> Iterator[EngineServer]:
 
 @pytest.fixture
 def unbound(settings: WorkerSettings) -> dict[str, list[Pixels]]:
-    """The result of each model where all models stay resident."""
+    """Each model's result if all models stay resident."""
     engine = InProcessEngine(load_engine(settings.model_copy(update={"max_models": None}), "cpu"))
     return {
         name: [made.copy() for made in engine.run(tiles(), model=name, weights=WEIGHTS)]
@@ -156,7 +156,7 @@ def test_the_one_that_was_used_last_stays(settings: WorkerSettings, place: Path)
     loaded = load_engine(settings.model_copy(update={"max_models": 2}), "cpu")
     with serving(loaded, place):
         through(place, "one")
-        through(place, "three")  # for which "two" makes way, that is older by now
+        through(place, "three")  # evicts "two", which is older by now
 
         assert set(resident(loaded)) == {"one", "three"}
 
@@ -191,7 +191,7 @@ def test_a_file_that_is_not_what_it_was_fails_its_own_pictures_only(
     with pytest.raises(ModelNotLoaded, match=f"the model two .*{reason}.*reload"):
         through(place, "two")
 
-    assert resident(server.loaded) == ["one"]  # nothing made way in vain
+    assert resident(server.loaded) == ["one"]  # nothing was evicted in vain
     for name in ("one", "three"):
         assert np.array_equal(through(place, name), unbound[name])
 
@@ -246,6 +246,6 @@ def test_a_picture_whose_network_was_replaced_is_finished_or_begins_anew(
             changed(folder / f"{name}.safetensors")
         Models(server, settings, torch.device("cpu"), followed=0).reload()
 
-        assert len(list(running)) == 29  # its network was there, and it keeps it
+        assert len(list(running)) == 29  # the job keeps its network
         with pytest.raises(CheckpointReplaced):
             list(away.run(tiles(), model="two", weights=WEIGHTS))

@@ -1,4 +1,4 @@
-"""An engine looks at its checkpoint files again while it serves."""
+"""An engine reloads changed checkpoint files while it serves."""
 
 import math
 import shutil
@@ -70,14 +70,14 @@ def tiles(count: int = 3) -> list[Pixels]:
 
 
 def through(place: Path, model: str) -> tuple[str, list[Pixels]]:
-    """The checkpoint's hash, and what it makes of some tiles."""
+    """Return the checkpoint's hash, and its results for some tiles."""
     with connect(place, model) as client:
         made = [result.copy() for result in client.run(tiles(), model=model, weights=WEIGHTS)]
         return client.made_by(model).checkpoint, made
 
 
 def expected(path: Path, *, count: int = 3) -> list[Pixels]:
-    """The checkpoint's result for the same tiles in an engine of its own."""
+    """Return the checkpoint's results for the same tiles in a separate engine."""
     loaded = load_engine(WorkerSettings(checkpoints=(path,), precision="float32", tile=TILE), "cpu")
     run = InProcessEngine(loaded).run(tiles(count), model=path.stem, weights=WEIGHTS)
     return [result.copy() for result in run]
@@ -183,7 +183,7 @@ def test_the_default_and_the_last_model_are_never_dropped(
 
 
 @pytest.mark.slow
-def test_a_picture_that_has_begun_is_finished_as_it_began(
+def test_a_picture_that_has_started_is_finished_as_it_began(
     models: Models, folder: Path, place: Path, tmp_path: Path
 ) -> None:
     original = Path(shutil.copy(folder / "one.safetensors", tmp_path / "one.safetensors"))
@@ -243,7 +243,7 @@ def test_two_files_of_one_name_change_nothing(
 
 
 @pytest.mark.slow
-def test_where_batches_are_begun_early_a_model_is_tried_between_them(
+def test_where_batches_start_early_a_model_is_tried_between_them(
     settings: WorkerSettings, folder: Path, place: Path
 ) -> None:
     loaded = load_engine(settings, "cpu")

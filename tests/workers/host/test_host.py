@@ -1,4 +1,4 @@
-"""Which programs a worker host runs."""
+"""A worker host runs job workers according to cores and devices."""
 
 import os
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def test_job_workers_follow_the_cores_and_are_two_at_least(
 
 def test_a_gpu_is_not_given_more_than_it_can_feed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(256)))
-    cores = available_cpus()  # what a quota leaves of them
+    cores = available_cpus()  # as limited by a quota
 
     assert default_job_workers(["cuda:0"]) == max(2, min(cores, 24))
     assert default_job_workers(["cuda:0", "cuda:1"]) == max(2, min(cores, 48))

@@ -1,4 +1,4 @@
-"""The supervisor restarts what dies, gives up what keeps dying, and leaves nothing behind."""
+"""The supervisor restarts processes, gives up those that keep dying, and leaves none behind."""
 
 import os
 import signal
@@ -85,6 +85,26 @@ def test_five_quick_deaths_end_it_all(tmp_path: Path) -> None:
         assert run.process.wait(timeout=100) == 1
         assert len(run.pids("a")) == 5
         assert not any(alive(pid) for pid in run.pids("b"))
+
+
+def test_the_others_are_told_once_when_a_program_is_given_up(tmp_path: Path) -> None:
+    """A second signal would mean that jobs at work are to be left."""
+    told = tmp_path / "told"
+    note = f"open({str(told)!r}, 'a').write('busy')"
+    counts = f"signal.signal(signal.SIGTERM, lambda *_: {note});"
+    leaves = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.2), sys.exit(0)));"
+    works = f"\nwhile not os.path.exists({str(told)!r}): time.sleep(0.01)\ntime.sleep(1)"
+    body = f"""
+programs = [
+    program('busy', {works!r}, {counts!r}, ready=started('busy')),
+    program('idle', {SLEEPER!r}, ready=started('idle')),
+    program('leaves', {SLEEPER!r}, {leaves!r}, ready=started('leaves')),
+    program('broken', 'sys.exit(78)', stage=1),
+]
+{RUN}"""
+    with supervised(tmp_path, body) as run:
+        assert run.process.wait(timeout=100) == 78
+        assert told.read_text() == "busy"
 
 
 @pytest.mark.parametrize(

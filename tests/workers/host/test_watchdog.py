@@ -1,4 +1,4 @@
-"""An engine that hangs is killed; one that answers is left alone."""
+"""A hanging engine is killed; a responding one is left alone."""
 
 import signal
 import socket
@@ -51,7 +51,7 @@ os.kill(other, signal.SIGKILL)
 
 @contextmanager
 def engine(path: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that greets as an engine does."""
+    """A process that greets clients as an engine does."""
     with subprocess.Popen([sys.executable, "-c", LISTENS, str(path)]) as process:
         try:
             wait_for(lambda: path.exists() and answers(path), what="a socket")
@@ -91,7 +91,7 @@ def test_an_engine_whose_batch_does_not_end_ends_itself() -> None:
 
 
 def test_time_without_a_processor_is_known() -> None:
-    """As an engine on a busy machine: beside others on one processor it is ready, and waits."""
+    """Another process on the same processor makes this one wait, as on a busy machine."""
     done = subprocess.run([sys.executable, "-c", STARVES], check=False, timeout=120)
 
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""How a job's process takes its memory, told by the kernel."""
+"""The kernel's counters show how a job's process allocates and reuses memory."""
 
 import os
 import subprocess
@@ -74,10 +74,10 @@ print(freed, pages())
 
 
 def flags(*arguments: str) -> set[str]:
-    """The kernel's flags of the memory of a block: `hg` for huge pages, see proc(5)."""
+    """Return the kernel's huge-page flag of a block: `hg`, see proc(5)."""
     command = [sys.executable, "-c", _ADVISED, *arguments]
     found = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "rd" in found.stdout.split()  # it can be read, at least
+    assert "rd" in found.stdout.split()  # the area was found
     return {"hg"} & set(found.stdout.split())
 
 
@@ -95,7 +95,7 @@ def test_memory_that_a_job_frees_is_taken_again_without_faults() -> None:
 
 @pytest.mark.skipif(not has_huge_pages(), reason="the kernel has no huge pages here")
 def test_a_job_asks_for_memory_in_huge_pages() -> None:
-    # Whether it is given them is the kernel's affair: memory may be scattered.
+    # The kernel decides whether to grant them: memory may be fragmented.
     assert [flags("prepared"), flags("plain")] == [{"hg"}, set()]
 
 

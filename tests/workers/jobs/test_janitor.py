@@ -1,4 +1,4 @@
-"""The janitor removes what is over, and never what a job that has not ended may still read."""
+"""The janitor removes expired blobs, and never one that a pending job may still read."""
 
 import os
 import time
@@ -9,13 +9,14 @@ import pytest
 import redis
 from records import image_info, model_info, options
 
+from workers.contract.blobs.base import StoredBlob
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.blobs.usage import freed_bytes, last_usage
 from workers.contract.errors import WorkerLost
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.admission import QueueLimits
-from workers.contract.queue.jobs import Branch, JobResult
-from workers.contract.queue.queue import JobQueue, new_job_id
+from workers.contract.queue.jobs import JobResult
+from workers.contract.queue.queue import JobQueue, blend_spec, new_job_id
 from workers.contract.settings import WorkerSettings
 from workers.jobs.janitor import Janitor, LockLost, Turn
 
@@ -37,7 +38,7 @@ def store(blobs: FileBlobStore, key: str, *, age: timedelta = timedelta(0), size
 
 
 def submitted(queue: JobQueue, blobs: FileBlobStore, *, age: timedelta = timedelta(0)) -> str:
-    """A job that waits."""
+    """Queue a job and return its id."""
     job_id = new_job_id()
     key = store(blobs, f"inputs/{job_id}", age=age)
     queue.submit(job_id, image_info(key=key), options(), model_info())
@@ -45,7 +46,7 @@ def submitted(queue: JobQueue, blobs: FileBlobStore, *, age: timedelta = timedel
 
 
 def finished(queue: JobQueue, blobs: FileBlobStore, *, age: timedelta) -> str:
-    """A job that has a result and a branch, of 100 bytes each; the input was not removed."""
+    """A finished job with a result and a branch of 100 bytes each, whose input remains."""
     job_id = submitted(queue, blobs, age=age)
     key = store(blobs, f"results/{job_id}.run.png", age=age)
     branch = store(blobs, f"results/{job_id}.run.gan.png", age=age)
@@ -54,14 +55,14 @@ def finished(queue: JobQueue, blobs: FileBlobStore, *, age: timedelta) -> str:
         key=key, size=100, sha256="0" * 64, format=ResultFormat.PNG, width=1, height=1,
         model="lite", checkpoint="0" * 64, device="cpu", precision="float32", seconds={},
         expires_at=datetime.now(UTC) + HOUR,
-        branches={"gan": Branch(key=branch, size=100, sha256="0" * 64)},
+        branches={"gan": StoredBlob(key=branch, size=100, sha256="0" * 64)},
     )  # fmt: skip
     assert queue.records.succeed(job_id, run="run", result=result)
     return job_id
 
 
 def sweep(queue: JobQueue, blobs: FileBlobStore, *, quota: int | None = None) -> dict[str, int]:
-    """One turn; the bytes that it freed."""
+    """Sweep once; return the freed bytes by reason."""
     turn = Turn(records=queue.records, blobs=blobs)
     usage = turn.sweep(result_ttl=HOUR, quota=quota)
     left = [entry for folder in ("inputs", "results") for entry in blobs.entries(folder)]
@@ -79,7 +80,7 @@ def test_results_go_when_their_time_is_over(queue: JobQueue, blobs: FileBlobStor
 
     assert sweep(queue, blobs) == {"orphan": 200, "expired": 200}
     assert keys(blobs) == {f"results/{new}.run.png", f"results/{new}.run.gan.png"}
-    assert queue.get(old).result is not None  # the record stays, to say so
+    assert queue.get(old).result is not None  # the record stays and says so
 
 
 def test_uploads_go_once_their_job_has_ended_or_when_none_was_made(
@@ -95,6 +96,34 @@ def test_uploads_go_once_their_job_has_ended_or_when_none_was_made(
     assert keys(blobs) == {f"inputs/{waiting}", f"inputs/{running}", "inputs/new"}
 
 
+def test_two_maps_of_one_derived_job_go_like_any_upload(
+    queue: JobQueue, blobs: FileBlobStore
+) -> None:
+    """A client that repeats its request during an outage leaves a map each time."""
+    source = finished(queue, blobs, age=HOUR / 2)
+    failed, never_made = new_job_id(), new_job_id()
+    queue.submit_blend(blend_spec(failed, queue.get(source), options()))
+    queue.records.fail(failed, error=WorkerLost())
+    for blend in (failed, never_made):
+        for attempt in ("first", "second"):
+            store(blobs, f"inputs/{blend}.{attempt}", age=2 * HOUR)
+
+    assert sweep(queue, blobs) == {"orphan": 500}
+    assert keys(blobs) == {f"results/{source}.run.png", f"results/{source}.run.gan.png"}
+
+
+def test_an_old_file_of_others_stays_and_stops_no_sweep(
+    queue: JobQueue, blobs: FileBlobStore
+) -> None:
+    store(blobs, "results/old.run.png", age=2 * HOUR)
+    other = blobs.root / "results" / ".nfs000000000001"  # of a file that is open elsewhere
+    other.write_bytes(b"x")
+    os.utime(other, (0, 0))
+
+    assert sweep(queue, blobs) == {"expired": 100}
+    assert other.exists()
+
+
 def test_what_a_running_job_wrote_stays_however_old(queue: JobQueue, blobs: FileBlobStore) -> None:
     job_id = submitted(queue, blobs, age=3 * HOUR)
     kept = store(blobs, f"results/{job_id}.run.psnr.png", age=2 * HOUR)
@@ -106,7 +135,7 @@ def test_what_a_running_job_wrote_stays_however_old(queue: JobQueue, blobs: File
 def test_branches_stay_while_a_job_blends_them(queue: JobQueue, blobs: FileBlobStore) -> None:
     source = finished(queue, blobs, age=2 * HOUR)
     blend = new_job_id()
-    queue.submit_blend(blend, queue.get(source), options(trade_off=0.25))
+    queue.submit_blend(blend_spec(blend, queue.get(source), options(trade_off=0.25)))
 
     sweep(queue, blobs, quota=1)
     assert f"results/{source}.run.gan.png" in keys(blobs)
@@ -121,7 +150,7 @@ def test_beyond_the_quota_the_oldest_results_go_first(
 ) -> None:
     waiting = submitted(queue, blobs, age=2 * HOUR)
     ids = [finished(queue, blobs, age=HOUR * share) for share in (0.9, 0.5, 0.1)]
-    sweep(queue, blobs)  # the inputs
+    sweep(queue, blobs)  # removes the inputs
 
     assert sweep(queue, blobs, quota=700) == {}
     assert sweep(queue, blobs, quota=650) == {"quota": 100}
@@ -152,7 +181,7 @@ def test_a_job_that_comes_during_the_turn_keeps_what_it_needs(
     def comes() -> None:
         if not blends:
             blends.append(new_job_id())
-            queue.submit_blend(blends[0], queue.get(source), options(trade_off=0.25))
+            queue.submit_blend(blend_spec(blends[0], queue.get(source), options(trade_off=0.25)))
 
     Turn(records=queue.records, blobs=blobs, still_ours=comes).sweep(result_ttl=HOUR, quota=1)
 
@@ -174,7 +203,7 @@ def test_one_janitor_of_all_has_the_turn_and_tells_what_it_freed(
     one, other = janitor(), janitor()
     assert one.turn() is not None
     assert other.turn() is None
-    assert one.turn() is None  # not before its time
+    assert one.turn() is None  # its next turn is not due
 
     usage = last_usage(client)
     assert usage is not None

@@ -1,14 +1,25 @@
-"""A store that is away or full for a while costs a job time, and not its life."""
+"""Jobs wait for a store that is unavailable or full, and nothing waits for its deletions."""
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+import redis
 from processes import wait_for
+from records import image_info, model_info, options
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 
 from workers.contract.blobs.file import FileBlobStore
-from workers.contract.errors import StorageUnavailable
-from workers.tasks.upscale import patiently
+from workers.contract.errors import ImageCorrupt, StorageUnavailable
+from workers.contract.images.formats import ResultFormat
+from workers.contract.queue.admission import QueueLimits
+from workers.contract.queue.jobs import Job, JobResult
+from workers.contract.queue.queue import JobQueue, new_job_id
+from workers.contract.settings import WorkerSettings
+from workers.host.reports import JobReport
+from workers.tasks.upscale import CONTEXT, TaskContext, patiently, run
 
 
 def test_a_result_is_stored_once_the_store_is_back(
@@ -30,3 +41,44 @@ def test_the_time_limit_ends_the_wait_and_says_for_what(blobs: FileBlobStore) ->
 
     with pytest.raises(StorageUnavailable), UnixSignalDeathPenalty(1, JobTimeoutException):
         patiently(lambda: blobs.write("results/a", [b"picture"]))
+
+
+@pytest.mark.parametrize("reason", ["", "image-corrupt"])
+def test_a_job_is_reported_before_its_upload_is_deleted(
+    client: redis.Redis, blobs: FileBlobStore, tmp_path: Path, reason: str
+) -> None:
+    """Its process may be killed from then on, as it has no lease any more."""
+    bounds = QueueLimits(jobs=1, pixels=10**9)
+    queue = JobQueue(client, record_ttl=timedelta(hours=1), bounds=bounds, small_pixels=10**6)
+    job_id = queue.submit(new_job_id(), image_info(), options(), model_info()).id
+
+    def result(_: TaskContext, job: Job) -> JobResult:
+        if reason:
+            raise ImageCorrupt("it has holes")
+        return JobResult(
+            key=f"results/{job.id}.run.png", size=100, sha256="0" * 64, format=ResultFormat.PNG,
+            width=1, height=1, model="lite", checkpoint="0" * 64, device="cpu",
+            precision="float32", seconds={}, expires_at=datetime.now(UTC),
+        )  # fmt: skip
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reports:
+        reports.bind(str(tmp_path / "reports"))
+        reports.settimeout(0)
+        heard: list[JobReport] = []
+
+        class Watched(FileBlobStore):
+            def delete(self, *keys: str) -> None:
+                heard.append(JobReport.model_validate_json(reports.recv(65536)))
+                super().delete(*keys)
+
+        context = TaskContext(
+            run="run", worker="worker", settings=WorkerSettings(), records=queue.records,
+            blobs=Watched(blobs.root), engine_sockets=(), reports=tmp_path / "reports",
+        )  # fmt: skip
+        token = CONTEXT.set(context)
+        try:
+            run(job_id, result)
+        finally:
+            CONTEXT.reset(token)
+
+    assert [(report.job, report.reason) for report in heard] == [(job_id, reason)]

@@ -1,11 +1,11 @@
-"""Transparency: no fringes, exact ends, and a background where one is wanted."""
+"""Alpha is upscaled without fringes, keeps its extremes, and can be laid on a background."""
 
 import numpy as np
 import pytest
 from factories import photo, transparency
 from numpy.typing import NDArray
 
-from workers.pictures.alpha import enlarge_by_lanczos, keep_ends, laid_on, unbleed
+from workers.pictures.colour.alpha import enlarge_by_lanczos, keep_ends, laid_on, unbleed
 from workers.pictures.picture import Picture
 
 Pixels = NDArray[np.uint8]

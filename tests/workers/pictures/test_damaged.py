@@ -1,8 +1,7 @@
-"""Damaged pictures in the decoder, in processes limited like those of jobs.
+"""Damaged pictures are decoded or refused, in processes limited like those of jobs.
 
-A codec may crash: then that process ends, and the next picture begins in a new one, as it does in a
-job worker. What must not be: a picture that ends in anything but an answer, or that takes longer
-than two seconds of computing.
+A codec may crash: then its process ends, and the next picture is decoded in a new one, as in a job
+worker. No picture may end otherwise or take more than two seconds of CPU time.
 """
 
 import json
@@ -22,7 +21,7 @@ ANSWERS = {*KINDS, "picture"}
 
 
 def endings(start: int, stop: int) -> list[dict[str, object]]:
-    """How each of these pictures ended."""
+    """Return how each of these pictures ended."""
     found: list[dict[str, object]] = []
     while start + len(found) < stop:
         first = start + len(found)
@@ -40,22 +39,22 @@ def endings(start: int, stop: int) -> list[dict[str, object]]:
         if run.returncode:
             assert run.returncode < 0, run.stderr
             number = start + len(found)
-            found.append({"begun": True, "end": f"signal {-run.returncode} at picture {number}"})
+            found.append({"reached": True, "end": f"signal {-run.returncode} at picture {number}"})
     return found
 
 
 def check_all(pictures: int) -> str:
-    """The counts, in words."""
+    """Check how the pictures end and return a summary."""
     half = pictures // 2
     with ThreadPoolExecutor(2) as pool:
         parts = pool.map(endings, (0, half), (half, pictures))
     found = [ending for part in parts for ending in part]
-    begun = sum(bool(ending["begun"]) for ending in found)
+    reached = sum(bool(ending["reached"]) for ending in found)
     ends = Counter(str(ending["end"]) for ending in found)
-    summary = f"{len(found):,} damaged pictures, of which {begun:,} reached a codec: {dict(ends)}"
+    summary = f"{len(found):,} damaged pictures, of which {reached:,} reached a codec: {dict(ends)}"
 
     assert len(found) == pictures
-    assert begun >= pictures / 2
+    assert reached >= pictures / 2
     assert set(ends) <= ANSWERS
     assert ends["picture"] > pictures / 20
     return summary

@@ -1,4 +1,4 @@
-"""Every kind of picture becomes the pixels that it means, or a refusal that says why."""
+"""Every kind of picture is decoded to the right pixels or refused with a reason."""
 
 import logging
 import random
@@ -54,7 +54,7 @@ from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.picture import Picture
 
-register_heif_opener()  # for these tests to write it; `pillow_jxl` registers itself
+register_heif_opener()  # the tests write HEIC; `pillow_jxl` registers itself
 
 HEIGHT, WIDTH = 20, 30
 COLOUR = photo(HEIGHT, WIDTH)
@@ -64,7 +64,7 @@ RGBA = np.dstack((COLOUR, ALPHA))
 LA = np.dstack((GREY, ALPHA))
 BEST = {"quality": 100, "subsampling": "4:4:4"}
 
-#: 16-bit levels from all over.
+#: 16-bit levels over the whole range.
 DEEP = np.arange(0, 65536, 109)[: HEIGHT * WIDTH].reshape(HEIGHT, WIDTH)
 
 CMYK = np.dstack((255 - COLOUR, np.full_like(GREY, 40)))
@@ -84,12 +84,12 @@ def from_p3(samples: ArrayLike) -> ArrayLike:
 
 
 def untagged(data: bytes) -> ArrayLike:
-    """The samples as they are stored."""
+    """Return the samples as they are stored."""
     return np.asarray(Image.open(BytesIO(data)))
 
 
 class Meant(NamedTuple):
-    """A picture's bytes, and the pixels that it means."""
+    """The bytes of a picture, and the pixels that decoding must give."""
 
     data: bytes
     colour: ArrayLike
@@ -128,7 +128,7 @@ def grey_png(bits: int, *, clear: int | None = None, interlaced: bool = False) -
 def strip(
     samples: ArrayLike, bits: tuple[int, ...], photometric: int, *, order: str = "<"
 ) -> bytes:
-    """A TIFF of one strip of 8- or 16-bit samples."""
+    """Return a TIFF of one strip of 8- or 16-bit samples."""
     layout = "u1" if bits[0] == 8 else f"{order}u2"
     data = np.asarray(samples).astype(layout).tobytes()
     return tiff(data, height=HEIGHT, width=WIDTH, bits=bits, photometric=photometric, order=order)
@@ -168,7 +168,7 @@ def deep_rgba_tiff(*, extra: int) -> bytes:
 def deep_clear_colour() -> Meant:
     samples = DEEP_RGB.copy()
     samples[2, 3] = (256, 512, 3)
-    samples[0, 0] = (256, 512, 4)  # the high bytes alone would not tell
+    samples[0, 0] = (256, 512, 4)  # differs only in a low byte
     clear = (samples == (256, 512, 3)).all(axis=-1)
     chunks = [(b"tRNS", struct.pack(">3H", 256, 512, 3))]
     data = png(samples, bits=16, colour_type=2, chunks=chunks)
@@ -176,7 +176,7 @@ def deep_clear_colour() -> Meant:
 
 
 def packed_jpeg(pixels: Pixels, orientation: int = 1) -> bytes:
-    """A JPEG XL that holds a JPEG, out of which the same bytes can be made again."""
+    """Return a JPEG XL from which the original JPEG can be reconstructed."""
     jpeg = saved(pixels, "JPEG", exif=held(orientation), **BEST)
     encoder = Encoder(mode="RGB", lossless=False, quality=90, use_container=True, num_threads=0)
     packed: bytes = encoder(jpeg, pixels.shape[1], pixels.shape[0], jpeg_encode=True)
@@ -184,7 +184,7 @@ def packed_jpeg(pixels: Pixels, orientation: int = 1) -> bytes:
 
 
 def inks() -> Meant:
-    """Paper and each full ink, with a profile in which they only dim the paper."""
+    """Paper and each full ink, with a profile in which inks only darken the paper."""
     samples = np.zeros((2, 5, 4), np.uint8)
     for ink in range(4):
         samples[:, ink + 1, ink] = 255
@@ -202,7 +202,7 @@ def bmp_with_alpha() -> bytes:
     return b"BM" + start + form + masks + bytes(52) + RGBA[..., [2, 1, 0, 3]].tobytes()
 
 
-#: The start of one; its library writes none.
+#: The start of an animated JPEG XL, which its library cannot write.
 ANIMATED_JXL = bytes.fromhex(
     # pragma: allowlist nextline secret
     "ff0a984041130088090804010025104b124709a513049314145842dee42519f38ea4a4b6adede06c"

@@ -1,4 +1,4 @@
-"""Pictures as the client gets them."""
+"""Pictures of every kind are encoded in every format as clients expect."""
 
 from io import BytesIO
 
@@ -9,7 +9,7 @@ from factories import luma, photo, transparency
 from PIL import Image
 
 from workers.contract.errors import AlphaNotStorable, LosslessNotStorable, ResultTooLarge
-from workers.contract.images.headers import ResultFormat
+from workers.contract.images.formats import ResultFormat
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.picture import Picture
@@ -64,7 +64,7 @@ def test_each_kind_of_picture_is_stored_as_what_it_is(kind: str, result: str, mo
     image = written(picture, ResultFormat(result))
     difference = np.abs(np.asarray(image.convert("RGB")).astype(int) - picture.colour)
     assert image.mode == mode
-    # WebP is free to change colours that can hardly be seen, and has few of them.
+    # WebP may change the colours of nearly transparent pixels, and stores few colours.
     seen = difference[:, 30:] if picture.alpha is not None else difference
     exact = result in ("png", "tiff")
     assert seen.mean() <= (0 if exact else 4)
@@ -147,7 +147,7 @@ def test_the_longest_side_is_written(result: ResultFormat) -> None:
 def test_nothing_of_a_colour_profile_or_other_metadata_is_written() -> None:
     for result in ResultFormat:
         found = {"icc_profile", "exif", "xmp"} & set(written(KINDS["colour"], result).info)
-        # The reader of JPEG XL makes a profile of sRGB up.
+        # The JPEG XL reader adds an sRGB profile.
         assert found == ({"icc_profile"} if result is ResultFormat.JXL else set())
 
 

@@ -62,7 +62,7 @@ def stored(picture: Picture, result: ResultFormat) -> Image.Image:
 
 
 def in_gamut(primaries: np.ndarray) -> np.ndarray:
-    """A photograph of colours that sRGB has, in the levels of another space."""
+    """Return a photograph with colours in the gamut of sRGB, in levels of another space."""
     to_space = np.linalg.inv(primaries) @ SRGB_PRIMARIES
     return srgb_encoded(srgb_decoded(photo(40, 60)) @ to_space.T).round()
 
@@ -109,7 +109,7 @@ def test_grey_of_another_gamma_comes_back(bits: int) -> None:
     assert np.array_equal(back.colour[..., 0], grey)
 
 
-#: Full red, green, cyan and an orange of Display P3, none of which sRGB has.
+#: Full red, green, cyan and an orange of Display P3, all outside sRGB.
 SATURATED = np.array([[[255, 0, 0], [0, 255, 0], [0, 255, 255], [255, 100, 0]]], np.uint8)
 
 
@@ -154,7 +154,7 @@ def test_a_picture_in_its_own_space_is_reduced_in_the_light_of_that_space() -> N
     picture = decoded(saved(stripes, "PNG", icc_profile=linear), ProfileMode.KEEP)
     half = reduced(picture, width=32, height=32)
 
-    assert (half.colour[8:-8, 8:-8] == 120).all()  # the mean of the levels is that of the light
+    assert (half.colour[8:-8, 8:-8] == 120).all()  # the curve is linear, so levels average as light
 
 
 def test_a_broken_profile_is_a_warning_and_is_not_attached() -> None:
@@ -187,8 +187,8 @@ def test_metadata_is_kept_on_demand_and_upright(source: str, result: ResultForma
     assert exif[0x010F] == "Maker"
     assert exif.get_ifd(0x8769) == {0x9003: "2024:05:06 07:08:09"}
     assert exif.get_ifd(0x8825)[1] == "N"
-    if source != "PNG":  # Pillow writes no XMP into that
-        assert kept.info.get("xmp", XMP) == XMP  # of JPEG XL, the reader leaves it where it is
+    if source != "PNG":  # Pillow cannot write XMP into PNG
+        assert kept.info.get("xmp", XMP) == XMP  # Pillow's JPEG XL reader returns none
         assert (
             decoded(
                 encode(postprocess(picture, KEEP_METADATA), format=result, quality=90)
@@ -329,7 +329,7 @@ def packet(attributes: str = "", elements: str = "") -> bytes:
 
 
 def source_types(xmp: bytes | None) -> list[str | None]:
-    """All that an XML parser finds, in either form."""
+    """Return all source types that an XML parser finds, as attributes or elements."""
     assert xmp is not None
     found: list[str | None] = []
     for node in ET.fromstring(xmp.strip()).iter():  # noqa: S314 - our own
@@ -383,7 +383,15 @@ def test_kept_xmp_does_not_speak_of_parts_that_are_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    "xmp", [b"<a><b></a>", b"no XML", b'<!DOCTYPE a [<!ENTITY e "x">]><a>&e;</a>']
+    "xmp",
+    [
+        b"<a><b></a>",
+        b"no XML",
+        b'<!DOCTYPE a [<!ENTITY e "x">]><a>&e;</a>',
+        '<!DOCTYPE a [<!ENTITY e "x">]><a>&e;</a>'.encode("utf-16"),
+        packet('tiff:Orientation="6"').decode().encode("utf-16-le"),
+    ],
+    ids=["crossed", "text", "entity", "entity in UTF-16", "UTF-16"],
 )
 def test_xmp_that_cannot_be_read_is_left_out_with_a_warning(xmp: bytes) -> None:
     metadata = decoded(saved(photo(), "JPEG", xmp=xmp)).metadata

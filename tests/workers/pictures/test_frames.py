@@ -1,4 +1,4 @@
-"""One frame of an animation or page of a document, as a viewer shows it."""
+"""One frame of an animation, or page of a document, looks as in a viewer."""
 
 import itertools
 import struct
@@ -17,7 +17,7 @@ from workers.pictures.picture import Picture
 
 HEIGHT, WIDTH = 12, 16
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-#: By number; the last is told to be clear.
+#: Colours by index; index 9 is declared clear.
 PALETTE = np.zeros((256, 3), np.uint8)
 PALETTE[:3] = (RED, GREEN, BLUE)
 CLEAR = 9
@@ -29,7 +29,7 @@ def frame_of(data: bytes, frame: int) -> Picture:
 
 
 def shown(picture: Picture) -> NDArray[np.integer]:
-    """RGBA, with nothing where nothing shows."""
+    """Return RGBA, with zeros where alpha is zero."""
     alpha = picture.alpha
     if alpha is None:
         alpha = np.full(picture.colour.shape[:2], np.iinfo(picture.colour.dtype).max)
@@ -37,7 +37,7 @@ def shown(picture: Picture) -> NDArray[np.integer]:
 
 
 def canvas(*boxes: tuple[slice, slice, tuple[int, int, int]]) -> NDArray[np.integer]:
-    """Boxes of colour on nothing."""
+    """Return boxes of colour on a clear canvas."""
     pixels = np.zeros((HEIGHT, WIDTH, 4), int)
     for rows, columns, colour in boxes:
         pixels[rows, columns] = (*colour, 255)
@@ -49,7 +49,7 @@ MIDDLE, CORNER = (slice(3, 9), slice(4, 12)), (slice(0, 4), slice(0, 5))
 
 
 def animated_gif(second: int, *, first: int = KEEP) -> bytes:
-    """Red everywhere; green in the middle, disposed of as said; blue in the corner, half clear."""
+    """Red everywhere; green in the middle, with the given disposal; a half clear blue corner."""
     corner = np.full((4, 5), 2)
     corner[2:] = CLEAR
     parts = [
@@ -106,7 +106,7 @@ def test_what_pillow_writes_comes_out_frame_by_frame() -> None:
 
 
 def over(above: NDArray[np.integer], below: NDArray[np.integer], full: int) -> NDArray[np.float64]:
-    """The rule of the PNG specification, pixel by pixel."""
+    """Composite as the PNG specification says, pixel by pixel."""
     result = np.zeros(below.shape)
     for at in itertools.product(*map(range, below.shape[:2])):
         share, rest = above[at][3] / full, below[at][3] / full
@@ -283,7 +283,7 @@ def test_an_apng_whose_parts_are_out_of_order_is_corrupt() -> None:
     frame = np.zeros((4, 4, 4), np.uint8)
     data = apng([PngPart(frame)] * 3, height=4, width=4)
     first, second = (at for at in range(len(data)) if data[at : at + 4] == b"fdAT")
-    length = second - first - 4 - 38  # up to the fcTL between them
+    length = second - first - 4 - 38  # up to the fcTL chunk between them
     moved = data[: first - 4] + data[second - 4 :][: length + 4] + data[first - 4 + length + 4 :]
 
     with pytest.raises(ImageCorrupt, match="out of order"):

@@ -1,4 +1,4 @@
-"""The PNG encoder against Pillow's decoder and the specification's checksums."""
+"""Pillow and the PNG checksums confirm what the PNG encoder writes."""
 
 import os
 import struct
@@ -13,8 +13,8 @@ from factories import luma, photo, png_chunk, saved, transparency
 from PIL import Image
 
 from workers.contract.errors import ImageCorrupt
+from workers.pictures.formats.png import checked_png, encode_png
 from workers.pictures.picture import Picture
-from workers.pictures.png import checked_png, encode_png
 
 SIZES = [(1, 1), (1, 500), (3, 200), (257, 311), (500, 700)]
 
@@ -32,7 +32,7 @@ def picture(height: int, width: int, *, mode: str) -> Picture:
 
 
 def chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and body of each chunk, once its checksum has been compared."""
+    """Yield the name and body of each chunk after checking its checksum."""
     file = BytesIO(png)
     assert file.read(8) == b"\x89PNG\r\n\x1a\n"
     while start := file.read(8):
@@ -115,7 +115,7 @@ def test_every_wrong_checksum_that_matters_is_found() -> None:
 
 def test_every_cut_within_the_pixels_is_found() -> None:
     original = saved(photo(), "PNG")
-    # Behind them are four bytes of their own checksum, four of their chunk's, and the end.
+    # After the pixels come the zlib and chunk checksums, four bytes each, and the IEND chunk.
     for length in range(33, len(original) - 4 - 4 - 12 - 2):
         with pytest.raises(ImageCorrupt, match="too early"):
             checked_png(original[:length])
@@ -139,7 +139,7 @@ def test_a_machine_of_many_processors_writes_the_same_file(
 
     assert encode_png(original) == alone
     image = Image.open(BytesIO(alone))
-    image.load()  # checks the checksum of all stripes together
+    image.load()  # verifies the checksum over all stripes
     assert np.array_equal(
         np.asarray(image.convert("RGB")), np.broadcast_to(original.colour, (900, 1100, 3))
     )

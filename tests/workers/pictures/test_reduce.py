@@ -1,4 +1,4 @@
-"""Smaller than four times: in linear light, antialiased, and of the size that was asked for."""
+"""Results below four times are reduced in linear light, antialiased, to the requested size."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_a_fine_chequerboard_becomes_the_grey_of_its_light() -> None:
     result = reduced(Picture(colour=grey, grey=True), width=20, height=20)
 
     middle = result.colour[4:-4, 4:-4].astype(int)
-    assert np.abs(middle - 188).max() <= 2  # not the 128 of the mean level
+    assert np.abs(middle - 188).max() <= 2  # not 128, the mean of the levels
 
 
 def test_what_is_smooth_is_found_again_at_its_place() -> None:
@@ -46,7 +46,7 @@ def test_bands_leave_no_trace() -> None:
     tall = np.tile(photo(64, 40), (12, 1, 1))
     result = reduced(Picture(colour=tall), width=20, height=384).colour
 
-    # Away from the ends the picture repeats every 32 rows, whatever band they are in.
+    # Away from the ends, the picture repeats every 32 rows in whatever band.
     assert np.array_equal(result[32:64], result[320:352])
     assert np.array_equal(result[120:152], result[152:184])
 

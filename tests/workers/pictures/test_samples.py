@@ -1,6 +1,6 @@
-"""More than 8 bits in AVIF, HEIC and JPEG XL, and the kinds of TIFF that Pillow does not know.
+"""AVIF, HEIC and JPEG XL of more than 8 bits are read, and TIFFs that Pillow cannot read.
 
-The right values are worked out from the samples that were written.
+The expected values are computed from the samples that were written.
 """
 
 import struct
@@ -57,7 +57,7 @@ def written(samples: NDArray[Any], photometric: Any, **options: Any) -> bytes:
 
 
 def as_levels(picture: Picture) -> Floats:
-    """Colour and alpha from 0 to 1."""
+    """Return colour and alpha in [0, 1]."""
     planes = (picture.colour,) if picture.alpha is None else (picture.colour, picture.alpha)
     return np.dstack(planes) / np.iinfo(picture.colour.dtype).max
 
@@ -125,7 +125,7 @@ def test_alpha_of_a_tiff_is_multiplied_straight_or_none(
     if extra == "unspecified":
         assert picture.alpha is None
         expected = expected[..., :3]
-    # Samples multiplied by a fifth have a fifth of the steps.
+    # Samples multiplied by a fifth keep a fifth of the steps.
     assert np.abs(as_levels(picture) - expected).max() <= (4 / 255 if kind == "uint8" else 1e-4)
 
 
@@ -142,7 +142,7 @@ def test_inks_of_a_tiff_are_read(kind: str, *, alpha: bool, tagged: bool) -> Non
     )
     paper = 1 - values[..., :4]
     expected = paper[..., :3] * paper[..., 3:]
-    if tagged:  # only black dims, in steps of lightness
+    if tagged:  # only black darkens, in steps of lightness
         lightness = 100 * paper[..., 3]
         light = np.where(lightness > 8, ((lightness + 16) / 116) ** 3, lightness / 903.3)
         expected = np.repeat(srgb_encoded(light)[..., None], 3, axis=-1) / 255
@@ -192,7 +192,7 @@ def test_lab_of_a_tiff_becomes_srgb(kind: str, photometric: int) -> None:
     expected = np.array([[srgb for _, srgb in patches]])
 
     assert picture.bits == (8 if kind == "uint8" else 16)
-    # A whole step of 8-bit Lab is several of sRGB.
+    # One step of 8-bit Lab is several of sRGB.
     assert np.abs(255 * as_levels(picture) - expected).max() <= (10 if kind == "uint8" else 1)
 
 
@@ -284,7 +284,7 @@ def test_what_is_not_read_of_a_tiff_is_refused_in_true_words(kind: str) -> None:
 def test_a_tiff_that_is_cut_off_is_refused_wherever_it_ends(compression: str | None) -> None:
     samples = COLOUR if compression == "webp" else DEEP[..., :3]
     file = BytesIO()
-    with tifffile.TiffWriter(file) as writer:  # whose directory comes first
+    with tifffile.TiffWriter(file) as writer:  # writes its directory first
         writer.write(
             samples, photometric="rgb", compression=compression, rowsperstrip=5, metadata=None
         )
@@ -367,7 +367,7 @@ def test_all_bits_are_read(codec: str, bits: int, channels: int) -> None:
     samples = DEEP[..., :channels] >> (16 - bits)
     data = CODECS[codec](samples[..., 0] if channels == 1 else samples, bits)
     header = read_header(BytesIO(data))
-    picture = decoded(data, ProfileMode.KEEP)  # they are written as linear light
+    picture = decoded(data, ProfileMode.KEEP)  # the files declare linear light
     expected = samples / (2**bits - 1)
 
     assert header.bits == bits
@@ -389,7 +389,7 @@ def test_a_deep_avif_is_turned_upright(turn: int) -> None:
 
 
 def with_property(data: bytes, name: bytes, body: bytes) -> bytes:
-    """An AVIF of one picture with one more property, which its pixels stay behind."""
+    """Add a property to an AVIF of one picture, before its pixels."""
     part = struct.pack(">I", 8 + len(body)) + name + body
     properties = data.index(b"ipco") - 4
     (length,) = struct.unpack_from(">I", data, properties)
@@ -425,7 +425,7 @@ def test_a_deep_picture_that_is_cut_off_is_refused(codec: str) -> None:
 
 
 def in_a_table(light: Callable[[Floats], Floats]) -> bytes:
-    """An ICC profile for RGB that is a table: each channel of Lab from one of the picture's."""
+    """Return an ICC profile for RGB with a lookup table to Lab, built from `light`."""
     ramp = np.arange(256)
     clut = np.stack(np.meshgrid(*(np.linspace(0, 1, 9),) * 3, indexing="ij"), axis=-1)
     cells = np.rint(light(clut) * 255).astype(np.uint8)
@@ -448,7 +448,7 @@ def icc(kind: bytes, tags: dict[bytes, bytes]) -> bytes:
 
 
 def test_a_profile_that_is_a_table_leaves_16_bits() -> None:
-    """Its grey axis is L* itself, so that each grey is known."""
+    """The table's grey axis is L*, so the expected greys are known."""
     greys = np.arange(0, 65536, 97)[: HEIGHT * WIDTH].reshape(HEIGHT, WIDTH).astype(np.uint16)
 
     def lightness(clut: Floats) -> Floats:
@@ -489,7 +489,7 @@ def test_a_heic_of_eight_bits_is_as_before() -> None:
     assert np.abs(pixels.astype(int) - COLOUR).max() <= 4
 
 
-#: Lossless, 8x8; the samples are a ramp from 0, at 16 bits from 128 in steps of 256, in PQ.
+#: Lossless, 8x8; the samples are a ramp in PQ: from 0, or at 16 bits from 128 in steps of 256.
 PQ = {
     8: (
         b"\xff\x0a\x41\x40\x40\x1e\x3d\x02\x08\x00\x01\x00\x9c\x00\x4b\x28\x36\x56\x1f\xbc"
@@ -518,4 +518,4 @@ def test_a_jpeg_xl_of_high_dynamic_range_is_tone_mapped_by_its_library(bits: int
 
     assert picture.bits == bits
     assert levels[0, 0].max() < 5
-    assert 225 < levels[-1, -1].min() <= levels[-1, -1].max() < 250  # as sRGB it were 190
+    assert 225 < levels[-1, -1].min() <= levels[-1, -1].max() < 250  # sRGB would give 190

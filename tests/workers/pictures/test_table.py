@@ -1,7 +1,7 @@
-"""Every combination of format, depth, colour tag and oddity shows the same picture.
+"""Every combination of format, depth, colour tag and oddity gives the same picture.
 
-The right values are worked out here in floating point from the samples that were stored, for tags
-by the chromaticities themselves; nothing of the decoder has a part in them.
+The expected values are computed here in floating point from the stored samples, for tags from their
+chromaticities, and without any of the decoder's code.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from workers.pictures.decode import decode
 Floats = NDArray[np.float64]
 
 HEIGHT, WIDTH = 24, 40
-#: From 0 to 1; smooth, so that a lossy codec stays close.
+#: In [0, 1], and smooth, so that a lossy codec stays close.
 VALUES = np.stack(
     (
         np.tile(np.linspace(0.1, 0.9, WIDTH), (HEIGHT, 1)),
@@ -52,7 +52,7 @@ def light(value: Floats) -> Floats:
 
 
 def converted(linear: Floats, space: Floats, srgb: Floats = BT709) -> Floats:
-    """From 0 to 1, in sRGB."""
+    """Convert linear light to sRGB values in [0, 1]."""
     return encoded(linear @ (np.linalg.inv(srgb) @ space).T) / 255
 
 
@@ -83,7 +83,7 @@ CHUNKS = {
     "P3 cICP": [(b"cICP", b"\x0c\x0d\0\1")],
     "P3 iCCP": [(b"iCCP", b"P3\0\0" + zlib.compress(P3))],
 }
-#: Channels, bits, PNG's colour type.
+#: Channels, bits and PNG colour type.
 PNG_KINDS = {
     "grey": (1, 8, 0), "16-bit grey": (1, 16, 0), "grey and alpha": (2, 8, 4),
     "RGB": (3, 8, 2), "16-bit RGB": (3, 16, 2), "RGBA": (4, 8, 6), "16-bit RGBA": (4, 16, 6),
@@ -92,7 +92,7 @@ PNG_ODDITIES = ("plain", "interlaced", "without an end", "with a damaged pHYs")
 
 
 def planes(channels: int) -> Floats:
-    """The samples, from 0 to 1."""
+    """Return the samples in [0, 1]."""
     colour = VALUES if channels > 2 else VALUES[..., :1]
     return np.dstack((colour, ALPHA)) if channels in (2, 4) else colour
 

@@ -1,6 +1,6 @@
-"""Colour that is said in numbers: PNG's cICP, sRGB, gAMA and cHRM, and the nclx of AVIF and HEIC.
+"""Numeric colour tags are applied: PNG's cICP, sRGB, gAMA and cHRM, and the nclx of AVIF and HEIC.
 
-The right values are worked out here from the chromaticities themselves.
+The expected values are computed here from the chromaticities.
 """
 
 import struct
@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 Levels = NDArray[np.integer]
 Chunk = tuple[bytes, bytes]
 
-#: Colours that differ in every space, each 8 x 8.
+#: Colours that differ in every space; each cell is enlarged to 8 x 8.
 CELLS = np.array(
     [[(200, 60, 50), (60, 180, 70), (50, 70, 190), (128, 128, 128)],
      [(30, 30, 30), (235, 235, 235), (220, 200, 60), (150, 60, 160)]]
@@ -61,7 +61,7 @@ def to_xyz(space: Space) -> Floats:
 
 
 def in_srgb(samples: Levels, space: Space, light: Callable[[Floats], Floats]) -> Floats:
-    """Both spaces have the same white, so that nothing has to be adapted."""
+    """Convert to sRGB; both spaces have the same white, so there is no adaptation."""
     matrix = np.linalg.inv(to_xyz(BT709)) @ to_xyz(space)
     return srgb_encoded(light(samples / 255) @ matrix.T)
 
@@ -88,6 +88,8 @@ def cicp(primaries: int, transfer: int, *, matrix: int = 0, full: int = 1) -> Ch
 
 SRGB: Chunk = (b"sRGB", b"\0")
 ICCP: Chunk = (b"iCCP", b"P3\0\0" + zlib.compress(P3_PROFILE))
+LARGE = struct.pack(">I", len(P3_PROFILE) + 2**21) + P3_PROFILE[4:] + bytes(2**21)
+LARGE_ICCP: Chunk = (b"iCCP", b"P3\0\0" + zlib.compress(LARGE))
 
 AS_STORED = COLOUR.astype(float)
 MEANT: dict[str, tuple[list[Chunk], Floats]] = {
@@ -115,6 +117,7 @@ MEANT: dict[str, tuple[list[Chunk], Floats]] = {
         [SRGB, gama(100_000), ICCP],
         in_srgb(COLOUR, P3, srgb),
     ),
+    "iCCP of 2 MiB": ([LARGE_ICCP], in_srgb(COLOUR, P3, srgb)),
     "cICP before iCCP": ([ICCP, cicp(1, 13)], AS_STORED),
     "cICP before sRGB": ([SRGB, cicp(12, 13)], in_srgb(COLOUR, P3, srgb)),
     "gAMA of nothing": ([gama(0)], AS_STORED),
@@ -223,7 +226,7 @@ def test_a_space_whose_checksum_is_wrong_does_not_count() -> None:
 
 
 def with_nclx(data: bytes, primaries: int, transfer: int) -> bytes:
-    """The file with other code points; the matrix, which the codec needs, is left."""
+    """Return the file with other code points, but with the same matrix, which the codec needs."""
     at = data.index(b"nclx") + 4
     return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
 
@@ -250,7 +253,7 @@ def test_avif_and_heic_are_shown_in_the_space_that_they_say(
     name: str, numbers: tuple[int, int], space: Space, light: Callable[[Floats], Floats]
 ) -> None:
     picture = decoded(with_nclx(STILL[name], *numbers))
-    stored = decoded(with_nclx(STILL[name], 1, 13)).colour  # what the codec left of it
+    stored = decoded(with_nclx(STILL[name], 1, 13)).colour  # includes the codec's losses
 
     assert np.abs(stored.astype(int) - COLOUR).max() <= 4
     assert off(picture, in_srgb(stored, space, light)) <= 1.3

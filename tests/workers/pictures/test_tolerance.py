@@ -1,4 +1,4 @@
-"""Files that break a rule are read as in browsers; truncated ones are refused."""
+"""Files that break a rule are read as in browsers, but truncated ones are refused."""
 
 import struct
 from io import BytesIO
@@ -66,7 +66,7 @@ def test_a_jpeg_without_some_of_its_pixels_is_refused_wherever_it_ends(kind: str
             picture = decoded(data[:end])
         except ImageCorrupt:
             continue
-        read.append(end)  # the very last bits may be padding
+        read.append(end)  # the last bits may be padding
         assert np.array_equal(picture.colour, whole)
 
     assert len(read) <= 1
@@ -116,6 +116,30 @@ def test_a_chunk_that_no_pixel_needs_is_dropped_with_a_warning_if_it_is_damaged(
     picture = decoded(data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :])
 
     assert np.array_equal(picture.colour, COLOUR)
+    assert picture.alpha is None
+    assert picture.warnings == (f"dropped a damaged {name.decode()} chunk",)
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "name", "body"),
+    [
+        (2, b"pHYs", bytes(8)),
+        (2, b"iCCP", b""),
+        (2, b"iCCP", b"of another compression\0\1"),
+        (0, b"tRNS", b"\0"),
+        (2, b"tRNS", bytes(2)),
+        (3, b"tRNS", bytes(257)),
+    ],
+)
+def test_a_chunk_that_no_pixel_needs_is_dropped_with_a_warning_if_it_has_a_wrong_form(
+    colour_type: int, name: bytes, body: bytes
+) -> None:
+    samples = COLOUR if colour_type == 2 else NUMBERS
+    table = [(b"PLTE", PALETTE.tobytes())] if colour_type == 3 else []
+    picture = decoded(png(samples, bits=8, colour_type=colour_type, chunks=[*table, (name, body)]))
+    plain = decoded(png(samples, bits=8, colour_type=colour_type, chunks=table))
+
+    assert np.array_equal(picture.colour, plain.colour)
     assert picture.alpha is None
     assert picture.warnings == (f"dropped a damaged {name.decode()} chunk",)
 
@@ -178,7 +202,7 @@ def bmp(
     palette: bytes = b"",
     top_first: bool = False,
 ) -> bytes:
-    """A BMP with a header of 40 bytes, or of 108 where there is a mask for alpha."""
+    """Return a BMP with a 40-byte header, or one of 108 bytes if there is an alpha mask."""
     size = 108 if len(masks) == 4 else 40
     beyond = struct.pack(f"<{len(masks)}I", *masks)
     beyond += bytes(size - 40 - len(beyond)) if size == 108 else b""
@@ -206,7 +230,7 @@ FIELDS = {
 
 
 def packed(samples: ArrayLike, bits: int, masks: tuple[int, ...]) -> tuple[bytes, ArrayLike]:
-    """Rows of pixels, the last one first, and what they mean."""
+    """Return packed rows, bottom up, and the levels that they represent."""
     planes = np.moveaxis(np.asarray(samples), -1, 0).astype(np.int64)
     words, meant = np.zeros(planes[0].shape, np.int64), []
     for plane, mask in zip(planes, masks, strict=True):
@@ -266,7 +290,7 @@ COLOURS = np.concatenate((PALETTE[:, ::-1], np.zeros((256, 1), np.uint8)), axis=
 
 
 def runs(rows: ArrayLike) -> bytes:
-    """Each row of numbers in one piece that says them all, as runs of one, or both by turns."""
+    """Encode rows as RLE8 for a BMP, alternately in absolute mode and as runs of one."""
     codes = b""
     for number, row in enumerate(np.asarray(rows)[::-1].astype(np.uint8)):
         if number % 2:
@@ -308,6 +332,12 @@ def test_what_a_bmp_of_runs_skips_is_transparent() -> None:
     assert (picture.colour[-4, 15:19] == PALETTE[6]).all()
 
 
+@pytest.mark.parametrize("codes", [b"\x0a", b"\0\x06\1\2", b"\0\2", b"\0\2\x05"])
+def test_a_bmp_of_runs_that_is_cut_off_anywhere_is_refused(codes: bytes) -> None:
+    with pytest.raises(ImageCorrupt, match="ends too early"):
+        decoded(bmp(codes, bits=8, compression=1, palette=COLOURS.tobytes()))
+
+
 # TIFF
 
 
@@ -322,7 +352,7 @@ def test_a_palette_of_a_tiff_is_read_in_8_and_in_16_bits(unit: int) -> None:
 
 
 def with_colours(data: bytes, colours: list[int]) -> bytes:
-    """A TIFF with a colour map, which goes to its end."""
+    """Return a TIFF with a colour map appended at its end."""
     (page,) = struct.unpack_from("<I", data, 4)
     (count,) = struct.unpack_from("<H", data, page)
     entries = data[page + 2 : page + 2 + 12 * count]

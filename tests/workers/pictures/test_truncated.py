@@ -1,4 +1,4 @@
-"""A picture that is cut off is refused, or on request enlarged as far as it is there."""
+"""A truncated picture is refused, or on request decoded as far as its data goes."""
 
 import struct
 from functools import partial
@@ -26,7 +26,7 @@ WARNING = "filled what is missing: the picture ends too early"
 
 
 def tiff(samples: NDArray[Any], **options: Any) -> bytes:
-    """Its directory comes first, and then strips of 8 rows."""
+    """Return a TIFF with its directory first, and strips of 8 rows."""
     file = BytesIO()
     with tifffile.TiffWriter(file) as writer:
         writer.write(samples, photometric="rgb", rowsperstrip=8, metadata=None, **options)
@@ -40,7 +40,7 @@ def bmp_of_fields() -> bytes:
     return struct.pack("<2sIHHI", b"BM", 66 + len(pixels), 0, 0, 66) + form + masks + pixels
 
 
-#: The file, and whether its first rows come before the others, as they are.
+#: The file, and whether its first rows are stored first and exactly.
 KINDS: dict[str, tuple[bytes, bool]] = {
     "JPEG": (saved(COLOUR, "JPEG", quality=90), True),
     "JPEG, progressive": (saved(COLOUR, "JPEG", quality=90, progressive=True), False),
@@ -84,7 +84,7 @@ def test_what_is_there_is_read_on_request(kind: str, share: float) -> None:
         if whole.alpha is not None and picture.alpha is not None:
             assert np.array_equal(picture.alpha[top], whole.alpha[top])
         assert not np.array_equal(picture.colour[-8:], whole.colour[-8:])
-    else:  # coarser
+    else:  # a coarser picture
         off = np.abs(picture.colour.astype(float) - whole.colour).mean()
         assert 0 < off < 60
 

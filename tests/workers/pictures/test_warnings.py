@@ -1,4 +1,4 @@
-"""Warnings name the parts of a picture that are left out or ignored; rare kinds are read."""
+"""Warnings name the parts of a picture that are ignored; rare kinds are read."""
 
 import re
 import struct
@@ -55,7 +55,7 @@ def segment(body: bytes) -> bytes:
 
 
 def with_item(data: bytes, kind: bytes, *, flags: int = 0) -> bytes:
-    """An AVIF or HEIC with one more item, that has no place in the file."""
+    """Add an item without a location to an AVIF or HEIC."""
     info = box(b"infe", bytes((2, 0, 0, flags)) + struct.pack(">HH", 77, 0) + kind + b"\0")
     start = data.index(b"iinf") - 4
     (length,) = struct.unpack_from(">I", data, start)
@@ -68,7 +68,7 @@ def with_item(data: bytes, kind: bytes, *, flags: int = 0) -> bytes:
 
 
 def moved(data: bytes, by: int) -> bytes:
-    """With the place of its only picture so many bytes further on."""
+    """Move the location of the only picture by that many bytes."""
     out, at = bytearray(data), data.index(b"iloc") + 4
     version, sizes, base = out[at], out[at + 4], out[at + 5] >> 4
     assert sizes == 0x44, "offsets and lengths of 4 bytes"
@@ -89,7 +89,7 @@ APPLE = b"\0\0\0\0urn:com:apple:photo:2020:aux:hdrgainmap\0"
 
 
 def with_auxiliary_type(data: bytes, kind: bytes) -> bytes:
-    """With one more property, which describes no picture that is there."""
+    """Add an auxiliary-type property that belongs to no picture."""
     part = box(b"auxC", kind)
     start = data.index(b"ipco") - 4
     (length,) = struct.unpack_from(">I", data, start)
@@ -124,13 +124,24 @@ def test_a_gain_map_is_left_out_with_a_warning(kind: str) -> None:
     assert np.abs(picture.colour.astype(int) - COLOUR).mean() < 6
 
 
+@pytest.mark.parametrize(
+    ("name", "warning"),
+    [(b"jhgm", GAIN_MAP), (b"xml ", "left out XMP data of more than 65,000 bytes")],
+)
+def test_a_large_box_beside_the_pixels_of_a_jpeg_xl_is_left_out(name: bytes, warning: str) -> None:
+    picture = decoded(JXL + box(name, b" " * 2**21))
+
+    assert picture.warnings == (warning,)
+    assert np.array_equal(picture.colour, decoded(JXL).colour)
+
+
 @pytest.mark.parametrize("data", [HEIC, AVIF, JXL, saved(COLOUR, "JPEG")])
 def test_without_a_gain_map_there_is_no_warning(data: bytes) -> None:
     assert decoded(data).warnings == ()
 
 
 def test_the_still_picture_of_a_burst_is_read_with_a_warning() -> None:
-    """As Nokia's encoder writes it: the brand of a sequence first, and a still picture besides."""
+    """Nokia's encoder writes the brand of a sequence first, and a still picture too."""
     burst = HEIC[:8] + b"msf1" + HEIC[12:]
 
     assert np.array_equal(decoded(burst).colour, decoded(HEIC).colour)
@@ -166,6 +177,22 @@ def test_the_first_of_several_pictures_is_read_and_no_hidden_one() -> None:
     hidden = bytearray(naming(data.getvalue(), 99))
     hidden[hidden.index(b"infe") + 7] |= 1
     assert decoded(bytes(hidden)).colour.shape == (24, 36, 3)
+
+
+def test_a_first_picture_whose_number_does_not_fit_is_refused() -> None:
+    data = bytearray(naming(saved(COLOUR, "AVIF"), 99))
+    boxes = (b"meta", b"iinf", b"infe"), (b"meta", b"iprp", b"ipma")
+    for path, version, offset in zip(boxes, (3, 1), (8, 12), strict=True):
+        start = data.index(path[-1])
+        data[start + 4] = version  # numbers of 32 bits
+        data[start + offset : start + offset + 2] = struct.pack(">I", 2**16)
+        for name in path:
+            at = data.index(name) - 4
+            struct.pack_into(">I", data, at, struct.unpack_from(">I", data, at)[0] + 2)
+
+    assert read_header(BytesIO(data)).width == WIDTH
+    with pytest.raises(ImageCorrupt):
+        decoded(bytes(data))
 
 
 def test_without_any_picture_it_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Kept branches: read back exactly, blended within a level of the true blend, and quickly."""
+"""Stored branches are read back exactly and blended quickly, within a level of the true blend."""
 
 import time
 
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from workers.contract.errors import ImageCorrupt
 from workers.contract.queue.jobs import Region
+from workers.pictures.formats.png import encode_png
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture
-from workers.pictures.png import encode_png
 from workers.tasks.branches import (
     blend_pictures,
     invented_share,
@@ -24,7 +24,7 @@ METADATA = Metadata(exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0", xmp=b"<x:xmpmeta/>")
 
 
 def deep(height: int, width: int) -> NDArray[np.uint16]:
-    """Random samples of 16 bits."""
+    """Return random 16-bit samples."""
     samples = np.random.default_rng(5).integers(0, 65536, (height, width, 3))
     return samples.astype(np.uint16)
 

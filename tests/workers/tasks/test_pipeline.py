@@ -1,4 +1,4 @@
-"""A whole picture through the shipped network: seams, borders, flat areas, odd sizes."""
+"""The shipped network upscales whole pictures without seams, at any size and in flat areas."""
 
 from collections.abc import Callable
 from typing import Any
@@ -62,7 +62,7 @@ def upscale() -> Upscale:
 
 
 def photo(height: int, width: int) -> Pixels:
-    """Shades, edges and texture of photographs, made up."""
+    """Return a synthetic photograph with shades, edges and texture."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     random = np.random.default_rng(1)
     texture = random.normal(scale=12, size=(height, width))
@@ -128,7 +128,7 @@ def test_every_size_comes_out_four_times_larger(upscale: Upscale, height: int, w
 
 @pytest.mark.slow
 def test_a_turned_picture_gives_nearly_the_turned_result(upscale: Upscale) -> None:
-    # The network itself is not symmetric; that nothing else is off shows in the means.
+    # The network itself is not symmetric, so only the means are compared.
     picture = photo(70, 100)
     turned = upscale(np.ascontiguousarray(np.rot90(picture))).colour
     straight = upscale(picture).colour
@@ -228,7 +228,7 @@ def test_a_grey_picture_comes_out_without_a_tint(upscale: Upscale) -> None:
 
 
 def reduced(colour: Pixels) -> NDArray[np.float64]:
-    """The protocol's bicubic of a result: (H, W, 3)."""
+    """Reduce a result with the protocol's bicubic: (H, W, 3)."""
     import torch
 
     from model.resize import bicubic_down

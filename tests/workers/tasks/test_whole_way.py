@@ -1,5 +1,5 @@
-"""From the bytes of an upload to those of its result, through the shipped network: checks that know
-nothing of how any of the steps is done.
+"""Uploads are upscaled correctly from bytes to bytes through the shipped network, by checks that
+are independent of the individual steps.
 """
 
 from collections.abc import Callable
@@ -20,17 +20,17 @@ from workers.pictures.decode import decode
 from workers.pictures.encode import encode
 from workers.pictures.finish import postprocess, preprocess
 from workers.pictures.picture import Picture
-from workers.tasks.pipeline import upscale_picture
+from workers.tasks.pipeline import upscale_outputs
 from workers.tiles.trade_off import output_weights
 
-pillow_heif.register_heif_opener()  # for these tests to write it
+pillow_heif.register_heif_opener()  # the tests write HEIC
 
 Upscale = Callable[..., Picture]
 
 
 @pytest.fixture(scope="module")
 def upscale() -> Upscale:
-    """From an upload to the picture that is to be stored; one that was made before is kept."""
+    """Upscale an upload to the picture before encoding; results are cached."""
     prepare_process(None)
     from workers.engine.loading import load_engine
     from workers.engine.local import InProcessEngine
@@ -42,11 +42,11 @@ def upscale() -> Upscale:
     @cache
     def run(data: bytes, **chosen: object) -> Picture:
         choices = PictureChoices.model_validate(chosen)
-        picture = upscale_picture(
+        (picture,) = upscale_outputs(
             preprocess(decode(data, max_pixels=10_000, icc=choices.icc), choices, ResultFormat.PNG),
             engine,
             model="lite",
-            weights=output_weights(0),
+            weights=[output_weights(0)],
             progress=lambda *_: None,
             alpha=choices.alpha,
         )
@@ -56,12 +56,12 @@ def upscale() -> Upscale:
 
 
 def again(picture: Picture, result: ResultFormat = ResultFormat.PNG, quality: int = 90) -> Picture:
-    """The pixels of the stored result."""
+    """Return the pixels of the encoded result."""
     return decode(encode(picture, format=result, quality=quality), max_pixels=200_000)
 
 
 UPRIGHT = np.dstack((photo(23, 40, seed=5), transparency(23, 40)))
-#: How a program turns upright what a camera stores when it is held so.
+#: How each EXIF orientation is turned upright.
 TURNS: dict[int, Callable[[Pixels], Pixels]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -94,9 +94,9 @@ def test_the_result_of_a_turned_picture_is_that_of_the_upright_one(
 def test_the_upscale_of_a_turned_picture_lies_where_the_turn_of_the_upscale_does(
     upscale: Upscale, orientation: int
 ) -> None:
-    """The network treats directions nearly alike; a slip by one pixel is farther off than that."""
+    """The network treats directions nearly alike; a shift by one pixel would differ more."""
     turn = TURNS[orientation]
-    colour = np.kron(photo(12, 18, seed=5), np.ones((3, 3, 1), np.uint8))  # with edges
+    colour = np.kron(photo(12, 18, seed=5), np.ones((3, 3, 1), np.uint8))  # gives it edges
     turned = upscale(saved(np.ascontiguousarray(turn(colour)), "PNG")).colour.astype(int)
     upright = turn(upscale(saved(colour, "PNG")).colour).astype(int)
     off = {
@@ -140,5 +140,5 @@ def test_grey_gets_no_tint_in_any_format(
     picture = again(upscale(saved(source, "PNG"), background=background), result)
     tint = np.ptp(picture.colour.astype(int), axis=2)
 
-    # WebP has no grey: its own arithmetic may round one of the colours by a level.
+    # WebP has no grey, so a colour may be rounded by a level.
     assert tint.max() <= (1 if result is ResultFormat.WEBP else 0)

@@ -1,4 +1,4 @@
-"""The geometry of tiles: nothing is lost, nothing is kept twice, no seam is seen."""
+"""Tiles cover every pixel exactly once and leave no visible seam."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ from workers.tiles.tiling import (
 )
 
 SIZES = [(1, 1), (1, 500), (3, 200), (64, 64), (65, 127), (257, 311)]
-#: Tile, halo, feather.
+#: Tile, halo and feather.
 SHAPES = [(32, 0, 0), (48, 8, 0), (64, 8, 8), (64, 16, 4), (96, 16, 16), (256, 16, 8), (33, 5, 2)]
 
 every_size = pytest.mark.parametrize(("height", "width"), SIZES)
@@ -172,7 +172,7 @@ def test_a_flat_picture_stays_flat(level: int) -> None:
 
 
 def checkered(plan: TilePlan, low: int, high: int) -> Iterator[Pixels]:
-    """Flat tiles of two levels in turn, like the squares of a chessboard."""
+    """Yield flat tiles of two levels in a chessboard pattern."""
     for index in range(len(plan)):
         y, x = divmod(index, len(plan.cols))
         yield np.full((4 * plan.tile, 4 * plan.tile, 3), high if (y + x) % 2 else low, np.uint8)
@@ -270,7 +270,7 @@ def test_a_flat_result_has_the_colour_of_its_tile() -> None:
     [
         (1, 1, 160),
         (128, 128, 160),  # exactly one small tile
-        (129, 128, 160),  # two small ones are less than a large one
+        (129, 128, 160),  # two small tiles cost less than a large one
         (256, 256, 288),  # exactly one large tile
         (300, 300, 160),
         (512, 512, 288),

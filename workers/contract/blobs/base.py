@@ -57,15 +57,12 @@ class BlobStore(Protocol):
 
     def incoming(self) -> AbstractContextManager[BinaryIO]:
         """A local temporary file for `keep`; deleted at the end of the block."""
-        ...
 
     def keep(self, file: BinaryIO, key: str) -> None:
         """Store a file from `incoming` under a key."""
-        ...
 
     def write(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
         """Store a blob, replacing one with the same key."""
-        ...
 
     def read(self, key: str) -> bytes:
         """The whole blob.
@@ -73,7 +70,6 @@ class BlobStore(Protocol):
         Raises:
             BlobMissing: there is no such blob.
         """
-        ...
 
     def stream(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """The bytes from `start` up to `stop` (None: the end), in chunks.
@@ -81,15 +77,11 @@ class BlobStore(Protocol):
         Raises:
             BlobMissing: there is no such blob; raised here, not at the first chunk.
         """
-        ...
 
     def size(self, key: str) -> int | None:
         """Size of the blob in bytes; None if there is none."""
-        ...
 
-    def exists(self, key: str) -> bool:
-        """Whether the blob exists."""
-        ...
+    def exists(self, key: str) -> bool: ...
 
     def copy(self, source: str, target: str) -> None:
         """Copy a blob to another key; its age starts anew.
@@ -97,31 +89,25 @@ class BlobStore(Protocol):
         Raises:
             BlobMissing: there is no such blob.
         """
-        ...
 
     def delete(self, *keys: str) -> None:
         """Delete blobs; missing ones are ignored."""
-        ...
 
     def entries(self, folder: str) -> Iterator[BlobEntry]:
-        """List every blob of `inputs` or `results`, unordered; concurrent changes may or may not
-        appear.
+        """Every blob of `inputs` or `results`, unordered; concurrent changes may appear. Files of
+        others are left out.
         """
-        ...
 
     def sweep_incoming(self, *, age: timedelta) -> int:
         """Delete temporary files of killed processes; returns the freed bytes."""
-        ...
 
     def room(self) -> StorageCapacity | None:
         """Free and total bytes; None if unknown."""
-        ...
 
     def signed_address(
         self, key: str, *, lifetime: timedelta, media_type: str, disposition: str
     ) -> str | None:
         """A signed URL from which anyone may fetch the blob for a while; None if unsupported."""
-        ...
 
     def check(self) -> None:
         """Check that the store can be used now.
@@ -130,18 +116,22 @@ class BlobStore(Protocol):
             StorageUnavailable: unreachable, or access denied.
             StorageFull: there is no room.
         """
-        ...
 
 
 def checked_key(key: str) -> str:
     """Validate a key.
 
     Raises:
-        ValueError: it is not of the form above.
+        ValueError: the key is malformed.
     """
-    if not _KEY.fullmatch(key):
+    if not is_key(key):
         raise ValueError(f"not a blob key: {key!r}")
     return key
+
+
+def is_key(key: str) -> bool:
+    """Whether a key is well-formed."""
+    return _KEY.fullmatch(key) is not None
 
 
 @contextmanager

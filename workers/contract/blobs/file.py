@@ -22,6 +22,7 @@ from workers.contract.blobs.base import (
     StorageCapacity,
     StoredBlob,
     checked_key,
+    is_key,
     no_room_is_storage_full,
 )
 from workers.contract.errors import BlobMissing, StorageUnavailable
@@ -111,12 +112,13 @@ class FileBlobStore:
     def entries(self, folder: str) -> Iterator[BlobEntry]:
         with _broken_is_unavailable(), os.scandir(self.root / folder) as found:
             for entry in found:
+                key = f"{folder}/{entry.name}"
+                if not is_key(key) or entry.is_dir():  # such as `.nfs…` of an open file
+                    continue
                 with suppress(FileNotFoundError):
                     status = entry.stat()
                     written_at = datetime.fromtimestamp(status.st_mtime, UTC)
-                    yield BlobEntry(
-                        key=f"{folder}/{entry.name}", size=status.st_size, written_at=written_at
-                    )
+                    yield BlobEntry(key=key, size=status.st_size, written_at=written_at)
 
     def sweep_incoming(self, *, age: timedelta) -> int:
         oldest, freed = time.time() - age.total_seconds(), 0
@@ -159,9 +161,7 @@ def _pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
 
 @contextmanager
 def _broken_is_unavailable(place: Path | None = None) -> Iterator[None]:
-    """Convert OSError to our errors. If the file at `place` is missing but its folder exists, the
-    blob is missing.
-    """
+    """Raise our errors for OSError; BlobMissing if only the folder of `place` exists."""
     try:
         with no_room_is_storage_full():
             yield

@@ -24,6 +24,7 @@ from workers.contract.blobs.base import (
     StorageCapacity,
     StoredBlob,
     checked_key,
+    is_key,
     no_room_is_storage_full,
 )
 from workers.contract.blobs.s3_signing import signed_get
@@ -48,7 +49,13 @@ _RETRIES = 3
 #: Larger blobs use multipart uploads with this part size and concurrency.
 _PART, _PARTS = 8 * 1024 * 1024, 4
 #: Statuses and codes that servers use for a full disk or an exceeded quota.
-_NO_ROOM = ("507", "InsufficientStorage", "QuotaExceeded", "StorageFull", "XMinioAdminBucketQuota")
+_NO_ROOM = (
+    "507 Insufficient Storage",
+    "InsufficientStorage",
+    "QuotaExceeded",
+    "StorageFull",
+    "XMinioAdminBucketQuota",
+)
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +84,7 @@ class S3BlobStore:
     @contextmanager
     def incoming(self) -> Iterator[BinaryIO]:
         with no_room_is_storage_full():
-            file = tempfile.TemporaryFile()  # noqa: SIM115 - without a name: no death leaves it
+            file = tempfile.TemporaryFile()  # noqa: SIM115 - unnamed: a killed process leaves none
         try:
             yield file
         finally:
@@ -136,9 +143,10 @@ class S3BlobStore:
         with _in_our_words():
             for page in obstore.list(self._store, f"{folder}/", chunk_size=1000):
                 for found in page:
-                    yield BlobEntry(
-                        key=found["path"], size=found["size"], written_at=found["last_modified"]
-                    )
+                    if is_key(found["path"]):
+                        yield BlobEntry(
+                            key=found["path"], size=found["size"], written_at=found["last_modified"]
+                        )
 
     def sweep_incoming(self, *, age: timedelta) -> int:  # noqa: ARG002 - the same for all stores
         return 0  # `incoming` leaves no files behind

@@ -41,9 +41,7 @@ class ResultFormat(StrEnum):
 
     @property
     def max_side(self) -> int:
-        """Maximum width and height; for JPEG the limit of libjpeg, for AVIF that of libavif's
-        readers.
-        """
+        """Maximum width and height: the limits of libjpeg, of WebP and of libavif's readers."""
         sides = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768, "jxl": 262_144}
         return sides.get(self.value, 2**31 - 1)
 
@@ -55,24 +53,8 @@ class ResultFormat(StrEnum):
         return {"tiff": 500_000_000, "avif": 16_384 * 16_384}.get(self.value)
 
     @property
-    def may_be_transparent(self) -> bool:
-        """Whether it has an alpha channel."""
-        return self is not ResultFormat.JPEG
-
-    @property
     def may_be_lossless(self) -> bool:
-        """Whether the format can be lossless."""
         return self not in (ResultFormat.JPEG, ResultFormat.AVIF)
-
-    @property
-    def may_have_iptc(self) -> bool:
-        """Whether readers look for IPTC's records in it."""
-        return self in (ResultFormat.JPEG, ResultFormat.TIFF)
-
-    @property
-    def may_have_profile(self) -> bool:
-        """Whether the format can have a colour profile other than sRGB."""
-        return self is not ResultFormat.JXL
 
 
 #: Formats that need an optional library on the workers.
@@ -109,9 +91,9 @@ class ImageHeader:
     has_alpha: bool
     #: Frames or pages; None: several, not counted, since that needs a walk through the file.
     frames: int | None = 1
-    #: Its primaries and its transfer function by their numbers in ITU-T H.273, where they count.
+    #: Code points of its primaries and transfer function (ITU-T H.273), if they apply.
     cicp: tuple[int, int] | None = None
-    #: True if an AVIF or HEIC has a second picture from which screens make a brighter one.
+    #: True if an AVIF or HEIC has a gain map, with which screens show it brighter.
     has_gain_map: bool = False
 
     @property
@@ -124,9 +106,9 @@ def extension(name: ResultFormat) -> str:
     return "jpg" if name is ResultFormat.JPEG else name.value
 
 
-#: Of a sample.
+#: Maximum bits per sample.
 MAX_BITS = 16
-#: Transfer functions (ITU-T H.273) whose white is far below their brightest.
+#: Transfer functions of high dynamic range (ITU-T H.273): their white is far below their peak.
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
@@ -182,13 +164,13 @@ def check_result(
         raise errors.ResultTooLarge(
             width=width, height=height, format_name=format.value, pixels=format.max_pixels
         )
-    if has_alpha and not format.may_be_transparent:
+    if has_alpha and format is ResultFormat.JPEG:
         raise errors.AlphaNotStorable
     if bits > format.max_bits:
         raise errors.DepthNotStorable(bits=bits, format_name=format.value)
     if lossless and not format.may_be_lossless:
         raise errors.LosslessNotStorable(format_name=format.value)
-    if has_profile and not format.may_have_profile:
+    if has_profile and format is ResultFormat.JXL:
         raise errors.ProfileNotStorable(format_name=format.value)
 
 

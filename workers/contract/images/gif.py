@@ -41,31 +41,26 @@ class GifFrame(NamedTuple):
     data: tuple[int, int]
 
     def covers(self, width: int, height: int) -> bool:
-        """Whether nothing shows through that was there before."""
+        """Whether it hides all earlier frames."""
         whole = not self.left and not self.top and self.width >= width and self.height >= height
         return whole and self.clear is None
 
 
 def colours_end(source: Source) -> int:
-    """Where the colours of the picture end (13: it has none)."""
+    """Offset of the end of the global colour table (13: there is none)."""
     (flags,) = struct.unpack("<B", source.at(10, 1))
     return 13 + _palette_bytes(flags)
 
 
-def _screen(source: Source, first: GifFrame) -> tuple[int, int]:
-    """Width and height: as browsers have it, a screen that does not hold the first frame, or is
-    of no size, grows.
-    """
-    width, height = struct.unpack("<6xHH", source.at(0, 10))
-    return max(width, first.left + first.width), max(height, first.top + first.height)
-
-
 def gif_header(source: Source, *, frame: int) -> ImageHeader:
-    """Read a GIF as it looks at one of its frames."""
+    """Read a GIF's header; transparency is that of the given frame."""
     frames = list(islice(gif_frames(source), MAX_FRAMES + 1))
     if not frames:
         raise ImageCorrupt("it has no pixels")
-    width, height = _screen(source, frames[0])
+    width, height = struct.unpack("<6xHH", source.at(0, 10))
+    # As in browsers, the screen grows to hold the first frame.
+    width = max(width, frames[0].left + frames[0].width)
+    height = max(height, frames[0].top + frames[0].height)
     return ImageHeader(
         format=ImageFormat.GIF,
         width=width,
@@ -133,9 +128,7 @@ def _palette_bytes(flags: int) -> int:
 
 
 def _after_pieces(source: Source, offset: int, pieces: Iterator[int]) -> int:
-    """The end of a chain of sub-blocks; each starts with its length, and 0 ends the chain, or the
-    end of the file.
-    """
+    """The end of a chain of sub-blocks; each starts with its length, and 0 ends the chain."""
     while offset < source.size:
         window = source.at(offset, min(_WINDOW_BYTES, source.size - offset))
         at = 0
@@ -146,4 +139,4 @@ def _after_pieces(source: Source, offset: int, pieces: Iterator[int]) -> int:
                 return offset + at + 1
             at += 1 + window[at]
         offset += at
-    return source.size  # cut off: the decoder says so
+    return source.size  # truncated: the decoder reports it

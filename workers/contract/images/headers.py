@@ -12,31 +12,13 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from workers.contract.errors import ImageCorrupt, ImageMissing
-from workers.contract.images.formats import (
-    ColourKind,
-    ImageFormat,
-    ImageHeader,
-    ResultFormat,
-    check_header,
-    check_result,
-    unsupported,
-)
+from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
 from workers.contract.images.gif import gif_header
 from workers.contract.images.jxl import JXL_BARE, JXL_BOXES, jxl_header
 from workers.contract.images.tiff_and_avif import TOO_SHORT, Source, heif_header, tiff_header
-
-__all__ = [
-    "ColourKind",
-    "ImageFormat",
-    "ImageHeader",
-    "ResultFormat",
-    "check_header",
-    "check_result",
-    "read_header",
-]
 
 
 def read_header(file: BinaryIO, *, frame: int | None = None) -> ImageHeader:
@@ -155,18 +137,13 @@ def _jpeg_frame(source: Source, offset: int, marker: int) -> ImageHeader:
     )
 
 
-class _PngKind(NamedTuple):
-    kind: ColourKind
-    depths: tuple[int, ...]
-    has_alpha: bool = False
-
-
-_PNG_KINDS = {
-    0: _PngKind(ColourKind.GREY, (1, 2, 4, 8, 16)),
-    2: _PngKind(ColourKind.COLOUR, (8, 16)),
-    3: _PngKind(ColourKind.PALETTE, (1, 2, 4, 8)),
-    4: _PngKind(ColourKind.GREY, (8, 16), has_alpha=True),
-    6: _PngKind(ColourKind.COLOUR, (8, 16), has_alpha=True),
+#: Kind, possible depths, and whether there is alpha, by colour type.
+_PNG_KINDS: dict[int, tuple[ColourKind, tuple[int, ...], bool]] = {
+    0: (ColourKind.GREY, (1, 2, 4, 8, 16), False),
+    2: (ColourKind.COLOUR, (8, 16), False),
+    3: (ColourKind.PALETTE, (1, 2, 4, 8), False),
+    4: (ColourKind.GREY, (8, 16), True),
+    6: (ColourKind.COLOUR, (8, 16), True),
 }
 
 
@@ -175,9 +152,9 @@ def _png(source: Source) -> ImageHeader:
     if not start.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
         raise ImageCorrupt("its signature or first chunk is damaged")
     width, height, bits, colour_type = struct.unpack_from(">IIBB", start, 16)
-    if colour_type not in _PNG_KINDS or bits not in _PNG_KINDS[colour_type].depths:
+    kind, depths, has_alpha = _PNG_KINDS.get(colour_type, (ColourKind.GREY, (), False))
+    if bits not in depths:
         raise ImageCorrupt(f"PNG has no colour type {colour_type} of {bits} bits")
-    kind, _, has_alpha = _PNG_KINDS[colour_type]
     frames, cicp = 1, None
     offset = len(start)
     for _ in range(_MAX_STEPS):
@@ -273,7 +250,7 @@ def _bmp(source: Source) -> ImageHeader:
         raise unsupported("a BMP of a rare kind")
     if fields and bits not in (16, 32):
         raise unsupported("a BMP of a rare kind")
-    has_alpha = compression in _BMP_RUNS  # what they skip is transparent
+    has_alpha = compression in _BMP_RUNS  # skipped pixels are transparent
     if fields and (size >= 56 or compression == _BMP_ALPHA_BITFIELDS):
         (alpha,) = struct.unpack("<I", source.at(66, 4))
         has_alpha = bool(alpha)

@@ -7,11 +7,11 @@ from typing import BinaryIO, NamedTuple
 
 from workers.contract.errors import ImageCorrupt
 from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
-from workers.contract.images.tiff_and_avif import TOO_SHORT, Source, file_boxes
+from workers.contract.images.tiff_and_avif import MAX_READ_BYTES, TOO_SHORT, Source, file_boxes
 
 JXL_BOXES = b"\0\0\0\x0cJXL \r\n\x87\n"
 JXL_BARE = b"\xff\x0a"
-_HEADER_BYTES = 4096  # channel names may make it long, but no longer
+_HEADER_BYTES = 4096  # enough for long channel names
 _MAX_BOXES = 256
 _GREY, _ALPHA, _SPOT, _BLACK, _CFA = 1, 0, 2, 4, 5
 
@@ -77,18 +77,14 @@ def _stream(source: Source) -> int:
 
 
 def jxl_box(file: BinaryIO, wanted: bytes) -> bytes | None:
-    """The body of the first box of that name in a JPEG XL, if there is one."""
+    """The body of the first box of that name in a JPEG XL, if there is one: at most 1 MiB of it."""
     source = Source(file)
     if source.at(0, 2) == JXL_BARE:
         return None
-    return next(
-        (
-            source.at(s, e - s)
-            for name, s, e in file_boxes(source, most=_MAX_BOXES)
-            if name == wanted
-        ),
-        None,
-    )
+    for name, start, end in file_boxes(source, most=_MAX_BOXES):
+        if name == wanted:
+            return source.at(start, min(end - start, MAX_READ_BYTES))
+    return None
 
 
 class _Bits:
@@ -110,9 +106,7 @@ class _Bits:
         return bool(self.bits(1))
 
     def number(self, *choices: _Field) -> int:
-        """A number with one of four encodings, chosen by the first two bits (U32 in the
-        standard).
-        """
+        """A number in one of four encodings, chosen by its first two bits (U32 in the standard)."""
         chosen = choices[self.bits(2)]
         return chosen.offset + self.bits(chosen.bits)
 
@@ -163,7 +157,7 @@ def _extra_channel(read: _Bits) -> int:
     read.number(_Field(0), _Field(3), _Field(4), _Field(1, 3))
     read.bits(8 * read.number(_Field(0), _Field(0, 4), _Field(16, 5), _Field(48, 10)))
     if kind == _ALPHA:
-        read.flag()  # multiplied
+        read.flag()  # premultiplied
     elif kind == _SPOT:
         read.bits(64)
     elif kind == _CFA:

@@ -3,7 +3,8 @@
 from typing import BinaryIO
 
 from workers.contract.errors import ImageCorrupt, MapInvalid, MapTooLarge
-from workers.contract.images.headers import ColourKind, ImageHeader, read_header
+from workers.contract.images.formats import ColourKind, ImageHeader
+from workers.contract.images.headers import read_header
 
 MAX_MAP_PIXELS = 2**22
 MAX_MAP_BYTES = 2 * MAX_MAP_PIXELS
@@ -14,8 +15,8 @@ def check_map(file: BinaryIO, *, width: int, height: int) -> None:
     """Check the header of a map for a result of `width` x `height` pixels; the position changes.
 
     Raises:
-        MapInvalid: it is not an 8-bit grey PNG, is larger than the result, or its proportions are
-            others by more than a pixel.
+        MapInvalid: it is not an 8-bit grey PNG, is larger than the result, or its proportions
+            differ by more than a pixel.
         MapTooLarge: it has too many pixels.
     """
     file.seek(0)

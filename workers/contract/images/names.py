@@ -8,6 +8,8 @@ import re
 import unicodedata
 
 MAX_LENGTH = 100
+#: Most file systems allow 255 bytes; a result's name is longer than its picture's.
+_MAX_BYTES = 200
 #: Maximum depth of a path; the innermost folders are kept.
 _MAX_FOLDERS = 8
 _FORBIDDEN = re.compile(r'[<>:"|?*]')
@@ -22,10 +24,11 @@ def safe_name(name: str) -> str | None:
     last = re.split(r"[/\\]", unicodedata.normalize("NFC", name))[-1]
     shown = "".join(c for c in last if unicodedata.category(c) not in _INVISIBLE)
     kept = _FORBIDDEN.sub("_", shown).strip().lstrip(".").rstrip(". ")
-    if len(kept) > MAX_LENGTH:
+    if len(kept) > MAX_LENGTH or len(kept.encode()) > _MAX_BYTES:
         stem, dot, extension = kept.rpartition(".")
         ending = dot + extension if stem and len(extension) <= 10 else ""
-        kept = kept[: MAX_LENGTH - len(ending)].rstrip(". ") + ending
+        start = kept[: MAX_LENGTH - len(ending)].encode()[: _MAX_BYTES - len(ending.encode())]
+        kept = start.decode(errors="ignore").rstrip(". ") + ending
     if _DEVICES.match(kept):
         kept = f"_{kept}"
     return kept or None
@@ -45,18 +48,14 @@ def safe_path(path: str) -> str | None:
 
 
 class UniqueNames:
-    """Makes paths unique on every file system, those included on which `A` is `a`, and a letter
-    with its accent one sign or two.
-    """
+    """Makes paths unique on every file system, even if it ignores case or Unicode composition."""
 
     def __init__(self) -> None:
         self._files: set[str] = set()
         self._folders: set[str] = set()
 
     def add(self, path: str) -> str:
-        """Return the path, with a number before its extension if it is used; without folders if one
-        of them is a file already.
-        """
+        """Return the path, numbered if it is used; without folders if one of them is a file."""
         if not self._files.isdisjoint(_folders(path)):
             path = path.replace("/", "_")
         folder, slash, name = path.rpartition("/")

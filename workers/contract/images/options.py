@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from workers.contract.errors import ScaleTooLarge
-from workers.contract.faults import shaped
+from workers.contract.validation_messages import shaped
 
 #: The network's scale factor; other sizes are reduced from it.
 SCALE = 4

@@ -20,7 +20,7 @@ from workers.contract.images.formats import (
 )
 
 TOO_SHORT = "it ends within its header"
-_MAX_READ_BYTES = 2**20
+MAX_READ_BYTES = 2**20
 
 
 class Source:
@@ -39,7 +39,7 @@ class Source:
         """
         if offset < 0 or count < 0 or offset + count > self.size:
             raise ImageCorrupt(TOO_SHORT)
-        if count > _MAX_READ_BYTES:
+        if count > MAX_READ_BYTES:
             raise ImageCorrupt(f"its header has a block of {count:,} bytes")
         self._file.seek(offset)
         return self._file.read(count)
@@ -80,7 +80,7 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
     pages, whole = _tiff_pages(source)
     if frame >= len(pages):
         raise FrameMissing(frame=frame, frames=len(pages))
-    page = pages[frame].page
+    page = pages[frame]
     if page.is_raw or source.at(8, 2) == b"CR":
         raise unsupported("a camera's raw file")
     photometric = page.first(_Tag.PHOTOMETRIC, default=0)
@@ -95,7 +95,7 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
     bits = max(page.values(_Tag.BITS, default=1))
     if bits not in _TIFF_DEPTHS[form]:
         raise unsupported(f"a TIFF of {bits} bits a channel")
-    # 1 and 2 are alpha, 0 is unspecified, none given is alpha; CorelDraw writes 999.
+    # 1 and 2 are alpha, 0 is unspecified, a missing tag means alpha; CorelDraw writes 999.
     has_alpha = page.first(_Tag.CHANNELS, default=1) > colours and any(
         extra in (1, 2, 999) for extra in page.values(_Tag.EXTRA, default=2)
     )
@@ -111,9 +111,11 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
 
 
 class _Page(NamedTuple):
-    """The integer tags of a page, at most 8 values each."""
+    """A page: its index among all, reduced copies included, and its integer tags."""
 
+    number: int
     tags: dict[int, tuple[int, ...]]
+    """At most 8 values each."""
 
     def values(self, tag: int, *, default: int) -> tuple[int, ...]:
         return self.tags.get(tag) or (default,)
@@ -131,22 +133,16 @@ class _Page(NamedTuple):
         return _Tag.DNG_VERSION in self.tags or (self.is_reduced and _Tag.SUB_PAGES in self.tags)
 
 
-class _Place(NamedTuple):
-    page: _Page
-    #: Index among all pages, reduced copies included.
-    number: int
-
-
 def tiff_page_number(file: BinaryIO, *, frame: int) -> int:
     """The index of a page among all pages of the file, reduced copies included."""
     return _tiff_pages(Source(file))[0][frame].number
 
 
 class _Layout(NamedTuple):
-    """How a TIFF writes its directories; those of BigTIFF have places of 8 bytes."""
+    """Layout of a TIFF's directories; BigTIFF has offsets of 8 bytes."""
 
     order: str
-    #: Codes of `struct` for a place in the file, and for the number of tags.
+    #: Codes of `struct` for a file offset, and for the number of tags.
     place: str
     number: str
 
@@ -160,33 +156,30 @@ class _Layout(NamedTuple):
 
 
 def _tiff_layout(source: Source) -> tuple[_Layout, int]:
-    """The layout, and the place of the first page."""
+    """The layout, and the offset of the first page."""
     order, version = struct.unpack("2s2s", source.at(0, 4))
     order = "<" if order == b"II" else ">"
     if b"+" not in version:
-        return _Layout(order, order + "I", order + "H"), struct.unpack(
-            order + "I", source.at(4, 4)
-        )[0]
+        (first,) = struct.unpack(order + "I", source.at(4, 4))
+        return _Layout(order, order + "I", order + "H"), first
     size, zero, first = struct.unpack(order + "HHQ", source.at(4, 12))
     if (size, zero) != (8, 0):
         raise ImageCorrupt(f"it is a BigTIFF with places of {size} bytes")
     return _Layout(order, order + "Q", order + "Q"), first
 
 
-def _tiff_pages(source: Source) -> tuple[list[_Place], bool]:
-    """The first page and all others that are not reduced copies, and whether the list is
-    complete.
-    """
+def _tiff_pages(source: Source) -> tuple[list[_Page], bool]:
+    """The first page and all others except reduced copies, and whether the list is complete."""
     layout, offset = _tiff_layout(source)
-    pages: list[_Place] = []
+    pages: list[_Page] = []
     seen: set[int] = set()
     tags = 0
     while offset and offset not in seen:
         number = len(seen)
         seen.add(offset)
-        page, offset, count = _tiff_page(source, offset, layout)
+        page, offset, count = _tiff_page(source, offset, layout, number)
         if not number or not page.is_reduced:
-            pages.append(_Place(page, number))
+            pages.append(page)
         tags += count
         if tags > _TIFF_MAX_ALL_TAGS:
             return pages, False
@@ -195,7 +188,7 @@ def _tiff_pages(source: Source) -> tuple[list[_Place], bool]:
     return pages, True
 
 
-def _tiff_page(source: Source, offset: int, layout: _Layout) -> tuple[_Page, int, int]:
+def _tiff_page(source: Source, offset: int, layout: _Layout, number: int) -> tuple[_Page, int, int]:
     """The page at `offset`, the offset of the next one (0: none), and its number of tags."""
     order, place_code, number_code = layout
     inline, entry = layout.inline_bytes, layout.entry_bytes
@@ -218,22 +211,17 @@ def _tiff_page(source: Source, offset: int, layout: _Layout) -> tuple[_Page, int
         else:
             tags[tag] = ()  # only its presence matters
     (following,) = struct.unpack_from(place_code, block, entry * count)
-    return _Page(tags), following, count
+    return _Page(number, tags), following, count
 
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis"}
 _SEQUENCE_BRANDS = (b"hevc", b"hevx", b"msf1")
 _ALPHA_TYPES = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
 _GAIN_MAP_TYPE = b"urn:com:apple:photo:2020:aux:hdrgainmap"
-#: Coded pictures, and those that are put together out of them.
+#: Item types of coded pictures, and of pictures derived from them.
 _PICTURES = (b"hvc1", b"av01", b"grid", b"iden", b"iovl")
 _MAX_BOXES = 64
 _MAX_PROPERTIES = 1024
-
-
-class _Box(NamedTuple):
-    name: bytes
-    body: bytes
 
 
 def heif_header(source: Source) -> ImageHeader:
@@ -263,13 +251,13 @@ def heif_header(source: Source) -> ImageHeader:
         across, of_across, down, of_down = struct.unpack_from(">4I", clips[0])
         width, height = across // max(of_across, 1), down // max(of_down, 1)
     depths = [body[5:] for body in of_picture[b"pixi"]]
-    coded = (_av1 if is_avif else _hevc)(of_picture, properties)
-    grey = any(len(depth) == 1 for depth in depths) or coded.grey
+    coded_bits, coded_grey = (_av1 if is_avif else _hevc)(of_picture, properties)
+    grey = coded_grey or any(len(depth) == 1 for depth in depths)
     return ImageHeader(
         format=ImageFormat.AVIF if is_avif else ImageFormat.HEIC,
         width=width,
         height=height,
-        bits=max([8, coded.bits, *(bits for depth in depths for bits in depth)]),
+        bits=max([8, coded_bits, *(bits for depth in depths for bits in depth)]),
         kind=ColourKind.GREY if grey else ColourKind.COLOUR,
         has_alpha=any(body[4:].startswith(_ALPHA_TYPES) for body in properties[b"auxC"]),
         frames=None if animated else 1,
@@ -280,50 +268,46 @@ def heif_header(source: Source) -> ImageHeader:
 
 
 def is_heic_sequence(data: bytes) -> bool:
-    """Whether a HEIC with a still picture holds a burst or a film besides."""
+    """Whether a HEIC with a still picture also holds a burst or a film."""
     return data[8:12] in _SEQUENCE_BRANDS
 
 
 def with_primary(data: bytes) -> bytes | None:
-    """The AVIF or HEIC with its first picture as the primary one, if it names a missing one."""
+    """Make the first picture the primary one if the named one is missing; None if it is not, or if
+    the first one's number has no room there.
+    """
     meta = dict(_boxes(_avif_meta(Source(BytesIO(data))) or b""))
     named, found = _named_primary(meta), _avif_primary(meta)
-    if named == found:
-        return None
     body = meta[b"pitm"]
+    if named == found or found.bit_length() > 8 * (len(body) - 4):
+        return None
     changed = body[:4] + found.to_bytes(len(body) - 4, "big")
     return data.replace(b"pitm" + body, b"pitm" + changed, 1)
 
 
 def _nclx(colours: list[bytes]) -> tuple[int, int] | None:
-    """Primaries and transfer by number; None where an ICC profile counts, or nothing is said."""
+    """Code points of primaries and transfer; None if there is an ICC profile, or no nclx."""
     if any(body[:4] in (b"prof", b"rICC") for body in colours):
         return None
     numbers = [struct.unpack_from(">HH", body, 4) for body in colours if body[:4] == b"nclx"]
     return numbers[0] if numbers else None
 
 
-class _Coded(NamedTuple):
-    """The codec configuration."""
-
-    bits: int
-    grey: bool
-
-
-def _av1(of_picture: "_Properties", properties: "_Properties") -> _Coded:
+def _av1(of_picture: "_Properties", properties: "_Properties") -> tuple[int, bool]:
+    """Bits of a sample, and whether there is no colour."""
     # A grid picture may have its depth in the cells only.
     codecs = [body[2] for body in of_picture[b"av1C"] or properties[b"av1C"] if len(body) > 2]
     depths = [12 if flags & 0x20 else 10 for flags in codecs if flags & 0x40]
-    return _Coded(max([8, *depths]), any(flags & 0x10 for flags in codecs))
+    return max([8, *depths]), any(flags & 0x10 for flags in codecs)
 
 
-def _hevc(of_picture: "_Properties", properties: "_Properties") -> _Coded:
-    """ISO/IEC 14496-15, section 8.3.3.1."""
+def _hevc(of_picture: "_Properties", properties: "_Properties") -> tuple[int, bool]:
+    """As `_av1`, for HEVC (ISO/IEC 14496-15, section 8.3.3.1)."""
     codecs = [body for body in of_picture[b"hvcC"] or properties[b"hvcC"] if len(body) > 18]
     if not codecs:
         raise unsupported("an unsupported kind of HEIF picture")
     depths = [8 + (body[place] & 7) for body in codecs for place in (17, 18)]
-    return _Coded(max(depths), bool(of_picture[b"hvcC"]) and not codecs[0][16] & 3)
+    return max(depths), bool(of_picture[b"hvcC"]) and not codecs[0][16] & 3
 
 
 def file_boxes(source: Source, *, most: int) -> Iterator[tuple[bytes, int, int]]:
@@ -367,7 +351,8 @@ def _avif_properties(meta: bytes) -> tuple[_Properties, _Properties]:
     of_picture: _Properties = defaultdict(list)
     for index in _avif_associations(parts.get(b"ipma", b""), item=_avif_primary(found)):
         if 0 < index <= len(known):
-            of_picture[known[index - 1].name].append(known[index - 1].body)
+            name, body = known[index - 1]
+            of_picture[name].append(body)
     return everything, of_picture
 
 
@@ -393,7 +378,7 @@ class _Item(NamedTuple):
 
 
 def _items(meta: dict[bytes, bytes]) -> Iterator[_Item]:
-    """The parts of the file (ISO/IEC 23008-12), as far as they are described."""
+    """Items of the file that declare their type (ISO/IEC 23008-12)."""
     body = meta.get(b"iinf", b"")
     for name, info in _boxes(body[8 if body[:1] != b"\0" else 6 :]):
         layout = {2: ">H2x4s", 3: ">I2x4s"}.get(info[0] if info else 0)
@@ -423,8 +408,8 @@ def _avif_associations(body: bytes, *, item: int) -> Iterator[int]:
                 yield int.from_bytes(indices[at : at + width], "big") & (1 << 8 * width - 1) - 1
 
 
-def _boxes(data: bytes) -> Iterator[_Box]:
-    """The complete boxes in `data`."""
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Name and body of each complete box in `data`."""
     offset = 0
     for _ in range(_MAX_PROPERTIES):
         if offset + 8 > len(data):
@@ -434,5 +419,5 @@ def _boxes(data: bytes) -> Iterator[_Box]:
             size = len(data) - offset
         if size < 8 or offset + size > len(data):
             return
-        yield _Box(name, data[offset + 8 : offset + size])
+        yield name, data[offset + 8 : offset + size]
         offset += size

@@ -5,17 +5,18 @@ decompressing anything. Its claims are then enforced: an entry never yields more
 declared, and a wrong checksum is an error.
 """
 
+import re
 import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import IO, BinaryIO, cast
 
 from workers.contract.blobs.base import CHUNK
 from workers.contract.errors import ArchiveInvalid, BatchEmpty, BatchTooLarge, EntryDamaged
 from workers.contract.images.formats import unsupported
-from workers.contract.images.zip_names import correct_names
 
 #: Files that desktop systems add to zips.
 _RUBBISH_FOLDER, _RUBBISH = "__MACOSX", {"thumbs.db", "desktop.ini"}
@@ -28,6 +29,14 @@ _BROKEN = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, OverflowError,
     NotImplementedError, RuntimeError, OSError,
 )  # fmt: skip
+
+_FLAG_UTF8 = 0x800
+_UNICODE_PATH = 0x7075
+#: Western characters of code page 437: no box drawing or Greek letters.
+_WESTERN = re.compile(rb"[\x00-\xa8\xab-\xaf\xe1\xf8]*")
+_JAPANESE = re.compile("[\u3005-\u3007\u3041-\u30ff\u3400-\u9fff\uff66-\uff9f]")
+#: A western name rarely decodes to two Japanese characters in a row.
+_JAPANESE_PAIR = re.compile(_JAPANESE.pattern * 2)
 
 
 class _Bounded:
@@ -54,7 +63,7 @@ def open_archive(file: BinaryIO) -> zipfile.ZipFile:
         archive = zipfile.ZipFile(cast("IO[bytes]", _Bounded(file)))
     except _BROKEN as failure:
         raise ArchiveInvalid(f"the upload is not a zip, or a damaged one ({failure})") from None
-    correct_names(archive.infolist())
+    _correct_names(archive.infolist())
     return archive
 
 
@@ -119,3 +128,49 @@ def _is_rubbish(entry: zipfile.ZipInfo) -> bool:
     return (
         not name or name.startswith(".") or name.lower() in _RUBBISH or _RUBBISH_FOLDER in folders
     )
+
+
+def _correct_names(entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Set the names of all entries; guess one encoding for all names that do not declare it.
+
+    A flag says UTF-8; a name without it is in code page 437, by the specification. But archivers
+    write UTF-8 without the flag too, and those of Japanese Windows write Shift-JIS. Some add the
+    name in UTF-8 as an extra field (APPNOTE.TXT, section 4.6.9).
+    """
+    unsure = [entry for entry in entries if not entry.flag_bits & _FLAG_UTF8]
+    # `zipfile` decoded them as code page 437, in which every byte is a character.
+    written = [entry.orig_filename.encode("cp437") for entry in unsure]
+    for entry, raw, name in zip(unsure, written, _decoded(written), strict=True):
+        entry.filename = (_in_extra_field(entry.extra, raw) or name).partition("\0")[0]
+
+
+def _in_extra_field(extra: bytes, name: bytes) -> str | None:
+    """UTF-8 name in the extra field, if its checksum matches this name."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<HH", extra, at)
+        body = extra[at + 4 : at + 4 + length]
+        if kind == _UNICODE_PATH and body[:5] == struct.pack("<BI", 1, zlib.crc32(name)):
+            with suppress(UnicodeDecodeError):
+                return body[5:].decode()
+        at += 4 + length
+    return None
+
+
+def _decoded(names: Sequence[bytes]) -> list[str]:
+    try:
+        return [name.decode() for name in names]
+    except UnicodeDecodeError:
+        pass
+    try:
+        japanese = [name.decode("cp932") for name in names]
+        if any(map(_is_japanese, names, japanese)):
+            return japanese
+    except UnicodeDecodeError:
+        pass
+    return [name.decode("cp437") for name in names]
+
+
+def _is_japanese(name: bytes, decoded: str) -> bool:
+    evidence = _JAPANESE_PAIR if _WESTERN.fullmatch(name) else _JAPANESE
+    return evidence.search(decoded) is not None

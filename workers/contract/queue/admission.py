@@ -8,7 +8,7 @@ keys written tells whether the script has run: a retry after a lost reply writes
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import redis
 
@@ -69,15 +69,6 @@ class Load:
     jobs: int = 1
 
 
-class Shortage(NamedTuple):
-    """The limit that a full queue has reached."""
-
-    limit: int
-    of: Literal["jobs", "pixels"]
-    pause: timedelta
-    """Estimated time until a job of average size has left it."""
-
-
 class Superseded(Exception):
     """The task was taken by another run, or deleted."""
 
@@ -94,8 +85,8 @@ def admit(
 ) -> bool:
     """Execute the pipeline if the load fits into the limits; counts its pixels against the quota.
 
-    Returns False if the key `unless`, which the pipeline writes, existed before. With `run`, only
-    if the hash `unless` still names that run.
+    Returns False if the key `unless`, which the pipeline writes, existed before. With `run`, the
+    hash `hash_key` still has to name that run.
 
     Raises:
         QueueFull: the queue limit is reached.
@@ -127,13 +118,11 @@ def admit(
         verdict, jobs, pixels = replicated(client, lambda to: to.eval(*asked))
     except REPLY_LOST:
         verdict, jobs, pixels = replicated(client, lambda to: to.eval(*asked))
-        if verdict not in (
-            b"taken",
-            b"standing",
-        ):  # a refusal of the retry; the first call may still be executed
+        # a refusal of the retry; the first call may still be executed
+        if verdict not in (b"taken", b"standing"):
             raise
     match verdict:
-        case b"jobs":  # a slot is free when one of the waiting jobs, of average size, has started
+        case b"jobs":  # slots are free when as many waiting jobs of average size have started
             pause = _pause(client, load.jobs * pixels / max(1, jobs))
             raise QueueFull(limit=bounds.jobs, of="jobs", pause=pause)
         case b"pixels":
@@ -146,15 +135,15 @@ def admit(
     return bool(verdict == b"taken")
 
 
-def shortage(client: redis.Redis, bounds: QueueLimits) -> Shortage | None:
-    """The limit that has been reached, so that no picture fits; None if there is room."""
+def shortage(client: redis.Redis, bounds: QueueLimits) -> QueueFull | None:
+    """Error while the queue is full, to retry when an average job has left it; None otherwise."""
     waiting = [int(pixels) for pixels in client.hvals(WAITING)]
     if len(waiting) < bounds.jobs and sum(waiting) < bounds.pixels:
         return None
     pause = _pause(client, sum(waiting) / max(1, len(waiting)))
     if len(waiting) >= bounds.jobs:
-        return Shortage(bounds.jobs, "jobs", pause)
-    return Shortage(bounds.pixels, "pixels", pause)
+        return QueueFull(limit=bounds.jobs, of="jobs", pause=pause)
+    return QueueFull(limit=bounds.pixels, of="pixels", pause=pause)
 
 
 def pixels_today(client: redis.Redis, owner: str) -> int:

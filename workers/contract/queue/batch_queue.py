@@ -5,12 +5,11 @@ The jobs of a batch are queued in one atomic step: all of them, or none if the q
 
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import redis
 
 from workers.contract.errors import JobCancelled
-from workers.contract.observability import logs
 from workers.contract.queue.admission import Load, admit
 from workers.contract.queue.batches import (
     Batch,
@@ -38,7 +37,10 @@ _SMALL_BYTES = 64 * 1024**2
 
 
 class BatchQueue:
-    """Used by both sides: the service submits, reads and deletes; a worker queues the jobs."""
+    """Used by both sides: the service submits, reads and deletes; a worker queues the jobs.
+
+    Each method but `submit_items` raises QueueUnavailable if Redis does not answer.
+    """
 
     def __init__(self, jobs: JobQueue) -> None:
         self.jobs = jobs
@@ -68,7 +70,6 @@ class BatchQueue:
         """
         spec = BatchSpec(
             id=batch_id,
-            created_at=datetime.now(UTC),
             owner=owner,
             name=name,
             webhook=webhook,
@@ -77,8 +78,6 @@ class BatchQueue:
             wishes=wishes,
             pixels_per_day=self.jobs.bounds.pixels_per_day,
             time_limit=_time_limit(largest),
-            request_id=logs.request_id.get(),
-            traceparent=logs.traceparent.get(),
         )
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
             batch = self.records.add(
@@ -123,25 +122,17 @@ class BatchQueue:
         specs: Sequence[JobSpec],
         *,
         instead: Sequence[Job] = (),
+        again: bool = False,
     ) -> Batch:
         """Queue jobs of a batch derived from another, and record its items, in one step; they
-        replace the ended jobs `instead`. Returns the existing batch if there is one.
+        replace the ended jobs `instead`. Returns the existing batch if there is one; with `again`
+        it is replaced, unless its jobs exist.
 
         Raises:
             QueueFull: the queue cannot hold all of them.
             PixelsExceeded: the owner's pixel quota is exceeded.
-            QueueUnavailable: Redis does not answer.
         """
-        spec = source.spec.model_copy(
-            update={
-                "id": batch_id,
-                "created_at": datetime.now(UTC),
-                "derived_from": source.id,
-                "webhook": None,
-                "request_id": logs.request_id.get(),
-                "traceparent": logs.traceparent.get(),
-            }
-        )
+        spec = source.spec.derived(id=batch_id, derived_from=source.id)
         load = Load(owner=spec.owner, pixels=sum(blend.pixels for blend in specs), jobs=len(specs))
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
             for job in instead:
@@ -149,7 +140,8 @@ class BatchQueue:
             for blend in specs:
                 self.jobs.add_blend(blend, pipe)
             batch = self.records.add_derived(spec, items, pipe)
-            taken = admit(self.client, pipe, load, self.jobs.bounds, unless=batch_key(batch_id))
+            mark = job_key(specs[0].id) if again else batch_key(batch_id)
+            taken = admit(self.client, pipe, load, self.jobs.bounds, unless=mark)
             return batch if taken else self.records.get(batch_id)
 
     def get(self, batch_id: str) -> Batch:
@@ -157,17 +149,12 @@ class BatchQueue:
 
         Raises:
             BatchNotFound: there is no such batch.
-            QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
             return self.records.get(batch_id)
 
     def pack(self, batch_id: str) -> Pack | None:
-        """State of the packing of a batch; None if it was not started.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """State of the packing of a batch; None if it was not started."""
         with redis_down_is_queue_unavailable():
             return self.records.pack(batch_id)
 
@@ -176,7 +163,6 @@ class BatchQueue:
 
         Raises:
             QueueFull: the queue limit is reached.
-            QueueUnavailable: Redis does not answer.
         """
         pack = Pack(token=secrets.token_hex(8), time_limit=_time_limit(size))
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
@@ -186,31 +172,19 @@ class BatchQueue:
             admit(self.client, pipe, Load(owner=""), self.jobs.bounds, unless=mark)
 
     def forget_pack(self, batch_id: str) -> tuple[str, ...]:
-        """Stop packing and allow a new start; returns the keys of stored blobs.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """Stop packing and allow a new start; returns the keys of stored blobs."""
         with redis_down_is_queue_unavailable():
             self.jobs.withdraw(pack_task(batch_id))
             archive = self.records.forget_pack(batch_id)
             return () if archive is None else (archive.key,)
 
     def stop(self, batch_id: str) -> bool:
-        """Stop the unpacking of a batch. Returns False if it is unpacked already.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """Stop the unpacking of a batch. Returns False if it is unpacked already."""
         with redis_down_is_queue_unavailable():
             return self.records.fail(batch_id, error=JobCancelled(batch_id))
 
     def erase(self, batch: Batch) -> None:
-        """Delete a batch, but not its jobs; stops its unpacking.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """Delete a batch, but not its jobs; stops its unpacking."""
         with redis_down_is_queue_unavailable():
             if batch.items is None:
                 self.jobs.withdraw(unpack_task(batch.id))

@@ -18,7 +18,7 @@ from workers.contract.errors import BatchNotFound, GDSRError
 from workers.contract.images.formats import extension
 from workers.contract.images.names import UniqueNames
 from workers.contract.queue.connection import as_text, retry_once
-from workers.contract.queue.jobs import Job, JobFailure, Record
+from workers.contract.queue.jobs import Job, JobFailure, Record, Spec
 from workers.contract.queue.runs import LEASES, WAITING, acquire_lease, derived_key, record_key
 from workers.contract.queue.validation import RequestedOptions
 
@@ -52,29 +52,18 @@ return 1
 FAILURE_KEPT = timedelta(seconds=30)
 
 
-class BatchSpec(Record):
+class BatchSpec(Spec):
     """The immutable part of a batch."""
 
-    id: str
-    created_at: datetime
-    owner: str = ""
-    name: str | None = None
-    """Sanitised name of the zip, as sent by the client."""
     size: int
     """Size of the upload in bytes; the pictures of a form were put into a zip."""
     pictures: int
     wishes: RequestedOptions
     """Options for all pictures."""
-    webhook: str | None = None
-    """Webhook for each of the jobs."""
     pixels_per_day: int | None = None
     """The owner's pixel quota."""
-    time_limit: timedelta
-    """Time limit of the unpacking."""
     derived_from: str | None = None
     """For a batch of derived results: the batch that they are derived from."""
-    request_id: str | None = None
-    traceparent: str | None = None
 
     @property
     def upload_key(self) -> str:
@@ -115,7 +104,7 @@ def result_names(
 ) -> dict[str, str]:
     """The path of each job's result in the zip, by the job's id; added to `names`.
 
-    One that fails keeps its path, so that those of the others are known as soon as they are.
+    A failed job keeps its path, so that the paths of the others do not depend on its outcome.
     """
     found = {}
     for item in items:
@@ -199,9 +188,10 @@ class BatchRecords:
     def add_derived(
         self, spec: BatchSpec, items: Sequence[BatchItem], pipe: "redis.client.Pipeline"
     ) -> Batch:
-        """Add a new record of derived results to the transaction that queues their jobs, and to the
-        list of its source.
+        """Add a record of derived results to the transaction of their jobs, and to its source; it
+        replaces an earlier one and its packing.
         """
+        self._forget_pack(spec.id, pipe)
         pipe.hset(batch_key(spec.id), "spec", spec.model_dump_json())
         self._write_items(spec.id, items, pipe)
         pipe.sadd(derived_key(str(spec.derived_from)), spec.id)
@@ -216,9 +206,7 @@ class BatchRecords:
         pipe.expire(batch_key(batch_id), self.lifetime)
 
     def fail(self, batch_id: str, *, error: GDSRError, run: str = "") -> bool:
-        """Mark the batch as failed. Returns False if it is unpacked, deleted, or leased to another
-        run.
-        """
+        """Mark the batch as failed. False if it is unpacked, deleted, or leased to another run."""
         keys = [batch_key(batch_id), UNPACKING, WAITING, LEASES]
         args = [JobFailure.of(error).model_dump_json(), batch_id, run, secrets.token_hex(8)]
         return bool(retry_once(lambda: self._fail(keys=keys, args=args)))
@@ -274,11 +262,14 @@ class BatchRecords:
         """Delete the packing record; returns the existing zip, which has to be deleted."""
         with self.client.pipeline() as pipe:
             pipe.hget(pack_key(batch_id), "note")
-            pipe.delete(pack_key(batch_id))
-            pipe.hdel(WAITING, pack_task(batch_id))
-            pipe.zrem(LEASES, pack_task(batch_id))
+            self._forget_pack(batch_id, pipe)
             found = pipe.execute()[0]
         return None if found is None else Pack.model_validate_json(found).archive
+
+    def _forget_pack(self, batch_id: str, pipe: "redis.client.Pipeline") -> None:
+        pipe.delete(pack_key(batch_id))
+        pipe.hdel(WAITING, pack_task(batch_id))
+        pipe.zrem(LEASES, pack_task(batch_id))
 
 
 def pack_id(batch_id: str) -> str:

@@ -95,8 +95,8 @@ def connect(
 
 
 def check_at_start(url: str) -> None:
-    """Connect once at startup: a refusal stops startup, no response is logged, as Redis may come
-    later.
+    """Connect once at startup. A refusal stops startup; a missing response is only logged, as Redis
+    may start later.
 
     Raises:
         ConfigurationInvalid: the URL is invalid, Redis is a cluster, the password is missing or

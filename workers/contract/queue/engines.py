@@ -8,21 +8,20 @@ from functools import lru_cache
 from typing import Any
 
 import redis
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from workers.contract.errors import FormatNotWritten, ModelUnknown, NoWorker
 from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat, unread
 from workers.contract.queue.connection import as_text
+from workers.contract.queue.jobs import Record
 
 EXPIRY = timedelta(seconds=15)
 BEAT = timedelta(seconds=5)
 _INDEX = "gdsr:engines"
 
 
-class ModelInfo(BaseModel):
+class ModelInfo(Record):
     """One checkpoint on one engine."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     sha256: str
@@ -35,16 +34,14 @@ class ModelInfo(BaseModel):
     """Whether the network is compiled for the GPU; the engine's log says why not."""
     backend: str = "torch"
     """Library that computes: `torch` or `openvino`."""
-    seconds_by_backend: dict[str, float] = {}
+    seconds_by_backend: dict[str, float] = Field(default={})
     """Seconds of one tile in each library of the trial at start; empty if there was no trial."""
     pixels_per_second: dict[str, float]
     """Input pixels per second, measured at warm-up, for each of psnr, fused and gan."""
 
 
-class EngineInfo(BaseModel):
+class EngineInfo(Record):
     """One running engine."""
-
-    model_config = ConfigDict(frozen=True)
 
     id: str
     host: str

@@ -59,12 +59,7 @@ def look_up(
 ) -> tuple[int, int, int, int] | None:
     """The first arguments of `queue_position` for one job; None if it is not queued.
 
-    Args:
-        client: Redis.
-        job_id: the job.
-        queues: keys of the two queues.
-        waiting: key of the pixels of queued jobs, by id.
-        running: key of the pixels of running jobs, by id.
+    `queues`, `waiting` and `running` are Redis keys; the latter two hold pixels by job id.
     """
     found = client.eval(_LOOK, 4, *queues, waiting, running, job_id)
     return None if found is None else (found[0], found[1], found[2], found[3])
@@ -73,7 +68,7 @@ def look_up(
 def queue_position(
     position: int, before: int, others: int, running: int, *, rate: float
 ) -> QueuePosition:
-    """The position of a job with this many jobs and pixels before it, by the rule below."""
+    """The position of a job behind so many jobs and pixels, by the rule of `queue_positions`."""
     work = running / 2 + before + min(before, others)
     return QueuePosition(position, round(work / rate) if rate else None)
 
@@ -88,13 +83,8 @@ def queue_positions(
     """The position of each job in the two queues, in order.
 
     Engines serve both queues alternately, so while jobs are before one in its queue, as many pixels
-    of the other queue are computed as well. Running jobs are half done on average.
-
-    Args:
-        queues: job ids.
-        waiting: pixels by job id.
-        running: pixels of the running jobs.
-        rate: pixels per second.
+    of the other queue are computed as well. Running jobs are half done on average. `waiting` and
+    `running` are pixels, `rate` is pixels per second.
     """
     totals = [sum(waiting.get(job_id, 0) for job_id in queue) for queue in queues]
     found: dict[str, QueuePosition] = {}

@@ -32,7 +32,6 @@ class IdempotencyKey:
 
     @property
     def redis_key(self) -> str:
-        """The Redis key."""
         return _redis_key(self.owner, self.key)
 
     def write(self, pipe: "redis.client.Pipeline") -> None:

@@ -3,16 +3,19 @@
 Records are kept by `records` in a Redis hash of our own; RQ's job status is not used.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, NamedTuple
+from functools import partial
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import WithJsonSchema
 
+from workers.contract.blobs.base import StoredBlob
 from workers.contract.errors import GDSRError
-from workers.contract.images.headers import ImageFormat, ResultFormat
+from workers.contract.images.formats import ImageFormat, ResultFormat
 from workers.contract.images.options import PictureChoices
+from workers.contract.observability import logs
 from workers.contract.queue.webhook_outbox import WebhookState
 
 TradeOff = Annotated[float, Field(ge=0, le=1)]
@@ -42,7 +45,7 @@ _FORMAT_NAMES = {"jpg": "jpeg", "tif": "tiff"}
 
 
 def _format_name(value: object) -> object:
-    """As people write it, such as `JPG`."""
+    """Normalise a format name as people write it, such as `JPG`."""
     return _FORMAT_NAMES.get(value.lower(), value.lower()) if isinstance(value, str) else value
 
 
@@ -76,7 +79,7 @@ FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLE
 
 
 class Record(BaseModel):
-    """Base class of Redis records."""
+    """Base class of data that one process writes and another reads."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer release may add fields
 
@@ -155,31 +158,53 @@ class Part(Record):
 
 #: Version of records that this release can read; newer ones are left to newer workers.
 SCHEMA = 2
-#: Version of records that a release without maps and `dpi` would run wrongly.
+#: Version of records with a map or `dpi`, which an older release would run wrongly.
 WITH_MAP = 2
 
 
-#: Cost of a computed picture in derived results. For 1024 x 1024 pixels, with `lite-real` on one
+#: Derived results that cost as much as a computed picture. For 1024 x 1024, with `lite-real` on one
 #: Zen core: 26 (AVIF), 78 (WebP), 164 (JPEG XL), 294 (PNG), 358 (JPEG); with a GPU a hundred times
 #: as fast 0.3 to 4. The value is in between: a derived result is not free, and costs less than a
 #: picture.
 _BLENDS_A_PASS = 16
 
 
-class JobSpec(Record):
-    """The immutable part of a job."""
+class Spec(Record):
+    """The immutable part of a job or a batch, and its origin: by default the current request."""
 
-    schema_version: int = 1
-    """New fields do not need a new version if jobs run correctly without them."""
     id: str
-    created_at: datetime
-    image: ImageInfo
-    options: UpscaleOptions
+    created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     time_limit: timedelta
+    """Time limit of the job, or of the unpacking."""
     name: str | None = None
     """Sanitised file name from the client; for the client only, never logged."""
     owner: str = ""
     """Name of the API key that created it; empty without keys."""
+    webhook: str | None = None
+    """URL to notify when the job, or each of the batch, has ended."""
+    request_id: str | None = Field(default_factory=partial(logs.request_id.get, None))
+    """The HTTP request that created it, for logs."""
+    traceparent: str | None = Field(default_factory=partial(logs.traceparent.get, None))
+    """Its W3C trace context, for logs and spans."""
+
+    def derived(self, **changes: object) -> Self:
+        """Copy it with changes, the current request as its origin, and no webhook."""
+        here = {
+            "created_at": datetime.now(UTC),
+            "webhook": None,
+            "request_id": logs.request_id.get(),
+            "traceparent": logs.traceparent.get(),
+        }
+        return self.model_copy(update=here | changes)
+
+
+class JobSpec(Spec):
+    """The immutable part of a job."""
+
+    schema_version: int = 1
+    """New fields do not need a new version if jobs run correctly without them."""
+    image: ImageInfo
+    options: UpscaleOptions
     blend_of: str | None = None
     """For a derived job: the job with the stored branches or result."""
     part: Part = Part()
@@ -188,14 +213,8 @@ class JobSpec(Record):
     """Blob key of the map of `part` until the job has ended."""
     cache_key: str | None = None
     """Cache key, under which equal uploads find the result."""
-    webhook: str | None = None
-    """URL to notify when the job has ended."""
     batch: str | None = None
     """The batch of the job."""
-    request_id: str | None = None
-    """The HTTP request that created it, for logs."""
-    traceparent: str | None = None
-    """Its W3C trace context, for logs and spans."""
 
     @property
     def pixels(self) -> int:
@@ -205,16 +224,8 @@ class JobSpec(Record):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Blob keys of what was sent for it, kept until it has ended."""
+        """Blob keys of its uploads, kept until it has ended."""
         return (self.image.key,) if self.map_key is None else (self.image.key, self.map_key)
-
-
-class Branch(Record):
-    """A stored branch (one of `KEPT`), as PNG, or its preview as WebP."""
-
-    key: str
-    size: int
-    sha256: str
 
 
 class JobResult(Record):
@@ -242,10 +253,10 @@ class JobResult(Record):
     """Whether any pixel is not opaque; None: of an older release."""
     cached: bool = False
     """Copied from an equal job without computation; `seconds` then has only `cache`."""
-    branches: dict[str, Branch] = {}
-    """Stored branches by output; empty unless the job was asked to keep them."""
-    previews: dict[str, Branch] = {}
-    """Their previews by output."""
+    branches: dict[str, StoredBlob] = {}
+    """Stored branches (PNG) by output of `KEPT`; empty unless the job was asked to keep them."""
+    previews: dict[str, StoredBlob] = {}
+    """Their previews (WebP) by output."""
     invented: float | None = None
     """Share of fine detail that is invented, 0 to 1; None: not known without kept branches."""
 

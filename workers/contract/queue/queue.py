@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import redis
 
+from workers.contract.errors import QueueFull
 from workers.contract.images.options import AlphaMode, DepthMode
-from workers.contract.observability import logs
-from workers.contract.queue.admission import Load, QueueLimits, Shortage, admit, shortage
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.admission import Load, QueueLimits, admit, shortage
+from workers.contract.queue.connection import as_text, redis_down_is_queue_unavailable
 from workers.contract.queue.engines import ModelInfo, running
 from workers.contract.queue.estimates import (
     QueuePosition,
@@ -39,7 +39,7 @@ TIME_LIMIT_FACTOR = 30
 #: Upper bound for how much longer four outputs take than one, including their encoding.
 _KEEPING_FACTOR = 2
 #: Upper bound for how much slower float32 is than the measured speed; 16-bit results use it.
-_FLOAT32_FACTOR = 8
+FLOAT32_FACTOR = 8
 
 
 _FORGET = """
@@ -49,7 +49,10 @@ return 0
 
 
 class JobQueue:
-    """The job queue as used by the service: submit, read, cancel."""
+    """The job queue as used by the service: submit, read, cancel.
+
+    Each method raises QueueUnavailable if Redis does not answer.
+    """
 
     def __init__(
         self, client: redis.Redis, *, record_ttl: timedelta, bounds: QueueLimits, small_pixels: int
@@ -87,7 +90,6 @@ class JobQueue:
         """
         spec = JobSpec(
             id=job_id,
-            created_at=datetime.now(UTC),
             image=image,
             options=options,
             time_limit=time_limit(image, options, model),
@@ -95,8 +97,6 @@ class JobQueue:
             owner=owner,
             cache_key=cache_key,
             webhook=webhook,
-            request_id=logs.request_id.get(),
-            traceparent=logs.traceparent.get(),
         )
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
             if result is None:
@@ -115,55 +115,34 @@ class JobQueue:
             return job if existing in (None, job_id) else self.records.get(str(existing))
 
     def made_before(self, cache_key: str) -> Job | None:
-        """The newest job with this cache key, in any state.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """The newest job with this cache key, in any state."""
         with redis_down_is_queue_unavailable():
             found = self.client.get(_cached(cache_key))
             if found is None:
                 return None
-            job_id = found.decode() if isinstance(found, bytes) else found
+            job_id = as_text(found)
             return self.records.get_many([job_id])[job_id]
 
     def forget(self, job: Job) -> None:
-        """Remove a job from the cache.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """Remove a job from the cache."""
         if job.spec.cache_key is not None:
             with redis_down_is_queue_unavailable():
                 self.client.eval(_FORGET, 1, _cached(job.spec.cache_key), job.id)
 
-    def submit_blend(
-        self,
-        job_id: str,
-        source: Job,
-        options: UpscaleOptions,
-        part: Part | None = None,
-        *,
-        name: str | None = None,
-        map_key: str | None = None,
-        instead: Job | None = None,
-    ) -> Job:
-        """Queue a derived job unless it exists; `instead` replaces an earlier one without a result.
-        The rest is as in `blend_spec`.
+    def submit_blend(self, spec: JobSpec, *, instead: Job | None = None) -> Job:
+        """Queue a derived job (`blend_spec`) unless it exists; it replaces the ended job `instead`.
 
         Raises:
             QueueFull: the queue limit is reached.
             PixelsExceeded: the owner's pixel quota is exceeded.
-            QueueUnavailable: Redis does not answer.
         """
-        spec = blend_spec(job_id, source, options, part, name=name, map_key=map_key)
         with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
             if instead is not None:
                 self.records.forget(instead)
             job = self.add_blend(spec, pipe)
             load = Load(owner=spec.owner, pixels=spec.pixels)
-            taken = admit(self.client, pipe, load, self.bounds, unless=job_key(job_id))
-            return job if taken else self.records.get(job_id)
+            taken = admit(self.client, pipe, load, self.bounds, unless=job_key(spec.id))
+            return job if taken else self.records.get(spec.id)
 
     def add_blend(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
         """Add a derived job to a transaction, and to the list of its source."""
@@ -172,31 +151,22 @@ class JobQueue:
         return self.add(spec, pipe)
 
     def derived_from(self, source_id: str) -> list[str]:
-        """The jobs derived from a job, or the batches derived from a batch.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """The jobs derived from a job, or the batches derived from a batch."""
         with redis_down_is_queue_unavailable():
             found = self.client.smembers(derived_key(source_id))
-        return sorted(part.decode() if isinstance(part, bytes) else part for part in found)
+        return sorted(map(as_text, found))
 
     def get(self, job_id: str) -> Job:
         """The current state of a job.
 
         Raises:
             JobNotFound: there is no such job.
-            QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
             return self.records.get(job_id)
 
     def get_many(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
-        """The current state of jobs; None for missing ones.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """The current state of jobs; None for missing ones."""
         with redis_down_is_queue_unavailable():
             return self.records.get_many(job_ids)
 
@@ -205,17 +175,12 @@ class JobQueue:
 
         Raises:
             ValueError: the cursor is invalid.
-            QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
             return self.records.page(owner, limit=limit, cursor=cursor)
 
     def queue_positions(self) -> dict[str, QueuePosition]:
-        """The position of every queued job, with the estimated time until it starts.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """The position of every queued job, with the estimated time until it starts."""
         with redis_down_is_queue_unavailable():
             queues = [open_queue(name, self.client).job_ids for name in (SMALL, LARGE)]
             if not any(queues):
@@ -225,11 +190,7 @@ class JobQueue:
         return queue_positions(queues, waiting=waiting, running=at_work, rate=rate)
 
     def queue_position(self, job: Job) -> QueuePosition | None:
-        """The queue position of a job; None unless it is queued.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """The queue position of a job; None unless it is queued."""
         if job.state is not JobState.QUEUED:
             return None
         with redis_down_is_queue_unavailable():
@@ -244,7 +205,6 @@ class JobQueue:
 
         Raises:
             JobNotFound: there is no such job.
-            QueueUnavailable: Redis does not answer.
         """
         with redis_down_is_queue_unavailable():
             if self.records.cancel(job_id):
@@ -254,41 +214,25 @@ class JobQueue:
             return self.records.get(job_id)
 
     def depths(self) -> dict[str, int]:
-        """Number of queued jobs, by queue.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """Number of queued jobs, by queue."""
         with redis_down_is_queue_unavailable():
             return {name: open_queue(name, self.client).count for name in (SMALL, LARGE)}
 
-    def shortage(self) -> Shortage | None:
-        """The limit that the queue has reached, so that no picture fits.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+    def shortage(self) -> QueueFull | None:
+        """Error while the queue is full; None otherwise."""
         with redis_down_is_queue_unavailable():
             return shortage(self.client, self.bounds)
 
     def oldest(self) -> dict[str, timedelta]:
-        """Waiting time of the first job of each queue; an empty queue has none.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """Waiting time of the first job of each queue; an empty queue has none."""
+        now, ages = datetime.now(UTC).timestamp(), {}
         with redis_down_is_queue_unavailable():
-            queues = {name: open_queue(name, self.client).key for name in (SMALL, LARGE)}
-            heads = {name: self.client.lindex(key, 0) for name, key in queues.items()}
-            created = {
-                name: None if head is None else self.client.zscore(ACTIVE, head)
-                for name, head in heads.items()
-            }
-        now = datetime.now(UTC).timestamp()
-        return {
-            name: timedelta(seconds=max(0.0, now - (now if since is None else float(since))))
-            for name, since in created.items()
-        }
+            for name in (SMALL, LARGE):
+                head = self.client.lindex(open_queue(name, self.client).key, 0)
+                since = None if head is None else self.client.zscore(ACTIVE, head)
+                waited = 0.0 if since is None else now - float(since)
+                ages[name] = timedelta(seconds=max(0.0, waited))
+        return ages
 
     def add(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
         """Add a record and its queue entry to a transaction."""
@@ -313,7 +257,7 @@ def time_limit(image: ImageInfo, options: UpscaleOptions, model: ModelInfo) -> t
         seconds *= 2  # alpha needs a pass of its own
     wanted = image.bits if options.depth is DepthMode.SAME else int(options.depth)
     if min(wanted, options.format.max_bits) == 16 and model.precision != "float32":
-        seconds *= _FLOAT32_FACTOR
+        seconds *= FLOAT32_FACTOR
     return TIME_LIMIT_BASE + timedelta(seconds=TIME_LIMIT_FACTOR * seconds)
 
 
@@ -326,30 +270,24 @@ def blend_spec(
     name: str | None = None,
     map_key: str | None = None,
 ) -> JobSpec:
-    """A job derived from a finished one. `name` replaces the file name of the source; `map_key`:
-    where the map of `part` is stored.
+    """Spec of a job derived from a finished one. `name` replaces the file name of the source;
+    `map_key` is the blob key of the map of `part`.
     """
-    return source.spec.model_copy(
-        update={
-            "id": job_id,
-            "created_at": datetime.now(UTC),
-            "options": options,
-            "time_limit": _blend_time_limit(source),
-            "blend_of": source.id,
-            "cache_key": None,
-            "part": part or Part(),
-            "map_key": map_key,
-            "schema_version": WITH_MAP if map_key or (part and part.dpi) else 1,
-            "name": name or source.spec.name,
-            "webhook": None,
-            "request_id": logs.request_id.get(),
-            "traceparent": logs.traceparent.get(),
-        }
+    return source.spec.derived(
+        id=job_id,
+        options=options,
+        time_limit=_blend_time_limit(source),
+        blend_of=source.id,
+        cache_key=None,
+        part=part or Part(),
+        map_key=map_key,
+        schema_version=WITH_MAP if map_key or (part and part.dpi) else 1,
+        name=name or source.spec.name,
     )
 
 
 def _blend_time_limit(source: Job) -> timedelta:
-    """Only codecs take time here, and none takes a second per million pixels."""
+    """Time limit of a derived job: codecs take less than a second per million pixels."""
     pixels = 0 if source.result is None else source.result.width * source.result.height
     return TIME_LIMIT_BASE + timedelta(seconds=pixels / 1_000_000)
 

@@ -6,6 +6,7 @@ it stores in the record: a retry after a lost reply is told that it succeeded.
 """
 
 import json
+import math
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -91,13 +92,8 @@ class JobRecords:
             },
         )
         pipe.hset(WAITING, spec.id, spec.pixels)
-        created = spec.created_at.timestamp()
-        pipe.zadd(ACTIVE, {spec.id: created})
-        pipe.zadd(_list_key(spec.owner), {spec.id: created})
-        # Records expire on their own; their list entries are removed here.
-        pipe.zremrangebyscore(
-            _list_key(spec.owner), "-inf", created - _LISTED * self.record_ttl.total_seconds()
-        )
+        pipe.zadd(ACTIVE, {spec.id: spec.created_at.timestamp()})
+        self._list(spec, pipe)
         return Job(spec=spec, state=JobState.QUEUED)
 
     def add_ended(self, spec: JobSpec, result: JobResult, pipe: "redis.client.Pipeline") -> Job:
@@ -115,13 +111,19 @@ class JobRecords:
             },
         )
         pipe.expire(job_key(spec.id), self.record_ttl)
-        pipe.zadd(_list_key(spec.owner), {spec.id: spec.created_at.timestamp()})
+        self._list(spec, pipe)
         pipe.hincrby(COUNTERS, JobState.SUCCEEDED, 1)
         if spec.webhook:
             pipe.zadd(DUE, {spec.id: now.timestamp()})
         return Job(
             spec=spec, state=JobState.SUCCEEDED, started_at=now, finished_at=now, result=result
         )
+
+    def _list(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> None:
+        key, created = _list_key(spec.owner), spec.created_at.timestamp()
+        pipe.zadd(key, {spec.id: created})
+        # Records expire on their own; their list entries are removed here.
+        pipe.zremrangebyscore(key, "-inf", created - _LISTED * self.record_ttl.total_seconds())
 
     def get(self, job_id: str) -> Job:
         """The current state of a job.
@@ -145,6 +147,8 @@ class JobRecords:
         if cursor:
             written, last = cursor.split(":")
             start = float(written)
+            if math.isnan(start):  # Redis refuses it
+                raise ValueError(cursor)
         found = self.client.zrevrangebyscore(
             _list_key(owner), start, "-inf", start=0, num=limit + 2, withscores=True
         )
@@ -172,9 +176,7 @@ class JobRecords:
         return jobs
 
     def start(self, job_id: str, *, run: str, worker: str) -> bool:
-        """Acquire the lease of a queued job for a run, which alone may write then. False if not
-        queued.
-        """
+        """Acquire the lease of a queued job for a run; from then on only that run may write."""
         return acquire_lease(self.client, job_id, run=run, worker=worker)
 
     def progress(self, job_id: str, *, run: str, tiles_done: int, tiles: int) -> bool:
@@ -210,7 +212,6 @@ class JobRecords:
         retry_once(lambda: self.client.eval(_FORGET, 1, job_key(job.id), ended))
 
     def erase(self, job_id: str) -> None:
-        """Delete a job record."""
         with self.client.pipeline() as pipe:
             pipe.delete(job_key(job_id))
             pipe.zrem(ACTIVE, job_id)
@@ -272,7 +273,7 @@ class JobRecords:
 
         if ttl is None:
             return bool(retry_once(lambda: write(self.client)))
-        # the upload is deleted after this
+        # a replica has to have it, as the upload is deleted next
         return bool(retry_once(lambda: replicated(self.client, write)))
 
 

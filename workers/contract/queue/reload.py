@@ -9,9 +9,10 @@ from datetime import timedelta
 from typing import Literal
 
 import redis
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from workers.contract.queue.connection import as_text
+from workers.contract.queue.jobs import Record
 
 _COUNTER = "gdsr:reload"
 #: Field that marks the existence of a request.
@@ -24,10 +25,10 @@ LOOK = timedelta(seconds=2)
 Change = Literal["unchanged", "loaded", "replaced", "dropped", "kept"]
 
 
-class ModelChange(BaseModel):
+class ModelChange(Record):
     """Reload result of one model on one engine."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     name: str
     change: Change
@@ -38,10 +39,8 @@ class ModelChange(BaseModel):
     """Why the file was rejected."""
 
 
-class EngineReport(BaseModel):
+class EngineReport(Record):
     """Reload results of one engine."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     models: tuple[ModelChange, ...] = ()
     error: str | None = None

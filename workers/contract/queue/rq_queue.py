@@ -23,7 +23,7 @@ def open_queue(name: str, client: redis.Redis) -> Queue:
 
 
 def next_task(client: redis.Redis, worker_class: str, *, seconds: int | None) -> str | None:
-    """Take the next id for a worker class, and wait so long for one; None if there is none."""
+    """Take the next id for a worker class, after at most `seconds`; None if there is none."""
     keys = [open_queue(name, client).key for name in SERVED[worker_class]]
     try:
         found = Queue.lpop(keys, seconds, connection=client)

@@ -7,11 +7,11 @@ idempotent.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import redis
 
-from workers.contract.queue.connection import retry_once
+from workers.contract.queue.connection import as_text, retry_once
 from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
 
 #: Ids of jobs that have not ended, by creation time.
@@ -83,8 +83,8 @@ redis.call('publish', ARGV[5], ARGV[1] .. ' queued')
 return 'queued'
 """
 
-#: A worker may die with an id that it popped: queued tasks that are in no queue are put at the
-#: front again.
+#: A worker may die with an id that it popped, so queued tasks that are in no queue are put at the
+#: front of theirs.
 _REDELIVER = """
 local held, count = {}, 0
 for at = 5, 6 do
@@ -126,14 +126,12 @@ def record_key(task: str) -> str:
 
 
 def derived_key(source_id: str) -> str:
-    """Redis key of the ids of what is derived from a job or from a batch."""
+    """Redis key of the ids of the jobs or batches that are derived from a job or batch."""
     return f"gdsr:blends:{source_id}"
 
 
 def acquire_lease(client: redis.Redis, task: str, *, run: str, worker: str) -> bool:
-    """Acquire the lease of a queued task for a run, which alone may write then. False if not
-    queued.
-    """
+    """Acquire the lease of a task for a run; then only that run may write. False if not queued."""
     started, lease = datetime.now(UTC).isoformat(), int(LEASE.total_seconds())
     return bool(_run(client, _CLAIM, task, run, worker, started, lease, EVENTS))
 
@@ -146,19 +144,19 @@ def renew_lease(client: redis.Redis, task: str, *, run: str) -> bool:
 def requeue(client: redis.Redis, task: str, *, run: str, why: End) -> Verdict:
     """Put the task of an ended run back at the front of its queue.
 
-    This happens once: a task that was lost or crashed before is left to be failed for the returned
-    reason. A run that hands it back on purpose does not count as a try. Returns `over` if the task
-    does not belong to the run any more, or if its lease, said to be expired, was renewed.
+    This happens once: a task that was lost or crashed before has to be failed by the caller, for
+    the returned reason. A run that hands it back on purpose does not count as a try. Returns `over`
+    if the task does not belong to the run any more, or if its overdue lease was renewed meanwhile.
     """
-    verdict: Verdict = _text(_run(client, _HAND_BACK, task, run, why, SMALL, EVENTS))
+    verdict: Verdict = _run(client, _HAND_BACK, task, run, why, SMALL, EVENTS).decode()
     return verdict
 
 
 def expired_leases(client: redis.Redis) -> dict[str, str]:
     """The tasks with an expired lease, and their runs."""
     now, _ = client.time()
-    tasks = [_text(task) for task in client.zrangebyscore(LEASES, "-inf", now)]
-    return {task: _text(client.hget(record_key(task), "run") or b"") for task in tasks}
+    tasks = map(as_text, cast("list[bytes]", client.zrangebyscore(LEASES, "-inf", now)))
+    return {task: as_text(client.hget(record_key(task), "run") or b"") for task in tasks}
 
 
 def requeue_lost(client: redis.Redis) -> int:
@@ -183,7 +181,3 @@ def _run(client: redis.Redis, script: str, task: str, *arguments: str | int) -> 
     keys = [record_key(task), LEASES, WAITING, RUNNING, *queues, ACTIVE]
     values = [task, *arguments] if task else arguments
     return retry_once(lambda: client.eval(script, len(keys), *keys, *values))
-
-
-def _text(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value

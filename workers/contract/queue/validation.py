@@ -3,8 +3,14 @@
 from typing import BinaryIO, NamedTuple
 
 from workers.contract.errors import ImageRejected
-from workers.contract.images.formats import ImageHeader, ResultFormat, same_format
-from workers.contract.images.headers import check_header, check_result, read_header
+from workers.contract.images.formats import (
+    ImageHeader,
+    ResultFormat,
+    check_header,
+    check_result,
+    same_format,
+)
+from workers.contract.images.headers import read_header
 from workers.contract.images.options import DepthMode, ProfileMode
 from workers.contract.queue.engines import EngineInfo, ModelInfo, check_extra, choose_model
 from workers.contract.queue.jobs import ImageInfo, UpscaleChoices, UpscaleOptions
@@ -37,7 +43,7 @@ def validate_upload(
 ) -> ValidatedUpload:
     """Validate a picture by its header; `key` is its future blob key.
 
-    Whether one that has an alpha channel is transparent at all only its pixels tell.
+    An alpha channel is no reason to reject: only the pixels show whether it is used.
 
     Raises:
         ImageRejected: the picture cannot become a job; a retry will not help.
@@ -69,7 +75,7 @@ def validate_upload(
 
 
 def _preferred(header: ImageHeader, requested: RequestedOptions) -> ResultFormat | None:
-    """The best of the formats that are preferred, if one can hold the picture for sure."""
+    """First preferred format that can hold the picture even if it is transparent; else None."""
     for result in requested.preferred:
         try:
             _check(header, requested, result, has_alpha=header.has_alpha)
@@ -82,11 +88,7 @@ def _preferred(header: ImageHeader, requested: RequestedOptions) -> ResultFormat
 def _check(
     header: ImageHeader, requested: RequestedOptions, result: ResultFormat, *, has_alpha: bool
 ) -> None:
-    """Hold the format to what was asked for.
-
-    Raises:
-        ImageRejected: it cannot hold that.
-    """
+    """Raise ImageRejected if the format cannot hold what was asked for."""
     width, height = requested.possible_size(width=header.width, height=header.height)
     check_result(
         width=width,

@@ -1,4 +1,4 @@
-"""Blobs are there whole or not at all, in a folder and in a bucket alike."""
+"""Blobs are stored whole or not at all, in a folder and in a bucket."""
 
 import hashlib
 import os
@@ -12,11 +12,13 @@ from pathlib import Path
 from unittest import mock
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
+import obstore
 import pytest
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from buckets import S3Server, refusing_server
+from obstore.store import S3Store
 
 from workers.contract.blobs.base import BlobStore
 from workers.contract.blobs.file import FileBlobStore
@@ -32,7 +34,7 @@ from workers.contract.errors import (
 from workers.contract.settings import SharedSettings
 
 PATIENCE, IMPATIENCE = timedelta(seconds=60), timedelta(seconds=2)
-#: More than one part of an upload in parts.
+#: More than one part of a multipart upload.
 LARGE = bytes(range(256)) * 50_000
 
 
@@ -59,7 +61,7 @@ def store(request: pytest.FixtureRequest) -> BlobStore:
 
 
 def keys(store: BlobStore) -> list[str]:
-    """Everything stored, temporary files included."""
+    """Return all keys in the store, including temporary files."""
     found = [entry.key for folder in ("inputs", "results") for entry in store.entries(folder)]
     if isinstance(store, FileBlobStore):
         found += [f"incoming/{path.name}" for path in (store.root / "incoming").iterdir()]
@@ -100,7 +102,7 @@ def test_a_blob_of_any_size_streams_whole_and_in_part(store: BlobStore) -> None:
 def test_an_upload_gets_its_key_and_leaves_no_temporary_file(store: BlobStore) -> None:
     with store.incoming() as file:
         file.write(LARGE)
-        file.seek(10)  # whoever reads the header leaves it somewhere
+        file.seek(10)  # reading the header moves the offset
         store.keep(file, "inputs/a")
     with store.incoming() as file:
         file.write(b"refused")
@@ -169,7 +171,7 @@ def test_a_store_that_can_be_used_says_so(store: BlobStore) -> None:
     assert keys(store) == []
 
 
-# A folder.
+# Folder
 
 
 def test_a_full_disk_is_storage_full_and_leaves_nothing(blobs: FileBlobStore) -> None:
@@ -179,7 +181,7 @@ def test_a_full_disk_is_storage_full_and_leaves_nothing(blobs: FileBlobStore) ->
         with pytest.raises(StorageFull):
             blobs.write("results/a.png", [b"x" * 10_000])
         with pytest.raises(StorageFull):
-            blobs.write("results/a.png", [b"x" * 6_000])  # found only when it is flushed
+            blobs.write("results/a.png", [b"x" * 6_000])  # found only at the flush
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
@@ -193,8 +195,17 @@ def test_a_folder_that_is_gone_is_said(blobs: FileBlobStore) -> None:
         blobs.write("results/a.png", [b"x"])
     with pytest.raises(StorageUnavailable):
         blobs.check()
-    with pytest.raises(StorageUnavailable):  # a share that is not mounted: it may come back
+    with pytest.raises(StorageUnavailable):  # an unmounted share may come back
         blobs.read("results/a.png")
+
+
+def test_files_and_folders_of_others_are_no_blobs(blobs: FileBlobStore) -> None:
+    blobs.write("results/a.png", [b"picture"])
+    for name in (".nfs000000000001", "lost and found"):
+        (blobs.root / "results" / name).write_bytes(b"x")
+    (blobs.root / "results" / "folder").mkdir()
+
+    assert keys(blobs) == ["results/a.png"]
 
 
 def test_what_a_killed_upload_left_is_swept(blobs: FileBlobStore) -> None:
@@ -206,7 +217,7 @@ def test_what_a_killed_upload_left_is_swept(blobs: FileBlobStore) -> None:
     assert keys(blobs) == []
 
 
-# A bucket.
+# Bucket
 
 
 def test_a_server_that_is_down_or_hangs_is_said_within_the_patience(
@@ -267,6 +278,18 @@ def test_a_bucket_that_is_not_there_is_said() -> None:
         none.read("inputs/a")
 
 
+@pytest.mark.usefixtures("bucket")
+def test_objects_of_others_are_no_blobs(s3_server: S3Server) -> None:
+    name = s3_server.bucket()
+    store = S3BlobStore(name, prefix="", patience=PATIENCE)
+    store.write("results/a.png", [b"picture"])
+    others = S3Store(name, client_options={"allow_http": True})
+    for key in ("results/of another program", "results/folder/a.png"):
+        obstore.put(others, key, b"x")
+
+    assert keys(store) == ["results/a.png"]
+
+
 def test_a_signed_address_gives_the_blob_under_its_name(bucket: S3BlobStore) -> None:
     bucket.write("results/a.png", [b"picture"])
     address = bucket.signed_address(
@@ -320,7 +343,7 @@ def test_the_signature_is_the_one_that_amazons_own_client_makes(
 def botocore_signed(
     url: str, query: dict[str, str], *, token: str, lifetime: int, region: str, moment: datetime
 ) -> str:
-    """The same by Amazon's library; its clock is stopped."""
+    """Sign with Amazon's library at a fixed time."""
     request = AWSRequest("GET", f"{url}?{urlencode(query, quote_via=quote)}")
     keys = Credentials(
         os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"], token or None

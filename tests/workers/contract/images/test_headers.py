@@ -1,4 +1,4 @@
-"""Headers are read rightly, and no header can do harm."""
+"""Headers of every format are parsed correctly, and no header can do harm."""
 
 import random
 import struct
@@ -40,18 +40,18 @@ from workers.contract.errors import (
     ImageUnsupported,
     ResultTooLarge,
 )
-from workers.contract.images.headers import (
+from workers.contract.images.formats import (
     ColourKind,
     ImageFormat,
     ImageHeader,
     ResultFormat,
     check_header,
     check_result,
-    read_header,
 )
+from workers.contract.images.headers import read_header
 from workers.contract.images.jxl import JXL_BOXES
 
-pillow_heif.register_heif_opener()  # for these tests to write it; `pillow_jxl` registers itself
+pillow_heif.register_heif_opener()  # the tests write HEIC; `pillow_jxl` registers itself
 
 COLOUR = photo(20, 30)
 GREY = luma(COLOUR)
@@ -74,7 +74,7 @@ BMP_WITH_ALPHA = (
 
 
 def header(data: bytes) -> ImageHeader:
-    """Out of a real file: one in memory forgives some wrong reads."""
+    """Read from a real file: one in memory tolerates some wrong reads."""
     with tempfile.TemporaryFile() as file:
         file.write(data)
         return read_header(file)
@@ -89,7 +89,7 @@ def described(name: str, kind: str, bits: int = 8, *, alpha: bool = False) -> Im
         kind=ColourKind(kind),
         has_alpha=alpha,
         frames=1,
-        # Both libraries write the primaries and the curve of sRGB.
+        # Both libraries write sRGB's primaries and curve.
         cicp=(1, 13) if name in ("avif", "heic") else None,
     )
 

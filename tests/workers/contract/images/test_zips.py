@@ -1,4 +1,4 @@
-"""Zips of strangers: what is refused before a byte is inflated, and what is held to its word."""
+"""Untrusted zips are checked before inflation, and inflated only to the sizes that they declare."""
 
 import io
 import struct
@@ -31,7 +31,7 @@ def entries(
 
 
 def first(data: bytes) -> bytes:
-    """All bytes of the first entry."""
+    """Return all bytes of the first entry."""
     archive = open_archive(io.BytesIO(data))
     (entry, *_) = picture_entries(archive, max_pictures=10**4, max_bytes=10**12)
     return b"".join(inflated(archive, entry))

@@ -1,4 +1,4 @@
-"""The bounds of the queue, in jobs, pixels and pixels a day; and when a job that waits starts."""
+"""The queue bounds jobs, pixels and daily pixels, and estimates when a waiting job starts."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""A job worker's beats, with which it keeps its job."""
+"""A job worker renews the lease of a running job, and ends the child of a cancelled one."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def test_a_worker_beats_while_its_child_works_and_ends_it_when_it_is_cancelled(
     bounds = QueueLimits(jobs=1, pixels=10**9)
     service = JobQueue(client, record_ttl=timedelta(minutes=5), bounds=bounds, small_pixels=10**6)
     (tmp_path / "inputs").mkdir(exist_ok=True)
-    os.mkfifo(tmp_path / "inputs" / "a")  # whose reader waits for a writer
+    os.mkfifo(tmp_path / "inputs" / "a")  # opening it blocks until there is a writer
     job_id = service.submit(new_job_id(), image_info(), options(), model_info()).id
     worker = subprocess.Popen(
         [sys.executable, "-m", "workers.jobs.job_worker", "--queue", SMALL, "--engine", "none"],

@@ -1,4 +1,4 @@
-"""Which Redis will do."""
+"""Unsuitable Redis servers and URLs are refused; patient clients wait for one that is down."""
 
 import subprocess
 import time

@@ -1,4 +1,4 @@
-"""Job records: each transition is allowed from some states only, and only for the run it is of."""
+"""Each transition of a job record is allowed only from some states and only for its own run."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,7 +7,7 @@ import redis
 from records import image_info, options
 
 from workers.contract.errors import ImageCorrupt, JobNotFound, WorkerLost
-from workers.contract.images.headers import ResultFormat
+from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.jobs import JobResult, JobSpec, JobState
 from workers.contract.queue.records import JobRecords
 from workers.contract.queue.runs import ACTIVE, requeue
@@ -106,6 +106,25 @@ def test_an_ended_job_is_counted_and_expires_and_an_active_one_does_not(
     assert records.active() == []
     assert records.client.zcard(ACTIVE) == 0
     assert records.ended() == {"cancelled": 1}
+
+
+def test_jobs_whose_records_have_expired_leave_the_list_though_all_new_ones_are_known_results(
+    records: JobRecords, job_id: str
+) -> None:
+    old = records.get(job_id).spec
+    later = old.created_at + 3 * records.record_ttl
+    made = JobResult(
+        key="results/a.png", size=1, sha256="0" * 64, format=ResultFormat.PNG, width=4, height=4,
+        model="lite", checkpoint="0" * 64, device="cpu", precision="float32", seconds={},
+        expires_at=later,
+    )  # fmt: skip
+    known = old.model_copy(update={"id": "b" * 32, "created_at": later})
+    with records.client.pipeline() as pipe:
+        records.add_ended(known, made, pipe)
+        pipe.execute()
+
+    (listing,) = records.client.scan_iter("gdsr:jobs:of:*")
+    assert records.client.zrange(listing, 0, -1) == [known.id.encode()]
 
 
 def test_a_record_of_a_newer_release_can_be_read(records: JobRecords, job_id: str) -> None:

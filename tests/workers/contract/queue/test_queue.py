@@ -1,4 +1,4 @@
-"""The queue: written whole or not at all, bounded, and safe from what others write into Redis."""
+"""The queue is written atomically, bounded, and unaffected by what others write into Redis."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -105,7 +105,7 @@ def test_a_redis_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
 
 
 def popped(client: redis.Redis, name: str = SMALL) -> str:
-    """The id that a worker gets, which dies before it begins."""
+    """Take a job as a worker that dies before it starts it; return its id."""
     task = next_task(client, name, seconds=None)
     assert task is not None
     return task
@@ -116,7 +116,7 @@ def end_lease(client: redis.Redis, task: str) -> None:
 
 
 def look_for_losses(queue: JobQueue) -> list[tuple[str, str]]:
-    """The jobs that failed meanwhile, and why."""
+    """Sweep; return the jobs that failed, each with its reason."""
     failed: list[tuple[str, str]] = []
     sweep(queue.records, lambda job, error: failed.append((job.id, error.slug)))
     return failed
@@ -136,10 +136,10 @@ def test_a_job_whose_worker_dies_before_it_begins_waits_again_at_the_front(
     }
 
 
-def test_a_job_that_is_delivered_twice_is_begun_once(queue: JobQueue, client: redis.Redis) -> None:
+def test_a_job_delivered_twice_starts_once(queue: JobQueue, client: redis.Redis) -> None:
     job_id = submit(queue)
     popped(client)
-    look_for_losses(queue)  # while its worker is about to begin
+    look_for_losses(queue)  # before its worker starts it
 
     assert queue.records.start(job_id, run="one", worker="a")
     assert popped(client) == job_id
@@ -239,7 +239,7 @@ def test_a_run_of_an_earlier_release_gets_a_lease(queue: JobQueue, client: redis
 
 
 def test_rq_reads_nothing_of_its_own(queue: JobQueue, client: redis.Redis) -> None:
-    """Any content of its record of a job, such as code to be run."""
+    """RQ's own record may hold anything, such as code to be run."""
     job_id = submit(queue)
     client.hset(f"rq:job:{job_id}", mapping={"status": "none such", "data": "["})
 

@@ -1,4 +1,4 @@
-"""Two adjacent releases on one Redis, as in the middle of an upgrade."""
+"""Two adjacent releases work on one Redis, as during an upgrade."""
 
 import json
 from datetime import timedelta
@@ -14,7 +14,7 @@ from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.queue.records import JobRecords
 from workers.jobs.recovery import sweep
 
-#: The record of a job in the first release, without later fields.
+#: A job record of the first release, without later fields.
 FIRST = {
     "schema_version": 1,
     "id": "old",

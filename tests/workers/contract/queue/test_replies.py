@@ -1,4 +1,4 @@
-"""A reply that is lost changes nothing: each script answers its own repeat."""
+"""A lost reply changes nothing: a script that is repeated gives the same answer."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from workers.contract.queue.batches import Archive, Batch, BatchItem, Pack
 from workers.contract.queue.connection import connect
 from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import FINAL_STATES, Job, JobResult, JobSpec, JobState
-from workers.contract.queue.queue import JobQueue, new_job_id
+from workers.contract.queue.queue import JobQueue, blend_spec, new_job_id
 from workers.contract.queue.records import JobRecords
 from workers.contract.queue.rq_queue import SMALL, open_queue
 from workers.contract.queue.runs import renew_lease, requeue, requeue_lost
@@ -36,7 +36,7 @@ RESULT = JobResult(
 
 
 class Twice(redis.Redis):
-    """Runs each script twice and hands on what the second says."""
+    """Runs each script twice and returns the second reply."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         if args[0] in ("EVAL", "EVALSHA"):
@@ -114,11 +114,10 @@ def cancelled(queue: JobQueue) -> bool:
 def blended(queue: JobQueue) -> int:
     source = succeeded(queue)
     blend_id = new_job_id()
-    first = queue.submit_blend(blend_id, source, options(trade_off=0.2))
+    spec = blend_spec(blend_id, source, options(trade_off=0.2))
+    first = queue.submit_blend(spec)
     queue.records.fail(first.id, error=ImageCorrupt("no"))
-    again = queue.submit_blend(
-        blend_id, source, options(trade_off=0.2), instead=queue.get(blend_id)
-    )
+    again = queue.submit_blend(spec, instead=queue.get(blend_id))
     assert again.state is JobState.QUEUED
     return len(queue.derived_from(source.id))
 
@@ -187,7 +186,7 @@ STEPS: dict[str, Callable[[JobQueue], object]] = {
 
 
 def found(client: redis.Redis) -> dict[str, object]:
-    """The state after a step, without the parts that differ each time."""
+    """Return the state after a step, without the parts that always differ."""
     queue = make_queue(client)
     waiting, running = queue.records.load()
     return {
@@ -271,7 +270,7 @@ def test_a_refusal_of_the_repeat_is_none_of_the_first(
 
 
 class LifeOfAJob(RuleBasedStateMachine):
-    """Jobs that go their way while any reply may be lost."""
+    """Jobs change state while any reply may be lost."""
 
     server: ValkeyServer
 

@@ -1,4 +1,4 @@
-"""Of `gdsr-upscale`: which picture becomes which file, in which format."""
+"""Plans the result file and format of each picture for `gdsr-upscale`, and stores the results."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-#: Stands for the standard input, and for the standard output.
+#: Name of the standard input, and of the standard output.
 STREAM = "-"
 _FORMATS = {
     ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".jfif": "jpeg", ".webp": "webp",
@@ -33,17 +33,17 @@ class _Input(NamedTuple):
     name: str
     source: Path | bytes
     path: Path
-    """Inside the folder that was named, or the name alone."""
+    """Relative to the given folder; for a given file, its name."""
     format: str
 
 
 def format_by_name(name: str) -> str | None:
-    """The format that the end of a file name stands for; None: it does not say one."""
+    """The format by the extension of a file name; None if unknown."""
     return _FORMATS.get(Path(name).suffix.lower())
 
 
 def plan_steps(inputs: Sequence[str], output: str, format_name: str | None) -> list[Step]:
-    """All pictures that are to be made; nothing is written.
+    """Plan all results, without writing anything.
 
     Raises:
         ValueError: an input is missing, a folder has no picture, a result would overwrite an
@@ -116,8 +116,8 @@ def _found(inputs: Sequence[str], format_name: str | None, usual: str) -> Iterat
 
 
 def _into_folder(found: Sequence[_Input], folder: Path, *, keep_endings: bool) -> Iterator[Step]:
-    """Each under its own name, with the ending of its format. Where two would share that, such as
-    `a.jpg` and `a.png`, the old ending stays too; the last resort is a number.
+    """Name each result as its input, with the extension of its format. If two would share a name,
+    such as `a.jpg` and `a.png`, keep the old extension too; the last resort is a number.
     """
     from workers.contract.images.names import UniqueNames
 
@@ -138,7 +138,7 @@ def _ended(one: _Input, *, keep_ending: bool) -> Path:
 
 
 def _check_overwriting(steps: Sequence[Step]) -> None:
-    """Files are compared, and not names: `A.png` may be `a.png`."""
+    """Compare files, not names: `A.png` and `a.png` may be the same file."""
     found = (step.source.stat() for step in steps if isinstance(step.source, Path))
     sources = {(file.st_dev, file.st_ino) for file in found}
     for step in steps:
@@ -150,8 +150,8 @@ def _check_overwriting(steps: Sequence[Step]) -> None:
 
 
 def _format(source: Path | bytes, format_name: str | None, usual: str) -> str:
-    """The format of its result; `same` is told by the contents, and png where they tell nothing:
-    what is wrong with them is said later.
+    """The format of a result. `same` is read from the header, or png if the header is invalid:
+    decoding reports the error later.
     """
     if format_name != "same":
         return format_name or usual
@@ -168,9 +168,47 @@ def _format(source: Path | bytes, format_name: str | None, usual: str) -> str:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    """Those in it, at any depth, without what macOS puts beside each on foreign disks."""
+    """Pictures in a folder, at any depth, without the `._` files of macOS on other file systems."""
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("._")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and path.is_file()
     )
+
+
+class Made(NamedTuple):
+    """A result that was stored."""
+
+    width: int
+    height: int
+    size: int
+    """In bytes."""
+
+
+def store(target: Path | None, data: bytes) -> None:
+    """Write a file atomically, or to the standard output."""
+    if target is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def last_line(steps: Sequence[Step], made: Sequence[Made], *, seconds: float) -> str:
+    """The last line: number of results, folder, size and time."""
+    if not made:
+        return f"made none of {len(steps):,} in {seconds:,.1f} s"
+    megabytes = sum(one.size for one in made) / 1e6
+    spent = f"{megabytes:,.{1 if megabytes >= 1 else 3}f} MB in {seconds:,.1f} s"
+    if len(steps) == len(made) == 1:
+        where = steps[0].target or "the standard output"
+        return f"made {where}: {made[0].width:,} x {made[0].height:,}, {spent}"
+    folders = [step.target.parent for step in steps if step.target]
+    where = os.path.commonpath(folders) or "this folder"
+    return f"made {len(made):,} of {len(steps):,} in {where}: {spent}"

@@ -1,7 +1,7 @@
-"""WebP files that are cut off: the rows that are there.
+"""Recovers the rows of truncated WebP files.
 
-Their decoder gives nothing of a file that is not whole, so the pixels are lengthened with bytes
-that mean nothing. Rows that do not depend on those bytes are the ones that are there.
+The decoder returns nothing for a truncated file, so its pixel data is padded, with one byte and
+with another. The rows that are equal for both are the ones that the file has.
 """
 
 import struct
@@ -17,12 +17,12 @@ _GREY, _OPAQUE = 128, 255
 
 
 def is_cut_webp(data: bytes) -> bool:
-    """Whether it is shorter than it says."""
+    """Whether the file is shorter than its header says."""
     return 8 + int(struct.unpack_from("<I", data, 4)[0]) > len(data)
 
 
 def lengthened_webp(data: bytes, byte: bytes, header: ImageHeader) -> bytes:
-    """The file with enough of one byte after its pixels.
+    """Pad the pixel data of a file with enough of one byte.
 
     Raises:
         ImageCorrupt: it ends before its pixels, or is animated.
@@ -40,7 +40,7 @@ def lengthened_webp(data: bytes, byte: bytes, header: ImageHeader) -> bytes:
 
 
 def grey_where_unequal(image: Image.Image, other: Image.Image) -> Image.Image:
-    """The first rows, in which both are equal, and grey.
+    """Return the image with grey from the first row on in which the other differs.
 
     Raises:
         ImageCorrupt: there is no such row.

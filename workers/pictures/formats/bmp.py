@@ -1,7 +1,7 @@
-"""BMP kinds that Pillow refuses or reads otherwise than viewers: bit fields and run lengths.
+"""BMP kinds that Pillow refuses or reads unlike viewers: bit fields and run-length encoding.
 
-Bit fields may lie anywhere and have any width. Run lengths may skip pixels, which are transparent
-then, as browsers show them.
+Bit fields may have any position and width. Run-length encoding may skip pixels, which become
+transparent, as in browsers.
 """
 
 import struct
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from workers.contract.errors import CUT_OFF, ImageCorrupt
+from workers.pictures.formats.png import METRES_PER_INCH
 
 _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 1, 2, 3, 6
-_METRES_PER_INCH = 0.0254
-#: Where nothing is said: five bits each, or eight.
+#: Default masks: five bits per channel, or eight.
 _USUAL_MASKS = {16: (0x7C00, 0x3E0, 0x1F), 32: (0xFF0000, 0xFF00, 0xFF)}
 
 
 def bmp_image(data: bytes) -> Image.Image | None:
-    """The picture, if it is of these kinds.
+    """Decode a BMP of these kinds; None for any other.
 
     Raises:
-        ImageCorrupt: it ends too early.
+        ImageCorrupt: the file is truncated.
     """
     start, size = struct.unpack_from("<I I", data, 10)
     if size < 40:
@@ -42,7 +42,7 @@ def bmp_image(data: bytes) -> Image.Image | None:
     if height > 0:
         image = image.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     across, down = struct.unpack_from("<ii", data, 38)
-    image.info["dpi"] = across * _METRES_PER_INCH, down * _METRES_PER_INCH
+    image.info["dpi"] = across * METRES_PER_INCH, down * METRES_PER_INCH
     return image
 
 
@@ -58,7 +58,7 @@ def _from_fields(
     if not any(masks[:3]):
         masks = (*_USUAL_MASKS[bits], *masks[3:])
     planes = [_field(samples, mask) for mask in masks if mask or len(masks) == 3]
-    # Many writers leave the field for alpha empty: all clear is none.
+    # Many writers leave the alpha field zero, which means no alpha channel.
     if len(planes) == 4 and not planes[3].any():
         planes.pop()
     return Image.fromarray(np.dstack(planes))
@@ -80,7 +80,7 @@ def _field(samples: NDArray[np.unsignedinteger], mask: int) -> NDArray[np.uint8]
 def _from_runs(
     codes: bytes, shape: tuple[int, int], palette: bytes, *, four_bits: bool
 ) -> Image.Image:
-    """Rows in the order of the file."""
+    """Decode run lengths; rows stay in the order of the file."""
     height, width = shape
     numbers, known = np.zeros(shape, np.uint8), np.zeros(shape, bool)
     at = x = y = 0
@@ -93,12 +93,14 @@ def _from_runs(
         elif value == 0:  # the end of a row
             x, y = 0, y + 1
             continue
-        elif value == 1:  # the end of all
+        elif value == 1:  # the end of the picture
             break
         elif value == 2:  # a skip
+            if at + 2 > len(codes):
+                raise ImageCorrupt(CUT_OFF)
             x, y, at = x + codes[at], y + codes[at + 1], at + 2
             continue
-        else:  # as many as there are, as they are, to an even number of bytes
+        else:  # literal pixels, padded to an even number of bytes
             count = value
             used = (count + 1) // 2 if four_bits else count
             literal = np.frombuffer(codes[at : at + used], np.uint8)

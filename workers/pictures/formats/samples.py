@@ -1,8 +1,7 @@
-"""Samples that Pillow has no place for: more than 8 bits, and TIFFs of rarer kinds.
+"""Decodes samples that Pillow cannot hold: more than 8 bits, and TIFFs of rarer kinds.
 
-imagecodecs has the libraries of each format, and tifffile finds the parts of a TIFF. A size that a
-part of a TIFF says of itself is believed no more than that of the whole: each is compared with the
-header before anything is decoded.
+imagecodecs has the library of each format, and tifffile locates the parts of a TIFF. The size that
+a part declares is not trusted: it is compared with the header before anything is decoded.
 
 Letters: H x W the picture's pixels, C channels.
 """
@@ -15,18 +14,19 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG
 
 from workers.contract.errors import CUT_OFF, ImageCorrupt
 from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
 from workers.contract.images.headers import read_header
 from workers.pictures.picture import Plane, scaled
 
-#: The sender is told what is wrong with a picture.
+#: Muted, as clients are told what is wrong with their pictures.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 def read_samples(data: bytes, header: ImageHeader) -> Plane:
-    """The samples of a picture that is no TIFF: (H, W, C) of uint16, as they are stored.
+    """Decode any format but TIFF to samples (H, W, C) of uint16, not turned.
 
     Raises:
         RuntimeError, ValueError: they cannot be read.
@@ -42,12 +42,12 @@ def read_samples(data: bytes, header: ImageHeader) -> Plane:
         case ImageFormat.HEIC:
             from pillow_heif import open_heif
 
-            # Shifted to 16 bits, which leaves white a little short of full.
+            # pillow_heif shifts samples to 16 bits, which leaves white short of full scale.
             samples = np.asarray(open_heif(BytesIO(data), convert_hdr_to_8bit=False))
             samples = samples >> (16 - bits)
         case _:
             raise unsupported(f"a {header.format.upper()} of {bits} bits a channel")
-    samples = _three_axes(samples)
+    samples = np.atleast_3d(samples)
     if sorted(samples.shape[:2]) != sorted((header.width, header.height)):
         raise ImageCorrupt("its header contradicts itself")
     return scaled(samples, bits, 16)
@@ -55,21 +55,21 @@ def read_samples(data: bytes, header: ImageHeader) -> Plane:
 
 # TIFF
 
-_NONE, _JPEG, _WEBP = 1, 7, 50001
-_ADOBE_DEFLATE, _DEFLATE, _LZW, _PACKBITS, _LZMA, _ZSTD = 8, 32946, 5, 32773, 34925, 50000
-#: Those that decode to a length that is given, and those whose parts are pictures of their own.
-_PACKERS = frozenset((_NONE, _ADOBE_DEFLATE, _DEFLATE, _LZW, _PACKBITS, _LZMA, _ZSTD))
-_PICTURES = frozenset((_JPEG, _WEBP))
+#: Compressions that decode to a given length, and those whose parts are complete pictures.
+_PACKERS = frozenset((
+    COMPRESSION.NONE, COMPRESSION.ADOBE_DEFLATE, COMPRESSION.DEFLATE, COMPRESSION.LZW,
+    COMPRESSION.PACKBITS, COMPRESSION.LZMA, COMPRESSION.ZSTD,
+))  # fmt: skip
+_PICTURES = frozenset((COMPRESSION.JPEG, COMPRESSION.WEBP))
 _MAX_PARTS = 2**18
 _MAX_CHANNELS = 8
 #: Tiles of a small picture may be larger than it.
 _MAX_PART_PIXELS = 2**20
-_WHITE_IS_ZERO, _PALETTE, _YCBCR, _CIELAB, _ICCLAB = 0, 3, 6, 8, 9
-_BITS, _PLANAR = 258, 2
-#: Meaning of the channel after the colours: multiplied alpha, alpha, and the alpha of CorelDraw.
-_MULTIPLIED, _STRAIGHT, _COREL = 1, 2, 999
+_BITS = 258
+#: Values of ExtraSamples that mean alpha; the last is CorelDraw's.
+_ALPHAS = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA, 999)
 _BAND_ROWS = 256
-#: By so much may a floating-point sample pass its range.
+#: Tolerance for floating-point samples beyond their range.
 _ROUNDED = 0.001
 
 
@@ -96,12 +96,12 @@ class TiffPage:
         return any(start + count > len(self._data) for start, count in places)
 
     def samples(self, header: ImageHeader, *, fill: bool = False) -> Plane:
-        """Its colours and alpha as stored, not turned: (H, W, C) of uint8 or uint16.
+        """Decode its colours and alpha, not turned: (H, W, C) of uint8 or uint16.
 
-        With `fill`, samples at the end may be missing, and are zeros.
+        With `fill`, missing samples at the end are zeros.
 
-        Grey is black at zero, CMYK full ink at full, alpha straight; Lab becomes sRGB, and a
-        palette its colours.
+        In grey, 0 is black; in CMYK, the maximum is full ink; alpha is straight. Lab becomes sRGB,
+        and palette indices become colours.
 
         Raises:
             ImageUnsupported, ImageCorrupt: the picture is of a rare kind, or some of it is missing.
@@ -109,26 +109,26 @@ class TiffPage:
         self._check(header, fill=fill)
         page = self._page
         samples = page.asarray(maxworkers=1)
-        if page.planarconfig == _PLANAR and page.samplesperpixel > 1:
+        if page.planarconfig == PLANARCONFIG.SEPARATE and page.samplesperpixel > 1:
             samples = np.moveaxis(samples, 0, -1)
-        samples = _three_axes(samples)
+        samples = np.atleast_3d(samples)
         colours = {ColourKind.CMYK: 4, ColourKind.COLOUR: 3}.get(header.kind, 1)
         stored, rest = samples[..., :colours], samples[..., colours:]
         if stored.shape[-1] < colours:
             raise ImageCorrupt(f"it has {stored.shape[-1]} channels of {colours}")
-        if page.photometric == _PALETTE:
+        if page.photometric == PHOTOMETRIC.PALETTE:
             colour = _of_palette(stored[..., 0], page.colormap)
-        elif page.photometric in (_CIELAB, _ICCLAB):
-            colour = _lab_as_srgb(stored, signed=page.photometric == _CIELAB)
+        elif page.photometric in (PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB):
+            colour = _lab_as_srgb(stored, signed=page.photometric == PHOTOMETRIC.CIELAB)
         else:
             colour = _levels(stored, page.bitspersample)
-        if page.photometric == _WHITE_IS_ZERO:
+        if page.photometric == PHOTOMETRIC.MINISWHITE:
             colour = np.invert(colour)
-        extras = page.extrasamples or (_STRAIGHT,) * rest.shape[-1]
+        extras = page.extrasamples or (EXTRASAMPLE.UNASSALPHA,) * rest.shape[-1]
         for at, extra in enumerate(extras[: rest.shape[-1]]):
-            if extra in (_MULTIPLIED, _STRAIGHT, _COREL):
+            if extra in _ALPHAS:
                 alpha = _levels(rest[..., at : at + 1], page.bitspersample)
-                if extra == _MULTIPLIED:
+                if extra == EXTRASAMPLE.ASSOCALPHA:
                     colour = _divided(colour, alpha)
                 return np.concatenate((colour, alpha), axis=-1)
         return colour
@@ -145,7 +145,7 @@ class TiffPage:
             isinstance(depths, tuple) and len(set(depths)) > 1
         ):
             raise unsupported("a TIFF of many channels, or of different depths")
-        if page.photometric == _YCBCR and page.compression != _JPEG:
+        if page.photometric == PHOTOMETRIC.YCBCR and page.compression != COMPRESSION.JPEG:
             raise unsupported("a YCbCr TIFF of a rare kind")
         width, height = page.imagewidth, page.rowsperstrip
         if page.is_tiled:
@@ -161,7 +161,7 @@ class TiffPage:
         ends = [start + count for start, count in places[:parts] if start and count]
         stored = 8 * sum(page.databytecounts[:parts])
         needed = header.pixels * page.samplesperpixel * page.bitspersample
-        is_short = page.compression == _NONE and stored < needed
+        is_short = page.compression == COMPRESSION.NONE and stored < needed
         is_cut = len(ends) < parts or max(ends) > len(self._data) or is_short
         if not ends or (is_cut and not fill):
             raise ImageCorrupt(CUT_OFF)
@@ -173,9 +173,9 @@ class TiffPage:
                 raise ImageCorrupt("one of its parts is larger than it says")
 
     def _without_cut_parts(self, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Those that are whole; uncompressed samples are lengthened by zeros instead."""
+        """Set the count of truncated parts to 0; extend uncompressed samples by zeros instead."""
         page, size = self._page, len(self._data)
-        if page.compression == _NONE:
+        if page.compression == COMPRESSION.NONE:
             missing = max([0, *(start + count - size for start, count in places)])
             samples = page.imagewidth * page.imagelength * page.samplesperpixel
             self._data += bytes(min(missing, samples * page.bitspersample // 8 + 1))
@@ -186,12 +186,8 @@ class TiffPage:
         return whole
 
 
-def _three_axes(samples: NDArray[Any]) -> NDArray[Any]:
-    return samples[..., None] if samples.ndim == 2 else samples
-
-
 def _levels(samples: NDArray[Any], bits: int) -> Plane:
-    """Samples of any depth, and floating-point ones from 0 to 1, in 8 or 16 bits."""
+    """Scale samples of any depth, or floating-point ones from 0 to 1, to 8 or 16 bits."""
     if samples.dtype.kind == "f":
         if not -_ROUNDED <= samples.min() <= samples.max() <= 1 + _ROUNDED:  # nor a NaN
             raise unsupported("a TIFF of floating-point samples that are not from 0 to 1")
@@ -204,13 +200,13 @@ def _levels(samples: NDArray[Any], bits: int) -> Plane:
 def _of_palette(numbers: Plane, colours: NDArray[np.uint16] | None) -> Plane:
     if colours is None or numbers.max() >= colours.shape[1]:
         raise ImageCorrupt("its palette is missing, or too short")
-    unit = 256 if colours.max() >= 256 else 1  # some writers give 8 bits of the 16
+    unit = 256 if colours.max() >= 256 else 1  # some writers store 8-bit levels
     palette: Plane = (colours // unit).astype(np.uint8)
     return palette.T[numbers]
 
 
 def _divided(colour: Plane, alpha: Plane) -> Plane:
-    """Colour (H, W, C) that was multiplied by alpha (H, W, 1)."""
+    """Divide colour (H, W, C) that was multiplied by alpha (H, W, 1)."""
     full = np.iinfo(colour.dtype).max
     share = np.maximum(alpha, 1).astype(np.uint32)
     levels: Plane = np.minimum((colour.astype(np.uint32) * full + share // 2) // share, full)
@@ -223,8 +219,8 @@ _RGB_TO_D65 = np.array(
 _RGB_TO_D50 = np.array(
     ((0.436066, 0.385147, 0.143066), (0.222488, 0.716873, 0.060608), (0.013916, 0.097076, 0.714096))
 )
-#: From XYZ as shares of white. Adobe's note on TIFF has D50; floating-point Lab is in no
-#: specification, and its writers (libvips, ImageMagick) have D65.
+#: Matrices from XYZ relative to white. Adobe's note on TIFF uses D50; no specification covers
+#: floating-point Lab, and its writers (libvips, ImageMagick) use D65.
 _D65_TO_RGB, _D50_TO_RGB = (
     np.linalg.inv(columns / columns.sum(axis=1, keepdims=True))
     for columns in (_RGB_TO_D65, _RGB_TO_D50)
@@ -248,8 +244,8 @@ def _lab_as_srgb(samples: NDArray[Any], *, signed: bool) -> Plane:
 
 
 def _lab(samples: NDArray[Any], *, signed: bool) -> NDArray[np.float64]:
-    """L from 0 to 100, a and b around 0, of 8 or 16 bits (TIFF revision 6.0, section 23; ICC.1,
-    section 6.3.4.2, has 0xFF00 for an L of 100, and Photoshop 0xFFFF in either).
+    """Scale samples of 8 or 16 bits to L from 0 to 100, and a and b around 0 (TIFF revision 6.0,
+    section 23). An L of 100 is 0xFFFF, as from Photoshop; ICC.1, section 6.3.4.2, has 0xFF00.
     """
     unit = 1 if samples.dtype.itemsize == 1 else 256
     lab = samples.astype(np.float64)
@@ -261,7 +257,7 @@ def _lab(samples: NDArray[Any], *, signed: bool) -> NDArray[np.float64]:
 
 
 def _srgb_of_lab(lab: NDArray[np.float64], to_rgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From 0 to 1 (CIE 15:2018, section 8.2.1); what sRGB does not have is clipped."""
+    """Convert Lab to sRGB from 0 to 1 (CIE 15:2018, section 8.2.1), clipped to its gamut."""
     middle = (lab[..., 0] + 16) / 116
     roots = np.stack((middle + lab[..., 1] / 500, middle, middle - lab[..., 2] / 200), axis=-1)
     shares = np.where(roots > 6 / 29, roots**3, 3 * (6 / 29) ** 2 * (roots - 4 / 29))

@@ -1,7 +1,7 @@
-"""TIFF (revision 6.0): an encoder for 8 and 16 bits, which Pillow has for grey alone.
+"""TIFF (revision 6.0): an encoder for 8 and 16 bits; Pillow writes 16 bits for grey only.
 
-Strips of deflate with the horizontal predictor (tags 259: 8, 317: 2), which every reader knows;
-the directory of tags is Pillow's, so that EXIF keeps its own directories inside it.
+Strips use deflate with the horizontal predictor (tags 259: 8, 317: 2), which every reader supports.
+Pillow writes the directory of tags, which nests EXIF's own directories.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _STRIP_BYTES = 2**18
 _START = b"II*\0\x08\0\0\0"  # little-endian, and the directory comes first
 _DEFLATE, _PREDICTOR, _INCH, _STRAIGHT_ALPHA = 8, 2, 2, 2
 _XMP, _IPTC, _PROFILE = 700, 33723, 34675
-_EXIF_PARTS = (0x8769, 0x8825)  # the exposure, the place
+_EXIF_PARTS = (0x8769, 0x8825)  # directories of Exif and GPS
 
 
 def encode_tiff(picture: Picture) -> bytes:
@@ -42,7 +42,7 @@ def encode_tiff(picture: Picture) -> bytes:
     tags[262] = 1 if picture.grey else 2  # zero is black, or RGB
     tags[277] = channels
     tags[278] = rows
-    # From the end of the directory: Pillow adds where that is.
+    # Relative to the end of the directory: Pillow adds its offset.
     tags.tagtype[273] = tags.tagtype[279] = 4
     tags[273] = tuple(sum(lengths[:number]) for number in range(len(lengths)))
     tags[279] = tuple(lengths)
@@ -69,7 +69,7 @@ def encode_tiff(picture: Picture) -> bytes:
 
 
 def _add_exif(tags: TiffImagePlugin.ImageFileDirectory_v2, exif: bytes) -> None:
-    """EXIF is a TIFF without pixels: what it says becomes the picture's own tags."""
+    """Add EXIF, which is a TIFF without pixels, to the picture's own tags."""
     found = Image.Exif()
     found.load(exif)
     for tag, value in found.items():
@@ -82,7 +82,7 @@ def _add_exif(tags: TiffImagePlugin.ImageFileDirectory_v2, exif: bytes) -> None:
 
 
 def _strips(picture: Picture, rows: int, colours: int, channels: int) -> Iterator[bytes]:
-    """The picture in compressed strips; each sample is the difference to the one before it."""
+    """Yield compressed strips, in which a sample is the difference to its left neighbour."""
     sample = np.dtype("<u2" if picture.bits == 16 else "u1")
     block = np.empty((rows, picture.width, channels), sample)
     for top in range(0, picture.height, rows):

@@ -1,7 +1,7 @@
-"""JPEGs whose end is missing, but none of their pixels.
+"""Repairs JPEGs that lack their end marker but no pixels.
 
-A decoder fills up what it does not find, and does not tell. So the file is decoded with several
-things in the place of what may be missing: where all of its pixels are there, none of them matters.
+A decoder fills in missing data without an error. So the file is decoded with several fillings
+after its end: if the pixels are equal for all of them, none is missing.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from PIL import Image
 
 _END = b"\xff\xd9"
-#: Of either kind of bit, and with every mark that a decoder may look for to begin anew.
+#: Fillings of both bit values, and with every restart marker that a decoder may look for.
 _FILLS = (
     b"",
     bytes(4096),
@@ -23,7 +23,7 @@ _COEFFICIENTS = 64
 
 
 def with_end(data: bytes, decoded: Callable[[bytes], Image.Image]) -> bytes | None:
-    """The JPEG with its end, if only that is missing; `decoded` is asked for its pixels."""
+    """Return the JPEG with its end if only that is missing, else None; `decoded` decodes it."""
     data = data[:-1] if data.endswith(b"\xff") else data
     if not _has_all_scans(data):
         return None
@@ -32,7 +32,7 @@ def with_end(data: bytes, decoded: Callable[[bytes], Image.Image]) -> bytes | No
 
 
 def ended(data: bytes) -> bytes:
-    """The JPEG as far as it goes, with an end; a decoder has grey, or less detail, for the rest."""
+    """Return a truncated JPEG with an end; missing parts decode as grey, or with less detail."""
     cut = (at for _, at, length, body in _segments(data) if len(body) != length)
     return data[: next(cut, len(data))] + _END
 
@@ -56,7 +56,7 @@ def _has_all_scans(data: bytes) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """Marker, place, length and body of each segment; the body is shorter where it is cut off."""
+    """Yield marker, offset, length and body of each segment; a truncated body is shorter."""
     at = 2
     while at >= 0 and at + 4 <= len(data):
         prefix, marker = data[at], data[at + 1]

@@ -1,4 +1,4 @@
-"""The claims about the stack, each with its test."""
+"""Checks of the running stack."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from containers.steps import holds, run, step, wait_until
 
 
 def is_locked_down(stack: Stack, services: Sequence[str]) -> None:
-    """No root, no capabilities, no way to get either; nothing to write on; bounded memory."""
+    """Check that no service has root, capabilities, a writable root or unlimited memory."""
     for service in services:
         status = stack.inside(service, "cat", "/proc/1/status")
         facts = dict(line.split(":", 1) for line in status.splitlines())
@@ -29,7 +29,7 @@ def is_locked_down(stack: Stack, services: Sequence[str]) -> None:
 
 
 def upscales(stack: Stack) -> None:
-    """A photograph goes the whole way, by the published port."""
+    """Check that a photograph sent to the published port comes back upscaled."""
     wait_until("the service is ready", lambda: stack.ask("/readyz").status == 200, seconds=120)
     picture = (stack.tree / "deploy" / "sample" / "kitten.jpg").read_bytes()
     for trade_off in ("0", "0.5", "1"):
@@ -46,7 +46,7 @@ def upscales(stack: Stack) -> None:
 
 
 def is_scraped(stack: Stack) -> None:
-    """The Prometheus of the stack sees every process of ours, and what was done."""
+    """Check that the stack's Prometheus scrapes every process and counts the finished jobs."""
     wait_until(
         "a real Prometheus scrapes service, worker and engine",
         lambda: (
@@ -61,7 +61,7 @@ def is_scraped(stack: Stack) -> None:
 
 
 def survives(stack: Stack) -> None:
-    """Jobs outlive the death of what works on them and of what remembers them."""
+    """Check that jobs survive the death of the worker and of Redis, and a service restart."""
     with step("kill the worker in the middle of a job"):
         job = stack.queue(_noise())
         stack.in_the_middle(job)
@@ -95,7 +95,7 @@ def survives(stack: Stack) -> None:
 
 
 def refuses_wrong_settings(stack: Stack) -> None:
-    """Each ends at start with one line that says what to change."""
+    """Check that each wrong setting ends the start with one line that says what to change."""
     (stack.tree / "empty").touch()
     for service, variable, words in (
         ("service", "GDSR_MAX_PIXEL=1", "did you mean GDSR_MAX_PIXELS"),
@@ -118,7 +118,7 @@ def refuses_wrong_settings(stack: Stack) -> None:
 
 
 def _noise() -> bytes:
-    """A PNG that takes a while, and that nobody has sent before: an equal one costs no work."""
+    """Return a PNG that takes a while and that no cached result matches."""
     from PIL import Image
 
     side = 640

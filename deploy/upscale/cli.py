@@ -8,8 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.outcome import Made, last_line, store
-from deploy.plan import STREAM, Step, plan_steps
+from deploy.upscale.plan import STREAM, Made, Step, last_line, plan_steps, store
 
 if TYPE_CHECKING:
     from workers.contract.images.options import PictureChoices
@@ -20,9 +19,7 @@ _FORMATS = ("png", "jpeg", "webp", "avif", "tiff", "jxl", "same")
 
 
 def main() -> int:
-    """The console script. Exit status 0; 1 after a failure, described on stderr; 2 for wrong
-    usage.
-    """
+    """The console script. Exit status 0; 1 after a failure, shown on stderr; 2 for wrong usage."""
     arguments = _parser().parse_args()
 
     from workers.contract.errors import GDSRError
@@ -81,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 def _made_there(
     arguments: argparse.Namespace, steps: Sequence[Step], choices: "PictureChoices"
 ) -> list[Made]:
-    from deploy.remote import upscale_there
+    from deploy.upscale.remote import upscale_there
 
     options = {
         "trade_off": arguments.trade_off,
@@ -95,7 +92,7 @@ def _made_there(
 def _made_here(
     arguments: argparse.Namespace, steps: Sequence[Step], choices: "PictureChoices"
 ) -> list[Made]:
-    """Upscale all pictures; what fails is told and left out."""
+    """Upscale all pictures; failures are reported and left out."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as TimeRemaining
@@ -106,9 +103,9 @@ def _made_here(
     settings, device = choose_model(arguments.model)
     prepare_process(settings.threads)
 
-    from deploy.picture import enlarge
+    from deploy.upscale.picture import enlarge
     from workers.contract.errors import GDSRError
-    from workers.contract.images.headers import ResultFormat
+    from workers.contract.images.formats import ResultFormat
     from workers.engine.loading import load_engine
     from workers.engine.local import InProcessEngine
     from workers.pictures.decode import decode
@@ -156,10 +153,10 @@ def _made_here(
 
 
 def check_format(name: str, choices: "PictureChoices") -> None:
-    """Check before the work starts that a format has room for what was chosen.
+    """Check before the work starts that a format supports the choices.
 
     Raises:
-        ImageRejected: it has not.
+        ImageRejected: the format does not support them.
     """
     from workers.contract.images.formats import ResultFormat, check_result
     from workers.contract.images.options import DepthMode, ProfileMode
@@ -248,15 +245,15 @@ def read_choices(arguments: argparse.Namespace) -> "PictureChoices":
     from pydantic import ValidationError
 
     from workers.contract.errors import ConfigurationInvalid
-    from workers.contract.faults import in_words
     from workers.contract.images.options import PictureChoices
+    from workers.contract.validation_messages import in_words
 
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     try:
         return PictureChoices.model_validate(given)
     except ValidationError as invalid:
-        faults = (f"--{fault['loc'][0]}: {in_words(fault)}" for fault in invalid.errors())
-        raise ConfigurationInvalid("; ".join(faults)) from None
+        errors = (f"--{error['loc'][0]}: {in_words(error)}" for error in invalid.errors())
+        raise ConfigurationInvalid("; ".join(errors)) from None
 
 
 def _quality(text: str) -> int:

@@ -1,9 +1,9 @@
-"""PNG: a quick encoder, and the checks that Pillow leaves out.
+"""PNG: a fast encoder, and the checks that Pillow omits.
 
-The encoder takes one filter for all rows ('up': the difference to the row above) and igzip for the
-compression: tens of times quicker than libpng's defaults for files that are hardly larger. Rows
-pass through in stripes, which are compressed apart: memory beyond the file itself is small, and a
-machine with many processors takes several at once.
+The encoder uses one filter for all rows ('up': the difference to the row above) and compresses
+with igzip: tens of times faster than libpng's defaults, for files that are hardly larger. Stripes
+of rows are compressed independently: they need little memory beyond the file itself, and a machine
+with many processors compresses several at once.
 """
 
 import struct
@@ -23,44 +23,37 @@ from workers.contract.errors import CUT_OFF, ImageCorrupt
 from workers.pictures.picture import Picture
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type: grey, RGB, palette, LA, RGBA
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type: grey, RGB, palette, LA, RGBA
+_PALETTE = 3
 _COLOUR_TYPES = {1: 0, 3: 2, 2: 4, 4: 6}  # by channels
 _FILTER_UP = 2
 _LEVEL = 1  # igzip's; 2 takes a tenth longer for files of the same size
-#: Compressed by itself, so that threads can share a picture; whatever their number, the file is the
-#: same. It stays in the cache between filter and compressor.
+#: Stripes are compressed independently, so that threads can share a picture; the file does not
+#: depend on their number. A stripe stays in the CPU's cache between filter and compressor.
 _STRIPE_BYTES = 2**19
 _MOST_THREADS = 4
-#: A worker is not alone: others encode, and a GPU wants its host.
+#: The rest is left to other workers that encode, and to the host's part of GPU work.
 _PROCESSORS_A_THREAD = 4
 _ZLIB_HEADER = b"\x78\x01"  # deflate with a window of 32 KiB, the quickest level (RFC 1950)
 _ADLER_BASE = 65521
 METRES_PER_INCH = 0.0254
-PROFILE_START = b"profile\0\0"  # a name, and that it is compressed
-XMP_START = b"XML:com.adobe.xmp\0\0\0\0\0"  # not compressed, no language
+PROFILE_START = b"profile\0\0"  # name, and compression method
+XMP_START = b"XML:com.adobe.xmp\0\0\0\0\0"  # not compressed, no language tag
 _MAX_XMP_BYTES = 2**20
 
 
 def encode_png(picture: Picture) -> bytes:
     """Write a picture as PNG of 8 or 16 bits: grey, RGB, each with or without alpha."""
-    # A BytesIO gives its buffer away at the end, where joining a list would need twice the memory.
+    # BytesIO returns its buffer without a copy; joining a list would need twice the memory.
     file = BytesIO()
     file.writelines(png_pieces(picture))
     return file.getvalue()
 
 
 def png_pieces(picture: Picture) -> Iterator[bytes]:
-    """The same, bit by bit, so that it need not be in memory."""
-    header = struct.pack(
-        ">IIBBBBB",
-        picture.width,
-        picture.height,
-        picture.bits,
-        _COLOUR_TYPES[_channels(picture)],
-        0,
-        0,
-        0,
-    )
+    """Yield the bytes of `encode_png` in pieces, so that the file need not be in memory."""
+    colour_type = _COLOUR_TYPES[_channels(picture)]
+    header = struct.pack(">IIBB3x", picture.width, picture.height, picture.bits, colour_type)
     yield SIGNATURE + chunk(b"IHDR", header)
     if picture.profile is None:
         yield chunk(b"sRGB", b"\0")
@@ -78,14 +71,14 @@ def png_pieces(picture: Picture) -> Iterator[bytes]:
     yield chunk(b"IEND", b"")
 
 
-#: Chunks that define a colour space in numbers (and cICP, which is in the header).
+#: Chunks that define a colour space in numbers, except cICP, which `ImageHeader` has.
 COLOUR_CHUNKS = frozenset((b"sRGB", b"gAMA", b"cHRM"))
 _KEPT = frozenset((b"IHDR", b"PLTE", b"tRNS", b"iCCP", b"pHYs", b"eXIf", b"IDAT", b"IEND"))
 #: Without these there is no picture, or no frame of it.
 _CRITICAL = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"fcTL", b"fdAT"))
 _MAX_CHUNKS = 2**17
 _INFLATED_BYTES = 2**18
-_INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub takes it for an instance
+INFLATE_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub declares an instance
 
 
 class CheckedPng(NamedTuple):
@@ -93,23 +86,22 @@ class CheckedPng(NamedTuple):
 
     #: Without the chunks that neither pixels nor `metadata=keep` need.
     data: bytes
-    #: Those that say its colour space in numbers.
+    #: Bodies of the chunks that define its colour space in numbers, by name.
     colour: dict[bytes, bytes]
     warnings: tuple[str, ...]
 
 
 def checked_png(data: bytes, *, fill: bool = False) -> CheckedPng:
-    """A PNG without the chunks that pixels do not need, once it has been found whole.
+    """Check that a PNG has all of its pixels, and drop the chunks that they do not need.
 
-    Pillow looks neither at the checksums of the pixels nor for rows that are missing, and refuses
-    pictures for comments that are too long.
+    Pillow checks neither the checksums of pixel data nor whether rows are missing, and refuses
+    pictures with long comments.
 
-    As browsers have it, a chunk that the picture can be shown without is dropped if its checksum is
-    wrong, and what comes after the pixels may be missing. With `fill` pixels that are missing are
-    zeros.
+    As in browsers, an ancillary chunk is dropped if its checksum or its form is wrong, and chunks
+    after the pixels may be missing. With `fill`, missing pixels are zeros.
 
     Raises:
-        ImageCorrupt: the checksum of another chunk is wrong, or the pixels end too early.
+        ImageCorrupt: the checksum of a critical chunk is wrong, or the pixels end too early.
     """
     view = memoryview(data)
     kept: list[bytes | memoryview] = [view[: len(SIGNATURE)]]
@@ -117,13 +109,13 @@ def checked_png(data: bytes, *, fill: bool = False) -> CheckedPng:
     colour: dict[bytes, bytes] = {}
     warnings: list[str] = []
     name = b""
-    for name, body, whole in _chunks(view):
+    for name, body, whole in chunks(view):
         is_xmp = (
             name == b"iTXt" and len(body) <= _MAX_XMP_BYTES and body[: len(XMP_START)] == XMP_START
         )
         if name not in _KEPT | COLOUR_CHUNKS and not is_xmp:
             continue
-        if name not in _CRITICAL and not _is_whole(whole):
+        if name not in _CRITICAL and not (_is_whole(whole) and _is_formed(name, body, data[25])):
             warnings.append(f"dropped a damaged {name.decode()} chunk")
         elif name in COLOUR_CHUNKS:
             colour[name] = bytes(body)
@@ -147,20 +139,20 @@ _ANIMATED = {b"acTL"} | _KEPT | COLOUR_CHUNKS | {b"cICP", b"fcTL", b"fdAT"}
 
 
 def read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks of a PNG that its pixels and frames need: name and body.
+    """Yield name and body of the chunks that a PNG's pixels and frames need.
 
     Raises:
-        ImageCorrupt: a checksum is wrong, of a chunk that it cannot be shown without.
+        ImageCorrupt: the checksum of a critical chunk is wrong.
     """
-    for name, body, whole in _chunks(memoryview(data)):
+    for name, body, whole in chunks(memoryview(data)):
         if name in _ANIMATED and (name in _CRITICAL or _is_whole(whole)):
             _check(name, whole)
             yield name, bytes(body)
 
 
-def _chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
-    """Name, body and all of each chunk, IEND the last if it is there. Of pixels that are cut off,
-    the part that is there is a chunk: whether they are enough is to be seen.
+def chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
+    """Yield name, body and full bytes of each chunk, up to IEND if present. Truncated pixel data
+    makes a chunk of the bytes that are there; the caller checks whether they are enough.
     """
     offset = len(SIGNATURE)
     for _ in range(_MAX_CHUNKS):
@@ -186,13 +178,27 @@ def _is_whole(whole: memoryview) -> bool:
     return bool(isal_zlib.crc32(whole[4:-4]) == checksum)
 
 
+def _is_formed(name: bytes, body: memoryview, colour_type: int) -> bool:
+    """Whether an ancillary chunk has the form without which Pillow refuses the picture."""
+    match name:
+        case b"pHYs":
+            return len(body) == 9
+        case b"tRNS" if colour_type == _PALETTE:
+            return len(body) <= 256
+        case b"tRNS":
+            return len(body) == 2 * CHANNELS[colour_type]
+        case b"iCCP":
+            return bytes(body[:81]).partition(b"\0")[2][:1] == b"\0"
+    return True
+
+
 def _check(name: bytes, whole: memoryview) -> None:
     if not _is_whole(whole):
         raise ImageCorrupt(f"the checksum of its {name.decode()} chunk is wrong")
 
 
 def _check_length(pieces: list[memoryview], expected: int) -> None:
-    """Inflate the pixels, a little at a time, only to see that there are enough of them."""
+    """Inflate the pixels in small pieces, only to check that there are enough of them."""
     inflator = isal_zlib.decompressobj()
     found = 0
     try:
@@ -203,7 +209,7 @@ def _check_length(pieces: list[memoryview], expected: int) -> None:
                 rest = inflator.unconsumed_tail
         if found < expected and not inflator.eof:
             found += len(inflator.flush())  # it may hold back the end of a run of equal bytes
-    except _INFLATE_ERROR as error:
+    except INFLATE_ERROR as error:
         raise ImageCorrupt("its compressed pixels are damaged") from error
     if found < expected:
         raise ImageCorrupt(CUT_OFF)
@@ -220,7 +226,7 @@ def _filled(pieces: list[memoryview], expected: int) -> bytes:
     return isal_zlib.compress(found.ljust(expected, b"\0"), _LEVEL)
 
 
-#: Of each pass of an interlaced PNG: its first row and column, and the steps to the next.
+#: First row and column of each pass of an interlaced PNG, and the steps to the next ones.
 _PASSES = (
     (0, 0, 8, 8),
     (0, 4, 8, 8),
@@ -233,9 +239,9 @@ _PASSES = (
 
 
 def _filtered_bytes(png: bytes) -> int:
-    """The bytes of all filtered rows, as the header has it."""
+    """Number of bytes of all filtered rows, by the header."""
     width, height, bits, colour_type, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, 16)
-    pixel_bits = bits * _CHANNELS[colour_type]
+    pixel_bits = bits * CHANNELS[colour_type]
     total = 0
     for top, left, down, across in _PASSES if interlaced else ((0, 0, 1, 1),):
         rows, columns = -(-(height - top) // down), -(-(width - left) // across)
@@ -268,7 +274,7 @@ def _compressed(picture: Picture) -> Iterator[bytes]:
 
 
 class _Stripe(NamedTuple):
-    """Some rows, compressed without looking at those above, and what they were."""
+    """Rows that were compressed independently, and checksum and length of the filtered bytes."""
 
     deflated: bytes
     checksum: int
@@ -281,7 +287,7 @@ def _stripe(picture: Picture, top: int, *, rows: int) -> _Stripe:
     colours = channels - (picture.alpha is not None)
     above, end = max(top - 1, 0), min(top + rows, picture.height)
     sample = np.dtype(">u2" if picture.bits == 16 else "u1")
-    samples = np.zeros((1 + end - top, picture.width, channels), sample)  # the first is above
+    samples = np.zeros((1 + end - top, picture.width, channels), sample)  # and the row above
     kept = samples[1 + above - top :]
     kept[..., :colours] = picture.colour[above:end, :, :colours]
     if picture.alpha is not None:
@@ -297,19 +303,19 @@ def _stripe(picture: Picture, top: int, *, rows: int) -> _Stripe:
 
 
 def _in_order(make: Callable[[int], _Stripe], tops: Iterable[int]) -> Iterator[_Stripe]:
-    """Make stripes, in several threads where there are processors to spare; a few are ahead."""
+    """Yield stripes in order; several threads make them ahead if there are spare processors."""
     threads = min(_MOST_THREADS, available_cpus() // _PROCESSORS_A_THREAD)
     if threads < 2:
         yield from map(make, tops)
         return
     with ThreadPoolExecutor(threads) as pool:
-        begun: deque[Future[_Stripe]] = deque()
+        started: deque[Future[_Stripe]] = deque()
         for top in tops:
-            begun.append(pool.submit(make, top))
-            if len(begun) > threads:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+            started.append(pool.submit(make, top))
+            if len(started) > threads:
+                yield started.popleft().result()
+        while started:
+            yield started.popleft().result()
 
 
 def _joined_adler(first: int, second: int, length: int) -> int:

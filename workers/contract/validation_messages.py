@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import AfterValidator
 
+_MAX_SHOWN = 40
+
 
 def shaped(pattern: str, words: str) -> AfterValidator:
     """Holds a string to a pattern; `words` say what a wrong one is not."""
@@ -18,16 +20,18 @@ def shaped(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def in_words(fault: Mapping[str, Any]) -> str:
+def in_words(error: Mapping[str, Any]) -> str:
     """One of the `errors()` of a `ValidationError`, without its field.
 
     Raises nothing: a kind that has no words of its own is called invalid.
     """
-    context: Mapping[str, Any] = fault.get("ctx", {})
-    found = _shown(fault.get("input"))
-    match fault["type"]:
+    context: Mapping[str, Any] = error.get("ctx", {})
+    found = _shown(error.get("input"))
+    match error["type"]:
         case "missing":
             return "it is missing"
+        case "json_invalid":
+            return "it is not JSON"
         case "extra_forbidden":
             return "unknown field"
         case "greater_than_equal":
@@ -57,7 +61,11 @@ def in_words(fault: Mapping[str, Any]) -> str:
 def _shown(value: object) -> str:
     """A value in little room; numbers with commas."""
     if isinstance(value, str):
-        return repr(value if len(value) <= 40 else f"{value[:40]}...")
+        return repr(_cut(value))
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return f"{value:,}" if isinstance(value, int | float) else str(value)
+    return _cut(f"{value:,}" if isinstance(value, int | float) else str(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

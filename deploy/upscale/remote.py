@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from gdsr_client import AsyncClient, ClientError, Job, Unreachable
+from gdsr_client import AsyncClient, ClientError, Job, Refused
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from deploy.outcome import Made, store
-from deploy.plan import Step
+from deploy.upscale.plan import Made, Step, store
 
 #: Seconds to wait for the first response of the service; later requests wait as usual.
 _FIRST_ANSWER = 3.0
@@ -22,16 +21,18 @@ _TOGETHER = 4
 
 
 def upscale_there(url: str, steps: Sequence[Step], options: Mapping[str, Any]) -> list[Made]:
-    """Process all steps on the service at `url`; what fails is told and left out.
+    """Process all steps on the service at `url`; failures are reported and left out.
 
     Ctrl-C cancels pending jobs there too.
 
     Raises:
-        ValueError: the service does not answer.
+        ValueError: there is no answer, or not that of a GDSR service.
     """
     try:
         return anyio.run(_upscale_all, url, steps, options)
-    except Unreachable as failure:
+    except Refused as refusal:
+        raise ValueError(f"{url}: {refusal}") from None
+    except ClientError as failure:
         raise ValueError(failure) from None
 
 

@@ -1,14 +1,14 @@
-"""Pixels to the file of a result, as a job makes it: the network in the same process, no queue."""
+"""Upscales a decoded picture as a job does, with the engine in this process and without a queue."""
 
 from collections.abc import Callable
 
-from workers.contract.images.headers import ResultFormat
+from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import PictureChoices
 from workers.engine.client import Engine
 from workers.pictures.encode import encode
 from workers.pictures.finish import marked_as_made, postprocess, preprocess
 from workers.pictures.picture import Picture
-from workers.tasks.pipeline import upscale_picture
+from workers.tasks.pipeline import upscale_outputs
 from workers.tiles.trade_off import output_weights
 
 
@@ -24,16 +24,16 @@ def enlarge(
     mark: bool,
     progress: Callable[[int, int], None],
 ) -> tuple[Picture, bytes]:
-    """The result of a decoded picture, and its file.
+    """Upscale a decoded picture; return the result and its encoded file.
 
     Raises:
         GDSRError: the engine failed, or the format cannot hold the result.
     """
-    large = upscale_picture(
+    (large,) = upscale_outputs(
         preprocess(picture, choices, format),
         engine,
         model=model,
-        weights=output_weights(trade_off),
+        weights=[output_weights(trade_off)],
         progress=progress,
         alpha=choices.alpha,
         consistent=choices.consistency,

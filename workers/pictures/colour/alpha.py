@@ -1,8 +1,8 @@
-"""Transparency: colour where none shows, exact ends, and a background.
+"""Transparency: colour under transparent pixels, exact extremes of alpha, and backgrounds.
 
-Alpha is straight: colour is not multiplied by it. What lies under fully transparent pixels is
+Alpha is straight: colour is not multiplied by it. The colour under fully transparent pixels is
 arbitrary, often black, and a network or a resampling filter would draw it into the edges; so it is
-replaced by the colour around it first.
+first replaced by the colour around it.
 
 Letters: H x W a picture's pixels, s scale.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from workers.pictures.colour import Converted, is_for_grey, srgb_to_grey, srgb_to_rgb
+from workers.pictures.colour.profiles import Converted, is_for_grey, srgb_to_grey, srgb_to_rgb
 from workers.pictures.picture import Picture, Plane
 
 _BAND_ROWS = 256
@@ -26,7 +26,7 @@ def unbleed(colour: Plane, alpha: Plane) -> Plane:
 
 
 def enlarge_by_lanczos(alpha: Plane, *, scale: int) -> Plane:
-    """Alpha (H, W) to (sH, sW)."""
+    """Enlarge alpha (H, W) to (sH, sW)."""
     height, width = alpha.shape
     size = (scale * width, scale * height)
     # Pillow resizes samples of 16 bits as floating-point numbers only.
@@ -36,9 +36,7 @@ def enlarge_by_lanczos(alpha: Plane, *, scale: int) -> Plane:
 
 
 def keep_ends(enlarged: Plane, alpha: Plane) -> None:
-    """Make `enlarged` (sH, sW) exactly clear or opaque where `alpha` (H, W) and all that touches it
-    are.
-    """
+    """Make `enlarged` (sH, sW) exactly clear or opaque where `alpha` (H, W) and neighbours are."""
     height, width = alpha.shape
     scale = len(enlarged) // height
     cells = enlarged.reshape(height, scale, width, scale).swapaxes(1, 2)  # (H, W, s, s), a view
@@ -47,7 +45,7 @@ def keep_ends(enlarged: Plane, alpha: Plane) -> None:
 
 
 def laid_on(picture: Picture, background: str) -> Picture:
-    """The picture on a colour (`#rrggbb`), blended as browsers do; opaque ones are left alone."""
+    """Blend the picture with a background (`#rrggbb`), as browsers do; opaque ones stay."""
     if picture.alpha is None:
         return picture
     full = np.iinfo(picture.alpha.dtype).max
@@ -71,7 +69,7 @@ def laid_on(picture: Picture, background: str) -> Picture:
 
 
 def _in_space_of(picture: Picture, pixels: Plane) -> Converted:
-    """Pixels of sRGB (1, 1, 3) in the picture's space."""
+    """Convert sRGB pixels (1, 1, 3) to the picture's space."""
     if picture.profile is None:
         return Converted(pixels)
     if is_for_grey(picture.profile):
@@ -81,7 +79,7 @@ def _in_space_of(picture: Picture, pixels: Plane) -> Converted:
 
 
 def _filled(colour: Plane, known: NDArray[np.bool_]) -> Plane:
-    """Fill what is not known from a picture of half the size, in which fewer pixels are unknown."""
+    """Fill unknown pixels from a picture of half the size, in which fewer pixels are unknown."""
     height, width = known.shape
     rows, columns = (height + 1) // 2, (width + 1) // 2
     total = np.zeros((rows, columns, 3), np.uint32)

@@ -1,0 +1,1 @@
+"""`gdsr-upscale`: upscales pictures and folders in its own process, or through a service."""

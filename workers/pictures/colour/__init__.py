@@ -1,0 +1,1 @@
+"""Colour profiles, transparency, and conversion to sRGB."""

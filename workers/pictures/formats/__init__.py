@@ -1,0 +1,1 @@
+"""Codecs and checks of one file format each, where Pillow does not suffice."""
