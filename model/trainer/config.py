@@ -102,6 +102,8 @@ class Teacher:
     pictures: int = 1024
     side: int = 104
     """Side of a small picture."""
+    output: Literal["gan", "psnr"] = "gan"
+    """The output that teaches, if the teacher is a checkpoint of this project."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

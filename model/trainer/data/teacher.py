@@ -22,7 +22,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -70,7 +70,11 @@ def make_cache(
     missing = [shard for shard in range(count) if not shard_file(folder, shard, "teacher").exists()]
     if not missing:
         return
-    network = load_teacher(Path(teacher.file), processes.device) if teacher.file else None
+    network = (
+        load_teacher(Path(teacher.file), processes.device, output=teacher.output)
+        if teacher.file
+        else None
+    )
     batches = Batches(
         photographs,
         config.data_of_cache,
@@ -105,17 +109,19 @@ def shard_file(folder: Path, shard: int, kind: str) -> Path:
     return folder / f"{shard:05}.{kind}.npy"
 
 
-def load_teacher(path: Path, device: torch.device) -> Network:
+def load_teacher(
+    path: Path, device: torch.device, *, output: Literal["gan", "psnr"] = "gan"
+) -> Network:
     """The teacher in a file: (N, 3, H, W) -> (N, 3, 4H, 4W).
 
-    For a checkpoint of this project the teacher is its `gan` output; any other file has to be an
+    For a checkpoint of this project the teacher is its `output`; any other file has to be an
     ESRGAN-class generator.
 
     Raises:
         WeightsUnusable: the file cannot be read, or is neither.
     """
     try:
-        network: nn.Module = _gdsr(path) or load_esrgan(path)
+        network: nn.Module = _gdsr(path, output) or load_esrgan(path)
     except CheckpointInvalid as error:
         raise WeightsUnusable(f"teacher.file: {path}: {error}") from None
     except OSError as error:
@@ -128,23 +134,24 @@ def with_low_frequencies(images: Tensor, photographs: Tensor) -> Tensor:
     return images + _blurred(photographs - images)
 
 
-class _Crisp(nn.Module):
-    """The `gan` output of a checkpoint of this project, as a teacher."""
+class _Output(nn.Module):
+    """One output of a checkpoint of this project, as a teacher."""
 
-    def __init__(self, generator: nn.Module) -> None:
+    def __init__(self, generator: nn.Module, output: Literal["gan", "psnr"]) -> None:
         super().__init__()
         self.generator = generator
+        self.output = output
 
     def forward(self, lr: Tensor) -> Tensor:
-        return cast("Tensor", self.generator(lr, ("gan",)).gan)
+        return cast("Tensor", getattr(self.generator(lr, (self.output,)), self.output))
 
 
-def _gdsr(path: Path) -> nn.Module | None:
+def _gdsr(path: Path, output: Literal["gan", "psnr"]) -> nn.Module | None:
     try:
         read_header(path)
     except CheckpointInvalid:
         return None
-    return _Crisp(load_checkpoint(path).generator)
+    return _Output(load_checkpoint(path).generator, output)
 
 
 def _settings(config: TrainConfig, teacher: Teacher, photographs: Photographs) -> dict[str, Any]:
@@ -156,6 +163,8 @@ def _settings(config: TrainConfig, teacher: Teacher, photographs: Photographs) -
         digest = hashlib.sha256(weights.read_bytes()).hexdigest() if teacher.file else ""
     except OSError as error:
         raise WeightsUnusable(f"teacher.file: {cause(error)}") from None
+    if teacher.file and teacher.output != "gan":
+        digest += f" {teacher.output}"
     settings = {
         "format": _FORMAT,
         "teacher": digest,
