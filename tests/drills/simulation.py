@@ -52,7 +52,7 @@ class Forgetful(redis.Redis):
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         reply = super().execute_command(*args, **options)
-        if args[0] in ("EVAL", "EVALSHA") and self.luck.random() < self.share:
+        if args[0] == "EVAL" and self.luck.random() < self.share:
             raise redis.ConnectionError("the reply was lost")
         return reply
 

@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,7 @@ class DrillSite:
             preexec_fn=dying_with_parent(),  # noqa: PLW1509
         )  # fmt: skip
         self.fates: Counter[str] = Counter()
+        self._lock = threading.Lock()
         self.ids: dict[int, str] = {}
 
     def ready(self) -> bool:
@@ -111,6 +113,10 @@ class DrillSite:
     def said(self) -> str:
         """Return the site's log so far."""
         return Path(self.log.name).read_text(errors="replace")
+
+    def tracebacks(self) -> list[str]:
+        """Return the start of each traceback in the log, with the line before it."""
+        return re.findall(r"(?:.*\n)?Traceback(?:.*\n){0,60}", self.said())
 
     def pids(self, what: str) -> list[int]:
         """Pids of `service`, `workers.engine` or `workers.jobs.job_worker`."""
@@ -139,9 +145,11 @@ class DrillSite:
 
     def _one(self, fate: Callable[[int], str], number: int) -> None:
         try:
-            self.fates[fate(number)] += 1
+            outcome = fate(number)
         except Exception as failure:  # noqa: BLE001 - reported at the end
-            self.fates[f"client: {failure!r}"] += 1
+            outcome = f"client: {failure!r}"
+        with self._lock:
+            self.fates[outcome] += 1
 
     def _fate(self, number: int) -> str:
         deadline = time.monotonic() + PATIENCE

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-_SCRIPTS = (b"$4\r\nEVAL\r\n", b"$7\r\nEVALSHA\r\n")
+_SCRIPT = b"$4\r\nEVAL\r\n"
 
 
 class LossyProxy:
@@ -61,7 +61,7 @@ class LossyProxy:
     ) -> None:
         with suppress(OSError):
             while data := client.recv(1 << 16):
-                if any(script in data[:32] for script in _SCRIPTS):
+                if _SCRIPT in data[:32]:
                     asked.set()
                 server.sendall(data)
         _cut(client, server)
@@ -71,7 +71,7 @@ class LossyProxy:
     ) -> None:
         with suppress(OSError):
             while data := server.recv(1 << 16):
-                if asked.is_set() and not data.startswith(b"-NOSCRIPT") and self._loses():
+                if asked.is_set() and self._loses():
                     break
                 asked.clear()
                 client.sendall(data)

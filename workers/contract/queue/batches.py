@@ -140,8 +140,6 @@ class BatchRecords:
     def __init__(self, client: redis.Redis, *, record_ttl: timedelta) -> None:
         self.client = client
         self.lifetime = _LIFETIMES * record_ttl
-        self._fail = client.register_script(_FAIL)
-        self._end_pack = client.register_script(_END_PACK)
 
     def add(self, spec: BatchSpec, pipe: "redis.client.Pipeline", *, queue: str) -> Batch:
         """Add a new record to a transaction that queues the task `batch-ID`."""
@@ -209,7 +207,7 @@ class BatchRecords:
         """Mark the batch as failed. False if it is unpacked, deleted, or leased to another run."""
         keys = [batch_key(batch_id), UNPACKING, WAITING, LEASES]
         args = [JobFailure.of(error).model_dump_json(), batch_id, run, secrets.token_hex(8)]
-        return bool(retry_once(lambda: self._fail(keys=keys, args=args)))
+        return bool(retry_once(lambda: self.client.eval(_FAIL, len(keys), *keys, *args)))
 
     def unpacking(self) -> list[str]:
         """Ids of the batches that are not unpacked yet."""
@@ -247,8 +245,9 @@ class BatchRecords:
     def end_pack(self, batch_id: str, pack: Pack, *, kept: timedelta) -> bool:
         """Record the end of packing. Returns False if the batch was deleted in the meantime."""
         seconds, task = max(1, int(kept.total_seconds())), pack_task(batch_id)
-        keys, args = [pack_key(batch_id), WAITING, LEASES], [pack.token, pack.model_dump_json()]
-        return bool(retry_once(lambda: self._end_pack(keys=keys, args=[*args, seconds, task])))
+        keys = [pack_key(batch_id), WAITING, LEASES]
+        args = (pack.token, pack.model_dump_json(), seconds, task)
+        return bool(retry_once(lambda: self.client.eval(_END_PACK, len(keys), *keys, *args)))
 
     def fail_pack(self, batch_id: str, *, error: GDSRError) -> bool:
         """Record that packing failed. Returns False if the batch was deleted in the meantime."""

@@ -77,7 +77,6 @@ class JobRecords:
     def __init__(self, client: redis.Redis, *, record_ttl: timedelta) -> None:
         self.client = client
         self.record_ttl = record_ttl
-        self._transition = client.register_script(_TRANSITION)
 
     def add(self, spec: JobSpec, pipe: "redis.client.Pipeline", *, queue: str = LARGE) -> Job:
         """Add a new, queued record to a transaction that queues its id."""
@@ -269,7 +268,7 @@ class JobRecords:
         args = [states, run or "", state, seconds, job_id, EVENTS, name, *pairs]
 
         def write(to: redis.Redis) -> object:
-            return self._transition(keys=keys, args=args, client=to)
+            return to.eval(_TRANSITION, len(keys), *keys, *args)
 
         if ttl is None:
             return bool(retry_once(lambda: write(self.client)))

@@ -37,11 +37,10 @@ class WebhookQueue:
     def __init__(self, client: redis.Redis, *, lease: timedelta) -> None:
         """`lease`: longer than any attempt."""
         self.client, self._lease = client, lease
-        self._claim, self._settle = client.register_script(_CLAIM), client.register_script(_SETTLE)
 
     def claim(self) -> str | None:
         """Take a job whose webhook is due and lease it; None if there is none."""
-        found = self._claim(keys=[DUE], args=[self._lease.total_seconds()])
+        found = self.client.eval(_CLAIM, 1, DUE, self._lease.total_seconds())
         return None if found is None else found.decode()
 
     def settle(
@@ -49,7 +48,8 @@ class WebhookQueue:
     ) -> None:
         """Record the outcome of an attempt; with a `pause` there will be another."""
         seconds = "" if pause is None else pause.total_seconds()
-        self._settle(keys=[DUE, f"gdsr:job:{job_id}"], args=[job_id, state, answer, seconds])
+        keys = (DUE, f"gdsr:job:{job_id}")
+        self.client.eval(_SETTLE, len(keys), *keys, job_id, state, answer, seconds)
 
     def forget(self, job_id: str) -> None:
         """Remove a job whose record is gone."""

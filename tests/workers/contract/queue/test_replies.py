@@ -39,8 +39,16 @@ class Twice(redis.Redis):
     """Runs each script twice and returns the second reply."""
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        if args[0] in ("EVAL", "EVALSHA"):
+        if args[0] == "EVAL":
             super().execute_command(*args, **options)
+        return super().execute_command(*args, **options)
+
+
+class Forgetful(redis.Redis):
+    """Forgets all scripts before each command, like a server that has just been restarted."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        super().execute_command("SCRIPT FLUSH")
         return super().execute_command(*args, **options)
 
 
@@ -219,6 +227,18 @@ def test_a_script_that_runs_twice_does_what_it_does_once(
     client.flushall()
     with Twice.from_url(valkey.url) as twice:
         assert STEPS[step](make_queue(twice)) == said
+
+    assert found(client) == left
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_server_may_forget_all_scripts_at_any_time(
+    step: str, client: redis.Redis, valkey: ValkeyServer
+) -> None:
+    said, left = STEPS[step](make_queue(client)), found(client)
+    client.flushall()
+    with Forgetful.from_url(valkey.url) as forgetful:
+        assert STEPS[step](make_queue(forgetful)) == said
 
     assert found(client) == left
 
