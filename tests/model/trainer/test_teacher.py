@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -201,18 +202,28 @@ def test_a_teacher_of_another_architecture_is_named(configure: Configure, tmp_pa
         fit(configure("lite_real_gan", *ONCE, f"teacher.file={file}2"), tmp_path / "run")
 
 
-def test_a_checkpoint_of_this_project_teaches_with_its_gan_output(
-    configure: Configure, tmp_path: Path
+@pytest.mark.parametrize("output", ["gan", "psnr"])
+def test_a_checkpoint_of_this_project_teaches_with_the_chosen_output(
+    configure: Configure, tmp_path: Path, output: Literal["gan", "psnr"]
 ) -> None:
     fit(configure("smoke", *ONCE), tmp_path)
     file = tmp_path / "best.safetensors"
     lr = torch.rand(1, 3, 6, 5)
 
-    taught = load_teacher(file, CPU)(lr)
+    taught = load_teacher(file, CPU, output=output)(lr)
 
-    expected = load_checkpoint(file).generator(lr, ("gan",)).gan
-    assert expected is not None
+    expected = getattr(load_checkpoint(file).generator(lr, (output,)), output)
     assert torch.allclose(taught, expected, atol=1e-5)
+
+
+def test_a_cache_of_the_other_output_is_refused(configure: Configure, tmp_path: Path) -> None:
+    fit(configure("smoke", *ONCE), tmp_path / "teacher")
+    teacher = f"teacher.file={tmp_path / 'teacher' / 'best.safetensors'}"
+    config = (*ONCE, teacher, f"teacher.cache={tmp_path / 'cache'}")
+    fit(configure("lite_real_gan", *config), tmp_path / "one")
+
+    with pytest.raises(CacheUnusable, match="made with another teacher"):
+        fit(configure("lite_real_gan", *config, "teacher.output=psnr"), tmp_path / "two")
 
 
 def test_a_teachers_colours_are_those_of_the_photograph() -> None:
