@@ -14,16 +14,14 @@ from service.http.openapi import (
     ARCHIVE,
     BATCH_LINKS,
     BINARY,
-    OF_A_FAILED_BATCH,
     OF_THE_OWNER,
     bodiless,
     documented,
     form,
     headers,
-    merged,
     pending,
 )
-from service.http.problems import RequestInvalid
+from service.http.problems import BATCH_FAILURES, RequestInvalid
 from service.jobs.erasing import erase_batch
 from service.jobs.idempotency import claim, read_key
 from service.jobs.options import (
@@ -74,44 +72,39 @@ _REQUEST = {
         },
     },
 }
-_ACCEPTED = merged(
-    {
-        202: {
-            "description": "The batch",
-            "headers": headers("Location", "Retry-After", "RateLimit", "RateLimit-Policy"),
-            "links": BATCH_LINKS,
-        }
-    },
-    documented(
+_ACCEPTED = {
+    **pending("The batch", BatchView, BATCH_LINKS, "RateLimit", "RateLimit-Policy"),
+    **documented(
         *OF_THE_OWNER, errors.RateExceeded, RequestInvalid, errors.DigestMismatch,
         errors.ArchiveInvalid, errors.BatchEmpty, errors.BatchTooLarge, errors.ModelUnknown,
         errors.NoWorker, errors.QueueFull, errors.WebhooksOff, errors.WebhookNotAllowed,
         errors.StorageFull, errors.StorageUnavailable,
         errors.IdempotencyKeyReused, errors.BatchNotFound,
     ),
+}  # fmt: skip
+_NOT_THERE = (*OF_THE_OWNER, errors.BatchNotFound, "not-found")
+_RESULT_PROBLEMS = (
+    *_NOT_THERE, errors.BatchNotFinished, errors.BatchExpired, errors.QueueFull,
 )  # fmt: skip
-_NOT_THERE = documented(*OF_THE_OWNER, errors.BatchNotFound, plain=("not-found",))
-_RESULT = merged(
-    ARCHIVE,
-    pending("The zip is being packed", BatchView, BATCH_LINKS),
-    _NOT_THERE,
-    documented(
-        errors.BatchNotFinished, errors.BatchExpired, errors.QueueFull,
-        plain=("requested-range-not-satisfiable",),
+_RESULT = {
+    **ARCHIVE,
+    **pending("The zip is being packed", BatchView, BATCH_LINKS, "Preference-Applied"),
+    **documented(
+        *_RESULT_PROBLEMS, "requested-range-not-satisfiable", failures=BATCH_FAILURES
     ),
-    OF_A_FAILED_BATCH,
-)  # fmt: skip
-
-_DERIVED = merged(
-    {status: it for status, it in _RESULT.items() if status not in (202, 206, 304, 416)},
-    pending(
+}  # fmt: skip
+_DERIVED = {
+    200: ARCHIVE[200],
+    307: ARCHIVE[307],
+    **pending(
         "The batch of derived results, whose jobs run or whose zip is packed",
-        BatchView, BATCH_LINKS,
+        BatchView, BATCH_LINKS, "Preference-Applied",
     ),
-    documented(
-        RequestInvalid, errors.BranchesNotKept, errors.RateExceeded, errors.PixelsExceeded,
+    **documented(
+        *_RESULT_PROBLEMS, RequestInvalid, errors.BranchesNotKept, errors.RateExceeded,
+        errors.PixelsExceeded, failures=BATCH_FAILURES,
     ),
-)  # fmt: skip
+}  # fmt: skip
 _DERIVED_FIELDS = described_fields(ResultFields)
 _DERIVED_REQUEST = {
     "parameters": in_query(_DERIVED_FIELDS),
@@ -222,16 +215,14 @@ def _accept_once(
 @router.get(
     "/{batch_id}",
     response_model=BatchView,
-    responses=merged(
-        {
-            200: {
-                "description": "The current state of the batch",
-                "headers": headers("Retry-After"),
-                "links": BATCH_LINKS,
-            }
+    responses={
+        200: {
+            "description": "The current state of the batch",
+            "headers": headers("Retry-After"),
+            "links": BATCH_LINKS,
         },
-        _NOT_THERE,
-    ),
+        **documented(*_NOT_THERE),
+    },
 )
 def read_batch(batch_id: str, services: Serving, owner: Owner) -> Response:
     """State of a batch and of each of its pictures."""
@@ -312,7 +303,7 @@ def _derived(services: Services, batch: Batch, fields: ResultFields) -> Batch:
     response_class=Response,
     responses={
         204: {"description": "Pending jobs are cancelled, and everything is deleted"},
-        **merged(_NOT_THERE, documented(errors.StorageUnavailable)),
+        **documented(*_NOT_THERE, errors.StorageUnavailable),
     },
 )
 def delete_batch(batch_id: str, services: Serving, owner: Owner) -> Response:

@@ -9,8 +9,8 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.compat.jobs import PROBLEMS, finished, in_base64, read_choice, submit, upscalers
-from service.http.openapi import OF_THE_OWNER, Responses, documented, merged
-from service.http.problems import Fault, RequestInvalid
+from service.http.openapi import OF_THE_OWNER, Responses, documented
+from service.http.problems import JOB_FAILURES, Fault, RequestInvalid
 from service.jobs.options import UpscaleFields, described_fields
 from service.jobs.upscale import cancel
 from service.services import Owner, Services, Serving
@@ -99,11 +99,12 @@ def _request(kind: type[BaseModel], picture: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _responses(name: str, schema: dict[str, Any]) -> Responses:
+def _responses(name: str, schema: dict[str, Any], *more: type[errors.GDSRError]) -> Responses:
     properties = {"html_info": {"const": ""}, name: schema}
     described = {"type": "object", "required": list(properties), "properties": properties}
     content = {"application/json": {"schema": described}}
-    return {200: {"description": "In base64", "content": content}, **PROBLEMS}
+    problems = documented(*PROBLEMS, *more, failures=JOB_FAILURES)
+    return {200: {"description": "In base64", "content": content}, **problems}
 
 
 _PICTURE = {"type": "string", "contentEncoding": "base64"}
@@ -137,10 +138,7 @@ async def upscale_one(request: Request, services: Serving, owner: Owner) -> Resp
 @router.post(
     "/extra-batch-images",
     response_class=Response,
-    responses=merged(
-        _responses("images", {"type": "array", "items": _PICTURE}),
-        documented(errors.BatchTooLarge),
-    ),
+    responses=_responses("images", {"type": "array", "items": _PICTURE}, errors.BatchTooLarge),
     openapi_extra=_request(Pictures, "imageList"),
 )
 async def upscale_many(request: Request, services: Serving, owner: Owner) -> Response:

@@ -8,7 +8,7 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from service.http.openapi import OF_A_FAILED_JOB, OF_THE_OWNER, documented, merged
+from service.http.openapi import OF_THE_OWNER
 from service.http.problems import RequestInvalid
 from service.jobs import cache
 from service.jobs.options import UpscaleFields, read_fields
@@ -23,13 +23,9 @@ from workers.contract.queue.engines import running
 from workers.contract.queue.jobs import Job
 
 #: Problems of a picture that is uploaded and waited for.
-PROBLEMS = merged(
-    documented(
-        *OF_THE_OWNER, RequestInvalid, errors.RateExceeded, errors.PixelsExceeded,
-        errors.QueueFull, errors.NoWorker, errors.StorageFull, errors.JobCancelled,
-        errors.JobExpired,
-    ),
-    OF_A_FAILED_JOB,
+PROBLEMS = (
+    *OF_THE_OWNER, RequestInvalid, errors.RateExceeded, errors.PixelsExceeded, errors.QueueFull,
+    errors.NoWorker, errors.StorageFull, errors.JobCancelled, errors.JobExpired,
 )  # fmt: skip
 #: Positions of the slider, by the names that these clients choose from.
 POSITIONS = {"GDSR faithful": "0", "GDSR balanced": "0.5", "GDSR crisp": "1"}

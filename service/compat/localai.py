@@ -7,8 +7,8 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
 from service.compat.jobs import PROBLEMS, finished, submit
-from service.http.openapi import BINARY, form
-from service.http.problems import RequestInvalid
+from service.http.openapi import BINARY, documented, form
+from service.http.problems import JOB_FAILURES, RequestInvalid
 from service.jobs.options import FIELDS, UpscaleFields, read_fields
 from service.services import Owner, Serving
 from service.transfer.uploads import Upload, receive
@@ -45,7 +45,7 @@ class Images(BaseModel):
 @router.post(
     "/v1/images/upscale",
     response_model=Images,
-    responses=PROBLEMS,
+    responses=documented(*PROBLEMS, failures=JOB_FAILURES),
     openapi_extra=_REQUEST,
 )
 async def upscale_image(request: Request, services: Serving, owner: Owner) -> Images | Response:

@@ -12,16 +12,15 @@ from service.access.rate_limits import pixel_headers
 from service.http.openapi import (
     BINARY,
     JOB_LINKS,
-    OF_A_FAILED_JOB,
     OF_THE_OWNER,
     PICTURE,
     PICTURE_TYPES,
     documented,
     form,
     headers,
-    merged,
+    pending,
 )
-from service.http.problems import RequestInvalid
+from service.http.problems import JOB_FAILURES, RequestInvalid
 from service.jobs import cache
 from service.jobs.idempotency import claim, read_key
 from service.jobs.options import FIELDS, PARAMETERS, UpscaleFields, read_fields, requested_options
@@ -61,20 +60,14 @@ _REQUEST = {
     },
 }
 _SENT = ("Cache-Status", "RateLimit", "RateLimit-Policy")
-_RESPONSES = merged(
-    {
-        200: {
-            "description": "The finished picture, with `Prefer: wait`",
-            "content": PICTURE_TYPES,
-            "headers": PICTURE[200]["headers"] | headers(*_SENT),
-        },
-        202: {
-            "description": "The job",
-            "headers": headers("Location", "Retry-After", "Preference-Applied", *_SENT),
-            "links": JOB_LINKS,
-        },
+_RESPONSES = {
+    200: {
+        "description": "The finished picture, with `Prefer: wait`",
+        "content": PICTURE_TYPES,
+        "headers": PICTURE[200]["headers"] | headers(*_SENT),
     },
-    documented(
+    **pending("The job", JobView, JOB_LINKS, "Preference-Applied", *_SENT),
+    **documented(
         *OF_THE_OWNER, errors.RateExceeded, errors.PixelsExceeded,
         RequestInvalid, errors.ImageMissing, errors.DigestMismatch, errors.UploadTooLarge,
         errors.ImageTooLarge, errors.ResultTooLarge, errors.ImageUnsupported, errors.ImageCorrupt,
@@ -85,9 +78,9 @@ _RESPONSES = merged(
         errors.WebhooksOff, errors.WebhookNotAllowed,
         errors.IdempotencyKeyReused, errors.JobNotFound,
         errors.NoWorker, errors.StorageFull, errors.JobCancelled, errors.JobExpired,
+        failures=JOB_FAILURES,
     ),
-    OF_A_FAILED_JOB,
-)  # fmt: skip
+}  # fmt: skip
 
 
 @router.post("/upscale/", include_in_schema=False, status_code=202)

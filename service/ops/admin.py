@@ -76,7 +76,7 @@ def reload_models(services: Serving, admin: Admin, response: Response) -> Reload
 
 @router.get(
     "/reload/{number}",
-    responses=documented(*_REFUSALS, RequestInvalid, plain=("not-found",)),
+    responses=documented(*_REFUSALS, RequestInvalid, "not-found"),
 )
 def read_reload(
     services: Serving,
