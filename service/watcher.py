@@ -9,7 +9,7 @@ reader skips intermediate steps, blocks nobody and fills no queue.
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -67,10 +67,6 @@ class JobSnapshot:
     def ended(self) -> bool:
         return self.job is None or self.job.ended
 
-    @property
-    def waits(self) -> bool:
-        return self.job is not None and self.job.state is JobState.QUEUED
-
 
 @dataclass(slots=True, eq=False)
 class Topic:
@@ -125,8 +121,7 @@ class JobSubscriptions:
         """Wake all subscribers, whether or not their job has changed."""
         for topic in self._topics.values():
             topic.wake()
-        for job_id in self._waiters:
-            self._wake_waiters(job_id)
+        self._on_changes(ended=self._waiters)
 
     @contextmanager
     def awaiting(self, job_id: str) -> Iterator[asyncio.Event]:
@@ -142,17 +137,13 @@ class JobSubscriptions:
             if not self._waiters[job_id]:
                 del self._waiters[job_id]
 
-    def _wake_waiters(self, job_id: str) -> None:
-        for look in self._waiters.get(job_id, ()):
-            look.set()
-
     @contextmanager
     def watching(self, job_id: str) -> Iterator[Topic]:
         """The job's topic, updated inside the block."""
         topic = self._topics.setdefault(job_id, Topic())
         topic.watchers += 1
         if topic.snapshot is None:
-            self._mark_stale({job_id})
+            self._on_changes({job_id})
         try:
             yield topic
         finally:
@@ -160,15 +151,13 @@ class JobSubscriptions:
             if not topic.watchers:
                 del self._topics[job_id]
 
-    def _mark_stale(self, job_ids: set[str]) -> None:
-        self._stale |= job_ids
+    def _on_changes(self, stale: Iterable[str] = (), ended: Iterable[str] = ()) -> None:
+        """Handle changes of jobs, and of jobs that may have ended."""
+        self._stale.update(stale)
         self._any_stale.set()
-
-    def _on_change(self, job_id: str, may_have_ended: bool) -> None:  # noqa: FBT001 - call_soon has no keywords
-        """Handle the change of a job."""
-        self._mark_stale({job_id})
-        if may_have_ended:
-            self._wake_waiters(job_id)
+        for job_id in ended:
+            for look in self._waiters.get(job_id, ()):
+                look.set()
 
     def _remember_ended(self, job_id: str) -> None:
         self._ended[job_id] = None
@@ -177,9 +166,7 @@ class JobSubscriptions:
 
     def _on_missed_changes(self) -> None:
         """Handle a lost subscription: any job may have changed."""
-        self._mark_stale(set(self._topics))
-        for job_id in self._waiters:
-            self._wake_waiters(job_id)
+        self._on_changes(self._topics, self._waiters)
 
     async def _refresh(self) -> None:
         while True:
@@ -195,7 +182,7 @@ class JobSubscriptions:
                     await self._show(stale)
                 except QueueUnavailable as failure:
                     logger.warning("subscribers wait for Redis: %s", failure)
-                    self._mark_stale(stale)
+                    self._on_changes(stale)
                     await asyncio.sleep(_RETRY.total_seconds())
                 except Exception:  # an invalid record must not end all streams
                     logger.exception("subscribers miss a change")
@@ -203,25 +190,22 @@ class JobSubscriptions:
 
     async def _show(self, stale: set[str]) -> None:
         """Read the stale jobs, and positions of queued ones: a job that starts moves the rest."""
-        waiting = {
+        known = {
             job_id: topic.snapshot
             for job_id, topic in self._topics.items()
-            if topic.snapshot is not None and topic.snapshot.waits and job_id not in stale
+            if topic.snapshot is not None and job_id not in stale
         }
 
         def look() -> dict[str, JobSnapshot]:
-            found = self._queue.get_many(sorted(stale))
-            queued = any(job is not None and job.state is JobState.QUEUED for job in found.values())
-            positions = self._queue.queue_positions() if queued or waiting else {}
-            moved = {
-                job_id: JobSnapshot.of(snapshot.job, positions.get(job_id))
-                for job_id, snapshot in waiting.items()
-                if snapshot.position != positions.get(job_id)
+            found = {job_id: snapshot.job for job_id, snapshot in known.items()}
+            found |= self._queue.get_many(sorted(stale))
+            queued = {id_ for id_, job in found.items() if job and job.state is JobState.QUEUED}
+            positions = self._queue.queue_positions() if queued else {}
+            return {
+                job_id: JobSnapshot.of(found[job_id], positions.get(job_id))
+                for job_id in stale | queued
+                if job_id in stale or known[job_id].position != positions.get(job_id)
             }
-            read = {
-                job_id: JobSnapshot.of(job, positions.get(job_id)) for job_id, job in found.items()
-            }
-            return moved | read
 
         for job_id, latest in (await run_in_threadpool(look)).items():
             if job_id in self._topics:
@@ -249,7 +233,8 @@ class JobSubscriptions:
                         # Skip the event loop if nobody follows the job: later subscribers read the
                         # record themselves.
                         if self._topics or (may_have_ended and job_id in self._waiters):
-                            loop.call_soon_threadsafe(self._on_change, job_id, may_have_ended)
+                            ended = {job_id} if may_have_ended else set()
+                            loop.call_soon_threadsafe(self._on_changes, {job_id}, ended)
             except redis.RedisError as failure:
                 if not down:  # once per outage
                     logger.warning("cannot receive job changes: %s", type(failure).__name__)

@@ -84,7 +84,7 @@ def _submitted(
             return found
         pack = services.batches.pack(batch_id)
     if missing:
-        services.count_uploads(source.spec.owner, len(missing))
+        services.rate.count(source.spec.owner, len(missing))
     specs = [
         blend_spec(job_id, job, one.options, one.part)
         for job_id, (job, one) in asked.items()

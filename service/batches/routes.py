@@ -144,7 +144,7 @@ async def create_batch(
     with services.telemetry.rejects_counted(), services.gate.noticing():
         key = read_key(idempotency_key)
         await services.gate.check(owner, key)
-        rate = await run_in_threadpool(services.count_uploads, owner)
+        rate = await run_in_threadpool(services.rate.count, owner)
         # reject invalid query parameters before reading the upload
         read_fields(UpscaleFields, query=query, form=())
 
@@ -192,7 +192,7 @@ def _accept_once(
     )
     with redis_down_is_queue_unavailable():
         choose_model(running(services.queue.client), fields.model)
-    more = services.count_uploads(owner, len(entries) - 1) if len(entries) > 1 else {}
+    more = services.rate.count(owner, len(entries) - 1) if len(entries) > 1 else {}
     upload_key = f"inputs/{batch_id}"
     services.blobs.keep(upload.file, upload_key)
     with deleted_if_refused(services.blobs, upload_key):

@@ -1,7 +1,7 @@
 """The upscaling routes of Automatic1111's web UI: pictures in base64, in and out."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
@@ -24,7 +24,10 @@ from workers.contract.validation_messages import in_words
 
 router = APIRouter(prefix="/sdapi/v1", tags=["compat"])
 
-Body = TypeVar("Body", bound=BaseModel)
+
+class _Named(BaseModel):
+    data: str
+    name: str = Field(default="", max_length=255)
 
 
 class _Options(BaseModel):
@@ -71,10 +74,9 @@ class SinglePicture(_Options):
     image: str
     """In base64, or as a data URI."""
 
-
-class _Named(BaseModel):
-    data: str
-    name: str = Field(default="", max_length=255)
+    @property
+    def pictures(self) -> list[_Named]:
+        return [_Named(data=self.image)]
 
 
 class Pictures(_Options):
@@ -82,6 +84,10 @@ class Pictures(_Options):
 
     image_list: list[_Named] = Field(alias="imageList")
     """The pictures, in base64 or as data URIs."""
+
+    @property
+    def pictures(self) -> list[_Named]:
+        return self.image_list
 
 
 class Upscaler(BaseModel):
@@ -124,15 +130,8 @@ def list_upscalers(services: Serving, owner: Owner) -> list[Upscaler]:  # noqa: 
 )
 async def upscale_one(request: Request, services: Serving, owner: Owner) -> Response:
     """Enlarge one picture and wait for it."""
-    with services.telemetry.rejects_counted(), services.gate.noticing():
-        await services.gate.check(owner, None)
-        body = _read(SinglePicture, await _body(request))
-        pictures = [_Named(data=body.image)]
-        jobs = await run_in_threadpool(_submit, services, request, owner, body, pictures)
-    done = await finished(services, request, jobs)
-    if isinstance(done, Response):
-        return done
-    return _answer(b'{"html_info": "", "image": ', services, done, end=b"}")
+    around = (b'{"html_info": "", "image": ', b"}")
+    return await _enlarged(request, services, owner, SinglePicture, around)
 
 
 @router.post(
@@ -143,85 +142,75 @@ async def upscale_one(request: Request, services: Serving, owner: Owner) -> Resp
 )
 async def upscale_many(request: Request, services: Serving, owner: Owner) -> Response:
     """Enlarge several pictures and wait for all of them."""
+    around = (b'{"html_info": "", "images": [', b"]}")
+    return await _enlarged(request, services, owner, Pictures, around)
+
+
+async def _enlarged(
+    request: Request,
+    services: Services,
+    owner: str,
+    kind: type[SinglePicture | Pictures],
+    around: tuple[bytes, bytes],
+) -> Response:
+    """Queue the pictures of a body; respond with their results, between the texts `around`."""
     with services.telemetry.rejects_counted(), services.gate.noticing():
         await services.gate.check(owner, None)
-        body = _read(Pictures, await _body(request))
-        jobs = await run_in_threadpool(_submit, services, request, owner, body, body.image_list)
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_BYTES:
+                raise UploadTooLarge(limit=MAX_BYTES)
+        try:
+            body = kind.model_validate_json(bytes(data))
+        except ValidationError as invalid:
+            raise RequestInvalid(
+                [
+                    Fault(place="body", name=name or "json", message=in_words(found))
+                    for found in invalid.errors()
+                    for name in [".".join(map(str, found["loc"]))]
+                ]
+            ) from None
+        jobs = await run_in_threadpool(_submit, services, request, owner, body)
     done = await finished(services, request, jobs)
     if isinstance(done, Response):
         return done
-    return _answer(b'{"html_info": "", "images": [', services, done, end=b"]}")
 
+    def pieces() -> Iterator[bytes]:
+        yield around[0]
+        for number, job in enumerate(done):
+            yield b', "' if number else b'"'
+            yield from in_base64(services, job)
+            yield b'"'
+        yield around[1]
 
-async def _body(request: Request) -> bytes:
-    """Read the whole body into memory.
-
-    Raises:
-        UploadTooLarge: the body has more than `MAX_BYTES`.
-    """
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BYTES:
-            raise UploadTooLarge(limit=MAX_BYTES)
-    return bytes(data)
-
-
-def _read(kind: type[Body], data: bytes) -> Body:
-    try:
-        return kind.model_validate_json(data)
-    except ValidationError as invalid:
-        raise RequestInvalid(
-            [
-                Fault(place="body", name=name or "json", message=in_words(found))
-                for found in invalid.errors()
-                for name in [".".join(map(str, found["loc"]))]
-            ]
-        ) from None
+    return StreamingResponse(pieces(), media_type="application/json")
 
 
 def _submit(
-    services: Services, request: Request, owner: str, options: _Options, pictures: list[_Named]
+    services: Services, request: Request, owner: str, body: SinglePicture | Pictures
 ) -> list[Job]:
     """Queue all pictures, or none."""
-    fields = options.fields()
+    fields, pictures = body.fields(), body.pictures
     most = services.settings.max_batch_pictures
     if len(pictures) > most:
         raise BatchTooLarge(limit=most, of="pictures")
     if not pictures:
         raise ImageMissing
-    services.count_uploads(owner, len(pictures))
+    services.rate.count(owner, len(pictures))
     decoded = [(decoded_base64(picture.data), picture.name) for picture in pictures]
     jobs: list[Job] = []
     try:
         for data, name in decoded:
-            jobs.append(_submit_one(services, request, owner, data, name, fields))
+            sink = PictureSink(services.settings.max_upload_bytes)
+            with services.blobs.incoming() as file:
+                sink.open(file)
+                sink.write(data)
+                size = sink.end()
+                upload = Upload(file=file, size=size, sha256=sink.sha256, fields=(), file_name=name)
+                jobs.append(submit(services, request, owner, upload, fields))
     except BaseException:
         for job in jobs:
             cancel(services, job.id)
         raise
     return jobs
-
-
-def _submit_one(
-    services: Services, request: Request, owner: str, data: bytes, name: str, fields: UpscaleFields
-) -> Job:
-    sink = PictureSink(services.settings.max_upload_bytes)
-    with services.blobs.incoming() as file:
-        sink.open(file)
-        sink.write(data)
-        size = sink.end()
-        upload = Upload(file=file, size=size, sha256=sink.sha256, fields=(), file_name=name)
-        return submit(services, request, owner, upload, fields)
-
-
-def _answer(start: bytes, services: Services, jobs: list[Job], *, end: bytes) -> Response:
-    def pieces() -> Iterator[bytes]:
-        yield start
-        for number, job in enumerate(jobs):
-            yield b', "' if number else b'"'
-            yield from in_base64(services, job)
-            yield b'"'
-        yield end
-
-    return StreamingResponse(pieces(), media_type="application/json")

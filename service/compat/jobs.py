@@ -18,8 +18,6 @@ from service.services import Services
 from service.transfer.uploads import Upload
 from workers.contract import errors
 from workers.contract.errors import QueueUnavailable
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
-from workers.contract.queue.engines import running
 from workers.contract.queue.jobs import Job
 
 #: Problems of a picture that is uploaded and waited for.
@@ -37,9 +35,7 @@ def upscalers(services: Services) -> list[str]:
     Raises:
         QueueUnavailable: Redis does not answer.
     """
-    with redis_down_is_queue_unavailable():
-        engines = running(services.queue.client)
-    models = sorted({model.name for engine in engines for model in engine.models})
+    models = sorted({model.name for engine in services.engines() for model in engine.models})
     return [*POSITIONS, *(f"{name} ({model})" for model in models for name in POSITIONS)]
 
 

@@ -52,7 +52,7 @@ async def upscale_image(request: Request, services: Serving, owner: Owner) -> Im
     """Enlarge the picture in the field `image` by `scale` (2 unless given, at most 4)."""
     with services.telemetry.rejects_counted(), services.gate.noticing():
         await services.gate.check(owner, None)
-        await run_in_threadpool(services.count_uploads, owner)
+        await run_in_threadpool(services.rate.count, owner)
 
         def accept(upload: Upload) -> Job:
             return submit(services, request, owner, upload, _choice(upload))

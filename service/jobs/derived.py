@@ -155,7 +155,7 @@ def derived_job(
         earlier = services.queue.get(blend_id)
         if not is_over(earlier, services.blobs):
             return earlier
-    services.count_uploads(job.spec.owner)
+    services.rate.count(job.spec.owner)
     # Another service may store the same map now and be rejected, so each stores its own blob.
     map_key = None if upload is None else f"inputs/{blend_id}.{secrets.token_hex(8)}"
     if upload is not None and map_key is not None:

@@ -62,18 +62,12 @@ async def picture_or_job(
     if response is not None:
         response.headers.update(headers)
         return response
-    position = await run_in_threadpool(_queue_position, services, job)
+    position = None
+    with suppress(errors.QueueUnavailable):  # which must not fail an accepted request
+        position = await run_in_threadpool(services.queue.queue_position, job)
     view = JobView.of(job, position=position)
     headers |= {"Location": view.links.self, "Retry-After": retry_after(position)}
     return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=headers)
-
-
-def _queue_position(services: Services, job: Job) -> QueuePosition | None:
-    """The queue position of a job; None on errors, which must not fail an accepted request."""
-    try:
-        return services.queue.queue_position(job)
-    except errors.QueueUnavailable:
-        return None
 
 
 def preferred_wait(prefer: Sequence[str], *, cap: timedelta) -> Wait | None:

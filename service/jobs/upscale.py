@@ -34,8 +34,6 @@ from workers.contract import errors
 from workers.contract.images.formats import ImageFormat
 from workers.contract.images.names import safe_name
 from workers.contract.observability import logs
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
-from workers.contract.queue.engines import running
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.queue import new_job_id
 from workers.contract.queue.validation import validate_upload
@@ -110,7 +108,7 @@ async def create_job(
     with services.telemetry.rejects_counted(), services.gate.noticing():
         key = read_key(idempotency_key)
         await services.gate.check(owner, key)
-        rate = await run_in_threadpool(services.count_uploads, owner)
+        rate = await run_in_threadpool(services.rate.count, owner)
         # reject invalid query parameters before reading the picture
         read_fields(UpscaleFields, query=query, form=())
         cached = not cache.bypasses_cache(request)
@@ -138,11 +136,10 @@ async def create_job(
     if gave_up and is_known_to_nobody_else(services, job, key) and await request.is_disconnected():
         await run_in_threadpool(cancel, services, job.id)
         raise ClientDisconnect
-    if services.settings.pixels_per_day is not None:
-        with suppress(
-            errors.QueueUnavailable
-        ):  # the job is queued; only the rate limit headers are missing
-            pixels = await run_in_threadpool(pixel_headers, services.queue, owner)
+    if (limit := services.settings.pixels_per_day) is not None:
+        # the job is queued; only the rate limit headers are missing
+        with suppress(errors.QueueUnavailable):
+            pixels = await run_in_threadpool(pixel_headers, services.queue, owner, limit)
             rate = {
                 name: ", ".join(counts[name] for counts in (rate, pixels) if name in counts)
                 for name in rate | pixels
@@ -196,12 +193,10 @@ def accept_once(
         return services.queue.get(existing)
     if fields.webhook:
         services.webhooks.target(fields.webhook)
-    with redis_down_is_queue_unavailable():
-        engines = running(services.queue.client)
     image, options, model = validate_upload(
         upload.file,
         requested_options(fields, accept=accept),
-        engines,
+        services.engines(),
         key=f"inputs/{job_id}",
         size=upload.size,
         sha256=upload.sha256,

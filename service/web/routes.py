@@ -6,9 +6,7 @@ them and revalidate by entity tag.
 
 import gzip
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from fastapi import APIRouter, HTTPException, Request, Response
 
@@ -25,22 +23,12 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
-    plain: bytes
-    packed: bytes
-    media_type: str
-    tag: str
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        plain = path.read_bytes()
-        return cls(
-            plain=plain,
-            packed=gzip.compress(plain, mtime=0),
-            media_type=_TYPES[path.suffix],
-            tag=hashlib.sha256(plain).hexdigest()[:32],
-        )
+    def __init__(self, path: Path) -> None:
+        self.plain = path.read_bytes()
+        self.packed = gzip.compress(self.plain, mtime=0)
+        self.media_type = _TYPES[path.suffix]
+        self.tag = hashlib.sha256(self.plain).hexdigest()[:32]
 
     def response(self, request: Request) -> Response:
         packed = _takes_gzip(request)
@@ -56,9 +44,7 @@ class _File:
 
 def page_router() -> APIRouter:
     """The routes of the page and its files."""
-    files = {
-        path.relative_to(_FOLDER).as_posix(): _File.read(path) for path in _FOLDER.rglob("*.*")
-    }
+    files = {path.relative_to(_FOLDER).as_posix(): _File(path) for path in _FOLDER.rglob("*.*")}
     router = APIRouter(include_in_schema=False)
 
     @router.api_route("/", methods=["GET", "HEAD"])
