@@ -13,12 +13,10 @@ from service.batches.views import BatchLinks, BatchState, BatchView, batch_state
 from service.http.problems import answer, describe_failure
 from service.jobs.results import preferred_wait
 from service.services import Services
-from service.transfer.downloads import content_disposition, download
+from service.transfer.downloads import download, stem
 from workers.contract.errors import BatchExpired, BatchNotFinished, BlobMissing
-from workers.contract.queue.batches import Archive, Batch
-from workers.contract.queue.jobs import Job, JobResult
+from workers.contract.queue.batches import Batch
 
-MEDIA_TYPE = "application/zip"
 _PAUSE = 0.1  # seconds between polls
 
 
@@ -74,39 +72,28 @@ def _response(batch: Batch, services: Services, request: Request) -> Response | 
     pack = services.batches.pack(batch.id)
     if pack is not None and pack.failure is not None:
         return answer(describe_failure(pack.failure, instance=BatchLinks.of(batch.id).result))
-    if pack is not None and pack.archive is None:
-        return None
-    if pack is not None and pack.archive is not None:
+    if pack is not None:
+        archive = pack.archive
+        if archive is None:
+            return None
+        kept = archive.expires_at > datetime.now(UTC) and services.blobs.exists(archive.key)
         with suppress(BlobMissing):
-            return _download(batch, pack.archive, services, request)
+            if kept:
+                return download(
+                    services,
+                    archive,
+                    request,
+                    media_type="application/zip",
+                    name=f"{stem(batch.spec.name or batch.id)}.zip",
+                    headers={"Content-Location": BatchLinks.of(batch.id).result},
+                )
         services.batches.forget_pack(batch.id)
     jobs = services.queue.get_many(batch.job_ids)
     if batch_state(batch, jobs) is not BatchState.FINISHED:
         raise BatchNotFinished(batch.id)
-    kept = [result for job in jobs.values() if (result := _kept(job))]
-    had_results = any(job is None or job.result is not None for job in jobs.values())
-    if had_results and not kept:
+    results = [job.result for job in jobs.values() if job and job.result]
+    sizes = [result.size for result in results if result.expires_at > datetime.now(UTC)]
+    if not sizes and (results or None in jobs.values()):
         raise BatchExpired(batch.id)
-    services.batches.submit_pack(batch.id, size=sum(result.size for result in kept))
+    services.batches.submit_pack(batch.id, size=sum(sizes))
     return None
-
-
-def _kept(job: Job | None) -> JobResult | None:
-    """The result of a job while it is stored, else None."""
-    result = None if job is None else job.result
-    return result if result is not None and result.expires_at > datetime.now(UTC) else None
-
-
-def _download(batch: Batch, archive: Archive, services: Services, request: Request) -> Response:
-    if archive.expires_at <= datetime.now(UTC) or not services.blobs.exists(archive.key):
-        raise BlobMissing(archive.key)
-    return download(
-        services,
-        archive.key,
-        request,
-        size=archive.size,
-        sha256=archive.sha256,
-        media_type=MEDIA_TYPE,
-        disposition=content_disposition(batch.spec.name or f"{batch.id}.zip", extension="zip"),
-        headers={"Content-Location": BatchLinks.of(batch.id).result},
-    )

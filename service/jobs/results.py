@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 
 from service.http.problems import answer, describe_failure
 from service.services import Services
-from service.transfer.downloads import content_disposition, download, result_name
+from service.transfer.downloads import download, result_name
 from service.views import JobView, Links
 from workers.contract import errors
 from workers.contract.blobs.base import BlobStore
@@ -124,18 +124,18 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
         raise errors.JobNotFinished(job.id, state=job.state)
     result = job.result
     check_kept(job, services.blobs)
+    name = job.id
+    if job.spec.name is not None:
+        # Longer sides, because the result may be rotated.
+        scale = max(result.width, result.height) / max(job.spec.image.width, job.spec.image.height)
+        name = result_name(services.settings.result_name, job.spec.name, scale=scale)
     try:
         return download(
             services,
-            result.key,
+            result,
             request,
-            size=result.size,
-            sha256=result.sha256,
             media_type=result.format.media_type,
-            disposition=content_disposition(
-                f"{_name(job, result, services.settings.result_name)}.any",
-                extension=extension(result.format),
-            ),
+            name=f"{name}.{extension(result.format)}",
             headers={
                 "Content-Location": Links.of(job.id).result,
                 "Server-Timing": server_timing(result),
@@ -143,14 +143,6 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
         )
     except errors.BlobMissing:
         raise errors.JobExpired(job.id) from None
-
-
-def _name(job: Job, result: JobResult, template: str) -> str:
-    if job.spec.name is None:
-        return job.id
-    # Longer sides, because the result may be rotated.
-    scale = max(result.width, result.height) / max(job.spec.image.width, job.spec.image.height)
-    return result_name(template, job.spec.name, scale=scale)
 
 
 def check_kept(job: Job, blobs: BlobStore) -> None:
