@@ -18,8 +18,7 @@ from service.jobs import stream, upscale
 from service.ops import admin, health, limits
 from service.services import Services
 from service.settings import ServiceSettings
-from service.web.docs import docs_router
-from service.web.routes import page_router
+from service.web.routes import docs_router, page_router
 
 _NO_TRACING = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
 

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from service.batches.derived import derived_batch
 from service.batches.results import batch_view, packed_or_batch
 from service.batches.uploads import ARCHIVE_FIELD, BatchSink, FieldsSink
-from service.batches.views import BatchState, BatchView, batch_state
+from service.batches.views import BatchState, BatchView
 from service.http.openapi import (
     ARCHIVE,
     BATCH_LINKS,
@@ -41,8 +41,7 @@ from workers.contract import errors
 from workers.contract.images.names import safe_name
 from workers.contract.images.zips import open_archive, picture_entries
 from workers.contract.queue.batches import Batch
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
-from workers.contract.queue.engines import choose_model, running
+from workers.contract.queue.engines import choose_model
 from workers.contract.queue.queue import new_job_id
 from workers.contract.queue.validation import RequestedOptions
 
@@ -190,8 +189,7 @@ def _accept_once(
         max_pictures=settings.max_batch_pictures,
         max_bytes=settings.max_batch_bytes,
     )
-    with redis_down_is_queue_unavailable():
-        choose_model(running(services.queue.client), fields.model)
+    choose_model(services.engines(), fields.model)
     more = services.rate.count(owner, len(entries) - 1) if len(entries) > 1 else {}
     upload_key = f"inputs/{batch_id}"
     services.blobs.keep(upload.file, upload_key)
@@ -283,18 +281,11 @@ async def derive_batch_result(
 
         def accept(upload: Upload) -> Batch:
             fields = read_fields(ResultFields, query=query, form=upload.fields)
-            return _derived(services, batch, fields)
+            return derived_batch(services, batch, fields)
 
         if batch.failure is None:
             batch = await receive(request, services.blobs, accept, limit=0, sink=FieldsSink())
     return await packed_or_batch(batch, services, request, prefer=prefer, made=True)
-
-
-def _derived(services: Services, batch: Batch, fields: ResultFields) -> Batch:
-    jobs = services.queue.get_many(batch.job_ids)
-    if batch_state(batch, jobs) is not BatchState.FINISHED:
-        raise errors.BatchNotFinished(batch.id)
-    return derived_batch(services, batch, jobs, fields)
 
 
 @router.delete(

@@ -3,6 +3,7 @@
 import base64
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -12,7 +13,7 @@ from service.http.openapi import OF_THE_OWNER
 from service.http.problems import RequestInvalid
 from service.jobs import cache
 from service.jobs.options import UpscaleFields, read_fields
-from service.jobs.results import Wait, check_kept, result_response, wait_until_ended
+from service.jobs.results import Wait, check_kept, ended_job, result_response, wait_until_ended
 from service.jobs.upscale import accept_once, cancel, is_known_to_nobody_else
 from service.services import Services
 from service.transfer.uploads import Upload
@@ -78,35 +79,26 @@ async def finished(
         JobExpired: a result is already gone.
         QueueUnavailable: the service stops, or Redis does not answer.
     """
-    ended: list[Job] = []
+    succeeded: list[Job] = []
     try:
         for waiting in jobs:
-            job = await _ended(services, request, waiting)
+            look = partial(ended_job, services, waiting.id)
+            job: Job | None = waiting
+            if not waiting.ended:
+                wait = Wait(math.inf, {})
+                job = await wait_until_ended(waiting.id, look, services, request, wait)
+            if job is None and await request.is_disconnected():
+                raise ClientDisconnect
+            if job is None:
+                raise QueueUnavailable("the wait for the job was cut short")
             if job.result is None:
-                break
+                return result_response(job, services, request)
             await run_in_threadpool(check_kept, job, services.blobs)
-            ended.append(job)
-        else:
-            return ended
-    except BaseException:
-        await run_in_threadpool(_cancel_unknown, services, jobs)
-        raise
-    await run_in_threadpool(_cancel_unknown, services, jobs)
-    return result_response(job, services, request)
-
-
-async def _ended(services: Services, request: Request, job: Job) -> Job:
-    def look() -> Job | None:
-        latest = services.queue.get(job.id)
-        return latest if latest.ended else None
-
-    wait = Wait(math.inf, {})
-    ended = job if job.ended else await wait_until_ended(job.id, look, services, request, wait)
-    if ended is not None:
-        return ended
-    if await request.is_disconnected():
-        raise ClientDisconnect
-    raise QueueUnavailable("the wait for the job was cut short")
+            succeeded.append(job)
+        return succeeded
+    finally:
+        if len(succeeded) < len(jobs):
+            await run_in_threadpool(_cancel_unknown, services, jobs)
 
 
 def _cancel_unknown(services: Services, jobs: Sequence[Job]) -> None:

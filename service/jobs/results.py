@@ -107,6 +107,17 @@ async def wait_until_ended(
     return None
 
 
+def ended_job(services: Services, job_id: str) -> Job | None:
+    """The job, if it has ended.
+
+    Raises:
+        JobNotFound: there is no such job.
+        QueueUnavailable: Redis does not answer.
+    """
+    job = services.queue.get(job_id)
+    return job if job.ended else None
+
+
 def result_response(job: Job, services: Services, request: Request) -> Response:
     """Respond with the picture as a file, or with the failure of the job.
 

@@ -1,5 +1,6 @@
 """`/jobs/{id}`: state, result, cancel, delete."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -26,6 +27,7 @@ from service.jobs.erasing import erase
 from service.jobs.options import DerivedFields, ReadFields, described_fields, in_query, read_fields
 from service.jobs.results import (
     check_kept,
+    ended_job,
     picture_or_job,
     preferred_wait,
     result_response,
@@ -172,13 +174,9 @@ async def read_result(
     """
     job = await run_in_threadpool(own_job, services, job_id, owner)
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
-
-    def ended() -> Job | None:
-        found = services.queue.get(job_id)
-        return found if found.ended else None
-
     if wait and not job.ended:
-        job = await wait_until_ended(job_id, ended, services, request, wait) or job
+        look = partial(ended_job, services, job_id)
+        job = await wait_until_ended(job_id, look, services, request, wait) or job
     if job.result is None or fields == ReadFields():
         response = await run_in_threadpool(result_response, job, services, request)
         response.headers.update(wait.headers if wait else {})

@@ -121,9 +121,15 @@ async def create_job(
                     services, upload, fields, owner, accept=accepted, key=key, cached=cached
                 )
             except (errors.ImageUnsupported, errors.ImageCorrupt):
-                if wrong := _mistake(request, upload):
-                    raise wrong from None
-                raise
+                upload.file.seek(0)
+                found = mistake(
+                    upload.file.read(HEAD_BYTES),
+                    content_type=request.headers.get("Content-Type", ""),
+                    named=bool(upload.file_name),
+                )
+                if found is None:
+                    raise
+                raise RequestInvalid.of("body", "image", found) from None
 
         job = await receive(
             request, services.blobs, accept, limit=services.settings.max_upload_bytes
@@ -146,17 +152,6 @@ async def create_job(
             }
     response.headers.update(rate | status)
     return response
-
-
-def _mistake(request: Request, upload: Upload) -> RequestInvalid | None:
-    """The error for a common mistake in sending, if that is why the upload is no picture."""
-    upload.file.seek(0)
-    found = mistake(
-        upload.file.read(HEAD_BYTES),
-        content_type=request.headers.get("Content-Type", ""),
-        named=bool(upload.file_name),
-    )
-    return RequestInvalid.of("body", "image", found) if found else None
 
 
 def is_known_to_nobody_else(services: Services, job: Job, key: str | None) -> bool:

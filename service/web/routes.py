@@ -1,18 +1,25 @@
-"""`/`: the web page and its static files.
+"""`/`: the web page and its static files; `/docs`: Swagger UI.
 
-Small files without a build step. They are read and compressed once at startup; browsers cache
-them and revalidate by entity tag.
+The page is small files without a build step. They are read and compressed once at startup; browsers
+cache them and revalidate by entity tag. Swagger UI has a page and one line of script of ours under
+a strict content security policy; its files come from the package `fastapi-offline`, which is not
+imported.
 """
 
 import gzip
 import hashlib
+import importlib.util
 from pathlib import Path
 
 from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
 
 from service.transfer.downloads import etag_matches
+from workers.contract.errors import ConfigurationInvalid
 
-_FOLDER = Path(__file__).parent / "page"
+_WEB = Path(__file__).parent
+_FOLDER = _WEB / "page"
+_SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -56,6 +63,36 @@ def page_router() -> APIRouter:
         if name not in files:
             raise HTTPException(status_code=404)
         return files[name].response(request)
+
+    return router
+
+
+def docs_router() -> APIRouter:
+    """The routes of the documentation page and its files.
+
+    Raises:
+        ConfigurationInvalid: the package with Swagger UI is not installed.
+    """
+    package = importlib.util.find_spec("fastapi_offline")
+    if package is None or package.origin is None:
+        raise ConfigurationInvalid("Swagger UI is missing: install the extra `service`")
+    static = Path(package.origin).parent / "static"
+    files = {name: static / name for name in _SWAGGER} | {"docs.js": _WEB / "docs.js"}
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/docs")
+    async def page() -> FileResponse:
+        return FileResponse(_WEB / "docs.html")
+
+    @router.get("/docs/{name}")
+    async def asset(name: str) -> FileResponse:
+        if name not in files:
+            raise HTTPException(status_code=404)
+        return FileResponse(files[name], headers={"Cache-Control": "max-age=3600"})
+
+    @router.get("/openapi.json")
+    async def description(request: Request) -> JSONResponse:
+        return JSONResponse(request.app.openapi())
 
     return router
 
