@@ -18,7 +18,7 @@ from service.jobs import stream, upscale
 from service.ops import admin, health, limits
 from service.services import Services
 from service.settings import ServiceSettings
-from service.web.routes import docs_router, page_router
+from service.web.routes import page_router
 
 _NO_TRACING = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
 
@@ -64,7 +64,6 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     if settings.compat:
         app.include_router(automatic1111.router)
         app.include_router(localai.router)
-    app.include_router(docs_router())
     app.include_router(page_router())
     describe_app(app, root_path=settings.root_path)
     return app

@@ -8,11 +8,11 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.compat.jobs import PROBLEMS, finished, in_base64, read_choice, submit, upscalers
+from service.compat.jobs import PROBLEMS, finished, in_base64, read_choice, upscalers
 from service.http.openapi import OF_THE_OWNER, Responses, documented
 from service.http.problems import JOB_FAILURES, Fault, RequestInvalid
 from service.jobs.options import UpscaleFields, described_fields
-from service.jobs.upscale import cancel
+from service.jobs.upscale import accept_once, cancel
 from service.services import Owner, Services, Serving
 from service.transfer.json_body import MAX_BYTES, decoded_base64
 from service.transfer.uploads import PictureSink, Upload
@@ -208,7 +208,7 @@ def _submit(
                 sink.write(data)
                 size = sink.end()
                 upload = Upload(file=file, size=size, sha256=sink.sha256, fields=(), file_name=name)
-                jobs.append(submit(services, request, owner, upload, fields))
+                jobs.append(accept_once(services, request, upload, fields, owner))
     except BaseException:
         for job in jobs:
             cancel(services, job.id)

@@ -11,12 +11,10 @@ from starlette.requests import ClientDisconnect
 
 from service.http.openapi import OF_THE_OWNER
 from service.http.problems import RequestInvalid
-from service.jobs import cache
 from service.jobs.options import UpscaleFields, read_fields
 from service.jobs.results import Wait, check_kept, ended_job, result_response, wait_until_ended
-from service.jobs.upscale import accept_once, cancel, is_known_to_nobody_else
+from service.jobs.upscale import cancel, is_known_to_nobody_else
 from service.services import Services
-from service.transfer.uploads import Upload
 from workers.contract import errors
 from workers.contract.errors import QueueUnavailable
 from workers.contract.queue.jobs import Job
@@ -51,19 +49,6 @@ def read_choice(field: str, upscaler: str, size: Sequence[tuple[str, str]]) -> U
         raise RequestInvalid.of("form", field, f"give one of {', '.join(POSITIONS)}")
     choice = [("trade_off", POSITIONS[name]), ("model", model), *size]
     return read_fields(UpscaleFields, query=(), form=choice)
-
-
-def submit(
-    services: Services, request: Request, owner: str, upload: Upload, fields: UpscaleFields
-) -> Job:
-    """Queue an upload as `/upscale` does.
-
-    Raises:
-        GDSRError: the picture or an option is refused; nothing is stored then.
-    """
-    services.telemetry.upload_bytes.observe(upload.size)
-    cached = not cache.bypasses_cache(request)
-    return accept_once(services, upload, fields, owner, cached=cached)
 
 
 async def finished(

@@ -111,14 +111,12 @@ async def create_job(
         rate = await run_in_threadpool(services.rate.count, owner)
         # reject invalid query parameters before reading the picture
         read_fields(UpscaleFields, query=query, form=())
-        cached = not cache.bypasses_cache(request)
 
         def accept(upload: Upload) -> Job:
             fields = read_fields(UpscaleFields, query=query, form=upload.fields)
-            services.telemetry.upload_bytes.observe(upload.size)
             try:
                 return accept_once(
-                    services, upload, fields, owner, accept=accepted, key=key, cached=cached
+                    services, request, upload, fields, owner, accept=accepted, key=key
                 )
             except (errors.ImageUnsupported, errors.ImageCorrupt):
                 upload.file.seek(0)
@@ -168,20 +166,21 @@ def cancel(services: Services, job_id: str) -> None:
 
 def accept_once(
     services: Services,
+    request: Request,
     upload: Upload,
     fields: UpscaleFields,
     owner: str,
     *,
     accept: str = "",
     key: str | None = None,
-    cached: bool,
 ) -> Job:
     """Return the existing job of the idempotency key or create one. `accept` is the request's
-    header, and `cached` whether a cached result may be used.
+    header if it may choose the format.
 
     Raises:
         GDSRError: the picture or an option is refused; nothing is stored then.
     """
+    services.telemetry.upload_bytes.observe(upload.size)
     job_id = new_job_id()
     idempotency, existing = claim(services, owner, key, upload, fields, job_id)
     if existing is not None:
@@ -200,7 +199,8 @@ def accept_once(
     cache_key = copied = None
     if services.settings.cache_results:
         cache_key = cache.cache_key(owner, image, options, model)
-        copied = cache.copied_result(services, cache_key, job_id, model) if cached else None
+        if not cache.bypasses_cache(request):
+            copied = cache.copied_result(services, cache_key, job_id, model)
     if copied is None:
         services.blobs.keep(upload.file, image.key)
     stored = (image.key,) if copied is None else copied.keys

@@ -50,7 +50,16 @@ class _File:
 
 
 def page_router() -> APIRouter:
-    """The routes of the page and its files."""
+    """The routes of the page, of the documentation and of their files.
+
+    Raises:
+        ConfigurationInvalid: the package with Swagger UI is not installed.
+    """
+    package = importlib.util.find_spec("fastapi_offline")
+    if package is None or package.origin is None:
+        raise ConfigurationInvalid("Swagger UI is missing: install the extra `service`")
+    static = Path(package.origin).parent / "static"
+    docs = {name: static / name for name in _SWAGGER} | {"docs.js": _WEB / "docs.js"}
     files = {path.relative_to(_FOLDER).as_posix(): _File(path) for path in _FOLDER.rglob("*.*")}
     router = APIRouter(include_in_schema=False)
 
@@ -64,31 +73,15 @@ def page_router() -> APIRouter:
             raise HTTPException(status_code=404)
         return files[name].response(request)
 
-    return router
-
-
-def docs_router() -> APIRouter:
-    """The routes of the documentation page and its files.
-
-    Raises:
-        ConfigurationInvalid: the package with Swagger UI is not installed.
-    """
-    package = importlib.util.find_spec("fastapi_offline")
-    if package is None or package.origin is None:
-        raise ConfigurationInvalid("Swagger UI is missing: install the extra `service`")
-    static = Path(package.origin).parent / "static"
-    files = {name: static / name for name in _SWAGGER} | {"docs.js": _WEB / "docs.js"}
-    router = APIRouter(include_in_schema=False)
-
     @router.get("/docs")
-    async def page() -> FileResponse:
+    async def docs_page() -> FileResponse:
         return FileResponse(_WEB / "docs.html")
 
     @router.get("/docs/{name}")
-    async def asset(name: str) -> FileResponse:
-        if name not in files:
+    async def docs_asset(name: str) -> FileResponse:
+        if name not in docs:
             raise HTTPException(status_code=404)
-        return FileResponse(files[name], headers={"Cache-Control": "max-age=3600"})
+        return FileResponse(docs[name], headers={"Cache-Control": "max-age=3600"})
 
     @router.get("/openapi.json")
     async def description(request: Request) -> JSONResponse:
