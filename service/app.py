@@ -33,11 +33,10 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
-        services.watches.open()
-        services.deliverer.start()
-        yield
-        services.deliverer.stop()
-        await services.watches.close()
+        async with services.watches.running():
+            services.deliverer.start()
+            yield
+            services.deliverer.stop()
         services.close()
 
     app = FastAPI(

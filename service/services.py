@@ -1,6 +1,8 @@
 """The dependencies of endpoints, created once for an application."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated
 
@@ -87,6 +89,17 @@ class Services:
     def private(self) -> bool:
         """True if only local requests are served, because there are no API keys."""
         return not self.keys and is_loopback(self.settings.host)
+
+    @contextmanager
+    def rejects_noticed(self) -> Iterator[None]:
+        """Count an upload that ends in an error; one that did not fit closes the gate."""
+        try:
+            yield
+        except errors.GDSRError as error:
+            self.telemetry.rejected.labels(error.slug).inc()
+            if isinstance(error, errors.QueueFull):
+                self.gate.doubt()
+            raise
 
     def engines(self) -> list[EngineInfo]:
         """The running engines.

@@ -9,8 +9,8 @@ reader skips intermediate steps, blocks nobody and fills no queue.
 import asyncio
 import logging
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Self
@@ -77,11 +77,6 @@ class Topic:
     """Set at the next change, then replaced by a new event."""
     watchers: int = 0
 
-    def show(self, latest: JobSnapshot) -> None:
-        if self.snapshot is None or latest.tag != self.snapshot.tag:
-            self.snapshot = latest
-            self.wake()
-
     def wake(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
@@ -98,24 +93,18 @@ class JobSubscriptions:
         self._stale: set[str] = set()
         self._any_stale = asyncio.Event()
         self._closing = threading.Event()
-        self._tasks: list[asyncio.Future[None]] = []
 
-    def open(self) -> None:
-        """Start; has to be called in the event loop of the subscribers."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [
-            asyncio.ensure_future(asyncio.to_thread(self._listen, loop)),
-            asyncio.ensure_future(self._refresh()),
-        ]
-
-    async def close(self) -> None:
-        """Stop."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow jobs inside the block, in the event loop of the subscribers."""
+        listening = asyncio.to_thread(self._listen, asyncio.get_running_loop())
+        tasks = [asyncio.create_task(listening), asyncio.create_task(self._refresh())]
+        yield
         self._closing.set()
-        listening, refreshing = self._tasks
-        refreshing.cancel()
-        await listening
-        with suppress(asyncio.CancelledError):
-            await refreshing
+        tasks[1].cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
 
     def wake_all(self) -> None:
         """Wake all subscribers, whether or not their job has changed."""
@@ -208,8 +197,10 @@ class JobSubscriptions:
             }
 
         for job_id, latest in (await run_in_threadpool(look)).items():
-            if job_id in self._topics:
-                self._topics[job_id].show(latest)
+            topic = self._topics.get(job_id)
+            if topic is not None and (topic.snapshot is None or latest.tag != topic.snapshot.tag):
+                topic.snapshot = latest
+                topic.wake()
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Receive changes in a thread of its own until `close`."""

@@ -1,9 +1,8 @@
 """`/batches/{id}/result`: serves the zip, packs it on demand, or reports why there is none."""
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -11,13 +10,14 @@ from fastapi.responses import JSONResponse, Response
 
 from service.batches.views import BatchLinks, BatchState, BatchView, batch_state
 from service.http.problems import answer, describe_failure
-from service.jobs.results import preferred_wait
+from service.jobs.results import preferred_wait, wait_until_ended
 from service.services import Services
 from service.transfer.downloads import download, stem
 from workers.contract.errors import BatchExpired, BatchNotFinished, BlobMissing
 from workers.contract.queue.batches import Batch
 
-_PAUSE = 0.1  # seconds between polls
+#: Polling interval: no event tells of a batch.
+_POLL = timedelta(seconds=0.1)
 
 
 def batch_view(services: Services, batch: Batch) -> BatchView:
@@ -37,24 +37,20 @@ async def packed_or_batch(
         BatchExpired: all of its results have expired.
         QueueFull: the queue limit is reached.
     """
-    loop = asyncio.get_running_loop()
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     headers = dict(wait.headers) if wait else {}
-    while True:
+
+    def look() -> Response | None:
         try:
-            response = await run_in_threadpool(_response, batch, services, request)
+            return _response(batch, services, request)
         except BatchNotFinished:
             if not made:
                 raise
-            response = None
-        left = wait.deadline - loop.time() if wait else 0
-        if response is not None or left <= 0 or services.stopping.is_set():
-            break
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(_PAUSE, left)):
-                await services.stopping.wait()
-        if await request.is_disconnected():
-            break
+            return None
+
+    response = await run_in_threadpool(look)
+    if response is None and wait:
+        response = await wait_until_ended(batch.id, look, services, request, wait, poll=_POLL)
     if response is None:
         view = await run_in_threadpool(batch_view, services, batch)
         place = view.links.self if made else view.links.result

@@ -1,5 +1,6 @@
 """The upscaling routes of Automatic1111's web UI: pictures in base64, in and out."""
 
+import base64
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -8,10 +9,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.compat.jobs import PROBLEMS, finished, in_base64, read_choice, upscalers
+from service.compat.jobs import PROBLEMS, finished
 from service.http.openapi import OF_THE_OWNER, Responses, documented
 from service.http.problems import JOB_FAILURES, Fault, RequestInvalid
-from service.jobs.options import UpscaleFields, described_fields
+from service.jobs.options import UpscaleFields, described_fields, read_fields
 from service.jobs.upscale import accept_once, cancel
 from service.services import Owner, Services, Serving
 from service.transfer.json_body import MAX_BYTES, decoded_base64
@@ -23,6 +24,9 @@ from workers.contract.queue.jobs import Job
 from workers.contract.validation_messages import in_words
 
 router = APIRouter(prefix="/sdapi/v1", tags=["compat"])
+
+#: Positions of the slider, by the names of upscalers; an upscaler is a position of a model.
+_POSITIONS = {"GDSR faithful": "0", "GDSR balanced": "0.5", "GDSR crisp": "1"}
 
 
 class _Named(BaseModel):
@@ -65,7 +69,12 @@ class _Options(BaseModel):
                 ("width", str(self.upscaling_resize_w)),
                 ("height", str(self.upscaling_resize_h)),
             ]
-        return read_choice("upscaler_1", self.upscaler_1, size)
+        name, _, model = self.upscaler_1.removesuffix(")").partition(" (")
+        if name not in _POSITIONS:
+            names = ", ".join(_POSITIONS)
+            raise RequestInvalid.of("form", "upscaler_1", f"give one of {names}")
+        choice = [("trade_off", _POSITIONS[name]), ("model", model), *size]
+        return read_fields(UpscaleFields, query=(), form=choice)
 
 
 class SinglePicture(_Options):
@@ -119,7 +128,9 @@ _PICTURE = {"type": "string", "contentEncoding": "base64"}
 @router.get("/upscalers", responses=documented(*OF_THE_OWNER))
 def list_upscalers(services: Serving, owner: Owner) -> list[Upscaler]:  # noqa: ARG001
     """The names that `upscaler_1` may have."""
-    return [Upscaler(name=name) for name in upscalers(services)]
+    models = sorted({model.name for engine in services.engines() for model in engine.models})
+    of_models = [f"{name} ({model})" for model in models for name in _POSITIONS]
+    return [Upscaler(name=name) for name in (*_POSITIONS, *of_models)]
 
 
 @router.post(
@@ -154,7 +165,7 @@ async def _enlarged(
     around: tuple[bytes, bytes],
 ) -> Response:
     """Queue the pictures of a body; respond with their results, between the texts `around`."""
-    with services.telemetry.rejects_counted(), services.gate.noticing():
+    with services.rejects_noticed():
         await services.gate.check(owner, None)
         data = bytearray()
         async for chunk in request.stream():
@@ -180,7 +191,13 @@ async def _enlarged(
         yield around[0]
         for number, job in enumerate(done):
             yield b', "' if number else b'"'
-            yield from in_base64(services, job)
+            left = b""  # a piece at a time, so that a result of any size takes little memory
+            for piece in services.blobs.stream(job.result.key) if job.result else ():
+                data = left + piece
+                whole = len(data) - len(data) % 3
+                left = data[whole:]
+                yield base64.b64encode(data[:whole])
+            yield base64.b64encode(left)
             yield b'"'
         yield around[1]
 

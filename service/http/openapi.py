@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from service.http.problems import MEDIA_TYPE, PLAIN_MEANINGS, ProblemDocument, failed_status
+from service.http.problems import MEDIA_TYPE, PLAIN_MEANINGS, failed_status
 from workers.contract import errors
 from workers.contract.errors import GDSRError
 from workers.contract.images.formats import ResultFormat
@@ -141,10 +141,9 @@ def pending(
 
 def bodiless(responses: Responses) -> Responses:
     """The same responses for HEAD, without bodies."""
+    kept = ("description", "headers")
     return {
-        status: {
-            name: part for name, part in response.items() if name in ("description", "headers")
-        }
+        status: {name: response[name] for name in kept if name in response}
         for status, response in responses.items()
     }
 
@@ -211,10 +210,6 @@ def _complete(description: dict[str, Any], root_path: str) -> None:
         }
         for name, about in _HEADERS.items()
     }
-    components["schemas"].setdefault(
-        "ProblemDocument",
-        ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}"),
-    ).pop("$defs", None)
     for unused in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(unused, None)  # replaced: errors are problem documents
     for item in description["paths"].values():

@@ -105,7 +105,7 @@ async def create_job(
     """Queue one picture, sent as the body or as the multipart field `image`."""
     query = request.query_params.multi_items()
     accepted = ",".join(request.headers.getlist("Accept"))
-    with services.telemetry.rejects_counted(), services.gate.noticing():
+    with services.rejects_noticed():
         key = read_key(idempotency_key)
         await services.gate.check(owner, key)
         rate = await run_in_threadpool(services.rate.count, owner)

@@ -3,7 +3,6 @@
 import logging
 from collections import Counter as Counting
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import redis
@@ -56,15 +55,6 @@ class ServiceTelemetry:
         ProcessCollector(registry=self.registry)
         self.registry.register(QueueCollector(queue))
         self.registry.register(StorageCollector(blobs))
-
-    @contextmanager
-    def rejects_counted(self) -> Iterator[None]:
-        """Count an upload that ends in an error, by the error's slug."""
-        try:
-            yield
-        except GDSRError as error:
-            self.rejected.labels(error.slug).inc()
-            raise
 
 
 class QueueCollector(Collector):
