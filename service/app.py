@@ -5,13 +5,15 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette.middleware.cors import CORSMiddleware
 
 from service.access.guard import LoopbackGuard
 from service.batches import routes as batches
 from service.compat import automatic1111, localai
-from service.http import exception_handlers, proxy
+from service.http import exception_handlers
 from service.http.middleware import RequestMiddleware
 from service.http.openapi import describe_app
+from service.http.proxy import CORS, ProxyPrefix
 from service.http.unread import UnreadBodies
 from service.jobs import routes as jobs
 from service.jobs import stream, upscale
@@ -54,7 +56,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         app.add_middleware(LoopbackGuard, hosts=settings.hosts, origins=settings.cors_origins)
     app.add_middleware(RequestMiddleware, telemetry=services.telemetry, spans=services.spans)
     app.add_middleware(UnreadBodies)
-    proxy.install(app, root_path=settings.root_path, origins=settings.cors_origins)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
+    app.add_middleware(ProxyPrefix, root_path=settings.root_path)
     exception_handlers.install(app)
     for ours in (upscale, jobs, batches, stream, limits, health, admin):
         app.include_router(ours.router)
