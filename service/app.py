@@ -5,20 +5,21 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette.middleware.cors import CORSMiddleware
 
 from service.access.guard import LoopbackGuard
 from service.batches import routes as batches
 from service.compat import automatic1111, localai
-from service.http import exception_handlers, proxy
+from service.http import exception_handlers
 from service.http.middleware import RequestMiddleware
 from service.http.openapi import describe_app
+from service.http.proxy import CORS, ProxyPrefix
 from service.http.unread import UnreadBodies
 from service.jobs import routes as jobs
 from service.jobs import stream, upscale
 from service.ops import admin, health, limits
 from service.services import Services
 from service.settings import ServiceSettings
-from service.web.docs import docs_router
 from service.web.routes import page_router
 
 _NO_TRACING = TelemetryConfig(tracing=False, metrics=False, logs=False, auto_configure=False)
@@ -34,11 +35,10 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
-        services.watches.open()
-        services.deliverer.start()
-        yield
-        services.deliverer.stop()
-        await services.watches.close()
+        async with services.watches.running():
+            services.deliverer.start()
+            yield
+            services.deliverer.stop()
         services.close()
 
     app = FastAPI(
@@ -56,7 +56,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         app.add_middleware(LoopbackGuard, hosts=settings.hosts, origins=settings.cors_origins)
     app.add_middleware(RequestMiddleware, telemetry=services.telemetry, spans=services.spans)
     app.add_middleware(UnreadBodies)
-    proxy.install(app, root_path=settings.root_path, origins=settings.cors_origins)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, **CORS)
+    app.add_middleware(ProxyPrefix, root_path=settings.root_path)
     exception_handlers.install(app)
     for ours in (upscale, jobs, batches, stream, limits, health, admin):
         app.include_router(ours.router)
@@ -65,7 +67,6 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     if settings.compat:
         app.include_router(automatic1111.router)
         app.include_router(localai.router)
-    app.include_router(docs_router())
     app.include_router(page_router())
     describe_app(app, root_path=settings.root_path)
     return app

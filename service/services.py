@@ -1,13 +1,15 @@
 """The dependencies of endpoints, created once for an application."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from service.access.auth import NOBODY, load_admin_keys, load_api_keys
+from service.access.auth import NOBODY, key_name, load_api_keys, load_keys
 from service.access.gate import QueueGate
 from service.access.guard import is_loopback
 from service.access.rate_limits import RateLimit
@@ -16,13 +18,13 @@ from service.settings import ServiceSettings
 from service.watcher import JobSubscriptions
 from service.webhooks.dispatcher import Deliverer, Webhooks
 from workers.contract import errors
-from workers.contract.blobs.base import BlobStore
 from workers.contract.blobs.open import open_blobs
 from workers.contract.observability.tracing import open_spans
 from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.batch_queue import BatchQueue
 from workers.contract.queue.batches import Batch
-from workers.contract.queue.connection import connect
+from workers.contract.queue.connection import connect, redis_down_is_queue_unavailable
+from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.queue import JobQueue
 
@@ -47,7 +49,13 @@ class Services:
             raise errors.ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
         self.settings = settings
         self.blobs = open_blobs(settings, patience=BLOB_PATIENCE)
-        _check_signing(settings, self.blobs)
+        lifetime = settings.signed_results
+        if lifetime is not None and not self.blobs.signed_address(
+            "results/any", lifetime=lifetime, media_type="", disposition=""
+        ):
+            raise errors.ConfigurationInvalid(
+                "GDSR_SIGNED_RESULTS: signed addresses need an S3 bucket"
+            )
         self.queue = JobQueue(
             client,
             record_ttl=settings.record_ttl,
@@ -70,10 +78,10 @@ class Services:
             outcomes=self.telemetry.webhooks,
         )
         self.keys = load_api_keys(settings)
-        self.admins = load_admin_keys(settings)
+        self.admins = load_keys(settings.admin_keys_file, setting="GDSR_ADMIN_KEYS_FILE")
         self.spans = open_spans(settings.otel_endpoint, process="gdsr-service")
         """Exporter of spans, if configured."""
-        self.rate = RateLimit.open(settings, client)
+        self.rate = RateLimit(settings.rate_limit, client)
         self.stopping = asyncio.Event()
         """Set when the server shuts down, to end requests that wait for a job."""
 
@@ -82,14 +90,25 @@ class Services:
         """True if only local requests are served, because there are no API keys."""
         return not self.keys and is_loopback(self.settings.host)
 
-    def count_uploads(self, owner: str, pictures: int = 1) -> dict[str, str]:
-        """Count uploads against the rate limit, if there is one; returns the `RateLimit` headers.
+    @contextmanager
+    def rejects_noticed(self) -> Iterator[None]:
+        """Count an upload that ends in an error; one that did not fit closes the gate."""
+        try:
+            yield
+        except errors.GDSRError as error:
+            self.telemetry.rejected.labels(error.slug).inc()
+            if isinstance(error, errors.QueueFull):
+                self.gate.doubt()
+            raise
+
+    def engines(self) -> list[EngineInfo]:
+        """The running engines.
 
         Raises:
-            RateExceeded: a rate does not allow them.
             QueueUnavailable: Redis does not answer.
         """
-        return {} if self.rate is None else self.rate.count(owner, pictures=pictures)
+        with redis_down_is_queue_unavailable():
+            return running(self.queue.client)
 
     def stop_waiting(self) -> None:
         """End requests that wait for a job or follow it."""
@@ -125,18 +144,18 @@ SentKey = Annotated[str | None, Depends(_sent_key)]
 
 
 async def _owner(services: Serving, key: SentKey) -> str:
-    return services.keys.name(key) if services.keys else NOBODY
+    return key_name(key, services.keys) if services.keys else NOBODY
 
 
 async def _metrics_reader(services: Serving, key: SentKey) -> None:
     if services.admins:
-        services.admins.name(key)
+        key_name(key, services.admins)
 
 
 async def _admin(services: Serving, key: SentKey) -> str:
     if not services.admins:
         raise errors.AdminOff
-    return services.admins.name(key)
+    return key_name(key, services.admins)
 
 
 #: Authenticates an admin; gives the name of the admin key.
@@ -171,11 +190,3 @@ def own_batch(services: Services, batch_id: str, owner: str) -> Batch:
     if batch.spec.owner != owner:
         raise errors.BatchNotFound(batch_id)
     return batch
-
-
-def _check_signing(settings: ServiceSettings, blobs: BlobStore) -> None:
-    lifetime = settings.signed_results
-    if lifetime is not None and not blobs.signed_address(
-        "results/any", lifetime=lifetime, media_type="", disposition=""
-    ):
-        raise errors.ConfigurationInvalid("GDSR_SIGNED_RESULTS: signed addresses need an S3 bucket")

@@ -88,17 +88,6 @@ class WebhookView(View):
     answer: str | None
     """Outcome of the last attempt; null before the first."""
 
-    @classmethod
-    def of(cls, job: Job) -> Self | None:
-        if job.spec.webhook is None:
-            return None
-        return cls(
-            url=job.spec.webhook,
-            state=job.webhook_state,
-            attempts=job.webhook_attempts,
-            answer=job.webhook_answer,
-        )
-
 
 class Links(View):
     """Related addresses."""
@@ -154,12 +143,18 @@ class JobView(View):
     @classmethod
     def of(cls, job: Job, *, position: QueuePosition | None) -> Self:
         links = Links.of(job.id)
+        webhook = {
+            "url": job.spec.webhook,
+            "state": job.webhook_state,
+            "attempts": job.webhook_attempts,
+            "answer": job.webhook_answer,
+        }
         seen = {
             "queue_position": position and position.position,
             "starts_in_seconds": position and position.seconds,
             "progress": Progress(tiles_done=job.tiles_done, tiles=job.tiles),
             "result": None if job.result is None else ResultView.of(job.result),
-            "webhook": WebhookView.of(job),
+            "webhook": webhook if job.spec.webhook is not None else None,
             "failure": job.failure and describe_failure(job.failure, instance=links.self),
             "links": links,
         }

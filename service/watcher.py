@@ -9,8 +9,8 @@ reader skips intermediate steps, blocks nobody and fills no queue.
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Self
@@ -67,10 +67,6 @@ class JobSnapshot:
     def ended(self) -> bool:
         return self.job is None or self.job.ended
 
-    @property
-    def waits(self) -> bool:
-        return self.job is not None and self.job.state is JobState.QUEUED
-
 
 @dataclass(slots=True, eq=False)
 class Topic:
@@ -80,11 +76,6 @@ class Topic:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set at the next change, then replaced by a new event."""
     watchers: int = 0
-
-    def show(self, latest: JobSnapshot) -> None:
-        if self.snapshot is None or latest.tag != self.snapshot.tag:
-            self.snapshot = latest
-            self.wake()
 
     def wake(self) -> None:
         self.changed.set()
@@ -102,31 +93,24 @@ class JobSubscriptions:
         self._stale: set[str] = set()
         self._any_stale = asyncio.Event()
         self._closing = threading.Event()
-        self._tasks: list[asyncio.Future[None]] = []
 
-    def open(self) -> None:
-        """Start; has to be called in the event loop of the subscribers."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [
-            asyncio.ensure_future(asyncio.to_thread(self._listen, loop)),
-            asyncio.ensure_future(self._refresh()),
-        ]
-
-    async def close(self) -> None:
-        """Stop."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow jobs inside the block, in the event loop of the subscribers."""
+        listening = asyncio.to_thread(self._listen, asyncio.get_running_loop())
+        tasks = [asyncio.create_task(listening), asyncio.create_task(self._refresh())]
+        yield
         self._closing.set()
-        listening, refreshing = self._tasks
-        refreshing.cancel()
-        await listening
-        with suppress(asyncio.CancelledError):
-            await refreshing
+        tasks[1].cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
 
     def wake_all(self) -> None:
         """Wake all subscribers, whether or not their job has changed."""
         for topic in self._topics.values():
             topic.wake()
-        for job_id in self._waiters:
-            self._wake_waiters(job_id)
+        self._on_changes(ended=self._waiters)
 
     @contextmanager
     def awaiting(self, job_id: str) -> Iterator[asyncio.Event]:
@@ -142,17 +126,13 @@ class JobSubscriptions:
             if not self._waiters[job_id]:
                 del self._waiters[job_id]
 
-    def _wake_waiters(self, job_id: str) -> None:
-        for look in self._waiters.get(job_id, ()):
-            look.set()
-
     @contextmanager
     def watching(self, job_id: str) -> Iterator[Topic]:
         """The job's topic, updated inside the block."""
         topic = self._topics.setdefault(job_id, Topic())
         topic.watchers += 1
         if topic.snapshot is None:
-            self._mark_stale({job_id})
+            self._on_changes({job_id})
         try:
             yield topic
         finally:
@@ -160,15 +140,13 @@ class JobSubscriptions:
             if not topic.watchers:
                 del self._topics[job_id]
 
-    def _mark_stale(self, job_ids: set[str]) -> None:
-        self._stale |= job_ids
+    def _on_changes(self, stale: Iterable[str] = (), ended: Iterable[str] = ()) -> None:
+        """Handle changes of jobs, and of jobs that may have ended."""
+        self._stale.update(stale)
         self._any_stale.set()
-
-    def _on_change(self, job_id: str, may_have_ended: bool) -> None:  # noqa: FBT001 - call_soon has no keywords
-        """Handle the change of a job."""
-        self._mark_stale({job_id})
-        if may_have_ended:
-            self._wake_waiters(job_id)
+        for job_id in ended:
+            for look in self._waiters.get(job_id, ()):
+                look.set()
 
     def _remember_ended(self, job_id: str) -> None:
         self._ended[job_id] = None
@@ -177,9 +155,7 @@ class JobSubscriptions:
 
     def _on_missed_changes(self) -> None:
         """Handle a lost subscription: any job may have changed."""
-        self._mark_stale(set(self._topics))
-        for job_id in self._waiters:
-            self._wake_waiters(job_id)
+        self._on_changes(self._topics, self._waiters)
 
     async def _refresh(self) -> None:
         while True:
@@ -195,7 +171,7 @@ class JobSubscriptions:
                     await self._show(stale)
                 except QueueUnavailable as failure:
                     logger.warning("subscribers wait for Redis: %s", failure)
-                    self._mark_stale(stale)
+                    self._on_changes(stale)
                     await asyncio.sleep(_RETRY.total_seconds())
                 except Exception:  # an invalid record must not end all streams
                     logger.exception("subscribers miss a change")
@@ -203,29 +179,28 @@ class JobSubscriptions:
 
     async def _show(self, stale: set[str]) -> None:
         """Read the stale jobs, and positions of queued ones: a job that starts moves the rest."""
-        waiting = {
+        known = {
             job_id: topic.snapshot
             for job_id, topic in self._topics.items()
-            if topic.snapshot is not None and topic.snapshot.waits and job_id not in stale
+            if topic.snapshot is not None and job_id not in stale
         }
 
         def look() -> dict[str, JobSnapshot]:
-            found = self._queue.get_many(sorted(stale))
-            queued = any(job is not None and job.state is JobState.QUEUED for job in found.values())
-            positions = self._queue.queue_positions() if queued or waiting else {}
-            moved = {
-                job_id: JobSnapshot.of(snapshot.job, positions.get(job_id))
-                for job_id, snapshot in waiting.items()
-                if snapshot.position != positions.get(job_id)
+            found = {job_id: snapshot.job for job_id, snapshot in known.items()}
+            found |= self._queue.get_many(sorted(stale))
+            queued = {id_ for id_, job in found.items() if job and job.state is JobState.QUEUED}
+            positions = self._queue.queue_positions() if queued else {}
+            return {
+                job_id: JobSnapshot.of(found[job_id], positions.get(job_id))
+                for job_id in stale | queued
+                if job_id in stale or known[job_id].position != positions.get(job_id)
             }
-            read = {
-                job_id: JobSnapshot.of(job, positions.get(job_id)) for job_id, job in found.items()
-            }
-            return moved | read
 
         for job_id, latest in (await run_in_threadpool(look)).items():
-            if job_id in self._topics:
-                self._topics[job_id].show(latest)
+            topic = self._topics.get(job_id)
+            if topic is not None and (topic.snapshot is None or latest.tag != topic.snapshot.tag):
+                topic.snapshot = latest
+                topic.wake()
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Receive changes in a thread of its own until `close`."""
@@ -249,7 +224,8 @@ class JobSubscriptions:
                         # Skip the event loop if nobody follows the job: later subscribers read the
                         # record themselves.
                         if self._topics or (may_have_ended and job_id in self._waiters):
-                            loop.call_soon_threadsafe(self._on_change, job_id, may_have_ended)
+                            ended = {job_id} if may_have_ended else set()
+                            loop.call_soon_threadsafe(self._on_changes, {job_id}, ended)
             except redis.RedisError as failure:
                 if not down:  # once per outage
                     logger.warning("cannot receive job changes: %s", type(failure).__name__)

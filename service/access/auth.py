@@ -24,53 +24,32 @@ _LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}):([0-9a-f]{64})")
 logger = logging.getLogger(__name__)
 
 
-class Keys:
-    """The accepted keys of one kind; false if there are none."""
-
-    def __init__(self, digests: Mapping[str, str]) -> None:
-        self._digests = dict(digests)
-
-    def __bool__(self) -> bool:
-        return bool(self._digests)
-
-    def name(self, key: str | None) -> str:
-        """Return the name of a key; without accepted keys every key is invalid.
-
-        Raises:
-            KeyMissing: no key was sent.
-            KeyInvalid: the key is unknown.
-        """
-        if not key:
-            raise KeyMissing
-        digest = hash_key(key)
-        for name, known in self._digests.items():
-            if hmac.compare_digest(digest, known):
-                return name
-        raise KeyInvalid
-
-
-def load_api_keys(settings: ServiceSettings) -> Keys:
-    """Read the file of API keys; log a warning if there is none and the service is reachable from
-    outside.
+def key_name(key: str | None, digests: Mapping[str, str]) -> str:
+    """The name of a key, by the digests of the accepted keys.
 
     Raises:
-        ConfigurationInvalid: the file cannot be read or has an invalid line, which is named.
+        KeyMissing: no key was sent.
+        KeyInvalid: the key is unknown.
+    """
+    if not key:
+        raise KeyMissing
+    digest = hash_key(key)
+    for name, known in digests.items():
+        if hmac.compare_digest(digest, known):
+            return name
+    raise KeyInvalid
+
+
+def load_api_keys(settings: ServiceSettings) -> dict[str, str]:
+    """Read the file of API keys; log a warning if there is none and the service is reachable from
+    outside. Raises what `load_keys` raises.
     """
     if settings.api_keys_file is None and not is_loopback(settings.host):
         logger.warning(
             "NO API KEYS: anyone who can reach %s can use this service; set GDSR_API_KEYS_FILE",
             settings.host,
         )
-    return _read(settings.api_keys_file, setting="GDSR_API_KEYS_FILE")
-
-
-def load_admin_keys(settings: ServiceSettings) -> Keys:
-    """Read the file of admin keys.
-
-    Raises:
-        ConfigurationInvalid: the file cannot be read or has an invalid line, which is named.
-    """
-    return _read(settings.admin_keys_file, setting="GDSR_ADMIN_KEYS_FILE")
+    return load_keys(settings.api_keys_file, setting="GDSR_API_KEYS_FILE")
 
 
 def hash_key(key: str) -> str:
@@ -83,9 +62,14 @@ def new_key() -> str:
     return secrets.token_urlsafe(32)
 
 
-def _read(path: Path | None, *, setting: str) -> Keys:
+def load_keys(path: Path | None, *, setting: str) -> dict[str, str]:
+    """The digests of the keys in a file, by name; none without a file.
+
+    Raises:
+        ConfigurationInvalid: the file cannot be read or has an invalid line, which is named.
+    """
     if path is None:
-        return Keys({})
+        return {}
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as failure:
@@ -101,4 +85,4 @@ def _read(path: Path | None, *, setting: str) -> Keys:
         digests[found[1]] = found[2]
     if not digests:
         raise ConfigurationInvalid(f"{setting}: it holds no key")
-    return Keys(digests)
+    return digests

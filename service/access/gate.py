@@ -6,8 +6,6 @@ is polled a few times a second, until there is room again.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from fastapi.concurrency import run_in_threadpool
 
@@ -44,11 +42,6 @@ class QueueGate:
         if key is None or not await run_in_threadpool(is_used, self._queue.client, owner, key):
             raise shortage.with_traceback(None)  # uploads share this exception
 
-    @contextmanager
-    def noticing(self) -> Iterator[None]:
-        """Poll the queue before the next upload if this one does not fit."""
-        try:
-            yield
-        except QueueFull:
-            self._in_doubt = True
-            raise
+    def doubt(self) -> None:
+        """Poll the queue before the next upload, because this one did not fit."""
+        self._in_doubt = True

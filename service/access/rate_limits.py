@@ -7,58 +7,49 @@ the job.
 
 import math
 import time
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Self
 
 import redis
-from limits import RateLimitItem, parse_many
+from limits import parse_many
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from service.settings import ServiceSettings
 from workers.contract.errors import ConfigurationInvalid, RateExceeded
 from workers.contract.queue.admission import pixels_today, until_midnight
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.queue import JobQueue
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
-    """The request rates, the same for each key."""
+    """The request rates, the same for each key; none if none is set."""
 
-    items: tuple[RateLimitItem, ...]
-    limiter: SlidingWindowCounterRateLimiter
-
-    @classmethod
-    def open(cls, settings: ServiceSettings, client: redis.Redis) -> Self | None:
-        """The configured rates, or None. Does not connect to Redis.
+    def __init__(self, rates: str | None, client: redis.Redis) -> None:
+        """Does not connect to Redis.
 
         Raises:
             ConfigurationInvalid: the setting is not a rate.
         """
-        if settings.rate_limit is None:
-            return None
         try:
-            items = tuple(parse_many(settings.rate_limit))
+            self.items = parse_many(rates) if rates is not None else []
         except ValueError:
             raise ConfigurationInvalid(
-                f"GDSR_RATE_LIMIT: {settings.rate_limit!r} is not a rate such as 60/minute"
+                f"GDSR_RATE_LIMIT: {rates!r} is not a rate such as 60/minute"
             ) from None
-        storage = RedisStorage(
-            "redis://", connection_pool=client.connection_pool, key_prefix="gdsr:rate"
+        self.limiter = SlidingWindowCounterRateLimiter(
+            RedisStorage("redis://", connection_pool=client.connection_pool, key_prefix="gdsr:rate")
         )
-        return cls(items=items, limiter=SlidingWindowCounterRateLimiter(storage))
 
-    def count(self, owner: str, *, pictures: int = 1) -> dict[str, str]:
+    def count(self, owner: str, pictures: int = 1) -> dict[str, str]:
         """Count `pictures` uploads against every rate, if all allow them.
 
-        Returns the `RateLimit` headers.
+        Returns the `RateLimit` headers (draft-ietf-httpapi-ratelimit-headers), if there is a rate.
 
         Raises:
             RateExceeded: a rate does not allow them.
             QueueUnavailable: Redis does not answer.
         """
+        if not self.items:
+            return {}
         with redis_down_is_queue_unavailable():
             spent = [i for i in self.items if not self.limiter.test(i, owner, cost=pictures)]
             if not spent:  # or a concurrent request used the rest
@@ -72,30 +63,22 @@ class RateLimit:
             slowest = max(spent, key=lambda item: pauses[item])
             raise RateExceeded(rate=str(slowest), pause=timedelta(seconds=pauses[slowest]))
         scarce = min(self.items, key=lambda item: stats[item].remaining)
-        return rate_headers(scarce, remaining=stats[scarce].remaining, pause=pauses[scarce])
+        return {
+            "RateLimit-Policy": f'"uploads";q={scarce.amount};w={scarce.get_expiry()}',
+            "RateLimit": f'"uploads";r={stats[scarce].remaining};t={pauses[scarce]}',
+        }
 
 
-def pixel_headers(queue: JobQueue, owner: str) -> dict[str, str]:
-    """The `RateLimit` headers of the owner's pixel quota, if there is one.
+def pixel_headers(queue: JobQueue, owner: str, limit: int) -> dict[str, str]:
+    """The `RateLimit` headers of the owner's quota of `limit` pixels a day.
 
     Raises:
         QueueUnavailable: Redis does not answer.
     """
-    limit = queue.bounds.pixels_per_day
-    if limit is None:
-        return {}
     with redis_down_is_queue_unavailable():
         left = max(0, limit - pixels_today(queue.client, owner))
     pause = int(until_midnight().total_seconds())
     return {
         "RateLimit-Policy": f'"pixels";q={limit};w=86400',
         "RateLimit": f'"pixels";r={left};t={pause}',
-    }
-
-
-def rate_headers(item: RateLimitItem, *, remaining: int, pause: int) -> dict[str, str]:
-    """The headers of draft-ietf-httpapi-ratelimit-headers."""
-    return {
-        "RateLimit-Policy": f'"uploads";q={item.amount};w={item.get_expiry()}',
-        "RateLimit": f'"uploads";r={remaining};t={pause}',
     }

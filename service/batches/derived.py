@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from service.batches.views import BatchState, batch_state
 from service.jobs.derived import Derivation, derivation, is_over
 from service.jobs.options import ResultFields
 from service.services import Services
@@ -14,15 +15,14 @@ from workers.contract.queue.jobs import Job, JobFailure
 from workers.contract.queue.queue import blend_spec
 
 
-def derived_batch(
-    services: Services, batch: Batch, jobs: Mapping[str, Job | None], fields: ResultFields
-) -> Batch:
+def derived_batch(services: Services, batch: Batch, fields: ResultFields) -> Batch:
     """Return the batch of derived results of a finished batch: new, running or done, with a digest
     of the request as its id. If nothing changes, return the finished batch itself.
 
     A picture that has no result, or that the format cannot hold, is an item that failed.
 
     Raises:
+        BatchNotFinished: some of its jobs have not ended.
         RequestInvalid: fields that exclude each other, or a region outside one of the results.
         BranchesNotKept: the batch did not keep the branches that this needs.
         BatchExpired: all of its results have expired.
@@ -31,7 +31,9 @@ def derived_batch(
         QueueFull: the queue cannot hold all of them.
         QueueUnavailable: Redis does not answer.
     """
-    now = datetime.now(UTC)
+    jobs = services.queue.get_many(batch.job_ids)
+    if batch_state(batch, jobs) is not BatchState.FINISHED:
+        raise errors.BatchNotFinished(batch.id)
     items: list[BatchItem] = []
     asked: dict[str, tuple[Job, Derivation]] = {}
     expired = unchanged = 0
@@ -40,21 +42,21 @@ def derived_batch(
         if job is None or job.result is None:
             expired += job is None and item.job_id is not None
             items.append(item)
-        elif job.result.expires_at <= now:
-            expired += 1
-            items.append(
-                BatchItem(name=item.name, failure=JobFailure.of(errors.JobExpired(job.id)))
-            )
+            continue
+        try:
+            if job.result.expires_at <= datetime.now(UTC):
+                raise errors.JobExpired(job.id)
+            one = derivation(job, fields)
+        except (errors.AlphaNotStorable, errors.ResultTooLarge, errors.JobExpired) as refusal:
+            expired += isinstance(refusal, errors.JobExpired)
+            items.append(BatchItem(name=item.name, failure=JobFailure.of(refusal)))
+            continue
+        if one is None:
+            unchanged += 1
+            items.append(item)
         else:
-            try:
-                one = derivation(job, fields)
-            except (errors.AlphaNotStorable, errors.ResultTooLarge) as refusal:
-                items.append(BatchItem(name=item.name, failure=JobFailure.of(refusal)))
-                continue
-            unchanged += one is None
-            if one is not None:
-                asked[one.job_id] = (job, one)
-            items.append(item if one is None else BatchItem(name=item.name, job_id=one.job_id))
+            asked[one.job_id] = (job, one)
+            items.append(BatchItem(name=item.name, job_id=one.job_id))
     if not asked and unchanged:
         return batch
     if expired and not asked:
@@ -84,7 +86,7 @@ def _submitted(
             return found
         pack = services.batches.pack(batch_id)
     if missing:
-        services.count_uploads(source.spec.owner, len(missing))
+        services.rate.count(source.spec.owner, len(missing))
     specs = [
         blend_spec(job_id, job, one.options, one.part)
         for job_id, (job, one) in asked.items()

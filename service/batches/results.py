@@ -1,9 +1,8 @@
 """`/batches/{id}/result`: serves the zip, packs it on demand, or reports why there is none."""
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -11,15 +10,14 @@ from fastapi.responses import JSONResponse, Response
 
 from service.batches.views import BatchLinks, BatchState, BatchView, batch_state
 from service.http.problems import answer, describe_failure
-from service.jobs.results import preferred_wait
+from service.jobs.results import preferred_wait, wait_until_ended
 from service.services import Services
-from service.transfer.downloads import content_disposition, download
+from service.transfer.downloads import download, stem
 from workers.contract.errors import BatchExpired, BatchNotFinished, BlobMissing
-from workers.contract.queue.batches import Archive, Batch
-from workers.contract.queue.jobs import Job, JobResult
+from workers.contract.queue.batches import Batch
 
-MEDIA_TYPE = "application/zip"
-_PAUSE = 0.1  # seconds between polls
+#: Polling interval: no event tells of a batch.
+_POLL = timedelta(seconds=0.1)
 
 
 def batch_view(services: Services, batch: Batch) -> BatchView:
@@ -39,24 +37,20 @@ async def packed_or_batch(
         BatchExpired: all of its results have expired.
         QueueFull: the queue limit is reached.
     """
-    loop = asyncio.get_running_loop()
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     headers = dict(wait.headers) if wait else {}
-    while True:
+
+    def look() -> Response | None:
         try:
-            response = await run_in_threadpool(_response, batch, services, request)
+            return _response(batch, services, request)
         except BatchNotFinished:
             if not made:
                 raise
-            response = None
-        left = wait.deadline - loop.time() if wait else 0
-        if response is not None or left <= 0 or services.stopping.is_set():
-            break
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(_PAUSE, left)):
-                await services.stopping.wait()
-        if await request.is_disconnected():
-            break
+            return None
+
+    response = await run_in_threadpool(look)
+    if response is None and wait:
+        response = await wait_until_ended(batch.id, look, services, request, wait, poll=_POLL)
     if response is None:
         view = await run_in_threadpool(batch_view, services, batch)
         place = view.links.self if made else view.links.result
@@ -74,39 +68,28 @@ def _response(batch: Batch, services: Services, request: Request) -> Response | 
     pack = services.batches.pack(batch.id)
     if pack is not None and pack.failure is not None:
         return answer(describe_failure(pack.failure, instance=BatchLinks.of(batch.id).result))
-    if pack is not None and pack.archive is None:
-        return None
-    if pack is not None and pack.archive is not None:
+    if pack is not None:
+        archive = pack.archive
+        if archive is None:
+            return None
+        kept = archive.expires_at > datetime.now(UTC) and services.blobs.exists(archive.key)
         with suppress(BlobMissing):
-            return _download(batch, pack.archive, services, request)
+            if kept:
+                return download(
+                    services,
+                    archive,
+                    request,
+                    media_type="application/zip",
+                    name=f"{stem(batch.spec.name or batch.id)}.zip",
+                    headers={"Content-Location": BatchLinks.of(batch.id).result},
+                )
         services.batches.forget_pack(batch.id)
     jobs = services.queue.get_many(batch.job_ids)
     if batch_state(batch, jobs) is not BatchState.FINISHED:
         raise BatchNotFinished(batch.id)
-    kept = [result for job in jobs.values() if (result := _kept(job))]
-    had_results = any(job is None or job.result is not None for job in jobs.values())
-    if had_results and not kept:
+    results = [job.result for job in jobs.values() if job and job.result]
+    sizes = [result.size for result in results if result.expires_at > datetime.now(UTC)]
+    if not sizes and (results or None in jobs.values()):
         raise BatchExpired(batch.id)
-    services.batches.submit_pack(batch.id, size=sum(result.size for result in kept))
+    services.batches.submit_pack(batch.id, size=sum(sizes))
     return None
-
-
-def _kept(job: Job | None) -> JobResult | None:
-    """The result of a job while it is stored, else None."""
-    result = None if job is None else job.result
-    return result if result is not None and result.expires_at > datetime.now(UTC) else None
-
-
-def _download(batch: Batch, archive: Archive, services: Services, request: Request) -> Response:
-    if archive.expires_at <= datetime.now(UTC) or not services.blobs.exists(archive.key):
-        raise BlobMissing(archive.key)
-    return download(
-        services,
-        archive.key,
-        request,
-        size=archive.size,
-        sha256=archive.sha256,
-        media_type=MEDIA_TYPE,
-        disposition=content_disposition(batch.spec.name or f"{batch.id}.zip", extension="zip"),
-        headers={"Content-Location": BatchLinks.of(batch.id).result},
-    )

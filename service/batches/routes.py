@@ -9,21 +9,19 @@ from fastapi.responses import JSONResponse
 from service.batches.derived import derived_batch
 from service.batches.results import batch_view, packed_or_batch
 from service.batches.uploads import ARCHIVE_FIELD, BatchSink, FieldsSink
-from service.batches.views import BatchState, BatchView, batch_state
+from service.batches.views import BatchState, BatchView
 from service.http.openapi import (
     ARCHIVE,
     BATCH_LINKS,
     BINARY,
-    OF_A_FAILED_BATCH,
     OF_THE_OWNER,
     bodiless,
     documented,
     form,
     headers,
-    merged,
     pending,
 )
-from service.http.problems import RequestInvalid
+from service.http.problems import BATCH_FAILURES, RequestInvalid
 from service.jobs.erasing import erase_batch
 from service.jobs.idempotency import claim, read_key
 from service.jobs.options import (
@@ -43,8 +41,7 @@ from workers.contract import errors
 from workers.contract.images.names import safe_name
 from workers.contract.images.zips import open_archive, picture_entries
 from workers.contract.queue.batches import Batch
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
-from workers.contract.queue.engines import choose_model, running
+from workers.contract.queue.engines import choose_model
 from workers.contract.queue.queue import new_job_id
 from workers.contract.queue.validation import RequestedOptions
 
@@ -74,44 +71,39 @@ _REQUEST = {
         },
     },
 }
-_ACCEPTED = merged(
-    {
-        202: {
-            "description": "The batch",
-            "headers": headers("Location", "Retry-After", "RateLimit", "RateLimit-Policy"),
-            "links": BATCH_LINKS,
-        }
-    },
-    documented(
+_ACCEPTED = {
+    **pending("The batch", BatchView, BATCH_LINKS, "RateLimit", "RateLimit-Policy"),
+    **documented(
         *OF_THE_OWNER, errors.RateExceeded, RequestInvalid, errors.DigestMismatch,
         errors.ArchiveInvalid, errors.BatchEmpty, errors.BatchTooLarge, errors.ModelUnknown,
         errors.NoWorker, errors.QueueFull, errors.WebhooksOff, errors.WebhookNotAllowed,
         errors.StorageFull, errors.StorageUnavailable,
         errors.IdempotencyKeyReused, errors.BatchNotFound,
     ),
+}  # fmt: skip
+_NOT_THERE = (*OF_THE_OWNER, errors.BatchNotFound, "not-found")
+_RESULT_PROBLEMS = (
+    *_NOT_THERE, errors.BatchNotFinished, errors.BatchExpired, errors.QueueFull,
 )  # fmt: skip
-_NOT_THERE = documented(*OF_THE_OWNER, errors.BatchNotFound, plain=("not-found",))
-_RESULT = merged(
-    ARCHIVE,
-    pending("The zip is being packed", BatchView, BATCH_LINKS),
-    _NOT_THERE,
-    documented(
-        errors.BatchNotFinished, errors.BatchExpired, errors.QueueFull,
-        plain=("requested-range-not-satisfiable",),
+_RESULT = {
+    **ARCHIVE,
+    **pending("The zip is being packed", BatchView, BATCH_LINKS, "Preference-Applied"),
+    **documented(
+        *_RESULT_PROBLEMS, "requested-range-not-satisfiable", failures=BATCH_FAILURES
     ),
-    OF_A_FAILED_BATCH,
-)  # fmt: skip
-
-_DERIVED = merged(
-    {status: it for status, it in _RESULT.items() if status not in (202, 206, 304, 416)},
-    pending(
+}  # fmt: skip
+_DERIVED = {
+    200: ARCHIVE[200],
+    307: ARCHIVE[307],
+    **pending(
         "The batch of derived results, whose jobs run or whose zip is packed",
-        BatchView, BATCH_LINKS,
+        BatchView, BATCH_LINKS, "Preference-Applied",
     ),
-    documented(
-        RequestInvalid, errors.BranchesNotKept, errors.RateExceeded, errors.PixelsExceeded,
+    **documented(
+        *_RESULT_PROBLEMS, RequestInvalid, errors.BranchesNotKept, errors.RateExceeded,
+        errors.PixelsExceeded, failures=BATCH_FAILURES,
     ),
-)  # fmt: skip
+}  # fmt: skip
 _DERIVED_FIELDS = described_fields(ResultFields)
 _DERIVED_REQUEST = {
     "parameters": in_query(_DERIVED_FIELDS),
@@ -148,10 +140,10 @@ async def create_batch(
     query = request.query_params.multi_items()
     accepted = ",".join(request.headers.getlist("Accept"))
     settings = services.settings
-    with services.telemetry.rejects_counted(), services.gate.noticing():
+    with services.rejects_noticed():
         key = read_key(idempotency_key)
         await services.gate.check(owner, key)
-        rate = await run_in_threadpool(services.count_uploads, owner)
+        rate = await run_in_threadpool(services.rate.count, owner)
         # reject invalid query parameters before reading the upload
         read_fields(UpscaleFields, query=query, form=())
 
@@ -197,9 +189,8 @@ def _accept_once(
         max_pictures=settings.max_batch_pictures,
         max_bytes=settings.max_batch_bytes,
     )
-    with redis_down_is_queue_unavailable():
-        choose_model(running(services.queue.client), fields.model)
-    more = services.count_uploads(owner, len(entries) - 1) if len(entries) > 1 else {}
+    choose_model(services.engines(), fields.model)
+    more = services.rate.count(owner, len(entries) - 1) if len(entries) > 1 else {}
     upload_key = f"inputs/{batch_id}"
     services.blobs.keep(upload.file, upload_key)
     with deleted_if_refused(services.blobs, upload_key):
@@ -222,16 +213,14 @@ def _accept_once(
 @router.get(
     "/{batch_id}",
     response_model=BatchView,
-    responses=merged(
-        {
-            200: {
-                "description": "The current state of the batch",
-                "headers": headers("Retry-After"),
-                "links": BATCH_LINKS,
-            }
+    responses={
+        200: {
+            "description": "The current state of the batch",
+            "headers": headers("Retry-After"),
+            "links": BATCH_LINKS,
         },
-        _NOT_THERE,
-    ),
+        **documented(*_NOT_THERE),
+    },
 )
 def read_batch(batch_id: str, services: Serving, owner: Owner) -> Response:
     """State of a batch and of each of its pictures."""
@@ -286,24 +275,17 @@ async def derive_batch_result(
     or that the format cannot hold, fails alone.
     """
     query = request.query_params.multi_items()
-    with services.telemetry.rejects_counted():
+    with services.rejects_noticed():
         read_fields(ResultFields, query=query, form=())
         batch = await run_in_threadpool(own_batch, services, batch_id, owner)
 
         def accept(upload: Upload) -> Batch:
             fields = read_fields(ResultFields, query=query, form=upload.fields)
-            return _derived(services, batch, fields)
+            return derived_batch(services, batch, fields)
 
         if batch.failure is None:
             batch = await receive(request, services.blobs, accept, limit=0, sink=FieldsSink())
     return await packed_or_batch(batch, services, request, prefer=prefer, made=True)
-
-
-def _derived(services: Services, batch: Batch, fields: ResultFields) -> Batch:
-    jobs = services.queue.get_many(batch.job_ids)
-    if batch_state(batch, jobs) is not BatchState.FINISHED:
-        raise errors.BatchNotFinished(batch.id)
-    return derived_batch(services, batch, jobs, fields)
 
 
 @router.delete(
@@ -312,7 +294,7 @@ def _derived(services: Services, batch: Batch, fields: ResultFields) -> Batch:
     response_class=Response,
     responses={
         204: {"description": "Pending jobs are cancelled, and everything is deleted"},
-        **merged(_NOT_THERE, documented(errors.StorageUnavailable)),
+        **documented(*_NOT_THERE, errors.StorageUnavailable),
     },
 )
 def delete_batch(batch_id: str, services: Serving, owner: Owner) -> Response:

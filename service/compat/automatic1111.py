@@ -1,18 +1,19 @@
 """The upscaling routes of Automatic1111's web UI: pictures in base64, in and out."""
 
+import base64
 from collections.abc import Iterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.compat.jobs import PROBLEMS, finished, in_base64, read_choice, submit, upscalers
-from service.http.openapi import OF_THE_OWNER, Responses, documented, merged
-from service.http.problems import Fault, RequestInvalid
-from service.jobs.options import UpscaleFields, described_fields
-from service.jobs.upscale import cancel
+from service.compat.jobs import PROBLEMS, finished
+from service.http.openapi import OF_THE_OWNER, Responses, documented
+from service.http.problems import JOB_FAILURES, Fault, RequestInvalid
+from service.jobs.options import UpscaleFields, described_fields, read_fields
+from service.jobs.upscale import accept_once, cancel
 from service.services import Owner, Services, Serving
 from service.transfer.json_body import MAX_BYTES, decoded_base64
 from service.transfer.uploads import PictureSink, Upload
@@ -24,7 +25,13 @@ from workers.contract.validation_messages import in_words
 
 router = APIRouter(prefix="/sdapi/v1", tags=["compat"])
 
-Body = TypeVar("Body", bound=BaseModel)
+#: Positions of the slider, by the names of upscalers; an upscaler is a position of a model.
+_POSITIONS = {"GDSR faithful": "0", "GDSR balanced": "0.5", "GDSR crisp": "1"}
+
+
+class _Named(BaseModel):
+    data: str
+    name: str = Field(default="", max_length=255)
 
 
 class _Options(BaseModel):
@@ -62,7 +69,12 @@ class _Options(BaseModel):
                 ("width", str(self.upscaling_resize_w)),
                 ("height", str(self.upscaling_resize_h)),
             ]
-        return read_choice("upscaler_1", self.upscaler_1, size)
+        name, _, model = self.upscaler_1.removesuffix(")").partition(" (")
+        if name not in _POSITIONS:
+            names = ", ".join(_POSITIONS)
+            raise RequestInvalid.of("form", "upscaler_1", f"give one of {names}")
+        choice = [("trade_off", _POSITIONS[name]), ("model", model), *size]
+        return read_fields(UpscaleFields, query=(), form=choice)
 
 
 class SinglePicture(_Options):
@@ -71,10 +83,9 @@ class SinglePicture(_Options):
     image: str
     """In base64, or as a data URI."""
 
-
-class _Named(BaseModel):
-    data: str
-    name: str = Field(default="", max_length=255)
+    @property
+    def pictures(self) -> list[_Named]:
+        return [_Named(data=self.image)]
 
 
 class Pictures(_Options):
@@ -82,6 +93,10 @@ class Pictures(_Options):
 
     image_list: list[_Named] = Field(alias="imageList")
     """The pictures, in base64 or as data URIs."""
+
+    @property
+    def pictures(self) -> list[_Named]:
+        return self.image_list
 
 
 class Upscaler(BaseModel):
@@ -99,11 +114,12 @@ def _request(kind: type[BaseModel], picture: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _responses(name: str, schema: dict[str, Any]) -> Responses:
+def _responses(name: str, schema: dict[str, Any], *more: type[errors.GDSRError]) -> Responses:
     properties = {"html_info": {"const": ""}, name: schema}
     described = {"type": "object", "required": list(properties), "properties": properties}
     content = {"application/json": {"schema": described}}
-    return {200: {"description": "In base64", "content": content}, **PROBLEMS}
+    problems = documented(*PROBLEMS, *more, failures=JOB_FAILURES)
+    return {200: {"description": "In base64", "content": content}, **problems}
 
 
 _PICTURE = {"type": "string", "contentEncoding": "base64"}
@@ -112,7 +128,9 @@ _PICTURE = {"type": "string", "contentEncoding": "base64"}
 @router.get("/upscalers", responses=documented(*OF_THE_OWNER))
 def list_upscalers(services: Serving, owner: Owner) -> list[Upscaler]:  # noqa: ARG001
     """The names that `upscaler_1` may have."""
-    return [Upscaler(name=name) for name in upscalers(services)]
+    models = sorted({model.name for engine in services.engines() for model in engine.models})
+    of_models = [f"{name} ({model})" for model in models for name in _POSITIONS]
+    return [Upscaler(name=name) for name in (*_POSITIONS, *of_models)]
 
 
 @router.post(
@@ -123,107 +141,93 @@ def list_upscalers(services: Serving, owner: Owner) -> list[Upscaler]:  # noqa: 
 )
 async def upscale_one(request: Request, services: Serving, owner: Owner) -> Response:
     """Enlarge one picture and wait for it."""
-    with services.telemetry.rejects_counted(), services.gate.noticing():
-        await services.gate.check(owner, None)
-        body = _read(SinglePicture, await _body(request))
-        pictures = [_Named(data=body.image)]
-        jobs = await run_in_threadpool(_submit, services, request, owner, body, pictures)
-    done = await finished(services, request, jobs)
-    if isinstance(done, Response):
-        return done
-    return _answer(b'{"html_info": "", "image": ', services, done, end=b"}")
+    around = (b'{"html_info": "", "image": ', b"}")
+    return await _enlarged(request, services, owner, SinglePicture, around)
 
 
 @router.post(
     "/extra-batch-images",
     response_class=Response,
-    responses=merged(
-        _responses("images", {"type": "array", "items": _PICTURE}),
-        documented(errors.BatchTooLarge),
-    ),
+    responses=_responses("images", {"type": "array", "items": _PICTURE}, errors.BatchTooLarge),
     openapi_extra=_request(Pictures, "imageList"),
 )
 async def upscale_many(request: Request, services: Serving, owner: Owner) -> Response:
     """Enlarge several pictures and wait for all of them."""
-    with services.telemetry.rejects_counted(), services.gate.noticing():
+    around = (b'{"html_info": "", "images": [', b"]}")
+    return await _enlarged(request, services, owner, Pictures, around)
+
+
+async def _enlarged(
+    request: Request,
+    services: Services,
+    owner: str,
+    kind: type[SinglePicture | Pictures],
+    around: tuple[bytes, bytes],
+) -> Response:
+    """Queue the pictures of a body; respond with their results, between the texts `around`."""
+    with services.rejects_noticed():
         await services.gate.check(owner, None)
-        body = _read(Pictures, await _body(request))
-        jobs = await run_in_threadpool(_submit, services, request, owner, body, body.image_list)
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_BYTES:
+                raise UploadTooLarge(limit=MAX_BYTES)
+        try:
+            body = kind.model_validate_json(bytes(data))
+        except ValidationError as invalid:
+            raise RequestInvalid(
+                [
+                    Fault(place="body", name=name or "json", message=in_words(found))
+                    for found in invalid.errors()
+                    for name in [".".join(map(str, found["loc"]))]
+                ]
+            ) from None
+        jobs = await run_in_threadpool(_submit, services, request, owner, body)
     done = await finished(services, request, jobs)
     if isinstance(done, Response):
         return done
-    return _answer(b'{"html_info": "", "images": [', services, done, end=b"]}")
 
+    def pieces() -> Iterator[bytes]:
+        yield around[0]
+        for number, job in enumerate(done):
+            yield b', "' if number else b'"'
+            left = b""  # a piece at a time, so that a result of any size takes little memory
+            for piece in services.blobs.stream(job.result.key) if job.result else ():
+                data = left + piece
+                whole = len(data) - len(data) % 3
+                left = data[whole:]
+                yield base64.b64encode(data[:whole])
+            yield base64.b64encode(left)
+            yield b'"'
+        yield around[1]
 
-async def _body(request: Request) -> bytes:
-    """Read the whole body into memory.
-
-    Raises:
-        UploadTooLarge: the body has more than `MAX_BYTES`.
-    """
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BYTES:
-            raise UploadTooLarge(limit=MAX_BYTES)
-    return bytes(data)
-
-
-def _read(kind: type[Body], data: bytes) -> Body:
-    try:
-        return kind.model_validate_json(data)
-    except ValidationError as invalid:
-        raise RequestInvalid(
-            [
-                Fault(place="body", name=name or "json", message=in_words(found))
-                for found in invalid.errors()
-                for name in [".".join(map(str, found["loc"]))]
-            ]
-        ) from None
+    return StreamingResponse(pieces(), media_type="application/json")
 
 
 def _submit(
-    services: Services, request: Request, owner: str, options: _Options, pictures: list[_Named]
+    services: Services, request: Request, owner: str, body: SinglePicture | Pictures
 ) -> list[Job]:
     """Queue all pictures, or none."""
-    fields = options.fields()
+    fields, pictures = body.fields(), body.pictures
     most = services.settings.max_batch_pictures
     if len(pictures) > most:
         raise BatchTooLarge(limit=most, of="pictures")
     if not pictures:
         raise ImageMissing
-    services.count_uploads(owner, len(pictures))
+    services.rate.count(owner, len(pictures))
     decoded = [(decoded_base64(picture.data), picture.name) for picture in pictures]
     jobs: list[Job] = []
     try:
         for data, name in decoded:
-            jobs.append(_submit_one(services, request, owner, data, name, fields))
+            sink = PictureSink(services.settings.max_upload_bytes)
+            with services.blobs.incoming() as file:
+                sink.open(file)
+                sink.write(data)
+                size = sink.end()
+                upload = Upload(file=file, size=size, sha256=sink.sha256, fields=(), file_name=name)
+                jobs.append(accept_once(services, request, upload, fields, owner))
     except BaseException:
         for job in jobs:
             cancel(services, job.id)
         raise
     return jobs
-
-
-def _submit_one(
-    services: Services, request: Request, owner: str, data: bytes, name: str, fields: UpscaleFields
-) -> Job:
-    sink = PictureSink(services.settings.max_upload_bytes)
-    with services.blobs.incoming() as file:
-        sink.open(file)
-        sink.write(data)
-        size = sink.end()
-        upload = Upload(file=file, size=size, sha256=sink.sha256, fields=(), file_name=name)
-        return submit(services, request, owner, upload, fields)
-
-
-def _answer(start: bytes, services: Services, jobs: list[Job], *, end: bytes) -> Response:
-    def pieces() -> Iterator[bytes]:
-        yield start
-        for number, job in enumerate(jobs):
-            yield b', "' if number else b'"'
-            yield from in_base64(services, job)
-            yield b'"'
-        yield end
-
-    return StreamingResponse(pieces(), media_type="application/json")

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
-from service.compat.jobs import PROBLEMS, finished, submit
-from service.http.openapi import BINARY, form
-from service.http.problems import RequestInvalid
+from service.compat.jobs import PROBLEMS, finished
+from service.http.openapi import BINARY, documented, form
+from service.http.problems import JOB_FAILURES, RequestInvalid
 from service.jobs.options import FIELDS, UpscaleFields, read_fields
+from service.jobs.upscale import accept_once
 from service.services import Owner, Serving
 from service.transfer.uploads import Upload, receive
 from service.views import Links
@@ -45,17 +46,17 @@ class Images(BaseModel):
 @router.post(
     "/v1/images/upscale",
     response_model=Images,
-    responses=PROBLEMS,
+    responses=documented(*PROBLEMS, failures=JOB_FAILURES),
     openapi_extra=_REQUEST,
 )
 async def upscale_image(request: Request, services: Serving, owner: Owner) -> Images | Response:
     """Enlarge the picture in the field `image` by `scale` (2 unless given, at most 4)."""
-    with services.telemetry.rejects_counted(), services.gate.noticing():
+    with services.rejects_noticed():
         await services.gate.check(owner, None)
-        await run_in_threadpool(services.count_uploads, owner)
+        await run_in_threadpool(services.rate.count, owner)
 
         def accept(upload: Upload) -> Job:
-            return submit(services, request, owner, upload, _choice(upload))
+            return accept_once(services, request, upload, _choice(upload), owner)
 
         job = await receive(
             request, services.blobs, accept, limit=services.settings.max_upload_bytes

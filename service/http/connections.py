@@ -117,10 +117,7 @@ class Connection(H11Protocol):
 
     def _make_room(self) -> bool:
         """Close the connection that has been idle for longest, if any is idle."""
-        others = [
-            one for one in self.connections if isinstance(one, Connection) and one is not self
-        ]
-        idle = [one for one in others if one.is_idle()]
-        if idle:
+        connections = [one for one in self.connections if isinstance(one, Connection)]
+        if idle := [one for one in connections if one is not self and one.is_idle()]:
             min(idle, key=lambda one: one._began).transport.abort()  # noqa: SLF001 - of this class
         return bool(idle)

@@ -15,9 +15,8 @@ from service.http.problems import (
     ProblemDocument,
     RequestInvalid,
     answer,
-    describe,
-    extra_headers,
     problem_type,
+    refuse,
 )
 from workers.contract.errors import GDSRError
 from workers.contract.validation_messages import in_words
@@ -32,7 +31,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(GDSRError)
     async def known(request: Request, error: GDSRError) -> Response:
-        return answer(describe(error, instance=request.url.path), extra_headers(error))
+        return refuse(error, instance=request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -41,7 +40,7 @@ def install(app: FastAPI) -> None:
             for found in error.errors()
             for place, *path in [found["loc"]]
         ]
-        return answer(describe(RequestInvalid(fields), instance=request.url.path))
+        return refuse(RequestInvalid(fields), instance=request.url.path)
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> Response:

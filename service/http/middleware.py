@@ -1,4 +1,4 @@
-"""The outermost middleware: security headers, metrics, access log, and errors without a handler.
+"""The outermost middleware: security headers, metrics, spans, access log, unhandled exceptions.
 
 Unhandled exceptions become a problem without details; the log has them under the same request id.
 The log contains route templates and no query strings, so names chosen by clients do not appear in
@@ -14,9 +14,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.exception_handlers import CLIENT_CLOSED_REQUEST
-from service.http.problems import answer, describe
+from service.http.problems import refuse
 from service.observability.metrics import ServiceTelemetry
-from service.observability.tracing import begin_request, end_request
 from workers.contract.errors import GDSRError
 from workers.contract.observability import logs
 from workers.contract.observability.tracing import valid_traceparent
@@ -57,7 +56,8 @@ class RequestMiddleware:
             return
         request_id = secrets.token_hex(8)
         logs.request_id.set(request_id)
-        span = self._begin_span(scope)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        span = self._begin_span(scope, method)
         started = time.perf_counter()
         status: int | None = None
 
@@ -77,42 +77,53 @@ class RequestMiddleware:
             if status is not None:
                 raise  # the response has started: the server logs it and closes the connection
             logger.exception("request %s failed", request_id)
-            problem = describe(GDSRError("unexpected"), instance=scope["path"])
-            problem = problem.model_copy(update={"request_id": request_id})
-            await answer(problem)(scope, receive, send_with_headers)
+            unexpected = GDSRError("unexpected")
+            response = refuse(unexpected, instance=scope["path"], request_id=request_id)
+            await response(scope, receive, send_with_headers)
         finally:
-            self._record(scope, status, time.perf_counter() - started, request_id, span)
+            route = getattr(scope.get("route"), "path", "unmatched")
+            status = status or CLIENT_CLOSED_REQUEST
+            seconds = time.perf_counter() - started
+            self.telemetry.request_seconds.labels(method, route, str(status)).observe(seconds)
+            if span is not None:
+                _end_span(span, method, route, status)
+            logger.log(
+                logging.DEBUG if route in _QUIET else logging.INFO,
+                "%s %s %d in %.0f ms, request %s from %s",
+                method, route, status, 1000 * seconds, request_id,
+                (scope.get("client") or ("?",))[0],
+            )  # fmt: skip
 
-    def _begin_span(self, scope: Scope) -> "Span | None":
-        """Set the trace context for the request: a new span's, or the caller's if spans are off."""
+    def _begin_span(self, scope: Scope, method: str) -> "Span | None":
+        """Set the trace context for the request: that of a new span below the caller's, or the
+        caller's if spans are off.
+        """
         received = valid_traceparent(Headers(scope=scope).get("traceparent"))
         logs.traceparent.set(received)
         if self.spans is None or scope["path"] in _QUIET:
             return None
-        span, ours = begin_request(self.spans, method=_method(scope), traceparent=received)
-        logs.traceparent.set(ours)
+        from opentelemetry.trace import SpanKind, set_span_in_context
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        context = TraceContextTextMapPropagator()
+        span = self.spans.get_tracer("gdsr").start_span(
+            method,
+            context=context.extract({"traceparent": received} if received else {}),
+            kind=SpanKind.SERVER,
+            attributes={"http.request.method": method},
+        )
+        carrier: dict[str, str] = {}
+        context.inject(carrier, set_span_in_context(span))
+        logs.traceparent.set(carrier["traceparent"])
         return span
 
-    def _record(
-        self,
-        scope: Scope,
-        status: int | None,
-        seconds: float,
-        request_id: str,
-        span: "Span | None",
-    ) -> None:
-        method = _method(scope)
-        route = getattr(scope.get("route"), "path", "unmatched")
-        status = status or CLIENT_CLOSED_REQUEST
-        self.telemetry.request_seconds.labels(method, route, str(status)).observe(seconds)
-        if span is not None:
-            end_request(span, method=method, route=route, status=status)
-        logger.log(
-            logging.DEBUG if route in _QUIET else logging.INFO,
-            "%s %s %d in %.0f ms, request %s from %s",
-            method, route, status, 1000 * seconds, request_id, (scope.get("client") or ("?",))[0],
-        )  # fmt: skip
 
+def _end_span(span: "Span", method: str, route: str, status: int) -> None:
+    """Name the span after its route, as in the semantic conventions for HTTP, and end it."""
+    from opentelemetry.trace import Status, StatusCode
 
-def _method(scope: Scope) -> str:
-    return scope["method"] if scope["method"] in _METHODS else "other"
+    span.update_name(f"{method} {route}")
+    span.set_attributes({"http.route": route, "http.response.status_code": status})
+    if status >= 500:
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()

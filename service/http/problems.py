@@ -129,17 +129,23 @@ def problem_type(slug: str) -> str:
     return address(f"/problems/{slug}")
 
 
-def describe(error: GDSRError, *, instance: str) -> ProblemDocument:
-    """The problem document of an error; an internal one has no detail."""
-    return ProblemDocument(
+def refuse(error: GDSRError, *, instance: str, request_id: str | None = None) -> JSONResponse:
+    """The response for an error; that of an internal one has no detail."""
+    problem = ProblemDocument(
         type=problem_type(error.slug),
         title=error.title,
         status=error.status,
         detail=None if error.slug == GDSRError.slug else str(error),
         instance=instance,
+        request_id=request_id,
         errors=error.fields if isinstance(error, RequestInvalid) else None,
         limits=dict(error.limits) or None,
     )
+    if error.status == Status.UNAUTHORIZED:
+        return answer(problem, {"WWW-Authenticate": 'Bearer realm="GDSR"'})
+    if error.pause is not None:
+        return answer(problem, {"Retry-After": str(math.ceil(error.pause.total_seconds()))})
+    return answer(problem)
 
 
 def failed_status(kind: type[GDSRError]) -> Status:
@@ -166,13 +172,4 @@ def answer(problem: ProblemDocument, headers: Mapping[str, str] | None = None) -
         status_code=problem.status,
         headers=headers,
         media_type=MEDIA_TYPE,
-    )
-
-
-def extra_headers(error: GDSRError) -> dict[str, str]:
-    """`Retry-After` for temporary errors; `WWW-Authenticate` for a missing key."""
-    if error.status == Status.UNAUTHORIZED:
-        return {"WWW-Authenticate": 'Bearer realm="GDSR"'}
-    return (
-        {} if error.pause is None else {"Retry-After": str(math.ceil(error.pause.total_seconds()))}
     )

@@ -1,24 +1,27 @@
 """Support for reverse proxies (path prefix) and for pages of other origins (CORS)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextvars import ContextVar
+from typing import Any
 
-from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 #: The prefix of addresses, such as `/gdsr`; set for each request and for background tasks.
 ROOT: ContextVar[str] = ContextVar("root_path", default="")
-#: Response headers that scripts of other origins may read beside the CORS-safelisted ones.
-_READABLE = (
-    "Allow", "Cache-Status", "Content-Disposition", "Content-Location", "ETag", "Location",
-    "Preference-Applied", "RateLimit", "RateLimit-Policy", "Repr-Digest", "Retry-After",
-    "Server-Timing", "X-Request-ID",
-)  # fmt: skip
-_SENDABLE = (
-    "Authorization", "Cache-Control", "Content-Digest", "Content-Type", "Idempotency-Key",
-    "If-None-Match", "If-Range", "Last-Event-ID", "Prefer", "Range", "Repr-Digest", "X-API-Key",
-)  # fmt: skip
+#: What scripts of other origins may send and read beside the CORS-safelisted headers.
+CORS: Mapping[str, Any] = {
+    "allow_methods": ("DELETE", "GET", "HEAD", "POST"),
+    "allow_headers": (
+        "Authorization", "Cache-Control", "Content-Digest", "Content-Type", "Idempotency-Key",
+        "If-None-Match", "If-Range", "Last-Event-ID", "Prefer", "Range", "Repr-Digest",
+        "X-API-Key",
+    ),
+    "expose_headers": (
+        "Allow", "Cache-Status", "Content-Disposition", "Content-Location", "ETag", "Location",
+        "Preference-Applied", "RateLimit", "RateLimit-Policy", "Repr-Digest", "Retry-After",
+        "Server-Timing", "X-Request-ID",
+    ),
+}  # fmt: skip
 
 
 def address(path: str) -> str:
@@ -41,16 +44,3 @@ class ProxyPrefix:
                 path = self.root_path + path
             scope = {**scope, "root_path": self.root_path, "path": path}
         await self.app(scope, receive, send)
-
-
-def install(app: FastAPI, *, root_path: str, origins: Sequence[str]) -> None:
-    """Add the middleware to the application."""
-    if origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=origins,
-            allow_methods=("DELETE", "GET", "HEAD", "POST"),
-            allow_headers=_SENDABLE,
-            expose_headers=_READABLE,
-        )
-    app.add_middleware(ProxyPrefix, root_path=root_path)

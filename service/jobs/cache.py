@@ -16,9 +16,6 @@ from workers.contract.errors import BlobMissing
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, Job, JobResult, UpscaleOptions
 
-#: Values of the `Cache-Status` header (RFC 9211).
-HIT, MISS, NOT_ASKED = "gdsr; hit", "gdsr; fwd=miss", "gdsr; fwd=request"
-
 
 def bypasses_cache(request: Request) -> bool:
     """Whether the client's `Cache-Control` asks for a new computation."""
@@ -27,11 +24,12 @@ def bypasses_cache(request: Request) -> bool:
 
 
 def cache_status(services: Services, request: Request, job: Job) -> dict[str, str]:
-    """The `Cache-Status` header: whether a job's result is a copy."""
+    """The `Cache-Status` header (RFC 9211): whether a job's result is a copy."""
     if not services.settings.cache_results:
         return {}
-    hit = job.result is not None and job.result.cached
-    return {"Cache-Status": HIT if hit else NOT_ASKED if bypasses_cache(request) else MISS}
+    if job.result is not None and job.result.cached:
+        return {"Cache-Status": "gdsr; hit"}
+    return {"Cache-Status": "gdsr; fwd=request" if bypasses_cache(request) else "gdsr; fwd=miss"}
 
 
 def cache_key(owner: str, image: ImageInfo, options: UpscaleOptions, model: ModelInfo) -> str:
@@ -53,33 +51,29 @@ def copied_result(services: Services, key: str, job_id: str, model: ModelInfo) -
     found = None if earlier is None else earlier.result
     if found is None or found.checkpoint != model.sha256 or found.expires_at <= datetime.now(UTC):
         return None
-    branches = {
-        output: replace(branch, key=f"results/{job_id}.cached.{output}.png")
-        for output, branch in found.branches.items()
-    }
-    previews = {
-        output: replace(preview, key=f"results/{job_id}.cached.{output}.webp")
-        for output, preview in found.previews.items()
-    }
-    key = f"results/{job_id}.cached.{found.format}"
-    copied = (key, *(one.key for one in (*branches.values(), *previews.values())))
-    sources = dict(zip(found.keys, copied, strict=True))
-    try:
-        for source, target in sources.items():
-            services.blobs.copy(source, target)
-    except BlobMissing:
-        services.blobs.delete(*sources.values())
-        return None
-    except BaseException:
-        services.blobs.delete(*sources.values())
-        raise
-    return found.model_copy(
+    start = f"results/{job_id}.cached"
+    copy = found.model_copy(
         update={
-            "key": key,
-            "branches": branches,
-            "previews": previews,
-            "seconds": {"cache": round(time.perf_counter() - started, 4)},
+            "key": f"{start}.{found.format}",
+            "branches": {
+                output: replace(branch, key=f"{start}.{output}.png")
+                for output, branch in found.branches.items()
+            },
+            "previews": {
+                output: replace(preview, key=f"{start}.{output}.webp")
+                for output, preview in found.previews.items()
+            },
             "expires_at": datetime.now(UTC) + services.settings.result_ttl,
             "cached": True,
         }
     )
+    try:
+        for source, target in zip(found.keys, copy.keys, strict=True):
+            services.blobs.copy(source, target)
+    except BaseException as failure:
+        services.blobs.delete(*copy.keys)
+        if isinstance(failure, BlobMissing):
+            return None
+        raise
+    seconds = {"cache": round(time.perf_counter() - started, 4)}
+    return copy.model_copy(update={"seconds": seconds})

@@ -17,7 +17,7 @@ from fastapi.responses import Response
 from service.http.problems import RequestInvalid
 from service.jobs.options import DerivedFields, ReadFields, ResultFields
 from service.services import Services
-from service.transfer.downloads import content_disposition, download
+from service.transfer.downloads import download, stem
 from service.transfer.uploads import PictureSink, Upload, deleted_if_refused
 from workers.contract import errors
 from workers.contract.blobs.base import BlobStore
@@ -63,26 +63,16 @@ def branch_response(job: Job, fields: ReadFields, services: Services, request: R
         BranchesNotKept: the job was not asked to keep its branches.
         JobExpired: the branches have expired.
     """
-    output = str(fields.output)
-    if job.result is None:
-        raise errors.BranchesNotKept(job.id)
-    branch = (job.result.previews if fields.preview else job.result.branches).get(output)
-    if branch is None:
+    output, result = str(fields.output), job.result
+    kept = result and (result.previews if fields.preview else result.branches)
+    branch = kept and kept.get(output)
+    if not branch:
         raise errors.BranchesNotKept(job.id)
     kind = ResultFormat.WEBP if fields.preview else ResultFormat.PNG
     if not services.blobs.exists(branch.key):
         raise errors.JobExpired(job.id)
-    name = (job.spec.name or job.id).rpartition(".")[0] or job.spec.name or job.id
-    return download(
-        services,
-        branch.key,
-        request,
-        size=branch.size,
-        sha256=branch.sha256,
-        media_type=kind.media_type,
-        disposition=content_disposition(f"{name}-{output}.any", extension=extension(kind)),
-        headers={},
-    )
+    name = f"{stem(job.spec.name or job.id)}-{output}.{extension(kind)}"
+    return download(services, branch, request, media_type=kind.media_type, name=name, headers={})
 
 
 class Derivation(NamedTuple):
@@ -123,12 +113,15 @@ def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> 
     needs_branches = part.mask or part.map or options.trade_off != own.trade_off
     if not result.branches and (needs_branches or result.format is not ResultFormat.PNG):
         raise errors.BranchesNotKept(job.id)
+    has_alpha = result.has_alpha
+    if has_alpha is None:
+        has_alpha = job.spec.image.has_alpha and own.background is None
     cut = part.region or Region(0, 0, result.width, result.height)
     check_result(
         width=part.width or cut.width,
         height=part.height or cut.height,
         format=options.format,
-        has_alpha=_has_alpha(job, result) and not part.mask,
+        has_alpha=has_alpha and not part.mask,
     )
     asked = f"{job.id} {options.model_dump_json()} {part.model_dump_json()} {name or ''}"
     return Derivation(hashlib.sha256(asked.encode()).hexdigest()[:32], options, part, name)
@@ -155,26 +148,19 @@ def derived_job(
         earlier = services.queue.get(blend_id)
         if not is_over(earlier, services.blobs):
             return earlier
-    services.count_uploads(job.spec.owner)
-    # Another service may store the same map now and be rejected, so each stores its own blob.
-    map_key = None if upload is None else f"inputs/{blend_id}.{secrets.token_hex(8)}"
-    if upload is not None and map_key is not None:
+    services.rate.count(job.spec.owner)
+    map_key = None
+    if upload is not None:
+        # Another service may store the same map now and be rejected, so each stores its own blob.
+        map_key = f"inputs/{blend_id}.{secrets.token_hex(8)}"
         services.blobs.keep(upload.file, map_key)
     stored = () if map_key is None else (map_key,)
+    spec = blend_spec(blend_id, job, asked.options, asked.part, name=asked.name, map_key=map_key)
     with deleted_if_refused(services.blobs, *stored):
-        spec = blend_spec(
-            blend_id, job, asked.options, asked.part, name=asked.name, map_key=map_key
-        )
         made = services.queue.submit_blend(spec, instead=earlier)
     if made.spec.map_key != map_key:  # a concurrent request was first
         services.blobs.delete(*stored)
     return made
-
-
-def _has_alpha(job: Job, result: JobResult) -> bool:
-    if result.has_alpha is not None:
-        return result.has_alpha
-    return job.spec.image.has_alpha and job.spec.options.background is None
 
 
 def _options(own: UpscaleOptions, fields: ResultFields) -> UpscaleOptions:

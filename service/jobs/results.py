@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 
 from service.http.problems import answer, describe_failure
 from service.services import Services
-from service.transfer.downloads import content_disposition, download, result_name
+from service.transfer.downloads import download, result_name
 from service.views import JobView, Links
 from workers.contract import errors
 from workers.contract.blobs.base import BlobStore
@@ -62,18 +62,12 @@ async def picture_or_job(
     if response is not None:
         response.headers.update(headers)
         return response
-    position = await run_in_threadpool(_queue_position, services, job)
+    position = None
+    with suppress(errors.QueueUnavailable):  # which must not fail an accepted request
+        position = await run_in_threadpool(services.queue.queue_position, job)
     view = JobView.of(job, position=position)
     headers |= {"Location": view.links.self, "Retry-After": retry_after(position)}
     return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=headers)
-
-
-def _queue_position(services: Services, job: Job) -> QueuePosition | None:
-    """The queue position of a job; None on errors, which must not fail an accepted request."""
-    try:
-        return services.queue.queue_position(job)
-    except errors.QueueUnavailable:
-        return None
 
 
 def preferred_wait(prefer: Sequence[str], *, cap: timedelta) -> Wait | None:
@@ -92,8 +86,10 @@ async def wait_until_ended(
     services: Services,
     request: Request,
     wait: Wait,
+    *,
+    poll: timedelta = _POLL,
 ) -> Found | None:
-    """Call `look` in a thread when the job has ended; None if the wait, the service or the
+    """Call `look` in a thread when the job or batch has ended; None if the wait, the service or the
     connection ends first.
     """
     loop = asyncio.get_running_loop()
@@ -101,7 +97,7 @@ async def wait_until_ended(
         while not services.stopping.is_set():
             left = wait.deadline - loop.time()
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, _POLL.total_seconds())):
+                async with asyncio.timeout(min(left, poll.total_seconds())):
                     await may_have_ended.wait()
             may_have_ended.clear()
             try:
@@ -111,6 +107,17 @@ async def wait_until_ended(
             if found is not None or loop.time() >= wait.deadline or await request.is_disconnected():
                 return found
     return None
+
+
+def ended_job(services: Services, job_id: str) -> Job | None:
+    """The job, if it has ended.
+
+    Raises:
+        JobNotFound: there is no such job.
+        QueueUnavailable: Redis does not answer.
+    """
+    job = services.queue.get(job_id)
+    return job if job.ended else None
 
 
 def result_response(job: Job, services: Services, request: Request) -> Response:
@@ -130,18 +137,18 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
         raise errors.JobNotFinished(job.id, state=job.state)
     result = job.result
     check_kept(job, services.blobs)
+    name = job.id
+    if job.spec.name is not None:
+        # Longer sides, because the result may be rotated.
+        scale = max(result.width, result.height) / max(job.spec.image.width, job.spec.image.height)
+        name = result_name(services.settings.result_name, job.spec.name, scale=scale)
     try:
         return download(
             services,
-            result.key,
+            result,
             request,
-            size=result.size,
-            sha256=result.sha256,
             media_type=result.format.media_type,
-            disposition=content_disposition(
-                f"{_name(job, result, services.settings.result_name)}.any",
-                extension=extension(result.format),
-            ),
+            name=f"{name}.{extension(result.format)}",
             headers={
                 "Content-Location": Links.of(job.id).result,
                 "Server-Timing": server_timing(result),
@@ -149,14 +156,6 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
         )
     except errors.BlobMissing:
         raise errors.JobExpired(job.id) from None
-
-
-def _name(job: Job, result: JobResult, template: str) -> str:
-    if job.spec.name is None:
-        return job.id
-    # Longer sides, because the result may be rotated.
-    scale = max(result.width, result.height) / max(job.spec.image.width, job.spec.image.height)
-    return result_name(template, job.spec.name, scale=scale)
 
 
 def check_kept(job: Job, blobs: BlobStore) -> None:

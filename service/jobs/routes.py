@@ -1,5 +1,6 @@
 """`/jobs/{id}`: state, result, cancel, delete."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -10,7 +11,6 @@ from service.access.guard import is_local
 from service.http.openapi import (
     BINARY,
     JOB_LINKS,
-    OF_A_FAILED_JOB,
     OF_THE_OWNER,
     PICTURE,
     Responses,
@@ -18,16 +18,16 @@ from service.http.openapi import (
     documented,
     form,
     headers,
-    merged,
     pending,
 )
-from service.http.problems import RequestInvalid
+from service.http.problems import JOB_FAILURES, RequestInvalid
 from service.http.proxy import address
 from service.jobs.derived import MapSink, branch_response, derived_job
 from service.jobs.erasing import erase
 from service.jobs.options import DerivedFields, ReadFields, described_fields, in_query, read_fields
 from service.jobs.results import (
     check_kept,
+    ended_job,
     picture_or_job,
     preferred_wait,
     result_response,
@@ -45,7 +45,7 @@ from workers.contract.queue.jobs import Job, JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_NOT_THERE = documented(*OF_THE_OWNER, errors.JobNotFound, plain=("not-found",))
+_NOT_THERE = (*OF_THE_OWNER, errors.JobNotFound, "not-found")
 _RECORD: Responses = {
     200: {
         "description": "The current state of the job",
@@ -56,27 +56,25 @@ _RECORD: Responses = {
         "description": "Not modified since the client's `If-None-Match`",
         "headers": headers("ETag", "Retry-After", "Server-Timing"),
     },
+    **documented(*_NOT_THERE),
 }
-_RESULT = merged(
-    PICTURE,
-    pending("The job that computes the derived result", JobView, JOB_LINKS),
-    _NOT_THERE,
-    documented(
-        errors.JobNotFinished, errors.JobCancelled, errors.JobExpired, errors.BranchesNotKept,
-        errors.AlphaNotStorable, errors.ResultTooLarge, errors.QueueFull, RequestInvalid,
-        errors.RateExceeded, errors.PixelsExceeded,
-        plain=("requested-range-not-satisfiable",),
-    ),
-    OF_A_FAILED_JOB,
+_PENDING = pending(
+    "The job that computes the derived result", JobView, JOB_LINKS, "Preference-Applied"
+)
+_RESULT_PROBLEMS = (
+    *_NOT_THERE, errors.JobNotFinished, errors.JobCancelled, errors.JobExpired,
+    errors.BranchesNotKept, errors.AlphaNotStorable, errors.ResultTooLarge, errors.QueueFull,
+    RequestInvalid, errors.RateExceeded, errors.PixelsExceeded, "requested-range-not-satisfiable",
 )  # fmt: skip
-_DERIVED = merged(
-    {status: _RESULT[status] for status in (200, 202)},
-    {status: response for status, response in _RESULT.items() if int(status) >= 400},
-    documented(
-        errors.MapInvalid, errors.MapTooLarge, errors.DigestMismatch, errors.StorageFull,
-        errors.StorageUnavailable,
+_RESULT = PICTURE | _PENDING | documented(*_RESULT_PROBLEMS, failures=JOB_FAILURES)
+_DERIVED = {
+    200: PICTURE[200],
+    **_PENDING,
+    **documented(
+        *_RESULT_PROBLEMS, errors.MapInvalid, errors.MapTooLarge, errors.DigestMismatch,
+        errors.StorageFull, errors.StorageUnavailable, failures=JOB_FAILURES,
     ),
-)  # fmt: skip
+}  # fmt: skip
 _DERIVED_FIELDS = described_fields(DerivedFields)
 _DERIVED_REQUEST = {
     "parameters": in_query(_DERIVED_FIELDS),
@@ -123,13 +121,9 @@ def list_jobs(
     "/{job_id}",
     operation_id="head_job",
     response_class=Response,
-    responses=bodiless(_RECORD | _NOT_THERE),
+    responses=bodiless(_RECORD),
 )
-@router.get(
-    "/{job_id}",
-    response_model=JobView,
-    responses=_RECORD | _NOT_THERE,
-)
+@router.get("/{job_id}", response_model=JobView, responses=_RECORD)
 def read_job(
     job_id: str,
     services: Serving,
@@ -180,13 +174,9 @@ async def read_result(
     """
     job = await run_in_threadpool(own_job, services, job_id, owner)
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
-
-    def ended() -> Job | None:
-        found = services.queue.get(job_id)
-        return found if found.ended else None
-
     if wait and not job.ended:
-        job = await wait_until_ended(job_id, ended, services, request, wait) or job
+        look = partial(ended_job, services, job_id)
+        job = await wait_until_ended(job_id, look, services, request, wait) or job
     if job.result is None or fields == ReadFields():
         response = await run_in_threadpool(result_response, job, services, request)
         response.headers.update(wait.headers if wait else {})
@@ -221,7 +211,7 @@ async def derive_result(
     address, which has ranges and an entity tag, and is erased with the job.
     """
     query = request.query_params.multi_items()
-    with services.telemetry.rejects_counted(), services.gate.noticing():
+    with services.rejects_noticed():
         await services.gate.check(owner, None)
         read_fields(DerivedFields, query=query, form=())  # before reading the map
         job = await run_in_threadpool(own_job, services, job_id, owner)
@@ -244,7 +234,7 @@ async def derive_result(
     responses={
         200: {"description": "The job was pending and is cancelled"},
         204: {"description": "The job had ended; its pictures and its record are deleted"},
-        **merged(_NOT_THERE, documented(errors.StorageUnavailable)),
+        **documented(*_NOT_THERE, errors.StorageUnavailable),
     },
 )
 def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:

@@ -12,16 +12,15 @@ from service.access.rate_limits import pixel_headers
 from service.http.openapi import (
     BINARY,
     JOB_LINKS,
-    OF_A_FAILED_JOB,
     OF_THE_OWNER,
     PICTURE,
     PICTURE_TYPES,
     documented,
     form,
     headers,
-    merged,
+    pending,
 )
-from service.http.problems import RequestInvalid
+from service.http.problems import JOB_FAILURES, RequestInvalid
 from service.jobs import cache
 from service.jobs.idempotency import claim, read_key
 from service.jobs.options import FIELDS, PARAMETERS, UpscaleFields, read_fields, requested_options
@@ -35,8 +34,6 @@ from workers.contract import errors
 from workers.contract.images.formats import ImageFormat
 from workers.contract.images.names import safe_name
 from workers.contract.observability import logs
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
-from workers.contract.queue.engines import running
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.queue import new_job_id
 from workers.contract.queue.validation import validate_upload
@@ -61,20 +58,14 @@ _REQUEST = {
     },
 }
 _SENT = ("Cache-Status", "RateLimit", "RateLimit-Policy")
-_RESPONSES = merged(
-    {
-        200: {
-            "description": "The finished picture, with `Prefer: wait`",
-            "content": PICTURE_TYPES,
-            "headers": PICTURE[200]["headers"] | headers(*_SENT),
-        },
-        202: {
-            "description": "The job",
-            "headers": headers("Location", "Retry-After", "Preference-Applied", *_SENT),
-            "links": JOB_LINKS,
-        },
+_RESPONSES = {
+    200: {
+        "description": "The finished picture, with `Prefer: wait`",
+        "content": PICTURE_TYPES,
+        "headers": PICTURE[200]["headers"] | headers(*_SENT),
     },
-    documented(
+    **pending("The job", JobView, JOB_LINKS, "Preference-Applied", *_SENT),
+    **documented(
         *OF_THE_OWNER, errors.RateExceeded, errors.PixelsExceeded,
         RequestInvalid, errors.ImageMissing, errors.DigestMismatch, errors.UploadTooLarge,
         errors.ImageTooLarge, errors.ResultTooLarge, errors.ImageUnsupported, errors.ImageCorrupt,
@@ -85,9 +76,9 @@ _RESPONSES = merged(
         errors.WebhooksOff, errors.WebhookNotAllowed,
         errors.IdempotencyKeyReused, errors.JobNotFound,
         errors.NoWorker, errors.StorageFull, errors.JobCancelled, errors.JobExpired,
+        failures=JOB_FAILURES,
     ),
-    OF_A_FAILED_JOB,
-)  # fmt: skip
+}  # fmt: skip
 
 
 @router.post("/upscale/", include_in_schema=False, status_code=202)
@@ -114,25 +105,29 @@ async def create_job(
     """Queue one picture, sent as the body or as the multipart field `image`."""
     query = request.query_params.multi_items()
     accepted = ",".join(request.headers.getlist("Accept"))
-    with services.telemetry.rejects_counted(), services.gate.noticing():
+    with services.rejects_noticed():
         key = read_key(idempotency_key)
         await services.gate.check(owner, key)
-        rate = await run_in_threadpool(services.count_uploads, owner)
+        rate = await run_in_threadpool(services.rate.count, owner)
         # reject invalid query parameters before reading the picture
         read_fields(UpscaleFields, query=query, form=())
-        cached = not cache.bypasses_cache(request)
 
         def accept(upload: Upload) -> Job:
             fields = read_fields(UpscaleFields, query=query, form=upload.fields)
-            services.telemetry.upload_bytes.observe(upload.size)
             try:
                 return accept_once(
-                    services, upload, fields, owner, accept=accepted, key=key, cached=cached
+                    services, request, upload, fields, owner, accept=accepted, key=key
                 )
             except (errors.ImageUnsupported, errors.ImageCorrupt):
-                if wrong := _mistake(request, upload):
-                    raise wrong from None
-                raise
+                upload.file.seek(0)
+                found = mistake(
+                    upload.file.read(HEAD_BYTES),
+                    content_type=request.headers.get("Content-Type", ""),
+                    named=bool(upload.file_name),
+                )
+                if found is None:
+                    raise
+                raise RequestInvalid.of("body", "image", found) from None
 
         job = await receive(
             request, services.blobs, accept, limit=services.settings.max_upload_bytes
@@ -145,28 +140,16 @@ async def create_job(
     if gave_up and is_known_to_nobody_else(services, job, key) and await request.is_disconnected():
         await run_in_threadpool(cancel, services, job.id)
         raise ClientDisconnect
-    if services.settings.pixels_per_day is not None:
-        with suppress(
-            errors.QueueUnavailable
-        ):  # the job is queued; only the rate limit headers are missing
-            pixels = await run_in_threadpool(pixel_headers, services.queue, owner)
+    if (limit := services.settings.pixels_per_day) is not None:
+        # the job is queued; only the rate limit headers are missing
+        with suppress(errors.QueueUnavailable):
+            pixels = await run_in_threadpool(pixel_headers, services.queue, owner, limit)
             rate = {
                 name: ", ".join(counts[name] for counts in (rate, pixels) if name in counts)
                 for name in rate | pixels
             }
     response.headers.update(rate | status)
     return response
-
-
-def _mistake(request: Request, upload: Upload) -> RequestInvalid | None:
-    """The error for a common mistake in sending, if that is why the upload is no picture."""
-    upload.file.seek(0)
-    found = mistake(
-        upload.file.read(HEAD_BYTES),
-        content_type=request.headers.get("Content-Type", ""),
-        named=bool(upload.file_name),
-    )
-    return RequestInvalid.of("body", "image", found) if found else None
 
 
 def is_known_to_nobody_else(services: Services, job: Job, key: str | None) -> bool:
@@ -183,32 +166,31 @@ def cancel(services: Services, job_id: str) -> None:
 
 def accept_once(
     services: Services,
+    request: Request,
     upload: Upload,
     fields: UpscaleFields,
     owner: str,
     *,
     accept: str = "",
     key: str | None = None,
-    cached: bool,
 ) -> Job:
     """Return the existing job of the idempotency key or create one. `accept` is the request's
-    header, and `cached` whether a cached result may be used.
+    header if it may choose the format.
 
     Raises:
         GDSRError: the picture or an option is refused; nothing is stored then.
     """
+    services.telemetry.upload_bytes.observe(upload.size)
     job_id = new_job_id()
     idempotency, existing = claim(services, owner, key, upload, fields, job_id)
     if existing is not None:
         return services.queue.get(existing)
     if fields.webhook:
         services.webhooks.target(fields.webhook)
-    with redis_down_is_queue_unavailable():
-        engines = running(services.queue.client)
     image, options, model = validate_upload(
         upload.file,
         requested_options(fields, accept=accept),
-        engines,
+        services.engines(),
         key=f"inputs/{job_id}",
         size=upload.size,
         sha256=upload.sha256,
@@ -217,7 +199,8 @@ def accept_once(
     cache_key = copied = None
     if services.settings.cache_results:
         cache_key = cache.cache_key(owner, image, options, model)
-        copied = cache.copied_result(services, cache_key, job_id, model) if cached else None
+        if not cache.bypasses_cache(request):
+            copied = cache.copied_result(services, cache_key, job_id, model)
     if copied is None:
         services.blobs.keep(upload.file, image.key)
     stored = (image.key,) if copied is None else copied.keys

@@ -1,1 +1,1 @@
-"""Metrics and tracing of the service."""
+"""Metrics of the service."""

@@ -3,7 +3,6 @@
 import logging
 from collections import Counter as Counting
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import redis
@@ -57,15 +56,6 @@ class ServiceTelemetry:
         self.registry.register(QueueCollector(queue))
         self.registry.register(StorageCollector(blobs))
 
-    @contextmanager
-    def rejects_counted(self) -> Iterator[None]:
-        """Count an upload that ends in an error, by the error's slug."""
-        try:
-            yield
-        except GDSRError as error:
-            self.rejected.labels(error.slug).inc()
-            raise
-
 
 class QueueCollector(Collector):
     """Reads Redis at each scrape; an unreachable Redis is reported as a metric."""
@@ -76,14 +66,7 @@ class QueueCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         try:
             with redis_down_is_queue_unavailable():
-                client = self.queue.client
-                families = [
-                    *_jobs(self.queue),
-                    *_workers(client),
-                    *_engines(running(client)),
-                    *_memory(client),
-                    *_stored(client),
-                ]
+                families = [*_queue(self.queue), *_engines(running(self.queue.client))]
         except (GDSRError, ValidationError) as failure:
             logger.warning("cannot read the queue for a scrape: %s", failure)
             families = []
@@ -110,7 +93,8 @@ class StorageCollector(Collector):
         yield GaugeMetricFamily("gdsr_blob_limit_bytes", "Total bytes.", value=room.total)
 
 
-def _jobs(queue: JobQueue) -> Iterator[Metric]:
+def _queue(queue: JobQueue) -> Iterator[Metric]:
+    client: redis.Redis = queue.client
     ended = queue.records.ended()
     states = (([state], ended.get(state, 0)) for state in sorted(FINAL_STATES))
     yield counters("gdsr_jobs", "Jobs that ended.", ["state"], states)
@@ -118,21 +102,14 @@ def _jobs(queue: JobQueue) -> Iterator[Metric]:
     yield gauges("gdsr_queue_jobs", "Queued jobs.", ["queue"], depths)
     ages = (([name], age.total_seconds()) for name, age in queue.oldest().items())
     yield gauges("gdsr_queue_oldest_seconds", "Waiting time of the next job.", ["queue"], ages)
-    client: redis.Redis = queue.client
     yield GaugeMetricFamily(
         "gdsr_webhooks_waiting", "Ended jobs whose webhook is pending.",
         value=webhook_outbox.waiting(client),
     )  # fmt: skip
     active = float(client.zcard(ACTIVE))
     yield GaugeMetricFamily("gdsr_jobs_active", "Queued and running jobs.", value=active)
-
-
-def _workers(client: redis.Redis) -> Iterator[Metric]:
     found = (([state], count) for state, count in count_workers(client).items())
     yield gauges("gdsr_job_workers", "Job workers by state.", ["state"], found)
-
-
-def _memory(client: redis.Redis) -> Iterator[Metric]:
     memory = client.info("memory")
     yield GaugeMetricFamily(
         "gdsr_redis_memory_bytes", "Memory used by Redis.", value=memory["used_memory"]
@@ -142,9 +119,6 @@ def _memory(client: redis.Redis) -> Iterator[Metric]:
         "Redis's `maxmemory`; 0: unlimited.",
         value=memory["maxmemory"],
     )
-
-
-def _stored(client: redis.Redis) -> Iterator[Metric]:
     usage = last_usage(client)
     if usage is not None:
         yield GaugeMetricFamily("gdsr_blobs", "Pictures stored.", value=usage.blobs)

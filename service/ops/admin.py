@@ -4,16 +4,15 @@ import logging
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path, Response
-from pydantic import BaseModel, ConfigDict
 
 from service.http.openapi import documented, headers
 from service.http.problems import RequestInvalid
 from service.http.proxy import address
-from service.services import Admin, Serving
+from service.services import Admin, Services, Serving
+from service.views import View
 from workers.contract.errors import AdminOff, KeyInvalid, KeyMissing, QueueUnavailable
 from workers.contract.queue import reload
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
-from workers.contract.queue.engines import running
 from workers.contract.queue.reload import ModelChange
 
 router = APIRouter(prefix="/admin", tags=["operations"])
@@ -22,10 +21,8 @@ logger = logging.getLogger(__name__)
 _REFUSALS = (AdminOff, KeyMissing, KeyInvalid, QueueUnavailable)
 
 
-class EngineReload(BaseModel):
+class EngineReload(View):
     """Reload result of one running engine."""
-
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     id: str
     host: str
@@ -37,10 +34,8 @@ class EngineReload(BaseModel):
     """Changes; empty while the engine has not finished, or if it was started after the request."""
 
 
-class Reload(BaseModel):
+class Reload(View):
     """Progress of a reload request."""
-
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     number: int
     done: bool
@@ -76,7 +71,7 @@ def reload_models(services: Serving, admin: Admin, response: Response) -> Reload
 
 @router.get(
     "/reload/{number}",
-    responses=documented(*_REFUSALS, RequestInvalid, plain=("not-found",)),
+    responses=documented(*_REFUSALS, RequestInvalid, "not-found"),
 )
 def read_reload(
     services: Serving,
@@ -87,10 +82,9 @@ def read_reload(
     return _reload(services, number)
 
 
-def _reload(services: Serving, number: int) -> Reload:
+def _reload(services: Services, number: int) -> Reload:
     with redis_down_is_queue_unavailable():
         reports = reload.reports(services.queue.client, number)
-        engines = running(services.queue.client)
     if reports is None:
         raise HTTPException(status_code=404)
     seen = tuple(
@@ -100,7 +94,7 @@ def _reload(services: Serving, number: int) -> Reload:
             error=reports[engine.id].error if engine.id in reports else None,
             models=reports[engine.id].models if engine.id in reports else (),
         )
-        for engine in engines
+        for engine in services.engines()
     )
     return Reload(
         number=number, done=bool(seen) and all(engine.done for engine in seen), engines=seen

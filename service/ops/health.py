@@ -56,11 +56,7 @@ async def live() -> Health:
     return Health()
 
 
-@router.get(
-    "/readyz",
-    response_model=Readiness,
-    responses=documented(plain=("not-ready",)),
-)
+@router.get("/readyz", response_model=Readiness, responses=documented("not-ready"))
 async def ready(request: Request, services: Serving) -> Response:
     """Readiness: whether a picture sent now would be processed."""
     queue, storage = await asyncio.gather(
@@ -97,7 +93,7 @@ def metrics(services: Serving) -> Response:
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/problems/{slug}", responses=documented(plain=("not-found",)))
+@router.get("/problems/{slug}", responses=documented("not-found"))
 async def read_problem_type(slug: str) -> ProblemType:
     """Documentation of a problem type, the target of `type` in problem documents."""
     kind = KINDS.get(slug)

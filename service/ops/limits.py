@@ -13,8 +13,7 @@ from service.views import View
 from workers.contract.errors import QueueUnavailable
 from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat
 from workers.contract.images.maps import MAX_MAP_BYTES, MAX_MAP_PIXELS
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
-from workers.contract.queue.engines import extra_formats, running
+from workers.contract.queue.engines import extra_formats
 from workers.contract.queue.jobs import STOPS
 
 router = APIRouter(tags=["models"])
@@ -114,8 +113,8 @@ def read_limits(services: Serving) -> LimitsView:
     """
     settings = services.settings
     extras: tuple[ImageFormat, ...] = ()
-    with suppress(QueueUnavailable), redis_down_is_queue_unavailable():
-        extras = extra_formats(running(services.queue.client))
+    with suppress(QueueUnavailable):
+        extras = extra_formats(services.engines())
     return LimitsView(
         **settings.model_dump(include=set(LimitsView.model_fields)),
         max_map_pixels=MAX_MAP_PIXELS,
@@ -148,20 +147,12 @@ def read_limits(services: Serving) -> LimitsView:
 @router.get("/models", responses=documented(QueueUnavailable))
 def read_models(services: Serving) -> list[ModelView]:
     """The models loaded by running engines; empty if no engine runs."""
-    with redis_down_is_queue_unavailable():
-        engines = running(services.queue.client)
-    default = engines[0].default_model if engines else None
-    found = sorted(
-        ((model, engine.device) for engine in engines for model in engine.models),
-        key=lambda pair: pair[0].name,
-    )
-    devices: dict[str, tuple[ModelDevice, ...]] = {}
-    for model, device in found:
-        here = ModelDevice.model_validate({**dict(model), "device": device})
-        devices[model.name] = (*devices.get(model.name, ()), here)
-    return [
-        ModelView.model_validate(
-            {**dict(model), "default": model.name == default, "devices": devices[model.name]}
-        )
-        for model in {model.name: model for model, _ in found}.values()
-    ]
+    engines = services.engines()
+    views: dict[str, dict[str, Any]] = {}
+    for engine in engines:
+        for model in engine.models:
+            devices = views.get(model.name, {}).get("devices", ())
+            here = {**dict(model), "device": engine.device}
+            default = model.name == engines[0].default_model
+            views[model.name] = {**dict(model), "default": default, "devices": (*devices, here)}
+    return [ModelView.model_validate(views[name]) for name in sorted(views)]

@@ -19,6 +19,9 @@ from starlette.types import Receive, Scope, Send
 
 from service.services import Services
 from service.transfer.digests import shown_digest
+from workers.contract.blobs.base import StoredBlob
+from workers.contract.queue.batches import Archive
+from workers.contract.queue.jobs import JobResult
 
 #: The headers of a download, declared by endpoints and read here.
 IfNoneMatch = Annotated[str | None, Header(description="Entity tags that the client has cached")]
@@ -35,26 +38,25 @@ _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 def download(
     services: Services,
-    key: str,
+    stored: JobResult | StoredBlob | Archive,
     request: Request,
     *,
-    size: int,
-    sha256: str,
     media_type: str,
-    disposition: str,
+    name: str,
     headers: Mapping[str, str],
 ) -> Response:
-    """The response to a request for a blob of this size and digest.
+    """The response to a request for a stored file, which is called `name` there.
 
     Raises:
         BlobMissing: there is no such blob.
         StorageUnavailable: the store does not answer.
     """
-    tag = f'"{sha256}"'
+    key, size, tag = stored.key, stored.size, f'"{stored.sha256}"'
+    disposition = content_disposition(name)
     headers = {
         "ETag": tag,
         "Cache-Control": "private, no-cache",
-        "Repr-Digest": shown_digest(sha256),
+        "Repr-Digest": shown_digest(stored.sha256),
         "Accept-Ranges": "bytes",
         **headers,
     }
@@ -111,28 +113,20 @@ class _Pieces(Response):
         self._first = next(pieces, b"")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        await send(
-            {
-                "type": "http.response.start",
-                "status": self.status_code,
-                "headers": self.raw_headers,
-            }
-        )
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        piece = self._first
         try:
-            await self._send_pieces(send)
+            for count in itertools.count(1):
+                self._left -= len(piece)
+                more = bool(piece) and self._left > 0
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
+                if not more or (count % _LOOK_UP == 0 and await self._request.is_disconnected()):
+                    return
+                piece = await run_in_threadpool(next, self._pieces, b"")
         finally:
             if isinstance(self._pieces, Generator):
                 self._pieces.close()  # now, not when the garbage collector runs
-
-    async def _send_pieces(self, send: Send) -> None:
-        piece = self._first
-        for count in itertools.count(1):
-            self._left -= len(piece)
-            more = bool(piece) and self._left > 0
-            await send({"type": "http.response.body", "body": piece, "more_body": more})
-            if not more or (count % _LOOK_UP == 0 and await self._request.is_disconnected()):
-                return
-            piece = await run_in_threadpool(next, self._pieces, b"")
 
 
 def _may_go_elsewhere(request: Request) -> bool:
@@ -181,17 +175,19 @@ def _part(request: Request, *, tag: str, size: int) -> tuple[int, int] | None:
 
 def result_name(template: str, name: str, *, scale: float) -> str:
     """The file name of a result, by the template: `kitten-4x.jpg` for `kitten.jpg`."""
-    stem = name.rpartition(".")[0] or name
-    return template.replace("{scale}", f"{round(scale, 2):g}").replace("{name}", stem)
+    return template.replace("{scale}", f"{round(scale, 2):g}").replace("{name}", stem(name))
 
 
-def content_disposition(name: str, *, extension: str) -> str:
-    """`inline` with the name under `extension`, in ASCII and, if needed, in UTF-8 (RFC 6266)."""
-    stem = name.rpartition(".")[0] or name
-    full = f"{stem}.{extension}"
-    plain = unicodedata.normalize("NFKD", full).encode("ascii", "ignore").decode()
-    plain = re.sub(r'["\\%]', "_", plain).strip() or f"result.{extension}"
+def stem(name: str) -> str:
+    """A file name without its ending."""
+    return name.rpartition(".")[0] or name
+
+
+def content_disposition(name: str) -> str:
+    """`inline` with a file name, in ASCII and, if needed, in UTF-8 (RFC 6266)."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r'["\\%]', "_", plain).strip()
     if plain.startswith("."):
         plain = f"result{plain}"
     header = f'inline; filename="{plain}"'
-    return header if plain == full else f"{header}; filename*=UTF-8''{quote(full, safe='')}"
+    return header if plain == name else f"{header}; filename*=UTF-8''{quote(name, safe='')}"

@@ -136,16 +136,12 @@ async def receive(
     coding = request.headers.get("Content-Encoding", "identity")
     if (is_form or is_json) and coding.lower() != "identity":
         message = f"{coding} is not decoded; send the body as it is"
-        raise RequestInvalid([Fault(place="header", name="Content-Encoding", message=message)])
+        raise RequestInvalid.of("header", "Content-Encoding", message)
     body_limit = limit + overhead if is_form else json_body.MAX_BYTES if is_json else limit
     sink = sink or PictureSink(min(limit, body_limit) if is_json else limit)
     if int(request.headers.get("Content-Length", 0)) > body_limit:
         raise sink.too_large()
-    form: Form | JsonBody | None = None
-    if is_form:
-        form = Form(parameters, sink)
-    elif is_json:
-        form = JsonBody(sink)
+    form = Form(parameters, sink) if is_form else JsonBody(sink) if is_json else None
     arriving = _Arriving(store, sink, form, promised_digests(request.headers))
     received = pending = 0
     chunks: list[bytes] = []
@@ -161,7 +157,7 @@ async def receive(
                 pending, chunks = 0, []
         return await run_in_threadpool(arriving.end, chunks, accept)
     except BaseException:
-        await run_in_threadpool(arriving.close)
+        await run_in_threadpool(arriving.opened.close)
         raise
 
 
@@ -194,12 +190,12 @@ class _Arriving:
         self._store, self._sink, self._form, self._promised = store, sink, form, promised
         self._digest = hashlib.sha256() if promised else None
         self._file: BinaryIO | None = None
-        self._opened = ExitStack()
+        self.opened = ExitStack()
 
     def take(self, chunks: Sequence[bytes]) -> BinaryIO:
         if self._file is None:
-            self._file = self._opened.enter_context(self._store.incoming())
-            self._opened.callback(self._sink.close)
+            self._file = self.opened.enter_context(self._store.incoming())
+            self.opened.callback(self._sink.close)
             self._sink.open(self._file)
         for chunk in chunks:
             if self._digest is not None:
@@ -208,13 +204,14 @@ class _Arriving:
         return self._file
 
     def end(self, chunks: Sequence[bytes], accept: Callable[[Upload], Accepted]) -> Accepted:
-        with self._opened:
+        with self.opened:
             file = self.take(chunks)
             fields = () if self._form is None else self._form.end()
             if self._digest is not None:
                 check_digests(self._promised, sha256=self._digest.hexdigest())
+            sink = self._sink
             try:
-                size, sink = self._sink.end(), self._sink
+                size = sink.end()
             except ImageMissing:
                 wrong = [
                     Fault(place="form", name=name, message=NOT_FETCHED)
@@ -233,6 +230,3 @@ class _Arriving:
                     file_name=sink.file_name,
                 )
             )
-
-    def close(self) -> None:
-        self._opened.close()

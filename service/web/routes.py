@@ -1,20 +1,25 @@
-"""`/`: the web page and its static files.
+"""`/`: the web page and its static files; `/docs`: Swagger UI.
 
-Small files without a build step. They are read and compressed once at startup; browsers cache
-them and revalidate by entity tag.
+The page is small files without a build step. They are read and compressed once at startup; browsers
+cache them and revalidate by entity tag. Swagger UI has a page and one line of script of ours under
+a strict content security policy; its files come from the package `fastapi-offline`, which is not
+imported.
 """
 
 import gzip
 import hashlib
-from dataclasses import dataclass
+import importlib.util
 from pathlib import Path
-from typing import Self
 
 from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
 
 from service.transfer.downloads import etag_matches
+from workers.contract.errors import ConfigurationInvalid
 
-_FOLDER = Path(__file__).parent / "page"
+_WEB = Path(__file__).parent
+_FOLDER = _WEB / "page"
+_SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
 _TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -25,22 +30,12 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _File:
-    plain: bytes
-    packed: bytes
-    media_type: str
-    tag: str
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        plain = path.read_bytes()
-        return cls(
-            plain=plain,
-            packed=gzip.compress(plain, mtime=0),
-            media_type=_TYPES[path.suffix],
-            tag=hashlib.sha256(plain).hexdigest()[:32],
-        )
+    def __init__(self, path: Path) -> None:
+        self.plain = path.read_bytes()
+        self.packed = gzip.compress(self.plain, mtime=0)
+        self.media_type = _TYPES[path.suffix]
+        self.tag = hashlib.sha256(self.plain).hexdigest()[:32]
 
     def response(self, request: Request) -> Response:
         packed = _takes_gzip(request)
@@ -55,10 +50,17 @@ class _File:
 
 
 def page_router() -> APIRouter:
-    """The routes of the page and its files."""
-    files = {
-        path.relative_to(_FOLDER).as_posix(): _File.read(path) for path in _FOLDER.rglob("*.*")
-    }
+    """The routes of the page, of the documentation and of their files.
+
+    Raises:
+        ConfigurationInvalid: the package with Swagger UI is not installed.
+    """
+    package = importlib.util.find_spec("fastapi_offline")
+    if package is None or package.origin is None:
+        raise ConfigurationInvalid("Swagger UI is missing: install the extra `service`")
+    static = Path(package.origin).parent / "static"
+    docs = {name: static / name for name in _SWAGGER} | {"docs.js": _WEB / "docs.js"}
+    files = {path.relative_to(_FOLDER).as_posix(): _File(path) for path in _FOLDER.rglob("*.*")}
     router = APIRouter(include_in_schema=False)
 
     @router.api_route("/", methods=["GET", "HEAD"])
@@ -70,6 +72,20 @@ def page_router() -> APIRouter:
         if name not in files:
             raise HTTPException(status_code=404)
         return files[name].response(request)
+
+    @router.get("/docs")
+    async def docs_page() -> FileResponse:
+        return FileResponse(_WEB / "docs.html")
+
+    @router.get("/docs/{name}")
+    async def docs_asset(name: str) -> FileResponse:
+        if name not in docs:
+            raise HTTPException(status_code=404)
+        return FileResponse(docs[name], headers={"Cache-Control": "max-age=3600"})
+
+    @router.get("/openapi.json")
+    async def description(request: Request) -> JSONResponse:
+        return JSONResponse(request.app.openapi())
 
     return router
 

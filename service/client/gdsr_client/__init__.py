@@ -19,7 +19,7 @@ from gdsr_client.errors import (
     Unreachable,
 )
 from gdsr_client.options import DerivedOptions, Options
-from gdsr_client.uploads import Sent, Source
+from gdsr_client.transfers import Sent, Source
 
 __all__ = [
     "AsyncClient", "Batch", "Client", "ClientError", "DerivedOptions", "DownloadBroken", "Job",

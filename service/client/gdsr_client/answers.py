@@ -1,7 +1,7 @@
 """Answers of the service: jobs, results, problems. Fields of newer releases are ignored."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Self, TypeVar
@@ -20,8 +20,8 @@ class Answer:
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
-        given = {field.name: data[field.name] for field in fields(cls) if field.name in data}
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in given.items()})
+        names = [field.name for field in fields(cls) if field.name in data]
+        return cls(**{name: _value(name, data[name]) for name in names})
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,10 +75,6 @@ class Result(Answer):
     invented: float | None = None
     """Share of the fine detail that is invented, 0 to 1; None: not known."""
 
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        return super().of({**data, "expires_at": datetime.fromisoformat(data["expires_at"])})
-
     def __str__(self) -> str:
         return f"{self.format} of {self.width} x {self.height}, {readable(self.size)}"
 
@@ -99,16 +95,6 @@ class Job(Answer):
     progress: Progress = Progress()
     result: Result | None = None
     failure: Problem | None = None
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        parts: dict[str, type[Answer]] = {
-            "progress": Progress,
-            "result": Result,
-            "failure": Problem,
-        }
-        built = {name: kind.of(data[name]) for name, kind in parts.items() if data.get(name)}
-        return super().of({**data, **built})
 
     @property
     def ended(self) -> bool:
@@ -140,17 +126,27 @@ class Batch(Answer):
     """Number of its files by state; empty until it is unpacked."""
     failure: Problem | None = None
 
-    @classmethod
-    def of(cls, data: Mapping[str, Any]) -> Self:
-        failure = data.get("failure")
-        return super().of({**data, "failure": Problem.of(failure) if failure else None})
-
     def __str__(self) -> str:
         counts = [f"{count} {state}" for state, count in self.counts.items()]
         return ", ".join(map(str, [self.state, *counts, *filter(None, [self.failure])]))
 
     def __repr__(self) -> str:
         return f"<Batch {self.id}: {self}>"
+
+
+#: How fields are read that are not plain values.
+_READERS: Mapping[str, Callable[[Any], object]] = {
+    "progress": Progress.of,
+    "result": Result.of,
+    "failure": Problem.of,
+    "expires_at": datetime.fromisoformat,
+}
+
+
+def _value(name: str, value: Any) -> object:
+    if value is not None and name in _READERS:
+        return _READERS[name](value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 A = TypeVar("A", bound=Answer)

@@ -1,5 +1,6 @@
 """The asynchronous client."""
 
+import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -13,12 +14,10 @@ import httpx2
 from anyio import get_cancelled_exc_class, move_on_after, sleep
 
 from gdsr_client.answers import A, Batch, Job, decoded
-from gdsr_client.downloads import store
 from gdsr_client.errors import ClientError, JobLost, Refused, UnexpectedAnswer, Unreachable
-from gdsr_client.events import read_events
 from gdsr_client.options import DerivedOptions, Options, query
 from gdsr_client.retries import checked, pauses, retried
-from gdsr_client.uploads import Sent, Source, pieces, size_of
+from gdsr_client.transfers import Sent, Source, pieces, size_of, store
 
 #: Seconds to wait, with `Prefer: wait`, for a derived result.
 _WAIT = 30
@@ -158,7 +157,7 @@ class AsyncClient:
             Refused: there is no such job.
             Unreachable: the service does not answer.
         """
-        return decoded(Job, (await self._get(f"jobs/{job_id}")).content)
+        return decoded(Job, await self._ask("GET", f"jobs/{job_id}"))
 
     async def follow(self, job_id: str) -> AsyncIterator[Job]:
         """Yield the job at every change until it has ended; reconnects if the connection breaks.
@@ -288,11 +287,7 @@ class AsyncClient:
             Refused: there is no such job.
             Unreachable: the service does not answer.
         """
-
-        async def delete() -> None:
-            checked(await self._http.delete(f"jobs/{job_id}"))
-
-        await self._retried(delete)
+        await self._ask("DELETE", f"jobs/{job_id}")
 
     async def models(self) -> list[dict[str, Any]]:
         """The response of `GET /models`.
@@ -312,15 +307,15 @@ class AsyncClient:
         found: dict[str, Any] = await self._json("limits")
         return found
 
-    async def _get(self, path: str) -> httpx2.Response:
-        async def get() -> httpx2.Response:
-            return checked(await self._http.get(path))
+    async def _ask(self, method: str, path: str) -> bytes:
+        async def ask() -> bytes:
+            return checked(await self._http.request(method, path)).content
 
-        return await self._retried(get)
+        return await self._retried(ask)
 
     async def _json(self, path: str) -> Any:
         try:
-            return (await self._get(path)).json()
+            return json.loads(await self._ask("GET", path))
         except ValueError as unread:
             raise UnexpectedAnswer(f"{self._url}: not a GDSR service ({unread})") from None
 
@@ -340,6 +335,26 @@ class AsyncClient:
 
         answer = await self._retried(connect)
         try:
-            yield read_events(answer.aiter_lines())
+            yield _read_events(answer.aiter_lines())
         finally:
             await answer.aclose()
+
+
+async def _read_events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, str]]:
+    """The fields of each server-sent event (WHATWG HTML, 9.2.6) with one line of data, none for a
+    comment; ends where the connection breaks.
+    """
+    event: dict[str, str] = {}
+    try:
+        async for line in lines:
+            if not line:
+                if event:
+                    yield event
+                event = {}
+            elif line.startswith(":"):
+                yield {}
+            else:
+                name, _, value = line.partition(":")
+                event[name] = value.removeprefix(" ")
+    except httpx2.RequestError:
+        return

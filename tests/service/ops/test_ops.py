@@ -12,8 +12,7 @@ from factories import engine_info, register
 from processes import wait_for
 from serving import Serve, Site, problem_of
 
-from service.access.auth import hash_key, load_admin_keys, new_key
-from service.settings import ServiceSettings
+from service.access.auth import hash_key, load_keys, new_key
 from workers.contract.blobs.usage import BlobUsage, record
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
 from workers.contract.observability import logs
@@ -145,10 +144,8 @@ def test_metrics_want_an_admin_key_where_there_are_any(serve: Serve, tmp_path: P
 
 
 def test_a_file_of_admin_keys_that_is_not_there_is_named(tmp_path: Path) -> None:
-    settings = ServiceSettings(admin_keys_file=tmp_path / "none")
-
     with pytest.raises(ConfigurationInvalid, match=r"GDSR_ADMIN_KEYS_FILE: .*No such file"):
-        load_admin_keys(settings)
+        load_keys(tmp_path / "none", setting="GDSR_ADMIN_KEYS_FILE")
 
 
 def test_the_log_carries_the_callers_trace_and_the_request(site: Site) -> None:

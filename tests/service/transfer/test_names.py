@@ -55,12 +55,12 @@ def test_a_long_name_of_any_letters_is_a_file_name(letter: str, tmp_path: Path) 
     "name", ["cat", "cat.jpg", "100 %.png", "naïve.png", "猫.png", "a'b;c.png"]
 )
 def test_a_header_says_the_name_to_who_reads_it_by_the_book(name: str) -> None:
-    header = content_disposition(name, extension="webp")
+    header = content_disposition(name)
     plain, _, encoded = header.removeprefix('inline; filename="').partition('"; filename*=UTF-8')
 
     assert header.isascii()
     read = unquote(encoded.removeprefix("''")) if encoded else plain.removesuffix('"')
-    assert read == (name.rpartition(".")[0] or name) + ".webp"
+    assert read == name
     assert not set(plain.removesuffix('"')) & set('"\\%')
 
 
@@ -85,8 +85,7 @@ def test_a_result_has_the_name_that_the_form_gave_its_picture(site: Site, case: 
     result = site.http.get(f"/jobs/{job_id}/result")
 
     assert response.json()["name"] == name
-    stem = name.removesuffix(".jpg")
-    expected = content_disposition(f"{stem}-4x.jpg", extension="png")
+    expected = content_disposition(f"{name.removesuffix('.jpg')}-4x.png")
     assert result.headers["Content-Disposition"] == expected
 
 

@@ -1,14 +1,19 @@
-"""Pictures to upload: files or bytes, sent in pieces."""
+"""Uploads, sent in pieces, and downloads, stored in a file and checked."""
 
+import hashlib
 import os
+import uuid
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+import httpx2
 from anyio import open_file, wrap_file
 
 from gdsr_client.answers import readable
+from gdsr_client.errors import DownloadBroken
 
 #: A picture: the path of a file, or its bytes.
 Source: TypeAlias = str | os.PathLike[str] | bytes
@@ -53,3 +58,29 @@ async def pieces(source: Source, on_upload: Callable[[Sent], None] | None) -> As
             done += len(piece)
             if on_upload:
                 on_upload(Sent(done, size))
+
+
+async def store(answer: httpx2.Response, target: Path) -> None:
+    """Write the download to a file, atomically.
+
+    Raises:
+        DownloadBroken: its digest is not the one that was promised.
+        OSError: the file cannot be written.
+    """
+    promised = None  # the SHA-256 in base64 (RFC 9530), of this response or a redirect before it
+    for one in (*reversed(answer.history), answer):
+        algorithm, _, value = one.headers.get("Repr-Digest", "").partition("=")
+        if algorithm == "sha-256":
+            promised = value.strip(":")
+    partial_file = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    digest = hashlib.sha256()
+    try:
+        async with await open_file(partial_file, "wb") as file:
+            async for piece in answer.aiter_bytes():
+                digest.update(piece)
+                await file.write(piece)
+        if promised is not None and b64encode(digest.digest()).decode() != promised:
+            raise DownloadBroken(f"the download of {answer.url.path} is incomplete or corrupted")
+        partial_file.replace(target)
+    finally:
+        partial_file.unlink(missing_ok=True)
