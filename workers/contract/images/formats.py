@@ -174,13 +174,13 @@ def check_result(
         raise errors.ProfileNotStorable(format_name=format.value)
 
 
-def unread(name: ImageFormat) -> errors.ImageUnsupported:
+def unread(name: ImageFormat) -> errors.ImageRejected:
     """The error for a format whose library is not installed."""
     called = {ImageFormat.HEIC: "a HEIC picture", ImageFormat.JXL: "a JPEG XL picture"}[name]
     return unsupported(f"{called}, for which no library is installed here")
 
 
-def unsupported(found: str) -> errors.ImageUnsupported:
+def unsupported(found: str) -> errors.ImageRejected:
     """The error for an unsupported format `found`; lists the supported ones."""
     return errors.ImageUnsupported(
         found=found,
