@@ -6,7 +6,6 @@ it expires and is deleted independently.
 
 import hashlib
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from fastapi import Request
@@ -54,11 +53,11 @@ def copied_result(services: Services, key: str, job_id: str, model: ModelInfo) -
     if found is None or found.checkpoint != model.sha256 or found.expires_at <= datetime.now(UTC):
         return None
     branches = {
-        output: replace(branch, key=f"results/{job_id}.cached.{output}.png")
+        output: branch.model_copy(update={"key": f"results/{job_id}.cached.{output}.png"})
         for output, branch in found.branches.items()
     }
     previews = {
-        output: replace(preview, key=f"results/{job_id}.cached.{output}.webp")
+        output: preview.model_copy(update={"key": f"results/{job_id}.cached.{output}.webp"})
         for output, preview in found.previews.items()
     }
     key = f"results/{job_id}.cached.{found.format}"

@@ -164,7 +164,13 @@ class SharedSettings(BaseSettings):
             if _is_service_link(name, os.environ[name]):
                 del os.environ[name]
             elif name not in known:
-                raise ConfigurationInvalid(_misspelt(name, known))
+                nearest = difflib.get_close_matches(name, sorted(known), n=1)
+                hint = (
+                    f"did you mean {nearest[0]}?"
+                    if nearest
+                    else "docs/settings.md lists all settings"
+                )
+                raise ConfigurationInvalid(f"unknown setting {name}; {hint}")
         try:
             settings = cls()
         except ValidationError as invalid:
@@ -251,12 +257,6 @@ def _is_service_link(name: str, value: str) -> bool:
     if name.endswith("_PORT") and _LINK_ADDRESS.match(value):
         return True
     return _SERVICE_LINK.fullmatch(name) is not None
-
-
-def _misspelt(name: str, known: frozenset[str]) -> str:
-    nearest = difflib.get_close_matches(name, sorted(known), n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else "docs/settings.md lists all settings"
-    return f"unknown setting {name}; {hint}"
 
 
 def read_password(path: Path, setting: str) -> str:

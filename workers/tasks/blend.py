@@ -69,9 +69,7 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
         blob = stored(context, key, picture, options)
     return source.model_copy(
         update={
-            "key": blob.key,
-            "size": blob.size,
-            "sha256": blob.sha256,
+            **blob.model_dump(),
             "format": options.format,
             "width": picture.width,
             "height": picture.height,

@@ -148,9 +148,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         blob = stored(context, key, picture, spec.options)
     height, width, _ = picture.colour.shape
     return JobResult(
-        key=blob.key,
-        size=blob.size,
-        sha256=blob.sha256,
+        **blob.model_dump(),
         format=spec.options.format,
         width=width,
         height=height,

@@ -21,7 +21,7 @@ from workers.contract import errors
 from workers.contract.blobs.base import (
     CHUNK,
     BlobEntry,
-    StorageCapacity,
+    BlobStore,
     StoredBlob,
     checked_key,
     is_key,
@@ -60,7 +60,7 @@ _NO_ROOM = (
 log = logging.getLogger(__name__)
 
 
-class S3BlobStore:
+class S3BlobStore(BlobStore):
     """`BlobStore` for a bucket; each response may take `patience`, a connection two seconds."""
 
     def __init__(self, bucket: str, *, prefix: str, patience: timedelta) -> None:
@@ -128,9 +128,6 @@ class S3BlobStore:
         except errors.BlobMissing:
             return None
 
-    def exists(self, key: str) -> bool:
-        return self.size(key) is not None
-
     def copy(self, source: str, target: str) -> None:
         with _in_our_words(source):
             obstore.copy(self._store, checked_key(source), checked_key(target))
@@ -147,12 +144,6 @@ class S3BlobStore:
                         yield BlobEntry(
                             key=found["path"], size=found["size"], written_at=found["last_modified"]
                         )
-
-    def sweep_incoming(self, *, age: timedelta) -> int:  # noqa: ARG002 - the same for all stores
-        return 0  # `incoming` leaves no files behind
-
-    def room(self) -> StorageCapacity | None:
-        return None
 
     def signed_address(
         self, key: str, *, lifetime: timedelta, media_type: str, disposition: str

@@ -85,10 +85,10 @@ class ImageHeader:
     width: int
     height: int
     #: Bits of the deepest channel; 8 for a palette, as its entries have 8 bits.
-    bits: int
-    kind: ColourKind
+    bits: int = 8
+    kind: ColourKind = ColourKind.COLOUR
     #: True if the picture may have transparency, even if every pixel turns out to be opaque.
-    has_alpha: bool
+    has_alpha: bool = False
     #: Frames or pages; None: several, not counted, since that needs a walk through the file.
     frames: int | None = 1
     #: Code points of its primaries and transfer function (ITU-T H.273), if they apply.

@@ -14,13 +14,15 @@ from pathlib import PurePosixPath
 
 import redis
 
+from workers.contract.blobs.base import StoredBlob
 from workers.contract.errors import BatchNotFound, GDSRError
 from workers.contract.images.formats import extension
 from workers.contract.images.names import UniqueNames
 from workers.contract.queue.connection import as_text, retry_once
-from workers.contract.queue.jobs import Job, JobFailure, Record, Spec
+from workers.contract.queue.jobs import Job, JobFailure, Spec
 from workers.contract.queue.runs import LEASES, WAITING, acquire_lease, derived_key, record_key
 from workers.contract.queue.validation import RequestedOptions
+from workers.contract.records import Record
 
 #: Ids of batches that are not unpacked yet, by creation time.
 UNPACKING = "gdsr:batches:unpacking"
@@ -116,12 +118,9 @@ def result_names(
     return found
 
 
-class Archive(Record):
+class Archive(StoredBlob):
     """A zip of results."""
 
-    key: str
-    size: int
-    sha256: str
     expires_at: datetime
 
 

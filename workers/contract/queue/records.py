@@ -246,7 +246,7 @@ class JobRecords:
             allowed={JobState.QUEUED, JobState.RUNNING},
             run=run,
             state=state,
-            fields={**fields, "finished_at": _now().isoformat()},
+            fields={**fields, "finished_at": datetime.now(UTC).isoformat()},
             ttl=self.record_ttl,
         )
 
@@ -294,7 +294,3 @@ def _list_key(owner: str) -> str:
 def job_key(job_id: str) -> str:
     """Redis key of its record."""
     return f"gdsr:job:{job_id}"
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
