@@ -86,7 +86,18 @@ def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
                 continue
             stored.append(taken.image.key)
             items.append(BatchItem(name=name, job_id=job_id))
-            jobs.append(_job(batch, taken, job_id, name))
+            jobs.append(
+                JobSpec(
+                    id=job_id,
+                    image=taken.image,
+                    options=taken.options,
+                    time_limit=time_limit(taken.image, taken.options, taken.model),
+                    name=name.rpartition("/")[2],
+                    owner=spec.owner,
+                    batch=batch.id,
+                    webhook=spec.webhook,
+                )
+            )
     batches = _batches(context, pixels_per_day=spec.pixels_per_day)
     batches.submit_items(batch, items, jobs, run=context.run)
     log.info("a batch of %d files became %d jobs", len(items), len(jobs))
@@ -134,19 +145,6 @@ def _taken(
         )
         context.blobs.keep(file, key)
     return taken
-
-
-def _job(batch: Batch, taken: ValidatedUpload, job_id: str, name: str) -> JobSpec:
-    return JobSpec(
-        id=job_id,
-        image=taken.image,
-        options=taken.options,
-        time_limit=time_limit(taken.image, taken.options, taken.model),
-        name=name.rpartition("/")[2],
-        owner=batch.spec.owner,
-        batch=batch.id,
-        webhook=batch.spec.webhook,
-    )
 
 
 def _engines(context: TaskContext) -> list[EngineInfo]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -213,10 +213,8 @@ def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Pict
             if context.settings.mark:
                 picture = marked_as_made(picture, trade_off=STOPS[output])
         key = f"results/{job.id}.{context.run}.{output}"
-        branches[output] = patiently(partial(_write_branch, context, f"{key}.png", picture))
-        previews[output] = patiently(
-            partial(_write_preview, context, f"{key}.webp", output, picture)
-        )
+        branches[output] = _stored(context, f"{key}.png", partial(png_pieces, picture))
+        previews[output] = _stored(context, f"{key}.webp", partial(_preview, output, picture))
         if output == "psnr":
             faithful = picture
         if output in shares:
@@ -226,26 +224,27 @@ def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Pict
 
 
 def stored(context: TaskContext, key: str, picture: Picture, options: UpscaleOptions) -> StoredBlob:
-    """Store a picture; it is encoded again for each attempt."""
-
-    def write() -> StoredBlob:
-        pieces = encode_in_pieces(
-            picture, format=options.format, quality=options.quality, lossless=options.lossless
-        )
-        return context.blobs.write(key, pieces)
-
-    return patiently(write)
-
-
-def _write_branch(context: TaskContext, key: str, picture: Picture) -> StoredBlob:
-    return context.blobs.write(key, png_pieces(picture))
+    """Store a picture in the format of its job."""
+    encoded = partial(
+        encode_in_pieces,
+        picture,
+        format=options.format,
+        quality=options.quality,
+        lossless=options.lossless,
+    )
+    return _stored(context, key, encoded)
 
 
-def _write_preview(context: TaskContext, key: str, output: str, picture: Picture) -> StoredBlob:
+def _stored(context: TaskContext, key: str, encoded: Callable[[], Iterable[bytes]]) -> StoredBlob:
+    """Store what is encoded; it is encoded again for each attempt."""
+    return patiently(lambda: context.blobs.write(key, encoded()))
+
+
+def _preview(output: str, picture: Picture) -> list[bytes]:
     factor = min(1.0, _PREVIEW_SIDE / max(picture.width, picture.height))
     width, height = (max(1, round(side * factor)) for side in (picture.width, picture.height))
     reduce = reduced_mask if output == "mask" else reduced
-    return context.blobs.write(key, [encode_preview(reduce(picture, width=width, height=height))])
+    return [encode_preview(reduce(picture, width=width, height=height))]
 
 
 def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
