@@ -38,15 +38,25 @@ class GDSRError(Exception):
     status: ClassVar[int] = 500
     #: The kind of error in words.
     title: ClassVar[str] = "Internal error"
-    #: The message; the arguments of the error fill its placeholders.
+    #: The message; the arguments of the error fill its placeholders, and {size} is the limit in
+    #: bytes.
     detail: ClassVar[str] = "{}"
+    #: The name in `/limits` of the argument `limit`.
+    limit_name: ClassVar[str] = ""
     #: When to retry, if that may help.
     pause: timedelta | None = None
     #: The exceeded limits, by their names in `/limits`.
     limits: Mapping[str, int] = MappingProxyType({})
 
-    def __init__(self, *values: object, **named: object) -> None:
-        super().__init__(self.detail.format(*values, **named))
+    def __init__(
+        self, *values: object, limit: int = 0, pause: timedelta | None = None, **named: object
+    ) -> None:
+        if self.limit_name:
+            self.limits = {self.limit_name: limit}
+        if pause is not None:
+            self.pause = pause
+            named["pause"] = in_time(pause)
+        super().__init__(self.detail.format(*values, limit=limit, size=in_bytes(limit), **named))
 
 
 def _kind(
@@ -57,9 +67,13 @@ def _kind(
     detail: str = "{}",
     *,
     pause: timedelta | None = None,
+    limit_name: str = "",
 ) -> type[Kind]:
-    """Declare a kind of error that has nothing but its message."""
-    fields = {"slug": slug, "status": status, "title": title, "detail": detail, "pause": pause}
+    """Declare a kind of error that needs no code; its fields are those of `GDSRError`."""
+    fields = {
+        "slug": slug, "status": status, "title": title, "detail": detail, "pause": pause,
+        "limit_name": limit_name,
+    }  # fmt: skip
     return type(slug.title().replace("-", ""), (base,), fields)
 
 
@@ -80,33 +94,20 @@ class ImageMissing(ImageRejected):
         super().__init__(said)
 
 
-class UploadTooLarge(ImageRejected):
-    """The body is larger than the limit."""
-
-    slug, status, title = "upload-too-large", 413, "The upload is too large"
-
-    def __init__(self, *, limit: int) -> None:
-        super().__init__(f"the upload is larger than the limit of {in_bytes(limit)}")
-        self.limits = {"max_upload_bytes": limit}
-
-
+UploadTooLarge = _kind(
+    ImageRejected, "upload-too-large", 413, "The upload is too large",
+    "the upload is larger than the limit of {size}",
+    limit_name="max_upload_bytes",
+)  # fmt: skip
 DigestMismatch = _kind(
     ImageRejected, "digest-mismatch", 400, "The digest does not match the body",
     "the body does not match {header}; the received body has {found}; send it again",
 )  # fmt: skip
-
-
-class ImageTooLarge(ImageRejected):
-    """The picture has more pixels than the limit."""
-
-    slug, status, title = "image-too-large", 413, "The picture has too many pixels"
-
-    def __init__(self, *, width: int, height: int, limit: int) -> None:
-        super().__init__(
-            f"the picture has {width:,} x {height:,} = {width * height:,} pixels; "
-            f"the limit is {limit:,}"
-        )
-        self.limits = {"max_pixels": limit}
+ImageTooLarge = _kind(
+    ImageRejected, "image-too-large", 413, "The picture has too many pixels",
+    "the picture has {width:,} x {height:,} = {pixels:,} pixels; the limit is {limit:,}",
+    limit_name="max_pixels",
+)  # fmt: skip
 
 
 class ResultTooLarge(ImageRejected):
@@ -251,29 +252,16 @@ AdminOff = _kind(
     GDSRError, "admin-off", 403, "Admin endpoints are off",
     "this needs an admin key, and none is configured: set GDSR_ADMIN_KEYS_FILE",
 )  # fmt: skip
-
-
-class RateExceeded(GDSRError):
-    """The rate limit of the API key is exceeded."""
-
-    slug, status, title = "rate-exceeded", 429, "Rate limit exceeded"
-
-    def __init__(self, *, rate: str, pause: timedelta) -> None:
-        super().__init__(f"the limit is {rate}; try again in {in_time(pause)}")
-        self.pause = pause
-
-
-class PixelsExceeded(GDSRError):
-    """The daily pixel quota of the API key is exceeded."""
-
-    slug, status, title = "pixels-exceeded", 429, "Pixel quota exceeded"
-
-    def __init__(self, *, limit: int, pause: timedelta) -> None:
-        super().__init__(
-            f"with this picture the API key would exceed its quota of {limit:,} pixels a "
-            f"day; the next day begins in {in_time(pause)} (midnight UTC)"
-        )
-        self.limits, self.pause = {"pixels_per_day": limit}, pause
+RateExceeded = _kind(
+    GDSRError, "rate-exceeded", 429, "Rate limit exceeded",
+    "the limit is {rate}; try again in {pause}",
+)  # fmt: skip
+PixelsExceeded = _kind(
+    GDSRError, "pixels-exceeded", 429, "Pixel quota exceeded",
+    "with this picture the API key would exceed its quota of {limit:,} pixels a day; the next day "
+    "begins in {pause} (midnight UTC)",
+    limit_name="pixels_per_day",
+)  # fmt: skip
 
 
 class ModelUnknown(GDSRError):
@@ -488,15 +476,10 @@ class JobTimedOut(JobFailed):
         )
 
 
-class JobOutOfMemory(JobFailed):
-    """The job exceeded its memory limit."""
-
-    slug, status, title = "job-out-of-memory", 500, "The job ran out of memory"
-
-    def __init__(self, *, limit: int) -> None:
-        super().__init__(f"the job exceeded its memory limit of {in_bytes(limit)}")
-
-
+JobOutOfMemory = _kind(
+    JobFailed, "job-out-of-memory", 500, "The job ran out of memory",
+    "the job exceeded its memory limit of {size}",
+)  # fmt: skip
 ConfigurationInvalid = _kind(
     GDSRError, "configuration-invalid", 500, "The settings are invalid",
 )  # fmt: skip

@@ -123,7 +123,9 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
         ImageUnsupported: it is of high dynamic range.
     """
     if header.pixels > max_pixels:
-        raise errors.ImageTooLarge(width=header.width, height=header.height, limit=max_pixels)
+        raise errors.ImageTooLarge(
+            width=header.width, height=header.height, pixels=header.pixels, limit=max_pixels
+        )
     if header.frames != 1 and frame is None:
         raise errors.ImageAnimated(frames=header.frames)
     if frame is not None and header.frames is not None and frame >= header.frames:
