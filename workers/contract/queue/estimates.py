@@ -6,8 +6,7 @@ from typing import NamedTuple
 import redis
 
 from workers.contract.queue.engines import EngineInfo
-from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
-from workers.contract.queue.runs import RUNNING, WAITING
+from workers.contract.queue.runs import LARGE, RUNNING, SMALL, WAITING, open_queue
 
 #: Jobs before one in its queue; pixels before it, in the other queue, and of running jobs.
 _LOOK = """

@@ -29,8 +29,7 @@ from workers.contract.queue.jobs import (
     UpscaleOptions,
 )
 from workers.contract.queue.records import JobPage, JobRecords, job_key
-from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
-from workers.contract.queue.runs import ACTIVE, EVENTS, derived_key
+from workers.contract.queue.runs import ACTIVE, EVENTS, LARGE, SMALL, derived_key, open_queue
 
 #: Time limit of a job: this constant plus a multiple of the time that the engine alone needs.
 TIME_LIMIT_BASE = timedelta(seconds=120)

@@ -17,8 +17,15 @@ import redis
 from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
 from workers.contract.queue.connection import as_text, retry_once
 from workers.contract.queue.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
-from workers.contract.queue.rq_queue import LARGE
-from workers.contract.queue.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, acquire_lease
+from workers.contract.queue.runs import (
+    ACTIVE,
+    EVENTS,
+    LARGE,
+    LEASES,
+    RUNNING,
+    WAITING,
+    acquire_lease,
+)
 from workers.contract.queue.webhook_outbox import DUE
 from workers.contract.sentinel import replicated
 
