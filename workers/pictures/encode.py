@@ -43,7 +43,14 @@ def encode(
         ProfileNotStorable: JPEG XL for a picture that is not in sRGB.
         FormatNotWritten: JPEG XL, if its library is not installed.
     """
-    _check(picture, format, lossless=lossless)
+    check_result(
+        width=picture.width,
+        height=picture.height,
+        format=format,
+        has_alpha=picture.alpha is not None,
+        lossless=lossless,
+        has_profile=picture.profile is not None,
+    )
     picture = with_bits(picture, min(picture.bits, format.max_bits))
     options: dict[str, Any]
     match format:
@@ -84,20 +91,8 @@ def encode_in_pieces(
 ) -> Iterable[bytes]:
     """Encode as `encode` does, PNG in pieces, so that some are stored while others are made."""
     if format is ResultFormat.PNG:
-        _check(picture, format, lossless=lossless)
         return png_pieces(picture)
     return [encode(picture, format=format, quality=quality, lossless=lossless)]
-
-
-def _check(picture: Picture, kind: ResultFormat, *, lossless: bool) -> None:
-    check_result(
-        width=picture.width,
-        height=picture.height,
-        format=kind,
-        has_alpha=picture.alpha is not None,
-        lossless=lossless,
-        has_profile=picture.profile is not None,
-    )
 
 
 def _encode_jpeg(picture: Picture, quality: int) -> bytes:

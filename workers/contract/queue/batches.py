@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
+from typing import cast
 
 import redis
 
@@ -210,8 +211,7 @@ class BatchRecords:
 
     def unpacking(self) -> list[str]:
         """Ids of the batches that are not unpacked yet."""
-        members = self.client.zrange(UNPACKING, 0, -1)
-        return [as_text(member) for member in members if isinstance(member, (bytes, str))]
+        return list(map(as_text, cast("list[bytes]", self.client.zrange(UNPACKING, 0, -1))))
 
     def erase(self, batch_id: str) -> None:
         """Delete a batch record, but not its jobs."""

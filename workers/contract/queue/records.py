@@ -230,8 +230,7 @@ class JobRecords:
 
     def active(self) -> list[str]:
         """Ids of the jobs that have not ended, oldest first."""
-        members = self.client.zrange(ACTIVE, 0, -1)
-        return [as_text(member) for member in members if isinstance(member, (bytes, str))]
+        return list(map(as_text, cast("list[bytes]", self.client.zrange(ACTIVE, 0, -1))))
 
     def load(self) -> tuple[dict[str, int], list[int]]:
         """Pixels of the queued jobs, by id, and of the running ones."""
