@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from workers.contract.errors import GDSRError, ImageRejected
 from workers.contract.queue.jobs import STOPS, Job, JobResult
-from workers.contract.records import Record
+from workers.contract.record import Record
 
 _SEND_SECONDS = 1
 _MAX_BYTES = 64 * 1024

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import BinaryIO, NamedTuple, Protocol
 
 from workers.contract.errors import StorageFull
-from workers.contract.records import Record
+from workers.contract.record import Record
 
 FOLDERS = ("inputs", "results")
 #: Chunk size of a streamed blob, in bytes.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import redis
 
-from workers.contract.records import Record
+from workers.contract.record import Record
 
 _FOUND, _FREED = "gdsr:blobs", "gdsr:blobs:freed"
 #: Reasons for which the janitor removes a blob.

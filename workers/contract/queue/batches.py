@@ -23,7 +23,7 @@ from workers.contract.queue.connection import as_text, retry_once
 from workers.contract.queue.jobs import Job, JobFailure, Spec
 from workers.contract.queue.runs import LEASES, WAITING, acquire_lease, derived_key, record_key
 from workers.contract.queue.validation import RequestedOptions
-from workers.contract.records import Record
+from workers.contract.record import Record
 
 #: Ids of batches that are not unpacked yet, by creation time.
 UNPACKING = "gdsr:batches:unpacking"

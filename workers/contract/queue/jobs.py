@@ -17,7 +17,7 @@ from workers.contract.images.formats import ImageFormat, ResultFormat
 from workers.contract.images.options import PictureChoices
 from workers.contract.observability import logs
 from workers.contract.queue.webhook_outbox import WebhookState
-from workers.contract.records import Record
+from workers.contract.record import Record
 
 TradeOff = Annotated[float, Field(ge=0, le=1)]
 #: Named slider positions.
