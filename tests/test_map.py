@@ -75,7 +75,7 @@ QUESTIONS = [
         "workers/contract/queue/estimates.py",
         r"def speed",
     ),
-    Question("how S3 URLs are signed", "workers/contract/blobs/s3_signing.py", r"AWS4"),
+    Question("how S3 URLs are signed", "workers/contract/blobs/s3.py", r"AWS4"),
     Question(
         "which picture formats are read and written",
         "workers/contract/images/formats.py",

@@ -30,7 +30,7 @@ from deploy.bench.stub_engines import MODEL
 from deploy.bench.timing import machine
 from deploy.valkey import valkey_answers, valkey_command
 from workers.contract.blobs.file import FileBlobStore
-from workers.contract.queue.rq_queue import SMALL
+from workers.contract.queue.runs import SMALL
 
 _JOB_WORKERS = 2  # per engine: one prepares or encodes while the engine serves the other
 _CLIENTS = 3  # per engine, so that no engine is idle

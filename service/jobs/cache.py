@@ -6,7 +6,6 @@ it expires and is deleted independently.
 
 import hashlib
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from fastapi import Request
@@ -56,11 +55,11 @@ def copied_result(services: Services, key: str, job_id: str, model: ModelInfo) -
         update={
             "key": f"{start}.{found.format}",
             "branches": {
-                output: replace(branch, key=f"{start}.{output}.png")
+                output: branch.model_copy(update={"key": f"{start}.{output}.png"})
                 for output, branch in found.branches.items()
             },
             "previews": {
-                output: replace(preview, key=f"{start}.{output}.webp")
+                output: preview.model_copy(update={"key": f"{start}.{output}.webp"})
                 for output, preview in found.previews.items()
             },
             "expires_at": datetime.now(UTC) + services.settings.result_ttl,

@@ -31,8 +31,16 @@ from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import FINAL_STATES, JobResult, JobState
 from workers.contract.queue.queue import JobQueue
 from workers.contract.queue.records import COUNTERS, JobRecords
-from workers.contract.queue.rq_queue import LARGE, SMALL, next_task
-from workers.contract.queue.runs import LEASES, RUNNING, WAITING, renew_lease, requeue
+from workers.contract.queue.runs import (
+    LARGE,
+    LEASES,
+    RUNNING,
+    SMALL,
+    WAITING,
+    next_task,
+    renew_lease,
+    requeue,
+)
 from workers.jobs.recovery import sweep
 
 HOUR = timedelta(hours=1)

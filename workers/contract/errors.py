@@ -9,7 +9,9 @@ import math
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
+
+Kind = TypeVar("Kind", bound="GDSRError")
 
 
 def in_bytes(count: int) -> str:
@@ -36,15 +38,43 @@ class GDSRError(Exception):
     status: ClassVar[int] = 500
     #: The kind of error in words.
     title: ClassVar[str] = "Internal error"
-    #: The message; the arguments of the error fill its placeholders.
+    #: The message; the arguments of the error fill its placeholders, and {size} is the limit in
+    #: bytes.
     detail: ClassVar[str] = "{}"
+    #: The name in `/limits` of the argument `limit`.
+    limit_name: ClassVar[str] = ""
     #: When to retry, if that may help.
     pause: timedelta | None = None
     #: The exceeded limits, by their names in `/limits`.
     limits: Mapping[str, int] = MappingProxyType({})
 
-    def __init__(self, *values: object, **named: object) -> None:
-        super().__init__(self.detail.format(*values, **named))
+    def __init__(
+        self, *values: object, limit: int = 0, pause: timedelta | None = None, **named: object
+    ) -> None:
+        if self.limit_name:
+            self.limits = {self.limit_name: limit}
+        if pause is not None:
+            self.pause = pause
+            named["pause"] = in_time(pause)
+        super().__init__(self.detail.format(*values, limit=limit, size=in_bytes(limit), **named))
+
+
+def _kind(
+    base: type[Kind],
+    slug: str,
+    status: int,
+    title: str,
+    detail: str = "{}",
+    *,
+    pause: timedelta | None = None,
+    limit_name: str = "",
+) -> type[Kind]:
+    """Declare a kind of error that needs no code; its fields are those of `GDSRError`."""
+    fields = {
+        "slug": slug, "status": status, "title": title, "detail": detail, "pause": pause,
+        "limit_name": limit_name,
+    }  # fmt: skip
+    return type(slug.title().replace("-", ""), (base,), fields)
 
 
 class ImageRejected(GDSRError):
@@ -64,34 +94,20 @@ class ImageMissing(ImageRejected):
         super().__init__(said)
 
 
-class UploadTooLarge(ImageRejected):
-    """The body is larger than the limit."""
-
-    slug, status, title = "upload-too-large", 413, "The upload is too large"
-
-    def __init__(self, *, limit: int) -> None:
-        super().__init__(f"the upload is larger than the limit of {in_bytes(limit)}")
-        self.limits = {"max_upload_bytes": limit}
-
-
-class DigestMismatch(ImageRejected):
-    """The body does not match its digest: it was changed in transit."""
-
-    slug, status, title = "digest-mismatch", 400, "The digest does not match the body"
-    detail = "the body does not match {header}; the received body has {found}; send it again"
-
-
-class ImageTooLarge(ImageRejected):
-    """The picture has more pixels than the limit."""
-
-    slug, status, title = "image-too-large", 413, "The picture has too many pixels"
-
-    def __init__(self, *, width: int, height: int, limit: int) -> None:
-        super().__init__(
-            f"the picture has {width:,} x {height:,} = {width * height:,} pixels; "
-            f"the limit is {limit:,}"
-        )
-        self.limits = {"max_pixels": limit}
+UploadTooLarge = _kind(
+    ImageRejected, "upload-too-large", 413, "The upload is too large",
+    "the upload is larger than the limit of {size}",
+    limit_name="max_upload_bytes",
+)  # fmt: skip
+DigestMismatch = _kind(
+    ImageRejected, "digest-mismatch", 400, "The digest does not match the body",
+    "the body does not match {header}; the received body has {found}; send it again",
+)  # fmt: skip
+ImageTooLarge = _kind(
+    ImageRejected, "image-too-large", 413, "The picture has too many pixels",
+    "the picture has {width:,} x {height:,} = {pixels:,} pixels; the limit is {limit:,}",
+    limit_name="max_pixels",
+)  # fmt: skip
 
 
 class ResultTooLarge(ImageRejected):
@@ -110,18 +126,14 @@ class ResultTooLarge(ImageRejected):
         self.limits = {"max_side": side} if side else {"max_result_pixels": pixels}
 
 
-class ImageUnsupported(ImageRejected):
-    """The bytes are not a picture in a supported format."""
-
-    slug, status, title = "image-unsupported", 415, "The format is not supported"
-    detail = "the file is {found}; supported are {supported}"
-
-
-class ImageCorrupt(ImageRejected):
-    """The file looks like a picture but cannot be decoded."""
-
-    slug, status, title = "image-corrupt", 422, "The picture is damaged"
-    detail = "the picture cannot be decoded: {}"
+ImageUnsupported = _kind(
+    ImageRejected, "image-unsupported", 415, "The format is not supported",
+    "the file is {found}; supported are {supported}",
+)  # fmt: skip
+ImageCorrupt = _kind(
+    ImageRejected, "image-corrupt", 422, "The picture is damaged",
+    "the picture cannot be decoded: {}",
+)  # fmt: skip
 
 
 #: Of the formats that can be filled.
@@ -155,53 +167,32 @@ class FrameMissing(ImageRejected):
         super().__init__(f"the picture has no frame {frame:,}: it has {have}")
 
 
-class ColourTooDeep(ImageRejected):
-    """More bits per colour channel than are read."""
-
-    slug, status, title = "colour-too-deep", 422, "The picture has too many bits per sample"
-    detail = "the picture has {bits} bits a channel; at most {limit} are read: convert it first"
-
-
-class AlphaNotStorable(ImageRejected):
-    """The picture has transparency, which the requested format does not support."""
-
-    slug, status, title = "alpha-not-storable", 422, "The result format cannot hold transparency"
-    detail = (
-        "the picture has transparency, which JPEG cannot hold; choose another format, or give a "
-        "`background`"
-    )
-
-
-class DepthNotStorable(ImageRejected):
-    """The requested format does not support the requested bit depth."""
-
-    slug, status, title = "depth-not-storable", 422, "The result format cannot hold 16 bits"
-    detail = "{format_name} does not support {bits} bits per sample; choose png or tiff, or depth 8"
-
-
-class LosslessNotStorable(ImageRejected):
-    """A lossless result was requested in a lossy format."""
-
-    slug, status, title = "lossless-not-storable", 422, "The result format is lossy"
-    detail = "{format_name} cannot be lossless; choose png, webp or tiff"
-
-
-class FormatNotWritten(ImageRejected):
-    """The workers do not have the library of the requested format."""
-
-    slug, status, title = "format-not-written", 422, "The result format is not available"
-    detail = (
-        "{format_name} is not available: its library is not installed; `/limits` lists the "
-        "available formats"
-    )
-
-
-class ProfileNotStorable(ImageRejected):
-    """The colour profile was to be kept, in a format that does not support it."""
-
-    slug, status = "profile-not-storable", 422
-    title = "The result format cannot hold a colour profile"
-    detail = "{format_name} is written in sRGB only; choose another format, or `icc` srgb"
+ColourTooDeep = _kind(
+    ImageRejected, "colour-too-deep", 422, "The picture has too many bits per sample",
+    "the picture has {bits} bits a channel; at most {limit} are read: convert it first",
+)  # fmt: skip
+AlphaNotStorable = _kind(
+    ImageRejected, "alpha-not-storable", 422, "The result format cannot hold transparency",
+    "the picture has transparency, which JPEG cannot hold; choose another format, or give a "
+    "`background`",
+)  # fmt: skip
+DepthNotStorable = _kind(
+    ImageRejected, "depth-not-storable", 422, "The result format cannot hold 16 bits",
+    "{format_name} does not support {bits} bits per sample; choose png or tiff, or depth 8",
+)  # fmt: skip
+LosslessNotStorable = _kind(
+    ImageRejected, "lossless-not-storable", 422, "The result format is lossy",
+    "{format_name} cannot be lossless; choose png, webp or tiff",
+)  # fmt: skip
+FormatNotWritten = _kind(
+    ImageRejected, "format-not-written", 422, "The result format is not available",
+    "{format_name} is not available: its library is not installed; `/limits` lists the "
+    "available formats",
+)  # fmt: skip
+ProfileNotStorable = _kind(
+    ImageRejected, "profile-not-storable", 422, "The result format cannot hold a colour profile",
+    "{format_name} is written in sRGB only; choose another format, or `icc` srgb",
+)  # fmt: skip
 
 
 class ScaleTooLarge(ImageRejected):
@@ -217,31 +208,20 @@ class ScaleTooLarge(ImageRejected):
         )
 
 
-class WebhooksOff(GDSRError):
-    """A webhook was requested, but webhooks are not configured."""
-
-    slug, status, title = "webhooks-off", 422, "Webhooks are off"
-    detail = (
-        "webhooks are off (GDSR_WEBHOOK_HOSTS is not set); leave `webhook` out, and follow "
-        "`/jobs/{{id}}/events` or poll `/jobs/{{id}}`"
-    )
-
-
-class WebhookNotAllowed(GDSRError):
-    """The webhook's address is not allowed."""
-
-    slug, status, title = "webhook-not-allowed", 422, "The webhook is not allowed"
-    detail = "the webhook is not allowed: {}"
-
-
-class ListingNeedsKeys(GDSRError):
-    """Jobs cannot be listed: without API keys they have no owners."""
-
-    slug, status, title = "listing-needs-keys", 403, "Listing jobs needs API keys"
-    detail = (
-        "jobs can be listed with API keys (GDSR_API_KEYS_FILE), or by local programs if the "
-        "service listens on loopback; keep the ids of your jobs instead"
-    )
+WebhooksOff = _kind(
+    GDSRError, "webhooks-off", 422, "Webhooks are off",
+    "webhooks are off (GDSR_WEBHOOK_HOSTS is not set); leave `webhook` out, and follow "
+    "`/jobs/{{id}}/events` or poll `/jobs/{{id}}`",
+)  # fmt: skip
+WebhookNotAllowed = _kind(
+    GDSRError, "webhook-not-allowed", 422, "The webhook is not allowed",
+    "the webhook is not allowed: {}",
+)  # fmt: skip
+ListingNeedsKeys = _kind(
+    GDSRError, "listing-needs-keys", 403, "Listing jobs needs API keys",
+    "jobs can be listed with API keys (GDSR_API_KEYS_FILE), or by local programs if the "
+    "service listens on loopback; keep the ids of your jobs instead",
+)  # fmt: skip
 
 
 class HostNotServed(GDSRError):
@@ -256,55 +236,32 @@ class HostNotServed(GDSRError):
         )
 
 
-class OriginNotServed(GDSRError):
-    """A page of another origin sent a request that changes something."""
-
-    slug, status, title = "origin-not-served", 403, "The origin is not allowed"
-    detail = "the origin {:.80} is not allowed; GDSR_CORS_ORIGINS adds origins"
-
-
-class KeyMissing(GDSRError):
-    """The service requires an API key, and the request has none."""
-
-    slug, status, title = "key-missing", 401, "An API key is needed"
-    detail = "send your API key: `Authorization: Bearer KEY`, or `X-API-Key: KEY`"
-
-
-class KeyInvalid(GDSRError):
-    """The API key is unknown."""
-
-    slug, status, title = "key-invalid", 401, "The API key is unknown"
-    detail = "unknown API key"
-
-
-class AdminOff(GDSRError):
-    """Admin endpoints are off because no admin keys are configured."""
-
-    slug, status, title = "admin-off", 403, "Admin endpoints are off"
-    detail = "this needs an admin key, and none is configured: set GDSR_ADMIN_KEYS_FILE"
-
-
-class RateExceeded(GDSRError):
-    """The rate limit of the API key is exceeded."""
-
-    slug, status, title = "rate-exceeded", 429, "Rate limit exceeded"
-
-    def __init__(self, *, rate: str, pause: timedelta) -> None:
-        super().__init__(f"the limit is {rate}; try again in {in_time(pause)}")
-        self.pause = pause
-
-
-class PixelsExceeded(GDSRError):
-    """The daily pixel quota of the API key is exceeded."""
-
-    slug, status, title = "pixels-exceeded", 429, "Pixel quota exceeded"
-
-    def __init__(self, *, limit: int, pause: timedelta) -> None:
-        super().__init__(
-            f"with this picture the API key would exceed its quota of {limit:,} pixels a "
-            f"day; the next day begins in {in_time(pause)} (midnight UTC)"
-        )
-        self.limits, self.pause = {"pixels_per_day": limit}, pause
+OriginNotServed = _kind(
+    GDSRError, "origin-not-served", 403, "The origin is not allowed",
+    "the origin {:.80} is not allowed; GDSR_CORS_ORIGINS adds origins",
+)  # fmt: skip
+KeyMissing = _kind(
+    GDSRError, "key-missing", 401, "An API key is needed",
+    "send your API key: `Authorization: Bearer KEY`, or `X-API-Key: KEY`",
+)  # fmt: skip
+KeyInvalid = _kind(
+    GDSRError, "key-invalid", 401, "The API key is unknown",
+    "unknown API key",
+)  # fmt: skip
+AdminOff = _kind(
+    GDSRError, "admin-off", 403, "Admin endpoints are off",
+    "this needs an admin key, and none is configured: set GDSR_ADMIN_KEYS_FILE",
+)  # fmt: skip
+RateExceeded = _kind(
+    GDSRError, "rate-exceeded", 429, "Rate limit exceeded",
+    "the limit is {rate}; try again in {pause}",
+)  # fmt: skip
+PixelsExceeded = _kind(
+    GDSRError, "pixels-exceeded", 429, "Pixel quota exceeded",
+    "with this picture the API key would exceed its quota of {limit:,} pixels a day; the next day "
+    "begins in {pause} (midnight UTC)",
+    limit_name="pixels_per_day",
+)  # fmt: skip
 
 
 class ModelUnknown(GDSRError):
@@ -316,62 +273,40 @@ class ModelUnknown(GDSRError):
         super().__init__(f"there is no model {name!r}; available: {', '.join(known)}")
 
 
-class JobNotFound(GDSRError):
-    """There is no such job, or its record has expired."""
-
-    slug, status, title = "job-not-found", 404, "There is no such job"
-    detail = "there is no job {!r}"
-
-
-class JobTooNew(GDSRError):
-    """The job record was written by a newer release, for example during an upgrade."""
-
-    slug, status, title = "job-too-new", 503, "The job is from a newer release"
-    pause = timedelta(seconds=5)
-    detail = "job {!r} belongs to a newer release; try again after the upgrade"
-
-
-class JobNotFinished(GDSRError):
-    """The result was requested before the job ended."""
-
-    slug, status, title = "job-not-finished", 409, "The job has not finished"
-    pause = timedelta(seconds=1)
-    detail = "job {} is {state}; try again later"
-
-
-class JobCancelled(GDSRError):
-    """The result of a cancelled job was requested."""
-
-    slug, status, title = "job-cancelled", 410, "The job was cancelled"
-    detail = "job {} was cancelled and has no result"
-
-
-class JobExpired(GDSRError):
-    """The result has expired and was deleted."""
-
-    slug, status, title = "job-expired", 410, "The result has expired"
-    detail = "the result of job {} has expired; send the picture again"
-
-
-class BranchesNotKept(GDSRError):
-    """A derived result was requested that needs branches which the job did not keep."""
-
-    slug, status, title = "branches-not-kept", 404, "The job did not keep its branches"
-    detail = (
-        "job {} kept no branches, which are needed for other slider positions, and for other "
-        "formats and regions of a result that is not PNG; send the picture again with "
-        "keep_branches=true"
-    )
-
-
-class MapInvalid(ImageRejected):
-    """The map of a derived result cannot be used."""
-
-    slug, status, title = "map-invalid", 422, "The map cannot be used"
-    detail = (
-        "the map {}; send an 8-bit grey PNG without transparency, in the proportions of the result "
-        "and no larger than it"
-    )
+JobNotFound = _kind(
+    GDSRError, "job-not-found", 404, "There is no such job",
+    "there is no job {!r}",
+)  # fmt: skip
+#: For example during an upgrade.
+JobTooNew = _kind(
+    GDSRError, "job-too-new", 503, "The job is from a newer release",
+    "job {!r} belongs to a newer release; try again after the upgrade",
+    pause=timedelta(seconds=5),
+)  # fmt: skip
+JobNotFinished = _kind(
+    GDSRError, "job-not-finished", 409, "The job has not finished",
+    "job {} is {state}; try again later",
+    pause=timedelta(seconds=1),
+)  # fmt: skip
+JobCancelled = _kind(
+    GDSRError, "job-cancelled", 410, "The job was cancelled",
+    "job {} was cancelled and has no result",
+)  # fmt: skip
+JobExpired = _kind(
+    GDSRError, "job-expired", 410, "The result has expired",
+    "the result of job {} has expired; send the picture again",
+)  # fmt: skip
+BranchesNotKept = _kind(
+    GDSRError, "branches-not-kept", 404, "The job did not keep its branches",
+    "job {} kept no branches, which are needed for other slider positions, and for other "
+    "formats and regions of a result that is not PNG; send the picture again with "
+    "keep_branches=true",
+)  # fmt: skip
+MapInvalid = _kind(
+    ImageRejected, "map-invalid", 422, "The map cannot be used",
+    "the map {}; send an 8-bit grey PNG without transparency, in the proportions of the result "
+    "and no larger than it",
+)  # fmt: skip
 
 
 class MapTooLarge(ImageRejected):
@@ -387,24 +322,16 @@ class MapTooLarge(ImageRejected):
         self.limits = {f"max_map_{of}": limit}
 
 
-class ArchiveInvalid(GDSRError):
-    """The upload of a batch is not a readable zip."""
-
-    slug, status, title = "archive-invalid", 422, "The zip cannot be read"
-    detail = (
-        "{}; send a zip that is stored or deflated and has no password, or the pictures as "
-        "several multipart fields `image`"
-    )
-
-
-class BatchEmpty(GDSRError):
-    """The zip contains no file, or the form no picture."""
-
-    slug, status, title = "batch-empty", 422, "The batch is empty"
-    detail = (
-        "the batch has no files; send a zip as the body or as the multipart field `archive`, or "
-        "the pictures as several multipart fields `image`"
-    )
+ArchiveInvalid = _kind(
+    GDSRError, "archive-invalid", 422, "The zip cannot be read",
+    "{}; send a zip that is stored or deflated and has no password, or the pictures as "
+    "several multipart fields `image`",
+)  # fmt: skip
+BatchEmpty = _kind(
+    GDSRError, "batch-empty", 422, "The batch is empty",
+    "the batch has no files; send a zip as the body or as the multipart field `archive`, or "
+    "the pictures as several multipart fields `image`",
+)  # fmt: skip
 
 
 class BatchTooLarge(GDSRError):
@@ -418,41 +345,27 @@ class BatchTooLarge(GDSRError):
         self.limits = {f"max_batch_{of}": limit}
 
 
-class EntryDamaged(GDSRError):
-    """A file in the zip of a batch cannot be unpacked."""
-
-    slug, status, title = "entry-damaged", 422, "The file in the zip is damaged"
-    detail = "the file cannot be unpacked: {}"
-
-
-class BatchNotFound(GDSRError):
-    """There is no such batch, or its record has expired."""
-
-    slug, status, title = "batch-not-found", 404, "There is no such batch"
-    detail = "there is no batch {!r}"
-
-
-class BatchNotFinished(GDSRError):
-    """The results of a batch were requested before all jobs had ended."""
-
-    slug, status, title = "batch-not-finished", 409, "The batch has not finished"
-    pause = timedelta(seconds=1)
-    detail = "batch {} has unfinished jobs; try again later"
-
-
-class BatchExpired(GDSRError):
-    """The results of a batch have expired and were deleted."""
-
-    slug, status, title = "batch-expired", 410, "The results have expired"
-    detail = "the results of batch {} have expired; send the pictures again"
-
-
-class IdempotencyKeyReused(GDSRError):
-    """The idempotency key was used before with another picture or other options."""
-
-    slug, status = "idempotency-key-reused", 422
-    title = "The idempotency key was used for another request"
-    detail = "this Idempotency-Key was used with another picture or other options; use a new one"
+EntryDamaged = _kind(
+    GDSRError, "entry-damaged", 422, "The file in the zip is damaged",
+    "the file cannot be unpacked: {}",
+)  # fmt: skip
+BatchNotFound = _kind(
+    GDSRError, "batch-not-found", 404, "There is no such batch",
+    "there is no batch {!r}",
+)  # fmt: skip
+BatchNotFinished = _kind(
+    GDSRError, "batch-not-finished", 409, "The batch has not finished",
+    "batch {} has unfinished jobs; try again later",
+    pause=timedelta(seconds=1),
+)  # fmt: skip
+BatchExpired = _kind(
+    GDSRError, "batch-expired", 410, "The results have expired",
+    "the results of batch {} have expired; send the pictures again",
+)  # fmt: skip
+IdempotencyKeyReused = _kind(
+    GDSRError, "idempotency-key-reused", 422, "The idempotency key was used for another request",
+    "this Idempotency-Key was used with another picture or other options; use a new one",
+)  # fmt: skip
 
 
 class QueueFull(GDSRError):
@@ -481,53 +394,40 @@ class QueueUnavailable(GDSRError):
         self.refused = refused
 
 
-class NoWorker(GDSRError):
-    """No engine is running, so no models are available."""
-
-    slug, status, title = "no-worker", 503, "No worker is available"
-    pause = timedelta(seconds=5)
-    detail = "no worker is available; try again later"
-
-
-class StorageFull(GDSRError):
-    """The blob store is full."""
-
-    slug, status, title = "storage-full", 507, "The picture store is full"
-    pause = timedelta(seconds=60)
-    detail = "the picture store is full; try again later"
-
-
-class StorageUnavailable(GDSRError):
-    """The blob store does not answer, or denies access."""
-
-    slug, status, title = "storage-unavailable", 503, "The picture store is unavailable"
-    pause = timedelta(seconds=5)
-    detail = "the picture store is unavailable ({}); try again later"
-
-
-class BlobMissing(GDSRError):
-    """A stored picture is missing."""
-
-    slug, status, title = "blob-missing", 410, "The stored picture is missing"
-    detail = "the stored picture {} is missing"
+NoWorker = _kind(
+    GDSRError, "no-worker", 503, "No worker is available",
+    "no worker is available; try again later",
+    pause=timedelta(seconds=5),
+)  # fmt: skip
+StorageFull = _kind(
+    GDSRError, "storage-full", 507, "The picture store is full",
+    "the picture store is full; try again later",
+    pause=timedelta(seconds=60),
+)  # fmt: skip
+StorageUnavailable = _kind(
+    GDSRError, "storage-unavailable", 503, "The picture store is unavailable",
+    "the picture store is unavailable ({}); try again later",
+    pause=timedelta(seconds=5),
+)  # fmt: skip
+BlobMissing = _kind(
+    GDSRError, "blob-missing", 410, "The stored picture is missing",
+    "the stored picture {} is missing",
+)  # fmt: skip
 
 
 class JobFailed(GDSRError):
     """Base class: a job failed for a reason other than the picture."""
 
 
-class EngineLost(JobFailed):
-    """The engine died and did not come back, or died twice on this picture."""
-
-    slug, status, title = "engine-lost", 500, "The engine was lost"
-    detail = "the engine was lost: {}"
-
-
-class CheckpointReplaced(EngineLost):
-    """The engine replaced the checkpoint during the job; the job starts again."""
-
-    slug, status, title = "checkpoint-replaced", 500, "The checkpoint was replaced during the job"
-    detail = "the engine was lost: the checkpoint was replaced during the job, more than once"
+EngineLost = _kind(
+    JobFailed, "engine-lost", 500, "The engine was lost",
+    "the engine was lost: {}",
+)  # fmt: skip
+#: The job starts again.
+CheckpointReplaced = _kind(
+    EngineLost, "checkpoint-replaced", 500, "The checkpoint was replaced during the job",
+    "the engine was lost: the checkpoint was replaced during the job, more than once",
+)  # fmt: skip
 
 
 class EngineOutOfMemory(JobFailed):
@@ -550,25 +450,19 @@ class ModelNotLoaded(JobFailed):
         self.reason = reason
 
 
-class TileNotFinite(JobFailed):
-    """The network's output contains NaN or infinity, in float32 too."""
-
-    slug, status, title = "tile-not-finite", 500, "The network's output is not finite"
-    detail = "the network's output is not finite, in float32 either"
-
-
-class WorkerLost(JobFailed):
-    """The worker died, and so did the worker of the retry."""
-
-    slug, status, title = "worker-lost", 500, "The worker was lost"
-    detail = "the worker was lost while it ran this job, and so was the worker of the retry"
-
-
-class JobCrashed(JobFailed):
-    """The job's process crashed twice: the picture is the likely cause."""
-
-    slug, status, title = "job-crashed", 500, "The job crashed"
-    detail = "the process that ran this job crashed twice"
+TileNotFinite = _kind(
+    JobFailed, "tile-not-finite", 500, "The network's output is not finite",
+    "the network's output is not finite, in float32 either",
+)  # fmt: skip
+WorkerLost = _kind(
+    JobFailed, "worker-lost", 500, "The worker was lost",
+    "the worker was lost while it ran this job, and so was the worker of the retry",
+)  # fmt: skip
+#: The picture is the likely cause.
+JobCrashed = _kind(
+    JobFailed, "job-crashed", 500, "The job crashed",
+    "the process that ran this job crashed twice",
+)  # fmt: skip
 
 
 class JobTimedOut(JobFailed):
@@ -582,16 +476,10 @@ class JobTimedOut(JobFailed):
         )
 
 
-class JobOutOfMemory(JobFailed):
-    """The job exceeded its memory limit."""
-
-    slug, status, title = "job-out-of-memory", 500, "The job ran out of memory"
-
-    def __init__(self, *, limit: int) -> None:
-        super().__init__(f"the job exceeded its memory limit of {in_bytes(limit)}")
-
-
-class ConfigurationInvalid(GDSRError):
-    """A command cannot start with the given settings."""
-
-    slug, status, title = "configuration-invalid", 500, "The settings are invalid"
+JobOutOfMemory = _kind(
+    JobFailed, "job-out-of-memory", 500, "The job ran out of memory",
+    "the job exceeded its memory limit of {size}",
+)  # fmt: skip
+ConfigurationInvalid = _kind(
+    GDSRError, "configuration-invalid", 500, "The settings are invalid",
+)  # fmt: skip

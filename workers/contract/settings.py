@@ -157,14 +157,22 @@ class SharedSettings(BaseSettings):
         Raises:
             ConfigurationInvalid: lists each invalid variable, in one line.
         """
-        known = READ_ELSEWHERE | _names(cls) | _names(WorkerSettings)
-        for name in list(os.environ):
+        fields = (*cls.model_fields, *WorkerSettings.model_fields)
+        known = READ_ELSEWHERE | {f"{_PREFIX}{field.upper()}" for field in fields}
+        for name, value in list(os.environ.items()):
             if not name.startswith(_PREFIX):
                 continue
-            if _is_service_link(name, os.environ[name]):
+            is_port = name.endswith("_PORT") and _LINK_ADDRESS.match(value)
+            if is_port or _SERVICE_LINK.fullmatch(name):
                 del os.environ[name]
             elif name not in known:
-                raise ConfigurationInvalid(_misspelt(name, known))
+                nearest = difflib.get_close_matches(name, sorted(known), n=1)
+                hint = (
+                    f"did you mean {nearest[0]}?"
+                    if nearest
+                    else "docs/settings.md lists all settings"
+                )
+                raise ConfigurationInvalid(f"unknown setting {name}; {hint}")
         try:
             settings = cls()
         except ValidationError as invalid:
@@ -241,22 +249,6 @@ class WorkerSettings(SharedSettings):
             if not path.exists():
                 raise ValueError(f"there is no {path}")
         return value
-
-
-def _names(settings: type[BaseSettings]) -> frozenset[str]:
-    return frozenset(f"{_PREFIX}{field.upper()}" for field in settings.model_fields)
-
-
-def _is_service_link(name: str, value: str) -> bool:
-    if name.endswith("_PORT") and _LINK_ADDRESS.match(value):
-        return True
-    return _SERVICE_LINK.fullmatch(name) is not None
-
-
-def _misspelt(name: str, known: frozenset[str]) -> str:
-    nearest = difflib.get_close_matches(name, sorted(known), n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else "docs/settings.md lists all settings"
-    return f"unknown setting {name}; {hint}"
 
 
 def read_password(path: Path, setting: str) -> str:

@@ -85,13 +85,6 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
-def device_memory(device: torch.device) -> float:
-    """Memory of the GPU in bytes; infinity on the CPU, whose memory is not managed here."""
-    if device.type != "cuda":
-        return float("inf")
-    return float(torch.cuda.get_device_properties(device).total_memory)
-
-
 def _measured(forward: Forward, *, tile: int, batch: int) -> Measured | None:
     """Measure one batch of `fused`; None if it does not fit."""
     noise = np.random.default_rng(0).integers(0, 256, (batch, tile, tile, 3), dtype=np.uint8)

@@ -14,7 +14,7 @@ from model.process import cache_folder
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.settings import WorkerSettings
-from workers.engine.calibration import best_batch, calibrated, device_memory, device_name
+from workers.engine.calibration import best_batch, calibrated, device_name
 from workers.engine.checkpoints import default_model, engine_files
 from workers.engine.model_cache import PENDING, CachedModel, ModelCache
 
@@ -120,7 +120,8 @@ def load_engine(
                     sha256=checkpoint.sha256,
                     folder=settings.cache_dir or cache_folder(),
                 )
-                found_best = best_batch(measured, memory=device_memory(device))
+                memory = torch.cuda.get_device_properties(device).total_memory
+                found_best = best_batch(measured, memory=memory)
                 batches[tile] = max(batches[tile], found_best)
         except (CheckpointInvalid, NotFinite, OSError) as invalid:
             reason = invalid.strerror if isinstance(invalid, OSError) else invalid

@@ -110,7 +110,7 @@ class EngineServer:
         self.fallback = OutOfMemoryFallback(
             batch=loaded.max_batch,
             tile=max(loaded.tiles),
-            release=self._release,
+            release=lambda: self.loaded.release(),  # noqa: PLW0108 - a reload replaces it
         )
         #: The models of new jobs; tile sides and batch sizes stay as at startup.
         self.loaded = loaded
@@ -278,9 +278,6 @@ class EngineServer:
             except OSError:
                 self._drop(client)
 
-    def _release(self) -> None:
-        self.loaded.release()
-
     def _refuse(self, client: Client, slug: str, detail: str, *, tile: int = 0) -> None:
         if client.shared is not None:
             client.shared.flags[:] = 0
@@ -304,7 +301,10 @@ class EngineServer:
             selector.register(self._woken, selectors.EVENT_READ)
             while self._read_ready(selector):
                 pass
-            self._close_all(selector)
+            self._listener.close()
+            for key in list(selector.get_map().values()):
+                if isinstance(key.data, Client):
+                    key.data.connection.close()
 
     def _read_ready(self, selector: selectors.BaseSelector) -> bool:
         """Read what has arrived; False if `serve` has ended.
@@ -403,12 +403,6 @@ class EngineServer:
         with self._changed:
             client.waiting.append(slot)
             self._changed.notify()
-
-    def _close_all(self, selector: selectors.BaseSelector) -> None:
-        self._listener.close()
-        for key in list(selector.get_map().values()):
-            if isinstance(key.data, Client):
-                key.data.connection.close()
 
     def _close(self, client: Client, selector: selectors.BaseSelector) -> None:
         if client.tiles:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from model.process import available_cpus
 from workers.contract.errors import ConfigurationInvalid
-from workers.contract.queue.rq_queue import LARGE, SMALL
+from workers.contract.queue.runs import LARGE, SMALL
 from workers.contract.settings import WorkerSettings
 from workers.host.health import answers
 from workers.host.supervisor import Program

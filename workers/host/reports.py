@@ -14,7 +14,8 @@ from typing import Self
 from pydantic import ValidationError
 
 from workers.contract.errors import GDSRError, ImageRejected
-from workers.contract.queue.jobs import STOPS, Job, JobResult, Record
+from workers.contract.queue.jobs import STOPS, Job, JobResult
+from workers.contract.record import Record
 
 _SEND_SECONDS = 1
 _MAX_BYTES = 64 * 1024

@@ -44,8 +44,7 @@ from workers.contract.queue.batches import BatchRecords
 from workers.contract.queue.connection import connect
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.records import JobRecords
-from workers.contract.queue.rq_queue import LARGE, SMALL, next_task
-from workers.contract.queue.runs import End, announce, renew_lease
+from workers.contract.queue.runs import LARGE, SMALL, End, announce, next_task, renew_lease
 from workers.contract.settings import WorkerSettings
 from workers.host.parent_death import dying_with_parent
 from workers.host.reports import JobReport, send

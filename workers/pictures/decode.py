@@ -29,7 +29,7 @@ from workers.contract.images.headers import read_header
 from workers.contract.images.jxl import jxl_box
 from workers.contract.images.options import ProfileMode, TruncatedMode
 from workers.contract.images.tiff_and_avif import is_heic_sequence, with_primary
-from workers.pictures.colour.profiles import Wanted, cmyk_to_srgb
+from workers.pictures.colour.profiles import cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
 from workers.pictures.colour.tagged import Tagged, of_cicp, of_png
 from workers.pictures.extras import installed
 from workers.pictures.formats.jpeg import ended, with_end
@@ -126,17 +126,17 @@ def _still(data: bytes, header: ImageHeader, order: _Order) -> Picture:
     elif opened.profile:
         tagged = Tagged(opened.profile)
     grey = header.kind is ColourKind.GREY or opened.is_grey
-    wanted = Wanted(tagged.profile, keep=order.icc is ProfileMode.KEEP)
+    keep = order.icc is ProfileMode.KEEP
     if grey:
         levels, alpha = _grey(opened, header)
-        found = wanted.grey(levels)
+        found = grey_to_srgb(levels, tagged.profile, keep=keep)
         colour: Plane = np.broadcast_to(found.pixels[..., None], (*levels.shape, 3))
     else:
         pixels, alpha = _colour(opened, header)
         if header.kind is ColourKind.CMYK:
             found = cmyk_to_srgb(pixels, tagged.profile)
         else:
-            found = wanted.rgb(pixels)
+            found = rgb_to_srgb(pixels, tagged.profile, keep=keep)
         colour = found.pixels
     return Picture(
         colour=colour,

@@ -43,20 +43,33 @@ def encode(
         ProfileNotStorable: JPEG XL for a picture that is not in sRGB.
         FormatNotWritten: JPEG XL, if its library is not installed.
     """
-    _check(picture, format, lossless=lossless)
+    check_result(
+        width=picture.width,
+        height=picture.height,
+        format=format,
+        has_alpha=picture.alpha is not None,
+        lossless=lossless,
+        has_profile=picture.profile is not None,
+    )
+    picture = with_bits(picture, min(picture.bits, format.max_bits))
+    options: dict[str, Any]
     match format:
         case ResultFormat.PNG:
             return encode_png(picture)
-        case ResultFormat.JPEG:
-            return _encode_jpeg(with_bits(picture, 8), quality)
-        case ResultFormat.WEBP:
-            return _encode_webp(with_bits(picture, 8), quality, lossless=lossless)
-        case ResultFormat.AVIF:
-            return _encode_avif(with_bits(picture, 8), quality)
         case ResultFormat.TIFF:
             return encode_tiff(picture)
+        case ResultFormat.JPEG:
+            return _encode_jpeg(picture, quality)
         case ResultFormat.JXL:
-            return _encode_jxl(with_bits(picture, 8), quality, lossless=lossless)
+            return _encode_jxl(picture, quality, lossless=lossless)
+        case ResultFormat.WEBP if lossless:
+            # `exact` keeps the colour under transparent pixels, which must not be lost either.
+            options = {"lossless": True, "exact": True, "quality": 0}
+        case ResultFormat.WEBP:
+            options = {"quality": quality}
+        case ResultFormat.AVIF:
+            options = {"quality": quality, "speed": _AVIF_SPEED, **_subsampling(quality)}
+    return _saved(_image(picture), picture, format.upper(), **options)
 
 
 def encode_preview(picture: Picture) -> bytes:
@@ -78,20 +91,8 @@ def encode_in_pieces(
 ) -> Iterable[bytes]:
     """Encode as `encode` does, PNG in pieces, so that some are stored while others are made."""
     if format is ResultFormat.PNG:
-        _check(picture, format, lossless=lossless)
         return png_pieces(picture)
     return [encode(picture, format=format, quality=quality, lossless=lossless)]
-
-
-def _check(picture: Picture, kind: ResultFormat, *, lossless: bool) -> None:
-    check_result(
-        width=picture.width,
-        height=picture.height,
-        format=kind,
-        has_alpha=picture.alpha is not None,
-        lossless=lossless,
-        has_profile=picture.profile is not None,
-    )
 
 
 def _encode_jpeg(picture: Picture, quality: int) -> bytes:
@@ -101,7 +102,7 @@ def _encode_jpeg(picture: Picture, quality: int) -> bytes:
         picture,
         "JPEG",
         quality=quality,
-        subsampling=_subsampling(quality),
+        **_subsampling(quality),
         dpi=tuple(min(dots, _MAX_JPEG_DPI) for dots in picture.dpi or (0, 0)),
         extra=_iptc_segment(picture.metadata.iptc),
     )
@@ -114,17 +115,6 @@ def _iptc_segment(iptc: bytes | None) -> bytes:
     body = b"Photoshop 3.0\0" + b"8BIM\4\4\0\0" + struct.pack(">I", len(iptc)) + iptc
     body += b"\0" * (len(iptc) % 2)
     return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
-
-
-def _encode_webp(picture: Picture, quality: int, *, lossless: bool) -> bytes:
-    # `exact` keeps the colour under transparent pixels, which must not be lost either.
-    kept = {"lossless": True, "exact": True, "quality": 0} if lossless else {"quality": quality}
-    return _saved(_image(picture), picture, "WEBP", **kept)
-
-
-def _encode_avif(picture: Picture, quality: int) -> bytes:
-    options = {"quality": quality, "subsampling": _subsampling(quality), "speed": _AVIF_SPEED}
-    return _saved(_image(picture), picture, "AVIF", **options)
 
 
 def _encode_jxl(picture: Picture, quality: int, *, lossless: bool) -> bytes:
@@ -146,8 +136,8 @@ def _encode_jxl(picture: Picture, quality: int, *, lossless: bool) -> bytes:
     )
 
 
-def _subsampling(quality: int) -> str:
-    return "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"
+def _subsampling(quality: int) -> dict[str, str]:
+    return {"subsampling": "4:4:4" if quality >= _FULL_COLOUR_QUALITY else "4:2:0"}
 
 
 def _image(picture: Picture) -> Image.Image:

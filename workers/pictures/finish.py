@@ -14,7 +14,7 @@ from workers.contract.images.options import (
     ProfileMode,
 )
 from workers.pictures.colour.alpha import laid_on
-from workers.pictures.colour.profiles import Wanted, is_for_grey
+from workers.pictures.colour.profiles import grey_to_srgb, is_for_grey
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, with_bits
 from workers.pictures.reduce import reduced, reduced_mask
@@ -104,7 +104,7 @@ def _able_to_hold(picture: Picture, background: str) -> Picture:
     is_grey = background[1:3] == background[3:5] == background[5:7]
     if picture.profile is None or not is_for_grey(picture.profile) or is_grey:
         return picture
-    found = Wanted(picture.profile).grey(picture.colour[..., 0])
+    found = grey_to_srgb(picture.colour[..., 0], picture.profile)
     colour = np.broadcast_to(found.pixels[..., None], picture.colour.shape)
     warning = "the result is in sRGB: its background has colour, and its profile is for grey"
     return replace(picture, colour=colour, profile=None, warnings=(*picture.warnings, warning))

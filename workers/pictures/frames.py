@@ -6,7 +6,7 @@ and AVIF return composed frames; pages of a TIFF are independent.)
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
 from itertools import count
@@ -183,12 +183,7 @@ def apng_layers(png: bytes, *, frame: int) -> list[Layer]:
             frames[-1][1].append(body if name == b"IDAT" else body[4:])
     if len(frames) <= frame:
         raise ImageCorrupt("it has fewer frames than it says")
-    return list(_apng_layers(start, b"".join(shared), frames))
-
-
-def _apng_layers(
-    start: bytes, shared: bytes, frames: Sequence[tuple[bytes, list[bytes]]]
-) -> Iterator[Layer]:
+    layers, common = [], b"".join(shared)
     whole_width, whole_height = struct.unpack_from(">II", start)
     for number, (control, pieces) in enumerate(frames):
         width, height, left, top, disposal, blend = struct.unpack(">4x4I4xBB", control)
@@ -196,8 +191,8 @@ def _apng_layers(
             raise ImageCorrupt("one of its frames lies outside the picture")
         header = struct.pack(">II", width, height) + start[8:]
         pixels = chunk(b"IDAT", b"".join(pieces))
-        yield Layer(
-            parts=(SIGNATURE, chunk(b"IHDR", header), shared, pixels, chunk(b"IEND", b"")),
+        layer = Layer(
+            parts=(SIGNATURE, chunk(b"IHDR", header), common, pixels, chunk(b"IEND", b"")),
             left=left,
             top=top,
             width=width,
@@ -206,3 +201,5 @@ def _apng_layers(
             # Before the first frame there is nothing to restore.
             disposal={0: KEEP, 1: CLEAR, 2: RESTORE if number else CLEAR}.get(disposal, KEEP),
         )
+        layers.append(layer)
+    return layers

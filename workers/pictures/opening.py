@@ -79,7 +79,9 @@ def open_picture(
             image = bmp_image(data) if header.format is ImageFormat.BMP else None
             image = image or _pillow_image(data, header)
             if header.frames != 1:
-                _seek(image, frame)
+                if frame >= (frames := getattr(image, "n_frames", 1)):
+                    raise FrameMissing(frame=frame, frames=frames)
+                image.seek(frame)
             _check_size(image, header)
             # Load first: reading EXIF loads a PNG, and errors of that loading are ignored.
             image.load()
@@ -95,7 +97,7 @@ def open_picture(
 
 
 def _pillow_image(data: bytes, header: ImageHeader) -> ImageFile.ImageFile:
-    name = _PILLOW_NAMES.get(header.format, header.format.upper())
+    name = "HEIF" if header.format is ImageFormat.HEIC else header.format.upper()
     return Image.open(BytesIO(data), formats=(name,))
 
 
@@ -172,15 +174,6 @@ def load_codecs() -> None:
     Image.init()
     for name in installed():
         make_ready(name)
-
-
-_PILLOW_NAMES = {ImageFormat.HEIC: "HEIF"}
-
-
-def _seek(image: Image.Image, frame: int) -> None:
-    if frame >= (frames := getattr(image, "n_frames", 1)):
-        raise FrameMissing(frame=frame, frames=frames)
-    image.seek(frame)
 
 
 #: Errors of Pillow for bytes that it cannot read.

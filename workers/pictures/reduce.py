@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from workers.pictures.colour.profiles import read_curves
+from workers.pictures.colour.srgb import srgb_levels, srgb_light
 from workers.pictures.picture import Picture, Plane
 
 _BAND_ROWS = 128
 _FILTER = Image.Resampling.BICUBIC
 _REACH = 2  # of that filter, in pixels of the smaller picture
 _STEPS = 65535
+_ROOTS = np.arange(_STEPS + 1) / _STEPS
 
 Floats = NDArray[np.float32]
 
@@ -40,7 +42,10 @@ def reduced(picture: Picture, *, width: int, height: int) -> Picture:
     curves = read_curves(picture.profile) if picture.profile else None
     for channel in range(1 if picture.grey else 3):
         if curves is None:
-            light, levels = _light_of_levels(kind), _levels_of_roots(kind)
+            full = _full(kind)
+            light = srgb_light(np.linspace(0, 1, full + 1)).astype(np.float32)
+            # by the square root of light: roots resolve dark levels too
+            levels = (srgb_levels(_ROOTS**2) * full).round().astype(kind)
         else:
             light, levels = _of_curve(curves[channel], kind)
         plane = np.empty((height, width), kind)
@@ -86,26 +91,10 @@ def _bands(plane: Plane, values: Floats, width: int, height: int) -> Iterator[tu
         yield slice(top, bottom), band.clip(0, 1)
 
 
-def _light_of_levels(kind: type[np.unsignedinteger]) -> Floats:
-    """Linear light of each level of sRGB (IEC 61966-2-1)."""
-    value = np.linspace(0, 1, _full(kind) + 1)
-    light = np.where(value > 0.04045, ((value + 0.055) / 1.055) ** 2.4, value / 12.92)
-    return light.astype(np.float32)
-
-
-def _levels_of_roots(kind: type[np.unsignedinteger]) -> Plane:
-    """sRGB level by the square root of light, in 65536 steps: roots resolve dark levels too."""
-    light = (np.arange(_STEPS + 1) / _STEPS) ** 2
-    value = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
-    levels: Plane = (value * _full(kind)).round().astype(kind)
-    return levels
-
-
 def _of_curve(curve: Floats, kind: type[np.unsignedinteger]) -> tuple[Floats, Plane]:
     """Return both tables for a curve, which gives the light of each of 65536 levels."""
     light = curve[:: _STEPS // _full(kind)]
-    roots = (np.arange(_STEPS + 1) / _STEPS) ** 2
-    levels: Plane = np.interp(roots, light, np.arange(len(light))).round().astype(kind)
+    levels: Plane = np.interp(_ROOTS**2, light, np.arange(len(light))).round().astype(kind)
     return light, levels
 
 

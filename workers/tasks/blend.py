@@ -17,7 +17,7 @@ from workers.tasks.branches import (
     read_branch,
 )
 from workers.tasks.maps import blend_by_map, read_map
-from workers.tasks.upscale import TaskContext, patiently, run, stored, timed, waited
+from workers.tasks.upscale import TaskContext, patiently, run, spent, stored, timed
 
 
 def blend(job_id: str) -> bool:
@@ -26,14 +26,14 @@ def blend(job_id: str) -> bool:
 
 
 def _blended(context: TaskContext, job: Job) -> JobResult:
-    options, part, seconds = job.spec.options, job.spec.part, {"queue": waited(job)}
+    options, part = job.spec.options, job.spec.part
     source = context.records.get(str(job.spec.blend_of)).result
     if source is None:
         raise BranchesNotKept(str(job.spec.blend_of))
     if source.expires_at <= datetime.now(UTC):
         raise BlobMissing(source.key)
     shares = _shares(job, source)
-    with timed(seconds, "decode"):
+    with timed("decode"):
         read = context.blobs.read
         faithful = None if part.mask else source.branches.get("psnr")
         # The invented share needs the faithful branch, even if that is not blended in.
@@ -44,7 +44,7 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
         levels = None
         if job.spec.map_key is not None:
             levels = read_map(patiently(partial(read, job.spec.map_key)))
-    with timed(seconds, "blend"):
+    with timed("blend"):
         if levels is None:
             crispest = options.trade_off
             picture = blend_pictures(pictures, list(shares.values()))
@@ -64,18 +64,15 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
             picture = marked_as_made(picture, trade_off=crispest)
         if part.dpi:
             picture = printed_at(picture, part.dpi, options.format)
-    with timed(seconds, "encode"):
-        key = f"results/{job.id}.{context.run}.{options.format}"
-        blob = stored(context, key, picture, options)
+    with timed("encode"):
+        blob = stored(context, job, picture)
     return source.model_copy(
         update={
-            "key": blob.key,
-            "size": blob.size,
-            "sha256": blob.sha256,
+            **blob.model_dump(),
             "format": options.format,
             "width": picture.width,
             "height": picture.height,
-            "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+            "seconds": spent(context, job),
             "branches": {},
             "previews": {},
             "invented": invented,

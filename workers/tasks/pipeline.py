@@ -50,17 +50,26 @@ def upscale_outputs(
         engine.tiles, height=picture.height, width=picture.width, halo=HALO, feather=FEATHER
     )
     by_model = picture.alpha is not None and alpha is AlphaMode.MODEL
-    count = _Count(progress, tiles=len(plan) * (2 if by_model else 1))
+    done, total = 0, len(plan) * (2 if by_model else 1)
+    progress(0, total)
+
+    def counted(results: Iterator[Results]) -> Iterator[Results]:
+        nonlocal done
+        for result in results:
+            yield result
+            done += 1
+            progress(done, total)
+
     colour = picture.colour if picture.alpha is None else unbleed(picture.colour, picture.alpha)
     shapes = [_mask if row.mask else _grey if picture.grey else _coloured for row in weights]
     results = _through(engine, cut(colour, plan), model, weights, consistent=consistent)
-    colours = _stitched(count(results), plan, shapes)
+    colours = _stitched(counted(results), plan, shapes)
     enlarged: Plane | None = None
     if by_model and picture.alpha is not None:
         grey = np.broadcast_to(picture.alpha[..., None], picture.colour.shape)
         faithful = [output_weights(0)]
         results = _through(engine, cut(grey, plan), model, faithful, consistent=False)
-        (found,) = _stitched(count(results), plan, [_grey])
+        (found,) = _stitched(counted(results), plan, [_grey])
         enlarged = found[..., 0]
     elif picture.alpha is not None:
         enlarged = enlarge_by_lanczos(picture.alpha, scale=SCALE)
@@ -72,21 +81,6 @@ def upscale_outputs(
         else replace(picture, colour=_three(colour), alpha=enlarged)
         for colour, row in zip(colours, weights, strict=True)
     ]
-
-
-class _Count:
-    """Counts finished tiles over all passes of a picture."""
-
-    def __init__(self, progress: Progress, *, tiles: int) -> None:
-        self._progress, self._tiles = progress, tiles
-        self._done = 0
-        progress(0, tiles)
-
-    def __call__(self, results: Iterator[Results]) -> Iterator[Results]:
-        for result in results:
-            yield result
-            self._done += 1
-            self._progress(self._done, self._tiles)
 
 
 def _through(

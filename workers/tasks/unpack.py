@@ -21,7 +21,7 @@ from workers.contract.images.zips import check_is_file, inflated, open_archive, 
 from workers.contract.observability import logs
 from workers.contract.queue.admission import QueueLimits, Superseded
 from workers.contract.queue.batch_queue import BatchQueue
-from workers.contract.queue.batches import Batch, BatchItem
+from workers.contract.queue.batches import Batch, BatchItem, BatchRecords
 from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import JobFailure, JobSpec
 from workers.contract.queue.queue import JobQueue, new_job_id, time_limit
@@ -34,11 +34,11 @@ log = logging.getLogger(__name__)
 def unpack(batch_id: str) -> None:
     """Unpack one batch and queue all its jobs or none. Never raises because of its contents."""
     context = CONTEXT.get()
-    batches = _batches(context, pixels_per_day=None)
-    if not batches.records.start(batch_id, run=context.run, worker=context.worker):
+    batches = BatchRecords(context.records.client, record_ttl=context.settings.record_ttl)
+    if not batches.start(batch_id, run=context.run, worker=context.worker):
         return
     try:
-        batch = batches.records.get(batch_id)
+        batch = batches.get(batch_id)
     except BatchNotFound:
         return
     logs.job_id.set(None)
@@ -55,7 +55,7 @@ def unpack(batch_id: str) -> None:
     except Exception as problem:  # noqa: BLE001 - `named` logs unexpected errors
         failure = named(problem, "batch", context, batch.spec.time_limit)
         discard(context, *stored)
-        if batches.records.fail(batch.id, error=failure, run=context.run):
+        if batches.fail(batch.id, error=failure, run=context.run):
             log.warning("the batch failed: %s", failure.slug)
             discard(context, batch.spec.upload_key)
     else:
@@ -86,9 +86,30 @@ def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
                 continue
             stored.append(taken.image.key)
             items.append(BatchItem(name=name, job_id=job_id))
-            jobs.append(_job(batch, taken, job_id, name))
-    batches = _batches(context, pixels_per_day=spec.pixels_per_day)
-    batches.submit_items(batch, items, jobs, run=context.run)
+            jobs.append(
+                JobSpec(
+                    id=job_id,
+                    image=taken.image,
+                    options=taken.options,
+                    time_limit=time_limit(taken.image, taken.options, taken.model),
+                    name=name.rpartition("/")[2],
+                    owner=spec.owner,
+                    batch=batch.id,
+                    webhook=spec.webhook,
+                )
+            )
+    bounds = QueueLimits(
+        jobs=settings.max_queued_jobs,
+        pixels=settings.max_queued_pixels,
+        pixels_per_day=spec.pixels_per_day,
+    )
+    queue = JobQueue(
+        context.records.client,
+        record_ttl=settings.record_ttl,
+        bounds=bounds,
+        small_pixels=settings.small_pixels,
+    )
+    BatchQueue(queue).submit_items(batch, items, jobs, run=context.run)
     log.info("a batch of %d files became %d jobs", len(items), len(jobs))
 
 
@@ -136,40 +157,9 @@ def _taken(
     return taken
 
 
-def _job(batch: Batch, taken: ValidatedUpload, job_id: str, name: str) -> JobSpec:
-    return JobSpec(
-        id=job_id,
-        image=taken.image,
-        options=taken.options,
-        time_limit=time_limit(taken.image, taken.options, taken.model),
-        name=name.rpartition("/")[2],
-        owner=batch.spec.owner,
-        batch=batch.id,
-        webhook=batch.spec.webhook,
-    )
-
-
 def _engines(context: TaskContext) -> list[EngineInfo]:
     """The running engines; waits for an engine that restarts."""
     patience = time.monotonic() + context.settings.engine_patience.total_seconds()
     while not (found := running(context.records.client)) and time.monotonic() < patience:
         time.sleep(0.2)
     return found
-
-
-def _batches(context: TaskContext, *, pixels_per_day: int | None) -> BatchQueue:
-    settings = context.settings
-    bounds = QueueLimits(
-        jobs=settings.max_queued_jobs,
-        pixels=settings.max_queued_pixels,
-        pixels_per_day=pixels_per_day,
-    )
-    client = context.records.client
-    return BatchQueue(
-        JobQueue(
-            client,
-            record_ttl=settings.record_ttl,
-            bounds=bounds,
-            small_pixels=settings.small_pixels,
-        )
-    )

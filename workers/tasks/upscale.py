@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from workers.contract.errors import (
     StorageUnavailable,
 )
 from workers.contract.observability import logs
-from workers.contract.queue.jobs import KEPT, STOPS, Job, JobResult, UpscaleOptions
+from workers.contract.queue.jobs import KEPT, STOPS, Job, JobResult
 from workers.contract.queue.records import JobRecords
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient, MadeBy
@@ -116,8 +116,8 @@ def named(problem: Exception, what: str, context: TaskContext, time_limit: timed
 
 
 def _upscaled(context: TaskContext, job: Job) -> JobResult:
-    spec, settings, seconds = job.spec, context.settings, {"queue": waited(job)}
-    with timed(seconds, "decode"):
+    spec, settings = job.spec, context.settings
+    with timed("decode"):
         data = patiently(lambda: context.blobs.read(spec.image.key))
         picture = decode(
             data,
@@ -131,12 +131,12 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
     weights = [output_weights(spec.options.trade_off)]
     if spec.options.keep_branches:
         weights = [*(output_weights(stop) for stop in STOPS.values()), MASK]
-    with timed(seconds, "infer"):
+    with timed("infer"):
         try:
             pictures, made_by = _inferred(context, job, picture, weights)
         except CheckpointReplaced:  # tiles of both would be mixed
             pictures, made_by = _inferred(context, job, picture, weights)
-    with timed(seconds, "encode"):
+    with timed("encode"):
         if spec.options.keep_branches:
             picture, kept = _kept(context, job, pictures)
         else:
@@ -144,13 +144,10 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
             kept = _Kept({}, {}, 0.0 if spec.options.trade_off == 0 else None)
         if settings.mark:
             picture = marked_as_made(picture, trade_off=spec.options.trade_off)
-        key = f"results/{job.id}.{context.run}.{spec.options.format}"
-        blob = stored(context, key, picture, spec.options)
+        blob = stored(context, job, picture)
     height, width, _ = picture.colour.shape
     return JobResult(
-        key=blob.key,
-        size=blob.size,
-        sha256=blob.sha256,
+        **blob.model_dump(),
         format=spec.options.format,
         width=width,
         height=height,
@@ -161,7 +158,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         consistency=made_by.consistency
         if spec.options.consistency is None
         else spec.options.consistency,
-        seconds={stage: round(value, 4) for stage, value in seconds.items()},
+        seconds=spent(context, job),
         expires_at=datetime.now(UTC) + settings.result_ttl,
         has_alpha=picture.alpha is not None,
         **kept._asdict(),
@@ -215,10 +212,8 @@ def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Pict
             if context.settings.mark:
                 picture = marked_as_made(picture, trade_off=STOPS[output])
         key = f"results/{job.id}.{context.run}.{output}"
-        branches[output] = patiently(partial(_write_branch, context, f"{key}.png", picture))
-        previews[output] = patiently(
-            partial(_write_preview, context, f"{key}.webp", output, picture)
-        )
+        branches[output] = _stored(context, f"{key}.png", partial(png_pieces, picture))
+        previews[output] = _stored(context, f"{key}.webp", partial(_preview, output, picture))
         if output == "psnr":
             faithful = picture
         if output in shares:
@@ -227,27 +222,29 @@ def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Pict
     return blended, _Kept(branches, previews, invented_share(blended, faithful))
 
 
-def stored(context: TaskContext, key: str, picture: Picture, options: UpscaleOptions) -> StoredBlob:
-    """Store a picture; it is encoded again for each attempt."""
-
-    def write() -> StoredBlob:
-        pieces = encode_in_pieces(
-            picture, format=options.format, quality=options.quality, lossless=options.lossless
-        )
-        return context.blobs.write(key, pieces)
-
-    return patiently(write)
-
-
-def _write_branch(context: TaskContext, key: str, picture: Picture) -> StoredBlob:
-    return context.blobs.write(key, png_pieces(picture))
+def stored(context: TaskContext, job: Job, picture: Picture) -> StoredBlob:
+    """Store the result of a job in its format."""
+    options = job.spec.options
+    encoded = partial(
+        encode_in_pieces,
+        picture,
+        format=options.format,
+        quality=options.quality,
+        lossless=options.lossless,
+    )
+    return _stored(context, f"results/{job.id}.{context.run}.{options.format}", encoded)
 
 
-def _write_preview(context: TaskContext, key: str, output: str, picture: Picture) -> StoredBlob:
+def _stored(context: TaskContext, key: str, encoded: Callable[[], Iterable[bytes]]) -> StoredBlob:
+    """Store what is encoded; it is encoded again for each attempt."""
+    return patiently(lambda: context.blobs.write(key, encoded()))
+
+
+def _preview(output: str, picture: Picture) -> list[bytes]:
     factor = min(1.0, _PREVIEW_SIDE / max(picture.width, picture.height))
     width, height = (max(1, round(side * factor)) for side in (picture.width, picture.height))
     reduce = reduced_mask if output == "mask" else reduced
-    return context.blobs.write(key, [encode_preview(reduce(picture, width=width, height=height))])
+    return [encode_preview(reduce(picture, width=width, height=height))]
 
 
 def _finish(context: TaskContext, job: Job, result: JobResult) -> None:
@@ -306,17 +303,18 @@ class _Progress:
             raise _LeaseLost
 
 
-def waited(job: Job) -> float:
-    """Seconds that the job was queued."""
-    started = job.started_at or job.spec.created_at
-    return (started - job.spec.created_at).total_seconds()
-
-
 @contextmanager
-def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Add the time of the block to a stage of the job."""
+def timed(stage: str) -> Iterator[None]:
+    """Record the time of the block as a stage of the job."""
     began, start = time.time(), time.perf_counter()
     yield
-    spent = time.perf_counter() - start
-    seconds[stage] = seconds.get(stage, 0.0) + spent
-    CONTEXT.get().stages.append(Stage(name=stage, began=began, ended=began + spent))
+    ended = began + time.perf_counter() - start
+    CONTEXT.get().stages.append(Stage(name=stage, began=began, ended=ended))
+
+
+def spent(context: TaskContext, job: Job) -> dict[str, float]:
+    """Seconds of each stage of a job so far, and in the queue."""
+    queued = (job.started_at or job.spec.created_at) - job.spec.created_at
+    stages = {stage.name: stage.ended - stage.began for stage in context.stages}
+    seconds = {"queue": queued.total_seconds(), **stages}
+    return {stage: round(value, 4) for stage, value in seconds.items()}

@@ -8,11 +8,11 @@ import errno
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import BinaryIO, NamedTuple, Protocol
 
 from workers.contract.errors import StorageFull
+from workers.contract.record import Record
 
 FOLDERS = ("inputs", "results")
 #: Chunk size of a streamed blob, in bytes.
@@ -23,8 +23,7 @@ _KEY = re.compile(rf"({'|'.join(FOLDERS)})/[A-Za-z0-9][A-Za-z0-9._-]{{0,200}}")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredBlob:
+class StoredBlob(Record):
     """Size and digest of a blob that was just written."""
 
     key: str
@@ -32,8 +31,7 @@ class StoredBlob:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BlobEntry:
+class BlobEntry(NamedTuple):
     """An entry of a listing."""
 
     key: str
@@ -81,7 +79,8 @@ class BlobStore(Protocol):
     def size(self, key: str) -> int | None:
         """Size of the blob in bytes; None if there is none."""
 
-    def exists(self, key: str) -> bool: ...
+    def exists(self, key: str) -> bool:
+        return self.size(key) is not None
 
     def copy(self, source: str, target: str) -> None:
         """Copy a blob to another key; its age starts anew.
@@ -98,11 +97,13 @@ class BlobStore(Protocol):
         others are left out.
         """
 
-    def sweep_incoming(self, *, age: timedelta) -> int:
+    def sweep_incoming(self, *, age: timedelta) -> int:  # noqa: ARG002 - for stores with such files
         """Delete temporary files of killed processes; returns the freed bytes."""
+        return 0
 
     def room(self) -> StorageCapacity | None:
         """Free and total bytes; None if unknown."""
+        return None
 
     def signed_address(
         self, key: str, *, lifetime: timedelta, media_type: str, disposition: str

@@ -19,6 +19,7 @@ from workers.contract.blobs.base import (
     CHUNK,
     FOLDERS,
     BlobEntry,
+    BlobStore,
     StorageCapacity,
     StoredBlob,
     checked_key,
@@ -28,7 +29,7 @@ from workers.contract.blobs.base import (
 from workers.contract.errors import BlobMissing, StorageUnavailable
 
 
-class FileBlobStore:
+class FileBlobStore(BlobStore):
     """`BlobStore` for a folder."""
 
     def __init__(self, root: Path) -> None:
@@ -93,9 +94,6 @@ class FileBlobStore:
                 return self.path(key).stat().st_size
         except BlobMissing:
             return None
-
-    def exists(self, key: str) -> bool:
-        return self.size(key) is not None
 
     def copy(self, source: str, target: str) -> None:
         with self.incoming() as file:

@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 
 import redis
-from pydantic import BaseModel, ConfigDict
+
+from workers.contract.record import Record
 
 _FOUND, _FREED = "gdsr:blobs", "gdsr:blobs:freed"
 #: Reasons for which the janitor removes a blob.
 REASONS = ("expired", "quota", "orphan")
 
 
-class BlobUsage(BaseModel):
+class BlobUsage(Record):
     """Storage usage after the janitor's last sweep."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     blobs: int = 0
     size: int = 0

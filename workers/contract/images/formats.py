@@ -85,10 +85,10 @@ class ImageHeader:
     width: int
     height: int
     #: Bits of the deepest channel; 8 for a palette, as its entries have 8 bits.
-    bits: int
-    kind: ColourKind
+    bits: int = 8
+    kind: ColourKind = ColourKind.COLOUR
     #: True if the picture may have transparency, even if every pixel turns out to be opaque.
-    has_alpha: bool
+    has_alpha: bool = False
     #: Frames or pages; None: several, not counted, since that needs a walk through the file.
     frames: int | None = 1
     #: Code points of its primaries and transfer function (ITU-T H.273), if they apply.
@@ -123,7 +123,9 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
         ImageUnsupported: it is of high dynamic range.
     """
     if header.pixels > max_pixels:
-        raise errors.ImageTooLarge(width=header.width, height=header.height, limit=max_pixels)
+        raise errors.ImageTooLarge(
+            width=header.width, height=header.height, pixels=header.pixels, limit=max_pixels
+        )
     if header.frames != 1 and frame is None:
         raise errors.ImageAnimated(frames=header.frames)
     if frame is not None and header.frames is not None and frame >= header.frames:
@@ -174,13 +176,13 @@ def check_result(
         raise errors.ProfileNotStorable(format_name=format.value)
 
 
-def unread(name: ImageFormat) -> errors.ImageUnsupported:
+def unread(name: ImageFormat) -> errors.ImageRejected:
     """The error for a format whose library is not installed."""
     called = {ImageFormat.HEIC: "a HEIC picture", ImageFormat.JXL: "a JPEG XL picture"}[name]
     return unsupported(f"{called}, for which no library is installed here")
 
 
-def unsupported(found: str) -> errors.ImageUnsupported:
+def unsupported(found: str) -> errors.ImageRejected:
     """The error for an unsupported format `found`; lists the supported ones."""
     return errors.ImageUnsupported(
         found=found,

@@ -65,7 +65,6 @@ def gif_header(source: Source, *, frame: int) -> ImageHeader:
         format=ImageFormat.GIF,
         width=width,
         height=height,
-        bits=8,
         kind=ColourKind.PALETTE,
         has_alpha=not is_opaque(frames[: frame + 1], width, height),
         frames=len(frames) if len(frames) <= MAX_FRAMES else None,

@@ -131,9 +131,7 @@ def _jpeg_frame(source: Source, offset: int, marker: int) -> ImageHeader:
         format=ImageFormat.JPEG,
         width=width,
         height=height,
-        bits=bits,
         kind=_JPEG_KINDS[channels],
-        has_alpha=False,
     )
 
 
@@ -213,8 +211,6 @@ def _webp(source: Source) -> ImageHeader:
         format=ImageFormat.WEBP,
         width=width,
         height=height,
-        bits=8,
-        kind=ColourKind.COLOUR,
         has_alpha=has_alpha,
         frames=frames,
     )
@@ -258,7 +254,6 @@ def _bmp(source: Source) -> ImageHeader:
         format=ImageFormat.BMP,
         width=max(width, 0),
         height=abs(height),  # negative: the rows are stored top-down
-        bits=8,
         kind=ColourKind.PALETTE if bits <= 8 else ColourKind.COLOUR,
         has_alpha=has_alpha,
     )

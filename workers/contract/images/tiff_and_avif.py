@@ -146,14 +146,6 @@ class _Layout(NamedTuple):
     place: str
     number: str
 
-    @property
-    def inline_bytes(self) -> int:
-        return struct.calcsize(self.place)
-
-    @property
-    def entry_bytes(self) -> int:
-        return 4 + 2 * self.inline_bytes
-
 
 def _tiff_layout(source: Source) -> tuple[_Layout, int]:
     """The layout, and the offset of the first page."""
@@ -191,7 +183,8 @@ def _tiff_pages(source: Source) -> tuple[list[_Page], bool]:
 def _tiff_page(source: Source, offset: int, layout: _Layout, number: int) -> tuple[_Page, int, int]:
     """The page at `offset`, the offset of the next one (0: none), and its number of tags."""
     order, place_code, number_code = layout
-    inline, entry = layout.inline_bytes, layout.entry_bytes
+    inline = struct.calcsize(place_code)
+    entry = 4 + 2 * inline
     start = offset + struct.calcsize(number_code)
     (count,) = struct.unpack(number_code, source.at(offset, start - offset))
     if not 0 < count <= _TIFF_MAX_TAGS:

@@ -158,16 +158,12 @@ def _in_extra_field(extra: bytes, name: bytes) -> str | None:
 
 
 def _decoded(names: Sequence[bytes]) -> list[str]:
-    try:
+    with suppress(UnicodeDecodeError):
         return [name.decode() for name in names]
-    except UnicodeDecodeError:
-        pass
-    try:
+    with suppress(UnicodeDecodeError):
         japanese = [name.decode("cp932") for name in names]
         if any(map(_is_japanese, names, japanese)):
             return japanese
-    except UnicodeDecodeError:
-        pass
     return [name.decode("cp437") for name in names]
 
 

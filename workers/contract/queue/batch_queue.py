@@ -27,7 +27,7 @@ from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import Job, JobSpec
 from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue
 from workers.contract.queue.records import job_key
-from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
+from workers.contract.queue.runs import LARGE, SMALL, open_queue
 from workers.contract.queue.validation import RequestedOptions
 
 #: Guaranteed throughput of unpacking and packing, in bytes per second.

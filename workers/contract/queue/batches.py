@@ -11,16 +11,19 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import PurePosixPath
+from typing import cast
 
 import redis
 
+from workers.contract.blobs.base import StoredBlob
 from workers.contract.errors import BatchNotFound, GDSRError
 from workers.contract.images.formats import extension
 from workers.contract.images.names import UniqueNames
 from workers.contract.queue.connection import as_text, retry_once
-from workers.contract.queue.jobs import Job, JobFailure, Record, Spec
+from workers.contract.queue.jobs import Job, JobFailure, Spec
 from workers.contract.queue.runs import LEASES, WAITING, acquire_lease, derived_key, record_key
 from workers.contract.queue.validation import RequestedOptions
+from workers.contract.record import Record
 
 #: Ids of batches that are not unpacked yet, by creation time.
 UNPACKING = "gdsr:batches:unpacking"
@@ -116,12 +119,9 @@ def result_names(
     return found
 
 
-class Archive(Record):
+class Archive(StoredBlob):
     """A zip of results."""
 
-    key: str
-    size: int
-    sha256: str
     expires_at: datetime
 
 
@@ -211,8 +211,7 @@ class BatchRecords:
 
     def unpacking(self) -> list[str]:
         """Ids of the batches that are not unpacked yet."""
-        members = self.client.zrange(UNPACKING, 0, -1)
-        return [as_text(member) for member in members if isinstance(member, (bytes, str))]
+        return list(map(as_text, cast("list[bytes]", self.client.zrange(UNPACKING, 0, -1))))
 
     def erase(self, batch_id: str) -> None:
         """Delete a batch record, but not its jobs."""

@@ -13,7 +13,7 @@ from pydantic import Field
 from workers.contract.errors import FormatNotWritten, ModelUnknown, NoWorker
 from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat, unread
 from workers.contract.queue.connection import as_text
-from workers.contract.queue.jobs import Record
+from workers.contract.record import Record
 
 EXPIRY = timedelta(seconds=15)
 BEAT = timedelta(seconds=5)

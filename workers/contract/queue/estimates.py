@@ -6,6 +6,7 @@ from typing import NamedTuple
 import redis
 
 from workers.contract.queue.engines import EngineInfo
+from workers.contract.queue.runs import LARGE, RUNNING, SMALL, WAITING, open_queue
 
 #: Jobs before one in its queue; pixels before it, in the other queue, and of running jobs.
 _LOOK = """
@@ -54,21 +55,17 @@ def speed(engines: Sequence[EngineInfo]) -> float:
     )
 
 
-def look_up(
-    client: redis.Redis, job_id: str, *, queues: Sequence[str], waiting: str, running: str
-) -> tuple[int, int, int, int] | None:
-    """The first arguments of `queue_position` for one job; None if it is not queued.
-
-    `queues`, `waiting` and `running` are Redis keys; the latter two hold pixels by job id.
-    """
-    found = client.eval(_LOOK, 4, *queues, waiting, running, job_id)
-    return None if found is None else (found[0], found[1], found[2], found[3])
+def queue_position(client: redis.Redis, job_id: str, *, rate: float) -> QueuePosition | None:
+    """The position of one job, by the rule of `queue_positions`; None if it is not queued."""
+    queues = [open_queue(name, client).key for name in (SMALL, LARGE)]
+    found = client.eval(_LOOK, 4, *queues, WAITING, RUNNING, job_id)
+    return None if found is None else _position(*found, rate=rate)
 
 
-def queue_position(
+def _position(
     position: int, before: int, others: int, running: int, *, rate: float
 ) -> QueuePosition:
-    """The position of a job behind so many jobs and pixels, by the rule of `queue_positions`."""
+    """The position of a job behind so many jobs and pixels."""
     work = running / 2 + before + min(before, others)
     return QueuePosition(position, round(work / rate) if rate else None)
 
@@ -92,6 +89,6 @@ def queue_positions(
         others = sum(totals) - totals[number]
         before = 0
         for position, job_id in enumerate(queue):
-            found[job_id] = queue_position(position, before, others, sum(running), rate=rate)
+            found[job_id] = _position(position, before, others, sum(running), rate=rate)
             before += waiting.get(job_id, 0)
     return found

@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Annotated, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 from pydantic.json_schema import WithJsonSchema
 
 from workers.contract.blobs.base import StoredBlob
@@ -17,6 +17,7 @@ from workers.contract.images.formats import ImageFormat, ResultFormat
 from workers.contract.images.options import PictureChoices
 from workers.contract.observability import logs
 from workers.contract.queue.webhook_outbox import WebhookState
+from workers.contract.record import Record
 
 TradeOff = Annotated[float, Field(ge=0, le=1)]
 #: Named slider positions.
@@ -78,18 +79,9 @@ class JobState(StrEnum):
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 
-class Record(BaseModel):
-    """Base class of data that one process writes and another reads."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer release may add fields
-
-
-class ImageInfo(Record):
+class ImageInfo(StoredBlob):
     """A stored upload, as described by its header."""
 
-    key: str
-    size: int
-    sha256: str
     format: ImageFormat
     width: int
     height: int
@@ -228,12 +220,9 @@ class JobSpec(Spec):
         return (self.image.key,) if self.map_key is None else (self.image.key, self.map_key)
 
 
-class JobResult(Record):
+class JobResult(StoredBlob):
     """A finished picture and how it was computed."""
 
-    key: str
-    size: int
-    sha256: str
     format: ResultFormat
     width: int
     height: int
@@ -253,9 +242,9 @@ class JobResult(Record):
     """Whether any pixel is not opaque; None: of an older release."""
     cached: bool = False
     """Copied from an equal job without computation; `seconds` then has only `cache`."""
-    branches: dict[str, StoredBlob] = {}
+    branches: dict[str, StoredBlob] = Field(default={})
     """Stored branches (PNG) by output of `KEPT`; empty unless the job was asked to keep them."""
-    previews: dict[str, StoredBlob] = {}
+    previews: dict[str, StoredBlob] = Field(default={})
     """Their previews (WebP) by output."""
     invented: float | None = None
     """Share of fine detail that is invented, 0 to 1; None: not known without kept branches."""

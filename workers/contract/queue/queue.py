@@ -13,7 +13,6 @@ from workers.contract.queue.connection import as_text, redis_down_is_queue_unava
 from workers.contract.queue.engines import ModelInfo, running
 from workers.contract.queue.estimates import (
     QueuePosition,
-    look_up,
     queue_position,
     queue_positions,
     speed,
@@ -30,8 +29,7 @@ from workers.contract.queue.jobs import (
     UpscaleOptions,
 )
 from workers.contract.queue.records import JobPage, JobRecords, job_key
-from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
-from workers.contract.queue.runs import ACTIVE, EVENTS, RUNNING, WAITING, derived_key
+from workers.contract.queue.runs import ACTIVE, EVENTS, LARGE, SMALL, derived_key, open_queue
 
 #: Time limit of a job: this constant plus a multiple of the time that the engine alone needs.
 TIME_LIMIT_BASE = timedelta(seconds=120)
@@ -194,11 +192,7 @@ class JobQueue:
         if job.state is not JobState.QUEUED:
             return None
         with redis_down_is_queue_unavailable():
-            queues = [open_queue(name, self.client).key for name in (SMALL, LARGE)]
-            found = look_up(self.client, job.id, queues=queues, waiting=WAITING, running=RUNNING)
-            return (
-                None if found is None else queue_position(*found, rate=speed(running(self.client)))
-            )
+            return queue_position(self.client, job.id, rate=speed(running(self.client)))
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a pending job: first in its record, then in its queue.
@@ -273,10 +267,12 @@ def blend_spec(
     """Spec of a job derived from a finished one. `name` replaces the file name of the source;
     `map_key` is the blob key of the map of `part`.
     """
+    pixels = 0 if source.result is None else source.result.width * source.result.height
     return source.spec.derived(
         id=job_id,
         options=options,
-        time_limit=_blend_time_limit(source),
+        # codecs take less than a second per million pixels
+        time_limit=TIME_LIMIT_BASE + timedelta(seconds=pixels / 1_000_000),
         blend_of=source.id,
         cache_key=None,
         part=part or Part(),
@@ -284,12 +280,6 @@ def blend_spec(
         schema_version=WITH_MAP if map_key or (part and part.dpi) else 1,
         name=name or source.spec.name,
     )
-
-
-def _blend_time_limit(source: Job) -> timedelta:
-    """Time limit of a derived job: codecs take less than a second per million pixels."""
-    pixels = 0 if source.result is None else source.result.width * source.result.height
-    return TIME_LIMIT_BASE + timedelta(seconds=pixels / 1_000_000)
 
 
 def _cached(cache_key: str) -> str:

@@ -17,8 +17,15 @@ import redis
 from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
 from workers.contract.queue.connection import as_text, retry_once
 from workers.contract.queue.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
-from workers.contract.queue.rq_queue import LARGE
-from workers.contract.queue.runs import ACTIVE, EVENTS, LEASES, RUNNING, WAITING, acquire_lease
+from workers.contract.queue.runs import (
+    ACTIVE,
+    EVENTS,
+    LARGE,
+    LEASES,
+    RUNNING,
+    WAITING,
+    acquire_lease,
+)
 from workers.contract.queue.webhook_outbox import DUE
 from workers.contract.sentinel import replicated
 
@@ -223,8 +230,7 @@ class JobRecords:
 
     def active(self) -> list[str]:
         """Ids of the jobs that have not ended, oldest first."""
-        members = self.client.zrange(ACTIVE, 0, -1)
-        return [as_text(member) for member in members if isinstance(member, (bytes, str))]
+        return list(map(as_text, cast("list[bytes]", self.client.zrange(ACTIVE, 0, -1))))
 
     def load(self) -> tuple[dict[str, int], list[int]]:
         """Pixels of the queued jobs, by id, and of the running ones."""
@@ -246,7 +252,7 @@ class JobRecords:
             allowed={JobState.QUEUED, JobState.RUNNING},
             run=run,
             state=state,
-            fields={**fields, "finished_at": _now().isoformat()},
+            fields={**fields, "finished_at": datetime.now(UTC).isoformat()},
             ttl=self.record_ttl,
         )
 
@@ -294,7 +300,3 @@ def _list_key(owner: str) -> str:
 def job_key(job_id: str) -> str:
     """Redis key of its record."""
     return f"gdsr:job:{job_id}"
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

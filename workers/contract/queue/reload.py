@@ -12,7 +12,7 @@ import redis
 from pydantic import ConfigDict
 
 from workers.contract.queue.connection import as_text
-from workers.contract.queue.jobs import Record
+from workers.contract.record import Record
 
 _COUNTER = "gdsr:reload"
 #: Field that marks the existence of a request.

@@ -1,4 +1,7 @@
-"""Leases of tasks. Our record and its lease decide; RQ delivers ids, possibly twice.
+"""Queues and leases of tasks. Our record and its lease decide; RQ delivers ids, possibly twice.
+
+RQ's own job record, which contains a dotted path to import, is neither written nor read. There are
+two queues, so that small pictures do not wait behind huge ones.
 
 A task is a job, the unpacking of a batch or the packing of its zip. Its record is a hash with its
 state, its RQ queue and the run that holds it. A run acquires the lease of the record and renews it
@@ -10,10 +13,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
 import redis
+from rq import Queue
+from rq.exceptions import DequeueTimeout
+from rq.serializers import JSONSerializer
 
 from workers.contract.queue.connection import as_text, retry_once
-from workers.contract.queue.rq_queue import LARGE, SMALL, open_queue
 
+SMALL, LARGE = "gdsr-small", "gdsr-large"
+#: Queues of each worker class, in order of priority. A small job may delay a large one, slightly; a
+#: large one would delay a small one by its whole run.
+SERVED = {SMALL: (SMALL,), LARGE: (LARGE, SMALL)}
 #: Ids of jobs that have not ended, by creation time.
 ACTIVE = "gdsr:jobs:active"
 #: Pixels of queued and running jobs, by task.
@@ -117,6 +126,21 @@ local now = redis.call('time')[1]
 redis.call('zremrangebyscore', KEYS[1], '-inf', now)
 redis.call('zadd', KEYS[1], now + ARGV[2], ARGV[1])
 """
+
+
+def open_queue(name: str, client: redis.Redis) -> Queue:
+    """Open one of the two RQ queues."""
+    return Queue(name, connection=client, serializer=JSONSerializer)
+
+
+def next_task(client: redis.Redis, worker_class: str, *, seconds: int | None) -> str | None:
+    """Take the next id for a worker class, after at most `seconds`; None if there is none."""
+    keys = [open_queue(name, client).key for name in SERVED[worker_class]]
+    try:
+        found = Queue.lpop(keys, seconds, connection=client)
+    except DequeueTimeout:
+        return None
+    return None if found is None else as_text(found[1])
 
 
 def record_key(task: str) -> str:

@@ -36,36 +36,31 @@ class Converted(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-class Wanted(NamedTuple):
-    """The profile of a picture, and whether its pixels are to stay in that space."""
+def rgb_to_srgb(pixels: Plane, profile: bytes | None, *, keep: bool = False) -> Converted:
+    """Convert RGB pixels (H, W, 3) from a profile to sRGB; with `keep` they stay in its space."""
+    if not profile:
+        return Converted(pixels)
+    probed = _probed(profile, "RGB")
+    if isinstance(probed, str):
+        return _ignored(pixels, probed)
+    if keep:
+        return Converted(pixels, profile)
+    if _is_close(probed, _probe("RGB")):
+        return Converted(pixels)
+    return Converted(_transformed(pixels, profile, _made("srgb")))
 
-    profile: bytes | None
-    keep: bool = False
 
-    def rgb(self, pixels: Plane) -> Converted:
-        """Convert RGB pixels (H, W, 3) to the wanted space."""
-        if not self.profile:
-            return Converted(pixels)
-        probed = _probed(self.profile, "RGB")
-        if isinstance(probed, str):
-            return _ignored(pixels, probed)
-        if self.keep:
-            return Converted(pixels, self.profile)
-        if _is_close(probed, _probe("RGB")):
-            return Converted(pixels)
-        return Converted(_transformed(pixels, self.profile, _made("srgb")))
+def grey_to_srgb(levels: Plane, profile: bytes | None, *, keep: bool = False) -> Converted:
+    """Convert grey levels (H, W), as `rgb_to_srgb`.
 
-    def grey(self, levels: Plane) -> Converted:
-        """Convert grey levels (H, W) to the wanted space.
-
-        Some grey pictures have a profile for RGB; their levels are that space's greys.
-        """
-        if not self.profile:
-            return Converted(levels)
-        curve = _grey_curve(self.profile, levels.dtype)
-        if isinstance(curve, str):
-            return _ignored(levels, curve)
-        return Converted(levels, self.profile) if self.keep else Converted(curve[levels])
+    Some grey pictures have a profile for RGB; their levels are that space's greys.
+    """
+    if not profile:
+        return Converted(levels)
+    curve = _grey_curve(profile, levels.dtype)
+    if isinstance(curve, str):
+        return _ignored(levels, curve)
+    return Converted(levels, profile) if keep else Converted(curve[levels])
 
 
 def cmyk_to_srgb(inks: Plane, profile: bytes | None) -> Converted:
@@ -97,7 +92,7 @@ def srgb_to_rgb(pixels: Plane, profile: bytes) -> Converted:
 
 
 def srgb_to_grey(levels: Plane, profile: bytes) -> Converted:
-    """Convert sRGB grey levels to a profile: the inverse of `Wanted.grey`."""
+    """Convert sRGB grey levels to a profile: the inverse of `grey_to_srgb`."""
     curve = _grey_curve(profile, levels.dtype)
     if isinstance(curve, str):
         return _ignored(levels, curve)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import imagecodecs
 import numpy as np
-from numpy.typing import NDArray
+
+from workers.pictures.colour.srgb import srgb_light
 
 
 class Tagged(NamedTuple):
@@ -50,7 +51,6 @@ _PRIMARIES = {
     22: _Chromaticities(_D65, (0.630, 0.340), (0.295, 0.605), (0.155, 0.077)),
 }
 _SRGB_CURVE = 0.0
-_TABLE = np.linspace(0, 1, 1024)
 #: Table 3: an exponent, or sRGB's curve. BT.709 and its relatives are shown with sRGB's, as in
 #: browsers: their own curve is for cameras, and the table names none for screens.
 _TRANSFERS = {
@@ -98,7 +98,8 @@ def _spans(chosen: _Chromaticities) -> bool:
     """Whether the primaries span a colour space."""
     if any(not 0 < y <= 1 for _, y in chosen):
         return False
-    return abs(float(np.linalg.det(_xyz_columns(chosen)))) > 1e-4
+    xyz = [(x / y, 1.0, (1 - x - y) / y) for x, y in chosen[1:]]  # of luminance 1
+    return abs(float(np.linalg.det(xyz))) > 1e-4
 
 
 def _profile(chosen: _Chromaticities, power: float) -> bytes:
@@ -106,22 +107,9 @@ def _profile(chosen: _Chromaticities, power: float) -> bytes:
     white, *primaries = ((x, y, 1.0) for x, y in chosen)
     curve: dict[str, Any] = {"gamma": power}
     if power == _SRGB_CURVE:
-        curve = {"transferfunction": (65535 * _srgb_light(_TABLE)).round().astype(np.uint16)}
+        light = srgb_light(np.linspace(0, 1, 1024))
+        curve = {"transferfunction": (65535 * light).round().astype(np.uint16)}
     profile = imagecodecs.cms_profile(
         "rgb", whitepoint=white, primaries=np.ravel(primaries).tolist(), **curve
     )
     return profile[:24] + bytes(12) + profile[36:]  # without the creation time
-
-
-def _srgb_light(levels: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(levels > 0.04045, ((levels + 0.055) / 1.055) ** 2.4, levels / 12.92)
-
-
-def _xyz(place: tuple[float, float]) -> NDArray[np.float64]:
-    """XYZ of luminance 1."""
-    x, y = place
-    return np.array((x / y, 1.0, (1 - x - y) / y))
-
-
-def _xyz_columns(chosen: _Chromaticities) -> NDArray[np.float64]:
-    return np.stack([_xyz(place) for place in chosen[1:]], axis=1)

@@ -5,6 +5,7 @@ transparent, as in browsers.
 """
 
 import struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,11 +71,8 @@ def _field(samples: NDArray[np.unsignedinteger], mask: int) -> NDArray[np.uint8]
         return np.zeros(samples.shape, np.uint8)
     shift = (mask & -mask).bit_length() - 1
     full = mask >> shift
-    levels = (samples.astype(np.uint64) & np.uint64(mask)) >> np.uint64(shift)
-    scaled: NDArray[np.uint8] = ((levels * np.uint64(255) + np.uint64(full // 2)) // full).astype(
-        np.uint8
-    )
-    return scaled
+    levels: NDArray[Any] = (samples.astype(np.uint64) & mask) >> shift
+    return ((levels * 255 + full // 2) // full).astype(np.uint8)
 
 
 def _from_runs(

@@ -19,6 +19,7 @@ from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG
 from workers.contract.errors import CUT_OFF, ImageCorrupt
 from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
 from workers.contract.images.headers import read_header
+from workers.pictures.colour.srgb import srgb_levels
 from workers.pictures.picture import Plane, scaled
 
 #: Muted, as clients are told what is wrong with their pictures.
@@ -261,5 +262,4 @@ def _srgb_of_lab(lab: NDArray[np.float64], to_rgb: NDArray[np.float64]) -> NDArr
     middle = (lab[..., 0] + 16) / 116
     roots = np.stack((middle + lab[..., 1] / 500, middle, middle - lab[..., 2] / 200), axis=-1)
     shares = np.where(roots > 6 / 29, roots**3, 3 * (6 / 29) ** 2 * (roots - 4 / 29))
-    light = (shares @ to_rgb.T).clip(0, 1)
-    return np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
+    return srgb_levels((shares @ to_rgb.T).clip(0, 1))

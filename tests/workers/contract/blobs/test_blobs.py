@@ -23,8 +23,7 @@ from obstore.store import S3Store
 from workers.contract.blobs.base import BlobStore
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.blobs.open import open_blobs
-from workers.contract.blobs.s3 import S3BlobStore
-from workers.contract.blobs.s3_signing import signed_get
+from workers.contract.blobs.s3 import S3BlobStore, signed_get
 from workers.contract.errors import (
     BlobMissing,
     ConfigurationInvalid,

@@ -12,8 +12,7 @@ from records import image_info, model_info, options
 
 from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.queue import JobQueue, new_job_id
-from workers.contract.queue.rq_queue import SMALL
-from workers.contract.queue.runs import LEASES
+from workers.contract.queue.runs import LEASES, SMALL
 from workers.host.parent_death import dying_with_parent
 
 

@@ -17,8 +17,18 @@ from workers.contract.queue.connection import connect
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, JobResult, JobState
 from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue, new_job_id, time_limit
-from workers.contract.queue.rq_queue import LARGE, SMALL, next_task, open_queue
-from workers.contract.queue.runs import LEASES, RUNNING, WAITING, record_key, renew_lease, requeue
+from workers.contract.queue.runs import (
+    LARGE,
+    LEASES,
+    RUNNING,
+    SMALL,
+    WAITING,
+    next_task,
+    open_queue,
+    record_key,
+    renew_lease,
+    requeue,
+)
 from workers.jobs.recovery import sweep
 
 RESULT = JobResult(

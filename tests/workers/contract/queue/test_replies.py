@@ -23,8 +23,7 @@ from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import FINAL_STATES, Job, JobResult, JobSpec, JobState
 from workers.contract.queue.queue import JobQueue, blend_spec, new_job_id
 from workers.contract.queue.records import JobRecords
-from workers.contract.queue.rq_queue import SMALL, open_queue
-from workers.contract.queue.runs import renew_lease, requeue, requeue_lost
+from workers.contract.queue.runs import SMALL, open_queue, renew_lease, requeue, requeue_lost
 from workers.contract.queue.validation import RequestedOptions
 
 HOUR = timedelta(hours=1)
