@@ -82,14 +82,15 @@ class Services:
         """True if only local requests are served, because there are no API keys."""
         return not self.keys and is_loopback(self.settings.host)
 
-    def count_uploads(self, owner: str, pictures: int = 1) -> dict[str, str]:
+    def count_uploads(self, owner: str, pictures: int = 1, *, counted: int = 0) -> dict[str, str]:
         """Count uploads against the rate limit, if there is one; returns the `RateLimit` headers.
 
         Raises:
-            RateExceeded: a rate does not allow them.
-            QueueUnavailable: Redis does not answer.
+            BatchTooLarge, RateExceeded, QueueUnavailable: as for `RateLimit.count`.
         """
-        return {} if self.rate is None else self.rate.count(owner, pictures=pictures)
+        if self.rate is None:
+            return {}
+        return self.rate.count(owner, pictures=pictures, counted=counted)
 
     def stop_waiting(self) -> None:
         """End requests that wait for a job or follow it."""

@@ -199,7 +199,7 @@ def _accept_once(
     )
     with redis_down_is_queue_unavailable():
         choose_model(running(services.queue.client), fields.model)
-    more = services.count_uploads(owner, len(entries) - 1) if len(entries) > 1 else {}
+    more = services.count_uploads(owner, len(entries), counted=1) if len(entries) > 1 else {}
     upload_key = f"inputs/{batch_id}"
     services.blobs.keep(upload.file, upload_key)
     with deleted_if_refused(services.blobs, upload_key):

@@ -130,7 +130,7 @@ def _taken(
             key=key,
             size=size,
             sha256=digest.hexdigest(),
-            max_pixels=settings.max_pixels,
+            max_pixels=min(settings.max_pixels, batch.spec.pixels_per_day or settings.max_pixels),
         )
         context.blobs.keep(file, key)
     return taken

@@ -192,7 +192,7 @@ REFUSED = {
     "too many": (zipped({f"{n}.png": PICTURE for n in range(6)}), "batch-too-large", 413),
     "a bomb": (overlapping(5, size=90_000), "batch-too-large", 413),
     "too many bytes": (zipped({"a.png": bytes(200_001)}), "batch-too-large", 413),
-    "more than may wait": (zipped({f"{n}.png": PICTURE for n in range(5)}), "queue-full", 503),
+    "more than may wait": (zipped({f"{n}.png": PICTURE for n in range(5)}), "batch-too-large", 413),
 }
 
 
@@ -346,6 +346,51 @@ def test_the_pixels_of_a_day_are_counted_for_each_picture(serve: Serve) -> None:
 
     assert two["counts"] == {"queued": 2}  # 1200 pixels together
     assert one["failure"]["type"] == "/problems/pixels-exceeded"
+
+
+TWO = zipped({"a.png": PICTURE, "b.png": PICTURE})  # 1200 pixels
+
+
+@pytest.mark.parametrize("rate", ["1/hour", "1/2 hours;9/day"])
+def test_more_pictures_than_a_rate_ever_allows_are_refused_for_good(serve: Serve, rate: str) -> None:
+    site = serve(rate_limit=rate)
+    register(site.redis, engine_info())
+
+    response = send(site, TWO)
+
+    assert (response.status_code, problem_of(response)) == (413, "batch-too-large")
+    assert "Retry-After" not in response.headers
+    assert response.json()["limits"] == {"rate_limit": 1}
+    assert "1 pictures in" in response.json()["detail"]
+    assert "send several" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "limits", [{"pixels_per_day": 1000}, {"max_queued_pixels": 1000, "max_pixels": 1000}]
+)
+def test_more_pixels_than_are_ever_allowed_fail_for_good(
+    serve: Serve, limits: dict[str, int]
+) -> None:
+    site = serve(**limits)
+    register(site.redis, engine_info())
+
+    batch = unpacked(site, send(site, TWO))
+
+    assert batch["failure"]["type"] == "/problems/batch-too-large"
+    assert "1,000 pixels" in batch["failure"]["detail"]
+    assert len(site.stored()) == 0
+
+
+def test_a_picture_beyond_the_pixels_of_a_day_is_refused_for_good(serve: Serve) -> None:
+    site = serve(pixels_per_day=500)
+    register(site.redis, engine_info())
+
+    alone = site.post()
+    batch = unpacked(site, send(site, TWO))
+
+    assert (alone.status_code, problem_of(alone)) == (413, "image-too-large")
+    assert alone.json()["limits"]["max_pixels"] == site.http.get("/limits").json()["max_pixels"]
+    assert [item["failure"]["type"] for item in batch["items"]] == ["/problems/image-too-large"] * 2
 
 
 def test_the_rate_counts_each_picture(serve: Serve) -> None:
