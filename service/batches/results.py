@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -11,15 +12,15 @@ from fastapi.responses import JSONResponse, Response
 
 from service.batches.views import BatchLinks, BatchState, BatchView, batch_state
 from service.http.problems import answer, describe_failure
-from service.jobs.results import preferred_wait
+from service.jobs.results import preferred_wait, wait_until_ended
 from service.services import Services
 from service.transfer.downloads import content_disposition, download
-from workers.contract.errors import BatchExpired, BatchNotFinished, BlobMissing
+from workers.contract.errors import BatchExpired, BatchNotFinished, BlobMissing, JobNotFound
 from workers.contract.queue.batches import Archive, Batch
 from workers.contract.queue.jobs import Job, JobResult
 
 MEDIA_TYPE = "application/zip"
-_PAUSE = 0.1  # seconds between polls
+_PAUSE = 0.1  # seconds between two looks whether the zip is packed
 
 
 def batch_view(services: Services, batch: Batch) -> BatchView:
@@ -43,21 +44,20 @@ async def packed_or_batch(
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     headers = dict(wait.headers) if wait else {}
     while True:
-        try:
-            response = await run_in_threadpool(_response, batch, services, request)
-        except BatchNotFinished:
-            if not made:
-                raise
-            response = None
+        response = await run_in_threadpool(_response, batch, services, request, made=made)
         left = wait.deadline - loop.time() if wait else 0
-        if response is not None or left <= 0 or services.stopping.is_set():
+        if isinstance(response, Response) or left <= 0 or services.stopping.is_set():
             break
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(_PAUSE, left)):
-                await services.stopping.wait()
+        if response is not None and wait is not None:  # all jobs are read again when it has ended
+            look = partial(_has_ended, response.id, services)
+            await wait_until_ended(response.id, look, services, request, wait)
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(_PAUSE, left)):
+                    await services.stopping.wait()
         if await request.is_disconnected():
             break
-    if response is None:
+    if not isinstance(response, Response):
         view = await run_in_threadpool(batch_view, services, batch)
         place = view.links.self if made else view.links.result
         headers |= {"Location": place, "Retry-After": "1"}
@@ -66,8 +66,20 @@ async def packed_or_batch(
     return response
 
 
-def _response(batch: Batch, services: Services, request: Request) -> Response | None:
-    """The response with the zip or the failure; None while it is packed, which this starts."""
+def _has_ended(job_id: str, services: Services) -> bool | None:
+    """True if a job has ended or was deleted, else None."""
+    try:
+        return services.queue.get(job_id).ended or None
+    except JobNotFound:
+        return True
+
+
+def _response(
+    batch: Batch, services: Services, request: Request, *, made: bool
+) -> Response | Job | None:
+    """The response with the zip or the failure; None while it is packed, which this starts; if the
+    request `made` the batch, the last of its jobs that has not ended.
+    """
     if batch.failure is not None:
         problem = describe_failure(batch.failure, instance=BatchLinks.of(batch.id).self)
         return answer(problem)
@@ -81,6 +93,9 @@ def _response(batch: Batch, services: Services, request: Request) -> Response | 
             return _download(batch, pack.archive, services, request)
         services.batches.forget_pack(batch.id)
     jobs = services.queue.get_many(batch.job_ids)
+    under_way = [job for job in jobs.values() if job is not None and not job.ended]
+    if made and under_way:
+        return under_way[-1]
     if batch_state(batch, jobs) is not BatchState.FINISHED:
         raise BatchNotFinished(batch.id)
     kept = [result for job in jobs.values() if (result := _kept(job))]
