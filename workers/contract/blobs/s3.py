@@ -25,7 +25,7 @@ from workers.contract.blobs.base import (
     StoredBlob,
     checked_key,
     is_key,
-    no_room_is_storage_full,
+    disk_errors_are_ours,
 )
 from workers.contract.blobs.s3_signing import signed_get
 
@@ -83,7 +83,7 @@ class S3BlobStore:
 
     @contextmanager
     def incoming(self) -> Iterator[BinaryIO]:
-        with no_room_is_storage_full():
+        with disk_errors_are_ours():
             file = tempfile.TemporaryFile()  # noqa: SIM115 - unnamed: a killed process leaves none
         try:
             yield file
@@ -91,7 +91,7 @@ class S3BlobStore:
             file.close()
 
     def keep(self, file: BinaryIO, key: str) -> None:
-        with no_room_is_storage_full():
+        with disk_errors_are_ours():
             file.flush()
         file.seek(0)
         self._put(key, file)
