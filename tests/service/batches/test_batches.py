@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import resource
 import zipfile
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from workers.contract.errors import ImageCorrupt
 from workers.contract.observability import logs
 from workers.contract.queue.admission import Superseded
 from workers.contract.queue.batches import BatchItem, BatchRecords
+from workers.contract.queue.rq_queue import SMALL, next_task
 from workers.contract.queue.runs import LEASES, acquire_lease, requeue
 from workers.jobs.janitor import Turn
 from workers.jobs.recovery import run_ended, sweep
@@ -320,6 +322,20 @@ def test_unpacking_waits_for_a_store_that_is_away(
 
     batch = site.http.get(sent.headers["Location"]).json()
     assert (batch["state"], batch["counts"]) == ("running", {"queued": 2, "failed": 1})
+
+
+def test_the_upload_of_a_batch_that_expires_before_a_worker_comes_is_removed(site: Site) -> None:
+    batch_id = send(site, zipped(THREE)).json()["id"]
+    upload = site.blobs.root / "inputs" / batch_id
+    os.utime(upload, (0, 0))
+    site.redis.delete(f"gdsr:batch:{batch_id}")  # as Redis does when it expires
+    janitor = Turn(records=site.records, blobs=site.blobs)
+
+    assert next_task(site.redis, SMALL, seconds=None) == f"batch-{batch_id}"  # which is unknown
+    sweep(site.records, lambda *_: None)
+    janitor.sweep(result_ttl=timedelta(hours=1), quota=None)
+
+    assert site.stored() == []
 
 
 def test_when_others_took_the_places_meanwhile_none_is_queued(site: Site) -> None:
