@@ -165,7 +165,8 @@ class Supervisor:
         """Check programs that are not ready yet; returns True when all are."""
         for child in self._children:
             if child.alive and not child.ready:
-                child.ready = child.program.ready()
+                with contextlib.suppress(OSError):  # such as no free file descriptor: asked again
+                    child.ready = child.program.ready()
                 child.was_ready |= child.ready
         return self.ready()
 

@@ -177,6 +177,22 @@ programs = [
         assert alive(pid)
 
 
+def test_a_look_for_readiness_that_fails_is_repeated(tmp_path: Path) -> None:
+    body = f"""
+answers = [OSError(24, "Too many open files"), True]
+
+def ready():
+    answer = answers.pop(0)
+    if answer is not True:
+        raise answer
+    return True
+
+programs = [program('a', {SLEEPER!r}, ready=ready)]
+{RUN}"""
+    with supervised(tmp_path, body) as run:
+        run.ready()
+
+
 def test_a_stage_starts_when_the_one_before_is_ready_and_stops_before_it(tmp_path: Path) -> None:
     ended = tmp_path / "ended"
 
