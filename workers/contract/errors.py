@@ -413,7 +413,12 @@ class BatchTooLarge(GDSRError):
     slug, status, title = "batch-too-large", 413, "The batch is too large"
 
     def __init__(
-        self, *, limit: int, of: Literal["pictures", "bytes", "pixels"], per: str = "", name: str = ""
+        self,
+        *,
+        limit: int,
+        of: Literal["pictures", "bytes", "pixels"],
+        per: str = "",
+        name: str = "",
     ) -> None:
         """`per`: the period or place of the limit, and `name` its name in `/limits`."""
         most = in_bytes(limit) if of == "bytes" else f"{limit:,} {of}"

@@ -140,8 +140,8 @@ def cuda_devices(*, patience: timedelta = _PATIENCE) -> tuple[str, ...]:
             )
         except (OSError, subprocess.TimeoutExpired) as failure:
             raise ConfigurationInvalid(
-                f"{tool} does not list the GPUs ({type(failure).__name__}): repair their driver, or "
-                "name devices in GDSR_DEVICES, such as cpu"
+                f"{tool} does not list the GPUs ({type(failure).__name__}): repair the driver, "
+                "or name devices in GDSR_DEVICES, such as cpu"
             ) from None
         count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
     else:

@@ -368,7 +368,9 @@ TWO = zipped({"a.png": PICTURE, "b.png": PICTURE})  # 1200 pixels
 
 
 @pytest.mark.parametrize("rate", ["1/hour", "1/2 hours;9/day"])
-def test_more_pictures_than_a_rate_ever_allows_are_refused_for_good(serve: Serve, rate: str) -> None:
+def test_more_pictures_than_a_rate_ever_allows_are_refused_for_good(
+    serve: Serve, rate: str
+) -> None:
     site = serve(rate_limit=rate)
     register(site.redis, engine_info())
 

@@ -62,9 +62,12 @@ def test_a_file_that_becomes_read_only_is_a_store_that_is_unavailable(
         sink.write(PICTURE)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
 
-        with pytest.raises(StorageUnavailable, match="Operation not permitted"):
+        def write_more() -> None:
             sink.write(bytes(more))
             sink.end()
+
+        with pytest.raises(StorageUnavailable, match="Operation not permitted"):
+            write_more()
         sink.close()
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # takes what could not be written
 

@@ -22,8 +22,8 @@ from workers.contract.blobs.base import (
     StorageCapacity,
     StoredBlob,
     checked_key,
-    is_key,
     disk_errors_are_ours,
+    is_key,
 )
 from workers.contract.errors import BlobMissing, StorageUnavailable
 

@@ -24,8 +24,8 @@ from workers.contract.blobs.base import (
     StorageCapacity,
     StoredBlob,
     checked_key,
-    is_key,
     disk_errors_are_ours,
+    is_key,
 )
 from workers.contract.blobs.s3_signing import signed_get
 

@@ -200,10 +200,14 @@ def test_a_folder_that_is_gone_is_said(blobs: FileBlobStore) -> None:
 
 
 def test_a_folder_that_breaks_during_an_upload_is_unavailable(blobs: FileBlobStore) -> None:
-    with pytest.raises(StorageUnavailable), blobs.incoming() as file:
-        shutil.rmtree(blobs.root / "incoming")
-        (blobs.root / "incoming").touch()
-        blobs.keep(file, "inputs/a")
+    def upload() -> None:
+        with blobs.incoming() as file:
+            shutil.rmtree(blobs.root / "incoming")
+            (blobs.root / "incoming").touch()
+            blobs.keep(file, "inputs/a")
+
+    with pytest.raises(StorageUnavailable):
+        upload()
 
 
 def test_files_and_folders_of_others_are_no_blobs(blobs: FileBlobStore) -> None:
