@@ -182,12 +182,12 @@ def with_png_metadata(picture: Picture, png: bytes) -> Picture:
     picture = replace(picture, metadata=metadata, warnings=warnings)
     if orientation not in _TURNS:
         return picture
-    alpha = picture.alpha
+    alpha, dpi = picture.alpha, picture.dpi
     return replace(
         picture,
         colour=_turned(picture.colour, orientation),
         alpha=None if alpha is None else _turned(alpha, orientation),
-        dpi=picture.dpi and picture.dpi[:: -1 if orientation in _SIDEWAYS else 1],
+        dpi=(dpi[1], dpi[0]) if dpi and orientation in _SIDEWAYS else dpi,
     )
 
 
