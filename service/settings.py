@@ -92,6 +92,11 @@ class ServiceSettings(SharedSettings):
     redirect.
     """
 
+    @property
+    def largest_picture(self) -> int:
+        """Maximum input pixels of a picture: a day's quota may be less than GDSR_MAX_PIXELS."""
+        return min(self.max_pixels, self.pixels_per_day or self.max_pixels)
+
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from limits import parse_many
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from workers.contract.errors import ConfigurationInvalid, RateExceeded
+from workers.contract.errors import BatchTooLarge, ConfigurationInvalid, RateExceeded
 from workers.contract.queue.admission import pixels_today, until_midnight
 from workers.contract.queue.connection import redis_down_is_queue_unavailable
 from workers.contract.queue.queue import JobQueue
@@ -39,21 +39,27 @@ class RateLimit:
             RedisStorage("redis://", connection_pool=client.connection_pool, key_prefix="gdsr:rate")
         )
 
-    def count(self, owner: str, pictures: int = 1) -> dict[str, str]:
-        """Count `pictures` uploads against every rate, if all allow them.
+    def count(self, owner: str, pictures: int = 1, *, counted: int = 0) -> dict[str, str]:
+        """Count `pictures` uploads, of which some are `counted`, if every rate allows them.
 
         Returns the `RateLimit` headers (draft-ietf-httpapi-ratelimit-headers), if there is a rate.
 
         Raises:
-            RateExceeded: a rate does not allow them.
+            BatchTooLarge: a rate never allows so many.
+            RateExceeded: a rate does not allow them now.
             QueueUnavailable: Redis does not answer.
         """
         if not self.items:
             return {}
+        least = min(self.items, key=lambda item: item.amount)
+        if pictures > max(1, least.amount):
+            period = f"in {least.multiples} {least.GRANULARITY.name}"
+            raise BatchTooLarge(limit=least.amount, of="pictures", per=period, name="rate_limit")
+        cost = pictures - counted
         with redis_down_is_queue_unavailable():
-            spent = [i for i in self.items if not self.limiter.test(i, owner, cost=pictures)]
+            spent = [i for i in self.items if not self.limiter.test(i, owner, cost=cost)]
             if not spent:  # or a concurrent request used the rest
-                spent = [i for i in self.items if not self.limiter.hit(i, owner, cost=pictures)]
+                spent = [i for i in self.items if not self.limiter.hit(i, owner, cost=cost)]
             stats = {item: self.limiter.get_window_stats(item, owner) for item in self.items}
         pauses = {
             item: max(1, math.ceil(window.reset_time - time.time()))

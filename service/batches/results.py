@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
@@ -13,10 +14,11 @@ from service.http.problems import answer, describe_failure
 from service.jobs.results import preferred_wait, wait_until_ended
 from service.services import Services
 from service.transfer.downloads import download, stem
-from workers.contract.errors import BatchExpired, BatchNotFinished, BlobMissing
+from workers.contract.errors import BatchExpired, BatchNotFinished, BlobMissing, JobNotFound
 from workers.contract.queue.batches import Batch
+from workers.contract.queue.jobs import Job
 
-#: Polling interval: no event tells of a batch.
+#: Polling interval while the zip is packed: no event tells of its end.
 _POLL = timedelta(seconds=0.1)
 
 
@@ -39,19 +41,16 @@ async def packed_or_batch(
     """
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     headers = dict(wait.headers) if wait else {}
-
-    def look() -> Response | None:
-        try:
-            return _response(batch, services, request)
-        except BatchNotFinished:
-            if not made:
-                raise
-            return None
-
+    look = partial(_response, batch, services, request, made=made)
     response = await run_in_threadpool(look)
-    if response is None and wait:
+    while wait and isinstance(response, Job):  # all jobs are read again when this one has ended
+        ended = partial(_has_ended, response.id, services)
+        if not await wait_until_ended(response.id, ended, services, request, wait):
+            break
+        response = await run_in_threadpool(look)
+    if wait and response is None:
         response = await wait_until_ended(batch.id, look, services, request, wait, poll=_POLL)
-    if response is None:
+    if not isinstance(response, Response):
         view = await run_in_threadpool(batch_view, services, batch)
         place = view.links.self if made else view.links.result
         headers |= {"Location": place, "Retry-After": "1"}
@@ -60,8 +59,20 @@ async def packed_or_batch(
     return response
 
 
-def _response(batch: Batch, services: Services, request: Request) -> Response | None:
-    """The response with the zip or the failure; None while it is packed, which this starts."""
+def _has_ended(job_id: str, services: Services) -> bool | None:
+    """True if a job has ended or was deleted, else None."""
+    try:
+        return services.queue.get(job_id).ended or None
+    except JobNotFound:
+        return True
+
+
+def _response(
+    batch: Batch, services: Services, request: Request, *, made: bool
+) -> Response | Job | None:
+    """The response with the zip or the failure; None while it is packed, which this starts; if the
+    request `made` the batch, the last of its jobs that has not ended.
+    """
     if batch.failure is not None:
         problem = describe_failure(batch.failure, instance=BatchLinks.of(batch.id).self)
         return answer(problem)
@@ -85,6 +96,9 @@ def _response(batch: Batch, services: Services, request: Request) -> Response | 
                 )
         services.batches.forget_pack(batch.id)
     jobs = services.queue.get_many(batch.job_ids)
+    under_way = [job for job in jobs.values() if job is not None and not job.ended]
+    if made and under_way:
+        return under_way[-1]
     if batch_state(batch, jobs) is not BatchState.FINISHED:
         raise BatchNotFinished(batch.id)
     results = [job.result for job in jobs.values() if job and job.result]

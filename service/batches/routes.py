@@ -190,7 +190,7 @@ def _accept_once(
         max_bytes=settings.max_batch_bytes,
     )
     choose_model(services.engines(), fields.model)
-    more = services.rate.count(owner, len(entries) - 1) if len(entries) > 1 else {}
+    more = services.rate.count(owner, len(entries), counted=1) if len(entries) > 1 else {}
     upload_key = f"inputs/{batch_id}"
     services.blobs.keep(upload.file, upload_key)
     with deleted_if_refused(services.blobs, upload_key):

@@ -194,7 +194,7 @@ def accept_once(
         key=f"inputs/{job_id}",
         size=upload.size,
         sha256=upload.sha256,
-        max_pixels=services.settings.max_pixels,
+        max_pixels=services.settings.largest_picture,
     )
     cache_key = copied = None
     if services.settings.cache_results:

@@ -116,7 +116,8 @@ def read_limits(services: Serving) -> LimitsView:
     with suppress(QueueUnavailable):
         extras = extra_formats(services.engines())
     return LimitsView(
-        **settings.model_dump(include=set(LimitsView.model_fields)),
+        **settings.model_dump(include=set(LimitsView.model_fields) - {"max_pixels"}),
+        max_pixels=settings.largest_picture,
         max_map_pixels=MAX_MAP_PIXELS,
         max_map_bytes=MAX_MAP_BYTES,
         webhooks=bool(services.webhooks),

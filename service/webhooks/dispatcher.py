@@ -142,13 +142,15 @@ class Deliverer:
 
     def _attempt(self, job_id: str) -> None:
         try:
+            logs.job_id.set(job_id)
             job = self._records.get(job_id)
-        except errors.JobNotFound:
+        except errors.JobNotFound:  # a job that is deleted leaves the outbox at once
             self._queue.forget(job_id)
+            self._outcomes.labels("failed").inc()
+            logger.warning("webhook failed: the job's record has expired (GDSR_RECORD_TTL)")
             return
         except errors.JobTooNew:
             return  # a newer release delivers it when the lease ends
-        logs.job_id.set(job_id)
         state, answer, pause = self._deliver(job)
         self._queue.settle(job_id, state, answer=answer, pause=pause)
         self._outcomes.labels("retried" if state == "waiting" else state).inc()

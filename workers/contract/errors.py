@@ -335,14 +335,22 @@ BatchEmpty = _kind(
 
 
 class BatchTooLarge(GDSRError):
-    """The batch exceeds the maximum number of pictures or unpacked bytes."""
+    """The batch exceeds a limit by itself: sent again as it is, it would be refused again."""
 
     slug, status, title = "batch-too-large", 413, "The batch is too large"
 
-    def __init__(self, *, limit: int, of: Literal["pictures", "bytes"]) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int,
+        of: Literal["pictures", "bytes", "pixels"],
+        per: str = "",
+        name: str = "",
+    ) -> None:
+        """`per`: the period or place of the limit, and `name` its name in `/limits`."""
         most = in_bytes(limit) if of == "bytes" else f"{limit:,} {of}"
-        super().__init__(f"the batch exceeds the limit of {most}; send several")
-        self.limits = {f"max_batch_{of}": limit}
+        super().__init__(f"the batch exceeds the limit of {most}{per and f' {per}'}; send several")
+        self.limits = {name or f"max_batch_{of}": limit}
 
 
 EntryDamaged = _kind(

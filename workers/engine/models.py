@@ -60,11 +60,15 @@ class Models:
             found = [path for path in files if path.exists()]
             if not found:
                 raise ConfigurationInvalid("no checkpoint is left, so all models stay")
+            names = {path.stem for path in found}
+            gone = [name for name in self._server.loaded.forwards if name not in names]
+            changes = [*map(self._look, found), *map(self._drop, gone)]
         except ConfigurationInvalid as invalid:
             return EngineReport(error=str(invalid))
-        names = {path.stem for path in found}
-        gone = [name for name in self._server.loaded.forwards if name not in names]
-        changes = [*map(self._look, found), *map(self._drop, gone)]
+        except Exception as failure:  # such as a stale network folder, or no memory for a file
+            log.exception("the reload was aborted")
+            reason = (failure.strerror if isinstance(failure, OSError) else None) or "see the log"
+            return EngineReport(error=f"aborted by {type(failure).__name__}: {reason}")
         return EngineReport(models=tuple(changes))
 
     def settle_next(self) -> bool:
@@ -194,8 +198,8 @@ def follow(
     """Process reload requests and settle the remaining models, in a thread, until stopped."""
     away = False
     while not stopped.wait(reload.LOOK.total_seconds()):
-        models.settle_next()
         try:
+            models.settle_next()
             number = reload.last_asked(client)
             away = False
             if number == models.followed:
@@ -209,3 +213,5 @@ def follow(
             if not away:  # logged once
                 log.warning("cannot read reload requests, retrying: %s", failure)
             away = True
+        except Exception:
+            log.exception("cannot follow reload requests, retrying")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +31,8 @@ _FEWEST_JOB_WORKERS = 2
 _CORES_OF_A_JOB_WORKER = 4
 #: Maximum job workers per GPU: 16 kept an H100 busy 75 % of the time with pictures of 256 x 256.
 _MOST_FOR_A_GPU = 24
+#: How long nvidia-smi may take.
+_PATIENCE = timedelta(seconds=30)
 
 
 def check_socket_path(path: Path) -> None:
@@ -47,8 +50,8 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> tuple[list[Progr
     sockets of the engines.
 
     Raises:
-        ConfigurationInvalid: a GPU is configured but torch cannot use it, or the path of the
-            sockets is too long.
+        ConfigurationInvalid: a GPU is configured but torch cannot use it, the GPUs cannot be
+            listed, or the path of the sockets is too long.
     """
     gpus = [device for device in settings.devices if device.startswith("cuda")]
     if gpus and _torch_is_for_cpus():
@@ -115,17 +118,31 @@ def default_job_workers(devices: Sequence[str]) -> int:
     return max(_FEWEST_JOB_WORKERS, cores // _CORES_OF_A_JOB_WORKER)
 
 
-def cuda_devices() -> tuple[str, ...]:
-    """The GPUs that torch will see, without importing it: that takes seconds and GPU memory."""
+def cuda_devices(*, patience: timedelta = _PATIENCE) -> tuple[str, ...]:
+    """The GPUs that torch will see, without importing it: that takes seconds and GPU memory.
+
+    Raises:
+        ConfigurationInvalid: nvidia-smi cannot be started, or does not answer within `patience`.
+    """
     if _torch_is_for_cpus():
         return ()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         count = len([part for part in visible.split(",") if part.strip() not in {"", "-1"}])
     elif (tool := shutil.which("nvidia-smi")) is not None:
-        listed = subprocess.run(
-            [tool, "-L"], capture_output=True, text=True, check=False, timeout=30
-        )
+        try:
+            listed = subprocess.run(
+                [tool, "-L"],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=patience.total_seconds(),
+            )
+        except (OSError, subprocess.TimeoutExpired) as failure:
+            raise ConfigurationInvalid(
+                f"{tool} does not list the GPUs ({type(failure).__name__}): repair the driver, "
+                "or name devices in GDSR_DEVICES, such as cpu"
+            ) from None
         count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
     else:
         count = 0

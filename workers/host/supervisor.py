@@ -146,13 +146,18 @@ class Supervisor:
 
     def _start(self, child: _Child) -> None:
         program = child.program
-        child.process = subprocess.Popen(
-            program.command,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches only the supervisor
-            preexec_fn=dying_with_parent(program.parent_death),  # noqa: PLW1509 - prctl, no locks
-        )
         child.started = time.monotonic()
+        try:
+            child.process = subprocess.Popen(
+                program.command,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C reaches only the supervisor
+                preexec_fn=dying_with_parent(program.parent_death),  # noqa: PLW1509 - prctl, no locks
+            )
+        except OSError as failure:  # such as no memory or process id left for the moment
+            log.error("%s cannot be started: %s", program.name, failure)
+            self._has_died(child, 1)
+            return
         child.pidfd = os.pidfd_open(child.process.pid)
         self._selector.register(child.pidfd, selectors.EVENT_READ)
 
@@ -160,7 +165,8 @@ class Supervisor:
         """Check programs that are not ready yet; returns True when all are."""
         for child in self._children:
             if child.alive and not child.ready:
-                child.ready = child.program.ready()
+                with contextlib.suppress(OSError):  # such as no free file descriptor: asked again
+                    child.ready = child.program.ready()
                 child.was_ready |= child.ready
         return self.ready()
 
@@ -173,24 +179,25 @@ class Supervisor:
         for child in self._children:
             if child.process is None or (status := child.process.poll()) is None:
                 continue
-            lived = time.monotonic() - child.started
             self._forget_process(child)
-            if self._stop_signals:
-                continue
-            quick = lived < _QUICK_SECONDS
-            child.quick_deaths = min(child.quick_deaths + 1, QUICK_DEATHS) if quick else 1
-            pause = min(_FIRST_PAUSE * 2 ** (child.quick_deaths - 1), _LONGEST_PAUSE)
-            child.not_before = time.monotonic() + pause
-            self.deaths[child.program.kind, _cause(status)] += 1
-            if status != EXIT_CONFIGURATION:  # the program has logged the reason
-                log.warning(
-                    "%s ended with status %d after %.1f s", child.program.name, status, lived
-                )
-            lasts = child.program.lasting and child.was_ready
-            killed = status == -signal.SIGKILL  # from outside: it has not failed
-            failing = child.quick_deaths >= QUICK_DEATHS and not lasts and not killed
-            if status == EXIT_CONFIGURATION or failing:
-                self._give_up(child, status)
+            if not self._stop_signals:
+                self._has_died(child, status)
+
+    def _has_died(self, child: _Child, status: int) -> None:
+        """Schedule the next start of a program, or give it up."""
+        lived = time.monotonic() - child.started
+        quick = lived < _QUICK_SECONDS
+        child.quick_deaths = min(child.quick_deaths + 1, QUICK_DEATHS) if quick else 1
+        pause = min(_FIRST_PAUSE * 2 ** (child.quick_deaths - 1), _LONGEST_PAUSE)
+        child.not_before = time.monotonic() + pause
+        self.deaths[child.program.kind, _cause(status)] += 1
+        if status != EXIT_CONFIGURATION:  # the program has logged the reason
+            log.warning("%s ended with status %d after %.1f s", child.program.name, status, lived)
+        lasts = child.program.lasting and child.was_ready
+        killed = status == -signal.SIGKILL  # from outside: it has not failed
+        failing = child.quick_deaths >= QUICK_DEATHS and not lasts and not killed
+        if status == EXIT_CONFIGURATION or failing:
+            self._give_up(child, status)
 
     def _give_up(self, child: _Child, status: int) -> None:
         child.given_up = True

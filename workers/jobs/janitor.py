@@ -106,15 +106,27 @@ class Turn:
         }
 
     def _orphans(self, now: datetime) -> list[BlobEntry]:
-        """Uploads of ended jobs, and old ones without a job."""
-        inputs = [entry for entry in self.stored.values() if entry.key.startswith("inputs/")]
+        """Uploads of ended jobs, branches whose run ended before it stored its result, and old ones
+        without a job.
+        """
+        whole = {_run(key) for key in self.stored if key.count(".") == 2}
+        found = [
+            entry
+            for key, entry in self.stored.items()
+            if key.startswith("inputs/") or (key.count(".") == 3 and _run(key) not in whole)
+        ]
         orphans = []
-        for start in range(0, len(inputs), _BATCH):
-            batch = inputs[start : start + _BATCH]
+        for start in range(0, len(found), _BATCH):
+            batch = found[start : start + _BATCH]
             jobs = self.records.get_many([_job_id(entry.key) for entry in batch])
             for entry in batch:
                 job = jobs[_job_id(entry.key)]
-                if now - entry.written_at > STALE_UPLOAD if job is None else job.ended:
+                if job is None:
+                    is_orphan = now - entry.written_at > STALE_UPLOAD
+                else:
+                    kept = () if job.result is None else job.result.keys
+                    is_orphan = job.ended and entry.key not in kept
+                if is_orphan:
                     orphans.append(entry)
         return orphans
 
@@ -161,6 +173,11 @@ def _oldest(entries: Iterable[BlobEntry], *, beyond: int) -> list[BlobEntry]:
 def _job_id(key: str) -> str:
     """The job of a key: `results/<job>.<run>.png` or `inputs/<job>`."""
     return key.partition("/")[2].partition(".")[0]
+
+
+def _run(key: str) -> str:
+    """The job and the run of a key: `results/<job>.<run>` for `results/<job>.<run>.gan.png`."""
+    return ".".join(key.split(".")[:2])
 
 
 class Janitor:

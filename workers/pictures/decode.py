@@ -36,7 +36,7 @@ from workers.pictures.formats.jpeg import ended, with_end
 from workers.pictures.formats.png import checked_png
 from workers.pictures.formats.webp import grey_where_unequal, lengthened_webp
 from workers.pictures.frames import Layer, apng_layers, composed, gif_layers, has_separate_still
-from workers.pictures.opening import Opened, open_picture
+from workers.pictures.opening import Opened, open_picture, with_png_metadata
 from workers.pictures.picture import Picture, Plane
 
 
@@ -97,7 +97,7 @@ def _decoded(data: bytes, order: _Order) -> Picture:
         data = b"".join(layers[0].parts)
     elif header.format is ImageFormat.PNG and (header.frames != 1 or has_separate_still(data)):
         layers = apng_layers(data, frame=order.frame or 0)
-        return _composed(layers, header, order)
+        return with_png_metadata(_composed(layers, header, order), data)
     return _still(data, header, order)
 
 

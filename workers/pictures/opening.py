@@ -7,6 +7,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from workers.contract.images.jxl import jxl_box
 from workers.contract.images.tiff_and_avif import tiff_page_number
 from workers.pictures.extras import installed, make_ready
 from workers.pictures.formats.bmp import bmp_image
+from workers.pictures.formats.png import XMP_START, chunks, is_whole, is_xmp
 from workers.pictures.formats.samples import TiffPage, read_samples
 from workers.pictures.formats.webp import is_cut_webp
 from workers.pictures.metadata import (
@@ -31,7 +33,7 @@ from workers.pictures.metadata import (
     read_orientation,
     without_xmp,
 )
-from workers.pictures.picture import Plane
+from workers.pictures.picture import Picture, Plane
 
 #: Maximum bytes of a PNG's colour profile, as in libpng: Pillow's own limit of 1 MiB refuses
 #: pictures with the profile of some printers.
@@ -169,6 +171,28 @@ def _opened(
     return Opened(image, is_grey, samples, dpi, metadata)
 
 
+def with_png_metadata(picture: Picture, png: bytes) -> Picture:
+    """Turn a composed frame upright as the EXIF of its PNG says, and add EXIF and XMP."""
+    image = Image.new("L", (1, 1))
+    for name, body, whole in chunks(memoryview(png)):
+        if name == b"eXIf" and is_whole(whole):
+            image.info["exif"] = b"Exif\0\0" + bytes(body)
+        elif is_xmp(name, body) and is_whole(whole):
+            image.info["xmp"] = bytes(body[len(XMP_START) :])
+    orientation, metadata = read_orientation(image), read_metadata(image)
+    warnings = (*picture.warnings, *metadata.warnings)
+    picture = replace(picture, metadata=metadata, warnings=warnings)
+    if orientation not in _TURNS:
+        return picture
+    alpha, dpi = picture.alpha, picture.dpi
+    return replace(
+        picture,
+        colour=_turned(picture.colour, orientation),
+        alpha=None if alpha is None else _turned(alpha, orientation),
+        dpi=(dpi[1], dpi[0]) if dpi and orientation in _SIDEWAYS else dpi,
+    )
+
+
 def load_codecs() -> None:
     """Import Pillow's codecs before jobs are forked, not when each opens its first picture."""
     Image.init()
@@ -246,7 +270,7 @@ def _is_upright(image: Image.Image, header: ImageHeader) -> bool:
 
 
 def _turned(samples: Plane, orientation: int) -> Plane:
-    """Turn samples (H, W, C) as Pillow turns an image, to (W, H, C) if it was held sideways."""
+    """Turn samples (H, W, ...) as Pillow turns an image; held sideways, they become (W, H, ...)."""
     if orientation in _SIDEWAYS:
         samples = samples.swapaxes(0, 1)
     mirrored, upside_down = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import redis
 
-from workers.contract.blobs.base import no_room_is_storage_full
+from workers.contract.blobs.base import disk_errors_are_ours
 from workers.contract.errors import BlobMissing, GDSRError, JobFailed
 from workers.contract.images.names import UniqueNames
 from workers.contract.observability import logs
@@ -75,7 +75,7 @@ def _packed(context: TaskContext, batch: Batch, token: str) -> Archive:
     names, items = UniqueNames(), batch.items or ()
     paths = result_names(items, jobs, names)
     with context.blobs.incoming() as file:
-        with no_room_is_storage_full(), zipfile.ZipFile(file, "w") as archive:
+        with disk_errors_are_ours(), zipfile.ZipFile(file, "w") as archive:
             for item in items:
                 job = jobs.get(item.job_id or "")
                 if job is None or not _add_result(context, archive, paths[job.id], job):

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import redis
 
-from workers.contract.blobs.base import no_room_is_storage_full
+from workers.contract.blobs.base import disk_errors_are_ours
 from workers.contract.errors import BatchNotFound, EntryDamaged, ImageRejected, UploadTooLarge
 from workers.contract.images.names import UniqueNames, safe_path
 from workers.contract.images.zips import check_is_file, inflated, open_archive, picture_entries
@@ -118,7 +118,7 @@ def _upload(context: TaskContext, key: str) -> Iterator[BinaryIO]:
     """A local copy of the zip."""
     with context.blobs.incoming() as file:
         for piece in context.blobs.stream(key):
-            with no_room_is_storage_full():
+            with disk_errors_are_ours():
                 file.write(piece)
         yield file
 
@@ -140,7 +140,7 @@ def _taken(
     digest, size = hashlib.sha256(), 0
     with context.blobs.incoming() as file:
         for piece in inflated(archive, entry):
-            with no_room_is_storage_full():
+            with disk_errors_are_ours():
                 file.write(piece)
             digest.update(piece)
             size += len(piece)
@@ -151,7 +151,7 @@ def _taken(
             key=key,
             size=size,
             sha256=digest.hexdigest(),
-            max_pixels=settings.max_pixels,
+            max_pixels=min(settings.max_pixels, batch.spec.pixels_per_day or settings.max_pixels),
         )
         context.blobs.keep(file, key)
     return taken

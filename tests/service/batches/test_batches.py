@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import resource
 import zipfile
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from workers.contract.errors import ImageCorrupt
 from workers.contract.observability import logs
 from workers.contract.queue.admission import Superseded
 from workers.contract.queue.batches import BatchItem, BatchRecords
-from workers.contract.queue.runs import LEASES, acquire_lease, requeue
+from workers.contract.queue.runs import LEASES, SMALL, acquire_lease, next_task, requeue
 from workers.jobs.janitor import Turn
 from workers.jobs.recovery import run_ended, sweep
 from workers.tasks.pack import pack
@@ -192,7 +193,7 @@ REFUSED = {
     "too many": (zipped({f"{n}.png": PICTURE for n in range(6)}), "batch-too-large", 413),
     "a bomb": (overlapping(5, size=90_000), "batch-too-large", 413),
     "too many bytes": (zipped({"a.png": bytes(200_001)}), "batch-too-large", 413),
-    "more than may wait": (zipped({f"{n}.png": PICTURE for n in range(5)}), "queue-full", 503),
+    "more than may wait": (zipped({f"{n}.png": PICTURE for n in range(5)}), "batch-too-large", 413),
 }
 
 
@@ -322,6 +323,20 @@ def test_unpacking_waits_for_a_store_that_is_away(
     assert (batch["state"], batch["counts"]) == ("running", {"queued": 2, "failed": 1})
 
 
+def test_the_upload_of_a_batch_that_expires_before_a_worker_comes_is_removed(site: Site) -> None:
+    batch_id = send(site, zipped(THREE)).json()["id"]
+    upload = site.blobs.root / "inputs" / batch_id
+    os.utime(upload, (0, 0))
+    site.redis.delete(f"gdsr:batch:{batch_id}")  # as Redis does when it expires
+    janitor = Turn(records=site.records, blobs=site.blobs)
+
+    assert next_task(site.redis, SMALL, seconds=None) == f"batch-{batch_id}"  # which is unknown
+    sweep(site.records, lambda *_: None)
+    janitor.sweep(result_ttl=timedelta(hours=1), quota=None)
+
+    assert site.stored() == []
+
+
 def test_when_others_took_the_places_meanwhile_none_is_queued(site: Site) -> None:
     sent = send(site, zipped(THREE))
     for _ in range(3):
@@ -346,6 +361,53 @@ def test_the_pixels_of_a_day_are_counted_for_each_picture(serve: Serve) -> None:
 
     assert two["counts"] == {"queued": 2}  # 1200 pixels together
     assert one["failure"]["type"] == "/problems/pixels-exceeded"
+
+
+TWO = zipped({"a.png": PICTURE, "b.png": PICTURE})  # 1200 pixels
+
+
+@pytest.mark.parametrize("rate", ["1/hour", "1/2 hours;9/day"])
+def test_more_pictures_than_a_rate_ever_allows_are_refused_for_good(
+    serve: Serve, rate: str
+) -> None:
+    site = serve(rate_limit=rate)
+    register(site.redis, engine_info())
+
+    response = send(site, TWO)
+
+    assert (response.status_code, problem_of(response)) == (413, "batch-too-large")
+    assert "Retry-After" not in response.headers
+    assert response.json()["limits"] == {"rate_limit": 1}
+    assert "1 pictures in" in response.json()["detail"]
+    assert "send several" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "limits", [{"pixels_per_day": 1000}, {"max_queued_pixels": 1000, "max_pixels": 1000}]
+)
+def test_more_pixels_than_are_ever_allowed_fail_for_good(
+    serve: Serve, limits: dict[str, int]
+) -> None:
+    site = serve(**limits)
+    register(site.redis, engine_info())
+
+    batch = unpacked(site, send(site, TWO))
+
+    assert batch["failure"]["type"] == "/problems/batch-too-large"
+    assert "1,000 pixels" in batch["failure"]["detail"]
+    assert len(site.stored()) == 0
+
+
+def test_a_picture_beyond_the_pixels_of_a_day_is_refused_for_good(serve: Serve) -> None:
+    site = serve(pixels_per_day=500)
+    register(site.redis, engine_info())
+
+    alone = site.post()
+    batch = unpacked(site, send(site, TWO))
+
+    assert (alone.status_code, problem_of(alone)) == (413, "image-too-large")
+    assert alone.json()["limits"]["max_pixels"] == site.http.get("/limits").json()["max_pixels"]
+    assert [item["failure"]["type"] for item in batch["items"]] == ["/problems/image-too-large"] * 2
 
 
 def test_the_rate_counts_each_picture(serve: Serve) -> None:

@@ -3,6 +3,7 @@
 import io
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 from archives import zipped
 from factories import engine_info, register
 from PIL import Image
+from processes import wait_for
 from serving import PICTURE, Serve, Site, problem_of, working
 
 from service.access.auth import hash_key
 from workers.contract.errors import ArchiveInvalid, ImageCorrupt
+from workers.contract.queue.batches import pack_key
 from workers.contract.queue.jobs import OUTPUTS
 from workers.pictures.formats.png import encode_png
 from workers.pictures.picture import Picture
@@ -153,6 +156,39 @@ def test_who_waits_gets_the_zip(site: Site) -> None:
 
     assert answer.status_code == 200
     assert answer.headers["Preference-Applied"] == "wait=9"
+
+
+def test_who_waits_for_jobs_gets_the_zip_when_they_end_and_costs_few_reads(serve: Serve) -> None:
+    site = serve()
+    register(site.redis, engine_info())
+    batch_id = finished(site, [f"{number}.png" for number in range(20)])
+    other = post(site, batch_id, trade_off=1).json()
+
+    def reads() -> int:
+        calls: int = site.redis.info("commandstats")["cmdstat_hgetall"]["calls"]
+        return calls
+
+    def waiting(seconds: int) -> httpx2.Response:
+        return site.http.post(
+            f"/batches/{batch_id}/result",
+            params={"trade_off": 1},
+            headers={"Prefer": f"wait={seconds}"},
+        )
+
+    before = reads()
+    assert waiting(0).status_code == 202
+    without = reads() - before
+    assert waiting(2).status_code == 202
+    with_wait = reads() - before - without
+
+    assert with_wait - without < 2 * len(other["items"])
+    with working(site), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(waiting, 50)
+        for item in other["items"]:
+            blend(item["job"])
+        wait_for(lambda: site.redis.exists(pack_key(other["id"])), what="the packing")
+        pack(other["id"])
+        assert answer.result().status_code == 200
 
 
 def test_an_unfinished_batch_says_when_to_come_again(site: Site) -> None:

@@ -1,11 +1,17 @@
 """Uploads respect limits, may be forms, and leave nothing when a client disconnects."""
 
+import fcntl
+import os
 import socket
 from collections.abc import Iterator
 
 import pytest
 from processes import wait_for
 from serving import PICTURE, TIMEOUT, Serve, Site, problem_of
+
+from service.batches.uploads import BatchSink
+from service.transfer.uploads import PictureSink
+from workers.contract.errors import StorageUnavailable
 
 
 def test_an_upload_at_the_limit_is_taken_and_one_byte_more_is_not(site: Site) -> None:
@@ -41,6 +47,29 @@ def test_a_body_without_an_end_is_refused_at_the_limit(site: Site) -> None:
 
     assert problem_of(response) == "upload-too-large"
     assert site.stored() == []
+
+
+@pytest.mark.parametrize("more", [10, 300_000], ids=["at the end", "at once"])
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_file_that_becomes_read_only_is_a_store_that_is_unavailable(
+    more: int,
+    batch: bool,  # noqa: FBT001
+) -> None:
+    sink = BatchSink(10**6, max_pictures=5) if batch else PictureSink(10**6)
+    with os.fdopen(os.memfd_create("upload", os.MFD_ALLOW_SEALING), "w+b") as file:
+        sink.open(file)
+        sink.begin("image", "cat.png")
+        sink.write(PICTURE)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+
+        def write_more() -> None:
+            sink.write(bytes(more))
+            sink.end()
+
+        with pytest.raises(StorageUnavailable, match="Operation not permitted"):
+            write_more()
+        sink.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # takes what could not be written
 
 
 def test_a_client_that_asks_first_is_told_to_go_on(site: Site) -> None:

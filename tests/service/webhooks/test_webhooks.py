@@ -194,6 +194,24 @@ def test_it_ends_after_the_last_pause_or_when_the_receiver_wants_no_more(
     assert site.redis.zcard(DUE) == 0
 
 
+def test_one_that_outlives_the_record_of_its_job_is_logged_and_counted(
+    start: Callable[..., Site], receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = start()
+    receiver.answers = [500]
+    job_id = site.submit(webhook=receiver.url)
+    site.succeed(job_id)
+    after(site, job_id, 1)
+
+    site.redis.delete(f"gdsr:job:{job_id}")  # as Redis does when it expires
+    hurry(site, job_id)
+
+    wait_for(lambda: not site.redis.zcard(DUE), what="the last attempt")
+    failed = 'gdsr_webhooks_total{outcome="failed"} 1.0'
+    wait_for(lambda: failed in site.http.get("/metrics").text, what="the count")
+    wait_for(lambda: "record has expired (GDSR_RECORD_TTL)" in caplog.text, what="the line")
+
+
 def test_a_deliverer_that_dies_leaves_its_message_to_another(
     start: Callable[..., Site], receiver: Receiver
 ) -> None:

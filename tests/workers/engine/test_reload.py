@@ -2,25 +2,31 @@
 
 import math
 import shutil
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+import redis
 import torch
 from engines import serving
+from factories import engine_info
 from networks import tiny_checkpoint
 from numpy.typing import NDArray
+from processes import wait_for
 
 from model.checkpoint import load_checkpoint, read_header, save_checkpoint
 from workers.contract.errors import CheckpointReplaced, ModelUnknown
+from workers.contract.queue.reload import ask, reports
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient
 from workers.engine.loading import load_engine
 from workers.engine.local import InProcessEngine
-from workers.engine.models import Models
+from workers.engine.models import Models, follow
 from workers.engine.server import EngineServer
 from workers.tiles.trade_off import output_weights
 
@@ -243,6 +249,34 @@ def test_two_files_of_one_name_change_nothing(
 
 
 @pytest.mark.slow
+def test_what_nobody_expects_is_reported_and_the_next_request_is_taken(
+    server: EngineServer,
+    settings: WorkerSettings,
+    client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    too_long = settings.model_copy(update={"checkpoints": (Path("x" * 300),)})
+    models = Models(server, too_long, torch.device("cpu"), followed=0)
+    stopped = threading.Event()
+
+    def error() -> str | None:
+        number = ask(client)
+        return wait_for(lambda: reports(client, number), what="the report")["one"].error
+
+    client.set("gdsr:reload", "no number")
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(follow, client, models, engine_info, stopped)
+        try:
+            wait_for(lambda: following.done() or "no number" in caplog.text)
+            client.delete("gdsr:reload")
+            found = [error(), error()]
+        finally:
+            stopped.set()
+        following.result()
+
+    assert found == ["aborted by OSError: File name too long"] * 2
+
+
 def test_where_batches_start_early_a_model_is_tried_between_them(
     settings: WorkerSettings, folder: Path, place: Path
 ) -> None:

@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from model.process import available_cpus
-from workers.host.programs import default_job_workers
+from workers.contract.errors import ConfigurationInvalid
+from workers.host.programs import cuda_devices, default_job_workers
 
 
 @pytest.mark.parametrize(
@@ -24,3 +27,24 @@ def test_a_gpu_is_not_given_more_than_it_can_feed(monkeypatch: pytest.MonkeyPatc
 
     assert default_job_workers(["cuda:0"]) == max(2, min(cores, 24))
     assert default_job_workers(["cuda:0", "cuda:1"]) == max(2, min(cores, 48))
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [("#!/bin/sh\nexec sleep 1000\n", "TimeoutExpired"), ("#!/nowhere\n", "FileNotFoundError")],
+)
+def test_gpus_that_cannot_be_listed_end_the_start_with_one_line(
+    script: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = tmp_path / "torch-2.0.0.dist-info" / "METADATA"  # a build that may use GPUs
+    torch.parent.mkdir()
+    torch.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.0.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(script)
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    with pytest.raises(ConfigurationInvalid, match=f"nvidia-smi .*{reason}.*GDSR_DEVICES"):
+        cuda_devices(patience=timedelta(seconds=0.1))

@@ -163,6 +163,36 @@ programs = [
         assert len(run.pids("bad")) == 5
 
 
+def test_a_program_that_cannot_be_started_counts_as_one_that_dies(tmp_path: Path) -> None:
+    body = f"""
+programs = [
+    program('a', {SLEEPER!r}, ready=started('a')),
+    Program(name='b', command=['/nowhere'], spare=True, ready=lambda: False),
+]
+{RUN}"""
+    with supervised(tmp_path, body) as run:
+        run.ready()  # without `b`, which is given up
+
+        (pid,) = run.pids("a")
+        assert alive(pid)
+
+
+def test_a_look_for_readiness_that_fails_is_repeated(tmp_path: Path) -> None:
+    body = f"""
+answers = [OSError(24, "Too many open files"), True]
+
+def ready():
+    answer = answers.pop(0)
+    if answer is not True:
+        raise answer
+    return True
+
+programs = [program('a', {SLEEPER!r}, ready=ready)]
+{RUN}"""
+    with supervised(tmp_path, body) as run:
+        run.ready()
+
+
 def test_a_stage_starts_when_the_one_before_is_ready_and_stops_before_it(tmp_path: Path) -> None:
     ended = tmp_path / "ended"
 

@@ -132,6 +132,36 @@ def test_what_a_running_job_wrote_stays_however_old(queue: JobQueue, blobs: File
     assert keys(blobs) == {f"inputs/{job_id}", kept}
 
 
+def test_branches_of_a_run_that_ended_before_its_result_go_at_once(
+    queue: JobQueue, blobs: FileBlobStore
+) -> None:
+    cancelled, failed, retried = (submitted(queue, blobs) for _ in range(3))
+    whole = finished(queue, blobs, age=HOUR / 2)
+    without_main = finished(queue, blobs, age=HOUR / 2)
+    blobs.delete(f"results/{without_main}.run.png")
+    for job_id in (cancelled, failed, retried, whole):
+        store(blobs, f"results/{job_id}.lost.gan.png")
+        store(blobs, f"results/{job_id}.lost.gan.webp")
+    copied = store(blobs, "results/copied.cached.gan.png", age=HOUR / 2)  # before its record
+    store(blobs, "results/erased.run.gan.png", age=1.5 * HOUR)
+    queue.cancel(cancelled)
+    queue.records.fail(failed, error=WorkerLost())
+
+    turn = Turn(records=queue.records, blobs=blobs)
+    turn.sweep(result_ttl=2 * HOUR, quota=None)
+
+    assert turn.freed["orphan"] == 4 * 100 + 2 * 3 * 100 + 100
+    assert keys(blobs) == {
+        f"inputs/{retried}",
+        f"results/{retried}.lost.gan.png",
+        f"results/{retried}.lost.gan.webp",
+        f"results/{whole}.run.png",
+        f"results/{whole}.run.gan.png",
+        f"results/{without_main}.run.gan.png",
+        copied,
+    }
+
+
 def test_branches_stay_while_a_job_blends_them(queue: JobQueue, blobs: FileBlobStore) -> None:
     source = finished(queue, blobs, age=2 * HOUR)
     blend = new_job_id()

@@ -2,14 +2,27 @@
 
 import itertools
 import struct
+from contextlib import nullcontext
 from io import BytesIO
 
 import numpy as np
 import pytest
 import tifffile
-from factories import GifPart, PngPart, apng, gif, held, luma, photo, png, saved, transparency
+from factories import (
+    GifPart,
+    PngPart,
+    apng,
+    gif,
+    held,
+    luma,
+    photo,
+    png,
+    png_chunk,
+    saved,
+    transparency,
+)
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from workers.contract.errors import FrameMissing, GDSRError, ImageAnimated, ImageCorrupt
 from workers.pictures.decode import decode
@@ -185,6 +198,45 @@ def test_a_frame_of_an_apng_has_the_palette_of_all() -> None:
     assert np.array_equal(colours, photo(16, 16).reshape(-1, 3)[: HEIGHT * WIDTH])
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("still", [None, np.zeros((HEIGHT, WIDTH, 4), int)], ids=["none", "still"])
+def test_a_frame_of_an_apng_is_turned_as_a_whole_and_keeps_its_metadata(
+    orientation: int, still: ArrayLike | None
+) -> None:
+    exif = held(orientation)
+    exif[0x013B] = "Ann"  # artist
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
+    parts = [
+        PngPart(np.dstack((photo(HEIGHT, WIDTH), transparency(HEIGHT, WIDTH)))),
+        PngPart(np.full((4, 5, 4), 77), left=1, top=2),
+    ]
+    notes = [
+        (b"pHYs", struct.pack(">IIB", 1000, 2000, 1)),
+        (b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")),
+        (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp),
+    ]
+
+    def second(chunks: list[tuple[bytes, bytes]]) -> Picture:
+        return frame_of(apng(parts, height=HEIGHT, width=WIDTH, chunks=chunks, still=still), 1)
+
+    picture, plain = second(notes), second(notes[:1])
+    meant = ImageOps.exif_transpose(_with_exif(shown(plain), exif))
+
+    assert np.array_equal(shown(picture), np.asarray(meant))
+    assert plain.dpi is not None
+    assert picture.dpi == (plain.dpi if orientation < 5 else plain.dpi[::-1])
+    assert picture.metadata.exif is not None
+    assert b"Ann" in picture.metadata.exif
+    assert picture.metadata.xmp is not None
+    assert not picture.warnings
+
+
+def _with_exif(pixels: NDArray[np.integer], exif: Image.Exif) -> Image.Image:
+    image = Image.fromarray(pixels.astype(np.uint8))
+    image.info["exif"] = exif.tobytes()
+    return image
+
+
 @pytest.mark.parametrize("clear", [False, True])
 def test_a_frame_of_a_webp_is_itself(clear: bool) -> None:  # noqa: FBT001
     frames = [photo(HEIGHT, WIDTH, seed=seed) for seed in range(3)]
@@ -277,6 +329,21 @@ def test_an_apng_of_fewer_frames_than_it_says_is_corrupt() -> None:
 
     with pytest.raises(ImageCorrupt, match="fewer frames"):
         frame_of(data, 3)
+
+
+@pytest.mark.parametrize("said", [0, 1, 2, 3, 4, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("frame", [None, 0, 2, 3, 2**31])
+def test_a_wrong_number_of_frames_ends_in_a_picture_or_our_own_error(
+    said: int, frame: int | None
+) -> None:
+    data = ANIMATED["APNG"].replace(
+        png_chunk(b"acTL", struct.pack(">II", 3, 0)),
+        png_chunk(b"acTL", struct.pack(">II", said, 0)),
+    )
+    shows = said < 2 if frame is None else frame < min(3, max(said, 1))
+
+    with nullcontext() if shows else pytest.raises(GDSRError):
+        assert decode(data, max_pixels=10_000, frame=frame).width == WIDTH
 
 
 def test_an_apng_whose_parts_are_out_of_order_is_corrupt() -> None:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from typing import BinaryIO, NamedTuple, Protocol
 
-from workers.contract.errors import StorageFull
+from workers.contract.errors import StorageFull, StorageUnavailable
 from workers.contract.record import Record
 
 FOLDERS = ("inputs", "results")
@@ -136,11 +136,13 @@ def is_key(key: str) -> bool:
 
 
 @contextmanager
-def no_room_is_storage_full() -> Iterator[None]:
-    """Raise StorageFull for the operating system's errors of a full disk."""
+def disk_errors_are_ours() -> Iterator[None]:
+    """Raise StorageFull for the operating system's errors of a full disk, and StorageUnavailable
+    for all others, such as those of a disk that has become read-only.
+    """
     try:
         yield
     except OSError as failure:
         if failure.errno in _NO_ROOM:
             raise StorageFull from failure
-        raise
+        raise StorageUnavailable(failure.strerror or type(failure).__name__) from failure

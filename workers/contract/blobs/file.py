@@ -23,8 +23,8 @@ from workers.contract.blobs.base import (
     StorageCapacity,
     StoredBlob,
     checked_key,
+    disk_errors_are_ours,
     is_key,
-    no_room_is_storage_full,
 )
 from workers.contract.errors import BlobMissing, StorageUnavailable
 
@@ -51,7 +51,8 @@ class FileBlobStore(BlobStore):
         finally:
             with suppress(OSError):  # the data was flushed already, so a full disk was reported
                 file.close()
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # the janitor removes it
+                path.unlink()
 
     def keep(self, file: BinaryIO, key: str) -> None:
         place = self.path(key)
@@ -160,12 +161,10 @@ def _pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
 @contextmanager
 def _broken_is_unavailable(place: Path | None = None) -> Iterator[None]:
     """Raise our errors for OSError; BlobMissing if only the folder of `place` exists."""
-    try:
-        with no_room_is_storage_full():
+    with disk_errors_are_ours():
+        try:
             yield
-    except FileNotFoundError as failure:
-        if place is not None and place.parent.is_dir():
-            raise BlobMissing(f"{place.parent.name}/{place.name}") from None
-        raise StorageUnavailable("its folder is missing") from failure
-    except OSError as failure:
-        raise StorageUnavailable(failure.strerror or type(failure).__name__) from failure
+        except FileNotFoundError as failure:
+            if place is not None and place.parent.is_dir():
+                raise BlobMissing(f"{place.parent.name}/{place.name}") from None
+            raise StorageUnavailable("its folder is missing") from failure

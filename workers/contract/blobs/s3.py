@@ -26,8 +26,8 @@ from workers.contract.blobs.base import (
     BlobStore,
     StoredBlob,
     checked_key,
+    disk_errors_are_ours,
     is_key,
-    no_room_is_storage_full,
 )
 
 try:
@@ -86,7 +86,7 @@ class S3BlobStore(BlobStore):
 
     @contextmanager
     def incoming(self) -> Iterator[BinaryIO]:
-        with no_room_is_storage_full():
+        with disk_errors_are_ours():
             file = tempfile.TemporaryFile()  # noqa: SIM115 - unnamed: a killed process leaves none
         try:
             yield file
@@ -94,7 +94,7 @@ class S3BlobStore(BlobStore):
             file.close()
 
     def keep(self, file: BinaryIO, key: str) -> None:
-        with no_room_is_storage_full():
+        with disk_errors_are_ours():
             file.flush()
         file.seek(0)
         self._put(key, file)

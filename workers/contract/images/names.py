@@ -53,6 +53,8 @@ class UniqueNames:
     def __init__(self) -> None:
         self._files: set[str] = set()
         self._folders: set[str] = set()
+        #: The last number of each path: with all lower ones taken, no search starts anew.
+        self._numbers: dict[str, int] = {}
 
     def add(self, path: str) -> str:
         """Return the path, numbered if it is used; without folders if one of them is a file."""
@@ -62,11 +64,12 @@ class UniqueNames:
         stem, dot, extension = name.rpartition(".")
         if not stem:
             stem, dot, extension = name, "", ""
-        number, found = 1, path
-        while _plain(found) in self._files | self._folders:
+        number, found = self._numbers.get(_plain(path), 1), path
+        while (plain := _plain(found)) in self._files or plain in self._folders:
             number += 1
             found = f"{folder}{slash}{stem} ({number}){dot}{extension}"
-        self._files.add(_plain(found))
+        self._numbers[_plain(path)] = number
+        self._files.add(plain)
         self._folders |= _folders(found)
         return found
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from workers.contract.errors import PixelsExceeded, QueueFull
+from workers.contract.errors import BatchTooLarge, PixelsExceeded, QueueFull
 from workers.contract.queue.connection import REPLY_LOST
 from workers.contract.queue.engines import running
 from workers.contract.queue.estimates import speed
@@ -89,6 +89,7 @@ def admit(
     hash `hash_key` still has to name that run.
 
     Raises:
+        BatchTooLarge: the load alone exceeds a limit.
         QueueFull: the queue limit is reached.
         PixelsExceeded: the owner's pixel quota is exceeded.
         Superseded: the run has ended.
@@ -122,6 +123,18 @@ def admit(
         if verdict not in (b"taken", b"standing"):
             raise
     match verdict:
+        case b"jobs" if load.jobs > bounds.jobs:
+            raise BatchTooLarge(
+                limit=bounds.jobs, of="pictures", per="in the queue", name="max_queued_jobs"
+            )
+        case b"pixels" if load.pixels > bounds.pixels:
+            raise BatchTooLarge(
+                limit=bounds.pixels, of="pixels", per="in the queue", name="max_queued_pixels"
+            )
+        case b"day" if load.pixels > int(daily or 0):
+            raise BatchTooLarge(
+                limit=int(daily or 0), of="pixels", per="a day", name="pixels_per_day"
+            )
         case b"jobs":  # slots are free when as many waiting jobs of average size have started
             pause = _pause(client, load.jobs * pixels / max(1, jobs))
             raise QueueFull(limit=bounds.jobs, of="jobs", pause=pause)

@@ -64,6 +64,7 @@ class BatchQueue:
         existing batch if the idempotency key has one.
 
         Raises:
+            BatchTooLarge: it has more pictures than the queue ever holds.
             QueueFull: its pictures would exceed the queue limit at present.
             IdempotencyKeyReused: the idempotency key was used for another request.
             QueueUnavailable: Redis failed; unless it refused, the batch may have been queued.
@@ -97,6 +98,7 @@ class BatchQueue:
         """Queue all jobs of a batch and record its items, in one step.
 
         Raises:
+            BatchTooLarge: they alone exceed the limits of the queue or the quota.
             QueueFull: the queue cannot hold all of them.
             PixelsExceeded: the owner's pixel quota is exceeded.
             Superseded: the batch was deleted, or another run unpacks it.

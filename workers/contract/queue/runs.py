@@ -109,7 +109,10 @@ for _, task in ipairs(redis.call('hkeys', KEYS[3])) do
       count = count + 1
     else
       redis.call('hdel', KEYS[3], task)
-      if not state then redis.call('zrem', KEYS[7], task) end
+      if not state then
+        redis.call('zrem', KEYS[7], task)
+        redis.call('zrem', 'gdsr:batches:unpacking', id or task)
+      end
     end
   end
 end

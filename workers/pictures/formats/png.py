@@ -110,12 +110,9 @@ def checked_png(data: bytes, *, fill: bool = False) -> CheckedPng:
     warnings: list[str] = []
     name = b""
     for name, body, whole in chunks(view):
-        is_xmp = (
-            name == b"iTXt" and len(body) <= _MAX_XMP_BYTES and body[: len(XMP_START)] == XMP_START
-        )
-        if name not in _KEPT | COLOUR_CHUNKS and not is_xmp:
+        if name not in _KEPT | COLOUR_CHUNKS and not is_xmp(name, body):
             continue
-        if name not in _CRITICAL and not (_is_whole(whole) and _is_formed(name, body, data[25])):
+        if name not in _CRITICAL and not (is_whole(whole) and _is_formed(name, body, data[25])):
             warnings.append(f"dropped a damaged {name.decode()} chunk")
         elif name in COLOUR_CHUNKS:
             colour[name] = bytes(body)
@@ -145,7 +142,7 @@ def read_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         ImageCorrupt: the checksum of a critical chunk is wrong.
     """
     for name, body, whole in chunks(memoryview(data)):
-        if name in _ANIMATED and (name in _CRITICAL or _is_whole(whole)):
+        if name in _ANIMATED and (name in _CRITICAL or is_whole(whole)):
             _check(name, whole)
             yield name, bytes(body)
 
@@ -172,7 +169,12 @@ def chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
     raise ImageCorrupt(f"it has more than {_MAX_CHUNKS:,} chunks")
 
 
-def _is_whole(whole: memoryview) -> bool:
+def is_xmp(name: bytes, body: memoryview) -> bool:
+    """Whether a chunk holds XMP of a usual size."""
+    return name == b"iTXt" and len(body) <= _MAX_XMP_BYTES and body[: len(XMP_START)] == XMP_START
+
+
+def is_whole(whole: memoryview) -> bool:
     """Whether the checksum of a chunk is right."""
     (checksum,) = struct.unpack_from(">I", whole, len(whole) - 4)
     return bool(isal_zlib.crc32(whole[4:-4]) == checksum)
@@ -193,7 +195,7 @@ def _is_formed(name: bytes, body: memoryview, colour_type: int) -> bool:
 
 
 def _check(name: bytes, whole: memoryview) -> None:
-    if not _is_whole(whole):
+    if not is_whole(whole):
         raise ImageCorrupt(f"the checksum of its {name.decode()} chunk is wrong")
 
 

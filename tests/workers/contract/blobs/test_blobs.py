@@ -198,6 +198,17 @@ def test_a_folder_that_is_gone_is_said(blobs: FileBlobStore) -> None:
         blobs.read("results/a.png")
 
 
+def test_a_folder_that_breaks_during_an_upload_is_unavailable(blobs: FileBlobStore) -> None:
+    def upload() -> None:
+        with blobs.incoming() as file:
+            shutil.rmtree(blobs.root / "incoming")
+            (blobs.root / "incoming").touch()
+            blobs.keep(file, "inputs/a")
+
+    with pytest.raises(StorageUnavailable):
+        upload()
+
+
 def test_files_and_folders_of_others_are_no_blobs(blobs: FileBlobStore) -> None:
     blobs.write("results/a.png", [b"picture"])
     for name in (".nfs000000000001", "lost and found"):

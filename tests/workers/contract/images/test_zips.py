@@ -2,9 +2,11 @@
 
 import io
 import struct
+import sys
 import tracemalloc
 import zipfile
 import zlib
+from types import FrameType
 
 import pytest
 from archives import linked, overlapping, with_directory_field, zipped, zipped_unflagged
@@ -213,3 +215,27 @@ def test_names_can_lie_beside_each_other_anywhere() -> None:
     ]  # fmt: skip
     assert names.add("caf\u00e9.png") != names.add("CAFE\u0301.png")
     assert names.add("Cafe\u0301.png") == "Cafe\u0301 (3).png"
+
+
+def test_equal_names_take_no_more_steps_for_each_that_went_before() -> None:
+    names = UniqueNames()
+    steps = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:  # noqa: ARG001
+        nonlocal steps
+        steps += event == "call"
+
+    def add_many() -> int:
+        before = steps
+        sys.setprofile(count)
+        try:
+            for _ in range(200):
+                names.add("a/none.png")
+        finally:
+            sys.setprofile(None)
+        return steps - before
+
+    first, second = add_many(), add_many()
+
+    assert names.add("a/NONE.png") == "a/NONE (401).png"
+    assert second <= 1.1 * first
