@@ -100,28 +100,17 @@ def _started(source: Path, folder: Path, preset: str) -> "GDSR":
     from model.esrgan import load_esrgan
     from model.gdsr import PRESETS
     from model.resize import bicubic_down
-    from model.trainer.data.photographs import UNREADABLE, decode, find_photographs
-    from model.trainer.errors import PhotographsMissing
+    from model.trainer.data.photographs import find_photographs, usable_pictures
     from model.warm_start import warm_start
 
     teacher = load_esrgan(source)
-    side, crops, broken, small = 4 * _CROP, [], [], 0
-    paths = find_photographs(folder)
+    side, crops = 4 * _CROP, []
     random = np.random.default_rng(0)
-    for path in random.permutation(np.array(paths, dtype=object))[:_CROPS]:
-        try:
-            picture = decode(path)
-        except UNREADABLE:
-            broken.append(path)
-            continue
-        if min(picture.shape[:2]) < side:
-            small += 1
-            continue
+    paths = random.permutation(np.array(find_photographs(folder), dtype=object))[:_CROPS]
+    for picture in usable_pictures(paths, folder=folder, side=side):
         top, left = (int(random.integers(length - side + 1)) for length in picture.shape[:2])
         crop = torch.from_numpy(picture[top : top + side, left : left + side].copy())
         crops.append(bicubic_down(crop.permute(2, 0, 1)).float() / 255)
-    if not crops:
-        raise PhotographsMissing(folder, broken=broken, small=small, side=side)
     return warm_start(teacher, PRESETS[preset], crops)
 
 

@@ -8,6 +8,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
+from model.files import write_whole
+
 #: Name of the standard input, and of the standard output.
 STREAM = "-"
 _FORMATS = {
@@ -192,12 +194,7 @@ def store(target: Path | None, data: bytes) -> None:
         sys.stdout.buffer.flush()
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(target, data)
 
 
 def last_line(steps: Sequence[Step], made: Sequence[Made], *, seconds: float) -> str:

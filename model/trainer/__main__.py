@@ -132,13 +132,13 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _resume(options: argparse.Namespace) -> None:
     from model.trainer.config_file import read_config
-    from model.trainer.errors import RunUnusable
+    from model.trainer.errors import TrainingError
     from model.trainer.loop import train
     from model.trainer.run.run import CONFIG
 
     path = options.out / CONFIG
     if not path.is_file():
-        raise RunUnusable(f"{options.out} holds no run: there is no {CONFIG}")
+        raise TrainingError(f"{options.out} holds no run: there is no {CONFIG}")
     config = read_config(path)
     if options.minutes:
         config = replace(config, run=replace(config.run, minutes=options.minutes))

@@ -22,7 +22,7 @@ from model.trainer.data.batches import Batches
 from model.trainer.data.cached import CachedBatches
 from model.trainer.data.photographs import Photographs, keep_photographs
 from model.trainer.data.teacher import make_cache
-from model.trainer.errors import ConfigInvalid, RunUnusable
+from model.trainer.errors import ConfigInvalid, TrainingError
 from model.trainer.parallel import Processes, join, leave
 from model.trainer.run.cards import origin_of
 from model.trainer.run.log import Log, StepRecord
@@ -77,7 +77,7 @@ def _prepared(
             f"data.batch is {config.data.batch}; {processes.count} processes cannot share it"
         )
     if processes.first and not resume and (out / STATE).exists():
-        raise RunUnusable(f"{out} holds a run already: resume it, or name another folder")
+        raise TrainingError(f"{out} holds a run already: resume it, or name another folder")
     networks = build_networks(config, device)
     optimisers = build_optimisers(config, networks, device)
     paths, held_out, held_in = choose(config)

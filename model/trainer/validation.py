@@ -5,6 +5,7 @@ Pictures are upscaled whole, with mirrored context around them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -18,9 +19,8 @@ from model.gdsr import GDSR, OUTPUTS, SCALE, Output
 from model.metrics.fidelity import psnr_y
 from model.resize import bicubic_down, inner, mirrored
 from model.trainer.config import Validation
-from model.trainer.data.photographs import UNREADABLE, decode
+from model.trainer.data.photographs import usable_pictures
 from model.trainer.degradations.jpeg import jpeg_round_trip
-from model.trainer.errors import PhotographsMissing
 
 CONTEXT = 16
 """Mirrored pixels around a small picture; zero padding instead would darken the border."""
@@ -51,30 +51,17 @@ def read_pairs(
     """The first usable pictures.
 
     Raises:
-        PhotographsMissing: no picture is usable.
+        TrainingError: no picture is usable.
     """
     pairs: list[Pair] = []
-    broken: list[Path] = []
-    small = 0
-    for path in paths:
-        if len(pairs) == settings.pictures:
-            break
-        try:
-            picture = torch.from_numpy(decode(path).copy()).permute(2, 0, 1)
-        except UNREADABLE:
-            broken.append(path)
-            continue
-        if min(picture.shape[1:]) < LEAST:
-            small += 1
-            continue
+    for pixels in islice(usable_pictures(paths, folder=folder, side=LEAST), settings.pictures):
+        picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         hr = _centre(picture, settings.crop or max(picture.shape[1:])).to(device)
         lr = bicubic_down(hr)
         if settings.jpeg_quality:
             quality = torch.tensor([float(settings.jpeg_quality)], device=device)
             lr = jpeg_round_trip(lr[None], quality)[0]
         pairs.append(Pair(hr=hr, lr=lr))
-    if not pairs:
-        raise PhotographsMissing(folder, broken=broken, small=small, side=LEAST)
     return pairs
 
 

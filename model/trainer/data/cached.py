@@ -17,7 +17,7 @@ from model.trainer.config import SHARD, Data, Teacher
 from model.trainer.data.batches import Batch
 from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.teacher import shard_file
-from model.trainer.errors import CacheUnusable
+from model.trainer.errors import TrainingError
 from model.trainer.parallel import Processes
 
 _KINDS = ("input", "photograph", "teacher")
@@ -42,7 +42,7 @@ class CachedBatches:
         """Map all arrays into memory.
 
         Raises:
-            CacheUnusable: an array is missing, damaged or has the wrong shape.
+            TrainingError: an array is missing, damaged or has the wrong shape.
         """
         self._arrays = [
             tuple(_mapped(folder, shard, kind, teacher.side) for kind in _KINDS)
@@ -97,9 +97,9 @@ def _mapped(folder: Path, shard: int, kind: str, side: int) -> NDArray[np.uint8]
     try:
         array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise CacheUnusable(f"{path} is damaged or missing ({error}): delete it") from None
+        raise TrainingError(f"{path} is damaged or missing ({error}): delete it") from None
     if array.shape != shape or array.dtype != np.uint8:
-        raise CacheUnusable(f"{path} holds {array.dtype} of {array.shape}, not bytes of {shape}")
+        raise TrainingError(f"{path} holds {array.dtype} of {array.shape}, not bytes of {shape}")
     return array
 
 

@@ -34,11 +34,11 @@ from torch import Tensor, nn
 
 from model.checkpoint import CheckpointInvalid, load_checkpoint, read_header
 from model.esrgan import load_esrgan
+from model.files import write_whole
 from model.trainer.config import SHARD, Teacher, TrainConfig
 from model.trainer.data.batches import Batches
 from model.trainer.data.photographs import Photographs
-from model.trainer.errors import CacheUnusable, WeightsUnusable, cause
-from model.trainer.files import write_whole
+from model.trainer.errors import TrainingError, cause, reading, writing
 from model.trainer.parallel import Processes
 from model.trainer.precision import autocast
 
@@ -60,21 +60,18 @@ def make_cache(
     """Create the missing shards in `folder`, each process its part of them.
 
     Raises:
-        CacheUnusable: the folder was made with another teacher or other settings, or lacks outputs
-            that another program has to make.
-        WeightsUnusable: the teacher cannot be read, or has another architecture.
-        StorageFull: there is no space for a shard; earlier shards stay.
+        TrainingError: the folder was made with another teacher or other settings, or lacks outputs
+            that another program has to make; the teacher cannot be read, or has another
+            architecture; or there is no space for a shard, and earlier shards stay.
     """
     _claim(folder, _settings(config, teacher, photographs), first=processes.first)
     count = -(-teacher.pictures // SHARD)
     missing = [shard for shard in range(count) if not shard_file(folder, shard, "teacher").exists()]
     if not missing:
         return
-    network = (
-        load_teacher(Path(teacher.file), processes.device, output=teacher.output)
-        if teacher.file
-        else None
-    )
+    network = None
+    if teacher.file:
+        network = load_teacher(Path(teacher.file), processes.device, output=teacher.output)
     batches = Batches(
         photographs,
         config.data_of_cache,
@@ -97,7 +94,7 @@ def make_cache(
             taught = _taught(network, inputs, targets, processes.device)
             _write(folder, shard, "teacher", taught)
     if network is None:
-        raise CacheUnusable(
+        raise TrainingError(
             f"{len(missing)} of {count} teacher arrays are missing in {folder}: set a "
             "teacher (teacher.file), or let another program write NNNNN.teacher.npy for "
             "each NNNNN.input.npy, and start again"
@@ -118,15 +115,25 @@ def load_teacher(
     ESRGAN-class generator.
 
     Raises:
-        WeightsUnusable: the file cannot be read, or is neither.
+        TrainingError: the file cannot be read, or is neither.
     """
     try:
-        network: nn.Module = _gdsr(path, output) or load_esrgan(path)
+        ours = _is_ours(path)
+        network: nn.Module = load_checkpoint(path).generator if ours else load_esrgan(path)
     except CheckpointInvalid as error:
-        raise WeightsUnusable(f"teacher.file: {path}: {error}") from None
+        raise TrainingError(f"teacher.file: {path}: {error}") from None
     except OSError as error:
-        raise WeightsUnusable(f"teacher.file: {cause(error)}") from None
-    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # torch's stubs lack it
+        raise TrainingError(f"teacher.file: {cause(error)}") from None
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    return (lambda lr: getattr(network(lr, (output,)), output)) if ours else network
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        read_header(path)
+    except CheckpointInvalid:
+        return False
+    return True
 
 
 def with_low_frequencies(images: Tensor, photographs: Tensor) -> Tensor:
@@ -134,35 +141,13 @@ def with_low_frequencies(images: Tensor, photographs: Tensor) -> Tensor:
     return images + _blurred(photographs - images)
 
 
-class _Output(nn.Module):
-    """One output of a checkpoint of this project, as a teacher."""
-
-    def __init__(self, generator: nn.Module, output: Literal["gan", "psnr"]) -> None:
-        super().__init__()
-        self.generator = generator
-        self.output = output
-
-    def forward(self, lr: Tensor) -> Tensor:
-        return cast("Tensor", getattr(self.generator(lr, (self.output,)), self.output))
-
-
-def _gdsr(path: Path, output: Literal["gan", "psnr"]) -> nn.Module | None:
-    try:
-        read_header(path)
-    except CheckpointInvalid:
-        return None
-    return _Output(load_checkpoint(path).generator, output)
-
-
 def _settings(config: TrainConfig, teacher: Teacher, photographs: Photographs) -> dict[str, Any]:
     """All settings that the contents of a cache depend on, except for their number."""
     weights = Path(teacher.file)
     if weights.suffix == ".param":
         weights = weights.with_suffix(".bin")
-    try:
+    with reading("teacher.file"):
         digest = hashlib.sha256(weights.read_bytes()).hexdigest() if teacher.file else ""
-    except OSError as error:
-        raise WeightsUnusable(f"teacher.file: {cause(error)}") from None
     if teacher.file and teacher.output != "gan":
         digest += f" {teacher.output}"
     settings = {
@@ -181,18 +166,19 @@ def _claim(folder: Path, settings: dict[str, Any], *, first: bool) -> None:
     if not path.exists():
         if first:
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(settings, indent=2).encode())
+            with writing(path):
+                write_whole(path, json.dumps(settings, indent=2).encode())
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         differing = [name for name, value in settings.items() if found[name] != value]
     except (KeyError, TypeError, ValueError):
-        raise CacheUnusable(f"{path} does not describe a teacher's cache") from None
+        raise TrainingError(f"{path} does not describe a teacher's cache") from None
     if differing == ["teacher"] and not settings["teacher"]:
         return
     if differing:
         name = "teacher" if "teacher" in differing else differing[0]
-        raise CacheUnusable(
+        raise TrainingError(
             f"{folder} was made with another {name}: choose another folder (teacher.cache)"
         )
 
@@ -233,6 +219,7 @@ def _bytes(images: Tensor) -> NDArray[np.uint8]:
 
 
 def _write(folder: Path, shard: int, kind: str, pixels: NDArray[np.uint8]) -> None:
-    buffer = io.BytesIO()
+    buffer, path = io.BytesIO(), shard_file(folder, shard, kind)
     np.save(buffer, pixels)
-    write_whole(shard_file(folder, shard, kind), buffer.getbuffer())
+    with writing(path):
+        write_whole(path, buffer.getbuffer())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from model.trainer.errors import PartMissing, StorageFull
+from model.trainer.errors import TrainingError, writing
 from model.trainer.validation import Scores
 
 if TYPE_CHECKING:
@@ -108,11 +108,8 @@ class Log:
         if self._silent:
             return
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **values})
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise StorageFull(error, self._path) from None
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
 
 def _duration(seconds: float) -> str:
@@ -125,5 +122,7 @@ def _board(out: Path) -> "SummaryWriter":
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise PartMissing("tensorboard", purpose="run.tensorboard", extra="tensorboard") from None
+        raise TrainingError(
+            "run.tensorboard needs tensorboard: pip install 'gdsr[tensorboard]'"
+        ) from None
     return SummaryWriter(str(out / "tensorboard"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from model.trainer.errors import PartMissing, RunUnusable, TrainingError, cause
+from model.trainer.errors import TrainingError
 from model.trainer.run.log import FILE
 
 
@@ -14,15 +14,15 @@ def plot(run: Path, target: Path) -> None:
     """Plot the log of `run` into the PNG `target`.
 
     Raises:
-        PartMissing: matplotlib is not installed.
-        RunUnusable: there is no log, or nothing in it to plot.
-        TrainingError: the suffix of `target` names no image format.
+        TrainingError: there is nothing in the log to plot, matplotlib is not installed, or the
+            suffix of `target` names no image format.
+        OSError: there is no log.
     """
     steps, validations = read_log(run)
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise PartMissing("matplotlib", purpose="a plot") from None
+        raise TrainingError("a plot needs matplotlib: pip install 'gdsr[train]'") from None
 
     figure = Figure(figsize=(12, 7), layout="constrained")
     losses, rate, quality, speed = figure.subplots(2, 2).flatten()
@@ -57,15 +57,12 @@ def read_log(run: Path) -> tuple[dict[int, Mapping[str, Any]], dict[int, Mapping
     """Step records and validations by step; steps that a resumed run repeated count once, the last.
 
     Raises:
-        RunUnusable: there is no log, or it is empty.
+        TrainingError: the log is empty.
+        OSError: there is no log.
     """
     steps: dict[int, Mapping[str, Any]] = {}
     validations: dict[int, Mapping[str, Any]] = {}
-    try:
-        lines = (run / FILE).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise RunUnusable(cause(error)) from None
-    for line in lines:
+    for line in (run / FILE).read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
         except ValueError:
@@ -75,5 +72,5 @@ def read_log(run: Path) -> tuple[dict[int, Mapping[str, Any]], dict[int, Mapping
         elif record["event"] == "validation":
             validations[record["step"]] = record
     if not steps and not validations:
-        raise RunUnusable(f"{run / FILE} has nothing to plot yet")
+        raise TrainingError(f"{run / FILE} has nothing to plot yet")
     return dict(sorted(steps.items())), dict(sorted(validations.items()))

@@ -13,12 +13,12 @@ import safetensors.torch
 import torch
 
 from model.checkpoint import save_checkpoint
+from model.files import write_whole
 from model.trainer.config import TrainConfig
 from model.trainer.data.batches import Batches
 from model.trainer.data.cached import CachedBatches
 from model.trainer.data.photographs import Photographs, find_photographs
-from model.trainer.errors import LossNotFinite, StorageFull
-from model.trainer.files import write_whole
+from model.trainer.errors import TrainingError, writing
 from model.trainer.parallel import Processes
 from model.trainer.run.cards import card_of
 from model.trainer.run.log import Log
@@ -89,16 +89,20 @@ class Run:
         """Check a loss entry from the buffer.
 
         Raises:
-            LossNotFinite: a loss is not finite; the batch is saved beside the state.
+            TrainingError: a loss is not finite; the batch is saved beside the state.
         """
         if entry is None or not entry.broken:
             return entry
         batch = self.batches.at(entry.step)  # recreated: it depends only on the step
         path = self.out / f"broken_step_{entry.step}_{self.processes.rank}.safetensors"
         tensors = {"lr": batch.lr.contiguous().cpu(), "hr": batch.hr.contiguous().cpu()}
-        write_whole(path, safetensors.torch.save(tensors))
+        with writing(path):
+            write_whole(path, safetensors.torch.save(tensors))
         self.log.event("broken", step=entry.step, term=entry.broken, batch=path.name)
-        raise LossNotFinite(step=entry.step, term=entry.broken, batch=path)
+        raise TrainingError(
+            f"the loss {entry.broken} of step {entry.step} is not finite; the batch is in {path}, "
+            "the last good state stays"
+        )
 
     def validate(self) -> None:
         """Score the moving average of the weights, draw samples, and save it if it is the best.
@@ -116,7 +120,7 @@ class Run:
         scores, strip = validate(self.networks.average, self.pairs, samples=settings.samples)
         value = float("inf") if settings.best == "last" else getattr(scores, settings.best)
         best = settings.best == "last" or value > train_state.best
-        try:
+        with writing(self.out):
             if settings.samples:
                 folder = self.out / "samples"
                 folder.mkdir(exist_ok=True)
@@ -125,8 +129,6 @@ class Run:
                 train_state.best = value
                 card = card_of(self.config, train_state, photographs=len(self.photographs.names))
                 save_checkpoint(self.out / BEST, self.networks.average, card)
-        except OSError as error:
-            raise StorageFull(error, self.out) from None
         train_state.validation = time.perf_counter() - began
         self.log.scores(train_state.step, scores, best=best)
 

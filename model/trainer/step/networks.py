@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from model.blocks import RRDB
-from model.checkpoint import SHIPPED, CheckpointInvalid, load_checkpoint
+from model.checkpoint import SHIPPED, load_checkpoint
 from model.gdsr import GDSR, SCALE
 from model.metrics.dists import DISTS
 from model.metrics.vgg import VGG
 from model.reference import read_reference
 from model.trainer.config import Adversarial, Dists, Generator, Perceptual, TrainConfig
-from model.trainer.errors import ConfigInvalid, WeightsUnusable, cause
+from model.trainer.errors import ConfigInvalid, TrainingError, reading
 from model.trainer.step.discriminators import UNetDiscriminator, VGGDiscriminator
 
 VGG_WEIGHTS = "GDSR_VGG_WEIGHTS"
@@ -55,7 +55,7 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
 
     Raises:
         ConfigInvalid: no VGG weights are configured, or they have no such tap.
-        WeightsUnusable: a file of weights is missing or does not fit the network.
+        TrainingError: a file of weights is missing or does not fit the network.
     """
     torch.manual_seed(config.run.seed)
     generator = _generator(config)
@@ -132,12 +132,10 @@ def _generator(config: TrainConfig) -> GDSR:
                 nn.init.kaiming_normal_(part.weight).data.mul_(chosen.init_scale)
                 nn.init.zeros_(part.bias)  # type: ignore[arg-type]  # all have one
         return generator
-    try:
+    with reading("generator.init"):
         checkpoint = load_checkpoint(init_file(chosen.init))
-    except (CheckpointInvalid, OSError) as error:
-        raise WeightsUnusable(f"generator.init: {cause(error)}") from None
     if checkpoint.config != config.network:
-        raise WeightsUnusable(
+        raise TrainingError(
             f"generator.init: {chosen.init} is another network: it has {checkpoint.config}, "
             f"the run has {config.network}"
         )
@@ -157,9 +155,8 @@ def _features(perceptual: Perceptual) -> VGG:
             f"the perceptual loss needs VGG weights: set losses.perceptual.file or {VGG_WEIGHTS}"
         )
     try:
-        return VGG(read_reference(Path(file)), tuple(perceptual.taps))
-    except (CheckpointInvalid, OSError) as error:
-        raise WeightsUnusable(f"VGG weights: {cause(error)}") from None
+        with reading("VGG weights"):
+            return VGG(read_reference(Path(file)), tuple(perceptual.taps))
     except ValueError as error:
         raise ConfigInvalid(f"losses.perceptual.taps: {error}") from None
 
@@ -171,7 +168,5 @@ def _dists(dists: Dists) -> DISTS:
             f"the loss dists needs weights: set losses.dists.folder or {METRIC_WEIGHTS}"
         )
     names = ("vgg16_features.safetensors", "dists_alpha_beta.safetensors")
-    try:
+    with reading("weights of DISTS"):
         return DISTS(*(read_reference(Path(folder) / name) for name in names))
-    except (CheckpointInvalid, OSError) as error:
-        raise WeightsUnusable(f"weights of DISTS: {cause(error)}") from None

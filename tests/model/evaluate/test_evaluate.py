@@ -29,7 +29,7 @@ from model.metrics.fidelity import mse_y, psnr_y
 from model.metrics.perceptual import load_panel
 from model.postprocessing import postprocess
 from model.resize import bicubic_down, bicubic_up, inner, mirrored
-from model.trainer.errors import PartMissing
+from model.trainer.errors import TrainingError
 from model.trainer.run.export import read_scores
 
 CPU = torch.device("cpu")
@@ -482,7 +482,7 @@ def test_the_plot_has_the_papers_methods_where_the_axis_allows(tmp_path: Path) -
 def test_a_plot_needs_matplotlib_and_something_to_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pareto, "find_spec", lambda _: None)
 
-    with pytest.raises(PartMissing, match="a plot needs matplotlib"):
+    with pytest.raises(TrainingError, match="a plot needs matplotlib"):
         check_drawable(["psnr_y", "niqe"])
     with pytest.raises(ValueError, match="LPIPS or NIQE"):
         check_drawable(["psnr_y", "dists"])
