@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from model.checkpoint import Scores
-    from model.evaluate.folder import Figures
-    from model.evaluate.slider import SliderPath
+from model.checkpoint import Scores
+from model.evaluate.folder import Figures
+from model.evaluate.slider import SliderPath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +16,7 @@ class CheckpointScores:
     sha256: str
     consistency: bool
     """Whether the service applies back-projection, as in the model card."""
-    scores: "Scores"
+    scores: Scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +25,7 @@ class PeerScores:
 
     name: str
     sha256: str
-    scores: "Mapping[str, Figures]"
+    scores: Mapping[str, Figures]
     """Data set -> metric -> value."""
 
 
@@ -38,13 +36,13 @@ class Character:
     Images are named as on the slider; a single image is named like its method.
     """
 
-    places: "Mapping[str, Mapping[str, Figures]]"
+    places: Mapping[str, Mapping[str, Figures]]
     """Data set -> image -> figure, as in `MethodResults.places`."""
-    slider: "Mapping[str, Mapping[str, SliderPath]]"
+    slider: Mapping[str, Mapping[str, SliderPath]]
     """Data set -> distance -> its growth along the slider."""
     mask: Mapping[str, Mapping[str, int]]
     """Data set -> percentile -> level of 0 to 255."""
-    overshoot: "Mapping[str, Figures]"
+    overshoot: Mapping[str, Figures]
     """Image -> pattern -> levels beyond those of the input."""
 
 
@@ -62,9 +60,9 @@ class Report:
     """The data sets with given small pictures."""
     pictures: Mapping[str, int]
     """Data set -> number of pictures."""
-    original: "Mapping[str, Figures]"
+    original: Mapping[str, Figures]
     """Data set -> figure of the true pictures, as in `MethodResults.original`."""
-    bicubic: "Mapping[str, Figures]"
+    bicubic: Mapping[str, Figures]
     """Data set -> metric -> value."""
     peers: tuple[PeerScores, ...]
     checkpoints: tuple[CheckpointScores, ...]

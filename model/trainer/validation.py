@@ -4,7 +4,6 @@ Pictures are upscaled whole, with mirrored context around them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -37,12 +36,11 @@ class Scores(NamedTuple):
     fused: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """A picture and its small copy: (3, 4H, 4W) and (3, H, W) bytes, on the device."""
+class Pair(NamedTuple):
+    """A small picture and its true picture: (3, H, W) and (3, 4H, 4W) bytes, on the device."""
 
-    hr: Tensor
     lr: Tensor
+    hr: Tensor
 
 
 def read_pairs(

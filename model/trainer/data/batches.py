@@ -6,11 +6,12 @@ for inspection. Several processes each take their part of the same batch.
 Shapes: N patches of one process, S x S low-resolution pixels.
 """
 
-import queue
-import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -78,45 +79,28 @@ class Batches:
 
         If the pixels are not on the device, a thread cuts patches ahead.
         """
-        steps = iter(range(first, 2**62))
         if self._data.keep == "device":
-            yield map(self.at, steps)
+            yield map(self.at, count(first))
             return
-        ready: queue.Queue[Tensor | Exception] = queue.Queue(_AHEAD)
-        ended = threading.Event()
 
-        def put(item: Tensor | Exception) -> None:
-            while not ended.is_set():
-                with suppress(queue.Full):
-                    ready.put(item, timeout=0.1)
-                    break
-
-        def load() -> None:
-            try:
-                for step in range(first, 2**62):
-                    if ended.is_set():
-                        return
-                    patches = self._patches(step)
-                    put(patches.pin_memory() if self.device.type == "cuda" else patches)
-            except Exception as error:  # noqa: BLE001  # raised again in the loop
-                put(error)
+        def load(step: int) -> Tensor:
+            patches = self._patches(step)
+            return patches.pin_memory() if self.device.type == "cuda" else patches
 
         def batches() -> Iterator[Batch]:
-            for step in steps:
+            coming = deque(loader.submit(load, first + ahead) for ahead in range(_AHEAD))
+            for step in count(first):
+                coming.append(loader.submit(load, step + _AHEAD))
                 start = time.perf_counter()
-                item = ready.get()
+                patches = coming.popleft().result()
                 self.waited += time.perf_counter() - start
-                if isinstance(item, Exception):
-                    raise item
-                yield self._finished(step, item)
+                yield self._finished(step, patches)
 
-        thread = threading.Thread(target=load, daemon=True)
-        thread.start()
+        loader = ThreadPoolExecutor(1)
         try:
             yield batches()
         finally:
-            ended.set()
-            thread.join()
+            loader.shutdown(cancel_futures=True)
 
     def _patches(self, step: int) -> Tensor:
         """Patches with context, on the device of the pixels: (N, 3, 4S', 4S') bytes."""

@@ -5,6 +5,7 @@ Shapes: N patches of one process, S x S low-resolution pixels.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 from model.gdsr import SCALE
 from model.trainer.config import SHARD, Data, Teacher
 from model.trainer.data.batches import Batch
+from model.trainer.data.patches import turned
 from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.teacher import shard_file
 from model.trainer.errors import TrainingError
@@ -62,7 +64,7 @@ class CachedBatches:
         picks = random.integers(limits, size=(self._data.batch, len(limits)))[self._part]
         patches = [
             [
-                _turned(self._window(array[picture], scale, top=top, left=left), turn)
+                turned(self._window(array[picture], scale, top=top, left=left), turn)
                 for array, scale in zip(self._arrays[shard], _SCALES, strict=True)
             ]
             for shard, picture, top, left, turn in picks.tolist()
@@ -75,7 +77,7 @@ class CachedBatches:
     @contextmanager
     def stream(self, first: int) -> Iterator[Iterator[Batch]]:
         """Batches from the step `first` on, without end."""
-        yield map(self.at, range(first, 2**62))
+        yield map(self.at, count(first))
 
     def _window(
         self, picture: NDArray[np.uint8], scale: int, *, top: int, left: int
@@ -101,10 +103,3 @@ def _mapped(folder: Path, shard: int, kind: str, side: int) -> NDArray[np.uint8]
     if array.shape != shape or array.dtype != np.uint8:
         raise TrainingError(f"{path} holds {array.dtype} of {array.shape}, not bytes of {shape}")
     return array
-
-
-def _turned(patch: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
-    """One of the eight flips and quarter turns."""
-    patch = patch[::-1] if turn & 2 else patch
-    patch = patch[:, ::-1] if turn & 4 else patch
-    return patch.transpose(1, 0, 2) if turn & 1 else patch

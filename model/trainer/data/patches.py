@@ -67,10 +67,15 @@ def sliced(photographs: Photographs, picks: PatchPositions, *, size: int, contex
         )
         image = flat[start : start + height * width].reshape(height, width, 3)
         part = _window(image, top=int(top) - context, left=int(left) - context, size=size)
-        part = part[::-1] if turn & 2 else part
-        part = part[:, ::-1] if turn & 4 else part
-        patch[:] = part.transpose(1, 0, 2) if turn & 1 else part
+        patch[:] = turned(part, int(turn))
     return torch.from_numpy(patches)
+
+
+def turned(patch: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    """One of the eight flips and quarter turns."""
+    patch = patch[::-1] if turn & 2 else patch
+    patch = patch[:, ::-1] if turn & 4 else patch
+    return patch.transpose(1, 0, 2) if turn & 1 else patch
 
 
 def _window(image: NDArray[np.uint8], *, top: int, left: int, size: int) -> NDArray[np.uint8]:

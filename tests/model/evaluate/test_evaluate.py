@@ -22,7 +22,7 @@ from model.evaluate import pareto
 from model.evaluate.folder import evaluate
 from model.evaluate.methods import bicubic, of_generator
 from model.evaluate.pareto import PLACES, check_drawable, draw, name_of, place_of
-from model.evaluate.pictures import Pair, find_pictures
+from model.evaluate.pictures import find_pictures
 from model.evaluate.slider import shown
 from model.gdsr import OUTPUTS
 from model.metrics.fidelity import mse_y, psnr_y
@@ -31,6 +31,7 @@ from model.postprocessing import postprocess
 from model.resize import bicubic_down, bicubic_up, inner, mirrored
 from model.trainer.errors import TrainingError
 from model.trainer.run.export import read_scores
+from model.trainer.validation import Pair
 
 CPU = torch.device("cpu")
 Run = Callable[..., int]
