@@ -37,13 +37,20 @@ class PlainGDSR(nn.Module):
 
 
 def eager(
-    network: nn.Module, *, device: torch.device, dtype: torch.dtype, side: int, channels_last: bool
+    network: nn.Module,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    side: int,
+    channels_last: bool,
+    channels: int = 3,
 ) -> Callable[[], object]:
     """A function that runs one picture of `side` x `side` pixels and waits for the device."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = network.eval().to(device=device, dtype=dtype)
     network = network.to(memory_format=layout)  # type: ignore[call-overload]  # not in torch's stubs
-    lr = torch.rand(1, 3, side, side, device=device, dtype=dtype).contiguous(memory_format=layout)
+    lr = torch.rand(1, channels, side, side, device=device, dtype=dtype)
+    lr = lr.contiguous(memory_format=layout)
 
     def call() -> None:
         with torch.inference_mode():
@@ -96,17 +103,11 @@ def convolution_stack(
         for _ in range(_STACK_LENGTH)
         for layer in (conv3x3(64, 64), nn.LeakyReLU(0.2, inplace=True))
     ]
-    stack = nn.Sequential(*layers).eval().to(device=device, dtype=dtype)
-    stack = stack.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
-    features = torch.rand(1, 64, side, side, device=device, dtype=dtype)
-    features = features.contiguous(memory_format=torch.channels_last)
-
-    def call() -> None:
-        with torch.inference_mode():
-            stack(features)
-        wait(device)
-
-    return call, 2.0 * 9 * 64 * 64 * _STACK_LENGTH * side**2
+    run = eager(
+        nn.Sequential(*layers),
+        device=device, dtype=dtype, side=side, channels_last=True, channels=64,
+    )  # fmt: skip
+    return run, 2.0 * 9 * 64 * 64 * _STACK_LENGTH * side**2
 
 
 def matrix_product(

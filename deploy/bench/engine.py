@@ -7,7 +7,6 @@ are the speed relative to the first two rows.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-import model
 from deploy.bench.baselines import (
     PlainGDSR,
     autocast,
@@ -27,12 +25,11 @@ from deploy.bench.baselines import (
     onnx_runtime,
 )
 from deploy.bench.timing import Figures, machine, take_turns, verdict
-from model.checkpoint import load_checkpoint
+from model.checkpoint import SHIPPED, load_checkpoint
 from model.esrgan import ESRGAN
 from model.gdsr import GDSR, OUTPUTS, PRESETS
 from model.inference.forward import PARTS, Forward, Precision, prepare
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SIDES = {"cpu": (160,), "cuda": (128, 512)}
 _SEED = 0
 _WIDTH = 140
@@ -91,7 +88,7 @@ def _compare(
         ]
         forwards += [other for other in others if other.backend == "openvino"]
     half = torch.float16 if device.type == "cuda" else torch.float32
-    dtype = _DTYPES[forwards[0].precision]
+    dtype: torch.dtype = getattr(torch, forwards[0].precision)
     plain = partial(eager, device=device, side=side)
     stack, stack_flop = convolution_stack(device=device, dtype=dtype, side=side)
     product, product_flop = matrix_product(device=device, dtype=dtype)
@@ -129,7 +126,7 @@ def _compare(
 
 def _generator(preset: str) -> GDSR:
     """A generator with the shipped weights, if any: the engine's precision depends on them."""
-    shipped = Path(model.__file__).parent / "checkpoints" / f"{preset}.safetensors"
+    shipped = SHIPPED / f"{preset}.safetensors"
     return load_checkpoint(shipped).generator if shipped.exists() else GDSR(PRESETS[preset])
 
 

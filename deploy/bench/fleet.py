@@ -24,8 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.bench.costs import children_seconds, cpu_seconds
-from deploy.bench.load import closed_loop, rate
-from deploy.bench.service import sample_picture
+from deploy.bench.load import closed_loop, rate, sample_picture
 from deploy.bench.stub_engines import MODEL
 from deploy.bench.timing import machine
 from deploy.valkey import valkey_answers, valkey_command
@@ -182,11 +181,10 @@ class _Site:
 @contextmanager
 def _running(place: Path, count: int, seconds: float) -> Iterator[_Site]:
     """Start all parts with their data in `place`, and wait until they are ready."""
-    listening = place / "valkey.sock"
     sockets = [str(place / f"engine{number}.sock") for number in range(count)]
     environment = {
         **os.environ,
-        "GDSR_REDIS_URL": f"unix://{listening}",
+        "GDSR_REDIS_URL": f"unix://{place / 'valkey.sock'}",
         "GDSR_BLOB_DIR": str(place / "blobs"),
         "GDSR_LOG_LEVEL": "warning",
         "GDSR_MAX_QUEUED_JOBS": str(100 * _CLIENTS * count),
@@ -197,17 +195,14 @@ def _running(place: Path, count: int, seconds: float) -> Iterator[_Site]:
     with ExitStack() as stack:
 
         def start(*command: str) -> "subprocess.Popen[bytes]":
-            process = stack.enter_context(subprocess.Popen(command, env=environment))
-            stack.callback(process.terminate)
-            return process
+            return stack.enter_context(_ended(subprocess.Popen(command, env=environment)))
 
-        processes = {"redis": [start(*valkey_command(place / "valkey", listening))]}
-        wait_for(lambda: valkey_answers(listening), "Valkey")
+        processes = {"redis": [stack.enter_context(running_valkey(place))]}
         processes["engines"] = [
             start(*python, "deploy.bench.stub_engines", "--seconds", str(seconds), *sockets)
         ]
         processes["service"] = [start(*python, "service", "--port", str(port))]
-        wait_for(lambda: all(Path(path).exists() for path in sockets), "the stub engines")
+        _wait_for(lambda: all(Path(path).exists() for path in sockets), "the stub engines")
         processes["jobs"] = [
             start(*python, "workers.jobs.job_worker", "--queue", SMALL, "--engine", path)
             for path in sockets
@@ -215,16 +210,35 @@ def _running(place: Path, count: int, seconds: float) -> Iterator[_Site]:
         ]
         url = f"http://127.0.0.1:{port}"
         with httpx2.Client(base_url=url, timeout=10, trust_env=False) as http:
-            wait_for(lambda: _is_ready(http), "the service")
+            _wait_for(lambda: _is_ready(http), "the service")
         yield _Site(url, processes)
 
 
-def wait_for(is_there: Callable[[], bool], what: str) -> None:
-    """Wait until a part has started.
+@contextmanager
+def running_valkey(place: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Valkey, configured as by `gdsr-up`, at `place`/valkey.sock with its data in `place`.
 
     Raises:
-        RuntimeError: the part has not started after three minutes.
+        RuntimeError: it did not start.
     """
+    listening = place / "valkey.sock"
+    with _ended(subprocess.Popen(valkey_command(place / "valkey", listening))) as server:
+        _wait_for(lambda: valkey_answers(listening), "Valkey")
+        yield server
+
+
+@contextmanager
+def _ended(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
+    """The process, which is terminated on leaving."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def _wait_for(is_there: Callable[[], bool], what: str) -> None:
+    """Wait until a part has started, three minutes at most."""
     deadline = time.monotonic() + _READY_SECONDS
     while not is_there():
         if time.monotonic() > deadline:

@@ -6,12 +6,17 @@ through the same network in this process, without HTTP, queue, codec and blob st
 
 import http.client
 import io
+import os
+import re
+import socket
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from http import HTTPStatus
 from itertools import pairwise
 from pathlib import Path
@@ -24,10 +29,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from deploy.bench.costs import Costs
-from deploy.bench.service import running_service, sample_picture
+from deploy.bench.costs import costs
 from deploy.bench.timing import Figures, machine
 
+_SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
 _WARM_UP = 2
 #: Bypasses the result cache.
 _HEADERS = {"Prefer": "wait=60", "Cache-Control": "no-cache"}
@@ -48,10 +53,10 @@ def bench_load(
         with running_service(Path(data)) as (url, process):
             parameters = {"model": model, "trade_off": trade_off}
             closed_loop(url, picture, parameters, clients=clients, pictures=_WARM_UP * clients)
-            before = Costs.of(process.pid)
+            before = costs(process.pid)
             served = closed_loop(url, picture, parameters, clients=clients, pictures=pictures)
-            costs = Costs.of(process.pid).per_picture(before, pictures)
-            stages = _stages(url, [location for _, _, location in served])
+            after = costs(process.pid)
+            stages = median_stages(url, [location for _, _, location in served])
         bare = _bare(picture, model, trade_off)
     latencies = sorted(latency for latency, _, _ in served)
     per_second = rate(finished for _, finished, _ in served)
@@ -69,10 +74,38 @@ def bench_load(
         "bare_pictures_per_second": bare.as_json(),
         "share_of_bare": per_second / bare.median,
         "stage_seconds": stages,
-        "cost_of_a_picture": costs,
+        "cost_of_a_picture": {
+            name: (value - before[name]) / pictures for name, value in after.items()
+        },
     }
     _report(figures, bare)
     return figures
+
+
+def sample_picture(side: int) -> bytes:
+    """The sample photograph as a JPEG of `side` x `side` pixels."""
+    file = io.BytesIO()
+    with Image.open(_SAMPLE) as sample:
+        sample.resize((side, side), Image.Resampling.LANCZOS).save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+@contextmanager
+def running_service(data: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """Address and process of a `gdsr-up` that is ready, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {k: v for k, v in os.environ.items() if k != "GDSR_REDIS_URL"}
+    command = [sys.executable, "-m", "deploy.local", "--data", str(data), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            if not (found := re.search(r"http://\S+", line)):
+                raise RuntimeError("gdsr-up did not start; see its message above")
+            yield found[0], process
+        finally:
+            process.terminate()
 
 
 def closed_loop(
@@ -116,7 +149,7 @@ def closed_loop(
     return done
 
 
-def _stages(url: str, jobs: Sequence[str]) -> dict[str, float]:
+def median_stages(url: str, jobs: Sequence[str]) -> dict[str, float]:
     """Median time of each stage, from the records of the jobs."""
     with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
         found = [client.get(job).json()["result"]["seconds"] for job in jobs[-_ASKED_JOBS:]]

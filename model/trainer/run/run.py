@@ -6,7 +6,6 @@ not finite.
 
 import hashlib
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -14,44 +13,87 @@ import torch
 
 from model.checkpoint import save_checkpoint
 from model.files import write_whole
-from model.trainer.config import TrainConfig
+from model.trainer.config import Data, TrainConfig
+from model.trainer.config_file import write_config
 from model.trainer.data.batches import Batches
 from model.trainer.data.cached import CachedBatches
-from model.trainer.data.photographs import Photographs, find_photographs
-from model.trainer.errors import TrainingError, writing
+from model.trainer.data.photographs import find_photographs, keep_photographs
+from model.trainer.data.teacher import make_cache
+from model.trainer.errors import ConfigInvalid, TrainingError, writing
 from model.trainer.parallel import Processes
-from model.trainer.run.cards import card_of
+from model.trainer.run.cards import card_of, origin_of
 from model.trainer.run.log import Log
-from model.trainer.run.state import TrainState, save_state
+from model.trainer.run.state import TrainState, load_state, save_state
 from model.trainer.step.loss_buffer import Entry, LossBuffer
-from model.trainer.step.networks import Networks, Optimisers
-from model.trainer.validation import Pair, save_strip, validate
+from model.trainer.step.networks import build_networks, build_optimisers
+from model.trainer.validation import read_pairs, save_strip, validate
 
 CONFIG, STATE, BEST = "config.json", "state.pt", "best.safetensors"
 _OUTSIDE = 10.0  # seconds of a time budget for the work before and after the loop
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """The objects of a training session."""
 
-    config: TrainConfig
-    out: Path
-    processes: Processes
-    networks: Networks
-    optimisers: Optimisers
-    photographs: Photographs
-    batches: Batches | CachedBatches
-    pairs: list[Pair]
-    train_state: TrainState
-    loss_buffer: LossBuffer
-    log: Log
+    def __init__(
+        self, config: TrainConfig, out: Path, processes: Processes, *, resume: bool, quiet: bool
+    ) -> None:
+        """Load photographs and weights; write the configuration to `out` only after all is loaded.
 
-    @property
-    def graphed(self) -> bool:
-        """Whether the step is captured in a CUDA graph."""
-        alone = self.processes.count == 1
-        return self.config.device.graph and self.processes.device.type == "cuda" and alone
+        Raises:
+            TrainingError: training cannot start or continue, for the reason in the message.
+        """
+        self.config, self.out, self.processes = config, out, processes
+        device = processes.device
+        torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes of a step never change
+        if config.data.batch % processes.count:
+            raise ConfigInvalid(
+                f"data.batch is {config.data.batch}; {processes.count} processes cannot share it"
+            )
+        if processes.first and not resume and (out / STATE).exists():
+            raise TrainingError(f"{out} holds a run already: resume it, or name another folder")
+        self.networks = build_networks(config, device)
+        self.optimisers = build_optimisers(config, self.networks, device)
+        paths, held_out, held_in = _choose(config)
+        self.pairs = read_pairs(held_out, config.validation, folder=held_in, device=device)
+        out.mkdir(parents=True, exist_ok=True)
+        file = out / f"pixels.{processes.rank}.partial"
+        photographs, data = keep_photographs(paths, config.data_of_cache, device=device, file=file)
+        self.photographs = photographs
+        if resume:
+            self.train_state = load_state(out / STATE, self.networks, self.optimisers, device)
+        else:
+            self.train_state = TrainState(origin=origin_of(config))
+        if processes.first:
+            write_config(out / CONFIG, config)
+        self.batches = self._batches(data, quiet=quiet)
+        self.loss_buffer = LossBuffer()
+        self.log = Log(
+            out,
+            steps=config.run.steps,
+            silent=not processes.first,
+            quiet=quiet,
+            tensorboard=config.run.tensorboard,
+        )
+
+    def _batches(self, data: Data, *, quiet: bool) -> Batches | CachedBatches:
+        """Batches made on the fly, or cut from the teacher's cache."""
+        config, processes = self.config, self.processes
+        teacher, seed = config.teacher, config.run.seed
+        if teacher is None:
+            return Batches(
+                self.photographs,
+                data,
+                degradation=config.degradation,
+                seed=seed,
+                device=processes.device,
+                rank=processes.rank,
+                processes=processes.count,
+            )
+        folder = Path(teacher.cache) if teacher.cache else self.out / "teacher"
+        make_cache(config, teacher, folder, self.photographs, processes=processes, quiet=quiet)
+        processes.wait()
+        return CachedBatches(folder, teacher, config.data, seed=seed, processes=processes)
 
     @property
     def reserve(self) -> float:
@@ -147,7 +189,7 @@ class Run:
         self.log.close(text, done=not stopped)
 
 
-def choose(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
+def _choose(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
     """Split the photographs into training and validation; also returns the validation folder.
 
     Raises:

@@ -14,9 +14,8 @@ from model.trainer.data.photographs import find_photographs, read_photographs
 from model.trainer.degradations.degradations import Degradation, Shares, shrink
 from model.trainer.loop import train
 from model.trainer.parallel import Processes
-from model.trainer.step.graph import GraphedStep
 from model.trainer.step.networks import build_networks, build_optimisers
-from model.trainer.step.step import Step
+from model.trainer.step.step import GraphedStep, Step
 
 pytestmark = [
     pytest.mark.gpu,
