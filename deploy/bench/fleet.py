@@ -37,6 +37,9 @@ _STORED = 32
 _ENGINES = (1, 4, 16, 64)
 _READY_SECONDS = 180
 
+Processes = Mapping[str, Sequence["subprocess.Popen[bytes]"]]
+"""The processes of each part."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureCosts:
@@ -139,20 +142,19 @@ def simulate(costs: PictureCosts, *, engines: int, cores: int | None = None) -> 
 def _measure(
     count: int, *, seconds: float, picture: bytes, each: int
 ) -> tuple[float, PictureCosts]:
-    total = each * count
-    with tempfile.TemporaryDirectory(prefix="gdsr-") as place, ExitStack() as stack:
-        site = stack.enter_context(_running(Path(place), count, seconds))
-        parameters = {"model": MODEL, "trade_off": 0.5}
-        clients = _CLIENTS * count
-        closed_loop(site.url, picture, parameters, clients=clients, pictures=2 * clients)
-        before = site.spent()
-        served = closed_loop(site.url, picture, parameters, clients=clients, pictures=total)
-        after = site.spent()
-        # The kernel counts whole ticks: assume at least one.
-        tick = 1 / os.sysconf("SC_CLK_TCK")
-        spent = {name: max(tick, after[name] - before[name]) / total for name in after}
-        store = _store_seconds(Path(place))
-    per_second = rate(finished for _, finished, _ in served)
+    total, clients = each * count, _CLIENTS * count
+    parameters = {"model": MODEL, "trade_off": 0.5}
+    with tempfile.TemporaryDirectory(prefix="gdsr-") as folder:
+        place = Path(folder)
+        with _running(place, count, seconds) as (url, processes):
+            closed_loop(url, picture, parameters, clients=clients, pictures=2 * clients)
+            before = _spent(processes)
+            served = closed_loop(url, picture, parameters, clients=clients, pictures=total)
+            after = _spent(processes)
+            store = _store_seconds(place)
+    # The kernel counts whole ticks: assume at least one.
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    spent = {name: max(tick, after[name] - before[name]) / total for name in after}
     costs = PictureCosts(
         service=spent["service"],
         redis=spent["redis"],
@@ -161,26 +163,23 @@ def _measure(
         engine=seconds,
         rest=spent["engines"] + spent["clients"],
     )
-    return per_second, costs
+    return rate(finished for _, finished, _ in served), costs
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
-    url: str
-    processes: Mapping[str, Sequence["subprocess.Popen[bytes]"]]
-
-    def spent(self) -> dict[str, float]:
-        """CPU seconds of each kind of process, its children included."""
-        spent = {
-            name: sum(cpu_seconds(one.pid) + children_seconds(one.pid) for one in group)
-            for name, group in self.processes.items()
-        }
-        return {**spent, "clients": sum(os.times()[:2])}
+def _spent(processes: Processes) -> dict[str, float]:
+    """CPU seconds of each kind of process, its children included."""
+    spent = {
+        name: sum(cpu_seconds(one.pid) + children_seconds(one.pid) for one in group)
+        for name, group in processes.items()
+    }
+    return {**spent, "clients": sum(os.times()[:2])}
 
 
 @contextmanager
-def _running(place: Path, count: int, seconds: float) -> Iterator[_Site]:
-    """Start all parts with their data in `place`, and wait until they are ready."""
+def _running(place: Path, count: int, seconds: float) -> Iterator[tuple[str, Processes]]:
+    """Start all parts with their data in `place`, and wait until they are ready; yields the
+    address of the service.
+    """
     sockets = [str(place / f"engine{number}.sock") for number in range(count)]
     environment = {
         **os.environ,
@@ -209,9 +208,8 @@ def _running(place: Path, count: int, seconds: float) -> Iterator[_Site]:
             for _ in range(_JOB_WORKERS)
         ]
         url = f"http://127.0.0.1:{port}"
-        with httpx2.Client(base_url=url, timeout=10, trust_env=False) as http:
-            _wait_for(lambda: _is_ready(http), "the service")
-        yield _Site(url, processes)
+        _wait_for(lambda: _is_ready(url), "the service")
+        yield url, processes
 
 
 @contextmanager
@@ -246,9 +244,9 @@ def _wait_for(is_there: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-def _is_ready(http: httpx2.Client) -> bool:
+def _is_ready(url: str) -> bool:
     try:
-        return http.get("/readyz").status_code == httpx2.codes.OK
+        return httpx2.get(f"{url}/readyz", timeout=10, trust_env=False).is_success
     except httpx2.TransportError:
         return False
 

@@ -14,7 +14,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
-from deploy.mcp.roots import Roots, existing_file, existing_folder, new_file, resolve
+from deploy.mcp.roots import Roots, existing_file, new_file, resolve
 from deploy.upscale.plan import Step, format_by_name, plan_steps
 
 #: Concurrent pictures of a folder, so that network and workers overlap.
@@ -154,7 +154,9 @@ class _Tools:
     ) -> UpscaledFolder:
         """Upscale all pictures of a folder into another; those that fail are told and left out."""
         with _told():
-            folder = existing_folder(path, self._roots)
+            folder = resolve(path, self._roots)
+            if not folder.is_dir():
+                raise ValueError(f"there is no folder {path}")
             steps = plan_steps([str(folder)], f"{resolve(output, self._roots)}/", format)
             options: dict[str, Any] = {"trade_off": trade_off, "scale": scale, "model": model}
             options["format"] = format

@@ -41,11 +41,6 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Backend = Literal["torch", "openvino"]
 """The library that runs the convolutions."""
 
-_DTYPES: dict[Precision, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 _SELF_TEST_SIDE = 32
 _CPU_MEASURED_SIDE = 96
 _SELF_TEST_DECIBELS = 50.0
@@ -155,19 +150,14 @@ class Forward:
             if isinstance(part, RRDB):
                 part.widen()
         self._ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
-        reason = compile_blocks(self._ready, self._features(tile))
+        trial = torch.zeros(
+            (1, self.source.config.features, tile, tile),
+            dtype=getattr(torch, self.precision), device=self.device,
+        ).contiguous(memory_format=torch.channels_last)  # fmt: skip
+        reason = compile_blocks(self._ready, trial)
         self._call = Graphs(self._ready)
         self.compiled = reason is None
         return reason
-
-    def undo_acceleration(self) -> None:
-        """Undo `accelerate`."""
-        if not self.kernels:  # the blocks themselves were changed
-            exact = self._exact is self._ready
-            self._ready = self._converted(self.precision)
-            self._exact = self._ready if exact else self._exact
-        self._call = self._ready
-        self.compiled = self.kernels = False
 
     def use_openvino(self) -> None:
         """CPU only: run the convolutions with OpenVINO, in float32 too."""
@@ -223,21 +213,13 @@ class Forward:
         lr = upload(writable, self.device).permute(0, 3, 1, 2)  # (N, 3, T, T)
         # Disables TF32, which has only three decimal digits.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            output = network(lr.to(self._dtype(network)), parts)
+            precision = "float32" if network is self._exact else self.precision
+            output = network(lr.to(getattr(torch, precision)), parts)
         images = {part: getattr(output, part).float() for part in parts}
         return _blended(images, lr.float() / 255, weights)
 
-    def _dtype(self, network: Network) -> torch.dtype:
-        return torch.float32 if network is self._exact else _DTYPES[self.precision]
-
-    def _features(self, tile: int) -> Tensor:
-        """The features of one tile inside the network, as zeros: (1, C, T, T)."""
-        shape = (1, self.source.config.features, tile, tile)
-        features = torch.zeros(shape, dtype=_DTYPES[self.precision], device=self.device)
-        return features.contiguous(memory_format=torch.channels_last)
-
     def _converted(self, precision: Precision) -> GDSR:
-        generator = self._for_bytes().to(device=self.device, dtype=_DTYPES[precision])
+        generator = self._for_bytes().to(device=self.device, dtype=getattr(torch, precision))
         laid_out: GDSR = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
         return laid_out
 
@@ -295,11 +277,10 @@ def prepare(
             log.error(
                 "compiled for %s the network gives wrong results; using it uncompiled", device
             )
-            forward.undo_acceleration()
+            forward = Forward(generator, device=device, precision=forward.precision)
+        forward(_picture(tile), _only("fused"))
     elif backend != "torch":
         forward = in_backend(forward, backend=backend, tile=tile, cache=cache)
-    if device.type == "cuda":
-        forward(_picture(tile), _only("fused"))
     return forward
 
 
@@ -329,8 +310,12 @@ def _fastest_right(generator: GDSR, device: torch.device) -> Forward:
     true = _tried(exact)
     for precision in candidates:
         quick = Forward(generator, device=device, precision=precision)
-        if _is_right(_tried(quick), true, precision) and (
-            device.type == "cuda" or _is_faster(quick, exact)
+        if not _is_right(_tried(quick), true, precision):
+            continue
+        # Best of three against a single run, so that short load from other processes does not
+        # decide; float32 is far slower if the instructions exist.
+        if device.type == "cuda" or (
+            min(_seconds_to_try(quick) for _ in range(3)) < _seconds_to_try(exact)
         ):
             return quick
     return exact
@@ -392,12 +377,6 @@ def _is_right(found: Blends, true: Blends, precision: Precision) -> bool:
         return bool(error.abs().max() <= 1)
     worst = float(error.square().mean(dim=(1, 2, 3)).max())
     return worst <= 255**2 / 10 ** (_SELF_TEST_DECIBELS / 10)
-
-
-def _is_faster(quick: Forward, exact: Forward) -> bool:
-    # Best of three against a single run, so that short load from other processes does not decide;
-    # float32 is far slower if the instructions exist.
-    return min(_seconds_to_try(quick) for _ in range(3)) < _seconds_to_try(exact)
 
 
 def _cpu_has_bfloat16() -> bool:

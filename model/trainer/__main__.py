@@ -124,10 +124,14 @@ def _fit(options: argparse.Namespace) -> None:
         raise ConfigInvalid("a folder of photographs is required: --set data.hr_dir=DIR")
     if not options.out and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigInvalid("several processes need a common folder: set it with --out")
-    hr_dir, val_dir = (_absolute(path) for path in (config.data.hr_dir, config.data.val_dir))
+    # Absolute paths, so that the run can be resumed from any folder.
+    data = replace(config.data, hr_dir=str(Path(config.data.hr_dir).resolve()))
+    if data.val_dir:
+        data = replace(data, val_dir=str(Path(data.val_dir).resolve()))
     run = replace(config.run, minutes=options.minutes or config.run.minutes)
-    config = replace(config, run=run, data=replace(config.data, hr_dir=hr_dir, val_dir=val_dir))
-    train(config, options.out or _new_folder(config.run.name), resume=False)
+    name = f"{run.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    out = options.out or Path("runs") / name
+    train(replace(config, run=run, data=data), out, resume=False)
 
 
 def _resume(options: argparse.Namespace) -> None:
@@ -166,15 +170,6 @@ def _plot(options: argparse.Namespace) -> None:
     target = options.out or options.source / "curves.png"
     plot(options.source, target)
     sys.stdout.write(f"{target}\n")
-
-
-def _new_folder(name: str) -> Path:
-    return Path("runs") / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-
-
-def _absolute(path: str) -> str:
-    """Makes a path absolute, so that a run can be resumed from any folder."""
-    return str(Path(path).resolve()) if path else ""
 
 
 def _minutes(text: str) -> float:

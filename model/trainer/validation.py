@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -63,8 +62,10 @@ def read_pairs(
     return pairs
 
 
-def validate(generator: GDSR, pairs: Sequence[Pair], *, samples: int) -> tuple[Scores, Tensor]:
-    """Upscale all pictures; returns the scores and the strip of the first ones: (3, H, W) bytes."""
+def validate(
+    generator: GDSR, pairs: Sequence[Pair], *, samples: int
+) -> tuple[Scores, Image.Image | None]:
+    """Upscale all pictures; returns the scores and the strip of the first `samples`, if any."""
     side = min(_STRIP_SIDE, *(min(pair.hr.shape[1:]) for pair in pairs)) // SCALE * SCALE
     decibels: dict[Output, list[float]] = {output: [] for output in OUTPUTS}
     rows: list[Tensor] = []
@@ -77,12 +78,9 @@ def validate(generator: GDSR, pairs: Sequence[Pair], *, samples: int) -> tuple[S
             strip = (lr, images["psnr"], images["fused"], images["gan"], pair.hr)
             rows.append(torch.cat([_centre(image, side) for image in strip], dim=2))
     scores = Scores(**{output: fmean(values) for output, values in decibels.items()})
-    return scores, torch.cat(rows, dim=1) if rows else torch.zeros(3, 1, 1, dtype=torch.uint8)
-
-
-def save_strip(path: Path, strip: Tensor) -> None:
-    """Write (3, H, W) bytes as PNG."""
-    Image.fromarray(np.ascontiguousarray(strip.permute(1, 2, 0).cpu().numpy())).save(path)
+    if not rows:
+        return scores, None
+    return scores, Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy().copy())
 
 
 def _upscaled(generator: GDSR, lr: Tensor) -> dict[Output, Tensor]:

@@ -5,6 +5,7 @@ not finite.
 """
 
 import hashlib
+import math
 import time
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from model.trainer.run.log import Log
 from model.trainer.run.state import TrainState, load_state, save_state
 from model.trainer.step.loss_buffer import Entry, LossBuffer
 from model.trainer.step.networks import build_networks, build_optimisers
-from model.trainer.validation import read_pairs, save_strip, validate
+from model.trainer.validation import read_pairs, validate
 
 CONFIG, STATE, BEST = "config.json", "state.pt", "best.safetensors"
 _OUTSIDE = 10.0  # seconds of a time budget for the work before and after the loop
@@ -133,16 +134,18 @@ class Run:
         Raises:
             TrainingError: a loss is not finite; the batch is saved beside the state.
         """
-        if entry is None or not entry.broken:
+        terms = entry.terms if entry else {}
+        broken = next((name for name, value in terms.items() if not math.isfinite(value)), None)
+        if entry is None or broken is None:
             return entry
         batch = self.batches.at(entry.step)  # recreated: it depends only on the step
         path = self.out / f"broken_step_{entry.step}_{self.processes.rank}.safetensors"
         tensors = {"lr": batch.lr.contiguous().cpu(), "hr": batch.hr.contiguous().cpu()}
         with writing(path):
             write_whole(path, safetensors.torch.save(tensors))
-        self.log.event("broken", step=entry.step, term=entry.broken, batch=path.name)
+        self.log.event("broken", step=entry.step, term=broken, batch=path.name)
         raise TrainingError(
-            f"the loss {entry.broken} of step {entry.step} is not finite; the batch is in {path}, "
+            f"the loss {broken} of step {entry.step} is not finite; the batch is in {path}, "
             "the last good state stays"
         )
 
@@ -163,10 +166,10 @@ class Run:
         value = float("inf") if settings.best == "last" else getattr(scores, settings.best)
         best = settings.best == "last" or value > train_state.best
         with writing(self.out):
-            if settings.samples:
+            if strip:
                 folder = self.out / "samples"
                 folder.mkdir(exist_ok=True)
-                save_strip(folder / f"step_{train_state.step:07}.png", strip)
+                strip.save(folder / f"step_{train_state.step:07}.png")
             if best:
                 train_state.best = value
                 card = card_of(self.config, train_state, photographs=len(self.photographs.names))

@@ -3,9 +3,7 @@
 A value that is not finite is found before anything is saved: saving flushes first.
 """
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,17 +11,11 @@ from torch import Tensor
 from model.trainer.step.step import Terms
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """The loss terms of one step; `step` counts from 0."""
 
     step: int
-    terms: Mapping[str, float]
-
-    @property
-    def broken(self) -> str:
-        """The first term that is NaN or infinite, or nothing."""
-        return next((name for name, value in self.terms.items() if not math.isfinite(value)), "")
+    terms: dict[str, float]
 
 
 class LossBuffer:
@@ -56,4 +48,4 @@ class LossBuffer:
 
 
 def _entry(step: int, terms: Terms, values: Tensor) -> Entry:
-    return Entry(step=step, terms=dict(zip(terms, values.tolist(), strict=True)))
+    return Entry(step, dict(zip(terms, values.tolist(), strict=True)))

@@ -14,7 +14,7 @@ from model.gdsr import GDSR, SCALE
 from model.metrics.dists import DISTS
 from model.metrics.vgg import VGG
 from model.reference import read_reference
-from model.trainer.config import Adversarial, Dists, Generator, Perceptual, TrainConfig
+from model.trainer.config import Dists, Generator, Perceptual, TrainConfig
 from model.trainer.errors import ConfigInvalid, TrainingError, reading
 from model.trainer.step.discriminators import UNetDiscriminator, VGGDiscriminator
 
@@ -62,11 +62,19 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
     for name in _FROZEN[config.generator.train]:
         generator.get_submodule(name).requires_grad_(requires_grad=False)
     losses = config.losses
-    side = SCALE * (config.data.patch - 2 * losses.margin)
+    discriminator: nn.Module | None = None
+    average = copy.deepcopy(generator).requires_grad_(requires_grad=False).eval()
+    if losses.adversarial:
+        features = losses.adversarial.features
+        if losses.adversarial.discriminator == "vgg":
+            side = SCALE * (config.data.patch - 2 * losses.margin)
+            discriminator = VGGDiscriminator(side=side, features=features)
+        else:
+            discriminator = UNetDiscriminator(features=features)
     networks = Networks(
         generator=generator,
-        average=copy.deepcopy(generator).requires_grad_(requires_grad=False).eval(),
-        discriminator=_discriminator(losses.adversarial, side) if losses.adversarial else None,
+        average=average,
+        discriminator=discriminator,
         features=_features(losses.perceptual) if losses.perceptual else None,
         dists=_dists(losses.dists) if losses.dists else None,
     )
@@ -140,12 +148,6 @@ def _generator(config: TrainConfig) -> GDSR:
             f"the run has {config.network}"
         )
     return checkpoint.generator.train()
-
-
-def _discriminator(adversarial: Adversarial, side: int) -> nn.Module:
-    if adversarial.discriminator == "vgg":
-        return VGGDiscriminator(side=side, features=adversarial.features)
-    return UNetDiscriminator(features=adversarial.features)
 
 
 def _features(perceptual: Perceptual) -> VGG:

@@ -52,7 +52,8 @@ class Step:
 
         # Update the generator against the fixed discriminator.
         optimisers.generator.zero_grad(set_to_none=True)
-        _train(networks.discriminator, on=False)
+        if networks.discriminator is not None:
+            networks.discriminator.requires_grad_(requires_grad=False)
         with self.autocast():
             images, hr = self.images(batch)
             terms = self.generator_losses(images, hr, self._inside(batch.teacher))
@@ -65,7 +66,7 @@ class Step:
         # Update the discriminator, on the same images.
         if networks.discriminator is not None and optimisers.discriminator is not None:
             optimisers.discriminator.zero_grad(set_to_none=True)
-            _train(networks.discriminator, on=True)
+            networks.discriminator.requires_grad_(requires_grad=True)
             with self.autocast():
                 terms["discriminator"] = self.discriminator_loss(images, hr)
             terms["discriminator"].backward()  # type: ignore[no-untyped-call]
@@ -211,9 +212,3 @@ def _distill_loss(distill: Distill, teacher: Tensor, image: Tensor) -> Tensor:
     if distill.frequency:
         loss = loss + distill.frequency * frequency_loss(image, teacher)
     return loss
-
-
-def _train(network: nn.Module | None, *, on: bool) -> None:
-    """Enable or disable the gradients of the parameters."""
-    if network is not None:
-        network.requires_grad_(requires_grad=on)
