@@ -89,19 +89,15 @@ def load_esrgan(path: Path) -> ESRGAN:
     if path.suffix in {".param", ".bin"}:
         state = _read_ncnn(path.with_suffix(".param"), path.with_suffix(".bin"))
     else:
-        state = _translated(_unwrapped(path))
+        # BasicSR nests the state dict.
+        state = _translated(read_reference(path, wrapped=("params_ema", "params")))
     return _built(state)
-
-
-def _unwrapped(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict, which BasicSR nests under `params_ema` or `params`."""
-    state = read_reference(path, wrapped=("params_ema", "params"))
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def _translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     translated = {}
-    for name, tensor in state.items():
+    for original, tensor in state.items():
+        name = original.removeprefix("module.")
         part, _, kind = name.rpartition(".")
         ours = _CONVOLUTIONS.get(part)
         if match := _IN_RRDB.fullmatch(part):
@@ -121,12 +117,9 @@ def _read_ncnn(param: Path, weights: Path) -> dict[str, Tensor]:
     blocks, rest = divmod(len(convolutions) - 6, 15)
     if rest or blocks < 1:
         raise CheckpointInvalid(f"{NOT_ESRGAN}: {param.name} has {len(convolutions)} convolutions")
-    names = ["first"]
-    for rrdb in range(blocks):
-        for rdb in range(3):
-            names += [f"trunk.{rrdb}.blocks.{rdb}.grow.{conv}" for conv in range(4)]
-            names.append(f"trunk.{rrdb}.blocks.{rdb}.merge")
-    names += ["body", "up1.conv", "up2.conv", "hr", "to_rgb"]
+    with torch.device("meta"):
+        modules = ESRGAN(blocks=blocks).named_modules()  # in execution order too
+    names = [name for name, module in modules if isinstance(module, nn.Conv2d)]
 
     data, position, state = weights.read_bytes(), 0, {}
     for name, (outputs, count) in zip(names, convolutions, strict=True):

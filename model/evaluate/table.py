@@ -8,7 +8,6 @@ from rich.table import Table
 
 from model.evaluate.pareto import PLACES, place_of
 from model.evaluate.report import Character, Report
-from model.evaluate.slider import SliderPath
 from model.metrics.perceptual import Metric
 
 _FIGURES = {
@@ -90,15 +89,13 @@ def _lines(character: Character) -> list[str]:
     lines = []
     for data, distances in character.slider.items():
         mask = character.mask[data]
-        ways = ", ".join(_way(name, distance) for name, distance in distances.items())
-        lines.append(f"{data}: slider {ways}; mask {mask['p5']} to {mask['p95']}")
+        ways = []
+        for name, path in distances.items():
+            grows = "grows" if path.grows else "does not always grow"
+            share = "" if path.second_half is None else f", {path.second_half:.0%} beyond 0.5"
+            ways.append(f"{name.upper()} {path.distances[-1]:.4g} ({grows}{share})")
+        lines.append(f"{data}: slider {', '.join(ways)}; mask {mask['p5']} to {mask['p95']}")
     return lines
-
-
-def _way(name: str, distance: SliderPath) -> str:
-    grows = "grows" if distance.grows else "does not always grow"
-    share = "" if distance.second_half is None else f", {distance.second_half:.0%} beyond 0.5"
-    return f"{name.upper()} {distance.distances[-1]:.4g} ({grows}{share})"
 
 
 def _said(image: str) -> str:

@@ -20,9 +20,8 @@ from model.trainer.config import Run as RunConfig
 from model.trainer.parallel import join, leave
 from model.trainer.run.log import StepRecord
 from model.trainer.run.run import BEST, Run
-from model.trainer.step.loss_buffer import Entry
 from model.trainer.step.networks import set_rate
-from model.trainer.step.step import GraphedStep, Step
+from model.trainer.step.step import Entry, GraphedStep, Step
 
 _AGREE_EVERY = 10  # steps between two agreements on time among several processes
 

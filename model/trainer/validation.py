@@ -15,7 +15,7 @@ from torch import Tensor
 
 from model.gdsr import GDSR, OUTPUTS, SCALE, Output
 from model.metrics.fidelity import psnr_y
-from model.resize import bicubic_down, inner, mirrored
+from model.resize import bicubic_down, inner, mirrored, to_bytes
 from model.trainer.config import Validation
 from model.trainer.data.photographs import usable_pictures
 from model.trainer.degradations.jpeg import jpeg_round_trip
@@ -90,11 +90,7 @@ def _upscaled(generator: GDSR, lr: Tensor) -> dict[Output, Tensor]:
         padded = mirrored(lr[None].float().div(255), CONTEXT)
         images = generator(padded.contiguous(memory_format=torch.channels_last))
         return {
-            output: inner(getattr(images, output)[0], SCALE * CONTEXT)
-            .mul(255)
-            .round()
-            .clamp(0, 255)
-            .to(torch.uint8)
+            output: to_bytes(inner(getattr(images, output)[0], SCALE * CONTEXT))
             for output in OUTPUTS
         }
 

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from model.checkpoint import CheckpointInvalid, load_checkpoint, read_header
 from model.esrgan import load_esrgan
 from model.files import write_whole
+from model.resize import to_bytes
 from model.trainer.config import SHARD, Teacher, TrainConfig
 from model.trainer.data.batches import Batches
 from model.trainer.data.photographs import Photographs
@@ -214,8 +215,7 @@ def _blurred(images: Tensor) -> Tensor:
 
 def _bytes(images: Tensor) -> NDArray[np.uint8]:
     """(N, 3, H, W) in [0, 1] -> (N, H, W, 3)."""
-    levels = images.mul(255).round().clamp(0, 255).to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return to_bytes(images).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _write(folder: Path, shard: int, kind: str, pixels: NDArray[np.uint8]) -> None:

@@ -25,8 +25,8 @@ from model.trainer.parallel import Processes
 from model.trainer.run.cards import card_of, origin_of
 from model.trainer.run.log import Log
 from model.trainer.run.state import TrainState, load_state, save_state
-from model.trainer.step.loss_buffer import Entry, LossBuffer
 from model.trainer.step.networks import build_networks, build_optimisers
+from model.trainer.step.step import Entry, LossBuffer
 from model.trainer.validation import read_pairs, validate
 
 CONFIG, STATE, BEST = "config.json", "state.pt", "best.safetensors"
