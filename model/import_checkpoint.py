@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from model.gdsr import GDSR, GDSRConfig
+    from model.gdsr import GDSR
 
 
 _CROP, _CROPS = 32, 60  # pixels a side of a small picture, and how many
@@ -61,6 +61,7 @@ def main() -> int:
     import torch
 
     from model.checkpoint import Card, CheckpointInvalid, build_generator, save_checkpoint
+    from model.gdsr import PRESETS
     from model.reference import read_reference, translate
     from model.trainer.errors import TrainingError
 
@@ -88,7 +89,8 @@ def main() -> int:
     except (OSError, TrainingError) as failure:  # names the file itself
         print(f"gdsr-import: {failure}", file=sys.stderr)
         return 1
-    print(f"{options.target}: {_described(generator.config)}")
+    sizes = (name for name, preset in PRESETS.items() if preset == generator.config)
+    print(f"{options.target}: {next(sizes, generator.config)}")
     return 0
 
 
@@ -112,12 +114,6 @@ def _started(source: Path, folder: Path, preset: str) -> "GDSR":
         crop = torch.from_numpy(picture[top : top + side, left : left + side].copy())
         crops.append(bicubic_down(crop.permute(2, 0, 1)).float() / 255)
     return warm_start(teacher, PRESETS[preset], crops)
-
-
-def _described(config: "GDSRConfig") -> str:
-    from model.gdsr import PRESETS
-
-    return next((name for name, preset in PRESETS.items() if preset == config), str(config))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -353,7 +354,7 @@ def in_backend(
         {name: functools.partial(one, picture, fused) for name, one in contestants.items()},
         about=(
             "processor time", by_torch.source.config, precision, tile, torch.__version__,
-            openvino.version(), torch.get_num_threads(), torch.cpu.get_capabilities(),
+            version("openvino"), torch.get_num_threads(), torch.cpu.get_capabilities(),
         ),
         folder=cache or cache_folder(),
         turn=turn,

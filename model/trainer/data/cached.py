@@ -15,8 +15,7 @@ from torch import Tensor
 
 from model.gdsr import SCALE
 from model.trainer.config import SHARD, Data, Teacher
-from model.trainer.data.batches import Batch
-from model.trainer.data.patches import turned
+from model.trainer.data.batches import Batch, turned
 from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.teacher import shard_file
 from model.trainer.errors import TrainingError

@@ -139,7 +139,13 @@ def _is_ours(path: Path) -> bool:
 
 def with_low_frequencies(images: Tensor, photographs: Tensor) -> Tensor:
     """`images` with the low frequencies of `photographs`: (N, 3, 4S, 4S) each."""
-    return images + _blurred(photographs - images)
+    reach = min(int(3 * _BLUR), *(side - 1 for side in images.shape[-2:]))
+    place = torch.arange(-reach, reach + 1, device=images.device)
+    bell = torch.exp(-0.5 * (place / _BLUR) ** 2)
+    bell = (bell / bell.sum()).view(1, 1, 1, -1).repeat(3, 1, 1, 1)
+    padded = F.pad(photographs - images, (reach,) * 4, mode="reflect")
+    rows: Tensor = F.conv2d(padded, bell, groups=3)
+    return images + F.conv2d(rows, bell.transpose(2, 3), groups=3)
 
 
 def _settings(config: TrainConfig, teacher: Teacher, photographs: Photographs) -> dict[str, Any]:
@@ -199,18 +205,6 @@ def _taught(
             image = network(lr.contiguous(memory_format=torch.channels_last))
         taught[place] = _bytes(with_low_frequencies(image.float(), hr))[0]
     return taught
-
-
-def _blurred(images: Tensor) -> Tensor:
-    """Gaussian blur with mirrored border: (N, 3, H, W)."""
-    reach = min(int(3 * _BLUR), *(side - 1 for side in images.shape[-2:]))
-    place = torch.arange(-reach, reach + 1, device=images.device)
-    bell = torch.exp(-0.5 * (place / _BLUR) ** 2)
-    bell = (bell / bell.sum()).view(1, 1, 1, -1).repeat(3, 1, 1, 1)
-    padded = F.pad(images, (reach,) * 4, mode="reflect")
-    rows: Tensor = F.conv2d(padded, bell, groups=3)
-    blurred: Tensor = F.conv2d(rows, bell.transpose(2, 3), groups=3)
-    return blurred
 
 
 def _bytes(images: Tensor) -> NDArray[np.uint8]:
