@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.bench.costs import children_seconds, cpu_seconds
-from deploy.bench.load import closed_loop, rate, sample_picture
+from deploy.bench.service import closed_loop, rate, sample_picture
 from deploy.bench.stub_engines import MODEL
 from deploy.bench.timing import machine
 from deploy.valkey import valkey_answers, valkey_command

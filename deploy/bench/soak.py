@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.bench.costs import ROLES, resident
-from deploy.bench.load import running_service
+from deploy.bench.service import running_service
 
 #: Maximum growth from the middle third to the last one that counts as no leak.
 FLAT = 1.02

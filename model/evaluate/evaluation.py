@@ -27,8 +27,7 @@ from model.evaluate.methods import (
 )
 from model.evaluate.pareto import PLACES, check_drawable, draw
 from model.evaluate.pictures import Pictures, find_pairs, find_pictures
-from model.evaluate.report import Character, CheckpointScores, PeerScores, Report
-from model.evaluate.table import show
+from model.evaluate.report import Character, CheckpointScores, PeerScores, Report, show
 from model.metrics.perceptual import Metric, load_panel
 
 Loaded = TypeVar("Loaded")

@@ -165,7 +165,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _plot(options: argparse.Namespace) -> None:
-    from model.trainer.run.plot import plot
+    from model.trainer.run.log import plot
 
     target = options.out or options.source / "curves.png"
     plot(options.source, target)

@@ -19,8 +19,10 @@ Shapes: K pictures, S x S low-resolution pixels. Network images are RGB in [0, 1
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -35,9 +37,11 @@ from torch import Tensor, nn
 from model.checkpoint import CheckpointInvalid, load_checkpoint, read_header
 from model.esrgan import load_esrgan
 from model.files import write_whole
+from model.gdsr import SCALE
 from model.resize import to_bytes
-from model.trainer.config import SHARD, Teacher, TrainConfig
-from model.trainer.data.batches import Batches
+from model.trainer.config import SHARD, Data, Teacher, TrainConfig
+from model.trainer.data.batches import Batch, Batches, turned
+from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.photographs import Photographs
 from model.trainer.errors import TrainingError, cause, reading, writing
 from model.trainer.parallel import Processes
@@ -46,6 +50,7 @@ from model.trainer.precision import autocast
 SETTINGS = "cache.json"
 _FORMAT = 1
 _BLUR = 8.0  # pixels
+_KINDS = {"input": 1, "photograph": SCALE, "teacher": SCALE}  # arrays, and how large they are
 Network = Callable[[Tensor], Tensor]
 
 
@@ -66,8 +71,10 @@ def make_cache(
             architecture; or there is no space for a shard, and earlier shards stay.
     """
     _claim(folder, _settings(config, teacher, photographs), first=processes.first)
-    count = -(-teacher.pictures // SHARD)
-    missing = [shard for shard in range(count) if not shard_file(folder, shard, "teacher").exists()]
+    shards = -(-teacher.pictures // SHARD)
+    missing = [
+        shard for shard in range(shards) if not shard_file(folder, shard, "teacher").exists()
+    ]
     if not missing:
         return
     network = None
@@ -96,7 +103,7 @@ def make_cache(
             _write(folder, shard, "teacher", taught)
     if network is None:
         raise TrainingError(
-            f"{len(missing)} of {count} teacher arrays are missing in {folder}: set a "
+            f"{len(missing)} of {shards} teacher arrays are missing in {folder}: set a "
             "teacher (teacher.file), or let another program write NNNNN.teacher.npy for "
             "each NNNNN.input.npy, and start again"
         )
@@ -217,3 +224,84 @@ def _write(folder: Path, shard: int, kind: str, pixels: NDArray[np.uint8]) -> No
     np.save(buffer, pixels)
     with writing(path):
         write_whole(path, buffer.getbuffer())
+
+
+class CachedBatches:
+    """Batches cut from the cache, as a pure function of the seed and the step.
+
+    Shapes: N patches of one process, S x S low-resolution pixels.
+    """
+
+    waited = 0.0
+    """Seconds that the loop waited for a loader; 0, as there is none."""
+
+    def __init__(
+        self,
+        folder: Path,
+        teacher: Teacher,
+        data: Data,
+        *,
+        seed: int,
+        processes: Processes,
+    ) -> None:
+        """Map all arrays into memory.
+
+        Raises:
+            TrainingError: an array is missing, damaged or has the wrong shape.
+        """
+        self._arrays = [
+            tuple(_mapped(folder, shard, kind, teacher.side) for kind in _KINDS)
+            for shard in range(-(-teacher.pictures // SHARD))
+        ]
+        self._places = teacher.side - data.patch + 1
+        self._data = data
+        self._seed = seed
+        self._device = processes.device
+        each = data.batch // processes.count
+        self._part = slice(processes.rank * each, (processes.rank + 1) * each)
+
+    def at(self, step: int) -> Batch:
+        """The batch of one step."""
+        random = np.random.default_rng((self._seed, step))
+        limits = (len(self._arrays), SHARD, self._places, self._places, 8)
+        picks = random.integers(limits, size=(self._data.batch, len(limits)))[self._part]
+        patches = [
+            [
+                turned(self._window(array[picture], scale, top=top, left=left), turn)
+                for array, scale in zip(self._arrays[shard], _KINDS.values(), strict=True)
+            ]
+            for shard, picture, top, left, turn in picks.tolist()
+        ]
+        lr, hr, taught = (self._tensor(parts) for parts in zip(*patches, strict=True))
+        # Teachers invent detail in patterns, so a pattern replaces the teacher's target too.
+        replace_with_patterns(lr, (hr, taught), self._data, self._part, seed=(self._seed, step))
+        return Batch(lr=lr, hr=hr, teacher=taught)
+
+    @contextmanager
+    def stream(self, first: int) -> Iterator[Iterator[Batch]]:
+        """Batches from the step `first` on, without end."""
+        yield map(self.at, count(first))
+
+    def _window(
+        self, picture: NDArray[np.uint8], scale: int, *, top: int, left: int
+    ) -> NDArray[np.uint8]:
+        """A patch at a position in low-resolution pixels."""
+        side, top, left = scale * self._data.patch, scale * top, scale * left
+        return picture[top : top + side, left : left + side]
+
+    def _tensor(self, patches: tuple[NDArray[np.uint8], ...]) -> Tensor:
+        """(N, 3, S, S) in [0, 1]."""
+        pixels = torch.from_numpy(np.stack(patches)).to(self._device, non_blocking=True)
+        return pixels.permute(0, 3, 1, 2).float().div_(255)
+
+
+def _mapped(folder: Path, shard: int, kind: str, side: int) -> NDArray[np.uint8]:
+    path = shard_file(folder, shard, kind)
+    shape = (SHARD, _KINDS[kind] * side, _KINDS[kind] * side, 3)
+    try:
+        array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} is damaged or missing ({error}): delete it") from None
+    if array.shape != shape or array.dtype != np.uint8:
+        raise TrainingError(f"{path} holds {array.dtype} of {array.shape}, not bytes of {shape}")
+    return array

@@ -17,9 +17,8 @@ from model.files import write_whole
 from model.trainer.config import Data, TrainConfig
 from model.trainer.config_file import write_config
 from model.trainer.data.batches import Batches
-from model.trainer.data.cached import CachedBatches
 from model.trainer.data.photographs import find_photographs, keep_photographs
-from model.trainer.data.teacher import make_cache
+from model.trainer.data.teacher import CachedBatches, make_cache
 from model.trainer.errors import ConfigInvalid, TrainingError, writing
 from model.trainer.parallel import Processes
 from model.trainer.run.cards import card_of, origin_of

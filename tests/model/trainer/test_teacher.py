@@ -11,9 +11,13 @@ from torch import Tensor
 
 from model.checkpoint import load_checkpoint
 from model.trainer.config import TrainConfig
-from model.trainer.data.cached import CachedBatches
 from model.trainer.data.patterns import draw_pattern, enlarged
-from model.trainer.data.teacher import load_teacher, shard_file, with_low_frequencies
+from model.trainer.data.teacher import (
+    CachedBatches,
+    load_teacher,
+    shard_file,
+    with_low_frequencies,
+)
 from model.trainer.errors import TrainingError
 from model.trainer.loop import train
 from model.trainer.parallel import Processes
