@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from deploy.bench.timing import machine, take_turns, verdict
+from deploy.bench.timing import machine, time_interleaved, verdict
 from workers.contract.images.formats import ResultFormat
 from workers.engine.protocol import FEATHER, HALO
 from workers.pictures.decode import decode
@@ -45,7 +45,7 @@ def bench_codec(*, side: int, rounds: int) -> dict[str, Any]:
     contestants["cut"] = lambda: list(cut(small, plan))
     contestants["stitch"] = lambda: stitch(iter(results), plan)
 
-    seconds = take_turns(contestants, rounds=rounds)
+    seconds = time_interleaved(contestants, rounds=rounds)
     table = Table(
         "", "ms (min / median / max)", "bytes", "speed against Pillow's PNG", "size",
         title=f"{side}x{side} photograph",

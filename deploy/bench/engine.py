@@ -24,7 +24,7 @@ from deploy.bench.baselines import (
     matrix_product,
     onnx_runtime,
 )
-from deploy.bench.timing import Figures, machine, take_turns, verdict
+from deploy.bench.timing import Figures, machine, time_interleaved, verdict
 from model.checkpoint import SHIPPED, load_checkpoint
 from model.esrgan import ESRGAN
 from model.gdsr import GDSR, OUTPUTS, PRESETS
@@ -113,7 +113,7 @@ def _compare(
             flop[name] = per_pixel * side**2
         name = f"service: fused, {how}, consistent"
         contestants[name] = _one_tile(forward, "fused", side, consistent=True)
-    seconds = take_turns(contestants, rounds=rounds)
+    seconds = time_interleaved(contestants, rounds=rounds)
     return _report(device, preset, side, seconds, flop)
 
 

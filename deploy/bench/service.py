@@ -200,7 +200,7 @@ def _bare(picture: bytes, model: str, trade_off: float) -> Figures:
     """Pictures per second of the engine alone, with its own tiles and batches."""
     import torch
 
-    from deploy.bench.timing import take_turns
+    from deploy.bench.timing import time_interleaved
     from workers.contract.settings import WorkerSettings
     from workers.engine.loading import load_engine
     from workers.engine.local import InProcessEngine
@@ -222,7 +222,7 @@ def _bare(picture: bytes, model: str, trade_off: float) -> Figures:
         for _ in engine.run(tiles, model=model, weights=weights):
             pass
 
-    (seconds,) = take_turns({"bare": pictures}, rounds=9).values()
+    (seconds,) = time_interleaved({"bare": pictures}, rounds=9).values()
     return Figures(tuple(together / value for value in seconds.values))
 
 

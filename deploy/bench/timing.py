@@ -49,7 +49,7 @@ def verdict(ratio: Figures) -> str:
     return "no difference beyond the noise"
 
 
-def take_turns(
+def time_interleaved(
     contestants: Mapping[str, Callable[[], object]], *, rounds: int
 ) -> dict[str, Figures]:
     """Seconds per call of each function, in `rounds` rounds, after one call for warm-up."""

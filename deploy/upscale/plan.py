@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from model.files import write_whole
@@ -17,7 +17,7 @@ _FORMATS = {
     ".avif": "avif", ".tif": "tiff", ".tiff": "tiff", ".jxl": "jxl",
 }  # fmt: skip
 #: File name extensions that a folder is searched for; a named file may have any.
-SUFFIXES = {*_FORMATS, ".bmp", ".gif", ".heic", ".heif"}
+_SUFFIXES = {*_FORMATS, ".bmp", ".gif", ".heic", ".heif"}
 
 
 class Step(NamedTuple):
@@ -165,13 +165,14 @@ def _format(source: Path | bytes, format_name: str | None, usual: str) -> str:
         return "png"
 
 
+def is_picture(path: PurePath) -> bool:
+    """Whether the name is that of a picture, not of a `._` file of macOS on other file systems."""
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith("._")
+
+
 def _pictures(folder: Path) -> list[Path]:
-    """Pictures in a folder, at any depth, without the `._` files of macOS on other file systems."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and path.is_file()
-    )
+    """Pictures in a folder, at any depth."""
+    return sorted(path for path in folder.rglob("*") if is_picture(path) and path.is_file())
 
 
 class Made(NamedTuple):

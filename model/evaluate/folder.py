@@ -68,7 +68,7 @@ class MethodResults:
     """`p5` and `p95` of the mask over all pixels of all pictures, 0 to 255; empty: no mask."""
 
 
-class _Seen:
+class _Measurements:
     """Measurements of each picture."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ def evaluate(
     Raises:
         ValueError: a picture is too small for a metric, or an output is not finite.
     """
-    seen = _Seen()
+    seen = _Measurements()
     for pair in pairs:
         with _float32():
             outputs = method(pair.lr)
@@ -146,7 +146,7 @@ def overshoots(method: Method, device: torch.device) -> dict[str, dict[str, floa
     return dict(found)
 
 
-def _characterise(seen: _Seen, images: Mapping[str, Tensor], pair: Pair) -> None:
+def _characterise(seen: _Measurements, images: Mapping[str, Tensor], pair: Pair) -> None:
     large = min(pair.hr.shape[1:]) >= SMALLEST_FOR_MESH
     original = mesh(pair.hr) if large else math.nan
     allowance = mesh_allowance(original) if large else math.nan
@@ -154,10 +154,10 @@ def _characterise(seen: _Seen, images: Mapping[str, Tensor], pair: Pair) -> None
     seen.original["mesh_allowance"].append(allowance)
     enlarged = bicubic_up(pair.lr)
     for name, image in images.items():
-        woven, places = mesh(image) if large else math.nan, seen.places[name]
+        strength, places = mesh(image) if large else math.nan, seen.places[name]
         places["lr_psnr"].append(lr_psnr(image, pair.lr))
-        places["mesh"].append(woven)
-        places["mesh_ratio"].append(woven / allowance)
+        places["mesh"].append(strength)
+        places["mesh_ratio"].append(strength / allowance)
         places["shift"].append(mean_shift(image, enlarged))
 
 

@@ -205,6 +205,7 @@ class Forward:
         return self._exact
 
     def _blend(self, network: Network, tiles: Tiles, weights: NDArray[np.float32]) -> Blends:
+        """Compute, clamp and blend all images, once for each result; the latter in float32."""
         parts = [part for at, part in enumerate(PARTS) if weights[..., at].any()]
         # The first convolution takes inputs of 0 to 255.
         levels = tiles.astype(np.float32) / 257 if tiles.dtype == np.uint16 else tiles
@@ -216,8 +217,17 @@ class Forward:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             precision = "float32" if network is self._exact else self.precision
             output = network(lr.to(getattr(torch, precision)), parts)
-        images = {part: getattr(output, part).float() for part in parts}
-        return _blended(images, lr.float() / 255, weights)
+        lr = lr.float() / 255
+        finite = torch.ones(len(tiles), dtype=torch.bool, device=self.device)
+        images: dict[Part, Tensor] = {}
+        for part in parts:
+            image = getattr(output, part).float()
+            # A sum detects NaN and infinity as reliably as a check of every value, and much faster.
+            # Outputs with weight 0 may contain either.
+            unwanted = torch.from_numpy(~weights[..., PARTS.index(part)].any(axis=1))
+            finite &= image.sum(dim=(1, 2, 3)).isfinite() | upload(unwanted, self.device)
+            images[part] = image if part == "mask" else postprocess(image, lr)
+        return Blends([_blended(images, row) for row in weights.swapaxes(0, 1)], finite)
 
     def _converted(self, precision: Precision) -> GDSR:
         generator = self._for_bytes().to(device=self.device, dtype=getattr(torch, precision))
@@ -265,16 +275,16 @@ def prepare(
     """
     device = torch.device(device)
     if precision is None:
-        forward = _fastest_right(generator, device)
+        forward = _fastest_passing(generator, device)
     else:
         forward = Forward(generator, device=device, precision=precision)
-    true = _tried(forward)
+    true = _self_test(forward)
     if not true.finite.all():
         raise NotFinite(f"the network's output is not finite in {forward.precision} on {device}")
     if device.type == "cuda":
         if reason := forward.accelerate(tile=tile, cache=cache or cache_folder()):
             log.warning("the network is not compiled on %s, and slower: %s", device, reason)
-        if not _is_right(_tried(forward), true, "bfloat16"):
+        if not _passes(_self_test(forward), true, "bfloat16"):
             log.error(
                 "compiled for %s the network gives wrong results; using it uncompiled", device
             )
@@ -301,22 +311,22 @@ def measure(forward: Forward, *, tile: int) -> dict[str, float]:
     return speed
 
 
-def _fastest_right(generator: GDSR, device: torch.device) -> Forward:
+def _fastest_passing(generator: GDSR, device: torch.device) -> Forward:
     """The generator in the half precision that suits the device if that passes, or in float32."""
     exact = Forward(generator, device=device, precision="float32")
     if device.type == "cuda":
         candidates: tuple[Precision, ...] = ("float16", "bfloat16")
     else:
         candidates = ("bfloat16",) if _cpu_has_bfloat16() else ()
-    true = _tried(exact)
+    true = _self_test(exact)
     for precision in candidates:
         quick = Forward(generator, device=device, precision=precision)
-        if not _is_right(_tried(quick), true, precision):
+        if not _passes(_self_test(quick), true, precision):
             continue
         # Best of three against a single run, so that short load from other processes does not
         # decide; float32 is far slower if the instructions exist.
         if device.type == "cuda" or (
-            min(_seconds_to_try(quick) for _ in range(3)) < _seconds_to_try(exact)
+            min(_self_test_seconds(quick) for _ in range(3)) < _self_test_seconds(exact)
         ):
             return quick
     return exact
@@ -340,8 +350,8 @@ def in_backend(
 
     def passes() -> bool:
         other.use_openvino()
-        true = _tried(Forward(by_torch.source, device=by_torch.device, precision="float32"))
-        return _is_right(_tried(other), true, precision)
+        true = _self_test(Forward(by_torch.source, device=by_torch.device, precision="float32"))
+        return _passes(_self_test(other), true, precision)
 
     if not turn(passes):
         log.error("OpenVINO gives wrong results in %s; using torch", precision)
@@ -369,7 +379,7 @@ def in_backend(
     return chosen
 
 
-def _is_right(found: Blends, true: Blends, precision: Precision) -> bool:
+def _passes(found: Blends, true: Blends, precision: Precision) -> bool:
     """Whether every output is finite, and as close to float32 as the precision allows."""
     if not found.finite.all():
         return False
@@ -386,15 +396,15 @@ def _cpu_has_bfloat16() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def _tried(forward: Forward) -> Blends:
+def _self_test(forward: Forward) -> Blends:
     """The outputs for the self-test's picture, in the order of `OUTPUTS`: (3, 3, H, W) each."""
     picture = _picture(_SELF_TEST_SIDE).repeat(len(OUTPUTS), axis=0)
     return forward.blend(picture, np.eye(len(OUTPUTS), len(PARTS), dtype=np.float32)[:, None])
 
 
-def _seconds_to_try(forward: Forward) -> float:
+def _self_test_seconds(forward: Forward) -> float:
     start = time.perf_counter()
-    _tried(forward)
+    _self_test(forward)
     return time.perf_counter() - start
 
 
@@ -414,21 +424,7 @@ def _picture(side: int) -> NDArray[np.uint8]:
     return np.asarray(((picture + noise) * 255).clip(0, 255), dtype=np.uint8)[None]
 
 
-def _blended(images: Mapping[Part, Tensor], lr: Tensor, weights: NDArray[np.float32]) -> Blends:
-    """Clamp and blend all images in float32, once for each result; `lr` is in [0, 1]."""
-    device = next(iter(images.values())).device
-    finite = torch.ones(len(weights), dtype=torch.bool, device=device)
-    clamped: dict[Part, Tensor] = {}
-    for part, image in images.items():
-        # A sum detects NaN and infinity as reliably as a check of every value, and much faster.
-        # Outputs with weight 0 may contain either.
-        unwanted = ~weights[..., PARTS.index(part)].any(axis=1)
-        finite &= image.sum(dim=(1, 2, 3)).isfinite() | upload(torch.from_numpy(unwanted), device)
-        clamped[part] = image if part == "mask" else postprocess(image, lr)
-    return Blends([_one_blend(clamped, row) for row in weights.swapaxes(0, 1)], finite)
-
-
-def _one_blend(images: Mapping[Part, Tensor], weights: NDArray[np.float32]) -> Tensor:
+def _blended(images: Mapping[Part, Tensor], weights: NDArray[np.float32]) -> Tensor:
     """The weighted sum of images, (N, 4)."""
     shares = {part: weights[:, PARTS.index(part)] for part in images}
     wanted = [part for part, share in shares.items() if share.any()]

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import site
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,19 +138,15 @@ def _text(nvrtc: ctypes.CDLL, what: str, program: ctypes.c_void_p) -> bytes:
 def _nvrtc() -> ctypes.CDLL:
     major = (torch.version.cuda or "0").split(".")[0]
     name = f"libnvrtc.so.{major}"
-    for candidate in (name, *map(str, _shipped(name))):
+    folders = map(Path, dict.fromkeys((*site.getsitepackages(), *sys.path)))
+    # Else from the packages that torch depends on.
+    shipped = (path for folder in folders for path in sorted(folder.glob(f"nvidia/*/lib/{name}")))
+    for candidate in (name, *map(str, shipped)):
         try:
             return ctypes.CDLL(candidate)
         except OSError:
             continue
     raise KernelUnavailable(f"{name} was not found")
-
-
-def _shipped(name: str) -> Iterator[Path]:
-    """Path of a library from the packages that torch depends on."""
-    folders: Iterable[str] = (*site.getsitepackages(), *sys.path)
-    for folder in dict.fromkeys(folders):
-        yield from sorted(Path(folder).glob(f"nvidia/*/lib/{name}"))
 
 
 def _driver() -> Any:

@@ -67,7 +67,7 @@ def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
         if not resume:
             run.validate()
             run.save()
-        pace = _Pace(run)
+        throughput = _Throughput(run)
         for batch in stream:
             # Check progress and stop requests.
             if processes.count == 1 or train_state.step % _AGREE_EVERY == 0:
@@ -89,19 +89,19 @@ def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
             if config.losses.adversarial and run.optimisers.discriminator:
                 rate_judge = factor * config.losses.adversarial.learning_rate
                 set_rate(run.optimisers.discriminator, rate_judge)
-            pace.note(run.checked(run.loss_buffer.put(train_state.step, take(batch))))
+            throughput.add(run.checked(run.loss_buffer.put(train_state.step, take(batch))))
             train_state.step += 1
 
             # Periodic log, validation and save.
             if train_state.step % config.run.log_every == 0:
-                run.log.step(pace.record(rate=rate), along=along)
+                run.log.step(throughput.record(rate=rate), along=along)
             if train_state.step % config.validation.every == 0:
                 run.validate()
                 validated = train_state.step
-                pace.restart()
+                throughput.restart()
             if train_state.step % config.run.save_every == 0:
                 run.save()
-                pace.restart()
+                throughput.restart()
 
         if not stopped and validated != train_state.step:
             run.validate()
@@ -132,7 +132,7 @@ def rate_factor(optimiser: Optimiser, *, step: int, progress: float) -> float:
     return warm * (optimiser.final + (1 - optimiser.final) * cosine)
 
 
-class _Pace:
+class _Throughput:
     """Mean losses, images per second and remaining time, over recent steps."""
 
     def __init__(self, run: Run) -> None:
@@ -140,7 +140,7 @@ class _Pace:
         self._seen: list[Entry] = []
         self.restart()
 
-    def note(self, entry: Entry | None) -> None:
+    def add(self, entry: Entry | None) -> None:
         """Add the loss terms of a step."""
         if entry:
             self._seen.append(entry)

@@ -27,14 +27,6 @@ LEAST = SCALE * CONTEXT
 """Minimum side of a picture: mirroring needs that many pixels."""
 
 
-class Scores(NamedTuple):
-    """The mean PSNR-Y of each output, in dB."""
-
-    psnr: float
-    gan: float
-    fused: float
-
-
 class Pair(NamedTuple):
     """A small picture and its true picture: (3, H, W) and (3, 4H, 4W) bytes, on the device."""
 
@@ -64,8 +56,10 @@ def read_pairs(
 
 def validate(
     generator: GDSR, pairs: Sequence[Pair], *, samples: int
-) -> tuple[Scores, Image.Image | None]:
-    """Upscale all pictures; returns the scores and the strip of the first `samples`, if any."""
+) -> tuple[dict[str, float], Image.Image | None]:
+    """Upscale all pictures; returns the mean PSNR-Y of each output, in dB, and the strip of the
+    first `samples`, if any.
+    """
     side = min(_STRIP_SIDE, *(min(pair.hr.shape[1:]) for pair in pairs)) // SCALE * SCALE
     decibels: dict[Output, list[float]] = {output: [] for output in OUTPUTS}
     rows: list[Tensor] = []
@@ -77,7 +71,7 @@ def validate(
             lr = pair.lr.repeat_interleave(SCALE, dim=1).repeat_interleave(SCALE, dim=2)
             strip = (lr, images["psnr"], images["fused"], images["gan"], pair.hr)
             rows.append(torch.cat([_centre(image, side) for image in strip], dim=2))
-    scores = Scores(**{output: fmean(values) for output, values in decibels.items()})
+    scores: dict[str, float] = {output: fmean(values) for output, values in decibels.items()}
     if not rows:
         return scores, None
     return scores, Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy().copy())

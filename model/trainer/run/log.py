@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from model.trainer.errors import TrainingError, writing
-from model.trainer.validation import Scores
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -95,14 +94,14 @@ class Log:
                 self._board.add_scalar(f"loss/{name}", value, record.step)
             self._board.add_scalar("learning_rate", record.learning_rate, record.step)
 
-    def scores(self, step: int, scores: Scores, *, best: bool) -> None:
-        self._write({"event": "validation", "step": step, **scores._asdict(), "best": best})
+    def scores(self, step: int, scores: Mapping[str, float], *, best: bool) -> None:
+        self._write({"event": "validation", "step": step, **scores, "best": best})
         self.say(
-            f"step {step:,}: PSNR-Y psnr {scores.psnr:.2f}  fused {scores.fused:.2f}  "
-            f"gan {scores.gan:.2f} dB{'  (best)' if best else ''}"
+            f"step {step:,}: PSNR-Y psnr {scores['psnr']:.2f}  fused {scores['fused']:.2f}  "
+            f"gan {scores['gan']:.2f} dB{'  (best)' if best else ''}"
         )
         if self._board:
-            for name, value in scores._asdict().items():
+            for name, value in scores.items():
                 self._board.add_scalar(f"psnr_y/{name}", value, step)
 
     def _write(self, values: Mapping[str, Any]) -> None:

@@ -162,7 +162,7 @@ class Run:
         began = time.perf_counter()
         settings, train_state = self.config.validation, self.train_state
         scores, strip = validate(self.networks.average, self.pairs, samples=settings.samples)
-        value = float("inf") if settings.best == "last" else getattr(scores, settings.best)
+        value = float("inf") if settings.best == "last" else scores[settings.best]
         best = settings.best == "last" or value > train_state.best
         with writing(self.out):
             if strip:
