@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.trainer.errors import TrainingError
+
 if TYPE_CHECKING:
     from model.gdsr import GDSR
 
@@ -63,7 +65,6 @@ def main() -> int:
     from model.checkpoint import Card, CheckpointInvalid, build_generator, save_checkpoint
     from model.gdsr import PRESETS
     from model.reference import read_reference, translate
-    from model.trainer.errors import TrainingError
 
     card = Card(
         name=options.name or options.target.stem,

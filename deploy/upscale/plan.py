@@ -9,6 +9,10 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from model.files import write_whole
+from workers.contract.errors import GDSRError
+from workers.contract.images.formats import same_format
+from workers.contract.images.headers import read_header
+from workers.contract.images.names import UniqueNames
 
 #: Name of the standard input, and of the standard output.
 STREAM = "-"
@@ -117,8 +121,6 @@ def _into_folder(found: Sequence[_Input], folder: Path, *, keep_endings: bool) -
     """Name each result as its input, with the extension of its format. If two would share a name,
     such as `a.jpg` and `a.png`, keep the old extension too; the last resort is a number.
     """
-    from workers.contract.images.names import UniqueNames
-
     usual = [_ended(one, keep_ending=keep_endings) for one in found]
     shared = Counter(str(path).casefold() for path in usual)
     alike = Counter(str(one.path).casefold() for one in found)
@@ -153,11 +155,6 @@ def _format(source: Path | bytes, format_name: str | None, usual: str) -> str:
     """
     if format_name != "same":
         return format_name or usual
-
-    from workers.contract.errors import GDSRError
-    from workers.contract.images.formats import same_format
-    from workers.contract.images.headers import read_header
-
     try:
         with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
             return same_format(read_header(file).format)

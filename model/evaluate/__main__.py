@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from model.evaluate.pareto import place_of
+from model.trainer.errors import TrainingError
 
 WEIGHTS_VARIABLE = "GDSR_METRIC_WEIGHTS"
 
@@ -29,7 +30,6 @@ def main() -> int:
     import torch
 
     from model.evaluate.evaluation import run
-    from model.trainer.errors import TrainingError
 
     try:
         run(options)

@@ -8,6 +8,8 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from model.trainer.errors import ConfigInvalid, TrainingError, cause
+
 _FAILED, _USAGE = 1, 2
 
 
@@ -22,8 +24,6 @@ def main() -> int:
     prepare_process(None)
 
     import torch
-
-    from model.trainer.errors import ConfigInvalid, TrainingError, cause
 
     try:
         options.run(options)
@@ -116,7 +116,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fit(options: argparse.Namespace) -> None:
     from model.trainer.config_file import read_preset
-    from model.trainer.errors import ConfigInvalid
     from model.trainer.loop import train
 
     config = read_preset(options.preset, options.overrides)
@@ -136,7 +135,6 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _resume(options: argparse.Namespace) -> None:
     from model.trainer.config_file import read_config
-    from model.trainer.errors import TrainingError
     from model.trainer.loop import train
     from model.trainer.run.run import CONFIG
 
