@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.blocks import Tail, conv3x3
+from model.blocks import conv3x3, fold_tails
 from model.gdsr import GDSR, PRESETS, GDSRConfig, Output
 
 _STACK_LENGTH = 10
@@ -65,7 +65,7 @@ def autocast(
 ) -> Callable[[], object]:
     """As `eager`, channels-last with folded tails, in bfloat16 by torch's autocast."""
     network = PlainGDSR(preset, (output,))
-    _fold(network)
+    fold_tails(network)
     run = eager(network, device=device, dtype=torch.float32, side=side, channels_last=True)
 
     def call() -> None:
@@ -82,7 +82,7 @@ def onnx_runtime(preset: str, output: Output, *, side: int) -> Callable[[], obje
     import onnxruntime
 
     network = PlainGDSR(preset, (output,)).eval()
-    _fold(network)
+    fold_tails(network)
     lr = torch.rand(1, 3, side, side)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -132,17 +132,11 @@ def flop_per_pixel(config: GDSRConfig, output: Output, *, folded: bool) -> float
     with torch.device("meta"):
         generator = GDSR(config)
         if folded:
-            _fold(generator)
+            fold_tails(generator)
         lr = torch.empty(1, 3, _COUNTED_SIDE, _COUNTED_SIDE)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         generator(lr, (output,))
     return float(counter.get_total_flops()) / _COUNTED_SIDE**2
-
-
-def _fold(network: nn.Module) -> None:
-    for part in list(network.modules()):
-        if isinstance(part, Tail):
-            part.fold()
 
 
 def wait(device: torch.device) -> None:

@@ -8,7 +8,6 @@ a simulation with these costs shows the limits of parts that have their own mach
 
 import heapq
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.bench.costs import children_seconds, cpu_seconds
-from deploy.bench.service import closed_loop, rate, sample_picture
+from deploy.bench.service import closed_loop, free_port, rate, sample_picture
 from deploy.bench.stub_engines import MODEL
 from deploy.bench.timing import machine
 from deploy.valkey import valkey_answers, valkey_command
@@ -188,8 +187,7 @@ def _running(place: Path, count: int, seconds: float) -> Iterator[tuple[str, Pro
         "GDSR_LOG_LEVEL": "warning",
         "GDSR_MAX_QUEUED_JOBS": str(100 * _CLIENTS * count),
     }
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     python = (sys.executable, "-m")
     with ExitStack() as stack:
 

@@ -31,9 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.bench.costs import costs, resident
-from deploy.bench.timing import Figures, machine
+from deploy.bench.timing import SAMPLE, Figures, machine
 
-_SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
 _SIDE = 256
 _WARM_UP = 2
 #: Bypasses the result cache.
@@ -119,17 +118,22 @@ def _bench_load(
 def sample_picture(side: int) -> bytes:
     """The sample photograph as a JPEG of `side` x `side` pixels."""
     file = io.BytesIO()
-    with Image.open(_SAMPLE) as sample:
+    with Image.open(SAMPLE) as sample:
         sample.resize((side, side), Image.Resampling.LANCZOS).save(file, "JPEG", quality=92)
     return file.getvalue()
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextmanager
 def running_service(data: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
     """Address and process of a `gdsr-up` that is ready, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {k: v for k, v in os.environ.items() if k != "GDSR_REDIS_URL"}
     command = [sys.executable, "-m", "deploy.local", "--data", str(data), "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:

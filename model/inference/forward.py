@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.blocks import RRDB, Tail
+from model.blocks import RRDB, fold_tails
 from model.gdsr import GDSR, OUTPUTS, PARTS, Output, Part
 from model.inference import hopper, openvino
 from model.inference.cuda_graphs import Graphs, Network, compile_blocks, download, upload
@@ -244,9 +244,7 @@ class Forward:
         # would be off by up to 0.4 levels in bfloat16.
         generator.first.weight /= 255
         if self.device.type == "cpu":  # as measured; cuDNN may choose differently elsewhere
-            for part in list(generator.modules()):
-                if isinstance(part, Tail):
-                    part.fold()
+            fold_tails(generator)
         return generator
 
 

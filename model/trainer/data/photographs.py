@@ -157,25 +157,16 @@ def read_photographs(
     ]
     if not whole:
         raise no_photograph(folder, broken=sorted(broken), small=len(small), side=side)
+    kept, starts, heights, widths = zip(*whole, strict=True)
     return Photographs(
         pixels=pixels,
-        starts=torch.tensor([start for _, start, _, _ in whole]),
-        heights=torch.tensor([height for _, _, height, _ in whole]),
-        widths=torch.tensor([width for _, _, _, width in whole]),
-        names=tuple(str(path.relative_to(folder)) for path, *_ in whole),
+        starts=torch.tensor(starts),
+        heights=torch.tensor(heights),
+        widths=torch.tensor(widths),
+        names=tuple(str(path.relative_to(folder)) for path in kept),
         broken=tuple(sorted(broken)),
         small=tuple(small),
     )
-
-
-def bytes_of(paths: Iterable[Path]) -> int:
-    """Total size of the decoded pictures in bytes; unreadable ones count as 0."""
-    total = 0
-    for path in paths:
-        with suppress(*UNREADABLE):
-            width, height = size_of(path)
-            total += 3 * width * height
-    return total
 
 
 def keep_photographs(
@@ -188,7 +179,7 @@ def keep_photographs(
     Raises:
         TrainingError: no photograph is usable, or there is no space for `file`.
     """
-    keep = data.keep if data.keep != "auto" else _place(bytes_of(paths), device)
+    keep = data.keep if data.keep != "auto" else _place(paths, device)
     photographs = read_photographs(
         paths,
         folder=Path(data.hr_dir),
@@ -200,8 +191,13 @@ def keep_photographs(
     return photographs, replace(data, keep=keep)
 
 
-def _place(size: int, device: torch.device) -> Literal["device", "host", "file"]:
-    """The first location with room for `size` bytes besides other uses."""
+def _place(paths: Sequence[Path], device: torch.device) -> Literal["device", "host", "file"]:
+    """The first location with room for the decoded pictures besides other uses."""
+    size = 0
+    for path in paths:
+        with suppress(*UNREADABLE):
+            width, height = size_of(path)
+            size += 3 * width * height
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > 0.4 * memory:
         return "file"

@@ -57,7 +57,10 @@ class Step:
             networks.discriminator.requires_grad_(requires_grad=False)
         with self.autocast():
             images, hr = self.images(batch)
-            terms = self.generator_losses(images, hr, self._inside(batch.teacher))
+            teacher = batch.teacher
+            if teacher is not None:
+                teacher = inner(teacher, SCALE * self.config.losses.margin)
+            terms = self.generator_losses(images, hr, teacher)
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self._parameters)
         if self.config.optimiser.clip:
@@ -106,9 +109,6 @@ class Step:
                 image = back_projected(image, batch.lr)
             images[output] = inner(image, SCALE * losses.margin)
         return images, inner(batch.hr, SCALE * losses.margin)
-
-    def _inside(self, image: Tensor | None) -> Tensor | None:
-        return None if image is None else inner(image, SCALE * self.config.losses.margin)
 
     def generator_losses(
         self, images: Mapping[Part, Tensor], hr: Tensor, teacher: Tensor | None = None
