@@ -11,7 +11,8 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     Raises:
         OSError: the file cannot be written; what was there before stays.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # Cut, as the name of a file may have 255 bytes.
+    partial = path.with_name(f"{path.name[:48]}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content)
