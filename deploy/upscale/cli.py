@@ -36,9 +36,9 @@ def main() -> int:
             check_format(name, choices)
         started = time.monotonic()
         if arguments.server:
-            made = _made_there(arguments, steps, choices)
+            made = _upscale_there(arguments, steps, choices)
         else:
-            made = _made_here(arguments, steps, choices)
+            made = _upscale_here(arguments, steps, choices)
     except (GDSRError, OSError, ValueError) as invalid:
         sys.stderr.write(f"gdsr-upscale: {invalid}\n")
         return 1
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _made_there(
+def _upscale_there(
     arguments: argparse.Namespace, steps: Sequence[Step], choices: PictureChoices
 ) -> list[Made]:
     from deploy.upscale.remote import upscale_there
@@ -94,7 +94,7 @@ def _made_there(
     return upscale_there(arguments.server, steps, options)
 
 
-def _made_here(
+def _upscale_here(
     arguments: argparse.Namespace, steps: Sequence[Step], choices: PictureChoices
 ) -> list[Made]:
     """Upscale all pictures; failures are reported and left out."""

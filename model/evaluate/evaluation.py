@@ -49,12 +49,12 @@ def run(options: argparse.Namespace) -> None:
     metrics, missing = load_panel(options.metric_weights, device)
     sets = [find_pictures(folder) for folder in options.data]
     sets += [find_pairs(small, large) for small, large in options.pairs]
-    _tell([*missing, *(line for pictures in sets for line in pictures.left_out(metrics))])
+    _warn([*missing, *(line for pictures in sets for line in pictures.left_out(metrics))])
     if options.plot:
         check_drawable(metric.name for metric in metrics)
 
     report = _measured(options, sets, metrics, device)
-    _tell(
+    _warn(
         f"the service uses {one.name} {'with' if one.consistency else 'without'} back-projection"
         for one in report.checkpoints
         if one.consistency != report.back_projection
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
         draw(options.plot, bicubic=report.bicubic, curves=curves)
 
 
-def _tell(lines: Iterable[str]) -> None:
+def _warn(lines: Iterable[str]) -> None:
     for line in lines:
         sys.stderr.write(f"gdsr-evaluate: {line}\n")
 

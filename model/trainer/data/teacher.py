@@ -70,7 +70,7 @@ def make_cache(
             that another program has to make; the teacher cannot be read, or has another
             architecture; or there is no space for a shard, and earlier shards stay.
     """
-    _claim(folder, _settings(config, teacher, photographs), first=processes.first)
+    _check_settings(folder, _settings(config, teacher, photographs), first=processes.first)
     shards = -(-teacher.pictures // SHARD)
     missing = [
         shard for shard in range(shards) if not shard_file(folder, shard, "teacher").exists()
@@ -99,8 +99,8 @@ def make_cache(
         _write(folder, shard, "input", inputs)
         _write(folder, shard, "photograph", targets)
         if network:
-            taught = _taught(network, inputs, targets, processes.device)
-            _write(folder, shard, "teacher", taught)
+            outputs = _teacher_outputs(network, inputs, targets, processes.device)
+            _write(folder, shard, "teacher", outputs)
     if network is None:
         raise TrainingError(
             f"{len(missing)} of {shards} teacher arrays are missing in {folder}: set a "
@@ -175,7 +175,7 @@ def _settings(config: TrainConfig, teacher: Teacher, photographs: Photographs) -
     return cast("dict[str, Any]", json.loads(json.dumps(settings)))  # tuples become lists
 
 
-def _claim(folder: Path, settings: dict[str, Any], *, first: bool) -> None:
+def _check_settings(folder: Path, settings: dict[str, Any], *, first: bool) -> None:
     path = folder / SETTINGS
     if not path.exists():
         if first:
@@ -197,21 +197,21 @@ def _claim(folder: Path, settings: dict[str, Any], *, first: bool) -> None:
         )
 
 
-def _taught(
+def _teacher_outputs(
     network: Network,
     inputs: NDArray[np.uint8],
     targets: NDArray[np.uint8],
     device: torch.device,
 ) -> NDArray[np.uint8]:
     """The teacher's outputs for small pictures."""
-    taught = np.empty_like(targets)
+    outputs = np.empty_like(targets)
     for place, (small, true) in enumerate(zip(inputs, targets, strict=True)):
         lr, hr = (torch.from_numpy(part).permute(2, 0, 1)[None] for part in (small, true))
         lr, hr = lr.to(device).float() / 255, hr.to(device).float() / 255
         with torch.inference_mode(), autocast(device):
             image = network(lr.contiguous(memory_format=torch.channels_last))
-        taught[place] = _bytes(with_low_frequencies(image.float(), hr))[0]
-    return taught
+        outputs[place] = _bytes(with_low_frequencies(image.float(), hr))[0]
+    return outputs
 
 
 def _bytes(images: Tensor) -> NDArray[np.uint8]:
@@ -272,10 +272,10 @@ class CachedBatches:
             ]
             for shard, picture, top, left, turn in picks.tolist()
         ]
-        lr, hr, taught = (self._tensor(parts) for parts in zip(*patches, strict=True))
+        lr, hr, outputs = (self._tensor(parts) for parts in zip(*patches, strict=True))
         # Teachers invent detail in patterns, so a pattern replaces the teacher's target too.
-        replace_with_patterns(lr, (hr, taught), self._data, self._part, seed=(self._seed, step))
-        return Batch(lr=lr, hr=hr, teacher=taught)
+        replace_with_patterns(lr, (hr, outputs), self._data, self._part, seed=(self._seed, step))
+        return Batch(lr=lr, hr=hr, teacher=outputs)
 
     @contextmanager
     def stream(self, first: int) -> Iterator[Iterator[Batch]]:

@@ -54,7 +54,7 @@ class Run:
             raise TrainingError(f"{out} holds a run already: resume it, or name another folder")
         self.networks = build_networks(config, device)
         self.optimisers = build_optimisers(config, self.networks, device)
-        paths, held_out, held_in = _choose(config)
+        paths, held_out, held_in = _split(config)
         self.pairs = read_pairs(held_out, config.validation, folder=held_in, device=device)
         out.mkdir(parents=True, exist_ok=True)
         file = out / f"pixels.{processes.rank}.partial"
@@ -191,7 +191,7 @@ class Run:
         self.log.close(text, done=not stopped)
 
 
-def _choose(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
+def _split(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
     """Split the photographs into training and validation; also returns the validation folder.
 
     Raises:
