@@ -165,6 +165,13 @@ class Tail(nn.Module):
             self.up1, self.up2 = FoldedEnlarge(self.up1), FoldedEnlarge(self.up2)
 
 
+def fold_tails(network: nn.Module) -> None:
+    """Optimise every tail in a network for inference, in place."""
+    for part in list(network.modules()):
+        if isinstance(part, Tail):
+            part.fold()
+
+
 class Branch(nn.Module):
     """A trunk, and the tail that upsamples its features."""
 

@@ -7,7 +7,6 @@ Reading is strict and never unpickles; errors are described in one line.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from model.files import write_whole
 from model.gdsr import GDSR, SCALE, GDSRConfig
 
 FORMAT = "gdsr"
@@ -181,12 +181,7 @@ def _write(path: Path, config: GDSRConfig, card: Card, state: Mapping[str, Tenso
         "card": json.dumps(asdict(card)),
     }
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(safetensors.torch.save(tensors, metadata))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, safetensors.torch.save(tensors, metadata))
 
 
 def _opened(path: Path) -> safetensors.safe_open:

@@ -10,6 +10,7 @@ The ncnn format: Tencent/ncnn, docs/developer-guide/operation-param-weight-table
 Shapes: N batch, C features, G growth, H x W low-resolution pixels. Images are RGB in [0, 1].
 """
 
+import io
 import re
 import struct
 from collections.abc import Iterator, Mapping
@@ -89,19 +90,15 @@ def load_esrgan(path: Path) -> ESRGAN:
     if path.suffix in {".param", ".bin"}:
         state = _read_ncnn(path.with_suffix(".param"), path.with_suffix(".bin"))
     else:
-        state = _translated(_unwrapped(path))
+        # BasicSR nests the state dict.
+        state = _translated(read_reference(path, wrapped=("params_ema", "params")))
     return _built(state)
-
-
-def _unwrapped(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict, which BasicSR nests under `params_ema` or `params`."""
-    state = read_reference(path, wrapped=("params_ema", "params"))
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def _translated(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     translated = {}
-    for name, tensor in state.items():
+    for original, tensor in state.items():
+        name = original.removeprefix("module.")
         part, _, kind = name.rpartition(".")
         ours = _CONVOLUTIONS.get(part)
         if match := _IN_RRDB.fullmatch(part):
@@ -121,39 +118,36 @@ def _read_ncnn(param: Path, weights: Path) -> dict[str, Tensor]:
     blocks, rest = divmod(len(convolutions) - 6, 15)
     if rest or blocks < 1:
         raise CheckpointInvalid(f"{NOT_ESRGAN}: {param.name} has {len(convolutions)} convolutions")
-    names = ["first"]
-    for rrdb in range(blocks):
-        for rdb in range(3):
-            names += [f"trunk.{rrdb}.blocks.{rdb}.grow.{conv}" for conv in range(4)]
-            names.append(f"trunk.{rrdb}.blocks.{rdb}.merge")
-    names += ["body", "up1.conv", "up2.conv", "hr", "to_rgb"]
+    with torch.device("meta"):
+        modules = ESRGAN(blocks=blocks).named_modules()  # in execution order too
+    names = [name for name, module in modules if isinstance(module, nn.Conv2d)]
 
-    data, position, state = weights.read_bytes(), 0, {}
+    stream = io.BytesIO(weights.read_bytes())
+
+    def take(size: int, name: str) -> bytearray:
+        taken = bytearray(stream.read(size))
+        if len(taken) < size:
+            raise CheckpointInvalid(f"{weights.name} ends within the weights of {name}")
+        return taken
+
+    state = {}
     for name, (outputs, count) in zip(names, convolutions, strict=True):
         if outputs < 1 or count < 1 or count % (9 * outputs):
             raise CheckpointInvalid(f"{NOT_ESRGAN}: {param.name} has a convolution that is not 3x3")
-        if len(data) < position + 4:
-            raise CheckpointInvalid(f"{weights.name} ends within the weights of {name}")
-        (flag,) = struct.unpack_from("<I", data, position)
+        (flag,) = struct.unpack("<I", take(4, name))
         if flag not in {_FLOAT16, _FLOAT32}:
             raise CheckpointInvalid(
                 f"{weights.name}: the weights of {name} are of kind 0x{flag:08x}; float16 "
                 "(0x01306b47) and float32 (0) are read"
             )
         dtype, size = (torch.float16, 2) if flag == _FLOAT16 else (torch.float32, 4)
-        start = position + 4
-        bias = start + -(-size * count // 4) * 4  # padded to 4 bytes
-        position = bias + 4 * outputs
-        if len(data) < position:
-            raise CheckpointInvalid(f"{weights.name} ends within the weights of {name}")
-        weight = torch.frombuffer(bytearray(data[start : start + size * count]), dtype=dtype)
-        state[f"{name}.weight"] = weight.reshape(outputs, -1, 3, 3)
-        state[f"{name}.bias"] = torch.frombuffer(
-            bytearray(data[bias:position]), dtype=torch.float32
-        )
-    if position != len(data):
+        padded = torch.frombuffer(take(-(-size * count // 4) * 4, name), dtype=dtype)  # to 4 bytes
+        state[f"{name}.weight"] = padded[:count].reshape(outputs, -1, 3, 3)
+        state[f"{name}.bias"] = torch.frombuffer(take(4 * outputs, name), dtype=torch.float32)
+    if surplus := stream.read():
+        read = stream.tell() - len(surplus)
         raise CheckpointInvalid(
-            f"{weights.name} has {len(data):,} bytes; {param.name} calls for {position:,}"
+            f"{weights.name} has {stream.tell():,} bytes; {param.name} calls for {read:,}"
         )
     return state
 

@@ -6,8 +6,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.trainer.errors import TrainingError
+
 if TYPE_CHECKING:
-    from model.gdsr import GDSR, GDSRConfig
+    from model.gdsr import GDSR
 
 
 _CROP, _CROPS = 32, 60  # pixels a side of a small picture, and how many
@@ -61,8 +63,8 @@ def main() -> int:
     import torch
 
     from model.checkpoint import Card, CheckpointInvalid, build_generator, save_checkpoint
+    from model.gdsr import PRESETS
     from model.reference import read_reference, translate
-    from model.trainer.errors import TrainingError
 
     card = Card(
         name=options.name or options.target.stem,
@@ -88,7 +90,8 @@ def main() -> int:
     except (OSError, TrainingError) as failure:  # names the file itself
         print(f"gdsr-import: {failure}", file=sys.stderr)
         return 1
-    print(f"{options.target}: {_described(generator.config)}")
+    sizes = (name for name, preset in PRESETS.items() if preset == generator.config)
+    print(f"{options.target}: {next(sizes, generator.config)}")
     return 0
 
 
@@ -100,35 +103,18 @@ def _started(source: Path, folder: Path, preset: str) -> "GDSR":
     from model.esrgan import load_esrgan
     from model.gdsr import PRESETS
     from model.resize import bicubic_down
-    from model.trainer.data.photographs import UNREADABLE, decode, find_photographs
-    from model.trainer.errors import PhotographsMissing
+    from model.trainer.data.photographs import find_photographs, usable_pictures
     from model.warm_start import warm_start
 
     teacher = load_esrgan(source)
-    side, crops, broken, small = 4 * _CROP, [], [], 0
-    paths = find_photographs(folder)
+    side, crops = 4 * _CROP, []
     random = np.random.default_rng(0)
-    for path in random.permutation(np.array(paths, dtype=object))[:_CROPS]:
-        try:
-            picture = decode(path)
-        except UNREADABLE:
-            broken.append(path)
-            continue
-        if min(picture.shape[:2]) < side:
-            small += 1
-            continue
+    paths = random.permutation(np.array(find_photographs(folder), dtype=object))[:_CROPS]
+    for picture in usable_pictures(paths, folder=folder, side=side):
         top, left = (int(random.integers(length - side + 1)) for length in picture.shape[:2])
         crop = torch.from_numpy(picture[top : top + side, left : left + side].copy())
         crops.append(bicubic_down(crop.permute(2, 0, 1)).float() / 255)
-    if not crops:
-        raise PhotographsMissing(folder, broken=broken, small=small, side=side)
     return warm_start(teacher, PRESETS[preset], crops)
-
-
-def _described(config: "GDSRConfig") -> str:
-    from model.gdsr import PRESETS
-
-    return next((name for name, preset in PRESETS.items() if preset == config), str(config))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ nothing here imports torch.
 import ctypes
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # from glibc's malloc.h
@@ -66,27 +67,21 @@ def _cgroup_quota(membership: Path, root: Path) -> float:
         # Limits of all ancestors apply. In a container the path may be that of the host, of which
         # only the root is visible.
         for folder in (group, *group.parents):
-            quota = min(quota, _quota_v1(folder) if controllers else _quota_v2(folder))
+            quota = min(quota, _quota(folder))
             if folder == top:
                 break
     return quota
 
 
-def _quota_v2(folder: Path) -> float:
-    try:
-        limit, period = (folder / "cpu.max").read_text().split()
-        return math.inf if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        return math.inf
-
-
-def _quota_v1(folder: Path) -> float:
-    try:
-        limit = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return math.inf
-    return limit / period if limit > 0 else math.inf
+def _quota(folder: Path) -> float:
+    """The quota of one cgroup: a file of version 2, or two of version 1."""
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        with suppress(OSError, ValueError):  # missing, or "max"
+            limit, period = map(
+                int, " ".join((folder / name).read_text() for name in names).split()
+            )
+            return limit / period if limit > 0 else math.inf
+    return math.inf
 
 
 def _keep_freed_memory() -> None:

@@ -82,6 +82,11 @@ def cubic(x: Tensor, a: float) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
 
 
+def to_bytes(images: Tensor) -> Tensor:
+    """Convert floating-point images in [0, 1], or beyond, to bytes of the same shape."""
+    return images.mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
 def mirrored(images: Tensor, context: int) -> Tensor:
     """Add `context` mirrored pixels at each side: (..., H, W) -> (..., H + 2c, W + 2c).
 

@@ -54,9 +54,17 @@ def warm_start(teacher: ESRGAN, config: GDSRConfig, pictures: Sequence[Tensor]) 
     _fill(generator.hf.trunk, _spread(rest, config.hf))
     guided = scale * (1 + _GAIN**-config.guide)
     _fill(generator.lf.trunk, _spread(rest, config.lf), scale=guided)
+    # Trunks that are x -> (1 + 1.2^n) x; their growing convolutions keep their random weights.
     for trunk in (generator.hf_extract, generator.mask.trunk):
-        _make_identity(trunk)
-    _merge(generator, scale)
+        for name, parameter in trunk.named_parameters():
+            if ".merge." in name:
+                nn.init.zeros_(parameter)
+    # `hf_merge` computes (guide - shared) / k.
+    features, merge = config.features, generator.hf_merge
+    _zero(merge)
+    merge.weight[:, :features, 1, 1] = torch.eye(features) / scale
+    extracted = 1 + _GAIN**config.hf_extract
+    merge.weight[:, features:, 1, 1] = -torch.eye(features) / (scale * extracted)
 
     for branch in (generator.lf, generator.hf, generator.mask):
         for name in ("up1", "up2", "hr"):
@@ -81,24 +89,6 @@ def _spread(blocks: Sequence[RRDB], count: int) -> list[RRDB]:
     """The last of `blocks` and others before it, evenly spaced."""
     step = len(blocks) / count
     return [blocks[int((place + 1) * step) - 1] for place in range(count)]
-
-
-def _make_identity(trunk: Trunk) -> None:
-    """Make the trunk x -> (1 + 1.2^n) x; its growing convolutions keep their random weights."""
-    for name, parameter in trunk.named_parameters():
-        if ".merge." in name:
-            nn.init.zeros_(parameter)
-
-
-def _merge(generator: GDSR, scale: float) -> None:
-    """Make `hf_merge` compute (guide - shared) / k."""
-    features = generator.config.features
-    merge = generator.hf_merge
-    _zero(merge)
-    identity = torch.eye(features)
-    merge.weight[:, :features, 1, 1] = identity / scale
-    extracted = 1 + _GAIN**generator.config.hf_extract
-    merge.weight[:, features:, 1, 1] = -identity / (scale * extracted)
 
 
 def _fit_tails(generator: GDSR, teacher: ESRGAN, pictures: Iterable[Tensor]) -> None:

@@ -11,8 +11,6 @@ from typing import Any
 from model.trainer.errors import TrainingError
 
 DESCRIPTION = "Benchmark GDSR on this machine; close other programs first."
-#: Options of `service`, for one picture at a time and for several clients.
-_ALONE, _TOGETHER = ("model", "runs"), ("model", "trade_off", "side", "clients", "pictures")
 
 
 def main() -> int:
@@ -36,9 +34,6 @@ def main() -> int:
 
 def _measure(kind: str, options: dict[str, Any]) -> object:
     """Call `bench_KIND` of the module `KIND`, with the options as keyword arguments."""
-    if kind == "service":
-        kind, own = ("load", _TOGETHER) if options["clients"] else ("service", _ALONE)
-        options = {name: options[name] for name in own}
     if kind == "train":
         from model.trainer.config_file import read_preset
 

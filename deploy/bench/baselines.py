@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.blocks import Tail, conv3x3
+from model.blocks import conv3x3, fold_tails
 from model.gdsr import GDSR, PRESETS, GDSRConfig, Output
 
 _STACK_LENGTH = 10
@@ -37,13 +37,20 @@ class PlainGDSR(nn.Module):
 
 
 def eager(
-    network: nn.Module, *, device: torch.device, dtype: torch.dtype, side: int, channels_last: bool
+    network: nn.Module,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    side: int,
+    channels_last: bool,
+    channels: int = 3,
 ) -> Callable[[], object]:
     """A function that runs one picture of `side` x `side` pixels and waits for the device."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     network = network.eval().to(device=device, dtype=dtype)
     network = network.to(memory_format=layout)  # type: ignore[call-overload]  # not in torch's stubs
-    lr = torch.rand(1, 3, side, side, device=device, dtype=dtype).contiguous(memory_format=layout)
+    lr = torch.rand(1, channels, side, side, device=device, dtype=dtype)
+    lr = lr.contiguous(memory_format=layout)
 
     def call() -> None:
         with torch.inference_mode():
@@ -58,7 +65,7 @@ def autocast(
 ) -> Callable[[], object]:
     """As `eager`, channels-last with folded tails, in bfloat16 by torch's autocast."""
     network = PlainGDSR(preset, (output,))
-    _fold(network)
+    fold_tails(network)
     run = eager(network, device=device, dtype=torch.float32, side=side, channels_last=True)
 
     def call() -> None:
@@ -75,7 +82,7 @@ def onnx_runtime(preset: str, output: Output, *, side: int) -> Callable[[], obje
     import onnxruntime
 
     network = PlainGDSR(preset, (output,)).eval()
-    _fold(network)
+    fold_tails(network)
     lr = torch.rand(1, 3, side, side)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -96,17 +103,11 @@ def convolution_stack(
         for _ in range(_STACK_LENGTH)
         for layer in (conv3x3(64, 64), nn.LeakyReLU(0.2, inplace=True))
     ]
-    stack = nn.Sequential(*layers).eval().to(device=device, dtype=dtype)
-    stack = stack.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
-    features = torch.rand(1, 64, side, side, device=device, dtype=dtype)
-    features = features.contiguous(memory_format=torch.channels_last)
-
-    def call() -> None:
-        with torch.inference_mode():
-            stack(features)
-        wait(device)
-
-    return call, 2.0 * 9 * 64 * 64 * _STACK_LENGTH * side**2
+    run = eager(
+        nn.Sequential(*layers),
+        device=device, dtype=dtype, side=side, channels_last=True, channels=64,
+    )  # fmt: skip
+    return run, 2.0 * 9 * 64 * 64 * _STACK_LENGTH * side**2
 
 
 def matrix_product(
@@ -131,17 +132,11 @@ def flop_per_pixel(config: GDSRConfig, output: Output, *, folded: bool) -> float
     with torch.device("meta"):
         generator = GDSR(config)
         if folded:
-            _fold(generator)
+            fold_tails(generator)
         lr = torch.empty(1, 3, _COUNTED_SIDE, _COUNTED_SIDE)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         generator(lr, (output,))
     return float(counter.get_total_flops()) / _COUNTED_SIDE**2
-
-
-def _fold(network: nn.Module) -> None:
-    for part in list(network.modules()):
-        if isinstance(part, Tail):
-            part.fold()
 
 
 def wait(device: torch.device) -> None:

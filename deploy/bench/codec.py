@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from deploy.bench.timing import machine, take_turns, verdict
+from deploy.bench.timing import SAMPLE, machine, time_interleaved, verdict
 from workers.contract.images.formats import ResultFormat
 from workers.engine.protocol import FEATHER, HALO
 from workers.pictures.decode import decode
@@ -19,14 +18,13 @@ from workers.pictures.encode import encode
 from workers.pictures.picture import Picture
 from workers.tiles.tiling import cut, plan_tiles, stitch
 
-_SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
 _QUALITY = 90
 _TILE = 160
 
 
 def bench_codec(*, side: int, rounds: int) -> dict[str, Any]:
     """Milliseconds and sizes for one photograph of `side` x `side` pixels."""
-    with Image.open(_SAMPLE) as sample:
+    with Image.open(SAMPLE) as sample:
         photograph = sample.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
     pixels = np.asarray(photograph)
     picture = Picture(colour=pixels, alpha=None, grey=False)
@@ -45,7 +43,7 @@ def bench_codec(*, side: int, rounds: int) -> dict[str, Any]:
     contestants["cut"] = lambda: list(cut(small, plan))
     contestants["stitch"] = lambda: stitch(iter(results), plan)
 
-    seconds = take_turns(contestants, rounds=rounds)
+    seconds = time_interleaved(contestants, rounds=rounds)
     table = Table(
         "", "ms (min / median / max)", "bytes", "speed against Pillow's PNG", "size",
         title=f"{side}x{side} photograph",

@@ -7,10 +7,8 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
 
 from workers.contract.queue.connection import connect
 
@@ -26,46 +24,28 @@ _KINDS = {
 }
 #: Modules of the long-running processes, for `resident`.
 ROLES = ("workers.engine", "workers.jobs.job_worker", "service")
-_JOBS = "jobs"
-_OURS = "clients"
 
 
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """CPU seconds by kind of process, and Redis commands, since the start."""
+def costs(top: int) -> dict[str, float]:
+    """CPU ms by kind of process, and Redis commands, of `gdsr-up` since its start.
 
-    cpu_seconds: dict[str, float]
-    commands: int
-
-    @classmethod
-    def of(cls, top: int) -> Self:
-        """The costs so far of the `gdsr-up` process `top` and all its descendants.
-
-        Jobs run in children of the job workers.
-        """
-        spent = dict.fromkeys([*dict.fromkeys(_KINDS.values()), _JOBS], 0.0)
-        spent[_OURS] = sum(os.times()[:2])
-        commands = 0
-        for pid, kind, command in _lasting(top):
-            spent[kind] += cpu_seconds(pid)
-            if kind == "job workers":
-                spent[_JOBS] += children_seconds(pid)
-            if kind == "Redis":
-                place = re.search(r"unixsocket:(\S+)", command)  # in Valkey's process title
-                url = f"unix://{place[1]}" if place else ""
-                with connect(url, timeout=timedelta(seconds=5), retries=0) as client:
-                    commands += int(client.info("stats")["total_commands_processed"])
-        return cls(spent, commands)
-
-    def per_picture(self, before: Self, pictures: int) -> dict[str, float]:
-        """Per picture: CPU ms by kind of process, their sum without clients, Redis commands."""
-        figures = {
-            name: 1000 * (after - before.cpu_seconds[name]) / pictures
-            for name, after in self.cpu_seconds.items()
-        }
-        total = sum(figures.values()) - figures[_OURS]
-        commands = (self.commands - before.commands) / pictures
-        return {**figures, "all but the clients": total, "Redis commands": commands}
+    They are those of the process `top` and all its descendants; jobs run in children of the job
+    workers.
+    """
+    spent = dict.fromkeys([*_KINDS.values(), "jobs"], 0.0)
+    commands = 0
+    for pid, kind, command in _lasting(top):
+        spent[kind] += 1000 * cpu_seconds(pid)
+        if kind == "job workers":
+            spent["jobs"] += 1000 * children_seconds(pid)
+        if kind == "Redis":
+            place = re.search(r"unixsocket:(\S+)", command)  # in Valkey's process title
+            url = f"unix://{place[1]}" if place else ""
+            with connect(url, timeout=timedelta(seconds=5), retries=0) as client:
+                commands += int(client.info("stats")["total_commands_processed"])
+    ours = 1000 * sum(os.times()[:2])
+    total = sum(spent.values())
+    return {**spent, "clients": ours, "all but the clients": total, "Redis commands": commands}
 
 
 def _lasting(pid: int) -> Iterator[tuple[int, str, str]]:

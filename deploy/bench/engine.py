@@ -7,7 +7,6 @@ are the speed relative to the first two rows.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-import model
 from deploy.bench.baselines import (
     PlainGDSR,
     autocast,
@@ -26,13 +24,12 @@ from deploy.bench.baselines import (
     matrix_product,
     onnx_runtime,
 )
-from deploy.bench.timing import Figures, machine, take_turns, verdict
-from model.checkpoint import load_checkpoint
+from deploy.bench.timing import Figures, machine, time_interleaved, verdict
+from model.checkpoint import SHIPPED, load_checkpoint
 from model.esrgan import ESRGAN
 from model.gdsr import GDSR, OUTPUTS, PRESETS
 from model.inference.forward import PARTS, Forward, Precision, prepare
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SIDES = {"cpu": (160,), "cuda": (128, 512)}
 _SEED = 0
 _WIDTH = 140
@@ -68,30 +65,23 @@ def bench_engine(
     console.print(figures["machine"])
     for side in sides:
         for preset in track(presets, f"{side}x{side}", console=Console(stderr=True)):
-            run = _compare(device, preset, side, precisions, rounds)
-            figures["runs"].append(run.pop("json"))
-            console.print(run["table"])
+            table, run = _compare(device, preset, side, precisions, rounds)
+            figures["runs"].append(run)
+            console.print(table)
     return figures
 
 
 def _compare(
     device: torch.device, preset: str, side: int, precisions: Sequence[Precision], rounds: int
-) -> dict[str, Any]:
+) -> tuple[Table, dict[str, Any]]:
     generator = _generator(preset)
-    forwards = [
-        prepare(generator, device=device, precision=precision, tile=side)
-        for precision in (precisions or (None,))
-    ]
+    prepared = partial(prepare, generator, device=device, tile=side)
+    forwards = [prepared(precision=precision) for precision in (precisions or (None,))]
     if device.type == "cpu":
-        others = [
-            prepare(
-                generator, device=device, precision=one.precision, tile=side, backend="openvino"
-            )
-            for one in forwards
-        ]
+        others = [prepared(precision=one.precision, backend="openvino") for one in forwards]
         forwards += [other for other in others if other.backend == "openvino"]
     half = torch.float16 if device.type == "cuda" else torch.float32
-    dtype = _DTYPES[forwards[0].precision]
+    dtype: torch.dtype = getattr(torch, forwards[0].precision)
     plain = partial(eager, device=device, side=side)
     stack, stack_flop = convolution_stack(device=device, dtype=dtype, side=side)
     product, product_flop = matrix_product(device=device, dtype=dtype)
@@ -123,13 +113,13 @@ def _compare(
             flop[name] = per_pixel * side**2
         name = f"service: fused, {how}, consistent"
         contestants[name] = _one_tile(forward, "fused", side, consistent=True)
-    seconds = take_turns(contestants, rounds=rounds)
+    seconds = time_interleaved(contestants, rounds=rounds)
     return _report(device, preset, side, seconds, flop)
 
 
 def _generator(preset: str) -> GDSR:
     """A generator with the shipped weights, if any: the engine's precision depends on them."""
-    shipped = Path(model.__file__).parent / "checkpoints" / f"{preset}.safetensors"
+    shipped = SHIPPED / f"{preset}.safetensors"
     return load_checkpoint(shipped).generator if shipped.exists() else GDSR(PRESETS[preset])
 
 
@@ -147,7 +137,8 @@ def _report(
     side: int,
     seconds: dict[str, Figures],
     flop: dict[str, float],
-) -> dict[str, Any]:
+) -> tuple[Table, dict[str, Any]]:
+    """The table, and what the JSON file gets."""
     reference = next(name for name in seconds if name.startswith("reference"))
     eager_fused = next(name for name in seconds if name.startswith("eager"))
     ceiling = seconds["matrix product"]
@@ -169,16 +160,13 @@ def _report(
             cells[1:] = [
                 f"{speed / 1e12:.2f}", f"{of_product.median:.0%}", f"{of_stack.median:.0%}",
             ]  # fmt: skip
-        for against in (reference, eager_fused):
+        for against in (reference, eager_fused) if name.startswith("service") else ():
             ratio = seconds[against] / measured
-            comparable = name.startswith("service")
-            cells.append(verdict(ratio) if comparable else "")
-            if comparable:
-                row[f"against {against}"] = ratio.as_json()
+            cells.append(verdict(ratio))
+            row[f"against {against}"] = ratio.as_json()
         table.add_row(name, *cells)
         rows[name] = row
-    json = {"preset": preset, "side": side, "contestants": rows}
-    return {"table": table, "json": json}
+    return table, {"preset": preset, "side": side, "contestants": rows}
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -8,7 +8,6 @@ a simulation with these costs shows the limits of parts that have their own mach
 
 import heapq
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,8 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.bench.costs import children_seconds, cpu_seconds
-from deploy.bench.load import closed_loop, rate
-from deploy.bench.service import sample_picture
+from deploy.bench.service import closed_loop, free_port, rate, sample_picture
 from deploy.bench.stub_engines import MODEL
 from deploy.bench.timing import machine
 from deploy.valkey import valkey_answers, valkey_command
@@ -37,6 +35,9 @@ _CLIENTS = 3  # per engine, so that no engine is idle
 _STORED = 32
 _ENGINES = (1, 4, 16, 64)
 _READY_SECONDS = 180
+
+Processes = Mapping[str, Sequence["subprocess.Popen[bytes]"]]
+"""The processes of each part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,20 +141,19 @@ def simulate(costs: PictureCosts, *, engines: int, cores: int | None = None) -> 
 def _measure(
     count: int, *, seconds: float, picture: bytes, each: int
 ) -> tuple[float, PictureCosts]:
-    total = each * count
-    with tempfile.TemporaryDirectory(prefix="gdsr-") as place, ExitStack() as stack:
-        site = stack.enter_context(_running(Path(place), count, seconds))
-        parameters = {"model": MODEL, "trade_off": 0.5}
-        clients = _CLIENTS * count
-        closed_loop(site.url, picture, parameters, clients=clients, pictures=2 * clients)
-        before = site.spent()
-        served = closed_loop(site.url, picture, parameters, clients=clients, pictures=total)
-        after = site.spent()
-        # The kernel counts whole ticks: assume at least one.
-        tick = 1 / os.sysconf("SC_CLK_TCK")
-        spent = {name: max(tick, after[name] - before[name]) / total for name in after}
-        store = _store_seconds(Path(place))
-    per_second = rate(finished for _, finished, _ in served)
+    total, clients = each * count, _CLIENTS * count
+    parameters = {"model": MODEL, "trade_off": 0.5}
+    with tempfile.TemporaryDirectory(prefix="gdsr-") as folder:
+        place = Path(folder)
+        with _running(place, count, seconds) as (url, processes):
+            closed_loop(url, picture, parameters, clients=clients, pictures=2 * clients)
+            before = _spent(processes)
+            served = closed_loop(url, picture, parameters, clients=clients, pictures=total)
+            after = _spent(processes)
+            store = _store_seconds(place)
+    # The kernel counts whole ticks: assume at least one.
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    spent = {name: max(tick, after[name] - before[name]) / total for name in after}
     costs = PictureCosts(
         service=spent["service"],
         redis=spent["redis"],
@@ -162,69 +162,79 @@ def _measure(
         engine=seconds,
         rest=spent["engines"] + spent["clients"],
     )
-    return per_second, costs
+    return rate(finished for _, finished, _ in served), costs
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
-    url: str
-    processes: Mapping[str, Sequence["subprocess.Popen[bytes]"]]
-
-    def spent(self) -> dict[str, float]:
-        """CPU seconds of each kind of process, its children included."""
-        spent = {
-            name: sum(cpu_seconds(one.pid) + children_seconds(one.pid) for one in group)
-            for name, group in self.processes.items()
-        }
-        return {**spent, "clients": sum(os.times()[:2])}
+def _spent(processes: Processes) -> dict[str, float]:
+    """CPU seconds of each kind of process, its children included."""
+    spent = {
+        name: sum(cpu_seconds(one.pid) + children_seconds(one.pid) for one in group)
+        for name, group in processes.items()
+    }
+    return {**spent, "clients": sum(os.times()[:2])}
 
 
 @contextmanager
-def _running(place: Path, count: int, seconds: float) -> Iterator[_Site]:
-    """Start all parts with their data in `place`, and wait until they are ready."""
-    listening = place / "valkey.sock"
+def _running(place: Path, count: int, seconds: float) -> Iterator[tuple[str, Processes]]:
+    """Start all parts with their data in `place`, and wait until they are ready; yields the
+    address of the service.
+    """
     sockets = [str(place / f"engine{number}.sock") for number in range(count)]
     environment = {
         **os.environ,
-        "GDSR_REDIS_URL": f"unix://{listening}",
+        "GDSR_REDIS_URL": f"unix://{place / 'valkey.sock'}",
         "GDSR_BLOB_DIR": str(place / "blobs"),
         "GDSR_LOG_LEVEL": "warning",
         "GDSR_MAX_QUEUED_JOBS": str(100 * _CLIENTS * count),
     }
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     python = (sys.executable, "-m")
     with ExitStack() as stack:
 
         def start(*command: str) -> "subprocess.Popen[bytes]":
-            process = stack.enter_context(subprocess.Popen(command, env=environment))
-            stack.callback(process.terminate)
-            return process
+            return stack.enter_context(_ended(subprocess.Popen(command, env=environment)))
 
-        processes = {"redis": [start(*valkey_command(place / "valkey", listening))]}
-        wait_for(lambda: valkey_answers(listening), "Valkey")
+        processes = {"redis": [stack.enter_context(running_valkey(place))]}
         processes["engines"] = [
             start(*python, "deploy.bench.stub_engines", "--seconds", str(seconds), *sockets)
         ]
         processes["service"] = [start(*python, "service", "--port", str(port))]
-        wait_for(lambda: all(Path(path).exists() for path in sockets), "the stub engines")
+        _wait_for(lambda: all(Path(path).exists() for path in sockets), "the stub engines")
         processes["jobs"] = [
             start(*python, "workers.jobs.job_worker", "--queue", SMALL, "--engine", path)
             for path in sockets
             for _ in range(_JOB_WORKERS)
         ]
         url = f"http://127.0.0.1:{port}"
-        with httpx2.Client(base_url=url, timeout=10, trust_env=False) as http:
-            wait_for(lambda: _is_ready(http), "the service")
-        yield _Site(url, processes)
+        _wait_for(lambda: _is_ready(url), "the service")
+        yield url, processes
 
 
-def wait_for(is_there: Callable[[], bool], what: str) -> None:
-    """Wait until a part has started.
+@contextmanager
+def running_valkey(place: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Valkey, configured as by `gdsr-up`, at `place`/valkey.sock with its data in `place`.
 
     Raises:
-        RuntimeError: the part has not started after three minutes.
+        RuntimeError: it did not start.
     """
+    listening = place / "valkey.sock"
+    with _ended(subprocess.Popen(valkey_command(place / "valkey", listening))) as server:
+        _wait_for(lambda: valkey_answers(listening), "Valkey")
+        yield server
+
+
+@contextmanager
+def _ended(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
+    """The process, which is terminated on leaving."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def _wait_for(is_there: Callable[[], bool], what: str) -> None:
+    """Wait until a part has started, three minutes at most."""
     deadline = time.monotonic() + _READY_SECONDS
     while not is_there():
         if time.monotonic() > deadline:
@@ -232,9 +242,9 @@ def wait_for(is_there: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-def _is_ready(http: httpx2.Client) -> bool:
+def _is_ready(url: str) -> bool:
     try:
-        return http.get("/readyz").status_code == httpx2.codes.OK
+        return httpx2.get(f"{url}/readyz", timeout=10, trust_env=False).is_success
     except httpx2.TransportError:
         return False
 

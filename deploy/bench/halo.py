@@ -20,7 +20,7 @@ from rich.table import Table
 from model.checkpoint import load_checkpoint
 from model.gdsr import GDSR, OUTPUTS, SCALE, Output
 from model.metrics.fidelity import decibels
-from model.resize import bicubic_down
+from model.resize import bicubic_down, to_bytes
 from workers.tiles.tiling import cut, plan_tiles, stitch
 
 HALOS = (4, 8, 12, 16, 24)
@@ -44,7 +44,10 @@ def bench_halo(*, checkpoint: Path, data: Path, keep: int) -> list[dict[str, Any
     worst = {halo: dict.fromkeys(OUTPUTS, 0) for halo in HALOS}
     psnr = {halo: dict.fromkeys(OUTPUTS, math.inf) for halo in HALOS}
     for file in track(files, "pictures", console=Console(stderr=True)):
-        lr = _low_resolution(file)
+        with Image.open(file) as opened:
+            hr = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
+        height, width = (side - side % SCALE for side in hr.shape[1:])
+        lr = bicubic_down(hr[:, :height, :width]).permute(1, 2, 0).contiguous().numpy()
         untiled = _upscale(generator, lr, keep=max(lr.shape[:2]), halo=_REFERENCE_HALO)
         for halo in HALOS:
             tiled = _upscale(generator, lr, keep=keep, halo=halo)
@@ -69,16 +72,9 @@ def _upscale(generator: GDSR, picture: Pixels, *, keep: int, halo: int) -> dict[
         with torch.inference_mode():
             images = generator(lr, OUTPUTS)
         for name in OUTPUTS:
-            levels = getattr(images, name)[0].mul(255).round().clamp(0, 255)
-            results[name].append(levels.to(torch.uint8).permute(1, 2, 0).numpy())
+            image = to_bytes(getattr(images, name)[0])
+            results[name].append(image.permute(1, 2, 0).numpy())
     return {name: stitch(tiles, plan) for name, tiles in results.items()}
-
-
-def _low_resolution(file: Path) -> Pixels:
-    with Image.open(file) as opened:
-        hr = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)  # (3, 4H, 4W)
-    height, width = (side - side % SCALE for side in hr.shape[1:])
-    return bicubic_down(hr[:, :height, :width]).permute(1, 2, 0).contiguous().numpy()
 
 
 def _feather(halo: int) -> int:

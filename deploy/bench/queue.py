@@ -3,8 +3,6 @@
 Uses its own Valkey, configured as by `gdsr-up`; the disk is that of the temporary folder.
 """
 
-import signal
-import subprocess
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -12,8 +10,7 @@ from pathlib import Path
 
 import redis
 
-from deploy.bench.fleet import wait_for
-from deploy.valkey import valkey_answers, valkey_command
+from deploy.bench.fleet import running_valkey
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.images.formats import ImageFormat, ResultFormat
 from workers.contract.queue.admission import QueueLimits
@@ -34,15 +31,10 @@ def bench_queue(*, jobs: int) -> dict[str, float]:
     Raises:
         RuntimeError: Valkey did not start.
     """
-    with tempfile.TemporaryDirectory(prefix="gdsr-") as place:
-        listening = Path(place) / "valkey.sock"
-        with subprocess.Popen(valkey_command(Path(place) / "valkey", listening)) as server:
-            try:
-                wait_for(lambda: valkey_answers(listening), "Valkey")
-                client = connect(f"unix://{listening}", timeout=timedelta(seconds=10), retries=0)
-                figures = _measure(client, FileBlobStore(Path(place) / "blobs"), jobs)
-            finally:
-                server.send_signal(signal.SIGKILL)
+    with tempfile.TemporaryDirectory(prefix="gdsr-") as place, running_valkey(Path(place)):
+        url = f"unix://{place}/valkey.sock"
+        client = connect(url, timeout=timedelta(seconds=10), retries=0)
+        figures = _measure(client, FileBlobStore(Path(place) / "blobs"), jobs)
     for name, value in figures.items():
         print(f"{name:42} {value:12,.0f}")
     return figures

@@ -59,21 +59,6 @@ class _StubNetwork:
         return lambda: large[:, None].repeat(weights.shape[1], axis=1)
 
 
-def stub_engine(seconds: float) -> LoadedEngine:
-    """An engine that takes `seconds` for each tile."""
-    info = engines.ModelInfo(
-        name=MODEL, sha256="0" * 64, preset="lite", scale=SCALE, card={}, precision="float32",
-        pixels_per_second=dict.fromkeys(OUTPUTS, max(_TILES) ** 2 / seconds),
-    )  # fmt: skip
-    return LoadedEngine(
-        forwards=cast("dict[str, Any]", {MODEL: _StubNetwork(info, seconds)}),
-        model_cache=ModelCache(1),
-        default_model=MODEL,
-        device_name="stub",
-        batches=dict.fromkeys(_TILES, 1),
-    )
-
-
 def main() -> None:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m deploy.bench.stub_engines")
@@ -82,7 +67,17 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = WorkerSettings.load()
     logs.configure(process="stub engines", level=settings.log_level)
-    loaded = stub_engine(arguments.seconds)
+    model = engines.ModelInfo(
+        name=MODEL, sha256="0" * 64, preset="lite", scale=SCALE, card={}, precision="float32",
+        pixels_per_second=dict.fromkeys(OUTPUTS, max(_TILES) ** 2 / arguments.seconds),
+    )  # fmt: skip
+    loaded = LoadedEngine(
+        forwards=cast("dict[str, Any]", {MODEL: _StubNetwork(model, arguments.seconds)}),
+        model_cache=ModelCache(1),
+        default_model=MODEL,
+        device_name="stub",
+        batches=dict.fromkeys(_TILES, 1),
+    )
     for path in arguments.sockets:
         server = EngineServer(loaded, path=path)
         threading.Thread(target=server.serve, daemon=True).start()

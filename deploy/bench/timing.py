@@ -6,9 +6,12 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
+"""The photograph of the benchmarks."""
 #: Minimum duration of a measurement, so that the resolution of the clock does not matter.
 _TURN_SECONDS = 0.2
 
@@ -49,7 +52,7 @@ def verdict(ratio: Figures) -> str:
     return "no difference beyond the noise"
 
 
-def take_turns(
+def time_interleaved(
     contestants: Mapping[str, Callable[[], object]], *, rounds: int
 ) -> dict[str, Figures]:
     """Seconds per call of each function, in `rounds` rounds, after one call for warm-up."""

@@ -23,10 +23,9 @@ from model.trainer.data.batches import Batch
 from model.trainer.loop import train
 from model.trainer.parallel import Processes
 from model.trainer.precision import takes_bfloat16
-from model.trainer.run.plot import read_log
-from model.trainer.step.graph import GraphedStep
+from model.trainer.run.log import read_log
 from model.trainer.step.networks import build_networks, build_optimisers
-from model.trainer.step.step import Step, Terms
+from model.trainer.step.step import GraphedStep, Step, Terms
 
 
 def bench_train(config: TrainConfig, *, rounds: int, steps: int) -> dict[str, Any]:

@@ -48,18 +48,6 @@ def existing_file(path: str, roots: Roots) -> Path:
     return found
 
 
-def existing_folder(path: str, roots: Roots) -> Path:
-    """The path of a folder to read.
-
-    Raises:
-        ValueError: the path is outside all roots, or there is no such folder.
-    """
-    found = resolve(path, roots)
-    if not found.is_dir():
-        raise ValueError(f"there is no folder {path}")
-    return found
-
-
 def new_file(path: str, roots: Roots, *, overwrite: bool) -> Path:
     """The path of a file to write; its folder is created if needed.
 

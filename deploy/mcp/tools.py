@@ -14,7 +14,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from pydantic import BaseModel, Field
 
-from deploy.mcp.roots import Roots, existing_file, existing_folder, new_file, resolve
+from deploy.mcp.roots import Roots, existing_file, new_file, resolve
 from deploy.upscale.plan import Step, format_by_name, plan_steps
 
 #: Concurrent pictures of a folder, so that network and workers overlap.
@@ -124,7 +124,7 @@ class _Tools:
         overwrite: Overwrite = False,
     ) -> Upscaled:
         """Upscale one picture and store the result in a file."""
-        with _told():
+        with _tool_errors():
             source = existing_file(path, self._roots)
             chosen = format or format_by_name(output or "") or "png"
             place = output or str(source.with_name(f"{source.stem}-4x.{chosen}"))
@@ -153,8 +153,10 @@ class _Tools:
         overwrite: Overwrite = False,
     ) -> UpscaledFolder:
         """Upscale all pictures of a folder into another; those that fail are told and left out."""
-        with _told():
-            folder = existing_folder(path, self._roots)
+        with _tool_errors():
+            folder = resolve(path, self._roots)
+            if not folder.is_dir():
+                raise ValueError(f"there is no folder {path}")
             steps = plan_steps([str(folder)], f"{resolve(output, self._roots)}/", format)
             options: dict[str, Any] = {"trade_off": trade_off, "scale": scale, "model": model}
             options["format"] = format
@@ -190,7 +192,7 @@ class _Tools:
         overwrite: Overwrite = False,
     ) -> Stored:
         """Store another position of the slider of a finished job, without the network."""
-        with _told():
+        with _tool_errors():
             target = new_file(output, self._roots, overwrite=overwrite)
             options: dict[str, Any] = {"trade_off": trade_off, "format": format_by_name(output)}
             async with self._client() as client:
@@ -199,7 +201,7 @@ class _Tools:
 
     async def list_models(self) -> list[ModelSummary]:
         """The models that the service has."""
-        with _told():
+        with _tool_errors():
             async with self._client() as client:
                 models = await client.models()
         return [
@@ -216,7 +218,7 @@ class _Tools:
 
     async def list_limits(self) -> dict[str, Any]:
         """The limits of the service: sizes, rates, formats, how long results are kept."""
-        with _told():
+        with _tool_errors():
             async with self._client() as client:
                 return await client.limits()
 
@@ -259,7 +261,7 @@ def _upscaled(job: Job, target: Path) -> Upscaled:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _tool_errors() -> Iterator[None]:
     """Convert expected errors to a tool error that the caller can read."""
     try:
         yield

@@ -162,14 +162,9 @@ def _results(
 def _pictures(place: str) -> list[str]:
     """The names of the pictures in a store, at any depth."""
     from deploy.ray.upscaler import open_store
-    from deploy.upscale.plan import SUFFIXES
+    from deploy.upscale.plan import is_picture
 
-    names = [
-        name
-        for name in _names(open_store(place))
-        if (path := PurePosixPath(name)).suffix.lower() in SUFFIXES
-        and not path.name.startswith("._")
-    ]
+    names = [name for name in _names(open_store(place)) if is_picture(PurePosixPath(name))]
     if not names:
         raise ValueError(f"there is no picture in {place}")
     return sorted(names)

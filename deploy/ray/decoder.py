@@ -29,11 +29,6 @@ class PictureFailed(Exception):
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
 
-    @classmethod
-    def of(cls, failure: GDSRError) -> "PictureFailed":
-        """The failure as a job would report it."""
-        return cls(failure.slug, str(failure))
-
 
 class Decoder:
     """The parent's side; starts a child when there is none."""
@@ -113,7 +108,7 @@ def main() -> None:
                 truncated=choices.truncated,
             )
         except GDSRError as failure:
-            answer = PictureFailed.of(failure)
+            answer = PictureFailed(failure.slug, str(failure))  # as a job would report it
         except MemoryError:
             answer = PictureFailed("no-memory", "its pixels need more than GDSR_JOB_MEMORY")
         pipe.send(answer)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deploy.ray.decoder import Decoder, PictureFailed
+from deploy.upscale.picture import enlarge
 from workers.contract.errors import ConfigurationInvalid, GDSRError, UploadTooLarge
 from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import PictureChoices
@@ -64,7 +66,6 @@ class Upscaler:
 
         prepare_process(threads, cache=work.settings.cache_dir)  # before torch is imported
 
-        from deploy.ray.decoder import Decoder
         from workers.engine.loading import load_engine
         from workers.engine.local import InProcessEngine
 
@@ -82,9 +83,6 @@ class Upscaler:
     def _upscale(self, name: str) -> tuple[str, str]:
         import obstore
         from obstore.exceptions import BaseError
-
-        from deploy.ray.decoder import PictureFailed
-        from deploy.upscale.picture import enlarge
 
         work = self._work
         try:

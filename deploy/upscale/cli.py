@@ -8,10 +8,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from deploy.upscale.plan import STREAM, Made, Step, last_line, plan_steps, store
+from workers.contract.errors import ConfigurationInvalid, GDSRError
+from workers.contract.images.formats import EXTRA_FORMATS, ResultFormat, check_result
+from workers.contract.images.options import DepthMode, PictureChoices, ProfileMode
+from workers.contract.validation_messages import in_words
+from workers.engine.checkpoints import checkpoint_files, default_model
+from workers.pictures.extras import installed
 
 if TYPE_CHECKING:
-    from workers.contract.images.options import PictureChoices
     from workers.contract.settings import WorkerSettings
 
 DESCRIPTION = "Enlarge pictures four times on each side."
@@ -22,8 +29,6 @@ def main() -> int:
     """The console script. Exit status 0; 1 after a failure, shown on stderr; 2 for wrong usage."""
     arguments = _parser().parse_args()
 
-    from workers.contract.errors import GDSRError
-
     try:
         choices = read_choices(arguments)
         steps = plan_steps(arguments.inputs, arguments.output, arguments.format)
@@ -31,9 +36,9 @@ def main() -> int:
             check_format(name, choices)
         started = time.monotonic()
         if arguments.server:
-            made = _made_there(arguments, steps, choices)
+            made = _upscale_there(arguments, steps, choices)
         else:
-            made = _made_here(arguments, steps, choices)
+            made = _upscale_here(arguments, steps, choices)
     except (GDSRError, OSError, ValueError) as invalid:
         sys.stderr.write(f"gdsr-upscale: {invalid}\n")
         return 1
@@ -75,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _made_there(
-    arguments: argparse.Namespace, steps: Sequence[Step], choices: "PictureChoices"
+def _upscale_there(
+    arguments: argparse.Namespace, steps: Sequence[Step], choices: PictureChoices
 ) -> list[Made]:
     from deploy.upscale.remote import upscale_there
 
@@ -89,8 +94,8 @@ def _made_there(
     return upscale_there(arguments.server, steps, options)
 
 
-def _made_here(
-    arguments: argparse.Namespace, steps: Sequence[Step], choices: "PictureChoices"
+def _upscale_here(
+    arguments: argparse.Namespace, steps: Sequence[Step], choices: PictureChoices
 ) -> list[Made]:
     """Upscale all pictures; failures are reported and left out."""
     from rich.console import Console
@@ -104,8 +109,6 @@ def _made_here(
     prepare_process(settings.threads)
 
     from deploy.upscale.picture import enlarge
-    from workers.contract.errors import GDSRError
-    from workers.contract.images.formats import ResultFormat
     from workers.engine.loading import load_engine
     from workers.engine.local import InProcessEngine
     from workers.pictures.decode import decode
@@ -152,15 +155,12 @@ def _made_here(
     return made
 
 
-def check_format(name: str, choices: "PictureChoices") -> None:
+def check_format(name: str, choices: PictureChoices) -> None:
     """Check before the work starts that a format supports the choices.
 
     Raises:
         ImageRejected: the format does not support them.
     """
-    from workers.contract.images.formats import ResultFormat, check_result
-    from workers.contract.images.options import DepthMode, ProfileMode
-
     check_result(
         width=1,
         height=1,
@@ -178,10 +178,6 @@ def check_libraries(names: set[str]) -> None:
     Raises:
         ConfigurationInvalid: a format cannot be written.
     """
-    from workers.contract.errors import ConfigurationInvalid
-    from workers.contract.images.formats import EXTRA_FORMATS
-    from workers.pictures.extras import installed
-
     missing = sorted(names & {name.value for name in set(EXTRA_FORMATS) - set(installed())})
     if missing:
         raise ConfigurationInvalid(f"the library that writes {missing[0]} is not installed")
@@ -189,9 +185,7 @@ def check_libraries(names: set[str]) -> None:
 
 def choose_model(model: str | None) -> tuple["WorkerSettings", str]:
     """The settings with one device and one checkpoint, and that device."""
-    from workers.contract.errors import ConfigurationInvalid
     from workers.contract.settings import WorkerSettings
-    from workers.engine.checkpoints import checkpoint_files, default_model
     from workers.host.programs import cuda_devices
 
     settings = WorkerSettings.load()
@@ -212,8 +206,6 @@ def choose_model(model: str | None) -> tuple["WorkerSettings", str]:
 
 def add_picture_options(parser: argparse.ArgumentParser) -> None:
     """Options for model, slider and quality, and for the choices of the service by their names."""
-    from workers.contract.images.options import PictureChoices
-
     parser.add_argument(
         "--trade-off", metavar="X", type=_trade_off, default=0.5,
         help="0 = psnr (faithful) to 1 = gan (crisp) (default: 0.5 = fused)",
@@ -236,18 +228,12 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
         )  # fmt: skip
 
 
-def read_choices(arguments: argparse.Namespace) -> "PictureChoices":
+def read_choices(arguments: argparse.Namespace) -> PictureChoices:
     """Validate the options.
 
     Raises:
         ConfigurationInvalid: the value of an option is invalid.
     """
-    from pydantic import ValidationError
-
-    from workers.contract.errors import ConfigurationInvalid
-    from workers.contract.images.options import PictureChoices
-    from workers.contract.validation_messages import in_words
-
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     try:
         return PictureChoices.model_validate(given)

@@ -5,8 +5,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
+
+from model.files import write_whole
+from workers.contract.errors import GDSRError
+from workers.contract.images.formats import same_format
+from workers.contract.images.headers import read_header
+from workers.contract.images.names import UniqueNames
 
 #: Name of the standard input, and of the standard output.
 STREAM = "-"
@@ -15,7 +21,7 @@ _FORMATS = {
     ".avif": "avif", ".tif": "tiff", ".tiff": "tiff", ".jxl": "jxl",
 }  # fmt: skip
 #: File name extensions that a folder is searched for; a named file may have any.
-SUFFIXES = {*_FORMATS, ".bmp", ".gif", ".heic", ".heif"}
+_SUFFIXES = {*_FORMATS, ".bmp", ".gif", ".heic", ".heif"}
 
 
 class Step(NamedTuple):
@@ -51,12 +57,10 @@ def plan_steps(inputs: Sequence[str], output: str, format_name: str | None) -> l
         OSError: the standard input cannot be read.
     """
     several = len(inputs) > 1 or Path(inputs[0]).is_dir()
-    if output == STREAM:
-        _check_stream(several=several)
     into_folder = output != STREAM and (
         several or output.endswith(("/", os.sep)) or Path(output).is_dir()
     )
-    _check_output(output, format_name, into_folder=into_folder)
+    _check_output(output, format_name, several=several, into_folder=into_folder)
     by_name = None if into_folder else format_by_name(output)
     found = list(_found(inputs, format_name, by_name or "png"))
     if into_folder:
@@ -70,20 +74,20 @@ def plan_steps(inputs: Sequence[str], output: str, format_name: str | None) -> l
     return steps
 
 
-def _check_stream(*, several: bool) -> None:
-    if several:
-        raise ValueError("several pictures need a folder, not the standard output")
-    if sys.stdout.isatty():
-        raise ValueError("a picture is not shown on a terminal; write `-o - > FILE`")
-
-
-def _check_output(output: str, format_name: str | None, *, into_folder: bool) -> None:
+def _check_output(
+    output: str, format_name: str | None, *, several: bool, into_folder: bool
+) -> None:
     known = format_by_name(output) is not None
-    if into_folder:
+    if output == STREAM:
+        if several:
+            raise ValueError("several pictures need a folder, not the standard output")
+        if sys.stdout.isatty():
+            raise ValueError("a picture is not shown on a terminal; write `-o - > FILE`")
+    elif into_folder:
         is_file = Path(output).exists() and not Path(output).is_dir()
         if is_file or (known and not Path(output).is_dir() and not output.endswith("/")):
             raise ValueError(f"{output} is the name of a file; several pictures need a folder")
-    elif output != STREAM and format_name is None and not known:
+    elif format_name is None and not known:
         raise ValueError(
             f"{output} does not say a format; end it in one of {', '.join(_FORMATS)}, or in a slash"
         )
@@ -91,36 +95,32 @@ def _check_output(output: str, format_name: str | None, *, into_folder: bool) ->
 
 def _found(inputs: Sequence[str], format_name: str | None, usual: str) -> Iterator[_Input]:
     """Every picture, with the format of its result."""
+
+    def one(name: str, source: Path | bytes, path: Path) -> _Input:
+        return _Input(name, source, path, _format(source, format_name, usual))
+
     if inputs.count(STREAM) > 1:
         raise ValueError("the standard input holds one picture")
     for place in inputs:
         folder = Path(place)
         if place == STREAM:
-            data = sys.stdin.buffer.read()
-            yield _Input("standard input", data, Path("stdin"), _format(data, format_name, usual))
+            yield one("standard input", sys.stdin.buffer.read(), Path("stdin"))
         elif place.startswith(("http://", "https://")):
             raise ValueError(f"{place}: URLs are not fetched; download the picture first")
         elif not folder.exists():
             raise ValueError(f"there is no {folder}")
         elif not folder.is_dir():
-            yield _Input(
-                str(folder), folder, Path(folder.name), _format(folder, format_name, usual)
-            )
+            yield one(str(folder), folder, Path(folder.name))
+        elif files := _pictures(folder):
+            yield from (one(str(file), file, file.relative_to(folder)) for file in files)
         else:
-            files = _pictures(folder)
-            if not files:
-                raise ValueError(f"there is no picture in {folder}")
-            for file in files:
-                chosen = _format(file, format_name, usual)
-                yield _Input(str(file), file, file.relative_to(folder), chosen)
+            raise ValueError(f"there is no picture in {folder}")
 
 
 def _into_folder(found: Sequence[_Input], folder: Path, *, keep_endings: bool) -> Iterator[Step]:
     """Name each result as its input, with the extension of its format. If two would share a name,
     such as `a.jpg` and `a.png`, keep the old extension too; the last resort is a number.
     """
-    from workers.contract.images.names import UniqueNames
-
     usual = [_ended(one, keep_ending=keep_endings) for one in found]
     shared = Counter(str(path).casefold() for path in usual)
     alike = Counter(str(one.path).casefold() for one in found)
@@ -155,11 +155,6 @@ def _format(source: Path | bytes, format_name: str | None, usual: str) -> str:
     """
     if format_name != "same":
         return format_name or usual
-
-    from workers.contract.errors import GDSRError
-    from workers.contract.images.formats import same_format
-    from workers.contract.images.headers import read_header
-
     try:
         with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
             return same_format(read_header(file).format)
@@ -167,13 +162,14 @@ def _format(source: Path | bytes, format_name: str | None, usual: str) -> str:
         return "png"
 
 
+def is_picture(path: PurePath) -> bool:
+    """Whether the name is that of a picture, not of a `._` file of macOS on other file systems."""
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith("._")
+
+
 def _pictures(folder: Path) -> list[Path]:
-    """Pictures in a folder, at any depth, without the `._` files of macOS on other file systems."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("._") and path.is_file()
-    )
+    """Pictures in a folder, at any depth."""
+    return sorted(path for path in folder.rglob("*") if is_picture(path) and path.is_file())
 
 
 class Made(NamedTuple):
@@ -192,12 +188,7 @@ def store(target: Path | None, data: bytes) -> None:
         sys.stdout.buffer.flush()
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(target, data)
 
 
 def last_line(steps: Sequence[Step], made: Sequence[Made], *, seconds: float) -> str:

@@ -4,30 +4,15 @@ The scores in a checkpoint's card come from this report and are never written by
 """
 
 import argparse
-import hashlib
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
-from model.evaluate.pareto import PLACES, check_drawable, draw, place_of
-from model.evaluate.report import Character, CheckpointScores, PeerScores, Report
-
-if TYPE_CHECKING:
-    import torch
-
-    from model.evaluate.folder import MethodResults
-    from model.evaluate.methods import Method
-    from model.evaluate.pictures import Pair, Pictures
-    from model.metrics.perceptual import Metric
+from model.evaluate.pareto import place_of
+from model.trainer.errors import TrainingError
 
 WEIGHTS_VARIABLE = "GDSR_METRIC_WEIGHTS"
-Loaded = TypeVar("Loaded")
 
 
 def main() -> int:
@@ -44,10 +29,10 @@ def main() -> int:
 
     import torch
 
-    from model.trainer.errors import TrainingError
+    from model.evaluate.evaluation import run
 
     try:
-        _run(options)
+        run(options)
     except (TrainingError, ValueError, OSError, torch.OutOfMemoryError) as failure:
         reason = str(failure).strip().partition("\n")[0]
         sys.stderr.write(f"gdsr-evaluate: {reason}\n")
@@ -138,179 +123,6 @@ def _trade_offs(text: str) -> tuple[float, ...]:
             raise argparse.ArgumentTypeError(f"{part} is outside 0 to 1")
         places.append(place)
     return tuple(places)
-
-
-def _run(options: argparse.Namespace) -> None:
-    from model.evaluate.pictures import find_pairs, find_pictures
-    from model.evaluate.table import show
-    from model.metrics.perceptual import load_panel
-
-    for path in (options.json, options.plot):
-        if path and not path.parent.is_dir():
-            raise ValueError(f"there is no folder {path.parent} for {path.name}")
-    device = _device(options.device)
-    metrics, missing = load_panel(options.metric_weights, device)
-    sets = [find_pictures(folder) for folder in options.data]
-    sets += [find_pairs(small, large) for small, large in options.pairs]
-    unfit = [line for pictures in sets for line in pictures.left_out(metrics)]
-    for line in (*missing, *unfit):
-        sys.stderr.write(f"gdsr-evaluate: {line}\n")
-    if options.plot:
-        check_drawable(metric.name for metric in metrics)
-
-    report = _measured(options, sets, metrics, device)
-    for judged in report.checkpoints:
-        if judged.consistency != report.back_projection:
-            given = "with" if judged.consistency else "without"
-            sys.stderr.write(
-                f"gdsr-evaluate: the service uses {judged.name} {given} back-projection\n"
-            )
-    show(report, metrics)
-    if options.json:
-        options.json.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
-    if options.plot:
-        curves = {judged.name: judged.scores for judged in report.checkpoints}
-        draw(options.plot, bicubic=report.bicubic, curves=curves)
-
-
-def _measured(
-    options: argparse.Namespace,
-    sets: "Sequence[Pictures]",
-    metrics: "Sequence[Metric]",
-    device: "torch.device",
-) -> Report:
-    from model.checkpoint import load_checkpoint
-    from model.esrgan import load_esrgan
-    from model.evaluate.folder import overshoots
-    from model.evaluate.methods import BICUBIC, bicubic, of_generator, of_peer, unrounded_bicubic
-    from model.evaluate.pictures import Pictures
-
-    names = [pictures.name for pictures in sets]
-    if doubled := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"two data sets are called {min(doubled)}; scores are listed by name")
-    checkpoints = _loaded(options.checkpoints, partial(load_checkpoint, device=device))
-    peers = _loaded(options.peer, load_esrgan)
-    cards = [(path, checkpoint.card.name) for path, checkpoint in checkpoints.items()]
-    called = _named([*cards, *((path, path.stem) for path in peers)], reserved=BICUBIC)
-
-    read = partial(Pictures.read, device=device, jpeg=options.jpeg, light=bool(options.degrade))
-    found = partial(_found, sets=sets, metrics=metrics, read=read)
-    places = sorted({*PLACES.values(), *options.trade_off})
-    plain = found(bicubic, said=BICUBIC)
-    character = {BICUBIC: _character(plain, overshoots(unrounded_bicubic, device))}
-    compared, judged = [], []
-    corrected = options.backprojection
-    for path, network in peers.items():
-        name = called[path]
-        method: Method = partial(
-            of_peer, network=network.to(device), name=name, back_projection=corrected
-        )
-        findings = found(method, said=name)
-        scores = {data: each.scores[name] for data, each in findings.items()}
-        compared.append(PeerScores(name=name, sha256=_digest(path), scores=scores))
-        character[name] = _character(findings, overshoots(method, device))
-    for path, checkpoint in checkpoints.items():
-        name = called[path]
-        method = partial(of_generator, generator=checkpoint.generator, back_projection=corrected)
-        findings = found(method, said=name, trade_offs=places)
-        judged.append(
-            CheckpointScores(
-                name=name,
-                sha256=checkpoint.sha256,
-                consistency=checkpoint.card.consistency,
-                scores={data: each.scores for data, each in findings.items()},
-            )
-        )
-        character[name] = _character(findings, overshoots(method, device))
-    return Report(
-        back_projection=corrected,
-        jpeg=options.jpeg,
-        degrade=options.degrade,
-        pairs=tuple(pictures.name for pictures in sets if pictures.small),
-        pictures={pictures.name: len(pictures.paths) for pictures in sets},
-        original={data: each.original for data, each in plain.items()},
-        bicubic={data: each.scores[BICUBIC] for data, each in plain.items()},
-        peers=tuple(compared),
-        checkpoints=tuple(judged),
-        character=character,
-    )
-
-
-def _device(name: str | None) -> "torch.device":
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no CUDA device")
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _loaded(paths: Iterable[Path], load: Callable[[Path], Loaded]) -> dict[Path, Loaded]:
-    from model.checkpoint import CheckpointInvalid
-
-    loaded = {}
-    for path in paths:
-        try:
-            loaded[path] = load(path)
-        except CheckpointInvalid as invalid:
-            raise CheckpointInvalid(f"{path}: {invalid}") from None
-    return loaded
-
-
-def _named(names: Iterable[tuple[Path, str]], *, reserved: str) -> dict[Path, str]:
-    """A unique name for each file: the given one, or its path if that is shared or `reserved`."""
-    given = list(names)
-    counted = [reserved, *(name for _, name in given)]
-    return {path: name if counted.count(name) == 1 else str(path) for path, name in given}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _character(
-    found: "Mapping[str, MethodResults]", overshoot: Mapping[str, Mapping[str, float]]
-) -> Character:
-    return Character(
-        places={data: each.places for data, each in found.items()},
-        slider={data: each.slider for data, each in found.items() if each.slider},
-        mask={data: each.mask for data, each in found.items() if each.mask},
-        overshoot=overshoot,
-    )
-
-
-def _found(
-    method: "Method",
-    *,
-    sets: "Sequence[Pictures]",
-    metrics: "Sequence[Metric]",
-    read: "Callable[[Pictures], Iterable[Pair]]",
-    said: str,
-    trade_offs: Sequence[float] = (),
-) -> "dict[str, MethodResults]":
-    """Evaluate a method on each data set."""
-    from rich.console import Console
-    from rich.progress import track
-
-    from model.evaluate.folder import evaluate
-
-    console = Console(stderr=True)
-    return {
-        pictures.name: evaluate(
-            method,
-            track(
-                read(pictures),
-                description=f"{said}, {pictures.name}",
-                total=len(pictures.paths),
-                console=console,
-                transient=True,
-                disable=not console.is_terminal,
-            ),
-            [metric for metric in metrics if pictures.suit(metric.smallest)],
-            trade_offs=trade_offs,
-        )
-        for pictures in sets
-    }
 
 
 if __name__ == "__main__":

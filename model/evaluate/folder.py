@@ -7,9 +7,10 @@ Shapes: H x W low-resolution pixels of RGB.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean, median
 
 import torch
@@ -17,7 +18,6 @@ from torch import Tensor
 
 from model.evaluate.methods import MASK, Method
 from model.evaluate.patterns import patterns
-from model.evaluate.pictures import Pair
 from model.evaluate.slider import POSITIONS, SliderPath, rmse, rounded, shown, walk
 from model.metrics.character import (
     SMALLEST_FOR_MESH,
@@ -29,6 +29,7 @@ from model.metrics.character import (
 )
 from model.metrics.perceptual import Metric
 from model.resize import bicubic_up
+from model.trainer.validation import Pair
 
 _PATTERN_SIDE = 64  # pixels
 _PATTERN_SEED = 0
@@ -67,16 +68,16 @@ class MethodResults:
     """`p5` and `p95` of the mask over all pixels of all pictures, 0 to 255; empty: no mask."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Measurements:
     """Measurements of each picture."""
 
-    scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    places: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    original: dict[str, list[float]] = field(default_factory=dict)
-    slider: dict[str, list[list[float]]] = field(default_factory=dict)
-    mask: list[Tensor] = field(default_factory=list)
-    """Histogram of a picture's mask: pixels for each of the 256 levels."""
+    def __init__(self) -> None:
+        self.scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.places: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.original: dict[str, list[float]] = defaultdict(list)
+        self.slider: dict[str, list[list[float]]] = defaultdict(list)
+        self.mask: list[Tensor] = []
+        """Histogram of a picture's mask: pixels for each of the 256 levels."""
 
 
 def evaluate(
@@ -94,19 +95,39 @@ def evaluate(
     Raises:
         ValueError: a picture is too small for a metric, or an output is not finite.
     """
-    seen = _Seen()
+    seen = _Measurements()
     for pair in pairs:
         with _float32():
             outputs = method(pair.lr)
             images = shown(outputs, trade_offs) if trade_offs else rounded(outputs)
-            _judge(seen, images, pair, metrics)
+            stack = torch.stack(tuple(images.values()))  # (N, 3, 4H, 4W)
+            for metric in metrics:
+                for name, value in zip(images, metric.judge(stack, pair.hr), strict=True):
+                    seen.scores[name][metric.name].append(value)
             _characterise(seen, images, pair)
             if trade_offs:
-                _walk(seen, outputs, metrics)
+                stack = torch.stack(tuple(shown(outputs, POSITIONS).values()))  # (11, 3, 4H, 4W)
+                seen.slider["rmse"].append(rmse(stack, stack[0]))
+                for metric in metrics:
+                    if metric.name == "lpips":
+                        seen.slider[metric.name].append(metric.judge(stack, stack[0]))
             if MASK in outputs:
                 levels = outputs[MASK].mul(255).round().long().flatten()
                 seen.mask.append(levels.bincount(minlength=256))
-    return _summed_up(seen, metrics)
+    return MethodResults(
+        scores={
+            name: {
+                metric.name: metric.overall(seen.scores[name][metric.name])
+                for metric in metrics
+                if all(map(math.isfinite, seen.scores[name][metric.name]))
+            }
+            for name in seen.places  # even if the pictures are too small for every metric
+        },
+        places={name: _summary(found) for name, found in seen.places.items()},
+        original=_summary(seen.original),
+        slider={distance: walk(found) for distance, found in seen.slider.items()},
+        mask=_spread(sum(seen.mask[1:], seen.mask[0])) if seen.mask else {},
+    )
 
 
 def overshoots(method: Method, device: torch.device) -> dict[str, dict[str, float]]:
@@ -115,69 +136,29 @@ def overshoots(method: Method, device: torch.device) -> dict[str, dict[str, floa
     Raises:
         ValueError: an output is not finite.
     """
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, float]] = defaultdict(dict)
     for pattern, picture in patterns(height=_PATTERN_SIDE, width=_PATTERN_SIDE, seed=_PATTERN_SEED):
         lr = picture.to(device)
         with _float32():
-            outputs = method(lr)
-            for output, image in outputs.items():
+            for output, image in method(lr).items():
                 if output != MASK:
-                    found.setdefault(output, {})[pattern] = round(overshoot(image, lr), 2)
-    return found
+                    found[output][pattern] = round(overshoot(image, lr), 2)
+    return dict(found)
 
 
-def _judge(
-    seen: _Seen, images: Mapping[str, Tensor], pair: Pair, metrics: Sequence[Metric]
-) -> None:
-    stack = torch.stack(tuple(images.values()))  # (N, 3, 4H, 4W)
-    for name in images:  # even if the pictures are too small for every metric
-        seen.scores.setdefault(name, {})
-    for metric in metrics:
-        for name, value in zip(images, metric.judge(stack, pair.hr), strict=True):
-            seen.scores[name].setdefault(metric.name, []).append(value)
-
-
-def _characterise(seen: _Seen, images: Mapping[str, Tensor], pair: Pair) -> None:
+def _characterise(seen: _Measurements, images: Mapping[str, Tensor], pair: Pair) -> None:
     large = min(pair.hr.shape[1:]) >= SMALLEST_FOR_MESH
     original = mesh(pair.hr) if large else math.nan
     allowance = mesh_allowance(original) if large else math.nan
-    for figure, value in (("mesh", original), ("mesh_allowance", allowance)):
-        seen.original.setdefault(figure, []).append(value)
+    seen.original["mesh"].append(original)
+    seen.original["mesh_allowance"].append(allowance)
     enlarged = bicubic_up(pair.lr)
     for name, image in images.items():
-        woven = mesh(image) if large else math.nan
-        for figure, value in (
-            ("lr_psnr", lr_psnr(image, pair.lr)),
-            ("mesh", woven),
-            ("mesh_ratio", woven / allowance),
-            ("shift", mean_shift(image, enlarged)),
-        ):
-            seen.places.setdefault(name, {}).setdefault(figure, []).append(value)
-
-
-def _walk(seen: _Seen, outputs: Mapping[str, Tensor], metrics: Sequence[Metric]) -> None:
-    stack = torch.stack(tuple(shown(outputs, POSITIONS).values()))  # (11, 3, 4H, 4W)
-    seen.slider.setdefault("rmse", []).append(rmse(stack, stack[0]))
-    for metric in metrics:
-        if metric.name == "lpips":
-            seen.slider.setdefault(metric.name, []).append(metric.judge(stack, stack[0]))
-
-
-def _summed_up(seen: _Seen, metrics: Sequence[Metric]) -> MethodResults:
-    return MethodResults(
-        scores={
-            name: {
-                metric.name: metric.overall(found[metric.name])
-                for metric in metrics
-                if all(map(math.isfinite, found[metric.name]))
-            }
-            for name, found in seen.scores.items()
-        },
-        places={name: _summary(found) for name, found in seen.places.items()},
-        original=_summary(seen.original),
-        slider={distance: walk(found) for distance, found in seen.slider.items()},
-        mask=_spread(sum(seen.mask[1:], seen.mask[0])) if seen.mask else {},
-    )
+        strength, places = mesh(image) if large else math.nan, seen.places[name]
+        places["lr_psnr"].append(lr_psnr(image, pair.lr))
+        places["mesh"].append(strength)
+        places["mesh_ratio"].append(strength / allowance)
+        places["shift"].append(mean_shift(image, enlarged))
 
 
 def _summary(found: Mapping[str, Sequence[float]]) -> dict[str, float]:

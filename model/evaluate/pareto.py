@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from model.trainer.errors import PartMissing
+from model.trainer.errors import TrainingError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,13 +69,13 @@ def check_drawable(metrics: Iterable[str]) -> None:
     """Check that a plot is possible, before the measurements.
 
     Raises:
-        PartMissing: matplotlib is not installed.
+        TrainingError: matplotlib is not installed.
         ValueError: there is nothing to plot.
     """
     if _PERCEPTION.keys().isdisjoint(metrics):
         raise ValueError("a plot needs LPIPS or NIQE")
     if find_spec("matplotlib") is None:
-        raise PartMissing("matplotlib", purpose="a plot")
+        raise TrainingError("a plot needs matplotlib: pip install 'gdsr[train]'")
 
 
 def draw(
@@ -86,7 +86,7 @@ def draw(
     `bicubic` is data set -> metric -> value; `curves` are the scores of checkpoints by name.
 
     Raises:
-        PartMissing: matplotlib is not installed.
+        TrainingError: matplotlib is not installed.
         OSError: the file cannot be written.
         ValueError: the suffix is not an image format, or there is nothing to plot.
     """

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,13 +24,7 @@ from model.metrics.perceptual import Metric
 from model.resize import bicubic_down
 from model.trainer.data.photographs import UNREADABLE, decode, find_photographs, size_of
 from model.trainer.degradations.degradations import LIGHT_ALONE, shrink
-
-
-class Pair(NamedTuple):
-    """A small picture and its true picture: (3, H, W) and (3, 4H, 4W) bytes."""
-
-    lr: Tensor
-    hr: Tensor
+from model.trainer.validation import Pair
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

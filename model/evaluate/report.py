@@ -1,13 +1,27 @@
-"""The report of an evaluation; the names are those of its JSON."""
+"""The report of an evaluation, whose names are those of its JSON, and its tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from model.checkpoint import Scores
-    from model.evaluate.folder import Figures
-    from model.evaluate.slider import SliderPath
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from model.checkpoint import Scores
+from model.evaluate.folder import Figures
+from model.evaluate.pareto import PLACES, place_of
+from model.evaluate.slider import SliderPath
+from model.metrics.perceptual import Metric
+
+_FIGURES = {
+    "lr_psnr": ("LR-PSNR", 2),
+    "mesh": ("mesh", 2),
+    "mesh_ratio": ("of allowed", 2),
+    "mesh_ratio_worst": ("worst", 2),
+    "shift": ("shift", 2),
+    "shift_worst": ("worst", 2),
+}
+"""Title and number of decimals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +32,7 @@ class CheckpointScores:
     sha256: str
     consistency: bool
     """Whether the service applies back-projection, as in the model card."""
-    scores: "Scores"
+    scores: Scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +41,7 @@ class PeerScores:
 
     name: str
     sha256: str
-    scores: "Mapping[str, Figures]"
+    scores: Mapping[str, Figures]
     """Data set -> metric -> value."""
 
 
@@ -38,13 +52,13 @@ class Character:
     Images are named as on the slider; a single image is named like its method.
     """
 
-    places: "Mapping[str, Mapping[str, Figures]]"
+    places: Mapping[str, Mapping[str, Figures]]
     """Data set -> image -> figure, as in `MethodResults.places`."""
-    slider: "Mapping[str, Mapping[str, SliderPath]]"
+    slider: Mapping[str, Mapping[str, SliderPath]]
     """Data set -> distance -> its growth along the slider."""
     mask: Mapping[str, Mapping[str, int]]
     """Data set -> percentile -> level of 0 to 255."""
-    overshoot: "Mapping[str, Figures]"
+    overshoot: Mapping[str, Figures]
     """Image -> pattern -> levels beyond those of the input."""
 
 
@@ -62,11 +76,99 @@ class Report:
     """The data sets with given small pictures."""
     pictures: Mapping[str, int]
     """Data set -> number of pictures."""
-    original: "Mapping[str, Figures]"
+    original: Mapping[str, Figures]
     """Data set -> figure of the true pictures, as in `MethodResults.original`."""
-    bicubic: "Mapping[str, Figures]"
+    bicubic: Mapping[str, Figures]
     """Data set -> metric -> value."""
     peers: tuple[PeerScores, ...]
     checkpoints: tuple[CheckpointScores, ...]
     character: Mapping[str, Character]
     """By name: `bicubic`, other networks, checkpoints."""
+
+
+def show(report: Report, metrics: Sequence[Metric]) -> None:
+    """Print a table of scores for each data set, and one of character for each checkpoint.
+
+    The methods for comparison share one table of character.
+    """
+    console = Console()
+    for data in report.pictures:
+        console.print(_scores(report, data, metrics))
+    checkpoints = [judged.name for judged in report.checkpoints]
+    others = [name for name in report.character if name not in checkpoints]
+    for names in (others, *([name] for name in checkpoints)):
+        console.print(_character(report, names))
+        for name in names:
+            for line in _lines(report.character[name]):
+                console.print(line, highlight=False, soft_wrap=True)
+
+
+def _scores(report: Report, data: str, metrics: Sequence[Metric]) -> Table:
+    """Scores on one data set: a row for each slider position of each checkpoint."""
+    count = report.pictures[data]
+    title = f"{data}, {count} picture{'s' if count > 1 else ''}"
+    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD)  # six metrics in 80 columns
+    drawn.add_column("trade-off", overflow="fold", min_width=len("0.5 fused"))
+    for metric in metrics:
+        better = "↑" if metric.higher_is_better else "↓"
+        drawn.add_column(f"{metric.title} {better}", justify="right", no_wrap=True)
+    drawn.add_row("bicubic", *_cells(report.bicubic[data], metrics))
+    for peer in report.peers:
+        drawn.add_row(peer.name, *_cells(peer.scores[data], metrics))
+    for judged in report.checkpoints:
+        drawn.add_section()
+        drawn.add_row(judged.name, style="bold")
+        for output, scores in judged.scores[data].items():
+            drawn.add_row(_said(output), *_cells(scores, metrics))
+    return drawn
+
+
+def _character(report: Report, names: Sequence[str]) -> Table:
+    """Character of methods on each data set, beside the true pictures and the allowances."""
+    title = f"Character: {', '.join(names)}"
+    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    drawn.add_column("trade-off", overflow="fold", min_width=len("0.5 fused"))
+    for heading in (*(title for title, _ in _FIGURES.values()), "overshoot"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    for data, original in report.original.items():
+        drawn.add_section()
+        drawn.add_row(data, style="bold")
+        for label, figure in (("original", "mesh"), ("allowed", "mesh_allowance")):
+            mesh = f"{original[figure]:.2f}" if figure in original else "-"
+            drawn.add_row(label, "", mesh)
+        for name in names:
+            character = report.character[name]
+            for image, figures in character.places[data].items():
+                cells = [
+                    f"{figures[figure]:.{digits}f}" if figure in figures else "-"
+                    for figure, (_, digits) in _FIGURES.items()
+                ]
+                over = character.overshoot.get(image)
+                worst = f"{max(over.values()):.1f}" if over else "-"
+                drawn.add_row(_said(image), *cells, worst)
+    return drawn
+
+
+def _lines(character: Character) -> list[str]:
+    """Lines for a checkpoint: monotonicity of its slider and range of its mask."""
+    lines = []
+    for data, distances in character.slider.items():
+        mask = character.mask[data]
+        ways = []
+        for name, path in distances.items():
+            grows = "grows" if path.grows else "does not always grow"
+            share = "" if path.second_half is None else f", {path.second_half:.0%} beyond 0.5"
+            ways.append(f"{name.upper()} {path.distances[-1]:.4g} ({grows}{share})")
+        lines.append(f"{data}: slider {', '.join(ways)}; mask {mask['p5']} to {mask['p95']}")
+    return lines
+
+
+def _said(image: str) -> str:
+    return f"{place_of(image):g} {image}" if image in PLACES else image
+
+
+def _cells(scores: Mapping[str, float], metrics: Sequence[Metric]) -> list[str]:
+    return [
+        f"{scores[metric.name]:.{metric.digits}f}" if metric.name in scores else "-"
+        for metric in metrics
+    ]

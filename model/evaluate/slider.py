@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model.evaluate.pareto import PLACES, name_of
+from model.resize import to_bytes
 
 POSITIONS = tuple(step / 10 for step in range(11))
 """Slider positions at which the distance from position 0 is measured."""
@@ -37,12 +38,16 @@ def shown(outputs: Mapping[str, Tensor], trade_offs: Sequence[float]) -> dict[st
     `outputs` are `psnr`, `fused` and `gan` in [0, 1], not clamped.
     """
     clamped = {place: outputs[name].clamp(0, 1) for name, place in PLACES.items()}
-    return {name_of(place): _levels(_blend(clamped, place)) for place in trade_offs}
+    images = {}
+    for place in trade_offs:  # blended from the two outputs next to it
+        left = 0.0 if place < 0.5 else 0.5
+        images[name_of(place)] = torch.lerp(clamped[left], clamped[left + 0.5], 2 * (place - left))
+    return rounded(images)
 
 
 def rounded(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The outputs of a method without a slider, as bytes."""
-    return {name: _levels(image.clamp(0, 1)) for name, image in outputs.items()}
+    return {name: to_bytes(image) for name, image in outputs.items()}
 
 
 def rmse(images: Tensor, reference: Tensor) -> list[float]:
@@ -63,13 +68,3 @@ def walk(distances: Sequence[Sequence[float]]) -> SliderPath:
         grows=all(before < after for one in distances for before, after in pairwise(one)),
         second_half=round((whole - middle) / whole, 4) if whole else None,
     )
-
-
-def _blend(clamped: Mapping[float, Tensor], trade_off: float) -> Tensor:
-    """Blend the two outputs next to a slider position, in pixel space."""
-    left = 0.0 if trade_off < 0.5 else 0.5
-    return torch.lerp(clamped[left], clamped[left + 0.5], 2 * (trade_off - left))
-
-
-def _levels(image: Tensor) -> Tensor:
-    return image.mul(255).round().to(torch.uint8)

@@ -14,6 +14,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.blocks import RRDB, Tail
+from model.blocks import RRDB, fold_tails
 from model.gdsr import GDSR, OUTPUTS, PARTS, Output, Part
 from model.inference import hopper, openvino
 from model.inference.cuda_graphs import Graphs, Network, compile_blocks, download, upload
@@ -41,11 +42,6 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Backend = Literal["torch", "openvino"]
 """The library that runs the convolutions."""
 
-_DTYPES: dict[Precision, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 _SELF_TEST_SIDE = 32
 _CPU_MEASURED_SIDE = 96
 _SELF_TEST_DECIBELS = 50.0
@@ -155,19 +151,14 @@ class Forward:
             if isinstance(part, RRDB):
                 part.widen()
         self._ready.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
-        reason = compile_blocks(self._ready, self._features(tile))
+        trial = torch.zeros(
+            (1, self.source.config.features, tile, tile),
+            dtype=getattr(torch, self.precision), device=self.device,
+        ).contiguous(memory_format=torch.channels_last)  # fmt: skip
+        reason = compile_blocks(self._ready, trial)
         self._call = Graphs(self._ready)
         self.compiled = reason is None
         return reason
-
-    def undo_acceleration(self) -> None:
-        """Undo `accelerate`."""
-        if not self.kernels:  # the blocks themselves were changed
-            exact = self._exact is self._ready
-            self._ready = self._converted(self.precision)
-            self._exact = self._ready if exact else self._exact
-        self._call = self._ready
-        self.compiled = self.kernels = False
 
     def use_openvino(self) -> None:
         """CPU only: run the convolutions with OpenVINO, in float32 too."""
@@ -214,6 +205,7 @@ class Forward:
         return self._exact
 
     def _blend(self, network: Network, tiles: Tiles, weights: NDArray[np.float32]) -> Blends:
+        """Compute, clamp and blend all images, once for each result; the latter in float32."""
         parts = [part for at, part in enumerate(PARTS) if weights[..., at].any()]
         # The first convolution takes inputs of 0 to 255.
         levels = tiles.astype(np.float32) / 257 if tiles.dtype == np.uint16 else tiles
@@ -223,21 +215,22 @@ class Forward:
         lr = upload(writable, self.device).permute(0, 3, 1, 2)  # (N, 3, T, T)
         # Disables TF32, which has only three decimal digits.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            output = network(lr.to(self._dtype(network)), parts)
-        images = {part: getattr(output, part).float() for part in parts}
-        return _blended(images, lr.float() / 255, weights)
-
-    def _dtype(self, network: Network) -> torch.dtype:
-        return torch.float32 if network is self._exact else _DTYPES[self.precision]
-
-    def _features(self, tile: int) -> Tensor:
-        """The features of one tile inside the network, as zeros: (1, C, T, T)."""
-        shape = (1, self.source.config.features, tile, tile)
-        features = torch.zeros(shape, dtype=_DTYPES[self.precision], device=self.device)
-        return features.contiguous(memory_format=torch.channels_last)
+            precision = "float32" if network is self._exact else self.precision
+            output = network(lr.to(getattr(torch, precision)), parts)
+        lr = lr.float() / 255
+        finite = torch.ones(len(tiles), dtype=torch.bool, device=self.device)
+        images: dict[Part, Tensor] = {}
+        for part in parts:
+            image = getattr(output, part).float()
+            # A sum detects NaN and infinity as reliably as a check of every value, and much faster.
+            # Outputs with weight 0 may contain either.
+            unwanted = torch.from_numpy(~weights[..., PARTS.index(part)].any(axis=1))
+            finite &= image.sum(dim=(1, 2, 3)).isfinite() | upload(unwanted, self.device)
+            images[part] = image if part == "mask" else postprocess(image, lr)
+        return Blends([_blended(images, row) for row in weights.swapaxes(0, 1)], finite)
 
     def _converted(self, precision: Precision) -> GDSR:
-        generator = self._for_bytes().to(device=self.device, dtype=_DTYPES[precision])
+        generator = self._for_bytes().to(device=self.device, dtype=getattr(torch, precision))
         laid_out: GDSR = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
         return laid_out
 
@@ -251,9 +244,7 @@ class Forward:
         # would be off by up to 0.4 levels in bfloat16.
         generator.first.weight /= 255
         if self.device.type == "cpu":  # as measured; cuDNN may choose differently elsewhere
-            for part in list(generator.modules()):
-                if isinstance(part, Tail):
-                    part.fold()
+            fold_tails(generator)
         return generator
 
 
@@ -282,24 +273,23 @@ def prepare(
     """
     device = torch.device(device)
     if precision is None:
-        forward = _fastest_right(generator, device)
+        forward = _fastest_passing(generator, device)
     else:
         forward = Forward(generator, device=device, precision=precision)
-    true = _tried(forward)
+    true = _self_test(forward)
     if not true.finite.all():
         raise NotFinite(f"the network's output is not finite in {forward.precision} on {device}")
     if device.type == "cuda":
         if reason := forward.accelerate(tile=tile, cache=cache or cache_folder()):
             log.warning("the network is not compiled on %s, and slower: %s", device, reason)
-        if not _is_right(_tried(forward), true, "bfloat16"):
+        if not _passes(_self_test(forward), true, "bfloat16"):
             log.error(
                 "compiled for %s the network gives wrong results; using it uncompiled", device
             )
-            forward.undo_acceleration()
+            forward = Forward(generator, device=device, precision=forward.precision)
+        forward(_picture(tile), _only("fused"))
     elif backend != "torch":
         forward = in_backend(forward, backend=backend, tile=tile, cache=cache)
-    if device.type == "cuda":
-        forward(_picture(tile), _only("fused"))
     return forward
 
 
@@ -319,18 +309,22 @@ def measure(forward: Forward, *, tile: int) -> dict[str, float]:
     return speed
 
 
-def _fastest_right(generator: GDSR, device: torch.device) -> Forward:
+def _fastest_passing(generator: GDSR, device: torch.device) -> Forward:
     """The generator in the half precision that suits the device if that passes, or in float32."""
     exact = Forward(generator, device=device, precision="float32")
     if device.type == "cuda":
         candidates: tuple[Precision, ...] = ("float16", "bfloat16")
     else:
         candidates = ("bfloat16",) if _cpu_has_bfloat16() else ()
-    true = _tried(exact)
+    true = _self_test(exact)
     for precision in candidates:
         quick = Forward(generator, device=device, precision=precision)
-        if _is_right(_tried(quick), true, precision) and (
-            device.type == "cuda" or _is_faster(quick, exact)
+        if not _passes(_self_test(quick), true, precision):
+            continue
+        # Best of three against a single run, so that short load from other processes does not
+        # decide; float32 is far slower if the instructions exist.
+        if device.type == "cuda" or (
+            min(_self_test_seconds(quick) for _ in range(3)) < _self_test_seconds(exact)
         ):
             return quick
     return exact
@@ -354,8 +348,8 @@ def in_backend(
 
     def passes() -> bool:
         other.use_openvino()
-        true = _tried(Forward(by_torch.source, device=by_torch.device, precision="float32"))
-        return _is_right(_tried(other), true, precision)
+        true = _self_test(Forward(by_torch.source, device=by_torch.device, precision="float32"))
+        return _passes(_self_test(other), true, precision)
 
     if not turn(passes):
         log.error("OpenVINO gives wrong results in %s; using torch", precision)
@@ -368,7 +362,7 @@ def in_backend(
         {name: functools.partial(one, picture, fused) for name, one in contestants.items()},
         about=(
             "processor time", by_torch.source.config, precision, tile, torch.__version__,
-            openvino.version(), torch.get_num_threads(), torch.cpu.get_capabilities(),
+            version("openvino"), torch.get_num_threads(), torch.cpu.get_capabilities(),
         ),
         folder=cache or cache_folder(),
         turn=turn,
@@ -383,7 +377,7 @@ def in_backend(
     return chosen
 
 
-def _is_right(found: Blends, true: Blends, precision: Precision) -> bool:
+def _passes(found: Blends, true: Blends, precision: Precision) -> bool:
     """Whether every output is finite, and as close to float32 as the precision allows."""
     if not found.finite.all():
         return False
@@ -394,27 +388,21 @@ def _is_right(found: Blends, true: Blends, precision: Precision) -> bool:
     return worst <= 255**2 / 10 ** (_SELF_TEST_DECIBELS / 10)
 
 
-def _is_faster(quick: Forward, exact: Forward) -> bool:
-    # Best of three against a single run, so that short load from other processes does not decide;
-    # float32 is far slower if the instructions exist.
-    return min(_seconds_to_try(quick) for _ in range(3)) < _seconds_to_try(exact)
-
-
 def _cpu_has_bfloat16() -> bool:
     """Whether this CPU has bfloat16 instructions; emulation is several times slower."""
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def _tried(forward: Forward) -> Blends:
+def _self_test(forward: Forward) -> Blends:
     """The outputs for the self-test's picture, in the order of `OUTPUTS`: (3, 3, H, W) each."""
     picture = _picture(_SELF_TEST_SIDE).repeat(len(OUTPUTS), axis=0)
     return forward.blend(picture, np.eye(len(OUTPUTS), len(PARTS), dtype=np.float32)[:, None])
 
 
-def _seconds_to_try(forward: Forward) -> float:
+def _self_test_seconds(forward: Forward) -> float:
     start = time.perf_counter()
-    _tried(forward)
+    _self_test(forward)
     return time.perf_counter() - start
 
 
@@ -434,21 +422,7 @@ def _picture(side: int) -> NDArray[np.uint8]:
     return np.asarray(((picture + noise) * 255).clip(0, 255), dtype=np.uint8)[None]
 
 
-def _blended(images: Mapping[Part, Tensor], lr: Tensor, weights: NDArray[np.float32]) -> Blends:
-    """Clamp and blend all images in float32, once for each result; `lr` is in [0, 1]."""
-    device = next(iter(images.values())).device
-    finite = torch.ones(len(weights), dtype=torch.bool, device=device)
-    clamped: dict[Part, Tensor] = {}
-    for part, image in images.items():
-        # A sum detects NaN and infinity as reliably as a check of every value, and much faster.
-        # Outputs with weight 0 may contain either.
-        unwanted = ~weights[..., PARTS.index(part)].any(axis=1)
-        finite &= image.sum(dim=(1, 2, 3)).isfinite() | upload(torch.from_numpy(unwanted), device)
-        clamped[part] = image if part == "mask" else postprocess(image, lr)
-    return Blends([_one_blend(clamped, row) for row in weights.swapaxes(0, 1)], finite)
-
-
-def _one_blend(images: Mapping[Part, Tensor], weights: NDArray[np.float32]) -> Tensor:
+def _blended(images: Mapping[Part, Tensor], weights: NDArray[np.float32]) -> Tensor:
     """The weighted sum of images, (N, 4)."""
     shares = {part: weights[:, PARTS.index(part)] for part in images}
     wanted = [part for part, share in shares.items() if share.any()]

@@ -6,14 +6,15 @@ Needs no installed compiler. Compiled code is cached in a folder.
 import ctypes
 import hashlib
 import logging
-import os
 import site
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from model.files import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -82,8 +83,12 @@ def load_kernels(
         image, lowered = path.read_bytes(), lowered_path.read_text().split("\n")
     except OSError:
         image, lowered = _compiled(source, names, options)
-        _keep(path, image)
-        _keep(lowered_path, "\n".join(lowered).encode())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(path, image)
+            write_whole(lowered_path, "\n".join(lowered).encode())
+        except OSError as failure:
+            log.warning("cannot cache compiled kernels: %s", failure)
     torch.cuda.current_stream().synchronize()  # makes torch's context the current one
     driver = _driver()
     module = ctypes.c_void_p()
@@ -133,19 +138,15 @@ def _text(nvrtc: ctypes.CDLL, what: str, program: ctypes.c_void_p) -> bytes:
 def _nvrtc() -> ctypes.CDLL:
     major = (torch.version.cuda or "0").split(".")[0]
     name = f"libnvrtc.so.{major}"
-    for candidate in (name, *map(str, _shipped(name))):
+    folders = map(Path, dict.fromkeys((*site.getsitepackages(), *sys.path)))
+    # Else from the packages that torch depends on.
+    shipped = (path for folder in folders for path in sorted(folder.glob(f"nvidia/*/lib/{name}")))
+    for candidate in (name, *map(str, shipped)):
         try:
             return ctypes.CDLL(candidate)
         except OSError:
             continue
     raise KernelUnavailable(f"{name} was not found")
-
-
-def _shipped(name: str) -> Iterator[Path]:
-    """Path of a library from the packages that torch depends on."""
-    folders: Iterable[str] = (*site.getsitepackages(), *sys.path)
-    for folder in dict.fromkeys(folders):
-        yield from sorted(Path(folder).glob(f"nvidia/*/lib/{name}"))
 
 
 def _driver() -> Any:
@@ -157,14 +158,3 @@ def _check(result: int) -> None:
         name = ctypes.c_char_p()
         _driver().cuGetErrorString(result, ctypes.byref(name))
         raise KernelUnavailable(f"CUDA: {(name.value or b'error %d' % result).decode()}")
-
-
-def _keep(path: Path, content: bytes) -> None:
-    """Write a file atomically: several processes may do so at once."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as failure:
-        log.warning("cannot cache compiled kernels: %s", failure)

@@ -8,7 +8,6 @@ Shapes: N batch, H x W low-resolution pixels.
 """
 
 import functools
-import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Collection, Sequence
@@ -29,11 +28,6 @@ _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 def is_installed() -> bool:
     """Whether the package of OpenVINO is installed, which is the extra `openvino`."""
     return importlib.util.find_spec("openvino") is not None
-
-
-def version() -> str:
-    """The version of the package."""
-    return importlib.metadata.version("openvino")
 
 
 class OpenVINOGDSR:

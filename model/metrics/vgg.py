@@ -38,12 +38,18 @@ class VGG(nn.Module):
             ValueError: a tap does not exist.
         """
         super().__init__()
-        names = _names(state)
+        count = sum(name.startswith("features.") and "weight" in name for name in state)
+        if count not in _DEPTHS:
+            raise CheckpointInvalid(
+                f"{count} convolutions named features.N; VGG16 has 13, VGG19 has 16"
+            )
+        indices = convolutions(count)
+        names = list(indices)
         if not taps or not set(taps) <= set(names):
             raise ValueError(f"taps are of {', '.join(names)}; got {', '.join(taps) or 'none'}")
         self.taps = tuple(taps)
         self.names = names[: max(map(names.index, taps)) + 1]
-        self.convs = nn.ModuleList(_convolution(state, index) for index in _indices(self.names))
+        self.convs = nn.ModuleList(_convolution(state, indices[name]) for name in self.names)
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor(_DEVIATION).view(1, 3, 1, 1))
         self.requires_grad_(requires_grad=False)
@@ -61,33 +67,19 @@ class VGG(nn.Module):
         return [tapped[name] for name in self.taps]
 
 
-def _names(state: Mapping[str, Tensor]) -> list[str]:
-    convolutions = [name for name in state if name.startswith("features.") and "weight" in name]
-    if len(convolutions) not in _DEPTHS:
-        raise CheckpointInvalid(
-            f"{len(convolutions)} convolutions named features.N; VGG16 has 13, VGG19 has 16"
-        )
-    names = _block_names(len(convolutions))
-    for index in _indices(names):
-        if f"features.{index}.weight" not in state or f"features.{index}.bias" not in state:
-            raise CheckpointInvalid(f"tensor features.{index} is missing")
-    return names
-
-
-def _block_names(convolutions: int) -> list[str]:
-    return [
+def convolutions(count: int) -> dict[str, int]:
+    """Index of each convolution in torchvision's `features`, with activations and pools between."""
+    names = [
         f"conv{block}_{conv}"
-        for block, depth in enumerate(_DEPTHS[convolutions], start=1)
+        for block, depth in enumerate(_DEPTHS[count], start=1)
         for conv in range(1, depth + 1)
     ]
-
-
-def _indices(names: Sequence[str]) -> list[int]:
-    """Indices in torchvision's `features`: a convolution, its activation, and the pools."""
-    return [2 * place + int(name[4]) - 1 for place, name in enumerate(names)]
+    return {name: 2 * place + int(name[4]) - 1 for place, name in enumerate(names)}
 
 
 def _convolution(state: Mapping[str, Tensor], index: int) -> nn.Conv2d:
+    if f"features.{index}.weight" not in state or f"features.{index}.bias" not in state:
+        raise CheckpointInvalid(f"tensor features.{index} is missing")
     weight = state[f"features.{index}.weight"]
     outputs, inputs = weight.shape[:2]
     conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)

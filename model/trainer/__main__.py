@@ -8,6 +8,8 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from model.trainer.errors import ConfigInvalid, TrainingError, cause
+
 _FAILED, _USAGE = 1, 2
 
 
@@ -22,8 +24,6 @@ def main() -> int:
     prepare_process(None)
 
     import torch
-
-    from model.trainer.errors import ConfigInvalid, TrainingError, cause
 
     try:
         options.run(options)
@@ -116,7 +116,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _fit(options: argparse.Namespace) -> None:
     from model.trainer.config_file import read_preset
-    from model.trainer.errors import ConfigInvalid
     from model.trainer.loop import train
 
     config = read_preset(options.preset, options.overrides)
@@ -124,21 +123,24 @@ def _fit(options: argparse.Namespace) -> None:
         raise ConfigInvalid("a folder of photographs is required: --set data.hr_dir=DIR")
     if not options.out and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigInvalid("several processes need a common folder: set it with --out")
-    hr_dir, val_dir = (_absolute(path) for path in (config.data.hr_dir, config.data.val_dir))
+    # Absolute paths, so that the run can be resumed from any folder.
+    data = replace(config.data, hr_dir=str(Path(config.data.hr_dir).resolve()))
+    if data.val_dir:
+        data = replace(data, val_dir=str(Path(data.val_dir).resolve()))
     run = replace(config.run, minutes=options.minutes or config.run.minutes)
-    config = replace(config, run=run, data=replace(config.data, hr_dir=hr_dir, val_dir=val_dir))
-    train(config, options.out or _new_folder(config.run.name), resume=False)
+    name = f"{run.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    out = options.out or Path("runs") / name
+    train(replace(config, run=run, data=data), out, resume=False)
 
 
 def _resume(options: argparse.Namespace) -> None:
     from model.trainer.config_file import read_config
-    from model.trainer.errors import RunUnusable
     from model.trainer.loop import train
     from model.trainer.run.run import CONFIG
 
     path = options.out / CONFIG
     if not path.is_file():
-        raise RunUnusable(f"{options.out} holds no run: there is no {CONFIG}")
+        raise TrainingError(f"{options.out} holds no run: there is no {CONFIG}")
     config = read_config(path)
     if options.minutes:
         config = replace(config, run=replace(config.run, minutes=options.minutes))
@@ -161,20 +163,11 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _plot(options: argparse.Namespace) -> None:
-    from model.trainer.run.plot import plot
+    from model.trainer.run.log import plot
 
     target = options.out or options.source / "curves.png"
     plot(options.source, target)
     sys.stdout.write(f"{target}\n")
-
-
-def _new_folder(name: str) -> Path:
-    return Path("runs") / f"{name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-
-
-def _absolute(path: str) -> str:
-    """Makes a path absolute, so that a run can be resumed from any folder."""
-    return str(Path(path).resolve()) if path else ""
 
 
 def _minutes(text: str) -> float:

@@ -107,33 +107,35 @@ class Teacher:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pixel:
-    """L1 loss of pixels."""
+class Term:
+    """A term of the loss, with a weight for each output."""
 
     weights: Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Distill:
+class Pixel(Term):
+    """L1 loss of pixels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distill(Term):
     """L1 loss to the teacher's output, of pixels and of frequencies.
 
     Frequencies are the two-dimensional Fourier transform of a patch, orthonormal, so that both
     terms have the same magnitude.
     """
 
-    weights: Weights
     frequency: float = 0.0
     """Weight of the frequency term relative to the pixel term."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Colour:
+class Colour(Term):
     """L1 loss to the photograph of means over 32x32 pixels.
 
     Pixel losses are insensitive to a small shift of all pixels, which is visible.
     """
-
-    weights: Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,20 +146,18 @@ class Mask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dists:
+class Dists(Term):
     """DISTS, a distance of structure and texture (`model.metrics.dists`)."""
 
-    weights: Weights
     target: Literal["photograph", "teacher"] = "photograph"
     folder: str = ""
     """Folder with the weights of VGG16 and DISTS; unset: GDSR_METRIC_WEIGHTS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Perceptual:
+class Perceptual(Term):
     """Perceptual loss: L1 of VGG features."""
 
-    weights: Weights
     taps: dict[str, float]
     """Convolution -> weight, for VGG16 or VGG19, depending on the file."""
     file: str = ""
@@ -166,10 +166,9 @@ class Perceptual:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adversarial:
+class Adversarial(Term):
     """A discriminator and the kind of adversarial loss."""
 
-    weights: Weights
     game: Game
     discriminator: Literal["vgg", "unet"]
     features: int = 64

@@ -7,7 +7,7 @@ import json
 import math
 import tomllib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -147,14 +147,20 @@ def _described(kind: Any) -> str:
 
 
 def _checked(config: TrainConfig) -> TrainConfig:
-    data, losses, run = config.data, config.losses, config.run
-    size = asdict(config.network)
+    for problem in _problems(config):
+        raise ConfigInvalid(problem)
+    return config
+
+
+def _problems(config: TrainConfig) -> Iterator[str]:
+    """What is wrong with values that are of the right type."""
+    data, losses, run, teacher = config.data, config.losses, config.run, config.teacher
     positive = {
-        **{f"generator.size.{name}": value for name, value in size.items()},
+        **{f"generator.size.{name}": value for name, value in asdict(config.network).items()},
         "run.steps": run.steps,
         "run.save_every": run.save_every,
         "run.log_every": run.log_every,
-        "teacher.pictures": config.teacher.pictures if config.teacher else 1,
+        "teacher.pictures": teacher.pictures if teacher else 1,
         "data.patch": data.patch,
         "data.batch": data.batch,
         "validation.every": config.validation.every,
@@ -163,7 +169,7 @@ def _checked(config: TrainConfig) -> TrainConfig:
     }
     for name, value in positive.items():
         if value <= 0:
-            raise ConfigInvalid(f"{name} is {value}; it must be above 0")
+            yield f"{name} is {value}; it must be above 0"
     not_negative = {
         "run.seed": run.seed,
         "losses.margin": losses.margin,
@@ -171,48 +177,40 @@ def _checked(config: TrainConfig) -> TrainConfig:
     }
     for name, count in not_negative.items():
         if count < 0:
-            raise ConfigInvalid(f"{name} is {count}; it must not be below 0")
+            yield f"{name} is {count}; it must not be below 0"
     crop = config.validation.crop
     if crop and crop < LEAST:
-        raise ConfigInvalid(f"validation.crop is {crop}; it must be 0 or at least {LEAST}")
-    if not all(0 <= beta < 1 for beta in config.optimiser.betas):
-        betas = list(config.optimiser.betas)
-        raise ConfigInvalid(f"optimiser.betas is {betas}; both must be from 0 to below 1")
+        yield f"validation.crop is {crop}; it must be 0 or at least {LEAST}"
+    betas = list(config.optimiser.betas)
+    if not all(0 <= beta < 1 for beta in betas):
+        yield f"optimiser.betas is {betas}; both must be from 0 to below 1"
     if 2 * losses.margin >= data.patch:
-        raise ConfigInvalid(
-            f"losses.margin is {losses.margin}; that leaves nothing of a patch of {data.patch}"
-        )
+        yield f"losses.margin is {losses.margin}; that leaves nothing of a patch of {data.patch}"
     if data.mirror > data.patch:
-        raise ConfigInvalid(f"data.mirror is {data.mirror}, more than a patch of {data.patch}")
+        yield f"data.mirror is {data.mirror}, more than a patch of {data.patch}"
     if not losses.outputs:
-        raise ConfigInvalid("losses: no output has a weight")
-    frozen = {"all": (), "lf": ("gan",), "hf": ("psnr",), "mask": ("psnr", "gan")}
-    for kept in frozen[config.generator.train]:
+        yield "losses: no output has a weight"
+    train = config.generator.train
+    for kept in {"all": (), "lf": ("gan",), "hf": ("psnr",), "mask": ("psnr", "gan")}[train]:
         if kept in losses.outputs:
-            raise ConfigInvalid(
-                f"losses: {kept} has a weight, but "
-                f"generator.train={config.generator.train!r} freezes it"
-            )
+            yield f"losses: {kept} has a weight, but generator.train={train!r} freezes it"
     if config.degradation and not sum(asdict(config.degradation.shares).values()) > 0:
-        raise ConfigInvalid("degradation.shares: at least one must be above 0")
+        yield "degradation.shares: at least one must be above 0"
     targets = [term.target for term in (losses.perceptual, losses.dists) if term]
-    if not config.teacher and (losses.distill or "teacher" in targets):
-        raise ConfigInvalid("losses: one needs a teacher, and there is no table teacher")
-    if config.teacher and config.teacher.side < data.patch:
-        raise ConfigInvalid(
-            f"teacher.side is {config.teacher.side}, smaller than a patch of {data.patch}"
-        )
-    if not 0 <= config.data.patterns <= 1:
-        raise ConfigInvalid(f"data.patterns is {config.data.patterns}; it must be between 0 and 1")
+    if not teacher and (losses.distill or "teacher" in targets):
+        yield "losses: one needs a teacher, and there is no table teacher"
+    if teacher and teacher.side < data.patch:
+        yield f"teacher.side is {teacher.side}, smaller than a patch of {data.patch}"
+    if not 0 <= data.patterns <= 1:
+        yield f"data.patterns is {data.patterns}; it must be between 0 and 1"
     if losses.perceptual and not losses.perceptual.taps:
-        raise ConfigInvalid("losses.perceptual.taps is empty")
+        yield "losses.perceptual.taps is empty"
     seen = 4 * (data.patch - 2 * losses.margin)
     if losses.adversarial:
-        multiple = 32 if losses.adversarial.discriminator == "vgg" else 8
+        kind = losses.adversarial.discriminator
+        multiple = 32 if kind == "vgg" else 8
         if seen % multiple:
-            raise ConfigInvalid(
-                f"the {losses.adversarial.discriminator} discriminator needs sides that are "
-                f"a multiple of {multiple}; a patch of {data.patch} without margins of "
-                f"{losses.margin} gives {seen}"
+            yield (
+                f"the {kind} discriminator needs sides that are a multiple of {multiple}; "
+                f"a patch of {data.patch} without margins of {losses.margin} gives {seen}"
             )
-    return config

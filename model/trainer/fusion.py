@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.gdsr import GDSR, SCALE
-from model.trainer.data.photographs import UNREADABLE, decode, find_photographs
+from model.trainer.data.photographs import find_photographs, usable_pictures
 from model.trainer.degradations.degradations import LIGHT_ALONE, shrink
-from model.trainer.errors import PhotographsMissing
 
 _SIDE = 72  # of the small pictures
 _MOST = 64  # photographs
@@ -29,8 +28,7 @@ def fit_fusion(generator: GDSR, folder: Path) -> None:
     Half of them are made smaller by bicubic, half by the light recipe.
 
     Raises:
-        PhotographsMissing: no photograph has 288 pixels a side.
-        TrainingError: there is no such folder.
+        TrainingError: there is no such folder, or no photograph in it has 288 pixels a side.
     """
     random = torch.Generator().manual_seed(0)
     pictures = _small_pictures(folder, random)
@@ -62,23 +60,13 @@ def fit_fusion(generator: GDSR, folder: Path) -> None:
 def _small_pictures(folder: Path, random: torch.Generator) -> list[Tensor]:
     """(3, 72, 72) levels from the middle of photographs that are large enough."""
     found: list[Tensor] = []
-    broken: list[Path] = []
-    small, side = 0, SCALE * _SIDE
+    side = SCALE * _SIDE
     paths = find_photographs(folder)
-    for path in paths[:: max(1, len(paths) // _MOST)][:_MOST]:
-        try:
-            pixels = decode(path)
-        except UNREADABLE:
-            broken.append(path)
-            continue
+    chosen = paths[:: max(1, len(paths) // _MOST)][:_MOST]
+    for pixels in usable_pictures(chosen, folder=folder, side=side):
         top, left = ((length - side) // 2 for length in pixels.shape[:2])
-        if min(top, left) < 0:
-            small += 1
-            continue
         middle = np.ascontiguousarray(pixels[top : top + side, left : left + side])
         large = torch.from_numpy(middle).permute(2, 0, 1)[None]
         light = len(found) % 2 == 1
         found.append(shrink(large, LIGHT_ALONE if light else None, random)[0].float())
-    if not found:
-        raise PhotographsMissing(folder, broken=broken, small=small, side=side)
     return found

@@ -5,6 +5,7 @@ and a sample strip for each validation. On a signal the state is saved first; on
 finite the run ends and the last state stays.
 """
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,26 +15,13 @@ from pathlib import Path
 from statistics import fmean
 from types import FrameType
 
-import torch
-
-from model.trainer.config import Data, TrainConfig
-from model.trainer.config_file import write_config
-from model.trainer.data.batches import Batches
-from model.trainer.data.cached import CachedBatches
-from model.trainer.data.photographs import Photographs, keep_photographs
-from model.trainer.data.teacher import make_cache
-from model.trainer.errors import ConfigInvalid, RunUnusable
-from model.trainer.parallel import Processes, join, leave
-from model.trainer.run.cards import origin_of
-from model.trainer.run.log import Log, StepRecord
-from model.trainer.run.run import BEST, CONFIG, STATE, Run, choose
-from model.trainer.run.state import TrainState, load_state
-from model.trainer.schedule import progress, rate_factor
-from model.trainer.step.graph import GraphedStep
-from model.trainer.step.loss_buffer import Entry, LossBuffer
-from model.trainer.step.networks import build_networks, build_optimisers, set_rate
-from model.trainer.step.step import Step
-from model.trainer.validation import read_pairs
+from model.trainer.config import Optimiser, TrainConfig
+from model.trainer.config import Run as RunConfig
+from model.trainer.parallel import join, leave
+from model.trainer.run.log import StepRecord
+from model.trainer.run.run import BEST, Run
+from model.trainer.step.networks import set_rate
+from model.trainer.step.step import Entry, GraphedStep, Step
 
 _AGREE_EVERY = 10  # steps between two agreements on time among several processes
 
@@ -58,7 +46,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) 
     processes = join(config.device.name)
     ended = False
     try:
-        run = _prepared(config, out, processes, resume=resume, quiet=quiet)
+        run = Run(config, out, processes, resume=resume, quiet=quiet)
         outcome = _loop(run, began=began, resume=resume)
         ended = True
     finally:
@@ -66,84 +54,12 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) 
     return outcome
 
 
-def _prepared(
-    config: TrainConfig, out: Path, processes: Processes, *, resume: bool, quiet: bool
-) -> Run:
-    """Load photographs and weights; write the configuration to `out` only after all is loaded."""
-    device = processes.device
-    torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes of a step never change
-    if config.data.batch % processes.count:
-        raise ConfigInvalid(
-            f"data.batch is {config.data.batch}; {processes.count} processes cannot share it"
-        )
-    if processes.first and not resume and (out / STATE).exists():
-        raise RunUnusable(f"{out} holds a run already: resume it, or name another folder")
-    networks = build_networks(config, device)
-    optimisers = build_optimisers(config, networks, device)
-    paths, held_out, held_in = choose(config)
-    pairs = read_pairs(held_out, config.validation, folder=held_in, device=device)
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / f"pixels.{processes.rank}.partial"
-    photographs, data = keep_photographs(paths, config.data_of_cache, device=device, file=file)
-    if resume:
-        train_state = load_state(out / STATE, networks, optimisers, device)
-    else:
-        train_state = TrainState(origin=origin_of(config))
-    if processes.first:
-        write_config(out / CONFIG, config)
-    return Run(
-        config=config,
-        out=out,
-        processes=processes,
-        networks=networks,
-        optimisers=optimisers,
-        photographs=photographs,
-        batches=_batches(config, out, photographs, data, processes, quiet=quiet),
-        pairs=pairs,
-        train_state=train_state,
-        loss_buffer=LossBuffer(),
-        log=Log(
-            out,
-            steps=config.run.steps,
-            silent=not processes.first,
-            quiet=quiet,
-            tensorboard=config.run.tensorboard,
-        ),
-    )
-
-
-def _batches(
-    config: TrainConfig,
-    out: Path,
-    photographs: Photographs,
-    data: Data,
-    processes: Processes,
-    *,
-    quiet: bool,
-) -> Batches | CachedBatches:
-    """Batches made on the fly, or cut from the teacher's cache."""
-    seed, teacher = config.run.seed, config.teacher
-    if teacher is None:
-        return Batches(
-            photographs,
-            data,
-            degradation=config.degradation,
-            seed=seed,
-            device=processes.device,
-            rank=processes.rank,
-            processes=processes.count,
-        )
-    folder = Path(teacher.cache) if teacher.cache else out / "teacher"
-    make_cache(config, teacher, folder, photographs, processes=processes, quiet=quiet)
-    processes.wait()
-    return CachedBatches(folder, teacher, config.data, seed=seed, processes=processes)
-
-
 def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
     config, train_state, processes = run.config, run.train_state, run.processes
     before = train_state.elapsed
     step = Step(config, run.networks, run.optimisers, processes)
-    take = GraphedStep(step) if run.graphed else step
+    graphed = config.device.graph and processes.device.type == "cuda" and processes.count == 1
+    take = GraphedStep(step) if graphed else step
     validated, stopped, reserve = -1, False, 0.0
 
     with run.log, run.batches.stream(train_state.step) as stream, _ending() as ending:
@@ -151,7 +67,7 @@ def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
         if not resume:
             run.validate()
             run.save()
-        pace = _Pace(run)
+        throughput = _Throughput(run)
         for batch in stream:
             # Check progress and stop requests.
             if processes.count == 1 or train_state.step % _AGREE_EVERY == 0:
@@ -173,19 +89,19 @@ def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
             if config.losses.adversarial and run.optimisers.discriminator:
                 rate_judge = factor * config.losses.adversarial.learning_rate
                 set_rate(run.optimisers.discriminator, rate_judge)
-            pace.note(run.checked(run.loss_buffer.put(train_state.step, take(batch))))
+            throughput.add(run.checked(run.loss_buffer.put(train_state.step, take(batch))))
             train_state.step += 1
 
             # Periodic log, validation and save.
             if train_state.step % config.run.log_every == 0:
-                run.log.step(pace.record(rate=rate), along=along)
+                run.log.step(throughput.record(rate=rate), along=along)
             if train_state.step % config.validation.every == 0:
                 run.validate()
                 validated = train_state.step
-                pace.restart()
+                throughput.restart()
             if train_state.step % config.run.save_every == 0:
                 run.save()
-                pace.restart()
+                throughput.restart()
 
         if not stopped and validated != train_state.step:
             run.validate()
@@ -195,7 +111,28 @@ def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
     return TrainResult(step=train_state.step, stopped=stopped, best=run.out / BEST)
 
 
-class _Pace:
+def progress(run: RunConfig, *, step: int, elapsed: float, reserve: float) -> float:
+    """Progress from 0 to 1, by steps, or by time if the time budget ends first.
+
+    `reserve` seconds of the budget are kept for the last validation.
+    """
+    by_step = step / run.steps
+    if not run.minutes:
+        return min(1.0, by_step)
+    return min(1.0, max(by_step, elapsed / max(1.0, 60 * run.minutes - reserve)))
+
+
+def rate_factor(optimiser: Optimiser, *, step: int, progress: float) -> float:
+    """The factor of the learning rates."""
+    warm = min(1.0, (step + 1) / optimiser.warmup) if optimiser.warmup else 1.0
+    if optimiser.schedule == "multistep":
+        passed = sum(progress >= milestone for milestone in optimiser.milestones)
+        return warm * 0.5**passed
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return warm * (optimiser.final + (1 - optimiser.final) * cosine)
+
+
+class _Throughput:
     """Mean losses, images per second and remaining time, over recent steps."""
 
     def __init__(self, run: Run) -> None:
@@ -203,7 +140,7 @@ class _Pace:
         self._seen: list[Entry] = []
         self.restart()
 
-    def note(self, entry: Entry | None) -> None:
+    def add(self, entry: Entry | None) -> None:
         """Add the loss terms of a step."""
         if entry:
             self._seen.append(entry)

@@ -4,23 +4,21 @@ Pictures are upscaled whole, with mirrored context around them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from model.gdsr import GDSR, OUTPUTS, SCALE, Output
 from model.metrics.fidelity import psnr_y
-from model.resize import bicubic_down, inner, mirrored
+from model.resize import bicubic_down, inner, mirrored, to_bytes
 from model.trainer.config import Validation
-from model.trainer.data.photographs import UNREADABLE, decode
+from model.trainer.data.photographs import usable_pictures
 from model.trainer.degradations.jpeg import jpeg_round_trip
-from model.trainer.errors import PhotographsMissing
 
 CONTEXT = 16
 """Mirrored pixels around a small picture; zero padding instead would darken the border."""
@@ -29,20 +27,11 @@ LEAST = SCALE * CONTEXT
 """Minimum side of a picture: mirroring needs that many pixels."""
 
 
-class Scores(NamedTuple):
-    """The mean PSNR-Y of each output, in dB."""
+class Pair(NamedTuple):
+    """A small picture and its true picture: (3, H, W) and (3, 4H, 4W) bytes, on the device."""
 
-    psnr: float
-    gan: float
-    fused: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
-    """A picture and its small copy: (3, 4H, 4W) and (3, H, W) bytes, on the device."""
-
-    hr: Tensor
     lr: Tensor
+    hr: Tensor
 
 
 def read_pairs(
@@ -51,35 +40,26 @@ def read_pairs(
     """The first usable pictures.
 
     Raises:
-        PhotographsMissing: no picture is usable.
+        TrainingError: no picture is usable.
     """
     pairs: list[Pair] = []
-    broken: list[Path] = []
-    small = 0
-    for path in paths:
-        if len(pairs) == settings.pictures:
-            break
-        try:
-            picture = torch.from_numpy(decode(path).copy()).permute(2, 0, 1)
-        except UNREADABLE:
-            broken.append(path)
-            continue
-        if min(picture.shape[1:]) < LEAST:
-            small += 1
-            continue
+    for pixels in islice(usable_pictures(paths, folder=folder, side=LEAST), settings.pictures):
+        picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         hr = _centre(picture, settings.crop or max(picture.shape[1:])).to(device)
         lr = bicubic_down(hr)
         if settings.jpeg_quality:
             quality = torch.tensor([float(settings.jpeg_quality)], device=device)
             lr = jpeg_round_trip(lr[None], quality)[0]
         pairs.append(Pair(hr=hr, lr=lr))
-    if not pairs:
-        raise PhotographsMissing(folder, broken=broken, small=small, side=LEAST)
     return pairs
 
 
-def validate(generator: GDSR, pairs: Sequence[Pair], *, samples: int) -> tuple[Scores, Tensor]:
-    """Upscale all pictures; returns the scores and the strip of the first ones: (3, H, W) bytes."""
+def validate(
+    generator: GDSR, pairs: Sequence[Pair], *, samples: int
+) -> tuple[dict[str, float], Image.Image | None]:
+    """Upscale all pictures; returns the mean PSNR-Y of each output, in dB, and the strip of the
+    first `samples`, if any.
+    """
     side = min(_STRIP_SIDE, *(min(pair.hr.shape[1:]) for pair in pairs)) // SCALE * SCALE
     decibels: dict[Output, list[float]] = {output: [] for output in OUTPUTS}
     rows: list[Tensor] = []
@@ -91,13 +71,10 @@ def validate(generator: GDSR, pairs: Sequence[Pair], *, samples: int) -> tuple[S
             lr = pair.lr.repeat_interleave(SCALE, dim=1).repeat_interleave(SCALE, dim=2)
             strip = (lr, images["psnr"], images["fused"], images["gan"], pair.hr)
             rows.append(torch.cat([_centre(image, side) for image in strip], dim=2))
-    scores = Scores(**{output: fmean(values) for output, values in decibels.items()})
-    return scores, torch.cat(rows, dim=1) if rows else torch.zeros(3, 1, 1, dtype=torch.uint8)
-
-
-def save_strip(path: Path, strip: Tensor) -> None:
-    """Write (3, H, W) bytes as PNG."""
-    Image.fromarray(np.ascontiguousarray(strip.permute(1, 2, 0).cpu().numpy())).save(path)
+    scores: dict[str, float] = {output: fmean(values) for output, values in decibels.items()}
+    if not rows:
+        return scores, None
+    return scores, Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy().copy())
 
 
 def _upscaled(generator: GDSR, lr: Tensor) -> dict[Output, Tensor]:
@@ -107,11 +84,7 @@ def _upscaled(generator: GDSR, lr: Tensor) -> dict[Output, Tensor]:
         padded = mirrored(lr[None].float().div(255), CONTEXT)
         images = generator(padded.contiguous(memory_format=torch.channels_last))
         return {
-            output: inner(getattr(images, output)[0], SCALE * CONTEXT)
-            .mul(255)
-            .round()
-            .clamp(0, 255)
-            .to(torch.uint8)
+            output: to_bytes(inner(getattr(images, output)[0], SCALE * CONTEXT))
             for output in OUTPUTS
         }
 

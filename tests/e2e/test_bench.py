@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.bench.timing import Figures, take_turns, verdict
+from deploy.bench.timing import Figures, time_interleaved, verdict
 
 
 def bench(*arguments: str, out: Path) -> dict[str, object]:
@@ -41,7 +41,7 @@ def test_ratios_are_taken_round_by_round() -> None:
 
 def test_every_contestant_takes_a_turn_in_every_round() -> None:
     order: list[str] = []
-    seconds = take_turns(
+    seconds = time_interleaved(
         {"first": lambda: order.append("first"), "second": lambda: order.append("second")},
         rounds=3,
     )

@@ -13,9 +13,8 @@ def random_vgg(*, convolutions: int, divisor: int = 1) -> dict[str, Tensor]:
     VGG19 (16), but fewer channels.
     """
     state = {}
-    names = vgg._block_names(convolutions)
     inputs = 3
-    for name, index in zip(names, vgg._indices(names), strict=True):
+    for name, index in vgg.convolutions(convolutions).items():
         outputs = max(1, _CHANNELS[int(name[4]) - 1] // divisor)
         weight = torch.empty(outputs, inputs, 3, 3)
         state[f"features.{index}.weight"] = nn.init.kaiming_normal_(weight)

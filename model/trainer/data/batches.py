@@ -6,20 +6,21 @@ for inspection. Several processes each take their part of the same batch.
 Shapes: N patches of one process, S x S low-resolution pixels.
 """
 
-import queue
-import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.gdsr import SCALE
 from model.trainer.config import Data
-from model.trainer.data.patches import PatchPositions, cut
 from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.photographs import Photographs
 from model.trainer.degradations.degradations import Degradation, shrink
@@ -78,63 +79,44 @@ class Batches:
 
         If the pixels are not on the device, a thread cuts patches ahead.
         """
-        steps = iter(range(first, 2**62))
         if self._data.keep == "device":
-            yield map(self.at, steps)
+            yield map(self.at, count(first))
             return
-        ready: queue.Queue[Tensor | Exception] = queue.Queue(_AHEAD)
-        ended = threading.Event()
 
-        def put(item: Tensor | Exception) -> None:
-            while not ended.is_set():
-                with suppress(queue.Full):
-                    ready.put(item, timeout=0.1)
-                    break
-
-        def load() -> None:
-            try:
-                for step in range(first, 2**62):
-                    if ended.is_set():
-                        return
-                    patches = self._patches(step)
-                    put(patches.pin_memory() if self.device.type == "cuda" else patches)
-            except Exception as error:  # noqa: BLE001  # raised again in the loop
-                put(error)
+        def load(step: int) -> Tensor:
+            patches = self._patches(step)
+            return patches.pin_memory() if self.device.type == "cuda" else patches
 
         def batches() -> Iterator[Batch]:
-            for step in steps:
+            coming = deque(loader.submit(load, first + ahead) for ahead in range(_AHEAD))
+            for step in count(first):
+                coming.append(loader.submit(load, step + _AHEAD))
                 start = time.perf_counter()
-                item = ready.get()
+                patches = coming.popleft().result()
                 self.waited += time.perf_counter() - start
-                if isinstance(item, Exception):
-                    raise item
-                yield self._finished(step, item)
+                yield self._finished(step, patches)
 
-        thread = threading.Thread(target=load, daemon=True)
-        thread.start()
+        loader = ThreadPoolExecutor(1)
         try:
             yield batches()
         finally:
-            ended.set()
-            thread.join()
+            loader.shutdown(cancel_futures=True)
 
     def _patches(self, step: int) -> Tensor:
         """Patches with context, on the device of the pixels: (N, 3, 4S', 4S') bytes."""
-        picks = self._picks(step).to(self.photographs.pixels.device)
+        picks = self._picks(step).to(self.photographs.pixels.device, non_blocking=True)
         side, context = SCALE * self._data.patch, SCALE * self._context
         return cut(self.photographs, picks, side=side, context=context)
 
-    def _picks(self, step: int) -> PatchPositions:
-        """Draw patches; every patch of every photograph has the same probability."""
+    def _picks(self, step: int) -> Tensor:
+        """Draw patches for `cut`; every patch of every photograph has the same probability."""
         random = np.random.default_rng((self._seed, step))
         place = random.integers(self._places[-1], size=self._data.batch)
         photograph = np.searchsorted(self._places, place, side="right")
         place -= np.where(photograph > 0, self._places[photograph - 1], 0)
         top, left = np.divmod(place, self._columns[photograph])
         turn = random.integers(8, size=self._data.batch)
-        return PatchPositions(
-            *(torch.from_numpy(values[self._part]) for values in (photograph, top, left, turn))
-        )
+        return torch.from_numpy(np.stack((photograph, top, left, turn), axis=1)[self._part])
 
     def _finished(self, step: int, patches: Tensor) -> Batch:
         random = np.random.default_rng((self._seed, step, 1 + self._rank))
@@ -151,3 +133,67 @@ class Batches:
             batch.lr, (batch.hr,), self._data, self._part, seed=(self._seed, step)
         )
         return batch
+
+
+def cut(photographs: Photographs, picks: Tensor, *, side: int, context: int) -> Tensor:
+    """Patches of `side` pixels with `context` around them: (N, 3, S, S) bytes.
+
+    `picks` are photograph, top, left and turn of each patch, (N, 4); a turn is one of the eight
+    flips and rotations, 0 to 7. It rotates the patch, not its position, so all eight contain the
+    same pixels. Beyond the border of a photograph its last pixel is repeated.
+    """
+    size = side + 2 * context
+    if photographs.pixels.is_cuda:
+        patches = gathered(photographs, picks, size=size, context=context)
+    else:
+        patches = sliced(photographs, picks, size=size, context=context)
+    return patches.permute(0, 3, 1, 2)
+
+
+def gathered(photographs: Photographs, picks: Tensor, *, size: int, context: int) -> Tensor:
+    """Patches by one gather, fast on a GPU: (N, S, S, 3)."""
+    place = torch.arange(size, device=photographs.pixels.device)
+    row, column = place.view(1, -1, 1), place.view(1, 1, -1)
+    photograph, top, left, turn = picks.view(-1, 4, 1, 1).unbind(1)  # (N, 1, 1) each
+    y = torch.where(turn & 1 == 0, row, column)  # (N, S, S)
+    x = torch.where(turn & 1 == 0, column, row)
+    y = torch.where(turn & 2 == 0, y, size - 1 - y) + top - context
+    x = torch.where(turn & 4 == 0, x, size - 1 - x) + left - context
+    height, width = photographs.heights[photograph], photographs.widths[photograph]
+    start = photographs.starts[photograph]
+    y, x = torch.minimum(y.clamp(min=0), height - 1), torch.minimum(x.clamp(min=0), width - 1)
+    return photographs.pixels[start + y * width + x]
+
+
+def sliced(photographs: Photographs, picks: Tensor, *, size: int, context: int) -> Tensor:
+    """Patches by slices, twenty times faster in memory: (N, S, S, 3)."""
+    flat = photographs.pixels.numpy()
+    patches = np.empty((len(picks), size, size, 3), dtype=np.uint8)
+    for patch, (photograph, top, left, turn) in zip(patches, picks.tolist(), strict=True):
+        start, height, width = (
+            int(values[photograph])
+            for values in (photographs.starts, photographs.heights, photographs.widths)
+        )
+        image = flat[start : start + height * width].reshape(height, width, 3)
+        part = _window(image, top=top - context, left=left - context, size=size)
+        patch[:] = turned(part, turn)
+    return torch.from_numpy(patches)
+
+
+def turned(patch: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    """One of the eight flips and quarter turns."""
+    patch = patch[::-1] if turn & 2 else patch
+    patch = patch[:, ::-1] if turn & 4 else patch
+    return patch.transpose(1, 0, 2) if turn & 1 else patch
+
+
+def _window(image: NDArray[np.uint8], *, top: int, left: int, size: int) -> NDArray[np.uint8]:
+    """(S, S, 3) of an image with replicated borders."""
+    height, width = image.shape[:2]
+    inside = image[max(0, top) : top + size, max(0, left) : left + size]
+    beyond = (
+        (max(0, -top), max(0, top + size - height)),
+        (max(0, -left), max(0, left + size - width)),
+        (0, 0),
+    )
+    return np.pad(inside, beyond, mode="edge") if np.any(beyond) else inside

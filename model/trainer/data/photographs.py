@@ -4,7 +4,7 @@ Shapes: K photographs, P pixels in total.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from torch import Tensor
 from model.gdsr import SCALE
 from model.process import available_cpus
 from model.trainer.config import Data
-from model.trainer.errors import PhotographsMissing, StorageFull, TrainingError
+from model.trainer.errors import TrainingError, writing
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -68,6 +68,39 @@ def decode(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
 
 
+def usable_pictures(
+    paths: Iterable[Path], *, folder: Path, side: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Decode the pictures with at least `side` pixels a side, (H, W, 3) each; skip all others.
+
+    Raises:
+        TrainingError: no picture of `folder` is usable.
+    """
+    broken, small, found = [], 0, False
+    for path in paths:
+        try:
+            picture = decode(path)
+        except UNREADABLE:
+            broken.append(path)
+            continue
+        if min(picture.shape[:2]) < side:
+            small += 1
+        else:
+            found = True
+            yield picture
+    if not found:
+        raise no_photograph(folder, broken=broken, small=small, side=side)
+
+
+def no_photograph(folder: Path, *, broken: Sequence[Path], small: int, side: int) -> TrainingError:
+    """The error that a folder has no usable picture."""
+    reasons = [f"{len(broken)} broken, {broken[0].name} first"] if broken else []
+    if small:
+        reasons.append(f"{small} smaller than {side}x{side}")
+    said = ", ".join(reasons) or "it has no pictures"
+    return TrainingError(f"no photograph to use in {folder} ({said})")
+
+
 def size_of(path: Path) -> tuple[int, int]:
     """Width and height of a picture, from its header.
 
@@ -87,8 +120,7 @@ def read_photographs(
     Broken and small pictures are skipped.
 
     Raises:
-        PhotographsMissing: no picture is left.
-        StorageFull: there is no space for `file`.
+        TrainingError: no picture is left, or there is no space for `file`.
     """
     broken: set[Path] = set()
     small: list[Path] = []
@@ -124,26 +156,17 @@ def read_photographs(
         if path not in broken
     ]
     if not whole:
-        raise PhotographsMissing(folder, broken=sorted(broken), small=len(small), side=side)
+        raise no_photograph(folder, broken=sorted(broken), small=len(small), side=side)
+    kept, starts, heights, widths = zip(*whole, strict=True)
     return Photographs(
         pixels=pixels,
-        starts=torch.tensor([start for _, start, _, _ in whole]),
-        heights=torch.tensor([height for _, _, height, _ in whole]),
-        widths=torch.tensor([width for _, _, _, width in whole]),
-        names=tuple(str(path.relative_to(folder)) for path, *_ in whole),
+        starts=torch.tensor(starts),
+        heights=torch.tensor(heights),
+        widths=torch.tensor(widths),
+        names=tuple(str(path.relative_to(folder)) for path in kept),
         broken=tuple(sorted(broken)),
         small=tuple(small),
     )
-
-
-def bytes_of(paths: Iterable[Path]) -> int:
-    """Total size of the decoded pictures in bytes; unreadable ones count as 0."""
-    total = 0
-    for path in paths:
-        with suppress(*UNREADABLE):
-            width, height = size_of(path)
-            total += 3 * width * height
-    return total
 
 
 def keep_photographs(
@@ -154,10 +177,9 @@ def keep_photographs(
     Returns `data` with the chosen location.
 
     Raises:
-        PhotographsMissing: no photograph is usable.
-        StorageFull: there is no space for `file`.
+        TrainingError: no photograph is usable, or there is no space for `file`.
     """
-    keep = data.keep if data.keep != "auto" else _place(bytes_of(paths), device)
+    keep = data.keep if data.keep != "auto" else _place(paths, device)
     photographs = read_photographs(
         paths,
         folder=Path(data.hr_dir),
@@ -169,8 +191,13 @@ def keep_photographs(
     return photographs, replace(data, keep=keep)
 
 
-def _place(size: int, device: torch.device) -> Literal["device", "host", "file"]:
-    """The first location with room for `size` bytes besides other uses."""
+def _place(paths: Sequence[Path], device: torch.device) -> Literal["device", "host", "file"]:
+    """The first location with room for the decoded pictures besides other uses."""
+    size = 0
+    for path in paths:
+        with suppress(*UNREADABLE):
+            width, height = size_of(path)
+            size += 3 * width * height
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > 0.4 * memory:
         return "file"
@@ -182,12 +209,11 @@ def _place(size: int, device: torch.device) -> Literal["device", "host", "file"]
 def _allocated(pixels: int, file: Path | None) -> Tensor:
     if file is None or not pixels:
         return torch.empty((pixels, 3), dtype=torch.uint8)
-    with file.open("wb") as opened:
-        try:
+    try:
+        with writing(file), file.open("wb") as opened:
+            # On a full disk a write to the mapping would kill the process.
             os.posix_fallocate(opened.fileno(), 0, 3 * pixels)
-        except OSError as error:  # on a full disk; a write to the mapping would kill the process
-            file.unlink()
-            raise StorageFull(error, file) from None
-    mapped = torch.from_file(str(file), shared=True, size=3 * pixels, dtype=torch.uint8)
-    file.unlink()  # the mapping is freed when the process ends, however it ends
+        mapped = torch.from_file(str(file), shared=True, size=3 * pixels, dtype=torch.uint8)
+    finally:
+        file.unlink(missing_ok=True)  # the mapping is freed when the process ends, however it ends
     return mapped.view(pixels, 3)

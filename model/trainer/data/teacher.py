@@ -19,8 +19,10 @@ Shapes: K pictures, S x S low-resolution pixels. Network images are RGB in [0, 1
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -34,17 +36,21 @@ from torch import Tensor, nn
 
 from model.checkpoint import CheckpointInvalid, load_checkpoint, read_header
 from model.esrgan import load_esrgan
-from model.trainer.config import SHARD, Teacher, TrainConfig
-from model.trainer.data.batches import Batches
+from model.files import write_whole
+from model.gdsr import SCALE
+from model.resize import to_bytes
+from model.trainer.config import SHARD, Data, Teacher, TrainConfig
+from model.trainer.data.batches import Batch, Batches, turned
+from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.photographs import Photographs
-from model.trainer.errors import CacheUnusable, WeightsUnusable, cause
-from model.trainer.files import write_whole
+from model.trainer.errors import TrainingError, cause, reading, writing
 from model.trainer.parallel import Processes
 from model.trainer.precision import autocast
 
 SETTINGS = "cache.json"
 _FORMAT = 1
 _BLUR = 8.0  # pixels
+_KINDS = {"input": 1, "photograph": SCALE, "teacher": SCALE}  # arrays, and how large they are
 Network = Callable[[Tensor], Tensor]
 
 
@@ -60,21 +66,20 @@ def make_cache(
     """Create the missing shards in `folder`, each process its part of them.
 
     Raises:
-        CacheUnusable: the folder was made with another teacher or other settings, or lacks outputs
-            that another program has to make.
-        WeightsUnusable: the teacher cannot be read, or has another architecture.
-        StorageFull: there is no space for a shard; earlier shards stay.
+        TrainingError: the folder was made with another teacher or other settings, or lacks outputs
+            that another program has to make; the teacher cannot be read, or has another
+            architecture; or there is no space for a shard, and earlier shards stay.
     """
-    _claim(folder, _settings(config, teacher, photographs), first=processes.first)
-    count = -(-teacher.pictures // SHARD)
-    missing = [shard for shard in range(count) if not shard_file(folder, shard, "teacher").exists()]
+    _check_settings(folder, _settings(config, teacher, photographs), first=processes.first)
+    shards = -(-teacher.pictures // SHARD)
+    missing = [
+        shard for shard in range(shards) if not shard_file(folder, shard, "teacher").exists()
+    ]
     if not missing:
         return
-    network = (
-        load_teacher(Path(teacher.file), processes.device, output=teacher.output)
-        if teacher.file
-        else None
-    )
+    network = None
+    if teacher.file:
+        network = load_teacher(Path(teacher.file), processes.device, output=teacher.output)
     batches = Batches(
         photographs,
         config.data_of_cache,
@@ -94,11 +99,11 @@ def make_cache(
         _write(folder, shard, "input", inputs)
         _write(folder, shard, "photograph", targets)
         if network:
-            taught = _taught(network, inputs, targets, processes.device)
-            _write(folder, shard, "teacher", taught)
+            outputs = _teacher_outputs(network, inputs, targets, processes.device)
+            _write(folder, shard, "teacher", outputs)
     if network is None:
-        raise CacheUnusable(
-            f"{len(missing)} of {count} teacher arrays are missing in {folder}: set a "
+        raise TrainingError(
+            f"{len(missing)} of {shards} teacher arrays are missing in {folder}: set a "
             "teacher (teacher.file), or let another program write NNNNN.teacher.npy for "
             "each NNNNN.input.npy, and start again"
         )
@@ -118,40 +123,36 @@ def load_teacher(
     ESRGAN-class generator.
 
     Raises:
-        WeightsUnusable: the file cannot be read, or is neither.
+        TrainingError: the file cannot be read, or is neither.
     """
     try:
-        network: nn.Module = _gdsr(path, output) or load_esrgan(path)
+        ours = _is_ours(path)
+        network: nn.Module = load_checkpoint(path).generator if ours else load_esrgan(path)
     except CheckpointInvalid as error:
-        raise WeightsUnusable(f"teacher.file: {path}: {error}") from None
+        raise TrainingError(f"teacher.file: {path}: {error}") from None
     except OSError as error:
-        raise WeightsUnusable(f"teacher.file: {cause(error)}") from None
-    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # torch's stubs lack it
+        raise TrainingError(f"teacher.file: {cause(error)}") from None
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
+    return (lambda lr: getattr(network(lr, (output,)), output)) if ours else network
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        read_header(path)
+    except CheckpointInvalid:
+        return False
+    return True
 
 
 def with_low_frequencies(images: Tensor, photographs: Tensor) -> Tensor:
     """`images` with the low frequencies of `photographs`: (N, 3, 4S, 4S) each."""
-    return images + _blurred(photographs - images)
-
-
-class _Output(nn.Module):
-    """One output of a checkpoint of this project, as a teacher."""
-
-    def __init__(self, generator: nn.Module, output: Literal["gan", "psnr"]) -> None:
-        super().__init__()
-        self.generator = generator
-        self.output = output
-
-    def forward(self, lr: Tensor) -> Tensor:
-        return cast("Tensor", getattr(self.generator(lr, (self.output,)), self.output))
-
-
-def _gdsr(path: Path, output: Literal["gan", "psnr"]) -> nn.Module | None:
-    try:
-        read_header(path)
-    except CheckpointInvalid:
-        return None
-    return _Output(load_checkpoint(path).generator, output)
+    reach = min(int(3 * _BLUR), *(side - 1 for side in images.shape[-2:]))
+    place = torch.arange(-reach, reach + 1, device=images.device)
+    bell = torch.exp(-0.5 * (place / _BLUR) ** 2)
+    bell = (bell / bell.sum()).view(1, 1, 1, -1).repeat(3, 1, 1, 1)
+    padded = F.pad(photographs - images, (reach,) * 4, mode="reflect")
+    rows: Tensor = F.conv2d(padded, bell, groups=3)
+    return images + F.conv2d(rows, bell.transpose(2, 3), groups=3)
 
 
 def _settings(config: TrainConfig, teacher: Teacher, photographs: Photographs) -> dict[str, Any]:
@@ -159,10 +160,8 @@ def _settings(config: TrainConfig, teacher: Teacher, photographs: Photographs) -
     weights = Path(teacher.file)
     if weights.suffix == ".param":
         weights = weights.with_suffix(".bin")
-    try:
+    with reading("teacher.file"):
         digest = hashlib.sha256(weights.read_bytes()).hexdigest() if teacher.file else ""
-    except OSError as error:
-        raise WeightsUnusable(f"teacher.file: {cause(error)}") from None
     if teacher.file and teacher.output != "gan":
         digest += f" {teacher.output}"
     settings = {
@@ -176,63 +175,133 @@ def _settings(config: TrainConfig, teacher: Teacher, photographs: Photographs) -
     return cast("dict[str, Any]", json.loads(json.dumps(settings)))  # tuples become lists
 
 
-def _claim(folder: Path, settings: dict[str, Any], *, first: bool) -> None:
+def _check_settings(folder: Path, settings: dict[str, Any], *, first: bool) -> None:
     path = folder / SETTINGS
     if not path.exists():
         if first:
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(settings, indent=2).encode())
+            with writing(path):
+                write_whole(path, json.dumps(settings, indent=2).encode())
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         differing = [name for name, value in settings.items() if found[name] != value]
     except (KeyError, TypeError, ValueError):
-        raise CacheUnusable(f"{path} does not describe a teacher's cache") from None
+        raise TrainingError(f"{path} does not describe a teacher's cache") from None
     if differing == ["teacher"] and not settings["teacher"]:
         return
     if differing:
         name = "teacher" if "teacher" in differing else differing[0]
-        raise CacheUnusable(
+        raise TrainingError(
             f"{folder} was made with another {name}: choose another folder (teacher.cache)"
         )
 
 
-def _taught(
+def _teacher_outputs(
     network: Network,
     inputs: NDArray[np.uint8],
     targets: NDArray[np.uint8],
     device: torch.device,
 ) -> NDArray[np.uint8]:
     """The teacher's outputs for small pictures."""
-    taught = np.empty_like(targets)
+    outputs = np.empty_like(targets)
     for place, (small, true) in enumerate(zip(inputs, targets, strict=True)):
         lr, hr = (torch.from_numpy(part).permute(2, 0, 1)[None] for part in (small, true))
         lr, hr = lr.to(device).float() / 255, hr.to(device).float() / 255
         with torch.inference_mode(), autocast(device):
             image = network(lr.contiguous(memory_format=torch.channels_last))
-        taught[place] = _bytes(with_low_frequencies(image.float(), hr))[0]
-    return taught
-
-
-def _blurred(images: Tensor) -> Tensor:
-    """Gaussian blur with mirrored border: (N, 3, H, W)."""
-    reach = min(int(3 * _BLUR), *(side - 1 for side in images.shape[-2:]))
-    place = torch.arange(-reach, reach + 1, device=images.device)
-    bell = torch.exp(-0.5 * (place / _BLUR) ** 2)
-    bell = (bell / bell.sum()).view(1, 1, 1, -1).repeat(3, 1, 1, 1)
-    padded = F.pad(images, (reach,) * 4, mode="reflect")
-    rows: Tensor = F.conv2d(padded, bell, groups=3)
-    blurred: Tensor = F.conv2d(rows, bell.transpose(2, 3), groups=3)
-    return blurred
+        outputs[place] = _bytes(with_low_frequencies(image.float(), hr))[0]
+    return outputs
 
 
 def _bytes(images: Tensor) -> NDArray[np.uint8]:
     """(N, 3, H, W) in [0, 1] -> (N, H, W, 3)."""
-    levels = images.mul(255).round().clamp(0, 255).to(torch.uint8)
-    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return to_bytes(images).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _write(folder: Path, shard: int, kind: str, pixels: NDArray[np.uint8]) -> None:
-    buffer = io.BytesIO()
+    buffer, path = io.BytesIO(), shard_file(folder, shard, kind)
     np.save(buffer, pixels)
-    write_whole(shard_file(folder, shard, kind), buffer.getbuffer())
+    with writing(path):
+        write_whole(path, buffer.getbuffer())
+
+
+class CachedBatches:
+    """Batches cut from the cache, as a pure function of the seed and the step.
+
+    Shapes: N patches of one process, S x S low-resolution pixels.
+    """
+
+    waited = 0.0
+    """Seconds that the loop waited for a loader; 0, as there is none."""
+
+    def __init__(
+        self,
+        folder: Path,
+        teacher: Teacher,
+        data: Data,
+        *,
+        seed: int,
+        processes: Processes,
+    ) -> None:
+        """Map all arrays into memory.
+
+        Raises:
+            TrainingError: an array is missing, damaged or has the wrong shape.
+        """
+        self._arrays = [
+            tuple(_mapped(folder, shard, kind, teacher.side) for kind in _KINDS)
+            for shard in range(-(-teacher.pictures // SHARD))
+        ]
+        self._places = teacher.side - data.patch + 1
+        self._data = data
+        self._seed = seed
+        self._device = processes.device
+        each = data.batch // processes.count
+        self._part = slice(processes.rank * each, (processes.rank + 1) * each)
+
+    def at(self, step: int) -> Batch:
+        """The batch of one step."""
+        random = np.random.default_rng((self._seed, step))
+        limits = (len(self._arrays), SHARD, self._places, self._places, 8)
+        picks = random.integers(limits, size=(self._data.batch, len(limits)))[self._part]
+        patches = [
+            [
+                turned(self._window(array[picture], scale, top=top, left=left), turn)
+                for array, scale in zip(self._arrays[shard], _KINDS.values(), strict=True)
+            ]
+            for shard, picture, top, left, turn in picks.tolist()
+        ]
+        lr, hr, outputs = (self._tensor(parts) for parts in zip(*patches, strict=True))
+        # Teachers invent detail in patterns, so a pattern replaces the teacher's target too.
+        replace_with_patterns(lr, (hr, outputs), self._data, self._part, seed=(self._seed, step))
+        return Batch(lr=lr, hr=hr, teacher=outputs)
+
+    @contextmanager
+    def stream(self, first: int) -> Iterator[Iterator[Batch]]:
+        """Batches from the step `first` on, without end."""
+        yield map(self.at, count(first))
+
+    def _window(
+        self, picture: NDArray[np.uint8], scale: int, *, top: int, left: int
+    ) -> NDArray[np.uint8]:
+        """A patch at a position in low-resolution pixels."""
+        side, top, left = scale * self._data.patch, scale * top, scale * left
+        return picture[top : top + side, left : left + side]
+
+    def _tensor(self, patches: tuple[NDArray[np.uint8], ...]) -> Tensor:
+        """(N, 3, S, S) in [0, 1]."""
+        pixels = torch.from_numpy(np.stack(patches)).to(self._device, non_blocking=True)
+        return pixels.permute(0, 3, 1, 2).float().div_(255)
+
+
+def _mapped(folder: Path, shard: int, kind: str, side: int) -> NDArray[np.uint8]:
+    path = shard_file(folder, shard, kind)
+    shape = (SHARD, _KINDS[kind] * side, _KINDS[kind] * side, 3)
+    try:
+        array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} is damaged or missing ({error}): delete it") from None
+    if array.shape != shape or array.dtype != np.uint8:
+        raise TrainingError(f"{path} holds {array.dtype} of {array.shape}, not bytes of {shape}")
+    return array

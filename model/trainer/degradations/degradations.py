@@ -24,6 +24,7 @@ from model.gdsr import SCALE
 from model.resize import bicubic_down, cubic
 from model.trainer.degradations.blur import (
     Blur,
+    Range,
     draw_kernels,
     draw_sinc,
     filtered,
@@ -31,8 +32,6 @@ from model.trainer.degradations.blur import (
 )
 from model.trainer.degradations.jpeg import jpeg_round_trip
 from model.trainer.degradations.random import Draws
-
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from model.checkpoint import Card, read_header
-from model.trainer.config import Adversarial, Distill, Dists, Perceptual, Pixel, TrainConfig
+from model.trainer.config import Term, TrainConfig
 from model.trainer.run.state import TrainState
 from model.trainer.step.networks import init_file
 
@@ -40,9 +40,7 @@ def origin_of(config: TrainConfig) -> str:
 
 def _training(config: TrainConfig, train_state: TrainState) -> str:
     data, losses = config.data, config.losses
-    terms: dict[str, Pixel | Distill | Dists | Perceptual | Adversarial | None] = {
-        "pixel": losses.pixel
-    }
+    terms: dict[str, Term | None] = {"pixel": losses.pixel}
     if config.teacher:
         name = Path(config.teacher.file).stem or "another program's pictures"
         terms[f"distillation from {name}"] = losses.distill

@@ -21,7 +21,7 @@ from model.checkpoint import (
     save_checkpoint,
 )
 from model.gdsr import GDSR
-from model.trainer.errors import RunUnusable, StorageFull, cause
+from model.trainer.errors import TrainingError, writing
 from model.trainer.fusion import fit_fusion
 from model.trainer.run.run import BEST
 
@@ -41,16 +41,15 @@ def export(
     the fusion is fitted (`model.trainer.fusion`).
 
     Raises:
-        RunUnusable: there is no checkpoint to export, or the report has no scores of it.
-        TrainingError: there are no photographs.
-        StorageFull: the target cannot be written.
+        TrainingError: there is no checkpoint to export, the report has no scores of it, there are
+            no photographs, or the target cannot be written.
+        OSError: a file cannot be read.
     """
     source = run / BEST if run.is_dir() else run
     try:
         checkpoint = load_checkpoint(source)
-    except (CheckpointInvalid, OSError) as error:
-        said = cause(error) if isinstance(error, OSError) else f"{source}: {error}"
-        raise RunUnusable(said) from None
+    except CheckpointInvalid as error:
+        raise TrainingError(f"{source}: {error}") from None
     card = replace(
         checkpoint.card,
         name=name or target.stem,
@@ -63,13 +62,11 @@ def export(
     generator = checkpoint.generator.half()
     if report is not None:
         card = replace(card, scores=_scores(report, target, generator))
-    try:
+    with writing(target):
         if report is None:
             save_checkpoint(target, generator, card)
         else:
             replace_card(target, card)
-    except OSError as error:
-        raise StorageFull(error, target) from None
     return card
 
 
@@ -78,20 +75,16 @@ def _scores(report: Path, target: Path, generator: GDSR) -> Scores:
     try:
         digest, tensors = read_header(target).sha256, read_tensors(target)
     except CheckpointInvalid as error:
-        raise RunUnusable(f"{target}: {error}") from None
-    except OSError as error:
-        raise RunUnusable(cause(error)) from None
+        raise TrainingError(f"{target}: {error}") from None
     expected = generator.state_dict()
     if tensors.keys() != expected.keys() or not all(
         torch.equal(tensors[name], expected[name]) for name in expected
     ):
-        raise RunUnusable(f"{target} holds other weights: export them first, then evaluate")
+        raise TrainingError(f"{target} holds other weights: export them first, then evaluate")
     try:
         return read_scores(report, sha256=digest)
     except ValueError as error:
-        raise RunUnusable(f"{error}: evaluate {target} as it is now") from None
-    except OSError as error:
-        raise RunUnusable(cause(error)) from None
+        raise TrainingError(f"{error}: evaluate {target} as it is now") from None
 
 
 def read_scores(path: Path, *, sha256: str) -> Scores:

@@ -5,53 +5,95 @@ not finite.
 """
 
 import hashlib
+import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
 from model.checkpoint import save_checkpoint
-from model.trainer.config import TrainConfig
+from model.files import write_whole
+from model.trainer.config import Data, TrainConfig
+from model.trainer.config_file import write_config
 from model.trainer.data.batches import Batches
-from model.trainer.data.cached import CachedBatches
-from model.trainer.data.photographs import Photographs, find_photographs
-from model.trainer.errors import LossNotFinite, StorageFull
-from model.trainer.files import write_whole
+from model.trainer.data.photographs import find_photographs, keep_photographs
+from model.trainer.data.teacher import CachedBatches, make_cache
+from model.trainer.errors import ConfigInvalid, TrainingError, writing
 from model.trainer.parallel import Processes
-from model.trainer.run.cards import card_of
+from model.trainer.run.cards import card_of, origin_of
 from model.trainer.run.log import Log
-from model.trainer.run.state import TrainState, save_state
-from model.trainer.step.loss_buffer import Entry, LossBuffer
-from model.trainer.step.networks import Networks, Optimisers
-from model.trainer.validation import Pair, save_strip, validate
+from model.trainer.run.state import TrainState, load_state, save_state
+from model.trainer.step.networks import build_networks, build_optimisers
+from model.trainer.step.step import Entry, LossBuffer
+from model.trainer.validation import read_pairs, validate
 
 CONFIG, STATE, BEST = "config.json", "state.pt", "best.safetensors"
 _OUTSIDE = 10.0  # seconds of a time budget for the work before and after the loop
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """The objects of a training session."""
 
-    config: TrainConfig
-    out: Path
-    processes: Processes
-    networks: Networks
-    optimisers: Optimisers
-    photographs: Photographs
-    batches: Batches | CachedBatches
-    pairs: list[Pair]
-    train_state: TrainState
-    loss_buffer: LossBuffer
-    log: Log
+    def __init__(
+        self, config: TrainConfig, out: Path, processes: Processes, *, resume: bool, quiet: bool
+    ) -> None:
+        """Load photographs and weights; write the configuration to `out` only after all is loaded.
 
-    @property
-    def graphed(self) -> bool:
-        """Whether the step is captured in a CUDA graph."""
-        alone = self.processes.count == 1
-        return self.config.device.graph and self.processes.device.type == "cuda" and alone
+        Raises:
+            TrainingError: training cannot start or continue, for the reason in the message.
+        """
+        self.config, self.out, self.processes = config, out, processes
+        device = processes.device
+        torch.backends.cudnn.benchmark = device.type == "cuda"  # shapes of a step never change
+        if config.data.batch % processes.count:
+            raise ConfigInvalid(
+                f"data.batch is {config.data.batch}; {processes.count} processes cannot share it"
+            )
+        if processes.first and not resume and (out / STATE).exists():
+            raise TrainingError(f"{out} holds a run already: resume it, or name another folder")
+        self.networks = build_networks(config, device)
+        self.optimisers = build_optimisers(config, self.networks, device)
+        paths, held_out, held_in = _split(config)
+        self.pairs = read_pairs(held_out, config.validation, folder=held_in, device=device)
+        out.mkdir(parents=True, exist_ok=True)
+        file = out / f"pixels.{processes.rank}.partial"
+        photographs, data = keep_photographs(paths, config.data_of_cache, device=device, file=file)
+        self.photographs = photographs
+        if resume:
+            self.train_state = load_state(out / STATE, self.networks, self.optimisers, device)
+        else:
+            self.train_state = TrainState(origin=origin_of(config))
+        if processes.first:
+            write_config(out / CONFIG, config)
+        self.batches = self._batches(data, quiet=quiet)
+        self.loss_buffer = LossBuffer()
+        self.log = Log(
+            out,
+            steps=config.run.steps,
+            silent=not processes.first,
+            quiet=quiet,
+            tensorboard=config.run.tensorboard,
+        )
+
+    def _batches(self, data: Data, *, quiet: bool) -> Batches | CachedBatches:
+        """Batches made on the fly, or cut from the teacher's cache."""
+        config, processes = self.config, self.processes
+        teacher, seed = config.teacher, config.run.seed
+        if teacher is None:
+            return Batches(
+                self.photographs,
+                data,
+                degradation=config.degradation,
+                seed=seed,
+                device=processes.device,
+                rank=processes.rank,
+                processes=processes.count,
+            )
+        folder = Path(teacher.cache) if teacher.cache else self.out / "teacher"
+        make_cache(config, teacher, folder, self.photographs, processes=processes, quiet=quiet)
+        processes.wait()
+        return CachedBatches(folder, teacher, config.data, seed=seed, processes=processes)
 
     @property
     def reserve(self) -> float:
@@ -89,16 +131,22 @@ class Run:
         """Check a loss entry from the buffer.
 
         Raises:
-            LossNotFinite: a loss is not finite; the batch is saved beside the state.
+            TrainingError: a loss is not finite; the batch is saved beside the state.
         """
-        if entry is None or not entry.broken:
+        terms = entry.terms if entry else {}
+        broken = next((name for name, value in terms.items() if not math.isfinite(value)), None)
+        if entry is None or broken is None:
             return entry
         batch = self.batches.at(entry.step)  # recreated: it depends only on the step
         path = self.out / f"broken_step_{entry.step}_{self.processes.rank}.safetensors"
         tensors = {"lr": batch.lr.contiguous().cpu(), "hr": batch.hr.contiguous().cpu()}
-        write_whole(path, safetensors.torch.save(tensors))
-        self.log.event("broken", step=entry.step, term=entry.broken, batch=path.name)
-        raise LossNotFinite(step=entry.step, term=entry.broken, batch=path)
+        with writing(path):
+            write_whole(path, safetensors.torch.save(tensors))
+        self.log.event("broken", step=entry.step, term=broken, batch=path.name)
+        raise TrainingError(
+            f"the loss {broken} of step {entry.step} is not finite; the batch is in {path}, "
+            "the last good state stays"
+        )
 
     def validate(self) -> None:
         """Score the moving average of the weights, draw samples, and save it if it is the best.
@@ -114,19 +162,17 @@ class Run:
         began = time.perf_counter()
         settings, train_state = self.config.validation, self.train_state
         scores, strip = validate(self.networks.average, self.pairs, samples=settings.samples)
-        value = float("inf") if settings.best == "last" else getattr(scores, settings.best)
+        value = float("inf") if settings.best == "last" else scores[settings.best]
         best = settings.best == "last" or value > train_state.best
-        try:
-            if settings.samples:
+        with writing(self.out):
+            if strip:
                 folder = self.out / "samples"
                 folder.mkdir(exist_ok=True)
-                save_strip(folder / f"step_{train_state.step:07}.png", strip)
+                strip.save(folder / f"step_{train_state.step:07}.png")
             if best:
                 train_state.best = value
                 card = card_of(self.config, train_state, photographs=len(self.photographs.names))
                 save_checkpoint(self.out / BEST, self.networks.average, card)
-        except OSError as error:
-            raise StorageFull(error, self.out) from None
         train_state.validation = time.perf_counter() - began
         self.log.scores(train_state.step, scores, best=best)
 
@@ -145,7 +191,7 @@ class Run:
         self.log.close(text, done=not stopped)
 
 
-def choose(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
+def _split(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
     """Split the photographs into training and validation; also returns the validation folder.
 
     Raises:

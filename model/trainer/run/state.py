@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from model.trainer.errors import RunUnusable
-from model.trainer.files import write_whole
+from model.files import write_whole
+from model.trainer.errors import TrainingError, writing
 from model.trainer.step.networks import Networks, Optimisers
 
 _FORMAT = 1
@@ -43,7 +43,7 @@ def save_state(
     """Write the state.
 
     Raises:
-        StorageFull: the file cannot be written; the previous state stays.
+        TrainingError: the file cannot be written; the previous state stays.
     """
     state = {
         "format": _FORMAT,
@@ -52,7 +52,8 @@ def save_state(
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_whole(path, buffer.getbuffer())
+    with writing(path):
+        write_whole(path, buffer.getbuffer())
 
 
 def load_state(
@@ -61,12 +62,12 @@ def load_state(
     """Load the state into the networks and optimisers.
 
     Raises:
-        RunUnusable: there is no state, or it is of another run.
+        TrainingError: there is no state, or it is of another run.
     """
     try:
         state: Mapping[str, Any] = torch.load(path, map_location=device, weights_only=True)
         if state["format"] != _FORMAT:
-            raise RunUnusable(
+            raise TrainingError(
                 f"{path} has the format {state['format']}; this release expects {_FORMAT}"
             )
         for name, part in _parts(networks, optimisers).items():
@@ -76,10 +77,10 @@ def load_state(
                 part.load_state_dict(state[name])
         return TrainState(**{field.name: state[field.name] for field in fields(TrainState)})
     except FileNotFoundError:
-        raise RunUnusable(f"{path.parent} holds no run: there is no {path.name}") from None
+        raise TrainingError(f"{path.parent} holds no run: there is no {path.name}") from None
     except (OSError, EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise RunUnusable(f"{path} cannot be resumed from: {reason}") from None
+        raise TrainingError(f"{path} cannot be resumed from: {reason}") from None
 
 
 def _load_optimiser(optimiser: torch.optim.Adam, state: dict[str, Any]) -> None:

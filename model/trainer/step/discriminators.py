@@ -34,7 +34,9 @@ class VGGDiscriminator(nn.Module):
         widths = [features * factor for factor in (1, 1, 2, 2, 4, 4, 8, 8, 8, 8)]
         layers: list[nn.Module] = [nn.Conv2d(3, features, kernel_size=3, padding=1), _activation()]
         for place, (inputs, outputs) in enumerate(pairwise(widths)):
-            layers += _normalised(inputs, outputs, halve=place % 2 == 0)
+            size, stride = (4, 2) if place % 2 == 0 else (3, 1)
+            conv = nn.Conv2d(inputs, outputs, size, stride=stride, padding=1)
+            layers += [conv, nn.BatchNorm2d(outputs), _activation()]
         self.features = nn.Sequential(*layers)
         self.judge = nn.Sequential(
             nn.Linear(widths[-1] * (side // 32) ** 2, 100), _activation(), nn.Linear(100, 1)
@@ -116,12 +118,6 @@ class SpectralConv(nn.Conv2d):
     def _iterate(self, flat: Tensor) -> None:
         self.left.copy_(F.normalize(flat.mv(self.right), dim=0))
         self.right.copy_(F.normalize(flat.T.mv(self.left), dim=0))
-
-
-def _normalised(inputs: int, outputs: int, *, halve: bool) -> list[nn.Module]:
-    size, stride = (4, 2) if halve else (3, 1)
-    conv = nn.Conv2d(inputs, outputs, size, stride=stride, padding=1)
-    return [conv, nn.BatchNorm2d(outputs), _activation()]
 
 
 def _activation() -> nn.Module:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from model.blocks import RRDB
-from model.checkpoint import SHIPPED, CheckpointInvalid, load_checkpoint
+from model.checkpoint import SHIPPED, load_checkpoint
 from model.gdsr import GDSR, SCALE
 from model.metrics.dists import DISTS
 from model.metrics.vgg import VGG
 from model.reference import read_reference
-from model.trainer.config import Adversarial, Dists, Generator, Perceptual, TrainConfig
-from model.trainer.errors import ConfigInvalid, WeightsUnusable, cause
+from model.trainer.config import Dists, Generator, Perceptual, TrainConfig
+from model.trainer.errors import ConfigInvalid, TrainingError, reading
 from model.trainer.step.discriminators import UNetDiscriminator, VGGDiscriminator
 
 VGG_WEIGHTS = "GDSR_VGG_WEIGHTS"
@@ -55,18 +55,26 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
 
     Raises:
         ConfigInvalid: no VGG weights are configured, or they have no such tap.
-        WeightsUnusable: a file of weights is missing or does not fit the network.
+        TrainingError: a file of weights is missing or does not fit the network.
     """
     torch.manual_seed(config.run.seed)
     generator = _generator(config)
     for name in _FROZEN[config.generator.train]:
         generator.get_submodule(name).requires_grad_(requires_grad=False)
     losses = config.losses
-    side = SCALE * (config.data.patch - 2 * losses.margin)
+    discriminator: nn.Module | None = None
+    average = copy.deepcopy(generator).requires_grad_(requires_grad=False).eval()
+    if losses.adversarial:
+        features = losses.adversarial.features
+        if losses.adversarial.discriminator == "vgg":
+            side = SCALE * (config.data.patch - 2 * losses.margin)
+            discriminator = VGGDiscriminator(side=side, features=features)
+        else:
+            discriminator = UNetDiscriminator(features=features)
     networks = Networks(
         generator=generator,
-        average=copy.deepcopy(generator).requires_grad_(requires_grad=False).eval(),
-        discriminator=_discriminator(losses.adversarial, side) if losses.adversarial else None,
+        average=average,
+        discriminator=discriminator,
         features=_features(losses.perceptual) if losses.perceptual else None,
         dists=_dists(losses.dists) if losses.dists else None,
     )
@@ -132,22 +140,14 @@ def _generator(config: TrainConfig) -> GDSR:
                 nn.init.kaiming_normal_(part.weight).data.mul_(chosen.init_scale)
                 nn.init.zeros_(part.bias)  # type: ignore[arg-type]  # all have one
         return generator
-    try:
+    with reading("generator.init"):
         checkpoint = load_checkpoint(init_file(chosen.init))
-    except (CheckpointInvalid, OSError) as error:
-        raise WeightsUnusable(f"generator.init: {cause(error)}") from None
     if checkpoint.config != config.network:
-        raise WeightsUnusable(
+        raise TrainingError(
             f"generator.init: {chosen.init} is another network: it has {checkpoint.config}, "
             f"the run has {config.network}"
         )
     return checkpoint.generator.train()
-
-
-def _discriminator(adversarial: Adversarial, side: int) -> nn.Module:
-    if adversarial.discriminator == "vgg":
-        return VGGDiscriminator(side=side, features=adversarial.features)
-    return UNetDiscriminator(features=adversarial.features)
 
 
 def _features(perceptual: Perceptual) -> VGG:
@@ -157,9 +157,8 @@ def _features(perceptual: Perceptual) -> VGG:
             f"the perceptual loss needs VGG weights: set losses.perceptual.file or {VGG_WEIGHTS}"
         )
     try:
-        return VGG(read_reference(Path(file)), tuple(perceptual.taps))
-    except (CheckpointInvalid, OSError) as error:
-        raise WeightsUnusable(f"VGG weights: {cause(error)}") from None
+        with reading("VGG weights"):
+            return VGG(read_reference(Path(file)), tuple(perceptual.taps))
     except ValueError as error:
         raise ConfigInvalid(f"losses.perceptual.taps: {error}") from None
 
@@ -171,7 +170,5 @@ def _dists(dists: Dists) -> DISTS:
             f"the loss dists needs weights: set losses.dists.folder or {METRIC_WEIGHTS}"
         )
     names = ("vgg16_features.safetensors", "dists_alpha_beta.safetensors")
-    try:
+    with reading("weights of DISTS"):
         return DISTS(*(read_reference(Path(folder) / name) for name in names))
-    except (CheckpointInvalid, OSError) as error:
-        raise WeightsUnusable(f"weights of DISTS: {cause(error)}") from None

@@ -8,6 +8,7 @@ Shapes: N batch, S x S low-resolution pixels of a patch.
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ from model.trainer.precision import autocast
 from model.trainer.step.networks import Networks, Optimisers
 
 Terms = Mapping[str, Tensor]
+_EAGER_STEPS = 3  # before a step is captured
 
 
 class Step:
@@ -51,10 +53,14 @@ class Step:
 
         # Update the generator against the fixed discriminator.
         optimisers.generator.zero_grad(set_to_none=True)
-        _train(networks.discriminator, on=False)
+        if networks.discriminator is not None:
+            networks.discriminator.requires_grad_(requires_grad=False)
         with self.autocast():
             images, hr = self.images(batch)
-            terms = self.generator_losses(images, hr, self._inside(batch.teacher))
+            teacher = batch.teacher
+            if teacher is not None:
+                teacher = inner(teacher, SCALE * self.config.losses.margin)
+            terms = self.generator_losses(images, hr, teacher)
         torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         self.processes.average_gradients(self._parameters)
         if self.config.optimiser.clip:
@@ -64,7 +70,7 @@ class Step:
         # Update the discriminator, on the same images.
         if networks.discriminator is not None and optimisers.discriminator is not None:
             optimisers.discriminator.zero_grad(set_to_none=True)
-            _train(networks.discriminator, on=True)
+            networks.discriminator.requires_grad_(requires_grad=True)
             with self.autocast():
                 terms["discriminator"] = self.discriminator_loss(images, hr)
             terms["discriminator"].backward()  # type: ignore[no-untyped-call]
@@ -103,9 +109,6 @@ class Step:
                 image = back_projected(image, batch.lr)
             images[output] = inner(image, SCALE * losses.margin)
         return images, inner(batch.hr, SCALE * losses.margin)
-
-    def _inside(self, image: Tensor | None) -> Tensor | None:
-        return None if image is None else inner(image, SCALE * self.config.losses.margin)
 
     def generator_losses(
         self, images: Mapping[Part, Tensor], hr: Tensor, teacher: Tensor | None = None
@@ -169,6 +172,42 @@ class Step:
         return torch.stack(losses).mean()
 
 
+class GraphedStep:
+    """A step as one CUDA graph, for batches of one shape: a thousand kernels in one launch.
+
+    The first training steps run eagerly, on a side stream: they trigger compilation and fill the
+    allocator. Then a step is captured, which runs nothing, and replayed from then on.
+    """
+
+    def __init__(self, step: Callable[[Batch], Terms]) -> None:
+        self._step = step
+        self._taken = 0
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._graph = torch.cuda.CUDAGraph()
+        self._batch: Batch | None = None
+        self._terms: Terms = {}
+
+    def __call__(self, batch: Batch) -> Terms:
+        if self._taken < _EAGER_STEPS:
+            self._taken += 1
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                terms = self._step(batch)
+            torch.cuda.current_stream().wait_stream(self._stream)
+            return terms
+        if self._batch is None:
+            teacher = None if batch.teacher is None else batch.teacher.clone()
+            self._batch = Batch(lr=batch.lr.clone(), hr=batch.hr.clone(), teacher=teacher)
+            # Thread-local capture: the loader pins memory in its own thread.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._terms = self._step(self._batch)
+        for kept, given in zip(self._batch, batch, strict=True):
+            if kept is not None and given is not None:
+                kept.copy_(given)
+        self._graph.replay()
+        return self._terms
+
+
 def _distill_loss(distill: Distill, teacher: Tensor, image: Tensor) -> Tensor:
     loss = pixel_loss(image, teacher)
     if distill.frequency:
@@ -176,7 +215,43 @@ def _distill_loss(distill: Distill, teacher: Tensor, image: Tensor) -> Tensor:
     return loss
 
 
-def _train(network: nn.Module | None, *, on: bool) -> None:
-    """Enable or disable the gradients of the parameters."""
-    if network is not None:
-        network.requires_grad_(requires_grad=on)
+class Entry(NamedTuple):
+    """The loss terms of one step; `step` counts from 0."""
+
+    step: int
+    terms: dict[str, float]
+
+
+class LossBuffer:
+    """Loss terms in transit: returned at once on a CPU, one step late on CUDA, so that the loop
+    never waits.
+    """
+
+    def __init__(self) -> None:
+        self._coming: tuple[int, Terms, Tensor, torch.cuda.Event] | None = None
+
+    def put(self, step: int, terms: Terms) -> Entry | None:
+        """Add a step; returns the latest one whose values have arrived."""
+        before = self.flush()
+        values = torch.stack(list(terms.values()))
+        if not values.is_cuda:
+            return _entry(step, terms, values)
+        pinned = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        pinned.copy_(values, non_blocking=True)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record()
+        self._coming = step, terms, pinned, arrived
+        return before
+
+    def flush(self) -> Entry | None:
+        """Wait for and return the last step that was not returned yet."""
+        if self._coming is None:
+            return None
+        step, terms, values, arrived = self._coming
+        self._coming = None
+        arrived.synchronize()
+        return _entry(step, terms, values)
+
+
+def _entry(step: int, terms: Terms, values: Tensor) -> Entry:
+    return Entry(step, dict(zip(terms, values.tolist(), strict=True)))

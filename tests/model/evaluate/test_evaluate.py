@@ -22,15 +22,16 @@ from model.evaluate import pareto
 from model.evaluate.folder import evaluate
 from model.evaluate.methods import bicubic, of_generator
 from model.evaluate.pareto import PLACES, check_drawable, draw, name_of, place_of
-from model.evaluate.pictures import Pair, find_pictures
+from model.evaluate.pictures import find_pictures
 from model.evaluate.slider import shown
 from model.gdsr import OUTPUTS
 from model.metrics.fidelity import mse_y, psnr_y
 from model.metrics.perceptual import load_panel
 from model.postprocessing import postprocess
 from model.resize import bicubic_down, bicubic_up, inner, mirrored
-from model.trainer.errors import PartMissing
+from model.trainer.errors import TrainingError
 from model.trainer.run.export import read_scores
+from model.trainer.validation import Pair
 
 CPU = torch.device("cpu")
 Run = Callable[..., int]
@@ -482,7 +483,7 @@ def test_the_plot_has_the_papers_methods_where_the_axis_allows(tmp_path: Path) -
 def test_a_plot_needs_matplotlib_and_something_to_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pareto, "find_spec", lambda _: None)
 
-    with pytest.raises(PartMissing, match="a plot needs matplotlib"):
+    with pytest.raises(TrainingError, match="a plot needs matplotlib"):
         check_drawable(["psnr_y", "niqe"])
     with pytest.raises(ValueError, match="LPIPS or NIQE"):
         check_drawable(["psnr_y", "dists"])

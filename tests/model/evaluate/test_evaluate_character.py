@@ -9,10 +9,10 @@ from torch import Tensor
 from model.evaluate.folder import evaluate, overshoots
 from model.evaluate.methods import bicubic, unrounded_bicubic
 from model.evaluate.patterns import patterns
-from model.evaluate.pictures import Pair
 from model.evaluate.slider import POSITIONS, walk
 from model.metrics.perceptual import load_panel
 from model.resize import bicubic_up
+from model.trainer.validation import Pair
 
 CPU = torch.device("cpu")
 PLACES = (0, 0.5, 1)

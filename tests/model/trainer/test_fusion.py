@@ -10,7 +10,7 @@ from networks import tiny_checkpoint
 from PIL import Image
 
 from model.checkpoint import load_checkpoint
-from model.trainer.errors import PhotographsMissing
+from model.trainer.errors import TrainingError
 from model.trainer.fusion import fit_fusion
 from model.trainer.run.export import export
 
@@ -52,5 +52,5 @@ def test_photographs_that_are_too_small_are_counted(tmp_path: Path) -> None:
     Image.fromarray(photo(100, 320)).save(tmp_path / "low.png")
     generator = load_checkpoint(tmp_path / "tiny.safetensors").generator
 
-    with pytest.raises(PhotographsMissing, match="1 smaller than 288x288"):
+    with pytest.raises(TrainingError, match="1 smaller than 288x288"):
         fit_fusion(generator, tmp_path)

@@ -8,15 +8,13 @@ import torch
 
 from model.resize import bicubic_down
 from model.trainer.config import TrainConfig
-from model.trainer.data.batches import Batch
-from model.trainer.data.patches import PatchPositions, cut
+from model.trainer.data.batches import Batch, cut
 from model.trainer.data.photographs import find_photographs, read_photographs
 from model.trainer.degradations.degradations import Degradation, Shares, shrink
 from model.trainer.loop import train
 from model.trainer.parallel import Processes
-from model.trainer.step.graph import GraphedStep
 from model.trainer.step.networks import build_networks, build_optimisers
-from model.trainer.step.step import Step
+from model.trainer.step.step import GraphedStep, Step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -33,8 +31,7 @@ def test_bicubic_gives_the_bytes_of_the_cpu() -> None:
 
 def test_patches_are_those_of_the_cpu(photographs: Path) -> None:
     found = read_photographs(find_photographs(photographs), folder=photographs, side=64)
-    zeros = torch.zeros(8, dtype=torch.long)
-    picks = PatchPositions(photograph=zeros, top=zeros + 3, left=zeros + 5, turn=torch.arange(8))
+    picks = torch.tensor([(0, 3, 5, turn) for turn in range(8)])
     device = torch.device("cuda")
 
     there = cut(found.to(device), picks.to(device), side=64, context=8)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from model.trainer.config import Optimiser, Run
-from model.trainer.schedule import progress, rate_factor
+from model.trainer.loop import progress, rate_factor
 
 COSINE = Optimiser(learning_rate=1.0, final=0.1, warmup=10)
 STEPS = Optimiser(learning_rate=1.0, schedule="multistep", milestones=(0.1, 0.2, 0.4, 0.6))

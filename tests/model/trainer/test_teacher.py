@@ -12,10 +12,14 @@ from torch import Tensor
 
 from model.checkpoint import load_checkpoint
 from model.trainer.config import TrainConfig
-from model.trainer.data.cached import CachedBatches
 from model.trainer.data.patterns import draw_pattern, enlarged
-from model.trainer.data.teacher import load_teacher, shard_file, with_low_frequencies
-from model.trainer.errors import CacheUnusable, WeightsUnusable
+from model.trainer.data.teacher import (
+    CachedBatches,
+    load_teacher,
+    shard_file,
+    with_low_frequencies,
+)
+from model.trainer.errors import TrainingError
 from model.trainer.loop import train
 from model.trainer.parallel import Processes
 
@@ -144,7 +148,7 @@ def test_another_program_may_be_the_teacher(configure: Configure, tmp_path: Path
     cache = tmp_path / "cache"
     config = configure("lite_real_gan", *ONCE, "teacher.file=", f"teacher.cache={cache}")
 
-    with pytest.raises(CacheUnusable, match="1 of 1 teacher arrays are missing") as caught:
+    with pytest.raises(TrainingError, match="1 of 1 teacher arrays are missing") as caught:
         fit(config, tmp_path / "one")
     assert "\n" not in str(caught.value)
 
@@ -158,9 +162,9 @@ def test_a_cache_of_another_teacher_is_refused(configure: Configure, tmp_path: P
     fit(configure("lite_real_gan", *ONCE, cache), tmp_path / "one")
     other = f"teacher.file={tmp_path / 'one' / 'best.safetensors'}"
 
-    with pytest.raises(CacheUnusable, match="was made with another teacher: choose another"):
+    with pytest.raises(TrainingError, match="was made with another teacher: choose another"):
         fit(configure("lite_real_gan", *ONCE, cache, other), tmp_path / "two")
-    with pytest.raises(CacheUnusable, match="was made with another degradation: choose another"):
+    with pytest.raises(TrainingError, match="was made with another degradation: choose another"):
         fit(configure("lite_real_gan", *ONCE, cache, "degradation.shares.full=9"), tmp_path / "two")
 
 
@@ -185,7 +189,7 @@ def test_a_damaged_cache_is_named_in_one_line(
     fit(config, tmp_path / "one")
     change(tmp_path / "cache")
 
-    with pytest.raises(CacheUnusable) as caught:
+    with pytest.raises(TrainingError) as caught:
         fit(config, tmp_path / "two")
 
     assert said in str(caught.value)
@@ -196,9 +200,9 @@ def test_a_teacher_of_another_architecture_is_named(configure: Configure, tmp_pa
     file = tmp_path / "net.pth"
     torch.save({"conv_first.weight": torch.zeros(1)}, file)
 
-    with pytest.raises(WeightsUnusable, match=r"teacher\.file: .* is not an RRDB generator by 4"):
+    with pytest.raises(TrainingError, match=r"teacher\.file: .* is not an RRDB generator by 4"):
         fit(configure("lite_real_gan", *ONCE, f"teacher.file={file}"), tmp_path / "run")
-    with pytest.raises(WeightsUnusable, match=r"teacher\.file: No such file"):
+    with pytest.raises(TrainingError, match=r"teacher\.file: No such file"):
         fit(configure("lite_real_gan", *ONCE, f"teacher.file={file}2"), tmp_path / "run")
 
 
