@@ -67,6 +67,7 @@ export default {
   print: "Druckt {width} × {height} cm bei {dpi} dpi",
   printWidth: "Breite in cm",
   dpi: "Druck in dpi",
+  outOfRange: "{name}: von {least} bis {most}.",
   format: "Format",
   quality: "Qualität",
   metadata: "Kameradaten",

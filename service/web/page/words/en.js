@@ -71,6 +71,7 @@ export default {
   print: "Prints {width} × {height} cm at {dpi} dpi",
   printWidth: "Width in cm",
   dpi: "Print dpi",
+  outOfRange: "{name}: from {least} to {most}.",
   format: "Format",
   quality: "Quality",
   metadata: "Camera data",

@@ -67,6 +67,7 @@ export default {
   print: "{dpi} dpi 可打印 {width} × {height} 厘米",
   printWidth: "宽度（厘米）",
   dpi: "打印 dpi",
+  outOfRange: "{name}：{least} 到 {most}。",
   format: "格式",
   quality: "质量",
   metadata: "相机信息",
