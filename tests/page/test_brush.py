@@ -248,7 +248,9 @@ def test_a_second_finger_drops_the_stroke_and_pinches(touched: Page) -> None:
     zoom = page.locator("#zoom").inner_text()
     fingers.down((-50, 0))
     fingers.move((-20, 20))
-    expect(page.locator("#painted")).to_have_text("Paint detail where you want it.")  # until its end
+    expect(page.locator("#painted")).to_have_text(
+        "Paint detail where you want it."
+    )  # until its end
     fingers.down((-20, 20), (60, 20))
     fingers.move((-120, 20), (160, 20))
     fingers.up()

@@ -226,9 +226,7 @@ def test_settings_for_all_are_those_of_queued_and_later_pictures_too(
     assert kinds(page) == dict.fromkeys(["later.png", "queued.png", "two.png", "one.png"], "webp")
 
 
-def test_settings_for_all_begin_nothing_that_was_cancelled(
-    visit: Visit, host: WorkerHost
-) -> None:
+def test_settings_for_all_begin_nothing_that_was_cancelled(visit: Visit, host: WorkerHost) -> None:
     page = visit()
     choose(page, ("one.png", noise(16, 34)))
     wait_for_result(page)

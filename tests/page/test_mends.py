@@ -112,6 +112,15 @@ def test_a_chosen_folder_gives_its_pictures_in_order_those_of_no_known_type_too(
     assert page.locator(".card .name").all_inner_texts() == found * 2
 
 
+def test_a_folder_without_photographs_says_so(visit: Visit, tmp_path: Path) -> None:
+    (tmp_path / "Letters").mkdir()
+    (tmp_path / "Letters" / "letter.txt").write_text("Dear Ann, ")
+    page = visit()
+    page.set_input_files("#folder", tmp_path / "Letters")
+
+    expect(page.locator("#notice-words")).to_have_text("No photo was found there.")
+
+
 def test_files_are_offered_by_their_endings_too(visit: Visit) -> None:
     page = visit()
     page.locator("#model option").first.wait_for(state="attached")

@@ -230,7 +230,7 @@ function showNotice(words) {
 
 // The page comes to life
 
-onFiles((files) => open(take(files)));
+onFiles((files) => (files.length ? open(take(files)) : showNotice(text("noPhotos"))));
 at("notice").querySelector("button").addEventListener("click", () => (at("notice").hidden = true));
 
 onSlider((tradeOff) => {

@@ -17,12 +17,9 @@ function ofFolder(files) {
   return visible.sort((one, other) => inOrder(one.webkitRelativePath, other.webkitRelativePath));
 }
 
-/** Tell of files, whichever way they come, those in folders too; empty nothings are left out. */
+/** Tell of files, whichever way they come, those in folders too; empty nothings are left out, so that there may be none. */
 export function onFiles(tell) {
-  const accept = (files) => {
-    const usable = [...files].filter((file) => (file.size || file.type) && !file.name.startsWith("."));
-    if (usable.length) tell(usable);
-  };
+  const accept = (files) => tell([...files].filter((file) => (file.size || file.type) && !file.name.startsWith(".")));
   for (const id of ["files", "folder", "camera"]) {
     const input = document.getElementById(id);
     input.addEventListener("change", () => {

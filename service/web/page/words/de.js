@@ -7,6 +7,7 @@ export default {
   chooseFolder: "Ordner wählen",
   takePhoto: "Foto aufnehmen",
   pasteToo: "Einfügen geht auch.",
+  noPhotos: "Dort wurde kein Foto gefunden.",
   private: "Privat: bleibt auf diesem Server, nach {span} gelöscht.",
   takes: "{formats}; je bis {pixels} und {size}",
   add: "Hinzufügen",

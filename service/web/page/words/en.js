@@ -7,6 +7,7 @@ export default {
   chooseFolder: "Choose a folder",
   takePhoto: "Take a photo",
   pasteToo: "You can also paste one.",
+  noPhotos: "No photo was found there.",
   private: "Private: stays on this server, deleted after {span}.",
   takes: "{formats}; up to {pixels} and {size} each",
   add: "Add",

@@ -7,6 +7,7 @@ export default {
   chooseFolder: "选择文件夹",
   takePhoto: "拍照",
   pasteToo: "也可以直接粘贴。",
+  noPhotos: "那里没有找到照片。",
   private: "私密：只留在这台服务器上，{span}后删除。",
   takes: "{formats}；每张不超过 {pixels}、{size}",
   add: "添加",
