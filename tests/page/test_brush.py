@@ -22,6 +22,7 @@ from browsing import (
     wait_for_result,
 )
 from factories import photo, png, saved
+from hosts import noise
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -197,6 +198,163 @@ def test_an_area_of_like_colours_is_filled_at_once(visit: Visit) -> None:
 
     share = page.locator("#painted").inner_text()
     assert 40 <= int(share.removeprefix("Painted ").split("%")[0]) <= 60
+
+
+class Fingers:
+    """Fingers on the stage, at places in pixels from its middle."""
+
+    def __init__(self, page: Page) -> None:
+        box = page.locator("#stage").bounding_box()
+        assert box is not None
+        self._middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self._page = page
+        self._wire = page.context.new_cdp_session(page)
+
+    def _send(self, kind: str, places: tuple[tuple[float, float], ...]) -> None:
+        x, y = self._middle
+        points = [{"x": x + it[0], "y": y + it[1], "id": n} for n, it in enumerate(places)]
+        self._wire.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        painted(self._page)
+
+    def down(self, *places: tuple[float, float]) -> None:
+        self._send("touchStart", places)
+
+    def move(self, *places: tuple[float, float]) -> None:
+        self._send("touchMove", places)
+
+    def up(self) -> None:
+        self._send("touchEnd", ())
+
+    def cancel(self) -> None:
+        self._send("touchCancel", ())
+
+
+@pytest.fixture
+def touched(visit: Visit) -> Page:
+    """A page on a touch screen with a finished picture and the brush at hand."""
+    page = visit(has_touch=True)
+    choose(page, ("photo.png", saved(photo(60, 80), "PNG")))
+    wait_for_result(page)
+    measured(page)
+    page.keyboard.press("b")
+    return page
+
+
+def test_a_second_finger_drops_the_stroke_and_pinches(touched: Page) -> None:
+    page, fingers = touched, Fingers(touched)
+    stroke(page, (-60, -60), (60, -60))
+    kept = page.evaluate(STORED)
+    page.keyboard.press("Control+z")
+    zoom = page.locator("#zoom").inner_text()
+    fingers.down((-50, 0))
+    fingers.move((-20, 20))
+    expect(page.locator("#painted")).to_have_text(
+        "Paint detail where you want it."
+    )  # until its end
+    fingers.down((-20, 20), (60, 20))
+    fingers.move((-120, 20), (160, 20))
+    fingers.up()
+
+    expect(page.locator("#zoom")).not_to_have_text(zoom)
+    assert not any(page.evaluate(STORED))
+    page.get_by_role("button", name="Redo", exact=True).click()  # it was there before the pinch
+    assert page.evaluate(STORED) == kept
+    expect(page.get_by_role("button", name="Redo", exact=True)).to_be_disabled()
+
+
+def test_a_pinch_fills_nothing(touched: Page) -> None:
+    page, fingers = touched, Fingers(touched)
+    page.get_by_role("button", name="Fill similar area").click()
+    fingers.down((-50, 0))
+    fingers.down((-50, 0), (60, 20))
+    fingers.move((-120, 20), (160, 20))
+    fingers.up()
+    expect(page.get_by_role("button", name="Undo", exact=True)).to_be_disabled()
+
+    fingers.down((-50, 0))
+    fingers.up()
+    expect(page.locator("#painted")).to_contain_text("Painted")
+
+
+def test_a_stroke_that_the_system_ends_is_kept_and_the_next_one_is_another(touched: Page) -> None:
+    page, fingers = touched, Fingers(touched)
+    fingers.down((-50, 0))
+    fingers.move((-20, 20))
+    fingers.cancel()
+    first = page.evaluate(STORED)
+    assert any(first)
+    fingers.down((40, 60))
+    fingers.move((60, 60))
+    fingers.up()
+    assert page.evaluate(STORED) != first
+    page.keyboard.press("Control+z")
+    assert page.evaluate(STORED) == first
+
+
+def test_beside_each_other_a_stroke_stays_in_its_pane(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("photo.png", saved(photo(60, 80), "PNG")))
+    wait_for_result(page)
+    page.keyboard.press("s")
+    page.keyboard.press("b")
+    page.locator("#brush-size").fill("20")
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    half = box["width"] / 2
+    stroke(page, (0.3 * half, 0), (-0.2 * half, 0), (-0.7 * half, 40), (0.4 * half, 20))
+    columns = np.flatnonzero(np.array(page.evaluate(STORED)).reshape(240, 320).any(axis=0))
+
+    assert columns.min() == 0  # over the left edge, and back
+    assert columns.max() < 0.6 * 320
+
+
+def test_a_stroke_goes_on_over_the_edge_of_the_picture(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("photo.png", saved(photo(60, 80), "PNG")))
+    wait_for_result(page)
+    page.keyboard.press("4")
+    page.keyboard.press("b")
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    stroke(page, (0, 0), (box["width"], 0), (box["width"], 60), (0, 60))
+    assert any(page.evaluate(STORED))
+    page.keyboard.press("Control+z")
+    assert not any(page.evaluate(STORED))  # it was one stroke
+
+
+def test_keys_in_the_middle_of_a_stroke_lose_no_paint(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("one.png", saved(photo(60, 80), "PNG")), ("two.png", noise(60, 81)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    wait_for_result(page)
+    page.locator("#stage").focus()
+    page.keyboard.press("b")
+    share = page.locator("#painted")
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 40, y)
+    page.keyboard.press("Control+z")  # ends the stroke and takes it back
+    page.mouse.move(x + 80, y)
+    page.mouse.up()
+    expect(share).not_to_contain_text("Painted")
+
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 40, y)
+    page.keyboard.press(".")
+    expect(page.locator("#shown-name")).to_have_text("two.png")
+    wait_for_result(page)
+    page.mouse.move(x + 80, y)
+    page.mouse.up()
+    expect(share).not_to_contain_text("Painted")
+    page.keyboard.press(",")
+    wait_for_result(page)
+    expect(share).to_contain_text("Painted")
+    page.keyboard.press("Control+z")
+    expect(share).not_to_contain_text("Painted")
 
 
 def test_guesswork_is_nothing_at_0_and_something_beyond(page: Page) -> None:

@@ -15,6 +15,7 @@ from browsing import (
     job_of,
     measured,
     opened,
+    painted,
     slide,
     wait_for_result,
     working,
@@ -45,7 +46,9 @@ for (const name of ["localStorage", "sessionStorage", "indexedDB"]) {
 
 
 class WeakLine:
-    """A proxy to a service that can break in the middle of a response, and then carries nothing."""
+    """A proxy to a service that can break in the middle of a response, and then carries nothing,
+    or fall silent in one and go on with others.
+    """
 
     def __init__(self, address: str) -> None:
         self._target = urlsplit(address)
@@ -53,6 +56,8 @@ class WeakLine:
         self.address = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         self._breaking = b""
         self._broken = False
+        self._silencing = b""
+        self._bytes = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Self:
@@ -65,6 +70,14 @@ class WeakLine:
         """Break in the response to the next request that contains these bytes."""
         self._breaking = request
 
+    def fall_silent_in(self, request: bytes, *, after: int = 0) -> None:
+        """Carry so many bytes of the response to the next request with these, and no more of it."""
+        self._silencing, self._bytes = request, after
+
+    def speaks(self) -> bool:
+        """Whether the response in which it is to fall silent has not come so far yet."""
+        return bool(self._silencing or self._bytes)
+
     def mend(self) -> None:
         self._breaking, self._broken = b"", False
 
@@ -75,21 +88,34 @@ class WeakLine:
                 host, port = self._target.hostname, self._target.port
                 server = socket.create_connection((str(host), int(port or 0)))
                 asked = threading.Event()  # set if the next response is to break
+                silent = threading.Event()
                 for work in (self._requests, self._answers):
-                    threading.Thread(target=work, args=(client, server, asked), daemon=True).start()
+                    events = (client, server, asked, silent)
+                    threading.Thread(target=work, args=events, daemon=True).start()
 
     def _requests(
-        self, client: socket.socket, server: socket.socket, asked: threading.Event
+        self,
+        client: socket.socket,
+        server: socket.socket,
+        asked: threading.Event,
+        silent: threading.Event,
     ) -> None:
         with suppress(OSError):
             while (data := client.recv(1 << 16)) and not self._broken:
                 if self._breaking and self._breaking in data:
                     asked.set()
+                if self._silencing and self._silencing in data:
+                    self._silencing = b""
+                    silent.set()
                 server.sendall(data)
         _cut(client, server)
 
     def _answers(
-        self, client: socket.socket, server: socket.socket, asked: threading.Event
+        self,
+        client: socket.socket,
+        server: socket.socket,
+        asked: threading.Event,
+        silent: threading.Event,
     ) -> None:
         with suppress(OSError):
             while (data := server.recv(1 << 14)) and not self._broken:
@@ -97,6 +123,10 @@ class WeakLine:
                     client.sendall(data[: data.index(b"\r\n\r\n") + 200])
                     self._broken = True
                     break
+                if silent.is_set():
+                    client.sendall(data[: self._bytes])
+                    self._bytes = 0
+                    continue
                 client.sendall(data)
         _cut(client, server)
 
@@ -184,6 +214,56 @@ def test_a_result_that_breaks_off_says_so_and_comes_when_the_connection_is_back(
         line.mend()
         wait_for_result(page)
         expect(words).to_be_hidden()
+        page.close()
+
+
+@pytest.mark.parametrize(
+    ("request_line", "after"),
+    [
+        (b"POST /upscale", 0),
+        (b"GET /limits", 0),
+        (b"output=gan", 0),
+        (b"output=gan", 1500),  # the head has come, and part of the body
+        (b"/events", 0),
+        (b"GET /jobs/", 0),
+    ],
+)
+def test_a_service_that_takes_a_request_and_falls_silent_is_asked_again(
+    visit: Visit, studio: Studio, request_line: bytes, after: int
+) -> None:
+    with WeakLine(studio.address) as line:
+        page = visit(address="about:blank")
+        page.clock.install()
+        line.fall_silent_in(request_line, after=after)
+        page.goto(line.address)
+        page.wait_for_load_state()
+        if request_line != b"GET /limits":
+            choose(page, ("photo.png", noise(100, 150 + after % 7)))
+        while line.speaks():
+            painted(page)
+        page.clock.fast_forward("02:01")
+        expect(page.locator("#connection")).to_be_visible()
+        if request_line == b"GET /limits":
+            choose(page, ("photo.png", noise(100, 149)))
+        wait_for_result(page)
+        expect(page.locator("#connection")).to_be_hidden()
+        page.close()
+
+
+def test_a_probe_that_is_not_answered_is_followed_by_another(visit: Visit, studio: Studio) -> None:
+    with WeakLine(studio.address) as line:
+        page = visit(address=line.address)
+        choose(page, ("photo.png", noise(100, 160)))
+        wait_for_result(page)
+        page.clock.install()
+        line.fall_silent_in(b"GET /livez")
+        page.context.set_offline(True)
+        expect(page.locator("#connection")).to_be_visible()
+        page.context.set_offline(False)
+        while line.speaks():
+            painted(page)
+        page.clock.fast_forward("00:11")
+        expect(page.locator("#connection")).to_be_hidden()
         page.close()
 
 
@@ -289,6 +369,57 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_never_in_an_address(
         expect(other.get_by_role("dialog")).to_be_visible()
         other.keyboard.press("Escape")
         expect(other.locator("#working")).to_contain_text("An API key is needed")
+        page.context.close()
+
+
+def test_who_gives_no_key_is_asked_once_and_by_the_next_attempt(
+    visit: Visit, site: Site, keyed: Path
+) -> None:
+    with opened(site, api_keys_file=keyed) as studio:
+        page = visit(address=studio.address)
+        choose(page, *((f"{n}.png", noise(24, 40 + n)) for n in range(4)))
+        dialog = page.get_by_role("dialog", name="Authentication required")
+        expect(dialog).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator(".card[data-state=refused]")).to_have_count(4)
+        assert dialog.is_hidden()
+
+        page.get_by_role("button", name="Try again").click()
+        expect(dialog).to_be_visible()
+        page.get_by_label("API key").fill("ключ")  # not sent: no header can hold it
+        page.keyboard.press("Enter")
+        expect(dialog).to_be_visible()
+        page.get_by_label("API key").fill(KEY)
+        page.keyboard.press("Enter")
+        expect(page.locator(".card[data-state=succeeded]")).to_have_count(4)
+        assert dialog.is_hidden()
+        page.context.close()
+
+
+def test_a_key_given_after_a_refusal_brings_the_jobs_of_before(
+    visit: Visit, site: Site, keyed: Path
+) -> None:
+    with opened(site, api_keys_file=keyed) as studio:
+        page = visit(address=studio.address)
+        choose(page, ("one.png", noise(24, 50)), ("two.png", noise(24, 51)))
+        page.get_by_label("API key").fill(KEY)
+        page.keyboard.press("Enter")
+        expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+        ids = "JSON.parse(localStorage['gdsr.pictures']).map(({ id }) => id)"
+        before = page.evaluate(ids)
+        page.evaluate("sessionStorage.clear()")
+        page.reload()
+        dialog = page.get_by_role("dialog", name="Authentication required")
+        expect(dialog).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.locator(".card[data-state=refused]")).to_have_count(2)
+        page.get_by_role("button", name="Try again").click()
+        page.get_by_label("API key").fill(KEY)
+        page.keyboard.press("Enter")
+
+        expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+        wait_for_result(page)
+        assert page.evaluate(ids) == before
         page.context.close()
 
 

@@ -5,11 +5,11 @@ import re
 import zipfile
 
 import pytest
-from browsing import Studio, Visit, choose, slide, wait_for_result
+from browsing import SAMPLE, Studio, Visit, choose, painted, slide, wait_for_result
 from factories import P3_PRIMARIES, photo, rgb_profile, saved
-from hosts import noise
+from hosts import WorkerHost, noise
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Page, Route, expect
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 CAMERA_MAKER = 0x010F
@@ -154,3 +154,157 @@ def test_profile_and_camera_data_are_as_chosen_in_every_file(visit: Visit) -> No
     wait_for_result(page)
     expect(page.locator("#shown-name")).to_have_text("1.jpg")
     assert file() == (profile, "Ann's camera")
+
+
+def test_a_number_that_makes_no_sense_changes_nothing_and_says_what_does(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("small.png", noise(48, 64)))
+    wait_for_result(page)
+    page.select_option("#scale", label="Own width")
+    note = page.locator("#field-note")
+
+    def enter(label: str, value: str) -> None:
+        page.get_by_label(label).fill("")
+        page.get_by_label(label).press_sequentially(value)
+        page.keyboard.press("Tab")
+
+    enter("Width in px", "128")
+    expect(page.locator("#download")).to_have_text("Save small-2x.png")
+    for value in ("", "0", "-64", "0.2", "ten", "1e-9"):
+        enter("Width in px", value)
+        expect(page.get_by_label("Width in px")).to_have_value("128")
+        expect(note).to_have_text("Width in px: from 1 to 256.")
+    enter("Width in px", "63.6")
+    expect(page.get_by_label("Width in px")).to_have_value("64")
+    expect(note).to_be_hidden()
+    for value in ("", "0", "-3"):
+        enter("Width in cm", value)
+        expect(page.get_by_label("Width in px")).to_have_value("64")
+        expect(note).to_have_text("Width in cm: from 0.1 to 2.1.")
+    enter("Width in cm", "1e30")
+    expect(page.get_by_label("Width in px")).to_have_value("256")
+    expect(note).to_have_text("Width in cm: from 0.1 to 2.1.")
+    enter("Print dpi", "200")
+    for value in ("", "0", "-1"):
+        enter("Print dpi", value)
+        expect(page.get_by_label("Print dpi")).to_have_value("200")
+        expect(note).to_have_text("Print dpi: from 1 to 65,535.")
+    enter("Print dpi", "1e9")
+    expect(page.get_by_label("Print dpi")).to_have_value("65535")
+    assert "NaN" not in page.locator("#export-panel").inner_text()
+
+
+def kinds(page: Page) -> dict[str, str]:
+    """Return the chosen format of each picture, by opening one after another."""
+    found = {}
+    for card in page.locator(".card .open").all():
+        card.click()
+        wait_for_result(page)
+        found[page.locator("#shown-name").inner_text()] = page.locator("#format").input_value()
+    return found
+
+
+def test_settings_for_all_are_those_of_queued_and_later_pictures_too(
+    visit: Visit, host: WorkerHost
+) -> None:
+    page = visit()
+    choose(page, ("one.png", noise(16, 30)))
+    wait_for_result(page)
+    page.select_option("#format", "webp")
+    choose(page, ("two.png", noise(16, 31)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    wait_for_result(page)
+    page.select_option("#format", "png")  # what a new picture would begin with
+    with host.held():
+        choose(page, ("queued.png", noise(16, 32)))
+        page.locator(".card .open").last.click()
+        wait_for_result(page)
+        page.get_by_role("button", name="Use for all photos").click()
+    choose(page, ("later.png", noise(16, 33)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(4)
+
+    assert kinds(page) == dict.fromkeys(["later.png", "queued.png", "two.png", "one.png"], "webp")
+
+
+def test_settings_for_all_begin_nothing_that_was_cancelled(visit: Visit, host: WorkerHost) -> None:
+    page = visit()
+    choose(page, ("one.png", noise(16, 34)))
+    wait_for_result(page)
+    with host.held():
+        choose(page, ("two.png", noise(16, 35)))
+        expect(page.locator(".card[data-state=queued]")).to_have_count(1)
+        page.locator("#actions [data-action=cancel]").click()
+        expect(page.locator(".card[data-state=cancelled]")).to_have_count(1)
+    page.locator(".card .open").last.click()
+    wait_for_result(page)
+    page.select_option("#icc", "keep")
+    page.get_by_role("button", name="Use for all photos").click()
+
+    wait_for_result(page)
+    expect(page.locator("#apply-again")).to_be_hidden()
+    expect(page.locator(".card[data-state=cancelled]")).to_have_count(1)
+
+
+def test_settings_for_all_hold_for_a_picture_that_is_being_sent(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("one.png", noise(16, 36)))
+    wait_for_result(page)
+    page.select_option("#icc", "keep")
+    page.get_by_role("button", name="Enlarge again to apply").click()
+    wait_for_result(page)
+    page.select_option("#icc", "srgb")  # what the next picture begins with
+    page.select_option("#icc", "keep")
+    page.evaluate("localStorage.removeItem('gdsr.settings')")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/upscale", hold, times=1)
+    with page.expect_request("**/upscale"):
+        choose(page, ("two.png", noise(16, 37)))
+    page.locator(".card .open").last.click()
+    wait_for_result(page)
+    with page.expect_request("**/upscale"):
+        page.get_by_role("button", name="Use for all photos").click()
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    page.locator(".card .open").first.click()
+    wait_for_result(page)
+    expect(page.locator("#icc")).to_have_value("keep")
+    expect(page.locator("#apply-again")).to_be_hidden()
+
+
+def test_the_size_of_a_file_is_that_of_the_settings_that_are_shown(visit: Visit) -> None:
+    page = visit()
+    choose(page, SAMPLE)
+    wait_for_result(page)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/result?*format=png*", hold, times=1)
+    with page.expect_request("**/result?*format=png*"):
+        page.select_option("#scale", "2")
+    page.select_option("#format", "jpeg")
+    facts = page.locator("#export-facts")
+    expect(facts).to_have_text(re.compile(r"\d"))
+    told = facts.inner_text()
+    with page.expect_response("**/result?*format=png*") as answer:
+        held[0].continue_()
+    answer.value.finished()
+    painted(page)
+    painted(page)
+
+    assert facts.inner_text() == told
+
+
+def test_names_that_differ_only_in_case_are_told_apart_in_the_zip(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("IMG.png", noise(16, 38)), ("img.png", noise(16, 39)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save all 2").click()
+
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert archive.namelist() == ["IMG-4x.png", "img-4x (2).png"]

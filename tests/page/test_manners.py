@@ -3,7 +3,7 @@
 import pytest
 from browsing import SAMPLE, Studio, Visit, choose, painted, wait_for_result
 from factories import photo, saved
-from hosts import noise
+from hosts import WorkerHost, noise
 from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -237,3 +237,59 @@ def test_the_first_paint_takes_little(visit: Visit, studio: Studio) -> None:
     print(f"{len(sizes)} files, {sum(sizes):,.0f} bytes")  # noqa: T201 - a figure to report
     assert len(sizes) > 10
     assert sum(sizes) < 120_000
+
+
+@pytest.mark.parametrize("name", ["constructor", "__proto__", "toString", "tlh"])
+def test_a_language_that_the_page_lacks_is_english(visit: Visit, studio: Studio, name: str) -> None:
+    page = visit(address=f"{studio.address}/?lang={name}")
+
+    expect(page.locator("label[for=files]", has_text="Choose photos")).to_be_visible()
+    page.locator("#model option").first.wait_for(state="attached")
+    assert page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_a_focus_whose_control_goes_passes_on_to_what_takes_its_place(
+    visit: Visit, host: WorkerHost
+) -> None:
+    page = visit()
+    with host.held():
+        choose(page, ("small.png", noise(16, 26)))
+        cancel = page.locator("#actions [data-action=cancel]")
+        expect(page.locator(".card[data-state=queued]")).to_have_count(1)
+        cancel.focus()
+        page.keyboard.press("Enter")
+    expect(page.locator("#working")).to_have_text("Cancelled")
+    page.locator("#actions [data-action=again]").focus()
+    page.keyboard.press("Enter")
+    wait_for_result(page)
+    expect(page.locator("#stage")).to_be_focused()
+
+    page.keyboard.press("Delete")
+    expect(page.locator("#files")).to_be_focused()
+    page.locator("#toast button").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".card .open")).to_be_focused()
+
+
+def test_delete_that_is_held_removes_one_picture(visit: Visit) -> None:
+    page = visit()
+    choose(page, *((f"{n}.png", noise(16, 20 + n)) for n in range(3)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(3)
+    for _ in range(3):
+        page.keyboard.down("Delete")
+    page.keyboard.up("Delete")
+
+    expect(page.locator(".card")).to_have_count(2)
+
+
+def test_brackets_that_a_keyboard_has_with_option_or_altgr_change_the_brush(visit: Visit) -> None:
+    page = visit()
+    size = page.locator("#brush-size")
+    before = size.input_value()
+    press = """(modifiers) => document.body.dispatchEvent(
+      new KeyboardEvent("keydown", { key: "]", bubbles: true, cancelable: true, ...modifiers }))"""
+    page.evaluate(press, {"altKey": True})
+    page.evaluate(press, {"altKey": True, "ctrlKey": True})
+    assert int(size.input_value()) == int(before) + 10
+    page.evaluate(press, {"metaKey": True})  # "forward" on macOS
+    assert int(size.input_value()) == int(before) + 10

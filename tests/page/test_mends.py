@@ -22,7 +22,7 @@ from browsing import (
 from factories import photo, saved
 from hosts import noise
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 #: Records the largest number of files that are decoded at once.
@@ -85,6 +85,149 @@ def test_a_dropped_folder_gives_its_pictures_in_order(visit: Visit, tmp_path: Pa
 
     expect(page.locator(".card[data-state=succeeded]")).to_have_count(3)
     assert page.locator(".card .name").all_inner_texts() == ["IMG_9.png", "IMG_10.png", "boat.png"]
+
+
+def test_a_chosen_folder_gives_its_pictures_in_order_those_of_no_known_type_too(
+    visit: Visit, tmp_path: Path
+) -> None:
+    folder = tmp_path / "Holidays"
+    (folder / ".thumbnails").mkdir(parents=True)
+    (folder / "Sea").mkdir()
+    names = ("IMG_10.heic", "IMG_9.JXL", "Sea/boat.tif", "Sea/cat.png")
+    for n, name in enumerate((*names, ".thumbnails/cat.png", "Thumbs.db", "letter.txt")):
+        (folder / name).write_bytes(noise(12, 16 + n))
+    page = visit()
+    page.locator("#model option").first.wait_for(state="attached")
+    page.select_option("#model", "tiny")
+    page.set_input_files("#folder", folder)
+
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(4)
+    found = ["IMG_9.JXL", "IMG_10.heic", "boat.tif", "cat.png"]
+    assert page.locator(".card .name").all_inner_texts() == found
+
+    page.reload()
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(4)
+    drop(page, folder)
+    expect(page.locator(".card")).to_have_count(8)
+    assert page.locator(".card .name").all_inner_texts() == found * 2
+
+
+def test_a_folder_without_photographs_says_so(visit: Visit, tmp_path: Path) -> None:
+    (tmp_path / "Letters").mkdir()
+    (tmp_path / "Letters" / "letter.txt").write_text("Dear Ann, ")
+    page = visit()
+    page.set_input_files("#folder", tmp_path / "Letters")
+
+    expect(page.locator("#notice-words")).to_have_text("No photo was found there.")
+
+
+def test_files_are_offered_by_their_endings_too(visit: Visit) -> None:
+    page = visit()
+    page.locator("#model option").first.wait_for(state="attached")
+    offered = (page.locator("#files").get_attribute("accept") or "").split(",")
+
+    assert {"image/png", ".png", ".jpg", ".jpeg", ".tif", ".tiff"} <= set(offered)
+
+
+def test_a_picture_that_waits_for_its_thumbnail_keeps_no_other_from_being_sent(
+    visit: Visit,
+) -> None:
+    page = visit()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/result?output=psnr&width=*", hold)
+    with page.expect_request("**/result?output=psnr&width=*"):
+        choose(page, ("scan.tif", saved(photo(24, 33), "TIFF")))
+    choose(page, ("photo.png", noise(16, 50)))
+
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    held[0].continue_()
+    expect(page.locator(".card .thumb canvas")).to_have_count(2)
+
+
+def test_a_result_that_was_not_to_be_had_is_fetched_when_one_tries_again(visit: Visit) -> None:
+    page = visit()
+    page.route("**/result?output=gan*", lambda route: route.fulfill(status=500), times=1)
+    choose(page, ("photo.png", noise(16, 51)))
+    expect(page.locator("#working")).to_have_text("The service answered 500")
+    job_id = job_of(page)
+    page.locator("#message").get_by_role("button", name="Try again").click()
+
+    wait_for_result(page)
+    assert job_of(page) == job_id
+
+
+def test_what_another_tab_has_removed_is_not_remembered_by_a_slider(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("photo.png", noise(16, 52)))
+    wait_for_result(page)
+    page.evaluate("localStorage.removeItem('gdsr.pictures')")
+    slide(page, 0.8)
+    page.select_option("#format", "webp")
+
+    assert not page.evaluate("localStorage['gdsr.pictures']")
+
+
+#: Keeps the bitmaps that are made of what the service sent, with a card of small textures.
+BITMAPS = f"""
+{WEBGL}
+const own = WebGL2RenderingContext.prototype.getParameter;
+WebGL2RenderingContext.prototype.getParameter = function (name) {{
+  return name === this.MAX_TEXTURE_SIZE ? 512 : own.call(this, name);
+}};
+const make = createImageBitmap;
+window.bitmaps = [];
+window.createImageBitmap = async (source, ...rest) => {{
+  const made = await make(source, ...rest);
+  if (source instanceof Blob && !(source instanceof File)) window.bitmaps.push(made);
+  return made;
+}};
+"""
+
+
+def test_pixels_that_the_card_has_are_let_go(visit: Visit) -> None:
+    page = visit(script=BITMAPS)
+    choose(page, ("photo.png", saved(photo(150, 200), "PNG")))
+    wait_for_result(page)
+    measured(page)
+    page.keyboard.press("2")
+    expect(page.locator("#preview")).to_have_text("Every pixel")
+
+    assert page.evaluate("window.bitmaps.map(({ width }) => width)") == [0] * 6
+
+
+#: Makes the page wait for `window.go()` before it reads a file for a smaller one.
+HELD = """
+const read = createImageBitmap;
+window.createImageBitmap = (source, ...rest) =>
+  source instanceof File && !rest.length
+    ? new Promise((go) => (window.go = go)).then(() => read(source))
+    : read(source, ...rest);
+"""
+
+
+def test_a_picture_that_is_removed_while_it_is_made_smaller_is_not_sent(visit: Visit) -> None:
+    page = visit(script=HELD)
+    page.route(
+        "**/limits",
+        lambda route: route.fulfill(json={**route.fetch().json(), "max_pixels": 1000}),
+    )
+    page.reload()
+    choose(page, ("large.png", noise(30, 60)))
+    page.get_by_role("button", name="Halve it first").click()
+    page.wait_for_function("() => window.go !== undefined")
+    page.locator("#stage").focus()
+    page.keyboard.press("Delete")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    page.evaluate("window.go()")
+    choose(page, ("small.png", noise(16, 53)))  # it would be sent after the other
+    wait_for_result(page)
+
+    assert sum(url.endswith("/upscale") for url in sent) == 1
 
 
 def test_photographs_are_decoded_one_after_another(visit: Visit) -> None:

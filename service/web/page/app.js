@@ -1,6 +1,6 @@
 // The page: wires pictures, stage and panels together. `opened` is the picture on the stage.
 
-import { request } from "./net/api.js";
+import { received, request } from "./net/api.js";
 import { isAway, onConnection, tryNow } from "./net/connection.js";
 import { createPainting } from "./panel/brush.js";
 import { onSlider, showInvented, showTradeOff } from "./panel/detail.js";
@@ -13,8 +13,8 @@ import { notifyEnded, showTitle } from "./panel/notify.js";
 import { removeWithUndo } from "./panel/removal.js";
 import { listenToKeys } from "./panel/shortcuts.js";
 import { showTab } from "./panel/tabs.js";
-import { onFiles } from "./pictures/intake.js";
-import { again, cancel, change, onPictures, pictures, recall, site, take } from "./pictures/pictures.js";
+import { acceptFor, onFiles } from "./pictures/intake.js";
+import { again, cancel, change, onPictures, pictures, recall, retry, site, take } from "./pictures/pictures.js";
 import { cropped, halved } from "./pictures/smaller.js";
 import { busy, isReady, statusOf } from "./pictures/status.js";
 import { keepOpen, remember } from "./pictures/store.js";
@@ -31,7 +31,7 @@ translate();
 translate(at("card").content);
 
 let opened = null;
-let fetching = null; // `{words, done}` while a result comes, or why it does not
+let fetching = null; // `{words, done}` while a result comes, or `{words, actions}` why it does not
 
 const viewer = createViewer({
   zoom({ level, fit }) {
@@ -52,7 +52,7 @@ const viewer = createViewer({
     setReady(true);
   },
   failed(problem) {
-    fetching = { words: problem.message };
+    fetching = { words: problem.message, actions: ["fetch"] };
     const phase = { 404: "lost", 410: "expired" }[problem.status];
     if (phase) change(opened, { phase });
     else showState();
@@ -125,6 +125,7 @@ function close() {
   showFacts(null);
   showModel(null);
   at("shown-name").textContent = at("shown-facts").textContent = "";
+  if (!document.activeElement.checkVisibility()) at("files").focus(); // the stage is hidden
 }
 
 /** Remove a picture, or cancel it first where it is under way. */
@@ -133,8 +134,8 @@ async function discard(picture) {
   if (!picture.removed) removeWithUndo(picture, open); // it was asked for once more meanwhile
 }
 
-function enlargeAgain(picture) {
-  again(picture);
+function enlargeAgain(picture, make = again) {
+  make(picture);
   if (picture === opened) open(picture);
 }
 
@@ -151,7 +152,9 @@ async function smaller(make) {
   const picture = opened;
   at("notice").hidden = true; // an earlier attempt may have failed
   try {
-    again(picture, await make(picture.file));
+    const file = await make(picture.file);
+    if (picture.removed) return;
+    again(picture, file);
     if (picture === opened) open(picture);
   } catch (problem) {
     showNotice(problem.message);
@@ -161,7 +164,8 @@ async function smaller(make) {
 const actions = {
   cancel: () => stop(opened),
   remove: () => discard(opened),
-  again: () => enlargeAgain(opened),
+  again: () => enlargeAgain(opened, retry),
+  fetch: () => open(opened),
   halve: () => smaller((file) => halved(file, site.limits.max_pixels)),
   crop() {
     const { left, top, right, bottom } = viewer.viewed();
@@ -189,7 +193,7 @@ function showState() {
   const status = statusOf(opened, site.models);
   const ready = isReady(opened);
   if (!ready) showMessage(status.words, { actions: status.actions, done: busy(opened) ? status.done : undefined }, actions);
-  else if (fetching && !viewer.hasResult()) showMessage(...(isAway() ? [text("resultLater")] : [fetching.words, { done: fetching.done }]));
+  else if (fetching && !viewer.hasResult()) showMessage(...(isAway() && !fetching.actions ? [text("resultLater")] : [fetching.words, fetching, actions]));
   else showMessage("");
   showTitle(opened, status);
   const image = opened.width ? opened : opened.view?.image;
@@ -226,7 +230,7 @@ function showNotice(words) {
 
 // The page comes to life
 
-onFiles((files) => open(take(files)));
+onFiles((files) => (files.length ? open(take(files)) : showNotice(text("noPhotos"))));
 at("notice").querySelector("button").addEventListener("click", () => (at("notice").hidden = true));
 
 onSlider((tradeOff) => {
@@ -235,7 +239,7 @@ onSlider((tradeOff) => {
   if (opened.id) remember(opened.id, { tradeOff });
   exporting.show();
 });
-onModel(() => showModel(opened), actions.again);
+onModel(() => showModel(opened), () => enlargeAgain(opened));
 
 function setGuesses(wanted) {
   at("show-guesses").setAttribute("aria-pressed", String(wanted));
@@ -314,14 +318,15 @@ setInterval(() => {
 }, TICK);
 
 async function learn() {
-  site.limits = await (await request("limits")).json();
+  const told = (path) => received(() => request(path), (answer) => answer.json());
+  site.limits = await told("limits");
   const { limits } = site;
   const formats = limits.input_formats.map((name) => FORMATS[name] ?? name.toUpperCase()).join(", ");
   at("taken").textContent = text("takes", { formats, pixels: megapixels(limits.max_pixels), size: bytes(limits.max_upload_bytes) });
   at("kept").textContent = text("private", { span: span(limits.result_ttl_seconds) });
-  at("files").accept = limits.input_formats.map((name) => `image/${name}`).join();
+  at("files").accept = acceptFor(limits.input_formats);
   exporting.setFormats(limits.output_formats);
-  site.models = await (await request("models")).json();
+  site.models = await told("models");
   listModels();
   showModel(opened);
   exporting.show();

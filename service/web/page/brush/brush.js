@@ -13,11 +13,13 @@ export function createBrush(map, changed) {
   let stroke = null;
 
   function begin(tool) {
+    end();
     stroke = { target: TARGETS[tool], cover: new Uint8Array(map.paint.length), before: map.paint.slice(), box: null, last: null };
   }
 
   /** Paint to a place: dabs from the last one on, close enough to look like a line. */
   function strokeTo(x, y, { radius, softness }) {
+    if (!stroke) return; // an undo has ended it
     const from = stroke.last ?? { x, y };
     const steps = Math.max(1, Math.ceil(Math.hypot(x - from.x, y - from.y) / Math.max(0.5, radius / 4)));
     let box = null;
@@ -66,27 +68,36 @@ export function createBrush(map, changed) {
     changed(box);
   }
 
-  /** End the stroke; whether it has painted. */
+  /** End the stroke. */
   function end() {
-    const painted = Boolean(stroke?.box);
-    if (painted) {
+    if (stroke?.box) {
       done.push({ box: stroke.box, before: cut(stroke.before, stroke.box), after: cut(map.paint, stroke.box) });
       if (done.length > MOST_STEPS) done.shift();
       undone.length = 0;
     }
     stroke = null;
-    return painted;
+  }
+
+  /** Take the stroke back, as if it had not begun: what was undone before can still be redone. */
+  function drop() {
+    if (stroke?.box) put(stroke.box, cut(stroke.before, stroke.box));
+    stroke = null;
   }
 
   function step(from, to, key) {
+    end();
     const it = from.pop();
     if (!it) return;
     to.push(it);
-    const { x, y, width, height } = it.box;
+    put(it.box, it[key]);
+  }
+
+  function put(box, part) {
+    const { x, y, width, height } = box;
     for (let row = 0; row < height; row += 1) {
-      map.paint.set(it[key].subarray(row * width, (row + 1) * width), (y + row) * map.width + x);
+      map.paint.set(part.subarray(row * width, (row + 1) * width), (y + row) * map.width + x);
     }
-    changed(it.box);
+    changed(box);
   }
 
   function cut(paint, { x, y, width, height }) {
@@ -110,6 +121,7 @@ export function createBrush(map, changed) {
     begin,
     strokeTo,
     end,
+    drop,
     fill,
     clear: () => fill("erase", new Uint8Array(map.paint.length).fill(255)),
     undo: () => step(done, undone, "before"),

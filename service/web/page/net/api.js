@@ -1,9 +1,12 @@
 // Requests to the service. What it refuses comes as a Problem in its own words; a lost connection is
 // waited out; a missing key is asked for.
 
-import { reachable } from "./connection.js";
+import { fetched, reachable } from "./connection.js";
 import { text } from "../words/text.js";
 import { askForKey, credentials, key } from "./key.js";
+
+/** Milliseconds without progress after which an upload is given up: a slow line empties its buffers for long. */
+const UPLOAD_SILENCE = 120_000;
 
 /** A refusal: `title` and `detail` are the service's (RFC 9457). */
 export class Problem extends Error {
@@ -21,17 +24,32 @@ export async function request(path, { signal, headers = {}, method = "GET", body
   for (;;) {
     const used = key();
     let answer;
+    let refusal;
     try {
-      answer = await fetch(path, { method, signal, body, keepalive, headers: { ...headers, ...credentials() } });
+      answer = await fetched(path, { method, signal, body, keepalive, headers: { ...headers, ...credentials() } });
+      if (answer.ok) return answer;
+      refusal = await answer.text();
     } catch (failure) {
       if (signal?.aborted || !patient) throw failure;
       await reachable(signal);
       continue;
     }
-    if (answer.ok) return answer;
-    const problem = problemOf(answer.status, await answer.text());
+    const problem = problemOf(answer.status, refusal);
     if (answer.status === 401 && (await askForKey(problem.detail, used))) continue;
     throw problem;
+  }
+}
+
+/** What `read(answer)` makes of the body of an answer; where the connection is lost meanwhile, `ask()` again. */
+export async function received(ask, read, signal) {
+  for (;;) {
+    const answer = await ask();
+    try {
+      return await read(answer);
+    } catch (failure) {
+      if (signal?.aborted || !(failure instanceof TypeError)) throw failure;
+      await reachable(signal);
+    }
   }
 }
 
@@ -67,14 +85,26 @@ function send(form, once, { onSent, signal }) {
   return new Promise((resolve, reject) => {
     const wire = new XMLHttpRequest();
     const stop = () => wire.abort();
+    let timer = 0;
+    const listen = () => {
+      clearTimeout(timer);
+      timer = setTimeout(stop, UPLOAD_SILENCE);
+    };
     signal.addEventListener("abort", stop, { once: true });
     wire.open("POST", "upscale");
     for (const [name, value] of Object.entries(credentials())) wire.setRequestHeader(name, value);
     wire.setRequestHeader("Idempotency-Key", once);
-    wire.upload.onprogress = (event) => onSent(event.total ? event.loaded / event.total : 0);
+    wire.upload.onprogress = (event) => {
+      listen();
+      onSent(event.total ? event.loaded / event.total : 0);
+    };
     wire.onload = () => resolve({ status: wire.status, text: wire.responseText });
     wire.onerror = wire.onabort = () => reject(new TypeError("the connection was lost"));
-    wire.onloadend = () => signal.removeEventListener("abort", stop);
+    wire.onloadend = () => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", stop);
+    };
+    listen();
     wire.send(form);
   });
 }

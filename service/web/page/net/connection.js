@@ -1,6 +1,9 @@
 // The connection to the service. Everything that loses it waits here; one probe goes out for all.
 
 const LONGEST_PAUSE = 30;
+/** A result takes up to 20 s to begin, and an event stream sends something every 15 s: after so many milliseconds of silence the line is dead. */
+const SILENCE = 45_000;
+const PROBE_SILENCE = 10_000;
 
 let returning = null;
 let wake = () => {};
@@ -36,6 +39,34 @@ export function reachable(signal) {
   });
 }
 
+/** A fetch that fails as with a lost connection when nothing comes for `silence` milliseconds, of the head or of the body. */
+export async function fetched(path, { signal, silence = SILENCE, ...options }) {
+  const line = new AbortController();
+  const listened = (work) =>
+    new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        reject(new TypeError("the service is silent"));
+        line.abort();
+      }, silence);
+      work.then(resolve, reject).finally(() => clearTimeout(timer));
+    });
+  const answer = await listened(fetch(path, { ...options, signal: signal ? AbortSignal.any([signal, line.signal]) : line.signal }));
+  if (!answer.body) return answer;
+  const reader = answer.body.getReader();
+  const body = new ReadableStream(
+    {
+      async pull(controller) {
+        const { value, done } = await listened(reader.read());
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+      cancel: (reason) => reader.cancel(reason),
+    },
+    { highWaterMark: 0 },
+  );
+  return new Response(body, answer);
+}
+
 async function probe() {
   for (let pause = 1; ; pause = Math.min(2 * pause, LONGEST_PAUSE)) {
     await countdown(pause);
@@ -46,7 +77,7 @@ async function probe() {
 
 async function answers() {
   try {
-    return (await fetch("livez", { cache: "no-store" })).ok;
+    return (await fetched("livez", { cache: "no-store", silence: PROBE_SILENCE })).ok;
   } catch {
     return false;
   }

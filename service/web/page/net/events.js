@@ -1,13 +1,11 @@
 // Changes of a job, from its event stream. By fetch, because an EventSource cannot send a key.
 
-import { request } from "./api.js";
+import { received, request } from "./api.js";
 import { reachable } from "./connection.js";
 
 /** Browsers open six connections to a host: streams may hold half of them. */
 const STREAMS = 3;
 const LOOK_AGAIN = 3000;
-/** The service sends something every 15 s; after this long the line is dead. */
-const SILENCE = 45_000;
 
 let streams = 0;
 const turns = [];
@@ -34,13 +32,16 @@ export function ended(view) {
 }
 
 async function look(id, tell, signal) {
-  const view = await (await persistent(`jobs/${id}`, { signal })).json();
+  const view = await viewOf(id, signal);
   tell(view);
   return view;
 }
 
+/** The job as it is now. */
+export const viewOf = (id, signal) => received(() => persistent(`jobs/${id}`, { signal }), (answer) => answer.json(), signal);
+
 /** A request that outlasts a service that is up and cannot answer, such as while Redis is away. */
-export async function persistent(path, options) {
+async function persistent(path, options) {
   for (;;) {
     try {
       return await request(path, options);
@@ -75,7 +76,7 @@ async function watch(id, known, tell, signal) {
     try {
       const answer = await persistent(`jobs/${id}/events`, { headers, signal: line.signal });
       if (answer.status === 204) return await look(id, tell, signal);
-      for await (const event of messages(answer.body, () => line.abort(new TypeError("silence")))) {
+      for await (const event of messages(answer.body)) {
         last = event.id || last;
         if (event.name === "gone") return null;
         if (event.name === "bye") break;
@@ -95,12 +96,11 @@ async function watch(id, known, tell, signal) {
 }
 
 /** The events of a stream (the format is that of the HTML standard, 9.2). */
-async function* messages(body, giveUp) {
+async function* messages(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const timer = setTimeout(giveUp, SILENCE);
-    const { value, done } = await reader.read().finally(() => clearTimeout(timer));
+    const { value, done } = await reader.read();
     if (done) return;
     const blocks = (rest + value).replaceAll("\r\n", "\n").split("\n\n");
     rest = blocks.pop();

@@ -6,6 +6,8 @@ const field = document.getElementById("key");
 const reason = document.getElementById("key-reason");
 
 let asking = null;
+let declined = false;
+let tellOf = () => {};
 let known = keptKey();
 
 function keptKey() {
@@ -33,9 +35,20 @@ export function credentials() {
   return known ? { Authorization: `Bearer ${known}` } : {};
 }
 
+/** Say who is told when a key was given. */
+export function onKey(tell) {
+  tellOf = tell;
+}
+
+/** Who wanted to give no key is not asked again by what goes on by itself. */
+for (const kind of ["pointerdown", "keydown", "change", "paste", "drop"]) {
+  document.addEventListener(kind, () => (declined = false), true);
+}
+
 /** Ask for a key, once for all who need it; false if there is none to be had. */
 export function askForKey(words, refused) {
   if (known && known !== refused) return Promise.resolve(true); // another request has asked already
+  if (declined && !asking) return Promise.resolve(false);
   asking ??= new Promise((resolve) => {
     keepKey(null);
     reason.textContent = words;
@@ -50,8 +63,10 @@ export function askForKey(words, refused) {
         field.value = "";
         const usable = dialog.returnValue === "use" && /^[\x21-\x7e]+$/.test(given);
         if (usable) keepKey(given);
+        declined = !usable;
         asking = null;
         resolve(usable);
+        if (usable) tellOf();
       },
       { once: true },
     );

@@ -1,7 +1,6 @@
 // Results that the service derives from a finished job. Some of it is there, some is a small job of its own.
 
 import { request } from "./api.js";
-import { reachable } from "./connection.js";
 import { ended, follow } from "./events.js";
 
 const WAIT = { Prefer: "wait=20" };
@@ -26,19 +25,6 @@ export async function resultByMap(id, map, wanted, signal = never) {
     const answer = await request(address, { method: "POST", body, signal, headers: WAIT });
     if (answer.status !== 202) return answer;
     await made(answer, signal);
-  }
-}
-
-/** What `read(answer)` makes of the body of an answer; where the connection is lost meanwhile, `ask()` again. */
-export async function received(ask, read, signal = never) {
-  for (;;) {
-    const answer = await ask();
-    try {
-      return await read(answer);
-    } catch (failure) {
-      if (signal.aborted || !(failure instanceof TypeError)) throw failure;
-      await reachable(signal);
-    }
   }
 }
 

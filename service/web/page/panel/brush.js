@@ -22,40 +22,57 @@ export function createPainting(viewer, shown, painted) {
   let last = "crisper";
   let filling = false;
   let cursor = null; // in CSS pixels of the stage
+  let stroking = null; // the picture with where the stroke began, and whether it fills
 
   const diameter = () => Math.round(SIZES.least * (SIZES.most / SIZES.least) ** (at("brush-size").valueAsNumber / 100));
   /** Give a picture a map when it has a result; what was painted before a reload is put on it. */
   function prepare(picture) {
     picture.map ??= createMap(viewer.size(), picture.paint);
-    picture.brush ??= createBrush(picture.map, (box) => viewer.setMap(picture.map, box));
+    picture.brush ??= createBrush(picture.map, (box) => picture === shown() && viewer.setMap(picture.map, box));
     show();
   }
 
   function stroke(x, y, phase) {
-    const picture = shown();
-    if (!picture?.brush) return;
-    const { brush, map } = picture;
+    if (phase === "begin") {
+      if (stroking) stroke(x, y, "end");
+      const picture = shown();
+      stroking = picture?.brush ? { picture, x, y, fills: filling } : null;
+      if (stroking && !filling) picture.brush.begin(tool);
+    }
+    if (!stroking) return;
+    const { picture, fills } = stroking;
+    const { brush } = picture;
     if (phase === "end" || phase === "cancel") {
-      if (filling) return;
-      if (brush.end() && phase === "cancel") brush.undo();
-      return keep();
+      if (fills && phase === "end") fillFrom(stroking);
+      else if (phase === "end") brush?.end();
+      else brush?.drop();
+      stroking = null;
+      return keep(picture);
     }
-    const place = viewer.placeOf(x, y);
-    const factor = map.width / viewer.size().width;
-    const spot = { x: place.x * factor, y: place.y * (map.height / viewer.size().height) };
-    if (filling) {
-      const colours = viewer.colours();
-      const inside = spot.x >= 0 && spot.y >= 0 && spot.x < map.width && spot.y < map.height;
-      if (phase !== "begin" || !inside || !colours) return;
-      brush.fill(tool, floodFrom(colours, Math.floor(spot.x), Math.floor(spot.y)));
-      return keep();
-    }
-    if (phase === "begin") brush.begin(tool);
-    brush.strokeTo(spot.x, spot.y, { radius: (diameter() / 2) * factor, softness: at("softness").valueAsNumber / 100 });
+    if (fills || picture !== shown() || !brush) return;
+    const spot = spotOf(x, y, stroking);
+    brush.strokeTo(spot.x, spot.y, { radius: (diameter() / 2) * spot.factor, softness: at("softness").valueAsNumber / 100 });
   }
 
-  function keep() {
-    const picture = shown();
+  /** A place of the stage as a place of the map; all of a stroke is in the pane that it began in. */
+  function spotOf(x, y, begun) {
+    const { map } = begun.picture;
+    const place = viewer.placeOf(x, y, begun.x);
+    const factor = map.width / viewer.size().width;
+    return { x: place.x * factor, y: place.y * (map.height / viewer.size().height), factor };
+  }
+
+  function fillFrom({ picture, x, y }) {
+    const { brush, map } = picture;
+    const colours = viewer.colours();
+    if (picture !== shown() || !tool || !colours) return;
+    const spot = spotOf(x, y, { picture, x });
+    const inside = spot.x >= 0 && spot.y >= 0 && spot.x < map.width && spot.y < map.height;
+    if (inside) brush.fill(tool, floodFrom(colours, Math.floor(spot.x), Math.floor(spot.y)));
+  }
+
+  function keep(picture) {
+    if (!picture.map) return; // it is enlarged anew meanwhile
     picture.paint = picture.map.paint;
     if (picture.id) keepPaint(picture.id, picture.paint);
     show();
@@ -99,7 +116,7 @@ export function createPainting(viewer, shown, painted) {
     const picture = shown();
     if (!picture?.brush) return;
     picture.brush[which]();
-    keep();
+    keep(picture);
   }
 
   function resize(steps) {

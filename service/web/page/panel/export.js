@@ -3,7 +3,7 @@
 
 import { isAway } from "../net/connection.js";
 import { pictures } from "../pictures/pictures.js";
-import { isReady } from "../pictures/status.js";
+import { busy, isReady } from "../pictures/status.js";
 import { remember } from "../pictures/store.js";
 import { bytes, count, decimal, size } from "../words/numbers.js";
 import { text } from "../words/text.js";
@@ -16,6 +16,7 @@ const LOSSY = ["jpeg", "webp", "avif", "jxl"];
 const SETTINGS = "gdsr.settings";
 /** The file is made to tell its size when nothing was changed for so long, in milliseconds. */
 const STILL = 600;
+const MOST_DPI = 65_535;
 const centimetres = (pixels, dpi) => (pixels / dpi) * 2.54;
 const controls = ["scale", "width", "dpi", "format", "quality", "metadata", "icc"];
 /** Of these a picture is made anew, from its file. */
@@ -35,6 +36,14 @@ export function usualSettings() {
   }
 }
 
+function keepUsual(settings) {
+  try {
+    localStorage.setItem(SETTINGS, JSON.stringify(settings));
+  } catch {
+    // private browsing, or full
+  }
+}
+
 /** Without its file a picture stays as it was made. */
 function keepMade({ file, view, settings }) {
   if (!file && view) for (const id of MADE_WITH) settings[id] = view.options[id];
@@ -46,7 +55,8 @@ function canShare() {
 
 /** `shown()` is the open picture, `again(picture)` enlarges it again, `fail(words)` tells of a failure. */
 export function createExport(shown, again, fail) {
-  let timer = 0;
+  let timer = 0; // of the file that is measured
+  let saidOfSize = () => {};
   let touched = false;
   let last = null;
   let underWay = []; // words for each of what is being made, and where they are shown
@@ -64,10 +74,11 @@ export function createExport(shown, again, fail) {
     for (const id of [...controls, ...buttons]) at(id).disabled = !ready;
     at("export-button").disabled = !ready;
     showAll();
-    if (picture !== last) at("download-note").textContent = "";
+    if (picture !== last) at("download-note").textContent = at("field-note").textContent = "";
     last = picture;
     if (!ready) {
-      for (const id of ["export-facts", "print"]) at(id).textContent = "";
+      stopMeasuring();
+      at("print").textContent = "";
       at("scale").replaceChildren(new Option("4×"));
       at("download").textContent = text("save");
       for (const part of [at("quality-row"), at("apply-again"), ...widths]) part.hidden = true;
@@ -102,20 +113,25 @@ export function createExport(shown, again, fail) {
 
   /** Tell the size of the file that a save would give, once somebody has looked at the export. */
   function measureLater() {
-    clearTimeout(timer);
-    at("export-facts").textContent = "";
+    stopMeasuring();
     if (!touched) return;
-    timer = setTimeout(async () => {
+    const mine = setTimeout(async () => {
       const picture = shown();
       if (!picture || !canBeSaved(picture)) return;
-      const said = saying(at("export-facts"), text("measuringSize"), text("waitsForConnection"));
-      try {
-        const { blob } = await fileOf(picture).finally(said);
-        if (picture === shown()) at("export-facts").textContent = bytes(blob.size);
-      } catch (problem) {
-        at("export-facts").textContent = problem.message;
-      }
+      saidOfSize = saying(at("export-facts"), text("measuringSize"), text("waitsForConnection"));
+      const words = await fileOf(picture).then(({ blob }) => bytes(blob.size), ({ message }) => message);
+      if (timer !== mine) return; // another file is wanted by now
+      saidOfSize();
+      at("export-facts").textContent = words;
     }, STILL);
+    timer = mine;
+  }
+
+  function stopMeasuring() {
+    clearTimeout(timer);
+    timer = 0;
+    saidOfSize();
+    at("export-facts").textContent = "";
   }
 
   /** Say in a part of the page how something goes that needs the connection, until the function that is returned is called. */
@@ -141,27 +157,38 @@ export function createExport(shown, again, fail) {
     }
   }
 
+  /** A number that was entered, the largest that is allowed for one beyond, or null; what is not as entered is said. */
+  function within(id, value, least, most) {
+    const fits = value >= least && value <= most;
+    const [from, to] = [Math.ceil(10 * least) / 10, Math.floor(10 * most) / 10].map(decimal);
+    at("field-note").textContent = fits ? "" : text("outOfRange", { name: at(id).labels[0].textContent, least: from, most: to });
+    return value >= least ? Math.min(value, most) : null;
+  }
+
   for (const id of controls) {
     at(id).addEventListener(id === "quality" ? "input" : "change", () => {
       const picture = shown();
       const numeric = ["scale", "width", "dpi", "quality"].includes(id);
       let value = numeric ? Number(at(id).value) : at(id).value;
-      if (id === "width") value = Math.min(picture.view.result.width, Math.max(1, Math.round(value) || 1));
-      if (id === "dpi") value = Math.min(65_535, Math.max(1, Math.round(value) || 300));
+      if (id === "width") value = within(id, Math.round(value), 1, picture.view.result.width);
+      if (id === "dpi") value = within(id, Math.round(value), 1, MOST_DPI);
+      if (value === null) return show(); // the one before is shown again
       picture.settings = { ...picture.settings, [id]: value };
       touched = true;
-      try {
-        localStorage.setItem(SETTINGS, JSON.stringify(picture.settings));
-      } catch {
-        // private browsing, or full
-      }
+      keepUsual(picture.settings);
       if (picture.id) remember(picture.id, { settings: picture.settings });
       show();
     });
   }
   at("print-width").addEventListener("change", () => {
-    at("width").value = Math.round((at("print-width").valueAsNumber / 2.54) * shown().settings.dpi);
+    const { settings, view } = shown();
+    const most = centimetres(view.result.width, settings.dpi);
+    const wide = within("print-width", at("print-width").valueAsNumber, centimetres(1, settings.dpi), most);
+    if (wide === null) return show();
+    const { textContent } = at("field-note");
+    at("width").value = Math.max(1, Math.round((wide / 2.54) * settings.dpi));
     at("width").dispatchEvent(new Event("change"));
+    at("field-note").textContent = textContent;
   });
   at("export-panel").addEventListener("focusin", () => {
     if (touched) return;
@@ -199,11 +226,14 @@ export function createExport(shown, again, fail) {
   );
   at("apply-all").addEventListener("click", () => {
     const { settings, tradeOff } = shown();
+    keepUsual(settings); // also for those that are yet to come
     for (const picture of pictures) {
+      const onItsWay = picture.phase === "sending" && MADE_WITH.some((id) => picture.settings[id] !== settings[id]);
       Object.assign(picture, { settings: { ...settings }, tradeOff });
       keepMade(picture);
       if (picture.id) remember(picture.id, { settings: picture.settings, tradeOff });
-      if (picture.view && picture.file && differs(picture)) again(picture);
+      const made = picture.view && (isReady(picture) || busy(picture)) && differs(picture);
+      if (picture.file && (onItsWay || made)) again(picture);
     }
     at("download-note").textContent = text("applied");
   });

@@ -6,7 +6,8 @@ const box = document.getElementById("message");
 const words = document.getElementById("working");
 const progress = document.getElementById("stage-progress");
 const row = document.getElementById("actions");
-const LABELS = { cancel: "cancel", again: "tryAgain", remove: "remove", halve: "halve", crop: "crop" };
+const LABELS = { cancel: "cancel", again: "tryAgain", fetch: "tryAgain", remove: "remove", halve: "halve", crop: "crop" };
+const stage = document.getElementById("stage");
 let shownActions = "";
 
 /** Show words, with buttons for `actions` that call `act[name]()`; empty words hide it. */
@@ -18,6 +19,7 @@ export function showMessage(said, { actions = [], done = undefined } = {}, act =
   else progress.value = done;
   if (actions.join() === shownActions) return; // a button that is focused stays
   shownActions = actions.join();
+  const focused = row.contains(document.activeElement);
   row.hidden = !actions.length;
   row.replaceChildren(
     ...actions.map((name) => {
@@ -29,4 +31,5 @@ export function showMessage(said, { actions = [], done = undefined } = {}, act =
       return button;
     }),
   );
+  if (focused) (row.querySelector("button") ?? stage).focus();
 }

@@ -30,5 +30,6 @@ toast.querySelector("button").addEventListener("click", () => {
   toast.hidden = true;
   restore(picture);
   back(picture);
+  picture.card.querySelector(".open").focus();
 });
 window.addEventListener("pagehide", eraseNow);

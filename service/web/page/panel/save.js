@@ -2,7 +2,8 @@
 
 import { createMap, isEmpty, setLevels } from "../brush/map.js";
 import { greyPng } from "../brush/png.js";
-import { received, result, resultByMap } from "../net/results.js";
+import { received } from "../net/api.js";
+import { result, resultByMap } from "../net/results.js";
 
 const EXTENSIONS = { jpeg: "jpg", tiff: "tiff" };
 let latest = { key: "", file: null };

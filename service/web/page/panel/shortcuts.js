@@ -50,16 +50,18 @@ export function listenToKeys(act) {
 
   document.addEventListener("keydown", (event) => {
     if (typing(event) || document.querySelector("dialog[open]")) return;
-    const command = event.ctrlKey || event.metaKey;
+    const bracket = event.altKey && "[]".includes(event.key); // many keyboards have these with AltGr or Option alone
+    const command = (event.ctrlKey || event.metaKey) && !bracket;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const found =
       command ? { z: event.shiftKey ? act.redo : act.undo, y: act.redo, s: act.save }[key]
-      : event.altKey ? null
+      : event.altKey && !bracket ? null
       : event.target.id === "stage" && onStage[event.key] ? onStage[event.key]
       : keys[key];
     const holds = event.key === " " && !event.target.closest("button, summary, a, input:not([type=range])");
     if (!found && !holds) return;
     event.preventDefault();
+    if (event.repeat && found === act.remove) return; // a key that is held would remove one after another
     if (holds) act.hold(true);
     else found();
   });

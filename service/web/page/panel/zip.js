@@ -57,7 +57,8 @@ function record(signature, format, values) {
 function unique(name, taken) {
   const [, stem, extension] = /^(.*?)(\.[^.]*)?$/.exec(name);
   let path = name;
-  for (let n = 2; taken.has(path); n += 1) path = `${stem} (${n})${extension ?? ""}`;
-  taken.add(path);
+  const key = () => path.normalize().toLowerCase(); // folders of Windows and macOS hold names that differ in case once
+  for (let n = 2; taken.has(key()); n += 1) path = `${stem} (${n})${extension ?? ""}`;
+  taken.add(key());
   return path;
 }

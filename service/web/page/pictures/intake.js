@@ -1,15 +1,29 @@
 // Ways in: chosen, a folder, the camera, pasted, dropped anywhere on the page.
 
-/** Tell of files, whichever way they come, those in folders too; empty nothings are left out. */
+/** How names of the service's formats end. Browsers know no type of some, such as HEIC and JPEG XL on most systems. */
+const ENDINGS = { jpeg: ["jpg", "jpeg", "jpe", "jfif"], tiff: ["tif", "tiff"], heic: ["heic", "heif", "hif"] };
+const PICTURE = /\.(avif|bmp|gif|hei[cf]|hif|jfif|jp(e|g|eg)|jxl|png|tiff?|webp)$/i;
+
+/** What a file dialog shall offer for these formats. */
+export const acceptFor = (formats) =>
+  formats.flatMap((name) => [`image/${name}`, ...(ENDINGS[name] ?? [name]).map((ending) => `.${ending}`)]).join();
+
+/** Whether a file of a folder, in which there may be anything, is a picture. */
+const isPicture = ({ name, type }) => (type ? type.startsWith("image/") : PICTURE.test(name));
+const inOrder = (one, other) => one.localeCompare(other, undefined, { numeric: true });
+
+function ofFolder(files) {
+  const visible = files.filter((file) => isPicture(file) && !/(^|\/)\./.test(file.webkitRelativePath));
+  return visible.sort((one, other) => inOrder(one.webkitRelativePath, other.webkitRelativePath));
+}
+
+/** Tell of files, whichever way they come, those in folders too; empty nothings are left out, so that there may be none. */
 export function onFiles(tell) {
-  const accept = (files) => {
-    const usable = [...files].filter((file) => (file.size || file.type) && !file.name.startsWith("."));
-    if (usable.length) tell(usable);
-  };
+  const accept = (files) => tell([...files].filter((file) => (file.size || file.type) && !file.name.startsWith(".")));
   for (const id of ["files", "folder", "camera"]) {
     const input = document.getElementById(id);
     input.addEventListener("change", () => {
-      accept(id === "folder" ? [...input.files].filter(({ type }) => type.startsWith("image/")) : input.files);
+      accept(id === "folder" ? ofFolder([...input.files]) : input.files);
       input.value = ""; // so that the same file can be chosen again
     });
   }
@@ -56,6 +70,7 @@ async function filesIn(entry) {
     found.push(...some);
   }
   const visible = found.filter(({ name }) => !name.startsWith("."));
-  visible.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
-  return (await Promise.all(visible.map(filesIn))).flat();
+  visible.sort((one, other) => inOrder(one.name, other.name));
+  const files = (await Promise.all(visible.map(filesIn))).flat();
+  return files.filter(isPicture);
 }

@@ -5,7 +5,8 @@
 // `view`), expired, or lost (the service no longer has it).
 
 import { Problem, request, upload } from "../net/api.js";
-import { ended, follow, persistent } from "../net/events.js";
+import { ended, follow, viewOf } from "../net/events.js";
+import { onKey } from "../net/key.js";
 import { bytes, megapixels, size } from "../words/numbers.js";
 import { text } from "../words/text.js";
 import { busy } from "./status.js";
@@ -112,6 +113,11 @@ async function watch(picture) {
   if (!picture.hasThumbnail && last.result) await preview(picture);
 }
 
+function watchOrFail(picture) {
+  const { signal } = picture.stopping;
+  watch(picture).catch((failure) => signal.aborted || fail(picture, failure));
+}
+
 function fail(picture, failure) {
   if (failure.status === 404) return change(picture, { phase: "lost" });
   const problem = failure instanceof Problem ? failure : new Problem({ title: text("pageFault"), detail: String(failure) });
@@ -175,6 +181,18 @@ export function again(picture, file = picture.file) {
   begin(picture);
 }
 
+/** Try a picture again after a failure: where the service has its job, that is asked for, not made anew. */
+export function retry(picture) {
+  if (picture.phase !== "refused" || !picture.id) return again(picture);
+  change(picture, { phase: "known", problem: null });
+  watchOrFail(picture);
+}
+
+/** A key that was given once does for all that were refused without. */
+onKey(() => {
+  for (const picture of pictures) if (picture.phase === "refused" && picture.problem.status === 401) retry(picture);
+});
+
 /** The pictures of before the reload; tells `first` of that which was open, or else of the newest that the service has. */
 export async function recall(first) {
   const found = remembered().map(({ id, name, tradeOff, settings }) => {
@@ -192,10 +210,10 @@ async function resume(picture) {
   const { signal } = picture.stopping;
   try {
     [picture.file, picture.paint] = await Promise.all([original(picture.id), paintOf(picture.id)]);
-    const view = await (await persistent(`jobs/${picture.id}`, { signal })).json();
+    const view = await viewOf(picture.id, signal);
     change(picture, heard(picture, view));
     if (picture.file || ended(view)) preview(picture);
-    watch(picture).catch((failure) => signal.aborted || fail(picture, failure));
+    watchOrFail(picture);
     return true;
   } catch (failure) {
     if (signal.aborted) return false; // it was removed

@@ -24,7 +24,7 @@ export function statusOf(picture, models, now = Date.now()) {
   const { phase, sent, view, problem } = picture;
   const away = isAway();
   const say = (words, badge, more = {}) => ({ words, badge, done: away ? undefined : null, actions: [], ...more });
-  const retry = picture.file ? ["again", "remove"] : ["remove"];
+  const retry = picture.file || (phase === "refused" && picture.id) ? ["again", "remove"] : ["remove"];
   if (away && ["waiting", "sending"].includes(phase)) return say(text("notSentYet"), WAITING, { actions: ["cancel"] });
   switch (phase) {
     case "waiting":

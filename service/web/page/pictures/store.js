@@ -24,6 +24,7 @@ export function remember(id, facts, next) {
   const known = list.find((item) => item.id === id);
   const place = list.findIndex((item) => item.id === next);
   if (known) Object.assign(known, facts);
+  else if (facts.name === undefined) return; // it is forgotten, by another tab perhaps
   else list.splice(place < 0 ? list.length : place, 0, { id, ...facts });
   for (const item of list.splice(MOST)) dropFiles(item.id);
   write(list);

@@ -1,5 +1,6 @@
 // Small pictures for the strip, made one after another: each is decoded in full for a moment.
 
+import { received } from "../net/api.js";
 import { result } from "../net/results.js";
 import { decoded } from "../stage/layers.js";
 
@@ -10,21 +11,37 @@ let turn = Promise.resolve();
  * Of the original, or where the browser cannot read it, of the result. Sets the picture's `width` and
  * `height`, and resolves with a canvas, or null where there is nothing to show yet.
  */
-export function thumbnail(picture) {
-  const made = turn.then(() => (picture.removed ? null : make(picture)));
-  turn = made.catch(() => {});
-  return made.catch(() => null);
+export async function thumbnail(picture) {
+  try {
+    return (await inTurn(() => ofOriginal(picture))) ?? (await ofResult(picture));
+  } catch {
+    return null;
+  }
 }
 
-async function make(picture) {
-  let bitmap = picture.file && (await decoded(picture.file, Infinity));
-  if (bitmap) {
-    Object.assign(picture, { width: bitmap.width, height: bitmap.height });
-  } else if (picture.view?.result) {
-    const answer = await result(picture.id, { output: "psnr", width: SIDE, height: SIDE, format: "png" });
-    bitmap = await createImageBitmap(await answer.blob());
-  }
+function inTurn(make) {
+  const made = turn.then(make);
+  turn = made.catch(() => {});
+  return made;
+}
+
+async function ofOriginal(picture) {
+  const bitmap = !picture.removed && picture.file && (await decoded(picture.file, Infinity));
   if (!bitmap) return null;
+  Object.assign(picture, { width: bitmap.width, height: bitmap.height });
+  return drawn(bitmap);
+}
+
+/** Outside of the turns: it may wait for the service, and pictures are sent once they had their turn. */
+async function ofResult(picture) {
+  if (picture.removed || !picture.view?.result) return null;
+  const { signal } = picture.stopping;
+  const wanted = { output: "psnr", width: SIDE, height: SIDE, format: "png" };
+  const file = await received(() => result(picture.id, wanted, signal), (answer) => answer.blob(), signal);
+  return drawn(await createImageBitmap(file));
+}
+
+function drawn(bitmap) {
   const factor = Math.min(1, SIDE / Math.min(bitmap.width, bitmap.height));
   const sheet = document.createElement("canvas");
   sheet.width = Math.max(1, Math.round(bitmap.width * factor));

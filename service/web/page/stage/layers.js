@@ -2,7 +2,8 @@
 // first, and in full when one zooms in: all of it, or where that is too large for the hardware, what is
 // in view.
 
-import { received, result } from "../net/results.js";
+import { received } from "../net/api.js";
+import { result } from "../net/results.js";
 
 const BRANCHES = ["psnr", "fused", "gan"];
 /** Above so many pixels three branches take more memory than a browser should. */

@@ -255,8 +255,9 @@ export function createViewer(on) {
         if (layer.canBeWhole) await showWhole(signal);
         else {
           const part = await crop(picture.view, area, signal);
-          if (signal.aborted) return;
+          if (signal.aborted) return closed(part);
           paint.setLayer("detail", part);
+          if (paint.kind !== "2d") closed(part); // the card has them
           previewNote.textContent = text("everyPixel");
           repaint();
         }
@@ -272,7 +273,8 @@ export function createViewer(on) {
 
   async function showWhole(signal) {
     const whole = await branches(picture.view, paint.side, { signal, tell() {}, exact: true });
-    if (!signal.aborted) showLayer(whole);
+    if (signal.aborted) closed(whole);
+    else showLayer(whole);
   }
 
   function describe() {
@@ -327,8 +329,8 @@ export function createViewer(on) {
     if (layer || picture?.view?.state !== "succeeded") return;
     const { signal } = loading;
     try {
-      const fetched = await branches(picture.view, paint.side, { signal, tell: on.loading });
-      if (signal.aborted || layer) return;
+      const fetched = await branches(picture.view, paint.side, { signal, tell: (share) => signal.aborted || on.loading(share) });
+      if (signal.aborted || layer) return closed(fetched);
       size = expected(picture);
       showLayer(fetched);
       setMap(picture.map);
@@ -336,7 +338,10 @@ export function createViewer(on) {
       on.loading(null);
       on.ready();
     } catch (problem) {
-      if (!signal.aborted) on.failed(problem);
+      if (signal.aborted) return;
+      loading.abort(); // of the other branches
+      loading = new AbortController();
+      on.failed(problem);
     }
   }
 
@@ -361,7 +366,7 @@ export function createViewer(on) {
       small = smallOf(shown.psnr, picture.map);
       repaint();
     }
-    if (paint.kind !== "2d") for (const name of ["psnr", "fused", "gan"]) shown[name].close(); // the card has them
+    if (paint.kind !== "2d") closed(shown); // the card has them
   }
 
   function resize() {
@@ -391,12 +396,12 @@ export function createViewer(on) {
     setMap,
     hasResult: () => layer !== null,
     colours: () => small,
-    /** A place of the stage, in CSS pixels, as a place of the result. */
-    placeOf(x, y) {
+    /** A place of the stage, in CSS pixels, as a place of the result, as the pane has it that `begun` is in. */
+    placeOf(x, y, begun = x) {
       const { panes } = scene();
-      const at = x * ratio();
-      const pane = panes.find((it) => !it.before && at >= it.left && at < it.right) ?? panes[0] ?? { x: 0, y: 0 };
-      return { x: (at - pane.x) / zoom, y: (y * ratio() - pane.y) / zoom };
+      const within = begun * ratio();
+      const pane = panes.find((it) => !it.before && within >= it.left && within < it.right) ?? panes[0] ?? { x: 0, y: 0 };
+      return { x: (x * ratio() - pane.x) / zoom, y: (y * ratio() - pane.y) / zoom };
     },
     /** CSS pixels for one of the result. */
     scale: () => zoom / ratio(),
@@ -432,6 +437,11 @@ export function createViewer(on) {
       repaint();
     },
   };
+}
+
+/** Close the bitmaps of a layer: else they stay, as large as they are, until the browser looks for what is left over. */
+function closed(layer) {
+  for (const name of ["psnr", "fused", "gan"]) layer[name].close();
 }
 
 /** The colours of a bitmap at the size of a map. */

@@ -8,7 +8,7 @@ const OTHERS = { de: () => import("./de.js"), zh: () => import("./zh.js") };
 const wanted = [new URLSearchParams(location.search).get("lang"), ...navigator.languages]
   .filter(Boolean)
   .map((name) => name.split("-")[0].toLowerCase())
-  .find((name) => name === "en" || name in OTHERS);
+  .find((name) => name === "en" || Object.hasOwn(OTHERS, name));
 
 export const language = wanted ?? "en";
 const words = { ...english, ...(language in OTHERS ? (await OTHERS[language]()).default : {}) };
