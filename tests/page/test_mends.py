@@ -254,6 +254,7 @@ def test_a_lost_graphics_card_costs_the_card_alone(visit: Visit, studio: Studio)
     expect(page.locator("#right-tag")).to_contain_text("Result")
     page.keyboard.press("1")
     expect(page.locator("#zoom")).to_have_text("100%")
+    expect(page.locator("#preview")).to_be_hidden()  # every pixel is there
 
     assert page.evaluate("window.same") is True
     stage = stage_pixels(page)

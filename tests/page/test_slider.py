@@ -46,6 +46,7 @@ def shown(visit: Visit, request: pytest.FixtureRequest) -> Page:
     wait_for_result(page)
     page.keyboard.press("1")
     expect(page.locator("#zoom")).to_have_text("100%")
+    expect(page.locator("#preview")).to_be_hidden()  # every pixel is there
     painter = "document.querySelector('#stage canvas').getContext('webgl2') ? 'webgl' : 'loop'"
     assert page.evaluate(painter) == ("webgl" if request.param else "loop")
     return page
