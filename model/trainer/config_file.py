@@ -153,7 +153,7 @@ def _checked(config: TrainConfig) -> TrainConfig:
 
 
 def _problems(config: TrainConfig) -> Iterator[str]:
-    """What is wrong with values that are of the right type."""
+    """The problems of values that are of the right type."""
     data, losses, run, teacher = config.data, config.losses, config.run, config.teacher
     positive = {
         **{f"generator.size.{name}": value for name, value in asdict(config.network).items()},

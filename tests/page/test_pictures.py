@@ -158,12 +158,17 @@ def test_a_picture_that_is_removed_while_it_loads_after_a_reload_is_not_opened(
         page.reload()
     page.locator(".card .open").first.click()
     page.get_by_role("button", name="Remove other.png").click()
+    wait_for_result(page)
+    expect(page).to_have_title(re.compile("kept.png"))
+    page.locator("#stage").focus()
+    page.keyboard.press("Delete")
+    expect(page.locator("#empty")).to_be_visible()
     with page.expect_response(f"**{address}"):
         held[0].continue_()
     page.evaluate("() => fetch('livez').then((answer) => answer.text())")  # that is read
 
-    wait_for_result(page)
-    expect(page).to_have_title(re.compile("kept.png"))
+    expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator("#viewer")).to_be_hidden()
 
 
 def test_a_forgotten_picture_that_is_removed_while_it_loads_takes_no_other_with_it(

@@ -307,7 +307,7 @@ onConnection((lost) => {
 });
 at("connection").querySelector("button").addEventListener("click", tryNow);
 
-/** What was not sent yet is only here: the browser asks before it goes. */
+/** Pictures that were not sent yet exist only here: the browser asks before the page is left. */
 window.addEventListener("beforeunload", (event) => {
   if (pictures.some(({ phase }) => phase === "waiting" || phase === "sending")) event.preventDefault();
 });

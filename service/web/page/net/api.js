@@ -40,7 +40,7 @@ export async function request(path, { signal, headers = {}, method = "GET", body
   }
 }
 
-/** What `read(answer)` makes of the body of an answer; where the connection is lost meanwhile, `ask()` again. */
+/** The body of an answer as `read(answer)` returns it; if the connection is lost meanwhile, `ask()` is repeated. */
 export async function received(ask, read, signal) {
   for (;;) {
     const answer = await ask();

@@ -40,7 +40,7 @@ export function onKey(tell) {
   tellOf = tell;
 }
 
-/** Who wanted to give no key is not asked again by what goes on by itself. */
+/** After "Not now", background requests do not ask again; the next action of the person does. */
 for (const kind of ["pointerdown", "keydown", "change", "paste", "drop"]) {
   document.addEventListener(kind, () => (declined = false), true);
 }

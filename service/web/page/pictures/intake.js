@@ -4,7 +4,7 @@
 const ENDINGS = { jpeg: ["jpg", "jpeg", "jpe", "jfif"], tiff: ["tif", "tiff"], heic: ["heic", "heif", "hif"] };
 const PICTURE = /\.(avif|bmp|gif|hei[cf]|hif|jfif|jp(e|g|eg)|jxl|png|tiff?|webp)$/i;
 
-/** What a file dialog shall offer for these formats. */
+/** The `accept` of a file dialog for these formats. */
 export const acceptFor = (formats) =>
   formats.flatMap((name) => [`image/${name}`, ...(ENDINGS[name] ?? [name]).map((ending) => `.${ending}`)]).join();
 
@@ -53,7 +53,7 @@ function onDrop(accept) {
   });
 }
 
-/** What was dropped, with the files of folders in them; entries are gone once the event is over. */
+/** The dropped files, those in folders too; entries are gone once the event is over. */
 async function filesOf({ items, files }) {
   const entries = [...items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
   if (!entries.some((entry) => entry.isDirectory)) return [...files];

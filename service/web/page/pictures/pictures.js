@@ -96,7 +96,7 @@ function refuseTooLarge({ file, width, height }) {
   }
 }
 
-/** What a view says, with the times that an estimate needs. */
+/** The fields of a picture from a view, with the times that an estimate needs. */
 function heard(picture, view) {
   const facts = { view, heardAt: Date.now() };
   if (view.state === "running" && picture.view?.state !== "running") {

@@ -17,7 +17,7 @@ function fits({ width, height }, side) {
   return Math.max(width, height) <= side && width * height <= MOST_PIXELS;
 }
 
-/** What makes a result small enough, as fields of its address; nothing if it is. */
+/** The fields of an address that make a result small enough; none if it is. */
 function smaller({ width, height }, side) {
   if (fits({ width, height }, side)) return {};
   const longest = Math.min(PREVIEW_SIDE, side);

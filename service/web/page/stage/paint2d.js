@@ -15,7 +15,7 @@ export function paintOnCanvas(canvas) {
   let map = null;
   let kept = new Map();
 
-  /** What a layer shows in a pane: a canvas of the box that is visible, blended. */
+  /** A canvas of the visible box of a layer in a pane, blended. */
   function blended(name, scene, pane) {
     const layer = layers[name];
     const box = visible(layer.area, scene, pane);
@@ -141,7 +141,7 @@ export function paintOnCanvas(canvas) {
   };
 }
 
-/** What a bitmap that is drawn at a place shows in a box: samples of the canvas. */
+/** The samples of the canvas that a bitmap, drawn at a place, shows in a box. */
 function scaled(bitmap, place, box, exact) {
   const sheet = new OffscreenCanvas(box.width, box.height).getContext("2d", { willReadFrequently: true });
   sheet.imageSmoothingEnabled = !exact;
@@ -179,7 +179,7 @@ function blendEvenly(first, second, share, into) {
   for (let i = 0; i < into.length; i += 1) into[i] = (first[i] * rest + second[i] * share + 128) >> 8;
 }
 
-/** What shows through a transparent picture. */
+/** The background of a transparent picture. */
 function board(context, box) {
   if (!box) return;
   const tile = new OffscreenCanvas(16, 16);

@@ -16,7 +16,7 @@ function hasCard() {
 }
 
 /**
- * What draws on a canvas: the graphics card, or where there is none a loop. Null if the card fails: the
+ * The painter of a canvas: the graphics card, or where there is none a loop. Null if the card fails: the
  * loop needs another canvas then.
  *
  * `side` is the longest side of a bitmap that it takes. The layers `base` and `detail` have each the
