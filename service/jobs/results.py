@@ -26,7 +26,7 @@ from workers.contract.queue.jobs import Job, JobResult, JobState
 
 _WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
 #: Polling interval for the job and for the client's connection if no event arrives.
-_POLL = timedelta(seconds=1)
+_POLL = timedelta(seconds=5)
 
 Found = TypeVar("Found")
 
