@@ -112,6 +112,8 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
                 if not down:
                     log.warning("cannot register: %s", failure)
                 down = True
+            except Exception:
+                log.exception("cannot register, retrying")
             if stopped.wait(engines.BEAT.total_seconds()):
                 return
 

@@ -54,7 +54,10 @@ def watch_engines(paths: Sequence[Path]) -> None:
     def watch(path: Path) -> None:
         while True:
             time.sleep(PAUSE.total_seconds())
-            kill_unresponsive(path)
+            try:
+                kill_unresponsive(path)
+            except Exception:  # such as no file descriptor left
+                log.exception("cannot check the engine at %s, retrying", path)
 
     for path in paths:
         threading.Thread(target=watch, args=(path,), name="engine-watch", daemon=True).start()
@@ -84,7 +87,10 @@ def exit_when_stuck(
     """Exit this process when a batch is overdue at two checks; runs in a thread of its own."""
     looks = 0
     while not stopped.wait(pause.total_seconds()):
-        looks = looks + 1 if overdue() else 0
+        try:
+            looks = looks + 1 if overdue() else 0
+        except Exception:
+            log.exception("cannot check for a stuck batch, retrying")
         if looks == 2:  # after one check this process may just have been suspended
             log.critical("a batch is stuck: exiting")
             os._exit(EXIT_DEVICE)

@@ -1,5 +1,6 @@
 """A hanging engine is killed; a responding one is left alone."""
 
+import errno
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from processes import wait_for
 
 from workers.host.health import answers
@@ -88,6 +90,22 @@ def test_an_engine_whose_batch_does_not_end_ends_itself() -> None:
     assert subprocess.run([sys.executable, "-c", HANGS], check=False).returncode == EXIT_DEVICE
     assert longest(1) == 60
     assert longest(20) == 200
+
+
+def test_a_check_that_fails_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    stopped, looks = threading.Event(), 0
+
+    def fails() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            stopped.set()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    exit_when_stuck(fails, stopped, pause=timedelta(0))
+
+    assert looks == 2
+    assert caplog.text.count("cannot check for a stuck batch") == 2
 
 
 def test_time_without_a_processor_is_known() -> None:

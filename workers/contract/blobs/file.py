@@ -152,7 +152,7 @@ class FileBlobStore(BlobStore):
 
 
 def _pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
-    with file:
+    with file, disk_errors_are_ours():
         while length > 0 and (piece := file.read(min(CHUNK, length))):
             length -= len(piece)
             yield piece

@@ -198,6 +198,14 @@ def test_a_folder_that_is_gone_is_said(blobs: FileBlobStore) -> None:
         blobs.read("results/a.png")
 
 
+def test_a_picture_that_the_disk_cannot_read_is_unavailable(blobs: FileBlobStore) -> None:
+    # reading this file of the kernel fails with an I/O error, as a broken disk does
+    blobs.path("results/a.png").symlink_to("/proc/self/mem")
+
+    with pytest.raises(StorageUnavailable, match="Input/output error"):
+        next(blobs.stream("results/a.png", stop=9))
+
+
 def test_a_folder_that_breaks_during_an_upload_is_unavailable(blobs: FileBlobStore) -> None:
     def upload() -> None:
         with blobs.incoming() as file:
