@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import redis
 
 from workers.contract.blobs.base import disk_errors_are_ours
-from workers.contract.errors import BlobMissing, GDSRError, JobFailed
+from workers.contract.errors import BlobMissing, GDSRError, JobFailed, StorageUnavailable
 from workers.contract.images.names import UniqueNames
 from workers.contract.observability import logs
 from workers.contract.queue.batches import (
@@ -29,7 +29,7 @@ from workers.contract.queue.batches import (
 )
 from workers.contract.queue.jobs import Job, JobFailure
 from workers.contract.queue.runs import acquire_lease
-from workers.tasks.upscale import CONTEXT, TaskContext, discard
+from workers.tasks.upscale import CONTEXT, TaskContext, discard, patiently
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,9 @@ def pack(batch_id: str) -> None:
         logs.job_id.set(None)
         logs.request_id.set(batch.spec.request_id)
         logs.traceparent.set(batch.spec.traceparent)
-        ended = Pack(token=token, archive=_packed(context, batch, token))
+        # A full store is reported at once: the results can still be fetched one by one.
+        archive = patiently(lambda: _packed(context, batch, token), (StorageUnavailable,))
+        ended = Pack(token=token, archive=archive)
         kept = context.settings.result_ttl
         log.info("packed %d results", len(batch.job_ids))
     except GDSRError as failure:

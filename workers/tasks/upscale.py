@@ -263,13 +263,16 @@ def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
         discard(context, *job.spec.inputs)
 
 
-def patiently(ask: Callable[[], Found]) -> Found:
+def patiently(
+    ask: Callable[[], Found],
+    retried: tuple[type[GDSRError], ...] = (StorageUnavailable, StorageFull),
+) -> Found:
     """Retry while the store is unavailable or full, until the job's time limit."""
     pause = 0.5
     while True:
         try:
             return ask()
-        except (StorageUnavailable, StorageFull) as failure:
+        except retried as failure:
             log.warning("waiting for the picture store: %s", failure)
             try:
                 time.sleep(pause)

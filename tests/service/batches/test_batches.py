@@ -323,6 +323,24 @@ def test_unpacking_waits_for_a_store_that_is_away(
     assert (batch["state"], batch["counts"]) == ("running", {"queued": 2, "failed": 1})
 
 
+def test_packing_waits_for_a_store_that_is_away(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
+    site.succeed(batch["items"][0]["job"], b"result")
+    assert site.http.get(batch["links"]["result"]).status_code == 202
+    away = site.blobs.root.with_name("away")
+    site.blobs.root.rename(away)
+
+    with working(site), ThreadPoolExecutor(1) as pool:
+        packing = pool.submit(copy_context().run, pack, batch["id"])
+        wait_for(lambda: packing.done() or "waiting for the picture store" in caplog.text)
+        away.rename(site.blobs.root)
+        packing.result()
+
+    assert site.http.get(batch["links"]["result"]).status_code == 200
+
+
 def test_the_upload_of_a_batch_that_expires_before_a_worker_comes_is_removed(site: Site) -> None:
     batch_id = send(site, zipped(THREE)).json()["id"]
     upload = site.blobs.root / "inputs" / batch_id
