@@ -61,10 +61,21 @@ def derived_batch(services: Services, batch: Batch, fields: ResultFields) -> Bat
         return batch
     if expired and not asked:
         raise errors.BatchExpired(batch.id)
-    request = f"{batch.id} {fields.model_dump_json()}"
+    request = f"{batch.id} {_canonical(fields, asked)}"
     return _submitted(
         services, hashlib.sha256(request.encode()).hexdigest()[:32], batch, items, asked
     )
+
+
+def _canonical(fields: ResultFields, asked: Mapping[str, tuple[Job, Derivation]]) -> str:
+    """The fields in one form for all requests with the same results, such as `output=gan` and
+    `trade_off=1`: two batches with the same jobs could not be erased independently.
+    """
+    if not asked:
+        return fields.model_dump_json()
+    _, first = next(iter(asked.values()))
+    place = fields.model_dump_json(include={"region", "width", "height", "dpi"})
+    return f"{first.options.model_dump_json()} {place} {first.part.mask}"
 
 
 def _submitted(

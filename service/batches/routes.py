@@ -101,7 +101,7 @@ _DERIVED = {
     ),
     **documented(
         *_RESULT_PROBLEMS, RequestInvalid, errors.BranchesNotKept, errors.RateExceeded,
-        errors.PixelsExceeded, failures=BATCH_FAILURES,
+        errors.PixelsExceeded, errors.BatchTooLarge, failures=BATCH_FAILURES,
     ),
 }  # fmt: skip
 _DERIVED_FIELDS = described_fields(ResultFields)

@@ -138,6 +138,16 @@ def test_a_repeat_is_the_same_batch_and_its_zip(site: Site) -> None:
     assert done.headers["Content-Location"] == first.json()["links"]["result"]
 
 
+def test_requests_with_the_same_results_are_the_same_batch(site: Site) -> None:
+    batch_id = finished(site)
+
+    by_output = post(site, batch_id, output="gan").json()["id"]
+    by_position = post(site, batch_id, trade_off=1, format="png").json()["id"]
+    smaller = post(site, batch_id, output="gan", width=60).json()["id"]
+
+    assert by_output == by_position != smaller
+
+
 def test_without_a_change_it_is_the_batch_itself(site: Site) -> None:
     batch_id = finished(site)
 
