@@ -120,3 +120,16 @@ def test_a_worker_leaves_a_job_of_a_newer_release_in_the_queue_and_does_the_othe
 
         site.client.hset(f"gdsr:job:{newer}", "spec", json.dumps(spec))  # now readable
         assert site.ended(newer).state is JobState.SUCCEEDED
+
+
+def test_a_job_whose_record_is_damaged_fails_and_the_others_go_on(site: Site) -> None:
+    with site.worker_host() as host:
+        with host.held():
+            damaged, whole = site.submit(noise(8, 8)), site.submit(noise(8, 8))
+            site.client.hset(f"gdsr:job:{damaged}", "spec", "{ no JSON")
+
+        assert site.ended(whole).state is JobState.SUCCEEDED
+        failure = wait_for(lambda: site.client.hget(f"gdsr:job:{damaged}", "failure"))
+        assert b"record is invalid" in failure
+        assert damaged.encode() not in site.client.hkeys("gdsr:jobs:waiting")
+        assert host.process.poll() is None

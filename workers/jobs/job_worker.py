@@ -35,6 +35,7 @@ from workers.contract.errors import (
     BatchNotFound,
     ConfigurationInvalid,
     GDSRError,
+    JobFailed,
     JobNotFound,
     JobTimedOut,
     JobTooNew,
@@ -188,8 +189,14 @@ class JobWorker:
         except JobTooNew:  # the next sweep queues it again
             log.warning("job %s belongs to a newer release: left to a newer worker", task)
             return None
-        except (JobNotFound, BatchNotFound, ValueError):  # deleted, or invalid
+        except (JobNotFound, BatchNotFound):
             log.warning("%s is not a known task: dropped", task)
+            return None
+        except ValueError:
+            log.exception("the record of %s is invalid", task)
+            if not kind:  # else the next sweep queues it again: a newer worker may understand it
+                error = JobFailed("its record is invalid; see the log of the worker")
+                fail(self._records, task, run="", error=error, heard=self._heard)
             return None
         return _Order(task, secrets.token_hex(16), what, name, int(limit.total_seconds()))
 
