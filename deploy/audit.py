@@ -53,7 +53,7 @@ def pinned(text: str) -> dict[str, str]:
     return pins
 
 
-def weaknesses(pins: dict[str, str], advisories: list[Advisory]) -> list[str]:
+def affected_releases(pins: dict[str, str], advisories: list[Advisory]) -> list[str]:
     """A line for each affected pinned release."""
     return [
         f"{one.package} {pins[one.package]}: {one.id}"
@@ -114,7 +114,7 @@ def main() -> int:
     known = json.loads(ADVISORIES.read_text())
     advisories = [Advisory(*one) for one in known["advisories"]]
     try:
-        lines_of_text = weaknesses(pins, advisories)
+        lines_of_text = affected_releases(pins, advisories)
     except InvalidVersion as failure:
         sys.stderr.write(f"{PINS.name}: {failure}\n")
         return 2

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from model.files import write_whole
+from model.files import write_atomically
 from model.gdsr import GDSR, SCALE, GDSRConfig
 
 FORMAT = "gdsr"
@@ -156,9 +156,9 @@ def build_generator(config: GDSRConfig, state: Mapping[str, Tensor]) -> GDSR:
         generator = GDSR(config)
     expected = generator.state_dict()
     if missing := expected.keys() - state.keys():
-        raise CheckpointInvalid(f"{_some(missing)} missing")
+        raise CheckpointInvalid(f"{_listed(missing)} missing")
     if unexpected := state.keys() - expected.keys():
-        raise CheckpointInvalid(f"{_some(unexpected)} not part of this network")
+        raise CheckpointInvalid(f"{_listed(unexpected)} not part of this network")
     for name, tensor in state.items():
         if tensor.dtype not in _DTYPES:
             raise CheckpointInvalid(f"tensor {name} is {tensor.dtype}, which is no weight")
@@ -181,7 +181,7 @@ def _write(path: Path, config: GDSRConfig, card: Card, state: Mapping[str, Tenso
         "card": json.dumps(asdict(card)),
     }
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.items()}
-    write_whole(path, safetensors.torch.save(tensors, metadata))
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
 def _opened(path: Path) -> safetensors.safe_open:
@@ -238,6 +238,6 @@ def _object(metadata: Mapping[str, str], part: str, kind: type) -> dict[str, Any
     return values
 
 
-def _some(names: set[str]) -> str:
+def _listed(names: set[str]) -> str:
     first = min(names)
     return f"tensor {first} is" if len(names) == 1 else f"{len(names)} tensors ({first}, ...) are"

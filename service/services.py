@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from service.access.auth import NOBODY, key_name, load_api_keys, load_keys
+from service.access.auth import ANONYMOUS, key_name, load_api_keys, load_keys
 from service.access.gate import QueueGate
 from service.access.guard import is_loopback
 from service.access.rate_limits import RateLimit
@@ -23,7 +23,7 @@ from workers.contract.observability.tracing import open_spans
 from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.batch_queue import BatchQueue
 from workers.contract.queue.batches import Batch
-from workers.contract.queue.connection import connect, redis_down_is_queue_unavailable
+from workers.contract.queue.connection import connect, translated_redis_errors
 from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.queue import JobQueue
@@ -91,14 +91,14 @@ class Services:
         return not self.keys and is_loopback(self.settings.host)
 
     @contextmanager
-    def rejects_noticed(self) -> Iterator[None]:
+    def counting_rejections(self) -> Iterator[None]:
         """Count an upload that ends in an error; one that did not fit closes the gate."""
         try:
             yield
         except errors.GDSRError as error:
             self.telemetry.rejected.labels(error.slug).inc()
             if isinstance(error, errors.QueueFull):
-                self.gate.doubt()
+                self.gate.recheck()
             raise
 
     def engines(self) -> list[EngineInfo]:
@@ -107,7 +107,7 @@ class Services:
         Raises:
             QueueUnavailable: Redis does not answer.
         """
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             return running(self.queue.client)
 
     def stop_waiting(self) -> None:
@@ -144,7 +144,7 @@ SentKey = Annotated[str | None, Depends(_sent_key)]
 
 
 async def _owner(services: Serving, key: SentKey) -> str:
-    return key_name(key, services.keys) if services.keys else NOBODY
+    return key_name(key, services.keys) if services.keys else ANONYMOUS
 
 
 async def _metrics_reader(services: Serving, key: SentKey) -> None:

@@ -87,7 +87,9 @@ QUESTIONS = [
     Question("when the janitor removes expired pictures", "workers/jobs/janitor.py", r"result_ttl"),
     Question("how lost jobs are recovered", "workers/jobs/recovery.py", r"def sweep"),
     Question("how tiles are stitched", "workers/tiles/tiling.py", r"def stitch"),
-    Question("which network the model cache evicts", "workers/engine/model_cache.py", r"_STAYS = "),
+    Question(
+        "which network the model cache evicts", "workers/engine/model_cache.py", r"_MIN_STAY = "
+    ),
     Question(
         "how an engine falls back when out of memory",
         "workers/engine/out_of_memory.py",
@@ -96,7 +98,7 @@ QUESTIONS = [
     Question(
         "how often the supervisor restarts a program that dies",
         "workers/host/supervisor.py",
-        r"^QUICK_DEATHS = ",
+        r"^MAX_QUICK_EXITS = ",
     ),
     Question(
         "when the watchdog kills an engine that hangs", "workers/host/watchdog.py", r"PATIENCE = "

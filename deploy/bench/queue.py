@@ -18,7 +18,7 @@ from workers.contract.queue.connection import connect
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, JobResult, UpscaleOptions
 from workers.contract.queue.queue import JobQueue, new_job_id
-from workers.jobs.janitor import Turn
+from workers.jobs.janitor import Sweep
 
 _DIGEST = "0" * 64
 #: Progress writes per running job; about one second's worth.
@@ -63,7 +63,7 @@ def _measure(client: redis.Redis, blobs: FileBlobStore, jobs: int) -> dict[str, 
     for job_id in ids:
         blobs.write(f"results/{job_id}.run.png", [b"x"])
     start = time.perf_counter()
-    Turn(records=queue.records, blobs=blobs).sweep(result_ttl=timedelta(hours=1), quota=None)
+    Sweep(records=queue.records, blobs=blobs).sweep(result_ttl=timedelta(hours=1), quota=None)
     sweeping = time.perf_counter() - start
     return {
         "bytes of a queued job": (waiting - before) / jobs,

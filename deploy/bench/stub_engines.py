@@ -83,7 +83,7 @@ def main() -> None:
         threading.Thread(target=server.serve, daemon=True).start()
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    client = connect(settings.redis_url, timeout=engines.BEAT, retries=3)
+    client = connect(settings.redis_url, timeout=engines.HEARTBEAT, retries=3)
     while True:
         for path in arguments.sockets:
             info = engines.EngineInfo(
@@ -91,7 +91,7 @@ def main() -> None:
                 tile=max(_TILES), default_model=MODEL, models=loaded.models,
             )  # fmt: skip
             engines.register(client, info)
-        if ended.wait(engines.BEAT.total_seconds()):
+        if ended.wait(engines.HEARTBEAT.total_seconds()):
             return
 
 

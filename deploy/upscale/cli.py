@@ -14,7 +14,7 @@ from deploy.upscale.plan import STREAM, Made, Step, last_line, plan_steps, store
 from workers.contract.errors import ConfigurationInvalid, GDSRError
 from workers.contract.images.formats import EXTRA_FORMATS, ResultFormat, check_result
 from workers.contract.images.options import DepthMode, PictureChoices, ProfileMode
-from workers.contract.validation_messages import in_words
+from workers.contract.validation_messages import error_message
 from workers.engine.checkpoints import checkpoint_files, default_model
 from workers.pictures.extras import installed
 
@@ -36,9 +36,9 @@ def main() -> int:
             check_format(name, choices)
         started = time.monotonic()
         if arguments.server:
-            made = _upscale_there(arguments, steps, choices)
+            made = _upscale_remotely(arguments, steps, choices)
         else:
-            made = _upscale_here(arguments, steps, choices)
+            made = _upscale_locally(arguments, steps, choices)
     except (GDSRError, OSError, ValueError) as invalid:
         sys.stderr.write(f"gdsr-upscale: {invalid}\n")
         return 1
@@ -80,10 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _upscale_there(
+def _upscale_remotely(
     arguments: argparse.Namespace, steps: Sequence[Step], choices: PictureChoices
 ) -> list[Made]:
-    from deploy.upscale.remote import upscale_there
+    from deploy.upscale.remote import upscale_remotely
 
     options = {
         "trade_off": arguments.trade_off,
@@ -91,10 +91,10 @@ def _upscale_there(
         "model": arguments.model,
         **choices.model_dump(mode="json", exclude_unset=True),
     }
-    return upscale_there(arguments.server, steps, options)
+    return upscale_remotely(arguments.server, steps, options)
 
 
-def _upscale_here(
+def _upscale_locally(
     arguments: argparse.Namespace, steps: Sequence[Step], choices: PictureChoices
 ) -> list[Made]:
     """Upscale all pictures; failures are reported and left out."""
@@ -238,7 +238,7 @@ def read_choices(arguments: argparse.Namespace) -> PictureChoices:
     try:
         return PictureChoices.model_validate(given)
     except ValidationError as invalid:
-        errors = (f"--{error['loc'][0]}: {in_words(error)}" for error in invalid.errors())
+        errors = (f"--{error['loc'][0]}: {error_message(error)}" for error in invalid.errors())
         raise ConfigurationInvalid("; ".join(errors)) from None
 
 

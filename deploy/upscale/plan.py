@@ -8,7 +8,7 @@ from io import BytesIO
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from model.files import write_whole
+from model.files import write_atomically
 from workers.contract.errors import GDSRError
 from workers.contract.images.formats import same_format
 from workers.contract.images.headers import read_header
@@ -188,7 +188,7 @@ def store(target: Path | None, data: bytes) -> None:
         sys.stdout.buffer.flush()
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, data)
+    write_atomically(target, data)
 
 
 def last_line(steps: Sequence[Step], made: Sequence[Made], *, seconds: float) -> str:

@@ -20,7 +20,7 @@ _FIRST_ANSWER = 3.0
 _TOGETHER = 4
 
 
-def upscale_there(url: str, steps: Sequence[Step], options: Mapping[str, Any]) -> list[Made]:
+def upscale_remotely(url: str, steps: Sequence[Step], options: Mapping[str, Any]) -> list[Made]:
     """Process all steps on the service at `url`; failures are reported and left out.
 
     Ctrl-C cancels pending jobs there too.

@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from model.evaluate.pareto import place_of
+from model.evaluate.pareto import position_of
 from model.trainer.errors import TrainingError
 
 WEIGHTS_VARIABLE = "GDSR_METRIC_WEIGHTS"
@@ -116,7 +116,7 @@ def _trade_offs(text: str) -> tuple[float, ...]:
     places = []
     for part in text.split(","):
         try:
-            place = place_of(part.strip())
+            place = position_of(part.strip())
         except ValueError:
             raise argparse.ArgumentTypeError(f"{part} is neither a number nor a name") from None
         if not 0 <= place <= 1:

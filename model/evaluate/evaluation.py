@@ -25,7 +25,7 @@ from model.evaluate.methods import (
     of_peer,
     unrounded_bicubic,
 )
-from model.evaluate.pareto import PLACES, check_drawable, draw
+from model.evaluate.pareto import NAMED_POSITIONS, check_drawable, draw
 from model.evaluate.pictures import Pictures, find_pairs, find_pictures
 from model.evaluate.report import Character, CheckpointScores, PeerScores, Report, show
 from model.metrics.perceptual import Metric, load_panel
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> None:
     metrics, missing = load_panel(options.metric_weights, device)
     sets = [find_pictures(folder) for folder in options.data]
     sets += [find_pairs(small, large) for small, large in options.pairs]
-    _warn([*missing, *(line for pictures in sets for line in pictures.left_out(metrics))])
+    _warn([*missing, *(line for pictures in sets for line in pictures.not_measurable(metrics))])
     if options.plot:
         check_drawable(metric.name for metric in metrics)
 
@@ -99,7 +99,7 @@ def _measured(
         methods[called[path]] = partial(
             of_generator, generator=checkpoint.generator, back_projection=corrected
         )
-    places = sorted({*PLACES.values(), *options.trade_off})
+    places = sorted({*NAMED_POSITIONS.values(), *options.trade_off})
     sliders = {called[path] for path in checkpoints}
     found: dict[str, dict[str, MethodResults]] = {}
     character: dict[str, Character] = {}
@@ -115,7 +115,7 @@ def _measured(
                     transient=True,
                     disable=not console.is_terminal,
                 ),
-                [metric for metric in metrics if pictures.suit(metric.smallest)],
+                [metric for metric in metrics if pictures.are_large_enough(metric.smallest)],
                 trade_offs=places if name in sliders else (),
             )
             for pictures in sets

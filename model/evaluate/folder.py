@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.evaluate.methods import MASK, Method
 from model.evaluate.patterns import patterns
-from model.evaluate.slider import POSITIONS, SliderPath, rmse, rounded, shown, walk
+from model.evaluate.slider import POSITIONS, SliderPath, rmse, rounded, shown, slider_path
 from model.metrics.character import (
     SMALLEST_FOR_MESH,
     lr_psnr,
@@ -125,7 +125,7 @@ def evaluate(
         },
         places={name: _summary(found) for name, found in seen.places.items()},
         original=_summary(seen.original),
-        slider={distance: walk(found) for distance, found in seen.slider.items()},
+        slider={distance: slider_path(found) for distance, found in seen.slider.items()},
         mask=_spread(sum(seen.mask[1:], seen.mask[0])) if seen.mask else {},
     )
 

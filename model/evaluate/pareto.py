@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from model.checkpoint import Scores
 
-PLACES: Mapping[str, float] = MappingProxyType({"psnr": 0.0, "fused": 0.5, "gan": 1.0})
+NAMED_POSITIONS: Mapping[str, float] = MappingProxyType({"psnr": 0.0, "fused": 0.5, "gan": 1.0})
 """Slider positions of the network's outputs."""
 
 _DISTORTION = "rmse_y"
@@ -53,16 +53,16 @@ axis there is the perceptual index, neither LPIPS nor NIQE: so these are lines, 
 
 def name_of(place: float) -> str:
     """The name of the output at a slider position, else the number."""
-    return next((name for name, known in PLACES.items() if known == place), f"{place:g}")
+    return next((name for name, known in NAMED_POSITIONS.items() if known == place), f"{place:g}")
 
 
-def place_of(name: str) -> float:
+def position_of(name: str) -> float:
     """The slider position of a name; the inverse of `name_of`.
 
     Raises:
         ValueError: `name` is neither a number nor the name of an output.
     """
-    return PLACES[name] if name in PLACES else float(name)
+    return NAMED_POSITIONS[name] if name in NAMED_POSITIONS else float(name)
 
 
 def check_drawable(metrics: Iterable[str]) -> None:
@@ -102,7 +102,7 @@ def draw(
         for axes, metric in zip(row, shown, strict=True):
             _frame(axes, data, metric)
             for place, judged in enumerate(curves.values()):
-                _walk(axes, judged[data], metric, colour=_COLOURS[place % len(_COLOURS)])
+                _plot_slider(axes, judged[data], metric, colour=_COLOURS[place % len(_COLOURS)])
             if metric in scores:
                 axes.plot(scores[_DISTORTION], scores[metric], color=_PALE, **_BICUBIC)
             if data == "Urban100":
@@ -127,12 +127,12 @@ def _frame(axes: "Axes", data: str, metric: str) -> None:
     axes.margins(0.08)
 
 
-def _walk(
+def _plot_slider(
     axes: "Axes", scores: Mapping[str, Mapping[str, float]], metric: str, *, colour: str
 ) -> None:
     """The curve along the slider: outputs with their markers, positions in between as rings."""
     points = {
-        place_of(output): (values[_DISTORTION], values[metric])
+        position_of(output): (values[_DISTORTION], values[metric])
         for output, values in scores.items()
         if metric in values
     }

@@ -39,18 +39,18 @@ class Pictures:
     small: tuple[Path, ...] = ()
     """The partners of `paths`; empty if the small pictures are made."""
 
-    def suit(self, smallest: tuple[int, int]) -> bool:
+    def are_large_enough(self, smallest: tuple[int, int]) -> bool:
         """Whether all pictures have at least this size: shorter side, longer side."""
         return all(side >= least for side, least in zip(self.sides, smallest, strict=True))
 
-    def left_out(self, metrics: Iterable[Metric]) -> list[str]:
+    def not_measurable(self, metrics: Iterable[Metric]) -> list[str]:
         """A line for each metric, the mesh included, that cannot be measured."""
         needs = {metric.title: metric.smallest for metric in metrics}
         needs["the mesh"] = (SMALLEST_FOR_MESH,) * 2
         return [
             f"{title} is left out on {self.name}: it needs {smallest[0]}x{smallest[1]} pixels"
             for title, smallest in needs.items()
-            if not self.suit(smallest)
+            if not self.are_large_enough(smallest)
         ]
 
     def read(

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from model.checkpoint import Scores
 from model.evaluate.folder import Figures
-from model.evaluate.pareto import PLACES, place_of
+from model.evaluate.pareto import NAMED_POSITIONS, position_of
 from model.evaluate.slider import SliderPath
 from model.metrics.perceptual import Metric
 
@@ -164,7 +164,7 @@ def _lines(character: Character) -> list[str]:
 
 
 def _said(image: str) -> str:
-    return f"{place_of(image):g} {image}" if image in PLACES else image
+    return f"{position_of(image):g} {image}" if image in NAMED_POSITIONS else image
 
 
 def _cells(scores: Mapping[str, float], metrics: Sequence[Metric]) -> list[str]:

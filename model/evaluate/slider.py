@@ -13,7 +13,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from model.evaluate.pareto import PLACES, name_of
+from model.evaluate.pareto import NAMED_POSITIONS, name_of
 from model.resize import to_bytes
 
 POSITIONS = tuple(step / 10 for step in range(11))
@@ -37,7 +37,7 @@ def shown(outputs: Mapping[str, Tensor], trade_offs: Sequence[float]) -> dict[st
 
     `outputs` are `psnr`, `fused` and `gan` in [0, 1], not clamped.
     """
-    clamped = {place: outputs[name].clamp(0, 1) for name, place in PLACES.items()}
+    clamped = {place: outputs[name].clamp(0, 1) for name, place in NAMED_POSITIONS.items()}
     images = {}
     for place in trade_offs:  # blended from the two outputs next to it
         left = 0.0 if place < 0.5 else 0.5
@@ -59,7 +59,7 @@ def rmse(images: Tensor, reference: Tensor) -> list[float]:
     return [float((image.double() - like).square().mean().sqrt()) for image in images]
 
 
-def walk(distances: Sequence[Sequence[float]]) -> SliderPath:
+def slider_path(distances: Sequence[Sequence[float]]) -> SliderPath:
     """Summarise the distances at `POSITIONS` of at least one picture."""
     means = [fmean(position) for position in zip(*distances, strict=True)]
     middle, whole = means[POSITIONS.index(0.5)], means[-1]

@@ -46,7 +46,7 @@ _SELF_TEST_SIDE = 32
 _CPU_MEASURED_SIDE = 96
 _SELF_TEST_DECIBELS = 50.0
 #: Minimum gain of OpenVINO, which compiles each set of outputs and has its own copy of the weights.
-_WORTH = 0.05
+_MIN_GAIN = 0.05
 
 
 Tiles = NDArray[np.unsignedinteger]
@@ -367,7 +367,7 @@ def in_backend(
         folder=cache or cache_folder(),
         turn=turn,
     )  # fmt: skip
-    wins = seconds["openvino"] < (1 - _WORTH) * seconds["torch"]
+    wins = seconds["openvino"] < (1 - _MIN_GAIN) * seconds["torch"]
     chosen = other if wins else by_torch
     chosen.seconds_by_backend = seconds
     log.info(

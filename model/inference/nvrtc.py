@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from model.files import write_whole
+from model.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ def load_kernels(
         image, lowered = _compiled(source, names, options)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(path, image)
-            write_whole(lowered_path, "\n".join(lowered).encode())
+            write_atomically(path, image)
+            write_atomically(lowered_path, "\n".join(lowered).encode())
         except OSError as failure:
             log.warning("cannot cache compiled kernels: %s", failure)
     torch.cuda.current_stream().synchronize()  # makes torch's context the current one

@@ -18,7 +18,7 @@ from service.settings import ServiceSettings
 from workers.contract.errors import ConfigurationInvalid, KeyInvalid, KeyMissing
 
 #: Owner of all jobs when no API keys are configured.
-NOBODY = ""
+ANONYMOUS = ""
 _LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}):([0-9a-f]{64})")
 
 logger = logging.getLogger(__name__)

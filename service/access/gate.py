@@ -14,7 +14,7 @@ from workers.contract.queue.idempotency import is_used
 from workers.contract.queue.queue import JobQueue
 
 #: Minimum seconds between two polls of a full queue.
-LOOK = 0.2
+_POLL_SECONDS = 0.2
 
 
 class QueueGate:
@@ -24,7 +24,7 @@ class QueueGate:
         self._queue = queue
         self._in_doubt = False
         self._shortage: QueueFull | None = None
-        self._next_look = 0.0
+        self._next_poll = 0.0
 
     async def check(self, owner: str, key: str | None) -> None:
         """Reject an upload, unless its idempotency key has a job already.
@@ -33,8 +33,8 @@ class QueueGate:
             QueueFull: no job fits into the queue.
             QueueUnavailable: Redis does not answer.
         """
-        if self._in_doubt and time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + LOOK
+        if self._in_doubt and time.monotonic() >= self._next_poll:
+            self._next_poll = time.monotonic() + _POLL_SECONDS
             self._shortage = await run_in_threadpool(self._queue.shortage)
             self._in_doubt = self._shortage is not None
         if (shortage := self._shortage) is None:
@@ -42,6 +42,6 @@ class QueueGate:
         if key is None or not await run_in_threadpool(is_used, self._queue.client, owner, key):
             raise shortage.with_traceback(None)  # uploads share this exception
 
-    def doubt(self) -> None:
+    def recheck(self) -> None:
         """Poll the queue before the next upload, because this one did not fit."""
         self._in_doubt = True

@@ -16,7 +16,7 @@ from limits.strategies import SlidingWindowCounterRateLimiter
 
 from workers.contract.errors import BatchTooLarge, ConfigurationInvalid, RateExceeded
 from workers.contract.queue.admission import pixels_today, until_midnight
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.connection import translated_redis_errors
 from workers.contract.queue.queue import JobQueue
 
 
@@ -56,7 +56,7 @@ class RateLimit:
             period = f"in {least.multiples} {least.GRANULARITY.name}"
             raise BatchTooLarge(limit=least.amount, of="pictures", per=period, name="rate_limit")
         cost = pictures - counted
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             spent = [i for i in self.items if not self.limiter.test(i, owner, cost=cost)]
             if not spent:  # or a concurrent request used the rest
                 spent = [i for i in self.items if not self.limiter.hit(i, owner, cost=cost)]
@@ -81,7 +81,7 @@ def pixel_headers(queue: JobQueue, owner: str, limit: int) -> dict[str, str]:
     Raises:
         QueueUnavailable: Redis does not answer.
     """
-    with redis_down_is_queue_unavailable():
+    with translated_redis_errors():
         left = max(0, limit - pixels_today(queue.client, owner))
     pause = int(until_midnight().total_seconds())
     return {

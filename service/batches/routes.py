@@ -140,7 +140,7 @@ async def create_batch(
     query = request.query_params.multi_items()
     accepted = ",".join(request.headers.getlist("Accept"))
     settings = services.settings
-    with services.rejects_noticed():
+    with services.counting_rejections():
         key = read_key(idempotency_key)
         await services.gate.check(owner, key)
         rate = await run_in_threadpool(services.rate.count, owner)
@@ -275,7 +275,7 @@ async def derive_batch_result(
     or that the format cannot hold, fails alone.
     """
     query = request.query_params.multi_items()
-    with services.rejects_noticed():
+    with services.counting_rejections():
         read_fields(ResultFields, query=query, form=())
         batch = await run_in_threadpool(own_batch, services, batch_id, owner)
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from service.http.problems import RequestInvalid
 from service.transfer.multipart import IMAGE_FIELD
 from service.transfer.uploads import PictureSink
-from workers.contract.blobs.base import disk_errors_are_ours
+from workers.contract.blobs.base import translated_disk_errors
 from workers.contract.errors import BatchEmpty, BatchTooLarge, GDSRError
 from workers.contract.images.names import UniqueNames, safe_path
 
@@ -58,7 +58,7 @@ class BatchSink(PictureSink):
         name = self.names.add(safe_path(file_name) or f"picture-{self.pictures}")
         # marks where each file begins, and its name
         self.digest.update(f"{self.size} {name}\n".encode())
-        with disk_errors_are_ours():
+        with translated_disk_errors():
             self._end_entry()
             self.archive = self.archive or zipfile.ZipFile(self.file, "w")
             self.out = self.archive.open(zipfile.ZipInfo(name), "w", force_zip64=True)
@@ -67,7 +67,7 @@ class BatchSink(PictureSink):
     def end(self) -> int:
         if not self.size:
             raise BatchEmpty
-        with disk_errors_are_ours():
+        with translated_disk_errors():
             self._end_entry()
             if self.archive is not None:
                 self.archive.close()

@@ -21,7 +21,7 @@ from workers.contract import errors
 from workers.contract.errors import BatchTooLarge, ImageMissing, UploadTooLarge
 from workers.contract.images.options import SCALE
 from workers.contract.queue.jobs import Job
-from workers.contract.validation_messages import in_words
+from workers.contract.validation_messages import error_message
 
 router = APIRouter(prefix="/sdapi/v1", tags=["compat"])
 
@@ -165,7 +165,7 @@ async def _enlarged(
     around: tuple[bytes, bytes],
 ) -> Response:
     """Queue the pictures of a body; respond with their results, between the texts `around`."""
-    with services.rejects_noticed():
+    with services.counting_rejections():
         await services.gate.check(owner, None)
         data = bytearray()
         async for chunk in request.stream():
@@ -177,7 +177,7 @@ async def _enlarged(
         except ValidationError as invalid:
             raise RequestInvalid(
                 [
-                    Fault(place="body", name=name or "json", message=in_words(found))
+                    Fault(place="body", name=name or "json", message=error_message(found))
                     for found in invalid.errors()
                     for name in [".".join(map(str, found["loc"]))]
                 ]

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from service.http.openapi import OF_THE_OWNER
 from service.http.problems import RequestInvalid
 from service.jobs.results import Wait, check_kept, ended_job, result_response, wait_until_ended
-from service.jobs.upscale import cancel, is_known_to_nobody_else
+from service.jobs.upscale import cancel, is_anonymous
 from service.services import Services
 from workers.contract import errors
 from workers.contract.errors import QueueUnavailable
@@ -61,5 +61,5 @@ async def finished(
 
 def _cancel_unknown(services: Services, jobs: Sequence[Job]) -> None:
     for job in jobs:
-        if is_known_to_nobody_else(services, job, None):
+        if is_anonymous(services, job, None):
             cancel(services, job.id)

@@ -51,7 +51,7 @@ class Images(BaseModel):
 )
 async def upscale_image(request: Request, services: Serving, owner: Owner) -> Images | Response:
     """Enlarge the picture in the field `image` by `scale` (2 unless given, at most 4)."""
-    with services.rejects_noticed():
+    with services.counting_rejections():
         await services.gate.check(owner, None)
         await run_in_threadpool(services.rate.count, owner)
 

@@ -12,7 +12,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 #: Number of checks within a timeout.
-_LOOKS = 6
+_CHECKS_PER_LIMIT = 6
 #: Bytes of a body that count as progress.
 _STEP_BYTES = 16 * 1024
 #: Maximum number of connections that hold chunks of a download in memory, two chunks each.
@@ -50,7 +50,7 @@ class Connection(H11Protocol):
         self._began = self._since = self.loop.time()
         self._received = self._unblocked = self._heads = 0
         self._seen: object = None
-        self._next_look: asyncio.TimerHandle | None = None
+        self._next_check: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -58,11 +58,11 @@ class Connection(H11Protocol):
             transport.write(_BUSY)
             transport.close()
             return
-        self._look()
+        self._check()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._next_look is not None:
-            self._next_look.cancel()
+        if self._next_check is not None:
+            self._next_check.cancel()
         self._blocked.pop(self, None)
         super().connection_lost(exc)
 
@@ -84,7 +84,7 @@ class Connection(H11Protocol):
         self._blocked.pop(self, None)
         super().resume_writing()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         limits, now, waits_for = self._limits, self.loop.time(), self._waits_for()
         if waits_for != self._seen:
             self._seen, self._since = waits_for, now
@@ -94,8 +94,8 @@ class Connection(H11Protocol):
                 logger.debug("connection cut: %s stalled", what)  # debug: there may be many
                 self.transport.abort()
                 return
-        pause = min(limits.head, limits.body).total_seconds() / _LOOKS
-        self._next_look = self.loop.call_later(pause, self._look)
+        pause = min(limits.head, limits.body).total_seconds() / _CHECKS_PER_LIMIT
+        self._next_check = self.loop.call_later(pause, self._check)
 
     def _waits_for(self) -> tuple[str, int, timedelta] | None:
         """The part of a request that the connection waits for, its progress, and how long it may

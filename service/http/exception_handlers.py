@@ -19,7 +19,7 @@ from service.http.problems import (
     refuse,
 )
 from workers.contract.errors import GDSRError
-from workers.contract.validation_messages import in_words
+from workers.contract.validation_messages import error_message
 
 #: The client never sees this status: it is for the log and the metrics.
 CLIENT_CLOSED_REQUEST = 499
@@ -36,7 +36,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         fields = [
-            Fault(place=str(place), name=".".join(map(str, path)), message=in_words(found))
+            Fault(place=str(place), name=".".join(map(str, path)), message=error_message(found))
             for found in error.errors()
             for place, *path in [found["loc"]]
         ]

@@ -93,7 +93,7 @@ BATCH_FAILURES = (
 
 
 #: Statuses that clients retry; a permanent failure must not have one of them.
-_AGAIN = {
+_RETRYABLE = {
     Status.TOO_MANY_REQUESTS, Status.BAD_GATEWAY, Status.SERVICE_UNAVAILABLE,
     Status.GATEWAY_TIMEOUT,
 }  # fmt: skip
@@ -150,7 +150,7 @@ def refuse(error: GDSRError, *, instance: str, request_id: str | None = None) ->
 
 def failed_status(kind: type[GDSRError]) -> Status:
     """The status of a job or batch with this failure; never one that clients retry."""
-    return Status.INTERNAL_SERVER_ERROR if kind.status in _AGAIN else Status(kind.status)
+    return Status.INTERNAL_SERVER_ERROR if kind.status in _RETRYABLE else Status(kind.status)
 
 
 def describe_failure(failure: JobFailure, *, instance: str | None) -> ProblemDocument:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 #: Maximum bytes of an unwanted body that are read.
 _REST_BYTES = 4 * 1024**2
 #: Timeout for each chunk of an unwanted body.
-_MOMENT = timedelta(seconds=2)
+_DRAIN_TIME = timedelta(seconds=2)
 
 
 class UnreadBodies:
@@ -61,7 +61,7 @@ async def _read_on(receive: Receive) -> None:
     left = _REST_BYTES
     with suppress(TimeoutError):
         while left > 0:
-            async with asyncio.timeout(_MOMENT.total_seconds()):
+            async with asyncio.timeout(_DRAIN_TIME.total_seconds()):
                 message = await receive()
             if not message.get("more_body", False):
                 return

@@ -5,7 +5,7 @@ from contextlib import suppress
 from service.services import Services
 from workers.contract.errors import BatchNotFound, JobNotFound
 from workers.contract.queue.batches import Batch
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.connection import translated_redis_errors
 from workers.contract.queue.jobs import Job
 
 
@@ -25,7 +25,7 @@ def erase(services: Services, job: Job) -> None:
     services.blobs.delete(*job.spec.inputs)
     if job.result is not None:
         services.blobs.delete(*job.result.keys)
-    with redis_down_is_queue_unavailable():
+    with translated_redis_errors():
         services.queue.records.erase(job.id)
 
 

@@ -7,7 +7,7 @@ from service.http.problems import RequestInvalid
 from service.jobs.options import UpscaleFields
 from service.services import Services
 from service.transfer.uploads import Upload
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.connection import translated_redis_errors
 from workers.contract.queue.idempotency import IdempotencyKey
 
 HEADER = "Idempotency-Key"
@@ -49,5 +49,5 @@ def claim(
         return None, None
     fingerprint = hashlib.sha256(f"{upload.sha256}{fields.model_dump_json()}".encode()).hexdigest()
     claimed = IdempotencyKey(owner=owner, key=key, fingerprint=fingerprint, job_id=new_id)
-    with redis_down_is_queue_unavailable():
+    with translated_redis_errors():
         return claimed, claimed.existing(services.queue.client)

@@ -11,7 +11,7 @@ from service.transfer.mistakes import NOT_FETCHED, is_address
 from service.transfer.negotiation import preferred_formats
 from workers.contract.queue.jobs import FormatChoice, TradeOffChoice, UpscaleChoices
 from workers.contract.queue.validation import RequestedOptions
-from workers.contract.validation_messages import in_words, shaped
+from workers.contract.validation_messages import error_message, shaped
 
 _REGION = "^[0-9]{1,9}(,[0-9]{1,9}){3}$"
 RegionChoice = Annotated[
@@ -108,7 +108,7 @@ def read_fields(
         for error in invalid.errors():
             name = str(error["loc"][0])
             address = error["type"] == "extra_forbidden" and is_address(given[name])
-            message = NOT_FETCHED if address else in_words(error)
+            message = NOT_FETCHED if address else error_message(error)
             errors.append(Fault(place=place[name], name=name, message=message))
     if errors:
         raise RequestInvalid(errors)

@@ -211,7 +211,7 @@ async def derive_result(
     address, which has ranges and an entity tag, and is erased with the job.
     """
     query = request.query_params.multi_items()
-    with services.rejects_noticed():
+    with services.counting_rejections():
         await services.gate.check(owner, None)
         read_fields(DerivedFields, query=query, form=())  # before reading the map
         job = await run_in_threadpool(own_job, services, job_id, owner)

@@ -105,7 +105,7 @@ async def create_job(
     """Queue one picture, sent as the body or as the multipart field `image`."""
     query = request.query_params.multi_items()
     accepted = ",".join(request.headers.getlist("Accept"))
-    with services.rejects_noticed():
+    with services.counting_rejections():
         key = read_key(idempotency_key)
         await services.gate.check(owner, key)
         rate = await run_in_threadpool(services.rate.count, owner)
@@ -137,7 +137,7 @@ async def create_job(
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     response = await picture_or_job(job, services, request, wait=wait, at_once=False)
     gave_up = wait and response.status_code == HTTPStatus.ACCEPTED
-    if gave_up and is_known_to_nobody_else(services, job, key) and await request.is_disconnected():
+    if gave_up and is_anonymous(services, job, key) and await request.is_disconnected():
         await run_in_threadpool(cancel, services, job.id)
         raise ClientDisconnect
     if (limit := services.settings.pixels_per_day) is not None:
@@ -152,7 +152,7 @@ async def create_job(
     return response
 
 
-def is_known_to_nobody_else(services: Services, job: Job, key: str | None) -> bool:
+def is_anonymous(services: Services, job: Job, key: str | None) -> bool:
     """True if the job has no owner, idempotency key or webhook, so that nobody else can find it."""
     known = key or job.spec.owner or job.spec.webhook
     return services.settings.cancel_abandoned and not known

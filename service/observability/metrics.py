@@ -16,7 +16,7 @@ from workers.contract.blobs.usage import freed_bytes, last_usage
 from workers.contract.errors import GDSRError
 from workers.contract.observability.metrics_server import counters, gauges
 from workers.contract.queue import webhook_outbox
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.connection import translated_redis_errors
 from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import FINAL_STATES
 from workers.contract.queue.queue import JobQueue
@@ -65,7 +65,7 @@ class QueueCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         try:
-            with redis_down_is_queue_unavailable():
+            with translated_redis_errors():
                 families = [*_queue(self.queue), *_engines(running(self.queue.client))]
         except (GDSRError, ValidationError) as failure:
             logger.warning("cannot read the queue for a scrape: %s", failure)

@@ -12,7 +12,7 @@ from service.services import Admin, Services, Serving
 from service.views import View
 from workers.contract.errors import AdminOff, KeyInvalid, KeyMissing, QueueUnavailable
 from workers.contract.queue import reload
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.connection import translated_redis_errors
 from workers.contract.queue.reload import ModelChange
 
 router = APIRouter(prefix="/admin", tags=["operations"])
@@ -61,11 +61,11 @@ def reload_models(services: Serving, admin: Admin, response: Response) -> Reload
     fails, the old model stays. Models whose files are gone are dropped. Pictures in progress finish
     with the old model. New pictures wait while a checkpoint is tested.
     """
-    with redis_down_is_queue_unavailable():
+    with translated_redis_errors():
         number = reload.ask(services.queue.client)
     logger.warning("admin %s requested reload %d of the engines", admin, number)
     response.headers["Location"] = address(f"/admin/reload/{number}")
-    response.headers["Retry-After"] = str(int(reload.LOOK.total_seconds()))
+    response.headers["Retry-After"] = str(int(reload.POLL_INTERVAL.total_seconds()))
     return _reload(services, number)
 
 
@@ -83,7 +83,7 @@ def read_reload(
 
 
 def _reload(services: Services, number: int) -> Reload:
-    with redis_down_is_queue_unavailable():
+    with translated_redis_errors():
         reports = reload.reports(services.queue.client, number)
     if reports is None:
         raise HTTPException(status_code=404)

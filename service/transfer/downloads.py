@@ -31,7 +31,7 @@ Prefer = Annotated[
 ]
 ByteRange = Annotated[str | None, Header(description="The byte range to send, as `bytes=0-1023`")]
 #: Chunks between two checks whether the client is still connected.
-_LOOK_UP = 8
+_CHUNKS_PER_CHECK = 8
 #: More digits are no size of a file, and Python refuses to convert thousands of them.
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
@@ -121,7 +121,9 @@ class _Pieces(Response):
                 self._left -= len(piece)
                 more = bool(piece) and self._left > 0
                 await send({"type": "http.response.body", "body": piece, "more_body": more})
-                if not more or (count % _LOOK_UP == 0 and await self._request.is_disconnected()):
+                if not more or (
+                    count % _CHUNKS_PER_CHECK == 0 and await self._request.is_disconnected()
+                ):
                     return
                 piece = await run_in_threadpool(next, self._pieces, b"")
         finally:

@@ -21,7 +21,7 @@ from service.transfer.digests import check_digests, promised_digests
 from service.transfer.json_body import JsonBody
 from service.transfer.mistakes import NOT_FETCHED, is_address
 from service.transfer.multipart import IMAGE_FIELD, Form
-from workers.contract.blobs.base import BlobStore, disk_errors_are_ours
+from workers.contract.blobs.base import BlobStore, translated_disk_errors
 from workers.contract.errors import GDSRError, ImageMissing, QueueUnavailable, UploadTooLarge
 
 #: Bytes that a form may add to its files: boundaries, part headers and the other fields.
@@ -87,7 +87,7 @@ class PictureSink:
         if self.size > self.limit:
             raise self.too_large()
         self.digest.update(chunk)
-        with disk_errors_are_ours():
+        with translated_disk_errors():
             self.out.write(chunk)
 
     def end(self) -> int:
@@ -98,7 +98,7 @@ class PictureSink:
         """
         if not self.size:
             raise ImageMissing
-        with disk_errors_are_ours():  # a full disk is reported here, not to a reader of the file
+        with translated_disk_errors():  # a full disk is reported here, not to a reader of the file
             self.file.flush()
         return self.size
 

@@ -33,7 +33,7 @@ PAUSES = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 1800, 7200, 18000
 #: Lease of an attempt: longer than any attempt including name resolution.
 LEASE = timedelta(minutes=2)
 _THREADS = 4
-_LOOK = timedelta(seconds=1)
+_POLL_INTERVAL = timedelta(seconds=1)
 _URL = re.compile(r"https://([A-Za-z0-9.-]{1,253})(?::([0-9]{1,5}))?((?:[/?][!-\"$-~]*)?)")
 #: Format of Standard Webhooks: `whsec_` and 24 to 64 random bytes in base64.
 _SECRET, _SECRET_BYTES = "whsec_", range(24, 65)  # pragma: allowlist secret
@@ -138,7 +138,7 @@ class Deliverer:
                 logger.warning("webhook delivery waits for Redis: %s", failure)
             except Exception:
                 logger.exception("a webhook was not delivered because of an internal error")
-            self._stopping.wait(_LOOK.total_seconds())
+            self._stopping.wait(_POLL_INTERVAL.total_seconds())
 
     def _attempt(self, job_id: str) -> None:
         try:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.audit import Advisory, pinned, read_advisories, weaknesses
+from deploy.audit import Advisory, affected_releases, pinned, read_advisories
 
 ENTRY = """
 id: PYSEC-1
@@ -35,11 +35,11 @@ def test_a_release_is_weak_between_where_it_came_in_and_where_it_was_mended(
     advisories = list(read_advisories(tmp_path, {"pillow", "numpy"}))
 
     pins = pinned(f"# a comment\nPillow=={version}\nnumpy==2.4\n")
-    assert weaknesses(pins, advisories) == ([f"pillow {version}: PYSEC-1"] if found else [])
+    assert affected_releases(pins, advisories) == ([f"pillow {version}: PYSEC-1"] if found else [])
 
 
 def test_releases_may_be_listed_one_by_one() -> None:
     advisory = Advisory("PYSEC-3", "six", [], ["1.16.0"])
 
-    assert weaknesses({"six": "1.16.0"}, [advisory]) == ["six 1.16.0: PYSEC-3"]
-    assert weaknesses({"six": "1.17.0"}, [advisory]) == []
+    assert affected_releases({"six": "1.16.0"}, [advisory]) == ["six 1.16.0: PYSEC-3"]
+    assert affected_releases({"six": "1.17.0"}, [advisory]) == []

@@ -22,7 +22,7 @@ def in_bytes(count: int) -> str:
     return f"{count:,} bytes"
 
 
-def in_time(pause: timedelta) -> str:
+def format_duration(pause: timedelta) -> str:
     """A time for people: 90 s, 3 min, 2 h."""
     seconds = math.ceil(pause.total_seconds())
     if seconds <= 120:
@@ -55,7 +55,7 @@ class GDSRError(Exception):
             self.limits = {self.limit_name: limit}
         if pause is not None:
             self.pause = pause
-            named["pause"] = in_time(pause)
+            named["pause"] = format_duration(pause)
         super().__init__(self.detail.format(*values, limit=limit, size=in_bytes(limit), **named))
 
 
@@ -386,7 +386,7 @@ class QueueFull(GDSRError):
             "jobs": f"with this upload the queue would exceed its limit of {limit:,} jobs",
             "pixels": f"with this picture the queue would exceed its limit of {limit:,} pixels",
         }
-        super().__init__(f"{words[of]}; try again in {in_time(pause)}")
+        super().__init__(f"{words[of]}; try again in {format_duration(pause)}")
         self.limits, self.pause = {f"max_queued_{of}": limit}, pause
 
 
@@ -480,7 +480,7 @@ class JobTimedOut(JobFailed):
 
     def __init__(self, *, seconds: int) -> None:
         super().__init__(
-            f"the job exceeded its time limit of {in_time(timedelta(seconds=seconds))}"
+            f"the job exceeded its time limit of {format_duration(timedelta(seconds=seconds))}"
         )
 
 

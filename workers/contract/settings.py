@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, fi
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from workers.contract.errors import ConfigurationInvalid
-from workers.contract.validation_messages import in_words
+from workers.contract.validation_messages import error_message
 
 
 def _plain_seconds(value: object) -> object:
@@ -177,7 +177,7 @@ class SharedSettings(BaseSettings):
             settings = cls()
         except ValidationError as invalid:
             errors = "; ".join(
-                f"GDSR_{'.'.join(map(str, error['loc'])).upper()}: {in_words(error)}"
+                f"GDSR_{'.'.join(map(str, error['loc'])).upper()}: {error_message(error)}"
                 for error in invalid.errors()
             )
             raise ConfigurationInvalid(f"invalid settings: {errors}") from None

@@ -20,7 +20,7 @@ def shaped(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def in_words(error: Mapping[str, Any]) -> str:
+def error_message(error: Mapping[str, Any]) -> str:
     """One of the `errors()` of a `ValidationError`, without its field.
 
     Raises nothing: a kind that has no words of its own is called invalid.

@@ -69,7 +69,7 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
     from workers.engine.telemetry import EngineTelemetry
     from workers.host.watchdog import exit_when_stuck
 
-    client = connect(settings.redis_url, timeout=engines.BEAT, retries=0)
+    client = connect(settings.redis_url, timeout=engines.HEARTBEAT, retries=0)
     followed = 0  # before the files are read; if Redis is down, a request may be processed again
     with suppress(redis.RedisError):
         followed = reload.last_asked(client)
@@ -114,7 +114,7 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
                 down = True
             except Exception:
                 log.exception("cannot register, retrying")
-            if stopped.wait(engines.BEAT.total_seconds()):
+            if stopped.wait(engines.HEARTBEAT.total_seconds()):
                 return
 
     register = threading.Thread(target=beat, name="engine-register", daemon=True)

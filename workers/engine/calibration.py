@@ -20,7 +20,7 @@ from workers.engine.out_of_memory import is_out_of_memory
 #: Batch sizes to measure, and the only ones ever computed: few shapes can be compiled ahead.
 BATCHES = (1, 2, 4, 8, 16)
 #: Minimum gain of a larger batch, since it makes small jobs wait.
-_WORTH = 0.05
+_MIN_GAIN = 0.05
 #: Share of GPU memory for one batch; graphs and other models need the rest.
 _MEMORY_SHARE = 0.5
 _RUNS = 3
@@ -66,18 +66,18 @@ def calibrate(forward: Forward, *, tile: int) -> list[Measured]:
         if found is None:
             break
         measured.append(found)
-        if len(measured) > 1 and found.seconds > (1 - _WORTH) * measured[-2].seconds:
+        if len(measured) > 1 and found.seconds > (1 - _MIN_GAIN) * measured[-2].seconds:
             break
     return measured
 
 
 def best_batch(measured: list[Measured], *, memory: float = float("inf")) -> int:
-    """The smallest batch within `memory` bytes that is as fast as any, up to `_WORTH`."""
+    """The smallest batch within `memory` bytes that is as fast as any, up to `_MIN_GAIN`."""
     fitting = [one for one in measured if one.peak_bytes <= _MEMORY_SHARE * memory]
     if not fitting:
         return 1
     quickest = min(one.seconds for one in fitting)
-    return min(one.batch for one in fitting if one.seconds * (1 - _WORTH) <= quickest)
+    return min(one.batch for one in fitting if one.seconds * (1 - _MIN_GAIN) <= quickest)
 
 
 def device_name(device: torch.device) -> str:

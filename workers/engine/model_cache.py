@@ -33,7 +33,7 @@ from workers.engine.out_of_memory import is_out_of_memory
 log = logging.getLogger(__name__)
 
 #: A model stays for at least this multiple of its loading time before it is evicted.
-_STAYS = 9
+_MIN_STAY = 9
 #: The precision of a model before its first load, which chooses one.
 PENDING = "pending"
 
@@ -77,7 +77,7 @@ class ModelCache:
     def loaded_again(self, *, seconds: float) -> None:
         """Count a reload, and let the model stay in proportion to its loading time."""
         self.loads += 1
-        self._settled = time.monotonic() + _STAYS * seconds
+        self._settled = time.monotonic() + _MIN_STAY * seconds
 
     def forget(self, cached_model: "CachedModel") -> None:
         """Remove a model that a checkpoint reload replaced; running jobs keep it."""

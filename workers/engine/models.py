@@ -90,14 +90,14 @@ class Models:
         if name is None or (busy and time.monotonic() < self._patient_until):
             return False
         try:
-            loaded.forwards[name].settle(self._turn)
+            loaded.forwards[name].settle(self._on_compute_thread)
         except ModelNotLoaded as failure:
             log.error("%s", failure)
         except Exception:
             log.exception("model %s was not tried", name)
         return True
 
-    def _turn(self, action: Callable[[], Found], /) -> Found:
+    def _on_compute_thread(self, action: Callable[[], Found], /) -> Found:
         """Call an action on the compute thread, between two batches; its exceptions come here."""
 
         def outcome() -> Future[Found]:
@@ -197,7 +197,7 @@ def follow(
 ) -> None:
     """Process reload requests and settle the remaining models, in a thread, until stopped."""
     away = False
-    while not stopped.wait(reload.LOOK.total_seconds()):
+    while not stopped.wait(reload.POLL_INTERVAL.total_seconds()):
         try:
             models.settle_next()
             number = reload.last_asked(client)

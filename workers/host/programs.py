@@ -54,7 +54,7 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> tuple[list[Progr
             listed, or the path of the sockets is too long.
     """
     gpus = [device for device in settings.devices if device.startswith("cuda")]
-    if gpus and _torch_is_for_cpus():
+    if gpus and _torch_lacks_cuda():
         raise ConfigurationInvalid(
             f"GDSR_DEVICES asks for {gpus[0]}, but the installed torch is the CPU build; "
             "install the CUDA build, or unset GDSR_DEVICES"
@@ -124,7 +124,7 @@ def cuda_devices(*, patience: timedelta = _PATIENCE) -> tuple[str, ...]:
     Raises:
         ConfigurationInvalid: nvidia-smi cannot be started, or does not answer within `patience`.
     """
-    if _torch_is_for_cpus():
+    if _torch_lacks_cuda():
         return ()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -149,5 +149,5 @@ def cuda_devices(*, patience: timedelta = _PATIENCE) -> tuple[str, ...]:
     return tuple(f"cuda:{number}" for number in range(count))
 
 
-def _torch_is_for_cpus() -> bool:
+def _torch_lacks_cuda() -> bool:
     return "+cpu" in version("torch")

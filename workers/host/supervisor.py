@@ -27,7 +27,7 @@ EXIT_DEVICE = 71
 #: Causes of exits: `killed` by a signal, `crashed` with another status, the rest as above.
 DEATH_CAUSES = ("configuration", "crashed", "device", "killed")
 PROGRAM_STATES = ("down", "starting", "ready", "set-aside")
-QUICK_DEATHS = 5
+MAX_QUICK_EXITS = 5
 _QUICK_SECONDS = 20.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _TICK_SECONDS = 0.05
@@ -64,7 +64,7 @@ class _Child:
     started: float = 0.0
     ready: bool = False
     was_ready: bool = False
-    quick_deaths: int = 0
+    quick_exits: int = 0
     not_before: float = 0.0
     given_up: bool = False
 
@@ -187,15 +187,15 @@ class Supervisor:
         """Schedule the next start of a program, or give it up."""
         lived = time.monotonic() - child.started
         quick = lived < _QUICK_SECONDS
-        child.quick_deaths = min(child.quick_deaths + 1, QUICK_DEATHS) if quick else 1
-        pause = min(_FIRST_PAUSE * 2 ** (child.quick_deaths - 1), _LONGEST_PAUSE)
+        child.quick_exits = min(child.quick_exits + 1, MAX_QUICK_EXITS) if quick else 1
+        pause = min(_FIRST_PAUSE * 2 ** (child.quick_exits - 1), _LONGEST_PAUSE)
         child.not_before = time.monotonic() + pause
         self.deaths[child.program.kind, _cause(status)] += 1
         if status != EXIT_CONFIGURATION:  # the program has logged the reason
             log.warning("%s ended with status %d after %.1f s", child.program.name, status, lived)
         lasts = child.program.lasting and child.was_ready
         killed = status == -signal.SIGKILL  # from outside: it has not failed
-        failing = child.quick_deaths >= QUICK_DEATHS and not lasts and not killed
+        failing = child.quick_exits >= MAX_QUICK_EXITS and not lasts and not killed
         if status == EXIT_CONFIGURATION or failing:
             self._give_up(child, status)
 

@@ -36,7 +36,7 @@ from workers.contract.settings import WorkerSettings
 from workers.host.supervisor import EXIT_CONFIGURATION
 
 #: Time between the starts of two sweeps.
-TURN = timedelta(seconds=60)
+SWEEP_INTERVAL = timedelta(seconds=60)
 #: Age after which uploads without a job and temporary files are removed: no request takes so long.
 STALE_UPLOAD = timedelta(hours=1)
 #: Maximum number of blobs per delete request.
@@ -54,12 +54,12 @@ class LockLost(Exception):
 
 
 @dataclass(slots=True, kw_only=True)
-class Turn:
+class Sweep:
     """One sweep over everything that is stored, with its removals."""
 
     records: JobRecords
     blobs: BlobStore
-    still_ours: Callable[[], None] = lambda: None
+    renew_lock: Callable[[], None] = lambda: None
     """Called before each batch of removals; an exception ends the sweep."""
     stored: dict[str, BlobEntry] = field(default_factory=dict)
     freed: Counter[str] = field(default_factory=Counter)
@@ -84,7 +84,7 @@ class Turn:
 
     def _remove(self, reason: str, entries: Sequence[BlobEntry]) -> None:
         for start in range(0, len(entries), _BATCH):
-            self.still_ours()
+            self.renew_lock()
             needed = self._needed()  # read last: a job may have been created since the listing
             batch = [e for e in entries[start : start + _BATCH] if _job_id(e.key) not in needed]
             if batch:
@@ -143,7 +143,7 @@ def forget_deliveries(records: JobRecords) -> int:
     Those of pending tasks stay, for workers that are not upgraded yet.
     """
     prefix, left = RQJob.redis_job_namespace_prefix, 0
-    for keys in _many(records.client.scan_iter(match=f"{prefix}*", count=1000)):
+    for keys in _batched(records.client.scan_iter(match=f"{prefix}*", count=1000)):
         tasks = [key.decode().removeprefix(prefix) for key in keys]
         with records.client.pipeline(transaction=False) as pipe:
             for task in tasks:
@@ -154,7 +154,7 @@ def forget_deliveries(records: JobRecords) -> int:
     return left
 
 
-def _many(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
+def _batched(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
     while batch := list(islice(keys, _BATCH)):
         yield batch
 
@@ -188,20 +188,20 @@ class Janitor:
         self.records = JobRecords(client, record_ttl=settings.record_ttl)
         self.name = f"{socket.gethostname()}-{secrets.token_hex(8)}"
 
-    def turn(self) -> BlobUsage | None:
+    def sweep_if_due(self) -> BlobUsage | None:
         """Sweep, if the lock is free and a sweep is due.
 
         Raises:
             StorageUnavailable: the store does not answer.
             redis.RedisError: Redis does not answer.
         """
-        if not self.client.set(_LOCK, self.name, nx=True, px=TURN):
+        if not self.client.set(_LOCK, self.name, nx=True, px=SWEEP_INTERVAL):
             return None
-        turn = Turn(records=self.records, blobs=self.blobs, still_ours=self._hold)
+        sweep = Sweep(records=self.records, blobs=self.blobs, renew_lock=self._renew_lock)
         try:
-            usage = turn.sweep(result_ttl=self.settings.result_ttl, quota=self.settings.blob_quota)
+            usage = sweep.sweep(result_ttl=self.settings.result_ttl, quota=self.settings.blob_quota)
         finally:
-            freed = {reason: size for reason, size in turn.freed.items() if size}
+            freed = {reason: size for reason, size in sweep.freed.items() if size}
             if freed:
                 log.info("freed bytes: %s", freed)
         record(self.client, usage, freed)
@@ -209,20 +209,20 @@ class Janitor:
             log.info("removed %d of RQ's own records", count)
         return usage
 
-    def _hold(self) -> None:
+    def _renew_lock(self) -> None:
         """Renew the lock of a long sweep; ends the sweep if the lock was lost."""
         if self.client.get(_LOCK) != self.name.encode():
             raise LockLost
-        self.client.pexpire(_LOCK, TURN)
+        self.client.pexpire(_LOCK, SWEEP_INTERVAL)
 
     def work(self, stopping: threading.Event) -> None:
         """Sweep until stopped; failures are retried at the next sweep."""
         while True:
             try:
-                self.turn()
+                self.sweep_if_due()
             except (GDSRError, LockLost, redis.RedisError) as failure:
                 log.warning("the sweep was aborted: %r", failure)
-            if stopping.wait(TURN.total_seconds()):
+            if stopping.wait(SWEEP_INTERVAL.total_seconds()):
                 return
 
 

@@ -45,7 +45,7 @@ from workers.contract.queue.batches import BatchRecords
 from workers.contract.queue.connection import connect
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.records import JobRecords
-from workers.contract.queue.runs import LARGE, SMALL, End, announce, next_task, renew_lease
+from workers.contract.queue.runs import LARGE, SMALL, End, next_task, register_worker, renew_lease
 from workers.contract.settings import WorkerSettings
 from workers.host.parent_death import dying_with_parent
 from workers.host.reports import JobReport, send
@@ -64,10 +64,10 @@ TASKS: dict[str, Callable[[str], bool | None]] = {
     "upscale": upscale, "blend": blend, "unpack": unpack, "pack": pack,
 }  # fmt: skip
 #: Seconds between two renewals of a lease; a cancelled job is killed after as long at most.
-BEAT = 1
-#: Seconds between two sweeps. A lost worker's job is queued again after at most LEASE and TURN.
-TURN = 5
-#: Seconds that an idle worker waits for a task before it looks whether a turn is due.
+RENEWAL_SECONDS = 1
+#: Interval of sweeps. A lost worker's job is queued again after at most a lease and a sweep.
+SWEEP_SECONDS = 5
+#: Seconds that an idle worker waits for a task before it checks whether a sweep is due.
 IDLE = 2
 #: Seconds that a child may exceed its time limit before the parent kills it.
 OVERTIME = 5
@@ -130,7 +130,7 @@ class JobWorker:
         self._blobs = open_blobs(settings, patience=BLOB_PATIENCE)  # used in children only
         self._idle = False
         self._leave_at = math.inf
-        self._last_turn = -math.inf
+        self._last_sweep = -math.inf
         self._recover_from = 0.0
 
     # Used in the parent.
@@ -143,7 +143,7 @@ class JobWorker:
         while self._leave_at == math.inf:
             child = child or self._fork()
             self._idle = True
-            self._turn()
+            self._register_and_sweep()
             task = next_task(self._client, self._queue_name, seconds=IDLE)
             self._idle = False
             if task is not None and (order := self._order(task)) is not None:
@@ -156,21 +156,23 @@ class JobWorker:
         if self._idle:  # elsewhere, such as in a fork, the exception would be lost
             sys.exit()
 
-    def _turn(self) -> None:
+    def _register_and_sweep(self) -> None:
         """Every few seconds: register, and recover lost tasks if no other worker has done so."""
-        if time.monotonic() < self._last_turn + TURN:
+        if time.monotonic() < self._last_sweep + SWEEP_SECONDS:
             return
-        announce(self._client, self.name)
-        turn = time.monotonic()
-        if turn > self._last_turn + 2 * TURN:
+        register_worker(self._client, self.name)
+        now = time.monotonic()
+        if now > self._last_sweep + 2 * SWEEP_SECONDS:
             # Redis was down: let all workers renew their leases before any counts as lost.
-            self._recover_from = turn + 2 * TURN
-        self._last_turn = turn
-        if turn >= self._recover_from and self._elected():
-            sweep(self._records, self._heard)
+            self._recover_from = now + 2 * SWEEP_SECONDS
+        self._last_sweep = now
+        if now >= self._recover_from and self._elected():
+            sweep(self._records, self._report_failure)
 
     def _elected(self) -> bool:
-        return bool(self._client.set("gdsr:reaper", self.name, nx=True, px=TURN * 1000 - 500))
+        return bool(
+            self._client.set("gdsr:reaper", self.name, nx=True, px=SWEEP_SECONDS * 1000 - 500)
+        )
 
     def _order(self, task: str) -> _Order | None:
         """The order to run a task; None if it cannot be run here."""
@@ -196,7 +198,7 @@ class JobWorker:
             log.exception("the record of %s is invalid", task)
             if not kind:  # else the next sweep queues it again: a newer worker may understand it
                 error = JobFailed("its record is invalid; see the log of the worker")
-                fail(self._records, task, run="", error=error, heard=self._heard)
+                fail(self._records, task, run="", error=error, on_failure=self._report_failure)
             return None
         return _Order(task, secrets.token_hex(16), what, name, int(limit.total_seconds()))
 
@@ -210,8 +212,8 @@ class JobWorker:
         orders = child.orders
         with contextlib.suppress(OSError):  # a child killed while it waited has ended
             orders.send(json.dumps(order).encode())
-        while not select.select([orders], [], [], BEAT)[0]:
-            self._turn()
+        while not select.select([orders], [], [], RENEWAL_SECONDS)[0]:
+            self._register_and_sweep()
             if why := self._reason_to_kill(order, began):
                 os.kill(child.pid, signal.SIGKILL)
                 break
@@ -223,10 +225,18 @@ class JobWorker:
         _, status = os.waitpid(child.pid, 0)
         if why == "timeout":
             error = JobTimedOut(seconds=order.seconds)
-            fail(self._records, order.task, run=order.run, error=error, heard=self._heard)
+            fail(
+                self._records,
+                order.task,
+                run=order.run,
+                error=error,
+                on_failure=self._report_failure,
+            )
         elif why or status:
             end: End = why or ("crashed" if os.WIFSIGNALED(status) else "lost")
-            run_ended(self._records, order.task, run=order.run, why=end, heard=self._heard)
+            run_ended(
+                self._records, order.task, run=order.run, why=end, on_failure=self._report_failure
+            )
         return None
 
     def _reason_to_kill(
@@ -239,25 +249,25 @@ class JobWorker:
             return "timeout"
         return "" if renew_lease(self._client, order.task, run=order.run) else "lost"
 
-    def _heard(self, job: Job, error: GDSRError) -> None:
+    def _report_failure(self, job: Job, error: GDSRError) -> None:
         send(self._reports, JobReport.of(job, error))
 
     # Used in the child.
 
     def _fork(self) -> _Child:
-        orders, heard = socket.socketpair()
+        orders, on_failure = socket.socketpair()
         parent, pid = os.getpid(), os.fork()
         if pid == 0:
             status = 1
             try:
                 orders.close()
-                self._wait_and_work(heard, parent=parent)
+                self._wait_and_work(on_failure, parent=parent)
                 status = 0
             except Exception:
                 log.exception("the child of a job failed")
             finally:
                 os._exit(status)
-        heard.close()
+        on_failure.close()
         return _Child(pid, orders)
 
     def _wait_and_work(self, orders: socket.socket, *, parent: int) -> None:
@@ -274,12 +284,12 @@ class JobWorker:
             written = orders.recv(_MAX_ORDER)
             if not written:
                 return  # the worker has ended
-            if not self._carry_out(_Order(*json.loads(written))) or not left:
+            if not self._run_task(_Order(*json.loads(written))) or not left:
                 return
             forget_freed_memory()  # so that the next task finds no pixels of this one
             orders.send(_DONE)
 
-    def _carry_out(self, order: _Order) -> bool:
+    def _run_task(self, order: _Order) -> bool:
         """Run a task; returns whether this process may run another."""
         CONTEXT.set(
             TaskContext(

@@ -13,30 +13,32 @@ from workers.contract.queue.records import JobRecords
 from workers.contract.queue.runs import End, expired_leases, requeue, requeue_lost
 
 #: Called for each job that fails here.
-Heard = Callable[[Job, GDSRError], None]
+OnFailure = Callable[[Job, GDSRError], None]
 
 log = logging.getLogger(__name__)
 
 
-def sweep(records: JobRecords, heard: Heard) -> None:
+def sweep(records: JobRecords, on_failure: OnFailure) -> None:
     """Requeue the tasks of lost runs, and queued tasks that are in no queue."""
     for task, run in expired_leases(records.client).items():
-        run_ended(records, task, run=run, why="overdue", heard=heard)
+        run_ended(records, task, run=run, why="overdue", on_failure=on_failure)
     if count := requeue_lost(records.client):
         log.info("requeued %d tasks that were in no queue", count)
 
 
-def run_ended(records: JobRecords, task: str, *, run: str, why: End, heard: Heard) -> None:
+def run_ended(records: JobRecords, task: str, *, run: str, why: End, on_failure: OnFailure) -> None:
     """Handle the end of a run: requeue its task or fail it, unless the run finished it."""
     verdict = requeue(records.client, task, run=run, why=why)
     if verdict == "queued":
         log.info("%s is queued again: its run %s", task, why)
     elif verdict != "over":
         error = JobCrashed() if verdict == "crashed" else WorkerLost()
-        fail(records, task, run=run, error=error, heard=heard)
+        fail(records, task, run=run, error=error, on_failure=on_failure)
 
 
-def fail(records: JobRecords, task: str, *, run: str, error: GDSRError, heard: Heard) -> None:
+def fail(
+    records: JobRecords, task: str, *, run: str, error: GDSRError, on_failure: OnFailure
+) -> None:
     """Fail the task of a run that cannot do it itself."""
     kind, _, name = task.rpartition("-")
     batches = BatchRecords(records.client, record_ttl=records.record_ttl)
@@ -49,6 +51,6 @@ def fail(records: JobRecords, task: str, *, run: str, error: GDSRError, heard: H
             job = records.get_many([task])[task]
             failed = records.fail(task, error=error, run=run)
             if failed and job is not None:
-                heard(job, error)
+                on_failure(job, error)
     if failed:
         log.warning("%s failed: %s", task, error.slug)

@@ -22,7 +22,7 @@ from workers.contract.images.formats import (
     ImageFormat,
     ImageHeader,
     check_header,
-    unread,
+    library_missing,
     unsupported,
 )
 from workers.contract.images.headers import read_header
@@ -89,7 +89,7 @@ def _decoded(data: bytes, order: _Order) -> Picture:
     header = read_header(BytesIO(data), frame=order.frame)
     check_header(header, max_pixels=order.max_pixels, frame=order.frame)
     if header.format in EXTRA_FORMATS and header.format not in installed():
-        raise unread(header.format)
+        raise library_missing(header.format)
     if header.format is ImageFormat.GIF:
         layers = gif_layers(data, frame=order.frame or 0, fill=order.fill)
         if len(layers) > 1 or not layers[0].covers(header.width, header.height):

@@ -13,7 +13,7 @@ from workers.contract.images.options import (
     PictureChoices,
     ProfileMode,
 )
-from workers.pictures.colour.alpha import laid_on
+from workers.pictures.colour.alpha import flattened
 from workers.pictures.colour.profiles import grey_to_srgb, is_for_grey
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, with_bits
@@ -59,7 +59,7 @@ def postprocess(picture: Picture, choices: PictureChoices) -> Picture:
     )
     picture = reduced(picture, width=width, height=height)
     if choices.background is not None and picture.alpha is not None:
-        picture = laid_on(_able_to_hold(picture, choices.background), choices.background)
+        picture = flattened(_in_colour_space_for(picture, choices.background), choices.background)
     if choices.metadata is MetadataMode.STRIP:
         picture = replace(picture, metadata=Metadata())
     if choices.icc is ProfileMode.KEEP and picture.was_cmyk:
@@ -99,7 +99,7 @@ def postprocess_mask(mask: Picture, choices: PictureChoices) -> Picture:
     return reduced_mask(mask, width=width, height=height)
 
 
-def _able_to_hold(picture: Picture, background: str) -> Picture:
+def _in_colour_space_for(picture: Picture, background: str) -> Picture:
     """Convert the picture to sRGB if its space is for grey and the background has colour."""
     is_grey = background[1:3] == background[3:5] == background[5:7]
     if picture.profile is None or not is_for_grey(picture.profile) or is_grey:

@@ -56,7 +56,9 @@ def composed(
         part = np.s_[layer.top : layer.top + layer.height, layer.left : layer.left + layer.width]
         before = colour[part].copy(), alpha[part].copy()
         picture = _cut(picture, *before[1].shape)
-        colour[part], alpha[part] = _laid_over(picture, *before) if layer.over else _plain(picture)
+        colour[part], alpha[part] = (
+            _blended_over(picture, *before) if layer.over else _plain(picture)
+        )
         grey = grey and picture.grey
         if number + 1 == len(layers):
             break
@@ -90,7 +92,7 @@ def _plain(picture: Picture) -> tuple[Plane, Plane]:
     return picture.colour, opaque if picture.alpha is None else picture.alpha
 
 
-def _laid_over(picture: Picture, below: Plane, alpha_below: Plane) -> tuple[Plane, Plane]:
+def _blended_over(picture: Picture, below: Plane, alpha_below: Plane) -> tuple[Plane, Plane]:
     """Blend with straight alpha, as in the PNG specification."""
     colour, alpha = _plain(picture)
     full = np.iinfo(alpha.dtype).max

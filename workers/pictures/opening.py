@@ -21,7 +21,7 @@ from workers.pictures.extras import installed, make_ready
 from workers.pictures.formats.bmp import bmp_image
 from workers.pictures.formats.png import XMP_START, chunks, is_whole, is_xmp
 from workers.pictures.formats.samples import TiffPage, read_samples
-from workers.pictures.formats.webp import is_cut_webp
+from workers.pictures.formats.webp import is_truncated_webp
 from workers.pictures.metadata import (
     BROKEN,
     IPTC_RESOURCE,
@@ -93,7 +93,7 @@ def open_picture(
             orientation = 1 if _is_upright(image, header) else read_orientation(image)
             return _opened(image, samples, orientation)
     except _BAD_BYTES as error:
-        if _is_cut(data, header, frame):
+        if _is_truncated(data, header, frame):
             raise ImageCorrupt(CUT_OFF) from error
         raise _refusal(error, header) from error
 
@@ -206,14 +206,14 @@ _FILLED = (ImageFormat.JPEG, ImageFormat.PNG, ImageFormat.GIF, ImageFormat.BMP)
 _QUOTABLE = re.compile(r"[A-Za-z0-9 ,.;:'()-]{3,80}")
 
 
-def _is_cut(data: bytes, header: ImageHeader, frame: int) -> bool:
+def _is_truncated(data: bytes, header: ImageHeader, frame: int) -> bool:
     """Whether a WebP or TIFF is truncated, which their codecs do not report."""
     if header.format is ImageFormat.WEBP:
-        return header.frames == 1 and is_cut_webp(data)
+        return header.frames == 1 and is_truncated_webp(data)
     if header.format is not ImageFormat.TIFF:
         return False
     try:
-        return TiffPage(data, tiff_page_number(BytesIO(data), frame=frame)).is_cut
+        return TiffPage(data, tiff_page_number(BytesIO(data), frame=frame)).is_truncated
     except BROKEN:
         return False
 

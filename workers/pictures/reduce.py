@@ -2,7 +2,7 @@
 those of its colour profile if that has one curve per channel, else sRGB's.
 
 Alpha is already linear and is resampled as it is. The colour under transparent pixels was filled
-in before (`workers.pictures.colour.alpha.unbleed`), so no hidden colour comes into the edges.
+in before (`workers.pictures.colour.alpha.bleed_alpha`), so no hidden colour comes into the edges.
 
 Letters: H x W a picture's pixels, h x w those of the smaller one.
 """

@@ -17,7 +17,7 @@ from workers.tasks.branches import (
     read_branch,
 )
 from workers.tasks.maps import blend_by_map, read_map
-from workers.tasks.upscale import TaskContext, patiently, run, spent, stored, timed
+from workers.tasks.upscale import TaskContext, retry_while_unavailable, run, spent, stored, timed
 
 
 def blend(job_id: str) -> bool:
@@ -38,12 +38,12 @@ def _blended(context: TaskContext, job: Job) -> JobResult:
         faithful = None if part.mask else source.branches.get("psnr")
         # The invented share needs the faithful branch, even if that is not blended in.
         keys = dict.fromkeys([*shares, *([faithful.key] if faithful else [])])
-        data = [patiently(partial(read, key)) for key in keys]
+        data = [retry_while_unavailable(partial(read, key)) for key in keys]
         found = {key: read_branch(data.pop(0), part.region) for key in keys}
         pictures = [found[key] for key in shares]
         levels = None
         if job.spec.map_key is not None:
-            levels = read_map(patiently(partial(read, job.spec.map_key)))
+            levels = read_map(retry_while_unavailable(partial(read, job.spec.map_key)))
     with timed("blend"):
         if levels is None:
             crispest = options.trade_off

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import redis
 
-from workers.contract.blobs.base import disk_errors_are_ours
+from workers.contract.blobs.base import translated_disk_errors
 from workers.contract.errors import BlobMissing, GDSRError, JobFailed, StorageUnavailable
 from workers.contract.images.names import UniqueNames
 from workers.contract.observability import logs
@@ -29,7 +29,7 @@ from workers.contract.queue.batches import (
 )
 from workers.contract.queue.jobs import Job, JobFailure
 from workers.contract.queue.runs import acquire_lease
-from workers.tasks.upscale import CONTEXT, TaskContext, discard, patiently
+from workers.tasks.upscale import CONTEXT, TaskContext, discard, retry_while_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,9 @@ def pack(batch_id: str) -> None:
         logs.request_id.set(batch.spec.request_id)
         logs.traceparent.set(batch.spec.traceparent)
         # A full store is reported at once: the results can still be fetched one by one.
-        archive = patiently(lambda: _packed(context, batch, token), (StorageUnavailable,))
+        archive = retry_while_unavailable(
+            lambda: _packed(context, batch, token), (StorageUnavailable,)
+        )
         ended = Pack(token=token, archive=archive)
         kept = context.settings.result_ttl
         log.info("packed %d results", len(batch.job_ids))
@@ -77,7 +79,7 @@ def _packed(context: TaskContext, batch: Batch, token: str) -> Archive:
     names, items = UniqueNames(), batch.items or ()
     paths = result_names(items, jobs, names)
     with context.blobs.incoming() as file:
-        with disk_errors_are_ours(), zipfile.ZipFile(file, "w") as archive:
+        with translated_disk_errors(), zipfile.ZipFile(file, "w") as archive:
             for item in items:
                 job = jobs.get(item.job_id or "")
                 if job is None or not _add_result(context, archive, paths[job.id], job):

@@ -9,7 +9,7 @@ import numpy as np
 from workers.contract.images.options import SCALE, AlphaMode
 from workers.engine.client import Engine
 from workers.engine.protocol import FEATHER, HALO
-from workers.pictures.colour.alpha import enlarge_by_lanczos, keep_ends, unbleed
+from workers.pictures.colour.alpha import bleed_alpha, enlarge_by_lanczos, restore_extremes
 from workers.pictures.picture import Picture, Plane, scaled
 from workers.tiles.tiling import Canvas, Pixels, TilePlan, cheapest_plan, cut, flat_result, is_flat
 from workers.tiles.trade_off import Weights, output_weights
@@ -60,7 +60,7 @@ def upscale_outputs(
             done += 1
             progress(done, total)
 
-    colour = picture.colour if picture.alpha is None else unbleed(picture.colour, picture.alpha)
+    colour = picture.colour if picture.alpha is None else bleed_alpha(picture.colour, picture.alpha)
     shapes = [_mask if row.mask else _grey if picture.grey else _coloured for row in weights]
     results = _through(engine, cut(colour, plan), model, weights, consistent=consistent)
     colours = _stitched(counted(results), plan, shapes)
@@ -74,7 +74,7 @@ def upscale_outputs(
     elif picture.alpha is not None:
         enlarged = enlarge_by_lanczos(picture.alpha, scale=SCALE)
     if enlarged is not None and picture.alpha is not None:
-        keep_ends(enlarged, picture.alpha)
+        restore_extremes(enlarged, picture.alpha)
     return [
         Picture(colour=_three(colour), grey=True, dpi=picture.dpi)
         if row.mask

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import redis
 
-from workers.contract.blobs.base import disk_errors_are_ours
+from workers.contract.blobs.base import translated_disk_errors
 from workers.contract.errors import BatchNotFound, EntryDamaged, ImageRejected, UploadTooLarge
 from workers.contract.images.names import UniqueNames, safe_path
 from workers.contract.images.zips import check_is_file, inflated, open_archive, picture_entries
@@ -26,7 +26,7 @@ from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import JobFailure, JobSpec
 from workers.contract.queue.queue import JobQueue, new_job_id, time_limit
 from workers.contract.queue.validation import ValidatedUpload, validate_upload
-from workers.tasks.upscale import CONTEXT, TaskContext, discard, named, patiently
+from workers.tasks.upscale import CONTEXT, TaskContext, discard, named, retry_while_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,9 @@ def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
     items: list[BatchItem] = []
     jobs: list[JobSpec] = []
     with ExitStack() as opened:
-        file = patiently(lambda: opened.enter_context(_upload(context, spec.upload_key)))
+        file = retry_while_unavailable(
+            lambda: opened.enter_context(_upload(context, spec.upload_key))
+        )
         archive = open_archive(file)
         entries = picture_entries(
             archive, max_pictures=settings.max_batch_pictures, max_bytes=settings.max_batch_bytes
@@ -80,7 +82,7 @@ def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
             job_id = new_job_id()
             try:
                 take = partial(_taken, context, batch, archive, entry, engines)
-                taken = patiently(partial(take, key=f"inputs/{job_id}"))
+                taken = retry_while_unavailable(partial(take, key=f"inputs/{job_id}"))
             except (ImageRejected, EntryDamaged) as failure:
                 items.append(BatchItem(name=name, failure=JobFailure.of(failure)))
                 continue
@@ -118,7 +120,7 @@ def _upload(context: TaskContext, key: str) -> Iterator[BinaryIO]:
     """A local copy of the zip."""
     with context.blobs.incoming() as file:
         for piece in context.blobs.stream(key):
-            with disk_errors_are_ours():
+            with translated_disk_errors():
                 file.write(piece)
         yield file
 
@@ -140,7 +142,7 @@ def _taken(
     digest, size = hashlib.sha256(), 0
     with context.blobs.incoming() as file:
         for piece in inflated(archive, entry):
-            with disk_errors_are_ours():
+            with translated_disk_errors():
                 file.write(piece)
             digest.update(piece)
             size += len(piece)

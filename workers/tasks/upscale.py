@@ -118,7 +118,7 @@ def named(problem: Exception, what: str, context: TaskContext, time_limit: timed
 def _upscaled(context: TaskContext, job: Job) -> JobResult:
     spec, settings = job.spec, context.settings
     with timed("decode"):
-        data = patiently(lambda: context.blobs.read(spec.image.key))
+        data = retry_while_unavailable(lambda: context.blobs.read(spec.image.key))
         picture = decode(
             data,
             max_pixels=settings.max_pixels,
@@ -237,7 +237,7 @@ def stored(context: TaskContext, job: Job, picture: Picture) -> StoredBlob:
 
 def _stored(context: TaskContext, key: str, encoded: Callable[[], Iterable[bytes]]) -> StoredBlob:
     """Store what is encoded; it is encoded again for each attempt."""
-    return patiently(lambda: context.blobs.write(key, encoded()))
+    return retry_while_unavailable(lambda: context.blobs.write(key, encoded()))
 
 
 def _preview(output: str, picture: Picture) -> list[bytes]:
@@ -263,7 +263,7 @@ def _fail(context: TaskContext, job: Job, failure: GDSRError) -> None:
         discard(context, *job.spec.inputs)
 
 
-def patiently(
+def retry_while_unavailable(
     ask: Callable[[], Found],
     retried: tuple[type[GDSRError], ...] = (StorageUnavailable, StorageFull),
 ) -> Found:

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from model.checkpoint import CheckpointInvalid, load_checkpoint, read_header
 from model.esrgan import load_esrgan
-from model.files import write_whole
+from model.files import write_atomically
 from model.gdsr import SCALE
 from model.resize import to_bytes
 from model.trainer.config import SHARD, Data, Teacher, TrainConfig
@@ -126,7 +126,7 @@ def load_teacher(
         TrainingError: the file cannot be read, or is neither.
     """
     try:
-        ours = _is_ours(path)
+        ours = _is_checkpoint(path)
         network: nn.Module = load_checkpoint(path).generator if ours else load_esrgan(path)
     except CheckpointInvalid as error:
         raise TrainingError(f"teacher.file: {path}: {error}") from None
@@ -136,7 +136,7 @@ def load_teacher(
     return (lambda lr: getattr(network(lr, (output,)), output)) if ours else network
 
 
-def _is_ours(path: Path) -> bool:
+def _is_checkpoint(path: Path) -> bool:
     try:
         read_header(path)
     except CheckpointInvalid:
@@ -181,7 +181,7 @@ def _check_settings(folder: Path, settings: dict[str, Any], *, first: bool) -> N
         if first:
             folder.mkdir(parents=True, exist_ok=True)
             with writing(path):
-                write_whole(path, json.dumps(settings, indent=2).encode())
+                write_atomically(path, json.dumps(settings, indent=2).encode())
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -223,7 +223,7 @@ def _write(folder: Path, shard: int, kind: str, pixels: NDArray[np.uint8]) -> No
     buffer, path = io.BytesIO(), shard_file(folder, shard, kind)
     np.save(buffer, pixels)
     with writing(path):
-        write_whole(path, buffer.getbuffer())
+        write_atomically(path, buffer.getbuffer())
 
 
 class CachedBatches:

@@ -52,16 +52,16 @@ def draw_kernels(blur: Blur, draws: Draws) -> Tensor:
     power = distance**beta
     bell = torch.where((kind < 4).view(-1, 1, 1), torch.exp(-0.5 * power), 1 / (1 + power))
 
-    sinc = draws.chance(blur.sinc).view(-1, 1, 1)
+    sinc = draws.bernoulli(blur.sinc).view(-1, 1, 1)
     kernels = _normalised(torch.where(sinc, _sinc(radius, draws), bell), radius)
-    return _or_nothing(kernels, draws.chance(blur.probability))
+    return _identity_unless(kernels, draws.bernoulli(blur.probability))
 
 
 def draw_sinc(probability: float, draws: Draws) -> Tensor:
     """A sinc filter for some images, the identity for the others: (N, K, K)."""
     radius = _draw_radius(draws)
     kernels = _normalised(_sinc(radius, draws), radius)
-    return _or_nothing(kernels, draws.chance(probability))
+    return _identity_unless(kernels, draws.bernoulli(probability))
 
 
 def gaussian_kernels(sigma: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def _draw_radius(draws: Draws) -> Tensor:
 def _draw_beta(limits: Range, draws: Draws) -> Tensor:
     """Draw shape parameters, below 1 as often as above, unlike a uniform distribution."""
     low, high = limits
-    return torch.where(draws.chance(0.5), draws.uniform(low, 1), draws.uniform(1, high))
+    return torch.where(draws.bernoulli(0.5), draws.uniform(low, 1), draws.uniform(1, high))
 
 
 def _grid(radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,7 +125,7 @@ def _normalised(kernels: Tensor, radius: Tensor) -> Tensor:
     return kernels / kernels.sum(dim=(1, 2), keepdim=True)
 
 
-def _or_nothing(kernels: Tensor, wanted: Tensor) -> Tensor:
+def _identity_unless(kernels: Tensor, wanted: Tensor) -> Tensor:
     nothing = torch.zeros_like(kernels)
     nothing[:, SIDE // 2, SIDE // 2] = 1
     return torch.where(wanted.view(-1, 1, 1), kernels, nothing)

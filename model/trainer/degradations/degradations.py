@@ -178,13 +178,13 @@ def _degraded(
 def _light(light: Light, images: Tensor, draws: Draws) -> Tensor:
     """(N, 3, 4S, 4S) levels -> (N, 3, S, S) bytes."""
     sigma = draws.uniform(*light.sigma)
-    kernels = gaussian_kernels(torch.where(draws.chance(light.blur), sigma, 1e-3))
+    kernels = gaussian_kernels(torch.where(draws.bernoulli(light.blur), sigma, 1e-3))
     small = bicubic_down(filtered(images, kernels)).clamp(0, 255)
-    levels = draws.uniform(*light.noise_levels) * draws.chance(light.noise)
+    levels = draws.uniform(*light.noise_levels) * draws.bernoulli(light.noise)
     small = small + levels.view(-1, 1, 1, 1) * draws.normal(*small.shape[1:])
     small = small.round().clamp(0, 255)
     compressed = jpeg_round_trip(small, draws.uniform(*light.jpeg_quality))
-    chosen = draws.chance(light.jpeg).view(-1, 1, 1, 1)
+    chosen = draws.bernoulli(light.jpeg).view(-1, 1, 1, 1)
     return torch.where(chosen, compressed, small).to(torch.uint8)
 
 
@@ -203,7 +203,7 @@ def _full(full: Full, images: Tensor, draws: Draws) -> Tensor:
     images, sizes = _resize_randomly(images, sizes, final, full.second.resize, draws)
     images = _noisy(images, full.second.noise, draws)
     # Half of the images end with the JPEG, the others with the resize and the sinc filter.
-    jpeg_last = draws.chance(0.5).view(-1, 1, 1, 1)
+    jpeg_last = draws.bernoulli(0.5).view(-1, 1, 1, 1)
     quality = draws.uniform(*full.second.jpeg_quality)
     images = torch.where(jpeg_last, images, jpeg_round_trip(images, quality))
     images = _resized(images, sizes, torch.full_like(sizes, final), side=final, draws=draws)
@@ -249,7 +249,7 @@ def _resized(images: Tensor, sizes: Tensor, resized: Tensor, *, side: int, draws
 def _noisy(images: Tensor, noise: Noise, draws: Draws) -> Tensor:
     """Gaussian or Poisson noise, per channel or the same in all: (N, 3, S, S)."""
     side = images.shape[-1]
-    grey = draws.chance(noise.grey).view(-1, 1, 1, 1)
+    grey = draws.bernoulli(noise.grey).view(-1, 1, 1, 1)
     levels = draws.uniform(*noise.gaussian_levels).view(-1, 1, 1, 1)
     field = draws.normal(3, side, side)
     gaussian = levels * torch.where(grey, field[:, :1], field)
@@ -261,5 +261,5 @@ def _noisy(images: Tensor, noise: Noise, draws: Draws) -> Tensor:
     drawn = draws.poisson(counts)
     poisson = scale * (torch.where(grey, drawn[:, :1], drawn) - counts)
 
-    wanted = draws.chance(noise.gaussian).view(-1, 1, 1, 1)
+    wanted = draws.bernoulli(noise.gaussian).view(-1, 1, 1, 1)
     return (images + torch.where(wanted, gaussian, poisson)).clamp(0, 255)

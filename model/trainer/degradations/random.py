@@ -22,7 +22,7 @@ class Draws:
         """Uniform in [`low`, `high`]: (N,)."""
         return low + (high - low) * self._random()
 
-    def chance(self, probability: float) -> Tensor:
+    def bernoulli(self, probability: float) -> Tensor:
         """Bernoulli with this probability: (N,) of bool."""
         return self._random() < probability
 

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from model.checkpoint import save_checkpoint
-from model.files import write_whole
+from model.files import write_atomically
 from model.trainer.config import Data, TrainConfig
 from model.trainer.config_file import write_config
 from model.trainer.data.batches import Batches
@@ -141,7 +141,7 @@ class Run:
         path = self.out / f"broken_step_{entry.step}_{self.processes.rank}.safetensors"
         tensors = {"lr": batch.lr.contiguous().cpu(), "hr": batch.hr.contiguous().cpu()}
         with writing(path):
-            write_whole(path, safetensors.torch.save(tensors))
+            write_atomically(path, safetensors.torch.save(tensors))
         self.log.event("broken", step=entry.step, term=broken, batch=path.name)
         raise TrainingError(
             f"the loss {broken} of step {entry.step} is not finite; the batch is in {path}, "

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from model.files import write_whole
+from model.files import write_atomically
 from model.trainer.errors import TrainingError, writing
 from model.trainer.step.networks import Networks, Optimisers
 
@@ -53,7 +53,7 @@ def save_state(
     buffer = io.BytesIO()
     torch.save(state, buffer)
     with writing(path):
-        write_whole(path, buffer.getbuffer())
+        write_atomically(path, buffer.getbuffer())
 
 
 def load_state(

@@ -21,7 +21,7 @@ from model.evaluate import __main__ as command
 from model.evaluate import pareto
 from model.evaluate.folder import evaluate
 from model.evaluate.methods import bicubic, of_generator
-from model.evaluate.pareto import PLACES, check_drawable, draw, name_of, place_of
+from model.evaluate.pareto import NAMED_POSITIONS, check_drawable, draw, name_of, position_of
 from model.evaluate.pictures import find_pictures
 from model.evaluate.slider import shown
 from model.gdsr import OUTPUTS
@@ -119,8 +119,8 @@ def test_a_place_on_the_slider_has_the_name_of_the_output_there() -> None:
         "0.9",
         "gan",
     ]
-    assert [place_of(name) for name in ("psnr", "0.25", "fused", "gan")] == [0, 0.25, 0.5, 1]
-    assert set(PLACES) == set(OUTPUTS)
+    assert [position_of(name) for name in ("psnr", "0.25", "fused", "gan")] == [0, 0.25, 0.5, 1]
+    assert set(NAMED_POSITIONS) == set(OUTPUTS)
 
 
 def test_the_outputs_are_those_of_the_whole_picture_with_its_context(checkpoint: Path) -> None:

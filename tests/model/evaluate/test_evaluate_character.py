@@ -9,7 +9,7 @@ from torch import Tensor
 from model.evaluate.folder import evaluate, overshoots
 from model.evaluate.methods import bicubic, unrounded_bicubic
 from model.evaluate.patterns import patterns
-from model.evaluate.slider import POSITIONS, walk
+from model.evaluate.slider import POSITIONS, slider_path
 from model.metrics.perceptual import load_panel
 from model.resize import bicubic_up
 from model.trainer.validation import Pair
@@ -58,8 +58,8 @@ def test_a_slider_that_turns_back_does_not_grow_and_its_second_half_is_negative(
 
 def test_one_picture_on_which_it_turns_back_is_enough() -> None:
     grows = list(POSITIONS)
-    assert walk([grows, grows]).grows
-    assert not walk([grows, [*grows[:9], grows[8], grows[10]]]).grows
+    assert slider_path([grows, grows]).grows
+    assert not slider_path([grows, [*grows[:9], grows[8], grows[10]]]).grows
 
 
 def test_a_slider_that_leads_nowhere_has_no_halves() -> None:

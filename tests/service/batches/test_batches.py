@@ -25,7 +25,7 @@ from workers.contract.observability import logs
 from workers.contract.queue.admission import Superseded
 from workers.contract.queue.batches import BatchItem, BatchRecords
 from workers.contract.queue.runs import LEASES, SMALL, acquire_lease, next_task, requeue
-from workers.jobs.janitor import Turn
+from workers.jobs.janitor import Sweep
 from workers.jobs.recovery import run_ended, sweep
 from workers.tasks.pack import pack
 from workers.tasks.unpack import unpack
@@ -346,7 +346,7 @@ def test_the_upload_of_a_batch_that_expires_before_a_worker_comes_is_removed(sit
     upload = site.blobs.root / "inputs" / batch_id
     os.utime(upload, (0, 0))
     site.redis.delete(f"gdsr:batch:{batch_id}")  # as Redis does when it expires
-    janitor = Turn(records=site.records, blobs=site.blobs)
+    janitor = Sweep(records=site.records, blobs=site.blobs)
 
     assert next_task(site.redis, SMALL, seconds=None) == f"batch-{batch_id}"  # which is unknown
     sweep(site.records, lambda *_: None)
@@ -564,7 +564,7 @@ def test_a_batch_whose_worker_died_twice_says_so(site: Site, why: Any, slug: str
     for run in ("one", "two"):
         assert batches.start(batch_id, run=run)
         site.redis.zadd(LEASES, {f"batch-{batch_id}": 1})
-        run_ended(site.records, f"batch-{batch_id}", run=run, why=why, heard=lambda *_: None)
+        run_ended(site.records, f"batch-{batch_id}", run=run, why=why, on_failure=lambda *_: None)
 
     batch = site.http.get(f"/batches/{batch_id}").json()
     assert batch["failure"]["type"] == f"/problems/{slug}"
@@ -588,6 +588,6 @@ def test_a_zip_whose_packer_died_twice_says_so_for_a_moment(site: Site) -> None:
 def test_the_janitor_leaves_an_upload_that_waits_to_be_unpacked(site: Site) -> None:
     send(site, zipped(THREE))
 
-    turn = Turn(records=site.records, blobs=site.blobs)
-    assert len(turn._needed()) == 1
-    assert turn._needed() == {site.stored()[0].removeprefix("inputs/")}
+    due = Sweep(records=site.records, blobs=site.blobs)
+    assert len(due._needed()) == 1
+    assert due._needed() == {site.stored()[0].removeprefix("inputs/")}

@@ -16,7 +16,7 @@ from service.access.auth import hash_key, load_keys, new_key
 from workers.contract.blobs.usage import BlobUsage, record
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
 from workers.contract.observability import logs
-from workers.contract.queue.runs import ACTIVE, WORKERS, announce
+from workers.contract.queue.runs import ACTIVE, WORKERS, register_worker
 
 
 def test_a_service_with_an_engine_is_ready(site: Site) -> None:
@@ -106,7 +106,7 @@ def test_metrics_tell_of_waiting_memory_and_room(site: Site) -> None:
     site.submit()
     site.redis.zadd(ACTIVE, dict.fromkeys(site.records.active(), 0), xx=True)
     for name in ("one", "two", "dead"):
-        announce(site.redis, name)
+        register_worker(site.redis, name)
     site.redis.zadd(WORKERS, {"dead": 1})
     site.records.start(site.submit(), run="run", worker="one")
     record(site.redis, BlobUsage(blobs=2, size=12, quota=100), {"quota": 7})

@@ -18,7 +18,7 @@ from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.jobs import JobResult
 from workers.contract.queue.queue import JobQueue, blend_spec, new_job_id
 from workers.contract.settings import WorkerSettings
-from workers.jobs.janitor import Janitor, LockLost, Turn
+from workers.jobs.janitor import Janitor, LockLost, Sweep
 
 HOUR = timedelta(hours=1)
 
@@ -63,11 +63,11 @@ def finished(queue: JobQueue, blobs: FileBlobStore, *, age: timedelta) -> str:
 
 def sweep(queue: JobQueue, blobs: FileBlobStore, *, quota: int | None = None) -> dict[str, int]:
     """Sweep once; return the freed bytes by reason."""
-    turn = Turn(records=queue.records, blobs=blobs)
-    usage = turn.sweep(result_ttl=HOUR, quota=quota)
+    due = Sweep(records=queue.records, blobs=blobs)
+    usage = due.sweep(result_ttl=HOUR, quota=quota)
     left = [entry for folder in ("inputs", "results") for entry in blobs.entries(folder)]
     assert (usage.blobs, usage.size) == (len(left), sum(entry.size for entry in left))
-    return {reason: size for reason, size in turn.freed.items() if size}
+    return {reason: size for reason, size in due.freed.items() if size}
 
 
 def keys(blobs: FileBlobStore) -> set[str]:
@@ -147,10 +147,10 @@ def test_branches_of_a_run_that_ended_before_its_result_go_at_once(
     queue.cancel(cancelled)
     queue.records.fail(failed, error=WorkerLost())
 
-    turn = Turn(records=queue.records, blobs=blobs)
-    turn.sweep(result_ttl=2 * HOUR, quota=None)
+    due = Sweep(records=queue.records, blobs=blobs)
+    due.sweep(result_ttl=2 * HOUR, quota=None)
 
-    assert turn.freed["orphan"] == 4 * 100 + 2 * 3 * 100 + 100
+    assert due.freed["orphan"] == 4 * 100 + 2 * 3 * 100 + 100
     assert keys(blobs) == {
         f"inputs/{retried}",
         f"results/{retried}.lost.gan.png",
@@ -202,7 +202,7 @@ def test_temporary_files_go_when_no_upload_can_still_write_them(
     assert [path.name for path in (blobs.root / "incoming").iterdir()] == ["new"]
 
 
-def test_a_job_that_comes_during_the_turn_keeps_what_it_needs(
+def test_a_job_that_comes_during_the_sweep_keeps_what_it_needs(
     queue: JobQueue, blobs: FileBlobStore
 ) -> None:
     source = finished(queue, blobs, age=2 * HOUR)
@@ -213,7 +213,7 @@ def test_a_job_that_comes_during_the_turn_keeps_what_it_needs(
             blends.append(new_job_id())
             queue.submit_blend(blend_spec(blends[0], queue.get(source), options(trade_off=0.25)))
 
-    Turn(records=queue.records, blobs=blobs, still_ours=comes).sweep(result_ttl=HOUR, quota=1)
+    Sweep(records=queue.records, blobs=blobs, renew_lock=comes).sweep(result_ttl=HOUR, quota=1)
 
     assert f"results/{source}.run.gan.png" in keys(blobs)
 
@@ -224,16 +224,16 @@ def janitor(client: redis.Redis, blobs: FileBlobStore) -> Callable[[], Janitor]:
     return lambda: Janitor(settings, client, blobs)
 
 
-def test_one_janitor_of_all_has_the_turn_and_tells_what_it_freed(
+def test_one_janitor_of_all_sweeps_and_tells_what_it_freed(
     queue: JobQueue, blobs: FileBlobStore, janitor: Callable[[], Janitor], client: redis.Redis
 ) -> None:
     finished(queue, blobs, age=HOUR / 2)
     assert last_usage(client) is None
 
     one, other = janitor(), janitor()
-    assert one.turn() is not None
-    assert other.turn() is None
-    assert one.turn() is None  # its next turn is not due
+    assert one.sweep_if_due() is not None
+    assert other.sweep_if_due() is None
+    assert one.sweep_if_due() is None  # its next sweep is not due
 
     usage = last_usage(client)
     assert usage is not None
@@ -241,16 +241,16 @@ def test_one_janitor_of_all_has_the_turn_and_tells_what_it_freed(
     assert freed_bytes(client) == {"expired": 0, "orphan": 100, "quota": 100}
 
 
-def test_a_janitor_that_lost_its_turn_removes_nothing_more(
+def test_a_janitor_that_lost_its_lock_removes_nothing_more(
     queue: JobQueue, blobs: FileBlobStore, janitor: Callable[[], Janitor], client: redis.Redis
 ) -> None:
     finished(queue, blobs, age=2 * HOUR)
     late = janitor()
     client.set("gdsr:janitor", "another")
 
-    turn = Turn(records=queue.records, blobs=blobs, still_ours=late._hold)
+    due = Sweep(records=queue.records, blobs=blobs, renew_lock=late._renew_lock)
     with pytest.raises(LockLost):
-        turn.sweep(result_ttl=HOUR, quota=None)
+        due.sweep(result_ttl=HOUR, quota=None)
 
     assert len(keys(blobs)) == 3
 
@@ -264,7 +264,7 @@ def test_what_rq_wrote_of_tasks_goes_once_they_have_ended(
     for name in (waiting, running, failed, "erased", "batch-gone"):
         queue.client.hset(f"rq:job:{name}", "data", "of an earlier release")
 
-    janitor().turn()
+    janitor().sweep_if_due()
 
     left = {key.decode() for key in queue.client.keys("rq:job:*")}
     assert left == {f"rq:job:{waiting}", f"rq:job:{running}"}

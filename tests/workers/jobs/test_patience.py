@@ -19,7 +19,7 @@ from workers.contract.queue.jobs import Job, JobResult
 from workers.contract.queue.queue import JobQueue, new_job_id
 from workers.contract.settings import WorkerSettings
 from workers.host.reports import JobReport
-from workers.tasks.upscale import CONTEXT, TaskContext, patiently, run
+from workers.tasks.upscale import CONTEXT, TaskContext, retry_while_unavailable, run
 
 
 def test_a_result_is_stored_once_the_store_is_back(
@@ -28,7 +28,9 @@ def test_a_result_is_stored_once_the_store_is_back(
     away = blobs.root.with_name("away")
     blobs.root.rename(away)
     with ThreadPoolExecutor(1) as pool:
-        stored = pool.submit(patiently, lambda: blobs.write("results/a", [b"picture"]))
+        stored = pool.submit(
+            retry_while_unavailable, lambda: blobs.write("results/a", [b"picture"])
+        )
         wait_for(lambda: "waiting for the picture store" in caplog.text, what="a word in the log")
         away.rename(blobs.root)
 
@@ -40,7 +42,7 @@ def test_the_time_limit_ends_the_wait_and_says_for_what(blobs: FileBlobStore) ->
     blobs.root.rename(blobs.root.with_name("away"))
 
     with pytest.raises(StorageUnavailable), UnixSignalDeathPenalty(1, JobTimeoutException):
-        patiently(lambda: blobs.write("results/a", [b"picture"]))
+        retry_while_unavailable(lambda: blobs.write("results/a", [b"picture"]))
 
 
 @pytest.mark.parametrize("reason", ["", "image-corrupt"])

@@ -5,7 +5,12 @@ import pytest
 from factories import photo, transparency
 from numpy.typing import NDArray
 
-from workers.pictures.colour.alpha import enlarge_by_lanczos, keep_ends, laid_on, unbleed
+from workers.pictures.colour.alpha import (
+    bleed_alpha,
+    enlarge_by_lanczos,
+    flattened,
+    restore_extremes,
+)
 from workers.pictures.picture import Picture
 
 Pixels = NDArray[np.uint8]
@@ -23,14 +28,14 @@ def test_what_lies_under_clear_pixels_becomes_the_colour_beside_them(
     colour = np.where(disc()[..., None], (200, 120, 40), hidden).astype(np.uint8)
     alpha = np.where(disc(), 255, 0).astype(np.uint8)
 
-    assert (unbleed(colour, alpha) == (200, 120, 40)).all()
+    assert (bleed_alpha(colour, alpha) == (200, 120, 40)).all()
 
 
 def test_visible_pixels_keep_their_colour_however_faint() -> None:
     colour, alpha = photo(31, 47), np.zeros((31, 47), np.uint8)
     alpha[disc(31)[:, :31].nonzero()] = 1
 
-    np.testing.assert_array_equal(unbleed(colour, alpha)[alpha > 0], colour[alpha > 0])
+    np.testing.assert_array_equal(bleed_alpha(colour, alpha)[alpha > 0], colour[alpha > 0])
 
 
 def test_each_hidden_pixel_takes_its_colour_from_its_own_side() -> None:
@@ -38,7 +43,7 @@ def test_each_hidden_pixel_takes_its_colour_from_its_own_side() -> None:
     alpha = np.zeros((20, 64), np.uint8)
     colour[:, :8], colour[:, -8:] = (250, 0, 0), (0, 0, 250)
     alpha[:, :8] = alpha[:, -8:] = 255
-    filled = unbleed(colour, alpha)
+    filled = bleed_alpha(colour, alpha)
 
     assert (filled[:, 8:12] == (250, 0, 0)).all()
     assert (filled[:, -12:-8] == (0, 0, 250)).all()
@@ -48,7 +53,7 @@ def test_each_hidden_pixel_takes_its_colour_from_its_own_side() -> None:
 def test_a_picture_that_is_all_clear_or_all_visible_is_left_alone(level: int) -> None:
     colour = photo()
 
-    assert unbleed(colour, np.full((20, 30), level, np.uint8)) is colour
+    assert bleed_alpha(colour, np.full((20, 30), level, np.uint8)) is colour
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
@@ -59,7 +64,7 @@ def test_the_ends_are_exact_away_from_edges_and_free_beside_them(
     alpha = np.zeros((6, 9), kind)
     alpha[:, 4:] = full
     enlarged = np.full((24, 36), full // 2, kind)
-    keep_ends(enlarged, alpha)
+    restore_extremes(enlarged, alpha)
 
     assert (enlarged[:, :12] == 0).all()
     assert (enlarged[:, 12:20] == full // 2).all()
@@ -80,7 +85,7 @@ def test_a_background_is_blended_in_by_alpha(kind: type[np.unsignedinteger]) -> 
     unit = np.iinfo(kind).max // 255
     colour = (photo().astype(np.uint32) * unit).astype(kind)
     alpha = (transparency().astype(np.uint32) * unit).astype(kind)
-    flat = laid_on(Picture(colour=colour, alpha=alpha), "#ff8000")
+    flat = flattened(Picture(colour=colour, alpha=alpha), "#ff8000")
     share = transparency()[..., None] / 255
 
     expected = photo() * share + np.array((255, 128, 0)) * (1 - share)
@@ -94,4 +99,6 @@ def test_a_background_is_blended_in_by_alpha(kind: type[np.unsignedinteger]) -> 
 def test_a_grey_picture_stays_grey_on_a_grey_background_only(background: str, grey: bool) -> None:  # noqa: FBT001
     level = np.full((20, 30, 3), 9, np.uint8)
 
-    assert laid_on(Picture(colour=level, alpha=transparency(), grey=True), background).grey is grey
+    assert (
+        flattened(Picture(colour=level, alpha=transparency(), grey=True), background).grey is grey
+    )

@@ -136,7 +136,7 @@ def is_key(key: str) -> bool:
 
 
 @contextmanager
-def disk_errors_are_ours() -> Iterator[None]:
+def translated_disk_errors() -> Iterator[None]:
     """Raise StorageFull for the operating system's errors of a full disk, and StorageUnavailable
     for all others, such as those of a disk that has become read-only.
     """

@@ -23,8 +23,8 @@ from workers.contract.blobs.base import (
     StorageCapacity,
     StoredBlob,
     checked_key,
-    disk_errors_are_ours,
     is_key,
+    translated_disk_errors,
 )
 from workers.contract.errors import BlobMissing, StorageUnavailable
 
@@ -44,7 +44,7 @@ class FileBlobStore(BlobStore):
     @contextmanager
     def incoming(self) -> Iterator[BinaryIO]:
         path = self.root / "incoming" / secrets.token_hex(16)
-        with _broken_is_unavailable():
+        with _translated_errors():
             file = path.open("w+b")
         try:
             yield file
@@ -56,7 +56,7 @@ class FileBlobStore(BlobStore):
 
     def keep(self, file: BinaryIO, key: str) -> None:
         place = self.path(key)
-        with _broken_is_unavailable():
+        with _translated_errors():
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).rename(place)
@@ -71,7 +71,7 @@ class FileBlobStore(BlobStore):
         size = 0
         with self.incoming() as file:
             for chunk in chunks:
-                with _broken_is_unavailable():
+                with _translated_errors():
                     file.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
@@ -79,11 +79,11 @@ class FileBlobStore(BlobStore):
         return StoredBlob(key=key, size=size, sha256=digest.hexdigest())
 
     def read(self, key: str) -> bytes:
-        with _broken_is_unavailable(self.path(key)):
+        with _translated_errors(self.path(key)):
             return self.path(key).read_bytes()
 
     def stream(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        with _broken_is_unavailable(self.path(key)):
+        with _translated_errors(self.path(key)):
             file = self.path(key).open("rb")
             end = os.fstat(file.fileno()).st_size if stop is None else stop
             file.seek(start)
@@ -91,7 +91,7 @@ class FileBlobStore(BlobStore):
 
     def size(self, key: str) -> int | None:
         try:
-            with _broken_is_unavailable(self.path(key)):
+            with _translated_errors(self.path(key)):
                 return self.path(key).stat().st_size
         except BlobMissing:
             return None
@@ -99,17 +99,17 @@ class FileBlobStore(BlobStore):
     def copy(self, source: str, target: str) -> None:
         with self.incoming() as file:
             place = self.path(source)
-            with _broken_is_unavailable(place), place.open("rb") as original:
+            with _translated_errors(place), place.open("rb") as original:
                 shutil.copyfileobj(original, file, CHUNK)
             self.keep(file, target)
 
     def delete(self, *keys: str) -> None:
-        with _broken_is_unavailable():
+        with _translated_errors():
             for key in keys:
                 self.path(key).unlink(missing_ok=True)
 
     def entries(self, folder: str) -> Iterator[BlobEntry]:
-        with _broken_is_unavailable(), os.scandir(self.root / folder) as found:
+        with _translated_errors(), os.scandir(self.root / folder) as found:
             for entry in found:
                 key = f"{folder}/{entry.name}"
                 if not is_key(key) or entry.is_dir():  # such as `.nfs…` of an open file
@@ -121,7 +121,7 @@ class FileBlobStore(BlobStore):
 
     def sweep_incoming(self, *, age: timedelta) -> int:
         oldest, freed = time.time() - age.total_seconds(), 0
-        with _broken_is_unavailable():
+        with _translated_errors():
             for path in (self.root / "incoming").iterdir():
                 with suppress(FileNotFoundError):
                     status = path.stat()
@@ -131,7 +131,7 @@ class FileBlobStore(BlobStore):
         return freed
 
     def room(self) -> StorageCapacity | None:
-        with _broken_is_unavailable():
+        with _translated_errors():
             usage = shutil.disk_usage(self.root)
         return StorageCapacity(free=usage.free, total=usage.total)
 
@@ -146,22 +146,22 @@ class FileBlobStore(BlobStore):
         return None
 
     def check(self) -> None:
-        with self.incoming() as file, _broken_is_unavailable():
+        with self.incoming() as file, _translated_errors():
             file.write(b"\0")
             file.flush()
 
 
 def _pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
-    with file, disk_errors_are_ours():
+    with file, translated_disk_errors():
         while length > 0 and (piece := file.read(min(CHUNK, length))):
             length -= len(piece)
             yield piece
 
 
 @contextmanager
-def _broken_is_unavailable(place: Path | None = None) -> Iterator[None]:
+def _translated_errors(place: Path | None = None) -> Iterator[None]:
     """Raise our errors for OSError; BlobMissing if only the folder of `place` exists."""
-    with disk_errors_are_ours():
+    with translated_disk_errors():
         try:
             yield
         except FileNotFoundError as failure:

@@ -26,8 +26,8 @@ from workers.contract.blobs.base import (
     BlobStore,
     StoredBlob,
     checked_key,
-    disk_errors_are_ours,
     is_key,
+    translated_disk_errors,
 )
 
 try:
@@ -86,7 +86,7 @@ class S3BlobStore(BlobStore):
 
     @contextmanager
     def incoming(self) -> Iterator[BinaryIO]:
-        with disk_errors_are_ours():
+        with translated_disk_errors():
             file = tempfile.TemporaryFile()  # noqa: SIM115 - unnamed: a killed process leaves none
         try:
             yield file
@@ -94,7 +94,7 @@ class S3BlobStore(BlobStore):
             file.close()
 
     def keep(self, file: BinaryIO, key: str) -> None:
-        with disk_errors_are_ours():
+        with translated_disk_errors():
             file.flush()
         file.seek(0)
         self._put(key, file)
@@ -105,13 +105,13 @@ class S3BlobStore(BlobStore):
         return StoredBlob(key=key, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     def _put(self, key: str, data: BinaryIO | bytes) -> None:
-        with _in_our_words():
+        with _translated_errors():
             obstore.put(
                 self._store, checked_key(key), data, chunk_size=_PART, max_concurrency=_PARTS
             )
 
     def read(self, key: str) -> bytes:
-        with _in_our_words(key):
+        with _translated_errors(key):
             return obstore.get(self._store, checked_key(key)).bytes().to_bytes()
 
     def stream(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
@@ -120,27 +120,27 @@ class S3BlobStore(BlobStore):
             options["range"] = (start, stop)
         elif start:
             options["range"] = {"offset": start}
-        with _in_our_words(key):
+        with _translated_errors(key):
             pieces = obstore.get(self._store, checked_key(key), options=options).stream(CHUNK)
         return _pieces(pieces)
 
     def size(self, key: str) -> int | None:
         try:
-            with _in_our_words(key):
+            with _translated_errors(key):
                 return obstore.head(self._store, checked_key(key))["size"]
         except errors.BlobMissing:
             return None
 
     def copy(self, source: str, target: str) -> None:
-        with _in_our_words(source):
+        with _translated_errors(source):
             obstore.copy(self._store, checked_key(source), checked_key(target))
 
     def delete(self, *keys: str) -> None:
-        with _in_our_words():
+        with _translated_errors():
             obstore.delete(self._store, [checked_key(key) for key in keys])
 
     def entries(self, folder: str) -> Iterator[BlobEntry]:
-        with _in_our_words():
+        with _translated_errors():
             for page in obstore.list(self._store, f"{folder}/", chunk_size=1000):
                 for found in page:
                     if is_key(found["path"]):
@@ -160,18 +160,18 @@ class S3BlobStore(BlobStore):
         )
 
     def check(self) -> None:
-        with _in_our_words():
+        with _translated_errors():
             next(iter(obstore.list(self._store, "results/", chunk_size=1)), None)
 
 
 def _pieces(pieces: Iterable[object]) -> Iterator[bytes]:
-    with _in_our_words():
+    with _translated_errors():
         for piece in pieces:
             yield bytes(piece)  # type: ignore[call-overload]
 
 
 @contextmanager
-def _in_our_words(key: str | None = None) -> Iterator[None]:
+def _translated_errors(key: str | None = None) -> Iterator[None]:
     """Convert the client's errors to ours; a missing object raises BlobMissing for `key`."""
     try:
         yield

@@ -176,7 +176,7 @@ def check_result(
         raise errors.ProfileNotStorable(format_name=format.value)
 
 
-def unread(name: ImageFormat) -> errors.ImageRejected:
+def library_missing(name: ImageFormat) -> errors.ImageRejected:
     """The error for a format whose library is not installed."""
     called = {ImageFormat.HEIC: "a HEIC picture", ImageFormat.JXL: "a JPEG XL picture"}[name]
     return unsupported(f"{called}, for which no library is installed here")

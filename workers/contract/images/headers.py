@@ -47,7 +47,7 @@ def read_header(file: BinaryIO, *, frame: int | None = None) -> ImageHeader:
 #: Markers or chunks to read before a header counts as malicious.
 _MAX_STEPS = 4096
 
-_STRANGERS: Mapping[bytes, str] = {
+_UNSUPPORTED: Mapping[bytes, str] = {
     b"%PDF": "a PDF document",
     b"%!PS": "a PostScript document",
     b"\0\0\0\x0cjP  ": "a JPEG 2000 picture",
@@ -82,13 +82,13 @@ def _parser(head: bytes, frame: int) -> Callable[[Source], ImageHeader]:
         return heif_header
     if head.startswith((JXL_BARE, JXL_BOXES)):
         return jxl_header
-    raise unsupported(_stranger(head))
+    raise unsupported(_unsupported_format(head))
 
 
-def _stranger(head: bytes) -> str:
+def _unsupported_format(head: bytes) -> str:
     """Name an unsupported format, as far as its first bytes identify it."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for start, name in _STRANGERS.items():
+    for start, name in _UNSUPPORTED.items():
         if head.startswith(start) or text.startswith(start):
             return name
     if text.startswith((b"<?xml", b"<!--", b"<!doctype svg")) and b"svg" in text:

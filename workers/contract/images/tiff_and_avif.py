@@ -61,7 +61,7 @@ _TIFF_KINDS = {
     8: (ColourKind.COLOUR, 3),
     9: (ColourKind.COLOUR, 3),
 }
-_TIFF_STRANGERS = {32803: "a camera's raw file", 34892: "a camera's raw file"}
+_UNSUPPORTED_TIFF = {32803: "a camera's raw file", 34892: "a camera's raw file"}
 #: Byte, short, long and long of 8 bytes: the only types that matter here.
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 #: Bits of a sample by its format: unsigned, floating-point, undefined.
@@ -85,7 +85,9 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
         raise unsupported("a camera's raw file")
     photometric = page.first(_Tag.PHOTOMETRIC, default=0)
     if photometric not in _TIFF_KINDS:
-        raise unsupported(_TIFF_STRANGERS.get(photometric, "a TIFF of an unsupported colour space"))
+        raise unsupported(
+            _UNSUPPORTED_TIFF.get(photometric, "a TIFF of an unsupported colour space")
+        )
     kind, colours = _TIFF_KINDS[photometric]
     if kind is ColourKind.CMYK and page.first(_Tag.INK_SET, default=1) != 1:
         raise unsupported("a TIFF of other inks than CMYK")

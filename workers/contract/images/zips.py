@@ -19,7 +19,7 @@ from workers.contract.errors import ArchiveInvalid, BatchEmpty, BatchTooLarge, E
 from workers.contract.images.formats import unsupported
 
 #: Files that desktop systems add to zips.
-_RUBBISH_FOLDER, _RUBBISH = "__MACOSX", {"thumbs.db", "desktop.ini"}
+_SYSTEM_FOLDER, _RUBBISH = "__MACOSX", {"thumbs.db", "desktop.ini"}
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x01
 #: Maximum size of a directory, and so of any read: two thousand names of five hundred bytes.
@@ -77,7 +77,7 @@ def picture_entries(
         BatchTooLarge: there are too many, or their declared total size is too large.
         ArchiveInvalid: one has a password or an unsupported compression method.
     """
-    entries = [entry for entry in archive.infolist() if not _is_rubbish(entry)]
+    entries = [entry for entry in archive.infolist() if not _is_system_file(entry)]
     if not entries:
         raise BatchEmpty
     if len(entries) > max_pictures:
@@ -123,11 +123,9 @@ def inflated(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes
         raise EntryDamaged(f"it has {size:,} bytes instead of {entry.file_size:,}")
 
 
-def _is_rubbish(entry: zipfile.ZipInfo) -> bool:
+def _is_system_file(entry: zipfile.ZipInfo) -> bool:
     *folders, name = entry.filename.replace("\\", "/").split("/")
-    return (
-        not name or name.startswith(".") or name.lower() in _RUBBISH or _RUBBISH_FOLDER in folders
-    )
+    return not name or name.startswith(".") or name.lower() in _RUBBISH or _SYSTEM_FOLDER in folders
 
 
 def _correct_names(entries: Sequence[zipfile.ZipInfo]) -> None:

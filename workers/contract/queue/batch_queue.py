@@ -22,7 +22,7 @@ from workers.contract.queue.batches import (
     pack_task,
     unpack_task,
 )
-from workers.contract.queue.connection import redis_down_is_queue_unavailable
+from workers.contract.queue.connection import translated_redis_errors
 from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import Job, JobSpec
 from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue
@@ -80,7 +80,7 @@ class BatchQueue:
             pixels_per_day=self.jobs.bounds.pixels_per_day,
             time_limit=_time_limit(largest),
         )
-        with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
+        with translated_redis_errors(), self.client.pipeline(transaction=True) as pipe:
             batch = self.records.add(
                 spec, pipe, queue=self._push(unpack_task(batch_id), size, pipe)
             )
@@ -136,7 +136,7 @@ class BatchQueue:
         """
         spec = source.spec.derived(id=batch_id, derived_from=source.id)
         load = Load(owner=spec.owner, pixels=sum(blend.pixels for blend in specs), jobs=len(specs))
-        with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
+        with translated_redis_errors(), self.client.pipeline(transaction=True) as pipe:
             for job in instead:
                 self.jobs.records.forget(job)
             for blend in specs:
@@ -152,12 +152,12 @@ class BatchQueue:
         Raises:
             BatchNotFound: there is no such batch.
         """
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             return self.records.get(batch_id)
 
     def pack(self, batch_id: str) -> Pack | None:
         """State of the packing of a batch; None if it was not started."""
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             return self.records.pack(batch_id)
 
     def submit_pack(self, batch_id: str, *, size: int) -> None:
@@ -167,7 +167,7 @@ class BatchQueue:
             QueueFull: the queue limit is reached.
         """
         pack = Pack(token=secrets.token_hex(8), time_limit=_time_limit(size))
-        with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
+        with translated_redis_errors(), self.client.pipeline(transaction=True) as pipe:
             queue = self._push(pack_task(batch_id), size, pipe)
             self.records.begin_pack(batch_id, pack, pipe, queue=queue)
             mark = pack_key(batch_id)
@@ -175,19 +175,19 @@ class BatchQueue:
 
     def forget_pack(self, batch_id: str) -> tuple[str, ...]:
         """Stop packing and allow a new start; returns the keys of stored blobs."""
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             self.jobs.withdraw(pack_task(batch_id))
             archive = self.records.forget_pack(batch_id)
             return () if archive is None else (archive.key,)
 
     def stop(self, batch_id: str) -> bool:
         """Stop the unpacking of a batch. Returns False if it is unpacked already."""
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             return self.records.fail(batch_id, error=JobCancelled(batch_id))
 
     def erase(self, batch: Batch) -> None:
         """Delete a batch, but not its jobs; stops its unpacking."""
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             if batch.items is None:
                 self.jobs.withdraw(unpack_task(batch.id))
             self.records.erase(batch.id)

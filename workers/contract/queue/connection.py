@@ -24,7 +24,7 @@ Reply = TypeVar("Reply")
 REPLY_LOST = (redis.ConnectionError, redis.TimeoutError)
 #: Errors of a server that is full, a replica, or cannot write its file: temporary.
 _PASSING = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
-_PASSING_WORDS = (
+_TRANSIENT_ERRORS = (
     "OOM", "READONLY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "LOADING", "BUSY ", "UNBLOCKED",
 )  # fmt: skip
 
@@ -32,13 +32,13 @@ _PASSING_WORDS = (
 #: Backoff in seconds after the regular retries, initially and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0
 #: Minimum seconds between two log lines about the same outage.
-_SAY_AGAIN = 60.0
+_LOG_INTERVAL = 60.0
 
 
 class _RetryWhileUnavailable(Retry):
     """Retries forever while Redis is down, full, read-only, or cannot write its file."""
 
-    said_at = float("-inf")  # on the class: each connection has a copy of the object
+    logged_at = float("-inf")  # on the class: each connection has a copy of the object
 
     def call_with_retry(
         self,
@@ -54,8 +54,8 @@ class _RetryWhileUnavailable(Retry):
             except (*REPLY_LOST, redis.ResponseError) as failure:
                 if not is_temporary(failure):
                     raise
-                if time.monotonic() >= _RetryWhileUnavailable.said_at + _SAY_AGAIN:
-                    _RetryWhileUnavailable.said_at = time.monotonic()
+                if time.monotonic() >= _RetryWhileUnavailable.logged_at + _LOG_INTERVAL:
+                    _RetryWhileUnavailable.logged_at = time.monotonic()
                     log.warning("Redis is unavailable, retrying: %s", failure)
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -67,7 +67,7 @@ def is_temporary(failure: Exception) -> bool:
         return False
     if isinstance(failure, (*REPLY_LOST, *_PASSING)):
         return True
-    return str(failure).startswith(_PASSING_WORDS)
+    return str(failure).startswith(_TRANSIENT_ERRORS)
 
 
 def connect(
@@ -159,7 +159,7 @@ def retry_once(ask: Callable[[], Reply]) -> Reply:
 
 
 @contextmanager
-def redis_down_is_queue_unavailable() -> Iterator[None]:
+def translated_redis_errors() -> Iterator[None]:
     """Raise QueueUnavailable for failures of the Redis client."""
     try:
         yield

@@ -11,12 +11,17 @@ import redis
 from pydantic import Field
 
 from workers.contract.errors import FormatNotWritten, ModelUnknown, NoWorker
-from workers.contract.images.formats import EXTRA_FORMATS, ImageFormat, ResultFormat, unread
+from workers.contract.images.formats import (
+    EXTRA_FORMATS,
+    ImageFormat,
+    ResultFormat,
+    library_missing,
+)
 from workers.contract.queue.connection import as_text
 from workers.contract.record import Record
 
 EXPIRY = timedelta(seconds=15)
-BEAT = timedelta(seconds=5)
+HEARTBEAT = timedelta(seconds=5)
 _INDEX = "gdsr:engines"
 
 
@@ -129,4 +134,4 @@ def check_extra(name: ImageFormat | ResultFormat, engines: list[EngineInfo]) -> 
         return
     if isinstance(name, ResultFormat):
         raise FormatNotWritten(format_name=name.value)
-    raise unread(name)
+    raise library_missing(name)

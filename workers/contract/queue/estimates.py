@@ -9,7 +9,7 @@ from workers.contract.queue.engines import EngineInfo
 from workers.contract.queue.runs import LARGE, RUNNING, SMALL, WAITING, open_queue
 
 #: Jobs before one in its queue; pixels before it, in the other queue, and of running jobs.
-_LOOK = """
+_POSITION = """
 local function pixels(key, last)
   local total, ids = 0, last < 0 and {} or redis.call('lrange', key, 0, last)
   for from = 1, #ids, 1000 do
@@ -58,7 +58,7 @@ def speed(engines: Sequence[EngineInfo]) -> float:
 def queue_position(client: redis.Redis, job_id: str, *, rate: float) -> QueuePosition | None:
     """The position of one job, by the rule of `queue_positions`; None if it is not queued."""
     queues = [open_queue(name, client).key for name in (SMALL, LARGE)]
-    found = client.eval(_LOOK, 4, *queues, WAITING, RUNNING, job_id)
+    found = client.eval(_POSITION, 4, *queues, WAITING, RUNNING, job_id)
     return None if found is None else _position(*found, rate=rate)
 
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 import redis
 
 from workers.contract.errors import IdempotencyKeyReused
-from workers.contract.queue.connection import redis_down_is_queue_unavailable, retry_once
+from workers.contract.queue.connection import retry_once, translated_redis_errors
 
 #: Lifetime of an idempotency key.
 LIFETIME = timedelta(days=1)
@@ -61,7 +61,7 @@ def is_used(client: redis.Redis, owner: str, key: str) -> bool:
     Raises:
         QueueUnavailable: Redis does not answer.
     """
-    with redis_down_is_queue_unavailable():
+    with translated_redis_errors():
         return bool(client.exists(_redis_key(owner, key)))
 
 

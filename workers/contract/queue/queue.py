@@ -9,7 +9,7 @@ import redis
 from workers.contract.errors import QueueFull
 from workers.contract.images.options import AlphaMode, DepthMode
 from workers.contract.queue.admission import Load, QueueLimits, admit, shortage
-from workers.contract.queue.connection import as_text, redis_down_is_queue_unavailable
+from workers.contract.queue.connection import as_text, translated_redis_errors
 from workers.contract.queue.engines import ModelInfo, running
 from workers.contract.queue.estimates import (
     QueuePosition,
@@ -96,7 +96,7 @@ class JobQueue:
             cache_key=cache_key,
             webhook=webhook,
         )
-        with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
+        with translated_redis_errors(), self.client.pipeline(transaction=True) as pipe:
             if result is None:
                 load = Load(owner=owner, pixels=spec.pixels)
                 job = self.add(spec, pipe)
@@ -114,7 +114,7 @@ class JobQueue:
 
     def made_before(self, cache_key: str) -> Job | None:
         """The newest job with this cache key, in any state."""
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             found = self.client.get(_cached(cache_key))
             if found is None:
                 return None
@@ -124,7 +124,7 @@ class JobQueue:
     def forget(self, job: Job) -> None:
         """Remove a job from the cache."""
         if job.spec.cache_key is not None:
-            with redis_down_is_queue_unavailable():
+            with translated_redis_errors():
                 self.client.eval(_FORGET, 1, _cached(job.spec.cache_key), job.id)
 
     def submit_blend(self, spec: JobSpec, *, instead: Job | None = None) -> Job:
@@ -134,7 +134,7 @@ class JobQueue:
             QueueFull: the queue limit is reached.
             PixelsExceeded: the owner's pixel quota is exceeded.
         """
-        with redis_down_is_queue_unavailable(), self.client.pipeline(transaction=True) as pipe:
+        with translated_redis_errors(), self.client.pipeline(transaction=True) as pipe:
             if instead is not None:
                 self.records.forget(instead)
             job = self.add_blend(spec, pipe)
@@ -150,7 +150,7 @@ class JobQueue:
 
     def derived_from(self, source_id: str) -> list[str]:
         """The jobs derived from a job, or the batches derived from a batch."""
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             found = self.client.smembers(derived_key(source_id))
         return sorted(map(as_text, found))
 
@@ -160,12 +160,12 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             return self.records.get(job_id)
 
     def get_many(self, job_ids: Sequence[str]) -> dict[str, Job | None]:
         """The current state of jobs; None for missing ones."""
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             return self.records.get_many(job_ids)
 
     def page(self, owner: str, *, limit: int, cursor: str) -> JobPage:
@@ -174,12 +174,12 @@ class JobQueue:
         Raises:
             ValueError: the cursor is invalid.
         """
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             return self.records.page(owner, limit=limit, cursor=cursor)
 
     def queue_positions(self) -> dict[str, QueuePosition]:
         """The position of every queued job, with the estimated time until it starts."""
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             queues = [open_queue(name, self.client).job_ids for name in (SMALL, LARGE)]
             if not any(queues):
                 return {}
@@ -191,7 +191,7 @@ class JobQueue:
         """The queue position of a job; None unless it is queued."""
         if job.state is not JobState.QUEUED:
             return None
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             return queue_position(self.client, job.id, rate=speed(running(self.client)))
 
     def cancel(self, job_id: str) -> Job:
@@ -200,7 +200,7 @@ class JobQueue:
         Raises:
             JobNotFound: there is no such job.
         """
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             if self.records.cancel(job_id):
                 self.withdraw(job_id)
                 # Published again: the jobs behind it move up only now.
@@ -209,18 +209,18 @@ class JobQueue:
 
     def depths(self) -> dict[str, int]:
         """Number of queued jobs, by queue."""
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             return {name: open_queue(name, self.client).count for name in (SMALL, LARGE)}
 
     def shortage(self) -> QueueFull | None:
         """Error while the queue is full; None otherwise."""
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             return shortage(self.client, self.bounds)
 
     def oldest(self) -> dict[str, timedelta]:
         """Waiting time of the first job of each queue; an empty queue has none."""
         now, ages = datetime.now(UTC).timestamp(), {}
-        with redis_down_is_queue_unavailable():
+        with translated_redis_errors():
             for name in (SMALL, LARGE):
                 head = self.client.lindex(open_queue(name, self.client).key, 0)
                 since = None if head is None else self.client.zscore(ACTIVE, head)

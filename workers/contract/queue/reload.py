@@ -20,7 +20,7 @@ _ASKED = "asked"
 #: How long reports are kept.
 EXPIRY = timedelta(hours=1)
 #: Polling interval of the counter.
-LOOK = timedelta(seconds=2)
+POLL_INTERVAL = timedelta(seconds=2)
 
 Change = Literal["unchanged", "loaded", "replaced", "dropped", "kept"]
 

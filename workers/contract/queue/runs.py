@@ -41,7 +41,7 @@ LEASE = timedelta(seconds=15)
 End = Literal["leaves", "crashed", "lost", "overdue"]
 Verdict = Literal["queued", "lost", "crashed", "over"]
 
-_CLAIM = """
+_ACQUIRE = """
 if redis.call('exists', KEYS[1]) == 0 then return 0 end
 local state, run = unpack(redis.call('hmget', KEYS[1], 'state', 'run'))
 if state == 'running' and run == ARGV[2] then return 1 end
@@ -57,7 +57,7 @@ return 1
 """
 
 #: A queued task can be leased, except by the run that lost it.
-_BEAT = """
+_RENEW = """
 local state, run = unpack(redis.call('hmget', KEYS[1], 'state', 'run'))
 if state == 'queued' and run ~= ARGV[2] then return 1 end
 if state ~= 'running' or run ~= ARGV[2] then return 0 end
@@ -66,7 +66,7 @@ return 1
 """
 
 #: Retried once after a loss or a crash.
-_HAND_BACK = """
+_REQUEUE = """
 local state, run, spent, crashed =
   unpack(redis.call('hmget', KEYS[1], 'state', 'run', 'losses', 'crashed'))
 if state == 'queued' and run == ARGV[2] then return 'queued' end
@@ -94,7 +94,7 @@ return 'queued'
 
 #: A worker may die with an id that it popped, so queued tasks that are in no queue are put at the
 #: front of theirs.
-_REDELIVER = """
+_REQUEUE_LOST = """
 local held, count = {}, 0
 for at = 5, 6 do
   for _, task in ipairs(redis.call('lrange', KEYS[at], 0, -1)) do held[task] = true end
@@ -124,7 +124,7 @@ end
 return count
 """
 
-_ANNOUNCE = """
+_REGISTER_WORKER = """
 local now = redis.call('time')[1]
 redis.call('zremrangebyscore', KEYS[1], '-inf', now)
 redis.call('zadd', KEYS[1], now + ARGV[2], ARGV[1])
@@ -160,12 +160,12 @@ def derived_key(source_id: str) -> str:
 def acquire_lease(client: redis.Redis, task: str, *, run: str, worker: str) -> bool:
     """Acquire the lease of a task for a run; then only that run may write. False if not queued."""
     started, lease = datetime.now(UTC).isoformat(), int(LEASE.total_seconds())
-    return bool(_run(client, _CLAIM, task, run, worker, started, lease, EVENTS))
+    return bool(_run(client, _ACQUIRE, task, run, worker, started, lease, EVENTS))
 
 
 def renew_lease(client: redis.Redis, task: str, *, run: str) -> bool:
     """Renew the lease of a run. Returns False if the task has ended or the lease was lost."""
-    return bool(_run(client, _BEAT, task, run, int(LEASE.total_seconds())))
+    return bool(_run(client, _RENEW, task, run, int(LEASE.total_seconds())))
 
 
 def requeue(client: redis.Redis, task: str, *, run: str, why: End) -> Verdict:
@@ -175,7 +175,7 @@ def requeue(client: redis.Redis, task: str, *, run: str, why: End) -> Verdict:
     the returned reason. A run that hands it back on purpose does not count as a try. Returns `over`
     if the task does not belong to the run any more, or if its overdue lease was renewed meanwhile.
     """
-    verdict: Verdict = _run(client, _HAND_BACK, task, run, why, SMALL, EVENTS).decode()
+    verdict: Verdict = _run(client, _REQUEUE, task, run, why, SMALL, EVENTS).decode()
     return verdict
 
 
@@ -188,12 +188,12 @@ def expired_leases(client: redis.Redis) -> dict[str, str]:
 
 def requeue_lost(client: redis.Redis) -> int:
     """Put queued tasks that are in no queue at the front of theirs; returns their number."""
-    return int(_run(client, _REDELIVER, "", SMALL, int(LEASE.total_seconds())))
+    return int(_run(client, _REQUEUE_LOST, "", SMALL, int(LEASE.total_seconds())))
 
 
-def announce(client: redis.Redis, worker: str) -> None:
+def register_worker(client: redis.Redis, worker: str) -> None:
     """Register a job worker for the duration of a lease."""
-    client.eval(_ANNOUNCE, 1, WORKERS, worker, int(LEASE.total_seconds()))
+    client.eval(_REGISTER_WORKER, 1, WORKERS, worker, int(LEASE.total_seconds()))
 
 
 def count_workers(client: redis.Redis) -> dict[str, int]:

@@ -21,7 +21,7 @@ local due = redis.call('zrangebyscore', KEYS[1], '-inf', now[1], 'limit', 0, 1)[
 if due then redis.call('zadd', KEYS[1], now[1] + ARGV[1], due) end
 return due
 """
-_SETTLE = """
+_RECORD_ATTEMPT = """
 if ARGV[4] == '' or redis.call('exists', KEYS[2]) == 0 then redis.call('zrem', KEYS[1], ARGV[1])
 else redis.call('zadd', KEYS[1], 'xx', redis.call('time')[1] + ARGV[4], ARGV[1]) end
 if redis.call('exists', KEYS[2]) == 1 then
@@ -49,7 +49,7 @@ class WebhookQueue:
         """Record the outcome of an attempt; with a `pause` there will be another."""
         seconds = "" if pause is None else pause.total_seconds()
         keys = (DUE, f"gdsr:job:{job_id}")
-        self.client.eval(_SETTLE, len(keys), *keys, job_id, state, answer, seconds)
+        self.client.eval(_RECORD_ATTEMPT, len(keys), *keys, job_id, state, answer, seconds)
 
     def forget(self, job_id: str) -> None:
         """Remove a job whose record is gone."""

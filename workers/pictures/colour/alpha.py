@@ -19,7 +19,7 @@ from workers.pictures.picture import Picture, Plane
 _BAND_ROWS = 256
 
 
-def unbleed(colour: Plane, alpha: Plane) -> Plane:
+def bleed_alpha(colour: Plane, alpha: Plane) -> Plane:
     """Colour (H, W, 3) in which pixels of alpha 0 have the colour of what is visible near them."""
     visible = alpha > 0
     return colour if visible.all() or not visible.any() else _filled(colour, visible)
@@ -35,16 +35,16 @@ def enlarge_by_lanczos(alpha: Plane, *, scale: int) -> Plane:
     return enlarged.round().clip(0, np.iinfo(alpha.dtype).max).astype(alpha.dtype)
 
 
-def keep_ends(enlarged: Plane, alpha: Plane) -> None:
+def restore_extremes(enlarged: Plane, alpha: Plane) -> None:
     """Make `enlarged` (sH, sW) exactly clear or opaque where `alpha` (H, W) and neighbours are."""
     height, width = alpha.shape
     scale = len(enlarged) // height
     cells = enlarged.reshape(height, scale, width, scale).swapaxes(1, 2)  # (H, W, s, s), a view
     for end in (0, np.iinfo(alpha.dtype).max):
-        cells[_surrounded(alpha == end)] = end
+        cells[_eroded(alpha == end)] = end
 
 
-def laid_on(picture: Picture, background: str) -> Picture:
+def flattened(picture: Picture, background: str) -> Picture:
     """Blend the picture with a background (`#rrggbb`), as browsers do; opaque ones stay."""
     if picture.alpha is None:
         return picture
@@ -100,7 +100,7 @@ def _filled(colour: Plane, known: NDArray[np.bool_]) -> Plane:
     return filled
 
 
-def _surrounded(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _eroded(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Erosion: inside pixels whose eight neighbours are all inside; the border counts as inside."""
     for _ in range(2):
         inside = inside.T

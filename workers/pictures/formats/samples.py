@@ -91,7 +91,7 @@ class TiffPage:
         return self._page.offset
 
     @property
-    def is_cut(self) -> bool:
+    def is_truncated(self) -> bool:
         """Whether some of its pixels lie beyond the end of the file."""
         places = zip(self._page.dataoffsets, self._page.databytecounts, strict=False)
         return any(start + count > len(self._data) for start, count in places)
@@ -158,13 +158,13 @@ class TiffPage:
         if parts > _MAX_PARTS:
             raise unsupported(f"a TIFF of {parts:,} parts")
         if fill:
-            places = self._without_cut_parts(places)
+            places = self._without_truncated_parts(places)
         ends = [start + count for start, count in places[:parts] if start and count]
         stored = 8 * sum(page.databytecounts[:parts])
         needed = header.pixels * page.samplesperpixel * page.bitspersample
         is_short = page.compression == COMPRESSION.NONE and stored < needed
-        is_cut = len(ends) < parts or max(ends) > len(self._data) or is_short
-        if not ends or (is_cut and not fill):
+        is_truncated = len(ends) < parts or max(ends) > len(self._data) or is_short
+        if not ends or (is_truncated and not fill):
             raise ImageCorrupt(CUT_OFF)
         for start, count in places if page.compression in _PICTURES else ():
             if not count:
@@ -173,7 +173,7 @@ class TiffPage:
             if part.width > width or part.height > max(height, header.height):
                 raise ImageCorrupt("one of its parts is larger than it says")
 
-    def _without_cut_parts(self, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    def _without_truncated_parts(self, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Set the count of truncated parts to 0; extend uncompressed samples by zeros instead."""
         page, size = self._page, len(self._data)
         if page.compression == COMPRESSION.NONE:

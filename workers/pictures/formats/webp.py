@@ -16,7 +16,7 @@ _PIXELS = (b"VP8 ", b"VP8L")
 _GREY, _OPAQUE = 128, 255
 
 
-def is_cut_webp(data: bytes) -> bool:
+def is_truncated_webp(data: bytes) -> bool:
     """Whether the file is shorter than its header says."""
     return 8 + int(struct.unpack_from("<I", data, 4)[0]) > len(data)
 

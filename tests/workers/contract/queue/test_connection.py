@@ -76,7 +76,7 @@ def test_a_client_that_is_patient_waits_until_redis_is_cured(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(connection._RetryWhileUnavailable, "said_at", float("-inf"))
+    monkeypatch.setattr(connection._RetryWhileUnavailable, "logged_at", float("-inf"))
     with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url) as operator:
         patient = connect(server.url, timeout=timedelta(seconds=5), retries=0, until_cured=True)
         patient.set("word", "before")
@@ -104,7 +104,7 @@ def test_a_client_that_is_patient_waits_until_redis_is_cured(
 def test_clients_that_wait_say_so_once_however_often_they_ask(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection._RetryWhileUnavailable, "said_at", float("-inf"))
+    monkeypatch.setattr(connection._RetryWhileUnavailable, "logged_at", float("-inf"))
     with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url) as operator:
         patient = connect(server.url, timeout=timedelta(seconds=5), retries=0, until_cured=True)
         operator.config_set("maxmemory", 1)
