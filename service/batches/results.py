@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
 from fastapi import Request
@@ -17,9 +17,6 @@ from service.transfer.downloads import download, stem
 from workers.contract.errors import BatchExpired, BatchNotFinished, BlobMissing, JobNotFound
 from workers.contract.queue.batches import Batch
 from workers.contract.queue.jobs import Job
-
-#: Polling interval while the zip is packed: no event tells of its end.
-_POLL = timedelta(seconds=0.1)
 
 
 def batch_view(services: Services, batch: Batch) -> BatchView:
@@ -49,7 +46,7 @@ async def packed_or_batch(
             break
         response = await run_in_threadpool(look)
     if wait and response is None:
-        response = await wait_until_ended(batch.id, look, services, request, wait, poll=_POLL)
+        response = await wait_until_ended(batch.id, look, services, request, wait)
     if not isinstance(response, Response):
         view = await run_in_threadpool(batch_view, services, batch)
         place = view.links.self if made else view.links.result

@@ -86,8 +86,6 @@ async def wait_until_ended(
     services: Services,
     request: Request,
     wait: Wait,
-    *,
-    poll: timedelta = _POLL,
 ) -> Found | None:
     """Call `look` in a thread when the job or batch has ended; None if the wait, the service or the
     connection ends first.
@@ -97,7 +95,7 @@ async def wait_until_ended(
         while not services.stopping.is_set():
             left = wait.deadline - loop.time()
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(left, poll.total_seconds())):
+                async with asyncio.timeout(min(left, _POLL.total_seconds())):
                     await may_have_ended.wait()
             may_have_ended.clear()
             try:

@@ -341,6 +341,28 @@ def test_packing_waits_for_a_store_that_is_away(
     assert site.http.get(batch["links"]["result"]).status_code == 200
 
 
+def test_a_client_that_waits_for_a_zip_costs_few_reads_and_gets_it(site: Site) -> None:
+    batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
+    site.succeed(batch["items"][0]["job"], b"result")
+
+    def waiting(seconds: int) -> httpx2.Response:
+        headers = {"Prefer": f"wait={seconds}"}
+        return site.http.get(batch["links"]["result"], headers=headers)
+
+    def reads() -> int:
+        calls: int = site.redis.info("commandstats")["cmdstat_hget"]["calls"]
+        return calls
+
+    assert waiting(0).status_code == 202
+    before = reads()
+    assert waiting(2).status_code == 202
+    assert reads() - before < 10
+    with working(site), ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(waiting, 50)
+        pack(batch["id"])
+        assert answer.result().status_code == 200
+
+
 def test_the_upload_of_a_batch_that_expires_before_a_worker_comes_is_removed(site: Site) -> None:
     batch_id = send(site, zipped(THREE)).json()["id"]
     upload = site.blobs.root / "inputs" / batch_id

@@ -21,7 +21,14 @@ from workers.contract.images.formats import extension
 from workers.contract.images.names import UniqueNames
 from workers.contract.queue.connection import as_text, retry_once
 from workers.contract.queue.jobs import Job, JobFailure, Spec
-from workers.contract.queue.runs import LEASES, WAITING, acquire_lease, derived_key, record_key
+from workers.contract.queue.runs import (
+    EVENTS,
+    LEASES,
+    WAITING,
+    acquire_lease,
+    derived_key,
+    record_key,
+)
 from workers.contract.queue.validation import RequestedOptions
 from workers.contract.record import Record
 
@@ -49,6 +56,7 @@ redis.call('hset', KEYS[1], 'note', ARGV[2], 'state', 'ended')
 redis.call('expire', KEYS[1], ARGV[3])
 redis.call('hdel', KEYS[2], ARGV[4])
 redis.call('zrem', KEYS[3], ARGV[4])
+redis.call('publish', ARGV[5], ARGV[6] .. ' packed')
 return 1
 """
 #: How long a packing failure is reported before packing may be retried.
@@ -245,7 +253,7 @@ class BatchRecords:
         """Record the end of packing. Returns False if the batch was deleted in the meantime."""
         seconds, task = max(1, int(kept.total_seconds())), pack_task(batch_id)
         keys = [pack_key(batch_id), WAITING, LEASES]
-        args = (pack.token, pack.model_dump_json(), seconds, task)
+        args = (pack.token, pack.model_dump_json(), seconds, task, EVENTS, batch_id)
         return bool(retry_once(lambda: self.client.eval(_END_PACK, len(keys), *keys, *args)))
 
     def fail_pack(self, batch_id: str, *, error: GDSRError) -> bool:

@@ -31,7 +31,8 @@ WAITING, RUNNING = "gdsr:jobs:waiting", "gdsr:jobs:running"
 LEASES = "gdsr:leases"
 #: Job workers, with the expiry of each entry by the clock of Redis.
 WORKERS = "gdsr:workers"
-#: Channel that publishes every change of a job record: `id state`, or `id ` if deleted.
+#: Channel that publishes every change of a job record: `id state`, or `id ` if deleted; and
+#: `id packed` when the packing of a batch has ended.
 EVENTS = "gdsr:events"
 
 #: Duration of a lease.
