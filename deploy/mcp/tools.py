@@ -152,7 +152,7 @@ class _Tools:
         format: Format = "png",  # noqa: A002
         overwrite: Overwrite = False,
     ) -> UpscaledFolder:
-        """Upscale all pictures of a folder into another; those that fail are told and left out."""
+        """Upscale all pictures of a folder into another; those that fail are named and left out."""
         with _tool_errors():
             folder = resolve(path, self._roots)
             if not folder.is_dir():

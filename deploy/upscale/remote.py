@@ -73,13 +73,13 @@ async def _upscale_all(url: str, steps: Sequence[Step], options: Mapping[str, An
 async def _upscale(
     client: AsyncClient, step: Step, shown: Callable[[Job], None], options: Mapping[str, Any]
 ) -> Job:
-    wishes = {**options, "format": step.format}
+    options_of_step = {**options, "format": step.format}
     if step.target is not None:
         step.target.parent.mkdir(parents=True, exist_ok=True)
-        return await client.upscale(step.source, step.target, on_change=shown, **wishes)
+        return await client.upscale(step.source, step.target, on_change=shown, **options_of_step)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "result"
-        job = await client.upscale(step.source, target, on_change=shown, **wishes)
+        job = await client.upscale(step.source, target, on_change=shown, **options_of_step)
         store(None, target.read_bytes())
         return job
 

@@ -49,7 +49,7 @@ Paths = Annotated[tuple[Path, ...], NoDecode, _split(":")]
 
 _PREFIX = "GDSR_"
 #: Variables that Kubernetes adds for services called `gdsr` or `gdsr-...`, unless
-#: `enableServiceLinks` is false; those that end with `_PORT` are told by their value.
+#: `enableServiceLinks` is false; those that end with `_PORT` are recognised by their value.
 _SERVICE_LINK = re.compile(
     r"GDSR_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
 )

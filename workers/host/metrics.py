@@ -48,12 +48,12 @@ def observe(settings: WorkerSettings, supervisor: Supervisor, *, reports: Path) 
             ready=supervisor.ready,
         )
 
-    def heard(report: JobReport) -> None:
-        telemetry.heard(report)
+    def on_report(report: JobReport) -> None:
+        telemetry.count_job(report)
         if spans is not None:
             _export(spans, report)
 
-    threading.Thread(target=listen, args=(reports, heard), name="reports", daemon=True).start()
+    threading.Thread(target=listen, args=(reports, on_report), name="reports", daemon=True).start()
     try:
         yield
     finally:
@@ -89,7 +89,7 @@ class HostTelemetry:
         )  # fmt: skip
         ProcessCollector(registry=self.registry)
 
-    def heard(self, report: JobReport) -> None:
+    def count_job(self, report: JobReport) -> None:
         """Count an ended job, last of all, so that no scrape sees it without its other metrics."""
         spent: dict[str, float] = {}
         for stage in report.stages:

@@ -83,10 +83,10 @@ def send(path: Path | None, report: JobReport) -> None:
         sender.sendto(report.model_dump_json().encode(), str(path))
 
 
-def listen(path: Path, heard: Callable[[JobReport], None]) -> None:
+def listen(path: Path, on_report: Callable[[JobReport], None]) -> None:
     """Receive reports forever; runs in a thread of its own."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(path))
         while True:
             with suppress(ValidationError):
-                heard(JobReport.model_validate_json(receiver.recv(_MAX_BYTES)))
+                on_report(JobReport.model_validate_json(receiver.recv(_MAX_BYTES)))

@@ -150,7 +150,7 @@ class JobWorker:
                 child = self._run(order, child)
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """End at once if idle or told twice, else with the task or after the drain time."""
+        """End at once if idle or at a second signal, else with the task or after the drain time."""
         drained = time.monotonic() + self._settings.drain.total_seconds()
         self._leave_at = drained if self._leave_at == math.inf else 0.0
         if self._idle:  # elsewhere, such as in a fork, the exception would be lost

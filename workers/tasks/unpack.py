@@ -148,7 +148,7 @@ def _taken(
             size += len(piece)
         taken = validate_upload(
             file,
-            batch.spec.wishes,
+            batch.spec.requested,
             engines,
             key=key,
             size=size,

@@ -101,15 +101,15 @@ class Job(Answer):
         return self.state in {"succeeded", "failed", "cancelled"}
 
     def __str__(self) -> str:
-        told: list[object] = [self.state]
+        parts: list[object] = [self.state]
         if self.queue_position:
-            told.append(f"{self.queue_position} before it")
+            parts.append(f"{self.queue_position} before it")
         if self.starts_in_seconds:
-            told.append(f"starts in {self.starts_in_seconds} s")
+            parts.append(f"starts in {self.starts_in_seconds} s")
         if self.state == "running" and self.progress.tiles:
-            told.append(self.progress)
-        told += [part for part in (self.result, self.failure) if part]
-        return ", ".join(map(str, told))
+            parts.append(self.progress)
+        parts += [part for part in (self.result, self.failure) if part]
+        return ", ".join(map(str, parts))
 
     def __repr__(self) -> str:
         return f"<Job {self.id}: {self}>"

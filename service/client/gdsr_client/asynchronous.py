@@ -81,9 +81,9 @@ class AsyncClient:
         try:
             async for latest in self.follow(job.id):
                 job = latest
-                told = on_change(job) if on_change else None
-                if told is not None:
-                    await told
+                awaitable = on_change(job) if on_change else None
+                if awaitable is not None:
+                    await awaitable
         except get_cancelled_exc_class():
             with move_on_after(_CANCEL_SECONDS, shield=True), suppress(ClientError):
                 await self.discard(job.id)

@@ -24,12 +24,12 @@ _DAY = timedelta(days=1)
 _BLIND_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
 
 _ADMIT = """
-if redis.call('exists', KEYS[4]) == 1 then return {'standing', 0, 0} end
+if redis.call('exists', KEYS[4]) == 1 then return {'exists', 0, 0} end
 local mine = tonumber(ARGV[4])
 local jobs, pixels = redis.call('hlen', KEYS[1]), 0
 for _, waiting in ipairs(redis.call('hvals', KEYS[1])) do pixels = pixels + waiting end
 if ARGV[7] ~= '' and redis.call('hget', KEYS[3], 'run') ~= ARGV[7] then
-  return {'overtaken', jobs, pixels}
+  return {'superseded', jobs, pixels}
 end
 if jobs + ARGV[6] > math.max(jobs, tonumber(ARGV[1])) then return {'jobs', jobs, pixels} end
 if mine > 0 and pixels + mine > tonumber(ARGV[2]) then return {'pixels', jobs, pixels} end
@@ -45,7 +45,7 @@ if ARGV[3] ~= '' then
   redis.call('incrby', KEYS[2], ARGV[4])
   redis.call('expire', KEYS[2], ARGV[5])
 end
-return {'taken', jobs, pixels}
+return {'admitted', jobs, pixels}
 """
 
 
@@ -120,7 +120,7 @@ def admit(
     except REPLY_LOST:
         verdict, jobs, pixels = replicated(client, lambda to: to.eval(*asked))
         # a refusal of the retry; the first call may still be executed
-        if verdict not in (b"taken", b"standing"):
+        if verdict not in (b"admitted", b"exists"):
             raise
     match verdict:
         case b"jobs" if load.jobs > bounds.jobs:
@@ -141,11 +141,11 @@ def admit(
         case b"pixels":
             pause = _pause(client, pixels + load.pixels - bounds.pixels)
             raise QueueFull(limit=bounds.pixels, of="pixels", pause=pause)
-        case b"overtaken":
+        case b"superseded":
             raise Superseded
         case b"day":
             raise PixelsExceeded(limit=int(daily or 0), pause=until_midnight())
-    return bool(verdict == b"taken")
+    return bool(verdict == b"admitted")
 
 
 def shortage(client: redis.Redis, bounds: QueueLimits) -> QueueFull | None:

@@ -50,7 +50,7 @@ class BatchQueue:
     def submit(
         self,
         batch_id: str,
-        wishes: RequestedOptions,
+        requested: RequestedOptions,
         *,
         size: int,
         pictures: int,
@@ -76,7 +76,7 @@ class BatchQueue:
             webhook=webhook,
             size=size,
             pictures=pictures,
-            wishes=wishes,
+            requested=requested,
             pixels_per_day=self.jobs.bounds.pixels_per_day,
             time_limit=_time_limit(largest),
         )

@@ -69,7 +69,7 @@ class BatchSpec(Spec):
     size: int
     """Size of the upload in bytes; the pictures of a form were put into a zip."""
     pictures: int
-    wishes: RequestedOptions
+    requested: RequestedOptions
     """Options for all pictures."""
     pixels_per_day: int | None = None
     """The owner's pixel quota."""

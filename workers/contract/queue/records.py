@@ -2,7 +2,7 @@
 
 Each transition is one Lua script that checks the state and the run before it writes, so a worker
 that was declared lost cannot overwrite the work of its successor. Each transition has a name that
-it stores in the record: a retry after a lost reply is told that it succeeded.
+it stores in the record: a retry after a lost reply returns success.
 """
 
 import json
