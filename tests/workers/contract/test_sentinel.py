@@ -126,7 +126,7 @@ def test_what_is_no_url_of_sentinels_stops_the_start(url: str) -> None:
 def test_a_replica_stops_the_start_and_is_waited_out_later(
     servers: SentinelSite, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection._RetryWhileUnavailable, "said_at", float("-inf"))
+    monkeypatch.setattr(connection._RetryWhileUnavailable, "logged_at", float("-inf"))
     replica = servers.valkeys[0]
     servers.serve(replica, "--replicaof", "127.0.0.1 1")
     url = watching(servers, replica)
