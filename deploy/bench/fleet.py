@@ -292,7 +292,7 @@ def _report(figures: Mapping[str, Any], costs: PictureCosts) -> None:
         "Redis": 1 / costs.redis,
         "store, one writer": 1 / costs.store,
     }
-    said = ", ".join(f"{name} {value:,.0f}" for name, value in limits.items())
+    summary = ", ".join(f"{name} {value:,.0f}" for name, value in limits.items())
     console.print(table)
-    console.print(f"limits, pictures a second: {said}; a job takes {1000 * costs.job:.0f} ms of")
+    console.print(f"limits, pictures a second: {summary}; a job takes {1000 * costs.job:.0f} ms of")
     console.print(f"a core of the engine's host; {figures['machine']}")

@@ -150,8 +150,8 @@ def _upscale_locally(
                 made.append(Made(picture.width, picture.height, len(data)))
             except (GDSRError, OSError) as failure:
                 progress.stop_task(task)
-                said = f"{step.name}: {failure}"
-                console.print(said, style="red", highlight=False, soft_wrap=True)
+                message = f"{step.name}: {failure}"
+                console.print(message, style="red", highlight=False, soft_wrap=True)
     return made
 
 

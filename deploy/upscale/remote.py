@@ -51,16 +51,16 @@ async def _upscale_all(url: str, steps: Sequence[Step], options: Mapping[str, An
                     name = Path(step.name).name
                     task = progress.add_task(name, total=None, state="sending")
                     shown = partial(_show, progress, task)
-                    said, style = [], ""
+                    messages, style = [], ""
                     try:
                         job = await _upscale(client, step, shown, options)
                         if job.result is not None:
-                            said = list(job.result.warnings)
+                            messages = list(job.result.warnings)
                             made.append(Made(job.result.width, job.result.height, job.result.size))
                     except (ClientError, OSError) as failure:
                         progress.stop_task(task)
-                        said, style = [str(failure)], "red"
-                for line in said:
+                        messages, style = [str(failure)], "red"
+                for line in messages:
                     text = f"{step.name}: {line}"
                     console.print(text, style=style, highlight=False, soft_wrap=True)
 
@@ -73,13 +73,13 @@ async def _upscale_all(url: str, steps: Sequence[Step], options: Mapping[str, An
 async def _upscale(
     client: AsyncClient, step: Step, shown: Callable[[Job], None], options: Mapping[str, Any]
 ) -> Job:
-    options_of_step = {**options, "format": step.format}
+    step_options = {**options, "format": step.format}
     if step.target is not None:
         step.target.parent.mkdir(parents=True, exist_ok=True)
-        return await client.upscale(step.source, step.target, on_change=shown, **options_of_step)
+        return await client.upscale(step.source, step.target, on_change=shown, **step_options)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "result"
-        job = await client.upscale(step.source, target, on_change=shown, **options_of_step)
+        job = await client.upscale(step.source, target, on_change=shown, **step_options)
         store(None, target.read_bytes())
         return job
 

@@ -69,10 +69,10 @@ class Processes:
         """The first process's elapsed and reserved time, and whether any process has to stop."""
         if self.count == 1:
             return elapsed, reserve, stop
-        said = torch.tensor([elapsed, reserve, 0.0], device=self.device) * self.first
-        said[2] += float(stop)
-        dist.all_reduce(said)
-        return float(said[0]), float(said[1]), bool(said[2] > 0)
+        totals = torch.tensor([elapsed, reserve, 0.0], device=self.device) * self.first
+        totals[2] += float(stop)
+        dist.all_reduce(totals)
+        return float(totals[0]), float(totals[1]), bool(totals[2] > 0)
 
 
 class _Summed(torch.autograd.Function):

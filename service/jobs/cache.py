@@ -18,8 +18,8 @@ from workers.contract.queue.jobs import ImageInfo, Job, JobResult, UpscaleOption
 
 def bypasses_cache(request: Request) -> bool:
     """Whether the client's `Cache-Control` asks for a new computation."""
-    said = ",".join(request.headers.getlist("Cache-Control")).lower().split(",")
-    return bool({part.partition("=")[0].strip() for part in said} & {"no-cache", "no-store"})
+    directives = ",".join(request.headers.getlist("Cache-Control")).lower().split(",")
+    return bool({part.partition("=")[0].strip() for part in directives} & {"no-cache", "no-store"})
 
 
 def cache_status(services: Services, request: Request, job: Job) -> dict[str, str]:

@@ -154,12 +154,12 @@ def _part(request: Request, *, tag: str, size: int) -> tuple[int, int] | None:
     None for the whole picture: there is no such header, `If-Range` names another picture, or the
     header is invalid or asks for several ranges, and may then be ignored.
     """
-    asked = _RANGE.fullmatch(request.headers.get("Range", ""))
-    if asked is None or asked[0] == "bytes=-" or request.method != "GET":
+    wanted_range = _RANGE.fullmatch(request.headers.get("Range", ""))
+    if wanted_range is None or wanted_range[0] == "bytes=-" or request.method != "GET":
         return None
     if request.headers.get("If-Range", tag) != tag:
         return None
-    first, last = asked.groups()
+    first, last = wanted_range.groups()
     if not first:
         start, stop = max(0, size - int(last)), size
     else:

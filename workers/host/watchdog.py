@@ -85,12 +85,12 @@ def exit_when_stuck(
     overdue: Callable[[], bool], stopped: threading.Event, *, pause: timedelta = PAUSE / 2
 ) -> None:
     """Exit this process when a batch is overdue at two checks; runs in a thread of its own."""
-    looks = 0
+    overdue_checks = 0
     while not stopped.wait(pause.total_seconds()):
         try:
-            looks = looks + 1 if overdue() else 0
+            overdue_checks = overdue_checks + 1 if overdue() else 0
         except Exception:
             log.exception("cannot check for a stuck batch, retrying")
-        if looks == 2:  # after one check this process may just have been suspended
+        if overdue_checks == 2:  # after one check this process may just have been suspended
             log.critical("a batch is stuck: exiting")
             os._exit(EXIT_DEVICE)

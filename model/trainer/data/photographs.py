@@ -97,8 +97,8 @@ def no_photograph(folder: Path, *, broken: Sequence[Path], small: int, side: int
     reasons = [f"{len(broken)} broken, {broken[0].name} first"] if broken else []
     if small:
         reasons.append(f"{small} smaller than {side}x{side}")
-    said = ", ".join(reasons) or "it has no pictures"
-    return TrainingError(f"no photograph to use in {folder} ({said})")
+    reason = ", ".join(reasons) or "it has no pictures"
+    return TrainingError(f"no photograph to use in {folder} ({reason})")
 
 
 def size_of(path: Path) -> tuple[int, int]:

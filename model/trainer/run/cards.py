@@ -49,18 +49,18 @@ def _training(config: TrainConfig, train_state: TrainState) -> str:
         kind = {"vgg": "VGG", "unet": "U-Net"}[losses.adversarial.discriminator]
         terms[f"{losses.adversarial.game} adversarial with a {kind}"] = losses.adversarial
     names = [f"{name} ({', '.join(term.weights.outputs)})" for name, term in terms.items() if term]
-    said = [
+    sentences = [
         f"{train_state.step:,} steps of {data.batch} patches of {data.patch}x{data.patch} pixels",
         f"losses: {', '.join(names)}",
     ]
     if train_state.origin:
-        said.append(f"started from {train_state.origin}")
+        sentences.append(f"started from {train_state.origin}")
     if config.generator.train in _FROZEN:
-        said.append(_FROZEN[config.generator.train])
+        sentences.append(_FROZEN[config.generator.train])
     if config.optimiser.ema:
-        said.append(f"weights averaged with {config.optimiser.ema}")
-    said.append(f"{train_state.elapsed / 60:.1f} minutes")
-    return "; ".join(said)
+        sentences.append(f"weights averaged with {config.optimiser.ema}")
+    sentences.append(f"{train_state.elapsed / 60:.1f} minutes")
+    return "; ".join(sentences)
 
 
 def _data(config: TrainConfig, photographs: int) -> str:

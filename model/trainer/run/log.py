@@ -50,11 +50,11 @@ class Log:
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f}% {task.fields[said]}"),
+            TextColumn("{task.percentage:>3.0f}% {task.fields[status]}"),
             console=self._console,
             disable=silent or quiet or not self._console.is_terminal,
         )
-        self._task = self._bar.add_task(out.name, total=1.0, said="")
+        self._task = self._bar.add_task(out.name, total=1.0, status="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -82,13 +82,13 @@ class Log:
     def step(self, record: StepRecord, *, along: float) -> None:
         self._write({"event": "step", **asdict(record)})
         terms = "  ".join(f"{name} {value:.4g}" for name, value in record.terms.items())
-        said = (
+        status = (
             f"step {record.step:,}/{self._steps:,}  {terms}  {record.images_per_second:.1f} "
             f"images/s  {_duration(record.seconds_left)} left"
         )
-        self._bar.update(self._task, completed=along, said=said)
+        self._bar.update(self._task, completed=along, status=status)
         if not self._console.is_terminal:
-            self.say(said)
+            self.say(status)
         if self._board:
             for name, value in record.terms.items():
                 self._board.add_scalar(f"loss/{name}", value, record.step)

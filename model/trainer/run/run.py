@@ -186,8 +186,8 @@ class Run:
     def end(self, *, stopped: bool) -> None:
         """Log the end of the run."""
         self.log.event("stopped" if stopped else "end", step=self.train_state.step)
-        said = "stopped by a signal; resume it" if stopped else "done"
-        text = f"{said}: step {self.train_state.step:,}, {self.out / BEST}"
+        outcome = "stopped by a signal; resume it" if stopped else "done"
+        text = f"{outcome}: step {self.train_state.step:,}, {self.out / BEST}"
         self.log.close(text, done=not stopped)
 
 

@@ -64,7 +64,7 @@ async def retried(attempt: Callable[[], Awaitable[T]], *, url: str, patience: fl
     deadline = monotonic() + patience
     backoff = pauses()
     while True:
-        asked = 0.0
+        requested_pause = 0.0
         try:
             return await attempt()
         except httpx2.UnsupportedProtocol as wrong:
@@ -72,8 +72,8 @@ async def retried(attempt: Callable[[], Awaitable[T]], *, url: str, patience: fl
         except httpx2.RequestError as failure:
             error: ClientError = Unreachable(f"{url}: {str(failure) or type(failure).__name__}")
         except _RetryLater as later:
-            error, asked = Refused(later.problem), later.seconds
-        pause = asked + next(backoff)
+            error, requested_pause = Refused(later.problem), later.seconds
+        pause = requested_pause + next(backoff)
         if monotonic() + pause > deadline:
             raise error
         await sleep(pause)

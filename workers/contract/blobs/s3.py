@@ -176,15 +176,15 @@ def _translated_errors(key: str | None = None) -> Iterator[None]:
     try:
         yield
     except (BaseError, FileNotFoundError) as failure:
-        said = str(failure)
-        if isinstance(failure, FileNotFoundError) and key and "NoSuchBucket" not in said:
+        message = str(failure)
+        if isinstance(failure, FileNotFoundError) and key and "NoSuchBucket" not in message:
             raise errors.BlobMissing(key) from None
         log.warning("the picture store: %s", _first_line(failure))
-        if any(f" {word}" in said or f"<Code>{word}" in said for word in _NO_ROOM):
+        if any(f" {word}" in message or f"<Code>{word}" in message for word in _NO_ROOM):
             raise errors.StorageFull from failure
         if isinstance(failure, PermissionDeniedError | UnauthenticatedError):
             raise errors.StorageUnavailable("access was denied") from failure
-        if "NoSuchBucket" in said or isinstance(failure, FileNotFoundError):
+        if "NoSuchBucket" in message or isinstance(failure, FileNotFoundError):
             raise errors.StorageUnavailable("the bucket does not exist") from failure
         raise errors.StorageUnavailable("it does not respond correctly") from failure
 
@@ -229,16 +229,18 @@ def signed_get(
     }
     if token := os.environ.get("AWS_SESSION_TOKEN"):
         query["X-Amz-Security-Token"] = token
-    asked = "&".join(f"{quote(n, safe='')}={quote(v, safe='')}" for n, v in sorted(query.items()))
+    query_string = "&".join(
+        f"{quote(n, safe='')}={quote(v, safe='')}" for n, v in sorted(query.items())
+    )
     path = quote(f"{urlsplit(base).path}/{bucket}/{key}")
-    request = f"GET\n{path}\n{asked}\nhost:{urlsplit(base).netloc}\n\nhost\nUNSIGNED-PAYLOAD"
+    request = f"GET\n{path}\n{query_string}\nhost:{urlsplit(base).netloc}\n\nhost\nUNSIGNED-PAYLOAD"
     digest = hashlib.sha256(request.encode()).hexdigest()
     signing = f"AWS4{secret}".encode()
     for part in scope.split("/"):
         signing = _mac(signing, part)
     signature = _mac(signing, f"{_ALGORITHM}\n{moment}\n{scope}\n{digest}").hex()
     host = f"{urlsplit(base).scheme}://{urlsplit(base).netloc}"
-    return f"{host}{path}?{asked}&X-Amz-Signature={signature}"
+    return f"{host}{path}?{query_string}&X-Amz-Signature={signature}"
 
 
 def _mac(key: bytes, text: str) -> bytes:

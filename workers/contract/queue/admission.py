@@ -99,7 +99,7 @@ def admit(
         commands += [len(arguments), *arguments]
     pipe.reset()
     daily = bounds.pixels_per_day
-    asked = (
+    script_call = (
         _ADMIT,
         4,
         WAITING,
@@ -116,9 +116,9 @@ def admit(
         *commands,
     )
     try:
-        verdict, jobs, pixels = replicated(client, lambda to: to.eval(*asked))
+        verdict, jobs, pixels = replicated(client, lambda to: to.eval(*script_call))
     except REPLY_LOST:
-        verdict, jobs, pixels = replicated(client, lambda to: to.eval(*asked))
+        verdict, jobs, pixels = replicated(client, lambda to: to.eval(*script_call))
         # a refusal of the retry; the first call may still be executed
         if verdict not in (b"admitted", b"exists"):
             raise

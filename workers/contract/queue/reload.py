@@ -75,10 +75,10 @@ def reports(client: redis.Redis, number: int) -> dict[str, EngineReport] | None:
     found = client.hgetall(_key(number))
     if not found:
         return None
-    said = {as_text(engine_id): report for engine_id, report in found.items()}
+    by_engine = {as_text(engine_id): report for engine_id, report in found.items()}
     return {
         engine_id: EngineReport.model_validate_json(report)
-        for engine_id, report in said.items()
+        for engine_id, report in by_engine.items()
         if engine_id != _ASKED
     }
 
