@@ -73,9 +73,9 @@ def _canonical(fields: ResultFields, asked: Mapping[str, tuple[Job, Derivation]]
     """
     if not asked:
         return fields.model_dump_json()
-    _, first = next(iter(asked.values()))
+    options = sorted({one.options.model_dump_json() for _, one in asked.values()})
     place = fields.model_dump_json(include={"region", "width", "height", "dpi"})
-    return f"{first.options.model_dump_json()} {place} {first.part.mask}"
+    return f"{options} {place} {fields.output == 'mask'}"
 
 
 def _submitted(

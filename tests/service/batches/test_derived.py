@@ -148,6 +148,28 @@ def test_requests_with_the_same_results_are_the_same_batch(site: Site) -> None:
     assert by_output == by_position != smaller
 
 
+def test_one_format_for_all_is_another_batch_than_the_format_of_each(site: Site) -> None:
+    jpeg = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(jpeg, "JPEG")
+    answer = site.http.post(
+        "/batches",
+        content=zipped({"a.png": PICTURE, "b.jpg": jpeg.getvalue()}),
+        params={"keep_branches": "true", "format": "same"},
+        headers={"Content-Type": "application/zip"},
+    )
+    batch_id = answer.json()["id"]
+    with working(site):
+        unpack(batch_id)
+    for item in items(site, batch_id):
+        finish(site, item["job"])
+
+    own = post(site, batch_id, trade_off=1).json()
+    png = post(site, batch_id, trade_off=1, format="png").json()
+
+    assert own["id"] != png["id"]
+    assert [item["state"] for item in items(site, own["id"])] == ["queued"] * 2
+
+
 def test_without_a_change_it_is_the_batch_itself(site: Site) -> None:
     batch_id = finished(site)
 
