@@ -255,19 +255,19 @@ class JobWorker:
     # Used in the child.
 
     def _fork(self) -> _Child:
-        orders, on_failure = socket.socketpair()
+        orders, received = socket.socketpair()
         parent, pid = os.getpid(), os.fork()
         if pid == 0:
             status = 1
             try:
                 orders.close()
-                self._wait_and_work(on_failure, parent=parent)
+                self._wait_and_work(received, parent=parent)
                 status = 0
             except Exception:
                 log.exception("the child of a job failed")
             finally:
                 os._exit(status)
-        on_failure.close()
+        received.close()
         return _Child(pid, orders)
 
     def _wait_and_work(self, orders: socket.socket, *, parent: int) -> None:

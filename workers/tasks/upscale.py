@@ -267,7 +267,7 @@ def retry_while_unavailable(
     ask: Callable[[], Found],
     retried: tuple[type[GDSRError], ...] = (StorageUnavailable, StorageFull),
 ) -> Found:
-    """Retry while the store is unavailable or full, until the job's time limit."""
+    """Retry while `ask` raises one of `retried`, until the time limit of the job."""
     pause = 0.5
     while True:
         try:

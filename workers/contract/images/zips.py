@@ -19,7 +19,7 @@ from workers.contract.errors import ArchiveInvalid, BatchEmpty, BatchTooLarge, E
 from workers.contract.images.formats import unsupported
 
 #: Files that desktop systems add to zips.
-_SYSTEM_FOLDER, _RUBBISH = "__MACOSX", {"thumbs.db", "desktop.ini"}
+_SYSTEM_FOLDER, _SYSTEM_FILES = "__MACOSX", {"thumbs.db", "desktop.ini"}
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED = 0x01
 #: Maximum size of a directory, and so of any read: two thousand names of five hundred bytes.
@@ -125,7 +125,12 @@ def inflated(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterator[bytes
 
 def _is_system_file(entry: zipfile.ZipInfo) -> bool:
     *folders, name = entry.filename.replace("\\", "/").split("/")
-    return not name or name.startswith(".") or name.lower() in _RUBBISH or _SYSTEM_FOLDER in folders
+    return (
+        not name
+        or name.startswith(".")
+        or name.lower() in _SYSTEM_FILES
+        or _SYSTEM_FOLDER in folders
+    )
 
 
 def _correct_names(entries: Sequence[zipfile.ZipInfo]) -> None:
