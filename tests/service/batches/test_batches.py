@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -24,7 +25,7 @@ from workers.contract.errors import ImageCorrupt
 from workers.contract.observability import logs
 from workers.contract.queue.admission import Superseded
 from workers.contract.queue.batches import BatchItem, BatchRecords
-from workers.contract.queue.runs import LEASES, SMALL, acquire_lease, next_task, requeue
+from workers.contract.queue.runs import EVENTS, LEASES, SMALL, acquire_lease, next_task, requeue
 from workers.jobs.janitor import Sweep
 from workers.jobs.recovery import run_ended, sweep
 from workers.tasks.pack import pack
@@ -357,10 +358,14 @@ def test_a_client_that_waits_for_a_zip_costs_few_reads_and_gets_it(site: Site) -
     before = reads()
     assert waiting(2).status_code == 202
     assert reads() - before < 10
-    with working(site), ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(waiting, 50)
-        pack(batch["id"])
-        assert answer.result().status_code == 200
+    with site.redis.pubsub() as events:
+        events.subscribe(EVENTS)
+        with working(site), ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(waiting, 50)
+            pack(batch["id"])
+            assert answer.result().status_code == 200
+        published = iter(partial(events.get_message, timeout=1), None)
+        assert f"{batch['id']} packed".encode() in [message["data"] for message in published]
 
 
 def test_the_upload_of_a_batch_that_expires_before_a_worker_comes_is_removed(site: Site) -> None:
