@@ -21,7 +21,7 @@ from service.http.openapi import (
     headers,
     pending,
 )
-from service.http.problems import BATCH_FAILURES, RequestInvalid
+from service.http.problems import BATCH_FAILURES, NotFound, RangeNotSatisfiable, RequestInvalid
 from service.jobs.erasing import erase_batch
 from service.jobs.idempotency import claim, read_key
 from service.jobs.options import (
@@ -81,7 +81,7 @@ _ACCEPTED = {
         errors.IdempotencyKeyReused, errors.BatchNotFound,
     ),
 }  # fmt: skip
-_NOT_THERE = (*OF_THE_OWNER, errors.BatchNotFound, "not-found")
+_NOT_THERE = (*OF_THE_OWNER, errors.BatchNotFound, NotFound)
 _RESULT_PROBLEMS = (
     *_NOT_THERE, errors.BatchNotFinished, errors.BatchExpired, errors.QueueFull,
 )  # fmt: skip
@@ -89,7 +89,7 @@ _RESULT = {
     **ARCHIVE,
     **pending("The zip is being packed", BatchView, BATCH_LINKS, "Preference-Applied"),
     **documented(
-        *_RESULT_PROBLEMS, "requested-range-not-satisfiable", failures=BATCH_FAILURES
+        *_RESULT_PROBLEMS, RangeNotSatisfiable, failures=BATCH_FAILURES
     ),
 }  # fmt: skip
 _DERIVED = {

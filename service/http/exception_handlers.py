@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from service.http.problems import (
-    PLAIN_MEANINGS,
+    KINDS,
     Fault,
     ProblemDocument,
     RequestInvalid,
@@ -51,10 +51,10 @@ def install(app: FastAPI) -> None:
             headers["Allow"] = ", ".join(_allowed(request))
             detail = f"{request.method} is not allowed here; allowed: {headers['Allow']}"
         slug = status.phrase.lower().replace(" ", "-")
-        known = PLAIN_MEANINGS.get(slug)
+        kind = KINDS.get(slug)
         problem = ProblemDocument(
-            type=problem_type(slug) if known else "about:blank",
-            title=known.title if known else status.phrase,
+            type=problem_type(slug) if kind else "about:blank",
+            title=kind.title if kind else status.phrase,
             status=status,
             detail=detail,
             instance=request.url.path,

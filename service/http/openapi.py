@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from service.http.problems import MEDIA_TYPE, PLAIN_MEANINGS, failed_status
+from service.http.problems import MEDIA_TYPE, failed_status
 from workers.contract import errors
 from workers.contract.errors import GDSRError
 from workers.contract.images.formats import ResultFormat
@@ -98,22 +98,19 @@ PICTURE = _download(PICTURE_TYPES, "Server-Timing")
 ARCHIVE = _download({"application/zip": BINARY})
 #: Problems of every address that needs an API key.
 OF_THE_OWNER = (errors.KeyMissing, errors.KeyInvalid, errors.QueueUnavailable)
+#: Errors that say when to retry, each time another time.
+_PAUSE_WHEN_RAISED = (errors.QueueFull, errors.RateExceeded, errors.PixelsExceeded)
 
 
-def documented(
-    *problems: type[GDSRError] | str, failures: Iterable[type[GDSRError]] = ()
-) -> Responses:
-    """The problems of an endpoint by status: errors, slugs of `PLAIN_MEANINGS`, and the failures of
-    a job or batch, which clients do not retry.
+def documented(*problems: type[GDSRError], failures: Iterable[type[GDSRError]] = ()) -> Responses:
+    """The problems of an endpoint by status: errors, and the failures of a job or batch, which
+    clients do not retry.
     """
     found: dict[int, dict[str, None]] = {}
     retried: set[int] = set()
     for problem in problems:
-        if isinstance(problem, str):
-            found.setdefault(PLAIN_MEANINGS[problem].status, {})[problem] = None
-            continue
         found.setdefault(problem.status, {})[problem.slug] = None
-        if problem.pause or problem.status in (429, 503):
+        if problem.pause or problem in _PAUSE_WHEN_RAISED:
             retried.add(problem.status)
     for kind in failures:
         found.setdefault(failed_status(kind), {})[kind.slug] = None

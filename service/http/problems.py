@@ -6,7 +6,7 @@ A failed job stores the slug and the message of its error and is mapped here too
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus as Status
-from typing import NamedTuple, Self
+from typing import Self
 
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -45,24 +45,35 @@ class RequestInvalid(GDSRError):
         return cls([Fault(place=place, name=name, message=message)])
 
 
-class Meaning(NamedTuple):
-    """Status and title of a problem of the framework."""
+class NotFound(GDSRError):
+    """No route has this path, or there is no such file, problem type or reload."""
 
-    status: Status
-    title: str
+    slug, status, title = "not-found", 404, "There is nothing at this address"
 
 
-#: Problems raised by the framework before our code runs.
-PLAIN_MEANINGS: Mapping[str, Meaning] = {
-    "not-found": Meaning(Status.NOT_FOUND, "There is nothing at this address"),
-    "method-not-allowed": Meaning(
-        Status.METHOD_NOT_ALLOWED, "The method is not allowed at this address"
-    ),
-    "requested-range-not-satisfiable": Meaning(
-        Status.REQUESTED_RANGE_NOT_SATISFIABLE, "The range is not satisfiable"
-    ),
-    "not-ready": Meaning(Status.SERVICE_UNAVAILABLE, "The service is not ready"),
-}
+class MethodNotAllowed(GDSRError):
+    """`Allow` lists the methods of this address."""
+
+    slug, status, title = "method-not-allowed", 405, "The method is not allowed at this address"
+
+
+class RangeNotSatisfiable(GDSRError):
+    """`Range` starts after the end of the file; `Content-Range` has its size."""
+
+    slug, status = "requested-range-not-satisfiable", 416
+    title = "The range is not satisfiable"
+
+
+class NotReady(GDSRError):
+    """A dependency is missing, so that a picture sent now would not be processed."""
+
+    slug, status, title = "not-ready", 503, "The service is not ready"
+
+    def __init__(self, checks: Mapping[str, str]) -> None:
+        super().__init__(
+            "; ".join(f"{name}: {what}" for name, what in checks.items() if what != "ok")
+        )
+        self.checks = dict(checks)
 
 
 def _kinds(base: type[GDSRError]) -> Iterator[type[GDSRError]]:
@@ -139,6 +150,7 @@ def refuse(error: GDSRError, *, instance: str, request_id: str | None = None) ->
         instance=instance,
         request_id=request_id,
         errors=error.fields if isinstance(error, RequestInvalid) else None,
+        checks=error.checks if isinstance(error, NotReady) else None,
         limits=dict(error.limits) or None,
     )
     if error.status == Status.UNAUTHORIZED:

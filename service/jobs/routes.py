@@ -20,7 +20,7 @@ from service.http.openapi import (
     headers,
     pending,
 )
-from service.http.problems import JOB_FAILURES, RequestInvalid
+from service.http.problems import JOB_FAILURES, NotFound, RangeNotSatisfiable, RequestInvalid
 from service.http.proxy import address
 from service.jobs.derived import MapSink, branch_response, derived_job
 from service.jobs.erasing import erase
@@ -45,7 +45,7 @@ from workers.contract.queue.jobs import Job, JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_NOT_THERE = (*OF_THE_OWNER, errors.JobNotFound, "not-found")
+_NOT_THERE = (*OF_THE_OWNER, errors.JobNotFound, NotFound)
 _RECORD: Responses = {
     200: {
         "description": "The current state of the job",
@@ -64,7 +64,7 @@ _PENDING = pending(
 _RESULT_PROBLEMS = (
     *_NOT_THERE, errors.JobNotFinished, errors.JobCancelled, errors.JobExpired,
     errors.BranchesNotKept, errors.AlphaNotStorable, errors.ResultTooLarge, errors.QueueFull,
-    RequestInvalid, errors.RateExceeded, errors.PixelsExceeded, "requested-range-not-satisfiable",
+    RequestInvalid, errors.RateExceeded, errors.PixelsExceeded, RangeNotSatisfiable,
 )  # fmt: skip
 _RESULT = PICTURE | _PENDING | documented(*_RESULT_PROBLEMS, failures=JOB_FAILURES)
 _DERIVED = {

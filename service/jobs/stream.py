@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from service.http.openapi import OF_THE_OWNER, Responses, documented, headers
+from service.http.problems import NotFound
 from service.services import Owner, Services, Serving, own_job
 from service.watcher import JobSnapshot
 from workers.contract import errors
@@ -50,7 +51,7 @@ _STREAM: Responses = {
 @router.get(
     "/{job_id}/events",
     response_class=Response,
-    responses=_STREAM | documented(*OF_THE_OWNER, errors.JobNotFound, "not-found"),
+    responses=_STREAM | documented(*OF_THE_OWNER, errors.JobNotFound, NotFound),
 )
 async def watch_job(
     job_id: str,

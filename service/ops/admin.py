@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Path, Response
 
 from service.http.openapi import documented, headers
-from service.http.problems import RequestInvalid
+from service.http.problems import NotFound, RequestInvalid
 from service.http.proxy import address
 from service.services import Admin, Services, Serving
 from service.views import View
@@ -71,7 +71,7 @@ def reload_models(services: Serving, admin: Admin, response: Response) -> Reload
 
 @router.get(
     "/reload/{number}",
-    responses=documented(*_REFUSALS, RequestInvalid, "not-found"),
+    responses=documented(*_REFUSALS, RequestInvalid, NotFound),
 )
 def read_reload(
     services: Serving,

@@ -9,13 +9,12 @@ from typing import Literal
 
 import anyio.to_thread
 import redis
-from fastapi import APIRouter, HTTPException, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, HTTPException, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from service.http.openapi import documented
-from service.http.problems import KINDS, PLAIN_MEANINGS, ProblemDocument, answer, problem_type
+from service.http.problems import KINDS, NotFound, NotReady, problem_type
 from service.services import MetricsReader, Services, Serving
 from workers.contract.blobs.base import BlobStore
 from workers.contract.errors import KeyInvalid, KeyMissing, StorageFull, StorageUnavailable
@@ -56,26 +55,17 @@ async def live() -> Health:
     return Health()
 
 
-@router.get("/readyz", response_model=Readiness, responses=documented("not-ready"))
-async def ready(request: Request, services: Serving) -> Response:
+@router.get("/readyz", responses=documented(NotReady))
+async def ready(services: Serving) -> Readiness:
     """Readiness: whether a picture sent now would be processed."""
     queue, storage = await asyncio.gather(
         _within_patience("redis", partial(_queue, services)),
         _within_patience("storage", partial(_storage, services.blobs)),
     )
     checks = queue | storage
-    if set(checks.values()) == {"ok"}:
-        return JSONResponse(Readiness(checks=checks).model_dump())
-    meaning = PLAIN_MEANINGS["not-ready"]
-    problem = ProblemDocument(
-        type=problem_type("not-ready"),
-        title=meaning.title,
-        status=meaning.status,
-        detail="; ".join(f"{name}: {what}" for name, what in checks.items() if what != "ok"),
-        instance=request.url.path,
-        checks=checks,
-    )
-    return answer(problem)
+    if set(checks.values()) != {"ok"}:
+        raise NotReady(checks)
+    return Readiness(checks=checks)
 
 
 @metrics_router.get(
@@ -93,20 +83,14 @@ def metrics(services: Serving) -> Response:
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/problems/{slug}", responses=documented("not-found"))
+@router.get("/problems/{slug}", responses=documented(NotFound))
 async def read_problem_type(slug: str) -> ProblemType:
     """Documentation of a problem type, the target of `type` in problem documents."""
     kind = KINDS.get(slug)
-    known = PLAIN_MEANINGS.get(slug) or kind
-    if known is None:
+    if kind is None:
         raise HTTPException(status_code=404)
-    about = (inspect.getdoc(kind) or "") if kind else ""
-    return ProblemType(
-        type=problem_type(slug),
-        title=known.title,
-        status=known.status,
-        about=" ".join(about.split()),
-    )
+    about = " ".join((inspect.getdoc(kind) or "").split())
+    return ProblemType(type=problem_type(slug), title=kind.title, status=kind.status, about=about)
 
 
 async def _within_patience(name: str, check: Callable[[], dict[str, str]]) -> dict[str, str]:
