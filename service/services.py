@@ -166,7 +166,7 @@ MetricsReader = Depends(_metrics_reader)
 Owner = Annotated[str, Depends(_owner)]
 
 
-def own_job(services: Services, job_id: str, owner: str) -> Job:
+def own_job(services: Serving, job_id: str, owner: Owner) -> Job:
     """A job of this owner.
 
     Raises:
@@ -179,7 +179,7 @@ def own_job(services: Services, job_id: str, owner: str) -> Job:
     return job
 
 
-def own_batch(services: Services, batch_id: str, owner: str) -> Batch:
+def own_batch(services: Serving, batch_id: str, owner: Owner) -> Batch:
     """A batch of this owner.
 
     Raises:
@@ -190,3 +190,8 @@ def own_batch(services: Services, batch_id: str, owner: str) -> Batch:
     if batch.spec.owner != owner:
         raise errors.BatchNotFound(batch_id)
     return batch
+
+
+#: The job or batch that the address names, if it is the client's own.
+OwnJob = Annotated[Job, Depends(own_job)]
+OwnBatch = Annotated[Batch, Depends(own_batch)]

@@ -34,7 +34,7 @@ from service.jobs.options import (
     read_fields,
     requested_options,
 )
-from service.services import Owner, Services, Serving, own_batch
+from service.services import OwnBatch, Owner, Services, Serving, own_batch
 from service.transfer.downloads import ByteRange, IfNoneMatch, Prefer
 from service.transfer.uploads import Upload, deleted_if_refused, receive
 from workers.contract import errors
@@ -222,9 +222,9 @@ def _accept_once(
         **documented(*_NOT_THERE),
     },
 )
-def read_batch(batch_id: str, services: Serving, owner: Owner) -> Response:
+def read_batch(batch: OwnBatch, services: Serving) -> Response:
     """State of a batch and of each of its pictures."""
-    view = batch_view(services, own_batch(services, batch_id, owner))
+    view = batch_view(services, batch)
     under_way = view.state in (BatchState.UNPACKING, BatchState.RUNNING)
     sent = {"Cache-Control": "private, no-cache", **({"Retry-After": "1"} if under_way else {})}
     return Response(view.model_dump_json(), headers=sent, media_type="application/json")
@@ -238,9 +238,8 @@ def read_batch(batch_id: str, services: Serving, owner: Owner) -> Response:
 )
 @router.get("/{batch_id}/result", response_class=Response, responses=_RESULT)
 async def read_batch_result(
-    batch_id: str,
+    batch: OwnBatch,
     services: Serving,
-    owner: Owner,
     request: Request,
     prefer: Prefer,
     if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
@@ -251,7 +250,6 @@ async def read_batch_result(
     File names and folders are those of the pictures. A picture that failed is replaced by a text
     file with the reason. A worker packs the zip on the first request.
     """
-    batch = await run_in_threadpool(own_batch, services, batch_id, owner)
     return await packed_or_batch(batch, services, request, prefer=prefer)
 
 
@@ -297,10 +295,9 @@ async def derive_batch_result(
         **documented(*_NOT_THERE, errors.StorageUnavailable),
     },
 )
-def delete_batch(batch_id: str, services: Serving, owner: Owner) -> Response:
+def delete_batch(batch: OwnBatch, services: Serving) -> Response:
     """Cancel the pending jobs of a batch and delete it with all its files."""
-    batch = own_batch(services, batch_id, owner)
-    if batch.items is None and not services.batches.stop(batch_id):
-        batch = own_batch(services, batch_id, owner)  # a worker has queued its jobs in the meantime
+    if batch.items is None and not services.batches.stop(batch.id):
+        batch = services.batches.get(batch.id)  # a worker has queued its jobs in the meantime
     erase_batch(services, batch)
     return Response(status_code=204)

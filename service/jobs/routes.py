@@ -35,7 +35,7 @@ from service.jobs.results import (
     server_timing,
     wait_until_ended,
 )
-from service.services import Owner, Serving, own_job
+from service.services import Owner, OwnJob, Serving, own_job
 from service.transfer.downloads import ByteRange, IfNoneMatch, Prefer, etag_matches
 from service.transfer.uploads import Upload, receive
 from service.views import JobsView, JobView
@@ -125,20 +125,15 @@ def list_jobs(
 )
 @router.get("/{job_id}", response_model=JobView, responses=_RECORD)
 def read_job(
-    job_id: str,
+    job: OwnJob,
     services: Serving,
-    owner: Owner,
     request: Request,
     if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
 ) -> Response:
     """State of a job."""
-    job = own_job(services, job_id, owner)
     position = services.queue.queue_position(job)
     view = JobView.of(job, position=position)
-    sent = {
-        "ETag": f'"{view.tag}"',
-        "Cache-Control": "private, no-cache",
-    }
+    sent = {"ETag": f'"{view.tag}"', "Cache-Control": "private, no-cache"}
     if not job.ended:
         sent["Retry-After"] = retry_after(position)
     if job.result is not None:
@@ -156,9 +151,8 @@ def read_job(
 )
 @router.get("/{job_id}/result", response_class=Response, responses=_RESULT)
 async def read_result(
-    job_id: str,
+    job: OwnJob,
     services: Serving,
-    owner: Owner,
     request: Request,
     fields: Annotated[ReadFields, Query()],
     prefer: Prefer,
@@ -172,11 +166,10 @@ async def read_result(
     regions and smaller sizes. Each derived result is a job of its own that needs no network, with
     the same responses as `POST /upscale`; the same address returns the same job.
     """
-    job = await run_in_threadpool(own_job, services, job_id, owner)
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     if wait and not job.ended:
-        look = partial(ended_job, services, job_id)
-        job = await wait_until_ended(job_id, look, services, request, wait) or job
+        look = partial(ended_job, services, job.id)
+        job = await wait_until_ended(job.id, look, services, request, wait) or job
     if job.result is None or fields == ReadFields():
         response = await run_in_threadpool(result_response, job, services, request)
         response.headers.update(wait.headers if wait else {})
@@ -237,10 +230,10 @@ async def derive_result(
         **documented(*_NOT_THERE, errors.StorageUnavailable),
     },
 )
-def delete_job(job_id: str, services: Serving, owner: Owner) -> Response:
+def delete_job(job: OwnJob, services: Serving) -> Response:
     """Cancel a pending job; delete one that has ended."""
-    had_ended = own_job(services, job_id, owner).ended
-    job = services.queue.cancel(job_id)
+    had_ended = job.ended
+    job = services.queue.cancel(job.id)
     services.blobs.delete(*job.spec.inputs)
     if job.state is JobState.CANCELLED and not had_ended:
         view = JobView.of(job, position=None)

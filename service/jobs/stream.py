@@ -6,12 +6,11 @@ from datetime import timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from service.http.openapi import OF_THE_OWNER, Responses, documented, headers
 from service.http.problems import NotFound
-from service.services import Owner, Services, Serving, own_job
+from service.services import OwnJob, Services, Serving
 from service.watcher import JobSnapshot
 from workers.contract import errors
 from workers.contract.queue.jobs import JobState
@@ -54,19 +53,17 @@ _STREAM: Responses = {
     responses=_STREAM | documented(*OF_THE_OWNER, errors.JobNotFound, NotFound),
 )
 async def watch_job(
-    job_id: str,
+    job: OwnJob,
     services: Serving,
-    owner: Owner,
     last_event_id: Annotated[
         str | None, Header(description="Id of the last event received: it is not sent again")
     ] = None,
 ) -> Response:
     """Follow the changes of a job until it ends."""
-    job = await run_in_threadpool(own_job, services, job_id, owner)
     if job.ended and JobSnapshot.of(job, None).tag == last_event_id:
         return Response(status_code=204)
     return EventSourceResponse(
-        _events(services, job_id, last_event_id),
+        _events(services, job.id, last_event_id),
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
