@@ -28,10 +28,8 @@ from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import Job
 from workers.contract.queue.queue import JobQueue
 
-#: Redis timeout of requests.
-REDIS_PATIENCE = timedelta(seconds=2)
-#: Blob store timeout: pictures are larger than records.
-BLOB_PATIENCE = timedelta(seconds=10)
+_REDIS_TIMEOUT = timedelta(seconds=2)
+_BLOB_TIMEOUT = timedelta(seconds=10)
 
 
 class Services:
@@ -44,11 +42,11 @@ class Services:
             ConfigurationInvalid: the Redis URL or the blob store setting cannot be used.
         """
         try:
-            client = connect(settings.redis_url, timeout=REDIS_PATIENCE, retries=0)
+            client = connect(settings.redis_url, timeout=_REDIS_TIMEOUT, retries=0)
         except ValueError as failure:
             raise errors.ConfigurationInvalid(f"GDSR_REDIS_URL: {failure}") from None
         self.settings = settings
-        self.blobs = open_blobs(settings, patience=BLOB_PATIENCE)
+        self.blobs = open_blobs(settings, patience=_BLOB_TIMEOUT)
         lifetime = settings.signed_results
         if lifetime is not None and not self.blobs.signed_address(
             "results/any", lifetime=lifetime, media_type="", disposition=""

@@ -115,14 +115,14 @@ class JobSubscriptions:
     @contextmanager
     def awaiting(self, job_id: str) -> Iterator[asyncio.Event]:
         """An event that is set when the job may have ended, or ended just before the block."""
-        look = asyncio.Event()
-        self._waiters.setdefault(job_id, set()).add(look)
+        may_have_ended = asyncio.Event()
+        self._waiters.setdefault(job_id, set()).add(may_have_ended)
         if job_id in self._ended:
-            look.set()
+            may_have_ended.set()
         try:
-            yield look
+            yield may_have_ended
         finally:
-            self._waiters[job_id].remove(look)
+            self._waiters[job_id].remove(may_have_ended)
             if not self._waiters[job_id]:
                 del self._waiters[job_id]
 
@@ -145,8 +145,8 @@ class JobSubscriptions:
         self._stale.update(stale)
         self._any_stale.set()
         for job_id in ended:
-            for look in self._waiters.get(job_id, ()):
-                look.set()
+            for may_have_ended in self._waiters.get(job_id, ()):
+                may_have_ended.set()
 
     def _remember_ended(self, job_id: str) -> None:
         self._ended[job_id] = None
@@ -168,24 +168,24 @@ class JobSubscriptions:
             stale, self._stale = self._stale & self._topics.keys(), set()
             if self._topics:
                 try:
-                    await self._show(stale)
+                    await self._update_snapshots(stale)
                 except QueueUnavailable as failure:
-                    logger.warning("subscribers wait for Redis: %s", failure)
+                    logger.warning("cannot read jobs for event streams: %s", failure)
                     self._on_changes(stale)
                     await asyncio.sleep(_RETRY.total_seconds())
                 except Exception:  # an invalid record must not end all streams
-                    logger.exception("subscribers miss a change")
+                    logger.exception("cannot send a change to event streams")
             await asyncio.sleep(PAUSE.total_seconds())
 
-    async def _show(self, stale: set[str]) -> None:
-        """Read the stale jobs, and positions of queued ones: a job that starts moves the rest."""
+    async def _update_snapshots(self, stale: set[str]) -> None:
+        """Read the stale jobs, and the positions of all queued ones: they move up together."""
         known = {
             job_id: topic.snapshot
             for job_id, topic in self._topics.items()
             if topic.snapshot is not None and job_id not in stale
         }
 
-        def look() -> dict[str, JobSnapshot]:
+        def read() -> dict[str, JobSnapshot]:
             found = {job_id: snapshot.job for job_id, snapshot in known.items()}
             found |= self._queue.get_many(sorted(stale))
             queued = {id_ for id_, job in found.items() if job and job.state is JobState.QUEUED}
@@ -196,14 +196,14 @@ class JobSubscriptions:
                 if job_id in stale or known[job_id].position != positions.get(job_id)
             }
 
-        for job_id, latest in (await run_in_threadpool(look)).items():
+        for job_id, latest in (await run_in_threadpool(read)).items():
             topic = self._topics.get(job_id)
             if topic is not None and (topic.snapshot is None or latest.tag != topic.snapshot.tag):
                 topic.snapshot = latest
                 topic.wake()
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Receive changes in a thread of its own until `close`."""
+        """Receive changes, in a thread of its own, until `running` ends."""
         down = False
         while not self._closing.is_set():
             try:

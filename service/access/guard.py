@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.http.problems import refuse
+from service.http.problems import error_response
 from workers.contract.errors import GDSRError, HostNotServed, OriginNotServed
 
 _SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
@@ -35,7 +35,7 @@ class LoopbackGuard:
         if refusal is None:
             await self.app(scope, receive, send)
         else:
-            await refuse(refusal, instance=scope["path"])(scope, receive, send)
+            await error_response(refusal, instance=scope["path"])(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> GDSRError | None:
         headers = Headers(scope=scope)

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
 from service.batches.views import BatchLinks, BatchState, BatchView, batch_state
-from service.http.problems import answer, describe_failure
+from service.http.problems import describe_failure, problem_response
 from service.jobs.results import preferred_wait, wait_until_ended
 from service.services import Services
 from service.transfer.downloads import download, stem
@@ -38,15 +38,15 @@ async def packed_or_batch(
     """
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     headers = dict(wait.headers) if wait else {}
-    look = partial(_response, batch, services, request, made=made)
-    response = await run_in_threadpool(look)
+    poll = partial(_response, batch, services, request, made=made)
+    response = await run_in_threadpool(poll)
     while wait and isinstance(response, Job):  # all jobs are read again when this one has ended
         ended = partial(_has_ended, response.id, services)
         if not await wait_until_ended(response.id, ended, services, request, wait):
             break
-        response = await run_in_threadpool(look)
+        response = await run_in_threadpool(poll)
     if wait and response is None:
-        response = await wait_until_ended(batch.id, look, services, request, wait)
+        response = await wait_until_ended(batch.id, poll, services, request, wait)
     if not isinstance(response, Response):
         view = await run_in_threadpool(batch_view, services, batch)
         place = view.links.self if made else view.links.result
@@ -72,10 +72,12 @@ def _response(
     """
     if batch.failure is not None:
         problem = describe_failure(batch.failure, instance=BatchLinks.of(batch.id).self)
-        return answer(problem)
+        return problem_response(problem)
     pack = services.batches.pack(batch.id)
     if pack is not None and pack.failure is not None:
-        return answer(describe_failure(pack.failure, instance=BatchLinks.of(batch.id).result))
+        return problem_response(
+            describe_failure(pack.failure, instance=BatchLinks.of(batch.id).result)
+        )
     if pack is not None:
         archive = pack.archive
         if archive is None:

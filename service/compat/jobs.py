@@ -40,11 +40,11 @@ async def finished(
     succeeded: list[Job] = []
     try:
         for waiting in jobs:
-            look = partial(ended_job, services, waiting.id)
+            poll = partial(ended_job, services, waiting.id)
             job: Job | None = waiting
             if not waiting.ended:
                 wait = Wait(math.inf, {})
-                job = await wait_until_ended(waiting.id, look, services, request, wait)
+                job = await wait_until_ended(waiting.id, poll, services, request, wait)
             if job is None and await request.is_disconnected():
                 raise ClientDisconnect
             if job is None:

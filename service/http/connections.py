@@ -1,6 +1,6 @@
-"""An HTTP connection with timeouts: slow and silent request heads, bodies and downloads are cut.
+"""An HTTP connection with deadlines: closed when a request head, body or download stalls.
 
-The number of connections is limited to the number of files that are available to serve them.
+The number of connections is limited by the number of files that may be open.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _CHECKS_PER_LIMIT = 6
 #: Bytes of a body that count as progress.
 _STEP_BYTES = 16 * 1024
 #: Maximum number of connections that hold chunks of a download in memory, two chunks each.
-_MOST_BLOCKED = 400
+_MAX_BLOCKED = 400
 _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\n"
     b"Content-Length: 0\r\n\r\n"
@@ -75,7 +75,7 @@ class Connection(H11Protocol):
 
     def pause_writing(self) -> None:
         self._blocked[self] = None
-        if len(self._blocked) > _MOST_BLOCKED:
+        if len(self._blocked) > _MAX_BLOCKED:
             next(iter(self._blocked)).transport.abort()
         super().pause_writing()
 
@@ -89,9 +89,9 @@ class Connection(H11Protocol):
         if waits_for != self._seen:
             self._seen, self._since = waits_for, now
         elif waits_for is not None:
-            what, _, patience = waits_for
-            if now - self._since >= patience.total_seconds():
-                logger.debug("connection cut: %s stalled", what)  # debug: there may be many
+            part, _, timeout = waits_for
+            if now - self._since >= timeout.total_seconds():
+                logger.debug("connection closed: %s stalled", part)  # debug: there may be many
                 self.transport.abort()
                 return
         pause = min(limits.head, limits.body).total_seconds() / _CHECKS_PER_LIMIT

@@ -1,4 +1,4 @@
-"""Converts exceptions raised while a request is handled to problem documents."""
+"""Exception handlers: convert errors and exceptions to problem documents."""
 
 from http import HTTPStatus
 
@@ -14,9 +14,9 @@ from service.http.problems import (
     Fault,
     ProblemDocument,
     RequestInvalid,
-    answer,
+    error_response,
+    problem_response,
     problem_type,
-    refuse,
 )
 from workers.contract.errors import GDSRError
 from workers.contract.validation_messages import error_message
@@ -30,20 +30,20 @@ def install(app: FastAPI) -> None:
     """Install handlers for all known errors; `RequestMiddleware` handles the rest."""
 
     @app.exception_handler(GDSRError)
-    async def known(request: Request, error: GDSRError) -> Response:
-        return refuse(error, instance=request.url.path)
+    async def own_error(request: Request, error: GDSRError) -> Response:
+        return error_response(error, instance=request.url.path)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
+    async def invalid_request(request: Request, error: RequestValidationError) -> Response:
         fields = [
             Fault(place=str(place), name=".".join(map(str, path)), message=error_message(found))
             for found in error.errors()
             for place, *path in [found["loc"]]
         ]
-        return refuse(RequestInvalid(fields), instance=request.url.path)
+        return error_response(RequestInvalid(fields), instance=request.url.path)
 
     @app.exception_handler(HTTPException)
-    async def plain(request: Request, error: HTTPException) -> Response:
+    async def framework_error(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
         headers = dict(error.headers or {})
         detail = None if error.detail == status.phrase else error.detail
@@ -59,10 +59,10 @@ def install(app: FastAPI) -> None:
             detail=detail,
             instance=request.url.path,
         )
-        return answer(problem, headers)
+        return problem_response(problem, headers)
 
     @app.exception_handler(ClientDisconnect)
-    async def gone(request: Request, error: ClientDisconnect) -> Response:  # noqa: ARG001
+    async def client_left(request: Request, error: ClientDisconnect) -> Response:  # noqa: ARG001
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 

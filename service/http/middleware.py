@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.exception_handlers import CLIENT_CLOSED_REQUEST
-from service.http.problems import refuse
+from service.http.problems import error_response
 from service.observability.metrics import ServiceTelemetry
 from workers.contract.errors import GDSRError
 from workers.contract.observability import logs
@@ -78,7 +78,7 @@ class RequestMiddleware:
                 raise  # the response has started: the server logs it and closes the connection
             logger.exception("request %s failed", request_id)
             unexpected = GDSRError("unexpected")
-            response = refuse(unexpected, instance=scope["path"], request_id=request_id)
+            response = error_response(unexpected, instance=scope["path"], request_id=request_id)
             await response(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", "unmatched")

@@ -140,8 +140,10 @@ def problem_type(slug: str) -> str:
     return address(f"/problems/{slug}")
 
 
-def refuse(error: GDSRError, *, instance: str, request_id: str | None = None) -> JSONResponse:
-    """The response for an error; that of an internal one has no detail."""
+def error_response(
+    error: GDSRError, *, instance: str, request_id: str | None = None
+) -> JSONResponse:
+    """The response for an error; an internal error has no detail."""
     problem = ProblemDocument(
         type=problem_type(error.slug),
         title=error.title,
@@ -154,10 +156,12 @@ def refuse(error: GDSRError, *, instance: str, request_id: str | None = None) ->
         limits=dict(error.limits) or None,
     )
     if error.status == Status.UNAUTHORIZED:
-        return answer(problem, {"WWW-Authenticate": 'Bearer realm="GDSR"'})
+        return problem_response(problem, {"WWW-Authenticate": 'Bearer realm="GDSR"'})
     if error.pause is not None:
-        return answer(problem, {"Retry-After": str(math.ceil(error.pause.total_seconds()))})
-    return answer(problem)
+        return problem_response(
+            problem, {"Retry-After": str(math.ceil(error.pause.total_seconds()))}
+        )
+    return problem_response(problem)
 
 
 def failed_status(kind: type[GDSRError]) -> Status:
@@ -177,7 +181,9 @@ def describe_failure(failure: JobFailure, *, instance: str | None) -> ProblemDoc
     )
 
 
-def answer(problem: ProblemDocument, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def problem_response(
+    problem: ProblemDocument, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     """The response with a problem document."""
     return JSONResponse(
         problem.model_dump(exclude_none=True),

@@ -10,9 +10,7 @@ from service.transfer.uploads import Upload
 from workers.contract.queue.connection import translated_redis_errors
 from workers.contract.queue.idempotency import IdempotencyKey
 
-HEADER = "Idempotency-Key"
-MAX_LENGTH = 255
-_KEY = re.compile(rf"[\x21-\x7e]{{1,{MAX_LENGTH}}}")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 def read_key(header: str | None) -> str | None:
@@ -26,8 +24,8 @@ def read_key(header: str | None) -> str | None:
     quoted = len(header) >= 2 and header[0] == header[-1] == '"'
     key = header[1:-1] if quoted else header
     if not _KEY.fullmatch(key):
-        message = f"1 to {MAX_LENGTH} visible ASCII characters"
-        raise RequestInvalid.of("header", HEADER, message)
+        message = "1 to 255 visible ASCII characters"
+        raise RequestInvalid.of("header", "Idempotency-Key", message)
     return key
 
 
@@ -39,7 +37,7 @@ def claim(
     fields: UpscaleFields,
     new_id: str,
 ) -> tuple[IdempotencyKey | None, str | None]:
-    """Return the claim of the job or batch `new_id` to a key, and the id that has the key already.
+    """Return the key, bound to the job or batch `new_id`, and the id that already has it, if any.
 
     Raises:
         IdempotencyKeyReused: the key was used with another picture or other options.

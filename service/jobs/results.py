@@ -14,7 +14,7 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
-from service.http.problems import answer, describe_failure
+from service.http.problems import describe_failure, problem_response
 from service.services import Services
 from service.transfer.downloads import download, result_name
 from service.views import JobView, Links
@@ -50,7 +50,7 @@ async def picture_or_job(
     headers = dict(wait.headers) if wait else {}
     response: Response | None = None
 
-    def look() -> Response | None:
+    def poll() -> Response | None:
         nonlocal job
         job = services.queue.get(job.id)
         return result_response(job, services, request) if job.ended else None
@@ -58,7 +58,7 @@ async def picture_or_job(
     if job.ended and (at_once or wait):
         response = await run_in_threadpool(result_response, job, services, request)
     elif wait:
-        response = await wait_until_ended(job.id, look, services, request, wait)
+        response = await wait_until_ended(job.id, poll, services, request, wait)
     if response is not None:
         response.headers.update(headers)
         return response
@@ -82,12 +82,12 @@ def preferred_wait(prefer: Sequence[str], *, cap: timedelta) -> Wait | None:
 
 async def wait_until_ended(
     job_id: str,
-    look: Callable[[], Found | None],
+    poll: Callable[[], Found | None],
     services: Services,
     request: Request,
     wait: Wait,
 ) -> Found | None:
-    """Call `look` in a thread when the job or batch has ended; None if the wait, the service or the
+    """Call `poll` in a thread when the job or batch has ended; None if the wait, the service or the
     connection ends first.
     """
     loop = asyncio.get_running_loop()
@@ -99,7 +99,7 @@ async def wait_until_ended(
                     await may_have_ended.wait()
             may_have_ended.clear()
             try:
-                found = await run_in_threadpool(look)
+                found = await run_in_threadpool(poll)
             except errors.QueueUnavailable:
                 return None  # the job was accepted, and the client must get its address
             if found is not None or loop.time() >= wait.deadline or await request.is_disconnected():
@@ -128,7 +128,7 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
         StorageUnavailable: the store does not answer.
     """
     if job.failure is not None:
-        return answer(describe_failure(job.failure, instance=Links.of(job.id).self))
+        return problem_response(describe_failure(job.failure, instance=Links.of(job.id).self))
     if job.state is JobState.CANCELLED:
         raise errors.JobCancelled(job.id)
     if job.result is None:

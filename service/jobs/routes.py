@@ -168,8 +168,8 @@ async def read_result(
     """
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     if wait and not job.ended:
-        look = partial(ended_job, services, job.id)
-        job = await wait_until_ended(job.id, look, services, request, wait) or job
+        poll = partial(ended_job, services, job.id)
+        job = await wait_until_ended(job.id, poll, services, request, wait) or job
     if job.result is None or fields == ReadFields():
         response = await run_in_threadpool(result_response, job, services, request)
         response.headers.update(wait.headers if wait else {})

@@ -102,23 +102,18 @@ def _queue(queue: JobQueue) -> Iterator[Metric]:
     yield gauges("gdsr_queue_jobs", "Queued jobs.", ["queue"], depths)
     ages = (([name], age.total_seconds()) for name, age in queue.oldest().items())
     yield gauges("gdsr_queue_oldest_seconds", "Waiting time of the next job.", ["queue"], ages)
-    yield GaugeMetricFamily(
-        "gdsr_webhooks_waiting", "Ended jobs whose webhook is pending.",
-        value=webhook_outbox.waiting(client),
-    )  # fmt: skip
-    active = float(client.zcard(ACTIVE))
-    yield GaugeMetricFamily("gdsr_jobs_active", "Queued and running jobs.", value=active)
-    found = (([state], count) for state, count in count_workers(client).items())
-    yield gauges("gdsr_job_workers", "Job workers by state.", ["state"], found)
+    workers = (([state], count) for state, count in count_workers(client).items())
+    yield gauges("gdsr_job_workers", "Job workers by state.", ["state"], workers)
     memory = client.info("memory")
-    yield GaugeMetricFamily(
-        "gdsr_redis_memory_bytes", "Memory used by Redis.", value=memory["used_memory"]
-    )
-    yield GaugeMetricFamily(
-        "gdsr_redis_memory_limit_bytes",
-        "Redis's `maxmemory`; 0: unlimited.",
-        value=memory["maxmemory"],
-    )
+    for name, about, value in (
+        ("gdsr_webhooks_waiting", "Ended jobs whose webhook is pending.",
+         webhook_outbox.waiting(client)),
+        ("gdsr_jobs_active", "Queued and running jobs.", client.zcard(ACTIVE)),
+        ("gdsr_redis_memory_bytes", "Memory used by Redis.", memory["used_memory"]),
+        ("gdsr_redis_memory_limit_bytes", "Redis's `maxmemory`; 0: unlimited.",
+         memory["maxmemory"]),
+    ):  # fmt: skip
+        yield GaugeMetricFamily(name, about, value=value)
     usage = last_usage(client)
     if usage is not None:
         yield GaugeMetricFamily("gdsr_blobs", "Pictures stored.", value=usage.blobs)

@@ -46,7 +46,7 @@ class ProblemType(BaseModel):
     about: str
 
 
-PROBE_PATIENCE = timedelta(seconds=1)
+PROBE_TIMEOUT = timedelta(seconds=1)
 
 
 @router.get("/livez")
@@ -59,8 +59,8 @@ async def live() -> Health:
 async def ready(services: Serving) -> Readiness:
     """Readiness: whether a picture sent now would be processed."""
     queue, storage = await asyncio.gather(
-        _within_patience("redis", partial(_queue, services)),
-        _within_patience("storage", partial(_storage, services.blobs)),
+        _with_timeout("redis", partial(_queue, services)),
+        _with_timeout("storage", partial(_storage, services.blobs)),
     )
     checks = queue | storage
     if set(checks.values()) != {"ok"}:
@@ -93,11 +93,11 @@ async def read_problem_type(slug: str) -> ProblemType:
     return ProblemType(type=problem_type(slug), title=kind.title, status=kind.status, about=about)
 
 
-async def _within_patience(name: str, check: Callable[[], dict[str, str]]) -> dict[str, str]:
+async def _with_timeout(name: str, check: Callable[[], dict[str, str]]) -> dict[str, str]:
     # A thread that hangs is abandoned: its own timeout ends it soon.
-    with anyio.move_on_after(PROBE_PATIENCE.total_seconds()):
+    with anyio.move_on_after(PROBE_TIMEOUT.total_seconds()):
         return await anyio.to_thread.run_sync(check, abandon_on_cancel=True)
-    return {name: f"no response within {PROBE_PATIENCE.total_seconds():g} s"}
+    return {name: f"no response within {PROBE_TIMEOUT.total_seconds():g} s"}
 
 
 def _queue(services: Services) -> dict[str, str]:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from service.http.problems import RequestInvalid
 from workers.contract.errors import DigestMismatch
 
-HEADERS = ("Content-Digest", "Repr-Digest")
 _ALGORITHM = "sha-256"
 #: 32 bytes in base64.
 _CODED = re.compile(r":([A-Za-z0-9+/]{43}=):")
@@ -24,7 +23,7 @@ def promised_digests(headers: Mapping[str, str]) -> dict[str, bytes]:
         RequestInvalid: a header names SHA-256 with an invalid value.
     """
     found: dict[str, bytes] = {}
-    for header in HEADERS:
+    for header in ("Content-Digest", "Repr-Digest"):
         for member in headers.get(header, "").split(","):
             algorithm, _, value = member.strip().partition("=")
             if algorithm != _ALGORITHM:

@@ -63,7 +63,7 @@ def download(
     if etag_matches(tag, request):
         return Response(status_code=304, headers=headers)
     blobs, lifetime = services.blobs, services.settings.signed_results
-    if lifetime is not None and _may_go_elsewhere(request):
+    if lifetime is not None and _may_redirect(request):
         headers["Location"] = str(
             blobs.signed_address(
                 key, lifetime=lifetime, media_type=media_type, disposition=disposition
@@ -77,21 +77,15 @@ def download(
     part = _part(request, tag=tag, size=size)
     if part is None:
         headers["Content-Digest"] = headers["Repr-Digest"]  # the content is the whole picture
-        return _Pieces(blobs.stream(key), size, request, headers=headers, media_type=media_type)
+        return _BlobResponse(request, blobs.stream(key), headers, media_type)
     start, stop = part
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     headers["Content-Length"] = str(stop - start)
-    return _Pieces(
-        blobs.stream(key, start=start, stop=stop),
-        stop - start,
-        request,
-        status_code=206,
-        headers=headers,
-        media_type=media_type,
-    )
+    chunks = blobs.stream(key, start=start, stop=stop)
+    return _BlobResponse(request, chunks, headers, media_type, status_code=206)
 
 
-class _Pieces(Response):
+class _BlobResponse(Response):
     """Streams a blob in chunks; the first is read at once, in the thread that creates the response.
 
     Starlette's streaming response detects a disconnect with an extra task for each response; this
@@ -100,38 +94,38 @@ class _Pieces(Response):
 
     def __init__(
         self,
-        pieces: Iterator[bytes],
-        length: int,
         request: Request,
-        *,
-        status_code: int = 200,
+        chunks: Iterator[bytes],
         headers: Mapping[str, str],
         media_type: str,
+        *,
+        status_code: int = 200,
     ) -> None:
         super().__init__(status_code=status_code, headers=headers, media_type=media_type)
-        self._pieces, self._left, self._request = pieces, length, request
-        self._first = next(pieces, b"")
+        self._request, self._chunks = request, chunks
+        self._left = int(headers["Content-Length"])
+        self._first = next(chunks, b"")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         start = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **start})
-        piece = self._first
+        chunk = self._first
         try:
             for count in itertools.count(1):
-                self._left -= len(piece)
-                more = bool(piece) and self._left > 0
-                await send({"type": "http.response.body", "body": piece, "more_body": more})
+                self._left -= len(chunk)
+                more = bool(chunk) and self._left > 0
+                await send({"type": "http.response.body", "body": chunk, "more_body": more})
                 if not more or (
                     count % _CHUNKS_PER_CHECK == 0 and await self._request.is_disconnected()
                 ):
                     return
-                piece = await run_in_threadpool(next, self._pieces, b"")
+                chunk = await run_in_threadpool(next, self._chunks, b"")
         finally:
-            if isinstance(self._pieces, Generator):
-                self._pieces.close()  # now, not when the garbage collector runs
+            if isinstance(self._chunks, Generator):
+                self._chunks.close()  # now, not when the garbage collector runs
 
 
-def _may_go_elsewhere(request: Request) -> bool:
+def _may_redirect(request: Request) -> bool:
     """Whether the client may be redirected to the store: not after POST, and not a page of this
     origin, which may load from its own origin only.
     """

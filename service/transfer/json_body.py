@@ -55,7 +55,7 @@ def decoded_base64(image: object) -> bytes:
     if image[:5].lower() == "data:":
         about, comma, image = image.partition(",")
         if not comma or not about.lower().endswith(";base64"):
-            raise _wrong(IMAGE_FIELD, "of data URIs only those of base64 are read")
+            raise _wrong(IMAGE_FIELD, "only data URIs in base64 are accepted")
     elif wrong := mistake(image[:255].encode(), content_type="", named=False):
         raise _wrong(IMAGE_FIELD, wrong)
     try:

@@ -1,11 +1,11 @@
-"""Common mistakes in sending a picture, each with the right command."""
+"""Common mistakes in sending a picture, each with the correct command."""
 
 import re
 
 _FILE = re.compile(rb"[^\0-\x1f\x7f]{1,255}")
 _ADDRESS = re.compile(rb"\s*(https?|ftp|file)://", re.IGNORECASE)
-_RIGHT = "curl -F image=@photo.jpg ADDRESS, or curl -T photo.jpg -X POST ADDRESS"
-NOT_FETCHED = f"it is an address, and those are not fetched; send the picture itself: {_RIGHT}"
+_COMMANDS = "curl -F image=@photo.jpg ADDRESS, or curl -T photo.jpg -X POST ADDRESS"
+NOT_FETCHED = f"it is an address, and those are not fetched; send the picture itself: {_COMMANDS}"
 #: Number of bytes that are inspected.
 HEAD_BYTES = 2048
 
@@ -26,11 +26,11 @@ def mistake(head: bytes, *, content_type: str, named: bool) -> str | None:
     if _ADDRESS.match(head.removeprefix(b"image=")):
         return NOT_FETCHED
     if head[:5].lower() == b"data:":
-        return 'data URIs are taken in JSON only: {"image": "data:..."} with application/json'
+        return 'data URIs are accepted in JSON only: {"image": "data:..."} with application/json'
     if head.lstrip()[:1] == b"{" and not named:
         return "it is JSON; send that with -H 'Content-Type: application/json'"
     if kind == "multipart/form-data" and not named and _FILE.fullmatch(head):
-        return "it is the name of a file and not the file, for want of an @: -F image=@photo.jpg"
+        return "it is the name of a file; an @ before it sends the file: -F image=@photo.jpg"
     if kind == "application/x-www-form-urlencoded" and not set(head) & set(b"\0\r\n"):
-        return f"curl -d sends text, and files without their line ends; use {_RIGHT}"
+        return f"curl -d sends text, and files without their line ends; use {_COMMANDS}"
     return None

@@ -1,4 +1,4 @@
-"""The `Accept` header, for requests that name no format (RFC 9110, section 12.5.1)."""
+"""The `Accept` header, for requests that name no format (RFC 9110, section 12.5)."""
 
 import re
 
@@ -16,7 +16,7 @@ def preferred_formats(header: str) -> tuple[ResultFormat, ...]:
     `ResultFormat`. A header that accepts no format may be answered with 406 or be ignored; the
     response to an upload is the job, so the header is ignored.
     """
-    ranges = _ranges(header)
+    ranges = quality_values(header)
     ranked = [
         (_quality(name.media_type, ranges), name.media_type in ranges, -number, name)
         for number, name in enumerate(_ALWAYS)
@@ -24,8 +24,8 @@ def preferred_formats(header: str) -> tuple[ResultFormat, ...]:
     return tuple(name for quality, _, _, name in sorted(ranked, reverse=True) if quality > 0)
 
 
-def _ranges(header: str) -> dict[str, float]:
-    """The quality of each media range; a malformed one is left out."""
+def quality_values(header: str) -> dict[str, float]:
+    """The quality (0 to 1) of each media range or coding of a header; without malformed ones."""
     found: dict[str, float] = {}
     for part in header.split(","):
         name, *parameters = (word.strip().lower() for word in part.split(";"))

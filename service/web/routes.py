@@ -15,6 +15,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 
 from service.transfer.downloads import etag_matches
+from service.transfer.negotiation import quality_values
 from workers.contract.errors import ConfigurationInvalid
 
 _WEB = Path(__file__).parent
@@ -38,7 +39,7 @@ class _File:
         self.tag = hashlib.sha256(self.plain).hexdigest()[:32]
 
     def response(self, request: Request) -> Response:
-        packed = _takes_gzip(request)
+        packed = quality_values(request.headers.get("Accept-Encoding", "")).get("gzip", 0) > 0
         tag = f'"{self.tag}-gzip"' if packed else f'"{self.tag}"'
         headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
         if etag_matches(tag, request):
@@ -88,12 +89,3 @@ def page_router() -> APIRouter:
         return JSONResponse(request.app.openapi())
 
     return router
-
-
-def _takes_gzip(request: Request) -> bool:
-    """Whether `Accept-Encoding` accepts gzip."""
-    for part in request.headers.get("Accept-Encoding", "").split(","):
-        name, _, weight = part.partition(";")
-        if name.strip().lower() == "gzip":
-            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False

@@ -94,9 +94,9 @@ def deliver(
         connection.sock = secure = trust.wrap_socket(
             plain, server_hostname=target.host, do_handshake_on_connect=False
         )
-        clock = threading.Timer(LONGEST_ATTEMPT.total_seconds(), _cut, [secure])
-        clock.daemon = True
-        clock.start()
+        timer = threading.Timer(LONGEST_ATTEMPT.total_seconds(), _abort, [secure])
+        timer.daemon = True
+        timer.start()
         try:
             secure.do_handshake()
             connection.request("POST", target.path, body, headers)
@@ -104,7 +104,7 @@ def deliver(
             answer.read(_MAX_ANSWER_BYTES)
             return answer.status
         finally:
-            clock.cancel()
+            timer.cancel()
     except ssl.SSLCertVerificationError as failure:
         raise Undeliverable(f"invalid certificate: {failure.verify_message}") from None
     except (OSError, http.client.HTTPException) as failure:
@@ -150,7 +150,7 @@ def _connected(addresses: Sequence[str], port: int) -> socket.socket:
     raise Undeliverable("the host name has no address")
 
 
-def _cut(connection: socket.socket) -> None:
+def _abort(connection: socket.socket) -> None:
     """Abort reads and writes that block in another thread."""
     with suppress(OSError):  # already closed
         socket.socket.shutdown(connection, socket.SHUT_RDWR)

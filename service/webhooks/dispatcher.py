@@ -62,7 +62,7 @@ class Webhooks:
             except (OSError, UnicodeDecodeError) as failure:
                 raise errors.ConfigurationInvalid(f"GDSR_WEBHOOK_SECRET_FILE: {failure}") from None
             if not lines:
-                raise errors.ConfigurationInvalid("GDSR_WEBHOOK_SECRET_FILE: it holds no secret")
+                raise errors.ConfigurationInvalid("GDSR_WEBHOOK_SECRET_FILE: it contains no secret")
         self._hosts = {host.lower().removesuffix(":443") for host in hosts}
         self._secrets = [_secret(line, number) for number, line in enumerate(lines, start=1)]
         self._networks = [ip_network(network) for network in settings.webhook_networks]
@@ -135,9 +135,9 @@ class Deliverer:
                     self._attempt(job_id)
                     continue
             except redis.RedisError as failure:
-                logger.warning("webhook delivery waits for Redis: %s", failure)
+                logger.warning("cannot read the webhook outbox: %s", failure)
             except Exception:
-                logger.exception("a webhook was not delivered because of an internal error")
+                logger.exception("internal error while delivering a webhook")
             self._stopping.wait(_POLL_INTERVAL.total_seconds())
 
     def _attempt(self, job_id: str) -> None:

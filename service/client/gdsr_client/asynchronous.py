@@ -316,8 +316,8 @@ class AsyncClient:
     async def _json(self, path: str) -> Any:
         try:
             return json.loads(await self._ask("GET", path))
-        except ValueError as unread:
-            raise UnexpectedAnswer(f"{self._url}: not a GDSR service ({unread})") from None
+        except ValueError as failure:
+            raise UnexpectedAnswer(f"{self._url}: not a GDSR service ({failure})") from None
 
     @asynccontextmanager
     async def _events(

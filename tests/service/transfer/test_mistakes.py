@@ -21,7 +21,7 @@ def part(value: bytes, *, file_name: str | None = None) -> bytes:
 MISTAKES = {
     "-d @photo.jpg": (URLENCODED, JPEG_LIKE, "curl -d sends text"),
     "-d image=photo.jpg": (URLENCODED, b"image=photo.jpg", "curl -F image=@photo.jpg"),
-    "-F image=photo.jpg": (FORM, part(b"photo.jpg"), "for want of an @"),
+    "-F image=photo.jpg": (FORM, part(b"photo.jpg"), "an @ before it"),
     "-F image=https://...": (FORM, part(b"https://a.example/b.jpg"), "not fetched"),
     "an address as the body": ("", b"https://a.example/b.jpg", "not fetched"),
     "-d image=https://...": (URLENCODED, b"image=https://a.example/b.jpg", "not fetched"),
@@ -91,7 +91,7 @@ WRONG_JSON = {
     "a number": (b'{"image": 3}', "not a string of base64"),
     "no base64": (b'{"image": "a.b*c"}', "it is not base64"),
     "no ASCII": ('{"image": "\u00e9"}'.encode(), "it is not base64"),
-    "a data URI of text": (b'{"image": "data:,abc"}', "only those of base64"),
+    "a data URI of text": (b'{"image": "data:,abc"}', "only data URIs in base64"),
     "a nested option": (b'{"image": "AAAA", "model": {}}', "neither a string"),
     "an unknown option": (b'{"image": "AAAA", "colour": 1}', "unknown field"),
     "half a character for an image": (rb'{"image": "\ud800"}', "not Unicode"),

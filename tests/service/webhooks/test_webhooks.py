@@ -380,7 +380,7 @@ def test_other_addresses_are_not(address: str) -> None:
     [
         ("a.example", None, "GDSR_WEBHOOK_SECRET_FILE"),
         ("", f"whsec_{SECRET}", "GDSR_WEBHOOK_HOSTS"),
-        ("a.example", "", "holds no secret"),
+        ("a.example", "", "contains no secret"),
         ("a.example", SECRET, "secret 1"),
         ("a.example", f"whsec_{SECRET}\nwhsec_c2hvcnQ=", "secret 2"),
         ("a.example", "whsec_~~~", "secret 1"),
