@@ -35,7 +35,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
-        async with services.watches.running():
+        async with services.subscriptions.running():
             services.deliverer.start()
             yield
             services.deliverer.stop()

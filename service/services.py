@@ -66,7 +66,7 @@ class Services:
         )
         self.gate = QueueGate(self.queue)
         self.batches = BatchQueue(self.queue)
-        self.watches = JobSubscriptions(self.queue)
+        self.subscriptions = JobSubscriptions(self.queue)
         self.telemetry = ServiceTelemetry(self.queue, self.blobs)
         self.webhooks = Webhooks(settings)
         self.deliverer = Deliverer(
@@ -111,7 +111,7 @@ class Services:
     def stop_waiting(self) -> None:
         """End requests that wait for a job or follow it."""
         self.stopping.set()
-        self.watches.wake_all()
+        self.subscriptions.wake_all()
 
     def close(self) -> None:
         """Close Redis connections and export the last spans."""
@@ -125,7 +125,7 @@ async def _services(request: Request) -> Services:
     return services
 
 
-Serving = Annotated[Services, Depends(_services)]
+ServicesDep = Annotated[Services, Depends(_services)]
 
 _BEARER = HTTPBearer(auto_error=False, description="An API key, if the service uses them")
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same")
@@ -141,16 +141,16 @@ async def _sent_key(
 SentKey = Annotated[str | None, Depends(_sent_key)]
 
 
-async def _owner(services: Serving, key: SentKey) -> str:
+async def _owner(services: ServicesDep, key: SentKey) -> str:
     return key_name(key, services.keys) if services.keys else ANONYMOUS
 
 
-async def _metrics_reader(services: Serving, key: SentKey) -> None:
+async def _metrics_reader(services: ServicesDep, key: SentKey) -> None:
     if services.admins:
         key_name(key, services.admins)
 
 
-async def _admin(services: Serving, key: SentKey) -> str:
+async def _admin(services: ServicesDep, key: SentKey) -> str:
     if not services.admins:
         raise errors.AdminOff
     return key_name(key, services.admins)
@@ -164,7 +164,7 @@ MetricsReader = Depends(_metrics_reader)
 Owner = Annotated[str, Depends(_owner)]
 
 
-def own_job(services: Serving, job_id: str, owner: Owner) -> Job:
+def own_job(services: ServicesDep, job_id: str, owner: Owner) -> Job:
     """A job of this owner.
 
     Raises:
@@ -177,7 +177,7 @@ def own_job(services: Serving, job_id: str, owner: Owner) -> Job:
     return job
 
 
-def own_batch(services: Serving, batch_id: str, owner: Owner) -> Batch:
+def own_batch(services: ServicesDep, batch_id: str, owner: Owner) -> Batch:
     """A batch of this owner.
 
     Raises:

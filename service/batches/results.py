@@ -70,14 +70,12 @@ def _response(
     """The response with the zip or the failure; None while it is packed, which this starts; if the
     request `made` the batch, the last of its jobs that has not ended.
     """
+    links = BatchLinks.of(batch.id)
     if batch.failure is not None:
-        problem = describe_failure(batch.failure, instance=BatchLinks.of(batch.id).self)
-        return problem_response(problem)
+        return problem_response(describe_failure(batch.failure, instance=links.self))
     pack = services.batches.pack(batch.id)
     if pack is not None and pack.failure is not None:
-        return problem_response(
-            describe_failure(pack.failure, instance=BatchLinks.of(batch.id).result)
-        )
+        return problem_response(describe_failure(pack.failure, instance=links.result))
     if pack is not None:
         archive = pack.archive
         if archive is None:
@@ -91,7 +89,7 @@ def _response(
                     request,
                     media_type="application/zip",
                     name=f"{stem(batch.spec.name or batch.id)}.zip",
-                    headers={"Content-Location": BatchLinks.of(batch.id).result},
+                    headers={"Content-Location": links.result},
                 )
         services.batches.forget_pack(batch.id)
     jobs = services.queue.get_many(batch.job_ids)

@@ -34,7 +34,7 @@ from service.jobs.options import (
     read_fields,
     requested_options,
 )
-from service.services import OwnBatch, Owner, Services, Serving, own_batch
+from service.services import OwnBatch, Owner, Services, ServicesDep, own_batch
 from service.transfer.downloads import ByteRange, IfNoneMatch, Prefer
 from service.transfer.uploads import Upload, deleted_if_refused, receive
 from workers.contract import errors
@@ -124,7 +124,7 @@ _DERIVED_REQUEST = {
 )
 async def create_batch(
     request: Request,
-    services: Serving,
+    services: ServicesDep,
     owner: Owner,
     idempotency_key: Annotated[
         str | None,
@@ -222,7 +222,7 @@ def _accept_once(
         **documented(*_NOT_THERE),
     },
 )
-def read_batch(batch: OwnBatch, services: Serving) -> Response:
+def read_batch(batch: OwnBatch, services: ServicesDep) -> Response:
     """State of a batch and of each of its pictures."""
     view = batch_view(services, batch)
     under_way = view.state in (BatchState.UNPACKING, BatchState.RUNNING)
@@ -239,7 +239,7 @@ def read_batch(batch: OwnBatch, services: Serving) -> Response:
 @router.get("/{batch_id}/result", response_class=Response, responses=_RESULT)
 async def read_batch_result(
     batch: OwnBatch,
-    services: Serving,
+    services: ServicesDep,
     request: Request,
     prefer: Prefer,
     if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
@@ -261,7 +261,7 @@ async def read_batch_result(
 )
 async def derive_batch_result(
     batch_id: str,
-    services: Serving,
+    services: ServicesDep,
     owner: Owner,
     request: Request,
     prefer: Prefer,
@@ -295,7 +295,7 @@ async def derive_batch_result(
         **documented(*_NOT_THERE, errors.StorageUnavailable),
     },
 )
-def delete_batch(batch: OwnBatch, services: Serving) -> Response:
+def delete_batch(batch: OwnBatch, services: ServicesDep) -> Response:
     """Cancel the pending jobs of a batch and delete it with all its files."""
     if batch.items is None and not services.batches.stop(batch.id):
         batch = services.batches.get(batch.id)  # a worker has queued its jobs in the meantime

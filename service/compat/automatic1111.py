@@ -14,7 +14,7 @@ from service.http.openapi import OF_THE_OWNER, Responses, documented
 from service.http.problems import JOB_FAILURES, Fault, RequestInvalid
 from service.jobs.options import UpscaleFields, described_fields, read_fields
 from service.jobs.upscale import accept_once, cancel
-from service.services import Owner, Services, Serving
+from service.services import Owner, Services, ServicesDep
 from service.transfer.json_body import MAX_BYTES, decoded_base64
 from service.transfer.uploads import PictureSink, Upload
 from workers.contract import errors
@@ -126,7 +126,7 @@ _PICTURE = {"type": "string", "contentEncoding": "base64"}
 
 
 @router.get("/upscalers", responses=documented(*OF_THE_OWNER))
-def list_upscalers(services: Serving, owner: Owner) -> list[Upscaler]:  # noqa: ARG001
+def list_upscalers(services: ServicesDep, owner: Owner) -> list[Upscaler]:  # noqa: ARG001
     """The names that `upscaler_1` may have."""
     models = sorted({model.name for engine in services.engines() for model in engine.models})
     of_models = [f"{name} ({model})" for model in models for name in _POSITIONS]
@@ -139,7 +139,7 @@ def list_upscalers(services: Serving, owner: Owner) -> list[Upscaler]:  # noqa: 
     responses=_responses("image", _PICTURE),
     openapi_extra=_request(SinglePicture, "image"),
 )
-async def upscale_one(request: Request, services: Serving, owner: Owner) -> Response:
+async def upscale_one(request: Request, services: ServicesDep, owner: Owner) -> Response:
     """Enlarge one picture and wait for it."""
     around = (b'{"html_info": "", "image": ', b"}")
     return await _enlarged(request, services, owner, SinglePicture, around)
@@ -151,7 +151,7 @@ async def upscale_one(request: Request, services: Serving, owner: Owner) -> Resp
     responses=_responses("images", {"type": "array", "items": _PICTURE}, errors.BatchTooLarge),
     openapi_extra=_request(Pictures, "imageList"),
 )
-async def upscale_many(request: Request, services: Serving, owner: Owner) -> Response:
+async def upscale_many(request: Request, services: ServicesDep, owner: Owner) -> Response:
     """Enlarge several pictures and wait for all of them."""
     around = (b'{"html_info": "", "images": [', b"]}")
     return await _enlarged(request, services, owner, Pictures, around)

@@ -11,7 +11,7 @@ from service.http.openapi import BINARY, documented, form
 from service.http.problems import JOB_FAILURES, RequestInvalid
 from service.jobs.options import FIELDS, UpscaleFields, read_fields
 from service.jobs.upscale import accept_once
-from service.services import Owner, Serving
+from service.services import Owner, ServicesDep
 from service.transfer.uploads import Upload, receive
 from service.views import Links
 from workers.contract.queue.jobs import Job
@@ -49,7 +49,7 @@ class Images(BaseModel):
     responses=documented(*PROBLEMS, failures=JOB_FAILURES),
     openapi_extra=_REQUEST,
 )
-async def upscale_image(request: Request, services: Serving, owner: Owner) -> Images | Response:
+async def upscale_image(request: Request, services: ServicesDep, owner: Owner) -> Images | Response:
     """Enlarge the picture in the field `image` by `scale` (2 unless given, at most 4)."""
     with services.counting_rejections():
         await services.gate.check(owner, None)

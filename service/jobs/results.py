@@ -91,7 +91,7 @@ async def wait_until_ended(
     connection ends first.
     """
     loop = asyncio.get_running_loop()
-    with services.watches.awaiting(job_id) as may_have_ended:
+    with services.subscriptions.awaiting(job_id) as may_have_ended:
         while not services.stopping.is_set():
             left = wait.deadline - loop.time()
             with suppress(TimeoutError):

@@ -35,7 +35,7 @@ from service.jobs.results import (
     server_timing,
     wait_until_ended,
 )
-from service.services import Owner, OwnJob, Serving, own_job
+from service.services import Owner, OwnJob, ServicesDep, own_job
 from service.transfer.downloads import ByteRange, IfNoneMatch, Prefer, etag_matches
 from service.transfer.uploads import Upload, receive
 from service.views import JobsView, JobView
@@ -93,7 +93,7 @@ _DERIVED_REQUEST = {
     responses=documented(*OF_THE_OWNER, errors.ListingNeedsKeys, RequestInvalid),
 )
 def list_jobs(
-    services: Serving,
+    services: ServicesDep,
     owner: Owner,
     request: Request,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -126,7 +126,7 @@ def list_jobs(
 @router.get("/{job_id}", response_model=JobView, responses=_RECORD)
 def read_job(
     job: OwnJob,
-    services: Serving,
+    services: ServicesDep,
     request: Request,
     if_none_match: IfNoneMatch = None,  # noqa: ARG001 - declared here, read by etag_matches
 ) -> Response:
@@ -152,7 +152,7 @@ def read_job(
 @router.get("/{job_id}/result", response_class=Response, responses=_RESULT)
 async def read_result(
     job: OwnJob,
-    services: Serving,
+    services: ServicesDep,
     request: Request,
     fields: Annotated[ReadFields, Query()],
     prefer: Prefer,
@@ -191,7 +191,7 @@ async def read_result(
 )
 async def derive_result(
     job_id: str,
-    services: Serving,
+    services: ServicesDep,
     owner: Owner,
     request: Request,
     prefer: Prefer,
@@ -230,7 +230,7 @@ async def derive_result(
         **documented(*_NOT_THERE, errors.StorageUnavailable),
     },
 )
-def delete_job(job: OwnJob, services: Serving) -> Response:
+def delete_job(job: OwnJob, services: ServicesDep) -> Response:
     """Cancel a pending job; delete one that has ended."""
     had_ended = job.ended
     job = services.queue.cancel(job.id)

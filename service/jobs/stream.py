@@ -10,7 +10,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from service.http.openapi import OF_THE_OWNER, Responses, documented, headers
 from service.http.problems import NotFound
-from service.services import OwnJob, Services, Serving
+from service.services import OwnJob, Services, ServicesDep
 from service.watcher import JobSnapshot
 from workers.contract import errors
 from workers.contract.queue.jobs import JobState
@@ -54,7 +54,7 @@ _STREAM: Responses = {
 )
 async def watch_job(
     job: OwnJob,
-    services: Serving,
+    services: ServicesDep,
     last_event_id: Annotated[
         str | None, Header(description="Id of the last event received: it is not sent again")
     ] = None,
@@ -70,7 +70,7 @@ async def watch_job(
 
 async def _events(services: Services, job_id: str, known: str | None) -> AsyncIterator[bytes]:
     state: JobState | None = None
-    with services.watches.watching(job_id) as topic:
+    with services.subscriptions.watching(job_id) as topic:
         while True:
             snapshot, changed = topic.snapshot, topic.changed
             if snapshot is not None and snapshot.tag != known:

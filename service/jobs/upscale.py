@@ -25,7 +25,7 @@ from service.jobs import cache
 from service.jobs.idempotency import claim, read_key
 from service.jobs.options import FIELDS, PARAMETERS, UpscaleFields, read_fields, requested_options
 from service.jobs.results import picture_or_job, preferred_wait
-from service.services import Owner, Services, Serving
+from service.services import Owner, Services, ServicesDep
 from service.transfer.downloads import Prefer
 from service.transfer.mistakes import HEAD_BYTES, mistake
 from service.transfer.uploads import Upload, deleted_if_refused, receive
@@ -91,7 +91,7 @@ _RESPONSES = {
 )
 async def create_job(
     request: Request,
-    services: Serving,
+    services: ServicesDep,
     owner: Owner,
     prefer: Prefer,
     idempotency_key: Annotated[

@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException, Path, Response
 from service.http.openapi import documented, headers
 from service.http.problems import NotFound, RequestInvalid
 from service.http.proxy import address
-from service.services import Admin, Services, Serving
+from service.services import Admin, Services, ServicesDep
 from service.views import View
 from workers.contract.errors import AdminOff, KeyInvalid, KeyMissing, QueueUnavailable
 from workers.contract.queue import reload
@@ -54,7 +54,7 @@ class Reload(View):
         **documented(*_REFUSALS),
     },
 )
-def reload_models(services: Serving, admin: Admin, response: Response) -> Reload:
+def reload_models(services: ServicesDep, admin: Admin, response: Response) -> Reload:
     """Reload the checkpoint files of all engines.
 
     New and changed checkpoints are loaded, tested, measured, and then used for new jobs. If one
@@ -74,7 +74,7 @@ def reload_models(services: Serving, admin: Admin, response: Response) -> Reload
     responses=documented(*_REFUSALS, RequestInvalid, NotFound),
 )
 def read_reload(
-    services: Serving,
+    services: ServicesDep,
     admin: Admin,  # noqa: ARG001 - asked for, not used
     number: Annotated[int, Path(ge=1, le=2**53)],
 ) -> Reload:

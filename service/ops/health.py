@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from service.http.openapi import documented
 from service.http.problems import KINDS, NotFound, NotReady, problem_type
-from service.services import MetricsReader, Services, Serving
+from service.services import MetricsReader, Services, ServicesDep
 from workers.contract.blobs.base import BlobStore
 from workers.contract.errors import KeyInvalid, KeyMissing, StorageFull, StorageUnavailable
 from workers.contract.queue.connection import REPLY_LOST, reason
@@ -56,7 +56,7 @@ async def live() -> Health:
 
 
 @router.get("/readyz", responses=documented(NotReady))
-async def ready(services: Serving) -> Readiness:
+async def ready(services: ServicesDep) -> Readiness:
     """Readiness: whether a picture sent now would be processed."""
     queue, storage = await asyncio.gather(
         _with_timeout("redis", partial(_queue, services)),
@@ -77,7 +77,7 @@ async def ready(services: Serving) -> Readiness:
         **documented(KeyMissing, KeyInvalid),
     },
 )
-def metrics(services: Serving) -> Response:
+def metrics(services: ServicesDep) -> Response:
     """Metrics in Prometheus's text format."""
     text = generate_latest(services.telemetry.registry)
     return Response(text, media_type=CONTENT_TYPE_LATEST)

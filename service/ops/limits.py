@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from service.http.openapi import documented
-from service.services import Serving
+from service.services import ServicesDep
 from service.transfer.multipart import MAX_FIELD_BYTES, MAX_FIELDS
 from service.views import View
 from workers.contract.errors import QueueUnavailable
@@ -106,7 +106,7 @@ class ModelView(View):
 
 
 @router.get("/limits")
-def read_limits(services: Serving) -> LimitsView:
+def read_limits(services: ServicesDep) -> LimitsView:
     """All limits, and the formats that every running worker supports.
 
     The names are those of `limits` in problem documents.
@@ -146,7 +146,7 @@ def read_limits(services: Serving) -> LimitsView:
 
 
 @router.get("/models", responses=documented(QueueUnavailable))
-def read_models(services: Serving) -> list[ModelView]:
+def read_models(services: ServicesDep) -> list[ModelView]:
     """The models loaded by running engines; empty if no engine runs."""
     engines = services.engines()
     views: dict[str, dict[str, Any]] = {}

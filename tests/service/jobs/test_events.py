@@ -217,7 +217,7 @@ def test_a_record_that_makes_no_sense_freezes_no_stream(site: Site) -> None:
     job_id, foreign = site.submit(), site.submit()
     site.redis.hset("gdsr:jobs:waiting", foreign, "many")
     with watching(site.http, job_id) as events:
-        wait_for(lambda: site.server.app.state.services.watches._topics, what="a watcher")
+        wait_for(lambda: site.server.app.state.services.subscriptions._topics, what="a watcher")
         site.redis.publish(EVENTS, b"\xff\xfe")
         site.redis.publish(EVENTS, f"{job_id} queued")
         site.redis.hdel("gdsr:jobs:waiting", foreign)
