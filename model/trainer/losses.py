@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.metrics.character import LUMA
-from model.resize import bicubic_down, bicubic_up
 
 Game = Literal["relativistic", "logistic"]
 
@@ -100,9 +99,3 @@ def adversarial_loss(
     if game == "logistic":
         return F.softplus(-fake.float()).mean()  # real logits do not depend on the generator
     return discriminator_loss(real=fake, fake=real, game=game, mean=mean)
-
-
-def back_projected(sr: Tensor, lr: Tensor) -> Tensor:
-    """One step of back-projection: (N, 3, 4H, 4W), (N, 3, H, W) -> (N, 3, 4H, 4W)."""
-    sr = sr.float()
-    return sr + bicubic_up(lr.float() - bicubic_down(sr))

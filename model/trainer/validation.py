@@ -24,7 +24,7 @@ CONTEXT = 16
 """Mirrored pixels around a small picture; zero padding instead would darken the border."""
 _STRIP_SIDE = 192  # pixels of each picture in the strip
 LEAST = SCALE * CONTEXT
-"""Minimum side of a picture: mirroring needs that many pixels."""
+"""Minimum side of a picture, as long as the context of the enlarged one."""
 
 
 class Pair(NamedTuple):
@@ -77,12 +77,17 @@ def validate(
     return scores, Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy().copy())
 
 
+def with_context(lr: Tensor) -> Tensor:
+    """(3, H, W) bytes -> (1, 3, H + 32, W + 32) in [0, 1], channels-last."""
+    padded = mirrored(lr[None].float().div(255), CONTEXT)
+    return padded.contiguous(memory_format=torch.channels_last)
+
+
 def _upscaled(generator: GDSR, lr: Tensor) -> dict[Output, Tensor]:
     """(3, H, W) bytes -> (3, 4H, 4W) bytes for each output."""
     # Sizes vary, so benchmarking cuDNN algorithms for each would be wasted.
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False):
-        padded = mirrored(lr[None].float().div(255), CONTEXT)
-        images = generator(padded.contiguous(memory_format=torch.channels_last))
+        images = generator(with_context(lr))
         return {
             output: to_bytes(inner(getattr(images, output)[0], SCALE * CONTEXT))
             for output in OUTPUTS
