@@ -32,11 +32,6 @@ from model.inference.trial import Turn, at_once, seconds_of_each
 from model.postprocessing import back_projected, limit_ringing, postprocess
 from model.process import cache_folder
 
-__all__ = [
-    "OUTPUTS", "PARTS", "Backend", "Forward", "NotFinite", "Output", "Precision", "in_backend",
-    "measure", "prepare",
-]  # fmt: skip
-
 Precision = Literal["float32", "bfloat16", "float16"]
 Backend = Literal["torch", "openvino"]
 """The library that runs the convolutions."""
@@ -355,10 +350,10 @@ def in_backend(
         return by_torch
     if backend == "openvino":
         return other
-    contestants: dict[Backend, Forward] = {"torch": by_torch, "openvino": other}
+    functions: dict[Backend, Forward] = {"torch": by_torch, "openvino": other}
     picture, fused = _picture(tile), _only("fused")
     seconds = seconds_of_each(
-        {name: functools.partial(one, picture, fused) for name, one in contestants.items()},
+        {name: functools.partial(one, picture, fused) for name, one in functions.items()},
         about=(
             "processor time", by_torch.source.config, precision, tile, torch.__version__,
             version("openvino"), torch.get_num_threads(), torch.cpu.get_capabilities(),
