@@ -76,25 +76,25 @@ def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
                     reserve=run.reserve,
                     stop=ending(),
                 )
-            along = progress(
+            fraction = progress(
                 config.run, step=train_state.step, elapsed=train_state.elapsed, reserve=reserve
             )
-            if stopped or along >= 1:
+            if stopped or fraction >= 1:
                 break
 
             # One step.
-            factor = rate_factor(config.optimiser, step=train_state.step, progress=along)
+            factor = rate_factor(config.optimiser, step=train_state.step, progress=fraction)
             rate = factor * config.optimiser.learning_rate
             set_rate(run.optimisers.generator, rate)
             if config.losses.adversarial and run.optimisers.discriminator:
-                rate_judge = factor * config.losses.adversarial.learning_rate
-                set_rate(run.optimisers.discriminator, rate_judge)
+                discriminator_rate = factor * config.losses.adversarial.learning_rate
+                set_rate(run.optimisers.discriminator, discriminator_rate)
             throughput.add(run.checked(run.loss_buffer.put(train_state.step, take(batch))))
             train_state.step += 1
 
             # Periodic log, validation and save.
             if train_state.step % config.run.log_every == 0:
-                run.log.step(throughput.record(rate=rate), along=along)
+                run.log.step(throughput.record(rate=rate), fraction=fraction)
             if train_state.step % config.validation.every == 0:
                 run.validate()
                 validated = train_state.step
@@ -141,7 +141,6 @@ class _Throughput:
         self.restart()
 
     def add(self, entry: Entry | None) -> None:
-        """Add the loss terms of a step."""
         if entry:
             self._seen.append(entry)
 

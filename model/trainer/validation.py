@@ -23,7 +23,7 @@ from model.trainer.degradations.jpeg import jpeg_round_trip
 CONTEXT = 16
 """Mirrored pixels around a small picture; zero padding instead would darken the border."""
 _STRIP_SIDE = 192  # pixels of each picture in the strip
-LEAST = SCALE * CONTEXT
+MIN_SIDE = SCALE * CONTEXT
 """Minimum side of a picture, as long as the context of the enlarged one."""
 
 
@@ -43,7 +43,7 @@ def read_pairs(
         TrainingError: no picture is usable.
     """
     pairs: list[Pair] = []
-    for pixels in islice(usable_pictures(paths, folder=folder, side=LEAST), settings.pictures):
+    for pixels in islice(usable_pictures(paths, folder=folder, side=MIN_SIDE), settings.pictures):
         picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         hr = _centre(picture, settings.crop or max(picture.shape[1:])).to(device)
         lr = bicubic_down(hr)
@@ -63,11 +63,11 @@ def validate(
     side = min(_STRIP_SIDE, *(min(pair.hr.shape[1:]) for pair in pairs)) // SCALE * SCALE
     decibels: dict[Output, list[float]] = {output: [] for output in OUTPUTS}
     rows: list[Tensor] = []
-    for place, pair in enumerate(pairs):
+    for index, pair in enumerate(pairs):
         images = _upscaled(generator, pair.lr)
         for output in OUTPUTS:
             decibels[output].append(psnr_y(images[output], pair.hr))
-        if place < samples:
+        if index < samples:
             lr = pair.lr.repeat_interleave(SCALE, dim=1).repeat_interleave(SCALE, dim=2)
             strip = (lr, images["psnr"], images["fused"], images["gan"], pair.hr)
             rows.append(torch.cat([_centre(image, side) for image in strip], dim=2))

@@ -155,7 +155,7 @@ class Step:
         return terms
 
     def discriminator_loss(self, images: Mapping[Part, Tensor], hr: Tensor) -> Tensor:
-        """The discriminator's loss over the judged outputs."""
+        """The discriminator's loss over the outputs with an adversarial weight."""
         adversarial, discriminator = self.config.losses.adversarial, self.networks.discriminator
         if adversarial is None or discriminator is None:
             return hr.new_zeros(())

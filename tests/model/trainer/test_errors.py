@@ -60,7 +60,7 @@ def test_a_full_disk_leaves_the_last_good_state(configure: Configure, tmp_path: 
     fit(config, tmp_path)
     longer = replace(config, run=replace(config.run, steps=8))
 
-    with files_no_larger_than(20_000), pytest.raises(TrainingError, match="what was there before"):
+    with files_no_larger_than(20_000), pytest.raises(TrainingError, match="file is unchanged"):
         go_on(longer, tmp_path)
 
     assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 4
