@@ -35,6 +35,11 @@ class Processes:
         """Whether this is the process that writes files."""
         return self.rank == 0
 
+    def part(self, batch: int) -> slice:
+        """The indices of this process's patches in a batch."""
+        each = batch // self.count
+        return slice(self.rank * each, (self.rank + 1) * each)
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         if self.count == 1:
             return

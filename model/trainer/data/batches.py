@@ -24,6 +24,7 @@ from model.trainer.config import Data
 from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.photographs import Photographs
 from model.trainer.degradations.degradations import Degradation, shrink
+from model.trainer.parallel import Processes
 
 _PREFETCHED = 4  # batches that the loader prepares ahead
 _BICUBIC_CONTEXT = 2  # reach of the bicubic kernel beyond a patch, in low-resolution pixels
@@ -48,22 +49,19 @@ class Batches:
         *,
         degradation: Degradation | None,
         seed: int,
-        device: torch.device,
-        rank: int = 0,
-        processes: int = 1,
+        processes: Processes,
     ) -> None:
         self.photographs = photographs
-        self.device = device
+        self.device = processes.device
         self.waited = 0.0
         """Seconds that the loop waited for the loader."""
         self._data = data
         self._degradation = degradation
         self._seed = seed
         self._context = _DEGRADED_CONTEXT if degradation else _BICUBIC_CONTEXT
-        each = data.batch // processes
-        self._part = slice(rank * each, (rank + 1) * each)
-        self._rank = rank
-        self._generator = torch.Generator(device)
+        self._part = processes.part(data.batch)
+        self._rank = processes.rank
+        self._generator = torch.Generator(processes.device)
         side = SCALE * data.patch
         rows, columns = photographs.heights.cpu() - side + 1, photographs.widths.cpu() - side + 1
         self._ends = (rows * columns).cumsum(0).numpy()

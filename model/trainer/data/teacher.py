@@ -21,7 +21,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -85,7 +85,7 @@ def make_cache(
         config.data_of_cache,
         degradation=config.degradation,
         seed=config.run.seed,
-        device=processes.device,
+        processes=replace(processes, rank=0, count=1),  # a process makes whole shards
     )
     console = Console(stderr=True)
     for shard in track(
@@ -257,8 +257,7 @@ class CachedBatches:
         self._data = data
         self._seed = seed
         self._device = processes.device
-        each = data.batch // processes.count
-        self._part = slice(processes.rank * each, (processes.rank + 1) * each)
+        self._part = processes.part(data.batch)
 
     def at(self, step: int) -> Batch:
         random = np.random.default_rng((self._seed, step))

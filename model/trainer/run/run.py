@@ -81,14 +81,9 @@ class Run:
         config, processes = self.config, self.processes
         teacher, seed = config.teacher, config.run.seed
         if teacher is None:
+            degradation = config.degradation
             return Batches(
-                self.photographs,
-                data,
-                degradation=config.degradation,
-                seed=seed,
-                device=processes.device,
-                rank=processes.rank,
-                processes=processes.count,
+                self.photographs, data, degradation=degradation, seed=seed, processes=processes
             )
         folder = Path(teacher.cache) if teacher.cache else self.out / "teacher"
         make_cache(config, teacher, folder, self.photographs, processes=processes, quiet=quiet)
