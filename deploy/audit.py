@@ -33,7 +33,6 @@ class Advisory(NamedTuple):
     """Further affected releases."""
 
     def affects(self, version: str) -> bool:
-        """Whether a release is affected."""
         release = Version(version)
         return version in self.versions or any(
             (first in ("", "0") or Version(first) <= release)

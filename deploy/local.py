@@ -92,7 +92,7 @@ def _run(host: str, port: int, data: Path) -> int:
                 name="service",
                 command=[sys.executable, "-m", "service", "--host", host, "--port", str(port)],
                 stage=1,
-                ready=lambda: _is_ready(host, port),
+                ready=lambda: is_ready(host, port),
                 grace_seconds=15.0,
             ),
         ]
@@ -137,7 +137,7 @@ def _check_port(host: str, port: int) -> None:
             ) from None
 
 
-def _is_ready(host: str, port: int) -> bool:
+def is_ready(host: str, port: int) -> bool:
     """Whether the service answers and has a warm engine."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     connection = http.client.HTTPConnection(reachable, port, timeout=2)

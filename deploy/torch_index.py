@@ -15,7 +15,7 @@ from pathlib import Path
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 #: Device files of the NVIDIA driver, on Linux and in the Windows Subsystem for Linux.
 _GPU_FILES = ("/dev/nvidiactl", "/dev/dxg")
-_PATIENCE_SECONDS = 5.0
+_TIMEOUT_SECONDS = 5.0
 
 
 def torch_index() -> str:
@@ -23,7 +23,7 @@ def torch_index() -> str:
     named = os.environ.get("GDSR_TORCH_INDEX", "")
     if named or any(Path(file).exists() for file in _GPU_FILES):
         return named
-    return _CPU_INDEX if answers(f"{_CPU_INDEX}/torch/", seconds=_PATIENCE_SECONDS) else ""
+    return _CPU_INDEX if answers(f"{_CPU_INDEX}/torch/", seconds=_TIMEOUT_SECONDS) else ""
 
 
 def answers(url: str, *, seconds: float) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.files import write_atomically
 from model.gdsr import GDSR, SCALE, GDSRConfig
@@ -154,22 +154,31 @@ def build_generator(config: GDSRConfig, state: Mapping[str, Tensor]) -> GDSR:
     """
     with torch.device("meta"):  # skips the initialisation of values that are replaced at once
         generator = GDSR(config)
-    expected = generator.state_dict()
+    load_weights(generator, state)
+    return generator.eval()
+
+
+def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a network that was built on the device `meta` these weights, in float32.
+
+    Raises:
+        CheckpointInvalid: a tensor is missing, unexpected, of another shape or not floating-point.
+    """
+    expected = network.state_dict()
     if missing := expected.keys() - state.keys():
         raise CheckpointInvalid(f"{_listed(missing)} missing")
     if unexpected := state.keys() - expected.keys():
         raise CheckpointInvalid(f"{_listed(unexpected)} not part of this network")
     for name, tensor in state.items():
         if tensor.dtype not in _DTYPES:
-            raise CheckpointInvalid(f"tensor {name} is {tensor.dtype}, which is no weight")
+            raise CheckpointInvalid(f"tensor {name} is {tensor.dtype}, not floating-point")
         if tensor.shape != expected[name].shape:
             raise CheckpointInvalid(
                 f"tensor {name} has the shape {list(tensor.shape)}; "
-                f"the configuration calls for {list(expected[name].shape)}"
+                f"the network calls for {list(expected[name].shape)}"
             )
     single = {name: tensor.to(torch.float32) for name, tensor in state.items()}
-    generator.load_state_dict(single, assign=True)
-    return generator.eval()
+    network.load_state_dict(single, assign=True)
 
 
 def _write(path: Path, config: GDSRConfig, card: Card, state: Mapping[str, Tensor]) -> None:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.blocks import NEGATIVE_SLOPE, RRDB, Enlarge, conv3x3
-from model.checkpoint import CheckpointInvalid
+from model.checkpoint import CheckpointInvalid, load_weights
 from model.reference import read_reference
 
 NOT_ESRGAN = "this is not an RRDB generator by 4 (ESRGAN, Real-ESRGAN x4plus)"
@@ -176,18 +176,11 @@ def _built(state: Mapping[str, Tensor]) -> ESRGAN:
         features = state["first.bias"].numel()
         growth = state["trunk.0.blocks.0.grow.0.bias"].numel()
     except KeyError as missing:
-        raise CheckpointInvalid(f"{NOT_ESRGAN}: it has no {missing.args[0]}") from None
+        raise CheckpointInvalid(f"{NOT_ESRGAN}: tensor {missing.args[0]} is missing") from None
     with torch.device("meta"):
         generator = ESRGAN(features=features, growth=growth, blocks=max(blocks) + 1)
-    expected = generator.state_dict()
-    for name, tensor in expected.items():
-        if name not in state:
-            raise CheckpointInvalid(f"{NOT_ESRGAN}: it has no {name}")
-        if state[name].shape != tensor.shape:
-            raise CheckpointInvalid(
-                f"{NOT_ESRGAN}: {name} has the shape {list(state[name].shape)}, "
-                f"not {list(tensor.shape)}"
-            )
-    single = {name: state[name].to(torch.float32) for name in expected}
-    generator.load_state_dict(single, assign=True)
+    try:
+        load_weights(generator, state)
+    except CheckpointInvalid as invalid:
+        raise CheckpointInvalid(f"{NOT_ESRGAN}: {invalid}") from None
     return generator.eval().requires_grad_(requires_grad=False)

@@ -13,7 +13,6 @@ are not clamped to it.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -44,19 +43,13 @@ class GDSRConfig:
     mask: int
 
 
-PRESETS: Mapping[str, GDSRConfig] = MappingProxyType(
-    {
-        "paper": GDSRConfig(
-            features=64, growth=32, shared=2, guide=10, lf=5, hf_extract=5, hf=10, mask=5
-        ),
-        "base": GDSRConfig(
-            features=64, growth=32, shared=2, guide=3, lf=2, hf_extract=2, hf=3, mask=2
-        ),
-        "lite": GDSRConfig(
-            features=32, growth=16, shared=2, guide=2, lf=2, hf_extract=2, hf=2, mask=2
-        ),
-    }
-)
+PRESETS: Mapping[str, GDSRConfig] = {
+    "paper": GDSRConfig(
+        features=64, growth=32, shared=2, guide=10, lf=5, hf_extract=5, hf=10, mask=5
+    ),
+    "base": GDSRConfig(features=64, growth=32, shared=2, guide=3, lf=2, hf_extract=2, hf=3, mask=2),
+    "lite": GDSRConfig(features=32, growth=16, shared=2, guide=2, lf=2, hf_extract=2, hf=2, mask=2),
+}
 """`paper` is the published network; `base` and `lite` are smaller ones of the same design."""
 
 

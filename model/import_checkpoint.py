@@ -24,11 +24,9 @@ def main() -> int:
     )
     parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
     parser.add_argument(
-        "source",
-        metavar="IN",
-        type=Path,
+        "source", metavar="IN", type=Path,
         help="a pickled state dict (read without running code), or a .safetensors file",
-    )
+    )  # fmt: skip
     parser.add_argument("target", metavar="OUT", type=Path, help="the .safetensors file to write")
     parser.add_argument("--name", help="name of the checkpoint (default: OUT's stem)")
     parser.add_argument(

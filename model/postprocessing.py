@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.gdsr import SCALE
+from model.resize import bicubic_down, bicubic_up
 
 _COLOUR_REACH = 4  # input pixels; 9x9 of them average out noise and JPEG blocks of 8x8
 _RANGE_REACH = 8
@@ -45,6 +46,16 @@ def keep_colours(images: Tensor, lr: Tensor) -> Tensor:
         last = error.narrow(side, 8, error.shape[side] - 8)
         error = eight.narrow(side, 0, last.shape[side]).add_(last).div_(9)
     return F.interpolate(error, scale_factor=SCALE, mode="bilinear").add_(images)
+
+
+def back_projected(images: Tensor, lr: Tensor) -> Tensor:
+    """One step of back-projection (Irani and Peleg, 1991): images + up(lr - down(images)).
+
+    (N, 3, 4H, 4W), (N, 3, H, W) -> (N, 3, 4H, 4W), in float32, which may leave [0, 1]. Its reach is
+    4 input pixels.
+    """
+    images = images.float()
+    return images + bicubic_up(lr.float() - bicubic_down(images))
 
 
 def limit_ringing(images: Tensor, lr: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def translate(state: Mapping[str, Tensor]) -> tuple[GDSRConfig, dict[str, Tensor
     """
     translated = {_translate(name): tensor for name, tensor in state.items()}
     if len(translated) < len(state):
-        raise CheckpointInvalid("some tensors are there twice, with and without `module.` in front")
+        raise CheckpointInvalid("some tensors occur twice, with and without the prefix `module.`")
     return _deduce(translated), translated
 
 
@@ -116,7 +116,7 @@ def _translate(name: str) -> str:
 def _deduce(state: Mapping[str, Tensor]) -> GDSRConfig:
     def outputs(part: str) -> int:
         if f"{part}.bias" not in state:
-            raise CheckpointInvalid(f"tensor {part}.bias is missing, which tells the size")
+            raise CheckpointInvalid(f"tensor {part}.bias is missing, which gives the size")
         return state[f"{part}.bias"].numel()
 
     def length(trunk: str) -> int:

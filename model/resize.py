@@ -90,18 +90,14 @@ def to_bytes(images: Tensor) -> Tensor:
 def mirrored(images: Tensor, context: int) -> Tensor:
     """Add `context` mirrored pixels at each side: (..., H, W) -> (..., H + 2c, W + 2c).
 
-    Raises:
-        ValueError: a side is shorter than the context.
+    An image that is smaller than the context is mirrored several times.
     """
     if not context:
         return images
-    if context > min(images.shape[-2:]):
-        raise ValueError(f"{images.shape[-1]}x{images.shape[-2]} cannot be mirrored by {context}")
     for side in (-2, -1):
         length = images.shape[side]
-        before = images.narrow(side, 0, context).flip(side)
-        after = images.narrow(side, length - context, context).flip(side)
-        images = torch.cat((before, images, after), dim=side)
+        period = torch.arange(-context, length + context, device=images.device) % (2 * length)
+        images = images.index_select(side, torch.minimum(period, 2 * length - 1 - period))
     return images
 
 

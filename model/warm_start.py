@@ -88,7 +88,7 @@ def _fill(trunk: Trunk, blocks: Sequence[RRDB], *, scale: float = 1.0) -> None:
 def _spread(blocks: Sequence[RRDB], count: int) -> list[RRDB]:
     """The last of `blocks` and others before it, evenly spaced."""
     step = len(blocks) / count
-    return [blocks[int((place + 1) * step) - 1] for place in range(count)]
+    return [blocks[int((index + 1) * step) - 1] for index in range(count)]
 
 
 def _fit_tails(generator: GDSR, teacher: ESRGAN, pictures: Iterable[Tensor]) -> None:
@@ -106,14 +106,14 @@ def _fit_tails(generator: GDSR, teacher: ESRGAN, pictures: Iterable[Tensor]) -> 
             guide = generator.guide(shared)
             guided = torch.cat((guide, generator.hf_extract(shared)), dim=1)
             inputs = (guide, generator.hf_merge(guided), shared)
-            for place, (branch, given) in enumerate(zip(branches, inputs, strict=True)):
+            for index, (branch, given) in enumerate(zip(branches, inputs, strict=True)):
                 seen = F.unfold(branch.trunk(given), 3, padding=1)[0].T.double()  # (H W, 9 C)
                 seen = torch.cat((seen, torch.ones(len(seen), 1, dtype=torch.float64)), dim=1)
-                squares[place] += seen.T @ seen
-                products[place] += seen.T @ wanted
-    for place, branch in enumerate(branches):
-        ridge = _RIDGE * squares[place].diagonal().mean() * torch.eye(size, dtype=torch.float64)
-        found = torch.linalg.solve(squares[place] + ridge, products[place]).float()  # (9 C + 1, C)
+                squares[index] += seen.T @ seen
+                products[index] += seen.T @ wanted
+    for index, branch in enumerate(branches):
+        ridge = _RIDGE * squares[index].diagonal().mean() * torch.eye(size, dtype=torch.float64)
+        found = torch.linalg.solve(squares[index] + ridge, products[index]).float()  # (9 C + 1, C)
         convolution = branch.tail.lr
         convolution.weight.copy_(found[:-1].T.reshape(features, features, 3, 3))
         convolution.get_parameter("bias").copy_(found[-1])

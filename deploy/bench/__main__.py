@@ -49,11 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     service.add_argument("--model", default="lite", help="the model (default: %(default)s)")
     _number(service, "--runs", 9, "repetitions")
     service.add_argument(
-        "--clients",
-        type=int,
+        "--clients", type=int,
         help="instead: throughput with this many clients in a closed loop, compared to the engine "
         "(default: one picture at a time)",
-    )
+    )  # fmt: skip
     _number(service, "--pictures", 100, "total number of pictures of the clients")
     _number(service, "--trade-off", 0.5, "slider position of the clients' pictures")
     _number(service, "--side", 256, "side of the clients' pictures in pixels")
@@ -66,20 +65,14 @@ def _parser() -> argparse.ArgumentParser:
         "--preset", action="append", dest="presets", help="may be repeated (default: all)"
     )
     engine.add_argument(
-        "--side",
-        action="append",
-        type=int,
-        dest="sides",
+        "--side", action="append", type=int, dest="sides",
         help="tile side in pixels; may be repeated (default: by the device)",
-    )
+    )  # fmt: skip
     engine.add_argument(
-        "--precision",
-        action="append",
-        dest="precisions",
-        default=[],
+        "--precision", action="append", dest="precisions", default=[],
         choices=("float32", "bfloat16", "float16"),
         help="may be repeated (default: the engine's choice)",
-    )
+    )  # fmt: skip
     codec = kinds.add_parser(
         "codec", help="PNG compared to Pillow's; other formats; cut and stitch"
     )

@@ -29,21 +29,21 @@ def bench_codec(*, side: int, rounds: int) -> dict[str, Any]:
     pixels = np.asarray(photograph)
     picture = Picture(colour=pixels, alpha=None, grey=False)
     written: dict[str, bytes] = {"Pillow's PNG": _pillow_png(photograph)}
-    contestants: dict[str, Callable[[], object]] = {"Pillow's PNG": lambda: _pillow_png(photograph)}
+    functions: dict[str, Callable[[], object]] = {"Pillow's PNG": lambda: _pillow_png(photograph)}
     for kind in (ResultFormat.PNG, ResultFormat.JPEG, ResultFormat.WEBP):
         write = partial(encode, picture, format=kind, quality=_QUALITY)
         written[f"our {kind}"] = write()
-        contestants[f"our {kind}"] = write
+        functions[f"our {kind}"] = write
     for name in ("our png", "our jpeg"):
         data = written[name]
-        contestants[f"read {name}"] = lambda data=data: decode(data, max_pixels=side**2)  # type: ignore[misc]
+        functions[f"read {name}"] = lambda data=data: decode(data, max_pixels=side**2)  # type: ignore[misc]
     plan = plan_tiles(height=side // 4, width=side // 4, tile=_TILE, halo=HALO, feather=FEATHER)
     small = np.asarray(photograph.resize((side // 4, side // 4)))
     results = [np.repeat(np.repeat(tile, 4, 0), 4, 1) for tile in cut(small, plan)]
-    contestants["cut"] = lambda: list(cut(small, plan))
-    contestants["stitch"] = lambda: stitch(iter(results), plan)
+    functions["cut"] = lambda: list(cut(small, plan))
+    functions["stitch"] = lambda: stitch(iter(results), plan)
 
-    seconds = time_interleaved(contestants, rounds=rounds)
+    seconds = time_interleaved(functions, rounds=rounds)
     table = Table(
         "", "ms (min / median / max)", "bytes", "speed against Pillow's PNG", "size",
         title=f"{side}x{side} photograph",

@@ -22,8 +22,6 @@ _KINDS = {
     "service": "service",
     "deploy.local": "supervisors",
 }
-#: Modules of the long-running processes, for `resident`.
-ROLES = ("workers.engine", "workers.jobs.job_worker", "service")
 
 
 def costs(top: int) -> dict[str, float]:
@@ -34,13 +32,13 @@ def costs(top: int) -> dict[str, float]:
     """
     spent = dict.fromkeys([*_KINDS.values(), "jobs"], 0.0)
     commands = 0
-    for pid, kind, command in _lasting(top):
+    for pid, kind, command in _processes(top):
         spent[kind] += 1000 * cpu_seconds(pid)
         if kind == "job workers":
             spent["jobs"] += 1000 * children_seconds(pid)
         if kind == "Redis":
-            place = re.search(r"unixsocket:(\S+)", command)  # in Valkey's process title
-            url = f"unix://{place[1]}" if place else ""
+            socket = re.search(r"unixsocket:(\S+)", command)  # in Valkey's process title
+            url = f"unix://{socket[1]}" if socket else ""
             with connect(url, timeout=timedelta(seconds=5), retries=0) as client:
                 commands += int(client.info("stats")["total_commands_processed"])
     ours = 1000 * sum(os.times()[:2])
@@ -48,14 +46,14 @@ def costs(top: int) -> dict[str, float]:
     return {**spent, "clients": ours, "all but the clients": total, "Redis commands": commands}
 
 
-def _lasting(pid: int) -> Iterator[tuple[int, str, str]]:
+def _processes(pid: int) -> Iterator[tuple[int, str, str]]:
     """A process and its descendants except jobs, with their kinds and commands."""
     command = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     kind = next(name for part, name in _KINDS.items() if f"{part} " in command)
     yield pid, kind, command
     if kind != "job workers":
         for child in children(pid):
-            yield from _lasting(child)
+            yield from _processes(child)
 
 
 def children(pid: int) -> list[int]:
@@ -67,19 +65,11 @@ def children(pid: int) -> list[int]:
 
 
 def resident(top: int) -> dict[str, int]:
-    """Resident bytes of each of `ROLES` below the `gdsr-up` process `top`, without jobs."""
-    found = dict.fromkeys(ROLES, 0)
-    below = children(top)
-    for pid in [*below, *(child for parent in below for child in children(parent))]:
-        folder = Path(f"/proc/{pid}")
-        try:
-            words = (folder / "cmdline").read_text().split("\0")
-            pages = int((folder / "statm").read_text().split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for role in ROLES:
-            if role in words:
-                found[role] += pages * os.sysconf("SC_PAGE_SIZE")
+    """Resident bytes by kind of process, of the `gdsr-up` process `top` and below, without jobs."""
+    found = dict.fromkeys(_KINDS.values(), 0)
+    for pid, kind, _ in _processes(top):
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        found[kind] += pages * os.sysconf("SC_PAGE_SIZE")
     return found
 
 

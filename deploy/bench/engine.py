@@ -27,8 +27,8 @@ from deploy.bench.baselines import (
 from deploy.bench.timing import Figures, machine, time_interleaved, verdict
 from model.checkpoint import SHIPPED, load_checkpoint
 from model.esrgan import ESRGAN
-from model.gdsr import GDSR, OUTPUTS, PRESETS
-from model.inference.forward import PARTS, Forward, Precision, prepare
+from model.gdsr import GDSR, OUTPUTS, PARTS, PRESETS
+from model.inference.forward import Forward, Precision, prepare
 
 _SIDES = {"cpu": (160,), "cuda": (128, 512)}
 _SEED = 0
@@ -86,7 +86,7 @@ def _compare(
     stack, stack_flop = convolution_stack(device=device, dtype=dtype, side=side)
     product, product_flop = matrix_product(device=device, dtype=dtype)
     everything, fused = PlainGDSR(preset, OUTPUTS), PlainGDSR(preset, ("fused",))
-    contestants: dict[str, Callable[[], object]] = {
+    functions: dict[str, Callable[[], object]] = {
         "reference, NCHW float32, three outputs": plain(
             everything, dtype=torch.float32, channels_last=False
         ),
@@ -101,19 +101,19 @@ def _compare(
     flop = {"matrix product": product_flop, "64 -> 64 convolutions": stack_flop}
     for output in ("psnr", "fused") if device.type == "cpu" else ():
         name = f"channels-last autocast bfloat16, {output}"
-        contestants[name] = autocast(preset, output, device=device, side=side)
+        functions[name] = autocast(preset, output, device=device, side=side)
         if by_onnx := onnx_runtime(preset, output, side=side):
-            contestants[f"ONNX Runtime float32, {output}"] = by_onnx
+            functions[f"ONNX Runtime float32, {output}"] = by_onnx
     for forward in forwards:
         how = forward.precision + (", OpenVINO" if forward.backend == "openvino" else "")
         for output in OUTPUTS:
             name = f"service: {output}, {how}"
-            contestants[name] = _one_tile(forward, output, side)
+            functions[name] = _one_tile(forward, output, side)
             per_pixel = flop_per_pixel(PRESETS[preset], output, folded=device.type == "cpu")
             flop[name] = per_pixel * side**2
         name = f"service: fused, {how}, consistent"
-        contestants[name] = _one_tile(forward, "fused", side, consistent=True)
-    seconds = time_interleaved(contestants, rounds=rounds)
+        functions[name] = _one_tile(forward, "fused", side, consistent=True)
+    seconds = time_interleaved(functions, rounds=rounds)
     return _report(device, preset, side, seconds, flop)
 
 

@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from rich.console import Console
 from rich.table import Table
 
 from deploy.bench.costs import children_seconds, cpu_seconds
-from deploy.bench.service import closed_loop, free_port, rate, sample_picture
+from deploy.bench.service import closed_loop, free_port, rate, sample_picture, terminated
 from deploy.bench.stub_engines import MODEL
 from deploy.bench.timing import machine
+from deploy.local import is_ready
 from deploy.valkey import valkey_answers, valkey_command
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.queue.runs import SMALL
@@ -143,14 +143,14 @@ def _measure(
 ) -> tuple[float, PictureCosts]:
     total, clients = each * count, _CLIENTS * count
     parameters = {"model": MODEL, "trade_off": 0.5}
-    with tempfile.TemporaryDirectory(prefix="gdsr-") as folder:
-        place = Path(folder)
-        with _running(place, count, seconds) as (url, processes):
+    with tempfile.TemporaryDirectory(prefix="gdsr-") as temporary:
+        folder = Path(temporary)
+        with _running(folder, count, seconds) as (url, processes):
             closed_loop(url, picture, parameters, clients=clients, pictures=2 * clients)
             before = _spent(processes)
             served = closed_loop(url, picture, parameters, clients=clients, pictures=total)
             after = _spent(processes)
-            store = _store_seconds(place)
+            store = _store_seconds(folder)
     # The kernel counts whole ticks: assume at least one.
     tick = 1 / os.sysconf("SC_CLK_TCK")
     spent = {name: max(tick, after[name] - before[name]) / total for name in after}
@@ -162,7 +162,7 @@ def _measure(
         engine=seconds,
         rest=spent["engines"] + spent["clients"],
     )
-    return rate(finished for _, finished, _ in served), costs
+    return rate(served), costs
 
 
 def _spent(processes: Processes) -> dict[str, float]:
@@ -175,15 +175,15 @@ def _spent(processes: Processes) -> dict[str, float]:
 
 
 @contextmanager
-def _running(place: Path, count: int, seconds: float) -> Iterator[tuple[str, Processes]]:
-    """Start all parts with their data in `place`, and wait until they are ready; yields the
+def _running(folder: Path, count: int, seconds: float) -> Iterator[tuple[str, Processes]]:
+    """Start all parts with their data in `folder`, and wait until they are ready; yields the
     address of the service.
     """
-    sockets = [str(place / f"engine{number}.sock") for number in range(count)]
+    sockets = [str(folder / f"engine{number}.sock") for number in range(count)]
     environment = {
         **os.environ,
-        "GDSR_REDIS_URL": f"unix://{place / 'valkey.sock'}",
-        "GDSR_BLOB_DIR": str(place / "blobs"),
+        "GDSR_REDIS_URL": f"unix://{folder / 'valkey.sock'}",
+        "GDSR_BLOB_DIR": str(folder / "blobs"),
         "GDSR_LOG_LEVEL": "warning",
         "GDSR_MAX_QUEUED_JOBS": str(100 * _CLIENTS * count),
     }
@@ -192,9 +192,9 @@ def _running(place: Path, count: int, seconds: float) -> Iterator[tuple[str, Pro
     with ExitStack() as stack:
 
         def start(*command: str) -> "subprocess.Popen[bytes]":
-            return stack.enter_context(_ended(subprocess.Popen(command, env=environment)))
+            return stack.enter_context(terminated(subprocess.Popen(command, env=environment)))
 
-        processes = {"redis": [stack.enter_context(running_valkey(place))]}
+        processes = {"redis": [stack.enter_context(running_valkey(folder))]}
         processes["engines"] = [
             start(*python, "deploy.bench.stub_engines", "--seconds", str(seconds), *sockets)
         ]
@@ -205,32 +205,21 @@ def _running(place: Path, count: int, seconds: float) -> Iterator[tuple[str, Pro
             for path in sockets
             for _ in range(_JOB_WORKERS)
         ]
-        url = f"http://127.0.0.1:{port}"
-        _wait_for(lambda: _is_ready(url), "the service")
-        yield url, processes
+        _wait_for(lambda: is_ready("127.0.0.1", port), "the service")
+        yield f"http://127.0.0.1:{port}", processes
 
 
 @contextmanager
-def running_valkey(place: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Valkey, configured as by `gdsr-up`, at `place`/valkey.sock with its data in `place`.
+def running_valkey(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Valkey, configured as by `gdsr-up`, at `folder`/valkey.sock with its data in `folder`.
 
     Raises:
         RuntimeError: it did not start.
     """
-    listening = place / "valkey.sock"
-    with _ended(subprocess.Popen(valkey_command(place / "valkey", listening))) as server:
+    listening = folder / "valkey.sock"
+    with terminated(subprocess.Popen(valkey_command(folder / "valkey", listening))) as server:
         _wait_for(lambda: valkey_answers(listening), "Valkey")
         yield server
-
-
-@contextmanager
-def _ended(process: "subprocess.Popen[bytes]") -> Iterator["subprocess.Popen[bytes]"]:
-    """The process, which is terminated on leaving."""
-    with process:
-        try:
-            yield process
-        finally:
-            process.terminate()
 
 
 def _wait_for(is_there: Callable[[], bool], what: str) -> None:
@@ -242,18 +231,11 @@ def _wait_for(is_there: Callable[[], bool], what: str) -> None:
         time.sleep(0.1)
 
 
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx2.get(f"{url}/readyz", timeout=10, trust_env=False).is_success
-    except httpx2.TransportError:
-        return False
-
-
-def _store_seconds(place: Path) -> float:
+def _store_seconds(folder: Path) -> float:
     """Seconds to write a result of the size of those that the run stored."""
-    results = sorted((place / "blobs" / "results").rglob("*.png"))
+    results = sorted((folder / "blobs" / "results").rglob("*.png"))
     data = results[0].read_bytes()
-    store = FileBlobStore(place / "more")
+    store = FileBlobStore(folder / "more")
     start = time.perf_counter()
     for number in range(_STORED):
         store.write(f"results/{number}.png", [data])

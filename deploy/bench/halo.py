@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from model.checkpoint import load_checkpoint
-from model.gdsr import GDSR, OUTPUTS, SCALE, Output
+from model.evaluate.pictures import find_pictures
+from model.gdsr import GDSR, OUTPUTS, Output
 from model.metrics.fidelity import decibels
-from model.resize import bicubic_down, to_bytes
+from model.resize import to_bytes
 from workers.tiles.tiling import cut, plan_tiles, stitch
 
 HALOS = (4, 8, 12, 16, 24)
@@ -34,20 +34,19 @@ def bench_halo(*, checkpoint: Path, data: Path, keep: int) -> list[dict[str, Any
     """One row per halo: largest difference in grey levels, lowest PSNR, extra work.
 
     Raises:
-        ValueError: there is no picture in `data`.
+        ValueError: there is no picture in `data`, or one is broken.
+        TrainingError: there is no such folder.
     """
     generator = load_checkpoint(checkpoint).generator.eval()
     generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    files = sorted(data.glob("*.png"))
-    if not files:
-        raise ValueError(f"there is no PNG picture in {data}")
+    pictures = find_pictures(data)
     worst = {halo: dict.fromkeys(OUTPUTS, 0) for halo in HALOS}
     psnr = {halo: dict.fromkeys(OUTPUTS, math.inf) for halo in HALOS}
-    for file in track(files, "pictures", console=Console(stderr=True)):
-        with Image.open(file) as opened:
-            hr = torch.from_numpy(np.array(opened.convert("RGB"))).permute(2, 0, 1)
-        height, width = (side - side % SCALE for side in hr.shape[1:])
-        lr = bicubic_down(hr[:, :height, :width]).permute(1, 2, 0).contiguous().numpy()
+    for pair in track(
+        pictures.read(torch.device("cpu")), "pictures", total=len(pictures.paths),
+        console=Console(stderr=True),
+    ):  # fmt: skip
+        lr = pair.lr.permute(1, 2, 0).contiguous().numpy()
         untiled = _upscale(generator, lr, keep=max(lr.shape[:2]), halo=_REFERENCE_HALO)
         for halo in HALOS:
             tiled = _upscale(generator, lr, keep=keep, halo=halo)

@@ -31,10 +31,10 @@ def bench_queue(*, jobs: int) -> dict[str, float]:
     Raises:
         RuntimeError: Valkey did not start.
     """
-    with tempfile.TemporaryDirectory(prefix="gdsr-") as place, running_valkey(Path(place)):
-        url = f"unix://{place}/valkey.sock"
+    with tempfile.TemporaryDirectory(prefix="gdsr-") as folder, running_valkey(Path(folder)):
+        url = f"unix://{folder}/valkey.sock"
         client = connect(url, timeout=timedelta(seconds=10), retries=0)
-        figures = _measure(client, FileBlobStore(Path(place) / "blobs"), jobs)
+        figures = _measure(client, FileBlobStore(Path(folder) / "blobs"), jobs)
     for name, value in figures.items():
         print(f"{name:42} {value:12,.0f}")
     return figures

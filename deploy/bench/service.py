@@ -16,12 +16,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from http import HTTPStatus
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, AnyStr
 from urllib.parse import urlencode, urlsplit
 
 import httpx2
@@ -38,7 +37,7 @@ _WARM_UP = 2
 #: Bypasses the result cache.
 _HEADERS = {"Prefer": "wait=60", "Cache-Control": "no-cache"}
 #: Number of jobs whose records are read: they are read sequentially, which takes a while.
-_ASKED_JOBS = 100
+_MAX_READ_JOBS = 100
 #: An engine measures the next model after two seconds without work.
 _IDLE_SECONDS = 5
 _IDLE_MS = 50
@@ -61,14 +60,14 @@ def bench_service(
     figures: dict[str, Any] = {"machine": machine()}
     picture = sample_picture(_SIDE)
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as data, running_service(Path(data)) as (url, process):
+    with running_service() as (url, process):
         figures["ready_seconds"] = time.perf_counter() - start
         _wait_until_idle(process.pid)
         figures["models"] = httpx2.get(f"{url}/models", timeout=120, trust_env=False).json()
-        for place in (0.0, 0.5, 1.0):
-            parameters = {"trade_off": place, "model": model}
+        for trade_off in (0.0, 0.5, 1.0):
+            parameters = {"trade_off": trade_off, "model": model}
             _, *served = closed_loop(url, picture, parameters, clients=1, pictures=runs + 1)
-            figures[f"seconds at trade_off {place:g}"] = {
+            figures[f"seconds at trade_off {trade_off:g}"] = {
                 **Figures(tuple(latency for latency, _, _ in served)).as_json(),
                 "stages of the last": median_stages(url, [served[-1][2]]),
             }
@@ -80,24 +79,19 @@ def bench_service(
 def _bench_load(
     *, model: str, trade_off: float, side: int, clients: int, pictures: int
 ) -> dict[str, Any]:
-    """Throughput and latencies of `clients`, and the share of the bare engine's speed.
-
-    Raises:
-        RuntimeError: the service did not start, or rejected a picture.
-    """
-    with tempfile.TemporaryDirectory() as data:
-        picture = sample_picture(side)
-        with running_service(Path(data)) as (url, process):
-            parameters = {"model": model, "trade_off": trade_off}
-            closed_loop(url, picture, parameters, clients=clients, pictures=_WARM_UP * clients)
-            _wait_until_idle(process.pid)
-            before = costs(process.pid)
-            served = closed_loop(url, picture, parameters, clients=clients, pictures=pictures)
-            after = costs(process.pid)
-            stages = median_stages(url, [location for _, _, location in served])
-        bare = _bare(picture, model, trade_off)
+    """Throughput and latencies of `clients`, and the share of the bare engine's speed."""
+    picture = sample_picture(side)
+    parameters = {"model": model, "trade_off": trade_off}
+    with running_service() as (url, process):
+        closed_loop(url, picture, parameters, clients=clients, pictures=_WARM_UP * clients)
+        _wait_until_idle(process.pid)
+        before = costs(process.pid)
+        served = closed_loop(url, picture, parameters, clients=clients, pictures=pictures)
+        after = costs(process.pid)
+        stages = median_stages(url, [job for _, _, job in served])
+    bare = _bare(picture, model, trade_off)
     latencies = sorted(latency for latency, _, _ in served)
-    per_second = rate(finished for _, finished, _ in served)
+    per_second = rate(served)
     figures: dict[str, Any] = {
         "machine": machine(),
         "clients": clients,
@@ -136,17 +130,29 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_service(data: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """Address and process of a `gdsr-up` that is ready, on a free port."""
-    port = free_port()
+def running_service() -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """Address and process of a `gdsr-up` that is ready, on a free port, with temporary data.
+
+    Raises:
+        RuntimeError: it did not start.
+    """
     environment = {k: v for k, v in os.environ.items() if k != "GDSR_REDIS_URL"}
-    command = [sys.executable, "-m", "deploy.local", "--data", str(data), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        try:
+    with tempfile.TemporaryDirectory() as data:
+        command = [sys.executable, "-m", "deploy.local", "--data", data, "--port", str(free_port())]
+        started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        with terminated(started) as process:
             line = process.stdout.readline() if process.stdout else ""
             if not (found := re.search(r"http://\S+", line)):
                 raise RuntimeError("gdsr-up did not start; see its message above")
             yield found[0], process
+
+
+@contextmanager
+def terminated(process: subprocess.Popen[AnyStr]) -> Iterator[subprocess.Popen[AnyStr]]:
+    """The process, which is terminated on leaving."""
+    with process:
+        try:
+            yield process
         finally:
             process.terminate()
 
@@ -206,14 +212,14 @@ def closed_loop(
 def median_stages(url: str, jobs: Sequence[str]) -> dict[str, float]:
     """Median time of each stage, from the records of the jobs."""
     with httpx2.Client(base_url=url, timeout=60, trust_env=False) as client:
-        found = [client.get(job).json()["result"]["seconds"] for job in jobs[-_ASKED_JOBS:]]
+        found = [client.get(job).json()["result"]["seconds"] for job in jobs[-_MAX_READ_JOBS:]]
     return {stage: statistics.median(one[stage] for one in found) for stage in found[0]}
 
 
-def rate(ends: Iterable[float]) -> float:
+def rate(served: Sequence[tuple[float, float, str]]) -> float:
     """Pictures per second while all clients were busy: from the first completion to the last."""
-    gaps = [after - before for before, after in pairwise(sorted(ends))]
-    return 1 / statistics.fmean(gaps)
+    ends = sorted(end for _, end, _ in served)
+    return 1 / statistics.fmean(after - before for before, after in pairwise(ends))
 
 
 def _bare(picture: bytes, model: str, trade_off: float) -> Figures:

@@ -8,8 +8,6 @@ is compared to that of the middle third, by which time everything is warm.
 import io
 import random
 import statistics
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -18,11 +16,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from deploy.bench.costs import ROLES, resident
+from deploy.bench.costs import resident
 from deploy.bench.service import running_service
 
 #: Maximum growth from the middle third to the last one that counts as no leak.
 FLAT = 1.02
+_KINDS = ("engine", "job workers", "service")
 _FORMATS = ("jpeg", "png", "webp")
 
 
@@ -33,23 +32,23 @@ def bench_soak(*, jobs: int, largest_side: int = 300) -> dict[str, Any]:
         RuntimeError: the service did not start, or rejected a picture.
     """
     draw = random.Random(0)  # noqa: S311 - pictures, not secrets
-    seen: dict[str, list[int]] = {role: [] for role in ROLES}
+    seen: dict[str, list[int]] = {kind: [] for kind in _KINDS}
     with (
-        tempfile.TemporaryDirectory() as data,
-        running_service(Path(data)) as (url, process),
+        running_service() as (url, process),
         httpx2.Client(base_url=url, timeout=300, trust_env=False) as http,
     ):
         models = [model["name"] for model in http.get("/models").json()]
         for _ in range(jobs):
             _one_job(http, draw, models, largest_side)
-            for role, total in resident(process.pid).items():
-                seen[role].append(total)
+            now = resident(process.pid)
+            for kind, sizes in seen.items():
+                sizes.append(now[kind])
     figures: dict[str, Any] = {"jobs": jobs}
-    for role, sizes in seen.items():
+    for kind, sizes in seen.items():
         third = len(sizes) // 3
         middle = statistics.fmean(sizes[third : 2 * third])
         last = statistics.fmean(sizes[2 * third :])
-        figures[role] = {"middle": middle, "last": last, "growth": last / middle}
+        figures[kind] = {"middle": middle, "last": last, "growth": last / middle}
     _report(figures)
     return figures
 
@@ -78,19 +77,19 @@ def _picture(draw: random.Random, width: int, height: int) -> bytes:
     pixels = noise.integers(0, 256, (height, width, draw.choice((3, 4))), dtype=np.uint8)
     image = Image.fromarray(pixels)
     file = io.BytesIO()
-    kind = draw.choice(_FORMATS)
-    (image.convert("RGB") if kind == "jpeg" else image).save(file, kind)
+    name = draw.choice(_FORMATS)
+    (image.convert("RGB") if name == "jpeg" else image).save(file, name)
     return file.getvalue()
 
 
 def _report(figures: dict[str, Any]) -> None:
     title = f"resident memory over {figures['jobs']} mixed jobs"
     table = Table("", "middle third", "last third", "growth", title=title)
-    for role in ROLES:
-        row = figures[role]
+    for kind in _KINDS:
+        row = figures[kind]
         mark = "" if row["growth"] <= FLAT else "  grows"
         table.add_row(
-            role,
+            kind,
             f"{row['middle'] / 1e6:.1f} MB",
             f"{row['last'] / 1e6:.1f} MB",
             f"x {row['growth']:.3f}{mark}",

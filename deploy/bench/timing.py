@@ -13,7 +13,7 @@ from typing import Any
 SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
 """The photograph of the benchmarks."""
 #: Minimum duration of a measurement, so that the resolution of the clock does not matter.
-_TURN_SECONDS = 0.2
+_MIN_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +53,21 @@ def verdict(ratio: Figures) -> str:
 
 
 def time_interleaved(
-    contestants: Mapping[str, Callable[[], object]], *, rounds: int
+    functions: Mapping[str, Callable[[], object]], *, rounds: int
 ) -> dict[str, Figures]:
     """Seconds per call of each function, in `rounds` rounds, after one call for warm-up."""
     calls: dict[str, int] = {}
-    for name, contestant in contestants.items():
-        contestant()
+    for name, function in functions.items():
+        function()
         start = time.perf_counter()
-        contestant()
-        calls[name] = max(1, math.ceil(_TURN_SECONDS / (time.perf_counter() - start)))
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+        function()
+        calls[name] = max(1, math.ceil(_MIN_SECONDS / (time.perf_counter() - start)))
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
-        for name, contestant in contestants.items():
+        for name, function in functions.items():
             start = time.perf_counter()
             for _ in range(calls[name]):
-                contestant()
+                function()
             seconds[name].append((time.perf_counter() - start) / calls[name])
     return {name: Figures(tuple(values)) for name, values in seconds.items()}
 
@@ -99,5 +99,5 @@ def _cpu_name() -> str:
 def _rounded(value: float, digits: int) -> str:
     if value == 0:
         return "0"
-    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:.{places}f}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}"

@@ -114,9 +114,9 @@ def _brief(config: TrainConfig, folder: Path, steps: int) -> TrainConfig:
         pictures.mkdir()
         random = np.random.default_rng(0)
         side = SCALE * (data.patch + 16)
-        for place in range(8):
+        for index in range(8):
             pixels = random.integers(256, size=(side, side, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(pictures / f"{place}.png")
+            Image.fromarray(pixels).save(pictures / f"{index}.png")
         data = replace(data, hr_dir=str(pictures), val_dir="", hold_out=1)
     return replace(
         config,

@@ -18,7 +18,7 @@ from deploy.mcp.roots import Roots, existing_file, new_file, resolve
 from deploy.upscale.plan import Step, format_by_name, plan_steps
 
 #: Concurrent pictures of a folder, so that network and workers overlap.
-_TOGETHER = 4
+_CONCURRENT = 4
 
 _INSTRUCTIONS = (
     "Enlarges photographs up to four times. trade_off is the slider: 0 is faithful, 1 is crisp "
@@ -127,8 +127,8 @@ class _Tools:
         with _tool_errors():
             source = existing_file(path, self._roots)
             chosen = format or format_by_name(output or "") or "png"
-            place = output or str(source.with_name(f"{source.stem}-4x.{chosen}"))
-            target = new_file(place, self._roots, overwrite=overwrite)
+            named = output or str(source.with_name(f"{source.stem}-4x.{chosen}"))
+            target = new_file(named, self._roots, overwrite=overwrite)
             options: dict[str, Any] = {
                 "trade_off": trade_off, "scale": scale, "model": model, "format": chosen,
                 "keep_branches": keep_branches,
@@ -162,7 +162,7 @@ class _Tools:
             options["format"] = format
             done = UpscaledFolder(upscaled=[], failed=[])
             progress = _Progress(context, pictures=len(steps))
-            room = anyio.CapacityLimiter(_TOGETHER)
+            room = anyio.CapacityLimiter(_CONCURRENT)
 
             async def one(client: AsyncClient, step: Step) -> None:
                 async with room:

@@ -22,7 +22,7 @@ DESCRIPTION = """Enlarge all pictures of a folder or bucket four times, with Ray
 RAY_ADDRESS, else on this machine. A picture whose result is there is skipped. Results are named as
 their pictures, with the new ending added."""
 #: Maximum number of blocks. One actor takes a whole block, and a run waits for the last one.
-_MOST_BLOCKS = 5000
+_MAX_BLOCKS = 5000
 
 
 def main() -> int:
@@ -42,6 +42,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from deploy.upscale.cli import add_picture_options
+    from workers.contract.images.formats import ResultFormat
 
     parser = argparse.ArgumentParser(prog="gdsr-bulk", description=DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )  # fmt: skip
     parser.add_argument(
-        "--format", choices=("png", "jpeg", "webp", "avif", "tiff", "jxl"), default="png",
+        "--format", choices=[one.value for one in ResultFormat], default="png",
         help="of the results (default: %(default)s)",
     )  # fmt: skip
     add_picture_options(parser)
@@ -76,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ConfigurationInvalid("Ray is not installed; install gdsr[ray]")
     if arguments.actors is not None and arguments.actors < 1:
         raise ConfigurationInvalid("--actors: at least one is needed")
-    _check_places(arguments.source, arguments.target)
+    _check_locations(arguments.source, arguments.target)
     choices = read_choices(arguments)
     check_format(arguments.format, choices)
     check_libraries({arguments.format})
@@ -136,7 +137,7 @@ def _results(
     rows = (
         ray.data.from_items(
             [{"picture": name} for name in wanted],
-            override_num_blocks=min(len(wanted), _MOST_BLOCKS),
+            override_num_blocks=min(len(wanted), _MAX_BLOCKS),
         )
         .map_batches(
             Upscaler,
@@ -156,17 +157,17 @@ def _results(
         if row["reason"]:
             yield row["picture"], row["reason"], row["detail"]
     for name in sorted(silent):
-        yield name, "actor-died", "its actor died or failed, at it or at another one of its row"
+        yield name, "actor-died", "its actor died or failed, at it or another picture of its block"
 
 
-def _pictures(place: str) -> list[str]:
+def _pictures(location: str) -> list[str]:
     """The names of the pictures in a store, at any depth."""
     from deploy.ray.upscaler import open_store
     from deploy.upscale.plan import is_picture
 
-    names = [name for name in _names(open_store(place)) if is_picture(PurePosixPath(name))]
+    names = [name for name in _names(open_store(location)) if is_picture(PurePosixPath(name))]
     if not names:
-        raise ValueError(f"there is no picture in {place}")
+        raise ValueError(f"there is no picture in {location}")
     return sorted(names)
 
 
@@ -181,11 +182,11 @@ def _names(store: "LocalStore | S3Store") -> Iterator[str]:
         raise OSError(str(failure).splitlines()[0]) from None
 
 
-def _check_places(source: str, target: str) -> None:
+def _check_locations(source: str, target: str) -> None:
     """Refuse results inside IN: the next run would take them for pictures."""
-    within = [f"{place.rstrip('/')}/" for place in (source, target)]
+    within = [f"{location.rstrip('/')}/" for location in (source, target)]
     if "://" not in source + target:
-        within = [f"{Path(place).resolve()}/" for place in (source, target)]
+        within = [f"{Path(location).resolve()}/" for location in (source, target)]
     if within[1].startswith(within[0]):
         raise ValueError(f"{target} lies in {source}; give another OUT")
 

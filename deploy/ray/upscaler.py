@@ -36,7 +36,7 @@ class Work:
         return f"{picture}.{'jpg' if self.format is ResultFormat.JPEG else self.format}"
 
 
-def open_store(place: str, *, create: bool = False) -> "LocalStore | S3Store":
+def open_store(location: str, *, create: bool = False) -> "LocalStore | S3Store":
     """Open a folder or a bucket; writes are atomic.
 
     Raises:
@@ -46,14 +46,14 @@ def open_store(place: str, *, create: bool = False) -> "LocalStore | S3Store":
     from obstore.store import LocalStore, S3Store
 
     try:
-        if place.startswith("s3://"):
+        if location.startswith("s3://"):
             plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
-            return S3Store.from_url(place, client_options={"allow_http": plain})
-        if "://" not in place:
-            return LocalStore(place, mkdir=create)
+            return S3Store.from_url(location, client_options={"allow_http": plain})
+        if "://" not in location:
+            return LocalStore(location, mkdir=create)
     except (BaseError, ValueError, OSError) as failure:
-        raise ConfigurationInvalid(f"{place}: {str(failure).splitlines()[0]}") from None
-    raise ConfigurationInvalid(f"{place} is neither a folder nor s3://BUCKET/PREFIX")
+        raise ConfigurationInvalid(f"{location}: {str(failure).splitlines()[0]}") from None
+    raise ConfigurationInvalid(f"{location} is neither a folder nor s3://BUCKET/PREFIX")
 
 
 class Upscaler:

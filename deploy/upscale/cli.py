@@ -21,9 +21,6 @@ from workers.pictures.extras import installed
 if TYPE_CHECKING:
     from workers.contract.settings import WorkerSettings
 
-DESCRIPTION = "Enlarge pictures four times on each side."
-_FORMATS = ("png", "jpeg", "webp", "avif", "tiff", "jxl", "same")
-
 
 def main() -> int:
     """The console script. Exit status 0; 1 after a failure, shown on stderr; 2 for wrong usage."""
@@ -49,7 +46,9 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="gdsr-upscale", description=DESCRIPTION)
+    parser = argparse.ArgumentParser(
+        prog="gdsr-upscale", description="Enlarge pictures four times on each side."
+    )
     parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
     parser.add_argument(
         "inputs", metavar="IN", nargs="+",
@@ -63,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )  # fmt: skip
     parser.add_argument(
-        "--format", choices=_FORMATS,
+        "--format", choices=[*(one.value for one in ResultFormat), "same"],
         help=(
             "same: the format of each IN, or png if that cannot be written (default: by the end "
             "of OUT, else png)"

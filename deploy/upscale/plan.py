@@ -35,14 +35,6 @@ class Step(NamedTuple):
     format: str
 
 
-class _Input(NamedTuple):
-    name: str
-    source: Path | bytes
-    path: Path
-    """Relative to the given folder; for a given file, its name."""
-    format: str
-
-
 def format_by_name(name: str) -> str | None:
     """The format by the extension of a file name; None if unknown."""
     return _FORMATS.get(Path(name).suffix.lower())
@@ -67,9 +59,9 @@ def plan_steps(inputs: Sequence[str], output: str, format_name: str | None) -> l
         steps = list(_into_folder(found, Path(output), keep_endings=format_name == "same"))
     else:
         target = None if output == STREAM else Path(output)
-        steps = [Step(one.name, one.source, target, one.format) for one in found]
+        steps = [step._replace(target=target) for _, step in found]
         if by_name and steps[0].format != by_name:
-            raise ValueError(f"{output} would hold {steps[0].format}; end it in another way")
+            raise ValueError(f"{output} does not end as a {steps[0].format} file")
     _check_overwriting(steps)
     return steps
 
@@ -89,24 +81,28 @@ def _check_output(
             raise ValueError(f"{output} is the name of a file; several pictures need a folder")
     elif format_name is None and not known:
         raise ValueError(
-            f"{output} does not say a format; end it in one of {', '.join(_FORMATS)}, or in a slash"
+            f"{output} has no known extension: {', '.join(_FORMATS)}; a folder ends in a slash"
         )
 
 
-def _found(inputs: Sequence[str], format_name: str | None, usual: str) -> Iterator[_Input]:
-    """Every picture, with the format of its result."""
+def _found(
+    inputs: Sequence[str], format_name: str | None, usual: str
+) -> Iterator[tuple[Path, Step]]:
+    """Every picture: its path relative to the given folder, or its name, and its step without a
+    target.
+    """
 
-    def one(name: str, source: Path | bytes, path: Path) -> _Input:
-        return _Input(name, source, path, _format(source, format_name, usual))
+    def one(name: str, source: Path | bytes, path: Path) -> tuple[Path, Step]:
+        return path, Step(name, source, None, _format(source, format_name, usual))
 
     if inputs.count(STREAM) > 1:
         raise ValueError("the standard input holds one picture")
-    for place in inputs:
-        folder = Path(place)
-        if place == STREAM:
+    for argument in inputs:
+        folder = Path(argument)
+        if argument == STREAM:
             yield one("standard input", sys.stdin.buffer.read(), Path("stdin"))
-        elif place.startswith(("http://", "https://")):
-            raise ValueError(f"{place}: URLs are not fetched; download the picture first")
+        elif argument.startswith(("http://", "https://")):
+            raise ValueError(f"{argument}: URLs are not fetched; download the picture first")
         elif not folder.exists():
             raise ValueError(f"there is no {folder}")
         elif not folder.is_dir():
@@ -117,24 +113,26 @@ def _found(inputs: Sequence[str], format_name: str | None, usual: str) -> Iterat
             raise ValueError(f"there is no picture in {folder}")
 
 
-def _into_folder(found: Sequence[_Input], folder: Path, *, keep_endings: bool) -> Iterator[Step]:
+def _into_folder(
+    found: Sequence[tuple[Path, Step]], folder: Path, *, keep_endings: bool
+) -> Iterator[Step]:
     """Name each result as its input, with the extension of its format. If two would share a name,
     such as `a.jpg` and `a.png`, keep the old extension too; the last resort is a number.
     """
-    usual = [_ended(one, keep_ending=keep_endings) for one in found]
-    shared = Counter(str(path).casefold() for path in usual)
-    alike = Counter(str(one.path).casefold() for one in found)
+    results = [_ended(path, step.format, keep_ending=keep_endings) for path, step in found]
+    shared = Counter(str(result).casefold() for result in results)
+    alike = Counter(str(path).casefold() for path, _ in found)
     names = UniqueNames()
-    for one, path in zip(found, usual, strict=True):
-        keeps_both = shared[str(path).casefold()] > 1 and alike[str(one.path).casefold()] == 1
-        wanted = one.path.with_name(f"{one.path.name}{path.suffix}") if keeps_both else path
-        yield Step(one.name, one.source, folder / names.add(wanted.as_posix()), one.format)
+    for (path, step), result in zip(found, results, strict=True):
+        keeps_both = shared[str(result).casefold()] > 1 and alike[str(path).casefold()] == 1
+        wanted = path.with_name(f"{path.name}{result.suffix}") if keeps_both else result
+        yield step._replace(target=folder / names.add(wanted.as_posix()))
 
 
-def _ended(one: _Input, *, keep_ending: bool) -> Path:
-    if keep_ending and format_by_name(one.path.name) == one.format:
-        return one.path
-    return one.path.with_suffix(f".{'jpg' if one.format == 'jpeg' else one.format}")
+def _ended(path: Path, format_name: str, *, keep_ending: bool) -> Path:
+    if keep_ending and format_by_name(path.name) == format_name:
+        return path
+    return path.with_suffix(f".{'jpg' if format_name == 'jpeg' else format_name}")
 
 
 def _check_overwriting(steps: Sequence[Step]) -> None:

@@ -15,9 +15,9 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from deploy.upscale.plan import Made, Step, store
 
 #: Seconds to wait for the first response of the service; later requests wait as usual.
-_FIRST_ANSWER = 3.0
+_FIRST_TIMEOUT_SECONDS = 3.0
 #: Concurrent pictures, so that network and workers overlap.
-_TOGETHER = 4
+_CONCURRENT = 4
 
 
 def upscale_remotely(url: str, steps: Sequence[Step], options: Mapping[str, Any]) -> list[Made]:
@@ -37,12 +37,12 @@ def upscale_remotely(url: str, steps: Sequence[Step], options: Mapping[str, Any]
 
 
 async def _upscale_all(url: str, steps: Sequence[Step], options: Mapping[str, Any]) -> list[Made]:
-    async with AsyncClient(url, patience=_FIRST_ANSWER) as client:
+    async with AsyncClient(url, patience=_FIRST_TIMEOUT_SECONDS) as client:
         await client.limits()
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
     made: list[Made] = []
-    room = anyio.CapacityLimiter(_TOGETHER)
+    room = anyio.CapacityLimiter(_CONCURRENT)
     with Progress(*columns, TextColumn("{task.fields[state]}"), console=console) as progress:
         async with AsyncClient(url, api_key=os.environ.get("GDSR_API_KEY")) as client:
 

@@ -88,41 +88,36 @@ def _parser() -> argparse.ArgumentParser:
         ),
     )  # fmt: skip
     parser.add_argument(
-        "--json",
-        metavar="OUT",
-        type=Path,
+        "--json", metavar="OUT", type=Path,
         help="write all scores to this JSON file (default: none)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--plot",
-        metavar="OUT.png",
-        type=Path,
+        "--plot", metavar="OUT.png", type=Path,
         help="plot perception against RMSE-Y (default: none)",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--metric-weights", metavar="DIR", type=Path,
         default=os.environ.get(WEIGHTS_VARIABLE) or None,
         help=f"folder with the weights of NIQE, LPIPS and DISTS (default: ${WEIGHTS_VARIABLE})",
     )  # fmt: skip
     parser.add_argument(
-        "--device",
-        choices=("cpu", "cuda"),
+        "--device", choices=("cpu", "cuda"),
         help="where to compute (default: cuda if available, else cpu)",
-    )
+    )  # fmt: skip
     return parser
 
 
 def _trade_offs(text: str) -> tuple[float, ...]:
-    places = []
+    positions = []
     for part in text.split(","):
         try:
-            place = position_of(part.strip())
+            position = position_of(part.strip())
         except ValueError:
             raise argparse.ArgumentTypeError(f"{part} is neither a number nor a name") from None
-        if not 0 <= place <= 1:
+        if not 0 <= position <= 1:
             raise argparse.ArgumentTypeError(f"{part} is outside 0 to 1")
-        places.append(place)
-    return tuple(places)
+        positions.append(position)
+    return tuple(positions)
 
 
 if __name__ == "__main__":

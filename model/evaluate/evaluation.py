@@ -28,7 +28,7 @@ from model.evaluate.methods import (
 from model.evaluate.pareto import NAMED_POSITIONS, check_drawable, draw
 from model.evaluate.pictures import Pictures, find_pairs, find_pictures
 from model.evaluate.report import Character, CheckpointScores, PeerScores, Report, show
-from model.metrics.perceptual import Metric, load_panel
+from model.metrics.perceptual import Metric, load_metrics
 
 Loaded = TypeVar("Loaded")
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("there is no CUDA device")
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    metrics, missing = load_panel(options.metric_weights, device)
+    metrics, missing = load_metrics(options.metric_weights, device)
     sets = [find_pictures(folder) for folder in options.data]
     sets += [find_pairs(small, large) for small, large in options.pairs]
     _warn([*missing, *(line for pictures in sets for line in pictures.not_measurable(metrics))])
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         options.json.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
     if options.plot:
-        curves = {judged.name: judged.scores for judged in report.checkpoints}
+        curves = {checkpoint.name: checkpoint.scores for checkpoint in report.checkpoints}
         draw(options.plot, bicubic=report.bicubic, curves=curves)
 
 
@@ -99,7 +99,7 @@ def _measured(
         methods[called[path]] = partial(
             of_generator, generator=checkpoint.generator, back_projection=corrected
         )
-    places = sorted({*NAMED_POSITIONS.values(), *options.trade_off})
+    positions = sorted({*NAMED_POSITIONS.values(), *options.trade_off})
     sliders = {called[path] for path in checkpoints}
     found: dict[str, dict[str, MethodResults]] = {}
     character: dict[str, Character] = {}
@@ -116,7 +116,7 @@ def _measured(
                     disable=not console.is_terminal,
                 ),
                 [metric for metric in metrics if pictures.are_large_enough(metric.smallest)],
-                trade_offs=places if name in sliders else (),
+                trade_offs=positions if name in sliders else (),
             )
             for pictures in sets
         }

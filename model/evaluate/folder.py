@@ -33,7 +33,7 @@ from model.trainer.validation import Pair
 
 _PATTERN_SIDE = 64  # pixels
 _PATTERN_SEED = 0
-_DIGITS = 3  # decimals
+_DECIMALS = 3
 
 Figures = Mapping[str, float]
 
@@ -102,7 +102,7 @@ def evaluate(
             images = shown(outputs, trade_offs) if trade_offs else rounded(outputs)
             stack = torch.stack(tuple(images.values()))  # (N, 3, 4H, 4W)
             for metric in metrics:
-                for name, value in zip(images, metric.judge(stack, pair.hr), strict=True):
+                for name, value in zip(images, metric.measure(stack, pair.hr), strict=True):
                     seen.scores[name][metric.name].append(value)
             _characterise(seen, images, pair)
             if trade_offs:
@@ -110,7 +110,7 @@ def evaluate(
                 seen.slider["rmse"].append(rmse(stack, stack[0]))
                 for metric in metrics:
                     if metric.name == "lpips":
-                        seen.slider[metric.name].append(metric.judge(stack, stack[0]))
+                        seen.slider[metric.name].append(metric.measure(stack, stack[0]))
             if MASK in outputs:
                 levels = outputs[MASK].mul(255).round().long().flatten()
                 seen.mask.append(levels.bincount(minlength=256))
@@ -126,7 +126,7 @@ def evaluate(
         places={name: _summary(found) for name, found in seen.places.items()},
         original=_summary(seen.original),
         slider={distance: slider_path(found) for distance, found in seen.slider.items()},
-        mask=_spread(sum(seen.mask[1:], seen.mask[0])) if seen.mask else {},
+        mask=_percentiles(sum(seen.mask[1:], seen.mask[0])) if seen.mask else {},
     )
 
 
@@ -163,13 +163,13 @@ def _characterise(seen: _Measurements, images: Mapping[str, Tensor], pair: Pair)
 
 def _summary(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {
-        figure: round(overall(found[measured]), _DIGITS)
+        figure: round(overall(found[measured]), _DECIMALS)
         for figure, (measured, overall) in _SUMMARY.items()
         if measured in found and all(map(math.isfinite, found[measured]))
     }
 
 
-def _spread(counts: Tensor) -> dict[str, int]:
+def _percentiles(counts: Tensor) -> dict[str, int]:
     """The 5th and 95th percentile of a histogram (256,)."""
     reached = counts.cumsum(0)  # (256,)
     total = int(reached[-1])

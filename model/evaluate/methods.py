@@ -7,15 +7,12 @@ Shapes: H x W low-resolution pixels of RGB; c pixels of context.
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from model.gdsr import GDSR, OUTPUTS, PARTS, SCALE
-from model.postprocessing import limit_ringing, postprocess
+from model.postprocessing import back_projected, limit_ringing, postprocess
 from model.resize import bicubic_up, inner
-from model.trainer.losses import back_projected
-from model.trainer.validation import CONTEXT
+from model.trainer.validation import CONTEXT, with_context
 
 Method = Callable[[Tensor], Mapping[str, Tensor]]
 """Bytes of (3, H, W) -> images of (3, 4H, 4W) by name: RGB in [0, 1]; those of peers are not
@@ -45,7 +42,7 @@ def of_generator(
     Raises:
         ValueError: an output is not finite.
     """
-    context = _with_context(lr)
+    context = with_context(lr)
     parts = generator(context, PARTS)
     images: dict[str, Tensor] = {
         output: _finished(
@@ -68,15 +65,8 @@ def of_peer(
     Raises:
         ValueError: the output is not finite.
     """
-    image: Tensor = network(_with_context(lr))
+    image: Tensor = network(with_context(lr))
     return {name: _finished(image, lr, name=name, back_projection=back_projection)}
-
-
-def _with_context(lr: Tensor) -> Tensor:
-    """(3, H, W) bytes -> (1, 3, H + 2c, W + 2c) in [0, 1]; a picture may be smaller than c."""
-    around = ((0, 0), (CONTEXT, CONTEXT), (CONTEXT, CONTEXT))
-    padded = torch.from_numpy(np.pad(lr.cpu().numpy(), around, mode="symmetric")).to(lr.device)
-    return padded[None].float().div(255).contiguous(memory_format=torch.channels_last)
 
 
 def _finished(image: Tensor, lr: Tensor, *, name: str, back_projection: bool) -> Tensor:

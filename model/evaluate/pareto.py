@@ -8,7 +8,6 @@ For all of them lower is better.
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from model.trainer.errors import TrainingError
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from model.checkpoint import Scores
 
-NAMED_POSITIONS: Mapping[str, float] = MappingProxyType({"psnr": 0.0, "fused": 0.5, "gan": 1.0})
+NAMED_POSITIONS: Mapping[str, float] = {"psnr": 0.0, "fused": 0.5, "gan": 1.0}
 """Slider positions of the network's outputs."""
 
 _DISTORTION = "rmse_y"
@@ -51,9 +50,10 @@ axis there is the perceptual index, neither LPIPS nor NIQE: so these are lines, 
 """
 
 
-def name_of(place: float) -> str:
+def name_of(position: float) -> str:
     """The name of the output at a slider position, else the number."""
-    return next((name for name, known in NAMED_POSITIONS.items() if known == place), f"{place:g}")
+    names = {known: name for name, known in NAMED_POSITIONS.items()}
+    return names.get(position, f"{position:g}")
 
 
 def position_of(name: str) -> float:
@@ -101,8 +101,8 @@ def draw(
     for row, (data, scores) in zip(grid, bicubic.items(), strict=True):
         for axes, metric in zip(row, shown, strict=True):
             _frame(axes, data, metric)
-            for place, judged in enumerate(curves.values()):
-                _plot_slider(axes, judged[data], metric, colour=_COLOURS[place % len(_COLOURS)])
+            for index, curve in enumerate(curves.values()):
+                _plot_slider(axes, curve[data], metric, colour=_COLOURS[index % len(_COLOURS)])
             if metric in scores:
                 axes.plot(scores[_DISTORTION], scores[metric], color=_PALE, **_BICUBIC)
             if data == "Urban100":
@@ -138,10 +138,10 @@ def _plot_slider(
     }
     if not points:
         return
-    walked = [points[place] for place in sorted(points)]
-    axes.plot(*zip(*walked, strict=True), color=colour, linewidth=2, zorder=3)
-    for place, point in points.items():
-        axes.plot(*point, color=colour, zorder=4, **_MARKS.get(name_of(place), _BETWEEN))
+    ordered = [points[position] for position in sorted(points)]
+    axes.plot(*zip(*ordered, strict=True), color=colour, linewidth=2, zorder=3)
+    for position, point in points.items():
+        axes.plot(*point, color=colour, zorder=4, **_MARKS.get(name_of(position), _BETWEEN))
 
 
 def _paper(axes: "Axes") -> None:
@@ -159,8 +159,8 @@ def _legend(names: Sequence[str]) -> "list[Line2D]":
     from matplotlib.lines import Line2D
 
     sliders = [
-        Line2D([], [], color=_COLOURS[place % len(_COLOURS)], linewidth=2, label=name)
-        for place, name in enumerate(names)
+        Line2D([], [], color=_COLOURS[index % len(_COLOURS)], linewidth=2, label=name)
+        for index, name in enumerate(names)
     ]
     marks = [
         Line2D([], [], color=_INK, linestyle="", label=output, **mark)

@@ -14,7 +14,7 @@ from torch import Tensor
 from model.trainer.data.patterns import BAYER
 
 _PAIRS = ((190, 255), (0, 255), (64, 192))
-_LEAST_CONTRAST = 32  # levels between the two colours of a coloured checkerboard, per channel
+_MIN_CONTRAST = 32  # levels between the two colours of a coloured checkerboard, per channel
 
 
 def patterns(*, height: int, width: int, seed: int) -> Iterator[tuple[str, Tensor]]:
@@ -41,8 +41,8 @@ def patterns(*, height: int, width: int, seed: int) -> Iterator[tuple[str, Tenso
     ink = torch.tensor([[0] * 3, [255] * 3])
     yield "screen tone", _coloured((y % 2 == 0) & (x % 2 == 0), ink.flip(0))
     yield "dithered gradient", _coloured(_dithered(y, x, *drawn(0, 2, 2).tolist()), ink)
-    darks = drawn(0, 256 - _LEAST_CONTRAST, 3)
-    lights = (darks + _LEAST_CONTRAST + drawn(0, 256, 3)).clamp(max=255)
+    darks = drawn(0, 256 - _MIN_CONTRAST, 3)
+    lights = (darks + _MIN_CONTRAST + drawn(0, 256, 3)).clamp(max=255)
     yield "coloured checkerboard", _coloured(checks, torch.stack((darks, lights)))
 
 

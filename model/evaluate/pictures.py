@@ -61,14 +61,14 @@ class Pictures:
         Raises:
             ValueError: a picture is broken.
         """
-        for place, path in enumerate(self.paths):
+        for index, path in enumerate(self.paths):
             hr = _read(path).to(device)
             height, width = (_cropped(side) for side in hr.shape[1:])
             hr = hr[:, :height, :width]
             if self.small:
-                lr = _read(self.small[place]).to(device)
+                lr = _read(self.small[index]).to(device)
             else:
-                lr = downscaled(hr, jpeg=jpeg, light=place if light else None)
+                lr = downscaled(hr, jpeg=jpeg, light=index if light else None)
             yield Pair(lr=lr, hr=hr)
 
 

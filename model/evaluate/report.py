@@ -14,14 +14,10 @@ from model.evaluate.slider import SliderPath
 from model.metrics.perceptual import Metric
 
 _FIGURES = {
-    "lr_psnr": ("LR-PSNR", 2),
-    "mesh": ("mesh", 2),
-    "mesh_ratio": ("of allowed", 2),
-    "mesh_ratio_worst": ("worst", 2),
-    "shift": ("shift", 2),
-    "shift_worst": ("worst", 2),
-}
-"""Title and number of decimals."""
+    "lr_psnr": "LR-PSNR", "mesh": "mesh", "mesh_ratio": "of allowed", "mesh_ratio_worst": "worst",
+    "shift": "shift", "shift_worst": "worst",
+}  # fmt: skip
+"""The heading of each figure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +90,7 @@ def show(report: Report, metrics: Sequence[Metric]) -> None:
     console = Console()
     for data in report.pictures:
         console.print(_scores(report, data, metrics))
-    checkpoints = [judged.name for judged in report.checkpoints]
+    checkpoints = [checkpoint.name for checkpoint in report.checkpoints]
     others = [name for name in report.character if name not in checkpoints]
     for names in (others, *([name] for name in checkpoints)):
         console.print(_character(report, names))
@@ -107,46 +103,43 @@ def _scores(report: Report, data: str, metrics: Sequence[Metric]) -> Table:
     """Scores on one data set: a row for each slider position of each checkpoint."""
     count = report.pictures[data]
     title = f"{data}, {count} picture{'s' if count > 1 else ''}"
-    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD)  # six metrics in 80 columns
-    drawn.add_column("trade-off", overflow="fold", min_width=len("0.5 fused"))
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)  # six metrics in 80 columns
+    table.add_column("trade-off", overflow="fold", min_width=len("0.5 fused"))
     for metric in metrics:
         better = "↑" if metric.higher_is_better else "↓"
-        drawn.add_column(f"{metric.title} {better}", justify="right", no_wrap=True)
-    drawn.add_row("bicubic", *_cells(report.bicubic[data], metrics))
+        table.add_column(f"{metric.title} {better}", justify="right", no_wrap=True)
+    table.add_row("bicubic", *_cells(report.bicubic[data], metrics))
     for peer in report.peers:
-        drawn.add_row(peer.name, *_cells(peer.scores[data], metrics))
-    for judged in report.checkpoints:
-        drawn.add_section()
-        drawn.add_row(judged.name, style="bold")
-        for output, scores in judged.scores[data].items():
-            drawn.add_row(_said(output), *_cells(scores, metrics))
-    return drawn
+        table.add_row(peer.name, *_cells(peer.scores[data], metrics))
+    for checkpoint in report.checkpoints:
+        table.add_section()
+        table.add_row(checkpoint.name, style="bold")
+        for output, scores in checkpoint.scores[data].items():
+            table.add_row(_label(output), *_cells(scores, metrics))
+    return table
 
 
 def _character(report: Report, names: Sequence[str]) -> Table:
     """Character of methods on each data set, beside the true pictures and the allowances."""
     title = f"Character: {', '.join(names)}"
-    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
-    drawn.add_column("trade-off", overflow="fold", min_width=len("0.5 fused"))
-    for heading in (*(title for title, _ in _FIGURES.values()), "overshoot"):
-        drawn.add_column(heading, justify="right", no_wrap=True)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("trade-off", overflow="fold", min_width=len("0.5 fused"))
+    for heading in (*_FIGURES.values(), "overshoot"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for data, original in report.original.items():
-        drawn.add_section()
-        drawn.add_row(data, style="bold")
+        table.add_section()
+        table.add_row(data, style="bold")
         for label, figure in (("original", "mesh"), ("allowed", "mesh_allowance")):
             mesh = f"{original[figure]:.2f}" if figure in original else "-"
-            drawn.add_row(label, "", mesh)
-        for name in names:
-            character = report.character[name]
+            table.add_row(label, "", mesh)
+        for method in names:
+            character = report.character[method]
             for image, figures in character.places[data].items():
-                cells = [
-                    f"{figures[figure]:.{digits}f}" if figure in figures else "-"
-                    for figure, (_, digits) in _FIGURES.items()
-                ]
+                cells = [f"{figures[name]:.2f}" if name in figures else "-" for name in _FIGURES]
                 over = character.overshoot.get(image)
                 worst = f"{max(over.values()):.1f}" if over else "-"
-                drawn.add_row(_said(image), *cells, worst)
-    return drawn
+                table.add_row(_label(image), *cells, worst)
+    return table
 
 
 def _lines(character: Character) -> list[str]:
@@ -163,7 +156,7 @@ def _lines(character: Character) -> list[str]:
     return lines
 
 
-def _said(image: str) -> str:
+def _label(image: str) -> str:
     return f"{position_of(image):g} {image}" if image in NAMED_POSITIONS else image
 
 

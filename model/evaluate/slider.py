@@ -37,11 +37,12 @@ def shown(outputs: Mapping[str, Tensor], trade_offs: Sequence[float]) -> dict[st
 
     `outputs` are `psnr`, `fused` and `gan` in [0, 1], not clamped.
     """
-    clamped = {place: outputs[name].clamp(0, 1) for name, place in NAMED_POSITIONS.items()}
+    clamped = {position: outputs[name].clamp(0, 1) for name, position in NAMED_POSITIONS.items()}
     images = {}
-    for place in trade_offs:  # blended from the two outputs next to it
-        left = 0.0 if place < 0.5 else 0.5
-        images[name_of(place)] = torch.lerp(clamped[left], clamped[left + 0.5], 2 * (place - left))
+    for position in trade_offs:  # blended from the two outputs next to it
+        left = 0.0 if position < 0.5 else 0.5
+        share = 2 * (position - left)
+        images[name_of(position)] = torch.lerp(clamped[left], clamped[left + 0.5], share)
     return rounded(images)
 
 

@@ -18,7 +18,7 @@ Network = Callable[[Tensor, Collection[Part]], GDSROutput]
 """(N, 3, T, T) -> the requested images; see `GDSR.forward`."""
 
 #: Maximum number of graphs of a network; further shapes run without one.
-_MOST_GRAPHS = 16
+_MAX_GRAPHS = 16
 _WARM_UP_RUNS = 3
 
 
@@ -67,7 +67,7 @@ class Graphs:
         key = (lr.shape, lr.dtype, tuple(parts))
         recorded = self._recorded.get(key)
         if recorded is None:
-            if len(self._recorded) >= _MOST_GRAPHS:
+            if len(self._recorded) >= _MAX_GRAPHS:
                 return self._network(lr, parts)
             recorded = self._recorded[key] = self._record(lr, parts)
         recorded.lr.copy_(lr)

@@ -29,14 +29,8 @@ from model.inference import hopper, openvino
 from model.inference.cuda_graphs import Graphs, Network, compile_blocks, download, upload
 from model.inference.nvrtc import KernelUnavailable
 from model.inference.trial import Turn, at_once, seconds_of_each
-from model.postprocessing import limit_ringing, postprocess
+from model.postprocessing import back_projected, limit_ringing, postprocess
 from model.process import cache_folder
-from model.resize import bicubic_down, bicubic_up
-
-__all__ = [
-    "OUTPUTS", "PARTS", "Backend", "Forward", "NotFinite", "Output", "Precision", "in_backend",
-    "measure", "prepare",
-]  # fmt: skip
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Backend = Literal["torch", "openvino"]
@@ -356,10 +350,10 @@ def in_backend(
         return by_torch
     if backend == "openvino":
         return other
-    contestants: dict[Backend, Forward] = {"torch": by_torch, "openvino": other}
+    functions: dict[Backend, Forward] = {"torch": by_torch, "openvino": other}
     picture, fused = _picture(tile), _only("fused")
     seconds = seconds_of_each(
-        {name: functools.partial(one, picture, fused) for name, one in contestants.items()},
+        {name: functools.partial(one, picture, fused) for name, one in functions.items()},
         about=(
             "processor time", by_torch.source.config, precision, tile, torch.__version__,
             version("openvino"), torch.get_num_threads(), torch.cpu.get_capabilities(),
@@ -437,14 +431,14 @@ def _blended(images: Mapping[Part, Tensor], weights: NDArray[np.float32]) -> Ten
 
 
 def _corrected(images: Tensor, tiles: Tiles) -> Tensor:
-    """One step of back-projection (Irani and Peleg, 1991): sr + up(lr - down(sr)), in range again.
+    """Back-projected, and in range again.
 
-    Its reach is 4 input pixels, which the halo of a tile covers beside the network's own reach.
+    The halo of a tile covers the reach of this beside the network's own.
     """
     full = np.iinfo(tiles.dtype).max
     lr = upload(torch.from_numpy(tiles.astype(np.float32) / full), images.device)
     lr = lr.permute(0, 3, 1, 2)
-    return limit_ringing(images + bicubic_up(lr - bicubic_down(images)), lr)
+    return limit_ringing(back_projected(images, lr), lr)
 
 
 def _levels(images: Tensor) -> Tensor:

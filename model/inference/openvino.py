@@ -67,12 +67,11 @@ class OpenVINOGDSR:
         except RuntimeError:
             del self._compiled[key]  # half of its nodes have the shapes of the tile that failed
             raise
-        images = (torch.from_numpy(found[place]) for place in range(len(wanted)))
+        images = (torch.from_numpy(found[index]) for index in range(len(wanted)))
         none: dict[Part, Tensor | None] = dict.fromkeys(PARTS)
         return GDSROutput(**{**none, **dict(zip(wanted, images, strict=True))})
 
     def release(self) -> None:
-        """Release the memory of features."""
         if self._last in self._compiled:
             self._compiled[self._last].release_memory()
 
@@ -111,7 +110,6 @@ class _Builder:
         self._op = operations
 
     def parts(self, generator: GDSR, lr: Any, parts: Sequence[Part]) -> list[Any]:
-        """The nodes of these parts, in this order."""
         op, found = self._op, {}
         shared = self._trunk(generator.shared, self._conv(generator.first, lr))
         guide = self._trunk(generator.guide, shared)

@@ -31,7 +31,7 @@ def at_once(action: Callable[[], Found], /) -> Found:
 
 
 def seconds_of_each(
-    contestants: Mapping[Name, Callable[[], object]],
+    functions: Mapping[Name, Callable[[], object]],
     *,
     about: object,
     folder: Path,
@@ -46,14 +46,14 @@ def seconds_of_each(
     path = folder / f"trial-{key}.json"
     try:
         kept = json.loads(path.read_text())
-        return {name: float(kept[name]) for name in contestants}
+        return {name: float(kept[name]) for name in functions}
     except (OSError, ValueError, KeyError, TypeError):
         pass  # missing, or of another version: measured again
-    for call in contestants.values():
+    for call in functions.values():
         turn(call)  # compiles, fills caches
-    best = dict.fromkeys(contestants, float("inf"))
+    best = dict.fromkeys(functions, float("inf"))
     for _ in range(_ROUNDS):
-        for name, call in contestants.items():
+        for name, call in functions.items():
             best[name] = min(best[name], turn(partial(_seconds, call)))
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luma (ITU-R BT.601, full range)."""
 _MEAN = 9  # pixels: side of the box filter that is subtracted
 _WINDOW, _STRIDE = 96, 48  # pixels
-_LEAST_ALLOWANCE, _ALLOWED = 0.7, 1.5
+_MIN_ALLOWANCE, _ALLOWED_RATIO = 0.7, 1.5
 
 SMALLEST_FOR_MESH = _WINDOW + _MEAN - 1
 """Minimum shorter side of a picture: one window."""
@@ -77,7 +77,7 @@ def mesh(image: Tensor) -> float:
 
 def mesh_allowance(original: float) -> float:
     """Maximum acceptable mesh of a result, given that of the original, in grey levels."""
-    return max(_LEAST_ALLOWANCE, _ALLOWED * original)
+    return max(_MIN_ALLOWANCE, _ALLOWED_RATIO * original)
 
 
 def overshoot(image: Tensor, lr: Tensor) -> float:

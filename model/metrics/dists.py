@@ -20,8 +20,8 @@ from model.metrics.vgg import VGG
 
 _STAGES = ("conv1_2", "conv2_2", "conv3_3", "conv4_3", "conv5_3")
 _CONVOLUTIONS = 13
-_STABLE = 1e-6
-_SMALL = 1e-12
+_C = 1e-6
+_EPSILON = 1e-12
 
 
 class DISTS(nn.Module):
@@ -46,7 +46,7 @@ class DISTS(nn.Module):
         self.channels = [3, *(len(convs[name].get_parameter("weight")) for name in _STAGES)]
         for name in ("alpha", "beta"):
             if name not in shares or shares[name].numel() != sum(self.channels):
-                raise CheckpointInvalid(f"{name} is not there for {sum(self.channels)} features")
+                raise CheckpointInvalid(f"{name} does not have {sum(self.channels)} values")
         total = shares["alpha"].sum() + shares["beta"].sum()
         self.register_buffer("alpha", shares["alpha"].float().view(1, -1) / total)
         self.register_buffer("beta", shares["beta"].float().view(1, -1) / total)
@@ -66,20 +66,12 @@ class DISTS(nn.Module):
 
     def _features(self, images: Tensor) -> list[Tensor]:
         """The picture itself and five stages of VGG16, after their activations."""
-        x = (images - self.network.mean) / self.network.deviation
-        found = [images]
-        for name, conv in zip(self.network.names, self.network.convs, strict=True):
-            if name.endswith("_1") and name != "conv1_1":
-                x = self._pooled(x)  # (N, C, H / 2, W / 2)
-            x = F.relu(conv(x))
-            if name in _STAGES:
-                found.append(x)
-        return found
+        return [images, *map(F.relu, self.network(images, self._pooled))]
 
     def _pooled(self, x: Tensor) -> Tensor:
         kernel = self.blur.expand(x.shape[1], 1, 3, 3)
         squares = F.conv2d(x.square(), kernel, stride=2, padding=1, groups=x.shape[1])
-        return (squares + _SMALL).sqrt()
+        return (squares + _EPSILON).sqrt()
 
     def _distance(self, one: list[Tensor], other: list[Tensor]) -> Tensor:
         textures, structures = [], []
@@ -88,7 +80,7 @@ class DISTS(nn.Module):
             variance_x = (x - mean_x[..., None, None]).square().mean(dim=(2, 3))
             variance_y = (y - mean_y[..., None, None]).square().mean(dim=(2, 3))
             covariance = (x * y).mean(dim=(2, 3)) - mean_x * mean_y
-            textures.append((2 * mean_x * mean_y + _STABLE) / (mean_x**2 + mean_y**2 + _STABLE))
-            structures.append((2 * covariance + _STABLE) / (variance_x + variance_y + _STABLE))
+            textures.append((2 * mean_x * mean_y + _C) / (mean_x**2 + mean_y**2 + _C))
+            structures.append((2 * covariance + _C) / (variance_x + variance_y + _C))
         alike = self.alpha * torch.cat(textures, dim=1) + self.beta * torch.cat(structures, dim=1)
         return 1 - alike.sum(dim=1)

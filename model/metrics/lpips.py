@@ -21,7 +21,7 @@ SMALLEST = 31
 
 _MEAN = (-0.030, -0.088, -0.188)
 _DEVIATION = (0.458, 0.448, 0.450)
-_SMALL = 1e-10
+_EPSILON = 1e-10
 
 
 class _Layer(NamedTuple):
@@ -58,20 +58,20 @@ class LPIPS(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList()
         inputs = 3
-        for place, layer in enumerate(_LAYERS):
+        for index, layer in enumerate(_LAYERS):
             weight = _taken(network, f"features.{layer.number}.weight")
             bias = _taken(network, f"features.{layer.number}.bias")
-            head = _taken(heads, f"lin{place}.model.1.weight")
+            head = _taken(heads, f"lin{index}.model.1.weight")
             outputs = len(bias)
             if weight.shape != (outputs, inputs, layer.side, layer.side):
                 raise CheckpointInvalid(f"features.{layer.number} is not AlexNet's")
             if head.numel() != outputs:
-                raise CheckpointInvalid(f"lin{place} weights {head.numel()} of {outputs} features")
+                raise CheckpointInvalid(f"lin{index} weights {head.numel()} of {outputs} features")
             padding = 2 if layer.side > 3 else 1
             conv = nn.Conv2d(inputs, outputs, layer.side, stride=layer.stride, padding=padding)
             conv.load_state_dict({"weight": weight, "bias": bias})
             self.convs.append(conv)
-            self.register_buffer(f"head{place}", head.view(1, outputs, 1, 1))
+            self.register_buffer(f"head{index}", head.view(1, outputs, 1, 1))
             inputs = outputs
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor(_DEVIATION).view(1, 3, 1, 1))
@@ -91,13 +91,13 @@ class LPIPS(nn.Module):
             if layer.pooled:
                 x = F.max_pool2d(x, kernel_size=3, stride=2)
             x = F.relu(conv(x))
-            found.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + _SMALL))
+            found.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + _EPSILON))
         return found
 
     def _distance(self, one: list[Tensor], other: list[Tensor]) -> Tensor:
         layers = [
-            (self.get_buffer(f"head{place}") * (a - b).square()).sum(dim=1).mean(dim=(1, 2))
-            for place, (a, b) in enumerate(zip(one, other, strict=True))
+            (self.get_buffer(f"head{index}") * (a - b).square()).sum(dim=1).mean(dim=(1, 2))
+            for index, (a, b) in enumerate(zip(one, other, strict=True))
         ]
         return torch.stack(layers).sum(dim=0)  # (N,)
 

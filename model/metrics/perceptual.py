@@ -27,7 +27,7 @@ from model.metrics.niqe import SMALLEST as SMALLEST_FOR_NIQE
 from model.metrics.niqe import load_pristine, niqe
 from model.reference import read_reference
 
-Judge = Callable[[Tensor, Tensor], list[float]]
+Measure = Callable[[Tensor, Tensor], list[float]]
 """Pictures, (N, 3, H, W), and the true one, (3, H, W) -> one value each."""
 
 _FILES = {
@@ -53,91 +53,69 @@ class Metric:
     """A metric with its name and format."""
 
     name: str
-    title: str
     higher_is_better: bool = False
     digits: int
     """Decimals that are significant."""
-    smallest: tuple[int, int]
+    smallest: tuple[int, int] = (1, 1)
     """Minimum shorter and longer side of a picture."""
-    judge: Judge
+    measure: Measure
     rooted: bool = False
     """Whether the summary of several pictures is the root of their mean, not the mean."""
 
+    @property
+    def title(self) -> str:
+        return self.name.upper().replace("_", "-")
+
     def overall(self, values: Sequence[float]) -> float:
-        """The summary of several pictures."""
         mean = fmean(values)
         return round(math.sqrt(mean) if self.rooted else mean, self.digits)
 
 
-class Panel(NamedTuple):
+class LoadedMetrics(NamedTuple):
     """The available metrics, and one line for each that is not."""
 
     metrics: tuple[Metric, ...]
     missing: tuple[str, ...]
 
 
-def load_panel(folder: Path | None, device: torch.device) -> Panel:
+def load_metrics(folder: Path | None, device: torch.device) -> LoadedMetrics:
     """Load all metrics whose weights are in `folder`; without one, those that need none.
 
     Raises:
         CheckpointInvalid: a file does not contain what its name says.
         OSError: a file cannot be read.
     """
+    pixel, window = (2 * BORDER + 1,) * 2, (2 * BORDER + 11,) * 2
+    psnr, ssim, mse = (partial(_each, function) for function in (psnr_y, ssim_y, mse_y))
     metrics = [
-        Metric(
-            name="psnr_y",
-            title="PSNR-Y",
-            higher_is_better=True,
-            digits=3,
-            smallest=(2 * BORDER + 1,) * 2,
-            judge=partial(_each, psnr_y),
-        ),
-        Metric(
-            name="ssim_y",
-            title="SSIM-Y",
-            higher_is_better=True,
-            digits=4,
-            smallest=(2 * BORDER + 11,) * 2,
-            judge=partial(_each, ssim_y),
-        ),
-        Metric(
-            name="rmse_y",
-            title="RMSE-Y",
-            digits=3,
-            smallest=(2 * BORDER + 1,) * 2,
-            judge=partial(_each, mse_y),
-            rooted=True,
-        ),
+        Metric(name="psnr_y", higher_is_better=True, digits=3, smallest=pixel, measure=psnr),
+        Metric(name="ssim_y", higher_is_better=True, digits=4, smallest=window, measure=ssim),
+        Metric(name="rmse_y", digits=3, smallest=pixel, measure=mse, rooted=True),
     ]
     if folder is None:
-        names = f"{', '.join(_FILES)}".upper()
-        return Panel(tuple(metrics), (f"{names} are left out: {_HINT}",))
+        names = ", ".join(_FILES).upper()
+        return LoadedMetrics(tuple(metrics), (f"{names} are left out: {_HINT}",))
     missing = []
     for name in _FILES:
         try:
             metrics.append(_perceptual(name, folder, device))
         except FileNotFoundError as absent:
             missing.append(f"{name.upper()} is left out: {absent}; {_HINT}")
-    return Panel(metrics=tuple(metrics), missing=tuple(missing))
+    return LoadedMetrics(metrics=tuple(metrics), missing=tuple(missing))
 
 
 def _perceptual(name: str, folder: Path, device: torch.device) -> Metric:
     paths = [_found(names, folder) for names in _FILES[name]]
-    digits, smallest = 4, (1, 1)
-    judge: Judge
     try:
         if name == "niqe":
             pristine = load_pristine(*paths)
-            digits, smallest = 3, SMALLEST_FOR_NIQE
-            judge = partial(_each, lambda image, _: niqe(image, pristine))
-        elif name == "lpips":
-            smallest = (SMALLEST_FOR_LPIPS,) * 2
-            judge = partial(_distances, LPIPS(*map(read_reference, paths)).to(device))
-        else:
-            judge = partial(_distances, DISTS(*map(read_reference, paths)).to(device))
+            measure = partial(_each, lambda image, _: niqe(image, pristine))
+            return Metric(name=name, digits=3, smallest=SMALLEST_FOR_NIQE, measure=measure)
+        network, smallest = (LPIPS, SMALLEST_FOR_LPIPS) if name == "lpips" else (DISTS, 1)
+        distances = partial(_distances, network(*map(read_reference, paths)).to(device))
+        return Metric(name=name, digits=4, smallest=(smallest,) * 2, measure=distances)
     except CheckpointInvalid as invalid:
         raise CheckpointInvalid(f"{' or '.join(map(str, paths))}: {invalid}") from None
-    return Metric(name=name, title=name.upper(), digits=digits, smallest=smallest, judge=judge)
 
 
 def _found(names: tuple[str, ...], folder: Path) -> Path:
@@ -147,8 +125,8 @@ def _found(names: tuple[str, ...], folder: Path) -> Path:
     raise FileNotFoundError(f"{folder} has no {' or '.join(names)}")
 
 
-def _each(judge: Callable[[Tensor, Tensor], float], images: Tensor, true: Tensor) -> list[float]:
-    return [judge(image, true) for image in images]
+def _each(metric: Callable[[Tensor, Tensor], float], images: Tensor, true: Tensor) -> list[float]:
+    return [metric(image, true) for image in images]
 
 
 def _distances(network: nn.Module, images: Tensor, true: Tensor) -> list[float]:

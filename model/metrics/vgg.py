@@ -8,7 +8,8 @@ better (arXiv:1809.00219, section 3.3).
 Shapes: N batch, H x W pixels of images in [0, 1].
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ _DEPTHS = {
 }  # number of convolutions -> convolutions in each of five blocks
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
+
+_max_pool = partial(F.max_pool2d, kernel_size=2)
 
 
 class VGG(nn.Module):
@@ -54,13 +57,16 @@ class VGG(nn.Module):
         self.register_buffer("deviation", torch.tensor(_DEVIATION).view(1, 3, 1, 1))
         self.requires_grad_(requires_grad=False)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) -> the features at each tap, (N, C, H / 2^b, W / 2^b) in block 1 + b."""
+    def forward(self, images: Tensor, pool: Callable[[Tensor], Tensor] = _max_pool) -> list[Tensor]:
+        """(N, 3, H, W) -> the features at each tap, (N, C, H / 2^b, W / 2^b) in block 1 + b.
+
+        `pool` halves the sides between blocks.
+        """
         x = (images - self.mean) / self.deviation
         tapped = {}
         for name, conv in zip(self.names, self.convs, strict=True):
             if name.endswith("_1") and name != "conv1_1":
-                x = F.max_pool2d(x, 2)  # (N, C, H / 2, W / 2)
+                x = pool(x)  # (N, C, H / 2, W / 2)
             x = conv(x)
             tapped[name] = x
             x = F.relu(x)
@@ -74,7 +80,7 @@ def convolutions(count: int) -> dict[str, int]:
         for block, depth in enumerate(_DEPTHS[count], start=1)
         for conv in range(1, depth + 1)
     ]
-    return {name: 2 * place + int(name[4]) - 1 for place, name in enumerate(names)}
+    return {name: 2 * index + int(name[4]) - 1 for index, name in enumerate(names)}
 
 
 def _convolution(state: Mapping[str, Tensor], index: int) -> nn.Conv2d:

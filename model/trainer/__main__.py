@@ -55,16 +55,12 @@ def _parser() -> argparse.ArgumentParser:
         "preset", metavar="PRESET", help="a .toml file, or the name of a shipped preset"
     )
     fit.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        dest="overrides",
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides",
         help=(
             "override a value, for example data.hr_dir=/photographs; may be repeated (default: as "
             "in PRESET)"
         ),
-    )
+    )  # fmt: skip
     fit.add_argument("--out", type=Path, help="the run's folder (default: runs/NAME-TIME)")
     fit.add_argument(
         "--minutes", type=_minutes,
@@ -86,14 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("source", metavar="RUN", type=Path, help="a run, or a checkpoint")
     export.add_argument("target", metavar="OUT", type=Path, help="the .safetensors file to write")
     export.add_argument(
-        "--scores",
-        type=Path,
-        metavar="REPORT",
+        "--scores", type=Path, metavar="REPORT",
         help=(
             "JSON report of gdsr-evaluate for OUT, which was exported before without this option "
             "(default: no scores)"
         ),
-    )
+    )  # fmt: skip
     export.add_argument(
         "--fit-fusion", type=Path, metavar="PHOTOGRAPHS",
         help=(

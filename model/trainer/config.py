@@ -114,11 +114,6 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pixel(Term):
-    """L1 loss of pixels."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Distill(Term):
     """L1 loss to the teacher's output, of pixels and of frequencies.
 
@@ -128,14 +123,6 @@ class Distill(Term):
 
     frequency: float = 0.0
     """Weight of the frequency term relative to the pixel term."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Colour(Term):
-    """L1 loss to the photograph of means over 32x32 pixels.
-
-    Pixel losses are insensitive to a small shift of all pixels, which is visible.
-    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,9 +166,13 @@ class Adversarial(Term):
 class Losses:
     """The terms of the generator's loss, which is their sum."""
 
-    pixel: Pixel
+    pixel: Term
+    """L1 loss of pixels."""
     distill: Distill | None = None
-    colour: Colour | None = None
+    colour: Term | None = None
+    """L1 loss to the photograph of means over 32x32 pixels. Pixel losses are insensitive to a small
+    shift of all pixels, which is visible.
+    """
     mask: Mask | None = None
     dists: Dists | None = None
     perceptual: Perceptual | None = None

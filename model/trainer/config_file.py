@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from model.trainer.config import TrainConfig
 from model.trainer.errors import ConfigInvalid
-from model.trainer.validation import LEAST
+from model.trainer.validation import MIN_SIDE
 
 PRESETS = Path(__file__).parent / "presets"
 Built = TypeVar("Built")
@@ -179,8 +179,8 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         if count < 0:
             yield f"{name} is {count}; it must not be below 0"
     crop = config.validation.crop
-    if crop and crop < LEAST:
-        yield f"validation.crop is {crop}; it must be 0 or at least {LEAST}"
+    if crop and crop < MIN_SIDE:
+        yield f"validation.crop is {crop}; it must be 0 or at least {MIN_SIDE}"
     betas = list(config.optimiser.betas)
     if not all(0 <= beta < 1 for beta in betas):
         yield f"optimiser.betas is {betas}; both must be from 0 to below 1"

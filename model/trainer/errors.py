@@ -38,4 +38,4 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         said, where = error.strerror or error, error.filename or path
-        raise TrainingError(f"{said}: {where}; what was there before stays") from None
+        raise TrainingError(f"{said}: {where}; the previous file is unchanged") from None

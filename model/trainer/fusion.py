@@ -17,8 +17,8 @@ from model.trainer.data.photographs import find_photographs, usable_pictures
 from model.trainer.degradations.degradations import LIGHT_ALONE, shrink
 
 _SIDE = 72  # of the small pictures
-_MOST = 64  # photographs
-_SAMPLES = 6000  # output pixels of each
+_MAX_PHOTOGRAPHS = 64
+_SAMPLES = 6000  # output pixels of each photograph
 _RIDGE = 1e-6  # towards the present weights, relative to the features' mean square
 
 
@@ -62,7 +62,7 @@ def _small_pictures(folder: Path, random: torch.Generator) -> list[Tensor]:
     found: list[Tensor] = []
     side = SCALE * _SIDE
     paths = find_photographs(folder)
-    chosen = paths[:: max(1, len(paths) // _MOST)][:_MOST]
+    chosen = paths[:: max(1, len(paths) // _MAX_PHOTOGRAPHS)][:_MAX_PHOTOGRAPHS]
     for pixels in usable_pictures(chosen, folder=folder, side=side):
         top, left = ((length - side) // 2 for length in pixels.shape[:2])
         middle = np.ascontiguousarray(pixels[top : top + side, left : left + side])

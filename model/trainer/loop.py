@@ -10,7 +10,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from types import FrameType
@@ -19,24 +18,14 @@ from model.trainer.config import Optimiser, TrainConfig
 from model.trainer.config import Run as RunConfig
 from model.trainer.parallel import join, leave
 from model.trainer.run.log import StepRecord
-from model.trainer.run.run import BEST, Run
+from model.trainer.run.run import Run
 from model.trainer.step.networks import set_rate
 from model.trainer.step.step import Entry, GraphedStep, Step
 
 _AGREE_EVERY = 10  # steps between two agreements on time among several processes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainResult:
-    """The outcome of a run."""
-
-    step: int
-    stopped: bool
-    """Stopped by a signal; can be resumed."""
-    best: Path
-
-
-def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) -> TrainResult:
+def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) -> None:
     """Train, or resume the run in `out`; `quiet` prints nothing.
 
     Raises:
@@ -47,14 +36,13 @@ def train(config: TrainConfig, out: Path, *, resume: bool, quiet: bool = False) 
     ended = False
     try:
         run = Run(config, out, processes, resume=resume, quiet=quiet)
-        outcome = _loop(run, began=began, resume=resume)
+        _loop(run, began=began, resume=resume)
         ended = True
     finally:
         leave(together=ended)
-    return outcome
 
 
-def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
+def _loop(run: Run, *, began: float, resume: bool) -> None:
     config, train_state, processes = run.config, run.train_state, run.processes
     before = train_state.elapsed
     step = Step(config, run.networks, run.optimisers, processes)
@@ -76,25 +64,25 @@ def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
                     reserve=run.reserve,
                     stop=ending(),
                 )
-            along = progress(
+            fraction = progress(
                 config.run, step=train_state.step, elapsed=train_state.elapsed, reserve=reserve
             )
-            if stopped or along >= 1:
+            if stopped or fraction >= 1:
                 break
 
             # One step.
-            factor = rate_factor(config.optimiser, step=train_state.step, progress=along)
+            factor = rate_factor(config.optimiser, step=train_state.step, progress=fraction)
             rate = factor * config.optimiser.learning_rate
             set_rate(run.optimisers.generator, rate)
             if config.losses.adversarial and run.optimisers.discriminator:
-                rate_judge = factor * config.losses.adversarial.learning_rate
-                set_rate(run.optimisers.discriminator, rate_judge)
+                discriminator_rate = factor * config.losses.adversarial.learning_rate
+                set_rate(run.optimisers.discriminator, discriminator_rate)
             throughput.add(run.checked(run.loss_buffer.put(train_state.step, take(batch))))
             train_state.step += 1
 
             # Periodic log, validation and save.
             if train_state.step % config.run.log_every == 0:
-                run.log.step(throughput.record(rate=rate), along=along)
+                run.log.step(throughput.record(rate=rate), fraction=fraction)
             if train_state.step % config.validation.every == 0:
                 run.validate()
                 validated = train_state.step
@@ -108,7 +96,6 @@ def _loop(run: Run, *, began: float, resume: bool) -> TrainResult:
         train_state.elapsed = before + time.perf_counter() - began
         run.save()
         run.end(stopped=stopped)
-    return TrainResult(step=train_state.step, stopped=stopped, best=run.out / BEST)
 
 
 def progress(run: RunConfig, *, step: int, elapsed: float, reserve: float) -> float:
@@ -141,7 +128,6 @@ class _Throughput:
         self.restart()
 
     def add(self, entry: Entry | None) -> None:
-        """Add the loss terms of a step."""
         if entry:
             self._seen.append(entry)
 

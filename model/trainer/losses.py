@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.metrics.character import LUMA
-from model.resize import bicubic_down, bicubic_up
 
 Game = Literal["relativistic", "logistic"]
 
@@ -84,8 +83,8 @@ def discriminator_loss(
 ) -> Tensor:
     """Discriminator loss of real and fake logits.
 
-    In the relativistic average game each logit is compared to the mean of the other side; in the
-    logistic game each is judged by itself.
+    `relativistic` is the relativistic average loss: each logit is compared to the mean of the other
+    side. `logistic` is the cross-entropy of each logit alone.
     """
     real, fake = real.float(), fake.float()
     if game == "relativistic":
@@ -96,13 +95,7 @@ def discriminator_loss(
 def adversarial_loss(
     *, real: Tensor, fake: Tensor, game: Game, mean: Callable[[Tensor], Tensor] = torch.mean
 ) -> Tensor:
-    """Generator loss: the same game with the sides swapped."""
+    """Generator loss: that of the discriminator with real and fake swapped."""
     if game == "logistic":
         return F.softplus(-fake.float()).mean()  # real logits do not depend on the generator
     return discriminator_loss(real=fake, fake=real, game=game, mean=mean)
-
-
-def back_projected(sr: Tensor, lr: Tensor) -> Tensor:
-    """One step of back-projection: (N, 3, 4H, 4W), (N, 3, H, W) -> (N, 3, 4H, 4W)."""
-    sr = sr.float()
-    return sr + bicubic_up(lr.float() - bicubic_down(sr))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from model.trainer.errors import ConfigInvalid
 
 #: Timeouts of collective operations in a step, and while the first process validates or writes.
-_TIMEOUT, _PATIENCE = timedelta(minutes=10), timedelta(days=1)
+_TIMEOUT, _WAIT_TIMEOUT = timedelta(minutes=10), timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +35,12 @@ class Processes:
         """Whether this is the process that writes files."""
         return self.rank == 0
 
+    def part(self, batch: int) -> slice:
+        """The indices of this process's patches in a batch."""
+        each = batch // self.count
+        return slice(self.rank * each, (self.rank + 1) * each)
+
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Average the gradients over all processes."""
         if self.count == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -61,7 +65,6 @@ class Processes:
         return values
 
     def wait(self) -> None:
-        """Barrier of all processes."""
         if self.waiting is not None:
             dist.barrier(group=self.waiting)
 
@@ -109,7 +112,7 @@ def join(device: str, *, timeout: timedelta = _TIMEOUT) -> Processes:
     if count > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timeout)
     # A process that dies is still noticed at once: its connections close.
-    waiting = dist.new_group(backend="gloo", timeout=_PATIENCE) if count > 1 else None
+    waiting = dist.new_group(backend="gloo", timeout=_WAIT_TIMEOUT) if count > 1 else None
     return Processes(rank=rank, count=count, device=chosen, waiting=waiting)
 
 

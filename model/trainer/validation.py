@@ -23,8 +23,8 @@ from model.trainer.degradations.jpeg import jpeg_round_trip
 CONTEXT = 16
 """Mirrored pixels around a small picture; zero padding instead would darken the border."""
 _STRIP_SIDE = 192  # pixels of each picture in the strip
-LEAST = SCALE * CONTEXT
-"""Minimum side of a picture: mirroring needs that many pixels."""
+MIN_SIDE = SCALE * CONTEXT
+"""Minimum side of a picture, as long as the context of the enlarged one."""
 
 
 class Pair(NamedTuple):
@@ -43,7 +43,7 @@ def read_pairs(
         TrainingError: no picture is usable.
     """
     pairs: list[Pair] = []
-    for pixels in islice(usable_pictures(paths, folder=folder, side=LEAST), settings.pictures):
+    for pixels in islice(usable_pictures(paths, folder=folder, side=MIN_SIDE), settings.pictures):
         picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         hr = _centre(picture, settings.crop or max(picture.shape[1:])).to(device)
         lr = bicubic_down(hr)
@@ -63,11 +63,11 @@ def validate(
     side = min(_STRIP_SIDE, *(min(pair.hr.shape[1:]) for pair in pairs)) // SCALE * SCALE
     decibels: dict[Output, list[float]] = {output: [] for output in OUTPUTS}
     rows: list[Tensor] = []
-    for place, pair in enumerate(pairs):
+    for index, pair in enumerate(pairs):
         images = _upscaled(generator, pair.lr)
         for output in OUTPUTS:
             decibels[output].append(psnr_y(images[output], pair.hr))
-        if place < samples:
+        if index < samples:
             lr = pair.lr.repeat_interleave(SCALE, dim=1).repeat_interleave(SCALE, dim=2)
             strip = (lr, images["psnr"], images["fused"], images["gan"], pair.hr)
             rows.append(torch.cat([_centre(image, side) for image in strip], dim=2))
@@ -77,12 +77,17 @@ def validate(
     return scores, Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy().copy())
 
 
+def with_context(lr: Tensor) -> Tensor:
+    """(3, H, W) bytes -> (1, 3, H + 32, W + 32) in [0, 1], channels-last."""
+    padded = mirrored(lr[None].float().div(255), CONTEXT)
+    return padded.contiguous(memory_format=torch.channels_last)
+
+
 def _upscaled(generator: GDSR, lr: Tensor) -> dict[Output, Tensor]:
     """(3, H, W) bytes -> (3, 4H, 4W) bytes for each output."""
     # Sizes vary, so benchmarking cuDNN algorithms for each would be wasted.
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=False):
-        padded = mirrored(lr[None].float().div(255), CONTEXT)
-        images = generator(padded.contiguous(memory_format=torch.channels_last))
+        images = generator(with_context(lr))
         return {
             output: to_bytes(inner(getattr(images, output)[0], SCALE * CONTEXT))
             for output in OUTPUTS

@@ -22,7 +22,7 @@ from model.evaluate.folder import evaluate
 from model.evaluate.methods import of_generator
 from model.evaluate.pictures import find_pictures
 from model.gdsr import GDSR, PRESETS, GDSRConfig
-from model.metrics.perceptual import load_panel
+from model.metrics.perceptual import load_metrics
 
 TINY = GDSRConfig(features=8, growth=4, shared=1, guide=1, lf=1, hf_extract=1, hf=1, mask=1)
 CARD = Card(
@@ -269,7 +269,7 @@ def test_the_shipped_checkpoints_score_what_their_cards_say(name: str, psnr: flo
     scores = evaluate(
         partial(of_generator, generator=checkpoint.generator),
         find_pictures(Path(bench) / "Set5").read(device),
-        load_panel(None, device).metrics,
+        load_metrics(None, device).metrics,
         trade_offs=(0, 0.5, 1),
     ).scores
 

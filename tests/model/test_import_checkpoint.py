@@ -91,12 +91,12 @@ def test_a_pickle_that_would_run_code_is_refused(
     ("change", "message"),
     [
         ({"concat.0.bias": None}, "tensor hf_merge.bias is missing"),
-        ({"body_ex.0.bias": None}, "tensor first.bias is missing, which tells the size"),
+        ({"body_ex.0.bias": None}, "tensor first.bias is missing, which gives the size"),
         ({"fc.weight": torch.zeros(1)}, "tensor fc.weight is not part of the reference network"),
         ({"concat.0.mean": torch.zeros(8)}, "tensor concat.0.mean is not part of the reference"),
         ({"body_x.sub.RDB1.conv1.0.bias": torch.zeros(4)}, "is not part of the reference"),
         ({"concat.0.bias": torch.zeros(9)}, r"hf_merge.bias has the shape \[9\]"),
-        ({"module.concat.0.bias": torch.zeros(8)}, "some tensors are there twice"),
+        ({"module.concat.0.bias": torch.zeros(8)}, "some tensors occur twice"),
         ({"body_l1.sub.1.RDB1.conv1.0.bias": None}, "blocks.1.blocks.0.grow.0.bias is missing"),
     ],
 )

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.inference.forward import PARTS, Forward
+from model.gdsr import PARTS
+from model.inference.forward import Forward
 from workers.engine.out_of_memory import is_out_of_memory
 
 #: Batch sizes to measure, and the only ones ever computed: few shapes can be compiled ahead.

@@ -24,8 +24,9 @@ from model.trainer.config import Data
 from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.photographs import Photographs
 from model.trainer.degradations.degradations import Degradation, shrink
+from model.trainer.parallel import Processes
 
-_AHEAD = 4  # batches that the loader prepares ahead
+_PREFETCHED = 4  # batches that the loader prepares ahead
 _BICUBIC_CONTEXT = 2  # reach of the bicubic kernel beyond a patch, in low-resolution pixels
 _DEGRADED_CONTEXT = 8  # reach of most blurs, through two resizes
 
@@ -48,29 +49,25 @@ class Batches:
         *,
         degradation: Degradation | None,
         seed: int,
-        device: torch.device,
-        rank: int = 0,
-        processes: int = 1,
+        processes: Processes,
     ) -> None:
         self.photographs = photographs
-        self.device = device
+        self.device = processes.device
         self.waited = 0.0
         """Seconds that the loop waited for the loader."""
         self._data = data
         self._degradation = degradation
         self._seed = seed
         self._context = _DEGRADED_CONTEXT if degradation else _BICUBIC_CONTEXT
-        each = data.batch // processes
-        self._part = slice(rank * each, (rank + 1) * each)
-        self._rank = rank
-        self._generator = torch.Generator(device)
+        self._part = processes.part(data.batch)
+        self._rank = processes.rank
+        self._generator = torch.Generator(processes.device)
         side = SCALE * data.patch
         rows, columns = photographs.heights.cpu() - side + 1, photographs.widths.cpu() - side + 1
-        self._places = (rows * columns).cumsum(0).numpy()
+        self._ends = (rows * columns).cumsum(0).numpy()
         self._columns = columns.numpy()
 
     def at(self, step: int) -> Batch:
-        """The batch of one step."""
         return self._finished(step, self._patches(step))
 
     @contextmanager
@@ -88,9 +85,9 @@ class Batches:
             return patches.pin_memory() if self.device.type == "cuda" else patches
 
         def batches() -> Iterator[Batch]:
-            coming = deque(loader.submit(load, first + ahead) for ahead in range(_AHEAD))
+            coming = deque(loader.submit(load, first + ahead) for ahead in range(_PREFETCHED))
             for step in count(first):
-                coming.append(loader.submit(load, step + _AHEAD))
+                coming.append(loader.submit(load, step + _PREFETCHED))
                 start = time.perf_counter()
                 patches = coming.popleft().result()
                 self.waited += time.perf_counter() - start
@@ -111,10 +108,10 @@ class Batches:
     def _picks(self, step: int) -> Tensor:
         """Draw patches for `cut`; every patch of every photograph has the same probability."""
         random = np.random.default_rng((self._seed, step))
-        place = random.integers(self._places[-1], size=self._data.batch)
-        photograph = np.searchsorted(self._places, place, side="right")
-        place -= np.where(photograph > 0, self._places[photograph - 1], 0)
-        top, left = np.divmod(place, self._columns[photograph])
+        position = random.integers(self._ends[-1], size=self._data.batch)
+        photograph = np.searchsorted(self._ends, position, side="right")
+        position -= np.where(photograph > 0, self._ends[photograph - 1], 0)
+        top, left = np.divmod(position, self._columns[photograph])
         turn = random.integers(8, size=self._data.batch)
         return torch.from_numpy(np.stack((photograph, top, left, turn), axis=1)[self._part])
 
@@ -152,8 +149,8 @@ def cut(photographs: Photographs, picks: Tensor, *, side: int, context: int) -> 
 
 def gathered(photographs: Photographs, picks: Tensor, *, size: int, context: int) -> Tensor:
     """Patches by one gather, fast on a GPU: (N, S, S, 3)."""
-    place = torch.arange(size, device=photographs.pixels.device)
-    row, column = place.view(1, -1, 1), place.view(1, 1, -1)
+    offset = torch.arange(size, device=photographs.pixels.device)
+    row, column = offset.view(1, -1, 1), offset.view(1, 1, -1)
     photograph, top, left, turn = picks.view(-1, 4, 1, 1).unbind(1)  # (N, 1, 1) each
     y = torch.where(turn & 1 == 0, row, column)  # (N, S, S)
     x = torch.where(turn & 1 == 0, column, row)

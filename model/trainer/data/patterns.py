@@ -36,11 +36,11 @@ def replace_with_patterns(
     random = np.random.default_rng((*seed, _STREAM))
     drawn = random.random(data.batch)[part] < data.patterns
     seeds = random.integers(2**63, size=data.batch)[part]
-    for place in np.flatnonzero(drawn):
-        small = draw_pattern(np.random.default_rng(seeds[place]), side=data.patch)
-        lr[place] = small / 255
+    for index in np.flatnonzero(drawn):
+        small = draw_pattern(np.random.default_rng(seeds[index]), side=data.patch)
+        lr[index] = small / 255
         for target in targets:
-            target[place] = enlarged(small) / 255
+            target[index] = enlarged(small) / 255
 
 
 def draw_pattern(random: np.random.Generator, *, side: int) -> Tensor:

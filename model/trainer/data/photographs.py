@@ -122,20 +122,10 @@ def read_photographs(
     Raises:
         TrainingError: no picture is left, or there is no space for `file`.
     """
-    broken: set[Path] = set()
-    small: list[Path] = []
-    sizes: dict[Path, tuple[int, int]] = {}
-    for path in paths:
-        try:
-            width, height = size_of(path)
-        except UNREADABLE:
-            broken.add(path)
-            continue
-        if min(width, height) < side:
-            small.append(path)
-        else:
-            sizes[path] = height, width
-
+    readable = _sizes(paths)
+    broken = set(paths) - readable.keys()
+    small = [path for path, size in readable.items() if min(size) < side]
+    sizes = {path: size for path, size in readable.items() if min(size) >= side}
     ends = np.cumsum([height * width for height, width in sizes.values()], dtype=np.int64)
     pixels = _allocated(int(ends[-1]) if sizes else 0, file)
     flat = pixels.numpy()
@@ -193,17 +183,23 @@ def keep_photographs(
 
 def _place(paths: Sequence[Path], device: torch.device) -> Literal["device", "host", "file"]:
     """The first location with room for the decoded pictures besides other uses."""
-    size = 0
-    for path in paths:
-        with suppress(*UNREADABLE):
-            width, height = size_of(path)
-            size += 3 * width * height
+    size = 3 * sum(height * width for height, width in _sizes(paths).values())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if size > 0.4 * memory:
         return "file"
     if device.type == "cuda" and size > 0.4 * torch.cuda.mem_get_info(device)[0]:
         return "host"
     return "device"
+
+
+def _sizes(paths: Sequence[Path]) -> dict[Path, tuple[int, int]]:
+    """Height and width of each picture whose header can be read."""
+    sizes = {}
+    for path in paths:
+        with suppress(*UNREADABLE):
+            width, height = size_of(path)
+            sizes[path] = height, width
+    return sizes
 
 
 def _allocated(pixels: int, file: Path | None) -> Tensor:

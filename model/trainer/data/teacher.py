@@ -21,7 +21,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -85,7 +85,7 @@ def make_cache(
         config.data_of_cache,
         degradation=config.degradation,
         seed=config.run.seed,
-        device=processes.device,
+        processes=replace(processes, rank=0, count=1),  # a process makes whole shards
     )
     console = Console(stderr=True)
     for shard in track(
@@ -147,8 +147,8 @@ def _is_checkpoint(path: Path) -> bool:
 def with_low_frequencies(images: Tensor, photographs: Tensor) -> Tensor:
     """`images` with the low frequencies of `photographs`: (N, 3, 4S, 4S) each."""
     reach = min(int(3 * _BLUR), *(side - 1 for side in images.shape[-2:]))
-    place = torch.arange(-reach, reach + 1, device=images.device)
-    bell = torch.exp(-0.5 * (place / _BLUR) ** 2)
+    offset = torch.arange(-reach, reach + 1, device=images.device)
+    bell = torch.exp(-0.5 * (offset / _BLUR) ** 2)
     bell = (bell / bell.sum()).view(1, 1, 1, -1).repeat(3, 1, 1, 1)
     padded = F.pad(photographs - images, (reach,) * 4, mode="reflect")
     rows: Tensor = F.conv2d(padded, bell, groups=3)
@@ -205,12 +205,12 @@ def _teacher_outputs(
 ) -> NDArray[np.uint8]:
     """The teacher's outputs for small pictures."""
     outputs = np.empty_like(targets)
-    for place, (small, true) in enumerate(zip(inputs, targets, strict=True)):
+    for index, (small, true) in enumerate(zip(inputs, targets, strict=True)):
         lr, hr = (torch.from_numpy(part).permute(2, 0, 1)[None] for part in (small, true))
         lr, hr = lr.to(device).float() / 255, hr.to(device).float() / 255
         with torch.inference_mode(), autocast(device):
             image = network(lr.contiguous(memory_format=torch.channels_last))
-        outputs[place] = _bytes(with_low_frequencies(image.float(), hr))[0]
+        outputs[index] = _bytes(with_low_frequencies(image.float(), hr))[0]
     return outputs
 
 
@@ -257,11 +257,9 @@ class CachedBatches:
         self._data = data
         self._seed = seed
         self._device = processes.device
-        each = data.batch // processes.count
-        self._part = slice(processes.rank * each, (processes.rank + 1) * each)
+        self._part = processes.part(data.batch)
 
     def at(self, step: int) -> Batch:
-        """The batch of one step."""
         random = np.random.default_rng((self._seed, step))
         limits = (len(self._arrays), SHARD, self._places, self._places, 8)
         picks = random.integers(limits, size=(self._data.batch, len(limits)))[self._part]

@@ -44,7 +44,7 @@ def draw_kernels(blur: Blur, draws: Draws) -> Tensor:
     angle = draws.uniform(-math.pi, math.pi)
     generalised, plateau = _draw_beta(blur.generalised, draws), _draw_beta(blur.plateau, draws)
 
-    y, x, _ = _grid(radius)
+    y, x = _offsets(angle.device)
     cosine, sine = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
     along, across = cosine * x + sine * y, cosine * y - sine * x  # (N, K, K)
     distance = (along / wide.view(-1, 1, 1)) ** 2 + (across / narrow.view(-1, 1, 1)) ** 2
@@ -69,8 +69,8 @@ def gaussian_kernels(sigma: Tensor) -> Tensor:
 
     Near 0 the kernel is the identity.
     """
-    place = torch.arange(SIDE, device=sigma.device) - SIDE // 2
-    distance = place.view(-1, 1) ** 2 + place.view(1, -1) ** 2  # (K, K)
+    y, x = _offsets(sigma.device)
+    distance = y**2 + x**2  # (K, K)
     bell = torch.exp(-0.5 * distance / sigma.view(-1, 1, 1) ** 2)
     return bell / bell.sum(dim=(1, 2), keepdim=True)
 
@@ -103,25 +103,26 @@ def _draw_beta(limits: Range, draws: Draws) -> Tensor:
     return torch.where(draws.bernoulli(0.5), draws.uniform(low, 1), draws.uniform(1, high))
 
 
-def _grid(radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Row and column from the centre, (K, K) each, and the mask of `radius`: (N, K, K)."""
-    place = torch.arange(SIDE, device=radius.device) - SIDE // 2
-    y, x = place.view(-1, 1).expand(SIDE, SIDE), place.view(1, -1).expand(SIDE, SIDE)
-    return y, x, torch.maximum(y.abs(), x.abs()) <= radius.view(-1, 1, 1)
+def _offsets(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row and column from the centre: (K, 1) and (1, K)."""
+    offsets = torch.arange(SIDE, device=device) - SIDE // 2
+    return offsets.view(-1, 1), offsets.view(1, -1)
 
 
 def _sinc(radius: Tensor, draws: Draws) -> Tensor:
     """The circular low-pass filter for a random cut-off, which is not low for small kernels."""
     low = torch.where(radius < 6, math.pi / 3, math.pi / 5)
     cutoff = (low + (math.pi - low) * draws.uniform(0, 1)).view(-1, 1, 1)
-    y, x, _ = _grid(radius)
+    y, x = _offsets(radius.device)
     distance = torch.hypot(y.float(), x.float()).clamp(min=1e-6)
     bessel: Tensor = torch.special.bessel_j1(cutoff * distance)
     return cutoff * bessel / (2 * math.pi * distance)
 
 
 def _normalised(kernels: Tensor, radius: Tensor) -> Tensor:
-    kernels = kernels * _grid(radius)[2]
+    """Kernels within `radius` that add up to 1."""
+    y, x = _offsets(radius.device)
+    kernels = kernels * (torch.maximum(y.abs(), x.abs()) <= radius.view(-1, 1, 1))
     return kernels / kernels.sum(dim=(1, 2), keepdim=True)
 
 

@@ -167,10 +167,10 @@ def _degraded(
         # All images are computed: selecting some would make a GPU wait.
         made = recipe(hr.float(), Draws(hr.shape[0], generator))
         return torch.where(chosen.view(-1, 1, 1, 1), made, small)
-    places = chosen.nonzero().flatten()
-    if len(places):
+    indices = chosen.nonzero().flatten()
+    if len(indices):
         small = small.index_copy(
-            0, places, recipe(hr[places].float(), Draws(len(places), generator))
+            0, indices, recipe(hr[indices].float(), Draws(len(indices), generator))
         )
     return small
 

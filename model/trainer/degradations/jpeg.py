@@ -91,8 +91,8 @@ def _quantised(planes: Tensor, tables: Tensor) -> Tensor:
 @lru_cache(maxsize=8)
 def _cosines(device: torch.device) -> Tensor:
     """The orthonormal 8 x 8 cosine transform as one matrix: (64, 64)."""
-    wave, place = torch.arange(8.0).view(-1, 1), torch.arange(8.0)
-    cosines = torch.cos((2 * place + 1) * wave * math.pi / 16) / 2
+    frequency, position = torch.arange(8.0).view(-1, 1), torch.arange(8.0)
+    cosines = torch.cos((2 * position + 1) * frequency * math.pi / 16) / 2
     cosines[0] /= math.sqrt(2)
     return torch.kron(cosines, cosines).to(device)
 

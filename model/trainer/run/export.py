@@ -100,8 +100,8 @@ def read_scores(path: Path, *, sha256: str) -> Scores:
         report = json.loads(path.read_text(encoding="utf-8"))
         measured = ("back_projection", "jpeg", "degrade", "pairs")
         otherwise = any(report[name] for name in measured)
-        judged = report["checkpoints"]
-        found: list[Scores] = [one["scores"] for one in judged if one["sha256"] == sha256]
+        checkpoints = report["checkpoints"]
+        found: list[Scores] = [one["scores"] for one in checkpoints if one["sha256"] == sha256]
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path} is not a report of gdsr-evaluate") from None
     if otherwise:

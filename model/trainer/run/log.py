@@ -7,7 +7,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -70,23 +70,21 @@ class Log:
         self._write({"event": event, **values})
 
     def say(self, text: str) -> None:
-        """Print a message."""
         self._console.print(text, markup=False)
 
     def close(self, text: str, *, done: bool) -> None:
-        """Print the final message."""
         if done:
             self._bar.update(self._task, completed=1.0)
         self.say(text)
 
-    def step(self, record: StepRecord, *, along: float) -> None:
+    def step(self, record: StepRecord, *, fraction: float) -> None:
         self._write({"event": "step", **asdict(record)})
         terms = "  ".join(f"{name} {value:.4g}" for name, value in record.terms.items())
         status = (
             f"step {record.step:,}/{self._steps:,}  {terms}  {record.images_per_second:.1f} "
-            f"images/s  {_duration(record.seconds_left)} left"
+            f"images/s  {timedelta(seconds=round(record.seconds_left))} left"
         )
-        self._bar.update(self._task, completed=along, status=status)
+        self._bar.update(self._task, completed=fraction, status=status)
         if not self._console.is_terminal:
             self.say(status)
         if self._board:
@@ -110,12 +108,6 @@ class Log:
         line = json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **values})
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _board(out: Path) -> "SummaryWriter":

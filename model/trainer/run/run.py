@@ -81,14 +81,9 @@ class Run:
         config, processes = self.config, self.processes
         teacher, seed = config.teacher, config.run.seed
         if teacher is None:
+            degradation = config.degradation
             return Batches(
-                self.photographs,
-                data,
-                degradation=config.degradation,
-                seed=seed,
-                device=processes.device,
-                rank=processes.rank,
-                processes=processes.count,
+                self.photographs, data, degradation=degradation, seed=seed, processes=processes
             )
         folder = Path(teacher.cache) if teacher.cache else self.out / "teacher"
         make_cache(config, teacher, folder, self.photographs, processes=processes, quiet=quiet)
@@ -101,7 +96,6 @@ class Run:
         return 1.2 * self.train_state.validation + min(_OUTSIDE, 6 * self.config.run.minutes)
 
     def begin(self, *, resumed: bool) -> None:
-        """Log the training data."""
         photographs, train_state = self.photographs, self.train_state
         digest = hashlib.sha256("\n".join(photographs.names).encode()).hexdigest()[:16]
         self.log.event(
@@ -177,14 +171,12 @@ class Run:
         self.log.scores(train_state.step, scores, best=best)
 
     def save(self) -> None:
-        """Save the state to resume from."""
         self.checked(self.loss_buffer.flush())
         if self.processes.first:
             save_state(self.out / STATE, self.train_state, self.networks, self.optimisers)
         self.processes.wait()
 
     def end(self, *, stopped: bool) -> None:
-        """Log the end of the run."""
         self.log.event("stopped" if stopped else "end", step=self.train_state.step)
         outcome = "stopped by a signal; resume it" if stopped else "done"
         text = f"{outcome}: step {self.train_state.step:,}, {self.out / BEST}"
@@ -206,5 +198,5 @@ def _split(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
         return paths, paths, folder
     count = min(max(1, data.hold_out), -(-len(paths) // 10))
     every = len(paths) / count
-    held_out = {paths[int(place * every)] for place in range(count)}
+    held_out = {paths[int(index * every)] for index in range(count)}
     return [path for path in paths if path not in held_out], sorted(held_out), folder

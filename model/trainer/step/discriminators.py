@@ -33,8 +33,8 @@ class VGGDiscriminator(nn.Module):
             )
         widths = [features * factor for factor in (1, 1, 2, 2, 4, 4, 8, 8, 8, 8)]
         layers: list[nn.Module] = [nn.Conv2d(3, features, kernel_size=3, padding=1), _activation()]
-        for place, (inputs, outputs) in enumerate(pairwise(widths)):
-            size, stride = (4, 2) if place % 2 == 0 else (3, 1)
+        for index, (inputs, outputs) in enumerate(pairwise(widths)):
+            size, stride = (4, 2) if index % 2 == 0 else (3, 1)
             conv = nn.Conv2d(inputs, outputs, size, stride=stride, padding=1)
             layers += [conv, nn.BatchNorm2d(outputs), _activation()]
         self.features = nn.Sequential(*layers)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from model.gdsr import SCALE, GDSROutput, Part
+from model.postprocessing import back_projected
 from model.resize import inner, mirrored
 from model.trainer.config import Distill, TrainConfig, Weights
 from model.trainer.data.batches import Batch
 from model.trainer.losses import (
     adversarial_loss,
-    back_projected,
     colour_loss,
     discriminator_loss,
     frequency_loss,
@@ -155,7 +155,7 @@ class Step:
         return terms
 
     def discriminator_loss(self, images: Mapping[Part, Tensor], hr: Tensor) -> Tensor:
-        """The discriminator's loss over the judged outputs."""
+        """The discriminator's loss over the outputs with an adversarial weight."""
         adversarial, discriminator = self.config.losses.adversarial, self.networks.discriminator
         if adversarial is None or discriminator is None:
             return hr.new_zeros(())

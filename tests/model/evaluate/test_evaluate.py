@@ -26,7 +26,7 @@ from model.evaluate.pictures import find_pictures
 from model.evaluate.slider import shown
 from model.gdsr import OUTPUTS
 from model.metrics.fidelity import mse_y, psnr_y
-from model.metrics.perceptual import load_panel
+from model.metrics.perceptual import load_metrics
 from model.postprocessing import postprocess
 from model.resize import bicubic_down, bicubic_up, inner, mirrored
 from model.trainer.errors import TrainingError
@@ -179,7 +179,7 @@ def test_a_network_that_gives_nan_is_not_scored(checkpoint: Path) -> None:
 
 def test_a_folder_scores_the_means_over_its_pictures(photographs: Path) -> None:
     pictures = find_pictures(photographs)
-    psnr, _, rmse = load_panel(None, CPU).metrics
+    psnr, _, rmse = load_metrics(None, CPU).metrics
 
     scores = evaluate(bicubic, pictures.read(CPU), [psnr, rmse]).scores["bicubic"]
 
@@ -195,7 +195,7 @@ def test_a_folder_scores_the_means_over_its_pictures(photographs: Path) -> None:
 
 def test_pictures_that_were_compressed_score_lower_the_more_they_were(photographs: Path) -> None:
     pictures = find_pictures(photographs)
-    psnr = load_panel(None, CPU).metrics[:1]
+    psnr = load_metrics(None, CPU).metrics[:1]
 
     plain, fine, coarse = (
         evaluate(bicubic, pictures.read(CPU, jpeg=quality), psnr).scores["bicubic"]["psnr_y"]
@@ -208,7 +208,7 @@ def test_pictures_that_were_compressed_score_lower_the_more_they_were(photograph
 def test_what_is_not_finite_is_left_out() -> None:
     flat = Pair(lr=grey(90, side=32), hr=grey(90, side=128))
 
-    found = evaluate(bicubic, [flat], load_panel(None, CPU).metrics)
+    found = evaluate(bicubic, [flat], load_metrics(None, CPU).metrics)
 
     assert found.scores == {"bicubic": {"ssim_y": 1.0, "rmse_y": 0.0}}
     assert "lr_psnr" not in found.places["bicubic"]

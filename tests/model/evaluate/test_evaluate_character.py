@@ -10,7 +10,7 @@ from model.evaluate.folder import evaluate, overshoots
 from model.evaluate.methods import bicubic, unrounded_bicubic
 from model.evaluate.patterns import patterns
 from model.evaluate.slider import POSITIONS, slider_path
-from model.metrics.perceptual import load_panel
+from model.metrics.perceptual import load_metrics
 from model.resize import bicubic_up
 from model.trainer.validation import Pair
 
@@ -132,7 +132,7 @@ def test_lr_psnr_is_against_what_the_method_was_given() -> None:
     def method(lr: Tensor) -> dict[str, Tensor]:
         return {"mine": bicubic_up(lr).float() / 255 + 1 / 255}
 
-    found = evaluate(method, [pair], load_panel(None, CPU).metrics)
+    found = evaluate(method, [pair], load_metrics(None, CPU).metrics)
 
     assert found.places["mine"]["lr_psnr"] == pytest.approx(20 * math.log10(255), abs=1e-3)
     assert found.scores["mine"]["rmse_y"] == pytest.approx(11 * 219 / 255, abs=0.6)

@@ -10,9 +10,9 @@ import torch
 from networks import TINY
 
 from model.blocks import RRDB
-from model.gdsr import GDSR
+from model.gdsr import GDSR, PARTS
 from model.inference.cuda_graphs import Graphs, compile_blocks, download, upload
-from model.inference.forward import PARTS, Forward, _picture, prepare
+from model.inference.forward import Forward, _picture, prepare
 
 CPU = torch.device("cpu")
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from model.checkpoint import SHIPPED, load_checkpoint
-from model.gdsr import GDSR, GDSRConfig
+from model.gdsr import GDSR, OUTPUTS, GDSRConfig, Output
 from model.inference.forward import (
-    OUTPUTS,
     Forward,
     NotFinite,
-    Output,
     Precision,
     _cpu_has_bfloat16,
     _picture,

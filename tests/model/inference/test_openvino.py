@@ -157,8 +157,8 @@ prepare_process(2)
 import numpy as np, torch
 sys.path[:0] = ["tests/support"]
 from networks import TINY
-from model.gdsr import GDSR
-from model.inference.forward import PARTS, _picture, prepare
+from model.gdsr import GDSR, PARTS
+from model.inference.forward import _picture, prepare
 from workers.contract.errors import EngineOutOfMemory
 from workers.engine.out_of_memory import OutOfMemoryFallback
 

@@ -16,7 +16,7 @@ from model.metrics import lpips
 from model.metrics.dists import DISTS
 from model.metrics.fidelity import mse_y, psnr_y
 from model.metrics.lpips import LPIPS
-from model.metrics.perceptual import Metric, load_panel
+from model.metrics.perceptual import Metric, load_metrics
 from model.reference import read_reference
 from model.resize import bicubic_down, bicubic_up
 
@@ -112,14 +112,14 @@ def test_weights_that_do_not_fit_are_named() -> None:
         LPIPS({**network, "features.0.weight": torch.zeros(4, 3, 3, 3)}, heads)
     with pytest.raises(CheckpointInvalid, match="lin0 weights 7 of 4 features"):
         LPIPS(network, {**heads, "lin0.model.1.weight": torch.zeros(1, 7, 1, 1)})
-    with pytest.raises(CheckpointInvalid, match="alpha is not there for 95 features"):
+    with pytest.raises(CheckpointInvalid, match="alpha does not have 95 values"):
         DISTS(random_vgg(convolutions=13, divisor=16), {"beta": torch.zeros(1, 95, 1, 1)})
     with pytest.raises(CheckpointInvalid, match="VGG19"):
         DISTS(random_vgg(convolutions=16, divisor=16), shares(divisor=16))
 
 
 def test_without_weights_what_needs_them_is_left_out_in_one_line() -> None:
-    metrics, missing = load_panel(None, CPU)
+    metrics, missing = load_metrics(None, CPU)
 
     assert [metric.name for metric in metrics] == ["psnr_y", "ssim_y", "rmse_y"]
     assert missing == (
@@ -136,7 +136,7 @@ def test_a_folder_may_hold_the_files_under_the_names_of_those_who_publish_them(
     torch.save(heads, tmp_path / "alex.pth")
     safetensors.torch.save_file(shares(divisor=1), tmp_path / "dists_alpha_beta.safetensors")
 
-    metrics, (no_niqe, no_dists) = load_panel(tmp_path, CPU)
+    metrics, (no_niqe, no_dists) = load_metrics(tmp_path, CPU)
 
     assert [metric.name for metric in metrics] == ["psnr_y", "ssim_y", "rmse_y", "lpips"]
     assert f"NIQE is left out: {tmp_path} has no niqe_pris_params.npz;" in no_niqe
@@ -150,23 +150,23 @@ def test_a_file_of_weights_that_is_broken_is_no_reason_to_leave_a_metric_out(
     path.write_bytes(b"nothing")
 
     with pytest.raises(CheckpointInvalid, match=r"niqe_pris_params\.npz: this does not hold"):
-        load_panel(tmp_path, CPU)
+        load_metrics(tmp_path, CPU)
 
 
 def test_several_pictures_score_the_mean_but_rmse_the_root_of_the_mean_of_squares() -> None:
-    metrics = {metric.name: metric for metric in load_panel(None, CPU).metrics}
+    metrics = {metric.name: metric for metric in load_metrics(None, CPU).metrics}
 
     assert metrics["psnr_y"].overall([30.0, 20.0]) == 25
     assert metrics["rmse_y"].overall([9.0, 16.0]) == pytest.approx(12.5**0.5, abs=1e-3)
 
 
-def test_the_panel_judges_bytes_by_the_metrics_of_the_protocol() -> None:
-    psnr, _, rmse = load_panel(None, CPU).metrics
+def test_bytes_are_measured_by_the_metrics_of_the_protocol() -> None:
+    psnr, _, rmse = load_metrics(None, CPU).metrics
     images = torch.randint(0, 256, (2, 3, 32, 24), dtype=torch.uint8)
     true = torch.randint(0, 256, (3, 32, 24), dtype=torch.uint8)
 
-    assert psnr.judge(images, true) == [psnr_y(image, true) for image in images]
-    assert rmse.judge(images, true) == [mse_y(image, true) for image in images]
+    assert psnr.measure(images, true) == [psnr_y(image, true) for image in images]
+    assert rmse.measure(images, true) == [mse_y(image, true) for image in images]
 
 
 def test_real_weights_measure_what_the_published_packages_do() -> None:
@@ -177,12 +177,12 @@ def test_real_weights_measure_what_the_published_packages_do() -> None:
         true = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     enlarged = bicubic_up(bicubic_down(true))[None]
     metrics: Mapping[str, Metric] = {
-        metric.name: metric for metric in load_panel(Path(weights), CPU).metrics
+        metric.name: metric for metric in load_metrics(Path(weights), CPU).metrics
     }
 
     # Values of lpips 0.1.4 and DISTS-pytorch 0.1 from PyPI for this pair.
-    assert metrics["lpips"].judge(enlarged, true) == [pytest.approx(0.373149, abs=1e-4)]
-    assert metrics["dists"].judge(enlarged, true) == [pytest.approx(0.238197, abs=1e-4)]
+    assert metrics["lpips"].measure(enlarged, true) == [pytest.approx(0.373149, abs=1e-4)]
+    assert metrics["dists"].measure(enlarged, true) == [pytest.approx(0.238197, abs=1e-4)]
 
 
 def test_real_weights_are_as_the_papers_describe_them() -> None:

@@ -28,9 +28,7 @@ def main(config_file: Path, out: Path) -> None:
         data,
         degradation=config.degradation,
         seed=config.run.seed,
-        device=processes.device,
-        rank=processes.rank,
-        processes=processes.count,
+        processes=processes,
     )
     terms = Step(config, networks, optimisers, processes)(batches.at(0))
     elapsed, reserve, stop = processes.agree(

@@ -20,8 +20,10 @@ from model.trainer.data.photographs import (
     read_photographs,
 )
 from model.trainer.errors import TrainingError
+from model.trainer.parallel import Processes
 
 CPU = torch.device("cpu")
+ALONE = Processes(rank=0, count=1, device=CPU)
 Draw = Callable[..., Path]
 
 
@@ -43,9 +45,7 @@ def batches(
         data,
         degradation=None,
         seed=seed,
-        device=CPU,
-        rank=rank,
-        processes=count,
+        processes=Processes(rank=rank, count=count, device=CPU),
     )
 
 
@@ -183,7 +183,7 @@ def test_batches_are_the_same_wherever_the_pixels_are(
     found, data = keep_photographs(
         find_photographs(photographs), data, device=CPU, file=tmp_path / "pixels"
     )
-    kept = Batches(found, data, degradation=None, seed=0, device=CPU)
+    kept = Batches(found, data, degradation=None, seed=0, processes=ALONE)
 
     with kept.stream(2) as stream:
         for step, batch in zip(range(2, 12), stream, strict=False):
@@ -233,9 +233,8 @@ def test_a_share_of_the_patches_is_generated_patterns(photographs: Path) -> None
 def test_what_goes_wrong_in_the_loader_is_raised_in_the_loop(photographs: Path) -> None:
     found = read(photographs)
     beyond = replace(found, starts=found.starts + len(found.pixels))
-    loader = Batches(
-        beyond, Data(patch=16, batch=4, keep="host"), degradation=None, seed=0, device=CPU
-    )
+    data = Data(patch=16, batch=4, keep="host")
+    loader = Batches(beyond, data, degradation=None, seed=0, processes=ALONE)
 
     with loader.stream(0) as stream, pytest.raises(ValueError, match="reshape"):
         next(stream)

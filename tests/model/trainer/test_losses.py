@@ -6,11 +6,11 @@ from random_weights import random_vgg
 from torch import Tensor
 
 from model.metrics.vgg import VGG
+from model.postprocessing import back_projected
 from model.resize import bicubic_down, inner, mirrored
 from model.trainer.losses import (
     Game,
     adversarial_loss,
-    back_projected,
     discriminator_loss,
     mask_loss,
     perceptual_loss,
@@ -122,8 +122,7 @@ def test_beyond_the_border_an_image_is_its_mirror_image() -> None:
 
     assert wider[0, 0, 0].tolist() == [1, 0, 0, 1, 2, 3, 3, 2]
     assert torch.equal(inner(wider, 2), images)
-    with pytest.raises(ValueError, match="4x4 cannot be mirrored by 5"):
-        mirrored(images, 5)
+    assert mirrored(images, 6)[0, 0, 0].tolist() == [2, 3, 3, 2, 1, 0, *range(4), 3, 2, 1, 0, 0, 1]
 
 
 @pytest.mark.parametrize(

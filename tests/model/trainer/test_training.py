@@ -14,7 +14,7 @@ from model.checkpoint import load_checkpoint
 from model.trainer.config import TrainConfig
 from model.trainer.config_file import preset_names
 from model.trainer.data.batches import Batch
-from model.trainer.loop import TrainResult, train
+from model.trainer.loop import train
 from model.trainer.parallel import Processes
 from model.trainer.run.run import BEST, STATE
 from model.trainer.step.networks import build_networks, build_optimisers
@@ -24,12 +24,12 @@ Configure = Callable[..., TrainConfig]
 ALONE = Processes(rank=0, count=1, device=torch.device("cpu"))
 
 
-def fit(config: TrainConfig, out: Path) -> TrainResult:
-    return train(config, out, resume=False, quiet=True)
+def fit(config: TrainConfig, out: Path) -> None:
+    train(config, out, resume=False, quiet=True)
 
 
-def go_on(config: TrainConfig, out: Path) -> TrainResult:
-    return train(config, out, resume=True, quiet=True)
+def go_on(config: TrainConfig, out: Path) -> None:
+    train(config, out, resume=True, quiet=True)
 
 
 def records(out: Path, event: str) -> list[Mapping[str, Any]]:
@@ -115,10 +115,10 @@ def test_a_run_leaves_a_checkpoint_with_an_honest_card(
 ) -> None:
     config = configure(preset, "run.steps=3", "run.log_every=1", "data.val_dir=")
 
-    outcome = fit(config, tmp_path)
+    fit(config, tmp_path)
 
-    checkpoint = load_checkpoint(outcome.best)
-    assert outcome == TrainResult(step=3, stopped=False, best=tmp_path / BEST)
+    checkpoint = load_checkpoint(tmp_path / BEST)
+    assert [record["step"] for record in records(tmp_path, "end")] == [3]
     assert checkpoint.config == config.network
     assert checkpoint.card.scores == {}
     assert checkpoint.card.consistency is (config.degradation is None)
@@ -164,13 +164,13 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(
     fit(config, tmp_path / "whole")
 
     with a_signal_after_step(tmp_path / "parts", 3):
-        outcome = fit(config, tmp_path / "parts")
-    assert outcome.stopped
-    assert 3 <= outcome.step < 8
-    assert state(tmp_path / "parts")["step"] == outcome.step
-    outcome = go_on(config, tmp_path / "parts")
+        fit(config, tmp_path / "parts")
+    (stopped,) = records(tmp_path / "parts", "stopped")
+    assert 3 <= stopped["step"] < 8
+    assert state(tmp_path / "parts")["step"] == stopped["step"]
+    go_on(config, tmp_path / "parts")
 
-    assert outcome == TrainResult(step=8, stopped=False, best=tmp_path / "parts" / BEST)
+    assert [record["step"] for record in records(tmp_path / "parts", "end")] == [8]
     whole, parts = dict(leaves(state(tmp_path / "whole"))), dict(leaves(state(tmp_path / "parts")))
     assert whole.keys() == parts.keys()
     for name in whole.keys() - {".elapsed", ".validation"}:
@@ -186,13 +186,12 @@ def test_a_budget_in_minutes_ends_annealed_and_validated(
         "smoke", "run.steps=1000000", f"run.minutes={budget / 60}", "run.log_every=1"
     )
 
-    outcome = fit(config, tmp_path)
+    fit(config, tmp_path)
 
-    last = records(tmp_path, "step")[-1]
-    assert 0 < outcome.step < 1_000_000
-    assert not outcome.stopped
+    (end,), last = records(tmp_path, "end"), records(tmp_path, "step")[-1]
+    assert 0 < end["step"] < 1_000_000
     assert last["learning_rate"] < 0.5 * config.optimiser.learning_rate
-    assert records(tmp_path, "validation")[-1]["step"] == outcome.step
+    assert records(tmp_path, "validation")[-1]["step"] == end["step"]
     assert state(tmp_path)["elapsed"] < 1.5 * budget
 
 
@@ -216,21 +215,24 @@ def test_the_best_weights_are_kept_and_not_the_last(configure: Configure, tmp_pa
 def test_the_next_stage_starts_from_the_last_ones_weights(
     configure: Configure, tmp_path: Path
 ) -> None:
-    first = fit(configure("smoke", "run.steps=2", "optimiser.ema=0"), tmp_path / "first")
+    first = tmp_path / "first"
+    fit(configure("smoke", "run.steps=2", "optimiser.ema=0"), first)
 
-    second = configure("smoke_adversarial", f"generator.init={first.best}", "optimiser.ema=0")
+    second = configure("smoke_adversarial", f"generator.init={first / BEST}", "optimiser.ema=0")
     networks = build_networks(second, ALONE.device)
 
-    expected = load_checkpoint(first.best).generator.state_dict()
+    expected = load_checkpoint(first / BEST).generator.state_dict()
     found = networks.generator.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_card_tells_of_the_stages_before(configure: Configure, tmp_path: Path) -> None:
-    first = fit(configure("smoke", "run.steps=2"), tmp_path / "first")
-    second = configure("smoke_adversarial", f"generator.init={first.best}", "run.steps=3")
+    first, second = tmp_path / "first", tmp_path / "second"
+    fit(configure("smoke", "run.steps=2"), first)
 
-    card = load_checkpoint(fit(second, tmp_path / "second").best).card
+    fit(configure("smoke_adversarial", f"generator.init={first / BEST}", "run.steps=3"), second)
+
+    card = load_checkpoint(second / BEST).card
 
     assert card.training.startswith("3 steps")
     assert "started from smoke (2 steps" in card.training
