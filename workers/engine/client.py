@@ -247,7 +247,8 @@ class EngineClient:
                 return having[0]
             if time.monotonic() > deadline:
                 if found:
-                    raise errors.ModelUnknown(name=self._model, known=sorted(found[0][1]["models"]))
+                    known = ", ".join(sorted(found[0][1]["models"]))
+                    raise errors.ModelUnknown(name=self._model, known=known)
                 raise errors.EngineLost(f"no engine came back within {self._patience:.0f} seconds")
             time.sleep(_RETRY_SECONDS)
 

@@ -224,7 +224,7 @@ class JobWorker:
         orders.close()
         _, status = os.waitpid(child.pid, 0)
         if why == "timeout":
-            error = JobTimedOut(seconds=order.seconds)
+            error = JobTimedOut(time_limit=timedelta(seconds=order.seconds))
             fail(
                 self._records,
                 order.task,

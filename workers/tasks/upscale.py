@@ -108,7 +108,7 @@ def named(problem: Exception, what: str, context: TaskContext, time_limit: timed
         case GDSRError():
             return problem
         case JobTimeoutException():
-            return JobTimedOut(seconds=int(time_limit.total_seconds()))
+            return JobTimedOut(time_limit=time_limit)
         case MemoryError():
             return JobOutOfMemory(limit=context.settings.job_memory)
     log.error("the %s failed", what, exc_info=problem)
