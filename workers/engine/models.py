@@ -185,8 +185,8 @@ class Models:
 
     def _sha256(self, name: str) -> str | None:
         """SHA-256 of the checkpoint of a loaded model."""
-        infos = self._server.loaded.models
-        return next((info.sha256 for info in infos if info.name == name), None)
+        model = self._server.loaded.forwards.get(name)
+        return None if model is None else model.info.sha256
 
 
 def follow(

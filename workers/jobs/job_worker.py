@@ -332,9 +332,6 @@ def main() -> int:
     except ConfigurationInvalid as invalid:
         sys.stderr.write(f"job worker: {invalid}\n")
         return EXIT_CONFIGURATION
-    except redis.RedisError as failure:
-        sys.stderr.write(f"job worker: Redis at GDSR_REDIS_URL does not answer: {failure}\n")
-        return 1
     load_codecs()
     prepare_allocator()
     gc.collect()

@@ -18,22 +18,18 @@ def installed() -> tuple[ImageFormat, ...]:
     return tuple(name for name, module in _MODULES.items() if find_spec(module) is not None)
 
 
+@cache
 def make_ready(name: ImageFormat | ResultFormat) -> None:
     """Register the library of an optional format with Pillow; other formats need nothing.
 
     Raises:
         FormatNotWritten: the library is not installed.
     """
-    if name in (ImageFormat.HEIC, ImageFormat.JXL):
-        own = ImageFormat(name)
-        if own not in installed():
-            raise FormatNotWritten(format_name=own.value)
-        _register(own)
-
-
-@cache
-def _register(name: ImageFormat) -> None:
-    if name is ImageFormat.HEIC:
+    if name not in _MODULES:
+        return
+    if ImageFormat(name) not in installed():
+        raise FormatNotWritten(format_name=name.value)
+    if name == ImageFormat.HEIC:
         from pillow_heif import register_heif_opener
 
         register_heif_opener()

@@ -24,6 +24,7 @@ from workers.contract.errors import (
     StorageFull,
     StorageUnavailable,
 )
+from workers.contract.images.formats import ResultFormat
 from workers.contract.observability import logs
 from workers.contract.queue.jobs import KEPT, STOPS, Job, JobResult
 from workers.contract.queue.records import JobRecords
@@ -31,7 +32,7 @@ from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient, MadeBy
 from workers.host.reports import JobReport, Stage, send
 from workers.pictures.decode import decode
-from workers.pictures.encode import encode_in_pieces, encode_preview
+from workers.pictures.encode import encode, encode_preview
 from workers.pictures.finish import marked_as_made, postprocess, postprocess_mask, preprocess
 from workers.pictures.formats.png import png_pieces
 from workers.pictures.picture import Picture
@@ -145,12 +146,11 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         if settings.mark:
             picture = marked_as_made(picture, trade_off=spec.options.trade_off)
         blob = stored(context, job, picture)
-    height, width, _ = picture.colour.shape
     return JobResult(
         **blob.model_dump(),
         format=spec.options.format,
-        width=width,
-        height=height,
+        width=picture.width,
+        height=picture.height,
         model=spec.options.model,
         checkpoint=made_by.checkpoint,
         device=made_by.device,
@@ -225,13 +225,13 @@ def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Pict
 def stored(context: TaskContext, job: Job, picture: Picture) -> StoredBlob:
     """Store the result of a job in its format."""
     options = job.spec.options
-    encoded = partial(
-        encode_in_pieces,
-        picture,
-        format=options.format,
-        quality=options.quality,
-        lossless=options.lossless,
-    )
+
+    def encoded() -> Iterable[bytes]:
+        if options.format is ResultFormat.PNG:  # some pieces are stored while others are made
+            return png_pieces(picture)
+        lossless = options.lossless
+        return [encode(picture, format=options.format, quality=options.quality, lossless=lossless)]
+
     return _stored(context, f"results/{job.id}.{context.run}.{options.format}", encoded)
 
 

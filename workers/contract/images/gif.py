@@ -48,8 +48,7 @@ class GifFrame(NamedTuple):
 
 def colours_end(source: Source) -> int:
     """Offset of the end of the global colour table (13: there is none)."""
-    (flags,) = struct.unpack("<B", source.at(10, 1))
-    return 13 + _palette_bytes(flags)
+    return 13 + _palette_bytes(source.at(10, 1)[0])
 
 
 def gif_header(source: Source, *, frame: int) -> ImageHeader:
