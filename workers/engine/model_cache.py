@@ -109,7 +109,7 @@ class CachedModel:
         path: Path,
         device: torch.device,
         tile: int,
-        among: ModelCache,
+        model_cache: ModelCache,
         precision: Precision | None = None,
         backend: Backend | None = "torch",
         cache: Path | None = None,
@@ -122,7 +122,7 @@ class CachedModel:
         self.replaced = False
         self.settled = False
         """Whether `settle` was called."""
-        self._path, self._tile, self._among, self._cache = path, tile, among, cache
+        self._path, self._tile, self._model_cache, self._cache = path, tile, model_cache, cache
         self._device, self._precision, self._backend = device, precision, backend
 
     def ready(self) -> Forward:
@@ -138,7 +138,7 @@ class CachedModel:
             began = time.perf_counter()
             again = self.info.precision != PENDING
             generator = self._read()
-            self._among.make_room()
+            self._model_cache.make_room()
             try:
                 forward = self.load(generator)
             except NotFinite as failure:
@@ -149,8 +149,8 @@ class CachedModel:
                 reason = "the device has not enough memory; lower GDSR_MAX_MODELS"
                 raise ModelNotLoaded(name=self._path.stem, reason=reason) from failure
             if again:
-                self._among.loaded_again(seconds=time.perf_counter() - began)
-        self._among.used(self)
+                self._model_cache.loaded_again(seconds=time.perf_counter() - began)
+        self._model_cache.used(self)
         return forward
 
     def load(self, generator: GDSR) -> Forward:

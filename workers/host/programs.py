@@ -14,7 +14,7 @@ from model.process import available_cpus
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.queue.runs import LARGE, SMALL
 from workers.contract.settings import WorkerSettings
-from workers.host.health import answers
+from workers.host.health import is_listening
 from workers.host.supervisor import Program
 
 #: File name of the socket that receives job reports.
@@ -24,7 +24,7 @@ _LONGEST_SOCKET_PATH = 107
 #: How long an engine may take to finish its batch.
 _ENGINE_GRACE_SECONDS = 10.0
 #: Extra stop time of a job worker beyond its grace period: it checks every second.
-_BEYOND_DRAIN_SECONDS = 10.0
+_DRAIN_MARGIN_SECONDS = 10.0
 _JANITOR_GRACE_SECONDS = 5.0
 _FEWEST_JOB_WORKERS = 2
 #: Cores per job worker on a CPU host, where the network uses the cores too.
@@ -72,7 +72,7 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> tuple[list[Progr
                 *(("--metrics-port", str(port + 1 + number)) if port else ()),
             ],
             stage=0,
-            ready=lambda path=path: answers(path),  # type: ignore[misc]
+            ready=lambda path=path: is_listening(path),  # type: ignore[misc]
             spare=True,
             grace_seconds=_ENGINE_GRACE_SECONDS,
         )
@@ -91,7 +91,7 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> tuple[list[Progr
                 *(part for path in sockets for part in ("--engine", str(path))),
             ],
             stage=1,
-            grace_seconds=settings.drain.total_seconds() + _BEYOND_DRAIN_SECONDS,
+            grace_seconds=settings.drain.total_seconds() + _DRAIN_MARGIN_SECONDS,
         )
         for number in range(count)
     ]  # fmt: skip

@@ -63,7 +63,7 @@ def watch_engines(paths: Sequence[Path]) -> None:
         threading.Thread(target=watch, args=(path,), name="engine-watch", daemon=True).start()
 
 
-def longest(expected: float) -> float:
+def batch_time_limit(expected: float) -> float:
     """Time limit, in seconds, of a batch with this expected duration."""
     return max(_LEAST.total_seconds(), _FACTOR * expected)
 

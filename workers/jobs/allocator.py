@@ -43,7 +43,7 @@ def prepare_allocator() -> None:
     libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
-def forget_freed_memory() -> None:
+def return_freed_memory() -> None:
     """Give whole pages of freed memory back to the kernel, which clears them; glibc only."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):

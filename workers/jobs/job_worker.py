@@ -50,7 +50,7 @@ from workers.contract.settings import WorkerSettings
 from workers.host.parent_death import dying_with_parent
 from workers.host.reports import JobReport, send
 from workers.host.supervisor import EXIT_CONFIGURATION
-from workers.jobs.allocator import forget_freed_memory, prepare_allocator
+from workers.jobs.allocator import prepare_allocator, return_freed_memory
 from workers.jobs.recovery import fail, run_ended, sweep
 from workers.pictures.opening import load_codecs
 from workers.pictures.warm_up import warm_up
@@ -123,7 +123,7 @@ class JobWorker:
             timeout=timedelta(seconds=20),
             retries=20,
             pause=timedelta(seconds=0.5),
-            until_cured=True,
+            retry_forever=True,
         )
         self._records = JobRecords(self._client, record_ttl=settings.record_ttl)
         self._batches = BatchRecords(self._client, record_ttl=settings.record_ttl)
@@ -286,7 +286,7 @@ class JobWorker:
                 return  # the worker has ended
             if not self._run_task(_Order(*json.loads(written))) or not left:
                 return
-            forget_freed_memory()  # so that the next task finds no pixels of this one
+            return_freed_memory()  # so that the next task finds no pixels of this one
             orders.send(_DONE)
 
     def _run_task(self, order: _Order) -> bool:

@@ -98,12 +98,14 @@ def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> bo
         log.info("the lease of the job is lost")
     except redis.RedisError:
         raise  # the write may have happened: only the run is lost
-    except Exception as problem:  # noqa: BLE001 - `named` logs unexpected errors
-        _fail(context, job, named(problem, "job", context, job.spec.time_limit))
+    except Exception as problem:  # noqa: BLE001 - `as_error` logs unexpected errors
+        _fail(context, job, as_error(problem, "job", context, job.spec.time_limit))
     return False
 
 
-def named(problem: Exception, what: str, context: TaskContext, time_limit: timedelta) -> GDSRError:
+def as_error(
+    problem: Exception, what: str, context: TaskContext, time_limit: timedelta
+) -> GDSRError:
     """Map the exception of a failed job or batch to an error for the client."""
     match problem:
         case GDSRError():

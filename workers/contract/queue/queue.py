@@ -112,7 +112,7 @@ class JobQueue:
             existing = None if taken or idempotency is None else idempotency.existing(self.client)
             return job if existing in (None, job_id) else self.records.get(str(existing))
 
-    def made_before(self, cache_key: str) -> Job | None:
+    def find_cached(self, cache_key: str) -> Job | None:
         """The newest job with this cache key, in any state."""
         with translated_redis_errors():
             found = self.client.get(_cached(cache_key))
