@@ -7,6 +7,7 @@ loaded again from its file on demand.
 
 import gc
 import logging
+import math
 import threading
 import time
 from functools import partial
@@ -45,7 +46,7 @@ class ModelCache:
         """`bound`: maximum number of models; None: unlimited."""
         self.loads = 0
         """Number of reloads after an eviction."""
-        self._bound = bound
+        self._bound = math.inf if bound is None else bound
         self._recent: dict[CachedModel, None] = {}
         self._lock = threading.Lock()  # a reload removes models while the compute thread uses them
         self._settled = 0.0
@@ -58,12 +59,11 @@ class ModelCache:
     @property
     def has_room(self) -> bool:
         """Whether another model fits without an eviction."""
-        return self._bound is None or len(self._recent) < self._bound
+        return len(self._recent) < self._bound
 
     def make_room(self) -> None:
         """Evict the least recently used models before another one is loaded."""
-        if self._bound is not None:
-            self._keep(self._bound - 1)
+        self._keep(self._bound - 1)
 
     def used(self, cached_model: "CachedModel") -> None:
         """Mark a model as most recently used; evicts others beyond the bound."""
@@ -71,8 +71,7 @@ class ModelCache:
             self._recent.pop(cached_model, None)
             if not cached_model.replaced:
                 self._recent[cached_model] = None
-        if self._bound is not None:
-            self._keep(self._bound)
+        self._keep(self._bound)
 
     def loaded_again(self, *, seconds: float) -> None:
         """Count a reload, and let the model stay in proportion to its loading time."""
@@ -85,7 +84,7 @@ class ModelCache:
             cached_model.replaced = True
             self._recent.pop(cached_model, None)
 
-    def _keep(self, count: int) -> None:
+    def _keep(self, count: float) -> None:
         gone = False
         with self._lock:
             while len(self._recent) > count:

@@ -113,9 +113,8 @@ def default_job_workers(devices: Sequence[str]) -> int:
     """
     cores = available_cpus()
     gpus = sum(device.startswith("cuda") for device in devices)
-    if gpus:
-        return max(_FEWEST_JOB_WORKERS, min(cores, gpus * _MOST_FOR_A_GPU))
-    return max(_FEWEST_JOB_WORKERS, cores // _CORES_OF_A_JOB_WORKER)
+    count = min(cores, gpus * _MOST_FOR_A_GPU) if gpus else cores // _CORES_OF_A_JOB_WORKER
+    return max(_FEWEST_JOB_WORKERS, count)
 
 
 def cuda_devices(*, patience: timedelta = _PATIENCE) -> tuple[str, ...]:

@@ -179,7 +179,7 @@ def _inferred(
             engine,
             model=options.model,
             weights=weights,
-            progress=_Progress(context, job.id),
+            progress=_progress(context, job.id),
             alpha=options.alpha,
             consistent=options.consistency,
         )
@@ -289,23 +289,21 @@ def discard(context: TaskContext, *keys: str) -> None:
         context.blobs.delete(*keys)
 
 
-class _Progress:
+def _progress(context: TaskContext, job_id: str) -> Callable[[int, int], None]:
     """Writes progress to the record, rate-limited; ends a run that lost its lease."""
+    due = 0.0
 
-    def __init__(self, context: TaskContext, job_id: str) -> None:
-        self._context, self._job_id = context, job_id
-        self._next = 0.0
-
-    def __call__(self, done: int, tiles: int) -> None:
+    def report(done: int, tiles: int) -> None:
+        nonlocal due
         now = time.monotonic()
-        # The last tile is always reported, as encoding follows; a single tile is too fast to
-        # report.
-        if now < self._next and (done < tiles or tiles == 1):
+        # The last tile is always reported, as encoding follows; a single one is too fast to report.
+        if now < due and (done < tiles or tiles == 1):
             return
-        self._next = now + _PROGRESS_SECONDS
-        records, run = self._context.records, self._context.run
-        if not records.progress(self._job_id, run=run, tiles_done=done, tiles=tiles):
+        due = now + _PROGRESS_SECONDS
+        if not context.records.progress(job_id, run=context.run, tiles_done=done, tiles=tiles):
             raise _LeaseLost
+
+    return report
 
 
 @contextmanager

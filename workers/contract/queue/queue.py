@@ -47,10 +47,7 @@ return 0
 
 
 class JobQueue:
-    """The job queue as used by the service: submit, read, cancel.
-
-    Each method raises QueueUnavailable if Redis does not answer.
-    """
+    """Each method raises QueueUnavailable if Redis does not answer."""
 
     def __init__(
         self, client: redis.Redis, *, record_ttl: timedelta, bounds: QueueLimits, small_pixels: int
