@@ -128,7 +128,7 @@ ImageCorrupt = _kind(
 )  # fmt: skip
 
 
-#: Of the formats that can be filled.
+#: Message of ImageCorrupt for a truncated picture that `truncated=fill` can repair.
 CUT_OFF = "it ends too early; with truncated=fill, the part that is there is enlarged"
 
 

@@ -20,17 +20,17 @@ from workers.host.supervisor import Program
 #: File name of the socket that receives job reports.
 REPORTS = "reports.sock"
 #: Of Linux, in bytes.
-_LONGEST_SOCKET_PATH = 107
+_MAX_SOCKET_PATH_BYTES = 107
 #: How long an engine may take to finish its batch.
 _ENGINE_GRACE_SECONDS = 10.0
 #: Extra stop time of a job worker beyond its grace period: it checks every second.
 _DRAIN_MARGIN_SECONDS = 10.0
 _JANITOR_GRACE_SECONDS = 5.0
-_FEWEST_JOB_WORKERS = 2
+_MIN_JOB_WORKERS = 2
 #: Cores per job worker on a CPU host, where the network uses the cores too.
-_CORES_OF_A_JOB_WORKER = 4
+_CORES_PER_JOB_WORKER = 4
 #: Maximum job workers per GPU: 16 kept an H100 busy 75 % of the time with pictures of 256 x 256.
-_MOST_FOR_A_GPU = 24
+_MAX_JOB_WORKERS_PER_GPU = 24
 #: How long nvidia-smi may take.
 _PATIENCE = timedelta(seconds=30)
 
@@ -41,7 +41,7 @@ def check_socket_path(path: Path) -> None:
     Raises:
         ConfigurationInvalid: the path is too long.
     """
-    if len(bytes(path)) > _LONGEST_SOCKET_PATH:
+    if len(bytes(path)) > _MAX_SOCKET_PATH_BYTES:
         raise ConfigurationInvalid(f"TMPDIR: {path.parent.parent} is too long for unix sockets")
 
 
@@ -113,8 +113,8 @@ def default_job_workers(devices: Sequence[str]) -> int:
     """
     cores = available_cpus()
     gpus = sum(device.startswith("cuda") for device in devices)
-    count = min(cores, gpus * _MOST_FOR_A_GPU) if gpus else cores // _CORES_OF_A_JOB_WORKER
-    return max(_FEWEST_JOB_WORKERS, count)
+    count = min(cores, gpus * _MAX_JOB_WORKERS_PER_GPU) if gpus else cores // _CORES_PER_JOB_WORKER
+    return max(_MIN_JOB_WORKERS, count)
 
 
 def cuda_devices(*, patience: timedelta = _PATIENCE) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ IDLE = 2
 #: Seconds that a child may exceed its time limit before the parent kills it.
 OVERTIME = 5
 #: Maximum tasks of one child: spreads the cost of the fork, and bounds leaks.
-_MOST_TASKS = 50
+_MAX_TASKS = 50
 #: Sent by a child that waits for another task.
 _DONE = b"."
 log = logging.getLogger(__name__)
@@ -280,7 +280,7 @@ class JobWorker:
             self._client.ping()  # the client detects the fork and reconnects
         with contextlib.suppress(MemoryError):  # which the job itself can report
             warm_up()
-        for left in reversed(range(_MOST_TASKS)):
+        for left in reversed(range(_MAX_TASKS)):
             written = orders.recv(_MAX_ORDER)
             if not written:
                 return  # the worker has ended
