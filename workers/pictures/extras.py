@@ -4,7 +4,6 @@ HEIC's wheels are under the GPL, and both codecs are young. A worker host report
 it has with its engines' facts (`workers.contract.queue.engines`).
 """
 
-from functools import cache
 from importlib.util import find_spec
 
 from workers.contract.errors import FormatNotWritten
@@ -18,7 +17,6 @@ def installed() -> tuple[ImageFormat, ...]:
     return tuple(name for name, module in _MODULES.items() if find_spec(module) is not None)
 
 
-@cache
 def make_ready(name: ImageFormat | ResultFormat) -> None:
     """Register the library of an optional format with Pillow; other formats need nothing.
 
