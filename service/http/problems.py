@@ -87,7 +87,7 @@ def _kinds(base: type[GDSRError]) -> Iterator[type[GDSRError]]:
 KINDS: Mapping[str, type[GDSRError]] = {kind.slug: kind for kind in _kinds(GDSRError)}
 
 #: Possible failures of a job in this release.
-JOB_FAILURES = (
+JOB_FAILURES: tuple[type[GDSRError], ...] = (
     GDSRError,
     *(kind for kind in KINDS.values()
       if issubclass(kind, errors.ImageRejected | errors.JobFailed)),
@@ -95,7 +95,7 @@ JOB_FAILURES = (
     errors.StorageUnavailable,
 )  # fmt: skip
 #: Possible failures of a batch in this release.
-BATCH_FAILURES = (
+BATCH_FAILURES: tuple[type[GDSRError], ...] = (
     GDSRError, errors.ArchiveInvalid, errors.BatchEmpty, errors.BatchTooLarge, errors.QueueFull,
     errors.PixelsExceeded, errors.ModelUnknown, errors.NoWorker, errors.WorkerLost,
     errors.JobCrashed, errors.JobTimedOut, errors.JobOutOfMemory, errors.BlobMissing,

@@ -46,7 +46,7 @@ def copied_result(services: Services, key: str, job_id: str, model: ModelInfo) -
         StorageUnavailable: the store does not answer.
     """
     started = time.perf_counter()
-    earlier = services.queue.made_before(key)
+    earlier = services.queue.find_cached(key)
     found = None if earlier is None else earlier.result
     if found is None or found.checkpoint != model.sha256 or found.expires_at <= datetime.now(UTC):
         return None

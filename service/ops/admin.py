@@ -62,7 +62,7 @@ def reload_models(services: ServicesDep, admin: Admin, response: Response) -> Re
     with the old model. New pictures wait while a checkpoint is tested.
     """
     with translated_redis_errors():
-        number = reload.ask(services.queue.client)
+        number = reload.request_reload(services.queue.client)
     logger.warning("admin %s requested reload %d of the engines", admin, number)
     response.headers["Location"] = address(f"/admin/reload/{number}")
     response.headers["Retry-After"] = str(int(reload.POLL_INTERVAL.total_seconds()))

@@ -38,10 +38,10 @@ class GDSRError(Exception):
     status: ClassVar[int] = 500
     #: The kind of error in words.
     title: ClassVar[str] = "Internal error"
-    #: The message; the arguments of the error fill its placeholders, and {size} is the limit in
-    #: bytes.
+    #: The message; the arguments of the error fill its placeholders (durations in words), and
+    #: {size} is the limit in bytes.
     detail: ClassVar[str] = "{}"
-    #: The name in `/limits` of the argument `limit`.
+    #: The name in `/limits` of the argument `limit`; arguments fill its placeholders too.
     limit_name: ClassVar[str] = ""
     #: When to retry, if that may help.
     pause: timedelta | None = None
@@ -52,10 +52,12 @@ class GDSRError(Exception):
         self, *values: object, limit: int = 0, pause: timedelta | None = None, **named: object
     ) -> None:
         if self.limit_name:
-            self.limits = {self.limit_name: limit}
+            self.limits = {self.limit_name.format(**named): limit}
         if pause is not None:
-            self.pause = pause
-            named["pause"] = format_duration(pause)
+            self.pause = named["pause"] = pause
+        for name, value in named.items():
+            if isinstance(value, timedelta):
+                named[name] = format_duration(value)
         super().__init__(self.detail.format(*values, limit=limit, size=in_bytes(limit), **named))
 
 
@@ -110,22 +112,12 @@ ImageTooLarge = _kind(
 )  # fmt: skip
 
 
-class ResultTooLarge(ImageRejected):
-    """The result would exceed a limit of the requested format."""
-
-    slug, status, title = "result-too-large", 422, "The result would be too large"
-
-    def __init__(
-        self, *, width: int, height: int, format_name: str, side: int = 0, pixels: int = 0
-    ) -> None:
-        end = f"{side:,} pixels a side" if side else f"{pixels:,} pixels"
-        super().__init__(
-            f"the result would be {width:,} x {height:,}; the limit of {format_name} is {end}; "
-            "choose another format"
-        )
-        self.limits = {"max_side": side} if side else {"max_result_pixels": pixels}
-
-
+ResultTooLarge = _kind(
+    ImageRejected, "result-too-large", 422, "The result would be too large",
+    "the result would be {width:,} x {height:,}; the limit of {format_name} is {limit:,} {of}; "
+    "choose another format",
+    limit_name="{name}",
+)  # fmt: skip
 ImageUnsupported = _kind(
     ImageRejected, "image-unsupported", 415, "The format is not supported",
     "the file is {found}; supported are {supported}",
@@ -136,37 +128,19 @@ ImageCorrupt = _kind(
 )  # fmt: skip
 
 
-#: Of the formats that can be filled.
+#: Message of ImageCorrupt for a truncated picture that `truncated=fill` can repair.
 CUT_OFF = "it ends too early; with truncated=fill, the part that is there is enlarged"
 
 
-class ImageAnimated(ImageRejected):
-    """The file has several frames or pages, and none was chosen."""
-
-    slug, status, title = "animated-image", 422, "The picture is animated"
-
-    def __init__(self, *, frames: int | None) -> None:
-        last = "on" if frames is None else f"to {frames - 1:,}"
-        super().__init__(
-            f"the picture has {'several' if frames is None else format(frames, ',')} frames or "
-            f"pages; choose one by its number, with `frame` from 0 {last}, or take a single picture"
-        )
-
-
-class FrameMissing(ImageRejected):
-    """The chosen frame or page does not exist."""
-
-    slug, status, title = "frame-missing", 422, "The picture has no such frame or page"
-
-    def __init__(self, *, frame: int, frames: int) -> None:
-        have = (
-            f"{frames:,} frames or pages, from 0 to {frames - 1:,}"
-            if frames > 1
-            else "one frame, 0"
-        )
-        super().__init__(f"the picture has no frame {frame:,}: it has {have}")
-
-
+ImageAnimated = _kind(
+    ImageRejected, "animated-image", 422, "The picture is animated",
+    "the picture has {frames} frames or pages; choose one with `frame`, counted from 0, or take a "
+    "single picture",
+)  # fmt: skip
+FrameMissing = _kind(
+    ImageRejected, "frame-missing", 422, "The picture has no such frame or page",
+    "the picture has no frame {frame:,}: it has {frames:,}, counted from 0",
+)  # fmt: skip
 ColourTooDeep = _kind(
     ImageRejected, "colour-too-deep", 422, "The picture has too many bits per sample",
     "the picture has {bits} bits a channel; at most {limit} are read: convert it first",
@@ -195,19 +169,11 @@ ProfileNotStorable = _kind(
 )  # fmt: skip
 
 
-class ScaleTooLarge(ImageRejected):
-    """The requested width and height exceed the maximum enlargement."""
-
-    slug, status, title = "scale-too-large", 422, "The enlargement is too large"
-
-    def __init__(self, *, width: int, height: int, factor: float, limit: int) -> None:
-        super().__init__(
-            f"the picture has {width:,} x {height:,} pixels and would be enlarged {factor:,.2f} "
-            f"times; the limit is {limit} times: ask for at most {limit * width:,} x "
-            f"{limit * height:,}"
-        )
-
-
+ScaleTooLarge = _kind(
+    ImageRejected, "scale-too-large", 422, "The enlargement is too large",
+    "the picture has {width:,} x {height:,} pixels and would be enlarged {factor:,.2f} times; the "
+    "limit is {limit} times: ask for at most {max_width:,} x {max_height:,}",
+)  # fmt: skip
 WebhooksOff = _kind(
     GDSRError, "webhooks-off", 422, "Webhooks are off",
     "webhooks are off (GDSR_WEBHOOK_HOSTS is not set); leave `webhook` out, and follow "
@@ -224,18 +190,12 @@ ListingNeedsKeys = _kind(
 )  # fmt: skip
 
 
-class HostNotServed(GDSRError):
-    """A service restricted to local requests was addressed by another host name."""
-
-    slug, status, title = "host-not-served", 421, "The host name is not served"
-
-    def __init__(self, host: str) -> None:
-        super().__init__(
-            "without API keys this service accepts only local host names, not "
-            f"{host[:80]!r}; GDSR_HOSTS adds others"
-        )
-
-
+#: A service restricted to local requests was addressed by another host name.
+HostNotServed = _kind(
+    GDSRError, "host-not-served", 421, "The host name is not served",
+    "without API keys this service accepts only local host names, not {:.80}; GDSR_HOSTS adds "
+    "others",
+)  # fmt: skip
 OriginNotServed = _kind(
     GDSRError, "origin-not-served", 403, "The origin is not allowed",
     "the origin {:.80} is not allowed; GDSR_CORS_ORIGINS adds origins",
@@ -264,15 +224,10 @@ PixelsExceeded = _kind(
 )  # fmt: skip
 
 
-class ModelUnknown(GDSRError):
-    """No running engine has this model."""
-
-    slug, status, title = "model-unknown", 422, "There is no such model"
-
-    def __init__(self, *, name: str, known: list[str]) -> None:
-        super().__init__(f"there is no model {name!r}; available: {', '.join(known)}")
-
-
+ModelUnknown = _kind(
+    GDSRError, "model-unknown", 422, "There is no such model",
+    "there is no model {name!r}; available: {known}",
+)  # fmt: skip
 JobNotFound = _kind(
     GDSRError, "job-not-found", 404, "There is no such job",
     "there is no job {!r}",
@@ -309,19 +264,11 @@ MapInvalid = _kind(
 )  # fmt: skip
 
 
-class MapTooLarge(ImageRejected):
-    """The map of a derived result exceeds the maximum number of pixels or bytes."""
-
-    slug, status, title = "map-too-large", 413, "The map is too large"
-
-    def __init__(self, *, limit: int, of: Literal["pixels", "bytes"]) -> None:
-        super().__init__(
-            f"the map exceeds the limit of {limit:,} {of}; send a smaller one, which is "
-            "interpolated"
-        )
-        self.limits = {f"max_map_{of}": limit}
-
-
+MapTooLarge = _kind(
+    ImageRejected, "map-too-large", 413, "The map is too large",
+    "the map exceeds the limit of {limit:,} {of}; send a smaller one, which is interpolated",
+    limit_name="max_map_{of}",
+)  # fmt: skip
 ArchiveInvalid = _kind(
     GDSRError, "archive-invalid", 422, "The zip cannot be read",
     "{}; send a zip that is stored or deflated and has no password, or the pictures as "
@@ -380,14 +327,11 @@ class QueueFull(GDSRError):
     """The queue limit is reached, in jobs or in pixels."""
 
     slug, status, title = "queue-full", 503, "The queue is full"
+    detail = "the queue would exceed its limit of {limit:,} {of}; try again in {pause}"
+    limit_name = "max_queued_{of}"
 
     def __init__(self, *, limit: int, of: Literal["jobs", "pixels"], pause: timedelta) -> None:
-        words = {
-            "jobs": f"with this upload the queue would exceed its limit of {limit:,} jobs",
-            "pixels": f"with this picture the queue would exceed its limit of {limit:,} pixels",
-        }
-        super().__init__(f"{words[of]}; try again in {format_duration(pause)}")
-        self.limits, self.pause = {f"max_queued_{of}": limit}, pause
+        super().__init__(limit=limit, of=of, pause=pause)
 
 
 class QueueUnavailable(GDSRError):
@@ -473,17 +417,10 @@ JobCrashed = _kind(
 )  # fmt: skip
 
 
-class JobTimedOut(JobFailed):
-    """The job exceeded its time limit."""
-
-    slug, status, title = "job-timed-out", 500, "The job timed out"
-
-    def __init__(self, *, seconds: int) -> None:
-        super().__init__(
-            f"the job exceeded its time limit of {format_duration(timedelta(seconds=seconds))}"
-        )
-
-
+JobTimedOut = _kind(
+    JobFailed, "job-timed-out", 500, "The job timed out",
+    "the job exceeded its time limit of {time_limit}",
+)  # fmt: skip
 JobOutOfMemory = _kind(
     JobFailed, "job-out-of-memory", 500, "The job ran out of memory",
     "the job exceeded its memory limit of {size}",

@@ -142,7 +142,7 @@ class SharedSettings(BaseSettings):
 
     @field_validator("max_queued_pixels")
     @classmethod
-    def _holds_one(cls, value: int, others: ValidationInfo) -> int:
+    def _fits_largest_picture(cls, value: int, others: ValidationInfo) -> int:
         largest = others.data.get("max_pixels", 0)
         if value < largest:
             raise ValueError(
@@ -244,7 +244,7 @@ class WorkerSettings(SharedSettings):
 
     @field_validator("checkpoints")
     @classmethod
-    def _are_there(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
+    def _paths_exist(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
         for path in value:
             if not path.exists():
                 raise ValueError(f"there is no {path}")

@@ -72,7 +72,7 @@ def _serve(settings: WorkerSettings, *, device: str, path: Path, metrics_port: i
     client = connect(settings.redis_url, timeout=engines.HEARTBEAT, retries=0)
     followed = 0  # before the files are read; if Redis is down, a request may be processed again
     with suppress(redis.RedisError):
-        followed = reload.last_asked(client)
+        followed = reload.last_request(client)
     loaded = load_engine(settings, device, default_only=True)
     telemetry = EngineTelemetry(loaded, device=torch.device(device))
     # before the socket exists, which signals readiness to the supervisor

@@ -34,10 +34,10 @@ from workers.tiles.trade_off import Weights
 #: Timeout of an answer; normally the job's own time limit comes first.
 _ANSWER_SECONDS = 600
 _RETRY_SECONDS = 0.05
-_MOST_LOSSES = 2
+_MAX_LOSSES = 2
 #: Shared memory of one job, without the slots that let the engine start a batch early.
 _SHARED_BYTES = 256 * 1024**2
-_FEWEST_SLOTS = 2
+_MIN_SLOTS = 2
 
 
 class Engine(Protocol):
@@ -139,7 +139,7 @@ class EngineClient:
         if used:  # an engine accepts one opening per connection
             self._reconnect()
         fitting = slots_within(_SHARED_BYTES, tile=tile, results=len(weights), bits=bits)
-        most = min(self._greeting["slots"], max(_FEWEST_SLOTS, fitting))
+        most = min(self._greeting["slots"], max(_MIN_SLOTS, fitting))
         first = [leading, *islice(supply, most - 1)]
         slots = len(first)  # a small picture has fewer tiles
         self._needed = tile, slots
@@ -211,7 +211,7 @@ class EngineClient:
         if shared.flags.any():
             self._losses += 1
             shared.flags[:] = 0
-        if self._losses >= _MOST_LOSSES:
+        if self._losses >= _MAX_LOSSES:
             raise errors.EngineLost("it died twice while computing tiles of this picture")
 
     def _retry_on_loss(self, action: Callable[[], None], shared: SharedTiles) -> None:
@@ -247,7 +247,8 @@ class EngineClient:
                 return having[0]
             if time.monotonic() > deadline:
                 if found:
-                    raise errors.ModelUnknown(name=self._model, known=sorted(found[0][1]["models"]))
+                    known = ", ".join(sorted(found[0][1]["models"]))
+                    raise errors.ModelUnknown(name=self._model, known=known)
                 raise errors.EngineLost(f"no engine came back within {self._patience:.0f} seconds")
             time.sleep(_RETRY_SECONDS)
 

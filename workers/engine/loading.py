@@ -167,7 +167,7 @@ def new_model(
         path=path,
         device=device,
         tile=min(_tiles(settings, device)),  # for warm-up and for the values in `/models`
-        among=model_cache,
+        model_cache=model_cache,
         precision=settings.precision,
         backend=None if settings.cpu_backend == "auto" else settings.cpu_backend,
         cache=settings.cache_dir,

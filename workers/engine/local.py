@@ -20,7 +20,7 @@ class InProcessEngine:
     def __init__(self, loaded: LoadedEngine) -> None:
         self.tiles = loaded.tiles
         self._loaded = loaded
-        self._ladder = OutOfMemoryFallback(
+        self._fallback = OutOfMemoryFallback(
             batch=loaded.max_batch, tile=max(loaded.tiles), release=loaded.release
         )
 
@@ -42,6 +42,6 @@ class InProcessEngine:
             batch = [first, *islice(remaining, most - 1)]
             shares = np.tile(np.array(weights, dtype=np.float32), (len(batch), 1, 1))
             try:
-                yield from self._ladder.run(compute, np.stack(batch), shares)
+                yield from self._fallback.run(compute, np.stack(batch), shares)
             except NotFinite:
                 raise TileNotFinite from None

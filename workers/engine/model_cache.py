@@ -7,6 +7,7 @@ loaded again from its file on demand.
 
 import gc
 import logging
+import math
 import threading
 import time
 from functools import partial
@@ -45,7 +46,7 @@ class ModelCache:
         """`bound`: maximum number of models; None: unlimited."""
         self.loads = 0
         """Number of reloads after an eviction."""
-        self._bound = bound
+        self._bound = math.inf if bound is None else bound
         self._recent: dict[CachedModel, None] = {}
         self._lock = threading.Lock()  # a reload removes models while the compute thread uses them
         self._settled = 0.0
@@ -58,12 +59,11 @@ class ModelCache:
     @property
     def has_room(self) -> bool:
         """Whether another model fits without an eviction."""
-        return self._bound is None or len(self._recent) < self._bound
+        return len(self._recent) < self._bound
 
     def make_room(self) -> None:
         """Evict the least recently used models before another one is loaded."""
-        if self._bound is not None:
-            self._keep(self._bound - 1)
+        self._keep(self._bound - 1)
 
     def used(self, cached_model: "CachedModel") -> None:
         """Mark a model as most recently used; evicts others beyond the bound."""
@@ -71,8 +71,7 @@ class ModelCache:
             self._recent.pop(cached_model, None)
             if not cached_model.replaced:
                 self._recent[cached_model] = None
-        if self._bound is not None:
-            self._keep(self._bound)
+        self._keep(self._bound)
 
     def loaded_again(self, *, seconds: float) -> None:
         """Count a reload, and let the model stay in proportion to its loading time."""
@@ -85,7 +84,7 @@ class ModelCache:
             cached_model.replaced = True
             self._recent.pop(cached_model, None)
 
-    def _keep(self, count: int) -> None:
+    def _keep(self, count: float) -> None:
         gone = False
         with self._lock:
             while len(self._recent) > count:
@@ -109,7 +108,7 @@ class CachedModel:
         path: Path,
         device: torch.device,
         tile: int,
-        among: ModelCache,
+        model_cache: ModelCache,
         precision: Precision | None = None,
         backend: Backend | None = "torch",
         cache: Path | None = None,
@@ -122,7 +121,7 @@ class CachedModel:
         self.replaced = False
         self.settled = False
         """Whether `settle` was called."""
-        self._path, self._tile, self._among, self._cache = path, tile, among, cache
+        self._path, self._tile, self._model_cache, self._cache = path, tile, model_cache, cache
         self._device, self._precision, self._backend = device, precision, backend
 
     def ready(self) -> Forward:
@@ -138,7 +137,7 @@ class CachedModel:
             began = time.perf_counter()
             again = self.info.precision != PENDING
             generator = self._read()
-            self._among.make_room()
+            self._model_cache.make_room()
             try:
                 forward = self.load(generator)
             except NotFinite as failure:
@@ -149,8 +148,8 @@ class CachedModel:
                 reason = "the device has not enough memory; lower GDSR_MAX_MODELS"
                 raise ModelNotLoaded(name=self._path.stem, reason=reason) from failure
             if again:
-                self._among.loaded_again(seconds=time.perf_counter() - began)
-        self._among.used(self)
+                self._model_cache.loaded_again(seconds=time.perf_counter() - began)
+        self._model_cache.used(self)
         return forward
 
     def load(self, generator: GDSR) -> Forward:

@@ -62,7 +62,7 @@ class Models:
                 raise ConfigurationInvalid("no checkpoint is left, so all models stay")
             names = {path.stem for path in found}
             gone = [name for name in self._server.loaded.forwards if name not in names]
-            changes = [*map(self._look, found), *map(self._drop, gone)]
+            changes = [*map(self._reload_file, found), *map(self._remove, gone)]
         except ConfigurationInvalid as invalid:
             return EngineReport(error=str(invalid))
         except Exception as failure:  # such as a stale network folder, or no memory for a file
@@ -110,7 +110,7 @@ class Models:
 
         return self._server.between_batches(outcome).result()
 
-    def _look(self, path: Path) -> ModelChange:
+    def _reload_file(self, path: Path) -> ModelChange:
         """Load a file if it is new or has changed."""
         name, before = path.stem, self._sha256(path.stem)
         try:
@@ -119,7 +119,7 @@ class Models:
             checkpoint = load_checkpoint(path)
             if read_header(path).sha256 != checkpoint.sha256:
                 raise _CheckpointRejected("it changed while it was read; try again")
-            reason = self._server.between_batches(lambda: self._take(checkpoint, path))
+            reason = self._server.between_batches(lambda: self._try_checkpoint(checkpoint, path))
             if reason:
                 raise _CheckpointRejected(reason)
         except (CheckpointInvalid, OSError, _CheckpointRejected) as failure:
@@ -130,7 +130,7 @@ class Models:
         log.info("checkpoint %s is %s", path, change)
         return ModelChange(name=name, change=change, sha256=checkpoint.sha256)
 
-    def _take(self, checkpoint: Checkpoint, path: Path) -> str | None:
+    def _try_checkpoint(self, checkpoint: Checkpoint, path: Path) -> str | None:
         """Use a checkpoint if it works, else report why not; an unexpected error ends the engine.
 
         It is tested while the other models stay loaded, even beyond GDSR_MAX_MODELS: the model that
@@ -152,22 +152,22 @@ class Models:
             if not is_out_of_memory(failure):
                 raise
             return "not enough memory beside the other models"
-        self._put(path.stem, model)
+        self._set_model(path.stem, model)
         return None
 
-    def _drop(self, name: str) -> ModelChange:
+    def _remove(self, name: str) -> ModelChange:
         reason = "its file is gone"
         if name == self._settings.default_model:
             reason += ", and GDSR_DEFAULT_MODEL names it"
         elif len(self._server.loaded.forwards) == 1:
             reason += ", and it is the only one"
         else:
-            self._put(name, None)
+            self._set_model(name, None)
             log.info("model %s is dropped: %s", name, reason)
             return ModelChange(name=name, change="dropped")
         return ModelChange(name=name, change="kept", sha256=self._sha256(name), reason=reason)
 
-    def _put(self, name: str, model: CachedModel | None) -> None:
+    def _set_model(self, name: str, model: CachedModel | None) -> None:
         """Set or remove the model of a name, for new jobs."""
         loaded = self._server.loaded
         forwards = dict(loaded.forwards)
@@ -185,8 +185,8 @@ class Models:
 
     def _sha256(self, name: str) -> str | None:
         """SHA-256 of the checkpoint of a loaded model."""
-        infos = self._server.loaded.models
-        return next((info.sha256 for info in infos if info.name == name), None)
+        model = self._server.loaded.forwards.get(name)
+        return None if model is None else model.info.sha256
 
 
 def follow(
@@ -200,7 +200,7 @@ def follow(
     while not stopped.wait(reload.POLL_INTERVAL.total_seconds()):
         try:
             models.settle_next()
-            number = reload.last_asked(client)
+            number = reload.last_request(client)
             away = False
             if number == models.followed:
                 continue

@@ -38,7 +38,7 @@ from workers.engine.protocol import (
     receive,
     send,
 )
-from workers.host.watchdog import longest, seconds_starved
+from workers.host.watchdog import batch_time_limit, seconds_starved
 from workers.tiles.trade_off import Weights
 
 #: Timeout of a client that does not read its answers.
@@ -239,7 +239,7 @@ class EngineServer:
         pixels = len(batch) * first.tile**2 * (FLOAT32_FACTOR if first.bits == 16 else 1)
         slowest = min(first.loaded.speeds(first.model), default=0.0)
         if slowest:
-            self._overdue_at = began + longest(pixels / slowest)
+            self._overdue_at = began + batch_time_limit(pixels / slowest)
         return RunningBatch(batch, self.fallback.start(begin, tiles, weights), began)
 
     def _finish(self, running: RunningBatch) -> None:

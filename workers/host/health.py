@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 
-def answers(path: Path) -> bool:
+def is_listening(path: Path) -> bool:
     """Whether something listens on this unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         return probe.connect_ex(str(path)) == 0
@@ -18,7 +18,7 @@ def answers(path: Path) -> bool:
 def main() -> int:
     """Exit status 0 if an engine answers, else 1."""
     engines = Path(tempfile.gettempdir()).glob("gdsr-*/engine*.sock")
-    return 0 if any(map(answers, engines)) else 1
+    return 0 if any(map(is_listening, engines)) else 1
 
 
 if __name__ == "__main__":

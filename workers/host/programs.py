@@ -14,23 +14,23 @@ from model.process import available_cpus
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.queue.runs import LARGE, SMALL
 from workers.contract.settings import WorkerSettings
-from workers.host.health import answers
+from workers.host.health import is_listening
 from workers.host.supervisor import Program
 
 #: File name of the socket that receives job reports.
 REPORTS = "reports.sock"
 #: Of Linux, in bytes.
-_LONGEST_SOCKET_PATH = 107
+_MAX_SOCKET_PATH_BYTES = 107
 #: How long an engine may take to finish its batch.
 _ENGINE_GRACE_SECONDS = 10.0
 #: Extra stop time of a job worker beyond its grace period: it checks every second.
-_BEYOND_DRAIN_SECONDS = 10.0
+_DRAIN_MARGIN_SECONDS = 10.0
 _JANITOR_GRACE_SECONDS = 5.0
-_FEWEST_JOB_WORKERS = 2
+_MIN_JOB_WORKERS = 2
 #: Cores per job worker on a CPU host, where the network uses the cores too.
-_CORES_OF_A_JOB_WORKER = 4
+_CORES_PER_JOB_WORKER = 4
 #: Maximum job workers per GPU: 16 kept an H100 busy 75 % of the time with pictures of 256 x 256.
-_MOST_FOR_A_GPU = 24
+_MAX_JOB_WORKERS_PER_GPU = 24
 #: How long nvidia-smi may take.
 _PATIENCE = timedelta(seconds=30)
 
@@ -41,7 +41,7 @@ def check_socket_path(path: Path) -> None:
     Raises:
         ConfigurationInvalid: the path is too long.
     """
-    if len(bytes(path)) > _LONGEST_SOCKET_PATH:
+    if len(bytes(path)) > _MAX_SOCKET_PATH_BYTES:
         raise ConfigurationInvalid(f"TMPDIR: {path.parent.parent} is too long for unix sockets")
 
 
@@ -72,7 +72,7 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> tuple[list[Progr
                 *(("--metrics-port", str(port + 1 + number)) if port else ()),
             ],
             stage=0,
-            ready=lambda path=path: answers(path),  # type: ignore[misc]
+            ready=lambda path=path: is_listening(path),  # type: ignore[misc]
             spare=True,
             grace_seconds=_ENGINE_GRACE_SECONDS,
         )
@@ -91,7 +91,7 @@ def worker_programs(settings: WorkerSettings, runtime: Path) -> tuple[list[Progr
                 *(part for path in sockets for part in ("--engine", str(path))),
             ],
             stage=1,
-            grace_seconds=settings.drain.total_seconds() + _BEYOND_DRAIN_SECONDS,
+            grace_seconds=settings.drain.total_seconds() + _DRAIN_MARGIN_SECONDS,
         )
         for number in range(count)
     ]  # fmt: skip
@@ -113,9 +113,8 @@ def default_job_workers(devices: Sequence[str]) -> int:
     """
     cores = available_cpus()
     gpus = sum(device.startswith("cuda") for device in devices)
-    if gpus:
-        return max(_FEWEST_JOB_WORKERS, min(cores, gpus * _MOST_FOR_A_GPU))
-    return max(_FEWEST_JOB_WORKERS, cores // _CORES_OF_A_JOB_WORKER)
+    count = min(cores, gpus * _MAX_JOB_WORKERS_PER_GPU) if gpus else cores // _CORES_PER_JOB_WORKER
+    return max(_MIN_JOB_WORKERS, count)
 
 
 def cuda_devices(*, patience: timedelta = _PATIENCE) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from workers.host.supervisor import EXIT_DEVICE
 #: Interval of the checks, and timeout of a greeting.
 PAUSE, PATIENCE = timedelta(seconds=10), timedelta(seconds=30)
 #: Time limit of a batch: a multiple of its measured time, and a minimum.
-_FACTOR, _LEAST = 10, timedelta(seconds=60)
+_FACTOR, _MIN_LIMIT = 10, timedelta(seconds=60)
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +63,9 @@ def watch_engines(paths: Sequence[Path]) -> None:
         threading.Thread(target=watch, args=(path,), name="engine-watch", daemon=True).start()
 
 
-def longest(expected: float) -> float:
+def batch_time_limit(expected: float) -> float:
     """Time limit, in seconds, of a batch with this expected duration."""
-    return max(_LEAST.total_seconds(), _FACTOR * expected)
+    return max(_MIN_LIMIT.total_seconds(), _FACTOR * expected)
 
 
 def seconds_starved() -> float:

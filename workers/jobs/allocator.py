@@ -16,7 +16,7 @@ _READY_BYTES = 24 * 1024**2
 #: Larger blocks are separate mappings, returned when freed; numpy requests huge pages for them
 #: itself.
 _MAPPED_BYTES = 4 * 1024**2
-_MOST_MAPPED_BYTES = 32 * 1024**2  # bytes that glibc ignores
+_MAX_MAPPED_BYTES = 32 * 1024**2  # bytes that glibc ignores
 _BLOCK_HEADER_BYTES = 32
 
 
@@ -29,7 +29,7 @@ def prepare_allocator() -> None:
     libc.free.argtypes = (ctypes.c_void_p,)
     libc.mallopt(_M_ARENA_MAX, 1)  # encoder threads share the arena that is configured here
     libc.mallopt(_M_TRIM_THRESHOLD, _C_INT_MAX)
-    libc.mallopt(_M_MMAP_THRESHOLD, _MOST_MAPPED_BYTES)
+    libc.mallopt(_M_MMAP_THRESHOLD, _MAX_MAPPED_BYTES)
     block = libc.malloc(ctypes.c_size_t(_READY_BYTES))
     if block is None:
         return
@@ -43,7 +43,7 @@ def prepare_allocator() -> None:
     libc.mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
 
 
-def forget_freed_memory() -> None:
+def return_freed_memory() -> None:
     """Give whole pages of freed memory back to the kernel, which clears them; glibc only."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "gnu_get_libc_version"):

@@ -13,14 +13,12 @@ import socket
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from types import FrameType
 
 import redis
-from rq.job import Job as RQJob
 
 from workers.contract.blobs.base import FOLDERS, BlobEntry, BlobStore
 from workers.contract.blobs.open import open_blobs
@@ -29,9 +27,7 @@ from workers.contract.errors import ConfigurationInvalid, GDSRError
 from workers.contract.observability import logs
 from workers.contract.queue.batches import BatchRecords
 from workers.contract.queue.connection import connect
-from workers.contract.queue.jobs import JobState
 from workers.contract.queue.records import JobRecords
-from workers.contract.queue.runs import record_key
 from workers.contract.settings import WorkerSettings
 from workers.host.supervisor import EXIT_CONFIGURATION
 
@@ -42,8 +38,6 @@ STALE_UPLOAD = timedelta(hours=1)
 #: Maximum number of blobs per delete request.
 _BATCH = 1000
 _PATIENCE = timedelta(seconds=30)
-#: States of pending tasks, for batches, packings and jobs alike.
-_ALIVE = {JobState.QUEUED.value.encode(), JobState.RUNNING.value.encode()}
 _LOCK = "gdsr:janitor"
 
 log = logging.getLogger(__name__)
@@ -137,28 +131,6 @@ class Sweep:
         return sum(entry.size for entry in self.stored.values())
 
 
-def forget_deliveries(records: JobRecords) -> int:
-    """Remove RQ's own job hashes, written by an earlier release; returns their number.
-
-    Those of pending tasks stay, for workers that are not upgraded yet.
-    """
-    prefix, left = RQJob.redis_job_namespace_prefix, 0
-    for keys in _batched(records.client.scan_iter(match=f"{prefix}*", count=1000)):
-        tasks = [key.decode().removeprefix(prefix) for key in keys]
-        with records.client.pipeline(transaction=False) as pipe:
-            for task in tasks:
-                pipe.hget(record_key(task), "state")
-            states = pipe.execute()
-        over = [key for key, state in zip(keys, states, strict=True) if state not in _ALIVE]
-        left += records.client.unlink(*over) if over else 0
-    return left
-
-
-def _batched(keys: Iterator[bytes]) -> Iterator[list[bytes]]:
-    while batch := list(islice(keys, _BATCH)):
-        yield batch
-
-
 def _oldest(entries: Iterable[BlobEntry], *, beyond: int) -> list[BlobEntry]:
     """The oldest entries with at least this many bytes in total."""
     oldest: list[BlobEntry] = []
@@ -205,8 +177,6 @@ class Janitor:
             if freed:
                 log.info("freed bytes: %s", freed)
         record(self.client, usage, freed)
-        if count := forget_deliveries(self.records):
-            log.info("removed %d of RQ's own records", count)
         return usage
 
     def _renew_lock(self) -> None:

@@ -50,7 +50,7 @@ from workers.contract.settings import WorkerSettings
 from workers.host.parent_death import dying_with_parent
 from workers.host.reports import JobReport, send
 from workers.host.supervisor import EXIT_CONFIGURATION
-from workers.jobs.allocator import forget_freed_memory, prepare_allocator
+from workers.jobs.allocator import prepare_allocator, return_freed_memory
 from workers.jobs.recovery import fail, run_ended, sweep
 from workers.pictures.opening import load_codecs
 from workers.pictures.warm_up import warm_up
@@ -72,7 +72,7 @@ IDLE = 2
 #: Seconds that a child may exceed its time limit before the parent kills it.
 OVERTIME = 5
 #: Maximum tasks of one child: spreads the cost of the fork, and bounds leaks.
-_MOST_TASKS = 50
+_MAX_TASKS = 50
 #: Sent by a child that waits for another task.
 _DONE = b"."
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class JobWorker:
             timeout=timedelta(seconds=20),
             retries=20,
             pause=timedelta(seconds=0.5),
-            until_cured=True,
+            retry_forever=True,
         )
         self._records = JobRecords(self._client, record_ttl=settings.record_ttl)
         self._batches = BatchRecords(self._client, record_ttl=settings.record_ttl)
@@ -224,7 +224,7 @@ class JobWorker:
         orders.close()
         _, status = os.waitpid(child.pid, 0)
         if why == "timeout":
-            error = JobTimedOut(seconds=order.seconds)
+            error = JobTimedOut(time_limit=timedelta(seconds=order.seconds))
             fail(
                 self._records,
                 order.task,
@@ -280,13 +280,13 @@ class JobWorker:
             self._client.ping()  # the client detects the fork and reconnects
         with contextlib.suppress(MemoryError):  # which the job itself can report
             warm_up()
-        for left in reversed(range(_MOST_TASKS)):
+        for left in reversed(range(_MAX_TASKS)):
             written = orders.recv(_MAX_ORDER)
             if not written:
                 return  # the worker has ended
             if not self._run_task(_Order(*json.loads(written))) or not left:
                 return
-            forget_freed_memory()  # so that the next task finds no pixels of this one
+            return_freed_memory()  # so that the next task finds no pixels of this one
             orders.send(_DONE)
 
     def _run_task(self, order: _Order) -> bool:
@@ -332,9 +332,6 @@ def main() -> int:
     except ConfigurationInvalid as invalid:
         sys.stderr.write(f"job worker: {invalid}\n")
         return EXIT_CONFIGURATION
-    except redis.RedisError as failure:
-        sys.stderr.write(f"job worker: Redis at GDSR_REDIS_URL does not answer: {failure}\n")
-        return 1
     load_codecs()
     prepare_allocator()
     gc.collect()

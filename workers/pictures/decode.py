@@ -60,13 +60,13 @@ def decode(
         ImageTooLarge, ImageAnimated, FrameMissing, ColourTooDeep: as `check_header`.
         MemoryError: there is no memory for the pixels.
     """
-    order = _Order(max_pixels, frame, icc)
+    options = _Options(max_pixels, frame, icc)
     try:
-        picture = _decoded(data, order)
+        picture = _decoded(data, options)
     except ImageCorrupt as damaged:
         if truncated is TruncatedMode.REFUSE or CUT_OFF not in str(damaged):
             raise
-        picture = _decoded(data, order._replace(fill=True))
+        picture = _decoded(data, options._replace(fill=True))
         warning = "filled what is missing: the picture ends too early"
         picture = replace(picture, warnings=(*picture.warnings, warning))
     alpha = picture.alpha
@@ -75,7 +75,7 @@ def decode(
     return picture
 
 
-class _Order(NamedTuple):
+class _Options(NamedTuple):
     """Options of decoding a picture."""
 
     max_pixels: int
@@ -85,34 +85,34 @@ class _Order(NamedTuple):
     fill: bool = False
 
 
-def _decoded(data: bytes, order: _Order) -> Picture:
-    header = read_header(BytesIO(data), frame=order.frame)
-    check_header(header, max_pixels=order.max_pixels, frame=order.frame)
+def _decoded(data: bytes, options: _Options) -> Picture:
+    header = read_header(BytesIO(data), frame=options.frame)
+    check_header(header, max_pixels=options.max_pixels, frame=options.frame)
     if header.format in EXTRA_FORMATS and header.format not in installed():
         raise library_missing(header.format)
     if header.format is ImageFormat.GIF:
-        layers = gif_layers(data, frame=order.frame or 0, fill=order.fill)
+        layers = gif_layers(data, frame=options.frame or 0, fill=options.fill)
         if len(layers) > 1 or not layers[0].covers(header.width, header.height):
-            return _composed(layers, header, order)
+            return _composed(layers, header, options)
         data = b"".join(layers[0].parts)
     elif header.format is ImageFormat.PNG and (header.frames != 1 or has_separate_still(data)):
-        layers = apng_layers(data, frame=order.frame or 0)
-        return with_png_metadata(_composed(layers, header, order), data)
-    return _still(data, header, order)
+        layers = apng_layers(data, frame=options.frame or 0)
+        return with_png_metadata(_composed(layers, header, options), data)
+    return _still(data, header, options)
 
 
-def _composed(layers: Sequence[Layer], header: ImageHeader, order: _Order) -> Picture:
+def _composed(layers: Sequence[Layer], header: ImageHeader, options: _Options) -> Picture:
     def still(file: bytes) -> Picture:
-        return _still(file, read_header(BytesIO(file)), order._replace(frame=None))
+        return _still(file, read_header(BytesIO(file)), options._replace(frame=None))
 
     return composed(layers, still, width=header.width, height=header.height)
 
 
-def _still(data: bytes, header: ImageHeader, order: _Order) -> Picture:
+def _still(data: bytes, header: ImageHeader, options: _Options) -> Picture:
     tagged = Tagged()
     dropped: tuple[str, ...] = ()
     if header.format is ImageFormat.PNG:
-        data, colour_chunks, dropped = checked_png(data, fill=order.fill)
+        data, colour_chunks, dropped = checked_png(data, fill=options.fill)
         tagged = of_png(colour_chunks)
     elif header.format in (ImageFormat.AVIF, ImageFormat.HEIC) and (whole := with_primary(data)):
         data, dropped = whole, ("read the first picture: the one named as primary is missing",)
@@ -120,13 +120,13 @@ def _still(data: bytes, header: ImageHeader, order: _Order) -> Picture:
         dropped = (*dropped, "left out the gain map: the result is of standard dynamic range")
     if header.format is ImageFormat.HEIC and is_heic_sequence(data):
         dropped = (*dropped, "left out the other pictures of the burst or film")
-    opened = _opened(data, header, order)
+    opened = _opened(data, header, options)
     if header.cicp is not None:
         tagged = of_cicp(*header.cicp)
     elif opened.profile:
         tagged = Tagged(opened.profile)
     grey = header.kind is ColourKind.GREY or opened.is_grey
-    keep = order.icc is ProfileMode.KEEP
+    keep = options.icc is ProfileMode.KEEP
     if grey:
         levels, alpha = _grey(opened, header)
         found = grey_to_srgb(levels, tagged.profile, keep=keep)
@@ -161,17 +161,17 @@ def _has_gain_map(data: bytes, name: ImageFormat) -> bool:
     return name is ImageFormat.JPEG and any(words in data for words in _GAIN_MAPS)
 
 
-def _opened(data: bytes, header: ImageHeader, order: _Order) -> Opened:
+def _opened(data: bytes, header: ImageHeader, options: _Options) -> Opened:
     open_this = partial(
         open_picture,
         header=header,
-        max_pixels=order.max_pixels,
-        frame=order.frame or 0,
-        fill=order.fill,
+        max_pixels=options.max_pixels,
+        frame=options.frame or 0,
+        fill=options.fill,
     )
-    if order.fill and header.format is ImageFormat.JPEG:
+    if options.fill and header.format is ImageFormat.JPEG:
         return open_this(ended(data))
-    if order.fill and header.format is ImageFormat.WEBP:
+    if options.fill and header.format is ImageFormat.WEBP:
         found, other = (open_this(lengthened_webp(data, byte, header)) for byte in (b"\0", b"U"))
         return found._replace(image=grey_where_unequal(found.image, other.image))
     try:

@@ -1,7 +1,6 @@
 """Encodes a picture in the format that the client chose, in sRGB unless it has a profile."""
 
 import struct
-from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
 
@@ -10,7 +9,7 @@ from PIL import Image
 
 from workers.contract.images.formats import ResultFormat, check_result
 from workers.pictures.extras import make_ready
-from workers.pictures.formats.png import encode_png, png_pieces
+from workers.pictures.formats.png import encode_png
 from workers.pictures.formats.tiff import encode_tiff
 from workers.pictures.picture import Picture, with_bits
 
@@ -80,19 +79,6 @@ def encode_preview(picture: Picture) -> bytes:
         if len(data) <= _PREVIEW_BYTES:
             break
     return data
-
-
-def encode_in_pieces(
-    picture: Picture,
-    *,
-    format: ResultFormat,  # noqa: A002
-    quality: int,
-    lossless: bool = False,
-) -> Iterable[bytes]:
-    """Encode as `encode` does, PNG in pieces, so that some are stored while others are made."""
-    if format is ResultFormat.PNG:
-        return png_pieces(picture)
-    return [encode(picture, format=format, quality=quality, lossless=lossless)]
 
 
 def _encode_jpeg(picture: Picture, quality: int) -> bytes:

@@ -4,7 +4,6 @@ HEIC's wheels are under the GPL, and both codecs are young. A worker host report
 it has with its engines' facts (`workers.contract.queue.engines`).
 """
 
-from functools import cache
 from importlib.util import find_spec
 
 from workers.contract.errors import FormatNotWritten
@@ -24,16 +23,11 @@ def make_ready(name: ImageFormat | ResultFormat) -> None:
     Raises:
         FormatNotWritten: the library is not installed.
     """
-    if name in (ImageFormat.HEIC, ImageFormat.JXL):
-        own = ImageFormat(name)
-        if own not in installed():
-            raise FormatNotWritten(format_name=own.value)
-        _register(own)
-
-
-@cache
-def _register(name: ImageFormat) -> None:
-    if name is ImageFormat.HEIC:
+    if name not in _MODULES:
+        return
+    if ImageFormat(name) not in installed():
+        raise FormatNotWritten(format_name=name.value)
+    if name == ImageFormat.HEIC:
         from pillow_heif import register_heif_opener
 
         register_heif_opener()

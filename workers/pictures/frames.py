@@ -106,7 +106,7 @@ def _blended_over(picture: Picture, below: Plane, alpha_below: Plane) -> tuple[P
 
 # GIF
 
-_PIECE_BYTES = 257
+_SUB_BLOCK_BYTES = 257
 
 
 def gif_layers(data: bytes, *, frame: int, fill: bool = False) -> list[Layer]:
@@ -131,7 +131,7 @@ def gif_layers(data: bytes, *, frame: int, fill: bool = False) -> list[Layer]:
         size = struct.pack("<6sHHBBB", b"GIF89a", part.width, part.height, 0xF7, 0, 0)
         pixels = data[part.data[0] : part.data[1]]
         if fill and part.data[1] == len(data):
-            pixels += bytes(_PIECE_BYTES)  # the rest of the cut sub-block, and the terminator
+            pixels += bytes(_SUB_BLOCK_BYTES)  # the rest of the cut sub-block, and the terminator
         layers.append(
             Layer(
                 parts=(size, table, control, descriptor, pixels, b";"),

@@ -95,7 +95,7 @@ def open_picture(
     except _BAD_BYTES as error:
         if _is_truncated(data, header, frame):
             raise ImageCorrupt(CUT_OFF) from error
-        raise _refusal(error, header) from error
+        raise _translated_error(error, header) from error
 
 
 def _pillow_image(data: bytes, header: ImageHeader) -> ImageFile.ImageFile:
@@ -218,7 +218,7 @@ def _is_truncated(data: bytes, header: ImageHeader, frame: int) -> bool:
         return False
 
 
-def _refusal(error: Exception, header: ImageHeader) -> ImageRejected:
+def _translated_error(error: Exception, header: ImageHeader) -> ImageRejected:
     """Map an error of Pillow to one of ours; quote its text if that has no address or path."""
     text = str(error)
     lower = text.lower()

@@ -62,13 +62,13 @@ def upscale_outputs(
 
     colour = picture.colour if picture.alpha is None else bleed_alpha(picture.colour, picture.alpha)
     shapes = [_mask if row.mask else _grey if picture.grey else _coloured for row in weights]
-    results = _through(engine, cut(colour, plan), model, weights, consistent=consistent)
+    results = _infer(engine, cut(colour, plan), model, weights, consistent=consistent)
     colours = _stitched(counted(results), plan, shapes)
     enlarged: Plane | None = None
     if by_model and picture.alpha is not None:
         grey = np.broadcast_to(picture.alpha[..., None], picture.colour.shape)
         faithful = [output_weights(0)]
-        results = _through(engine, cut(grey, plan), model, faithful, consistent=False)
+        results = _infer(engine, cut(grey, plan), model, faithful, consistent=False)
         (found,) = _stitched(counted(results), plan, [_grey])
         enlarged = found[..., 0]
     elif picture.alpha is not None:
@@ -76,14 +76,14 @@ def upscale_outputs(
     if enlarged is not None and picture.alpha is not None:
         restore_extremes(enlarged, picture.alpha)
     return [
-        Picture(colour=_three(colour), grey=True, dpi=picture.dpi)
+        Picture(colour=_three_channels(colour), grey=True, dpi=picture.dpi)
         if row.mask
-        else replace(picture, colour=_three(colour), alpha=enlarged)
+        else replace(picture, colour=_three_channels(colour), alpha=enlarged)
         for colour, row in zip(colours, weights, strict=True)
     ]
 
 
-def _through(
+def _infer(
     engine: Engine,
     tiles: Iterator[Pixels],
     model: str,
@@ -139,6 +139,6 @@ def _grey(tile: Pixels) -> Plane:
     return levels
 
 
-def _three(colour: Plane) -> Plane:
+def _three_channels(colour: Plane) -> Plane:
     """(H, W, 1 or 3) -> (H, W, 3)."""
     return colour if colour.shape[2] == 3 else np.broadcast_to(colour, (*colour.shape[:2], 3))

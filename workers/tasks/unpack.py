@@ -26,7 +26,7 @@ from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import JobFailure, JobSpec
 from workers.contract.queue.queue import JobQueue, new_job_id, time_limit
 from workers.contract.queue.validation import ValidatedUpload, validate_upload
-from workers.tasks.upscale import CONTEXT, TaskContext, discard, named, retry_while_unavailable
+from workers.tasks.upscale import CONTEXT, TaskContext, as_error, discard, retry_while_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,8 @@ def unpack(batch_id: str) -> None:
         discard(context, *stored)
     except redis.RedisError:
         raise  # the jobs may have been queued, and need their pictures
-    except Exception as problem:  # noqa: BLE001 - `named` logs unexpected errors
-        failure = named(problem, "batch", context, batch.spec.time_limit)
+    except Exception as problem:  # noqa: BLE001 - `as_error` logs unexpected errors
+        failure = as_error(problem, "batch", context, batch.spec.time_limit)
         discard(context, *stored)
         if batches.fail(batch.id, error=failure, run=context.run):
             log.warning("the batch failed: %s", failure.slug)
@@ -81,19 +81,19 @@ def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
             name = names.add(safe_path(entry.filename) or f"picture-{number}")
             job_id = new_job_id()
             try:
-                take = partial(_taken, context, batch, archive, entry, engines)
-                taken = retry_while_unavailable(partial(take, key=f"inputs/{job_id}"))
+                take = partial(_store_entry, context, batch, archive, entry, engines)
+                upload = retry_while_unavailable(partial(take, key=f"inputs/{job_id}"))
             except (ImageRejected, EntryDamaged) as failure:
                 items.append(BatchItem(name=name, failure=JobFailure.of(failure)))
                 continue
-            stored.append(taken.image.key)
+            stored.append(upload.image.key)
             items.append(BatchItem(name=name, job_id=job_id))
             jobs.append(
                 JobSpec(
                     id=job_id,
-                    image=taken.image,
-                    options=taken.options,
-                    time_limit=time_limit(taken.image, taken.options, taken.model),
+                    image=upload.image,
+                    options=upload.options,
+                    time_limit=time_limit(upload.image, upload.options, upload.model),
                     name=name.rpartition("/")[2],
                     owner=spec.owner,
                     batch=batch.id,
@@ -125,7 +125,7 @@ def _upload(context: TaskContext, key: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _taken(
+def _store_entry(
     context: TaskContext,
     batch: Batch,
     archive: zipfile.ZipFile,
@@ -146,7 +146,7 @@ def _taken(
                 file.write(piece)
             digest.update(piece)
             size += len(piece)
-        taken = validate_upload(
+        upload = validate_upload(
             file,
             batch.spec.requested,
             engines,
@@ -156,7 +156,7 @@ def _taken(
             max_pixels=min(settings.max_pixels, batch.spec.pixels_per_day or settings.max_pixels),
         )
         context.blobs.keep(file, key)
-    return taken
+    return upload
 
 
 def _engines(context: TaskContext) -> list[EngineInfo]:

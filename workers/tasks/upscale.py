@@ -24,6 +24,7 @@ from workers.contract.errors import (
     StorageFull,
     StorageUnavailable,
 )
+from workers.contract.images.formats import ResultFormat
 from workers.contract.observability import logs
 from workers.contract.queue.jobs import KEPT, STOPS, Job, JobResult
 from workers.contract.queue.records import JobRecords
@@ -31,7 +32,7 @@ from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient, MadeBy
 from workers.host.reports import JobReport, Stage, send
 from workers.pictures.decode import decode
-from workers.pictures.encode import encode_in_pieces, encode_preview
+from workers.pictures.encode import encode, encode_preview
 from workers.pictures.finish import marked_as_made, postprocess, postprocess_mask, preprocess
 from workers.pictures.formats.png import png_pieces
 from workers.pictures.picture import Picture
@@ -97,18 +98,20 @@ def run(job_id: str, make_result: Callable[[TaskContext, Job], JobResult]) -> bo
         log.info("the lease of the job is lost")
     except redis.RedisError:
         raise  # the write may have happened: only the run is lost
-    except Exception as problem:  # noqa: BLE001 - `named` logs unexpected errors
-        _fail(context, job, named(problem, "job", context, job.spec.time_limit))
+    except Exception as problem:  # noqa: BLE001 - `as_error` logs unexpected errors
+        _fail(context, job, as_error(problem, "job", context, job.spec.time_limit))
     return False
 
 
-def named(problem: Exception, what: str, context: TaskContext, time_limit: timedelta) -> GDSRError:
+def as_error(
+    problem: Exception, what: str, context: TaskContext, time_limit: timedelta
+) -> GDSRError:
     """Map the exception of a failed job or batch to an error for the client."""
     match problem:
         case GDSRError():
             return problem
         case JobTimeoutException():
-            return JobTimedOut(seconds=int(time_limit.total_seconds()))
+            return JobTimedOut(time_limit=time_limit)
         case MemoryError():
             return JobOutOfMemory(limit=context.settings.job_memory)
     log.error("the %s failed", what, exc_info=problem)
@@ -145,12 +148,11 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         if settings.mark:
             picture = marked_as_made(picture, trade_off=spec.options.trade_off)
         blob = stored(context, job, picture)
-    height, width, _ = picture.colour.shape
     return JobResult(
         **blob.model_dump(),
         format=spec.options.format,
-        width=width,
-        height=height,
+        width=picture.width,
+        height=picture.height,
         model=spec.options.model,
         checkpoint=made_by.checkpoint,
         device=made_by.device,
@@ -177,7 +179,7 @@ def _inferred(
             engine,
             model=options.model,
             weights=weights,
-            progress=_Progress(context, job.id),
+            progress=_progress(context, job.id),
             alpha=options.alpha,
             consistent=options.consistency,
         )
@@ -225,13 +227,13 @@ def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Pict
 def stored(context: TaskContext, job: Job, picture: Picture) -> StoredBlob:
     """Store the result of a job in its format."""
     options = job.spec.options
-    encoded = partial(
-        encode_in_pieces,
-        picture,
-        format=options.format,
-        quality=options.quality,
-        lossless=options.lossless,
-    )
+
+    def encoded() -> Iterable[bytes]:
+        if options.format is ResultFormat.PNG:  # some pieces are stored while others are made
+            return png_pieces(picture)
+        lossless = options.lossless
+        return [encode(picture, format=options.format, quality=options.quality, lossless=lossless)]
+
     return _stored(context, f"results/{job.id}.{context.run}.{options.format}", encoded)
 
 
@@ -287,23 +289,21 @@ def discard(context: TaskContext, *keys: str) -> None:
         context.blobs.delete(*keys)
 
 
-class _Progress:
+def _progress(context: TaskContext, job_id: str) -> Callable[[int, int], None]:
     """Writes progress to the record, rate-limited; ends a run that lost its lease."""
+    due = 0.0
 
-    def __init__(self, context: TaskContext, job_id: str) -> None:
-        self._context, self._job_id = context, job_id
-        self._next = 0.0
-
-    def __call__(self, done: int, tiles: int) -> None:
+    def report(done: int, tiles: int) -> None:
+        nonlocal due
         now = time.monotonic()
-        # The last tile is always reported, as encoding follows; a single tile is too fast to
-        # report.
-        if now < self._next and (done < tiles or tiles == 1):
+        # The last tile is always reported, as encoding follows; a single one is too fast to report.
+        if now < due and (done < tiles or tiles == 1):
             return
-        self._next = now + _PROGRESS_SECONDS
-        records, run = self._context.records, self._context.run
-        if not records.progress(self._job_id, run=run, tiles_done=done, tiles=tiles):
+        due = now + _PROGRESS_SECONDS
+        if not context.records.progress(job_id, run=context.run, tiles_done=done, tiles=tiles):
             raise _LeaseLost
+
+    return report
 
 
 @contextmanager

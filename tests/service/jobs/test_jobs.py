@@ -129,7 +129,7 @@ FAILURES = [
     (errors.TileNotFinite(), 500),
     (errors.WorkerLost(), 500),
     (errors.JobCrashed(), 500),
-    (errors.JobTimedOut(seconds=120), 500),
+    (errors.JobTimedOut(time_limit=timedelta(seconds=120)), 500),
     (errors.StorageUnavailable("no answer"), 500),
     (errors.JobOutOfMemory(limit=6), 500),
 ]

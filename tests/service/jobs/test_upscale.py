@@ -205,8 +205,8 @@ def test_a_frame_of_an_animation_is_taken_and_remembered(site: Site) -> None:
     assert job["image"]["format"] == "gif"
     assert job["options"]["frame"] == 1
     assert site.post(ANIMATION).json()["detail"] == (
-        "the picture has 2 frames or pages; choose one by its number, with `frame` from 0 to 1, "
-        "or take a single picture"
+        "the picture has 2 frames or pages; choose one with `frame`, counted from 0, or take a "
+        "single picture"
     )
 
 

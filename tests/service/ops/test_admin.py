@@ -32,7 +32,7 @@ def test_nobody_else_reloads(keyed: Site, headers: dict[str, str], slug: str) ->
         keyed.http.get("/admin/reload/1", headers=headers),
     ):
         assert (response.status_code, problem_of(response)) == (401, slug)
-    assert reload.last_asked(keyed.redis) == 0
+    assert reload.last_request(keyed.redis) == 0
 
 
 def test_without_admin_keys_nobody_does(site: Site) -> None:
@@ -40,7 +40,7 @@ def test_without_admin_keys_nobody_does(site: Site) -> None:
 
     assert (response.status_code, problem_of(response)) == (403, "admin-off")
     assert "GDSR_ADMIN_KEYS_FILE" in response.json()["detail"]
-    assert reload.last_asked(site.redis) == 0
+    assert reload.last_request(site.redis) == 0
 
 
 def test_the_answer_names_where_each_engine_tells_what_it_did(keyed: Site) -> None:
@@ -53,7 +53,7 @@ def test_the_answer_names_where_each_engine_tells_what_it_did(keyed: Site) -> No
     where = response.headers["Location"]
     asked = response.json()
     assert where == f"/admin/reload/{asked['number']}"
-    assert reload.last_asked(keyed.redis) == asked["number"]
+    assert reload.last_request(keyed.redis) == asked["number"]
     assert [one["done"] for one in asked["engines"]] == [asked["done"]] == [False]
 
     change = ModelChange(name="lite", change="kept", sha256="0" * 64, reason="it is damaged")

@@ -134,7 +134,7 @@ def test_a_replica_stops_the_start_and_is_waited_out_later(
     with pytest.raises(ConfigurationInvalid, match=f"{replica} is a replica$"):
         check_at_start(url)
 
-    patient = connect(url, timeout=timedelta(seconds=5), retries=0, until_cured=True)
+    patient = connect(url, timeout=timedelta(seconds=5), retries=0, retry_forever=True)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(patient.set, "word", "text")
         wait_for(lambda: "is a replica" in caplog.text, what="a word in the log")

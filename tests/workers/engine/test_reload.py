@@ -21,7 +21,7 @@ from processes import wait_for
 
 from model.checkpoint import load_checkpoint, read_header, save_checkpoint
 from workers.contract.errors import CheckpointReplaced, ModelUnknown
-from workers.contract.queue.reload import ask, reports
+from workers.contract.queue.reload import reports, request_reload
 from workers.contract.settings import WorkerSettings
 from workers.engine.client import EngineClient
 from workers.engine.loading import load_engine
@@ -260,7 +260,7 @@ def test_what_nobody_expects_is_reported_and_the_next_request_is_taken(
     stopped = threading.Event()
 
     def error() -> str | None:
-        number = ask(client)
+        number = request_reload(client)
         return wait_for(lambda: reports(client, number), what="the report")["one"].error
 
     client.set("gdsr:reload", "no number")

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from processes import wait_for
 
-from workers.host.health import answers
+from workers.host.health import is_listening
 from workers.host.supervisor import EXIT_DEVICE
-from workers.host.watchdog import exit_when_stuck, kill_unresponsive, longest
+from workers.host.watchdog import batch_time_limit, exit_when_stuck, kill_unresponsive
 
 LISTENS = """
 import contextlib, socket, sys
@@ -56,7 +56,7 @@ def engine(path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A process that greets clients as an engine does."""
     with subprocess.Popen([sys.executable, "-c", LISTENS, str(path)]) as process:
         try:
-            wait_for(lambda: path.exists() and answers(path), what="a socket")
+            wait_for(lambda: path.exists() and is_listening(path), what="a socket")
             yield process
         finally:
             process.kill()
@@ -88,8 +88,8 @@ def test_an_engine_that_is_not_there_is_no_matter(tmp_path: Path) -> None:
 
 def test_an_engine_whose_batch_does_not_end_ends_itself() -> None:
     assert subprocess.run([sys.executable, "-c", HANGS], check=False).returncode == EXIT_DEVICE
-    assert longest(1) == 60
-    assert longest(20) == 200
+    assert batch_time_limit(1) == 60
+    assert batch_time_limit(20) == 200
 
 
 def test_a_check_that_fails_is_repeated(caplog: pytest.LogCaptureFixture) -> None:

@@ -47,7 +47,7 @@ for line in open("/proc/self/smaps"):
 
 _FORGOTTEN = """
 import numpy as np
-from workers.jobs.allocator import forget_freed_memory, prepare_allocator
+from workers.jobs.allocator import return_freed_memory, prepare_allocator
 
 def pages():  # of this process's memory that are full of the value
     found = 0
@@ -68,7 +68,7 @@ del small, large
 for array in kept:  # holes between memory that stays
     array[:] = 0
 freed = pages()
-forget_freed_memory()
+return_freed_memory()
 print(freed, pages())
 """
 

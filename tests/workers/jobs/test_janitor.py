@@ -253,18 +253,3 @@ def test_a_janitor_that_lost_its_lock_removes_nothing_more(
         due.sweep(result_ttl=HOUR, quota=None)
 
     assert len(keys(blobs)) == 3
-
-
-def test_what_rq_wrote_of_tasks_goes_once_they_have_ended(
-    queue: JobQueue, blobs: FileBlobStore, janitor: Callable[[], Janitor]
-) -> None:
-    waiting, running, failed = (submitted(queue, blobs) for _ in range(3))
-    queue.records.start(running, run="run", worker="worker")
-    queue.records.fail(failed, error=WorkerLost())
-    for name in (waiting, running, failed, "erased", "batch-gone"):
-        queue.client.hset(f"rq:job:{name}", "data", "of an earlier release")
-
-    janitor().sweep_if_due()
-
-    left = {key.decode() for key in queue.client.keys("rq:job:*")}
-    assert left == {f"rq:job:{waiting}", f"rq:job:{running}"}

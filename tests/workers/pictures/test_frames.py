@@ -310,7 +310,7 @@ def test_without_a_choice_an_animation_is_refused(kind: str) -> None:
 @pytest.mark.parametrize("kind", ANIMATED)
 def test_a_frame_that_is_not_there_is_missing(kind: str) -> None:
     assert frame_of(ANIMATED[kind], 2).width == WIDTH
-    with pytest.raises(FrameMissing, match="no frame 3: it has 3 frames"):
+    with pytest.raises(FrameMissing, match="no frame 3: it has 3, counted"):
         frame_of(ANIMATED[kind], 3)
 
 

@@ -106,9 +106,15 @@ class BlobStore(Protocol):
         return None
 
     def signed_address(
-        self, key: str, *, lifetime: timedelta, media_type: str, disposition: str
+        self,
+        key: str,  # noqa: ARG002 - for stores that sign
+        *,
+        lifetime: timedelta,  # noqa: ARG002
+        media_type: str,  # noqa: ARG002
+        disposition: str,  # noqa: ARG002
     ) -> str | None:
         """A signed URL from which anyone may fetch the blob for a while; None if unsupported."""
+        return None
 
     def check(self) -> None:
         """Check that the store can be used now.

@@ -135,16 +135,6 @@ class FileBlobStore(BlobStore):
             usage = shutil.disk_usage(self.root)
         return StorageCapacity(free=usage.free, total=usage.total)
 
-    def signed_address(
-        self,
-        key: str,  # noqa: ARG002 - the same for all stores
-        *,
-        lifetime: timedelta,  # noqa: ARG002
-        media_type: str,  # noqa: ARG002
-        disposition: str,  # noqa: ARG002
-    ) -> str | None:
-        return None
-
     def check(self) -> None:
         with self.incoming() as file, _translated_errors():
             file.write(b"\0")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from workers.contract import errors
 
@@ -127,7 +128,8 @@ def check_header(header: ImageHeader, *, max_pixels: int, frame: int | None = No
             width=header.width, height=header.height, pixels=header.pixels, limit=max_pixels
         )
     if header.frames != 1 and frame is None:
-        raise errors.ImageAnimated(frames=header.frames)
+        frames = "several" if header.frames is None else f"{header.frames:,}"
+        raise errors.ImageAnimated(frames=frames)
     if frame is not None and header.frames is not None and frame >= header.frames:
         raise errors.FrameMissing(frame=frame, frames=header.frames)
     if header.bits > MAX_BITS:
@@ -158,14 +160,11 @@ def check_result(
         LosslessNotStorable: the format is lossy.
         ProfileNotStorable: the format does not support colour profiles.
     """
+    too_large = partial(errors.ResultTooLarge, width=width, height=height, format_name=format.value)
     if max(width, height) > format.max_side:
-        raise errors.ResultTooLarge(
-            width=width, height=height, format_name=format.value, side=format.max_side
-        )
+        raise too_large(limit=format.max_side, of="pixels a side", name="max_side")
     if format.max_pixels is not None and width * height > format.max_pixels:
-        raise errors.ResultTooLarge(
-            width=width, height=height, format_name=format.value, pixels=format.max_pixels
-        )
+        raise too_large(limit=format.max_pixels, of="pixels", name="max_result_pixels")
     if has_alpha and format is ResultFormat.JPEG:
         raise errors.AlphaNotStorable
     if bits > format.max_bits:

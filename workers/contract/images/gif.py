@@ -17,7 +17,7 @@ from workers.contract.images.tiff_and_avif import Source
 MAX_FRAMES = 4096
 _MAX_BLOCKS = 4 * MAX_FRAMES
 #: Maximum number of sub-blocks (of at most 255 bytes) in total.
-_MAX_PIECES = 2**20
+_MAX_SUB_BLOCKS = 2**20
 _WINDOW_BYTES = 2**14
 
 KEEP, CLEAR, RESTORE = 1, 2, 3
@@ -48,8 +48,7 @@ class GifFrame(NamedTuple):
 
 def colours_end(source: Source) -> int:
     """Offset of the end of the global colour table (13: there is none)."""
-    (flags,) = struct.unpack("<B", source.at(10, 1))
-    return 13 + _palette_bytes(flags)
+    return 13 + _palette_bytes(source.at(10, 1)[0])
 
 
 def gif_header(source: Source, *, frame: int) -> ImageHeader:
@@ -89,7 +88,7 @@ def gif_frames(source: Source) -> Iterator[GifFrame]:
             than any picture needs.
     """
     offset = colours_end(source)
-    pieces = iter(range(_MAX_PIECES))
+    budget = iter(range(_MAX_SUB_BLOCKS))
     disposal, clear = KEEP, None
     for _ in range(_MAX_BLOCKS):
         kind = source.at(offset, 1) if offset < source.size else b";"
@@ -98,13 +97,13 @@ def gif_frames(source: Source) -> Iterator[GifFrame]:
                 flags, number = struct.unpack("<BxxB", source.at(offset + 3, 4))
                 disposal = {2: CLEAR, 3: RESTORE}.get(flags >> 2 & 7, KEEP)
                 clear = number if flags & 1 else None
-            offset = _after_pieces(source, offset + 2, pieces)
+            offset = _after_sub_blocks(source, offset + 2, budget)
         elif kind == b",":
             left, top, across, down, flags = struct.unpack("<4HB", source.at(offset + 1, 9))
             if not across or not down:
                 raise ImageCorrupt("one of its frames has no pixels")
             start = offset + 10 + _palette_bytes(flags)
-            offset = _after_pieces(source, start + 1, pieces)
+            offset = _after_sub_blocks(source, start + 1, budget)
             yield GifFrame(
                 left=left,
                 top=top,
@@ -126,14 +125,14 @@ def _palette_bytes(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _after_pieces(source: Source, offset: int, pieces: Iterator[int]) -> int:
+def _after_sub_blocks(source: Source, offset: int, budget: Iterator[int]) -> int:
     """The end of a chain of sub-blocks; each starts with its length, and 0 ends the chain."""
     while offset < source.size:
         window = source.at(offset, min(_WINDOW_BYTES, source.size - offset))
         at = 0
         while at < len(window):
-            if next(pieces, None) is None:
-                raise ImageCorrupt(f"it has more than {_MAX_PIECES:,} sub-blocks")
+            if next(budget, None) is None:
+                raise ImageCorrupt(f"it has more than {_MAX_SUB_BLOCKS:,} sub-blocks")
             if not window[at]:
                 return offset + at + 1
             at += 1 + window[at]

@@ -130,7 +130,10 @@ class PictureChoices(BaseModel):
             down = self.height / height if self.height else float("inf")
             factor = min(across, down)
         if factor > SCALE:
-            raise ScaleTooLarge(width=width, height=height, factor=factor, limit=SCALE)
+            raise ScaleTooLarge(
+                width=width, height=height, factor=factor, limit=SCALE,
+                max_width=SCALE * width, max_height=SCALE * height,
+            )  # fmt: skip
         return max(1, round(width * factor)), max(1, round(height * factor))
 
     def possible_size(self, *, width: int, height: int) -> tuple[int, int]:

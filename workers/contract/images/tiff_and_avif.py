@@ -61,7 +61,8 @@ _TIFF_KINDS = {
     8: (ColourKind.COLOUR, 3),
     9: (ColourKind.COLOUR, 3),
 }
-_UNSUPPORTED_TIFF = {32803: "a camera's raw file", 34892: "a camera's raw file"}
+#: Colour filter array and linear raw.
+_RAW_KINDS = (32803, 34892)
 #: Byte, short, long and long of 8 bytes: the only types that matter here.
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 #: Bits of a sample by its format: unsigned, floating-point, undefined.
@@ -81,13 +82,11 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
     if frame >= len(pages):
         raise FrameMissing(frame=frame, frames=len(pages))
     page = pages[frame]
-    if page.is_raw or source.at(8, 2) == b"CR":
-        raise unsupported("a camera's raw file")
     photometric = page.first(_Tag.PHOTOMETRIC, default=0)
+    if page.is_raw or photometric in _RAW_KINDS or source.at(8, 2) == b"CR":
+        raise unsupported("a camera's raw file")
     if photometric not in _TIFF_KINDS:
-        raise unsupported(
-            _UNSUPPORTED_TIFF.get(photometric, "a TIFF of an unsupported colour space")
-        )
+        raise unsupported("a TIFF of an unsupported colour space")
     kind, colours = _TIFF_KINDS[photometric]
     if kind is ColourKind.CMYK and page.first(_Tag.INK_SET, default=1) != 1:
         raise unsupported("a TIFF of other inks than CMYK")

@@ -197,7 +197,7 @@ class BatchRecords:
         """Add a record of derived results to the transaction of their jobs, and to its source; it
         replaces an earlier one and its packing.
         """
-        self._forget_pack(spec.id, pipe)
+        _forget(pack_task(spec.id), pipe)
         pipe.hset(batch_key(spec.id), "spec", spec.model_dump_json())
         self._write_items(spec.id, items, pipe)
         pipe.sadd(derived_key(str(spec.derived_from)), spec.id)
@@ -224,10 +224,9 @@ class BatchRecords:
     def erase(self, batch_id: str) -> None:
         """Delete a batch record, but not its jobs."""
         with self.client.pipeline() as pipe:
-            pipe.delete(batch_key(batch_id), pack_key(batch_id))
+            _forget(unpack_task(batch_id), pipe)
+            _forget(pack_task(batch_id), pipe)
             pipe.zrem(UNPACKING, batch_id)
-            pipe.hdel(WAITING, unpack_task(batch_id), pack_task(batch_id))
-            pipe.zrem(LEASES, unpack_task(batch_id), pack_task(batch_id))
             pipe.execute()
 
     def pack(self, batch_id: str) -> Pack | None:
@@ -268,14 +267,15 @@ class BatchRecords:
         """Delete the packing record; returns the existing zip, which has to be deleted."""
         with self.client.pipeline() as pipe:
             pipe.hget(pack_key(batch_id), "note")
-            self._forget_pack(batch_id, pipe)
+            _forget(pack_task(batch_id), pipe)
             found = pipe.execute()[0]
         return None if found is None else Pack.model_validate_json(found).archive
 
-    def _forget_pack(self, batch_id: str, pipe: "redis.client.Pipeline") -> None:
-        pipe.delete(pack_key(batch_id))
-        pipe.hdel(WAITING, pack_task(batch_id))
-        pipe.zrem(LEASES, pack_task(batch_id))
+
+def _forget(task: str, pipe: "redis.client.Pipeline") -> None:
+    pipe.delete(record_key(task))
+    pipe.hdel(WAITING, task)
+    pipe.zrem(LEASES, task)
 
 
 def pack_id(batch_id: str) -> str:

@@ -23,7 +23,7 @@ Reply = TypeVar("Reply")
 #: Errors after which a command may have been executed: only its reply was lost.
 REPLY_LOST = (redis.ConnectionError, redis.TimeoutError)
 #: Errors of a server that is full, a replica, or cannot write its file: temporary.
-_PASSING = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
+_TEMPORARY = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 _TRANSIENT_ERRORS = (
     "OOM", "READONLY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "LOADING", "BUSY ", "UNBLOCKED",
 )  # fmt: skip
@@ -65,7 +65,7 @@ def is_temporary(failure: Exception) -> bool:
     """Whether a failure is due to the state of Redis and not to the command."""
     if isinstance(failure, redis.AuthenticationError):
         return False
-    if isinstance(failure, (*REPLY_LOST, *_PASSING)):
+    if isinstance(failure, (*REPLY_LOST, *_TEMPORARY)):
         return True
     return str(failure).startswith(_TRANSIENT_ERRORS)
 
@@ -76,14 +76,13 @@ def connect(
     timeout: timedelta,
     retries: int,
     pause: timedelta = timedelta(seconds=0.2),
-    until_cured: bool = False,
+    retry_forever: bool = False,
 ) -> redis.Redis:
     """Create a Redis client with timeouts and retries; `redis.Redis.from_url` alone does not retry.
 
-    With `until_cured` it retries for as long as Redis is unavailable, and logs that at most once a
-    minute.
+    With `retry_forever` it retries while Redis is unavailable, and logs that at most once a minute.
     """
-    kind = _RetryWhileUnavailable if until_cured else Retry
+    kind = _RetryWhileUnavailable if retry_forever else Retry
     open_client = sentinel.client_from_url if sentinel.is_sentinel(url) else redis.Redis.from_url
     return open_client(
         url,

@@ -110,7 +110,7 @@ def choose_model(engines: list[EngineInfo], name: str | None) -> ModelInfo:
     found = [model for engine in engines for model in engine.models if model.name == wanted]
     if not found:
         known = sorted({model.name for engine in engines for model in engine.models})
-        raise ModelUnknown(name=wanted, known=known)
+        raise ModelUnknown(name=wanted, known=", ".join(known))
     return min(found, key=lambda model: min(model.pixels_per_second.values()))
 
 

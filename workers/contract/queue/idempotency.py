@@ -36,8 +36,7 @@ class IdempotencyKey:
 
     def write(self, pipe: "redis.client.Pipeline") -> None:
         """Write the key, as part of the transaction that creates the job."""
-        settled = True  # read by the previous release
-        text = {"fingerprint": self.fingerprint, "job_id": self.job_id, "settled": settled}
+        text = {"fingerprint": self.fingerprint, "job_id": self.job_id}
         pipe.set(self.redis_key, json.dumps(text), ex=LIFETIME)
 
     def existing(self, client: redis.Redis) -> str | None:

@@ -158,7 +158,7 @@ WITH_MAP = 2
 #: Zen core: 26 (AVIF), 78 (WebP), 164 (JPEG XL), 294 (PNG), 358 (JPEG); with a GPU a hundred times
 #: as fast 0.3 to 4. The value is in between: a derived result is not free, and costs less than a
 #: picture.
-_BLENDS_A_PASS = 16
+_BLENDS_PER_PASS = 16
 
 
 class Spec(Record):
@@ -212,7 +212,7 @@ class JobSpec(Spec):
     def pixels(self) -> int:
         """Amount of work, in input pixels of the network."""
         pixels = self.image.width * self.image.height
-        return max(1, pixels // _BLENDS_A_PASS) if self.blend_of else pixels
+        return max(1, pixels // _BLENDS_PER_PASS) if self.blend_of else pixels
 
     @property
     def inputs(self) -> tuple[str, ...]:

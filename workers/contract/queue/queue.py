@@ -47,10 +47,7 @@ return 0
 
 
 class JobQueue:
-    """The job queue as used by the service: submit, read, cancel.
-
-    Each method raises QueueUnavailable if Redis does not answer.
-    """
+    """Each method raises QueueUnavailable if Redis does not answer."""
 
     def __init__(
         self, client: redis.Redis, *, record_ttl: timedelta, bounds: QueueLimits, small_pixels: int
@@ -112,7 +109,7 @@ class JobQueue:
             existing = None if taken or idempotency is None else idempotency.existing(self.client)
             return job if existing in (None, job_id) else self.records.get(str(existing))
 
-    def made_before(self, cache_key: str) -> Job | None:
+    def find_cached(self, cache_key: str) -> Job | None:
         """The newest job with this cache key, in any state."""
         with translated_redis_errors():
             found = self.client.get(_cached(cache_key))

@@ -187,7 +187,7 @@ class JobRecords:
 
     def progress(self, job_id: str, *, run: str, tiles_done: int, tiles: int) -> bool:
         """Record the progress of a run. Returns False if the run has lost its lease."""
-        return self._move(
+        return self._transition(
             job_id,
             allowed={JobState.RUNNING},
             run=run,
@@ -247,7 +247,7 @@ class JobRecords:
     def _end(
         self, job_id: str, state: JobState, *, run: str | None, fields: Mapping[str, str]
     ) -> bool:
-        return self._move(
+        return self._transition(
             job_id,
             allowed={JobState.QUEUED, JobState.RUNNING},
             run=run,
@@ -256,7 +256,7 @@ class JobRecords:
             ttl=self.record_ttl,
         )
 
-    def _move(
+    def _transition(
         self,
         job_id: str,
         *,

@@ -47,7 +47,7 @@ class EngineReport(Record):
     """Why the engine changed nothing."""
 
 
-def ask(client: redis.Redis) -> int:
+def request_reload(client: redis.Redis) -> int:
     """Request a reload of all engines; returns the number of the request."""
     number = int(client.incr(_COUNTER))
     with client.pipeline() as pipe:
@@ -57,7 +57,7 @@ def ask(client: redis.Redis) -> int:
     return number
 
 
-def last_asked(client: redis.Redis) -> int:
+def last_request(client: redis.Redis) -> int:
     """Number of the latest request; 0: none."""
     return int(client.get(_COUNTER) or 0)
 

@@ -118,7 +118,7 @@ for _, task in ipairs(redis.call('hkeys', KEYS[3])) do
   end
 end
 for _, task in ipairs(redis.call('hkeys', KEYS[4])) do
-  if not redis.call('zscore', KEYS[2], task) then  -- a run of an earlier release
+  if not redis.call('zscore', KEYS[2], task) then  -- else a loss of its run would never show
     redis.call('zadd', KEYS[2], redis.call('time')[1] + ARGV[2], task)
   end
 end

@@ -31,9 +31,9 @@ _LEVEL = 1  # igzip's; 2 takes a tenth longer for files of the same size
 #: Stripes are compressed independently, so that threads can share a picture; the file does not
 #: depend on their number. A stripe stays in the CPU's cache between filter and compressor.
 _STRIPE_BYTES = 2**19
-_MOST_THREADS = 4
+_MAX_THREADS = 4
 #: The rest is left to other workers that encode, and to the host's part of GPU work.
-_PROCESSORS_A_THREAD = 4
+_PROCESSORS_PER_THREAD = 4
 _ZLIB_HEADER = b"\x78\x01"  # deflate with a window of 32 KiB, the quickest level (RFC 1950)
 _ADLER_BASE = 65521
 METRES_PER_INCH = 0.0254
@@ -306,7 +306,7 @@ def _stripe(picture: Picture, top: int, *, rows: int) -> _Stripe:
 
 def _in_order(make: Callable[[int], _Stripe], tops: Iterable[int]) -> Iterator[_Stripe]:
     """Yield stripes in order; several threads make them ahead if there are spare processors."""
-    threads = min(_MOST_THREADS, available_cpus() // _PROCESSORS_A_THREAD)
+    threads = min(_MAX_THREADS, available_cpus() // _PROCESSORS_PER_THREAD)
     if threads < 2:
         yield from map(make, tops)
         return

@@ -227,7 +227,7 @@ def test_a_header_describes_its_picture(kind: str) -> None:
 def test_several_frames_or_pages_are_refused(kind: str) -> None:
     data, frames = ANIMATED[kind]
     found = header(data)
-    said = "several frames" if frames is None else f"{frames} frames .* `frame` from 0 to 1"
+    said = "several frames" if frames is None else f"{frames} frames .* `frame`, counted from 0"
 
     assert found.frames == frames
     with pytest.raises(ImageAnimated, match=said):
@@ -243,7 +243,7 @@ def test_one_that_was_chosen_is_taken_as_far_as_it_is_known_to_be_there(kind: st
         check_header(found, max_pixels=1000, frame=frame)
         assert (found.width, found.height) == (30, 20)
     if frames is not None:
-        with pytest.raises(FrameMissing, match=r"no frame 2: it has 2 frames .* from 0 to 1"):
+        with pytest.raises(FrameMissing, match="no frame 2: it has 2, counted from 0"):
             check_header(read_header(BytesIO(data), frame=2), max_pixels=1000, frame=2)
 
 
@@ -251,7 +251,7 @@ def test_a_single_picture_has_no_second_frame() -> None:
     found = header(saved(COLOUR, "PNG"))
 
     check_header(found, max_pixels=1000, frame=0)
-    with pytest.raises(FrameMissing, match=r"no frame 1: it has one frame, 0$"):
+    with pytest.raises(FrameMissing, match="no frame 1: it has 1, counted from 0"):
         check_header(found, max_pixels=1000, frame=1)
 
 

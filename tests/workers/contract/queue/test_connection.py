@@ -78,7 +78,7 @@ def test_a_client_that_is_patient_waits_until_redis_is_cured(
 ) -> None:
     monkeypatch.setattr(connection._RetryWhileUnavailable, "logged_at", float("-inf"))
     with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url) as operator:
-        patient = connect(server.url, timeout=timedelta(seconds=5), retries=0, until_cured=True)
+        patient = connect(server.url, timeout=timedelta(seconds=5), retries=0, retry_forever=True)
         patient.set("word", "before")
         match state:
             case "away":
@@ -106,7 +106,7 @@ def test_clients_that_wait_say_so_once_however_often_they_ask(
 ) -> None:
     monkeypatch.setattr(connection._RetryWhileUnavailable, "logged_at", float("-inf"))
     with running_valkey(tmp_path) as server, redis.Redis.from_url(server.url) as operator:
-        patient = connect(server.url, timeout=timedelta(seconds=5), retries=0, until_cured=True)
+        patient = connect(server.url, timeout=timedelta(seconds=5), retries=0, retry_forever=True)
         operator.config_set("maxmemory", 1)
 
         def refused() -> int:
@@ -123,7 +123,9 @@ def test_clients_that_wait_say_so_once_however_often_they_ask(
 def test_a_client_that_is_patient_says_at_once_what_waiting_does_not_cure(
     valkey: ValkeyServer,
 ) -> None:
-    with connect(valkey.url, timeout=timedelta(seconds=5), retries=0, until_cured=True) as patient:
+    with connect(
+        valkey.url, timeout=timedelta(seconds=5), retries=0, retry_forever=True
+    ) as patient:
         patient.set("word", "text")
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
             patient.lpush("word", "more")

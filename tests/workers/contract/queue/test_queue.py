@@ -238,7 +238,7 @@ def test_a_task_whose_record_is_gone_leaves_nothing(queue: JobQueue, client: red
     assert client.exists(LEASES, WAITING, RUNNING) == 0
 
 
-def test_a_run_of_an_earlier_release_gets_a_lease(queue: JobQueue, client: redis.Redis) -> None:
+def test_a_running_job_without_a_lease_gets_one(queue: JobQueue, client: redis.Redis) -> None:
     job_id = submit(queue)
     queue.records.start(job_id, run="one", worker="w")
     client.delete(LEASES)
