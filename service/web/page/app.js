@@ -58,6 +58,7 @@ const viewer = createViewer({
     else showState();
   },
   invented: showInvented,
+  measured: () => painting.fillWaiting(),
   cardLost: () => showNotice(text("withoutCard")),
 });
 

@@ -58,6 +58,7 @@ export default {
   crisper: "Crisper",
   erase: "Erase",
   fill: "Fill similar area",
+  fillLater: "Fills once the detail is measured.",
   brushSize: "Size",
   softness: "Softness",
   pixels: "{count} px",

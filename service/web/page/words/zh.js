@@ -55,6 +55,7 @@ export default {
   crisper: "更清晰",
   erase: "擦除",
   fill: "填充相似区域",
+  fillLater: "细节测量完成后即填充。",
   brushSize: "大小",
   softness: "柔和度",
   pixels: "{count} 像素",
