@@ -88,7 +88,7 @@ export default {
   copy: "Copy",
   share: "Share",
   applyAll: "Use for all photos",
-  applied: "These settings are used for all photos.",
+  applied: "Used for all photos.",
   measuringSize: "Measuring the file …",
   preparing: "Preparing the file …",
   packing: "Packing {done} of {all} …",

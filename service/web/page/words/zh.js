@@ -84,7 +84,7 @@ export default {
   copy: "复制",
   share: "分享",
   applyAll: "用于所有照片",
-  applied: "这些设置已用于所有照片。",
+  applied: "已用于所有照片。",
   measuringSize: "正在计算文件大小…",
   preparing: "正在准备文件…",
   packing: "正在打包 {done}/{all}…",
