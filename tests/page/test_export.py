@@ -311,7 +311,7 @@ def test_names_that_differ_only_in_case_are_told_apart_in_the_zip(visit: Visit) 
 
 
 def applied_to_two(page: Page) -> None:
-    """Enlarge two pictures, one to be WebP and crisp, two to be JPEG and true; use one's for all."""
+    """Set one picture to WebP and crisp, and another to JPEG and true; use the first's for all."""
     choose(page, ("one.png", noise(16, 40)), ("two.png", noise(16, 41)))
     expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
     for card, format_name, position in (("one", "webp", 1), ("two", "jpeg", 0)):
@@ -468,7 +468,7 @@ def test_ctrl_z_takes_back_what_was_done_last_a_stroke_or_the_settings_for_all(
     expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
     wait_for_result(page)
     page.clock.install()
-    page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 60)  # so that the offer lasts
+    page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 10)  # so that the offer lasts
     use_for_all = page.get_by_role("button", name="Use for all photos")
     share = page.locator("#painted")
     page.keyboard.press("b")
