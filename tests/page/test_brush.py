@@ -478,3 +478,63 @@ def test_the_original_is_held_divided_or_beside(page: Page) -> None:
     page.get_by_role("button", name="Side by side").click()
     expect(page.locator("#divider")).to_be_hidden()
     expect(page.locator("#left-tag")).to_be_visible()
+
+
+#: Makes the page wait for `window.measure()` between the steps of its measurement.
+UNMEASURED = """
+const later = window.setTimeout;
+window.held = [];
+window.setTimeout = (work, delay, ...rest) =>
+  delay === undefined ? window.held.push(work) : later(work, delay, ...rest);
+window.measure = () => {
+  window.setTimeout = later;
+  for (const work of window.held) work();
+};
+"""
+
+
+def test_a_fill_before_the_detail_is_measured_says_so_and_comes_by_itself(visit: Visit) -> None:
+    halves = Image.new("RGB", (60, 40), (200, 60, 50))
+    halves.paste((30, 60, 190), (30, 0, 60, 40))
+    page = visit(script=UNMEASURED)
+    choose(page, ("halves.png", saved(halves, "PNG")), model="lite")
+    wait_for_result(page)
+    page.get_by_role("button", name="Fill similar area").click()
+    note = page.locator("#painted[role=status]")
+    stroke(page, (-60, 0))
+    expect(note).to_have_text("Fills once the detail is measured.")
+    expect(page.locator("#undo")).to_be_disabled()
+
+    page.evaluate("window.measure()")
+    expect(note).to_contain_text("Painted")
+    assert 40 <= int(note.inner_text().removeprefix("Painted ").split("%")[0]) <= 60
+    page.keyboard.press("Control+z")
+    expect(note).to_have_text("Paint detail where you want it.")
+
+
+def test_a_fill_that_waits_does_not_break_off_a_stroke(visit: Visit) -> None:
+    page = visit(script=UNMEASURED)
+    choose(page, ("photo.png", saved(photo(60, 81), "PNG")))
+    wait_for_result(page)
+    fill = page.get_by_role("button", name="Fill similar area")
+    fill.click()
+    stroke(page, (-60, 0))
+    fill.click()
+    box = page.locator("#stage").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 40, y)
+    page.evaluate("window.measure()")
+    measured(page)
+    half = page.evaluate(STORED)
+    page.mouse.move(x + 120, y)
+    page.mouse.up()
+
+    expect(page.locator("#painted")).to_contain_text("Painted")
+    page.keyboard.press("Control+z")  # the fill
+    whole = page.evaluate(STORED)
+    assert sum(map(bool, whole)) > sum(map(bool, half))
+    page.keyboard.press("Control+z")  # the stroke
+    assert not any(page.evaluate(STORED))

@@ -308,3 +308,184 @@ def test_names_that_differ_only_in_case_are_told_apart_in_the_zip(visit: Visit) 
 
     with zipfile.ZipFile(download.value.path()) as archive:
         assert archive.namelist() == ["IMG-4x.png", "img-4x (2).png"]
+
+
+def applied_to_two(page: Page) -> None:
+    """Set one picture to WebP and crisp, and another to JPEG and true; use the first's for all."""
+    choose(page, ("one.png", noise(16, 40)), ("two.png", noise(16, 41)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    for card, format_name, position in (("one", "webp", 1), ("two", "jpeg", 0)):
+        page.locator(".card .open", has_text=card).click()
+        wait_for_result(page)
+        page.select_option("#format", format_name)
+        slide(page, position)
+    page.locator(".card .open", has_text="one").click()
+    wait_for_result(page)
+    page.get_by_role("button", name="Use for all photos").click()
+
+
+def settings_of(page: Page, name: str) -> tuple[str, str]:
+    """Open a picture; return its format and the position of its slider."""
+    page.locator(".card .open", has_text=name).click()
+    wait_for_result(page)
+    return page.locator("#format").input_value(), page.locator("#position").inner_text()
+
+
+def undo_offered(page: Page) -> None:
+    page.locator("#toast").get_by_role("button", name="Undo").click()
+    expect(page.locator("#toast")).to_be_hidden()
+
+
+def test_settings_for_all_are_taken_back_from_all_and_from_later_pictures(
+    visit: Visit, host: WorkerHost
+) -> None:
+    page = visit()
+    applied_to_two(page)
+    undo_offered(page)
+    with host.held():
+        choose(page, ("queued.png", noise(16, 42)))
+        expect(page.locator(".card[data-state=queued]")).to_have_count(1)
+        page.locator(".card .open", has_text="one").click()
+        wait_for_result(page)
+        page.get_by_role("button", name="Use for all photos").click()
+        expect(page.get_by_role("status").filter(has_text="Used for all photos.")).to_be_visible()
+        assert settings_of(page, "two") == ("webp", "100")
+        undo_offered(page)
+        expect(page.locator("#format")).to_have_value("jpeg")  # of the picture that is open
+        expect(page.locator("#position")).to_have_text("0")
+    choose(page, ("later.png", noise(16, 43)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(4)
+    page.reload()
+    wait_for_result(page)
+
+    assert settings_of(page, "one") == ("webp", "100")
+    assert settings_of(page, "two") == ("jpeg", "0")
+    assert settings_of(page, "queued") == settings_of(page, "later") == ("jpeg", "50")
+
+
+def test_settings_for_all_are_taken_back_but_not_what_was_changed_since(visit: Visit) -> None:
+    page = visit()
+    applied_to_two(page)
+    slide(page, 0.3)
+    assert settings_of(page, "two") == ("webp", "100")
+    page.select_option("#format", "png")
+    undo_offered(page)
+
+    assert settings_of(page, "two") == ("png", "0")
+    assert settings_of(page, "one") == ("webp", "30")
+
+
+def test_settings_for_all_are_taken_back_from_a_picture_that_is_being_sent(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("one.png", noise(16, 44)))
+    wait_for_result(page)
+    page.select_option("#icc", "keep")
+    page.get_by_role("button", name="Enlarge again to apply").click()
+    wait_for_result(page)
+    page.evaluate("localStorage.removeItem('gdsr.settings')")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/upscale", hold, times=2)
+    with page.expect_request("**/upscale"):
+        choose(page, ("two.png", noise(16, 45)))
+    page.locator(".card .open").last.click()
+    wait_for_result(page)
+    with page.expect_request("**/upscale"):
+        page.get_by_role("button", name="Use for all photos").click()
+    with page.expect_request("**/upscale") as sent:
+        undo_offered(page)
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+
+    asked = sent.value.post_data_buffer
+    assert asked is not None
+    assert b"srgb" in asked
+    page.locator(".card .open").first.click()
+    wait_for_result(page)
+    expect(page.locator("#icc")).to_have_value("srgb")
+    expect(page.locator("#apply-again")).to_be_hidden()
+
+
+def test_settings_for_all_that_are_taken_back_send_no_picture_that_was_cancelled(
+    visit: Visit,
+) -> None:
+    page = visit()
+    choose(page, ("one.png", noise(16, 46)))
+    wait_for_result(page)
+    page.select_option("#icc", "keep")
+    page.get_by_role("button", name="Enlarge again to apply").click()
+    wait_for_result(page)
+    page.evaluate("localStorage.removeItem('gdsr.settings')")
+    page.route("**/upscale", lambda _: None, times=2)
+    with page.expect_request("**/upscale"):
+        choose(page, ("two.png", noise(16, 47)))
+    page.locator(".card .open").last.click()
+    wait_for_result(page)
+    with page.expect_request("**/upscale"):
+        page.get_by_role("button", name="Use for all photos").click()
+    page.locator(".card .open").first.click()
+    page.locator("#actions [data-action=cancel]").click()
+    expect(page.locator(".card")).to_have_count(1)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url))
+    undo_offered(page)
+    choose(page, ("three.png", noise(16, 48)))  # it would be sent after the other
+    wait_for_result(page)
+
+    assert sum(url.endswith("/upscale") for url in sent) == 1
+
+
+def test_the_offer_to_undo_lasts_while_it_is_focused_and_is_over_after_a_while(
+    visit: Visit,
+) -> None:
+    page = visit()
+    page.clock.install()
+    applied_to_two(page)
+    toast = page.locator("#toast")
+    toast.get_by_role("button", name="Undo").focus()
+    page.clock.fast_forward("00:30")
+    expect(toast).to_be_visible()
+    page.keyboard.press("Enter")
+    expect(toast).to_be_hidden()
+    expect(page.locator("#stage")).to_be_focused()
+    assert settings_of(page, "two") == ("jpeg", "0")
+
+    page.get_by_role("button", name="Use for all photos").click()
+    expect(toast).to_be_visible()
+    page.clock.fast_forward("00:07")
+    expect(toast).to_be_hidden()
+    page.keyboard.press("Control+z")
+    assert settings_of(page, "one") == ("jpeg", "0")
+
+
+def test_ctrl_z_takes_back_what_was_done_last_a_stroke_or_the_settings_for_all(
+    visit: Visit,
+) -> None:
+    page = visit()
+    choose(page, ("one.png", noise(16, 49)), ("two.png", noise(16, 51)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    wait_for_result(page)
+    page.clock.install()
+    page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 10)  # so that the offer lasts
+    use_for_all = page.get_by_role("button", name="Use for all photos")
+    share = page.locator("#painted")
+    page.keyboard.press("b")
+    page.locator("#stage").focus()
+    page.keyboard.press("Enter")
+    expect(share).to_contain_text("Painted")
+    use_for_all.click()
+    page.keyboard.press("Control+z")
+    expect(page.locator("#toast")).to_be_hidden()
+    expect(share).to_contain_text("Painted")
+    page.keyboard.press("Control+z")
+    expect(share).not_to_contain_text("Painted")
+
+    use_for_all.click()
+    page.locator("#stage").focus()
+    page.keyboard.press("Enter")
+    expect(share).to_contain_text("Painted")
+    page.keyboard.press("Control+z")
+    expect(share).not_to_contain_text("Painted")
+    expect(page.locator("#toast")).to_be_visible()

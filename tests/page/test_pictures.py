@@ -11,7 +11,7 @@ from browsing import SAMPLE, Studio, Visit, choose, job_of, slide, wait_for_resu
 from factories import photo, saved
 from hosts import WorkerHost, noise
 from PIL import Image
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Page, Route, expect
 
 pytestmark = pytest.mark.e2e
 TURNED_PHONE = {
@@ -448,3 +448,192 @@ def test_pasted_and_dropped_pictures_are_taken(visit: Visit) -> None:
 
     expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
     assert page.locator(".card .name").all_inner_texts() == ["dropped.jpg", "pasted.jpg"]
+
+
+#: Records what is told to those who do not look.
+HEARD = """
+window.heard = [];
+document.addEventListener("DOMContentLoaded", () => {
+  const announcer = document.getElementById("announcer");
+  const told = () => window.heard.push(announcer.textContent);
+  new MutationObserver(told).observe(announcer, { childList: true });
+});
+"""
+
+
+def held_uploads(page: Page, *, times: int = 1) -> list[Route]:
+    """Hold the next uploads until they are continued."""
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/upscale", hold, times=times)
+    return held
+
+
+@pytest.mark.slow
+def test_a_picture_that_is_cancelled_before_its_turn_is_not_sent(visit: Visit) -> None:
+    page = visit()
+    held = held_uploads(page)
+    with page.expect_request("**/upscale"):
+        choose(page, ("first.png", noise(16, 60)), ("second.png", noise(16, 61)))
+    asked: list[tuple[str, str]] = []
+    page.on("request", lambda request: asked.append((request.method, request.url)))
+    page.locator(".card .open").last.click()
+    expect(page.locator("#working")).to_have_text("Waiting to be sent")
+    page.locator("#actions [data-action=cancel]").click()
+    held[0].continue_()
+    wait_for_result(page)
+    choose(page, ("third.png", noise(16, 62)))  # it would be sent after the second
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+
+    assert sum(method == "POST" and url.endswith("/upscale") for method, url in asked) == 1
+    assert "DELETE" not in [method for method, _ in asked]  # the service has no job of it
+    page.reload()
+    expect(page.locator(".card .name")).to_have_text(["third.png", "first.png"])
+
+
+@pytest.mark.slow
+def test_an_upload_that_is_cancelled_is_told_as_no_fault(visit: Visit) -> None:
+    page = visit(script=HEARD)
+    held_uploads(page)
+    with page.expect_request("**/upscale"):
+        choose(page, ("first.png", noise(16, 63)))
+    page.locator("#actions [data-action=cancel]").click()
+    choose(page, ("second.png", noise(16, 64)))
+    wait_for_result(page)
+
+    assert page.evaluate("window.heard") == ["second.png: Ready"]
+
+
+@pytest.mark.slow
+def test_a_queued_picture_that_is_enlarged_again_after_a_reload_is_told_as_no_fault(
+    visit: Visit, host: WorkerHost
+) -> None:
+    page = visit(script=HEARD)
+    choose(page, ("ready.png", noise(16, 65)))
+    wait_for_result(page)
+    with host.held():
+        choose(page, ("queued.png", noise(16, 66)))
+        expect(page.locator(".card[data-state=queued]")).to_have_count(1)
+        page.reload()
+        page.locator(".card .open").last.click()
+        wait_for_result(page)
+        expect(page.locator(".card[data-state=queued]")).to_have_count(1)
+        page.select_option("#icc", "keep")
+        with page.expect_response("**/upscale"):
+            page.get_by_role("button", name="Use for all photos").click()
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    wait_for_result(page)
+
+    heard = page.evaluate("window.heard")
+    assert set(heard) == {"ready.png: Ready", "queued.png: Ready"}
+
+
+@pytest.mark.slow
+def test_a_picture_that_is_erased_while_it_loads_after_a_reload_is_told_as_no_fault(
+    visit: Visit,
+) -> None:
+    page = visit(script=HEARD)
+    choose(page, ("kept.png", noise(16, 67)))
+    wait_for_result(page)
+    choose(page, ("other.png", noise(16, 68)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    address = f"/jobs/{job_of(page)}"
+    page.route(f"**{address}", lambda _: None, times=1)
+    with page.expect_request(f"**{address}"):
+        page.reload()
+    page.locator(".card .remove").first.dispatch_event("click")
+    wait_for_result(page)
+    expect(page.locator("#shown-name")).to_have_text("kept.png")
+    page.locator("#stage").focus()
+    with page.expect_request(lambda request: request.method == "DELETE"):
+        page.keyboard.press("Delete")  # erases the other
+    page.evaluate("() => fetch('livez').then((answer) => answer.text())")  # by then it is ended
+
+    assert page.evaluate("window.heard") == ["kept.png: Ready"]
+
+
+@pytest.mark.slow
+def test_a_picture_that_ends_while_it_is_removed_has_its_thumbnail_when_it_is_back(
+    visit: Visit,
+) -> None:
+    page = visit()
+    page.locator("#model option").first.wait_for(state="attached")
+    held = held_uploads(page)
+    with page.expect_request("**/upscale"):
+        choose(page, ("scan.tif", saved(photo(24, 34), "TIFF")))
+    page.clock.install()
+    page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 10)  # so that the offer lasts
+    page.get_by_role("button", name="Remove scan.tif").click()
+    with page.expect_response("**/result?output=psnr&width=*"):
+        held[0].continue_()
+    page.locator("#toast").get_by_role("button", name="Undo").click()
+
+    expect(page.locator(".card .thumb canvas")).to_have_count(1)
+
+
+@pytest.mark.slow
+def test_a_picture_that_is_removed_while_it_is_cancelled_is_not_erased(
+    visit: Visit, studio: Studio, host: WorkerHost
+) -> None:
+    page = visit()
+    page.locator("#model option").first.wait_for(state="attached")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if held or route.request.method != "DELETE":
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/jobs/*", hold)
+    with host.held():
+        choose(page, ("queued.png", noise(16, 69)))
+        expect(page.locator(".card[data-state=queued]")).to_have_count(1)
+        job_id = job_of(page)
+        page.clock.install()
+        page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 10)  # so that the offer lasts
+        with page.expect_request(lambda request: request.method == "DELETE"):
+            page.locator("#actions [data-action=cancel]").click()
+        expect(page.locator("#working")).to_have_text("Cancelling")
+        page.get_by_role("button", name="Remove queued.png").click()
+        expect(page.locator("#toast")).to_be_visible()
+        with page.expect_response(lambda response: response.request.method == "DELETE"):
+            held[0].continue_()
+        page.locator("#toast").get_by_role("button", name="Undo").click()
+        expect(page.locator("#working")).to_have_text("Cancelled")
+
+    assert studio.http.get(f"/jobs/{job_id}").json()["state"] == "cancelled"
+
+
+@pytest.mark.slow
+def test_the_only_picture_that_is_removed_while_it_loads_after_a_reload_is_not_opened(
+    visit: Visit,
+) -> None:
+    page = visit()
+    choose(page, ("only.png", noise(16, 70)))
+    wait_for_result(page)
+    address = f"/jobs/{job_of(page)}"
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route(f"**{address}", hold, times=1)
+    with page.expect_request(f"**{address}"):
+        page.reload()
+    page.clock.install()
+    page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 10)  # so that the offer lasts
+    page.locator(".card .open").click()
+    page.get_by_role("button", name="Remove only.png").click()
+    expect(page.locator("#empty")).to_be_visible()
+    with page.expect_response(f"**{address}"):
+        held[0].continue_()
+    page.evaluate("() => fetch('livez').then((answer) => answer.text())")  # that is read
+
+    expect(page).to_have_title("GDSR")
+    page.locator("#toast").get_by_role("button", name="Undo").click()
+    wait_for_result(page)
+    expect(page).to_have_title(re.compile("only.png"))

@@ -10,11 +10,11 @@ import { addCard, markOpen, removeCard, setThumbnail, updateCard } from "./panel
 import { showMessage } from "./panel/message.js";
 import { chosenModel, listModels, onModel, showModel } from "./panel/models.js";
 import { notifyEnded, showTitle } from "./panel/notify.js";
-import { removeWithUndo } from "./panel/removal.js";
 import { listenToKeys } from "./panel/shortcuts.js";
 import { showTab } from "./panel/tabs.js";
+import { offerUndo, outdateOffer, undoOffered } from "./panel/undo.js";
 import { acceptFor, onFiles } from "./pictures/intake.js";
-import { again, cancel, change, onPictures, pictures, recall, retry, site, take } from "./pictures/pictures.js";
+import { again, cancel, change, onPictures, pictures, recall, remove, restore, retry, site, take } from "./pictures/pictures.js";
 import { cropped, halved } from "./pictures/smaller.js";
 import { busy, isReady, statusOf } from "./pictures/status.js";
 import { keepOpen, remember } from "./pictures/store.js";
@@ -58,14 +58,16 @@ const viewer = createViewer({
     else showState();
   },
   invented: showInvented,
+  measured: () => painting.fillWaiting(),
   cardLost: () => showNotice(text("withoutCard")),
 });
 
 const painting = createPainting(viewer, () => opened, (picture) => {
   picture.painted = (picture.painted ?? 0) + 1; // so that a file of before is not taken for it
+  outdateOffer();
   exporting.show();
 });
-const exporting = createExport(() => opened, enlargeAgain, showNotice);
+const exporting = createExport(() => opened, enlargeAgain, showSettings, showNotice);
 
 onPictures({
   choices: ({ settings }) => ({ metadata: settings.metadata, icc: settings.icc, ...(chosenModel() && { model: chosenModel() }) }),
@@ -131,12 +133,26 @@ function close() {
 /** Remove a picture, or cancel it first where it is under way. */
 async function discard(picture) {
   if (busy(picture) && picture.view) await stop(picture);
-  if (!picture.removed) removeWithUndo(picture, open); // it was asked for once more meanwhile
+  if (picture.removed) return; // it was asked for once more meanwhile
+  const erase = remove(picture);
+  const putBack = () => {
+    restore(picture);
+    open(picture);
+    picture.card.querySelector(".open").focus();
+  };
+  offerUndo(text("removed"), putBack, erase);
 }
 
 function enlargeAgain(picture, make = again) {
   make(picture);
   if (picture === opened) open(picture);
+}
+
+/** Show settings of the open picture that were changed elsewhere than in its panels. */
+function showSettings() {
+  showTradeOff(opened.tradeOff);
+  viewer.setTradeOff(opened.tradeOff);
+  exporting.show();
 }
 
 async function stop(picture) {
@@ -282,7 +298,7 @@ listenToKeys({
   swap: painting.swap,
   erase: () => painting.choose("erase"),
   brushSize: painting.resize,
-  undo: () => painting.undo("undo"),
+  undo: () => undoOffered() || painting.undo("undo"),
   redo: () => painting.undo("redo"),
   save: exporting.saveShown,
   next(step) {

@@ -43,10 +43,11 @@ export function createPainting(viewer, shown, painted) {
     const { picture, fills } = stroking;
     const { brush } = picture;
     if (phase === "end" || phase === "cancel") {
-      if (fills && phase === "end") fillFrom(stroking);
+      if (fills && phase === "end") fillLater(stroking);
       else if (phase === "end") brush?.end();
       else brush?.drop();
       stroking = null;
+      fill(picture);
       return keep(picture);
     }
     if (fills || picture !== shown() || !brush) return;
@@ -62,13 +63,20 @@ export function createPainting(viewer, shown, painted) {
     return { x: place.x * factor, y: place.y * (map.height / viewer.size().height), factor };
   }
 
-  function fillFrom({ picture, x, y }) {
-    const { brush, map } = picture;
-    const colours = viewer.colours();
-    if (picture !== shown() || !tool || !colours) return;
+  function fillLater({ picture, x, y }) {
+    const { map } = picture;
+    if (picture !== shown() || !tool) return;
     const spot = spotOf(x, y, { picture, x });
     const inside = spot.x >= 0 && spot.y >= 0 && spot.x < map.width && spot.y < map.height;
-    if (inside) brush.fill(tool, floodFrom(colours, Math.floor(spot.x), Math.floor(spot.y)));
+    if (inside) (picture.fills ??= []).push({ tool, x: Math.floor(spot.x), y: Math.floor(spot.y) });
+  }
+
+  /** Fill what waits for the colours of a picture, if they are there. */
+  function fill(picture) {
+    const colours = viewer.colours();
+    if (picture !== shown() || !colours) return;
+    for (const { tool: chosen, x, y } of picture.fills ?? []) picture.brush.fill(chosen, floodFrom(colours, x, y));
+    picture.fills = null;
   }
 
   function keep(picture) {
@@ -97,7 +105,11 @@ export function createPainting(viewer, shown, painted) {
     at("redo").disabled = !picture?.brush?.canRedo();
     const empty = isEmpty(picture?.map);
     at("clear").disabled = empty;
-    at("painted").textContent = empty ? text("brushLead") : text("painted", { percent: percent(Math.max(0.01, paintedShare(picture.map))) });
+    const said =
+      picture?.fills ? text("fillLater")
+      : empty ? text("brushLead")
+      : text("painted", { percent: percent(Math.max(0.01, paintedShare(picture.map))) });
+    if (at("painted").textContent !== said) at("painted").textContent = said;
     stage.classList.toggle("painting", tool !== null);
     hover();
   }
@@ -151,6 +163,12 @@ export function createPainting(viewer, shown, painted) {
     moveRing(dx, dy) {
       const { x, y } = cursor ?? { x: stage.clientWidth / 2, y: stage.clientHeight / 2 };
       hover(Math.min(stage.clientWidth, Math.max(0, x + dx)), Math.min(stage.clientHeight, Math.max(0, y + dy)));
+    },
+    fillWaiting() {
+      const picture = shown();
+      if (stroking || !picture.fills) return; // else at the end of the stroke
+      fill(picture);
+      keep(picture);
     },
     dab() {
       const { x, y } = cursor ?? { x: stage.clientWidth / 2, y: stage.clientHeight / 2 };

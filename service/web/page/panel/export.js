@@ -8,6 +8,7 @@ import { remember } from "../pictures/store.js";
 import { bytes, count, decimal, size } from "../words/numbers.js";
 import { text } from "../words/text.js";
 import { fileName, fileOf, outputSize, save } from "./save.js";
+import { offerUndo } from "./undo.js";
 import { zipOf } from "./zip.js";
 
 const at = (id) => document.getElementById(id);
@@ -53,8 +54,11 @@ function canShare() {
   return navigator.canShare?.({ files: [new File([""], "photo.png", { type: "image/png" })] }) ?? false;
 }
 
-/** `shown()` is the open picture, `again(picture)` enlarges it again, `fail(words)` tells of a failure. */
-export function createExport(shown, again, fail) {
+/**
+ * `shown()` is the open picture, `again(picture)` enlarges it again, `restored()` is told when it has its
+ * earlier settings back, `fail(words)` tells of a failure.
+ */
+export function createExport(shown, again, restored, fail) {
   let timer = 0; // of the file that is measured
   let saidOfSize = () => {};
   let touched = false;
@@ -197,6 +201,16 @@ export function createExport(shown, again, fail) {
   });
   at("apply-again").querySelector("button").addEventListener("click", () => again(shown()));
 
+  /** Give a picture other settings, and enlarge it again if it was made, or is being sent, with others. */
+  function use(picture, { settings, tradeOff }) {
+    const onItsWay = picture.phase === "sending" && MADE_WITH.some((id) => picture.settings[id] !== settings[id]);
+    Object.assign(picture, { settings, tradeOff });
+    keepMade(picture);
+    if (picture.id) remember(picture.id, { settings, tradeOff });
+    const made = picture.view && (isReady(picture) || busy(picture)) && differs(picture);
+    if (picture.file && (onItsWay || made)) again(picture);
+  }
+
   const saveShown = () =>
     telling(at("download"), async () => {
       const { blob, name } = await fileOf(shown());
@@ -226,16 +240,23 @@ export function createExport(shown, again, fail) {
   );
   at("apply-all").addEventListener("click", () => {
     const { settings, tradeOff } = shown();
+    const usual = usualSettings();
     keepUsual(settings); // also for those that are yet to come
-    for (const picture of pictures) {
-      const onItsWay = picture.phase === "sending" && MADE_WITH.some((id) => picture.settings[id] !== settings[id]);
-      Object.assign(picture, { settings: { ...settings }, tradeOff });
-      keepMade(picture);
-      if (picture.id) remember(picture.id, { settings: picture.settings, tradeOff });
-      const made = picture.view && (isReady(picture) || busy(picture)) && differs(picture);
-      if (picture.file && (onItsWay || made)) again(picture);
-    }
-    at("download-note").textContent = text("applied");
+    const changed = pictures.map((picture) => {
+      const before = { settings: picture.settings, tradeOff: picture.tradeOff };
+      use(picture, { settings: { ...settings }, tradeOff });
+      return { picture, before, given: picture.settings };
+    });
+    offerUndo(text("applied"), () => {
+      keepUsual(usual);
+      for (const { picture, before, given } of changed) {
+        if (picture.removed) continue;
+        if (picture.settings !== given) before.settings = picture.settings; // changed by hand since
+        if (picture.tradeOff !== tradeOff) before.tradeOff = picture.tradeOff;
+        use(picture, before);
+        if (picture === shown()) restored();
+      }
+    });
   });
   at("save-all").addEventListener("click", async () => {
     const button = at("save-all");

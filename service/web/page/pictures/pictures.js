@@ -127,7 +127,7 @@ function fail(picture, failure) {
 
 export function change(picture, facts) {
   Object.assign(picture, facts);
-  if (!picture.removed) tell.changed(picture);
+  tell.changed(picture);
 }
 
 /** Cancel what is under way; what was not sent yet is removed. */

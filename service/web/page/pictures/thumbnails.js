@@ -26,7 +26,7 @@ function inTurn(make) {
 }
 
 async function ofOriginal(picture) {
-  const bitmap = !picture.removed && picture.file && (await decoded(picture.file, Infinity));
+  const bitmap = picture.file && (await decoded(picture.file, Infinity));
   if (!bitmap) return null;
   Object.assign(picture, { width: bitmap.width, height: bitmap.height });
   return drawn(bitmap);
@@ -34,7 +34,7 @@ async function ofOriginal(picture) {
 
 /** Outside of the turns: it may wait for the service, and pictures are sent once they had their turn. */
 async function ofResult(picture) {
-  if (picture.removed || !picture.view?.result) return null;
+  if (!picture.view?.result) return null;
   const { signal } = picture.stopping;
   const wanted = { output: "psnr", width: SIDE, height: SIDE, format: "png" };
   const file = await received(() => result(picture.id, wanted, signal), (answer) => answer.blob(), signal);

@@ -21,7 +21,8 @@ const MOST_CROP_PIXELS = 16e6;
  * `showResult` fetches one that has come since. It tells of its size by `on.zoom({level, fit})`, of
  * the share that was fetched by `on.loading` (null: all is there), of a result that is there by
  * `on.ready`, of refusals by `on.failed`, of the invented share of the detail in view by
- * `on.invented` (null: not known yet), and of a lost graphics card by `on.cardLost`.
+ * `on.invented` (null: not known yet), of colours that are there by `on.measured`, and of a lost
+ * graphics card by `on.cardLost`.
  */
 export function createViewer(on) {
   const stage = document.getElementById("stage");
@@ -364,6 +365,7 @@ export function createViewer(on) {
       calibrate(detail, picture.view);
       guessesDrawn = null;
       small = smallOf(shown.psnr, picture.map);
+      on.measured();
       repaint();
     }
     if (paint.kind !== "2d") closed(shown); // the card has them

@@ -55,6 +55,7 @@ export default {
   crisper: "Schärfer",
   erase: "Radieren",
   fill: "Ähnliche Fläche füllen",
+  fillLater: "Füllt, sobald die Details gemessen sind.",
   brushSize: "Größe",
   softness: "Weichheit",
   pixels: "{count} px",
