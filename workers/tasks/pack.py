@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import redis
 
 from workers.contract.blobs.base import translated_disk_errors
-from workers.contract.errors import BlobMissing, GDSRError, JobFailed, StorageUnavailable
+from workers.contract.errors import BlobMissing, StorageUnavailable
 from workers.contract.images.names import UniqueNames
 from workers.contract.observability import logs
 from workers.contract.queue.batches import (
@@ -29,7 +29,7 @@ from workers.contract.queue.batches import (
 )
 from workers.contract.queue.jobs import Job, JobFailure
 from workers.contract.queue.runs import acquire_lease
-from workers.tasks.upscale import CONTEXT, TaskContext, discard, retry_while_unavailable
+from workers.tasks.upscale import CONTEXT, TaskContext, as_error, discard, retry_while_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +58,12 @@ def pack(batch_id: str) -> None:
         ended = Pack(token=token, archive=archive)
         kept = context.settings.result_ttl
         log.info("packed %d results", len(batch.job_ids))
-    except GDSRError as failure:
-        log.warning("packing failed: %s", failure.slug)
-        ended = Pack(token=token, failure=JobFailure.of(failure))
     except redis.RedisError:
         raise  # the lease is lost; the zip may have been recorded
-    except Exception:
-        log.exception("packing failed")
-        failed = JobFailed(
-            "the zip could not be created; try again, or fetch the results one by one"
-        )
-        ended = Pack(token=token, failure=JobFailure.of(failed))
+    except Exception as problem:  # noqa: BLE001 - `as_error` logs unexpected errors
+        failure = JobFailure.of(as_error(problem, "packing", context, started.time_limit))
+        log.warning("packing failed: %s", failure.slug)
+        ended = Pack(token=token, failure=failure)
     if not batches.end_pack(batch_id, ended, kept=kept) and ended.archive is not None:
         discard(context, ended.archive.key)
 

@@ -18,6 +18,7 @@ import pytest
 from archives import linked, overlapping, with_directory_field, zipped
 from factories import engine_info, photo, register, saved
 from processes import wait_for
+from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from serving import PICTURE, Serve, Site, problem_of, working
 
 from service.access.auth import hash_key
@@ -340,6 +341,24 @@ def test_packing_waits_for_a_store_that_is_away(
         packing.result()
 
     assert site.http.get(batch["links"]["result"]).status_code == 200
+
+
+@pytest.mark.timeout(300, method="thread")  # the time limit of tasks uses the signal
+def test_packing_that_exceeds_its_time_limit_says_so(site: Site) -> None:
+    batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
+    job = site.succeed(batch["items"][0]["job"], b"result")
+    assert site.http.get(batch["links"]["result"]).status_code == 202
+    assert job.result is not None
+    blob = site.blobs.root / job.result.key
+    blob.unlink()
+    os.mkfifo(blob)  # a disk that does not answer
+
+    with working(site), UnixSignalDeathPenalty(1, JobTimeoutException):  # type: ignore[no-untyped-call]
+        pack(batch["id"])
+
+    refused = site.http.get(batch["links"]["result"])
+    assert problem_of(refused) == "job-timed-out"
+    assert "exceeded its time limit of 3 min" in refused.json()["detail"]
 
 
 def test_a_client_that_waits_for_a_zip_costs_few_reads_and_gets_it(site: Site) -> None:
