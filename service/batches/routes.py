@@ -192,6 +192,7 @@ def _accept_once(
     )
     choose_model(services.engines(), fields.model)
     more = services.rate.count(owner, len(entries), counted=1)
+    upload.check_awaited()
     upload_key = f"inputs/{batch_id}"
     services.blobs.keep(upload.file, upload_key)
     with (

@@ -181,6 +181,7 @@ def accept_once(
 
     Raises:
         GDSRError: the picture or an option is refused; nothing is stored then.
+        ClientDisconnect: the client has left; nothing is stored then.
     """
     services.telemetry.upload_bytes.observe(upload.size)
     job_id = new_job_id()
@@ -198,6 +199,7 @@ def accept_once(
         sha256=upload.sha256,
         max_pixels=services.settings.largest_picture,
     )
+    upload.check_awaited()
     cache_key = copied = None
     if services.settings.cache_results:
         cache_key = cache.cache_key(owner, image, options, model)
