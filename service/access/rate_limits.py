@@ -1,23 +1,55 @@
 """Rate limits per API key. The counters are in Redis, so all instances share them.
 
 The request rate uses a sliding window, so a client cannot send twice the rate around a window
-boundary. The pixel quota is a fixed window of one UTC day, counted in the transaction that queues
-the job.
+boundary. Uploads are counted before they are read, and given back if the service has no room for
+them. The pixel quota is a fixed window of one UTC day, counted in the transaction that queues the
+job.
 """
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import NamedTuple
 
 import redis
 from limits import parse_many
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from workers.contract.errors import BatchTooLarge, ConfigurationInvalid, RateExceeded
+from workers.contract.errors import (
+    BatchTooLarge,
+    ConfigurationInvalid,
+    NoWorker,
+    QueueFull,
+    RateExceeded,
+)
 from workers.contract.queue.admission import pixels_today, until_midnight
 from workers.contract.queue.connection import translated_redis_errors
 from workers.contract.queue.queue import JobQueue
+
+#: The current window becomes the previous one when it is as old as it is long; its key lives twice
+#: as long. Uploads that are older than both no longer count.
+_GIVE_BACK = """
+local length, ago = tonumber(ARGV[2]), tonumber(ARGV[3])
+local age = 2 * length - redis.call('pttl', KEYS[1])
+if ago > age + length then return end
+local window = ago <= age and KEYS[1] or KEYS[2]
+local count = tonumber(redis.call('get', window) or 0)
+if count > 0 then redis.call('incrby', window, -math.min(count, ARGV[1])) end
+"""
+
+
+class Counted(NamedTuple):
+    """Uploads that were counted against the rates."""
+
+    owner: str
+    uploads: int
+    at: float
+    """Monotonic time in seconds."""
+    headers: dict[str, str]
+    """The `RateLimit` headers (draft-ietf-httpapi-ratelimit-headers), if there is a rate."""
 
 
 class RateLimit:
@@ -35,14 +67,13 @@ class RateLimit:
             raise ConfigurationInvalid(
                 f"GDSR_RATE_LIMIT: {rates!r} is not a rate such as 60/minute"
             ) from None
+        self.client = client
         self.limiter = SlidingWindowCounterRateLimiter(
             RedisStorage("redis://", connection_pool=client.connection_pool, key_prefix="gdsr:rate")
         )
 
-    def count(self, owner: str, pictures: int = 1, *, counted: int = 0) -> dict[str, str]:
+    def count(self, owner: str, pictures: int = 1, *, counted: int = 0) -> Counted:
         """Count `pictures` uploads, of which some are `counted`, if every rate allows them.
-
-        Returns the `RateLimit` headers (draft-ietf-httpapi-ratelimit-headers), if there is a rate.
 
         Raises:
             BatchTooLarge: a rate never allows so many.
@@ -50,7 +81,7 @@ class RateLimit:
             QueueUnavailable: Redis does not answer.
         """
         if not self.items:
-            return {}
+            return Counted(owner, 0, 0, {})
         least = min(self.items, key=lambda item: item.amount)
         if pictures > max(1, least.amount):
             period = f"in {least.multiples} {least.GRANULARITY.name}"
@@ -60,6 +91,7 @@ class RateLimit:
             spent = [i for i in self.items if not self.limiter.test(i, owner, cost=cost)]
             if not spent:  # or a concurrent request used the rest
                 spent = [i for i in self.items if not self.limiter.hit(i, owner, cost=cost)]
+            at = time.monotonic()
             stats = {item: self.limiter.get_window_stats(item, owner) for item in self.items}
         pauses = {
             item: max(1, math.ceil(window.reset_time - time.time()))
@@ -69,10 +101,28 @@ class RateLimit:
             slowest = max(spent, key=lambda item: pauses[item])
             raise RateExceeded(rate=str(slowest), pause=timedelta(seconds=pauses[slowest]))
         scarce = min(self.items, key=lambda item: stats[item].remaining)
-        return {
+        headers = {
             "RateLimit-Policy": f'"uploads";q={scarce.amount};w={scarce.get_expiry()}',
             "RateLimit": f'"uploads";r={stats[scarce].remaining};t={pauses[scarce]}',
         }
+        return Counted(owner, cost, at, headers)
+
+    @contextmanager
+    def given_back_without_room(self, counted: Counted) -> Iterator[None]:
+        """Give the uploads back if the block finds the queue full, or no worker."""
+        try:
+            yield
+        except (QueueFull, NoWorker):
+            with suppress(redis.RedisError):  # they count then
+                self._give_back(counted)
+            raise
+
+    def _give_back(self, counted: Counted) -> None:
+        ago = int(1000 * (time.monotonic() - counted.at))
+        for item in self.items if counted.uploads else ():
+            window = f"gdsr:rate:{{{item.key_for(counted.owner)}}}"  # names of the library
+            length = 1000 * item.get_expiry()
+            self.client.eval(_GIVE_BACK, 2, window, f"{window}/-1", counted.uploads, length, ago)
 
 
 def pixel_headers(queue: JobQueue, owner: str, limit: int) -> dict[str, str]:

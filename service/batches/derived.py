@@ -96,8 +96,7 @@ def _submitted(
         if not missing and found.items == tuple(items):
             return found
         pack = services.batches.pack(batch_id)
-    if missing:
-        services.rate.count(source.spec.owner, len(missing))
+    counted = services.rate.count(source.spec.owner, len(missing))
     specs = [
         blend_spec(job_id, job, one.options, one.part)
         for job_id, (job, one) in asked.items()
@@ -106,9 +105,10 @@ def _submitted(
     if found is not None and not missing:  # nothing that could be refused
         services.batches.erase(found)
     again = found is not None and bool(missing)
-    made = services.batches.submit_derived(
-        batch_id, source, items, specs, instead=over, again=again
-    )
+    with services.rate.given_back_without_room(counted):
+        made = services.batches.submit_derived(
+            batch_id, source, items, specs, instead=over, again=again
+        )
     if pack is not None and pack.archive is not None:
         services.blobs.delete(pack.archive.key)
     return made

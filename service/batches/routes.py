@@ -143,7 +143,7 @@ async def create_batch(
     with services.counting_rejections():
         key = read_key(idempotency_key)
         await services.gate.check(owner, key)
-        rate = await run_in_threadpool(services.rate.count, owner)
+        counted = await run_in_threadpool(services.rate.count, owner)
         # reject invalid query parameters before reading the upload
         read_fields(UpscaleFields, query=query, form=())
 
@@ -151,7 +151,8 @@ async def create_batch(
             fields = read_fields(UpscaleFields, query=query, form=upload.fields)
             services.telemetry.upload_bytes.observe(upload.size)
             requested = requested_options(fields, accept=accepted)
-            return _accept_once(services, upload, fields, requested, owner, key)
+            with services.rate.given_back_without_room(counted):
+                return _accept_once(services, upload, fields, requested, owner, key)
 
         batch, more = await receive(
             request,
@@ -162,7 +163,7 @@ async def create_batch(
             sink=BatchSink(settings.max_batch_bytes, max_pictures=settings.max_batch_pictures),
         )
     view = await run_in_threadpool(batch_view, services, batch)
-    sent = {"Location": view.links.self, "Retry-After": "1", **(more or rate)}
+    sent = {"Location": view.links.self, "Retry-After": "1", **(more or counted.headers)}
     return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=sent)
 
 
@@ -190,10 +191,14 @@ def _accept_once(
         max_bytes=settings.max_batch_bytes,
     )
     choose_model(services.engines(), fields.model)
-    more = services.rate.count(owner, len(entries), counted=1) if len(entries) > 1 else {}
+    more = services.rate.count(owner, len(entries), counted=1)
+    upload.check_awaited()
     upload_key = f"inputs/{batch_id}"
     services.blobs.keep(upload.file, upload_key)
-    with deleted_if_refused(services.blobs, upload_key):
+    with (
+        services.rate.given_back_without_room(more),
+        deleted_if_refused(services.blobs, upload_key),
+    ):
         batch = services.batches.submit(
             batch_id,
             requested,
@@ -207,7 +212,7 @@ def _accept_once(
         )
     if batch.id != batch_id:  # a concurrent request with the same idempotency key was first
         services.blobs.delete(upload_key)
-    return batch, more
+    return batch, more.headers
 
 
 @router.get(

@@ -214,20 +214,27 @@ def _submit(
         raise BatchTooLarge(limit=most, of="pictures")
     if not pictures:
         raise ImageMissing
-    services.rate.count(owner, len(pictures))
+    counted = services.rate.count(owner, len(pictures))
     decoded = [(decoded_base64(picture.data), picture.name) for picture in pictures]
     jobs: list[Job] = []
     try:
-        for data, name in decoded:
-            sink = PictureSink(services.settings.max_upload_bytes)
-            with services.blobs.incoming() as file:
-                sink.open(file)
-                sink.write(data)
-                size = sink.end()
-                upload = Upload(file=file, size=size, sha256=sink.sha256, fields=(), file_name=name)
-                jobs.append(accept_once(services, request, upload, fields, owner))
+        with services.rate.given_back_without_room(counted):
+            for data, name in decoded:
+                jobs.append(_accept(services, request, data, name, fields, owner))
     except BaseException:
         for job in jobs:
             cancel(services, job.id)
         raise
     return jobs
+
+
+def _accept(
+    services: Services, request: Request, data: bytes, name: str, fields: UpscaleFields, owner: str
+) -> Job:
+    sink = PictureSink(services.settings.max_upload_bytes)
+    with services.blobs.incoming() as file:
+        sink.open(file)
+        sink.write(data)
+        size = sink.end()
+        upload = Upload(file=file, size=size, sha256=sink.sha256, fields=(), file_name=name)
+        return accept_once(services, request, upload, fields, owner)

@@ -53,10 +53,11 @@ async def upscale_image(request: Request, services: ServicesDep, owner: Owner) -
     """Enlarge the picture in the field `image` by `scale` (2 unless given, at most 4)."""
     with services.counting_rejections():
         await services.gate.check(owner, None)
-        await run_in_threadpool(services.rate.count, owner)
+        counted = await run_in_threadpool(services.rate.count, owner)
 
         def accept(upload: Upload) -> Job:
-            return accept_once(services, request, upload, _choice(upload), owner)
+            with services.rate.given_back_without_room(counted):
+                return accept_once(services, request, upload, _choice(upload), owner)
 
         job = await receive(
             request, services.blobs, accept, limit=services.settings.max_upload_bytes

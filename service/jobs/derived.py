@@ -148,7 +148,7 @@ def derived_job(
         earlier = services.queue.get(blend_id)
         if not is_over(earlier, services.blobs):
             return earlier
-    services.rate.count(job.spec.owner)
+    counted = services.rate.count(job.spec.owner)
     map_key = None
     if upload is not None:
         # Another service may store the same map now and be rejected, so each stores its own blob.
@@ -156,7 +156,10 @@ def derived_job(
         services.blobs.keep(upload.file, map_key)
     stored = () if map_key is None else (map_key,)
     spec = blend_spec(blend_id, job, asked.options, asked.part, name=asked.name, map_key=map_key)
-    with deleted_if_refused(services.blobs, *stored):
+    with (
+        services.rate.given_back_without_room(counted),
+        deleted_if_refused(services.blobs, *stored),
+    ):
         made = services.queue.submit_blend(spec, instead=earlier)
     if made.spec.map_key != map_key:  # a concurrent request was first
         services.blobs.delete(*stored)

@@ -108,16 +108,17 @@ async def create_job(
     with services.counting_rejections():
         key = read_key(idempotency_key)
         await services.gate.check(owner, key)
-        rate = await run_in_threadpool(services.rate.count, owner)
+        counted = await run_in_threadpool(services.rate.count, owner)
         # reject invalid query parameters before reading the picture
         read_fields(UpscaleFields, query=query, form=())
 
         def accept(upload: Upload) -> Job:
             fields = read_fields(UpscaleFields, query=query, form=upload.fields)
             try:
-                return accept_once(
-                    services, request, upload, fields, owner, accept=accepted, key=key
-                )
+                with services.rate.given_back_without_room(counted):
+                    return accept_once(
+                        services, request, upload, fields, owner, accept=accepted, key=key
+                    )
             except (errors.ImageUnsupported, errors.ImageCorrupt):
                 upload.file.seek(0)
                 found = mistake(
@@ -140,6 +141,7 @@ async def create_job(
     if gave_up and is_anonymous(services, job, key) and await request.is_disconnected():
         await run_in_threadpool(cancel, services, job.id)
         raise ClientDisconnect
+    rate = counted.headers
     if (limit := services.settings.pixels_per_day) is not None:
         # the job is queued; only the rate limit headers are missing
         with suppress(errors.QueueUnavailable):
@@ -179,6 +181,7 @@ def accept_once(
 
     Raises:
         GDSRError: the picture or an option is refused; nothing is stored then.
+        ClientDisconnect: the client has left; nothing is stored then.
     """
     services.telemetry.upload_bytes.observe(upload.size)
     job_id = new_job_id()
@@ -196,6 +199,7 @@ def accept_once(
         sha256=upload.sha256,
         max_pixels=services.settings.largest_picture,
     )
+    upload.check_awaited()
     cache_key = copied = None
     if services.settings.cache_results:
         cache_key = cache.cache_key(owner, image, options, model)

@@ -5,6 +5,7 @@ of any size takes the memory of one chunk. Disk and hash work runs in a thread, 
 content type alone decides whether a body is a form, JSON or a file; the file is not checked here.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from typing import IO, BinaryIO, TypeVar
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from python_multipart.multipart import parse_options_header
+from starlette.requests import ClientDisconnect
 
 from service.http.problems import Fault, RequestInvalid
 from service.transfer import json_body
@@ -42,6 +44,16 @@ class Upload:
     fields: tuple[tuple[str, str], ...]
     file_name: str
     """As sent in the form, not sanitised."""
+    client_left: Callable[[], bool] = lambda: False
+
+    def check_awaited(self) -> None:
+        """Check that the client is still there, before a job is queued that nobody asks for.
+
+        Raises:
+            ClientDisconnect: it has closed the connection.
+        """
+        if self.client_left():
+            raise ClientDisconnect
 
 
 class PictureSink:
@@ -129,6 +141,7 @@ async def receive(
         RequestInvalid: the form is malformed, or has two pictures or an unknown file.
         DigestMismatch: the body differs from the digest that was sent with it.
         StorageFull: the store has no room.
+        ClientDisconnect: the client has left.
     """
     kind, parameters = parse_options_header(request.headers.get("Content-Type"))
     is_form = kind == b"multipart/form-data"
@@ -155,7 +168,11 @@ async def receive(
             if pending >= _PIECE_BYTES:
                 await run_in_threadpool(arriving.take, chunks)
                 pending, chunks = 0, []
-        return await run_in_threadpool(arriving.end, chunks, accept)
+        leaving = asyncio.ensure_future(request.receive())  # ends when the client leaves
+        try:
+            return await run_in_threadpool(arriving.end, chunks, accept, leaving.done)
+        finally:
+            leaving.cancel()
     except BaseException:
         await run_in_threadpool(arriving.opened.close)
         raise
@@ -203,7 +220,12 @@ class _Arriving:
             (self._form or self._sink).write(chunk)
         return self._file
 
-    def end(self, chunks: Sequence[bytes], accept: Callable[[Upload], Accepted]) -> Accepted:
+    def end(
+        self,
+        chunks: Sequence[bytes],
+        accept: Callable[[Upload], Accepted],
+        client_left: Callable[[], bool],
+    ) -> Accepted:
         with self.opened:
             file = self.take(chunks)
             fields = () if self._form is None else self._form.end()
@@ -228,5 +250,6 @@ class _Arriving:
                     sha256=sink.sha256,
                     fields=fields,
                     file_name=sink.file_name,
+                    client_left=client_left,
                 )
             )

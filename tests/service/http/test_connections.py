@@ -17,7 +17,8 @@ from serving import PICTURE, Site, served
 from service.http.server import raised_file_limit
 from service.settings import ServiceSettings
 
-PATIENCE = timedelta(seconds=0.3)
+#: Also of the requests that must not be cut, so enough for a busy machine.
+PATIENCE = timedelta(seconds=2)
 LIMIT = 20
 
 

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import timedelta
 
 import pytest
 from factories import engine_info, register
@@ -145,7 +146,7 @@ def test_a_service_that_stops_says_good_bye_and_stops(serve: Serve) -> None:
 
 
 def test_a_watcher_that_never_reads_holds_no_other(serve: Serve) -> None:
-    site = serve()
+    site = serve(body_timeout=timedelta(minutes=10))  # not cut, however long the changes take
     register(site.redis, engine_info())
     job_id = site.submit(name="n" * 250)
     site.server.listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)

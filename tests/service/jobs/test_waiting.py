@@ -1,11 +1,13 @@
 """`Prefer: wait=N` returns the picture within that time, or the address of its job."""
 
+import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from archives import zipped
 from factories import engine_info, register
-from processes import wait_for
+from processes import ValkeyServer, wait_for
 from serving import PICTURE, Serve, Site, problem_of
 
 from workers.contract.errors import ImageCorrupt
@@ -115,6 +117,28 @@ def test_the_operator_can_let_abandoned_jobs_go_on(serve: Serve) -> None:
 
     wait_for(lambda: not site.server.server_state.tasks, what="the end of the request")
     assert site.records.get(job_id).state is JobState.QUEUED
+
+
+@pytest.mark.parametrize("headers", [(), ("Idempotency-Key: k",)])
+@pytest.mark.parametrize("path", ["/upscale", "/batches"])
+def test_what_a_client_sends_that_leaves_before_it_is_queued_is_not_queued(
+    serve: Serve, own_valkey: ValkeyServer, path: str, headers: tuple[str, ...]
+) -> None:
+    site = serve(redis_url=own_valkey.url)
+    register(site.redis, engine_info())
+    body = PICTURE if path == "/upscale" else zipped({"a.png": PICTURE})
+    head = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers]
+    server = site.server.server_state
+    own_valkey.process.send_signal(signal.SIGSTOP)  # the upload cannot be validated
+    with socket.create_connection((site.http.base_url.host, site.http.base_url.port)) as connection:
+        connection.sendall("\r\n".join((*head, "", "")).encode() + body)
+        wait_for(site.stored, what="the upload")
+    wait_for(lambda: not server.connections, what="the end of the connection")
+    own_valkey.process.send_signal(signal.SIGCONT)
+
+    wait_for(lambda: not server.tasks, what="the end of the request")
+    assert not [key for key in site.redis.scan_iter() if not key.startswith(b"gdsr:engine")]
+    assert not site.stored()
 
 
 def test_nobody_waits_longer_than_the_service_allows(serve: Serve) -> None:

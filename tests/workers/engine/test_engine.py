@@ -273,36 +273,42 @@ def test_a_picture_of_only_flat_tiles_sends_nothing(place: Path) -> None:
 
 
 def test_a_small_job_is_served_between_the_batches_of_a_huge_one(
-    server: EngineServer, place: Path
+    loaded: LoadedEngine, place: Path
 ) -> None:
-    supply = tiles(1)
-    served: list[int] = []
-    stop = threading.Event()
+    server = EngineServer(loaded, path=place)
+    server._reader.start()  # accepts clients before anything is computed
 
-    def endless() -> Iterator[Pixels]:
-        while not stop.is_set():
-            yield supply[0]
-
-    def huge() -> None:
+    def job(count: int, weights: Weights) -> None:
         with connect(place) as client:
-            served.extend(
-                1 for _ in client.run(endless(), model="tiny", weights=[output_weights(1)])
-            )
+            assert len(results(client, tiles(count), weights)) == count
 
-    thread = threading.Thread(target=huge)
-    thread.start()
-    try:
-        wait_for(lambda: len(served) > 8)
-        with connect(place) as client:
-            before = server.tiles_done
-            small = results(client, tiles(2))
-            meanwhile = server.tiles_done - before
-    finally:
-        stop.set()
-        thread.join(timeout=60)
+    huge = threading.Thread(target=job, args=(50, output_weights(1)))
+    small = threading.Thread(target=job, args=(2, FUSED))
 
-    assert len(small) == 2
-    assert meanwhile < 40  # its two tiles, and a few batches of the other
+    def compute() -> bool:
+        """Compute a batch, if one is due; return whether both jobs have ended."""
+        with server._changed:
+            batch = server._next_batch() if server._pending() else []
+        if batch:
+            server._finish(server._begin(batch))
+        return not (huge.is_alive() or small.is_alive())
+
+    huge.start()
+    wait_for(lambda: server._pending() > 4)
+    (first,) = server._clients
+    compute()
+    small.start()
+    other = wait_for(lambda: next((one for one in server._clients if one is not first), None))
+    wait_for(lambda: len(other.waiting) == 2)
+    for _ in range(2):
+        compute()
+    waiting = len(other.waiting)
+    wait_for(compute)
+    server._wake_reader.close()
+    server._reader.join(timeout=60)
+    server._woken.close()
+
+    assert waiting == 0  # both tiles of the small job were in these batches
 
 
 def test_a_dead_client_is_forgotten_and_the_next_is_served(
