@@ -168,7 +168,7 @@ async def receive(
             if pending >= _PIECE_BYTES:
                 await run_in_threadpool(arriving.take, chunks)
                 pending, chunks = 0, []
-        leaving = asyncio.ensure_future(request.receive())  # ends when the client leaves
+        leaving = asyncio.ensure_future(_disconnected(request))
         try:
             return await run_in_threadpool(arriving.end, chunks, accept, leaving.done)
         finally:
@@ -176,6 +176,12 @@ async def receive(
     except BaseException:
         await run_in_threadpool(arriving.opened.close)
         raise
+
+
+async def _disconnected(request: Request) -> None:
+    """Return once the client, whose whole body has come, has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 @contextmanager
