@@ -19,6 +19,7 @@ from browsing import (
     slide,
     stage_pixels,
     stage_shot,
+    unhurried,
     wait_for_result,
 )
 from factories import photo, png, saved
@@ -473,7 +474,8 @@ def test_the_original_is_held_divided_or_beside(page: Page) -> None:
     page.mouse.up()
     expect(page.locator("#right-tag")).to_be_visible()
     assert page.locator("#divider").get_attribute("aria-valuenow") == "0"  # holding is no tap
-    page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 80)
+    with unhurried(page):
+        page.mouse.click(box["x"] + 0.25 * box["width"], box["y"] + 80)
     assert page.locator("#divider").get_attribute("aria-valuenow") == "25"
     page.get_by_role("button", name="Side by side").click()
     expect(page.locator("#divider")).to_be_hidden()

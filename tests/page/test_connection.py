@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -124,8 +124,9 @@ class WeakLine:
                     self._broken = True
                     break
                 if silent.is_set():
-                    client.sendall(data[: self._bytes])
-                    self._bytes = 0
+                    part = data[: self._bytes]  # the head may come alone
+                    client.sendall(part)
+                    self._bytes -= len(part)
                     continue
                 client.sendall(data)
         _cut(client, server)
@@ -301,12 +302,15 @@ def test_what_is_under_way_offline_is_told_as_last_known(visit: Visit, host: Wor
 
 
 @pytest.mark.slow
-def test_a_service_that_restarts_finds_its_watchers_again(visit: Visit, site: Site) -> None:
+def test_a_service_that_restarts_finds_its_watchers_again(
+    visit: Visit, site: Site, host: WorkerHost
+) -> None:
     port = free_port()
-    with opened(site, port=port) as first:
-        page = visit(address=first.address)
-        choose(page, ("large.png", noise(400, 500, seed=9)))
-        working(page)
+    large = ("large.png", noise(400, 500, seed=9))
+    with ExitStack() as first:
+        page = visit(address=first.enter_context(opened(site, port=port)).address)
+        with working(page, site, host, lambda: choose(page, large)):
+            first.close()
     expect(page.locator("#connection")).to_be_visible()
 
     with opened(site, port=port):

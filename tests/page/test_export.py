@@ -217,6 +217,7 @@ def test_settings_for_all_are_those_of_queued_and_later_pictures_too(
     page.select_option("#format", "png")  # what a new picture would begin with
     with host.held():
         choose(page, ("queued.png", noise(16, 32)))
+        expect(page.locator(".card[data-state=queued]")).to_have_count(1)
         page.locator(".card .open").last.click()
         wait_for_result(page)
         page.get_by_role("button", name="Use for all photos").click()

@@ -1,7 +1,7 @@
 """The page works with the keyboard, on any screen, in light and dark, and in other languages."""
 
 import pytest
-from browsing import SAMPLE, Studio, Visit, choose, painted, wait_for_result
+from browsing import SAMPLE, Studio, Visit, choose, painted, unhurried, wait_for_result
 from factories import photo, saved
 from hosts import WorkerHost, noise
 from playwright.sync_api import expect
@@ -41,6 +41,7 @@ def test_all_can_be_done_with_the_keyboard(visit: Visit) -> None:
             expect(page.locator("#zoom")).to_have_text("100%")
             page.keyboard.press("8")
             expect(page.locator("#zoom")).to_have_text("800%")
+            painted(page)
             before = page.locator("#stage").screenshot()
             page.keyboard.press("ArrowRight")
             painted(page)
@@ -101,6 +102,7 @@ def test_every_shortcut_of_the_list_does_what_it_says(visit: Visit) -> None:
     press("+")
     expect(zoom).to_have_text("800%")
     page.locator("#stage").focus()
+    painted(page)
     for key in ("←", "↑", "→", "↓"):
         before = page.locator("#stage").screenshot()
         press(key)
@@ -264,10 +266,11 @@ def test_a_focus_whose_control_goes_passes_on_to_what_takes_its_place(
     wait_for_result(page)
     expect(page.locator("#stage")).to_be_focused()
 
-    page.keyboard.press("Delete")
-    expect(page.locator("#files")).to_be_focused()
-    page.locator("#toast button").focus()
-    page.keyboard.press("Enter")
+    with unhurried(page):
+        page.keyboard.press("Delete")
+        expect(page.locator("#files")).to_be_focused()
+        page.locator("#toast button").focus()
+        page.keyboard.press("Enter")
     expect(page.locator(".card .open")).to_be_focused()
 
 

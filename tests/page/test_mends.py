@@ -17,6 +17,7 @@ from browsing import (
     service_pixels,
     slide,
     stage_pixels,
+    unhurried,
     wait_for_result,
 )
 from factories import photo, saved
@@ -412,15 +413,17 @@ def test_at_fit_a_drag_moves_the_divider_the_wheel_zooms_and_space_does_not_scro
     box = page.locator("#stage").bounding_box()
     assert box is not None
     x, y, width = box["x"], box["y"] + 90, box["width"]
-    page.mouse.move(x + 0.6 * width, y)
-    page.mouse.down()
-    page.mouse.move(x + 0.3 * width, y, steps=4)
-    page.mouse.up()
+    with unhurried(page):
+        page.mouse.move(x + 0.6 * width, y)
+        page.mouse.down()
+        page.mouse.move(x + 0.3 * width, y, steps=4)
+        page.mouse.up()
     assert page.locator("#divider").get_attribute("aria-valuenow") == "30"
 
     page.evaluate("document.activeElement.blur()")
     page.keyboard.down(" ")
     expect(page.locator("#right-tag")).to_be_hidden()
+    painted(page)
     assert page.evaluate("scrollY + document.getElementById('inspector').scrollTop") == 0
     page.keyboard.up(" ")
     page.mouse.wheel(0, -400)

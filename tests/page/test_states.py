@@ -19,6 +19,7 @@ from browsing import (
     opened,
     painted,
     slide,
+    unhurried,
     wait_for_result,
 )
 from factories import saved
@@ -152,9 +153,10 @@ def walk(page: Page, host: WorkerHost, look: Callable[[str], None], *, seed: int
         )
         look("uploading")
     wait_for_result(page)
-    page.locator(".card .remove").click()
-    look("removed")
-    page.locator("#toast button").click()
+    with unhurried(page):
+        page.locator(".card .remove").click()
+        look("removed")
+        page.locator("#toast button").click()
     wait_for_result(page)
     page.keyboard.press("Delete")
 
@@ -170,9 +172,10 @@ def walk(page: Page, host: WorkerHost, look: Callable[[str], None], *, seed: int
     page.wait_for_function(
         "() => document.querySelector('.card[data-state=running] progress')?.value > 0"
     )
-    look("running")
-    page.locator("#actions [data-action=cancel]").click()
-    page.locator("#actions [data-action=again]").wait_for()
+    with host.engine_held():
+        look("running")
+        page.locator("#actions [data-action=cancel]").click()
+        page.locator("#actions [data-action=again]").wait_for()
     look("cancelled")
     page.locator("#actions [data-action=remove]").click()
 

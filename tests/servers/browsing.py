@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx2
 import numpy as np
-from hosts import Site
+from hosts import Site, WorkerHost
 from PIL import Image
 from playwright.sync_api import Page
+from processes import wait_for
 from serving import served
 
 from service.settings import ServiceSettings
@@ -81,10 +82,13 @@ def wait_for_result(page: Page, *, seconds: float = 100) -> None:
     page.locator("#trade-off:enabled").wait_for(timeout=1000 * seconds)
 
 
-def working(page: Page) -> dict[str, Any]:
-    """Return the texts about the newest picture while its tiles are computed.
+@contextmanager
+def working(
+    page: Page, site: Site, host: WorkerHost, begin: Callable[[], None]
+) -> Iterator[dict[str, Any]]:
+    """Begin a job; yield the texts about the newest picture while its tiles are computed.
 
-    Checks in each frame: a small picture may finish within the second between polls of `expect`.
+    The engine stands still in the block, so that the job does not end there.
     """
     look = r"""() => {
       const card = document.querySelector(".card");
@@ -98,8 +102,27 @@ def working(page: Page) -> dict[str, Any]:
         slides: !document.getElementById("trade-off").disabled,
       };
     }"""
-    found: dict[str, Any] = page.wait_for_function(look).json_value()
-    return found
+    with host.held():
+        begin()
+        page.locator(".card[data-state=queued]").wait_for()
+        job_id = job_of(page)
+    wait_for(lambda: site.job(job_id).tiles, what="the first tiles")
+    with host.engine_held():
+        yield page.wait_for_function(look).json_value()
+
+
+@contextmanager
+def unhurried(page: Page) -> Iterator[None]:
+    """Let timers that the page sets in the block take a hundred times as long.
+
+    On a busy machine a click would else be a long press, and the offer to undo be gone.
+    """
+    page.evaluate("""() => {
+      window.hurried = window.setTimeout;
+      window.setTimeout = (act, ms, ...rest) => window.hurried(act, 100 * ms, ...rest);
+    }""")
+    yield
+    page.evaluate("() => { window.setTimeout = window.hurried; }")
 
 
 def painted(page: Page) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -67,6 +67,20 @@ class WorkerHost:
             yield
         finally:
             for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    @contextmanager
+    def engine_held(self) -> Iterator[None]:
+        """Suspend the engine, so that a running job stays where it is.
+
+        After 30 s its supervisor replaces it, and the job goes on.
+        """
+        pid = self.engine
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> str:
