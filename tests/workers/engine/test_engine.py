@@ -273,36 +273,35 @@ def test_a_picture_of_only_flat_tiles_sends_nothing(place: Path) -> None:
 
 
 def test_a_small_job_is_served_between_the_batches_of_a_huge_one(
-    server: EngineServer, place: Path
+    loaded: LoadedEngine, place: Path
 ) -> None:
-    supply = tiles(1)
-    served: list[int] = []
-    stop = threading.Event()
+    server = EngineServer(loaded, path=place)
+    server._reader.start()  # accepts clients before anything is computed
+    batches: list[list[Client]] = []
 
-    def endless() -> Iterator[Pixels]:
-        while not stop.is_set():
-            yield supply[0]
-
-    def huge() -> None:
+    def job(count: int, trade_off: float) -> None:
         with connect(place) as client:
-            served.extend(
-                1 for _ in client.run(endless(), model="tiny", weights=[output_weights(1)])
-            )
+            assert len(results(client, tiles(count), output_weights(trade_off))) == count
 
-    thread = threading.Thread(target=huge)
-    thread.start()
-    try:
-        wait_for(lambda: len(served) > 8)
-        with connect(place) as client:
-            before = server.tiles_done
-            small = results(client, tiles(2))
-            meanwhile = server.tiles_done - before
-    finally:
-        stop.set()
-        thread.join(timeout=60)
+    huge, small = (threading.Thread(target=job, args=given) for given in ((40, 1), (2, 0)))
+    huge.start()
+    wait_for(lambda: server._pending() == server._slots, what="as many tiles as may wait")
+    small.start()
+    wait_for(lambda: server._pending() == server._slots + 2, what="the tiles of the small job")
+    first, later = server._clients
+    while huge.is_alive() or small.is_alive():
+        with server._changed:
+            server._changed.wait_for(server._pending, timeout=0.1)
+            batch = server._next_batch() if server._pending() else []
+        if batch:
+            server._finish(server._begin(batch))
+            batches.append([client for client, _ in batch])
+    server._wake_reader.close()
+    server._reader.join(timeout=60)
+    server._woken.close()
 
-    assert len(small) == 2
-    assert meanwhile < 40  # its two tiles, and a few batches of the other
+    assert batches[:3] == [[first] * 4, [later] * 2, [first] * 4]
+    assert sum(map(len, batches)) == 42
 
 
 def test_a_dead_client_is_forgotten_and_the_next_is_served(
