@@ -1,8 +1,9 @@
-"""An embedded Valkey, free ports, and waiting for an event with a deadline."""
+"""An embedded Valkey, free ports, suspended processes, and waiting for an event with a deadline."""
 
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,8 +19,10 @@ from workers.host.parent_death import dying_with_parent
 Found = TypeVar("Found")
 
 
-def wait_for(look: Callable[[], Found | None], *, seconds: float = 100, what: str = "") -> Found:
-    """Poll until `look` returns something; the deadline allows for a busy machine."""
+def wait_for(look: Callable[[], Found | None], *, seconds: float = 240, what: str = "") -> Found:
+    """Poll until `look` returns something; the deadline allows for a busy machine, and is below
+    that of a test.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = look()
@@ -77,6 +80,19 @@ def children(pid: int) -> list[int]:
 def descendants(pid: int) -> list[int]:
     """Return the descendants of a process."""
     return [found for child in children(pid) for found in (child, *descendants(child))]
+
+
+@contextmanager
+def suspended(*pids: int) -> Iterator[None]:
+    """Suspend processes during the block. Those that have ended meanwhile are left out."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def command_line(pid: int) -> str:

@@ -44,7 +44,7 @@ def lease(site: Site) -> float:
 
 def test_a_job_survives_its_child_and_its_engine_being_killed(site: Site) -> None:
     with site.worker_host() as host:
-        undisturbed = site.result(site.ended(site.submit(HUGE)))
+        undisturbed = site.result(site.ended(site.submit(HUGE), seconds=PATIENCE))
 
         job_id = site.submit(HUGE)
         wait_for(lambda: site.in_the_middle(job_id))
@@ -60,6 +60,7 @@ def test_a_job_survives_its_child_and_its_engine_being_killed(site: Site) -> Non
         np.testing.assert_array_equal(site.result(after_child), undisturbed)
         np.testing.assert_array_equal(site.result(after_engine), undisturbed)
         assert not list((site.blobs.root / "inputs").iterdir())
+        assert "its run crashed" in host.stop()
 
 
 def test_a_picture_that_kills_its_process_twice_fails_as_crashed(site: Site) -> None:
@@ -147,7 +148,7 @@ def test_a_worker_that_is_starved_for_seconds_keeps_its_job(site: Site) -> None:
         starved = wait_for(lambda: site.at_work(job_id))
         for pid in starved:
             os.kill(pid, signal.SIGSTOP)
-        wait_for(lambda: lease(site) < 7, what="a lease that is half over")
+        wait_for(lambda: lease(site) < 10, what="a lease that is a third over")
         for pid in starved:
             os.kill(pid, signal.SIGCONT)
         job = site.ended(job_id, seconds=PATIENCE)
