@@ -36,9 +36,10 @@ from gdsr_client import (
 )
 from hosts import Site as Workers
 from hosts import noise
+from metrics import value
 from networks import tiny_checkpoint
 from PIL import Image
-from processes import ValkeyServer, running_valkey
+from processes import ValkeyServer, running_valkey, wait_for
 from serving import Site, served
 
 from service.access.auth import hash_key, new_key
@@ -362,10 +363,16 @@ def test_a_service_that_comes_back_is_waited_for_and_makes_one_job(
         assert site.post().status_code == 503
 
         def send() -> Job:
-            with Client(str(site.http.base_url), patience=60) as client:
+            with Client(str(site.http.base_url), patience=200) as client:
                 return client.submit(noise(8, 8))
 
+        def refusals() -> float:
+            text = site.http.get("/metrics").text
+            return value(text, "gdsr_http_request_seconds_count", method="POST", status="503")
+
+        assert refusals() == 1
         answer = pool.submit(send)
+        wait_for(lambda: refusals() > 1, what="a refusal of the client")
         server.start()
         register(site.redis, engine_info())
         job = answer.result()
