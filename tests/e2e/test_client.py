@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHan
 from pathlib import Path
 
 import anyio
+import metrics
 import numpy as np
 import pytest
 from archives import zipped
@@ -36,7 +37,6 @@ from gdsr_client import (
 )
 from hosts import Site as Workers
 from hosts import noise
-from metrics import value
 from networks import tiny_checkpoint
 from PIL import Image
 from processes import ValkeyServer, running_valkey, wait_for
@@ -368,7 +368,7 @@ def test_a_service_that_comes_back_is_waited_for_and_makes_one_job(
 
         def refusals() -> float:
             text = site.http.get("/metrics").text
-            return value(text, "gdsr_http_request_seconds_count", method="POST", status="503")
+            return metrics.value(text, "gdsr_http_request_seconds_count", method="POST", status="503")
 
         assert refusals() == 1
         answer = pool.submit(send)
