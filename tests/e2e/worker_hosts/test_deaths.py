@@ -18,6 +18,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 #: Large enough that its tiles take seconds with the tiny network.
 HUGE = noise(500, 500)
+#: Not finished by the tests that use it.
+ENDLESS = noise(1400, 1400)
 #: Seconds until a test gives up; a job may take several times as long on a busy machine.
 PATIENCE = 240
 #: Lock of the worker that looks for lost jobs; it expires before the next look.
@@ -65,7 +67,7 @@ def test_a_job_survives_its_child_and_its_engine_being_killed(site: Site) -> Non
 
 def test_a_picture_that_kills_its_process_twice_fails_as_crashed(site: Site) -> None:
     with site.worker_host():
-        job_id = site.submit(HUGE)
+        job_id = site.submit(ENDLESS)
         first = wait_for(lambda: site.in_the_middle(job_id)).run
         os.kill(wait_for(lambda: site.at_work(job_id))[1], signal.SIGKILL)
         wait_for(lambda: (job := site.in_the_middle(job_id)) and job.run != first)
@@ -79,7 +81,7 @@ def test_a_picture_that_kills_its_process_twice_fails_as_crashed(site: Site) -> 
 
 def test_a_picture_on_which_the_engine_dies_twice_fails_and_others_go_on(site: Site) -> None:
     with site.worker_host() as host:
-        job_id = site.submit(HUGE)
+        job_id = site.submit(ENDLESS)
         wait_for(lambda: site.in_the_middle(job_id))
         # The engine's death between two tiles of the job does not count against the job, so more
         # than two may be needed; the host gives up an engine after five.
@@ -98,7 +100,7 @@ def test_a_picture_on_which_the_engine_dies_twice_fails_and_others_go_on(site: S
 
 def test_a_job_survives_its_worker_once_and_not_twice(site: Site) -> None:
     with site.worker_host():
-        once, twice = site.submit(HUGE), site.submit(noise(500, 500, seed=1))
+        once, twice = site.submit(HUGE), site.submit(ENDLESS)
         first = wait_for(lambda: site.in_the_middle(once)).run
         os.kill(wait_for(lambda: site.at_work(once))[0], signal.SIGKILL)
         # The next job starts while the lost one waits for its lease to end.
@@ -164,7 +166,7 @@ def test_no_queued_job_is_lost_when_valkey_is_killed(site: Site, server: ValkeyS
         queued = [site.submit(noise(300, 300, seed=seed)) for seed in range(4)]
         server.kill()
         server.start()
-        jobs = [site.ended(job_id) for job_id in (running, *queued)]
+        jobs = [site.ended(job_id, seconds=PATIENCE) for job_id in (running, *queued)]
 
         assert [job.state for job in jobs] == [JobState.SUCCEEDED] * 5
         assert host.process.poll() is None
@@ -172,7 +174,7 @@ def test_no_queued_job_is_lost_when_valkey_is_killed(site: Site, server: ValkeyS
 
 def test_a_worker_that_is_told_to_end_hands_its_job_back_unharmed(site: Site) -> None:
     with site.worker_host(drain="1", tile="64") as leaving:
-        long = site.submit(noise(1400, 1400))
+        long = site.submit(ENDLESS)
         behind = site.submit(noise(300, 300))
         run = wait_for(lambda: site.in_the_middle(long)).run
         leaving.stop()
