@@ -227,7 +227,7 @@ def test_who_gives_up_takes_the_job_along(shared: Site, url: str, tmp_path: Path
 
     anyio.run(give_up)
 
-    assert shared.http.get(f"/jobs/{ids[0]}").json()["state"] == "cancelled"
+    wait_for(lambda: shared.http.get(f"/jobs/{ids[0]}").json()["state"] == "cancelled")
 
 
 def test_where_nothing_answers_that_is_said_in_time(tmp_path: Path) -> None:
