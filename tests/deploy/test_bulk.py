@@ -19,7 +19,7 @@ from drills.site import barcode, read
 from factories import photo, saved
 from hosts import noise
 from networks import tiny_checkpoint
-from processes import children, command_line, descendants, wait_for
+from processes import children, command_line, descendants, suspend, wait_for
 
 from deploy.ray.decoder import Decoder, PictureFailed
 from workers.contract.images.options import PictureChoices
@@ -52,7 +52,7 @@ def test_a_picture_that_stops_or_kills_its_decoder_costs_no_other() -> None:
         assert decoder.child is not None
         first = decoder.child.pid
 
-        os.kill(first, signal.SIGSTOP)
+        suspend(first)
         decoder._seconds = 0.1
         assert fails(decoder) == "decoder-hung"
 
@@ -60,7 +60,7 @@ def test_a_picture_that_stops_or_kills_its_decoder_costs_no_other() -> None:
         assert decoder.decode(PICTURE, PictureChoices()).width == 30
         assert decoder.child.pid != first
 
-        os.kill(decoder.child.pid, signal.SIGSTOP)
+        suspend(decoder.child.pid)
         os.kill(decoder.child.pid, signal.SIGSEGV)  # delivered once the process continues
         with ThreadPoolExecutor(1) as pool:
             pool.submit(continue_once_asked, decoder, decoder.child.pid)

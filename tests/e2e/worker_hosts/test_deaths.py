@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 from hosts import Site, WorkerHost, noise
-from processes import ValkeyServer, command_line, wait_for
+from processes import ValkeyServer, command_line, suspend, suspended, wait_for
 
 from workers.contract.queue.jobs import JobState
 from workers.contract.queue.runs import LEASES
@@ -129,7 +129,7 @@ def test_a_lost_job_may_wait_long_for_its_second_run(site: Site) -> None:
         dead = wait_for(lambda: site.at_work(job_id))[0]
         os.kill(dead, signal.SIGKILL)
         alone = wait_for(lambda: successor(host, dead))
-        os.kill(alone, signal.SIGSTOP)
+        suspend(alone)
         wait_for(lambda: site.job(job_id).state is JobState.QUEUED, seconds=PATIENCE)
         for _ in range(4):
             wait_for(lambda: not site.client.exists(REAPER), what="a reaper that is done")
@@ -148,11 +148,8 @@ def test_a_worker_that_is_starved_for_seconds_keeps_its_job(site: Site) -> None:
         job_id = site.submit(HUGE)
         run = wait_for(lambda: site.in_the_middle(job_id)).run
         starved = wait_for(lambda: site.at_work(job_id))
-        for pid in starved:
-            os.kill(pid, signal.SIGSTOP)
-        wait_for(lambda: lease(site) < 10, what="a lease that is a third over")
-        for pid in starved:
-            os.kill(pid, signal.SIGCONT)
+        with suspended(*starved):
+            wait_for(lambda: lease(site) < 10, what="a lease that is a third over")
         job = site.ended(job_id, seconds=PATIENCE)
 
         assert job.state is JobState.SUCCEEDED
