@@ -368,7 +368,9 @@ def test_a_service_that_comes_back_is_waited_for_and_makes_one_job(
 
         def refusals() -> float:
             text = site.http.get("/metrics").text
-            return metrics.value(text, "gdsr_http_request_seconds_count", method="POST", status="503")
+            return metrics.value(
+                text, "gdsr_http_request_seconds_count", method="POST", status="503"
+            )
 
         assert refusals() == 1
         answer = pool.submit(send)
