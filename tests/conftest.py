@@ -13,7 +13,9 @@ import redis
 from processes import ValkeyServer, running_valkey
 
 from model.process import prepare_process
+from workers.contract import sentinel
 from workers.contract.blobs.file import FileBlobStore
+from workers.contract.queue import connection
 from workers.contract.queue.connection import connect
 
 # The default is torch, since an engine that tries both libraries starts slowly.
@@ -61,8 +63,15 @@ def valkey(shared_valkey: ValkeyServer) -> ValkeyServer:
 
 @pytest.fixture
 def client(valkey: ValkeyServer) -> Iterator[redis.Redis]:
-    with connect(valkey.url, timeout=timedelta(seconds=5), retries=0) as client:
+    with connect(valkey.url, timeout=timedelta(seconds=60), retries=0) as client:
         yield client
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give servers a minute to answer at a start: one that is late is only logged, not refused."""
+    monkeypatch.setattr(connection, "_CONNECT_SECONDS", 60)
+    monkeypatch.setattr(sentinel, "_SENTINEL_SECONDS", 60)
 
 
 @pytest.fixture

@@ -1,11 +1,15 @@
 """`gdsr-bulk` gives each picture of an archive a result, or a line that says why not."""
 
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +19,7 @@ from drills.site import barcode, read
 from factories import photo, saved
 from hosts import noise
 from networks import tiny_checkpoint
-from processes import children, command_line, descendants, wait_for
+from processes import children, command_line, descendants, suspend, wait_for
 
 from deploy.ray.decoder import Decoder, PictureFailed
 from workers.contract.images.options import PictureChoices
@@ -31,6 +35,15 @@ def fails(decoder: Decoder, data: bytes = PICTURE) -> str:
     return failure.value.reason
 
 
+def continue_once_asked(decoder: Decoder, pid: int) -> None:
+    """Continue a suspended decoder once a picture waits for it in its pipe."""
+    pipe = decoder._pipe.fileno()
+    unread = struct.Struct("i")
+    nothing = bytes(unread.size)
+    wait_for(lambda: unread.unpack(fcntl.ioctl(pipe, termios.TIOCOUTQ, nothing))[0])
+    os.kill(pid, signal.SIGCONT)
+
+
 def test_a_picture_that_stops_or_kills_its_decoder_costs_no_other() -> None:
     decoder = Decoder(WorkerSettings(), seconds=60)
     try:
@@ -39,7 +52,7 @@ def test_a_picture_that_stops_or_kills_its_decoder_costs_no_other() -> None:
         assert decoder.child is not None
         first = decoder.child.pid
 
-        os.kill(first, signal.SIGSTOP)
+        suspend(first)
         decoder._seconds = 0.1
         assert fails(decoder) == "decoder-hung"
 
@@ -47,10 +60,10 @@ def test_a_picture_that_stops_or_kills_its_decoder_costs_no_other() -> None:
         assert decoder.decode(PICTURE, PictureChoices()).width == 30
         assert decoder.child.pid != first
 
-        os.kill(decoder.child.pid, signal.SIGSTOP)
+        suspend(decoder.child.pid)
         os.kill(decoder.child.pid, signal.SIGSEGV)  # delivered once the process continues
-        pid = decoder.child.pid
-        with subprocess.Popen(["sh", "-c", f"sleep 1; kill -CONT {pid}"]):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(continue_once_asked, decoder, decoder.child.pid)
             assert fails(decoder) == "decoder-crashed"
         assert decoder.decode(PICTURE, PictureChoices()).width == 30
     finally:

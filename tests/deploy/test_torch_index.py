@@ -53,10 +53,11 @@ def test_an_index_that_is_named_is_taken() -> None:
 
 
 def test_the_usual_index_serves_where_that_of_pytorch_is_not_reached() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
         closed = f"http://127.0.0.1:{taken.getsockname()[1]}"
 
-    assert chosen(GDSR_TORCH_INDEX="", https_proxy=closed, HTTPS_PROXY=closed) == ""
+        assert chosen(GDSR_TORCH_INDEX="", https_proxy=closed, HTTPS_PROXY=closed) == ""
 
 
 def test_an_index_that_is_there_answers() -> None:

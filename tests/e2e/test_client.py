@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHan
 from pathlib import Path
 
 import anyio
+import metrics
 import numpy as np
 import pytest
 from archives import zipped
@@ -38,7 +39,7 @@ from hosts import Site as Workers
 from hosts import noise
 from networks import tiny_checkpoint
 from PIL import Image
-from processes import ValkeyServer, running_valkey
+from processes import ValkeyServer, running_valkey, wait_for
 from serving import Site, served
 
 from service.access.auth import hash_key, new_key
@@ -226,7 +227,7 @@ def test_who_gives_up_takes_the_job_along(shared: Site, url: str, tmp_path: Path
 
     anyio.run(give_up)
 
-    assert shared.http.get(f"/jobs/{ids[0]}").json()["state"] == "cancelled"
+    wait_for(lambda: shared.http.get(f"/jobs/{ids[0]}").json()["state"] == "cancelled")
 
 
 def test_where_nothing_answers_that_is_said_in_time(tmp_path: Path) -> None:
@@ -362,10 +363,18 @@ def test_a_service_that_comes_back_is_waited_for_and_makes_one_job(
         assert site.post().status_code == 503
 
         def send() -> Job:
-            with Client(str(site.http.base_url), patience=60) as client:
+            with Client(str(site.http.base_url), patience=200) as client:
                 return client.submit(noise(8, 8))
 
+        def refusals() -> float:
+            text = site.http.get("/metrics").text
+            return metrics.value(
+                text, "gdsr_http_request_seconds_count", method="POST", status="503"
+            )
+
+        assert refusals() == 1
         answer = pool.submit(send)
+        wait_for(lambda: refusals() > 1, what="a refusal of the client")
         server.start()
         register(site.redis, engine_info())
         job = answer.result()

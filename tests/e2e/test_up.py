@@ -144,13 +144,15 @@ def test_the_slider_reaches_the_network(up: Up) -> None:
 def test_a_small_picture_is_done_while_a_huge_one_runs(up: Up) -> None:
     with up.http() as http:
         huge = http.post("/upscale", content=noise(1500, 1500)).json()["id"]
-        wait_for(lambda: http.get(f"/jobs/{huge}").json()["progress"]["tiles_done"] > 0)
-        small = http.post("/upscale", content=noise(64, 64), headers={"Prefer": "wait=60"})
-        running = http.get(f"/jobs/{huge}").json()
+        try:
+            wait_for(lambda: http.get(f"/jobs/{huge}").json()["progress"]["tiles_done"] > 0)
+            small = http.post("/upscale", content=noise(64, 64), headers={"Prefer": "wait=60"})
+            running = http.get(f"/jobs/{huge}").json()
+        finally:
+            http.delete(f"/jobs/{huge}")  # or the next test would wait for it
 
         assert small.status_code == 200
         assert running["state"] == "running"
-        http.delete(f"/jobs/{huge}")
 
 
 @pytest.mark.slow
@@ -203,7 +205,7 @@ def test_ctrl_c_ends_all_of_it_cleanly(tmp_path: Path, checkpoint: Path) -> None
         for part in ("valkey-server", "workers.engine", "workers.jobs.job_worker", "service"):
             assert part in names
         assert up.process.returncode == 0, said
-        assert not any(map(alive, below))
+        wait_for(lambda: not any(map(alive, below)), what="the end of what died with it")
         assert "Traceback" not in said
 
 

@@ -1,8 +1,6 @@
 """An S3 server in a process of its own, and a new bucket for each test."""
 
-import os
 import secrets
-import signal
 import subprocess
 import sys
 import urllib.error
@@ -13,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-from processes import free_port, wait_for
+from processes import free_port, suspended, wait_for
 
 from workers.host.parent_death import dying_with_parent
 
@@ -58,11 +56,8 @@ class S3Server:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Suspend the server: it accepts connections but never answers."""
-        os.kill(self.process.pid, signal.SIGSTOP)
-        try:
+        with suspended(self.process.pid):
             yield
-        finally:
-            os.kill(self.process.pid, signal.SIGCONT)
 
     def close(self) -> None:
         self.process.kill()

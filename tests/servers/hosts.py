@@ -3,18 +3,17 @@
 import hashlib
 import io
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from processes import children, command_line, descendants, wait_for
+from processes import children, command_line, descendants, suspended, wait_for
 
 from workers.contract.blobs.open import open_blobs
 from workers.contract.images.formats import ImageFormat, ResultFormat
@@ -60,28 +59,17 @@ class WorkerHost:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Suspend the job workers, so that jobs queued in the block start together."""
-        pids = self.job_workers
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        with suspended(*self.job_workers):
             yield
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
 
     @contextmanager
     def engine_held(self) -> Iterator[None]:
-        """Suspend the engine, so that a running job stays where it is.
+        """Suspend the engine, so that jobs start and do not end.
 
-        After 30 s its supervisor replaces it, and the job goes on.
+        For seconds: after 30 s the host replaces the engine.
         """
-        pid = self.engine
-        os.kill(pid, signal.SIGSTOP)
-        try:
+        with suspended(self.engine):
             yield
-        finally:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> str:
         """Stop the host as an operator would; return its log."""
@@ -102,7 +90,7 @@ class Site:
         self, url: str, blob_dir: Path, checkpoints: Path, *, blob_url: str | None = None
     ) -> None:
         self.url, self.checkpoints = url, checkpoints
-        self.client = connect(url, timeout=timedelta(seconds=5), retries=0)
+        self.client = connect(url, timeout=timedelta(seconds=60), retries=0)
         self.blob_dir, self.blob_url = blob_dir, blob_url
         self.blobs = open_blobs(
             SharedSettings(blob_dir=blob_dir, blob_url=blob_url), patience=timedelta(seconds=10)
@@ -207,13 +195,17 @@ class Site:
 
     def at_work(self, job_id: str) -> tuple[int, int] | None:
         """Return the pids of the job worker that now runs the job, and of its child."""
-        job = self.job(job_id)
-        if job.state is not JobState.RUNNING or job.worker is None:
+        worker = self.worker_of(job_id)
+        if worker is None or self.job(job_id).state is not JobState.RUNNING:
             return None
-        worker = int(job.worker.split("-")[-2])
         return next(((worker, child) for child in children(worker)), None)
 
-    def ended(self, job_id: str, *, seconds: float = 100) -> Job:
+    def worker_of(self, job_id: str) -> int | None:
+        """Return the pid of the job worker that has started the job, also when it has ended."""
+        worker = self.job(job_id).worker
+        return int(worker.split("-")[-2]) if worker else None  # a name is host-pid-random
+
+    def ended(self, job_id: str, *, seconds: float = 240) -> Job:
         """Wait until the job has ended and return it."""
 
         def look() -> Job | None:

@@ -1,8 +1,9 @@
-"""An embedded Valkey, free ports, and waiting for an event with a deadline."""
+"""An embedded Valkey, free ports, suspended processes, and waiting for an event with a deadline."""
 
 import itertools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,8 +19,10 @@ from workers.host.parent_death import dying_with_parent
 Found = TypeVar("Found")
 
 
-def wait_for(look: Callable[[], Found | None], *, seconds: float = 100, what: str = "") -> Found:
-    """Poll until `look` returns something; the deadline allows for a busy machine."""
+def wait_for(look: Callable[[], Found | None], *, seconds: float = 240, what: str = "") -> Found:
+    """Poll until `look` returns something; the deadline allows for a busy machine, and is below
+    that of a test.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = look()
@@ -79,6 +82,25 @@ def descendants(pid: int) -> list[int]:
     return [found for child in children(pid) for found in (child, *descendants(child))]
 
 
+def suspend(pid: int) -> None:
+    """Suspend a process; return when it has stopped, which the signal alone does not wait for."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: state_of(pid) in {"T", "Z", "X"}, what="a process that has stopped")
+
+
+@contextmanager
+def suspended(*pids: int) -> Iterator[None]:
+    """Suspend processes during the block. Those that have ended meanwhile are left out."""
+    try:
+        for pid in pids:
+            suspend(pid)
+        yield
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 def command_line(pid: int) -> str:
     """Return the command line of a process; empty when it has ended."""
     try:
@@ -89,11 +111,16 @@ def command_line(pid: int) -> str:
 
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
+    return state_of(pid) not in {"Z", "X"}
+
+
+def state_of(pid: int) -> str:
+    """Return the letter of a process's state, see proc(5); X when it has ended."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] not in {"Z", "X"}
+        return "X"
+    return status.rpartition(")")[2].split()[0]
 
 
 #: Below the kernel's ephemeral ports, so that nothing takes a port between the look and the use.

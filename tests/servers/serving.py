@@ -37,7 +37,7 @@ class Site:
         self.http = http
         self.settings = settings
         self.server = server
-        self.redis = connect(settings.redis_url, timeout=timedelta(seconds=5), retries=0)
+        self.redis = connect(settings.redis_url, timeout=timedelta(seconds=60), retries=0)
         self.records = JobRecords(self.redis, record_ttl=settings.record_ttl)
         self.blobs = open_blobs(settings, patience=timedelta(seconds=10))
 

@@ -1,11 +1,12 @@
 """On one worker host, neither small nor large pictures wait long for the others."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hosts import Site, WorkerHost, noise
 from networks import tiny_checkpoint
-from processes import running_valkey
+from processes import command_line, running_valkey, suspended, wait_for
 
 from workers.contract.queue.jobs import Job, JobState
 
@@ -39,33 +40,39 @@ def test_every_worker_takes_small_pictures_while_no_large_one_waits(
     running: tuple[Site, WorkerHost],
 ) -> None:
     site, host = running
-    with host.held():
-        jobs = [site.submit(noise(100, 100, seed=seed)) for seed in range(6)]
-    ended = [site.ended(job_id) for job_id in jobs]
+    with host.engine_held():
+        jobs = [site.submit(noise(*SMALL, seed=seed)) for seed in range(2)]
+        pids = [wait_for(partial(site.worker_of, job_id)) for job_id in jobs]
 
-    pids = {int(job.worker.split("-")[-2]) for job in ended if job.worker}
-    assert pids == set(host.job_workers)
+    assert set(pids) == set(host.job_workers)
+    assert all(started(site.ended(job_id)) for job_id in jobs)
 
 
 def test_a_small_picture_does_not_wait_for_large_ones(running: tuple[Site, WorkerHost]) -> None:
     site, host = running
-    with host.held():
+    with host.engine_held():
         large = [site.submit(noise(*LARGE, seed=seed)) for seed in range(3)]
+        wait_for(partial(site.worker_of, large[0]))
         small = site.submit(noise(*SMALL))
+        wait_for(partial(site.worker_of, small), what="a small job beside a large one")
 
     end = finished(site.ended(small))
     assert all(end < finished(site.ended(job_id)) for job_id in large[1:])
 
 
 def test_a_large_picture_does_not_wait_for_all_small_ones(running: tuple[Site, WorkerHost]) -> None:
+    """The worker of both classes takes it first, however many small ones came before."""
     site, host = running
-    with host.held():
-        small = [site.submit(noise(*SMALL, seed=seed)) for seed in range(16)]
-        large = site.submit(noise(*LARGE))
+    (other,) = (pid for pid in host.job_workers if "--queue gdsr-small" in command_line(pid))
+    with suspended(other):
+        with host.engine_held():
+            first = site.submit(noise(*LARGE, seed=1))
+            wait_for(partial(site.worker_of, first))
+            small = [site.submit(noise(*SMALL, seed=seed)) for seed in range(16)]
+            large = site.submit(noise(*LARGE))
+        last = started(site.ended(large))
 
-    last = started(site.ended(large))
-    after = [job_id for job_id in small if started(site.ended(job_id)) > last]
-    assert len(after) > len(small) / 2
+    assert all(started(site.ended(job_id)) > last for job_id in small)
 
 
 def test_of_a_picture_that_has_ended_nothing_is_left_to_be_done_again(

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 from hosts import Site, WorkerHost, noise
-from processes import ValkeyServer, command_line, wait_for
+from processes import ValkeyServer, command_line, suspend, suspended, wait_for
 
 from workers.contract.queue.jobs import JobState
 from workers.contract.queue.runs import LEASES
@@ -18,6 +18,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 #: Large enough that its tiles take seconds with the tiny network.
 HUGE = noise(500, 500)
+#: Not finished by the tests that use it.
+ENDLESS = noise(1400, 1400)
 #: Seconds until a test gives up; a job may take several times as long on a busy machine.
 PATIENCE = 240
 #: Lock of the worker that looks for lost jobs; it expires before the next look.
@@ -44,7 +46,7 @@ def lease(site: Site) -> float:
 
 def test_a_job_survives_its_child_and_its_engine_being_killed(site: Site) -> None:
     with site.worker_host() as host:
-        undisturbed = site.result(site.ended(site.submit(HUGE)))
+        undisturbed = site.result(site.ended(site.submit(HUGE), seconds=PATIENCE))
 
         job_id = site.submit(HUGE)
         wait_for(lambda: site.in_the_middle(job_id))
@@ -60,11 +62,12 @@ def test_a_job_survives_its_child_and_its_engine_being_killed(site: Site) -> Non
         np.testing.assert_array_equal(site.result(after_child), undisturbed)
         np.testing.assert_array_equal(site.result(after_engine), undisturbed)
         assert not list((site.blobs.root / "inputs").iterdir())
+        assert "its run crashed" in host.stop()
 
 
 def test_a_picture_that_kills_its_process_twice_fails_as_crashed(site: Site) -> None:
     with site.worker_host():
-        job_id = site.submit(HUGE)
+        job_id = site.submit(ENDLESS)
         first = wait_for(lambda: site.in_the_middle(job_id)).run
         os.kill(wait_for(lambda: site.at_work(job_id))[1], signal.SIGKILL)
         wait_for(lambda: (job := site.in_the_middle(job_id)) and job.run != first)
@@ -78,7 +81,7 @@ def test_a_picture_that_kills_its_process_twice_fails_as_crashed(site: Site) -> 
 
 def test_a_picture_on_which_the_engine_dies_twice_fails_and_others_go_on(site: Site) -> None:
     with site.worker_host() as host:
-        job_id = site.submit(HUGE)
+        job_id = site.submit(ENDLESS)
         wait_for(lambda: site.in_the_middle(job_id))
         # The engine's death between two tiles of the job does not count against the job, so more
         # than two may be needed; the host gives up an engine after five.
@@ -97,7 +100,7 @@ def test_a_picture_on_which_the_engine_dies_twice_fails_and_others_go_on(site: S
 
 def test_a_job_survives_its_worker_once_and_not_twice(site: Site) -> None:
     with site.worker_host():
-        once, twice = site.submit(HUGE), site.submit(noise(500, 500, seed=1))
+        once, twice = site.submit(HUGE), site.submit(ENDLESS)
         first = wait_for(lambda: site.in_the_middle(once)).run
         os.kill(wait_for(lambda: site.at_work(once))[0], signal.SIGKILL)
         # The next job starts while the lost one waits for its lease to end.
@@ -126,7 +129,7 @@ def test_a_lost_job_may_wait_long_for_its_second_run(site: Site) -> None:
         dead = wait_for(lambda: site.at_work(job_id))[0]
         os.kill(dead, signal.SIGKILL)
         alone = wait_for(lambda: successor(host, dead))
-        os.kill(alone, signal.SIGSTOP)
+        suspend(alone)
         wait_for(lambda: site.job(job_id).state is JobState.QUEUED, seconds=PATIENCE)
         for _ in range(4):
             wait_for(lambda: not site.client.exists(REAPER), what="a reaper that is done")
@@ -145,11 +148,8 @@ def test_a_worker_that_is_starved_for_seconds_keeps_its_job(site: Site) -> None:
         job_id = site.submit(HUGE)
         run = wait_for(lambda: site.in_the_middle(job_id)).run
         starved = wait_for(lambda: site.at_work(job_id))
-        for pid in starved:
-            os.kill(pid, signal.SIGSTOP)
-        wait_for(lambda: lease(site) < 7, what="a lease that is half over")
-        for pid in starved:
-            os.kill(pid, signal.SIGCONT)
+        with suspended(*starved):
+            wait_for(lambda: lease(site) < 10, what="a lease that is a third over")
         job = site.ended(job_id, seconds=PATIENCE)
 
         assert job.state is JobState.SUCCEEDED
@@ -163,7 +163,7 @@ def test_no_queued_job_is_lost_when_valkey_is_killed(site: Site, server: ValkeyS
         queued = [site.submit(noise(300, 300, seed=seed)) for seed in range(4)]
         server.kill()
         server.start()
-        jobs = [site.ended(job_id) for job_id in (running, *queued)]
+        jobs = [site.ended(job_id, seconds=PATIENCE) for job_id in (running, *queued)]
 
         assert [job.state for job in jobs] == [JobState.SUCCEEDED] * 5
         assert host.process.poll() is None
@@ -171,7 +171,7 @@ def test_no_queued_job_is_lost_when_valkey_is_killed(site: Site, server: ValkeyS
 
 def test_a_worker_that_is_told_to_end_hands_its_job_back_unharmed(site: Site) -> None:
     with site.worker_host(drain="1", tile="64") as leaving:
-        long = site.submit(noise(1400, 1400))
+        long = site.submit(ENDLESS)
         behind = site.submit(noise(300, 300))
         run = wait_for(lambda: site.in_the_middle(long)).run
         leaving.stop()

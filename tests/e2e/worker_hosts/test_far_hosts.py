@@ -138,20 +138,20 @@ def test_hosts_share_the_load_and_one_that_is_cut_off_in_mid_tile_loses_nothing(
 ) -> None:
     one, other = far_hosts
     with site.worker_host(*one.within) as near, site.worker_host(*other.within) as far:
-        jobs = [site.ended(job_id, seconds=120) for job_id in
+        jobs = [site.ended(job_id) for job_id in
                 [site.submit(noise(280, 280, seed=seed)) for seed in range(8)]]  # fmt: skip
         assert [job.state for job in jobs] == [JobState.SUCCEEDED] * 8
         assert any(ran_on(job, near) for job in jobs)
         assert any(ran_on(job, far) for job in jobs)
 
         picture = noise(400, 400)
-        undisturbed = site.result(site.ended(site.submit(picture), seconds=120))
+        undisturbed = site.result(site.ended(site.submit(picture)))
         job_id = site.submit(picture)
         running = wait_for(lambda: site.in_the_middle(job_id))
         cut, left = (one, far) if ran_on(running, near) else (other, near)
         cut.unplug()
-        recovered = site.ended(job_id, seconds=180)
-        small = site.ended(site.submit(noise(40, 50)), seconds=120)
+        recovered = site.ended(job_id)
+        small = site.ended(site.submit(noise(40, 50)))
 
         assert ran_on(recovered, left)
         assert recovered.run != running.run
@@ -161,7 +161,7 @@ def test_hosts_share_the_load_and_one_that_is_cut_off_in_mid_tile_loses_nothing(
 
         cut.plug_in()  # its late writes are refused, and it takes jobs again
         more = [site.submit(noise(280, 280, seed=seed)) for seed in range(12)]
-        assert [site.ended(each, seconds=120).state for each in more] == [JobState.SUCCEEDED] * 12
+        assert [site.ended(each).state for each in more] == [JobState.SUCCEEDED] * 12
         assert site.job(job_id) == recovered
         kept = [e.key for e in site.blobs.entries("results") if job_id in e.key]
         assert recovered.result is not None

@@ -22,7 +22,7 @@ from service.settings import ServiceSettings
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.queue.connection import check_at_start, connect
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("unhurried")]
 
 RULES = next(b.text for b in blocks(read("docs/operations.md")) if b.language == "acl")
 

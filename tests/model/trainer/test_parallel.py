@@ -48,25 +48,24 @@ def a_step_of(config: Path, out: Path, *, count: int) -> Any:
 
 
 def test_the_others_wait_for_the_first_longer_than_a_step_may_take(tmp_path: Path) -> None:
-    (tmp_path / "started").mkdir()
     script = tmp_path / "slow.py"
     script.write_text(
-        "import os, time\n"
+        "import os, sys, time\n"
         "from datetime import timedelta\n"
         "from pathlib import Path\n"
         "from model.trainer.parallel import join, leave\n"
-        "started = Path(__file__).parent / 'started'\n"
-        "(started / os.environ['RANK']).touch()\n"
-        "while len(list(started.iterdir())) < 2:\n"  # within the timeout from here on
+        "Path(sys.argv[1], os.environ['RANK']).touch()\n"
+        "while len(os.listdir(sys.argv[1])) < 2:  # the other may take longer to import\n"
         "    time.sleep(0.01)\n"
-        "processes = join('cpu', timeout=timedelta(seconds=3))\n"
+        "processes = join('cpu', timeout=timedelta(seconds=8))\n"
         "if processes.first:\n"
-        "    time.sleep(6)\n"
+        "    time.sleep(10)\n"
         "processes.wait()\n"
         "processes.agree(elapsed=0.0, reserve=0.0, stop=False)\n"
         "leave(together=True)\n"
     )
-    together(script, count=2)
+    (tmp_path / "imported").mkdir()
+    together(script, str(tmp_path / "imported"), count=2)
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ from workers.contract.queue import connection
 from workers.contract.queue.connection import check_at_start, connect
 from workers.contract.sentinel import NotReplicated, replicated
 
+pytestmark = pytest.mark.usefixtures("unhurried")
+
 
 @pytest.fixture
 def servers(tmp_path: Path) -> Iterator[SentinelSite]:

@@ -277,38 +277,31 @@ def test_a_small_job_is_served_between_the_batches_of_a_huge_one(
 ) -> None:
     server = EngineServer(loaded, path=place)
     server._reader.start()  # accepts clients before anything is computed
+    batches: list[list[Client]] = []
 
-    def job(count: int, weights: Weights) -> None:
+    def job(count: int, trade_off: float) -> None:
         with connect(place) as client:
-            assert len(results(client, tiles(count), weights)) == count
+            assert len(results(client, tiles(count), output_weights(trade_off))) == count
 
-    huge = threading.Thread(target=job, args=(50, output_weights(1)))
-    small = threading.Thread(target=job, args=(2, FUSED))
-
-    def compute() -> bool:
-        """Compute a batch, if one is due; return whether both jobs have ended."""
+    huge, small = (threading.Thread(target=job, args=given) for given in ((40, 1), (2, 0)))
+    huge.start()
+    wait_for(lambda: server._pending() == server._slots, what="as many tiles as may wait")
+    small.start()
+    wait_for(lambda: server._pending() == server._slots + 2, what="the tiles of the small job")
+    first, later = server._clients
+    while huge.is_alive() or small.is_alive():
         with server._changed:
+            server._changed.wait_for(server._pending, timeout=0.1)
             batch = server._next_batch() if server._pending() else []
         if batch:
             server._finish(server._begin(batch))
-        return not (huge.is_alive() or small.is_alive())
-
-    huge.start()
-    wait_for(lambda: server._pending() > 4)
-    (first,) = server._clients
-    compute()
-    small.start()
-    other = wait_for(lambda: next((one for one in server._clients if one is not first), None))
-    wait_for(lambda: len(other.waiting) == 2)
-    for _ in range(2):
-        compute()
-    waiting = len(other.waiting)
-    wait_for(compute)
+            batches.append([client for client, _ in batch])
     server._wake_reader.close()
     server._reader.join(timeout=60)
     server._woken.close()
 
-    assert waiting == 0  # both tiles of the small job were in these batches
+    assert batches[:3] == [[first] * 4, [later] * 2, [first] * 4]
+    assert sum(map(len, batches)) == 42
 
 
 def test_a_dead_client_is_forgotten_and_the_next_is_served(

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from processes import wait_for
+from processes import suspend, wait_for
 
 from workers.host.health import is_listening
 from workers.host.supervisor import EXIT_DEVICE
@@ -65,7 +65,7 @@ def engine(path: Path) -> Iterator["subprocess.Popen[bytes]"]:
 def test_an_engine_that_is_stopped_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "engine.sock"
     with engine(path) as process:
-        process.send_signal(signal.SIGSTOP)
+        suspend(process.pid)
 
         assert kill_unresponsive(path, patience=timedelta(seconds=0.5))
         assert process.wait() == -signal.SIGKILL

@@ -29,6 +29,8 @@ _TRANSIENT_ERRORS = (
 )  # fmt: skip
 
 
+#: Seconds for a connection to open, and for an answer at startup.
+_CONNECT_SECONDS = 2
 #: Backoff in seconds after the regular retries, initially and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0
 #: Minimum seconds between two log lines about the same outage.
@@ -87,7 +89,7 @@ def connect(
     return open_client(
         url,
         socket_timeout=timeout.total_seconds(),
-        socket_connect_timeout=2,
+        socket_connect_timeout=_CONNECT_SECONDS,
         retry=kind(ConstantBackoff(pause.total_seconds()), retries),
         driver_info=None,  # client library name, sent on each connection
     )
@@ -106,7 +108,7 @@ def check_at_start(url: str) -> None:
         if name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") and not Path(value).is_file():
             raise ConfigurationInvalid(f"GDSR_REDIS_URL: {name}: there is no file {value}")
     try:
-        with connect(url, timeout=timedelta(seconds=2), retries=0) as client:
+        with connect(url, timeout=timedelta(seconds=_CONNECT_SECONDS), retries=0) as client:
             client.ping()
             cluster = client.info("cluster").get("cluster_enabled")
             replication = client.info("replication")

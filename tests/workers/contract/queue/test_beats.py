@@ -30,10 +30,10 @@ def test_a_worker_beats_while_its_child_works_and_ends_it_when_it_is_cancelled(
         preexec_fn=dying_with_parent(),  # noqa: PLW1509
     )
     try:
-        first = wait_for(lambda: client.zscore(LEASES, job_id), seconds=100)
+        first = wait_for(lambda: client.zscore(LEASES, job_id))
         wait_for(lambda: client.zscore(LEASES, job_id) > first)
+        (child,) = children(worker.pid)  # before its successor may be there
         service.cancel(job_id)
-        (child,) = children(worker.pid)
         wait_for(lambda: child not in children(worker.pid), what="the end of the child")
         worker.terminate()
         assert worker.wait(timeout=100) == 0

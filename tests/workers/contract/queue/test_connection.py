@@ -20,6 +20,7 @@ def test_one_server_will_do(valkey: ValkeyServer) -> None:
     check_at_start(valkey.url)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_cluster_is_refused_at_the_start(tmp_path: Path) -> None:
     listening, port = tmp_path / "s", free_port()
     url = f"redis://127.0.0.1:{port}/0"
@@ -27,7 +28,7 @@ def test_a_cluster_is_refused_at_the_start(tmp_path: Path) -> None:
     command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
     with subprocess.Popen(command) as server:
         try:
-            with connect(url, timeout=timedelta(seconds=2), retries=0) as client:
+            with connect(url, timeout=timedelta(seconds=60), retries=0) as client:
                 wait_for(lambda: answers(client))
             with pytest.raises(ConfigurationInvalid, match="is a cluster"):
                 check_at_start(url)
