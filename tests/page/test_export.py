@@ -374,6 +374,9 @@ def test_settings_for_all_are_taken_back_but_not_what_was_changed_since(visit: V
 
     assert settings_of(page, "two") == ("png", "0")
     assert settings_of(page, "one") == ("webp", "30")
+    choose(page, ("later.png", noise(16, 52)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(3)
+    assert settings_of(page, "later")[0] == "png"
 
 
 def test_settings_for_all_are_taken_back_from_a_picture_that_is_being_sent(visit: Visit) -> None:

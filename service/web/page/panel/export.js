@@ -242,13 +242,14 @@ export function createExport(shown, again, restored, fail) {
     const { settings, tradeOff } = shown();
     const usual = usualSettings();
     keepUsual(settings); // also for those that are yet to come
+    const applied = JSON.stringify(usualSettings());
     const changed = pictures.map((picture) => {
       const before = { settings: picture.settings, tradeOff: picture.tradeOff };
       use(picture, { settings: { ...settings }, tradeOff });
       return { picture, before, given: picture.settings };
     });
     offerUndo(text("applied"), () => {
-      keepUsual(usual);
+      if (JSON.stringify(usualSettings()) === applied) keepUsual(usual);
       for (const { picture, before, given } of changed) {
         if (picture.removed) continue;
         if (picture.settings !== given) before.settings = picture.settings; // changed by hand since
