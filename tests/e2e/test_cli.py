@@ -190,7 +190,7 @@ def test_one_frame_of_an_animation_is_taken_on_demand(checkpoint: Path, tmp_path
     done = run(checkpoint, tmp_path / "a.gif", "-o", tmp_path / "a.png", "--frame", "1")
 
     assert refused.returncode == 1
-    assert "`frame` from 0 to 1" in refused.stderr
+    assert "`frame`, counted from 0" in refused.stderr
     assert done.returncode == 0, done.stderr
     assert size(tmp_path / "a.png") == (36, 48)
 

@@ -244,6 +244,8 @@ def test_a_service_that_takes_a_request_and_falls_silent_is_asked_again(
                 choose(page, ("photo.png", noise(100, 150, seed=len(request_line) + after)))
             while line.speaks():
                 painted(page)
+        if request_line == b"POST /upscale":  # whose silence begins once it has been sent
+            expect(page.locator("#working")).to_have_text("Checking")
         # The clock stands still then, so that the notice stays until it is seen.
         page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 121)
         expect(page.locator("#connection")).to_be_visible()
