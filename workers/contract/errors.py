@@ -193,7 +193,7 @@ ListingNeedsKeys = _kind(
 #: A service restricted to local requests was addressed by another host name.
 HostNotServed = _kind(
     GDSRError, "host-not-served", 421, "The host name is not served",
-    "without API keys this service accepts only local host names, not {:.80}; GDSR_HOSTS adds "
+    "without API keys this service accepts only local host names, not {!r:.80}; GDSR_HOSTS adds "
     "others",
 )  # fmt: skip
 OriginNotServed = _kind(
