@@ -39,7 +39,7 @@ from workers.pictures.picture import Picture, Plane
 #: pictures with the profile of some printers.
 PngImagePlugin.MAX_TEXT_CHUNK = 8_000_000
 
-_PROFILE, _XMP, _RESOLUTION = 34675, 700, (282, 283, 296)
+_PROFILE, _XMP, _PLANES, _RESOLUTION = 34675, 700, 284, (282, 283, 296)
 _NOT_IN_PILLOW = ("webp", "zstd", "lzma")
 #: Factors to dots per inch, by the unit of a TIFF's resolution: inch, centimetre.
 _DOTS_PER_INCH = {2: 1.0, 3: 2.54}
@@ -125,9 +125,12 @@ def _pillow_tiff(data: bytes, header: ImageHeader, number: int) -> Image.Image |
         image.seek(number)
     except (UnidentifiedImageError, SyntaxError):
         return None
-    # Pillow does not convert Lab, and its wheels lack some compressions.
+    # Pillow does not convert Lab, misreads alpha in a plane of its own, and its wheels lack some
+    # compressions.
+    planes = image.tag_v2.get(_PLANES) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
+    is_apart = planes == 2 and len(image.getbands()) > 1
     rare = image.mode == "LAB" or image.info.get("compression") in _NOT_IN_PILLOW
-    return None if rare else image
+    return None if rare or is_apart else image
 
 
 def _without_pixels(page: TiffPage, data: bytes) -> Image.Image:

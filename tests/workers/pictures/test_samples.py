@@ -100,8 +100,9 @@ def test_rgb_of_a_tiff_is_read_at_16_bits(kind: str, layout: str) -> None:
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("extra", ["assocalpha", "unassalpha", "unspecified"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
 def test_alpha_of_a_tiff_is_multiplied_straight_or_none(
-    kind: str, channels: int, extra: str
+    kind: str, channels: int, extra: str, planes: str
 ) -> None:
     values = np.dstack((VALUES[..., :channels], 0.2 + 0.8 * VALUES[..., 4:]))
     stored = values.copy()
@@ -109,10 +110,11 @@ def test_alpha_of_a_tiff_is_multiplied_straight_or_none(
         stored[..., :channels] *= stored[..., channels:]
     samples = stored.astype(kind) if kind[0] == "f" else np.rint(stored * FULL[kind]).astype(kind)
     data = written(
-        samples,
+        np.moveaxis(samples, -1, 0) if planes == "separate" else samples,
         "rgb" if channels == 3 else "minisblack",
         extrasamples=[extra],
-        planarconfig="contig",
+        planarconfig=planes,
+        compression="adobe_deflate",
     )
     picture = decoded(data)
     expected = np.dstack(
