@@ -248,6 +248,8 @@ def test_one_page_of_a_deep_tiff_is_read() -> None:
 
 
 REFUSED = {
+    "24 bits": (
+        tiff(bytes(18), height=2, width=3, bits=[24], photometric=1), ImageUnsupported, "24 bits"),
     "0 to 255 in floating point": (
         written(COLOUR.astype(np.float32), "rgb"), ImageUnsupported, "not from 0 to 1"),
     "no numbers": (written(np.full((4, 4, 3), np.nan, np.float32), "rgb"), ImageUnsupported, "not from"),  # noqa: E501

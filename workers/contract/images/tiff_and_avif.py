@@ -65,8 +65,10 @@ _TIFF_KINDS = {
 _RAW_KINDS = (32803, 34892)
 #: Byte, short, long and long of 8 bytes: the only types that matter here.
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
-#: Bits of a sample by its format: unsigned, floating-point, undefined.
-_TIFF_DEPTHS = {1: range(1, 33), 3: (16, 32, 64), 4: range(1, 33)}
+#: Bits of a sample by its format: unsigned, floating-point, undefined. The decoder takes integers
+#: of 24 bits in the wrong byte order.
+_TIFF_WHOLE = {*range(1, 33)} - {24}
+_TIFF_DEPTHS = {1: _TIFF_WHOLE, 3: {16, 32, 64}, 4: _TIFF_WHOLE}
 _TIFF_MAX_TAGS = 4096
 #: Total tags of all pages.
 _TIFF_MAX_ALL_TAGS = 2**16
