@@ -34,13 +34,14 @@ from workers.contract.errors import (
 from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.pictures.decode import decode
-from workers.pictures.encode import encode
+from workers.pictures.encode import encode, encode_preview
 from workers.pictures.finish import marked_as_made, postprocess, preprocess
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture
 from workers.pictures.reduce import reduced
 
 KEEP_ICC = PictureChoices(icc=ProfileMode.KEEP)
+WITH_PROFILE = [result for result in ResultFormat if result is not ResultFormat.JXL]
 KEEP_METADATA = PictureChoices(metadata=MetadataMode.KEEP)
 P3 = rgb_profile(P3_PRIMARIES)
 #: The primaries of Adobe RGB (1998), adapted to D50.
@@ -107,6 +108,31 @@ def test_grey_of_another_gamma_comes_back(bits: int) -> None:
     assert back.grey
     assert back.profile == grey_profile(1.8)
     assert np.array_equal(back.colour[..., 0], grey)
+
+
+@pytest.mark.parametrize("result", [None, *WITH_PROFILE])
+def test_grey_of_another_gamma_is_shown_the_same_in_every_format(
+    result: ResultFormat | None,
+) -> None:
+    grey = np.tile(np.arange(40, 232, 2, dtype=np.uint8), (32, 1))
+    data = saved(grey, "PNG", icc_profile=grey_profile(1.8))
+    picture = postprocess(decoded(data, ProfileMode.KEEP), KEEP_ICC)
+    file = encode(picture, format=result, quality=95) if result else encode_preview(picture)
+    again = decoded(file)
+
+    expected = srgb_encoded((grey / 255) ** 1.8)[..., None]
+    assert np.abs(again.colour - expected).max() <= 4
+    assert again.warnings == ()
+
+
+@pytest.mark.parametrize("result", WITH_PROFILE)
+def test_grey_with_a_profile_for_rgb_is_stored_in_rgb(result: ResultFormat) -> None:
+    grey = luma(photo(20, 32))
+    picture = decoded(saved(grey, "PNG", icc_profile=ADOBE), ProfileMode.KEEP)
+    image = stored(postprocess(picture, KEEP_ICC), result)
+
+    assert (image.mode, image.info["icc_profile"]) == ("RGB", ADOBE)
+    assert np.abs(np.asarray(image) - grey[..., None].astype(int)).max() <= 8
 
 
 #: Full red, green, cyan and an orange of Display P3, all outside sRGB.

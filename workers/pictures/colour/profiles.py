@@ -6,6 +6,7 @@ pixels and reads curves.
 """
 
 import logging
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.pictures.picture import Plane
+from workers.pictures.picture import Picture, Plane
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,15 @@ def cmyk_to_srgb(inks: Plane, profile: bytes | None) -> Converted:
 def is_for_grey(profile: bytes) -> bool:
     """Whether its space has no colour."""
     return _space(profile) == "GRAY"
+
+
+def without_grey_profile(picture: Picture) -> Picture:
+    """Convert the picture to sRGB if its profile is for grey; others stay."""
+    if picture.profile is None or not is_for_grey(picture.profile):
+        return picture
+    levels = grey_to_srgb(picture.colour[..., 0], picture.profile).pixels
+    colour = np.broadcast_to(levels[..., None], picture.colour.shape)
+    return replace(picture, colour=colour, profile=None)
 
 
 def srgb_to_rgb(pixels: Plane, profile: bytes) -> Converted:
