@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-from PIL import Image
-
 from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import (
     SCALE,
@@ -14,6 +12,7 @@ from workers.contract.images.options import (
 )
 from workers.pictures.colour.alpha import flattened
 from workers.pictures.colour.profiles import is_for_grey, without_grey_profile
+from workers.pictures.exif import exif_bytes, read_exif
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, with_bits
 from workers.pictures.reduce import reduced, reduced_mask
@@ -82,11 +81,10 @@ def printed_at(picture: Picture, dpi: int, result: ResultFormat) -> Picture:
     picture = replace(picture, dpi=(dpi, dpi))
     if result in _WITH_DPI:
         return picture
-    exif = Image.Exif()
-    exif.load(picture.metadata.exif or b"")
-    exif[_X_RESOLUTION] = exif[_Y_RESOLUTION] = float(dpi)
-    exif[_RESOLUTION_UNIT] = _INCH
-    data = exif.tobytes().removeprefix(b"Exif\0\0")
+    exif = read_exif(picture.metadata.exif)
+    tags = dict.fromkeys((_X_RESOLUTION, _Y_RESOLUTION), exif.rational(dpi))
+    tags[_RESOLUTION_UNIT] = exif.shorts(_INCH)
+    data = exif_bytes(exif._replace(tags=exif.tags | tags))
     return replace(picture, metadata=picture.metadata._replace(exif=data))
 
 

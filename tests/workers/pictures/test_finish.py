@@ -16,6 +16,7 @@ from factories import (
     luma,
     photo,
     png,
+    png_chunk,
     rgb_profile,
     saved,
     srgb_decoded,
@@ -35,7 +36,7 @@ from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode, encode_preview
-from workers.pictures.finish import marked_as_made, postprocess, preprocess
+from workers.pictures.finish import marked_as_made, postprocess, preprocess, printed_at
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture
 from workers.pictures.reduce import reduced
@@ -221,6 +222,50 @@ def test_metadata_is_kept_on_demand_and_upright(source: str, result: ResultForma
             ).metadata.xmp
             == XMP
         )
+
+
+COPYRIGHT = "© Jürgen 東京".encode()
+
+
+def comment(order: str) -> bytes:
+    """Return a user's comment: two bytes for a letter, in the byte order of the EXIF."""
+    return b"UNICODE\0" + "Grüße".encode("utf-16-le" if order == "<" else "utf-16-be")
+
+
+def exif_of_letters(order: str) -> bytes:
+    """Return EXIF with a copyright beyond ASCII, and a comment in the directory of Exif."""
+    text, second = COPYRIGHT + b"\0\0", comment(order)
+    entry = order + "HHII"
+    return b"".join(
+        (
+            b"II*\0" if order == "<" else b"MM\0*",
+            struct.pack(order + "IH", 8, 2),
+            struct.pack(entry, 0x8298, 2, len(COPYRIGHT) + 1, 38),
+            struct.pack(entry, 0x8769, 4, 1, 38 + len(text)),
+            bytes(4) + text,
+            struct.pack(order + "H", 1),
+            struct.pack(entry, 0x9286, 7, len(second), 56 + len(text)),
+            bytes(4) + second,
+        )
+    )
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("result", ResultFormat)
+def test_kept_exif_has_its_letters_and_types(result: ResultFormat, order: str) -> None:
+    data = png(photo().astype(int) * 257, bits=16, colour_type=2)
+    data = data[:33] + png_chunk(b"eXIf", exif_of_letters(order)) + data[33:]
+    picture = printed_at(decoded(data), 300, result)
+    file = encode(picture, format=result, quality=90)
+    image = Image.open(BytesIO(file))
+    exif = image.getexif()
+    stored_as = file if result is ResultFormat.TIFF else image.info["exif"]
+
+    assert exif[0x8298].encode("latin-1") == COPYRIGHT
+    assert exif.get_ifd(0x8769)[0x9286] == comment(order)
+    assert struct.pack(order + "HHI", 0x9286, 7, len(comment(order))) in stored_as
+    if result is ResultFormat.TIFF:
+        assert np.array_equal(decoded(file).colour, photo() * np.uint16(257))
 
 
 @pytest.mark.parametrize("result", ResultFormat)

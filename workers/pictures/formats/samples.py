@@ -86,11 +86,6 @@ class TiffPage:
         return self._page.tags.valueof(number)
 
     @property
-    def offset(self) -> int:
-        """Offset of its tags in the file."""
-        return self._page.offset
-
-    @property
     def is_truncated(self) -> bool:
         """Whether some of its pixels lie beyond the end of the file."""
         places = zip(self._page.dataoffsets, self._page.databytecounts, strict=False)
