@@ -123,7 +123,9 @@ def _pillow_tiff(data: bytes, header: ImageHeader, number: int) -> Image.Image |
     """Open a TIFF; None for the kinds that Pillow does not support, or only in part."""
     try:
         image = _pillow_image(data, header)
-        image.seek(number)
+        if number:
+            image.info.clear()  # Pillow would keep the profile and the dots per inch of the first
+            image.seek(number)
     except (UnidentifiedImageError, SyntaxError):
         return None
     # Pillow does not convert Lab, misreads alpha in a plane of its own, and its wheels lack some

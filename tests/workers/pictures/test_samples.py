@@ -247,6 +247,20 @@ def test_one_page_of_a_deep_tiff_is_read() -> None:
     assert np.array_equal(decode(data, max_pixels=600, frame=1).colour, DEEP[..., 2:])
 
 
+@pytest.mark.parametrize("samples", [COLOUR, DEEP[..., :3]], ids=["8 bits", "16 bits"])
+def test_a_page_of_a_tiff_has_nothing_of_another_page(samples: NDArray[Any]) -> None:
+    profile, file = rgb_profile(P3_PRIMARIES), BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for options in ({"iccprofile": profile, "resolution": (300, 300)}, {}):
+            writer.write(samples, photometric="rgb", resolutionunit=2, metadata=None, **options)
+    first, second = (decode(file.getvalue(), max_pixels=600, frame=page) for page in (0, 1))
+
+    assert not np.array_equal(first.colour, samples)
+    assert np.array_equal(second.colour, samples)
+    assert first.dpi == (300, 300)
+    assert second.dpi is None
+
+
 REFUSED = {
     "24 bits": (
         tiff(bytes(18), height=2, width=3, bits=[24], photometric=1), ImageUnsupported, "24 bits"),
