@@ -144,6 +144,8 @@ def _without_pixels(page: TiffPage) -> Image.Image:
     if isinstance(across, tuple) and isinstance(down, tuple) and unit in _DOTS_PER_INCH:
         factor = _DOTS_PER_INCH[unit]
         image.info["dpi"] = tuple(factor * part[0] / max(part[1], 1) for part in (across, down))
+    if page.is_lab:
+        profile = None  # the samples are in sRGB by now
     image.info |= {"icc_profile": profile, "xmp": xmp, "photoshop": {IPTC_RESOURCE: iptc}}
     return image
 
