@@ -29,8 +29,9 @@ _EXIF_START = re.compile(rb"^(?:Exif\0\0)+")
 _XMP_NAMES = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
 #: Description, maker, model, software, time, artist, copyright: the tags that people look at.
 _KEPT_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-#: Exif tags of the old size, the old colour space, and of offsets in the old file.
-_STALE_TAGS = (0xA001, 0xA002, 0xA003, 0xA005, 0x927C)
+#: Exif tags of the old size and of places in it, the old colour space, and of offsets in the old
+#: file.
+_STALE_TAGS = (0x9214, 0x927C, 0xA001, 0xA002, 0xA003, 0xA005, 0xA20E, 0xA20F, 0xA214)
 
 
 class Metadata(NamedTuple):
