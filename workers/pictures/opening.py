@@ -39,6 +39,7 @@ from workers.pictures.picture import Picture, Plane
 PngImagePlugin.MAX_TEXT_CHUNK = 8_000_000
 
 _PROFILE, _XMP, _PLANES, _RESOLUTION = 34675, 700, 284, (282, 283, 296)
+_REDUCED, _FULL = 530, (1, 1)
 _NOT_IN_PILLOW = ("webp", "zstd", "lzma")
 #: Factors to dots per inch, by the unit of a TIFF's resolution: inch, centimetre.
 _DOTS_PER_INCH = {2: 1.0, 3: 2.54}
@@ -108,8 +109,9 @@ def _open_tiff(data: bytes, header: ImageHeader, frame: int, *, fill: bool) -> O
     if image is None:
         page = TiffPage(data, number)
         samples = page.samples(header, fill=fill)
-        metadata = read_metadata(image := _without_pixels(page), tiff=data, page=place)
-        return _opened(image, samples, page.tag(ORIENTATION), metadata)
+        tags = _without_pixels(page)
+        metadata = read_metadata(tags, tiff=data, page=place)
+        return _opened(tags, samples, page.tag(ORIENTATION), metadata)
     _check_size(image, header)
     orientation = read_orientation(image)
     with without_xmp(image):
@@ -119,7 +121,9 @@ def _open_tiff(data: bytes, header: ImageHeader, frame: int, *, fill: bool) -> O
     return _opened(image, None, orientation, metadata, is_turned=True)
 
 
-def _pillow_tiff(data: bytes, header: ImageHeader, number: int) -> Image.Image | None:
+def _pillow_tiff(
+    data: bytes, header: ImageHeader, number: int
+) -> TiffImagePlugin.TiffImageFile | None:
     """Open a TIFF; None for the kinds that Pillow does not support, or only in part."""
     try:
         image = _pillow_image(data, header)
@@ -128,12 +132,18 @@ def _pillow_tiff(data: bytes, header: ImageHeader, number: int) -> Image.Image |
             image.seek(number)
     except (UnidentifiedImageError, SyntaxError):
         return None
-    # Pillow does not convert Lab, misreads alpha in a plane of its own, and its wheels lack some
-    # compressions.
-    planes = image.tag_v2.get(_PLANES) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
-    is_apart = planes == 2 and len(image.getbands()) > 1
-    rare = image.mode == "LAB" or image.info.get("compression") in _NOT_IN_PILLOW
-    return None if rare or is_apart else image
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return None
+    # Pillow does not convert Lab, misreads alpha in a plane of its own and plain YCbCr of reduced
+    # colour, and its wheels lack some compressions.
+    tags, compression = image.tag_v2, image.info.get("compression")
+    is_rare = (
+        image.mode == "LAB"
+        or compression in _NOT_IN_PILLOW
+        or (tags.get(_PLANES) == 2 and len(image.getbands()) > 1)
+        or (image.mode == "YCbCr" and compression == "raw" and tags.get(_REDUCED, _FULL) != _FULL)
+    )
+    return None if is_rare else image
 
 
 def _without_pixels(page: TiffPage) -> Image.Image:
@@ -285,11 +295,11 @@ def _turned(samples: Plane, orientation: int) -> Plane:
     return samples[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
 
 
-def _widen_palette(image: Image.Image) -> None:
+def _widen_palette(image: TiffImagePlugin.TiffImageFile) -> None:
     """Fix a TIFF's palette whose writer stored 8-bit levels in its 16-bit entries: Pillow takes
     the high byte. libtiff's own tools check for this too.
     """
-    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.mode != "P":
+    if image.mode != "P":
         return
     colours = image.tag_v2.get(320, (0,))
     if 0 < max(colours) < 256:

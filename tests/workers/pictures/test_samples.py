@@ -266,6 +266,9 @@ def test_a_page_of_a_tiff_has_nothing_of_another_page(samples: NDArray[Any]) -> 
 
 
 REFUSED = {
+    "plain YCbCr of reduced colour": (
+        tiff(bytes(6), height=2, width=2, bits=[8] * 3, photometric=6, tags=[(530, 2)]),
+        ImageUnsupported, "a YCbCr TIFF of a rare kind"),
     "24 bits": (
         tiff(bytes(18), height=2, width=3, bits=[24], photometric=1), ImageUnsupported, "24 bits"),
     "0 to 255 in floating point": (
