@@ -21,7 +21,7 @@ from workers.tasks.branches import (
 from workers.tasks.maps import read_map
 
 COLOUR = photo(37, 53)
-METADATA = Metadata(exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0", xmp=b"<x:xmpmeta/>")
+METADATA = Metadata(exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0", xmp=b"<x:xmpmeta/>", iptc=b"\x1c\2")
 
 
 def deep(height: int, width: int) -> NDArray[np.uint16]:
@@ -73,7 +73,7 @@ def test_profile_and_metadata_are_read_back_too() -> None:
     again = read_branch(encode_png(picture), Region(1, 2, 3, 4))
 
     assert again.profile == profile
-    assert (again.metadata.exif, again.metadata.xmp) == (METADATA.exif, METADATA.xmp)
+    assert again.metadata == METADATA
     assert again.dpi == pytest.approx((300, 72), abs=0.02)
 
 
