@@ -14,7 +14,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.pictures.picture import Picture, Plane
+from workers.pictures.picture import Picture, Plane, scaled
 
 logger = logging.getLogger(__name__)
 
@@ -192,8 +192,12 @@ def _grey_curve(profile: bytes, kind: np.dtype[np.unsignedinteger]) -> Plane | s
     levels: Plane = np.arange(np.iinfo(kind).max + 1).astype(kind)
     if _is_close(probed[0, :256, 1], np.arange(256)):
         return levels
-    greys = levels if is_for_grey(profile) else np.repeat(levels[:, None], 3, axis=-1)
-    return _transformed(greys[None], profile, _made("srgb"))[0, :, 1]
+    # LittleCMS is off by up to ten of 256 levels in the dark if it gets grey of 8 bits.
+    greys = scaled(levels, 8 * levels.itemsize, 16)
+    if not is_for_grey(profile):
+        greys = np.repeat(greys[:, None], 3, axis=-1)
+    curve: Plane = _transformed(greys[None], profile, _made("srgb"))[0, :, 1]
+    return scaled(curve, 16, 8 * levels.itemsize)
 
 
 @cache
