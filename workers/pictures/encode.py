@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from workers.contract.images.formats import ResultFormat, check_result
+from workers.pictures.colour.profiles import without_grey_profile
 from workers.pictures.extras import make_ready
 from workers.pictures.formats.png import encode_png
 from workers.pictures.formats.tiff import encode_tiff
@@ -33,7 +34,8 @@ def encode(
     """Encode a picture; `quality` (1 to 100) applies to JPEG, AVIF, and lossy WebP and JPEG XL.
 
     Grey and 16 bits are kept if the format has them; dots per inch are kept in PNG, JPEG and TIFF.
-    The picture's profile and all of its metadata are written.
+    The picture's profile and all of its metadata are written; a picture with a profile for grey
+    becomes sRGB in WebP and AVIF, which have no grey.
 
     Raises:
         ResultTooLarge: a side, or the number of pixels, passes the format's limit.
@@ -68,12 +70,14 @@ def encode(
             options = {"quality": quality}
         case ResultFormat.AVIF:
             options = {"quality": quality, "speed": _AVIF_SPEED, **_subsampling(quality)}
+    picture = without_grey_profile(picture)
     return _saved(_image(picture), picture, format.upper(), **options)
 
 
 def encode_preview(picture: Picture) -> bytes:
     """Encode a WebP preview quickly, at lower quality if it would exceed 750 kB."""
-    image, data = _image(with_bits(picture, 8)), b""
+    picture = without_grey_profile(with_bits(picture, 8))
+    image, data = _image(picture), b""
     for quality in _PREVIEW_QUALITIES:
         data = _saved(image, picture, "WEBP", quality=quality, method=0)
         if len(data) <= _PREVIEW_BYTES:

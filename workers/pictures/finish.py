@@ -2,9 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
-from PIL import Image
-
 from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import (
     SCALE,
@@ -14,7 +11,8 @@ from workers.contract.images.options import (
     ProfileMode,
 )
 from workers.pictures.colour.alpha import flattened
-from workers.pictures.colour.profiles import grey_to_srgb, is_for_grey
+from workers.pictures.colour.profiles import is_for_grey, without_grey_profile
+from workers.pictures.exif import exif_bytes, read_exif
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture, with_bits
 from workers.pictures.reduce import reduced, reduced_mask
@@ -60,6 +58,8 @@ def postprocess(picture: Picture, choices: PictureChoices) -> Picture:
     picture = reduced(picture, width=width, height=height)
     if choices.background is not None and picture.alpha is not None:
         picture = flattened(_in_colour_space_for(picture, choices.background), choices.background)
+    if picture.grey and picture.profile is not None and not is_for_grey(picture.profile):
+        picture = replace(picture, grey=False)  # readers ignore a profile for RGB in a grey file
     if choices.metadata is MetadataMode.STRIP:
         picture = replace(picture, metadata=Metadata())
     if choices.icc is ProfileMode.KEEP and picture.was_cmyk:
@@ -81,11 +81,10 @@ def printed_at(picture: Picture, dpi: int, result: ResultFormat) -> Picture:
     picture = replace(picture, dpi=(dpi, dpi))
     if result in _WITH_DPI:
         return picture
-    exif = Image.Exif()
-    exif.load(picture.metadata.exif or b"")
-    exif[_X_RESOLUTION] = exif[_Y_RESOLUTION] = float(dpi)
-    exif[_RESOLUTION_UNIT] = _INCH
-    data = exif.tobytes().removeprefix(b"Exif\0\0")
+    exif = read_exif(picture.metadata.exif)
+    tags = dict.fromkeys((_X_RESOLUTION, _Y_RESOLUTION), exif.rational(dpi))
+    tags[_RESOLUTION_UNIT] = exif.shorts(_INCH)
+    data = exif_bytes(exif._replace(tags=exif.tags | tags))
     return replace(picture, metadata=picture.metadata._replace(exif=data))
 
 
@@ -102,9 +101,8 @@ def postprocess_mask(mask: Picture, choices: PictureChoices) -> Picture:
 def _in_colour_space_for(picture: Picture, background: str) -> Picture:
     """Convert the picture to sRGB if its space is for grey and the background has colour."""
     is_grey = background[1:3] == background[3:5] == background[5:7]
-    if picture.profile is None or not is_for_grey(picture.profile) or is_grey:
+    converted = picture if is_grey else without_grey_profile(picture)
+    if converted is picture:
         return picture
-    found = grey_to_srgb(picture.colour[..., 0], picture.profile)
-    colour = np.broadcast_to(found.pixels[..., None], picture.colour.shape)
     warning = "the result is in sRGB: its background has colour, and its profile is for grey"
-    return replace(picture, colour=colour, profile=None, warnings=(*picture.warnings, warning))
+    return replace(converted, warnings=(*picture.warnings, warning))

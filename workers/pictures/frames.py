@@ -173,7 +173,7 @@ def apng_layers(png: bytes, *, frame: int) -> list[Layer]:
     for name, body in read_chunks(png):
         if name in (b"fcTL", b"fdAT") and body[:4] != struct.pack(">I", next(numbers)):
             raise ImageCorrupt("the parts of its animation are out of order")
-        if name in _SHARED and not frames:
+        if name in _SHARED:
             shared.append(chunk(name, body))
         elif name == b"fcTL":
             if len(frames) > frame:

@@ -3,6 +3,7 @@
 All of it is optional and often broken: unreadable parts are left out, and never fail a picture.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image, TiffImagePlugin
 
+from workers.pictures.exif import Exif, exif_bytes, read_exif
 from workers.pictures.xmp import upright
 
 #: Errors of Pillow for metadata that it cannot read.
@@ -20,14 +22,16 @@ BROKEN = (
 #: Limit for each of EXIF, XMP and IPTC: a JPEG has one segment of 64 KiB for each.
 MAX_BYTES = 65_000
 
-ORIENTATION, _EXIF, _GPS = 0x0112, 0x8769, 0x8825
+ORIENTATION = 0x0112
 #: IPTC's number in a JPEG's Photoshop segment, and in a TIFF.
 IPTC_RESOURCE, IPTC_TAG = 0x0404, 33723
+_EXIF_START = re.compile(rb"^(?:Exif\0\0)+")
 _XMP_NAMES = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
 #: Description, maker, model, software, time, artist, copyright: the tags that people look at.
 _KEPT_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
-#: Exif tags of the old size, the old colour space, and of offsets in the old file.
-_STALE_TAGS = (0xA001, 0xA002, 0xA003, 0xA005, 0x927C)
+#: Exif tags of the old size and of places in it, the old colour space, and of offsets in the old
+#: file.
+_STALE_TAGS = (0x9214, 0x927C, 0xA001, 0xA002, 0xA003, 0xA005, 0xA20E, 0xA20F, 0xA214)
 
 
 class Metadata(NamedTuple):
@@ -73,13 +77,16 @@ def read_dpi(image: Image.Image, *, swapped: bool) -> tuple[float, float] | None
     return (down, across) if swapped else (across, down)
 
 
-def read_metadata(image: Image.Image) -> Metadata:
-    """Read what `metadata=keep` keeps, without the orientation: the result is upright."""
+def read_metadata(image: Image.Image, *, tiff: bytes = b"", page: int | None = None) -> Metadata:
+    """Read what `metadata=keep` keeps, without the orientation: the result is upright.
+
+    EXIF is that of the image, or of the page of a TIFF, whose directory is at the offset `page`.
+    """
     warnings = []
     exif: bytes | None = None
     try:
-        with without_xmp(image):
-            exif = _kept_exif(image.getexif())
+        data = tiff or _EXIF_START.sub(b"", image.info.get("exif") or b"")
+        exif = _kept_exif(read_exif(data, page))
     except BROKEN as broken:
         warnings.append(f"ignored broken EXIF data ({type(broken).__name__})")
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
@@ -110,13 +117,10 @@ def _iptc(image: Image.Image) -> bytes | None:
     return found if isinstance(found, bytes) and 0 < len(found) <= MAX_BYTES else None
 
 
-def _kept_exif(found: Image.Exif) -> bytes | None:
-    kept = Image.Exif()
-    for tag in _KEPT_TAGS:
-        if tag in found:
-            kept[tag] = found[tag]
-    for part in (_EXIF, _GPS):
-        tags = {tag: value for tag, value in found.get_ifd(part).items() if tag not in _STALE_TAGS}
-        if tags:
-            kept[part] = tags
-    return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
+def _kept_exif(found: Exif) -> bytes | None:
+    tags = {number: found.tags[number] for number in _KEPT_TAGS if number in found.tags}
+    parts = {}
+    for part, values in found.parts.items():
+        if kept := {number: tag for number, tag in values.items() if number not in _STALE_TAGS}:
+            parts[part] = kept
+    return exif_bytes(Exif(found.order, tags, parts)) if tags or parts else None

@@ -1,7 +1,6 @@
 """Opens a picture with Pillow: only by the codec of its own format, with all pixels loaded."""
 
 import re
-import struct
 import threading
 import warnings
 import zlib
@@ -16,7 +15,7 @@ from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedI
 from workers.contract.errors import CUT_OFF, FrameMissing, ImageCorrupt, ImageRejected
 from workers.contract.images.formats import ImageFormat, ImageHeader, unsupported
 from workers.contract.images.jxl import jxl_box
-from workers.contract.images.tiff_and_avif import tiff_page_number
+from workers.contract.images.tiff_and_avif import tiff_page
 from workers.pictures.extras import installed, make_ready
 from workers.pictures.formats.bmp import bmp_image
 from workers.pictures.formats.png import XMP_START, chunks, is_whole, is_xmp
@@ -39,7 +38,8 @@ from workers.pictures.picture import Picture, Plane
 #: pictures with the profile of some printers.
 PngImagePlugin.MAX_TEXT_CHUNK = 8_000_000
 
-_PROFILE, _XMP, _RESOLUTION = 34675, 700, (282, 283, 296)
+_PROFILE, _XMP, _PLANES, _RESOLUTION = 34675, 700, 284, (282, 283, 296)
+_REDUCED, _FULL = 530, (1, 1)
 _NOT_IN_PILLOW = ("webp", "zstd", "lzma")
 #: Factors to dots per inch, by the unit of a TIFF's resolution: inch, centimetre.
 _DOTS_PER_INCH = {2: 1.0, 3: 2.54}
@@ -91,7 +91,7 @@ def open_picture(
             if header.format is ImageFormat.JXL and (xmp := jxl_box(BytesIO(data), b"xml ")):
                 image.info["xmp"] = xmp
             orientation = 1 if _is_upright(image, header) else read_orientation(image)
-            return _opened(image, samples, orientation)
+            return _opened(image, samples, orientation, read_metadata(image))
     except _BAD_BYTES as error:
         if _is_truncated(data, header, frame):
             raise ImageCorrupt(CUT_OFF) from error
@@ -104,44 +104,58 @@ def _pillow_image(data: bytes, header: ImageHeader) -> ImageFile.ImageFile:
 
 
 def _open_tiff(data: bytes, header: ImageHeader, frame: int, *, fill: bool) -> Opened:
-    number = tiff_page_number(BytesIO(data), frame=frame)
+    number, place = tiff_page(BytesIO(data), frame=frame)
     image = _pillow_tiff(data, header, number) if header.bits <= 8 and not fill else None
     if image is None:
         page = TiffPage(data, number)
         samples = page.samples(header, fill=fill)
-        return _opened(_without_pixels(page, data), samples, page.tag(ORIENTATION))
+        tags = _without_pixels(page)
+        metadata = read_metadata(tags, tiff=data, page=place)
+        return _opened(tags, samples, page.tag(ORIENTATION), metadata)
     _check_size(image, header)
     orientation = read_orientation(image)
     with without_xmp(image):
         image.load()  # which turns it, and removes its orientation
     _widen_palette(image)
-    return _opened(image, None, orientation, is_turned=True)
+    metadata = read_metadata(image, tiff=data, page=place)
+    return _opened(image, None, orientation, metadata, is_turned=True)
 
 
-def _pillow_tiff(data: bytes, header: ImageHeader, number: int) -> Image.Image | None:
+def _pillow_tiff(
+    data: bytes, header: ImageHeader, number: int
+) -> TiffImagePlugin.TiffImageFile | None:
     """Open a TIFF; None for the kinds that Pillow does not support, or only in part."""
     try:
         image = _pillow_image(data, header)
-        image.seek(number)
+        if number:
+            image.info.clear()  # Pillow would keep the profile and the dots per inch of the first
+            image.seek(number)
     except (UnidentifiedImageError, SyntaxError):
         return None
-    # Pillow does not convert Lab, and its wheels lack some compressions.
-    rare = image.mode == "LAB" or image.info.get("compression") in _NOT_IN_PILLOW
-    return None if rare else image
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return None
+    # Pillow does not convert Lab, misreads alpha in a plane of its own and plain YCbCr of reduced
+    # colour, and its wheels lack some compressions.
+    tags, compression = image.tag_v2, image.info.get("compression")
+    is_rare = (
+        image.mode == "LAB"
+        or compression in _NOT_IN_PILLOW
+        or (tags.get(_PLANES) == 2 and len(image.getbands()) > 1)
+        or (image.mode == "YCbCr" and compression == "raw" and tags.get(_REDUCED, _FULL) != _FULL)
+    )
+    return None if is_rare else image
 
 
-def _without_pixels(page: TiffPage, data: bytes) -> Image.Image:
+def _without_pixels(page: TiffPage) -> Image.Image:
     """Return an image with only the tags of a TIFF page, under the names that Pillow uses."""
     image = Image.new("L", (1, 1))
-    order = ">" if data.startswith(b"MM") else "<"
-    if page.offset < 2**32:
-        start = data[:2] + struct.pack(order + "HI", 42, page.offset)
-        image.info["exif"] = b"Exif\0\0" + start + data[8:]
     profile, xmp, iptc = (page.tag(number) for number in (_PROFILE, _XMP, IPTC_TAG))
     across, down, unit = (page.tag(number) for number in _RESOLUTION)
     if isinstance(across, tuple) and isinstance(down, tuple) and unit in _DOTS_PER_INCH:
         factor = _DOTS_PER_INCH[unit]
         image.info["dpi"] = tuple(factor * part[0] / max(part[1], 1) for part in (across, down))
+    if page.is_lab:
+        profile = None  # the samples are in sRGB by now
     image.info |= {"icc_profile": profile, "xmp": xmp, "photoshop": {IPTC_RESOURCE: iptc}}
     return image
 
@@ -152,11 +166,15 @@ def _check_size(image: Image.Image, header: ImageHeader) -> None:
 
 
 def _opened(
-    image: Image.Image, samples: Plane | None, orientation: object, *, is_turned: bool = False
+    image: Image.Image,
+    samples: Plane | None,
+    orientation: object,
+    metadata: Metadata,
+    *,
+    is_turned: bool = False,
 ) -> Opened:
-    """Turn the picture upright, and read its metadata."""
+    """Turn the picture upright."""
     dpi = read_dpi(image, swapped=orientation in _SIDEWAYS)
-    metadata = read_metadata(image)
     if orientation in _TURNS and not is_turned:
         if samples is None:
             image = image.transpose(_TURNS[orientation])
@@ -213,7 +231,7 @@ def _is_truncated(data: bytes, header: ImageHeader, frame: int) -> bool:
     if header.format is not ImageFormat.TIFF:
         return False
     try:
-        return TiffPage(data, tiff_page_number(BytesIO(data), frame=frame)).is_truncated
+        return TiffPage(data, tiff_page(BytesIO(data), frame=frame)[0]).is_truncated
     except BROKEN:
         return False
 
@@ -277,11 +295,11 @@ def _turned(samples: Plane, orientation: int) -> Plane:
     return samples[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
 
 
-def _widen_palette(image: Image.Image) -> None:
+def _widen_palette(image: TiffImagePlugin.TiffImageFile) -> None:
     """Fix a TIFF's palette whose writer stored 8-bit levels in its 16-bit entries: Pillow takes
     the high byte. libtiff's own tools check for this too.
     """
-    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.mode != "P":
+    if image.mode != "P":
         return
     colours = image.tag_v2.get(320, (0,))
     if 0 < max(colours) < 256:

@@ -33,11 +33,12 @@ def _element(name: str) -> "re.Pattern[bytes]":
 
 _TURNED = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>)\s*)[1-8]""")
 #: Properties of parts that the result lacks (a motion photo's video, gain map, extended XMP,
-#: thumbnail), and of the old size.
+#: thumbnail), and of the old size, colour space and format.
 _STALE = (
     r"GCamera:M(?:otionPhoto|icroVideo)\w*", r"Camera:M(?:otionPhoto|icroVideo)\w*",
     r"hdrgm:\w+", r"HDRGainMap:\w+", r"Container:Directory", r"xmpNote:HasExtendedXMP",
     r"xmp:Thumbnails", r"exif:Pixel[XY]Dimension", r"tiff:Image(?:Width|Length)",
+    r"exif:ColorSpace", r"photoshop:ICCProfile", r"dc:format",
 )  # fmt: skip
 _STALE_PARTS = [kind(name) for name in _STALE for kind in (_attribute, _element)]
 _MARKS = [kind(r"[\w.-]+:DigitalSourceType") for kind in (_attribute, _element)]

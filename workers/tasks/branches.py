@@ -83,7 +83,7 @@ def read_branch(png: bytes, region: Region | None = None) -> Picture:
         ImageCorrupt: our encoder did not write it, or it is smaller than the region.
     """
     pixels: list[memoryview] = []
-    dpi = profile = exif = xmp = None
+    dpi = profile = exif = xmp = iptc = None
     width = height = bits = colour_type = 0
     for name, body, _ in chunks(memoryview(png)):
         match name:
@@ -98,6 +98,8 @@ def read_branch(png: bytes, region: Region | None = None) -> Picture:
                 exif = bytes(body)
             case b"iTXt":
                 xmp = bytes(body[len(XMP_START) :])
+            case b"ipTc":
+                iptc = bytes(body)
             case b"IDAT":
                 pixels.append(body)
     region = region or Region(0, 0, width, height)
@@ -120,7 +122,7 @@ def read_branch(png: bytes, region: Region | None = None) -> Picture:
         grey=grey,
         dpi=dpi,
         profile=profile,
-        metadata=Metadata(exif=exif, xmp=xmp),
+        metadata=Metadata(exif=exif, xmp=xmp, iptc=iptc),
     )
 
 

@@ -5,18 +5,15 @@ specifies it.
 """
 
 from dataclasses import replace
-from io import BytesIO
 from typing import NamedTuple
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
 from workers.contract.errors import ImageRejected, MapInvalid
-from workers.contract.images.headers import read_header
-from workers.contract.images.maps import MAX_MAP_PIXELS
 from workers.contract.queue.jobs import Region
 from workers.pictures.formats.png import checked_png
-from workers.pictures.opening import open_picture
 from workers.pictures.picture import Picture, Plane
 from workers.tasks.branches import mixed
 
@@ -28,20 +25,16 @@ Levels = NDArray[np.uint8]
 
 
 def read_map(png: bytes) -> Levels:
-    """The levels (h, w) of a map whose header was checked, as stored: no colour space is applied.
+    """The levels (h, w) of a map whose header was checked, as stored: neither a colour space nor an
+    orientation is applied.
 
     Raises:
         MapInvalid: it is damaged.
     """
     try:
-        header = read_header(BytesIO(png))
-        data = checked_png(png).data
-        opened = open_picture(data, header, max_pixels=MAX_MAP_PIXELS, frame=0)
-    except ImageRejected as failure:
+        return imagecodecs.png_decode(checked_png(png).data)
+    except (ImageRejected, RuntimeError) as failure:
         raise MapInvalid(f"is damaged ({failure})") from failure
-    if opened.image.size != (header.width, header.height):
-        raise MapInvalid("is turned by its EXIF orientation")
-    return np.asarray(opened.image)
 
 
 def blend_by_map(

@@ -59,6 +59,7 @@ register_heif_opener()  # the tests write HEIC; `pillow_jxl` registers itself
 HEIGHT, WIDTH = 20, 30
 COLOUR = photo(HEIGHT, WIDTH)
 GREY = luma(COLOUR)
+ALL_GREYS = np.arange(256, dtype=np.uint8).reshape(16, 16)
 ALPHA = transparency(HEIGHT, WIDTH)
 RGBA = np.dstack((COLOUR, ALPHA))
 LA = np.dstack((GREY, ALPHA))
@@ -303,6 +304,12 @@ READ = {
     "PNG grey with gamma 1.8": Meant(
         saved(GREY, "PNG", icc_profile=grey_profile(1.8)),
         srgb_encoded((GREY / 255) ** 1.8),
+        grey=True,
+        tolerance=1,
+    ),
+    "PNG of all greys of linear light": Meant(
+        saved(ALL_GREYS, "PNG", icc_profile=grey_profile(1.0)),
+        srgb_encoded(ALL_GREYS / 255),
         grey=True,
         tolerance=1,
     ),

@@ -16,6 +16,7 @@ from factories import (
     luma,
     photo,
     png,
+    png_chunk,
     rgb_profile,
     saved,
     srgb_decoded,
@@ -34,13 +35,14 @@ from workers.contract.errors import (
 from workers.contract.images.formats import ResultFormat, check_result
 from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.pictures.decode import decode
-from workers.pictures.encode import encode
-from workers.pictures.finish import marked_as_made, postprocess, preprocess
+from workers.pictures.encode import encode, encode_preview
+from workers.pictures.finish import marked_as_made, postprocess, preprocess, printed_at
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture
 from workers.pictures.reduce import reduced
 
 KEEP_ICC = PictureChoices(icc=ProfileMode.KEEP)
+WITH_PROFILE = [result for result in ResultFormat if result is not ResultFormat.JXL]
 KEEP_METADATA = PictureChoices(metadata=MetadataMode.KEEP)
 P3 = rgb_profile(P3_PRIMARIES)
 #: The primaries of Adobe RGB (1998), adapted to D50.
@@ -109,6 +111,31 @@ def test_grey_of_another_gamma_comes_back(bits: int) -> None:
     assert np.array_equal(back.colour[..., 0], grey)
 
 
+@pytest.mark.parametrize("result", [None, *WITH_PROFILE])
+def test_grey_of_another_gamma_is_shown_the_same_in_every_format(
+    result: ResultFormat | None,
+) -> None:
+    grey = np.tile(np.arange(40, 232, 2, dtype=np.uint8), (32, 1))
+    data = saved(grey, "PNG", icc_profile=grey_profile(1.8))
+    picture = postprocess(decoded(data, ProfileMode.KEEP), KEEP_ICC)
+    file = encode(picture, format=result, quality=95) if result else encode_preview(picture)
+    again = decoded(file)
+
+    expected = srgb_encoded((grey / 255) ** 1.8)[..., None]
+    assert np.abs(again.colour - expected).max() <= 4
+    assert again.warnings == ()
+
+
+@pytest.mark.parametrize("result", WITH_PROFILE)
+def test_grey_with_a_profile_for_rgb_is_stored_in_rgb(result: ResultFormat) -> None:
+    grey = luma(photo(20, 32))
+    picture = decoded(saved(grey, "PNG", icc_profile=ADOBE), ProfileMode.KEEP)
+    image = stored(postprocess(picture, KEEP_ICC), result)
+
+    assert (image.mode, image.info["icc_profile"]) == ("RGB", ADOBE)
+    assert np.abs(np.asarray(image) - grey[..., None].astype(int)).max() <= 8
+
+
 #: Full red, green, cyan and an orange of Display P3, all outside sRGB.
 SATURATED = np.array([[[255, 0, 0], [0, 255, 0], [0, 255, 255], [255, 100, 0]]], np.uint8)
 
@@ -171,7 +198,7 @@ def exif_of_a_camera() -> Image.Exif:
     exif = held(6)
     exif[0x010F] = "Maker"
     exif[0x9003] = "ignored"
-    exif[0x8769] = {0x9003: "2024:05:06 07:08:09", 0xA002: 30, 0xA001: 1}
+    exif[0x8769] = {0x9003: "2024:05:06 07:08:09", 0xA002: 30, 0xA001: 1, 0x9214: (15, 10)}
     exif[0x8825] = {1: "N", 2: (48.0, 8.0, 0.0)}
     return exif
 
@@ -195,6 +222,50 @@ def test_metadata_is_kept_on_demand_and_upright(source: str, result: ResultForma
             ).metadata.xmp
             == XMP
         )
+
+
+COPYRIGHT = "© Jürgen 東京".encode()
+
+
+def comment(order: str) -> bytes:
+    """Return a user's comment: two bytes for a letter, in the byte order of the EXIF."""
+    return b"UNICODE\0" + "Grüße".encode("utf-16-le" if order == "<" else "utf-16-be")
+
+
+def exif_of_letters(order: str) -> bytes:
+    """Return EXIF with a copyright beyond ASCII, and a comment in the directory of Exif."""
+    text, second = COPYRIGHT + b"\0\0", comment(order)
+    entry = order + "HHII"
+    return b"".join(
+        (
+            b"II*\0" if order == "<" else b"MM\0*",
+            struct.pack(order + "IH", 8, 2),
+            struct.pack(entry, 0x8298, 2, len(COPYRIGHT) + 1, 38),
+            struct.pack(entry, 0x8769, 4, 1, 38 + len(text)),
+            bytes(4) + text,
+            struct.pack(order + "H", 1),
+            struct.pack(entry, 0x9286, 7, len(second), 56 + len(text)),
+            bytes(4) + second,
+        )
+    )
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("result", ResultFormat)
+def test_kept_exif_has_its_letters_and_types(result: ResultFormat, order: str) -> None:
+    data = png(photo().astype(int) * 257, bits=16, colour_type=2)
+    data = data[:33] + png_chunk(b"eXIf", exif_of_letters(order)) + data[33:]
+    picture = printed_at(decoded(data), 300, result)
+    file = encode(picture, format=result, quality=90)
+    image = Image.open(BytesIO(file))
+    exif = image.getexif()
+    stored_as = file if result is ResultFormat.TIFF else image.info["exif"]
+
+    assert exif[0x8298].encode("latin-1") == COPYRIGHT
+    assert exif.get_ifd(0x8769)[0x9286] == comment(order)
+    assert struct.pack(order + "HHI", 0x9286, 7, len(comment(order))) in stored_as
+    if result is ResultFormat.TIFF:
+        assert np.array_equal(decoded(file).colour, photo() * np.uint16(257))
 
 
 @pytest.mark.parametrize("result", ResultFormat)
@@ -317,9 +388,8 @@ VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 
 def packet(attributes: str = "", elements: str = "") -> bytes:
-    spaces = "".join(
-        f' xmlns:{name}="urn:{name}"' for name in ("hdrgm", "GCamera", "Container", "dc")
-    )
+    names = ("hdrgm", "GCamera", "Container", "dc", "exif", "photoshop")
+    spaces = "".join(f' xmlns:{name}="urn:{name}"' for name in names)
     return (
         f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">'
         f'<rdf:Description rdf:about="" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"{spaces} '
@@ -369,9 +439,11 @@ def test_kept_xmp_says_that_the_picture_is_upright(xmp: bytes) -> None:
 
 def test_kept_xmp_does_not_speak_of_parts_that_are_gone() -> None:
     xmp = packet(
-        'hdrgm:Version="1.0" GCamera:MotionPhoto="1" GCamera:BurstID="kept" dc:a=\'kept\'',
+        'photoshop:ICCProfile="Display P3" dc:format="image/jpeg" hdrgm:Version="1.0" '
+        'GCamera:MotionPhoto="1" GCamera:BurstID="kept" dc:a=\'kept\'',
         "<Container:Directory><rdf:Seq><rdf:li Container:b='1'/></rdf:Seq></Container:Directory>"
-        "<GCamera:MicroVideoOffset>12</GCamera:MicroVideoOffset><dc:title>kept</dc:title>",
+        "<GCamera:MicroVideoOffset>12</GCamera:MicroVideoOffset>"
+        "<exif:ColorSpace>65535</exif:ColorSpace><dc:title>kept</dc:title>",
     )
     kept = decoded(saved(photo(), "JPEG", xmp=xmp)).metadata.xmp
 
@@ -379,6 +451,8 @@ def test_kept_xmp_does_not_speak_of_parts_that_are_gone() -> None:
     assert kept.count(b"kept") == 3
     for gone in (b"hdrgm:V", b"MotionPhoto", b"Container:D", b"MicroVideo"):
         assert gone not in kept
+    for changed in (b"ICCProfile", b"ColorSpace", b"format"):
+        assert changed not in kept
     ET.fromstring(kept)  # noqa: S314 - our own
 
 

@@ -184,7 +184,9 @@ def test_a_still_picture_before_an_apng_is_none_of_its_frames() -> None:
     assert np.array_equal(shown(frame_of(data, 1)), canvas((*ALL, BLUE)))
 
 
-def test_a_frame_of_an_apng_has_the_palette_of_all() -> None:
+@pytest.mark.parametrize("place", ["before the first frame", "in the first frame"])
+def test_a_frame_of_an_apng_has_the_palette_of_all(place: str) -> None:
+    palette = png_chunk(b"PLTE", photo(16, 16).tobytes())
     numbers = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH, 1)
     data = apng(
         [PngPart(numbers * 0), PngPart(numbers)],
@@ -193,6 +195,13 @@ def test_a_frame_of_an_apng_has_the_palette_of_all() -> None:
         colour_type=3,
         chunks=[(b"PLTE", photo(16, 16).tobytes())],
     )
+    if place == "in the first frame":
+        start, control, pixels = (
+            data.index(palette),
+            data.index(b"fcTL") - 4,
+            data.index(b"IDAT") - 4,
+        )
+        data = data[:start] + data[control:pixels] + palette + data[pixels:]
 
     colours = frame_of(data, 1).colour.reshape(-1, 3)
     assert np.array_equal(colours, photo(16, 16).reshape(-1, 3)[: HEIGHT * WIDTH])

@@ -100,8 +100,9 @@ def test_rgb_of_a_tiff_is_read_at_16_bits(kind: str, layout: str) -> None:
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("extra", ["assocalpha", "unassalpha", "unspecified"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
 def test_alpha_of_a_tiff_is_multiplied_straight_or_none(
-    kind: str, channels: int, extra: str
+    kind: str, channels: int, extra: str, planes: str
 ) -> None:
     values = np.dstack((VALUES[..., :channels], 0.2 + 0.8 * VALUES[..., 4:]))
     stored = values.copy()
@@ -109,10 +110,11 @@ def test_alpha_of_a_tiff_is_multiplied_straight_or_none(
         stored[..., :channels] *= stored[..., channels:]
     samples = stored.astype(kind) if kind[0] == "f" else np.rint(stored * FULL[kind]).astype(kind)
     data = written(
-        samples,
+        np.moveaxis(samples, -1, 0) if planes == "separate" else samples,
         "rgb" if channels == 3 else "minisblack",
         extrasamples=[extra],
-        planarconfig="contig",
+        planarconfig=planes,
+        compression="adobe_deflate",
     )
     picture = decoded(data)
     expected = np.dstack(
@@ -188,9 +190,13 @@ def test_lab_of_a_tiff_becomes_srgb(kind: str, photometric: int) -> None:
         ab = np.rint(lab[..., 1:] * unit).astype(int) + offset
         level = np.rint(lab[..., :1] / 100 * FULL[kind]).astype(int)
         samples = (np.dstack((level, ab)) % (FULL[kind] + 1)).astype(kind)
-    picture = decoded(written(samples, photometric, planarconfig="contig"))
+    # Some writers leave the profile of the RGB that they converted.
+    profile = rgb_profile(P3_PRIMARIES)
+    data = written(samples, photometric, planarconfig="contig", iccprofile=profile)
+    picture = decoded(data)
     expected = np.array([[srgb for _, srgb in patches]])
 
+    assert decoded(data, ProfileMode.KEEP).profile is None
     assert picture.bits == (8 if kind == "uint8" else 16)
     # One step of 8-bit Lab is several of sRGB.
     assert np.abs(255 * as_levels(picture) - expected).max() <= (10 if kind == "uint8" else 1)
@@ -245,7 +251,26 @@ def test_one_page_of_a_deep_tiff_is_read() -> None:
     assert np.array_equal(decode(data, max_pixels=600, frame=1).colour, DEEP[..., 2:])
 
 
+@pytest.mark.parametrize("samples", [COLOUR, DEEP[..., :3]], ids=["8 bits", "16 bits"])
+def test_a_page_of_a_tiff_has_nothing_of_another_page(samples: NDArray[Any]) -> None:
+    profile, file = rgb_profile(P3_PRIMARIES), BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for options in ({"iccprofile": profile, "resolution": (300, 300)}, {}):
+            writer.write(samples, photometric="rgb", resolutionunit=2, metadata=None, **options)
+    first, second = (decode(file.getvalue(), max_pixels=600, frame=page) for page in (0, 1))
+
+    assert not np.array_equal(first.colour, samples)
+    assert np.array_equal(second.colour, samples)
+    assert first.dpi == (300, 300)
+    assert second.dpi is None
+
+
 REFUSED = {
+    "plain YCbCr of reduced colour": (
+        tiff(bytes(6), height=2, width=2, bits=[8] * 3, photometric=6, tags=[(530, 2)]),
+        ImageUnsupported, "a YCbCr TIFF of a rare kind"),
+    "24 bits": (
+        tiff(bytes(18), height=2, width=3, bits=[24], photometric=1), ImageUnsupported, "24 bits"),
     "0 to 255 in floating point": (
         written(COLOUR.astype(np.float32), "rgb"), ImageUnsupported, "not from 0 to 1"),
     "no numbers": (written(np.full((4, 4, 3), np.nan, np.float32), "rgb"), ImageUnsupported, "not from"),  # noqa: E501

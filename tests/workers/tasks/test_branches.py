@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from factories import P3_PRIMARIES, photo, rgb_profile, saved, transparency
+from factories import P3_PRIMARIES, held, luma, photo, rgb_profile, saved, transparency
 from numpy.typing import NDArray
 
 from workers.contract.errors import ImageCorrupt
@@ -18,9 +18,10 @@ from workers.tasks.branches import (
     needed_outputs,
     read_branch,
 )
+from workers.tasks.maps import read_map
 
 COLOUR = photo(37, 53)
-METADATA = Metadata(exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0", xmp=b"<x:xmpmeta/>")
+METADATA = Metadata(exif=b"II*\0\x08\0\0\0\0\0\0\0\0\0", xmp=b"<x:xmpmeta/>", iptc=b"\x1c\2")
 
 
 def deep(height: int, width: int) -> NDArray[np.uint16]:
@@ -72,7 +73,7 @@ def test_profile_and_metadata_are_read_back_too() -> None:
     again = read_branch(encode_png(picture), Region(1, 2, 3, 4))
 
     assert again.profile == profile
-    assert (again.metadata.exif, again.metadata.xmp) == (METADATA.exif, METADATA.xmp)
+    assert again.metadata == METADATA
     assert again.dpi == pytest.approx((300, 72), abs=0.02)
 
 
@@ -113,6 +114,14 @@ def test_a_damaged_branch_is_refused() -> None:
 def test_a_branch_of_another_writer_is_refused() -> None:
     with pytest.raises(ImageCorrupt, match="not written by this encoder"):
         read_branch(saved(COLOUR, "PNG"))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_map_is_read_as_it_is_stored(orientation: int) -> None:
+    for shape in ((20, 30), (20, 20)):
+        levels = luma(photo(*shape))
+
+        assert np.array_equal(read_map(saved(levels, "PNG", exif=held(orientation))), levels)
 
 
 def test_16_bits_are_blended_to_the_last_bit() -> None:

@@ -65,8 +65,10 @@ _TIFF_KINDS = {
 _RAW_KINDS = (32803, 34892)
 #: Byte, short, long and long of 8 bytes: the only types that matter here.
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
-#: Bits of a sample by its format: unsigned, floating-point, undefined.
-_TIFF_DEPTHS = {1: range(1, 33), 3: (16, 32, 64), 4: range(1, 33)}
+#: Bits of a sample by its format: unsigned, floating-point, undefined. The decoder takes integers
+#: of 24 bits in the wrong byte order.
+_TIFF_WHOLE = {*range(1, 33)} - {24}
+_TIFF_DEPTHS = {1: _TIFF_WHOLE, 3: {16, 32, 64}, 4: _TIFF_WHOLE}
 _TIFF_MAX_TAGS = 4096
 #: Total tags of all pages.
 _TIFF_MAX_ALL_TAGS = 2**16
@@ -112,9 +114,10 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
 
 
 class _Page(NamedTuple):
-    """A page: its index among all, reduced copies included, and its integer tags."""
+    """A page: its index among all, reduced copies included, its offset, and its integer tags."""
 
     number: int
+    offset: int
     tags: dict[int, tuple[int, ...]]
     """At most 8 values each."""
 
@@ -134,9 +137,10 @@ class _Page(NamedTuple):
         return _Tag.DNG_VERSION in self.tags or (self.is_reduced and _Tag.SUB_PAGES in self.tags)
 
 
-def tiff_page_number(file: BinaryIO, *, frame: int) -> int:
-    """The index of a page among all pages of the file, reduced copies included."""
-    return _tiff_pages(Source(file))[0][frame].number
+def tiff_page(file: BinaryIO, *, frame: int) -> tuple[int, int]:
+    """The index of a page among all of the file, reduced copies included, and its offset."""
+    page = _tiff_pages(Source(file))[0][frame]
+    return page.number, page.offset
 
 
 class _Layout(NamedTuple):
@@ -205,7 +209,7 @@ def _tiff_page(source: Source, offset: int, layout: _Layout, number: int) -> tup
         else:
             tags[tag] = ()  # only its presence matters
     (following,) = struct.unpack_from(place_code, block, entry * count)
-    return _Page(number, tags), following, count
+    return _Page(number, offset, tags), following, count
 
 
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis"}

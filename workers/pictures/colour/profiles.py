@@ -6,6 +6,7 @@ pixels and reads curves.
 """
 
 import logging
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.pictures.picture import Plane
+from workers.pictures.picture import Picture, Plane, scaled
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,15 @@ def cmyk_to_srgb(inks: Plane, profile: bytes | None) -> Converted:
 def is_for_grey(profile: bytes) -> bool:
     """Whether its space has no colour."""
     return _space(profile) == "GRAY"
+
+
+def without_grey_profile(picture: Picture) -> Picture:
+    """Convert the picture to sRGB if its profile is for grey; others stay."""
+    if picture.profile is None or not is_for_grey(picture.profile):
+        return picture
+    levels = grey_to_srgb(picture.colour[..., 0], picture.profile).pixels
+    colour = np.broadcast_to(levels[..., None], picture.colour.shape)
+    return replace(picture, colour=colour, profile=None)
 
 
 def srgb_to_rgb(pixels: Plane, profile: bytes) -> Converted:
@@ -182,8 +192,12 @@ def _grey_curve(profile: bytes, kind: np.dtype[np.unsignedinteger]) -> Plane | s
     levels: Plane = np.arange(np.iinfo(kind).max + 1).astype(kind)
     if _is_close(probed[0, :256, 1], np.arange(256)):
         return levels
-    greys = levels if is_for_grey(profile) else np.repeat(levels[:, None], 3, axis=-1)
-    return _transformed(greys[None], profile, _made("srgb"))[0, :, 1]
+    # LittleCMS is off by up to ten of 256 levels in the dark if it gets grey of 8 bits.
+    greys = scaled(levels, 8 * levels.itemsize, 16)
+    if not is_for_grey(profile):
+        greys = np.repeat(greys[:, None], 3, axis=-1)
+    curve: Plane = _transformed(greys[None], profile, _made("srgb"))[0, :, 1]
+    return scaled(curve, 16, 8 * levels.itemsize)
 
 
 @cache

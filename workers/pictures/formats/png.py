@@ -66,6 +66,8 @@ def png_pieces(picture: Picture) -> Iterator[bytes]:
         yield chunk(b"eXIf", picture.metadata.exif)
     if picture.metadata.xmp:
         yield chunk(b"iTXt", XMP_START + picture.metadata.xmp)
+    if picture.metadata.iptc:
+        yield chunk(b"ipTc", picture.metadata.iptc)  # private, for stored branches
     for data in _compressed(picture):
         yield chunk(b"IDAT", data)
     yield chunk(b"IEND", b"")

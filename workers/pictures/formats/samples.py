@@ -86,9 +86,8 @@ class TiffPage:
         return self._page.tags.valueof(number)
 
     @property
-    def offset(self) -> int:
-        """Offset of its tags in the file."""
-        return self._page.offset
+    def is_lab(self) -> bool:
+        return self._page.photometric in (PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB)
 
     @property
     def is_truncated(self) -> bool:
@@ -119,7 +118,7 @@ class TiffPage:
             raise ImageCorrupt(f"it has {stored.shape[-1]} channels of {colours}")
         if page.photometric == PHOTOMETRIC.PALETTE:
             colour = _of_palette(stored[..., 0], page.colormap)
-        elif page.photometric in (PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB):
+        elif self.is_lab:
             colour = _lab_as_srgb(stored, signed=page.photometric == PHOTOMETRIC.CIELAB)
         else:
             colour = _levels(stored, page.bitspersample)

@@ -1,24 +1,23 @@
 """TIFF (revision 6.0): an encoder for 8 and 16 bits; Pillow writes 16 bits for grey only.
 
 Strips use deflate with the horizontal predictor (tags 259: 8, 317: 2), which every reader supports.
-Pillow writes the directory of tags, which nests EXIF's own directories.
+The file has the byte order of its EXIF, whose tags are among its own.
 """
 
 from collections.abc import Iterator
-from io import BytesIO
+from itertools import accumulate
 
 import numpy as np
 from isal import isal_zlib
-from PIL import Image, TiffImagePlugin
 
+from workers.pictures.exif import Tag, exif_bytes, read_exif
 from workers.pictures.picture import Picture
 
 _LEVEL = 1  # igzip's, as for PNG
 _STRIP_BYTES = 2**18
-_START = b"II*\0\x08\0\0\0"  # little-endian, and the directory comes first
 _DEFLATE, _PREDICTOR, _INCH, _STRAIGHT_ALPHA = 8, 2, 2, 2
 _XMP, _IPTC, _PROFILE = 700, 33723, 34675
-_EXIF_PARTS = (0x8769, 0x8825)  # directories of Exif and GPS
+_BYTES, _UNDEFINED = 1, 7
 
 
 def encode_tiff(picture: Picture) -> bytes:
@@ -30,60 +29,45 @@ def encode_tiff(picture: Picture) -> bytes:
     channels = colours + (picture.alpha is not None)
     row_bytes = picture.width * channels * (picture.bits // 8)
     rows = min(max(_STRIP_BYTES // row_bytes, 1), picture.height)
-    strips = list(_strips(picture, rows, colours, channels))
+    exif = read_exif(picture.metadata.exif)
+    strips = list(_strips(picture, rows, colours, channels, order=exif.order))
     lengths = [len(strip) for strip in strips]
-
-    tags = TiffImagePlugin.ImageFileDirectory_v2(_START)
-    if picture.metadata.exif:
-        _add_exif(tags, picture.metadata.exif)
-    tags[256], tags[257] = picture.width, picture.height
-    tags[258] = (picture.bits,) * channels
-    tags[259] = _DEFLATE
-    tags[262] = 1 if picture.grey else 2  # zero is black, or RGB
-    tags[277] = channels
-    tags[278] = rows
-    # Relative to the end of the directory: Pillow adds its offset.
-    tags.tagtype[273] = tags.tagtype[279] = 4
-    tags[273] = tuple(sum(lengths[:number]) for number in range(len(lengths)))
-    tags[279] = tuple(lengths)
-    tags[317] = _PREDICTOR
+    tags = {
+        256: exif.longs(picture.width),
+        257: exif.longs(picture.height),
+        258: exif.shorts(*(picture.bits,) * channels),
+        259: exif.shorts(_DEFLATE),
+        262: exif.shorts(1 if picture.grey else 2),  # zero is black, or RGB
+        277: exif.shorts(channels),
+        278: exif.longs(rows),
+        279: exif.longs(*lengths),
+        317: exif.shorts(_PREDICTOR),
+    }
     if picture.dpi:
-        tags[282], tags[283] = picture.dpi
-        tags[296] = _INCH
+        tags[282], tags[283] = (exif.rational(dots) for dots in picture.dpi)
+        tags[296] = exif.shorts(_INCH)
     if picture.alpha is not None:
-        tags[338] = _STRAIGHT_ALPHA
+        tags[338] = exif.shorts(_STRAIGHT_ALPHA)
     if picture.metadata.xmp:
-        tags.tagtype[_XMP] = 1
-        tags[_XMP] = picture.metadata.xmp
+        tags[_XMP] = Tag(_BYTES, picture.metadata.xmp)
     if picture.metadata.iptc:
-        tags.tagtype[_IPTC] = 7
-        tags[_IPTC] = picture.metadata.iptc
+        tags[_IPTC] = Tag(_UNDEFINED, picture.metadata.iptc)
     if picture.profile:
-        tags.tagtype[_PROFILE] = 7
-        tags[_PROFILE] = picture.profile
-    file = BytesIO()
-    file.write(_START + tags.tobytes(len(_START)))
-    for strip in strips:
-        file.write(strip)
-    return file.getvalue()
+        tags[_PROFILE] = Tag(_UNDEFINED, picture.profile)
+
+    def start(first: int) -> bytes:
+        """The file up to its first strip, which is at that offset."""
+        offsets = exif.longs(*accumulate(lengths[:-1], initial=first))
+        return exif_bytes(exif._replace(tags=exif.tags | tags | {273: offsets}))
+
+    return b"".join((start(len(start(0))), *strips))
 
 
-def _add_exif(tags: TiffImagePlugin.ImageFileDirectory_v2, exif: bytes) -> None:
-    """Add EXIF, which is a TIFF without pixels, to the picture's own tags."""
-    found = Image.Exif()
-    found.load(exif)
-    for tag, value in found.items():
-        if tag not in _EXIF_PARTS:
-            tags[tag] = value
-    for part in _EXIF_PARTS:
-        if values := found.get_ifd(part):
-            tags.tagtype[part] = 4
-            tags[part] = dict(values)
-
-
-def _strips(picture: Picture, rows: int, colours: int, channels: int) -> Iterator[bytes]:
+def _strips(
+    picture: Picture, rows: int, colours: int, channels: int, *, order: str
+) -> Iterator[bytes]:
     """Yield compressed strips, in which a sample is the difference to its left neighbour."""
-    sample = np.dtype("<u2" if picture.bits == 16 else "u1")
+    sample = np.dtype(f"{order}u{picture.bits // 8}")
     block = np.empty((rows, picture.width, channels), sample)
     for top in range(0, picture.height, rows):
         count = min(rows, picture.height - top)
