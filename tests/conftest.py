@@ -21,6 +21,9 @@ from workers.contract.queue.connection import connect
 # The default is torch, since an engine that tries both libraries starts slowly.
 # `GDSR_CPU_BACKEND=openvino pytest` runs the same tests on OpenVINO.
 os.environ.setdefault("GDSR_CPU_BACKEND", "torch")
+# The servers of tests are on this machine, whatever proxy the environment names.
+for name in ("no_proxy", "NO_PROXY"):
+    os.environ[name] = f"{os.environ.get(name, '')},127.0.0.1,localhost".lstrip(",")
 prepare_process(None)  # before a test imports torch: its spinning threads would starve the others
 
 
