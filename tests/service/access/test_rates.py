@@ -79,14 +79,14 @@ def test_a_key_has_so_many_pixels_a_day(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_each_of_several_rates_holds(serve: Serve) -> None:
-    site = serve(rate_limit="5/hour;2/minute")
+    site = serve(rate_limit="5/day;2/hour")
     register(site.redis, engine_info())
 
     answers = [site.post() for _ in range(3)]
 
     assert [answer.status_code for answer in answers] == [202, 202, 429]
-    assert answers[0].headers["RateLimit-Policy"] == '"uploads";q=2;w=60'
-    assert "2 per 1 minute" in answers[2].json()["detail"]
+    assert answers[0].headers["RateLimit-Policy"] == '"uploads";q=2;w=3600'
+    assert "2 per 1 hour" in answers[2].json()["detail"]
 
 
 # Uploads that are given back
