@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from factories import engine_info, register
 from processes import ValkeyServer, wait_for
-from serving import PICTURE, Site, served
+from serving import PICTURE, TIMEOUT, Site, served
 
 from service.http.server import raised_file_limit
 from service.settings import ServiceSettings
@@ -59,7 +59,7 @@ def is_cut(connection: socket.socket) -> bool:
 def test_silent_connections_leave_room_for_others(site: Site) -> None:
     with ExitStack() as stack:
         silent = [stack.enter_context(connected(site)) for _ in range(3 * LIMIT)]
-        with httpx2.Client(base_url=site.http.base_url) as another:
+        with httpx2.Client(base_url=site.http.base_url, timeout=TIMEOUT) as another:
             assert another.get("/livez").status_code == 200
 
         assert all(map(is_cut, silent))
