@@ -1,7 +1,6 @@
 """A wrong setting ends the start with one line that says what to change."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -350,19 +349,6 @@ def test_webhook_hosts_may_have_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDSR_WEBHOOK_HOSTS", "a.example,b.example:8443")
 
     assert ServiceSettings.load().webhook_hosts == ("a.example", "b.example:8443")
-
-
-def test_a_port_that_is_taken_is_named_with_what_to_set(
-    valkey: ValkeyServer, tmp_path: Path
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        ended = start(SERVICE, tmp_path, GDSR_REDIS_URL=valkey.url, GDSR_PORT=port)
-
-    assert ended.returncode != 0
-    assert f"127.0.0.1:{port}" in ended.stderr
-    assert "GDSR_PORT" in ended.stderr
-    assert is_one_line(ended.stderr)
 
 
 def test_the_patience_with_connections_is_a_time_and_abandoned_jobs_are_a_choice(

@@ -221,7 +221,6 @@ def test_a_port_that_is_taken_is_said_in_one_line(tmp_path: Path) -> None:
     ("name", "value"),
     [
         ("GDSR_PORT", "99999"),
-        ("GDSR_MAX_WAIT", "-1"),
         ("GDSR_REDIS_URL", "http://localhost"),
         ("GDSR_BLOB_DIR", "/proc/blobs"),
     ],
