@@ -160,6 +160,7 @@ ONE = {"json": {"image": base64.b64encode(PICTURE).decode(), "upscaler_1": "GDSR
 BATCH = {"json": in_base64(PICTURE, saved(photo(10, 15), "PNG"))}
 
 
+@pytest.mark.usefixtures("looking_often")
 @pytest.mark.parametrize(
     ("path", "sent", "jobs"),
     [
