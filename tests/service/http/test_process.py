@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import signal
 import socket
 import subprocess
@@ -126,7 +127,7 @@ def test_a_full_disk_is_a_problem_until_there_is_room(
         pytest.skip("needs the right to make a mount namespace")
     folder = tmp_path / "blobs"
     folder.mkdir()
-    mount = f'mount -t tmpfs -o size=1m tmpfs {folder} && exec "$@"'
+    mount = f'mount -t tmpfs -o size=1m tmpfs {shlex.quote(str(folder))} && exec "$@"'
     service = launch(None, *namespaces, "sh", "-c", mount, "sh")
     disk = Path(f"/proc/{service.process.pid}/root{folder}")
     with (disk / "hog").open("wb", buffering=0) as hog, suppress(OSError):
