@@ -109,6 +109,7 @@ def test_a_job_that_its_client_can_find_again_goes_on(serve: Serve) -> None:
     nameless = leave(site)
 
     wait_for(lambda: site.records.get(nameless).state is JobState.CANCELLED, what="the other one")
+    wait_for(lambda: not site.server.server_state.tasks, what="the end of both requests")
     assert site.records.get(known).state is JobState.QUEUED
 
 
