@@ -4,7 +4,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ from processes import ValkeyServer, running_valkey
 from model.process import prepare_process
 from workers.contract import sentinel
 from workers.contract.blobs.file import FileBlobStore
-from workers.contract.queue import connection
+from workers.contract.queue import admission, connection
 from workers.contract.queue.connection import connect
 
 # The default is torch, since an engine that tries both libraries starts slowly.
 # `GDSR_CPU_BACKEND=openvino pytest` runs the same tests on OpenVINO.
 os.environ.setdefault("GDSR_CPU_BACKEND", "torch")
+# The servers of tests are on this machine, whatever proxy the environment names.
+for name in ("no_proxy", "NO_PROXY"):
+    os.environ[name] = f"{os.environ.get(name, '')},127.0.0.1,localhost".lstrip(",")
 prepare_process(None)  # before a test imports torch: its spinning threads would starve the others
 
 
@@ -72,6 +75,20 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give servers a minute to answer at a start: one that is late is only logged, not refused."""
     monkeypatch.setattr(connection, "_CONNECT_SECONDS", 60)
     monkeypatch.setattr(sentinel, "_SENTINEL_SECONDS", 60)
+
+
+class _Noon(datetime):
+    """Time stands still at noon."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "_Noon":
+        return cls(2026, 3, 4, 12, tzinfo=tz)
+
+
+@pytest.fixture(autouse=True)
+def _at_noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count pixels at noon: the quota of a day begins anew at midnight (UTC)."""
+    monkeypatch.setattr(admission, "datetime", _Noon)
 
 
 @pytest.fixture

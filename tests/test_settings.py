@@ -1,7 +1,6 @@
 """A wrong setting ends the start with one line that says what to change."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -64,25 +63,21 @@ def test_the_settings_of_the_service_are_known_to_a_worker() -> None:
     assert {f"GDSR_{name.upper()}" for name in own} == READ_ELSEWHERE - NOT_OURS
 
 
-@pytest.mark.parametrize("program", [SERVICE, WORKER])
-def test_a_misspelt_setting_is_refused_with_the_nearest_right_one(
-    program: str, tmp_path: Path
+@pytest.mark.parametrize("settings", [ServiceSettings, WorkerSettings])
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("GDSR_MAX_PIXEL", r"did you mean GDSR_MAX_PIXELS\?"),
+        ("GDSR_ZZZ", r"docs/settings\.md lists all settings"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_nearest_right_one(
+    settings: type[SharedSettings], name: str, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended = start(program, tmp_path, GDSR_MAX_PIXEL="1000")
+    monkeypatch.setenv(name, "1000")
 
-    assert ended.returncode != 0
-    assert "unknown setting GDSR_MAX_PIXEL; did you mean GDSR_MAX_PIXELS?" in ended.stderr
-    assert is_one_line(ended.stderr)
-
-
-def test_a_setting_that_resembles_none_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GDSR_ZZZ", "1")
-
-    with pytest.raises(
-        ConfigurationInvalid,
-        match=r"unknown setting GDSR_ZZZ; docs/settings\.md lists all settings",
-    ):
-        SharedSettings.load()
+    with pytest.raises(ConfigurationInvalid, match=f"unknown setting {name}; {advice}"):
+        settings.load()
 
 
 def test_a_variable_that_is_set_to_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,8 +135,7 @@ def test_two_passwords_are_one_too_many(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("program", [SERVICE, WORKER])
-@pytest.mark.parametrize("password", [None, "wrong"])
+@pytest.mark.parametrize(("program", "password"), [(SERVICE, None), (WORKER, "wrong")])
 def test_a_missing_or_wrong_password_ends_the_start(
     program: str, password: str | None, locked_valkey: ValkeyServer, tmp_path: Path
 ) -> None:
@@ -350,19 +344,6 @@ def test_webhook_hosts_may_have_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GDSR_WEBHOOK_HOSTS", "a.example,b.example:8443")
 
     assert ServiceSettings.load().webhook_hosts == ("a.example", "b.example:8443")
-
-
-def test_a_port_that_is_taken_is_named_with_what_to_set(
-    valkey: ValkeyServer, tmp_path: Path
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        ended = start(SERVICE, tmp_path, GDSR_REDIS_URL=valkey.url, GDSR_PORT=port)
-
-    assert ended.returncode != 0
-    assert f"127.0.0.1:{port}" in ended.stderr
-    assert "GDSR_PORT" in ended.stderr
-    assert is_one_line(ended.stderr)
 
 
 def test_the_patience_with_connections_is_a_time_and_abandoned_jobs_are_a_choice(

@@ -80,7 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     halo = kinds.add_parser("halo", help="context that a tile needs: tiled compared to untiled")
     halo.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
     halo.add_argument("--data", type=Path, required=True, help="folder of high-resolution pictures")
-    _number(halo, "--keep", 48, "kept pixels per tile side")
     queue = kinds.add_parser("queue", help="cost of a job in Redis, and of a blob for the janitor")
     _number(queue, "--jobs", 5000, "how many")
     fleet = kinds.add_parser(

@@ -1,7 +1,7 @@
 """Benchmark of tile context: tiled compared to untiled, for one checkpoint, in float32.
 
 "Untiled" is the whole picture with mirrored context at its own borders, as every tile has it. Tiles
-of one colour are computed too. Tiles are small here (48 kept pixels), so that there are many seams.
+of one colour are computed too. Tiles are small here, so that there are many seams.
 """
 
 import math
@@ -24,13 +24,15 @@ from model.resize import to_bytes
 from workers.tiles.tiling import cut, plan_tiles, stitch
 
 HALOS = (4, 8, 12, 16, 24)
+#: Kept pixels per tile side.
+_KEEP = 48
 #: Context of the untiled picture; more changes nothing.
 _REFERENCE_HALO = 48
 
 Pixels = NDArray[np.unsignedinteger]
 
 
-def bench_halo(*, checkpoint: Path, data: Path, keep: int) -> list[dict[str, Any]]:
+def bench_halo(*, checkpoint: Path, data: Path) -> list[dict[str, Any]]:
     """One row per halo: largest difference in grey levels, lowest PSNR, extra work.
 
     Raises:
@@ -49,7 +51,7 @@ def bench_halo(*, checkpoint: Path, data: Path, keep: int) -> list[dict[str, Any
         lr = pair.lr.permute(1, 2, 0).contiguous().numpy()
         untiled = _upscale(generator, lr, keep=max(lr.shape[:2]), halo=_REFERENCE_HALO)
         for halo in HALOS:
-            tiled = _upscale(generator, lr, keep=keep, halo=halo)
+            tiled = _upscale(generator, lr, keep=_KEEP, halo=halo)
             for name in OUTPUTS:
                 error = tiled[name].astype(np.int16) - untiled[name]
                 worst[halo][name] = max(worst[halo][name], int(np.abs(error).max()))

@@ -34,6 +34,7 @@ from gdsr_client import (
     Sent,
     UnexpectedAnswer,
     Unreachable,
+    asynchronous,
 )
 from hosts import Site as Workers
 from hosts import noise
@@ -210,7 +211,10 @@ def test_who_follows_an_erased_job_is_told(url: str) -> None:
     assert not first.ended
 
 
-def test_who_gives_up_takes_the_job_along(shared: Site, url: str, tmp_path: Path) -> None:
+def test_who_gives_up_takes_the_job_along(
+    shared: Site, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asynchronous, "_CANCEL_SECONDS", 60)  # the service may be slow
     ids: list[str] = []
 
     async def give_up() -> None:

@@ -266,7 +266,7 @@ def test_a_lost_graphics_card_costs_the_card_alone(visit: Visit, studio: Studio)
         columns = slice(stage.shape[1] // 2 - 90, stage.shape[1] // 2 + 90)
         return difference(stage, expected, rows=rows, columns=columns)
 
-    wait_for(lambda: apart() <= 1, seconds=30, what="the result's own pixels")
+    wait_for(lambda: apart() <= 1, what="the result's own pixels")
 
     page.context.set_offline(True)  # also announced; the notice stays until it is closed
     expect(page.locator("#connection")).to_contain_text("This device is offline")

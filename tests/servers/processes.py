@@ -124,9 +124,9 @@ def state_of(pid: int) -> str:
 
 
 #: Below the kernel's ephemeral ports, so that nothing takes a port between the look and the use.
-#: Concurrent test processes start at different ports.
+#: Concurrent test processes, whose ids are near each other, start far apart.
 _FIRST, _LAST = 10_000, 32_000
-_OURS = _FIRST + 100 * os.getpid() % (_LAST - _FIRST)
+_OURS = _FIRST + 1009 * os.getpid() % (_LAST - _FIRST)
 _PORTS = itertools.chain(range(_OURS, _LAST), range(_FIRST, _OURS))
 
 

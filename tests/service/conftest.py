@@ -11,6 +11,7 @@ from factories import engine_info, register
 from processes import ValkeyServer, running_valkey
 from serving import Serve, Site, served
 
+from service.jobs import results
 from service.settings import ServiceSettings
 
 
@@ -55,6 +56,12 @@ def serve(valkey: ValkeyServer, tmp_path: Path) -> Iterator[Serve]:
             return stack.enter_context(served(ServiceSettings(**{**defaults, **settings})))
 
         yield start
+
+
+@pytest.fixture
+def looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let requests that wait look after their job and their client ten times a second."""
+    monkeypatch.setattr(results, "_POLL", timedelta(seconds=0.1))
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def test_sentinels_are_asked_over_tls_too(encrypted: Encrypted, tmp_path: Path) 
             url = encrypted.url("gdsr-service").replace("rediss:", "rediss+sentinel:")
             url = url.replace(f":{encrypted.port}/", f":{port}/{NAME}/")
             check_at_start(url)
-            with connect(url, timeout=timedelta(seconds=5), retries=0) as client:
+            with connect(url, timeout=timedelta(seconds=60), retries=0) as client:
                 assert client.set("gdsr:word", "text")
             with pytest.raises(ConfigurationInvalid, match="certificate verify failed"):
                 check_at_start(url.replace(str(encrypted.ca), str(authority(tmp_path / "other"))))

@@ -59,20 +59,6 @@ def fit(photographs: Path, out: Path, *sets: str) -> Sequence[str | Path]:
     return ["fit", "smoke", "--set", f"data.hr_dir={photographs}", "--out", out, *given]
 
 
-def test_help_is_there_without_torch() -> None:
-    script = (
-        "import sys; from model.trainer.__main__ import main; sys.argv = ['gdsr-train', '--help']\n"
-        "try: main()\nfinally: assert 'torch' not in sys.modules"
-    )
-
-    shown = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
-
-    assert shown.returncode == 0, shown.stderr
-    assert "fit" in shown.stdout
-
-
 @pytest.mark.slow
 def test_a_run_that_is_ended_by_a_signal_saves_and_can_be_resumed(
     photographs: Path, tmp_path: Path, run: Run

@@ -91,6 +91,7 @@ def test_a_service_elsewhere_answers_to_any_name_lists_nothing_and_warns_once(
     response = site.post(headers={"Host": STRANGE, "Origin": "https://page.example"})
 
     assert response.status_code == 202
+    assert site.http.get(response.headers["Location"]).status_code == 200
     assert problem_of(site.http.get("/jobs")) == "listing-needs-keys"
     assert [record.message[:11] for record in caplog.records] == ["NO API KEYS"]
 

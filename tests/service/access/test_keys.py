@@ -119,15 +119,6 @@ def test_a_page_that_cannot_be_is_a_problem(keyed: Site, query: str) -> None:
     assert problem_of(response) == "invalid-request"
 
 
-def test_strangers_without_keys_are_shown_no_list(serve: Serve) -> None:
-    site = serve(host="0.0.0.0")  # noqa: S104
-    register(site.redis, engine_info())
-    job_id = site.submit()
-
-    assert problem_of(site.http.get("/jobs")) == "listing-needs-keys"
-    assert site.http.get(f"/jobs/{job_id}").status_code == 200
-
-
 def test_on_loopback_without_keys_all_jobs_are_listed(site: Site) -> None:
     ids = [site.submit(), site.submit()]
 

@@ -160,6 +160,7 @@ ONE = {"json": {"image": base64.b64encode(PICTURE).decode(), "upscaler_1": "GDSR
 BATCH = {"json": in_base64(PICTURE, saved(photo(10, 15), "PNG"))}
 
 
+@pytest.mark.usefixtures("looking_often")
 @pytest.mark.parametrize(
     ("path", "sent", "jobs"),
     [
@@ -218,7 +219,7 @@ def kill_twice(workers: hosts.Site, job_id: str) -> None:
 
 def test_keys_and_rates_hold_for_other_programs(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(f"ann:{hash_key('ann-key')}\n")
-    site = serve(api_keys_file=tmp_path / "keys", rate_limit="1/minute")
+    site = serve(api_keys_file=tmp_path / "keys", rate_limit="1/hour")
     register(site.redis, engine_info())
     key = {"Authorization": "Bearer ann-key"}
     files = {"image": ("cat.png", PICTURE)}

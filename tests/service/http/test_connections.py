@@ -12,12 +12,11 @@ import httpx2
 import pytest
 from factories import engine_info, register
 from processes import ValkeyServer, wait_for
-from serving import PICTURE, Site, served
+from serving import PICTURE, TIMEOUT, Serve, Site, served
 
 from service.http.server import raised_file_limit
 from service.settings import ServiceSettings
 
-#: Also of the requests that must not be cut, so enough for a busy machine.
 PATIENCE = timedelta(seconds=2)
 LIMIT = 20
 
@@ -59,7 +58,7 @@ def is_cut(connection: socket.socket) -> bool:
 def test_silent_connections_leave_room_for_others(site: Site) -> None:
     with ExitStack() as stack:
         silent = [stack.enter_context(connected(site)) for _ in range(3 * LIMIT)]
-        with httpx2.Client(base_url=site.http.base_url) as another:
+        with httpx2.Client(base_url=site.http.base_url, timeout=TIMEOUT) as another:
             assert another.get("/livez").status_code == 200
 
         assert all(map(is_cut, silent))
@@ -121,16 +120,16 @@ def test_a_download_that_is_not_read_is_cut(site: Site) -> None:
     site.succeed(job_id, bytes(30_000_000))
     asked = f"GET /jobs/{job_id}/result HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     with ExitStack() as stack:
-        for _ in range(5):
-            stack.enter_context(connected(site, asked))
-        wait_for(lambda: len(site.server.server_state.connections) >= 5)
+        downloads = [stack.enter_context(connected(site, asked)) for _ in range(5)]
+        assert [download.recv(8) for download in downloads] == [b"HTTP/1.1"] * 5
         wait_for(lambda: len(site.server.server_state.connections) <= 1, what="cut connections")
     assert len(site.http.get(f"/jobs/{job_id}/result").content) == 30_000_000
 
 
 def test_a_client_that_still_sends_sees_its_refusal_and_that_the_connection_closes(
-    site: Site,
+    serve: Serve,
 ) -> None:
+    site = serve()
     body = bytes(3_000_000)
     head = b"POST /upscale?quality=0 HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
     with connected(site, head % len(body) + body) as connection:
@@ -141,12 +140,15 @@ def test_a_client_that_still_sends_sees_its_refusal_and_that_the_connection_clos
     assert b"quality" in answer
 
 
-def test_a_connection_whose_bodies_were_read_stays_open(site: Site) -> None:
+def test_a_connection_whose_bodies_were_read_stays_open(serve: Serve) -> None:
+    site = serve()
+    register(site.redis, engine_info())
     for content in (PICTURE, b"no picture", b""):
         assert "Connection" not in site.post(content).headers
 
 
-def test_a_client_that_asks_first_is_refused_before_it_sends(site: Site) -> None:
+def test_a_client_that_asks_first_is_refused_before_it_sends(serve: Serve) -> None:
+    site = serve()
     head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
     with connected(site, head + b"Expect: 100-continue\r\n\r\n") as connection:
         answer = b"".join(iter(lambda: connection.recv(4096), b""))

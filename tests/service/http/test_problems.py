@@ -60,6 +60,7 @@ def test_a_wrong_method_is_a_problem_that_names_the_right_ones(
     assert response.status_code == 405
     assert problem_of(response) == "method-not-allowed"
     assert response.headers["Allow"] == allowed
+    assert response.json()["detail"] == f"PUT is not allowed here; allowed: {allowed}"
 
 
 def test_what_the_framework_finds_invalid_is_a_problem_that_names_the_field(serve: Serve) -> None:

@@ -144,6 +144,7 @@ def test_a_client_behind_a_proxy_is_known_only_if_the_proxy_is_trusted(
     [
         ("CORS_ORIGINS", "page.example"),
         ("CORS_ORIGINS", "https://page.example/path"),
+        ("MAX_WAIT", "-1"),
         ("ROOT_PATH", "gdsr"),
         ("ROOT_PATH", "/gdsr/"),
         ("TRUSTED_PROXIES", "proxy.example"),

@@ -53,13 +53,6 @@ def test_a_form_and_json_that_name_an_address_are_told_that_it_is_not_fetched(si
         assert "url: it is an address, and those are not fetched" in response.json()["detail"]
 
 
-def test_a_wrong_method_is_told_the_right_ones(site: Site) -> None:
-    response = site.http.put("/upscale", content=b"a picture, by curl -T")
-
-    assert response.status_code == 405
-    assert response.json()["detail"] == "PUT is not allowed here; allowed: POST"
-
-
 def test_a_size_that_is_too_large_is_told_with_the_sides_in_their_order(site: Site) -> None:
     wide, thin = saved(photo(48, 64), "PNG"), saved(photo(1, 3), "PNG")
     response = site.post(wide, params={"width": "300"})

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import socket
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
@@ -14,7 +13,6 @@ from processes import ValkeyServer, wait_for
 from serving import Serve, Site, problem_of
 from sse import Event, watch, watching
 
-from service.http.server import GRACE
 from workers.contract.errors import ImageCorrupt
 from workers.contract.queue.runs import EVENTS, requeue
 
@@ -132,17 +130,15 @@ def test_many_watchers_are_one_subscription(site: Site) -> None:
         assert [next(events).data["state"] for events in streams] == ["running"] * 20
 
 
-def test_a_service_that_stops_says_good_bye_and_stops(serve: Serve) -> None:
+def test_a_service_that_stops_says_good_bye(serve: Serve) -> None:
     site = serve()
     register(site.redis, engine_info())
     job_id = site.submit()
     with watching(site.http, job_id) as events:
         next(events)
-        asked = time.monotonic()
         site.server.should_exit = True
 
         assert [event.name for event in events] == ["bye"]
-    assert time.monotonic() - asked < GRACE.total_seconds()
 
 
 def test_a_watcher_that_never_reads_holds_no_other(serve: Serve) -> None:

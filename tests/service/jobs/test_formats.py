@@ -1,7 +1,5 @@
 """The format of a result comes from the field, the picture or the Accept header."""
 
-import json
-
 import numpy as np
 import pillow_heif
 import pillow_jxl  # noqa: F401 - registers itself
@@ -134,15 +132,6 @@ def test_a_picture_that_may_turn_out_opaque_is_taken_for_jpeg(site: Site) -> Non
 def test_an_address_may_end_in_a_slash(site: Site) -> None:
     assert site.http.post("/upscale/", content=PICTURE).status_code == 202
     assert site.http.post("/batches/", files=[("image", PICTURE)]).status_code == 202
-
-
-def test_the_description_names_same_beside_the_formats(site: Site) -> None:
-    description = json.loads(site.http.get("/openapi.json").text)
-    parameters = description["paths"]["/upscale"]["post"]["parameters"]
-    (field,) = (p for p in parameters if p["name"] == "format")
-
-    assert field["schema"]["enum"][-1] == "same"
-    assert field["schema"]["default"] == "png"
 
 
 EXTRAS = {

@@ -242,6 +242,7 @@ def test_a_full_queue_is_a_problem_that_says_when_to_retry(site: Site) -> None:
 
     assert response.status_code == 503
     assert problem_of(response) == "queue-full"
+    assert response.json()["limits"] == {"max_queued_jobs": 3}
     assert int(response.headers["Retry-After"]) >= 1
     assert len(site.stored()) == len(site.records.active()) == 3
 

@@ -93,6 +93,7 @@ def leave(site: Site, **headers: str) -> str:
         return wait_for(lambda: set(site.records.active()) - before, what="the job").pop()
 
 
+@pytest.mark.usefixtures("looking_often")
 def test_the_job_of_a_client_that_leaves_while_it_waits_is_cancelled(site: Site) -> None:
     job_id = leave(site)
 
@@ -100,6 +101,7 @@ def test_the_job_of_a_client_that_leaves_while_it_waits_is_cancelled(site: Site)
     wait_for(lambda: not site.stored(), what="an empty store")
 
 
+@pytest.mark.usefixtures("looking_often")
 def test_a_job_that_its_client_can_find_again_goes_on(serve: Serve) -> None:
     site = serve()
     register(site.redis, engine_info())
@@ -107,9 +109,11 @@ def test_a_job_that_its_client_can_find_again_goes_on(serve: Serve) -> None:
     nameless = leave(site)
 
     wait_for(lambda: site.records.get(nameless).state is JobState.CANCELLED, what="the other one")
+    wait_for(lambda: not site.server.server_state.tasks, what="the end of both requests")
     assert site.records.get(known).state is JobState.QUEUED
 
 
+@pytest.mark.usefixtures("looking_often")
 def test_the_operator_can_let_abandoned_jobs_go_on(serve: Serve) -> None:
     site = serve(cancel_abandoned=False)
     register(site.redis, engine_info())

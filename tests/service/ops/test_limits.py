@@ -57,14 +57,6 @@ def test_a_refusal_names_the_limit_and_its_value(site: Site, case: str) -> None:
     assert problem["limits"] == {name: value}
 
 
-def test_a_full_queue_says_how_many_may_wait(site: Site) -> None:
-    for _ in range(3):
-        site.submit()
-
-    assert site.post().json()["limits"] == {"max_queued_jobs": 3}
-    assert site.http.get("/limits").json()["max_queued_jobs"] == 3
-
-
 def test_a_full_queue_says_when_to_come_back(serve: Serve) -> None:
     site = serve(max_pixels=1200, max_queued_pixels=1200)
     slow = {"psnr": 100.0, "fused": 100.0, "gan": 100.0}

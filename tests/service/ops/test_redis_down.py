@@ -94,6 +94,7 @@ def test_a_full_queue_server_accepts_nothing_by_half(site: Site, own_valkey: Val
     assert site.post().status_code == 202
 
 
+@pytest.mark.usefixtures("looking_often")
 def test_a_request_that_waits_when_the_queue_dies_learns_where_its_job_is(
     site: Site, own_valkey: ValkeyServer
 ) -> None:

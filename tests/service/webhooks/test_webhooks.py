@@ -21,9 +21,9 @@ from receiver import Message, Receiver, receiving
 from serving import Serve, Site, problem_of
 
 from service.settings import ServiceSettings
-from service.webhooks import delivery
+from service.webhooks import delivery, dispatcher
 from service.webhooks.delivery import Target, Undeliverable, deliver, is_public, signed_headers
-from service.webhooks.dispatcher import PAUSES, Webhooks
+from service.webhooks.dispatcher import Webhooks
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
 from workers.contract.queue.webhook_outbox import DUE, WebhookQueue
 
@@ -42,6 +42,8 @@ def start(
     serve: Serve, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Site]:
     """A function that starts a service which trusts the receiver, and may call its address."""
+    # No attempt comes by itself, however long a test takes.
+    monkeypatch.setattr(dispatcher, "PAUSES", tuple(60 * pause for pause in dispatcher.PAUSES))
     monkeypatch.setenv("SSL_CERT_FILE", str(receiver.certificate))
     secrets = tmp_path / "secrets"
     secrets.write_text(f"whsec_{SECRET}\n")
@@ -158,7 +160,7 @@ def test_what_fails_is_tried_again_later_as_the_same_message(
         "url": "", "state": "waiting", "attempts": 1, "answer": "status 500",
     }  # fmt: skip
     seconds, _ = site.redis.time()
-    assert 0 < site.redis.zscore(DUE, job_id) - seconds <= PAUSES[0].total_seconds()
+    assert 0 < site.redis.zscore(DUE, job_id) - seconds <= dispatcher.PAUSES[0].total_seconds()
     hurry(site, job_id)
     assert after(site, job_id, 2)["answer"] == "status 302"
     hurry(site, job_id)
@@ -182,7 +184,7 @@ def test_it_ends_after_the_last_pause_or_when_the_receiver_wants_no_more(
     site = start()
     receiver.answers = [500, 500, 410]
     job_id, other = site.submit(webhook=receiver.url), site.submit(webhook=receiver.url)
-    last = len(PAUSES)
+    last = len(dispatcher.PAUSES)
     site.redis.hset(f"gdsr:job:{job_id}", "webhook_attempts", last - 1)
     site.succeed(job_id)
     assert after(site, job_id, last)["state"] == "waiting"

@@ -54,7 +54,7 @@ def test_a_primary_is_found_although_a_sentinel_is_away(servers: SentinelSite) -
     url = watching(servers, servers.valkeys[0]) + "/3"
 
     check_at_start(url)
-    with connect(url, timeout=timedelta(seconds=5), retries=0) as client:
+    with connect(url, timeout=timedelta(seconds=60), retries=0) as client:
         client.set("word", "text")
     with redis.Redis(port=servers.valkeys[0], db=3) as client:
         assert client.get("word") == b"text"
@@ -67,7 +67,7 @@ def test_sentinels_and_servers_have_passwords_of_their_own(tmp_path: Path) -> No
         servers.serve(servers.valkeys[0])
         servers.watch(servers.sentinels[0], servers.valkeys[0])
         check_at_start(servers.url)
-        with connect(servers.url, timeout=timedelta(seconds=5), retries=0) as client:
+        with connect(servers.url, timeout=timedelta(seconds=60), retries=0) as client:
             assert client.set("word", "text")
 
         rules = "on", ">asks", "+sentinel|get-master-addr-by-name"
@@ -136,7 +136,7 @@ def test_a_replica_stops_the_start_and_is_waited_out_later(
     with pytest.raises(ConfigurationInvalid, match=f"{replica} is a replica$"):
         check_at_start(url)
 
-    patient = connect(url, timeout=timedelta(seconds=5), retries=0, retry_forever=True)
+    patient = connect(url, timeout=timedelta(seconds=60), retries=0, retry_forever=True)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(patient.set, "word", "text")
         wait_for(lambda: "is a replica" in caplog.text, what="a word in the log")
@@ -148,7 +148,7 @@ def test_a_write_that_no_replica_has_is_not_said_to_be_safe(servers: SentinelSit
     servers.serve(servers.valkeys[0])
     url = watching(servers, servers.valkeys[0])
     with (
-        connect(url, timeout=timedelta(seconds=5), retries=0) as client,
+        connect(url, timeout=timedelta(seconds=60), retries=0) as client,
         pytest.raises(NotReplicated),
     ):
         replicated(client, lambda to: to.eval("return redis.call('set', 'word', 'text')", 0))

@@ -257,16 +257,6 @@ def test_jobs_that_want_the_same_results_share_a_batch(loaded: LoadedEngine, pla
 
 
 @pytest.mark.usefixtures("server")
-def test_a_connection_can_be_used_for_one_picture_after_another(place: Path) -> None:
-    with connect(place) as client:
-        first = results(client, tiles(3))
-    with connect(place) as client:
-        again = results(client, tiles(3))
-
-    assert np.abs(np.array(first, np.int16) - again).max() <= 1
-
-
-@pytest.mark.usefixtures("server")
 def test_a_picture_of_only_flat_tiles_sends_nothing(place: Path) -> None:
     with connect(place) as client:
         assert results(client, []) == []

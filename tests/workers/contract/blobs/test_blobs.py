@@ -4,7 +4,6 @@ import hashlib
 import os
 import resource
 import shutil
-import time
 import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -238,16 +237,13 @@ def test_what_a_killed_upload_left_is_swept(blobs: FileBlobStore) -> None:
 # Bucket
 
 
-def test_a_server_that_is_down_or_hangs_is_said_within_the_patience(
+def test_a_server_that_is_down_or_hangs_is_said(
     bucket: S3BlobStore, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.write("inputs/a", [b"picture"])
     hasty = S3BlobStore(bucket._bucket, prefix="some/where", patience=IMPATIENCE)
-    with s3_server.frozen():
-        began = time.monotonic()
-        with pytest.raises(StorageUnavailable, match="does not respond"):
-            hasty.read("inputs/a")
-        assert time.monotonic() - began < 30
+    with s3_server.frozen(), pytest.raises(StorageUnavailable, match="does not respond"):
+        hasty.read("inputs/a")
     assert bucket.read("inputs/a") == b"picture"
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")

@@ -214,7 +214,7 @@ def proxy(valkey: ValkeyServer) -> Iterator[LossyProxy]:
 
 @pytest.fixture
 def through(proxy: LossyProxy) -> Iterator[redis.Redis]:
-    with connect(proxy.url, timeout=timedelta(seconds=5), retries=0) as client:
+    with connect(proxy.url, timeout=timedelta(seconds=60), retries=0) as client:
         yield client
 
 
@@ -299,7 +299,7 @@ class LifeOfAJob(RuleBasedStateMachine):
         self.client.flushall()
         self.proxying = lossy(self.server.url)
         self.proxy = self.proxying.__enter__()
-        self.through = connect(self.proxy.url, timeout=timedelta(seconds=5), retries=0)
+        self.through = connect(self.proxy.url, timeout=timedelta(seconds=60), retries=0)
         self.queue = make_queue(self.through)
         self.jobs: dict[str, tuple[JobState, str | None]] = {}
 
