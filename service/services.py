@@ -128,7 +128,7 @@ async def _services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(_services)]
 
 _BEARER = HTTPBearer(auto_error=False, description="An API key, if the service uses them")
-_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same")
+_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key")
 
 
 async def _sent_key(

@@ -53,7 +53,7 @@ def load_api_keys(settings: ServiceSettings) -> dict[str, str]:
 
 
 def hash_key(key: str) -> str:
-    """The digest that the key file holds for a key."""
+    """The digest of a key, as in the key file."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 

@@ -179,7 +179,7 @@ async def receive(
 
 
 async def _disconnected(request: Request) -> None:
-    """Return once the client, whose whole body has come, has closed the connection."""
+    """Wait until the client disconnects; its body has arrived already."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

@@ -67,7 +67,7 @@ class _Sentinels(Sentinel):
                 (wrong if untrusted else silent).append(f"{place}: {failure}")
                 continue
             if found:
-                # the one that answers is asked first from now on
+                # the one that responds is asked first from now on
                 self.sentinels = [asked, *(one for one in self.sentinels if one is not asked)]
                 return cast("tuple[str, int]", found)
             wrong.append(f"{place} knows no {service_name}")
@@ -174,7 +174,7 @@ def replicated(client: redis.Redis, write: Callable[[redis.Redis], object]) -> A
         write(pipe)
         pipe.set(_MARK, "", ex=60)
         pipe.wait(1, _REPLICA_MILLISECONDS)
-        # raised as they are: a pipeline would put words of its own before them
+        # unchanged: a pipeline would prefix the message
         replies = pipe.execute(raise_on_error=False)
     for reply in replies:
         if isinstance(reply, Exception):

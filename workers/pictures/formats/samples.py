@@ -22,7 +22,7 @@ from workers.contract.images.headers import read_header
 from workers.pictures.colour.srgb import srgb_levels
 from workers.pictures.picture import Plane, scaled
 
-#: Muted, as clients are told what is wrong with their pictures.
+#: Muted: clients get these faults as errors.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
