@@ -52,7 +52,7 @@ class Services:
             "results/any", lifetime=lifetime, media_type="", disposition=""
         ):
             raise errors.ConfigurationInvalid(
-                "GDSR_SIGNED_RESULTS: signed addresses need an S3 bucket"
+                "GDSR_SIGNED_RESULTS: signed URLs need an S3 bucket"
             )
         self.queue = JobQueue(
             client,

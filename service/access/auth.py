@@ -84,5 +84,5 @@ def load_keys(path: Path | None, *, setting: str) -> dict[str, str]:
             raise ConfigurationInvalid(f"{setting}: line {number} {reason}")
         digests[found[1]] = found[2]
     if not digests:
-        raise ConfigurationInvalid(f"{setting}: it holds no key")
+        raise ConfigurationInvalid(f"{setting}: it contains no key")
     return digests

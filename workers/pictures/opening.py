@@ -148,7 +148,7 @@ def _without_pixels(page: TiffPage, data: bytes) -> Image.Image:
 
 def _check_size(image: Image.Image, header: ImageHeader) -> None:
     if sorted(image.size) != sorted((header.width, header.height)):
-        raise ImageCorrupt("its header contradicts itself")
+        raise ImageCorrupt("its header is inconsistent")
 
 
 def _opened(

@@ -40,7 +40,7 @@ def read_map(png: bytes) -> Levels:
     except ImageRejected as failure:
         raise MapInvalid(f"is damaged ({failure})") from failure
     if opened.image.size != (header.width, header.height):
-        raise MapInvalid("is turned by its EXIF orientation")
+        raise MapInvalid("is rotated by its EXIF orientation")
     return np.asarray(opened.image)
 
 
