@@ -51,9 +51,7 @@ class Services:
         if lifetime is not None and not self.blobs.signed_address(
             "results/any", lifetime=lifetime, media_type="", disposition=""
         ):
-            raise errors.ConfigurationInvalid(
-                "GDSR_SIGNED_RESULTS: signed URLs need an S3 bucket"
-            )
+            raise errors.ConfigurationInvalid("GDSR_SIGNED_RESULTS: signed URLs need an S3 bucket")
         self.queue = JobQueue(
             client,
             record_ttl=settings.record_ttl,

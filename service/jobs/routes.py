@@ -178,7 +178,7 @@ async def read_result(
     if fields.output and fields == ReadFields(output=fields.output, preview=fields.preview):
         return await run_in_threadpool(branch_response, job, fields, services, request)
     if fields.preview:
-        raise RequestInvalid.of("query", "preview", "needs an output, and excludes all other fields")
+        raise RequestInvalid.of("query", "preview", "needs an output and no other field")
     made = await run_in_threadpool(derived_job, services, job, fields)
     return await picture_or_job(made, services, request, wait=wait, at_once=True)
 

@@ -113,7 +113,7 @@ class Form:
         if b"filename" in options:
             expected = self.files.expected
             message = (
-                f"there is no such file; send `{expected}`" if expected else "no file is expected here"
+                f"there is no such file; send `{expected}`" if expected else "no file belongs here"
             )
             raise RequestInvalid.of("form", self.name, message)
         if len(self.fields) == MAX_FIELDS:

@@ -249,7 +249,9 @@ class EngineClient:
                 if found:
                     known = ", ".join(sorted(found[0][1]["models"]))
                     raise errors.ModelUnknown(name=self._model, known=known)
-                raise errors.EngineLost(f"no engine was available within {self._patience:.0f} seconds")
+                raise errors.EngineLost(
+                    f"no engine was available within {self._patience:.0f} seconds"
+                )
             time.sleep(_RETRY_SECONDS)
 
     def _sort_key(self, answer: tuple[socket.socket, dict[str, Any]]) -> tuple[bool, bool, int]:
