@@ -48,7 +48,7 @@ class Services:
         self.settings = settings
         self.blobs = open_blobs(settings, patience=_BLOB_TIMEOUT)
         lifetime = settings.signed_results
-        if lifetime is not None and not self.blobs.signed_address(
+        if lifetime is not None and not self.blobs.signed_url(
             "results/any", lifetime=lifetime, media_type="", disposition=""
         ):
             raise errors.ConfigurationInvalid("GDSR_SIGNED_RESULTS: signed URLs need an S3 bucket")

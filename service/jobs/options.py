@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import WithJsonSchema
 
 from service.http.problems import Fault, RequestInvalid
-from service.transfer.mistakes import NOT_FETCHED, is_address
+from service.transfer.mistakes import NOT_FETCHED, is_url
 from service.transfer.negotiation import preferred_formats
 from workers.contract.queue.jobs import FormatChoice, TradeOffChoice, UpscaleChoices
 from workers.contract.queue.validation import RequestedOptions
@@ -105,8 +105,8 @@ def read_fields(
     except ValidationError as invalid:
         for error in invalid.errors():
             name = str(error["loc"][0])
-            address = error["type"] == "extra_forbidden" and is_address(given[name])
-            message = NOT_FETCHED if address else error_message(error)
+            linked = error["type"] == "extra_forbidden" and is_url(given[name])
+            message = NOT_FETCHED if linked else error_message(error)
             errors.append(Fault(place=place[name], name=name, message=message))
     if errors:
         raise RequestInvalid(errors)

@@ -21,7 +21,7 @@ from service.http.problems import Fault, RequestInvalid
 from service.transfer import json_body
 from service.transfer.digests import check_digests, promised_digests
 from service.transfer.json_body import JsonBody
-from service.transfer.mistakes import NOT_FETCHED, is_address
+from service.transfer.mistakes import NOT_FETCHED, is_url
 from service.transfer.multipart import IMAGE_FIELD, Form
 from workers.contract.blobs.base import BlobStore, translated_disk_errors
 from workers.contract.errors import GDSRError, ImageMissing, QueueUnavailable, UploadTooLarge
@@ -244,7 +244,7 @@ class _Arriving:
                 wrong = [
                     Fault(place="form", name=name, message=NOT_FETCHED)
                     for name, value in fields
-                    if is_address(value)
+                    if is_url(value)
                 ]
                 if wrong:
                     raise RequestInvalid(wrong) from None

@@ -105,7 +105,7 @@ class BlobStore(Protocol):
         """Free and total bytes; None if unknown."""
         return None
 
-    def signed_address(
+    def signed_url(
         self,
         key: str,  # noqa: ARG002 - for stores that sign
         *,
