@@ -65,9 +65,7 @@ def download(
     blobs, lifetime = services.blobs, services.settings.signed_results
     if lifetime is not None and _may_redirect(request):
         headers["Location"] = str(
-            blobs.signed_url(
-                key, lifetime=lifetime, media_type=media_type, disposition=disposition
-            )
+            blobs.signed_url(key, lifetime=lifetime, media_type=media_type, disposition=disposition)
         )
         return Response(status_code=307, headers=headers)
     headers["Content-Disposition"] = disposition
