@@ -36,7 +36,7 @@ Accepted = TypeVar("Accepted")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """A file that has arrived whole, and the form fields beside it."""
+    """A complete upload: a file and the form fields sent with it."""
 
     file: BinaryIO
     size: int

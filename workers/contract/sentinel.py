@@ -29,7 +29,7 @@ from workers.contract.settings import read_password
 
 _PORT = 26379
 _FORM = "redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB]"
-#: Seconds for an answer of a Sentinel; then the next one is asked.
+#: Timeout for a response of a Sentinel, in seconds; then the next one is asked.
 _SENTINEL_SECONDS = 0.5
 #: How long a write waits for a replica; less than the patience of a request.
 _REPLICA_MILLISECONDS = 1000
@@ -77,7 +77,7 @@ class _Sentinels(Sentinel):
 
 
 class _PrimaryConnection(SentinelManagedConnection):
-    """Refuses a server that is not a primary, whatever the Sentinels say."""
+    """Rejects a server that is not a primary, even if the Sentinels name it."""
 
     def connect_check_health(
         self,
