@@ -93,8 +93,8 @@ class BlobStore(Protocol):
         """Delete blobs; missing ones are ignored."""
 
     def entries(self, folder: str) -> Iterator[BlobEntry]:
-        """Every blob of `inputs` or `results`, unordered; concurrent changes may appear. Other files
-        are omitted.
+        """Every blob of `inputs` or `results`, without other files; unordered, concurrent changes may
+        appear.
         """
 
     def sweep_incoming(self, *, age: timedelta) -> int:  # noqa: ARG002 - for stores with such files
