@@ -93,9 +93,7 @@ class BlobStore(Protocol):
         """Delete blobs; missing ones are ignored."""
 
     def entries(self, folder: str) -> Iterator[BlobEntry]:
-        """Every blob of `inputs` or `results`, without other files; unordered, concurrent changes may
-        appear.
-        """
+        """Every blob of `inputs` or `results`, unordered; concurrent changes may appear."""
 
     def sweep_incoming(self, *, age: timedelta) -> int:  # noqa: ARG002 - for stores with such files
         """Delete temporary files of killed processes; returns the freed bytes."""
