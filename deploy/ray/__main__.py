@@ -74,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from workers.contract.images.formats import ResultFormat
 
     if importlib.util.find_spec("ray") is None:
-        raise ConfigurationInvalid("Ray is not installed; install gdsr[ray]")
+        raise ConfigurationInvalid("Ray is not installed; run pip install '.[ray]' in the checkout")
     if arguments.actors is not None and arguments.actors < 1:
         raise ConfigurationInvalid("--actors: at least one is needed")
     _check_locations(arguments.source, arguments.target)

@@ -40,7 +40,7 @@ try:
     from obstore.store import S3Store
 except ImportError:
     raise errors.ConfigurationInvalid(
-        "GDSR_BLOB_URL: s3:// needs the package obstore; install gdsr[s3]"
+        "GDSR_BLOB_URL: s3:// needs the package obstore; run pip install '.[s3]' in the checkout"
     ) from None
 
 #: Connect timeout in seconds.
