@@ -5,11 +5,11 @@
 #   docker build --target worker -t gdsr-worker:cuda --build-arg ACCELERATOR=cuda \
 #       --build-arg TORCH_INDEX= .                                                  for NVIDIA GPUs
 #
-# BuildKit's own frontend builds it: there is no `syntax` line to fetch one by.
+# There is no `syntax` line: BuildKit's built-in frontend needs no download.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 ARG ACCELERATOR=cpu
 
-# --- What every image starts from: a user without rights, and Python that writes nothing.
+# --- The base of every image: an unprivileged user, and Python.
 FROM ${PYTHON_IMAGE} AS base
 ENV PYTHONUNBUFFERED=1 HOME=/tmp
 RUN groupadd --gid 10001 gdsr \
@@ -17,9 +17,9 @@ RUN groupadd --gid 10001 gdsr \
     && install -d -o gdsr -g gdsr /var/lib/gdsr /var/lib/gdsr/blobs /var/cache/gdsr
 WORKDIR /var/lib/gdsr
 
-# --- Environments, each built once and copied whole; versions are those of constraints.txt.
+# --- Virtual environments, each built once and copied whole; constraints.txt pins the versions.
 FROM base AS build
-# Python writes the same bytecode each time when this is set.
+# Makes Python's bytecode reproducible.
 ENV SOURCE_DATE_EPOCH=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv --without-pip /opt/gdsr
 WORKDIR /src
@@ -34,7 +34,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/gdsr/bin/python install -c constraints.txt ".[service,${EXTRAS}]"
 
 FROM build AS build-torch
-# Empty: wherever pip looks by itself. torch alone: what it needs comes with the rest.
+# Empty: pip's own index. Without dependencies, which are installed with the rest.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/gdsr/bin/python install --no-deps \
@@ -44,7 +44,7 @@ FROM build-torch AS build-worker
 COPY pyproject.toml README.md LICENSE ./
 COPY model ./model
 COPY workers ./workers
-# openvino is for CPUs alone; the GPU's compose file leaves it out.
+# openvino is for CPUs; compose.gpu.yml leaves it out.
 ARG EXTRAS=s3,otel,openvino
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/gdsr/bin/python install -c constraints.txt ".[worker,engine,${EXTRAS}]"
@@ -55,7 +55,7 @@ COPY model ./model
 RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m pip --python /opt/gdsr/bin/python install -c constraints.txt ".[train]"
 
-# --- What runs needs beside that: nothing on a CPU; on a GPU torch.compile calls a compiler.
+# --- Runtime packages: none on a CPU; on a GPU torch.compile calls a compiler.
 FROM base AS runtime
 ENV PATH=/opt/gdsr/bin:$PATH PYTHONDONTWRITEBYTECODE=1
 
@@ -100,7 +100,7 @@ ENV GDSR_BLOB_DIR=/var/lib/gdsr/blobs GDSR_METRICS_HOST=0.0.0.0 GDSR_WORKER_METR
 EXPOSE 9101 9102
 USER 10001:10001
 STOPSIGNAL SIGTERM
-# Not the service's: nothing here speaks its HTTP. The first warm-up compiles on a GPU.
+# The worker has no HTTP service. On a GPU the first warm-up compiles, for minutes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=300s --retries=3 \
     CMD ["python", "-m", "workers.host.health"]
 CMD ["gdsr-worker"]
@@ -117,7 +117,7 @@ LABEL org.opencontainers.image.title="gdsr-trainer" \
 ENV MPLCONFIGDIR=/tmp \
     TORCHINDUCTOR_CACHE_DIR=/var/cache/gdsr/inductor TRITON_CACHE_DIR=/var/cache/gdsr/triton
 USER 10001:10001
-# A training is a task with an end: its exit status says how it went.
+# A training run ends by itself, with an exit status.
 HEALTHCHECK NONE
 ENTRYPOINT ["gdsr-train"]
 CMD ["--help"]

@@ -1,4 +1,4 @@
-# What a newcomer types. Every target sets up what it needs first.
+# Every target first sets up its dependencies in .venv.
 BIN := .venv/bin
 
 .PHONY: setup setup-local run test test-long drills check check-deploy bench clean
@@ -15,10 +15,10 @@ run: setup-local  ## upscale a sample photograph through the whole path, then se
 test: check
 	$(BIN)/pytest -m "not slow and not long and not drill" -n 3 --dist loadfile --max-worker-restart=0
 
-test-long: setup  ## what takes minutes: a live Prometheus, cut links, 300 jobs, thousands of requests
+test-long: setup  ## tests that take minutes: a live Prometheus, cut links, 300 jobs, thousands of requests
 	$(BIN)/pytest -m long
 
-drills: setup  ## break it on purpose, for an hour and more; docs/reliability.md has what came of it
+drills: setup  ## failure drills, for over an hour; docs/reliability.md has the results
 	$(BIN)/pytest -m drill tests/drills
 	PYTHONPATH=.:tests/support:tests/servers $(BIN)/python tests/drills/simulation.py --schedules 100000
 

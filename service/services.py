@@ -48,12 +48,10 @@ class Services:
         self.settings = settings
         self.blobs = open_blobs(settings, patience=_BLOB_TIMEOUT)
         lifetime = settings.signed_results
-        if lifetime is not None and not self.blobs.signed_address(
+        if lifetime is not None and not self.blobs.signed_url(
             "results/any", lifetime=lifetime, media_type="", disposition=""
         ):
-            raise errors.ConfigurationInvalid(
-                "GDSR_SIGNED_RESULTS: signed addresses need an S3 bucket"
-            )
+            raise errors.ConfigurationInvalid("GDSR_SIGNED_RESULTS: signed URLs need an S3 bucket")
         self.queue = JobQueue(
             client,
             record_ttl=settings.record_ttl,
@@ -128,7 +126,7 @@ async def _services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(_services)]
 
 _BEARER = HTTPBearer(auto_error=False, description="An API key, if the service uses them")
-_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same")
+_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same key")
 
 
 async def _sent_key(

@@ -25,9 +25,7 @@ class ServiceSettings(SharedSettings):
     """Port to listen on; 0: any free port, named in the log."""
 
     hosts: Values = ()
-    """Host names, comma-separated, that a service on loopback without keys accepts beside local
-    ones.
-    """
+    """Host names, comma-separated, that a service on loopback without keys also accepts."""
 
     api_keys_file: Path | None = None
     """File of API keys, `name:sha256` lines (`gdsr-service --new-key NAME`); unset: no keys."""
@@ -48,7 +46,7 @@ class ServiceSettings(SharedSettings):
     """Whether an upload equal to an earlier one of the same key gets a copy of its result."""
 
     compat: bool = True
-    """Serve the routes of Automatic1111 and LocalAI; `off`: not."""
+    """Whether the routes of Automatic1111 and LocalAI are served."""
 
     cors_origins: Values = ()
     """Origins allowed by CORS, such as `https://a.example`, comma-separated, or `*`."""
@@ -62,35 +60,35 @@ class ServiceSettings(SharedSettings):
     result_name: Annotated[str, shaped(r"[^/\\\x00-\x1f]*", "a name without folders")] = (
         "{name}-{scale}x"
     )
-    """How downloads are called: `{name}` of the picture without its ending, `{scale}` such as 4."""
+    """File name of results: `{name}` of the picture without its extension, `{scale}` such as 4."""
 
     max_wait: Seconds = timedelta(seconds=60)
     """Maximum of `Prefer: wait`."""
 
     cancel_abandoned: bool = True
-    """Cancel a job as its waiting client leaves without API key, Idempotency-Key or webhook."""
+    """Whether a job without API key, Idempotency-Key and webhook is cancelled when its waiting
+    client disconnects.
+    """
 
     head_timeout: Seconds = timedelta(seconds=20)
-    """A new connection without a whole request line and head after this time is closed."""
+    """Timeout for a request head; then the connection is closed."""
 
     body_timeout: Seconds = timedelta(seconds=30)
-    """A connection with less than 16 KiB of a body, sent or read, in this time is closed."""
+    """Timeout for every 16 KiB of a request or response body; then the connection is closed."""
 
     webhook_hosts: Values = ()
-    """Hosts, comma-separated, that webhooks may be sent to, such as `a.example` or
+    """Hosts, comma-separated, that may receive webhooks, such as `a.example` or
     `a.example:8443`; empty: none.
     """
 
     webhook_secret_file: Path | None = None
-    """File with the keys that sign webhooks (`whsec_...`), several during a rotation."""
+    """File with the secrets that sign webhooks, one `whsec_...` a line; several for a rotation."""
 
     webhook_networks: Values = ()
-    """Networks, comma-separated, allowed for those hosts beside the public internet."""
+    """Networks, comma-separated, where those hosts may be, besides the public internet."""
 
     signed_results: Annotated[Seconds, Field(le=timedelta(days=7))] | None = None
-    """Lifetime of signed bucket addresses that `/jobs/{id}/result` redirects to; unset: no
-    redirect.
-    """
+    """Lifetime of signed bucket URLs that `/jobs/{id}/result` redirects to; unset: no redirect."""
 
     @property
     def largest_picture(self) -> int:

@@ -57,10 +57,10 @@ class ResultView(View):
     branches: tuple[str, ...]
     """Stored branches: values for `output` of the result's address."""
     previews: tuple[str, ...]
-    """Those of them that have a `preview`."""
+    """The branches that have a `preview`."""
     invented: float | None
-    """Share of the fine detail that is invented, 0 to 1: the difference to the faithful branch, in
-    that difference and the faithful branch's own detail together. Null if it is not known: the
+    """Share of the fine detail that is invented, 0 to 1: the difference to the faithful branch,
+    divided by the sum of this difference and the fine detail of the faithful branch. Null if the
     job kept no branches.
     """
 

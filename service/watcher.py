@@ -203,7 +203,7 @@ class JobSubscriptions:
                 topic.wake()
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Receive changes, in a thread of its own, until `running` ends."""
+        """Receive changes, in its own thread, until `running` ends."""
         down = False
         while not self._closing.is_set():
             try:

@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "--engines", type=int, action="append",
         help="how many; may be repeated (default: 1, 4, 16 and 64)",
     )  # fmt: skip
-    _number(fleet, "--seconds", 1.0, "of an engine for a picture")
+    _number(fleet, "--seconds", 1.0, "time of an engine per picture")
     _number(fleet, "--side", 256, "of the pictures in pixels")
     _number(fleet, "--pictures", 10, "for each engine")
     fleet.add_argument(

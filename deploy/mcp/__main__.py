@@ -36,7 +36,7 @@ def main() -> int:
     try:
         from deploy.mcp.tools import create_server
     except ModuleNotFoundError as missing:
-        parser.error(f"{missing.name} is not installed: pip install 'gdsr[mcp]'")
+        parser.error(f"{missing.name} is not installed; make setup installs it")
 
     server = create_server(roots, arguments.server, os.environ.get("GDSR_API_KEY"))
     try:

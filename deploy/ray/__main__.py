@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from deploy.ray.upscaler import Work
 
 DESCRIPTION = """Enlarge all pictures of a folder or bucket four times, with Ray: on the cluster of
-RAY_ADDRESS, else on this machine. A picture whose result is there is skipped. Results are named as
-their pictures, with the new ending added."""
+RAY_ADDRESS, else on this machine. Pictures that have a result are skipped. The result of
+a.jpg is a.jpg.png, or as --format says."""
 #: Maximum number of blocks. One actor takes a whole block, and a run waits for the last one.
 _MAX_BLOCKS = 5000
 
@@ -50,12 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("target", metavar="OUT", help="the same, for the results; not inside IN")
     parser.add_argument(
         "--actors", type=int, metavar="N",
-        help="processes with a network each, which share the GPUs (default: one a GPU, else one)",
+        help="processes with a network each; they share the GPUs (default: one per GPU, else one)",
     )  # fmt: skip
     parser.add_argument(
         "--manifest", type=Path, metavar="FILE",
         help=(
-            "JSON lines: the pictures without a result, and why; written anew by each run "
+            "JSON lines: the pictures without a result, and why; rewritten by each run "
             "(default: failed.jsonl in the folder OUT, or here)"
         ),
     )  # fmt: skip
@@ -74,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from workers.contract.images.formats import ResultFormat
 
     if importlib.util.find_spec("ray") is None:
-        raise ConfigurationInvalid("Ray is not installed; install gdsr[ray]")
+        raise ConfigurationInvalid("Ray is not installed; run pip install '.[ray]' in the checkout")
     if arguments.actors is not None and arguments.actors < 1:
         raise ConfigurationInvalid("--actors: at least one is needed")
     _check_locations(arguments.source, arguments.target)

@@ -75,7 +75,7 @@ def check_drawable(metrics: Iterable[str]) -> None:
     if _PERCEPTION.keys().isdisjoint(metrics):
         raise ValueError("a plot needs LPIPS or NIQE")
     if find_spec("matplotlib") is None:
-        raise TrainingError("a plot needs matplotlib: pip install 'gdsr[train]'")
+        raise TrainingError("a plot needs matplotlib: pip install '.[train]' in the checkout")
 
 
 def draw(

@@ -53,7 +53,7 @@ def load_api_keys(settings: ServiceSettings) -> dict[str, str]:
 
 
 def hash_key(key: str) -> str:
-    """The digest that the key file holds for a key."""
+    """The digest of a key, as in the key file."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
@@ -84,5 +84,5 @@ def load_keys(path: Path | None, *, setting: str) -> dict[str, str]:
             raise ConfigurationInvalid(f"{setting}: line {number} {reason}")
         digests[found[1]] = found[2]
     if not digests:
-        raise ConfigurationInvalid(f"{setting}: it holds no key")
+        raise ConfigurationInvalid(f"{setting}: it contains no key")
     return digests

@@ -56,7 +56,7 @@ _REQUEST = {
         "required": True,
         "description": (
             "One zip, or a form with several pictures or with one zip. File types are detected "
-            "from the contents; a file that is not a picture fails on its own."
+            "from the contents; a file that is not a picture fails alone."
         ),
         "content": {
             "multipart/form-data": form(
@@ -96,7 +96,7 @@ _DERIVED = {
     200: ARCHIVE[200],
     307: ARCHIVE[307],
     **pending(
-        "The batch of derived results, whose jobs run or whose zip is packed",
+        "The batch of derived results, while its jobs run or its zip is packed",
         BatchView, BATCH_LINKS, "Preference-Applied",
     ),
     **documented(

@@ -1,4 +1,4 @@
-"""`POST /v1/images/upscale` as LocalAI has it, with the answer of OpenAI's image routes."""
+"""`POST /v1/images/upscale` as in LocalAI, with the response of OpenAI's image routes."""
 
 import time
 
@@ -35,7 +35,7 @@ class Address(BaseModel):
 
 
 class Images(BaseModel):
-    """The answer of OpenAI's image routes."""
+    """A response as of OpenAI's image routes."""
 
     id: str
     created: int
@@ -50,7 +50,7 @@ class Images(BaseModel):
     openapi_extra=_REQUEST,
 )
 async def upscale_image(request: Request, services: ServicesDep, owner: Owner) -> Images | Response:
-    """Enlarge the picture in the field `image` by `scale` (2 unless given, at most 4)."""
+    """Enlarge the picture in the field `image` by `scale` (default 2, at most 4)."""
     with services.counting_rejections():
         await services.gate.check(owner, None)
         counted = await run_in_threadpool(services.rate.count, owner)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """Maximum number of connections, and seconds that each may make no progress."""
+    """Maximum number of connections, and the seconds after which one without progress is closed."""
 
     connections: int
     head: timedelta

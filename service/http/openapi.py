@@ -31,18 +31,18 @@ _HEADERS: Mapping[str, str] = {
     "Cache-Status": "Whether the result was copied from an equal upload (RFC 9211)",
     "Content-Digest": "SHA-256 of the content (RFC 9530)",
     "Content-Disposition": (
-        "File name: by GDSR_RESULT_NAME from the client's name, else the job's id"
+        "File name: the client's name in the form of GDSR_RESULT_NAME, else the job's id"
     ),
-    "Content-Location": "Address of the picture",
+    "Content-Location": "Address of the file",
     "Content-Range": "The byte range of the response",
     "Content-Security-Policy": "For browsers: load only our own files",
     "ETag": "Entity tag: the same for the same content",
     "Location": "Address to poll",
     "Preference-Applied": "The wait that was applied",
-    "RateLimit": "What is left of each limit, and seconds until it resets",
+    "RateLimit": "Remaining quota of each limit, and seconds until it resets",
     "RateLimit-Policy": "The limits of the API key",
     "Referrer-Policy": "For browsers: send no referrer",
-    "Repr-Digest": "SHA-256 of the whole picture (RFC 9530)",
+    "Repr-Digest": "SHA-256 of the whole file (RFC 9530)",
     "Retry-After": "Seconds until the next retry or poll",
     "Server-Timing": "Time per stage, in milliseconds",
     "WWW-Authenticate": "How to authenticate",
@@ -65,7 +65,7 @@ def headers(*names: str) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _download(content: Mapping[str, object], *timing: str) -> Responses:
+def _download(description: str, content: Mapping[str, object], *timing: str) -> Responses:
     """The responses of the address of a stored file."""
     without_content = headers(
         "ETag", "Repr-Digest", "Content-Location", *timing, "Accept-Ranges", "Preference-Applied"
@@ -73,17 +73,17 @@ def _download(content: Mapping[str, object], *timing: str) -> Responses:
     described = without_content | headers("Content-Disposition")
     return {
         200: {
-            "description": "The picture",
+            "description": description,
             "content": content,
             "headers": described | headers("Content-Digest"),
         },
         206: {
-            "description": "The byte range that `Range` asked for",
+            "description": "The requested byte range",
             "content": content,
             "headers": described | headers("Content-Range"),
         },
         307: {
-            "description": "Redirect to a signed address of the bucket",
+            "description": "Redirect to a signed URL of the bucket",
             "headers": without_content | headers("Location"),
         },
         304: {
@@ -94,11 +94,11 @@ def _download(content: Mapping[str, object], *timing: str) -> Responses:
 
 
 #: Responses of the address of a picture, and of the zip of a batch.
-PICTURE = _download(PICTURE_TYPES, "Server-Timing")
-ARCHIVE = _download({"application/zip": BINARY})
+PICTURE = _download("The picture", PICTURE_TYPES, "Server-Timing")
+ARCHIVE = _download("The zip", {"application/zip": BINARY})
 #: Problems of every address that needs an API key.
 OF_THE_OWNER = (errors.KeyMissing, errors.KeyInvalid, errors.QueueUnavailable)
-#: Errors that say when to retry, each time another time.
+#: Errors whose `Retry-After` varies.
 _PAUSE_WHEN_RAISED = (errors.QueueFull, errors.RateExceeded, errors.PixelsExceeded)
 
 
@@ -131,7 +131,7 @@ def documented(*problems: type[GDSRError], failures: Iterable[type[GDSRError]] =
 def pending(
     description: str, view: type[BaseModel], links: Mapping[str, object], *more: str
 ) -> Responses:
-    """The response 202 of something that a client polls; `more` are further headers."""
+    """The response 202 with an address to poll; `more` are additional headers."""
     named = headers("Location", "Retry-After", *more)
     return {202: {"description": description, "headers": named, "model": view, "links": links}}
 

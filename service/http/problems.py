@@ -6,6 +6,7 @@ A failed job stores the slug and the message of its error and is mapped here too
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus as Status
+from string import Formatter
 from typing import Self
 
 from fastapi.responses import JSONResponse
@@ -138,6 +139,14 @@ class ProblemDocument(BaseModel):
 def problem_type(slug: str) -> str:
     """The address that identifies a kind of problem."""
     return address(f"/problems/{slug}")
+
+
+def explanation(kind: type[GDSRError]) -> str:
+    """A kind of problem in a sentence: its docstring, else its message with `...` as values."""
+    if kind.__doc__:
+        return " ".join(kind.__doc__.split("\n\n")[0].split())
+    parts = Formatter().parse(kind.detail)
+    return "".join(text if field is None else f"{text}..." for text, field, *_ in parts)
 
 
 def error_response(

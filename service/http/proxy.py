@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 #: The prefix of addresses, such as `/gdsr`; set for each request and for background tasks.
 ROOT: ContextVar[str] = ContextVar("root_path", default="")
-#: What scripts of other origins may send and read beside the CORS-safelisted headers.
+#: Headers that scripts of other origins may send and read, besides the CORS-safelisted ones.
 CORS: Mapping[str, Any] = {
     "allow_methods": ("DELETE", "GET", "HEAD", "POST"),
     "allow_headers": (

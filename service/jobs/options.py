@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import WithJsonSchema
 
 from service.http.problems import Fault, RequestInvalid
-from service.transfer.mistakes import NOT_FETCHED, is_address
+from service.transfer.mistakes import NOT_FETCHED, is_url
 from service.transfer.negotiation import preferred_formats
 from workers.contract.queue.jobs import FormatChoice, TradeOffChoice, UpscaleChoices
 from workers.contract.queue.validation import RequestedOptions
@@ -39,8 +39,8 @@ class ResultFields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     output: Literal["psnr", "fused", "gan", "mask"] | None = None
-    """One of the stored branches, or the mask: grey, 0 (black) where `fused` takes the faithful
-    branch, 255 (white) where it takes the crisp one.
+    """One of the stored branches, or the mask: grey, 0 (black) where `fused` uses the faithful
+    branch, 255 (white) where it uses the crisp one.
     """
 
     trade_off: TradeOffChoice | None = None
@@ -62,20 +62,18 @@ class ResultFields(BaseModel):
     """Maximum height."""
 
     dpi: int | None = Field(default=None, ge=1, le=65_535, examples=[300])
-    """Dots per inch that the file states; the pixels stay. Unset: as in the result."""
+    """Dots per inch stated in the file; the pixels do not change. Unset: as in the result."""
 
 
 class ReadFields(ResultFields):
     """The options of `GET /jobs/{id}/result`; none: the result itself."""
 
     preview: bool = False
-    """With one of the stored `output` and nothing else: a small WebP of it, of at most 2048 pixels
-    a side.
-    """
+    """With a stored `output` and no other field: a WebP of it, at most 2048 pixels a side."""
 
 
 class DerivedFields(ResultFields):
-    """The options of `POST /jobs/{id}/result`, beside the map."""
+    """The options of `POST /jobs/{id}/result`, besides the map."""
 
     name: str = Field(default="", max_length=255, examples=["cat.jpg"])
     """File name of the result. Empty: that of the job."""
@@ -107,8 +105,8 @@ def read_fields(
     except ValidationError as invalid:
         for error in invalid.errors():
             name = str(error["loc"][0])
-            address = error["type"] == "extra_forbidden" and is_address(given[name])
-            message = NOT_FETCHED if address else error_message(error)
+            linked = error["type"] == "extra_forbidden" and is_url(given[name])
+            message = NOT_FETCHED if linked else error_message(error)
             errors.append(Fault(place=place[name], name=name, message=message))
     if errors:
         raise RequestInvalid(errors)

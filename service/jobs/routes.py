@@ -79,7 +79,7 @@ _DERIVED_FIELDS = described_fields(DerivedFields)
 _DERIVED_REQUEST = {
     "parameters": in_query(_DERIVED_FIELDS),
     "requestBody": {
-        "description": "The map, an 8-bit grey PNG; none: one trade-off for all pixels",
+        "description": "The map, an 8-bit grey PNG; without one, one trade-off for all pixels",
         "content": {
             "multipart/form-data": form({"map": BINARY["schema"], **_DERIVED_FIELDS}),
             "image/png": BINARY,
@@ -161,10 +161,10 @@ async def read_result(
 ) -> Response:
     """The finished picture; for a failed job, its failure with the matching status.
 
-    A job that kept its branches also gives these, the mask, other slider positions, formats,
-    regions and smaller sizes, in any combination. Other jobs with a PNG result give formats,
-    regions and smaller sizes. Each derived result is a job of its own that needs no network, with
-    the same responses as `POST /upscale`; the same address returns the same job.
+    With parameters, a derived result: a branch, the mask or another slider position of a job that
+    kept its branches; another format, a region or a smaller size of such a job or of a PNG result.
+    The parameters can be combined. A derived result is a job that does not run the network, with
+    the same responses as `POST /upscale`; equal requests return the same job.
     """
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     if wait and not job.ended:
@@ -178,7 +178,7 @@ async def read_result(
     if fields.output and fields == ReadFields(output=fields.output, preview=fields.preview):
         return await run_in_threadpool(branch_response, job, fields, services, request)
     if fields.preview:
-        raise RequestInvalid.of("query", "preview", "goes with an output and nothing else")
+        raise RequestInvalid.of("query", "preview", "needs an output and no other field")
     made = await run_in_threadpool(derived_job, services, job, fields)
     return await picture_or_job(made, services, request, wait=wait, at_once=True)
 
@@ -196,12 +196,12 @@ async def derive_result(
     request: Request,
     prefer: Prefer,
 ) -> Response:
-    """A derived result, as `GET` of the same address gives it, by a map or under another name.
+    """A derived result by a map, or under another file name; otherwise as with `GET`.
 
     The map is the body or the multipart field `map`: an 8-bit grey PNG in the proportions of the
-    result, and no larger. Its levels, interpolated, are the trade-off of each pixel, from 0 (0) to
-    1 (255). Needs kept branches. Equal requests return the same job; the picture is at its
-    address, which has ranges and an entity tag, and is erased with the job.
+    result, and no larger. Its interpolated levels are the trade-off of each pixel, from 0 (0) to 1
+    (255). The job must have kept its branches. Equal requests return the same job. The picture is
+    at the address of this job, with ranges and an entity tag, and is deleted with the first job.
     """
     query = request.query_params.multi_items()
     with services.counting_rejections():

@@ -17,7 +17,7 @@ from workers.contract.queue.jobs import JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-#: Keep-alive: a comment is sent after this much silence, so that proxies keep the connection.
+#: Keep-alive: interval of comments without events, so that proxies keep the connection.
 KEEP_ALIVE = timedelta(seconds=15)
 #: Reconnection time for clients, in milliseconds.
 RECONNECT = 1000

@@ -89,8 +89,8 @@ class StorageCollector(Collector):
             return
         if room is None:
             return
-        yield GaugeMetricFamily("gdsr_blob_free_bytes", "Free bytes.", value=room.free)
-        yield GaugeMetricFamily("gdsr_blob_limit_bytes", "Total bytes.", value=room.total)
+        yield GaugeMetricFamily("gdsr_blob_free_bytes", "Free bytes of its disk.", value=room.free)
+        yield GaugeMetricFamily("gdsr_blob_limit_bytes", "Bytes of its disk.", value=room.total)
 
 
 def _queue(queue: JobQueue) -> Iterator[Metric]:
@@ -116,14 +116,14 @@ def _queue(queue: JobQueue) -> Iterator[Metric]:
         yield GaugeMetricFamily(name, about, value=value)
     usage = last_usage(client)
     if usage is not None:
-        yield GaugeMetricFamily("gdsr_blobs", "Pictures stored.", value=usage.blobs)
+        yield GaugeMetricFamily("gdsr_blobs", "Stored pictures.", value=usage.blobs)
         yield GaugeMetricFamily("gdsr_blob_bytes", "Bytes of stored pictures.", value=usage.size)
         yield GaugeMetricFamily(
             "gdsr_blob_quota_bytes", "Storage quota in bytes; 0: unlimited.", value=usage.quota or 0
         )
     freed = (([reason], size) for reason, size in freed_bytes(client).items())
     yield counters(
-        "gdsr_blob_freed_bytes", "Blobs removed by the janitor, by reason.", ["reason"], freed
+        "gdsr_blob_freed_bytes", "Bytes removed by the janitor, by reason.", ["reason"], freed
     )
 
 

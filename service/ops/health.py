@@ -1,7 +1,6 @@
 """Health checks, metrics and problem documentation."""
 
 import asyncio
-import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -14,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from service.http.openapi import documented
-from service.http.problems import KINDS, NotFound, NotReady, problem_type
+from service.http.problems import KINDS, NotFound, NotReady, explanation, problem_type
 from service.services import MetricsReader, Services, ServicesDep
 from workers.contract.blobs.base import BlobStore
 from workers.contract.errors import KeyInvalid, KeyMissing, StorageFull, StorageUnavailable
@@ -89,8 +88,9 @@ async def read_problem_type(slug: str) -> ProblemType:
     kind = KINDS.get(slug)
     if kind is None:
         raise HTTPException(status_code=404)
-    about = " ".join((inspect.getdoc(kind) or "").split())
-    return ProblemType(type=problem_type(slug), title=kind.title, status=kind.status, about=about)
+    return ProblemType(
+        type=problem_type(slug), title=kind.title, status=kind.status, about=explanation(kind)
+    )
 
 
 async def _with_timeout(name: str, check: Callable[[], dict[str, str]]) -> dict[str, str]:

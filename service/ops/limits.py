@@ -80,10 +80,10 @@ class ModelDevice(View):
     """Whether the network is compiled for the device."""
 
     backend: str
-    """Library that computes: `torch`, or `openvino` on some CPUs."""
+    """Library that runs the network: `torch`, or `openvino` on some CPUs."""
 
     seconds_by_backend: dict[str, float]
-    """Processor seconds of one tile in each library, of a trial; empty if there was none."""
+    """CPU seconds per tile of each library, from a trial; empty if there was none."""
 
     pixels_per_second: dict[str, float]
     """Input pixels per second for psnr, fused and gan, measured when the model was loaded; while

@@ -1,7 +1,7 @@
 """Serves a stored picture over HTTP: whole, a byte range, 304 Not Modified, or a redirect.
 
 Pictures are streamed in chunks, so that a download of any size takes the memory of one chunk.
-Redirects go to signed addresses of the store.
+Redirects go to signed URLs of the store.
 """
 
 import itertools
@@ -65,9 +65,7 @@ def download(
     blobs, lifetime = services.blobs, services.settings.signed_results
     if lifetime is not None and _may_redirect(request):
         headers["Location"] = str(
-            blobs.signed_address(
-                key, lifetime=lifetime, media_type=media_type, disposition=disposition
-            )
+            blobs.signed_url(key, lifetime=lifetime, media_type=media_type, disposition=disposition)
         )
         return Response(status_code=307, headers=headers)
     headers["Content-Disposition"] = disposition

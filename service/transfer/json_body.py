@@ -34,7 +34,7 @@ class JsonBody:
             raise _wrong("json", 'it is not an object, such as {"image": "<base64>"}')
         for text in (*found, *found.values()):
             if isinstance(text, str) and _SURROGATE.search(text):
-                raise _wrong("json", "it holds half a surrogate pair, which is not Unicode")
+                raise _wrong("json", "it contains a lone surrogate, which is not Unicode")
         image = found.pop(IMAGE_FIELD, None)
         if image is not None:
             self._files.begin(IMAGE_FIELD, "")

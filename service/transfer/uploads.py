@@ -21,7 +21,7 @@ from service.http.problems import Fault, RequestInvalid
 from service.transfer import json_body
 from service.transfer.digests import check_digests, promised_digests
 from service.transfer.json_body import JsonBody
-from service.transfer.mistakes import NOT_FETCHED, is_address
+from service.transfer.mistakes import NOT_FETCHED, is_url
 from service.transfer.multipart import IMAGE_FIELD, Form
 from workers.contract.blobs.base import BlobStore, translated_disk_errors
 from workers.contract.errors import GDSRError, ImageMissing, QueueUnavailable, UploadTooLarge
@@ -36,7 +36,7 @@ Accepted = TypeVar("Accepted")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """A file that has arrived whole, and the form fields beside it."""
+    """A complete upload: a file and the form fields sent with it."""
 
     file: BinaryIO
     size: int
@@ -179,7 +179,7 @@ async def receive(
 
 
 async def _disconnected(request: Request) -> None:
-    """Return once the client, whose whole body has come, has closed the connection."""
+    """Wait until the client disconnects; its body has arrived already."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -244,7 +244,7 @@ class _Arriving:
                 wrong = [
                     Fault(place="form", name=name, message=NOT_FETCHED)
                     for name, value in fields
-                    if is_address(value)
+                    if is_url(value)
                 ]
                 if wrong:
                     raise RequestInvalid(wrong) from None

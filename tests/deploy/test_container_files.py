@@ -11,13 +11,14 @@ from workers.contract.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+OVERLAYS = ("deploy/compose.gpu.yml", "deploy/compose.keys.yml")
 SETTINGS = {
     f"GDSR_{name.upper()}" for s in (ServiceSettings, WorkerSettings) for name in s.model_fields
 }
 
 
 def test_every_setting_that_they_name_is_one() -> None:
-    for name in ("Dockerfile", "docker-compose.yml", "deploy/compose.gpu.yml", ".env.example"):
+    for name in ("Dockerfile", "docker-compose.yml", ".env.example", *OVERLAYS):
         named = set(re.findall(r"\bGDSR_[A-Z_]+\b", (ROOT / name).read_text()))
         assert named - SETTINGS - {"GDSR_"} == set(), name
 
@@ -36,6 +37,20 @@ def test_every_variable_of_the_compose_file_is_in_the_example() -> None:
     shown = set(re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
 
     assert used - shown == set()
+
+
+def test_the_service_reads_its_api_keys_where_they_are_mounted() -> None:
+    overlay = yaml.safe_load((ROOT / "deploy/compose.keys.yml").read_text())
+    service = overlay["services"]["service"]
+
+    assert set(service["secrets"]) == set(overlay["secrets"])
+    assert service["environment"] == {"GDSR_API_KEYS_FILE": "/run/secrets/api_keys"}
+
+
+def test_no_document_names_compose_files_on_a_command_line() -> None:
+    # The next command without them would replace the GPU's worker, or drop the API keys.
+    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/*.md")]:
+        assert not re.search(r"docker compose [^\n`]*-f ", path.read_text()), path
 
 
 def test_a_worker_may_drain_before_it_is_killed() -> None:

@@ -31,7 +31,10 @@ def format_duration(pause: timedelta) -> str:
 
 
 class GDSRError(Exception):
-    """Base class of all errors that this project raises."""
+    """An unexpected error; the log explains it.
+
+    Base class of all errors that this project raises.
+    """
 
     slug: ClassVar[str] = "internal"
     #: HTTP status of a request that fails with this error (RFC 9110).
@@ -425,6 +428,9 @@ JobOutOfMemory = _kind(
     JobFailed, "job-out-of-memory", 500, "The job ran out of memory",
     "the job exceeded its memory limit of {size}",
 )  # fmt: skip
-ConfigurationInvalid = _kind(
-    GDSRError, "configuration-invalid", 500, "The settings are invalid",
-)  # fmt: skip
+
+
+class ConfigurationInvalid(GDSRError):
+    """A setting is unknown or invalid, so the program does not start."""
+
+    slug, status, title = "configuration-invalid", 500, "The settings are invalid"

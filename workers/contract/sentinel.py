@@ -29,7 +29,7 @@ from workers.contract.settings import read_password
 
 _PORT = 26379
 _FORM = "redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/NAME[/DB]"
-#: Seconds for an answer of a Sentinel; then the next one is asked.
+#: Timeout for a response of a Sentinel, in seconds; then the next one is asked.
 _SENTINEL_SECONDS = 0.5
 #: How long a write waits for a replica; less than the patience of a request.
 _REPLICA_MILLISECONDS = 1000
@@ -67,7 +67,7 @@ class _Sentinels(Sentinel):
                 (wrong if untrusted else silent).append(f"{place}: {failure}")
                 continue
             if found:
-                # the one that answers is asked first from now on
+                # the one that responds is asked first from now on
                 self.sentinels = [asked, *(one for one in self.sentinels if one is not asked)]
                 return cast("tuple[str, int]", found)
             wrong.append(f"{place} knows no {service_name}")
@@ -77,7 +77,7 @@ class _Sentinels(Sentinel):
 
 
 class _PrimaryConnection(SentinelManagedConnection):
-    """Refuses a server that is not a primary, whatever the Sentinels say."""
+    """Rejects a server that is not a primary, even if the Sentinels name it."""
 
     def connect_check_health(
         self,
@@ -174,7 +174,7 @@ def replicated(client: redis.Redis, write: Callable[[redis.Redis], object]) -> A
         write(pipe)
         pipe.set(_MARK, "", ex=60)
         pipe.wait(1, _REPLICA_MILLISECONDS)
-        # raised as they are: a pipeline would put words of its own before them
+        # unchanged: a pipeline would prefix the message
         replies = pipe.execute(raise_on_error=False)
     for reply in replies:
         if isinstance(reply, Exception):

@@ -88,7 +88,7 @@ class SharedSettings(BaseSettings):
     """
 
     redis_password_file: Path | None = None
-    """File with the Redis password in its first line; unset: as in the URL, or no password."""
+    """File with the Redis password in its first line; unset: the one of the URL, if any."""
 
     blob_dir: Path = Path("data/blobs")
     """Folder for pictures; shared by service and workers."""
@@ -121,9 +121,7 @@ class SharedSettings(BaseSettings):
     """How long a result is kept."""
 
     record_ttl: Seconds = timedelta(days=1)
-    """How long the record of an ended job is kept; its expired result answers 410 instead of
-    404.
-    """
+    """How long the record of an ended job is kept. Its expired result is 410, later 404."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Minimum level of log lines."""
@@ -193,7 +191,7 @@ class WorkerSettings(SharedSettings):
     """Additional settings of `gdsr-worker`, its engines and its job workers."""
 
     job_workers: int | None = Field(default=None, ge=2)
-    """Number of job worker processes, half of them for small pictures only; unset: by the cores."""
+    """Number of job workers, half of them for small pictures only; unset: from cores and GPUs."""
 
     checkpoints: Paths = ()
     """Checkpoint files or folders, separated by `:`; empty: the checkpoints shipped with GDSR."""
@@ -213,7 +211,7 @@ class WorkerSettings(SharedSettings):
     """Number format of the network; unset: the fastest that passes the startup self-test."""
 
     cpu_backend: Literal["auto", "torch", "openvino"] = "auto"
-    """Library that computes on a CPU: `torch`, `openvino` or `auto`: the faster, by a trial."""
+    """Library that computes on a CPU: `torch`, `openvino`, or `auto`, the faster one in a trial."""
 
     threads: int | None = Field(default=None, gt=0)
     """CPU threads of an engine; unset: the CPU quota."""
@@ -222,7 +220,7 @@ class WorkerSettings(SharedSettings):
     """Folder for compiled kernels and calibrations; unset: `gdsr` in the user's cache folder."""
 
     tile: int | None = Field(default=None, ge=64, le=1024)
-    """Tile side in input pixels, context included; unset: 160 or 288, chosen per picture."""
+    """Tile side in input pixels, context included; unset: 160, 288 or, on a GPU, 512."""
 
     blob_quota: int | None = Field(default=None, gt=0)
     """Storage quota in bytes; beyond it the oldest results are removed early. Unset: unlimited."""
@@ -234,13 +232,13 @@ class WorkerSettings(SharedSettings):
     """Address space limit of a job's process, in bytes."""
 
     mark: bool = True
-    """Whether results say in their XMP that a model made them, in the words of IPTC; `off`: not."""
+    """Whether the XMP of results states that a model made them (IPTC DigitalSourceType)."""
 
     engine_patience: Seconds = timedelta(seconds=60)
-    """How long a job waits for an engine that restarts."""
+    """How long a job waits for an engine to restart."""
 
     worker_metrics_port: int | None = Field(default=None, gt=0, le=65000)
-    """Metrics and probe port of the supervisor; engines use the next ones; unset: none."""
+    """Port for metrics and probes of the supervisor; engines use the next ones; unset: none."""
 
     @field_validator("checkpoints")
     @classmethod

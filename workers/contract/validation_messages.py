@@ -10,7 +10,7 @@ _MAX_SHOWN = 40
 
 
 def shaped(pattern: str, words: str) -> AfterValidator:
-    """Holds a string to a pattern; `words` say what a wrong one is not."""
+    """Holds a string to a pattern; `words` name the expected form."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -23,7 +23,7 @@ def shaped(pattern: str, words: str) -> AfterValidator:
 def error_message(error: Mapping[str, Any]) -> str:
     """One of the `errors()` of a `ValidationError`, without its field.
 
-    Raises nothing: a kind that has no words of its own is called invalid.
+    Raises nothing: an unknown kind is reported as invalid.
     """
     context: Mapping[str, Any] = error.get("ctx", {})
     found = _shown(error.get("input"))

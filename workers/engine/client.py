@@ -227,7 +227,7 @@ class EngineClient:
         self._connection.close()
         self._connection, self._greeting = self._connect()
         if not self._fits(self._greeting):
-            raise errors.EngineLost("the engine that came back has a different tile size")
+            raise errors.EngineLost("the restarted engine has a different tile size")
         if self.made_by(self._model).checkpoint != self._checkpoint:
             raise errors.CheckpointReplaced
 
@@ -249,7 +249,9 @@ class EngineClient:
                 if found:
                     known = ", ".join(sorted(found[0][1]["models"]))
                     raise errors.ModelUnknown(name=self._model, known=known)
-                raise errors.EngineLost(f"no engine came back within {self._patience:.0f} seconds")
+                raise errors.EngineLost(
+                    f"no engine was available within {self._patience:.0f} seconds"
+                )
             time.sleep(_RETRY_SECONDS)
 
     def _sort_key(self, answer: tuple[socket.socket, dict[str, Any]]) -> tuple[bool, bool, int]:

@@ -84,7 +84,8 @@ def load_engine(
     device = _device(device_wanted)
     if settings.cpu_backend == "openvino" and not openvino.is_installed():
         raise ConfigurationInvalid(
-            "GDSR_CPU_BACKEND is openvino, which is not installed: pip install 'gdsr[openvino]'"
+            "GDSR_CPU_BACKEND is openvino, which is not installed: pip install '.[openvino]' in "
+            "the checkout"
         )
     cuda = device.type == "cuda"
     tiles = _tiles(settings, device)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from workers.contract.images.options import SCALE
 
 #: Input pixels of context around the kept part of a tile, and of blending across a seam. Measured
-#: on Set14: enough for 2 grey levels and 55 dB to the untiled output
+#: on Set14: within 1 grey level and 75 dB of the untiled output
 #: (docs/lab/007-tile-context.md).
 HALO = 16
 FEATHER = 8

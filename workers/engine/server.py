@@ -309,7 +309,7 @@ class EngineServer:
     def _read_ready(self, selector: selectors.BaseSelector) -> bool:
         """Read what has arrived; False if `serve` has ended.
 
-        Keeps no key while it waits: that of an ended job would keep its shared memory.
+        Holds no key while it waits: the key of an ended job would keep its shared memory.
         """
         for key, _ in selector.select():
             if key.fileobj is self._woken:

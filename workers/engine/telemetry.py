@@ -63,7 +63,7 @@ class _EngineCollector(Collector):
             "gdsr_oom_retries", "Out-of-memory errors that were retried.", value=fallback.retries
         )
         yield GaugeMetricFamily(
-            "gdsr_waiting_tiles", "Waiting tiles.", value=self.server.waiting_tiles
+            "gdsr_waiting_tiles", "Queued tiles.", value=self.server.waiting_tiles
         )
         yield GaugeMetricFamily(
             "gdsr_largest_batch_tiles", "Current maximum of tiles per batch.", value=fallback.batch

@@ -84,7 +84,7 @@ def send(path: Path | None, report: JobReport) -> None:
 
 
 def listen(path: Path, on_report: Callable[[JobReport], None]) -> None:
-    """Receive reports forever; runs in a thread of its own."""
+    """Receive reports forever; runs in its own thread."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.bind(str(path))
         while True:

@@ -1,10 +1,10 @@
 """Process supervisor: starts programs in stages, restarts them, stops them in reverse order.
 
-A program that exits is restarted with exponential backoff. After five early exits in a row it is
-given up: a redundant program (an engine, while another one runs) is disabled, any other stops the
-supervisor. A program is not given up if it was killed (SIGKILL), or if it is `lasting` and was
-ready before, as its disk may be full. The only blocking call is a `select`; exits of children and
-signals wake it.
+A program that exits is restarted with exponential backoff. After five early exits in a row the
+supervisor gives it up: a redundant program (an engine, while another one runs) is disabled, any
+other stops the supervisor. A program is not given up if it was killed (SIGKILL), or if it is
+`lasting` and was ready before, as its disk may be full. The only blocking call is a `select`; exits
+of children and signals wake it.
 """
 
 import contextlib

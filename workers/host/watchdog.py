@@ -49,7 +49,7 @@ def kill_unresponsive(path: Path, *, patience: timedelta = PATIENCE) -> bool:
 
 
 def watch_engines(paths: Sequence[Path]) -> None:
-    """Check the engines of this host forever, each in a thread of its own."""
+    """Check the engines of this host forever, each in its own thread."""
 
     def watch(path: Path) -> None:
         while True:
@@ -84,7 +84,7 @@ def seconds_starved() -> float:
 def exit_when_stuck(
     overdue: Callable[[], bool], stopped: threading.Event, *, pause: timedelta = PAUSE / 2
 ) -> None:
-    """Exit this process when a batch is overdue at two checks; runs in a thread of its own."""
+    """Exit this process when a batch is overdue at two checks; runs in its own thread."""
     overdue_checks = 0
     while not stopped.wait(pause.total_seconds()):
         try:

@@ -1,8 +1,9 @@
-"""The janitor removes expired pictures. One process per worker host; one of all sweeps at a time.
+"""The janitor removes expired pictures.
 
-It is a separate process because listing a store may take minutes, while a job worker has to renew
-leases every few seconds. Files that a pending job may read are never removed: its upload, what it
-has written so far, and the stored branches that it is derived from.
+Each worker host runs one; only one of them sweeps at a time. It is a separate process because
+listing a store may take minutes, while a job worker has to renew leases every few seconds. Files
+that a pending job may read are never removed: its upload, what it has written so far, and the
+stored branches that it is derived from.
 """
 
 import argparse

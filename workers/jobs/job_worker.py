@@ -63,7 +63,7 @@ from workers.tasks.upscale import CONTEXT, TaskContext, upscale
 TASKS: dict[str, Callable[[str], bool | None]] = {
     "upscale": upscale, "blend": blend, "unpack": unpack, "pack": pack,
 }  # fmt: skip
-#: Seconds between two renewals of a lease; a cancelled job is killed after as long at most.
+#: Seconds between two renewals of a lease: a cancelled job is killed within this time.
 RENEWAL_SECONDS = 1
 #: Interval of sweeps. A lost worker's job is queued again after at most a lease and a sweep.
 SWEEP_SECONDS = 5

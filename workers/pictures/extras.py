@@ -1,7 +1,7 @@
 """Formats that need an optional library, which an operator may leave out.
 
-HEIC's wheels are under the GPL, and both codecs are young. A worker host reports the formats that
-it has with its engines' facts (`workers.contract.queue.engines`).
+HEIC's wheels are under the GPL, and both codecs are young. Each engine registers the formats of its
+worker host (`workers.contract.queue.engines`).
 """
 
 from importlib.util import find_spec

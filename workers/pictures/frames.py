@@ -179,7 +179,7 @@ def apng_layers(png: bytes, *, frame: int) -> list[Layer]:
             if len(frames) > frame:
                 break
             if len(body) != 26:
-                raise ImageCorrupt("one of its frames has no place")
+                raise ImageCorrupt("the position of one of its frames is damaged")
             frames.append((body, []))
         elif name in (b"IDAT", b"fdAT") and frames:
             frames[-1][1].append(body if name == b"IDAT" else body[4:])

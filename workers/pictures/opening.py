@@ -162,7 +162,7 @@ def _without_pixels(page: TiffPage) -> Image.Image:
 
 def _check_size(image: Image.Image, header: ImageHeader) -> None:
     if sorted(image.size) != sorted((header.width, header.height)):
-        raise ImageCorrupt("its header contradicts itself")
+        raise ImageCorrupt("its header is inconsistent")
 
 
 def _opened(

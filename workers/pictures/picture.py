@@ -12,7 +12,7 @@ Plane = NDArray[np.unsignedinteger]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Picture:
-    """Pixels the right way up. The arrays are not to be written to.
+    """Upright pixels. The arrays must not be modified.
 
     Samples are uint8, or uint16 for a picture of 16 bits; alpha is of the same type as colour.
     """

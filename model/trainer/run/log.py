@@ -115,7 +115,7 @@ def _board(out: Path) -> "SummaryWriter":
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise TrainingError(
-            "run.tensorboard needs tensorboard: pip install 'gdsr[tensorboard]'"
+            "run.tensorboard needs tensorboard: pip install '.[tensorboard]' in the checkout"
         ) from None
     return SummaryWriter(str(out / "tensorboard"))
 
@@ -132,7 +132,9 @@ def plot(run: Path, target: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise TrainingError("a plot needs matplotlib: pip install 'gdsr[train]'") from None
+        raise TrainingError(
+            "a plot needs matplotlib: pip install '.[train]' in the checkout"
+        ) from None
 
     figure = Figure(figsize=(12, 7), layout="constrained")
     losses, rate, quality, speed = figure.subplots(2, 2).flatten()

@@ -11,11 +11,11 @@ class ClientError(Exception):
 
 
 class Unreachable(ClientError):
-    """The service does not answer, or not in time."""
+    """The service did not respond in time."""
 
 
 class UnexpectedAnswer(ClientError):
-    """Something answers at the address, but not as a GDSR service does."""
+    """The address is not that of a GDSR service."""
 
 
 class Refused(ClientError):

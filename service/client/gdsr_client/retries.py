@@ -13,7 +13,7 @@ from gdsr_client.errors import ClientError, Refused, UnexpectedAnswer, Unreachab
 
 #: Statuses of temporary errors: the request is retried.
 _TEMPORARY = {502, 503, 504}
-#: Seconds before the first retry and the most before any, if the service does not ask for more.
+#: Seconds before the first retry, and the maximum before any, unless the service asks for more.
 _PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 
 T = TypeVar("T")

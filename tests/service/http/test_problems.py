@@ -33,6 +33,15 @@ def test_every_type_can_be_looked_up(site: Site, slug: str) -> None:
     assert document["title"]
 
 
+def test_no_two_types_have_the_same_explanation(site: Site) -> None:
+    explanations = {slug: site.http.get(f"/problems/{slug}").json()["about"] for slug in KINDS}
+
+    assert len(set(explanations.values())) == len(KINDS)
+    assert explanations["webhooks-off"].endswith("follow `/jobs/{id}/events` or poll `/jobs/{id}`")
+    assert explanations["key-missing"].startswith("send your API key")
+    assert explanations["image-too-large"].endswith("the limit is ...")
+
+
 def test_an_unknown_type_is_a_problem_itself(site: Site) -> None:
     response = site.http.get("/problems/no-cake")
 

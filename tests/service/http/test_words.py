@@ -16,7 +16,7 @@ FIELDS = {
     "width=9&scale=2": "width: give either a scale, or a width and height",
     "model=" + "m" * 201: "model: it is longer than 200 characters",
     "colour=1": "colour: unknown field",
-    "url=https://a.example/b.jpg": "url: it is an address, and those are not fetched",
+    "url=https://a.example/b.jpg": "url: it is a URL, and URLs are not fetched",
     "background=" + "x" * 99: f"background: '{'x' * 40}...' is not a colour",
 }
 
@@ -50,7 +50,7 @@ def test_a_form_and_json_that_name_an_address_are_told_that_it_is_not_fetched(si
     by_form = site.http.post("/upscale", files={"url": (None, fields["url"])})
 
     for response in (by_form, site.http.post("/upscale", json=fields)):
-        assert "url: it is an address, and those are not fetched" in response.json()["detail"]
+        assert "url: it is a URL, and URLs are not fetched" in response.json()["detail"]
 
 
 def test_a_size_that_is_too_large_is_told_with_the_sides_in_their_order(site: Site) -> None:

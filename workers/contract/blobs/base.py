@@ -93,9 +93,7 @@ class BlobStore(Protocol):
         """Delete blobs; missing ones are ignored."""
 
     def entries(self, folder: str) -> Iterator[BlobEntry]:
-        """Every blob of `inputs` or `results`, unordered; concurrent changes may appear. Files of
-        others are left out.
-        """
+        """Every blob of `inputs` or `results`, unordered; concurrent changes may appear."""
 
     def sweep_incoming(self, *, age: timedelta) -> int:  # noqa: ARG002 - for stores with such files
         """Delete temporary files of killed processes; returns the freed bytes."""
@@ -105,7 +103,7 @@ class BlobStore(Protocol):
         """Free and total bytes; None if unknown."""
         return None
 
-    def signed_address(
+    def signed_url(
         self,
         key: str,  # noqa: ARG002 - for stores that sign
         *,

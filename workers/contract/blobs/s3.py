@@ -40,7 +40,7 @@ try:
     from obstore.store import S3Store
 except ImportError:
     raise errors.ConfigurationInvalid(
-        "GDSR_BLOB_URL: s3:// needs the package obstore; install gdsr[s3]"
+        "GDSR_BLOB_URL: s3:// needs the package obstore; run pip install '.[s3]' in the checkout"
     ) from None
 
 #: Connect timeout in seconds.
@@ -148,7 +148,7 @@ class S3BlobStore(BlobStore):
                             key=found["path"], size=found["size"], written_at=found["last_modified"]
                         )
 
-    def signed_address(
+    def signed_url(
         self, key: str, *, lifetime: timedelta, media_type: str, disposition: str
     ) -> str | None:
         return signed_get(
@@ -202,7 +202,7 @@ def signed_get(
     answer: Mapping[str, str],
     now: datetime | None = None,
 ) -> str:
-    """A presigned GET URL with the bucket in its path; `answer` are headers of the response.
+    """A presigned GET URL with the bucket in its path; `answer`: response headers.
 
     Signature Version 4 in the query (Amazon S3 API Reference, "Authenticating Requests: Using Query
     Parameters"). We sign ourselves because obstore cannot sign overrides of response headers.
@@ -214,7 +214,7 @@ def signed_get(
         access_key = os.environ["AWS_ACCESS_KEY_ID"]
         secret = os.environ["AWS_SECRET_ACCESS_KEY"]
     except KeyError as missing:
-        raise errors.ConfigurationInvalid(f"signed addresses need {missing.args[0]}") from None
+        raise errors.ConfigurationInvalid(f"signed URLs need {missing.args[0]}") from None
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     base = (endpoint or f"https://s3.{region}.amazonaws.com").rstrip("/")
     moment = f"{now or datetime.now(UTC):%Y%m%dT%H%M%SZ}"

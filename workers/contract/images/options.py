@@ -44,7 +44,7 @@ class ProfileMode(StrEnum):
 
 
 class TruncatedMode(StrEnum):
-    """Whether a picture that is cut off is refused."""
+    """Whether a truncated picture is rejected."""
 
     REFUSE = "refuse"
     FILL = "fill"
@@ -87,8 +87,8 @@ class PictureChoices(BaseModel):
     """Bits per sample: `8`, `16` (PNG and TIFF only), or the `same` as the picture if possible."""
 
     consistency: bool | None = None
-    """Back-projection: make the result equal the picture when it is reduced by four. Unset: as in
-    the model card, which is on for models trained without noise and JPEG.
+    """Back-projection: make the result, reduced by four, equal the picture. Unset: as in the model
+    card (on for models trained without noise and JPEG).
     """
 
     lossless: bool = False
@@ -98,8 +98,8 @@ class PictureChoices(BaseModel):
     """Frame of an animation or page of a TIFF, from 0, as displayed by viewers."""
 
     truncated: TruncatedMode = TruncatedMode.REFUSE
-    """`fill`: enlarge what is there of a JPEG, PNG, WebP, GIF, TIFF or BMP that is cut off; the
-    rest is filled, and the job has a warning.
+    """`fill`: enlarge the existing part of a truncated JPEG, PNG, WebP, GIF, TIFF or BMP; the rest
+    is filled, and the job has a warning.
     """
 
     scale: float | None = Field(default=None, ge=1, le=SCALE, examples=[2.5])

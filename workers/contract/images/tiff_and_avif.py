@@ -161,7 +161,7 @@ def _tiff_layout(source: Source) -> tuple[_Layout, int]:
         return _Layout(order, order + "I", order + "H"), first
     size, zero, first = struct.unpack(order + "HHQ", source.at(4, 12))
     if (size, zero) != (8, 0):
-        raise ImageCorrupt(f"it is a BigTIFF with places of {size} bytes")
+        raise ImageCorrupt(f"it is a BigTIFF with offsets of {size} bytes")
     return _Layout(order, order + "Q", order + "Q"), first
 
 

@@ -55,7 +55,7 @@ def configure(*, process: str, level: str) -> None:
     at = logging.getLevelNamesMapping()[level.upper()]
     # At debug level libraries log picture contents: Pillow logs every tag with its value.
     logging.basicConfig(level=max(at, logging.INFO), handlers=[handler], force=True)
-    # These log what is wrong with a client's file, which the client is told as an error.
+    # These log faults of a client's file, which the client gets as an error.
     for parser in ("PIL", "python_multipart", "tifffile"):
         logging.getLogger(parser).setLevel(logging.CRITICAL)
     for ours in ("__main__", "deploy", "model", "service", "workers"):

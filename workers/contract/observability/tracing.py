@@ -46,7 +46,7 @@ def open_spans(endpoint: str | None, *, process: str) -> "TracerProvider | None"
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
         raise ConfigurationInvalid(
-            "GDSR_OTEL_ENDPOINT: spans need more libraries: pip install 'gdsr[otel]'"
+            "GDSR_OTEL_ENDPOINT: spans need more libraries: pip install '.[otel]' in the checkout"
         ) from None
     exporter = OTLPSpanExporter(
         endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_SECONDS

@@ -29,7 +29,7 @@ _TRANSIENT_ERRORS = (
 )  # fmt: skip
 
 
-#: Seconds for a connection to open, and for an answer at startup.
+#: Timeouts for a connection and for a response at startup, in seconds.
 _CONNECT_SECONDS = 2
 #: Backoff in seconds after the regular retries, initially and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 4.0

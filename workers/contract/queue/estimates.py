@@ -80,7 +80,7 @@ def queue_positions(
     """The position of each job in the two queues, in order.
 
     Engines serve both queues alternately, so while jobs are before one in its queue, as many pixels
-    of the other queue are computed as well. Running jobs are half done on average. `waiting` and
+    of the other queue are computed too. Running jobs are half done on average. `waiting` and
     `running` are pixels, `rate` is pixels per second.
     """
     totals = [sum(waiting.get(job_id, 0) for job_id in queue) for queue in queues]

@@ -95,7 +95,7 @@ class UpscaleChoices(PictureChoices):
     """The options that a request chooses, with defaults."""
 
     trade_off: TradeOffChoice = 0.5
-    """From 0 (faithful, `psnr`) over 0.5 (`fused`) to 1 (crisp, `gan`)."""
+    """From 0 (faithful, `psnr`) through 0.5 (`fused`) to 1 (crisp, `gan`)."""
 
     model: str = Field(default="", max_length=200)
     """Name of a model; empty: the default model. `GET /models` lists them."""
@@ -106,7 +106,7 @@ class UpscaleChoices(PictureChoices):
     """
 
     quality: int = Field(default=90, ge=1, le=100)
-    """Quality of a JPEG, WebP or AVIF result."""
+    """Quality of a JPEG, AVIF, or lossy WebP or JPEG XL result."""
 
     keep_branches: bool = False
     """Store psnr, fused, gan and mask, for `output` and `trade_off` of `GET /jobs/{id}/result`."""
@@ -120,7 +120,7 @@ class UpscaleOptions(PictureChoices):
     format: ResultFormat
     quality: int = Field(ge=1, le=100)
     keep_branches: bool = False
-    """Whether psnr, fused, gan and the mask are stored beside the result."""
+    """Whether psnr, fused, gan and the mask are stored too."""
 
 
 class Region(NamedTuple):
@@ -143,9 +143,9 @@ class Part(Record):
     height: int | None = None
     """Size to reduce it to; None: not reduced."""
     map: str | None = None
-    """SHA-256 of a map that gives each pixel a trade-off of its own; None: that of the options."""
+    """SHA-256 of a map that gives each pixel its own trade-off; None: that of the options."""
     dpi: int | None = None
-    """Dots per inch that the file states; None: those of the result."""
+    """Dots per inch stated in the file; None: those of the result."""
 
 
 #: Version of records that this release can read; newer ones are left to newer workers.

@@ -22,7 +22,7 @@ from workers.contract.images.headers import read_header
 from workers.pictures.colour.srgb import srgb_levels
 from workers.pictures.picture import Plane, scaled
 
-#: Muted, as clients are told what is wrong with their pictures.
+#: Muted: clients get these faults as errors.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
@@ -50,7 +50,7 @@ def read_samples(data: bytes, header: ImageHeader) -> Plane:
             raise unsupported(f"a {header.format.upper()} of {bits} bits a channel")
     samples = np.atleast_3d(samples)
     if sorted(samples.shape[:2]) != sorted((header.width, header.height)):
-        raise ImageCorrupt("its header contradicts itself")
+        raise ImageCorrupt("its header is inconsistent")
     return scaled(samples, bits, 16)
 
 
@@ -137,7 +137,7 @@ class TiffPage:
         page = self._page
         found = page.imagewidth, page.imagelength, page.imagedepth
         if found != (header.width, header.height, 1):
-            raise ImageCorrupt("its header contradicts itself")
+            raise ImageCorrupt("its header is inconsistent")
         if page.compression not in _PACKERS | _PICTURES:
             raise unsupported(f"a TIFF of a rare kind (compression {int(page.compression)})")
         depths = self.tag(_BITS)
@@ -237,7 +237,7 @@ def _lab_as_srgb(samples: NDArray[Any], *, signed: bool) -> Plane:
         band = samples[top : top + _BAND_ROWS]
         lab = band.astype(np.float64) if is_float else _lab(band, signed=signed)
         if not np.isfinite(lab).all():
-            raise ImageCorrupt("some of its samples are no numbers")
+            raise ImageCorrupt("some of its samples are not numbers")
         levels = _srgb_of_lab(lab, to_rgb) * np.iinfo(result.dtype).max
         result[top : top + _BAND_ROWS] = np.rint(levels)
     return result

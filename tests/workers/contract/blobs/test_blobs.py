@@ -306,7 +306,7 @@ def test_objects_of_others_are_no_blobs(s3_server: S3Server) -> None:
 
 def test_a_signed_address_gives_the_blob_under_its_name(bucket: S3BlobStore) -> None:
     bucket.write("results/a.png", [b"picture"])
-    address = bucket.signed_address(
+    address = bucket.signed_url(
         "results/a.png",
         lifetime=timedelta(minutes=1),
         media_type="image/png",
@@ -321,7 +321,7 @@ def test_a_signed_address_gives_the_blob_under_its_name(bucket: S3BlobStore) -> 
 
 def test_a_folder_has_no_signed_addresses(blobs: FileBlobStore) -> None:
     minute = timedelta(minutes=1)
-    assert blobs.signed_address("results/a", lifetime=minute, media_type="", disposition="") is None
+    assert blobs.signed_url("results/a", lifetime=minute, media_type="", disposition="") is None
 
 
 def test_the_signature_is_the_one_that_amazons_own_client_makes(
