@@ -175,11 +175,10 @@ def replicated(client: redis.Redis, write: Callable[[redis.Redis], object]) -> A
         pipe.set(_MARK, "", ex=60)
         pipe.wait(1, _REPLICA_MILLISECONDS)
         # raised as they are: a pipeline would put words of its own before them
-        replies = pipe.execute(raise_on_error=False)
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    answer, _, replicas = replies
-    if replicas < 1:
+        answer, *confirmation = pipe.execute(raise_on_error=False)
+    if isinstance(answer, Exception):
+        raise answer
+    # a server that refuses the mark has executed the command all the same
+    if any(isinstance(reply, Exception) for reply in confirmation) or confirmation[1] < 1:
         raise NotReplicated("no replica confirmed the write")
     return answer

@@ -152,3 +152,14 @@ def test_a_write_that_no_replica_has_is_not_said_to_be_safe(servers: SentinelSit
         pytest.raises(NotReplicated),
     ):
         replicated(client, lambda to: to.eval("return redis.call('set', 'word', 'text')", 0))
+
+
+def test_a_write_whose_mark_is_refused_is_not_said_to_be_refused(servers: SentinelSite) -> None:
+    servers.serve(servers.valkeys[0])
+    # as a server does that has become full, or whose replicas have left, with the write itself
+    assert servers.asked(servers.valkeys[0], "acl", "setuser", "default", "-set")
+    url = watching(servers, servers.valkeys[0])
+    with connect(url, timeout=timedelta(seconds=5), retries=0) as client:
+        with pytest.raises(NotReplicated):
+            replicated(client, lambda to: to.eval("return redis.call('incr', 'word')", 0))
+        assert client.get("word") == b"1"
