@@ -288,6 +288,28 @@ def test_a_refusal_of_the_repeat_is_none_of_the_first(
     assert not unknown.value.refused
 
 
+def test_a_server_that_has_become_read_only_does_not_refuse_what_it_did_before(
+    client: redis.Redis, valkey: ValkeyServer
+) -> None:
+    class Demoted(redis.Redis):
+        """Loses the first reply to a script, as its server becomes a replica."""
+
+        def execute_command(self, *args: Any, **options: Any) -> Any:
+            reply = super().execute_command(*args, **options)
+            if args[0] == "EVAL":
+                client.flushall()  # the replica lags behind
+                client.execute_command("REPLICAOF", "127.0.0.1", "1")
+                raise redis.ConnectionError
+            return reply
+
+    try:
+        with Demoted.from_url(valkey.url) as demoted, pytest.raises(QueueUnavailable) as unknown:
+            submitted(make_queue(demoted))
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    assert not unknown.value.refused
+
+
 class LifeOfAJob(RuleBasedStateMachine):
     """Jobs change state while any reply may be lost."""
 
