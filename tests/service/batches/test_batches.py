@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+import redis
 from archives import linked, overlapping, with_directory_field, zipped
 from factories import engine_info, photo, register, saved
 from processes import wait_for
@@ -26,7 +27,16 @@ from workers.contract.errors import ImageCorrupt
 from workers.contract.observability import logs
 from workers.contract.queue.admission import Superseded
 from workers.contract.queue.batches import BatchItem, BatchRecords
-from workers.contract.queue.runs import EVENTS, LEASES, SMALL, acquire_lease, next_task, requeue
+from workers.contract.queue.records import JobRecords
+from workers.contract.queue.runs import (
+    ACTIVE,
+    EVENTS,
+    LEASES,
+    SMALL,
+    acquire_lease,
+    next_task,
+    requeue,
+)
 from workers.jobs.janitor import Sweep
 from workers.jobs.recovery import run_ended, sweep
 from workers.tasks.pack import pack
@@ -323,6 +333,28 @@ def test_unpacking_waits_for_a_store_that_is_away(
 
     batch = site.http.get(sent.headers["Location"]).json()
     assert (batch["state"], batch["counts"]) == ("running", {"queued": 2, "failed": 1})
+
+
+def test_jobs_that_were_queued_as_the_time_limit_came_keep_their_pictures(site: Site) -> None:
+    class Slow(redis.Redis):
+        """Answers too late once jobs were queued."""
+
+        late = False
+
+        def execute_command(self, *args: Any, **options: Any) -> Any:
+            reply = super().execute_command(*args, **options)
+            if args[0] == "EVAL" and not self.late and site.redis.exists(ACTIVE):
+                self.late = True
+                raise JobTimeoutException
+            return reply
+
+    sent = send(site, zipped({"a.png": PICTURE, "b.jpg": OTHER}))
+    with Slow.from_url(site.settings.redis_url) as slow:
+        site.records = JobRecords(slow, record_ttl=site.settings.record_ttl)
+        batch = unpacked(site, sent)
+
+    assert batch["counts"] == {"queued": 2}
+    assert {f"inputs/{item['job']}" for item in batch["items"]} <= {*site.stored()}
 
 
 def test_packing_waits_for_a_store_that_is_away(
