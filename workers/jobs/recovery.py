@@ -46,7 +46,7 @@ def fail(
         case "batch":
             failed = batches.fail(name, error=error, run=run)
         case "zip":
-            failed = batches.fail_pack(name, error=error)
+            failed = batches.fail_pack(name, error=error, run=run)
         case _:
             job = records.get_many([task])[task]
             failed = records.fail(task, error=error, run=run)

@@ -4,13 +4,14 @@ import io
 import json
 import os
 import resource
+import threading
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx2
 import numpy as np
@@ -23,6 +24,7 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from serving import PICTURE, Serve, Site, problem_of, working
 
 from service.access.auth import hash_key
+from workers.contract.blobs.file import FileBlobStore
 from workers.contract.errors import ImageCorrupt
 from workers.contract.observability import logs
 from workers.contract.queue.admission import Superseded
@@ -633,6 +635,36 @@ def test_a_zip_that_the_janitor_took_is_made_again(site: Site) -> None:
     assert site.http.get(batch["links"]["result"]).status_code == 202
     pack_now(site, batch["id"])
     assert files_of(site.http.get(batch["links"]["result"])) == {"a.png": b"picture"}
+
+
+def test_packing_that_was_overtaken_leaves_the_zip_of_its_successor(site: Site) -> None:
+    batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
+    job = site.succeed(batch["items"][0]["job"], b"result")
+    assert job.result is not None
+    site.http.get(batch["links"]["result"])
+    blobs, read, stopped = site.blobs, threading.Event(), threading.Event()
+    blobs.delete(job.result.key)  # so that the zips differ
+
+    class Stopping(FileBlobStore):
+        def keep(self, file: BinaryIO, key: str) -> None:
+            read.set()
+            stopped.wait()
+            super().keep(file, key)
+
+    site.blobs = Stopping(site.settings.blob_dir)
+    with working(site, run="old"), ThreadPoolExecutor(1) as pool:
+        old = pool.submit(copy_context().run, pack, batch["id"])
+        read.wait()
+        requeue(site.redis, f"zip-{batch['id']}", run="old", why="lost")
+        site.blobs = blobs
+        blobs.write(job.result.key, [b"result"])
+        with working(site, run="new"):
+            pack(batch["id"])
+        stopped.set()
+        old.result()
+
+    assert files_of(site.http.get(batch["links"]["result"])) == {"a.png": b"result"}
+    assert len([name for name in site.stored() if name.endswith(".zip")]) == 1
 
 
 @pytest.mark.parametrize(("why", "slug"), [("crashed", "job-crashed"), ("overdue", "worker-lost")])

@@ -17,13 +17,20 @@ from workers.contract.errors import ImageCorrupt, QueueFull, QueueUnavailable, W
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.admission import QueueLimits, pixels_today
 from workers.contract.queue.batch_queue import BatchQueue
-from workers.contract.queue.batches import Archive, Batch, BatchItem, Pack
+from workers.contract.queue.batches import Archive, Batch, BatchItem, Pack, pack_task
 from workers.contract.queue.connection import connect
 from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import FINAL_STATES, Job, JobResult, JobSpec, JobState
 from workers.contract.queue.queue import JobQueue, blend_spec, new_job_id
 from workers.contract.queue.records import JobRecords
-from workers.contract.queue.runs import SMALL, open_queue, renew_lease, requeue, requeue_lost
+from workers.contract.queue.runs import (
+    SMALL,
+    acquire_lease,
+    open_queue,
+    renew_lease,
+    requeue,
+    requeue_lost,
+)
 from workers.contract.queue.validation import RequestedOptions
 
 HOUR = timedelta(hours=1)
@@ -166,11 +173,9 @@ def unpacking_failed(queue: JobQueue) -> bool:
 def packed(queue: JobQueue) -> bool:
     batches, batch = BatchQueue(queue), batch_of(queue)
     batches.submit_pack(batch.id, size=100)
-    pack = batches.pack(batch.id)
-    assert pack is not None
+    assert acquire_lease(queue.client, pack_task(batch.id), run="run", worker="w")
     archive = Archive(key="results/z.zip", size=1, sha256="0", expires_at=datetime.now(UTC))
-    ended = Pack(token=pack.token, archive=archive)
-    return batches.records.end_pack(batch.id, ended, kept=HOUR)
+    return batches.records.end_pack(batch.id, Pack(archive=archive), run="run", kept=HOUR)
 
 
 STEPS: dict[str, Callable[[JobQueue], object]] = {
