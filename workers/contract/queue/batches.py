@@ -39,7 +39,8 @@ _LIFETIMES = 2
 
 _FAIL = """
 if redis.call('hget', KEYS[1], 'move') == ARGV[4] then return 1 end
-if ARGV[3] ~= '' and redis.call('hget', KEYS[1], 'run') ~= ARGV[3] then return 0 end
+local state, run = unpack(redis.call('hmget', KEYS[1], 'state', 'run'))
+if ARGV[3] ~= '' and (state ~= 'running' or run ~= ARGV[3]) then return 0 end
 redis.call('zrem', KEYS[2], ARGV[2])
 redis.call('hdel', KEYS[3], 'batch-' .. ARGV[2])
 redis.call('zrem', KEYS[4], 'batch-' .. ARGV[2])

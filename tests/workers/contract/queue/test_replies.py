@@ -371,7 +371,9 @@ class LifeOfAJob(RuleBasedStateMachine):
     def end_run(self, data: st.DataObject, lose: bool, run: str, end: str) -> None:  # noqa: FBT001
         job_id, state, own = self.chosen(data)
         records = self.records(lose)
-        may = {JobState.RUNNING} if end == "progress" else {*JobState} - FINAL_STATES
+        may = {JobState.RUNNING}
+        if end in ("succeed", "leave"):  # a late result of a run that was lost is welcome
+            may = {*JobState} - FINAL_STATES
         match end:
             case "succeed":
                 done = records.succeed(job_id, run=run, result=RESULT)
