@@ -213,10 +213,11 @@ class JobWorker:
         with contextlib.suppress(OSError):  # a child killed while it waited has ended
             orders.send(json.dumps(order).encode())
         while not select.select([orders], [], [], RENEWAL_SECONDS)[0]:
-            self._register_and_sweep()
             if why := self._reason_to_kill(order, began):
                 os.kill(child.pid, signal.SIGKILL)
                 break
+            # last, as it may wait for Redis: a child that ended meanwhile was not too slow
+            self._register_and_sweep()
         else:
             with contextlib.suppress(OSError):
                 if orders.recv(len(_DONE)):
