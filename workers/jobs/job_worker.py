@@ -196,7 +196,8 @@ class JobWorker:
             return None
         except ValueError:
             log.exception("the record of %s is invalid", task)
-            if not kind:  # else the next sweep queues it again: a newer worker may understand it
+            # the next sweep queues a batch again: a newer worker may understand it
+            if kind != "batch":
                 error = JobFailed("its record is invalid; see the log of the worker")
                 fail(self._records, task, run="", error=error, on_failure=self._report_failure)
             return None

@@ -53,7 +53,8 @@ return 1
 _END_PACK = """
 local note, state, run = unpack(redis.call('hmget', KEYS[1], 'note', 'state', 'run'))
 if note == ARGV[2] then return 1 end
-if state ~= 'running' or run ~= ARGV[1] then return 0 end
+if not state then return 0 end
+if ARGV[1] ~= '' and (state ~= 'running' or run ~= ARGV[1]) then return 0 end
 redis.call('hset', KEYS[1], 'note', ARGV[2], 'state', 'ended')
 redis.call('expire', KEYS[1], ARGV[3])
 redis.call('hdel', KEYS[2], ARGV[4])
@@ -261,7 +262,9 @@ class BatchRecords:
         return bool(retry_once(lambda: self.client.eval(_END_PACK, len(keys), *keys, *args)))
 
     def fail_pack(self, batch_id: str, *, error: GDSRError, run: str) -> bool:
-        """Record that packing failed. Returns False as `end_pack` does."""
+        """Record that packing failed, in this run or, without one, in any. Returns False as
+        `end_pack` does.
+        """
         failed = Pack(failure=JobFailure.of(error))
         return self.end_pack(batch_id, failed, run=run, kept=FAILURE_KEPT)
 
