@@ -158,11 +158,14 @@ class JobSubscriptions:
         self._on_changes(self._topics, self._waiters)
 
     async def _refresh(self) -> None:
+        loop = asyncio.get_running_loop()
+        recheck_at = loop.time() + RECHECK.total_seconds()
         while True:
-            try:
-                async with asyncio.timeout(RECHECK.total_seconds()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(recheck_at):
                     await self._any_stale.wait()
-            except TimeoutError:
+            if loop.time() >= recheck_at:
+                recheck_at = loop.time() + RECHECK.total_seconds()
                 self._on_missed_changes()
             self._any_stale.clear()
             stale, self._stale = self._stale & self._topics.keys(), set()
