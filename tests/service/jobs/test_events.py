@@ -145,6 +145,20 @@ def test_a_change_that_was_not_heard_is_seen_however_busy_the_others_are(
         assert busy.result()
 
 
+def test_a_subscription_that_is_silent_is_made_again(
+    serve: Serve, own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection to a host that lost its power never ends."""
+    monkeypatch.setattr(watcher, "SILENCE", timedelta(seconds=1))
+    site = serve(redis_url=own_valkey.url)
+
+    def subscribers() -> set[str]:
+        return {client["id"] for client in site.redis.client_list(_type="pubsub")}
+
+    first = wait_for(subscribers, what="a subscription")
+    wait_for(lambda: subscribers() - first, seconds=60, what="another one")
+
+
 def test_many_watchers_are_one_subscription(site: Site) -> None:
     job_id = site.submit()
     with ExitStack() as stack:
