@@ -139,8 +139,6 @@ class Archive(StoredBlob):
 class Pack(Record):
     """State of the packing: in progress while it has neither archive nor failure."""
 
-    token: str = ""
-    """Required by older releases."""
     time_limit: timedelta = timedelta(minutes=10)
     archive: Archive | None = None
     failure: JobFailure | None = None
