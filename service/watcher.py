@@ -9,6 +9,7 @@ reader skips intermediate steps, blocks nobody and fills no queue.
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from workers.contract.queue.runs import EVENTS
 PAUSE = timedelta(seconds=0.05)
 #: Every followed job is polled this often even if no event arrives.
 RECHECK = timedelta(seconds=15)
+#: A subscription that is silent for so long is made again: its server may be gone without a word.
+SILENCE = timedelta(seconds=60)
 _RETRY = timedelta(seconds=0.5)
 _LISTEN_SECONDS = 0.25
 #: Number of remembered ended jobs: a job may end between its submission and the start of a wait.
@@ -158,11 +161,14 @@ class JobSubscriptions:
         self._on_changes(self._topics, self._waiters)
 
     async def _refresh(self) -> None:
+        loop = asyncio.get_running_loop()
+        recheck_at = loop.time() + RECHECK.total_seconds()
         while True:
-            try:
-                async with asyncio.timeout(RECHECK.total_seconds()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(recheck_at):
                     await self._any_stale.wait()
-            except TimeoutError:
+            if loop.time() >= recheck_at:
+                recheck_at = loop.time() + RECHECK.total_seconds()
                 self._on_missed_changes()
             self._any_stale.clear()
             stale, self._stale = self._stale & self._topics.keys(), set()
@@ -209,11 +215,14 @@ class JobSubscriptions:
             try:
                 with self._queue.client.pubsub() as subscription:  # type: ignore[no-untyped-call]
                     subscription.subscribe(EVENTS)
-                    down = False
+                    down, heard = False, time.monotonic()
                     while not self._closing.is_set():
                         message = subscription.get_message(timeout=_LISTEN_SECONDS)
                         if message is None:
+                            if time.monotonic() > heard + SILENCE.total_seconds():
+                                break
                             continue
+                        heard = time.monotonic()
                         if message["type"] != "message":  # subscribed or reconnected
                             loop.call_soon_threadsafe(self._on_missed_changes)
                             continue

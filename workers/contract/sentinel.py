@@ -174,12 +174,11 @@ def replicated(client: redis.Redis, write: Callable[[redis.Redis], object]) -> A
         write(pipe)
         pipe.set(_MARK, "", ex=60)
         pipe.wait(1, _REPLICA_MILLISECONDS)
-        # unchanged: a pipeline would prefix the message
-        replies = pipe.execute(raise_on_error=False)
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    answer, _, replicas = replies
-    if replicas < 1:
+        # its error unchanged: a pipeline would prefix the message
+        answer, *confirmation = pipe.execute(raise_on_error=False)
+    if isinstance(answer, Exception):
+        raise answer
+    # a server that refuses the mark has still executed the command
+    if any(isinstance(reply, Exception) for reply in confirmation) or confirmation[1] < 1:
         raise NotReplicated("no replica confirmed the write")
     return answer

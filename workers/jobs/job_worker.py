@@ -196,7 +196,8 @@ class JobWorker:
             return None
         except ValueError:
             log.exception("the record of %s is invalid", task)
-            if not kind:  # else the next sweep queues it again: a newer worker may understand it
+            # the next sweep queues a batch again: a newer worker may understand it
+            if kind != "batch":
                 error = JobFailed("its record is invalid; see the log of the worker")
                 fail(self._records, task, run="", error=error, on_failure=self._report_failure)
             return None
@@ -213,10 +214,11 @@ class JobWorker:
         with contextlib.suppress(OSError):  # a child killed while it waited has ended
             orders.send(json.dumps(order).encode())
         while not select.select([orders], [], [], RENEWAL_SECONDS)[0]:
-            self._register_and_sweep()
             if why := self._reason_to_kill(order, began):
                 os.kill(child.pid, signal.SIGKILL)
                 break
+            # last, as it may wait for Redis: a child that ended meanwhile was not too slow
+            self._register_and_sweep()
         else:
             with contextlib.suppress(OSError):
                 if orders.recv(len(_DONE)):

@@ -6,6 +6,8 @@ Pictures are left to the janitor.
 import logging
 from collections.abc import Callable
 
+import redis
+
 from workers.contract.errors import GDSRError, JobCrashed, WorkerLost
 from workers.contract.queue.batches import BatchRecords
 from workers.contract.queue.jobs import Job
@@ -46,10 +48,14 @@ def fail(
         case "batch":
             failed = batches.fail(name, error=error, run=run)
         case "zip":
-            failed = batches.fail_pack(name, error=error)
+            failed = batches.fail_pack(name, error=error, run=run)
         case _:
             job = records.get_many([task])[task]
-            failed = records.fail(task, error=error, run=run)
+            try:
+                failed = records.fail(task, error=error, run=run)
+            except redis.RedisError as failure:  # behind Sentinels; a sweep repeats what is missing
+                log.warning("the failure of %s may not be recorded: %s", task, failure)
+                return
             if failed and job is not None:
                 on_failure(job, error)
     if failed:

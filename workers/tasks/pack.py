@@ -45,17 +45,14 @@ def pack(batch_id: str) -> None:
     started = batches.pack(batch_id)
     if started is None:
         return
-    ended, token, kept = started, started.token, FAILURE_KEPT
     try:
         batch = batches.get(batch_id)
         logs.job_id.set(None)
         logs.request_id.set(batch.spec.request_id)
         logs.traceparent.set(batch.spec.traceparent)
         # A full store is reported at once: the results can still be fetched one by one.
-        archive = retry_while_unavailable(
-            lambda: _packed(context, batch, token), (StorageUnavailable,)
-        )
-        ended = Pack(token=token, archive=archive)
+        archive = retry_while_unavailable(lambda: _packed(context, batch), (StorageUnavailable,))
+        ended = Pack(archive=archive)
         kept = context.settings.result_ttl
         log.info("packed %d results", len(batch.job_ids))
     except redis.RedisError:
@@ -63,13 +60,14 @@ def pack(batch_id: str) -> None:
     except Exception as problem:  # noqa: BLE001 - `as_error` logs unexpected errors
         failure = JobFailure.of(as_error(problem, "packing", context, started.time_limit))
         log.warning("packing failed: %s", failure.slug)
-        ended = Pack(token=token, failure=failure)
-    if not batches.end_pack(batch_id, ended, kept=kept) and ended.archive is not None:
+        ended, kept = Pack(failure=failure), FAILURE_KEPT
+    recorded = batches.end_pack(batch_id, ended, run=context.run, kept=kept)
+    if not recorded and ended.archive is not None:
         discard(context, ended.archive.key)
 
 
-def _packed(context: TaskContext, batch: Batch, token: str) -> Archive:
-    key = f"results/{pack_id(batch.id)}.{token}.zip"
+def _packed(context: TaskContext, batch: Batch) -> Archive:
+    key = f"results/{pack_id(batch.id)}.{context.run}.zip"
     jobs = context.records.get_many(batch.job_ids)
     names, items = UniqueNames(), batch.items or ()
     paths = result_names(items, jobs, names)

@@ -54,10 +54,10 @@ def unpack(batch_id: str) -> None:
         raise  # the jobs may have been queued, and need their pictures
     except Exception as problem:  # noqa: BLE001 - `as_error` logs unexpected errors
         failure = as_error(problem, "batch", context, batch.spec.time_limit)
-        discard(context, *stored)
+        # else the jobs may be queued, if the time limit came while Redis queued them
         if batches.fail(batch.id, error=failure, run=context.run):
             log.warning("the batch failed: %s", failure.slug)
-            discard(context, batch.spec.upload_key)
+            discard(context, *stored, batch.spec.upload_key)
     else:
         discard(context, batch.spec.upload_key)
 

@@ -1,5 +1,6 @@
 """A job ends correctly whichever real process gets SIGKILL."""
 
+import json
 import os
 import signal
 import time
@@ -11,7 +12,9 @@ from hosts import Site, WorkerHost, noise
 from processes import ValkeyServer, command_line, suspend, suspended, wait_for
 
 from workers.contract.queue.jobs import JobState
+from workers.contract.queue.records import job_key
 from workers.contract.queue.runs import LEASES
+from workers.jobs.job_worker import OVERTIME
 
 #: These tests wait for leases of 15 s to end.
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -167,6 +170,29 @@ def test_no_queued_job_is_lost_when_valkey_is_killed(site: Site, server: ValkeyS
 
         assert [job.state for job in jobs] == [JobState.SUCCEEDED] * 5
         assert host.process.poll() is None
+
+
+def test_a_job_outlives_a_redis_that_is_away_for_longer_than_its_time_limit(
+    site: Site, server: ValkeyServer
+) -> None:
+    with site.worker_host() as host:
+        with host.held():
+            job_id = site.submit(ENDLESS)
+            spec = json.loads(site.client.hget(job_key(job_id), "spec"))
+            short = json.dumps({**spec, "time_limit": "PT30S"})
+            site.client.hset(job_key(job_id), "spec", short)
+        run = wait_for(lambda: site.in_the_middle(job_id)).run
+        worker, child = wait_for(lambda: site.at_work(job_id))
+        with suspended(worker):
+            wait_for(lambda: lease(site) < 9, what="a sweep that is due")
+            server.kill()
+        wait_for(lambda: not command_line(child), what="the end of the child")
+        killed_at = time.monotonic() + OVERTIME  # by its parent, if it had not ended
+        wait_for(lambda: time.monotonic() > killed_at, what="the end of the overtime")
+        server.start()
+        again = wait_for(lambda: (job := site.job(job_id)).run != run and job, seconds=PATIENCE)
+
+        assert again.failure is None
 
 
 def test_a_worker_that_is_told_to_end_hands_its_job_back_unharmed(site: Site) -> None:

@@ -10,6 +10,8 @@ from hosts import Site, WorkerHost, noise
 from processes import children, command_line, wait_for
 
 from workers.contract.errors import ModelUnknown
+from workers.contract.queue.batch_queue import BatchQueue
+from workers.contract.queue.batches import pack_key
 from workers.contract.queue.jobs import SCHEMA, JobState
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -112,3 +114,15 @@ def test_a_job_whose_record_is_damaged_fails_and_the_others_go_on(site: Site) ->
         assert b"record is invalid" in failure
         assert damaged.encode() not in site.client.hkeys("gdsr:jobs:waiting")
         assert host.process.poll() is None
+
+
+def test_a_zip_whose_record_is_damaged_fails_and_may_be_packed_again(site: Site) -> None:
+    batches = BatchQueue(site.queue)
+    with site.worker_host() as host:
+        with host.held():
+            batches.submit_pack("some", size=1)
+            site.client.hset(pack_key("some"), "note", "{ no JSON")
+
+        wait_for(lambda: b"invalid" in (site.client.hget(pack_key("some"), "note") or b""))
+        assert 0 < site.client.ttl(pack_key("some")) <= 30
+        assert site.client.hkeys("gdsr:jobs:waiting") == []

@@ -4,17 +4,19 @@ import io
 import json
 import os
 import resource
+import threading
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx2
 import numpy as np
 import pytest
+import redis
 from archives import linked, overlapping, with_directory_field, zipped
 from factories import engine_info, photo, register, saved
 from processes import wait_for
@@ -22,11 +24,21 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from serving import PICTURE, Serve, Site, problem_of, working
 
 from service.access.auth import hash_key
+from workers.contract.blobs.file import FileBlobStore
 from workers.contract.errors import ImageCorrupt
 from workers.contract.observability import logs
 from workers.contract.queue.admission import Superseded
 from workers.contract.queue.batches import BatchItem, BatchRecords
-from workers.contract.queue.runs import EVENTS, LEASES, SMALL, acquire_lease, next_task, requeue
+from workers.contract.queue.records import JobRecords
+from workers.contract.queue.runs import (
+    ACTIVE,
+    EVENTS,
+    LEASES,
+    SMALL,
+    acquire_lease,
+    next_task,
+    requeue,
+)
 from workers.jobs.janitor import Sweep
 from workers.jobs.recovery import run_ended, sweep
 from workers.tasks.pack import pack
@@ -325,6 +337,28 @@ def test_unpacking_waits_for_a_store_that_is_away(
     assert (batch["state"], batch["counts"]) == ("running", {"queued": 2, "failed": 1})
 
 
+def test_jobs_that_were_queued_as_the_time_limit_came_keep_their_pictures(site: Site) -> None:
+    class Slow(redis.Redis):
+        """Answers too late once jobs were queued."""
+
+        late = False
+
+        def execute_command(self, *args: Any, **options: Any) -> Any:
+            reply = super().execute_command(*args, **options)
+            if args[0] == "EVAL" and not self.late and site.redis.exists(ACTIVE):
+                self.late = True
+                raise JobTimeoutException
+            return reply
+
+    sent = send(site, zipped({"a.png": PICTURE, "b.jpg": OTHER}))
+    with Slow.from_url(site.settings.redis_url) as slow:
+        site.records = JobRecords(slow, record_ttl=site.settings.record_ttl)
+        batch = unpacked(site, sent)
+
+    assert batch["counts"] == {"queued": 2}
+    assert {f"inputs/{item['job']}" for item in batch["items"]} <= {*site.stored()}
+
+
 def test_packing_waits_for_a_store_that_is_away(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -601,6 +635,36 @@ def test_a_zip_that_the_janitor_took_is_made_again(site: Site) -> None:
     assert site.http.get(batch["links"]["result"]).status_code == 202
     pack_now(site, batch["id"])
     assert files_of(site.http.get(batch["links"]["result"])) == {"a.png": b"picture"}
+
+
+def test_packing_that_was_overtaken_leaves_the_zip_of_its_successor(site: Site) -> None:
+    batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
+    job = site.succeed(batch["items"][0]["job"], b"result")
+    assert job.result is not None
+    site.http.get(batch["links"]["result"])
+    blobs, read, stopped = site.blobs, threading.Event(), threading.Event()
+    blobs.delete(job.result.key)  # so that the zips differ
+
+    class Stopping(FileBlobStore):
+        def keep(self, file: BinaryIO, key: str) -> None:
+            read.set()
+            stopped.wait()
+            super().keep(file, key)
+
+    site.blobs = Stopping(site.settings.blob_dir)
+    with working(site, run="old"), ThreadPoolExecutor(1) as pool:
+        old = pool.submit(copy_context().run, pack, batch["id"])
+        read.wait()
+        requeue(site.redis, f"zip-{batch['id']}", run="old", why="lost")
+        site.blobs = blobs
+        blobs.write(job.result.key, [b"result"])
+        with working(site, run="new"):
+            pack(batch["id"])
+        stopped.set()
+        old.result()
+
+    assert files_of(site.http.get(batch["links"]["result"])) == {"a.png": b"result"}
+    assert len([name for name in site.stored() if name.endswith(".zip")]) == 1
 
 
 @pytest.mark.parametrize(("why", "slug"), [("crashed", "job-crashed"), ("overdue", "worker-lost")])

@@ -3,7 +3,9 @@
 import asyncio
 import re
 import socket
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import timedelta
 
@@ -13,6 +15,7 @@ from processes import ValkeyServer, wait_for
 from serving import Serve, Site, problem_of
 from sse import Event, watch, watching
 
+from service import watcher
 from workers.contract.errors import ImageCorrupt
 from workers.contract.queue.runs import EVENTS, requeue
 
@@ -115,6 +118,43 @@ def test_changes_that_were_not_heard_while_redis_was_away_are_seen(
         site.start(job_id)
 
         assert next(events).data["state"] == "running"
+
+
+def test_a_change_that_was_not_heard_is_seen_however_busy_the_others_are(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "RECHECK", timedelta(seconds=1))
+    site = serve()
+    register(site.redis, engine_info())
+    job_id, seen = site.submit(), threading.Event()
+
+    def others() -> bool:
+        """Publish changes until the event is seen; return whether it was."""
+        return any(
+            seen.wait(0.1) for _ in range(300) if site.redis.publish(EVENTS, "other running")
+        )
+
+    with watching(site.http, job_id) as events, ThreadPoolExecutor(1) as pool:
+        next(events)
+        busy = pool.submit(others)
+        site.redis.hset(f"gdsr:job:{job_id}", "state", "running")  # without a message
+        assert next(events).data["state"] == "running"
+        seen.set()
+        assert busy.result()
+
+
+def test_a_subscription_that_is_silent_is_made_again(
+    serve: Serve, own_valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection to a host that lost its power never ends."""
+    monkeypatch.setattr(watcher, "SILENCE", timedelta(seconds=1))
+    site = serve(redis_url=own_valkey.url)
+
+    def subscribers() -> set[str]:
+        return {client["id"] for client in site.redis.client_list(_type="pubsub")}
+
+    first = wait_for(subscribers, what="a subscription")
+    wait_for(lambda: subscribers() - first, seconds=60, what="another one")
 
 
 def test_many_watchers_are_one_subscription(site: Site) -> None:

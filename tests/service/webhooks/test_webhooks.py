@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from service.webhooks import delivery, dispatcher
 from service.webhooks.delivery import Target, Undeliverable, deliver, is_public, signed_headers
 from service.webhooks.dispatcher import Webhooks
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
+from workers.contract.queue import records
 from workers.contract.queue.webhook_outbox import DUE, WebhookQueue
 
 SECRET = base64.b64encode(b"thirty-two bytes of a secret....").decode()
@@ -145,6 +146,22 @@ def test_a_job_that_is_born_finished_is_told_too(
     job_id = site.submit(webhook=receiver.url)
 
     assert site.records.get(job_id).result.cached
+    assert json.loads(receiver.messages.get(timeout=60).body)["id"] == job_id
+
+
+def test_a_service_whose_clock_is_fast_tells_of_a_job_that_is_born_finished_at_once(
+    start: Callable[..., Site], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fast(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(minutes=30)
+
+    site = start(cache_results=True)
+    site.succeed(site.submit())
+    monkeypatch.setattr(records, "datetime", Fast)
+    job_id = site.submit(webhook=receiver.url)
+
     assert json.loads(receiver.messages.get(timeout=60).body)["id"] == job_id
 
 

@@ -11,12 +11,19 @@ from pathlib import Path
 import pytest
 import redis
 from processes import free_port, wait_for
+from records import image_info, model_info, options
 from sentinels import NAME, SentinelSite
 
 from workers.contract.errors import ConfigurationInvalid
 from workers.contract.queue import connection
+from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.connection import check_at_start, connect
+from workers.contract.queue.jobs import JobState
+from workers.contract.queue.queue import JobQueue, new_job_id
+from workers.contract.queue.records import JobRecords
+from workers.contract.queue.runs import LEASES
 from workers.contract.sentinel import NotReplicated, replicated
+from workers.jobs.recovery import sweep
 
 pytestmark = pytest.mark.usefixtures("unhurried")
 
@@ -152,3 +159,32 @@ def test_a_write_that_no_replica_has_is_not_said_to_be_safe(servers: SentinelSit
         pytest.raises(NotReplicated),
     ):
         replicated(client, lambda to: to.eval("return redis.call('set', 'word', 'text')", 0))
+
+
+def test_a_worker_outlives_a_failure_that_no_replica_has(servers: SentinelSite) -> None:
+    servers.serve(servers.valkeys[0])
+    url = watching(servers, servers.valkeys[0])
+    with (
+        redis.Redis(port=servers.valkeys[0]) as plain,
+        connect(url, timeout=timedelta(seconds=5), retries=0, retry_forever=True) as patient,
+    ):
+        bounds = QueueLimits(jobs=1, pixels=10**9)
+        queue = JobQueue(plain, record_ttl=timedelta(hours=1), bounds=bounds, small_pixels=1)
+        job_id = queue.submit(new_job_id(), image_info(), options(), model_info()).id
+        for run in ("one", "two"):
+            assert queue.records.start(job_id, run=run, worker="w")
+            plain.zadd(LEASES, {job_id: 1})
+            sweep(JobRecords(patient, record_ttl=timedelta(hours=1)), lambda *_: None)
+
+        assert queue.get(job_id).state is JobState.FAILED
+
+
+def test_a_write_whose_mark_is_refused_is_not_said_to_be_refused(servers: SentinelSite) -> None:
+    servers.serve(servers.valkeys[0])
+    # as a server does that has become full, or whose replicas have left, with the write itself
+    assert servers.asked(servers.valkeys[0], "acl", "setuser", "default", "-set")
+    url = watching(servers, servers.valkeys[0])
+    with connect(url, timeout=timedelta(seconds=5), retries=0) as client:
+        with pytest.raises(NotReplicated):
+            replicated(client, lambda to: to.eval("return redis.call('incr', 'word')", 0))
+        assert client.get("word") == b"1"

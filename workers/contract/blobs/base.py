@@ -76,11 +76,8 @@ class BlobStore(Protocol):
             BlobMissing: there is no such blob; raised here, not at the first chunk.
         """
 
-    def size(self, key: str) -> int | None:
-        """Size of the blob in bytes; None if there is none."""
-
     def exists(self, key: str) -> bool:
-        return self.size(key) is not None
+        """Whether there is such a blob."""
 
     def copy(self, source: str, target: str) -> None:
         """Copy a blob to another key; its age starts anew.

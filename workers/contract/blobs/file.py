@@ -89,12 +89,13 @@ class FileBlobStore(BlobStore):
             file.seek(start)
         return _pieces(file, end - start)
 
-    def size(self, key: str) -> int | None:
+    def exists(self, key: str) -> bool:
         try:
             with _translated_errors(self.path(key)):
-                return self.path(key).stat().st_size
+                self.path(key).stat()
         except BlobMissing:
-            return None
+            return False
+        return True
 
     def copy(self, source: str, target: str) -> None:
         with self.incoming() as file:

@@ -124,12 +124,13 @@ class S3BlobStore(BlobStore):
             pieces = obstore.get(self._store, checked_key(key), options=options).stream(CHUNK)
         return _pieces(pieces)
 
-    def size(self, key: str) -> int | None:
+    def exists(self, key: str) -> bool:
         try:
             with _translated_errors(key):
-                return obstore.head(self._store, checked_key(key))["size"]
+                obstore.head(self._store, checked_key(key))
         except errors.BlobMissing:
-            return None
+            return False
+        return True
 
     def copy(self, source: str, target: str) -> None:
         with _translated_errors(source):

@@ -6,6 +6,7 @@ keys written tells whether the script has run: a retry after a lost reply writes
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -118,7 +119,9 @@ def admit(
     try:
         verdict, jobs, pixels = replicated(client, lambda to: to.eval(*script_call))
     except REPLY_LOST:
-        verdict, jobs, pixels = replicated(client, lambda to: to.eval(*script_call))
+        verdict = b""
+        with suppress(redis.RedisError):
+            verdict, jobs, pixels = replicated(client, lambda to: to.eval(*script_call))
         # a refusal of the retry; the first call may still be executed
         if verdict not in (b"admitted", b"exists"):
             raise

@@ -3,7 +3,6 @@
 The jobs of a batch are queued in one atomic step: all of them, or none if the queue has no room.
 """
 
-import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -166,7 +165,7 @@ class BatchQueue:
         Raises:
             QueueFull: the queue limit is reached.
         """
-        pack = Pack(token=secrets.token_hex(8), time_limit=_time_limit(size))
+        pack = Pack(time_limit=_time_limit(size))
         with translated_redis_errors(), self.client.pipeline(transaction=True) as pipe:
             queue = self._push(pack_task(batch_id), size, pipe)
             self.records.begin_pack(batch_id, pack, pipe, queue=queue)

@@ -39,7 +39,8 @@ _LIFETIMES = 2
 
 _FAIL = """
 if redis.call('hget', KEYS[1], 'move') == ARGV[4] then return 1 end
-if ARGV[3] ~= '' and redis.call('hget', KEYS[1], 'run') ~= ARGV[3] then return 0 end
+local state, run = unpack(redis.call('hmget', KEYS[1], 'state', 'run'))
+if ARGV[3] ~= '' and (state ~= 'running' or run ~= ARGV[3]) then return 0 end
 redis.call('zrem', KEYS[2], ARGV[2])
 redis.call('hdel', KEYS[3], 'batch-' .. ARGV[2])
 redis.call('zrem', KEYS[4], 'batch-' .. ARGV[2])
@@ -50,8 +51,10 @@ redis.call('hset', KEYS[1], 'failure', ARGV[1], 'state', 'ended', 'run', '', 'mo
 return 1
 """
 _END_PACK = """
-local found = redis.call('hget', KEYS[1], 'note')
-if not found or cjson.decode(found)['token'] ~= ARGV[1] then return 0 end
+local note, state, run = unpack(redis.call('hmget', KEYS[1], 'note', 'state', 'run'))
+if note == ARGV[2] then return 1 end
+if not state then return 0 end
+if ARGV[1] ~= '' and (state ~= 'running' or run ~= ARGV[1]) then return 0 end
 redis.call('hset', KEYS[1], 'note', ARGV[2], 'state', 'ended')
 redis.call('expire', KEYS[1], ARGV[3])
 redis.call('hdel', KEYS[2], ARGV[4])
@@ -136,7 +139,6 @@ class Archive(StoredBlob):
 class Pack(Record):
     """State of the packing: in progress while it has neither archive nor failure."""
 
-    token: str
     time_limit: timedelta = timedelta(minutes=10)
     archive: Archive | None = None
     failure: JobFailure | None = None
@@ -248,20 +250,21 @@ class BatchRecords:
         )
         pipe.hset(WAITING, pack_task(batch_id), 0)
 
-    def end_pack(self, batch_id: str, pack: Pack, *, kept: timedelta) -> bool:
-        """Record the end of packing. Returns False if the batch was deleted in the meantime."""
+    def end_pack(self, batch_id: str, pack: Pack, *, run: str, kept: timedelta) -> bool:
+        """Record the end of packing. Returns False if the run has lost its lease, or the batch was
+        deleted.
+        """
         seconds, task = max(1, int(kept.total_seconds())), pack_task(batch_id)
         keys = [pack_key(batch_id), WAITING, LEASES]
-        args = (pack.token, pack.model_dump_json(), seconds, task, EVENTS, batch_id)
+        args = (run, pack.model_dump_json(), seconds, task, EVENTS, batch_id)
         return bool(retry_once(lambda: self.client.eval(_END_PACK, len(keys), *keys, *args)))
 
-    def fail_pack(self, batch_id: str, *, error: GDSRError) -> bool:
-        """Record that packing failed. Returns False if the batch was deleted in the meantime."""
-        pack = self.pack(batch_id)
-        if pack is None:
-            return False
-        failed = pack.model_copy(update={"failure": JobFailure.of(error)})
-        return self.end_pack(batch_id, failed, kept=FAILURE_KEPT)
+    def fail_pack(self, batch_id: str, *, error: GDSRError, run: str) -> bool:
+        """Record that packing failed, in this run or, without one, in any. Returns False as
+        `end_pack` does.
+        """
+        failed = Pack(failure=JobFailure.of(error))
+        return self.end_pack(batch_id, failed, run=run, kept=FAILURE_KEPT)
 
     def forget_pack(self, batch_id: str) -> Archive | None:
         """Delete the packing record; returns the existing zip, which has to be deleted."""

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 import redis
 from redis.backoff import ConstantBackoff
 from redis.retry import Retry
+from rq.timeouts import JobTimeoutException
 
 from workers.contract import sentinel
 from workers.contract.errors import ConfigurationInvalid, QueueUnavailable
@@ -38,7 +39,9 @@ _LOG_INTERVAL = 60.0
 
 
 class _RetryWhileUnavailable(Retry):
-    """Retries forever while Redis is down, full, read-only, or cannot write its file."""
+    """Retries while Redis is down, full, read-only, or cannot write its file: forever, or until the
+    time limit of a job, and then raises an error that is not retried.
+    """
 
     logged_at = float("-inf")  # on the class: each connection has a copy of the object
 
@@ -49,18 +52,31 @@ class _RetryWhileUnavailable(Retry):
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,  # noqa: FBT001, FBT002 - as redis has it
     ) -> Any:
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                return super().call_with_retry(do, fail, is_retryable, with_failure_count)
-            except (*REPLY_LOST, redis.ResponseError) as failure:
-                if not is_temporary(failure):
-                    raise
-                if time.monotonic() >= _RetryWhileUnavailable.logged_at + _LOG_INTERVAL:
-                    _RetryWhileUnavailable.logged_at = time.monotonic()
-                    log.warning("Redis is unavailable, retrying: %s", failure)
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+        pause, failed = _FIRST_PAUSE, False
+
+        def noted(*failure: Any) -> None:
+            nonlocal failed
+            failed = True
+            fail(*failure)
+
+        try:
+            while True:
+                try:
+                    return super().call_with_retry(do, noted, is_retryable, with_failure_count)
+                except (*REPLY_LOST, redis.ResponseError) as failure:
+                    if not is_temporary(failure):
+                        raise
+                    failed = True
+                    if time.monotonic() >= _RetryWhileUnavailable.logged_at + _LOG_INTERVAL:
+                        _RetryWhileUnavailable.logged_at = time.monotonic()
+                        log.warning("Redis is unavailable, retrying: %s", failure)
+                    time.sleep(pause)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+        except JobTimeoutException:
+            if not failed:
+                raise
+            # not the fault of the job: an error that nobody retries ends its run alone
+            raise redis.RedisError("Redis was unavailable until the time limit") from None
 
 
 def is_temporary(failure: Exception) -> bool:

@@ -9,6 +9,7 @@ import json
 import math
 import secrets
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, cast
 
@@ -16,7 +17,15 @@ import redis
 
 from workers.contract.errors import GDSRError, JobNotFound, JobTooNew
 from workers.contract.queue.connection import as_text, retry_once
-from workers.contract.queue.jobs import SCHEMA, Job, JobFailure, JobResult, JobSpec, JobState
+from workers.contract.queue.jobs import (
+    FINAL_STATES,
+    SCHEMA,
+    Job,
+    JobFailure,
+    JobResult,
+    JobSpec,
+    JobState,
+)
 from workers.contract.queue.runs import (
     ACTIVE,
     EVENTS,
@@ -42,6 +51,8 @@ class JobPage(NamedTuple):
     cursor: str | None
     """Cursor of the next page; None on the last page."""
 
+
+_UNFINISHED = frozenset(JobState) - FINAL_STATES
 
 #: Lifetimes of a record for which a job stays in the list; no job is queued for that long.
 _LISTED = 2
@@ -120,7 +131,7 @@ class JobRecords:
         self._list(spec, pipe)
         pipe.hincrby(COUNTERS, JobState.SUCCEEDED, 1)
         if spec.webhook:
-            pipe.zadd(DUE, {spec.id: now.timestamp()})
+            pipe.zadd(DUE, {spec.id: 0})  # at once, whatever the clock of this host says
         return Job(
             spec=spec, state=JobState.SUCCEEDED, started_at=now, finished_at=now, result=result
         )
@@ -202,10 +213,13 @@ class JobRecords:
         )
 
     def fail(self, job_id: str, *, error: GDSRError, run: str | None = None) -> bool:
-        """Record a failure. Returns False if the job has ended or belongs to another run."""
-        failure = JobFailure.of(error)
+        """Record a failure. Returns False if the job has ended, or the run has lost its lease."""
         return self._end(
-            job_id, JobState.FAILED, run=run, fields={"failure": failure.model_dump_json()}
+            job_id,
+            JobState.FAILED,
+            run=run,
+            allowed={JobState.RUNNING} if run else _UNFINISHED,
+            fields={"failure": JobFailure.of(error).model_dump_json()},
         )
 
     def cancel(self, job_id: str) -> bool:
@@ -245,11 +259,17 @@ class JobRecords:
         return {as_text(state): int(n) for state, n in self.client.hgetall(COUNTERS).items()}
 
     def _end(
-        self, job_id: str, state: JobState, *, run: str | None, fields: Mapping[str, str]
+        self,
+        job_id: str,
+        state: JobState,
+        *,
+        run: str | None,
+        fields: Mapping[str, str],
+        allowed: AbstractSet[JobState] = _UNFINISHED,
     ) -> bool:
         return self._transition(
             job_id,
-            allowed={JobState.QUEUED, JobState.RUNNING},
+            allowed=allowed,
             run=run,
             state=state,
             fields={**fields, "finished_at": datetime.now(UTC).isoformat()},
@@ -260,7 +280,7 @@ class JobRecords:
         self,
         job_id: str,
         *,
-        allowed: set[JobState],
+        allowed: AbstractSet[JobState],
         state: JobState,
         fields: Mapping[str, str],
         run: str | None = None,

@@ -9,10 +9,12 @@ import redis
 from processes import running_valkey
 from records import image_info, model_info, options
 
-from workers.contract.errors import QueueFull, QueueUnavailable
+from workers.contract.errors import EngineLost, QueueFull, QueueUnavailable
 from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import AlphaMode, DepthMode
 from workers.contract.queue.admission import QueueLimits
+from workers.contract.queue.batch_queue import BatchQueue
+from workers.contract.queue.batches import unpack_task
 from workers.contract.queue.connection import connect
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, JobResult, JobState
@@ -29,6 +31,7 @@ from workers.contract.queue.runs import (
     renew_lease,
     requeue,
 )
+from workers.contract.queue.validation import RequestedOptions
 from workers.jobs.recovery import sweep
 
 RESULT = JobResult(
@@ -173,6 +176,24 @@ def test_a_run_whose_lease_has_ended_is_lost_and_its_job_waits_at_the_front(
 
     assert [queue.queue_positions()[job_id].position for job_id in (lost, other)] == [0, 1]
     assert not renew_lease(client, lost, run="one")
+
+
+def test_a_run_that_was_lost_fails_nothing_that_waits_for_its_second_run(
+    queue: JobQueue, client: redis.Redis
+) -> None:
+    job_id, batch_id = submit(queue), new_job_id()
+    batches = BatchQueue(queue)
+    batches.submit(batch_id, RequestedOptions(), size=100, pictures=1, largest=100)
+    queue.records.start(job_id, run="one", worker="w")
+    batches.records.start(batch_id, run="one")
+    end_lease(client, job_id)
+    end_lease(client, unpack_task(batch_id))
+    look_for_losses(queue)
+
+    assert not queue.records.fail(job_id, error=EngineLost("it hung"), run="one")
+    assert not batches.records.fail(batch_id, error=EngineLost("it hung"), run="one")
+    assert queue.records.start(job_id, run="two", worker="w")
+    assert batches.records.start(batch_id, run="two")
 
 
 def test_a_run_that_beats_at_the_last_moment_keeps_its_job(

@@ -17,13 +17,20 @@ from workers.contract.errors import ImageCorrupt, QueueFull, QueueUnavailable, W
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.admission import QueueLimits, pixels_today
 from workers.contract.queue.batch_queue import BatchQueue
-from workers.contract.queue.batches import Archive, Batch, BatchItem, Pack
+from workers.contract.queue.batches import Archive, Batch, BatchItem, Pack, pack_task
 from workers.contract.queue.connection import connect
 from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import FINAL_STATES, Job, JobResult, JobSpec, JobState
 from workers.contract.queue.queue import JobQueue, blend_spec, new_job_id
 from workers.contract.queue.records import JobRecords
-from workers.contract.queue.runs import SMALL, open_queue, renew_lease, requeue, requeue_lost
+from workers.contract.queue.runs import (
+    SMALL,
+    acquire_lease,
+    open_queue,
+    renew_lease,
+    requeue,
+    requeue_lost,
+)
 from workers.contract.queue.validation import RequestedOptions
 
 HOUR = timedelta(hours=1)
@@ -166,11 +173,9 @@ def unpacking_failed(queue: JobQueue) -> bool:
 def packed(queue: JobQueue) -> bool:
     batches, batch = BatchQueue(queue), batch_of(queue)
     batches.submit_pack(batch.id, size=100)
-    pack = batches.pack(batch.id)
-    assert pack is not None
+    assert acquire_lease(queue.client, pack_task(batch.id), run="run", worker="w")
     archive = Archive(key="results/z.zip", size=1, sha256="0", expires_at=datetime.now(UTC))
-    ended = Pack(token=pack.token, archive=archive)
-    return batches.records.end_pack(batch.id, ended, kept=HOUR)
+    return batches.records.end_pack(batch.id, Pack(archive=archive), run="run", kept=HOUR)
 
 
 STEPS: dict[str, Callable[[JobQueue], object]] = {
@@ -288,6 +293,28 @@ def test_a_refusal_of_the_repeat_is_none_of_the_first(
     assert not unknown.value.refused
 
 
+def test_a_server_that_has_become_read_only_does_not_refuse_what_it_did_before(
+    client: redis.Redis, valkey: ValkeyServer
+) -> None:
+    class Demoted(redis.Redis):
+        """Loses the first reply to a script, as its server becomes a replica."""
+
+        def execute_command(self, *args: Any, **options: Any) -> Any:
+            reply = super().execute_command(*args, **options)
+            if args[0] == "EVAL":
+                client.flushall()  # the replica lags behind
+                client.execute_command("REPLICAOF", "127.0.0.1", "1")
+                raise redis.ConnectionError
+            return reply
+
+    try:
+        with Demoted.from_url(valkey.url) as demoted, pytest.raises(QueueUnavailable) as unknown:
+            submitted(make_queue(demoted))
+    finally:
+        client.execute_command("REPLICAOF", "NO", "ONE")
+    assert not unknown.value.refused
+
+
 class LifeOfAJob(RuleBasedStateMachine):
     """Jobs change state while any reply may be lost."""
 
@@ -344,7 +371,9 @@ class LifeOfAJob(RuleBasedStateMachine):
     def end_run(self, data: st.DataObject, lose: bool, run: str, end: str) -> None:  # noqa: FBT001
         job_id, state, own = self.chosen(data)
         records = self.records(lose)
-        may = {JobState.RUNNING} if end == "progress" else {*JobState} - FINAL_STATES
+        may = {JobState.RUNNING}
+        if end in ("succeed", "leave"):  # a late result of a run that was lost is welcome
+            may = {*JobState} - FINAL_STATES
         match end:
             case "succeed":
                 done = records.succeed(job_id, run=run, result=RESULT)
