@@ -240,7 +240,10 @@ def test_the_offer_to_undo_covers_nothing_that_is_said_about_another(
     def covered() -> list[str]:
         toast = page.locator("#toast").bounding_box()
         assert toast is not None
-        said = (".tag", "#message", "#zooms", "#tabs", "#trade-off", ".card .open", "#empty label")
+        said = (
+            ".tag", "#message", "#zooms", "#inspector button", "#trade-off", ".card .open",
+            "#empty label", "#export-button",
+        )  # fmt: skip
         boxes = [
             (it, box)
             for it in said
@@ -261,7 +264,10 @@ def test_the_offer_to_undo_covers_nothing_that_is_said_about_another(
     with unhurried(page):
         page.get_by_role("button", name="Remove one.png").click()
         wait_for_result(page)
-        assert covered() == []
+        for tab in page.locator("[role=tab]").all():
+            tab.click()
+            page.evaluate("document.getElementById('inspector').scrollTop = 1000")
+            assert covered() == [], tab.inner_text()
         page.locator(".card .open").first.click()  # a refusal has the longest message
         expect(page.locator("#working")).to_contain_text("not a picture")
         expect(page.locator("#toast")).to_be_visible()
