@@ -593,10 +593,10 @@ def test_a_picture_that_is_erased_while_it_loads_after_a_reload_is_told_as_no_fa
 
 
 @pytest.mark.slow
-def test_a_picture_that_ends_while_it_is_removed_has_its_thumbnail_when_it_is_back(
+def test_a_picture_that_ends_while_it_is_removed_is_not_announced_and_has_its_thumbnail_when_back(
     visit: Visit,
 ) -> None:
-    page = visit()
+    page = visit(script=HEARD)
     page.locator("#model option").first.wait_for(state="attached")
     held = held_uploads(page)
     with page.expect_request("**/upscale"):
@@ -606,9 +606,11 @@ def test_a_picture_that_ends_while_it_is_removed_has_its_thumbnail_when_it_is_ba
     page.get_by_role("button", name="Remove scan.tif").click()
     with page.expect_response("**/result?output=psnr&width=*"):
         held[0].continue_()
+    assert page.evaluate("window.heard") == []
     page.locator("#toast").get_by_role("button", name="Undo").click()
 
     expect(page.locator(".card .thumb canvas")).to_have_count(1)
+    expect(page.locator(".card .state")).to_have_text("Ready")
 
 
 @pytest.mark.slow
