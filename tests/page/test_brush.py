@@ -505,13 +505,33 @@ def test_a_fill_before_the_detail_is_measured_says_so_and_comes_by_itself(visit:
     note = page.locator("#painted[role=status]")
     stroke(page, (-60, 0))
     expect(note).to_have_text("Fills once the detail is measured.")
+    page.get_by_role("button", name="Undo", exact=True).click()
+    expect(note).to_have_text("Paint detail where you want it.")
     expect(page.locator("#undo")).to_be_disabled()
 
+    stroke(page, (-60, 0))
     page.evaluate("window.measure()")
     expect(note).to_contain_text("Painted")
     assert 40 <= int(note.inner_text().removeprefix("Painted ").split("%")[0]) <= 60
     page.keyboard.press("Control+z")
     expect(note).to_have_text("Paint detail where you want it.")
+
+
+def test_a_fill_that_waits_is_cleared_with_all_that_was_painted(visit: Visit) -> None:
+    page = visit(script=UNMEASURED)
+    choose(page, ("photo.png", saved(photo(60, 82), "PNG")))
+    wait_for_result(page)
+    page.keyboard.press("b")
+    stroke(page, (-60, 0), (60, 0))
+    page.get_by_role("button", name="Fill similar area").click()
+    stroke(page, (-60, 0))
+    expect(page.locator("#painted")).to_have_text("Fills once the detail is measured.")
+    page.get_by_role("button", name="Clear").click()
+    page.evaluate("window.measure()")
+    measured(page)
+
+    expect(page.locator("#painted")).to_have_text("Paint detail where you want it.")
+    assert not any(page.evaluate(STORED))
 
 
 def test_a_fill_that_waits_does_not_break_off_a_stroke(visit: Visit) -> None:
