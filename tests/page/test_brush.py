@@ -263,6 +263,31 @@ def test_a_second_finger_drops_the_stroke_and_pinches(touched: Page) -> None:
     expect(page.get_by_role("button", name="Redo", exact=True)).to_be_disabled()
 
 
+def test_a_finger_on_the_divider_moves_it_and_two_fingers_pinch(touched: Page) -> None:
+    page, fingers = touched, Fingers(touched)
+    page.keyboard.press("b")  # the brush away
+    divider, zoom = page.locator("#divider"), page.locator("#zoom")
+    seen = zoom.inner_text()
+    fingers.down((0, 120))
+    fingers.up()
+    expect(divider).to_have_attribute("aria-valuenow", "50")
+    fingers.down((0, 120))
+    fingers.move((-100, 130))
+    fingers.up()
+    expect(divider).not_to_have_attribute("aria-valuenow", "50")
+    expect(zoom).to_have_text(seen)
+    page.locator("#divider").press("Home")
+    for _ in range(5):
+        page.locator("#divider").press("PageUp")
+
+    fingers.down((0, 120))
+    fingers.down((0, 120), (80, 120))
+    fingers.move((-60, 120), (160, 120))
+    fingers.up()
+    expect(zoom).not_to_have_text(seen)
+    expect(divider).to_have_attribute("aria-valuenow", "50")
+
+
 def test_a_pinch_fills_nothing(touched: Page) -> None:
     page, fingers = touched, Fingers(touched)
     page.get_by_role("button", name="Fill similar area").click()

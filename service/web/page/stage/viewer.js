@@ -56,7 +56,7 @@ export function createViewer(on) {
   let stillness = 0;
   let fetchingWhole = false;
 
-  const divide = listenToDivider(divider, stage, (place) => {
+  const divide = listenToDivider(divider, (place) => {
     split = place;
     describe();
     repaint();
