@@ -290,6 +290,23 @@ def test_offline_every_pixel_waits_with_words_and_the_guesswork_without(visit: V
     expect(page.locator("#preview")).to_be_hidden()
 
 
+def test_what_is_removed_offline_is_erased_when_the_connection_is_back(
+    visit: Visit, studio: Studio
+) -> None:
+    page = visit()
+    choose(page, ("photo.png", noise(24, 50)))
+    wait_for_result(page)
+    job_id = job_of(page)
+    page.context.set_offline(True)
+    with page.expect_event("requestfailed", lambda request: request.method == "DELETE"):
+        page.get_by_role("button", name="Remove photo.png").click()
+    with page.expect_response(lambda response: response.request.method == "DELETE") as erased:
+        page.context.set_offline(False)
+
+    assert erased.value.status == 204
+    assert studio.http.get(f"/jobs/{job_id}").status_code == 404
+
+
 def test_what_is_under_way_offline_is_told_as_last_known(visit: Visit, host: WorkerHost) -> None:
     page = visit()
     with host.held():

@@ -153,7 +153,7 @@ export function remove(picture) {
     picture.stopping.abort();
     if (!picture.id) return;
     forget(picture.id);
-    request(`jobs/${picture.id}`, { method: "DELETE", patient: false, keepalive: true }).catch(() => {}); // it may be gone already
+    request(`jobs/${picture.id}`, { method: "DELETE", keepalive: true }).catch(() => {}); // it may be gone already
   };
 }
 
@@ -171,7 +171,7 @@ export function again(picture, file = picture.file) {
   if (picture.id) {
     const { id } = picture;
     forget(id);
-    request(`jobs/${id}`, { method: "DELETE", patient: false }).catch(() => {});
+    request(`jobs/${id}`, { method: "DELETE" }).catch(() => {});
   }
   picture.id = null;
   if (file !== picture.file) {
