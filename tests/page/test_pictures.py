@@ -537,6 +537,7 @@ def test_an_upload_that_is_cancelled_is_told_as_no_fault(visit: Visit) -> None:
     held_uploads(page)
     with page.expect_request("**/upscale"):
         choose(page, ("first.png", noise(16, 63)))
+    expect(page.locator("#stage-progress")).to_have_accessible_name(re.compile("^Sending, "))
     page.locator("#actions [data-action=cancel]").click()
     choose(page, ("second.png", noise(16, 64)))
     wait_for_result(page)
