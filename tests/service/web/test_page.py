@@ -92,6 +92,12 @@ def test_the_policy_lets_only_own_code_run(site: Site) -> None:
     assert "frame-ancestors 'none'" in policy
 
 
+def test_nothing_lies_below_the_notch_of_a_phone() -> None:
+    """A page that takes the whole screen has to keep clear of the notch by itself."""
+    style, page = ((FOLDER / name).read_text() for name in ("page.css", "index.html"))
+    assert "viewport-fit=cover" not in page or "safe-area-inset" in style
+
+
 def test_all_files_together_are_small() -> None:
     assert sum(len(gzip.compress(path.read_bytes())) for path in FILES) < 85_000
 
