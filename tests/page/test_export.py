@@ -86,6 +86,24 @@ def test_a_picture_that_is_gone_keeps_none_of_the_others_from_the_zip(
     expect(page.get_by_role("button", name="Save all 3")).to_be_visible()
 
 
+def test_a_notice_with_long_names_can_be_closed_on_a_narrow_screen(
+    visit: Visit, studio: Studio
+) -> None:
+    page = visit(viewport={"width": 320, "height": 640})
+    names = [f"<b>{n}</b>{'_' * 60}.png" for n in range(12)]
+    choose(page, *((name, noise(16, 60 + n)) for n, name in enumerate(names)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(12)
+    for it in page.evaluate("JSON.parse(localStorage['gdsr.pictures'])"):
+        studio.http.delete(f"/jobs/{it['id']}")
+    page.get_by_role("button", name="Save all 12").click()
+    close = page.locator("#notice").get_by_role("button", name="Close")
+
+    expect(close).to_be_in_viewport(ratio=1)
+    for name in names:
+        expect(page.locator("#notice-words")).to_contain_text(name)
+    assert page.locator("#stage").bounding_box()["height"] > 100
+
+
 def test_a_width_is_chosen_in_pixels_or_as_it_is_printed(visit: Visit) -> None:
     page = visit()
     choose(page, ("small.png", noise(48, 64)))
