@@ -264,6 +264,26 @@ def test_settings_for_all_begin_nothing_that_was_cancelled(visit: Visit, host: W
     expect(page.locator(".card[data-state=cancelled]")).to_have_count(1)
 
 
+def test_settings_for_all_begin_nothing_that_is_being_cancelled(
+    visit: Visit, host: WorkerHost
+) -> None:
+    page = visit()
+    choose(page, ("one.png", noise(16, 36)))
+    wait_for_result(page)
+    with host.held():
+        choose(page, ("two.png", noise(16, 37)))
+        expect(page.locator(".card[data-state=queued]")).to_have_count(1)
+        page.context.set_offline(True)
+        page.locator("#actions [data-action=cancel]").click()
+        expect(page.locator("#working")).to_have_text("Cancelling")
+        page.locator(".card .open").last.click()
+        page.select_option("#icc", "keep")
+        page.get_by_role("button", name="Use for all photos").click()
+        page.context.set_offline(False)
+
+        expect(page.locator(".card[data-state=cancelled]")).to_have_count(1)
+
+
 def test_settings_for_all_hold_for_a_picture_that_is_being_sent(visit: Visit) -> None:
     page = visit()
     choose(page, ("one.png", noise(16, 36)))
