@@ -202,6 +202,56 @@ def test_all_is_in_reach_on_any_screen(visit: Visit, name: str) -> None:
             page.get_by_role("button", name="Crisper").click()
 
 
+#: The element that has the focus, or the label that shows it, if it can be seen; else its name.
+LOST = """() => {
+  const it = document.activeElement;
+  const shown = it.classList.contains("unseen") ? it.previousElementSibling : it;
+  const { left, right, top, bottom } = shown.getBoundingClientRect();
+  const there = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+  return shown.contains(there) || there?.contains(it) ? "" : it.id || it.className;
+}"""
+
+
+@pytest.mark.parametrize(
+    "size", [(1280, 720), (640, 360), (390, 844)], ids=["desktop", "zoomed", "phone"]
+)
+def test_what_has_the_focus_can_be_seen(visit: Visit, size: tuple[int, int]) -> None:
+    page = visit(viewport={"width": size[0], "height": size[1]})
+    choose(page, ("one.png", noise(40, 60)), ("two.png", noise(60, 40)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    wait_for_result(page)
+    page.select_option("#format", "jpeg", force=True)
+    lost = []
+    for tab in [None, *page.locator("[role=tab]:visible").all()]:
+        if tab:
+            tab.click()
+        page.locator("#help").focus()
+        while page.evaluate("document.activeElement.id") != "save-all":
+            page.keyboard.press("Tab")
+            lost.append(page.evaluate(LOST))
+
+    assert len(lost) > 20
+    assert set(lost) == {""}
+
+
+def test_at_400_percent_all_is_in_reach_by_scrolling_down(visit: Visit) -> None:
+    page = visit(viewport={"width": 320, "height": 256})
+    choose(page, SAMPLE)
+    wait_for_result(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    for selector in ("#stage", "#zooms", "#trade-off", "#tabs", ".card .open", "#export-button"):
+        part = page.locator(selector)
+        part.scroll_into_view_if_needed()
+        box = part.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0, selector
+        assert box["x"] + box["width"] <= 320, selector
+        assert 0 <= box["y"] < 256, selector
+    stage = page.locator("#stage").bounding_box()
+    assert stage is not None
+    assert min(stage["width"], stage["height"]) > 150
+
+
 @pytest.mark.slow
 def test_many_pictures_have_their_place(visit: Visit) -> None:
     page = visit(color_scheme="dark", viewport={"width": 1600, "height": 1000})
