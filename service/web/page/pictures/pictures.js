@@ -108,7 +108,7 @@ function heard(picture, view) {
 async function watch(picture) {
   const last = await follow(picture.id, (view) => change(picture, heard(picture, view)), picture.stopping.signal);
   if (last === null) return change(picture, { phase: "lost" });
-  if (last.result && new Date(last.result.expires_at) <= new Date()) return change(picture, { phase: "expired" });
+  if (last.result && new Date(last.result.expires_at) <= new Date(last.now)) return change(picture, { phase: "expired" });
   tell.ended(picture);
   if (!picture.hasThumbnail && last.result) await preview(picture);
 }
