@@ -430,6 +430,19 @@ def test_at_fit_a_drag_moves_the_divider_the_wheel_zooms_and_space_does_not_scro
     expect(page.locator("[data-level=fit]")).to_have_attribute("aria-pressed", "false")
 
 
+def test_a_message_longer_than_the_stage_is_scrolled_by_the_wheel(visit: Visit) -> None:
+    page = visit(viewport={"width": 320, "height": 500})
+    choose(page, ("letter.jpg", b"This is a letter, not a photograph. " * 20))
+    expect(page.locator("#working")).to_contain_text("not a picture")
+    box = page.locator("#message").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    assert page.evaluate("document.getElementById('message').scrollTop") == 0
+    page.mouse.wheel(0, 60)
+
+    page.wait_for_function("() => document.getElementById('message').scrollTop > 0")
+
+
 def test_a_file_that_waits_for_the_connection_says_so_and_comes_when_it_is_back(
     visit: Visit,
 ) -> None:

@@ -28,7 +28,7 @@ export function listen(stage, { move, zoom, toggle, tap, hover, hold, divide, pa
   }
 
   stage.addEventListener("pointerdown", (event) => {
-    if (event.button || event.target.closest("button")) return;
+    if (event.button || event.target.closest("#message")) return;
     const now = place(event);
     const divider = event.target.closest("#divider");
     fingers.set(event.pointerId, now);
@@ -87,7 +87,7 @@ export function listen(stage, { move, zoom, toggle, tap, hover, hold, divide, pa
   stage.addEventListener("contextmenu", (event) => event.preventDefault());
 
   stage.addEventListener("dblclick", (event) => {
-    if (event.target.closest("button, #divider") || paints()) return;
+    if (event.target.closest("#message, #divider") || paints()) return;
     const { x, y } = place(event);
     toggle(x, y);
   });
@@ -95,6 +95,7 @@ export function listen(stage, { move, zoom, toggle, tap, hover, hold, divide, pa
   stage.addEventListener(
     "wheel",
     (event) => {
+      if (event.target.closest("#message")) return;
       event.preventDefault();
       const { x, y } = place(event);
       const lines = event.deltaMode === 1 ? 16 : 1;
