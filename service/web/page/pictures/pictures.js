@@ -30,7 +30,7 @@ export function onPictures(handlers) {
 }
 
 function create(facts) {
-  return { phase: "waiting", sent: 0, view: null, problem: null, map: null, paint: null, tradeOff: 0.5, stopping: new AbortController(), ...facts };
+  return { phase: "waiting", view: null, problem: null, map: null, paint: null, tradeOff: 0.5, stopping: new AbortController(), ...facts };
 }
 
 /** Take files in; the first of them. */
@@ -196,7 +196,7 @@ onKey(() => {
 /** The pictures of before the reload; tells `first` of that which was open, or else of the newest that the service has. */
 export async function recall(first) {
   const found = remembered().map(({ id, name, tradeOff, settings }) => {
-    const picture = create({ name, id, phase: "known", sent: 1, tradeOff: tradeOff ?? 0.5, settings: { ...tell.settings().settings, ...settings } });
+    const picture = create({ name, id, phase: "known", tradeOff: tradeOff ?? 0.5, settings: { ...tell.settings().settings, ...settings } });
     pictures.push(picture);
     tell.added(picture, true);
     return [picture, resume(picture)];
