@@ -173,6 +173,29 @@ def test_what_another_tab_has_removed_is_not_remembered_by_a_slider(visit: Visit
     assert not page.evaluate("localStorage['gdsr.pictures']")
 
 
+#: Returns the ids of the originals that are kept; the transaction waits for earlier ones.
+ORIGINALS = """() => new Promise((done) => {
+  const opening = indexedDB.open("gdsr");
+  opening.onsuccess = () => {
+    const all = opening.result.transaction("originals").objectStore("originals").getAllKeys();
+    all.onsuccess = () => { opening.result.close(); done(all.result); };
+  };
+})"""
+#: Two hundred pictures of before, the most that are remembered.
+MOST = """localStorage["gdsr.pictures"] = JSON.stringify(
+  Array.from({ length: 200 }, (_, n) => ({ id: `old${n}`, name: "old.png" })))"""
+
+
+def test_no_file_stays_of_a_picture_beyond_those_that_are_remembered(visit: Visit) -> None:
+    page = visit()
+    page.evaluate(MOST)
+    choose(page, ("photo.png", noise(16, 54)))
+    wait_for_result(page)
+
+    assert len(page.evaluate("JSON.parse(localStorage['gdsr.pictures'])")) == 200
+    assert page.evaluate(ORIGINALS) == []
+
+
 #: Keeps the bitmaps that are made of what the service sent, with a card of small textures.
 BITMAPS = f"""
 {WEBGL}

@@ -76,9 +76,9 @@ async function send(picture) {
   const view = await upload(picture.file, fields, { signal, onSent: (sent) => change(picture, { sent }) });
   const { name, tradeOff, settings } = picture;
   const next = pictures.slice(pictures.indexOf(picture) + 1).find(({ id }) => id);
-  remember(view.id, { name, tradeOff, settings }, next?.id);
   keepOriginal(view.id, picture.file);
   if (picture.paint) keepPaint(view.id, picture.paint);
+  remember(view.id, { name, tradeOff, settings }, next?.id); // last: of one too many the files are dropped
   change(picture, { phase: "known", id: view.id, ...heard(picture, view) });
 }
 
