@@ -202,6 +202,17 @@ def test_all_is_in_reach_on_any_screen(visit: Visit, name: str) -> None:
             page.get_by_role("button", name="Crisper").click()
 
 
+def test_where_the_keys_fill_can_be_seen(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("one.png", noise(40, 60)))
+    wait_for_result(page)
+    page.get_by_role("button", name="Fill similar area").click()
+    page.locator("#stage").focus()
+    page.keyboard.press("ArrowRight")
+
+    expect(page.locator("#ring")).to_be_visible()
+
+
 #: The element that has the focus, or the label that shows it, if it can be seen; else its name.
 LOST = """() => {
   const it = document.activeElement;

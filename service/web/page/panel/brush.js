@@ -117,9 +117,9 @@ export function createPainting(viewer, shown, painted) {
   /** Move the ring; it keeps its place when the zoom has changed. */
   function hover(x = cursor?.x ?? null, y = cursor?.y) {
     cursor = x === null ? null : { x, y };
-    ring.hidden = !cursor || !tool || !viewer.hasResult() || filling;
+    ring.hidden = !cursor || !tool || !viewer.hasResult();
     if (ring.hidden) return;
-    const across = diameter() * viewer.scale();
+    const across = filling ? 8 : diameter() * viewer.scale();
     ring.style.width = ring.style.height = `${across}px`;
     ring.style.translate = `${x - across / 2}px ${y - across / 2}px`;
   }
