@@ -202,6 +202,25 @@ def test_all_is_in_reach_on_any_screen(visit: Visit, name: str) -> None:
             page.get_by_role("button", name="Crisper").click()
 
 
+def test_shortcuts_work_once_photos_were_chosen_with_the_mouse(visit: Visit) -> None:
+    page = visit()
+    page.locator("#model option").first.wait_for(state="attached")
+    page.select_option("#model", "tiny")
+    with page.expect_file_chooser() as chooser:
+        page.locator("label", has_text="Choose photos").click()
+    chooser.value.set_files(
+        [{"name": "small.png", "mimeType": "image/png", "buffer": noise(40, 61)}]
+    )
+    wait_for_result(page)
+    page.keyboard.press("1")
+    expect(page.locator("#zoom")).to_have_text("100%")
+    page.keyboard.press("b")
+    expect(page.locator("[data-tool=crisper]")).to_have_attribute("aria-pressed", "true")
+    ways = page.locator("#empty .ways").bounding_box()
+    assert ways is not None
+    assert ways["width"] < 20  # nothing lies over the photo
+
+
 def test_where_the_keys_fill_can_be_seen(visit: Visit) -> None:
     page = visit()
     choose(page, ("one.png", noise(40, 60)))
