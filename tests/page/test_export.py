@@ -101,7 +101,9 @@ def test_a_notice_with_long_names_can_be_closed_on_a_narrow_screen(
     expect(close).to_be_in_viewport(ratio=1)
     for name in names:
         expect(page.locator("#notice-words")).to_contain_text(name)
-    assert page.locator("#stage").bounding_box()["height"] > 100
+    stage = page.locator("#stage").bounding_box()
+    assert stage is not None
+    assert stage["height"] > 100
 
 
 def test_a_width_is_chosen_in_pixels_or_as_it_is_printed(visit: Visit) -> None:
