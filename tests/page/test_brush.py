@@ -263,6 +263,31 @@ def test_a_second_finger_drops_the_stroke_and_pinches(touched: Page) -> None:
     expect(page.get_by_role("button", name="Redo", exact=True)).to_be_disabled()
 
 
+def test_a_finger_on_the_divider_moves_it_and_two_fingers_pinch(touched: Page) -> None:
+    page, fingers = touched, Fingers(touched)
+    page.keyboard.press("b")  # the brush away
+    divider, zoom = page.locator("#divider"), page.locator("#zoom")
+    seen = zoom.inner_text()
+    fingers.down((0, 120))
+    fingers.up()
+    expect(divider).to_have_attribute("aria-valuenow", "50")
+    fingers.down((0, 120))
+    fingers.move((-100, 130))
+    fingers.up()
+    expect(divider).not_to_have_attribute("aria-valuenow", "50")
+    expect(zoom).to_have_text(seen)
+    page.locator("#divider").press("Home")
+    for _ in range(5):
+        page.locator("#divider").press("PageUp")
+
+    fingers.down((0, 120))
+    fingers.down((0, 120), (80, 120))
+    fingers.move((-60, 120), (160, 120))
+    fingers.up()
+    expect(zoom).not_to_have_text(seen)
+    expect(divider).to_have_attribute("aria-valuenow", "50")
+
+
 def test_a_pinch_fills_nothing(touched: Page) -> None:
     page, fingers = touched, Fingers(touched)
     page.get_by_role("button", name="Fill similar area").click()
@@ -505,13 +530,33 @@ def test_a_fill_before_the_detail_is_measured_says_so_and_comes_by_itself(visit:
     note = page.locator("#painted[role=status]")
     stroke(page, (-60, 0))
     expect(note).to_have_text("Fills once the detail is measured.")
+    page.get_by_role("button", name="Undo", exact=True).click()
+    expect(note).to_have_text("Paint detail where you want it.")
     expect(page.locator("#undo")).to_be_disabled()
 
+    stroke(page, (-60, 0))
     page.evaluate("window.measure()")
     expect(note).to_contain_text("Painted")
     assert 40 <= int(note.inner_text().removeprefix("Painted ").split("%")[0]) <= 60
     page.keyboard.press("Control+z")
     expect(note).to_have_text("Paint detail where you want it.")
+
+
+def test_a_fill_that_waits_is_cleared_with_all_that_was_painted(visit: Visit) -> None:
+    page = visit(script=UNMEASURED)
+    choose(page, ("photo.png", saved(photo(60, 82), "PNG")))
+    wait_for_result(page)
+    page.keyboard.press("b")
+    stroke(page, (-60, 0), (60, 0))
+    page.get_by_role("button", name="Fill similar area").click()
+    stroke(page, (-60, 0))
+    expect(page.locator("#painted")).to_have_text("Fills once the detail is measured.")
+    page.get_by_role("button", name="Clear").click()
+    page.evaluate("window.measure()")
+    measured(page)
+
+    expect(page.locator("#painted")).to_have_text("Paint detail where you want it.")
+    assert not any(page.evaluate(STORED))
 
 
 def test_a_fill_that_waits_does_not_break_off_a_stroke(visit: Visit) -> None:

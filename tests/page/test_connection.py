@@ -3,6 +3,7 @@
 import socket
 import threading
 from contextlib import ExitStack, nullcontext, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from browsing import (
 )
 from hosts import Site, WorkerHost, noise
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from processes import free_port
 
 from service.access.auth import hash_key
@@ -288,6 +289,53 @@ def test_offline_every_pixel_waits_with_words_and_the_guesswork_without(visit: V
     )
     page.context.set_offline(False)
     expect(page.locator("#preview")).to_be_hidden()
+
+
+def test_what_is_removed_offline_is_erased_when_the_connection_is_back(
+    visit: Visit, studio: Studio
+) -> None:
+    page = visit()
+    choose(page, ("photo.png", noise(24, 50)))
+    wait_for_result(page)
+    job_id = job_of(page)
+    page.context.set_offline(True)
+    with page.expect_event("requestfailed", lambda request: request.method == "DELETE"):
+        page.get_by_role("button", name="Remove photo.png").click()
+    with page.expect_response(lambda response: response.request.method == "DELETE") as erased:
+        page.context.set_offline(False)
+
+    assert erased.value.status == 204
+    assert studio.http.get(f"/jobs/{job_id}").status_code == 404
+
+
+def test_a_clock_that_is_hours_ahead_lets_no_result_expire(visit: Visit, studio: Studio) -> None:
+    page = visit(address="about:blank")
+    page.clock.install(time=datetime.now(UTC) + timedelta(hours=30))
+    page.goto(studio.address)
+    choose(page, ("photo.png", noise(24, 51)))
+    wait_for_result(page)
+    page.reload()
+    wait_for_result(page)
+
+
+def test_a_result_that_has_expired_can_be_made_again(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("photo.png", noise(24, 52)))
+    wait_for_result(page)
+
+    def long_ago(route: Route) -> None:
+        if route.request.method != "GET":
+            return route.continue_()
+        answer = route.fetch()
+        view = answer.json()
+        made = view["result"] | {"expires_at": "2020-01-01T00:00:00Z"}
+        return route.fulfill(response=answer, json=view | {"result": made})
+
+    page.route(f"**/jobs/{job_of(page)}", long_ago)
+    page.reload()
+    expect(page.locator("#working")).to_have_text("The result has expired")
+    page.get_by_role("button", name="Try again").click()
+    wait_for_result(page)
 
 
 def test_what_is_under_way_offline_is_told_as_last_known(visit: Visit, host: WorkerHost) -> None:

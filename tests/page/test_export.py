@@ -86,6 +86,26 @@ def test_a_picture_that_is_gone_keeps_none_of_the_others_from_the_zip(
     expect(page.get_by_role("button", name="Save all 3")).to_be_visible()
 
 
+def test_a_notice_with_long_names_can_be_closed_on_a_narrow_screen(
+    visit: Visit, studio: Studio
+) -> None:
+    page = visit(viewport={"width": 320, "height": 640})
+    names = [f"<b>{n}</b>{'_' * 60}.png" for n in range(12)]
+    choose(page, *((name, noise(16, 60 + n)) for n, name in enumerate(names)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(12)
+    for it in page.evaluate("JSON.parse(localStorage['gdsr.pictures'])"):
+        studio.http.delete(f"/jobs/{it['id']}")
+    page.get_by_role("button", name="Save all 12").click()
+    close = page.locator("#notice").get_by_role("button", name="Close")
+
+    expect(close).to_be_in_viewport(ratio=1)
+    for name in names:
+        expect(page.locator("#notice-words")).to_contain_text(name)
+    stage = page.locator("#stage").bounding_box()
+    assert stage is not None
+    assert stage["height"] > 100
+
+
 def test_a_width_is_chosen_in_pixels_or_as_it_is_printed(visit: Visit) -> None:
     page = visit()
     choose(page, ("small.png", noise(48, 64)))
@@ -244,6 +264,26 @@ def test_settings_for_all_begin_nothing_that_was_cancelled(visit: Visit, host: W
     wait_for_result(page)
     expect(page.locator("#apply-again")).to_be_hidden()
     expect(page.locator(".card[data-state=cancelled]")).to_have_count(1)
+
+
+def test_settings_for_all_begin_nothing_that_is_being_cancelled(
+    visit: Visit, host: WorkerHost
+) -> None:
+    page = visit()
+    choose(page, ("one.png", noise(16, 36)))
+    wait_for_result(page)
+    with host.held():
+        choose(page, ("two.png", noise(16, 37)))
+        expect(page.locator(".card[data-state=queued]")).to_have_count(1)
+        page.context.set_offline(True)
+        page.locator("#actions [data-action=cancel]").click()
+        expect(page.locator("#working")).to_have_text("Cancelling")
+        page.locator(".card .open").last.click()
+        page.select_option("#icc", "keep")
+        page.get_by_role("button", name="Use for all photos").click()
+        page.context.set_offline(False)
+
+        expect(page.locator(".card[data-state=cancelled]")).to_have_count(1)
 
 
 def test_settings_for_all_hold_for_a_picture_that_is_being_sent(visit: Visit) -> None:

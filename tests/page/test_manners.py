@@ -202,6 +202,86 @@ def test_all_is_in_reach_on_any_screen(visit: Visit, name: str) -> None:
             page.get_by_role("button", name="Crisper").click()
 
 
+def test_shortcuts_work_once_photos_were_chosen_with_the_mouse(visit: Visit) -> None:
+    page = visit()
+    page.locator("#model option").first.wait_for(state="attached")
+    page.select_option("#model", "tiny")
+    with page.expect_file_chooser() as chooser:
+        page.locator("label", has_text="Choose photos").click()
+    chooser.value.set_files(
+        [{"name": "small.png", "mimeType": "image/png", "buffer": noise(40, 61)}]
+    )
+    wait_for_result(page)
+    page.keyboard.press("1")
+    expect(page.locator("#zoom")).to_have_text("100%")
+    page.keyboard.press("b")
+    expect(page.locator("[data-tool=crisper]")).to_have_attribute("aria-pressed", "true")
+    ways = page.locator("#empty .ways").bounding_box()
+    assert ways is not None
+    assert ways["width"] < 20  # nothing lies over the photo
+
+
+def test_where_the_keys_fill_can_be_seen(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("one.png", noise(40, 60)))
+    wait_for_result(page)
+    page.get_by_role("button", name="Fill similar area").click()
+    page.locator("#stage").focus()
+    page.keyboard.press("ArrowRight")
+
+    expect(page.locator("#ring")).to_be_visible()
+
+
+#: The element that has the focus, or the label that shows it, if it can be seen; else its name.
+LOST = """() => {
+  const it = document.activeElement;
+  const shown = it.classList.contains("unseen") ? it.previousElementSibling : it;
+  const { left, right, top, bottom } = shown.getBoundingClientRect();
+  const there = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+  return shown.contains(there) || there?.contains(it) ? "" : it.id || it.className;
+}"""
+
+
+@pytest.mark.parametrize(
+    "size", [(1280, 720), (640, 360), (390, 844)], ids=["desktop", "zoomed", "phone"]
+)
+def test_what_has_the_focus_can_be_seen(visit: Visit, size: tuple[int, int]) -> None:
+    page = visit(viewport={"width": size[0], "height": size[1]})
+    choose(page, ("one.png", noise(40, 60)), ("two.png", noise(60, 40)))
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+    wait_for_result(page)
+    page.select_option("#format", "jpeg", force=True)
+    lost = []
+    for tab in [None, *page.locator("[role=tab]:visible").all()]:
+        if tab:
+            tab.click()
+        page.locator("#help").focus()
+        while page.evaluate("document.activeElement.id") != "save-all":
+            page.keyboard.press("Tab")
+            lost.append(page.evaluate(LOST))
+
+    assert len(lost) > 20
+    assert set(lost) == {""}
+
+
+def test_at_400_percent_all_is_in_reach_by_scrolling_down(visit: Visit) -> None:
+    page = visit(viewport={"width": 320, "height": 256})
+    choose(page, SAMPLE)
+    wait_for_result(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    for selector in ("#stage", "#zooms", "#trade-off", "#tabs", ".card .open", "#export-button"):
+        part = page.locator(selector)
+        part.scroll_into_view_if_needed()
+        box = part.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0, selector
+        assert box["x"] + box["width"] <= 320, selector
+        assert 0 <= box["y"] < 256, selector
+    stage = page.locator("#stage").bounding_box()
+    assert stage is not None
+    assert min(stage["width"], stage["height"]) > 150
+
+
 @pytest.mark.slow
 def test_many_pictures_have_their_place(visit: Visit) -> None:
     page = visit(color_scheme="dark", viewport={"width": 1600, "height": 1000})

@@ -173,6 +173,29 @@ def test_what_another_tab_has_removed_is_not_remembered_by_a_slider(visit: Visit
     assert not page.evaluate("localStorage['gdsr.pictures']")
 
 
+#: Returns the ids of the originals that are kept; the transaction waits for earlier ones.
+ORIGINALS = """() => new Promise((done) => {
+  const opening = indexedDB.open("gdsr");
+  opening.onsuccess = () => {
+    const all = opening.result.transaction("originals").objectStore("originals").getAllKeys();
+    all.onsuccess = () => { opening.result.close(); done(all.result); };
+  };
+})"""
+#: Two hundred pictures of before, the most that are remembered.
+MOST = """localStorage["gdsr.pictures"] = JSON.stringify(
+  Array.from({ length: 200 }, (_, n) => ({ id: `old${n}`, name: "old.png" })))"""
+
+
+def test_no_file_stays_of_a_picture_beyond_those_that_are_remembered(visit: Visit) -> None:
+    page = visit()
+    page.evaluate(MOST)
+    choose(page, ("photo.png", noise(16, 54)))
+    wait_for_result(page)
+
+    assert len(page.evaluate("JSON.parse(localStorage['gdsr.pictures'])")) == 200
+    assert page.evaluate(ORIGINALS) == []
+
+
 #: Keeps the bitmaps that are made of what the service sent, with a card of small textures.
 BITMAPS = f"""
 {WEBGL}
@@ -428,6 +451,19 @@ def test_at_fit_a_drag_moves_the_divider_the_wheel_zooms_and_space_does_not_scro
     page.keyboard.up(" ")
     page.mouse.wheel(0, -400)
     expect(page.locator("[data-level=fit]")).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_message_longer_than_the_stage_is_scrolled_by_the_wheel(visit: Visit) -> None:
+    page = visit(viewport={"width": 320, "height": 500})
+    choose(page, ("letter.jpg", b"This is a letter, not a photograph. " * 20))
+    expect(page.locator("#working")).to_contain_text("not a picture")
+    box = page.locator("#message").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    assert page.evaluate("document.getElementById('message').scrollTop") == 0
+    page.mouse.wheel(0, 60)
+
+    page.wait_for_function("() => document.getElementById('message').scrollTop > 0")
 
 
 def test_a_file_that_waits_for_the_connection_says_so_and_comes_when_it_is_back(

@@ -240,7 +240,10 @@ def test_the_offer_to_undo_covers_nothing_that_is_said_about_another(
     def covered() -> list[str]:
         toast = page.locator("#toast").bounding_box()
         assert toast is not None
-        said = (".tag", "#message", "#zooms", "#tabs", "#trade-off", ".card .open", "#empty label")
+        said = (
+            ".tag", "#message", "#zooms", "#inspector button", "#trade-off", ".card .open",
+            "#empty label", "#export-button",
+        )  # fmt: skip
         boxes = [
             (it, box)
             for it in said
@@ -261,7 +264,10 @@ def test_the_offer_to_undo_covers_nothing_that_is_said_about_another(
     with unhurried(page):
         page.get_by_role("button", name="Remove one.png").click()
         wait_for_result(page)
-        assert covered() == []
+        for tab in page.locator("[role=tab]").all():
+            tab.click()
+            page.evaluate("document.getElementById('inspector').scrollTop = 1000")
+            assert covered() == [], tab.inner_text()
         page.locator(".card .open").first.click()  # a refusal has the longest message
         expect(page.locator("#working")).to_contain_text("not a picture")
         expect(page.locator("#toast")).to_be_visible()
@@ -531,6 +537,7 @@ def test_an_upload_that_is_cancelled_is_told_as_no_fault(visit: Visit) -> None:
     held_uploads(page)
     with page.expect_request("**/upscale"):
         choose(page, ("first.png", noise(16, 63)))
+    expect(page.locator("#stage-progress")).to_have_accessible_name(re.compile("^Sending, "))
     page.locator("#actions [data-action=cancel]").click()
     choose(page, ("second.png", noise(16, 64)))
     wait_for_result(page)
@@ -587,10 +594,10 @@ def test_a_picture_that_is_erased_while_it_loads_after_a_reload_is_told_as_no_fa
 
 
 @pytest.mark.slow
-def test_a_picture_that_ends_while_it_is_removed_has_its_thumbnail_when_it_is_back(
+def test_a_picture_that_ends_while_it_is_removed_is_not_announced_and_has_its_thumbnail_when_back(
     visit: Visit,
 ) -> None:
-    page = visit()
+    page = visit(script=HEARD)
     page.locator("#model option").first.wait_for(state="attached")
     held = held_uploads(page)
     with page.expect_request("**/upscale"):
@@ -600,9 +607,11 @@ def test_a_picture_that_ends_while_it_is_removed_has_its_thumbnail_when_it_is_ba
     page.get_by_role("button", name="Remove scan.tif").click()
     with page.expect_response("**/result?output=psnr&width=*"):
         held[0].continue_()
+    assert page.evaluate("window.heard") == []
     page.locator("#toast").get_by_role("button", name="Undo").click()
 
     expect(page.locator(".card .thumb canvas")).to_have_count(1)
+    expect(page.locator(".card .state")).to_have_text("Ready")
 
 
 @pytest.mark.slow

@@ -256,7 +256,7 @@ def walk(page: Page, host: WorkerHost, look: Callable[[str], None], *, seed: int
 
 
 def tab(page: Page, which: str) -> None:
-    found = page.locator(f"#tab-{which}")
+    found = page.locator(f"[data-tab={which}]")
     if found.is_visible():
         found.click()
 

@@ -100,6 +100,24 @@ def test_who_looks_elsewhere_is_told_only_if_they_want_that(visit: Visit) -> Non
     assert len(page.evaluate("window.told")) == 2
 
 
+def test_a_system_that_takes_no_notification_from_a_page_fails_no_picture(visit: Visit) -> None:
+    """As Android does, also where its browser gives itself out for one of a desktop."""
+    page = visit(script=ELSEWHERE)
+    choose(page, ("one.png", noise(16, 32)))
+    wait_for_result(page)
+    page.evaluate("""() => {
+      window.away = true;
+      const told = window.Notification;
+      window.Notification = class { constructor() { throw new TypeError("Illegal constructor"); } };
+      window.Notification.requestPermission = () => told.requestPermission();
+    }""")
+    page.get_by_label("Tell me when photos are ready").check()
+    choose(page, ("two.png", noise(16, 36)))
+
+    expect(page.locator("#announcer")).to_have_text("two.png: Ready")
+    expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+
+
 def test_the_page_can_be_installed(browser: Browser, studio: Studio, tmp_path: Path) -> None:
     found = shutil.which("chromium")
     # The shared browser's contexts are private windows, which cannot install a page.

@@ -92,6 +92,7 @@ onPictures({
   },
   thumbnail: setThumbnail,
   ended(picture) {
+    if (picture.removed) return;
     const { words } = statusOf(picture, site.models);
     announce(`${picture.name}: ${words}`);
     notifyEnded(picture, words);

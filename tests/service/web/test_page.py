@@ -84,6 +84,12 @@ def test_gzip_that_a_client_refuses_is_not_sent(site: Site) -> None:
     assert "Content-Encoding" not in answer.headers
 
 
+def test_nothing_lies_below_the_notch_of_a_phone() -> None:
+    """A page that takes the whole screen has to keep clear of the notch by itself."""
+    style, page = ((FOLDER / name).read_text() for name in ("page.css", "index.html"))
+    assert "viewport-fit=cover" not in page or "safe-area-inset" in style
+
+
 def test_all_files_together_are_small() -> None:
     assert sum(len(gzip.compress(path.read_bytes())) for path in FILES) < 85_000
 

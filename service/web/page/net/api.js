@@ -20,7 +20,7 @@ export class Problem extends Error {
 }
 
 /** A request that succeeds, or raises a Problem. Not for uploads. */
-export async function request(path, { signal, headers = {}, method = "GET", body, patient = true, keepalive = false } = {}) {
+export async function request(path, { signal, headers = {}, method = "GET", body, keepalive = false } = {}) {
   for (;;) {
     const used = key();
     let answer;
@@ -30,7 +30,7 @@ export async function request(path, { signal, headers = {}, method = "GET", body
       if (answer.ok) return answer;
       refusal = await answer.text();
     } catch (failure) {
-      if (signal?.aborted || !patient) throw failure;
+      if (signal?.aborted) throw failure;
       await reachable(signal);
       continue;
     }

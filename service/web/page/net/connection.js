@@ -51,7 +51,7 @@ export async function fetched(path, { signal, silence = SILENCE, ...options }) {
       work.then(resolve, reject).finally(() => clearTimeout(timer));
     });
   const answer = await listened(fetch(path, { ...options, signal: signal ? AbortSignal.any([signal, line.signal]) : line.signal }));
-  if (!answer.body) return answer;
+  if (!answer.body || answer.status === 204) return answer; // Chromium has a body of nothing, which no Response takes
   const reader = answer.body.getReader();
   const body = new ReadableStream(
     {

@@ -37,8 +37,9 @@ async function look(id, tell, signal) {
   return view;
 }
 
-/** The job as it is now. */
-export const viewOf = (id, signal) => received(() => persistent(`jobs/${id}`, { signal }), (answer) => answer.json(), signal);
+/** The job as it is now, with the time `now` of the service: the clock here may be hours ahead. */
+export const viewOf = (id, signal) =>
+  received(() => persistent(`jobs/${id}`, { signal }), async (answer) => ({ ...(await answer.json()), now: answer.headers.get("Date") }), signal);
 
 /** A request that outlasts a service that is up and cannot answer, such as while Redis is away. */
 async function persistent(path, options) {

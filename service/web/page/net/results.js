@@ -4,10 +4,9 @@ import { request } from "./api.js";
 import { ended, follow } from "./events.js";
 
 const WAIT = { Prefer: "wait=20" };
-const never = new AbortController().signal;
 
 /** The answer with the picture of a job: `wanted` are the fields of its result's address. */
-export async function result(id, wanted, signal = never) {
+export async function result(id, wanted, signal) {
   const address = `jobs/${id}/result?${new URLSearchParams(wanted)}`;
   for (;;) {
     const answer = await request(address, { signal, headers: WAIT });
@@ -17,18 +16,18 @@ export async function result(id, wanted, signal = never) {
 }
 
 /** The same by a map, a PNG file that gives each pixel a trade-off of its own. */
-export async function resultByMap(id, map, wanted, signal = never) {
+export async function resultByMap(id, map, wanted) {
   const address = `jobs/${id}/result?${new URLSearchParams(wanted)}`;
   for (;;) {
     const body = new FormData();
     body.append("map", map, "map.png");
-    const answer = await request(address, { method: "POST", body, signal, headers: WAIT });
+    const answer = await request(address, { method: "POST", body, headers: WAIT });
     if (answer.status !== 202) return answer;
-    await made(answer, signal);
+    await made(answer);
   }
 }
 
-async function made(answer, signal) {
+async function made(answer, signal = new AbortController().signal) {
   const job = await answer.json();
   if (!ended(job)) await follow(job.id, () => {}, signal);
 }

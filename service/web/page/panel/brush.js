@@ -101,12 +101,12 @@ export function createPainting(viewer, shown, painted) {
     at("softness-value").textContent = percent(at("softness").valueAsNumber / 100);
     at("brush-size").setAttribute("aria-valuetext", at("size-value").textContent);
     for (const id of ["brush-size", "softness"]) at(id).style.setProperty("--at", `${at(id).value}%`);
-    at("undo").disabled = !picture?.brush?.canUndo();
+    at("undo").disabled = !picture?.fills?.length && !picture?.brush?.canUndo();
     at("redo").disabled = !picture?.brush?.canRedo();
     const empty = isEmpty(picture?.map);
     at("clear").disabled = empty;
     const said =
-      picture?.fills ? text("fillLater")
+      picture?.fills?.length ? text("fillLater")
       : empty ? text("brushLead")
       : text("painted", { percent: percent(Math.max(0.01, paintedShare(picture.map))) });
     if (at("painted").textContent !== said) at("painted").textContent = said;
@@ -117,9 +117,9 @@ export function createPainting(viewer, shown, painted) {
   /** Move the ring; it keeps its place when the zoom has changed. */
   function hover(x = cursor?.x ?? null, y = cursor?.y) {
     cursor = x === null ? null : { x, y };
-    ring.hidden = !cursor || !tool || !viewer.hasResult() || filling;
+    ring.hidden = !cursor || !tool || !viewer.hasResult();
     if (ring.hidden) return;
-    const across = diameter() * viewer.scale();
+    const across = filling ? 8 : diameter() * viewer.scale();
     ring.style.width = ring.style.height = `${across}px`;
     ring.style.translate = `${x - across / 2}px ${y - across / 2}px`;
   }
@@ -127,7 +127,8 @@ export function createPainting(viewer, shown, painted) {
   function undo(which) {
     const picture = shown();
     if (!picture?.brush) return;
-    picture.brush[which]();
+    if (which === "clear") picture.fills = null;
+    if (which !== "undo" || !picture.fills?.pop()) picture.brush[which]();
     keep(picture);
   }
 

@@ -207,7 +207,7 @@ export function createExport(shown, again, restored, fail) {
     Object.assign(picture, { settings, tradeOff });
     keepMade(picture);
     if (picture.id) remember(picture.id, { settings, tradeOff });
-    const made = picture.view && (isReady(picture) || busy(picture)) && differs(picture);
+    const made = picture.view && (isReady(picture) || (busy(picture) && !picture.cancelling)) && differs(picture);
     if (picture.file && (onItsWay || made)) again(picture);
   }
 

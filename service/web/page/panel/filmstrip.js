@@ -31,7 +31,6 @@ export function removeCard(picture) {
 }
 
 export function setThumbnail(picture, canvas) {
-  canvas.setAttribute("aria-hidden", "true");
   picture.canvas = canvas;
   picture.card.querySelector(".thumb").replaceChildren(canvas);
 }

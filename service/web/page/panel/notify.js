@@ -35,5 +35,9 @@ export function showTitle(picture, { badge } = {}) {
 export function notifyEnded(picture, words) {
   if (!box.checked || !document.hidden) return;
   const body = picture.view?.state === "succeeded" ? text("notifyDone", picture) : `${picture.name}: ${words}`;
-  new Notification(TITLE, { body, tag: picture.id });
+  try {
+    new Notification(TITLE, { body, tag: picture.id });
+  } catch {
+    // Android, in the guise of a desktop
+  }
 }

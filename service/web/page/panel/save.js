@@ -9,10 +9,10 @@ const EXTENSIONS = { jpeg: "jpg", tiff: "tiff" };
 let latest = { key: "", file: null };
 
 /** The file `{blob, name}` of a picture; the last one is kept, so that its size costs no second one. */
-export function fileOf(picture, signal) {
+export function fileOf(picture) {
   const key = JSON.stringify([picture.id, picture.tradeOff, picture.settings, picture.painted ?? 0]);
-  if (latest.key !== key || signal?.aborted) {
-    const file = make(picture, signal);
+  if (latest.key !== key) {
+    const file = make(picture);
     latest = { key, file };
     file.catch(() => {
       if (latest.file === file) latest = { key: "", file: null };
@@ -21,23 +21,23 @@ export function fileOf(picture, signal) {
   return latest.file;
 }
 
-async function make({ id, tradeOff, map, paint, settings, view, name }, signal) {
+async function make({ id, tradeOff, map, paint, settings, view, name }) {
   const { format, quality } = settings;
   const { width, height } = outputSize(view.result, settings);
   const wanted = { format, quality };
   if (width < view.result.width) Object.assign(wanted, { width, height });
   if (!settings.scale) wanted.dpi = settings.dpi;
-  let ask = () => result(id, { trade_off: tradeOff, ...wanted }, signal);
+  let ask = () => result(id, { trade_off: tradeOff, ...wanted });
   map ??= paint && createMap(view.result, paint); // it has none yet if it was not opened since a reload
   if (!isEmpty(map)) {
     setLevels(map, tradeOff);
     const levels = await greyPng(map);
-    ask = () => resultByMap(id, levels, wanted, signal);
+    ask = () => resultByMap(id, levels, wanted);
   }
   return received(ask, async (answer) => {
     const given = nameOf(answer.headers.get("Content-Disposition") ?? "");
     return { blob: await answer.blob(), name: given ?? fileName({ name, settings, view }) };
-  }, signal);
+  });
 }
 
 /** The size of the file, within the result: `settings.scale` times the photograph, or a width. */

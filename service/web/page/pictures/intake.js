@@ -25,6 +25,7 @@ export function onFiles(tell) {
     input.addEventListener("change", () => {
       accept(id === "folder" ? ofFolder([...input.files]) : input.files);
       input.value = ""; // so that the same file can be chosen again
+      document.getElementById("stage").focus(); // a label that is clicked focuses its input
     });
   }
   document.addEventListener("paste", (event) => {

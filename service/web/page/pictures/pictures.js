@@ -30,7 +30,7 @@ export function onPictures(handlers) {
 }
 
 function create(facts) {
-  return { phase: "waiting", sent: 0, view: null, problem: null, map: null, paint: null, tradeOff: 0.5, stopping: new AbortController(), ...facts };
+  return { phase: "waiting", view: null, problem: null, map: null, paint: null, tradeOff: 0.5, stopping: new AbortController(), ...facts };
 }
 
 /** Take files in; the first of them. */
@@ -76,9 +76,9 @@ async function send(picture) {
   const view = await upload(picture.file, fields, { signal, onSent: (sent) => change(picture, { sent }) });
   const { name, tradeOff, settings } = picture;
   const next = pictures.slice(pictures.indexOf(picture) + 1).find(({ id }) => id);
-  remember(view.id, { name, tradeOff, settings }, next?.id);
   keepOriginal(view.id, picture.file);
   if (picture.paint) keepPaint(view.id, picture.paint);
+  remember(view.id, { name, tradeOff, settings }, next?.id); // last: of one too many the files are dropped
   change(picture, { phase: "known", id: view.id, ...heard(picture, view) });
 }
 
@@ -108,7 +108,7 @@ function heard(picture, view) {
 async function watch(picture) {
   const last = await follow(picture.id, (view) => change(picture, heard(picture, view)), picture.stopping.signal);
   if (last === null) return change(picture, { phase: "lost" });
-  if (last.result && new Date(last.result.expires_at) <= new Date()) return change(picture, { phase: "expired" });
+  if (last.result && new Date(last.result.expires_at) <= new Date(last.now)) return change(picture, { phase: "expired" });
   tell.ended(picture);
   if (!picture.hasThumbnail && last.result) await preview(picture);
 }
@@ -153,7 +153,7 @@ export function remove(picture) {
     picture.stopping.abort();
     if (!picture.id) return;
     forget(picture.id);
-    request(`jobs/${picture.id}`, { method: "DELETE", patient: false, keepalive: true }).catch(() => {}); // it may be gone already
+    request(`jobs/${picture.id}`, { method: "DELETE", keepalive: true }).catch(() => {}); // it may be gone already
   };
 }
 
@@ -171,7 +171,7 @@ export function again(picture, file = picture.file) {
   if (picture.id) {
     const { id } = picture;
     forget(id);
-    request(`jobs/${id}`, { method: "DELETE", patient: false }).catch(() => {});
+    request(`jobs/${id}`, { method: "DELETE" }).catch(() => {});
   }
   picture.id = null;
   if (file !== picture.file) {
@@ -196,7 +196,7 @@ onKey(() => {
 /** The pictures of before the reload; tells `first` of that which was open, or else of the newest that the service has. */
 export async function recall(first) {
   const found = remembered().map(({ id, name, tradeOff, settings }) => {
-    const picture = create({ name, id, phase: "known", sent: 1, tradeOff: tradeOff ?? 0.5, settings: { ...tell.settings().settings, ...settings } });
+    const picture = create({ name, id, phase: "known", tradeOff: tradeOff ?? 0.5, settings: { ...tell.settings().settings, ...settings } });
     pictures.push(picture);
     tell.added(picture, true);
     return [picture, resume(picture)];

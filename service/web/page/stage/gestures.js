@@ -28,18 +28,20 @@ export function listen(stage, { move, zoom, toggle, tap, hover, hold, divide, pa
   }
 
   stage.addEventListener("pointerdown", (event) => {
-    if (event.button || event.target.closest("button, #divider")) return;
+    if (event.button || event.target.closest("#message")) return;
     const now = place(event);
+    const divider = event.target.closest("#divider");
     fingers.set(event.pointerId, now);
-    stage.setPointerCapture(event.pointerId);
+    (divider ?? stage).setPointerCapture(event.pointerId);
     if (fingers.size > 1) {
       if (press?.painting) stroke(0, 0, "cancel");
       if (press) press.painting = false;
       return letGo();
     }
     const painting = paints();
-    press = { start: now, moved: false, held: false, painting };
+    press = { start: now, divider, moved: divider !== null, held: false, painting };
     if (painting) return stroke(now.x, now.y, "begin");
+    if (divider) return;
     press.timer = setTimeout(() => {
       press.held = true;
       hold(true);
@@ -66,7 +68,7 @@ export function listen(stage, { move, zoom, toggle, tap, hover, hold, divide, pa
       press.moved ||= Math.hypot(now.x - press.start.x, now.y - press.start.y) > STILL;
       if (!press.moved) return;
       clearTimeout(press.timer);
-      if (canMove()) move(now.x - before.x, now.y - before.y);
+      if (canMove() && !press.divider) move(now.x - before.x, now.y - before.y);
       else divide(now.x);
     }
     fingers.set(event.pointerId, now);
@@ -85,7 +87,7 @@ export function listen(stage, { move, zoom, toggle, tap, hover, hold, divide, pa
   stage.addEventListener("contextmenu", (event) => event.preventDefault());
 
   stage.addEventListener("dblclick", (event) => {
-    if (event.target.closest("button, #divider") || paints()) return;
+    if (event.target.closest("#message, #divider") || paints()) return;
     const { x, y } = place(event);
     toggle(x, y);
   });
@@ -93,6 +95,7 @@ export function listen(stage, { move, zoom, toggle, tap, hover, hold, divide, pa
   stage.addEventListener(
     "wheel",
     (event) => {
+      if (event.target.closest("#message")) return;
       event.preventDefault();
       const { x, y } = place(event);
       const lines = event.deltaMode === 1 ? 16 : 1;
@@ -102,24 +105,13 @@ export function listen(stage, { move, zoom, toggle, tap, hover, hold, divide, pa
   );
 }
 
-/** A divider that is dragged, or moved by keys; `tell` gets its place from 0 to 1. Returns `set(place)`. */
-export function listenToDivider(divider, stage, tell) {
+/** A divider that is moved by keys; `tell` gets its place from 0 to 1. Returns `set(place)`. */
+export function listenToDivider(divider, tell) {
   let place = 0.5;
   function set(to) {
     place = Math.min(1, Math.max(0, to));
     tell(place);
   }
-  divider.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    divider.setPointerCapture(event.pointerId);
-    divider.focus({ preventScroll: true });
-    event.preventDefault();
-  });
-  divider.addEventListener("pointermove", (event) => {
-    if (!divider.hasPointerCapture(event.pointerId)) return;
-    const box = stage.getBoundingClientRect();
-    set((event.clientX - box.left) / box.width);
-  });
   divider.addEventListener("keydown", (event) => {
     const step = event.shiftKey ? 0.1 : 0.02;
     const to = {

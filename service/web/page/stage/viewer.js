@@ -56,7 +56,7 @@ export function createViewer(on) {
   let stillness = 0;
   let fetchingWhole = false;
 
-  const divide = listenToDivider(divider, stage, (place) => {
+  const divide = listenToDivider(divider, (place) => {
     split = place;
     describe();
     repaint();
@@ -284,10 +284,9 @@ export function createViewer(on) {
     divider.style.left = `${100 * split}%`;
     divider.setAttribute("aria-valuenow", Math.round(100 * split));
     divider.setAttribute("aria-valuetext", text("dividerAt", { percent: percent(split) }));
-    tags.left.hidden = !both && !(hasBefore && picture);
+    tags.left.hidden = !hasBefore || (both && !side && !held && split === 0);
     tags.right.hidden = !layer || held;
     tags.left.textContent = text("original");
-    tags.left.hidden ||= both && !side && !held && split === 0;
     tags.right.textContent = text("resultAt", { value: Math.round(100 * tradeOff) });
     previewNote.hidden = !layer || layer.whole || (layer.canBeWhole && !previewNote.textContent);
     canvas.setAttribute("aria-label", layer ? text("resultOf", picture) : text("notYet", picture ?? { name: "" }));
