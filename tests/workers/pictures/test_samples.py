@@ -276,7 +276,7 @@ REFUSED = {
     "no numbers": (written(np.full((4, 4, 3), np.nan, np.float32), "rgb"), ImageUnsupported, "not from"),  # noqa: E501
     "a Lab of no numbers": (
         written(np.full((4, 4, 3), np.nan, np.float32), 8, planarconfig="contig"),
-        ImageCorrupt, "no numbers"),
+        ImageCorrupt, "are not numbers"),
     "nine channels": (
         written(np.zeros((4, 4, 9), np.uint16), "rgb", planarconfig="contig"),
         ImageUnsupported, "many channels"),
