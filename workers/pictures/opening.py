@@ -41,8 +41,10 @@ PngImagePlugin.MAX_TEXT_CHUNK = 8_000_000
 _PROFILE, _XMP, _PLANES, _RESOLUTION = 34675, 700, 284, (282, 283, 296)
 _REDUCED, _FULL = 530, (1, 1)
 _NOT_IN_PILLOW = ("webp", "zstd", "lzma")
+#: The unit of a TIFF's resolution without a tag for it.
+_INCH = 2
 #: Factors to dots per inch, by the unit of a TIFF's resolution: inch, centimetre.
-_DOTS_PER_INCH = {2: 1.0, 3: 2.54}
+_DOTS_PER_INCH = {_INCH: 1.0, 3: 2.54}
 
 
 class Opened(NamedTuple):
@@ -151,6 +153,7 @@ def _without_pixels(page: TiffPage) -> Image.Image:
     image = Image.new("L", (1, 1))
     profile, xmp, iptc = (page.tag(number) for number in (_PROFILE, _XMP, IPTC_TAG))
     across, down, unit = (page.tag(number) for number in _RESOLUTION)
+    unit = _INCH if unit is None else unit
     if isinstance(across, tuple) and isinstance(down, tuple) and unit in _DOTS_PER_INCH:
         factor = _DOTS_PER_INCH[unit]
         image.info["dpi"] = tuple(factor * part[0] / max(part[1], 1) for part in (across, down))

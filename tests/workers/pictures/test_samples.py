@@ -223,6 +223,14 @@ def test_a_deep_tiff_is_turned_upright_as_a_shallow_one_is(orientation: int) -> 
     assert deep.dpi == shallow.dpi == ((300, 150) if orientation < 5 else (150, 300))
 
 
+def test_a_resolution_without_a_unit_is_in_inches() -> None:
+    unit, page_number = (struct.pack("<HHI", tag, 3, 1) for tag in (296, 297))
+    for samples in (COLOUR, COLOUR.astype(np.uint16) * 257):
+        whole = written(samples, "rgb", resolution=(300, 150), resolutionunit=2)
+
+        assert decoded(whole.replace(unit, page_number)).dpi == (300, 150)
+
+
 def test_a_deep_tiff_keeps_what_is_said_about_it() -> None:
     xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><a>b</a></x:xmpmeta>"
     iptc = b"\x1c\x02\x78\0\x05Hello"
