@@ -45,6 +45,8 @@ def export(
             no photographs, or the target cannot be written.
         OSError: a file cannot be read.
     """
+    if not target.parent.is_dir():  # before the fit, which takes a minute
+        raise TrainingError(f"{target}: there is no folder {target.parent}")
     source = run / BEST if run.is_dir() else run
     try:
         checkpoint = load_checkpoint(source)

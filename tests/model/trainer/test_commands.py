@@ -98,6 +98,7 @@ def test_a_run_that_is_ended_by_a_signal_saves_and_can_be_resumed(
         (["fit", "huge"], 2, "no preset huge; there are base_adversarial"),
         (["resume", "{empty}"], 1, "holds no run"),
         (["export", "{empty}", "{empty}/out"], 1, "best.safetensors"),
+        (["export", "{empty}", "{empty}/no/out"], 1, "there is no folder"),
         (["plot", "{empty}"], 1, "log.jsonl"),
     ],
 )
