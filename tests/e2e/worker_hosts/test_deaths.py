@@ -64,7 +64,7 @@ def test_a_job_survives_its_child_and_its_engine_being_killed(site: Site) -> Non
 
         np.testing.assert_array_equal(site.result(after_child), undisturbed)
         np.testing.assert_array_equal(site.result(after_engine), undisturbed)
-        assert not list((site.blobs.root / "inputs").iterdir())
+        wait_for(lambda: not list((site.blobs.root / "inputs").iterdir()))
         assert "its run crashed" in host.stop()
 
 
