@@ -30,7 +30,7 @@ from workers.contract.queue.runs import EVENTS
 PAUSE = timedelta(seconds=0.05)
 #: Every followed job is polled this often even if no event arrives.
 RECHECK = timedelta(seconds=15)
-#: A subscription that is silent for so long is made again: its server may be gone without a word.
+#: Timeout of a silent subscription, which is then renewed: its connection may be dead.
 SILENCE = timedelta(seconds=60)
 _RETRY = timedelta(seconds=0.5)
 _LISTEN_SECONDS = 0.25

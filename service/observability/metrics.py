@@ -89,8 +89,12 @@ class StorageCollector(Collector):
             return
         if room is None:
             return
-        yield GaugeMetricFamily("gdsr_blob_free_bytes", "Free bytes of its disk.", value=room.free)
-        yield GaugeMetricFamily("gdsr_blob_limit_bytes", "Bytes of its disk.", value=room.total)
+        yield GaugeMetricFamily(
+            "gdsr_blob_free_bytes", "Free bytes of the blob disk.", value=room.free
+        )
+        yield GaugeMetricFamily(
+            "gdsr_blob_limit_bytes", "Total bytes of the blob disk.", value=room.total
+        )
 
 
 def _queue(queue: JobQueue) -> Iterator[Metric]:

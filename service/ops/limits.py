@@ -62,7 +62,7 @@ class LimitsView(View):
     result_ttl_seconds: float
     """How long a result is kept."""
     record_ttl_seconds: float
-    """How long the record of an ended job is kept."""
+    """Lifetime of the record of an ended job."""
     input_formats: tuple[ImageFormat, ...]
     output_formats: tuple[OutputFormatView, ...]
     trade_off_stops: dict[str, float]

@@ -121,7 +121,7 @@ class SharedSettings(BaseSettings):
     """How long a result is kept."""
 
     record_ttl: Seconds = timedelta(days=1)
-    """How long the record of an ended job is kept. Its expired result is 410, later 404."""
+    """Lifetime of the record of an ended job. Its expired result is 410, later 404."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Minimum level of log lines."""
@@ -235,7 +235,7 @@ class WorkerSettings(SharedSettings):
     """Whether the XMP of results states that a model made them (IPTC DigitalSourceType)."""
 
     engine_patience: Seconds = timedelta(seconds=60)
-    """How long a job waits for an engine to restart."""
+    """Maximum time for which a job waits for an engine to restart."""
 
     worker_metrics_port: int | None = Field(default=None, gt=0, le=65000)
     """Port for metrics and probes of the supervisor; engines use the next ones; unset: none."""
