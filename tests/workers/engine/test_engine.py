@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -479,6 +480,19 @@ def test_a_slot_that_does_not_exist_is_refused(place: Path, slot: object) -> Non
 
     assert answer is not None
     assert answer[0]["failed"] == "engine-refused"
+
+
+def test_tiles_without_room_are_a_lack_of_memory_and_leave_no_file_open() -> None:
+    before = os.listdir("/proc/self/fd")
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (64 * 1024**3, limits[1]))
+    try:
+        with pytest.raises(MemoryError):  # which fails the job as job-out-of-memory
+            create_shared_tiles(Layout(slots=4096, tile=512, bits=16))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_deep_tiles_of_many_results_share_few_slots() -> None:
