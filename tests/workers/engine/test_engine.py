@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engines import serving
+from engines import TILE, serving, tiles
+from factories import Pixels
 from networks import tiny_checkpoint
-from numpy.typing import NDArray
 from processes import wait_for
 
 from model.checkpoint import load_checkpoint, save_checkpoint
@@ -33,8 +33,6 @@ from workers.engine.protocol import Layout, create_shared_tiles, receive, send, 
 from workers.engine.server import Client, EngineServer
 from workers.tiles.trade_off import MASK, Weights, output_weights
 
-Pixels = NDArray[np.uint8]
-TILE = 64
 FUSED = output_weights(0.5)
 
 
@@ -72,11 +70,6 @@ def told(model: CachedModel, **changes: object) -> CachedModel:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "engine.sock"
-
-
-@pytest.fixture
 def server(loaded: LoadedEngine, place: Path) -> Iterator[EngineServer]:
     with serving(loaded, place) as server:
         yield server
@@ -84,11 +77,6 @@ def server(loaded: LoadedEngine, place: Path) -> Iterator[EngineServer]:
 
 def connect(place: Path) -> EngineClient:
     return EngineClient([place], model="tiny", patience=timedelta(seconds=60))
-
-
-def tiles(count: int, *, seed: int = 0) -> list[Pixels]:
-    random = np.random.default_rng(seed)
-    return list(random.integers(0, 256, (count, TILE, TILE, 3), dtype=np.uint8))
 
 
 def results(client: EngineClient, batch: list[Pixels], weights: Weights = FUSED) -> list[Pixels]:
@@ -483,7 +471,7 @@ def test_a_slot_that_does_not_exist_is_refused(place: Path, slot: object) -> Non
 
 
 def test_tiles_without_room_are_a_lack_of_memory_and_leave_no_file_open() -> None:
-    before = os.listdir("/proc/self/fd")
+    before = set(Path("/proc/self/fd").iterdir())
     limits = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (64 * 1024**3, limits[1]))
     try:
@@ -492,7 +480,7 @@ def test_tiles_without_room_are_a_lack_of_memory_and_leave_no_file_open() -> Non
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
-    assert os.listdir("/proc/self/fd") == before
+    assert set(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_deep_tiles_of_many_results_share_few_slots() -> None:

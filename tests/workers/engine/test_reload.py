@@ -3,7 +3,6 @@
 import math
 import shutil
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -13,10 +12,9 @@ import numpy as np
 import pytest
 import redis
 import torch
-from engines import serving
-from factories import engine_info
+from engines import TILE, serving, tiles
+from factories import Pixels, engine_info
 from networks import tiny_checkpoint
-from numpy.typing import NDArray
 from processes import wait_for
 
 from model.checkpoint import load_checkpoint, read_header, save_checkpoint
@@ -30,8 +28,6 @@ from workers.engine.models import Models, follow
 from workers.engine.server import EngineServer
 from workers.tiles.trade_off import output_weights
 
-Pixels = NDArray[np.uint8]
-TILE = 64
 WEIGHTS = [output_weights(0.5)]
 
 
@@ -51,28 +47,12 @@ def settings(folder: Path) -> WorkerSettings:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "engine.sock"
-
-
-@pytest.fixture
-def server(settings: WorkerSettings, place: Path) -> Iterator[EngineServer]:
-    with serving(load_engine(settings, "cpu"), place) as server:
-        yield server
-
-
-@pytest.fixture
 def models(server: EngineServer, settings: WorkerSettings) -> Models:
     return Models(server, settings, torch.device("cpu"), followed=0)
 
 
 def connect(place: Path, model: str) -> EngineClient:
     return EngineClient([place], model=model, patience=timedelta(seconds=0.5))
-
-
-def tiles(count: int = 3) -> list[Pixels]:
-    random = np.random.default_rng(0)
-    return list(random.integers(0, 256, (count, TILE, TILE, 3), dtype=np.uint8))
 
 
 def through(place: Path, model: str) -> tuple[str, list[Pixels]]:

@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engines import serving
-from networks import tiny_checkpoint
-from numpy.typing import NDArray
+from engines import TILE, serving, tiles
+from factories import Pixels
 
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.inference import openvino
@@ -24,19 +23,7 @@ from workers.engine.models import Models
 from workers.engine.server import EngineServer
 from workers.tiles.trade_off import output_weights
 
-Pixels = NDArray[np.uint8]
-TILE = 64
 WEIGHTS = [output_weights(0.5)]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Checkpoints `one` (the default), `three` and `two`."""
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    for seed, name in enumerate(("one", "two", "three")):
-        tiny_checkpoint(folder / f"{name}.safetensors", seed=seed)
-    return folder
 
 
 @pytest.fixture
@@ -48,19 +35,9 @@ def settings(folder: Path, tmp_path: Path) -> WorkerSettings:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "engine.sock"
-
-
-@pytest.fixture
 def server(settings: WorkerSettings, place: Path) -> Iterator[EngineServer]:
     with serving(load_engine(settings, "cpu", default_only=True), place) as server:
         yield server
-
-
-def tiles() -> list[Pixels]:
-    random = np.random.default_rng(0)
-    return list(random.integers(0, 256, (3, TILE, TILE, 3), dtype=np.uint8))
 
 
 def through(place: Path, model: str) -> tuple[list[Pixels], str]:
