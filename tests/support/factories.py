@@ -313,6 +313,17 @@ def cmyk_profile(*, dimming: tuple[float, float, float, float]) -> bytes:
     return _profile(b"prtrCMYKLab ", {b"A2B0": table}, version=2)
 
 
+#: The x and y (CIE 1931) of white.
+D65 = (0.3127, 0.3290)
+
+
+def to_xyz(*primaries: tuple[float, float]) -> NDArray[np.float64]:
+    """Return the matrix to XYZ from linear light of primaries, by x and y, with a white of D65."""
+    white, *columns = (np.array((x / y, 1, (1 - x - y) / y)) for x, y in (D65, *primaries))
+    matrix = np.stack(columns, axis=1)
+    return matrix * np.linalg.solve(matrix, white)
+
+
 def srgb_encoded(linear: NDArray[np.float64]) -> NDArray[np.float64]:
     """Encode linear light in [0, 1] as sRGB levels in [0, 255]."""
     light = np.clip(linear, 0, 1)
