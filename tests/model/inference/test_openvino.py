@@ -95,9 +95,7 @@ def test_the_faster_library_serves_and_the_times_are_kept(tiny: GDSR, tmp_path: 
     assert [path.name[:6] for path in tmp_path.iterdir()] == ["trial-"]
 
 
-def test_compiling_does_not_count_as_computing(
-    tiny: GDSR, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiling_does_not_count_as_computing(tiny: GDSR, monkeypatch: pytest.MonkeyPatch) -> None:
     by_openvino = prepare(tiny, device="cpu", precision="float32", tile=32, backend="openvino")
     clock, seen, core = itertools.count(), [], openvino._core()
 
