@@ -197,7 +197,7 @@ class EngineServer:
 
     def _next_batch(self) -> list[tuple[Client, int]]:
         wanting = [client for client in self._clients if client.waiting]
-        if self.loaded.model_cache.settling:
+        if self.loaded.model_cache.resident_first:
             wanting = [client for client in wanting if client.is_resident] or wanting
         while self._clients[0] not in wanting:
             self._clients.rotate(-1)
