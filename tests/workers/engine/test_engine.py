@@ -17,10 +17,10 @@ import pytest
 import torch
 from engines import TILE, serving, tiles
 from factories import Pixels
-from networks import tiny_checkpoint
+from networks import not_finite, tiny_checkpoint
 from processes import wait_for
 
-from model.checkpoint import load_checkpoint, save_checkpoint
+from model.checkpoint import load_checkpoint
 from model.inference import forward as forward_module
 from model.inference.forward import Forward
 from workers.contract.errors import EngineLost, TileNotFinite
@@ -40,12 +40,9 @@ FUSED = output_weights(0.5)
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine:
     folder = tmp_path_factory.mktemp("checkpoints")
     tiny_checkpoint(folder / "tiny.safetensors")
-    broken = load_checkpoint(tiny_checkpoint(folder / "broken.safetensors"))
-    with torch.no_grad():
-        broken.generator.hf_to_rgb.bias.fill_(math.nan)  # only gan is broken
+    not_finite(tiny_checkpoint(folder / "broken.safetensors"))
     settings = WorkerSettings(checkpoints=(folder / "tiny.safetensors",), precision="float32")
     loaded = load_engine(settings.model_copy(update={"tile": TILE}), "cpu")
-    save_checkpoint(folder / "broken.safetensors", broken.generator, broken.card)
     forward = Forward(
         load_checkpoint(folder / "broken.safetensors").generator,
         device=torch.device("cpu"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 from engines import TILE, serving, tiles
 from factories import Pixels
-from networks import tiny_checkpoint
+from networks import half, tiny_checkpoint
 
 from workers.contract.errors import CheckpointReplaced, ModelNotLoaded
 from workers.contract.settings import WorkerSettings
@@ -135,10 +135,6 @@ def test_the_one_that_was_used_last_stays(settings: WorkerSettings, place: Path)
 
 def changed(path: Path) -> None:
     tiny_checkpoint(path, seed=9)
-
-
-def half(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
 
 
 def removed(path: Path) -> None:

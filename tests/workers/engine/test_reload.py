@@ -1,6 +1,5 @@
 """An engine reloads changed checkpoint files while it serves."""
 
-import math
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +13,10 @@ import redis
 import torch
 from engines import TILE, serving, tiles
 from factories import Pixels, engine_info
-from networks import tiny_checkpoint
+from networks import half, not_finite, tiny_checkpoint
 from processes import wait_for
 
-from model.checkpoint import load_checkpoint, read_header, save_checkpoint
+from model.checkpoint import read_header
 from workers.contract.errors import CheckpointReplaced, ModelUnknown
 from workers.contract.queue.reload import reports, request_reload
 from workers.contract.settings import WorkerSettings
@@ -104,17 +103,6 @@ def test_a_changed_file_is_another_checkpoint(models: Models, folder: Path, plac
 
 def nonsense(path: Path) -> None:
     path.write_bytes(b"no checkpoint")
-
-
-def half(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def not_finite(path: Path) -> None:
-    checkpoint = load_checkpoint(path)
-    with torch.no_grad():
-        checkpoint.generator.hf_to_rgb.bias.fill_(math.nan)
-    save_checkpoint(path, checkpoint.generator, checkpoint.card)
 
 
 @pytest.mark.parametrize(

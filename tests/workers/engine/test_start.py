@@ -1,6 +1,5 @@
 """A CPU engine serves as soon as its default model is ready, and measures the others later."""
 
-import math
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,8 +9,8 @@ import pytest
 import torch
 from engines import TILE, serving, tiles
 from factories import Pixels
+from networks import not_finite
 
-from model.checkpoint import load_checkpoint, save_checkpoint
 from model.inference import openvino
 from workers.contract.errors import ModelNotLoaded
 from workers.contract.queue.engines import ModelInfo
@@ -113,10 +112,7 @@ def test_a_model_without_room_waits_for_its_first_job(
 def test_a_model_that_fails_its_test_fails_its_own_jobs_only(
     settings: WorkerSettings, folder: Path, place: Path
 ) -> None:
-    checkpoint = load_checkpoint(folder / "two.safetensors")
-    with torch.no_grad():
-        checkpoint.generator.hf_to_rgb.bias.fill_(math.nan)
-    save_checkpoint(folder / "two.safetensors", checkpoint.generator, checkpoint.card)
+    not_finite(folder / "two.safetensors")
     with serving(load_engine(settings, "cpu", default_only=True), place) as server:
         models = models_of(server, settings)
         while models.settle_next():
