@@ -15,9 +15,7 @@ import pytest
 import tifffile
 from factories import (
     P3_PRIMARIES,
-    Pixels,
     cmyk_profile,
-    held,
     icc_profile,
     photo,
     rgb_profile,
@@ -483,16 +481,6 @@ def test_a_profile_that_is_a_table_leaves_16_bits() -> None:
     assert np.abs(picture.colour[..., 1] - expected).max() <= 257
     assert np.array_equal(decoded(data, ProfileMode.KEEP).colour[..., 0], greys)
     assert decoded(data, ProfileMode.KEEP).profile == profile
-
-
-def test_a_heic_of_eight_bits_is_as_before() -> None:
-    pillow_heif.register_heif_opener()
-    file = BytesIO()
-    Image.fromarray(COLOUR).save(file, "HEIF", quality=-1, chroma=444, exif=held(1).tobytes())
-    pixels: Pixels = np.asarray(decoded(file.getvalue()).colour)
-
-    assert decoded(file.getvalue()).bits == 8
-    assert np.abs(pixels.astype(int) - COLOUR).max() <= 4
 
 
 #: Lossless, 8x8; the samples are a ramp in PQ: from 0, or at 16 bits from 128 in steps of 256.
