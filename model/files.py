@@ -1,8 +1,20 @@
 """Atomic file writes."""
 
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def write_cache(path: Path, content: bytes) -> None:
+    """Write a file that only saves time, and its folder; a failure is only logged."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as failure:
+        log.warning("cannot cache %s: %s", path.name, failure)
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:

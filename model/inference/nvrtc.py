@@ -5,7 +5,6 @@ Needs no installed compiler. Compiled code is cached in a folder.
 
 import ctypes
 import hashlib
-import logging
 import site
 import sys
 from collections.abc import Sequence
@@ -14,9 +13,7 @@ from typing import Any
 
 import torch
 
-from model.files import write_atomically
-
-log = logging.getLogger(__name__)
+from model.files import write_cache
 
 _SHARED_MEMORY_ATTRIBUTE = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _OVERLAP_ATTRIBUTE = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
@@ -83,12 +80,8 @@ def load_kernels(
         image, lowered = path.read_bytes(), lowered_path.read_text().split("\n")
     except OSError:
         image, lowered = _compiled(source, names, options)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, image)
-            write_atomically(lowered_path, "\n".join(lowered).encode())
-        except OSError as failure:
-            log.warning("cannot cache compiled kernels: %s", failure)
+        write_cache(path, image)
+        write_cache(lowered_path, "\n".join(lowered).encode())
     torch.cuda.current_stream().synchronize()  # makes torch's context the current one
     driver = _driver()
     module = ctypes.c_void_p()

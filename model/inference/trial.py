@@ -2,19 +2,18 @@
 
 import hashlib
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from model.files import write_cache
+
 _ROUNDS = 3
 
 Name = TypeVar("Name", bound=str)
 Found = TypeVar("Found")
-
-log = logging.getLogger(__name__)
 
 
 class Turn(Protocol):
@@ -55,11 +54,7 @@ def seconds_of_each(
     for _ in range(_ROUNDS):
         for name, call in functions.items():
             best[name] = min(best[name], turn(partial(_seconds, call)))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(best))
-    except OSError as failure:
-        log.warning("cannot keep the times of a trial: %s", failure)
+    write_cache(path, json.dumps(best).encode())
     return best
 
 

@@ -47,7 +47,8 @@ def look(
     try:
         decode(data, max_pixels=max_pixels, frame=frame, truncated=truncated)
     except GDSRError as refusal:
-        return {"reached": True, "end": refusal.slug}
+        quotes = "0x" in str(refusal) or "/" in str(refusal)  # an address, or a path
+        return {"reached": True, "end": str(refusal) if quotes else refusal.slug}
     except MemoryError:
         return {"reached": True, "end": "job-out-of-memory"}
     except BaseException as failure:  # noqa: BLE001 - any failure is reported

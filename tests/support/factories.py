@@ -290,13 +290,13 @@ def rgb_profile(primaries: NDArray[np.float64]) -> bytes:
         f"{name}XYZ".encode(): b"XYZ \0\0\0\0" + _fixed(*column)
         for name, column in zip("rgb", primaries.T, strict=True)
     }
-    return _profile(b"mntrRGB XYZ ", {**colours, b"rTRC": curve, b"gTRC": curve, b"bTRC": curve})
+    return icc_profile(b"mntrRGB XYZ ", {**colours, b"rTRC": curve, b"gTRC": curve, b"bTRC": curve})
 
 
 def grey_profile(gamma: float) -> bytes:
     """Return an ICC profile for grey pictures of this gamma."""
     curve = b"curv\0\0\0\0\0\0\0\1" + struct.pack(">H", round(gamma * 256))
-    return _profile(b"mntrGRAYXYZ ", {b"kTRC": curve})
+    return icc_profile(b"mntrGRAYXYZ ", {b"kTRC": curve})
 
 
 def cmyk_profile(*, dimming: tuple[float, float, float, float]) -> bytes:
@@ -310,7 +310,18 @@ def cmyk_profile(*, dimming: tuple[float, float, float, float]) -> bytes:
     cells = np.stack(np.broadcast_arrays(lightness * 255, 128, 128), axis=-1)
     table = b"mft1\0\0\0\0\4\3\2\0" + _fixed(*np.eye(3).ravel()) + 4 * ramp
     table += cells.round().astype(np.uint8).tobytes() + 3 * ramp
-    return _profile(b"prtrCMYKLab ", {b"A2B0": table}, version=2)
+    return icc_profile(b"prtrCMYKLab ", {b"A2B0": table}, version=2)
+
+
+#: The x and y (CIE 1931) of white.
+D65 = (0.3127, 0.3290)
+
+
+def to_xyz(*primaries: tuple[float, float]) -> NDArray[np.float64]:
+    """Return the matrix to XYZ from linear light of primaries, by x and y, with a white of D65."""
+    white, *columns = (np.array((x / y, 1, (1 - x - y) / y)) for x, y in (D65, *primaries))
+    matrix = np.stack(columns, axis=1)
+    return matrix * np.linalg.solve(matrix, white)
 
 
 def srgb_encoded(linear: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -329,7 +340,8 @@ def _fixed(*numbers: float) -> bytes:
     return b"".join(struct.pack(">i", round(number * 65536)) for number in numbers)
 
 
-def _profile(kind: bytes, tags: dict[bytes, bytes], *, version: int = 4) -> bytes:
+def icc_profile(kind: bytes, tags: dict[bytes, bytes], *, version: int = 4) -> bytes:
+    """Return an ICC profile of these tags; `kind` is its class, colour space and PCS."""
     white = _fixed(0.9642, 1.0, 0.8249)
     tags = {b"wtpt": b"XYZ \0\0\0\0" + white, **tags}
     offset = 128 + 4 + 12 * len(tags)

@@ -6,6 +6,7 @@ once: the supervisor restarts it.
 
 import argparse
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -48,10 +49,10 @@ def main() -> int:
         sys.stderr.write(f"engine: {invalid}\n")
         return EXIT_CONFIGURATION
     except RuntimeError as failure:
-        if "CUDA" not in f"{type(failure).__name__}: {failure}":
+        if not any(library in str(failure) for library in ("CUDA", "cuDNN")):
             raise
         log.critical("the device failed; only a new process may fix it", exc_info=True)
-        return EXIT_DEVICE
+        os._exit(EXIT_DEVICE)  # destructors use the device again, which may abort or hang
     return 0
 
 

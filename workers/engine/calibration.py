@@ -5,7 +5,6 @@ model and torch version.
 """
 
 import json
-import logging
 import re
 import time
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from model.files import write_cache
 from model.gdsr import PARTS
 from model.inference.forward import Forward
 from workers.engine.out_of_memory import is_out_of_memory
@@ -25,8 +25,6 @@ _MIN_GAIN = 0.05
 #: Share of GPU memory for one batch; graphs and other models need the rest.
 _MEMORY_SHARE = 0.5
 _RUNS = 3
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +49,7 @@ def calibrated(forward: Forward, *, tile: int, sha256: str, folder: Path) -> lis
     except (OSError, ValueError, TypeError):
         pass  # missing, or of another version: measured again
     measured = calibrate(forward, tile=tile)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps([asdict(one) for one in measured]))
-    except OSError as failure:
-        log.warning("cannot cache the calibration: %s", failure)
+    write_cache(path, json.dumps([asdict(one) for one in measured]).encode())
     return measured
 
 

@@ -64,10 +64,6 @@ class LoadedEngine:
         """Default of back-projection in the model's card."""
         return bool(self.forwards[model].info.card.get("consistency", False))
 
-    def speeds(self, model: str) -> list[float]:
-        """Measured speed of a model in pixels per second, by output."""
-        return list(self.forwards[model].info.pixels_per_second.values())
-
 
 def load_engine(
     settings: WorkerSettings, device_wanted: str, *, default_only: bool = False

@@ -49,12 +49,12 @@ class ModelCache:
         self._bound = math.inf if bound is None else bound
         self._recent: dict[CachedModel, None] = {}
         self._lock = threading.Lock()  # a reload removes models while the compute thread uses them
-        self._settled = 0.0
+        self._resident_first_until = 0.0
 
     @property
-    def settling(self) -> bool:
-        """Whether a model was loaded so recently that jobs for resident models go first."""
-        return time.monotonic() < self._settled
+    def resident_first(self) -> bool:
+        """Whether jobs for resident models go first, as a model was loaded only recently."""
+        return time.monotonic() < self._resident_first_until
 
     @property
     def has_room(self) -> bool:
@@ -76,7 +76,7 @@ class ModelCache:
     def loaded_again(self, *, seconds: float) -> None:
         """Count a reload, and let the model stay in proportion to its loading time."""
         self.loads += 1
-        self._settled = time.monotonic() + _MIN_STAY * seconds
+        self._resident_first_until = time.monotonic() + _MIN_STAY * seconds
 
     def forget(self, cached_model: "CachedModel") -> None:
         """Remove a model that a checkpoint reload replaced; running jobs keep it."""

@@ -36,10 +36,6 @@ Found = TypeVar("Found")
 log = logging.getLogger(__name__)
 
 
-class _CheckpointRejected(Exception):
-    """A checkpoint was rejected; the old model stays."""
-
-
 class Models:
     """The models of an engine, and the files that they come from."""
 
@@ -118,11 +114,11 @@ class Models:
                 return ModelChange(name=name, change="unchanged", sha256=before)
             checkpoint = load_checkpoint(path)
             if read_header(path).sha256 != checkpoint.sha256:
-                raise _CheckpointRejected("it changed while it was read; try again")
+                raise CheckpointInvalid("it changed while it was read; try again")
             reason = self._server.between_batches(lambda: self._try_checkpoint(checkpoint, path))
             if reason:
-                raise _CheckpointRejected(reason)
-        except (CheckpointInvalid, OSError, _CheckpointRejected) as failure:
+                raise CheckpointInvalid(reason)
+        except (CheckpointInvalid, OSError) as failure:
             reason = (failure.strerror if isinstance(failure, OSError) else None) or str(failure)
             log.error("checkpoint %s is rejected: %s", path, reason)
             return ModelChange(name=name, change="kept", sha256=before, reason=reason)

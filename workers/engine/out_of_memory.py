@@ -24,10 +24,10 @@ SMALLEST_TILE = 64
 #: Batches that have to fit before a step up is tried: after the first failure, and at most.
 CLIMB_AFTER, CLIMB_AT_LAST = 100, 6400
 
-#: Parts of out-of-memory messages of torch and of OpenVINO.
+#: Parts of out-of-memory messages of CUDA, torch and OpenVINO.
 _OUT_OF_MEMORY = (
-    "can't alloc", "not enough memory", "could not create a memory object", "bad_alloc",
-    "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "Failed to allocate",
+    "out of memory", "can't alloc", "not enough memory", "could not create a memory object",
+    "bad_alloc", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "Failed to allocate",
     "Resource temporarily unavailable",  # no memory for the stack of a thread
 )  # fmt: skip
 

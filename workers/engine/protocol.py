@@ -83,12 +83,20 @@ class SharedTiles:
 
 
 def create_shared_tiles(layout: Layout) -> tuple[int, SharedTiles]:
-    """Create shared memory and the file descriptor to send, which the caller closes."""
+    """Create shared memory and the file descriptor to send, which the caller closes.
+
+    Raises:
+        MemoryError: there is no address space for it.
+    """
     fd = os.memfd_create("gdsr-tiles", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, layout.size)
-    # Without the seals a client could shrink the file, and the engine would die of SIGBUS.
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    return fd, _map(fd, layout)
+    try:
+        os.ftruncate(fd, layout.size)
+        # Without the seals a client could shrink the file, and the engine would die of SIGBUS.
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        return fd, _map(fd, layout)
+    except OSError as failure:
+        os.close(fd)
+        raise MemoryError(str(failure)) from failure
 
 
 def slots_within(limit: int, *, tile: int, results: int, bits: int) -> int:

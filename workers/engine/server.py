@@ -197,7 +197,7 @@ class EngineServer:
 
     def _next_batch(self) -> list[tuple[Client, int]]:
         wanting = [client for client in self._clients if client.waiting]
-        if self.loaded.model_cache.settling:
+        if self.loaded.model_cache.resident_first:
             wanting = [client for client in wanting if client.is_resident] or wanting
         while self._clients[0] not in wanting:
             self._clients.rotate(-1)
@@ -237,7 +237,7 @@ class EngineServer:
             _shared(client).flags[slot] = 1
         began = self._started_at = time.perf_counter()
         pixels = len(batch) * first.tile**2 * (FLOAT32_FACTOR if first.bits == 16 else 1)
-        slowest = min(first.loaded.speeds(first.model), default=0.0)
+        slowest = min(network.info.pixels_per_second.values(), default=0.0)
         if slowest:
             self._overdue_at = began + batch_time_limit(pixels / slowest)
         return RunningBatch(batch, self.fallback.start(begin, tiles, weights), began)

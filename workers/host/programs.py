@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 
 from model.process import available_cpus
@@ -127,7 +128,9 @@ def cuda_devices(*, patience: timedelta = _PATIENCE) -> tuple[str, ...]:
         return ()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        count = len([part for part in visible.split(",") if part.strip() not in {"", "-1"}])
+        # CUDA ignores everything from the first invalid one on.
+        valid = takewhile(lambda part: part.strip() not in {"", "-1"}, visible.split(","))
+        count = sum(1 for _ in valid)
     elif (tool := shutil.which("nvidia-smi")) is not None:
         try:
             listed = subprocess.run(

@@ -93,7 +93,7 @@ def open_picture(
             if header.format is ImageFormat.JXL and (xmp := jxl_box(BytesIO(data), b"xml ")):
                 image.info["xmp"] = xmp
             orientation = 1 if _is_upright(image, header) else read_orientation(image)
-            return _opened(image, samples, orientation, read_metadata(image))
+            return _upright(image, samples, orientation, read_metadata(image))
     except _BAD_BYTES as error:
         if _is_truncated(data, header, frame):
             raise ImageCorrupt(CUT_OFF) from error
@@ -113,14 +113,14 @@ def _open_tiff(data: bytes, header: ImageHeader, frame: int, *, fill: bool) -> O
         samples = page.samples(header, fill=fill)
         tags = _without_pixels(page)
         metadata = read_metadata(tags, tiff=data, page=place)
-        return _opened(tags, samples, page.tag(ORIENTATION), metadata)
+        return _upright(tags, samples, page.tag(ORIENTATION), metadata)
     _check_size(image, header)
     orientation = read_orientation(image)
     with without_xmp(image):
         image.load()  # which turns it, and removes its orientation
     _widen_palette(image)
     metadata = read_metadata(image, tiff=data, page=place)
-    return _opened(image, None, orientation, metadata, is_turned=True)
+    return _upright(image, None, orientation, metadata, is_turned=True)
 
 
 def _pillow_tiff(
@@ -168,7 +168,7 @@ def _check_size(image: Image.Image, header: ImageHeader) -> None:
         raise ImageCorrupt("its header is inconsistent")
 
 
-def _opened(
+def _upright(
     image: Image.Image,
     samples: Plane | None,
     orientation: object,

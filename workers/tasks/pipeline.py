@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from workers.contract.images.options import SCALE, AlphaMode
+from workers.contract.images.options import AlphaMode
 from workers.engine.client import Engine
 from workers.engine.protocol import FEATHER, HALO
 from workers.pictures.colour.alpha import bleed_alpha, enlarge_by_lanczos, restore_extremes
@@ -17,9 +17,9 @@ from workers.tiles.trade_off import Weights, output_weights
 Progress = Callable[[int, int], None]
 """Called with the number of finished tiles and the total."""
 Results = Sequence[Pixels]
-"""The outputs of one tile: (sT, sT, 3) for each of the weights."""
+"""The outputs of one tile: (4T, 4T, 3) for each of the weights."""
 Shape = Callable[[Pixels], Plane]
-"""The part of an output (sT, sT, 3) that is stitched."""
+"""The part of an output (4T, 4T, 3) that is stitched."""
 
 #: Rec. 601 luma weights, in 1/256.
 _LUMA = np.array([77, 150, 29], np.uint32)
@@ -72,7 +72,7 @@ def upscale_outputs(
         (found,) = _stitched(counted(results), plan, [_grey])
         enlarged = found[..., 0]
     elif picture.alpha is not None:
-        enlarged = enlarge_by_lanczos(picture.alpha, scale=SCALE)
+        enlarged = enlarge_by_lanczos(picture.alpha)
     if enlarged is not None and picture.alpha is not None:
         restore_extremes(enlarged, picture.alpha)
     return [
@@ -106,7 +106,7 @@ def _infer(
     def flats() -> Iterator[Results]:
         while order and (flat := order[0]) is not None:
             order.popleft()
-            plain = flat_result(flat, scale=SCALE)
+            plain = flat_result(flat)
             yield [np.zeros_like(plain) if row.mask else plain for row in weights]
 
     for results in engine.run(to_send(), model=model, weights=weights, consistent=consistent):
@@ -117,8 +117,8 @@ def _infer(
 
 
 def _stitched(results: Iterator[Results], plan: TilePlan, shapes: Sequence[Shape]) -> list[Plane]:
-    """A picture of each shape: (sH, sW, 3), or (sH, sW, 1) of grey and of the mask."""
-    canvases = [Canvas(plan, scale=SCALE) for _ in shapes]
+    """A picture of each shape: (4H, 4W, 3), or (4H, 4W, 1) of grey and of the mask."""
+    canvases = [Canvas(plan) for _ in shapes]
     for pieces in results:
         for canvas, shape, piece in zip(canvases, shapes, pieces, strict=True):
             canvas.add(shape(piece))
@@ -134,7 +134,7 @@ def _mask(tile: Pixels) -> Plane:
 
 
 def _grey(tile: Pixels) -> Plane:
-    """The luma of a result; the network may tint grey pictures: (sT, sT, 1)."""
+    """The luma of a result; the network may tint grey pictures: (4T, 4T, 1)."""
     levels: Plane = ((tile @ _LUMA + 128) >> 8).astype(tile.dtype)[..., None]
     return levels
 

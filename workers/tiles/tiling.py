@@ -8,7 +8,7 @@ shape is used for more context.
 Invariants: every pixel is kept exactly once; equal pixels blend to themselves, so white stays
 white; the same tiles always give the same picture; memory beyond the result is one band across it.
 
-Notation: H x W picture, T tile side, F width of a band in result pixels, s scale, C channels.
+Notation: H x W picture, T tile side, F width of a band in result pixels, C channels.
 Samples are uint8 or uint16. All lengths are input pixels unless stated otherwise.
 """
 
@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from workers.contract.images.options import SCALE
 
 Pixels = NDArray[np.unsignedinteger]
 
@@ -111,25 +113,25 @@ def cut(picture: Pixels, plan: TilePlan) -> Iterator[Pixels]:
     return (_read(picture, tile, side=plan.tile) for tile in plan)
 
 
-def stitch(tiles: Iterable[Pixels], plan: TilePlan, *, scale: int = 4) -> Pixels:
-    """Stitch upscaled tiles (sT, sT, C), in the order of `cut`: (sH, sW, C).
+def stitch(tiles: Iterable[Pixels], plan: TilePlan) -> Pixels:
+    """Stitch upscaled tiles (4T, 4T, C), in the order of `cut`: (4H, 4W, C).
 
     Tiles are consumed one at a time and not kept, so they may share one buffer.
 
     Raises:
         ValueError: too few or too many tiles, or one with another shape or dtype than the first.
     """
-    canvas = Canvas(plan, scale=scale)
+    canvas = Canvas(plan)
     for tile in tiles:
         canvas.add(tile)
     return canvas.whole()
 
 
 class Canvas:
-    """A result onto which upscaled tiles (sT, sT, C) are put one by one, in the order of `cut`."""
+    """A result onto which upscaled tiles (4T, 4T, C) are put one by one, in the order of `cut`."""
 
-    def __init__(self, plan: TilePlan, *, scale: int = 4) -> None:
-        self._plan, self._scale = plan, scale
+    def __init__(self, plan: TilePlan) -> None:
+        self._plan = plan
         self._places = iter(plan)
         self._kind = ""
         self._done = 0
@@ -141,7 +143,7 @@ class Canvas:
             ValueError: the canvas is complete, or the tile has another shape or dtype than the
                 first.
         """
-        plan, scale = self._plan, self._scale
+        plan = self._plan
         if not self._kind:
             self._begin(tile)
         if (found := _described(tile.dtype, tile.shape)) != self._kind:
@@ -150,9 +152,9 @@ class Canvas:
         if place is None:
             raise ValueError(f"more than the {len(plan)} tiles of the plan")
         row, col = place
-        top, bottom = _reach(row, plan.height, plan, scale)
-        left, right = _reach(col, plan.width, plan, scale)
-        y, x = top - scale * row.read, left - scale * col.read
+        top, bottom = _reach(row, plan.height, plan)
+        left, right = _reach(col, plan.width, plan)
+        y, x = top - SCALE * row.read, left - SCALE * col.read
         part = tile[y : y + bottom - top, x : x + right - left]
         self._done += 1
         if len(plan) == 1:
@@ -168,7 +170,7 @@ class Canvas:
                 _blend(self._pixels[top + y], self._above[y], self._shares[y, 0])
 
     def whole(self) -> Pixels:
-        """The stitched result: (sH, sW, C).
+        """The stitched result: (4H, 4W, C).
 
         Raises:
             ValueError: tiles are missing.
@@ -178,15 +180,14 @@ class Canvas:
         return self._pixels
 
     def _begin(self, tile: Pixels) -> None:
-        plan, scale = self._plan, self._scale
-        channels = tile.shape[-1]
-        side = scale * plan.tile
+        plan, channels = self._plan, tile.shape[-1]
+        side = SCALE * plan.tile
         self._kind = _described(tile.dtype, (side, side, *tile.shape[2:]))
         if len(plan) == 1:
             return
-        self._band = scale * plan.feather  # F
-        self._pixels = np.empty((scale * plan.height, scale * plan.width, channels), tile.dtype)
-        self._above = np.empty((self._band, scale * plan.width, channels), tile.dtype)
+        self._band = SCALE * plan.feather  # F
+        self._pixels = np.empty((SCALE * plan.height, SCALE * plan.width, channels), tile.dtype)
+        self._above = np.empty((self._band, SCALE * plan.width, channels), tile.dtype)
         self._shares = _shares(self._band, channels, tile.dtype)
 
 
@@ -197,11 +198,11 @@ def is_flat(tile: Pixels) -> bool:
     return bool((first == first[0]).all() and (tile == first).all())
 
 
-def flat_result(tile: Pixels, *, scale: int = 4) -> Pixels:
-    """A read-only (sT, sT, C) array with the colour of a tile's first pixel."""
+def flat_result(tile: Pixels) -> Pixels:
+    """A read-only (4T, 4T, C) array with the colour of a tile's first pixel."""
     height, width, channels = tile.shape
-    row = np.tile(tile[0, 0], scale * width).reshape(1, scale * width, channels)
-    return np.broadcast_to(row, (scale * height, scale * width, channels))
+    row = np.tile(tile[0, 0], SCALE * width).reshape(1, SCALE * width, channels)
+    return np.broadcast_to(row, (SCALE * height, SCALE * width, channels))
 
 
 def _split(length: int, *, tile: int, halo: int) -> tuple[Span, ...]:
@@ -243,12 +244,12 @@ def _reflected(read: int, side: int, length: int) -> NDArray[np.intp]:
     return np.minimum(indices, 2 * length - 1 - indices)
 
 
-def _reach(span: Span, length: int, plan: TilePlan, scale: int) -> tuple[int, int]:
+def _reach(span: Span, length: int, plan: TilePlan) -> tuple[int, int]:
     """The result pixels that a tile writes: its kept part and half of the bands."""
     half = plan.feather // 2
     start = span.start - half if span.start else 0
     stop = span.stop + half if span.stop < length else length
-    return scale * start, scale * stop
+    return SCALE * start, SCALE * stop
 
 
 def _described(kind: np.dtype[Any], shape: tuple[int, ...]) -> str:

@@ -1,10 +1,13 @@
 """OpenVINO gives the pictures of torch, and is used only where it is correct and faster."""
 
 import copy
+import itertools
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,8 @@ from networks import TINY
 
 from model.checkpoint import SHIPPED, load_checkpoint
 from model.gdsr import GDSR
-from model.inference.forward import Forward, _cpu_has_bfloat16, _picture, prepare
+from model.inference import openvino
+from model.inference.forward import Forward, _cpu_has_bfloat16, _picture, measure, prepare
 from model.inference.trial import seconds_of_each
 
 pytest.importorskip("openvino")
@@ -89,6 +93,23 @@ def test_the_faster_library_serves_and_the_times_are_kept(tiny: GDSR, tmp_path: 
     assert again.seconds_by_backend == times
     assert (found.backend == "openvino") == (times["openvino"] < 0.95 * times["torch"])
     assert [path.name[:6] for path in tmp_path.iterdir()] == ["trial-"]
+
+
+def test_compiling_does_not_count_as_computing(tiny: GDSR, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_openvino = prepare(tiny, device="cpu", precision="float32", tile=32, backend="openvino")
+    clock, seen, core = itertools.count(), [], openvino._core()
+
+    class Core:
+        def compile_model(self, *given: Any) -> Any:
+            seen.append(next(clock))
+            return core.compile_model(*given)
+
+    monkeypatch.setattr(openvino, "_core", Core)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    speed = measure(by_openvino, tile=32)
+
+    assert len(seen) == 3
+    assert set(speed.values()) == {32**2}  # nothing else looked at the clock
 
 
 def test_a_spoilt_file_of_times_is_measured_again(tmp_path: Path) -> None:

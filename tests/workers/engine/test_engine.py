@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engines import serving
-from networks import tiny_checkpoint
-from numpy.typing import NDArray
+from engines import TILE, serving, tiles
+from factories import Pixels
+from networks import not_finite, tiny_checkpoint
 from processes import wait_for
 
-from model.checkpoint import load_checkpoint, save_checkpoint
+from model.checkpoint import load_checkpoint
 from model.inference import forward as forward_module
 from model.inference.forward import Forward
 from workers.contract.errors import EngineLost, TileNotFinite
@@ -32,8 +33,6 @@ from workers.engine.protocol import Layout, create_shared_tiles, receive, send, 
 from workers.engine.server import Client, EngineServer
 from workers.tiles.trade_off import MASK, Weights, output_weights
 
-Pixels = NDArray[np.uint8]
-TILE = 64
 FUSED = output_weights(0.5)
 
 
@@ -41,12 +40,9 @@ FUSED = output_weights(0.5)
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedEngine:
     folder = tmp_path_factory.mktemp("checkpoints")
     tiny_checkpoint(folder / "tiny.safetensors")
-    broken = load_checkpoint(tiny_checkpoint(folder / "broken.safetensors"))
-    with torch.no_grad():
-        broken.generator.hf_to_rgb.bias.fill_(math.nan)  # only gan is broken
+    not_finite(tiny_checkpoint(folder / "broken.safetensors"))
     settings = WorkerSettings(checkpoints=(folder / "tiny.safetensors",), precision="float32")
     loaded = load_engine(settings.model_copy(update={"tile": TILE}), "cpu")
-    save_checkpoint(folder / "broken.safetensors", broken.generator, broken.card)
     forward = Forward(
         load_checkpoint(folder / "broken.safetensors").generator,
         device=torch.device("cpu"),
@@ -71,11 +67,6 @@ def told(model: CachedModel, **changes: object) -> CachedModel:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "engine.sock"
-
-
-@pytest.fixture
 def server(loaded: LoadedEngine, place: Path) -> Iterator[EngineServer]:
     with serving(loaded, place) as server:
         yield server
@@ -83,11 +74,6 @@ def server(loaded: LoadedEngine, place: Path) -> Iterator[EngineServer]:
 
 def connect(place: Path) -> EngineClient:
     return EngineClient([place], model="tiny", patience=timedelta(seconds=60))
-
-
-def tiles(count: int, *, seed: int = 0) -> list[Pixels]:
-    random = np.random.default_rng(seed)
-    return list(random.integers(0, 256, (count, TILE, TILE, 3), dtype=np.uint8))
 
 
 def results(client: EngineClient, batch: list[Pixels], weights: Weights = FUSED) -> list[Pixels]:
@@ -479,6 +465,19 @@ def test_a_slot_that_does_not_exist_is_refused(place: Path, slot: object) -> Non
 
     assert answer is not None
     assert answer[0]["failed"] == "engine-refused"
+
+
+def test_tiles_without_room_are_a_lack_of_memory_and_leave_no_file_open() -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (64 * 1024**3, limits[1]))
+    try:
+        with pytest.raises(MemoryError):  # which fails the job as job-out-of-memory
+            create_shared_tiles(Layout(slots=4096, tile=512, bits=16))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+    assert set(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_deep_tiles_of_many_results_share_few_slots() -> None:

@@ -13,14 +13,17 @@ from workers.engine.out_of_memory import CLIMB_AFTER, SMALLEST_TILE, OutOfMemory
 Pixels = NDArray[np.uint8]
 
 
-def limited(limit: int, words: str = "CUDA out of memory"):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def limited(  # type: ignore[no-untyped-def]  # noqa: ANN201
+    limit: int, failure: Exception | None = None
+):
     """Nearest-neighbour upscaling on a device whose memory fits only so many input pixels."""
+    failure = failure or torch.OutOfMemoryError("CUDA out of memory")
 
     def compute(tiles: Pixels, weights: NDArray[np.float32]) -> Pixels:
         assert len(tiles) == len(weights)
         pixels = tiles.shape[0] * tiles.shape[1] * tiles.shape[2]
         if pixels > limit:
-            raise torch.OutOfMemoryError(words)
+            raise failure
         compute.seen.append(tiles.shape)  # type: ignore[attr-defined]
         rows = weights.shape[1]
         return tiles.repeat(4, axis=1).repeat(4, axis=2)[:, None].repeat(rows, axis=1)
@@ -105,6 +108,21 @@ def test_a_device_too_small_for_the_smallest_tile_says_so() -> None:
 
     with pytest.raises(EngineOutOfMemory, match=f"{SMALLEST_TILE} x {SMALLEST_TILE}"):
         fallback.run(limited(64 * 64 - 1), *a_batch(2, 128))
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RuntimeError("CUDA error: out of memory"),  # of pinned memory, or of a graph
+        RuntimeError("CUDA: out of memory"),  # of the launch of our own kernels
+        MemoryError(),
+    ],
+)
+def test_memory_that_the_allocator_does_not_manage_may_run_out_too(failure: Exception) -> None:
+    fallback = OutOfMemoryFallback(batch=2, tile=64)
+    fallback.run(limited(64 * 64, failure), *a_batch(2, 64))
+
+    assert fallback.batch == 1
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:

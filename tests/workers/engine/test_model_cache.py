@@ -3,7 +3,6 @@
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engines import serving
-from networks import tiny_checkpoint
-from numpy.typing import NDArray
+from engines import TILE, serving, tiles
+from factories import Pixels
+from networks import half, tiny_checkpoint
 
 from workers.contract.errors import CheckpointReplaced, ModelNotLoaded
 from workers.contract.settings import WorkerSettings
@@ -24,19 +23,8 @@ from workers.engine.models import Models
 from workers.engine.server import EngineServer
 from workers.tiles.trade_off import output_weights
 
-Pixels = NDArray[np.uint8]
-TILE = 64
 WEIGHTS = [output_weights(0.5)]
 NAMES = ("one", "three", "two")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    for seed, name in enumerate(NAMES):
-        tiny_checkpoint(folder / f"{name}.safetensors", seed=seed)
-    return folder
 
 
 @pytest.fixture
@@ -47,17 +35,6 @@ def settings(folder: Path) -> WorkerSettings:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "engine.sock"
-
-
-@pytest.fixture
-def server(settings: WorkerSettings, place: Path) -> Iterator[EngineServer]:
-    with serving(load_engine(settings, "cpu"), place) as server:
-        yield server
-
-
-@pytest.fixture
 def unbound(settings: WorkerSettings) -> dict[str, list[Pixels]]:
     """Each model's result if all models stay resident."""
     engine = InProcessEngine(load_engine(settings.model_copy(update={"max_models": None}), "cpu"))
@@ -65,11 +42,6 @@ def unbound(settings: WorkerSettings) -> dict[str, list[Pixels]]:
         name: [made.copy() for made in engine.run(tiles(), model=name, weights=WEIGHTS)]
         for name in NAMES
     }
-
-
-def tiles(count: int = 3) -> list[Pixels]:
-    random = np.random.default_rng(0)
-    return list(random.integers(0, 256, (count, TILE, TILE, 3), dtype=np.uint8))
 
 
 def connect(place: Path, model: str) -> EngineClient:
@@ -163,10 +135,6 @@ def test_the_one_that_was_used_last_stays(settings: WorkerSettings, place: Path)
 
 def changed(path: Path) -> None:
     tiny_checkpoint(path, seed=9)
-
-
-def half(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
 
 
 def removed(path: Path) -> None:

@@ -1,9 +1,7 @@
 """An engine reloads changed checkpoint files while it serves."""
 
-import math
 import shutil
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -13,13 +11,12 @@ import numpy as np
 import pytest
 import redis
 import torch
-from engines import serving
-from factories import engine_info
-from networks import tiny_checkpoint
-from numpy.typing import NDArray
+from engines import TILE, serving, tiles
+from factories import Pixels, engine_info
+from networks import half, not_finite, tiny_checkpoint
 from processes import wait_for
 
-from model.checkpoint import load_checkpoint, read_header, save_checkpoint
+from model.checkpoint import read_header
 from workers.contract.errors import CheckpointReplaced, ModelUnknown
 from workers.contract.queue.reload import reports, request_reload
 from workers.contract.settings import WorkerSettings
@@ -30,8 +27,6 @@ from workers.engine.models import Models, follow
 from workers.engine.server import EngineServer
 from workers.tiles.trade_off import output_weights
 
-Pixels = NDArray[np.uint8]
-TILE = 64
 WEIGHTS = [output_weights(0.5)]
 
 
@@ -51,28 +46,12 @@ def settings(folder: Path) -> WorkerSettings:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "engine.sock"
-
-
-@pytest.fixture
-def server(settings: WorkerSettings, place: Path) -> Iterator[EngineServer]:
-    with serving(load_engine(settings, "cpu"), place) as server:
-        yield server
-
-
-@pytest.fixture
 def models(server: EngineServer, settings: WorkerSettings) -> Models:
     return Models(server, settings, torch.device("cpu"), followed=0)
 
 
 def connect(place: Path, model: str) -> EngineClient:
     return EngineClient([place], model=model, patience=timedelta(seconds=0.5))
-
-
-def tiles(count: int = 3) -> list[Pixels]:
-    random = np.random.default_rng(0)
-    return list(random.integers(0, 256, (count, TILE, TILE, 3), dtype=np.uint8))
 
 
 def through(place: Path, model: str) -> tuple[str, list[Pixels]]:
@@ -124,17 +103,6 @@ def test_a_changed_file_is_another_checkpoint(models: Models, folder: Path, plac
 
 def nonsense(path: Path) -> None:
     path.write_bytes(b"no checkpoint")
-
-
-def half(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def not_finite(path: Path) -> None:
-    checkpoint = load_checkpoint(path)
-    with torch.no_grad():
-        checkpoint.generator.hf_to_rgb.bias.fill_(math.nan)
-    save_checkpoint(path, checkpoint.generator, checkpoint.card)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """A CPU engine serves as soon as its default model is ready, and measures the others later."""
 
-import math
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -8,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engines import serving
-from networks import tiny_checkpoint
-from numpy.typing import NDArray
+from engines import TILE, serving, tiles
+from factories import Pixels
+from networks import not_finite
 
-from model.checkpoint import load_checkpoint, save_checkpoint
 from model.inference import openvino
 from workers.contract.errors import ModelNotLoaded
 from workers.contract.queue.engines import ModelInfo
@@ -24,19 +22,7 @@ from workers.engine.models import Models
 from workers.engine.server import EngineServer
 from workers.tiles.trade_off import output_weights
 
-Pixels = NDArray[np.uint8]
-TILE = 64
 WEIGHTS = [output_weights(0.5)]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Checkpoints `one` (the default), `three` and `two`."""
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    for seed, name in enumerate(("one", "two", "three")):
-        tiny_checkpoint(folder / f"{name}.safetensors", seed=seed)
-    return folder
 
 
 @pytest.fixture
@@ -48,19 +34,9 @@ def settings(folder: Path, tmp_path: Path) -> WorkerSettings:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    return tmp_path / "engine.sock"
-
-
-@pytest.fixture
 def server(settings: WorkerSettings, place: Path) -> Iterator[EngineServer]:
     with serving(load_engine(settings, "cpu", default_only=True), place) as server:
         yield server
-
-
-def tiles() -> list[Pixels]:
-    random = np.random.default_rng(0)
-    return list(random.integers(0, 256, (3, TILE, TILE, 3), dtype=np.uint8))
 
 
 def through(place: Path, model: str) -> tuple[list[Pixels], str]:
@@ -136,10 +112,7 @@ def test_a_model_without_room_waits_for_its_first_job(
 def test_a_model_that_fails_its_test_fails_its_own_jobs_only(
     settings: WorkerSettings, folder: Path, place: Path
 ) -> None:
-    checkpoint = load_checkpoint(folder / "two.safetensors")
-    with torch.no_grad():
-        checkpoint.generator.hf_to_rgb.bias.fill_(math.nan)
-    save_checkpoint(folder / "two.safetensors", checkpoint.generator, checkpoint.card)
+    not_finite(folder / "two.safetensors")
     with serving(load_engine(settings, "cpu", default_only=True), place) as server:
         models = models_of(server, settings)
         while models.settle_next():

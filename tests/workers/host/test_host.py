@@ -29,6 +29,28 @@ def test_a_gpu_is_not_given_more_than_it_can_feed(monkeypatch: pytest.MonkeyPatc
     assert default_job_workers(["cuda:0", "cuda:1"]) == max(2, min(cores, 48))
 
 
+@pytest.fixture
+def cuda_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the installed torch look like a build that may use GPUs."""
+    torch = tmp_path / "torch-2.0.0.dist-info" / "METADATA"
+    torch.parent.mkdir()
+    torch.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.0.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("cuda_build")
+@pytest.mark.parametrize(
+    ("visible", "count"), [("0,1", 2), ("GPU-8932f937", 1), ("", 0), ("-1", 0), ("1,-1,0", 1)]
+)
+def test_the_gpus_that_cuda_sees_get_an_engine_each(
+    visible: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    assert cuda_devices() == tuple(f"cuda:{number}" for number in range(count))
+
+
+@pytest.mark.usefixtures("cuda_build")
 @pytest.mark.parametrize(
     ("script", "reason"),
     [("#!/bin/sh\nexec sleep 1000\n", "TimeoutExpired"), ("#!/nowhere\n", "FileNotFoundError")],
@@ -36,10 +58,6 @@ def test_a_gpu_is_not_given_more_than_it_can_feed(monkeypatch: pytest.MonkeyPatc
 def test_gpus_that_cannot_be_listed_end_the_start_with_one_line(
     script: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch = tmp_path / "torch-2.0.0.dist-info" / "METADATA"  # a build that may use GPUs
-    torch.parent.mkdir()
-    torch.write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.0.0\n")
-    monkeypatch.syspath_prepend(tmp_path)
     tool = tmp_path / "nvidia-smi"
     tool.write_text(script)
     tool.chmod(0o755)

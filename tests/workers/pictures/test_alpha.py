@@ -73,7 +73,7 @@ def test_the_ends_are_exact_away_from_edges_and_free_beside_them(
 
 def test_lanczos_enlarges_transparency_in_place() -> None:
     alpha = transparency(20, 30)
-    enlarged = enlarge_by_lanczos(alpha, scale=4)
+    enlarged = enlarge_by_lanczos(alpha)
 
     assert enlarged.shape == (80, 120)
     difference = enlarged.reshape(20, 4, 30, 4).mean(axis=(1, 3)) - alpha

@@ -61,7 +61,7 @@ def check_all(pictures: int) -> str:
 
 
 def test_a_damaged_picture_ends_in_an_answer() -> None:
-    check_all(300)
+    check_all(600)
 
 
 @pytest.mark.slow

@@ -41,7 +41,6 @@ from pillow_jxl import Encoder
 
 from workers.contract.errors import (
     FormatNotWritten,
-    GDSRError,
     ImageAnimated,
     ImageCorrupt,
     ImageMissing,
@@ -156,18 +155,8 @@ def one_clear_colour() -> Meant:
     return Meant(data, samples, np.where(clear, 0, 255))
 
 
-DEEP_RGBA = np.random.default_rng(8).integers(0, 65536, (HEIGHT, WIDTH, 4))
-DEEP_RGB, DEEP_ALPHA = DEEP_RGBA[..., :3], DEEP_RGBA[..., 3]
-
-
-def deep_rgba_tiff(*, extra: int) -> bytes:
-    data = DEEP_RGBA.astype("<u2").tobytes()
-    tags = [(338, extra)]
-    return tiff(data, height=HEIGHT, width=WIDTH, bits=[16] * 4, photometric=2, tags=tags)
-
-
 def deep_clear_colour() -> Meant:
-    samples = DEEP_RGB.copy()
+    samples = np.random.default_rng(8).integers(0, 65536, (HEIGHT, WIDTH, 3))
     samples[2, 3] = (256, 512, 3)
     samples[0, 0] = (256, 512, 4)  # differs only in a low byte
     clear = (samples == (256, 512, 3)).all(axis=-1)
@@ -209,8 +198,6 @@ ANIMATED_JXL = bytes.fromhex(
     "ff0a984041130088090804010025104b124709a513049314145842dee42519f38ea4a4b6adede06c"
 )
 NUMBERS = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * 7 % 256
-DEEP_P3 = (photo(HEIGHT, WIDTH, seed=4).astype(int) // 2 + 60) * 257 + 19
-DEEP_LA = np.dstack((DEEP, DEEP[::-1]))
 INVERTED = 255 - GREY
 BILEVEL = Image.fromarray(GREY).convert("1")
 P3_JPEG = saved(COLOUR, "JPEG", icc_profile=P3, **BEST)
@@ -247,28 +234,7 @@ READ = {
     "PNG 4-bit grey, one level is clear": grey_png(4, clear=9),
     "PNG 8-bit grey, one level is clear": grey_png(8, clear=77),
     "PNG 16-bit grey, one level is clear": grey_png(16, clear=109 * 400),
-    "PNG 16-bit grey and alpha": Meant(
-        png(DEEP_LA, bits=16, colour_type=4), DEEP, DEEP[::-1], grey=True, bits=16
-    ),
-    "PNG 16-bit grey and alpha, interlaced": Meant(
-        png(DEEP_LA, bits=16, colour_type=4, interlaced=True),
-        DEEP,
-        DEEP[::-1],
-        grey=True,
-        bits=16,
-    ),
-    "PNG 16-bit RGB": Meant(png(DEEP_RGB, bits=16, colour_type=2), DEEP_RGB, bits=16),
-    "PNG 16-bit RGB, interlaced": Meant(
-        png(DEEP_RGB, bits=16, colour_type=2, interlaced=True), DEEP_RGB, bits=16
-    ),
-    "PNG 16-bit RGBA": Meant(png(DEEP_RGBA, bits=16, colour_type=6), DEEP_RGB, DEEP_ALPHA, bits=16),
     "PNG 16-bit RGB, one colour is clear": deep_clear_colour(),
-    "PNG 16-bit RGB with P3": Meant(
-        png(DEEP_P3, bits=16, colour_type=2, chunks=[(b"iCCP", b"P3\0\0" + zlib.compress(P3))]),
-        257 * np.asarray(from_p3(DEEP_P3 / 257)),
-        bits=16,
-        tolerance=64,
-    ),
     "PNG 16-bit grey with gamma 1.8": Meant(
         png(
             DEEP,
@@ -296,10 +262,6 @@ READ = {
         GREY,
         grey=True,
     ),
-    "PNG with P3": Meant(saved(COLOUR, "PNG", icc_profile=P3), from_p3(COLOUR), tolerance=1),
-    "PNG RGBA with P3": Meant(
-        saved(RGBA, "PNG", icc_profile=P3), from_p3(COLOUR), ALPHA, tolerance=1
-    ),
     "PNG with sRGB's numbers": Meant(saved(COLOUR, "PNG", icc_profile=SRGB), COLOUR),
     "PNG grey with gamma 1.8": Meant(
         saved(GREY, "PNG", icc_profile=grey_profile(1.8)),
@@ -313,7 +275,6 @@ READ = {
         grey=True,
         tolerance=1,
     ),
-    "PNG grey with P3": Meant(saved(GREY, "PNG", icc_profile=P3), GREY, grey=True),
     "PNG of one pixel": Meant(saved(COLOUR[:1, :1], "PNG"), COLOUR[:1, :1]),
     "PNG as large as allowed": Meant(
         saved(np.tile(COLOUR, (5, 4, 1)), "PNG"), np.tile(COLOUR, (5, 4, 1))
@@ -347,11 +308,6 @@ READ = {
     "TIFF 16-bit grey, LZW": Meant(
         saved(DEEP.astype(np.uint16), "TIFF", compression="tiff_lzw"), DEEP, grey=True, bits=16
     ),
-    "TIFF 16-bit RGB": Meant(strip(DEEP_RGB, (16,) * 3, 2), DEEP_RGB, bits=16),
-    "TIFF 16-bit RGB, big-endian": Meant(
-        strip(DEEP_RGB, (16,) * 3, 2, order=">"), DEEP_RGB, bits=16
-    ),
-    "TIFF 16-bit RGBA": Meant(deep_rgba_tiff(extra=2), DEEP_RGB, DEEP_ALPHA, bits=16),
     "TIFF 12-bit grey": packed_12_bits(),
     "TIFF big-endian": Meant(strip(COLOUR, (8, 8, 8), 2, order=">"), COLOUR),
     "TIFF CMYK": Meant(saved(Image.fromarray(CMYK, "CMYK"), "TIFF"), CMYK_COLOUR, tolerance=1),
@@ -582,36 +538,6 @@ def test_a_picture_that_is_cut_off_is_corrupt(kind: str, share: float) -> None:
 
     with pytest.raises(ImageCorrupt):
         decoded(data[: int(len(data) * share)])
-
-
-def test_a_png_with_a_wrong_checksum_is_corrupt() -> None:
-    data = bytearray(saved(COLOUR, "PNG"))
-    checksum = data.index(b"IEND") - 8
-    data[checksum] ^= 1
-
-    with pytest.raises(ImageCorrupt, match="checksum of its IDAT"):
-        decoded(bytes(data))
-
-
-def test_nothing_but_our_own_errors_comes_out_of_damaged_pictures() -> None:
-    dice = random.Random(6)
-    outcomes = []
-    for meant in READ.values():
-        for _ in range(25):
-            data = bytearray(meant.data)
-            for _ in range(dice.choice((1, 2, 8))):
-                data[dice.randrange(len(data))] = dice.randrange(256)
-            try:
-                picture = decoded(bytes(data))
-            except GDSRError as refusal:
-                outcomes.append(str(refusal))
-            else:
-                assert picture.colour.shape[2] == 3
-    text = " ".join(outcomes)
-
-    assert len(outcomes) > 500
-    assert "0x" not in text
-    assert "/" not in text
 
 
 def test_the_process_is_left_as_it_was() -> None:

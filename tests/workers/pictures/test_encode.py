@@ -144,13 +144,6 @@ def test_the_longest_side_is_written(result: ResultFormat) -> None:
     assert written(Picture(colour=colour), result).width == result.max_side
 
 
-def test_nothing_of_a_colour_profile_or_other_metadata_is_written() -> None:
-    for result in ResultFormat:
-        found = {"icc_profile", "exif", "xmp"} & set(written(KINDS["colour"], result).info)
-        # The JPEG XL reader adds an sRGB profile.
-        assert found == ({"icc_profile"} if result is ResultFormat.JXL else set())
-
-
 @pytest.mark.parametrize("result", [ResultFormat.WEBP, ResultFormat.JXL])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_written_without_loss_loses_nothing(kind: str, result: ResultFormat) -> None:

@@ -65,12 +65,6 @@ def test_the_file_is_well_formed() -> None:
     assert len(pixels) == 500 * (1 + 700 * 3)
 
 
-def test_dots_per_inch_are_kept() -> None:
-    original = Picture(colour=photo(), dpi=(300, 72))
-
-    assert dict(chunks(encode_png(original)))[b"pHYs"] == struct.pack(">IIB", 11811, 2835, 1)
-
-
 def test_memory_beyond_the_file_is_small() -> None:
     original = picture(1500, 2000, mode="RGBA")
 
@@ -101,16 +95,6 @@ def test_chunks_after_the_end_are_dropped() -> None:
     original = saved(photo(), "PNG")
 
     assert checked_png(original + b"rubbish").data == original
-
-
-def test_every_wrong_checksum_that_matters_is_found() -> None:
-    original = saved(Image.fromarray(photo()).quantize(16), "PNG", transparency=b"\0\x80")
-    for name in (b"IHDR", b"PLTE", b"IDAT"):
-        damaged = bytearray(original)
-        damaged[original.index(name) + 6] ^= 1
-
-        with pytest.raises(ImageCorrupt, match=name.decode()):
-            checked_png(bytes(damaged))
 
 
 def test_every_cut_within_the_pixels_is_found() -> None:

@@ -11,7 +11,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from factories import P3_PRIMARIES, SRGB_PRIMARIES, png, rgb_profile, saved, srgb_decoded
+from factories import P3_PRIMARIES, SRGB_PRIMARIES, png, rgb_profile, saved, srgb_decoded, to_xyz
 from factories import srgb_encoded as encoded
 from numpy.typing import NDArray
 from PIL import Image
@@ -32,14 +32,7 @@ VALUES = np.stack(
     axis=-1,
 )
 ALPHA = np.tile(np.linspace(0, 1, WIDTH), (HEIGHT, 1))
-D65 = (0.3127, 0.3290)
 P3 = rgb_profile(P3_PRIMARIES)
-
-
-def to_xyz(*primaries: tuple[float, float]) -> Floats:
-    white, *columns = (np.array((x / y, 1, (1 - x - y) / y)) for x, y in (D65, *primaries))
-    matrix = np.stack(columns, axis=1)
-    return matrix * np.linalg.solve(matrix, white)
 
 
 BT709 = to_xyz((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
@@ -85,7 +78,8 @@ CHUNKS = {
 }
 #: Channels, bits and PNG colour type.
 PNG_KINDS = {
-    "grey": (1, 8, 0), "16-bit grey": (1, 16, 0), "grey and alpha": (2, 8, 4),
+    "grey": (1, 8, 0), "16-bit grey": (1, 16, 0),
+    "grey and alpha": (2, 8, 4), "16-bit grey and alpha": (2, 16, 4),
     "RGB": (3, 8, 2), "16-bit RGB": (3, 16, 2), "RGBA": (4, 8, 6), "16-bit RGBA": (4, 16, 6),
 }  # fmt: skip
 PNG_ODDITIES = ("plain", "interlaced", "without an end", "with a damaged pHYs")

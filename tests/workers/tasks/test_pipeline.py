@@ -126,17 +126,6 @@ def test_every_size_comes_out_four_times_larger(upscale: Upscale, height: int, w
     assert result.alpha is None
 
 
-@pytest.mark.slow
-def test_a_turned_picture_gives_nearly_the_turned_result(upscale: Upscale) -> None:
-    # The network itself is not symmetric, so only the means are compared.
-    picture = photo(70, 100)
-    turned = upscale(np.ascontiguousarray(np.rot90(picture))).colour
-    straight = upscale(picture).colour
-
-    assert turned.shape == np.rot90(straight).shape
-    assert abs(float(turned.mean()) - float(straight.mean())) < 1
-
-
 @pytest.mark.parametrize("mode", AlphaMode)
 def test_alpha_keeps_its_ends_and_its_place(upscale: Upscale, mode: AlphaMode) -> None:
     alpha = np.zeros((40, 60), np.uint8)

@@ -9,11 +9,11 @@ import numpy as np
 import pillow_heif
 import pillow_jxl  # noqa: F401 - registers itself
 import pytest
-from factories import Pixels, held, luma, photo, saved, transparency
+from factories import Pixels, luma, photo, saved, transparency
 
 from model.process import prepare_process
 from workers.contract.images.formats import ResultFormat
-from workers.contract.images.options import AlphaMode, PictureChoices
+from workers.contract.images.options import PictureChoices
 from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import checkpoint_files
 from workers.pictures.decode import decode
@@ -60,7 +60,6 @@ def again(picture: Picture, result: ResultFormat = ResultFormat.PNG, quality: in
     return decode(encode(picture, format=result, quality=quality), max_pixels=200_000)
 
 
-UPRIGHT = np.dstack((photo(23, 40, seed=5), transparency(23, 40)))
 #: How each EXIF orientation is turned upright.
 TURNS: dict[int, Callable[[Pixels], Pixels]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -71,23 +70,6 @@ TURNS: dict[int, Callable[[Pixels], Pixels]] = {
     7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
     8: np.rot90,
 }
-BACK = {6: 8, 8: 6}
-
-
-@pytest.mark.parametrize("orientation", TURNS)
-def test_the_result_of_a_turned_picture_is_that_of_the_upright_one(
-    upscale: Upscale, orientation: int
-) -> None:
-    held_so = np.ascontiguousarray(TURNS[BACK.get(orientation, orientation)](UPRIGHT))
-    chosen = {"width": 120, "alpha": AlphaMode.LANCZOS}
-    upright = again(upscale(saved(UPRIGHT, "PNG"), **chosen))
-    turned = again(upscale(saved(held_so, "PNG", exif=held(orientation)), **chosen))
-
-    assert turned.colour.shape == (69, 120, 3)
-    assert np.array_equal(turned.colour, upright.colour)
-    assert upright.alpha is not None
-    assert turned.alpha is not None
-    assert np.array_equal(turned.alpha, upright.alpha)
 
 
 @pytest.mark.parametrize("orientation", TURNS)

@@ -25,12 +25,12 @@ every_size = pytest.mark.parametrize(("height", "width"), SIZES)
 every_shape = pytest.mark.parametrize(("tile", "halo", "feather"), SHAPES)
 
 
-def nearest(pixels: Pixels, scale: int) -> Pixels:
-    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+def nearest(pixels: Pixels) -> Pixels:
+    return pixels.repeat(4, axis=0).repeat(4, axis=1)
 
 
-def upscaled(picture: Pixels, plan: TilePlan, scale: int = 4) -> Iterator[Pixels]:
-    return (nearest(tile, scale) for tile in cut(picture, plan))
+def upscaled(picture: Pixels, plan: TilePlan) -> Iterator[Pixels]:
+    return map(nearest, cut(picture, plan))
 
 
 @every_shape
@@ -86,7 +86,7 @@ def test_16_bits_and_other_channels_are_stitched_as_exactly(channels: int) -> No
     result = stitch(upscaled(picture, plan), plan)
 
     assert result.dtype == np.uint16
-    np.testing.assert_array_equal(result, nearest(picture, 4))
+    np.testing.assert_array_equal(result, nearest(picture))
 
 
 def test_spare_pixels_are_read_inside_the_picture() -> None:
@@ -138,16 +138,7 @@ def test_stitching_undoes_cutting(
     picture = photo(height, width)
     plan = plan_tiles(height=height, width=width, tile=tile, halo=halo, feather=feather)
 
-    assert np.array_equal(stitch(upscaled(picture, plan), plan), nearest(picture, 4))
-
-
-@pytest.mark.parametrize("scale", [1, 2, 3])
-def test_other_scales_work_alike(scale: int) -> None:
-    picture = photo(150, 90)
-    plan = plan_tiles(height=150, width=90, tile=64, halo=12, feather=6)
-
-    found = stitch(upscaled(picture, plan, scale), plan, scale=scale)
-    assert np.array_equal(found, nearest(picture, scale))
+    assert np.array_equal(stitch(upscaled(picture, plan), plan), nearest(picture))
 
 
 def test_one_buffer_serves_all_tiles() -> None:
@@ -160,7 +151,7 @@ def test_one_buffer_serves_all_tiles() -> None:
             buffer[:] = tile
             yield buffer
 
-    assert np.array_equal(stitch(shared(), plan), nearest(picture, 4))
+    assert np.array_equal(stitch(shared(), plan), nearest(picture))
 
 
 @pytest.mark.parametrize("level", [0, 1, 127, 254, 255])
@@ -261,8 +252,7 @@ def test_a_tile_is_flat_if_all_its_pixels_are_one_colour() -> None:
 def test_a_flat_result_has_the_colour_of_its_tile() -> None:
     tile = np.full((64, 64, 3), (1, 2, 3), np.uint8)
 
-    assert np.array_equal(flat_result(tile), nearest(tile, 4))
-    assert np.array_equal(flat_result(tile, scale=2), nearest(tile, 2))
+    assert np.array_equal(flat_result(tile), nearest(tile))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ Alpha is straight: colour is not multiplied by it. The colour under fully transp
 arbitrary, often black, and a network or a resampling filter would draw it into the edges; so it is
 first replaced by the colour around it.
 
-Letters: H x W a picture's pixels, s scale.
+Letters: H x W a picture's pixels.
 """
 
 from dataclasses import replace
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from workers.contract.images.options import SCALE
 from workers.pictures.colour.profiles import Converted, is_for_grey, srgb_to_grey, srgb_to_rgb
 from workers.pictures.picture import Picture, Plane
 
@@ -25,10 +26,10 @@ def bleed_alpha(colour: Plane, alpha: Plane) -> Plane:
     return colour if visible.all() or not visible.any() else _filled(colour, visible)
 
 
-def enlarge_by_lanczos(alpha: Plane, *, scale: int) -> Plane:
-    """Enlarge alpha (H, W) to (sH, sW)."""
+def enlarge_by_lanczos(alpha: Plane) -> Plane:
+    """Enlarge alpha (H, W) to (4H, 4W)."""
     height, width = alpha.shape
-    size = (scale * width, scale * height)
+    size = (SCALE * width, SCALE * height)
     # Pillow resizes samples of 16 bits as floating-point numbers only.
     image = Image.fromarray(alpha if alpha.dtype == np.uint8 else alpha.astype(np.float32))
     enlarged = np.asarray(image.resize(size, Image.Resampling.LANCZOS))
@@ -36,10 +37,9 @@ def enlarge_by_lanczos(alpha: Plane, *, scale: int) -> Plane:
 
 
 def restore_extremes(enlarged: Plane, alpha: Plane) -> None:
-    """Make `enlarged` (sH, sW) exactly clear or opaque where `alpha` (H, W) and neighbours are."""
+    """Make `enlarged` (4H, 4W) exactly clear or opaque where `alpha` (H, W) and neighbours are."""
     height, width = alpha.shape
-    scale = len(enlarged) // height
-    cells = enlarged.reshape(height, scale, width, scale).swapaxes(1, 2)  # (H, W, s, s), a view
+    cells = enlarged.reshape(height, SCALE, width, SCALE).swapaxes(1, 2)  # (H, W, 4, 4), a view
     for end in (0, np.iinfo(alpha.dtype).max):
         cells[_eroded(alpha == end)] = end
 
