@@ -132,6 +132,8 @@ class JobWorker:
         self._leave_at = math.inf
         self._last_sweep = -math.inf
         self._recover_from = 0.0
+        self._left: set[str] = set()
+        """Tasks that this release does not understand."""
 
     # Used in the parent.
 
@@ -188,18 +190,19 @@ class JobWorker:
                 case _:
                     spec = self._records.get(task).spec
                     what, limit = "blend" if spec.blend_of else "upscale", spec.time_limit
-        except JobTooNew:  # the next sweep queues it again
-            log.warning("job %s belongs to a newer release: left to a newer worker", task)
-            return None
         except (JobNotFound, BatchNotFound):
             log.warning("%s is not a known task: dropped", task)
             return None
-        except ValueError:
+        except (JobTooNew, ValueError) as problem:
+            if kind == "batch" or isinstance(problem, JobTooNew):
+                # every sweep queues it again, until a newer worker takes it or its record expires
+                if task not in self._left:
+                    log.warning("%s is left to a newer worker: %s", task, problem)
+                self._left.add(task)
+                return None
             log.exception("the record of %s is invalid", task)
-            # the next sweep queues a batch again: a newer worker may understand it
-            if kind != "batch":
-                error = JobFailed("its record is invalid; see the log of the worker")
-                fail(self._records, task, run="", error=error, on_failure=self._report_failure)
+            error = JobFailed("its record is invalid; see the log of the worker")
+            fail(self._records, task, run="", error=error, on_failure=self._report_failure)
             return None
         return _Order(task, secrets.token_hex(16), what, name, int(limit.total_seconds()))
 
