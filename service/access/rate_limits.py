@@ -113,16 +113,18 @@ class RateLimit:
         try:
             yield
         except (QueueFull, NoWorker):
-            with suppress(redis.RedisError):  # they count then
-                self._give_back(counted)
+            self.give_back(counted)
             raise
 
-    def _give_back(self, counted: Counted) -> None:
+    def give_back(self, counted: Counted) -> None:
+        """Give uploads back; they count if Redis does not answer."""
         ago = int(1000 * (time.monotonic() - counted.at))
         for item in self.items if counted.uploads else ():
             window = f"gdsr:rate:{{{item.key_for(counted.owner)}}}"  # names of the library
+            keys = (window, f"{window}/-1")
             length = 1000 * item.get_expiry()
-            self.client.eval(_GIVE_BACK, 2, window, f"{window}/-1", counted.uploads, length, ago)
+            with suppress(redis.RedisError):
+                self.client.eval(_GIVE_BACK, len(keys), *keys, counted.uploads, length, ago)
 
 
 def pixel_headers(queue: JobQueue, owner: str, limit: int) -> dict[str, str]:
