@@ -116,7 +116,9 @@ class Sweep:
             jobs = self.records.get_many([_job_id(entry.key) for entry in batch])
             for entry in batch:
                 job = jobs[_job_id(entry.key)]
-                if job is None:
+                is_input = entry.key.startswith("inputs/")
+                # a map of an ended job that is not its own is of the one that will replace it
+                if job is None or (is_input and entry.key not in job.spec.inputs):
                     is_orphan = now - entry.written_at > STALE_UPLOAD
                 else:
                     kept = () if job.result is None else job.result.keys

@@ -112,6 +112,20 @@ def test_two_maps_of_one_derived_job_go_like_any_upload(
     assert keys(blobs) == {f"results/{source}.run.png", f"results/{source}.run.gan.png"}
 
 
+def test_the_map_of_a_derived_job_stays_until_it_is_queued_again(
+    queue: JobQueue, blobs: FileBlobStore
+) -> None:
+    source = queue.get(finished(queue, blobs, age=HOUR / 2))
+    first, second = (store(blobs, f"inputs/derived.{number}") for number in "12")
+    queue.submit_blend(blend_spec("derived", source, options(), map_key=first))
+    queue.records.fail("derived", error=WorkerLost())
+
+    sweep(queue, blobs)
+
+    assert first not in keys(blobs)
+    assert second in keys(blobs)
+
+
 def test_an_old_file_of_others_stays_and_stops_no_sweep(
     queue: JobQueue, blobs: FileBlobStore
 ) -> None:
