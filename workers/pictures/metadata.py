@@ -23,6 +23,7 @@ BROKEN = (
 MAX_BYTES = 65_000
 
 ORIENTATION = 0x0112
+METRES_PER_INCH = 0.0254
 #: IPTC's number in a JPEG's Photoshop segment, and in a TIFF.
 IPTC_RESOURCE, IPTC_TAG = 0x0404, 33723
 _EXIF_START = re.compile(rb"^(?:Exif\0\0)+")
@@ -68,13 +69,19 @@ def without_xmp(image: Image.Image) -> Iterator[None]:
 def read_dpi(image: Image.Image, *, swapped: bool) -> tuple[float, float] | None:
     """Dots per inch, if they are a pair of sensible numbers."""
     try:
-        across, down = (float(value) for value in image.info["dpi"])
+        across, down = (dots_per_inch(float(value)) for value in image.info["dpi"])
     except BROKEN:
         return None
     # Pillow returns 1 for a TIFF without resolution.
     if not all(1 < dots < 2**16 for dots in (across, down)):
         return None
     return (down, across) if swapped else (across, down)
+
+
+def dots_per_inch(dots: float) -> float:
+    """The whole number that a PNG of so many dots per inch rounded to dots per metre, if any."""
+    whole = round(dots)
+    return whole if abs(dots - whole) <= METRES_PER_INCH / 2 else dots
 
 
 def read_metadata(image: Image.Image, *, tiff: bytes = b"", page: int | None = None) -> Metadata:
