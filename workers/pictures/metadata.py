@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image, TiffImagePlugin
 
 from workers.pictures.exif import Exif, exif_bytes, read_exif
-from workers.pictures.xmp import upright
+from workers.pictures.xmp import upright, without_places
 
 #: Errors of Pillow for metadata that it cannot read.
 BROKEN = (
@@ -84,8 +84,11 @@ def dots_per_inch(dots: float) -> float:
     return whole if abs(dots - whole) <= METRES_PER_INCH / 2 else dots
 
 
-def read_metadata(image: Image.Image, *, tiff: bytes = b"", page: int | None = None) -> Metadata:
-    """Read what `metadata=keep` keeps, without the orientation: the result is upright.
+def read_metadata(
+    image: Image.Image, *, turned: bool, tiff: bytes = b"", page: int | None = None
+) -> Metadata:
+    """Read what `metadata=keep` keeps, without the orientation: the result is upright. `turned`
+    says whether the orientation changes the picture.
 
     EXIF is that of the image, or of the page of a TIFF, whose directory is at the offset `page`.
     """
@@ -107,7 +110,7 @@ def read_metadata(image: Image.Image, *, tiff: bytes = b"", page: int | None = N
     if len(xmp or b"") > MAX_BYTES:
         xmp = None
         warnings.append(f"left out XMP data of more than {MAX_BYTES:,} bytes")
-    if xmp is not None and (xmp := upright(xmp)) is None:
+    if xmp is not None and (xmp := upright(without_places(xmp) if turned else xmp)) is None:
         warnings.append("left out XMP data that is not well-formed")
     return Metadata(exif, xmp, _iptc(image), tuple(warnings))
 

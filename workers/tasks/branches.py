@@ -29,6 +29,7 @@ from workers.pictures.formats.png import (
 )
 from workers.pictures.metadata import METRES_PER_INCH, Metadata, dots_per_inch
 from workers.pictures.picture import Picture, Plane
+from workers.pictures.xmp import without_places
 from workers.tiles.trade_off import output_weights
 
 _BAND_BYTES = 2**18  # fits the CPU cache
@@ -97,6 +98,7 @@ def read_branch(png: bytes, region: Region | None = None) -> Picture:
                 exif = bytes(body)
             case b"iTXt":
                 xmp = bytes(body[len(XMP_START) :])
+                xmp = without_places(xmp) if region else xmp
             case b"ipTc":
                 iptc = bytes(body)
             case b"IDAT":

@@ -77,6 +77,14 @@ def test_profile_and_metadata_are_read_back_too() -> None:
     assert again.dpi == (300, 72)
 
 
+def test_a_region_has_no_places_of_the_whole() -> None:
+    xmp = b"<a xmlns:mwg-rs='urn:a'><mwg-rs:Regions>Ann</mwg-rs:Regions></a>"
+    png = encode_png(Picture(colour=COLOUR, metadata=Metadata(xmp=xmp)))
+
+    assert read_branch(png).metadata.xmp == xmp
+    assert read_branch(png, Region(1, 2, 3, 4)).metadata.xmp == b"<a xmlns:mwg-rs='urn:a'></a>"
+
+
 @pytest.mark.parametrize("kind", [kind for kind in PICTURES if kind != "a pixel"])
 @pytest.mark.parametrize(
     "region",
