@@ -105,12 +105,9 @@ def _submitted(
         for job_id, (job, one) in asked.items()
         if job_id in missing
     ]
-    if found is not None and not missing:  # nothing that could be refused
-        services.batches.erase(found)
-    again = found is not None and bool(missing)
     with services.rate.given_back_without_room(counted):
         made = services.batches.submit_derived(
-            batch_id, source, items, specs, instead=over, again=again
+            batch_id, source, items, specs, instead=over, again=found is not None
         )
     if made is None:
         services.rate.give_back(counted)

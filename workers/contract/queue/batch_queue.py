@@ -122,8 +122,8 @@ class BatchQueue:
         items: Sequence[BatchItem],
         specs: Sequence[JobSpec],
         *,
-        instead: Sequence[Job] = (),
-        again: bool = False,
+        instead: Sequence[Job],
+        again: bool,
     ) -> Batch | None:
         """Queue jobs of a batch derived from another, and record its items, in one step; they
         replace the ended jobs `instead`. Returns None if one of the jobs exists or, unless it is
@@ -144,7 +144,8 @@ class BatchQueue:
             marks = [job_key(blend.id) for blend in specs]
             if not again:
                 marks.append(batch_key(batch_id))
-            taken = admit(self.client, pipe, load, self.jobs.bounds, unless=marks)
+            # without a mark there is nothing that could be done twice
+            taken = admit(self.client, pipe, load, self.jobs.bounds, unless=marks or [job_key("")])
             return batch if taken else None
 
     def get(self, batch_id: str) -> Batch:
