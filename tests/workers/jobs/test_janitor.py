@@ -256,7 +256,7 @@ def test_one_janitor_of_all_sweeps_and_tells_what_it_freed(
 
 
 def test_a_janitor_keeps_its_lock_while_the_store_lists_slowly(
-    queue: JobQueue, blobs: FileBlobStore, janitor: Callable[[], Janitor], client: redis.Redis
+    blobs: FileBlobStore, janitor: Callable[[], Janitor], client: redis.Redis
 ) -> None:
     class Slow(FileBlobStore):
         """Takes two minutes for a listing of a few thousand."""
