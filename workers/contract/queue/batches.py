@@ -152,8 +152,10 @@ class BatchRecords:
 
     def add(self, spec: BatchSpec, pipe: "redis.client.Pipeline", *, queue: str) -> Batch:
         """Add a new record to a transaction that queues the task `batch-ID`."""
-        record = {"spec": spec.model_dump_json(), "state": "queued", "queue": queue}
-        pipe.hset(batch_key(spec.id), mapping=record)
+        pipe.hset(
+            batch_key(spec.id),
+            mapping={"spec": spec.model_dump_json(), "state": "queued", "queue": queue},
+        )
         pipe.expire(batch_key(spec.id), self.lifetime)
         pipe.zadd(UNPACKING, {spec.id: spec.created_at.timestamp()})
         pipe.hset(WAITING, unpack_task(spec.id), 0)
@@ -229,8 +231,10 @@ class BatchRecords:
         self, batch_id: str, pack: Pack, pipe: "redis.client.Pipeline", *, queue: str
     ) -> None:
         """Record the start of packing, in a transaction that queues the task `zip-ID`."""
-        record = {"note": pack.model_dump_json(), "state": "queued", "queue": queue}
-        pipe.hset(pack_key(batch_id), mapping=record)
+        pipe.hset(
+            pack_key(batch_id),
+            mapping={"note": pack.model_dump_json(), "state": "queued", "queue": queue},
+        )
         pipe.hset(WAITING, pack_task(batch_id), 0)
 
     def end_pack(self, batch_id: str, pack: Pack, *, run: str, kept: timedelta) -> bool:
