@@ -186,6 +186,33 @@ def test_a_job_that_another_request_queues_at_the_same_time_is_queued_once(serve
     assert "r=3" in site.post().headers["RateLimit"]
 
 
+def test_a_derived_result_that_is_asked_for_twice_at_once_counts_once(serve: Serve) -> None:
+    site = serve(rate_limit="9/hour")
+    register(site.redis, engine_info())
+    source = finished(site, ("cat.png",))
+    address = f"/jobs/{items(site, source)[0]['job']}/result"
+    gone = site.succeed(site.http.get(address, params={"trade_off": 1}).json()["id"]).result
+    assert gone is not None
+    site.blobs.delete(gone.key)
+
+    class Meanwhile(FileBlobStore):
+        """The same request comes again after the first has read the job."""
+
+        asked = False
+
+        def exists(self, key: str) -> bool:
+            if key == gone.key and not self.asked:
+                self.asked = True
+                assert site.http.get(address, params={"trade_off": 1}).status_code == 202
+            return super().exists(key)
+
+    site.server.app.state.services.blobs = Meanwhile(site.blobs.root)
+    assert site.http.get(address, params={"trade_off": 1}).status_code == 202
+
+    # one upload and two derived results count
+    assert "r=5" in site.post().headers["RateLimit"]
+
+
 def test_one_format_for_all_is_another_batch_than_the_format_of_each(site: Site) -> None:
     jpeg = io.BytesIO()
     Image.new("RGB", (30, 20)).save(jpeg, "JPEG")
