@@ -185,6 +185,7 @@ def own_batch(services: ServicesDep, batch_id: str, owner: Owner) -> Batch:
     batch = services.batches.get(batch_id)
     if batch.spec.owner != owner:
         raise errors.BatchNotFound(batch_id)
+    services.rate.give_back_batch(batch)
     return batch
 
 

@@ -156,10 +156,6 @@ class JobSubscriptions:
         if len(self._ended) > _MOST_REMEMBERED:
             del self._ended[next(iter(self._ended))]
 
-    def _on_missed_changes(self) -> None:
-        """Handle a lost subscription: any job may have changed."""
-        self._on_changes(self._topics, self._waiters)
-
     async def _refresh(self) -> None:
         loop = asyncio.get_running_loop()
         recheck_at = loop.time() + RECHECK.total_seconds()
@@ -169,7 +165,7 @@ class JobSubscriptions:
                     await self._any_stale.wait()
             if loop.time() >= recheck_at:
                 recheck_at = loop.time() + RECHECK.total_seconds()
-                self._on_missed_changes()
+                self._on_changes(self._topics, self._waiters)
             self._any_stale.clear()
             stale, self._stale = self._stale & self._topics.keys(), set()
             if self._topics:
@@ -223,8 +219,8 @@ class JobSubscriptions:
                                 break
                             continue
                         heard = time.monotonic()
-                        if message["type"] != "message":  # subscribed or reconnected
-                            loop.call_soon_threadsafe(self._on_missed_changes)
+                        if message["type"] != "message":  # (re)connected: any may have changed
+                            loop.call_soon_threadsafe(self._on_changes, self._topics, self._waiters)
                             continue
                         job_id, _, state = message["data"].decode(errors="replace").partition(" ")
                         may_have_ended = state not in _ACTIVE_STATES

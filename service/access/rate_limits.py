@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import redis
@@ -26,6 +26,7 @@ from workers.contract.errors import (
     RateExceeded,
 )
 from workers.contract.queue.admission import pixels_today, until_midnight
+from workers.contract.queue.batches import Batch
 from workers.contract.queue.connection import translated_redis_errors
 from workers.contract.queue.queue import JobQueue
 
@@ -113,16 +114,33 @@ class RateLimit:
         try:
             yield
         except (QueueFull, NoWorker):
-            with suppress(redis.RedisError):  # they count then
-                self._give_back(counted)
+            self.give_back(counted)
             raise
 
-    def _give_back(self, counted: Counted) -> None:
+    def give_back(self, counted: Counted) -> None:
+        """Give uploads back; they count if Redis does not answer."""
         ago = int(1000 * (time.monotonic() - counted.at))
         for item in self.items if counted.uploads else ():
             window = f"gdsr:rate:{{{item.key_for(counted.owner)}}}"  # names of the library
+            keys = (window, f"{window}/-1")
             length = 1000 * item.get_expiry()
-            self.client.eval(_GIVE_BACK, 2, window, f"{window}/-1", counted.uploads, length, ago)
+            with suppress(redis.RedisError):
+                self.client.eval(_GIVE_BACK, len(keys), *keys, counted.uploads, length, ago)
+
+    def give_back_batch(self, batch: Batch) -> None:
+        """Give the uploads of a batch back, once, if the queue was full when it was unpacked, or
+        there was no worker.
+        """
+        refusal = batch.failure and batch.failure.slug
+        if not self.items or refusal not in (QueueFull.slug, NoWorker.slug):
+            return
+        window = max(item.get_expiry() for item in self.items)
+        with suppress(redis.RedisError):
+            # after two windows they do not count any more
+            if self.client.set(f"gdsr:rate:given-back:{batch.id}", 1, nx=True, ex=2 * window):
+                ago = datetime.now(UTC) - batch.spec.created_at
+                at = time.monotonic() - ago.total_seconds()
+                self.give_back(Counted(batch.spec.owner, batch.spec.pictures, at, {}))
 
 
 def pixel_headers(queue: JobQueue, owner: str, limit: int) -> dict[str, str]:

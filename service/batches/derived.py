@@ -62,9 +62,10 @@ def derived_batch(services: Services, batch: Batch, fields: ResultFields) -> Bat
     if expired and not asked:
         raise errors.BatchExpired(batch.id)
     request = f"{batch.id} {_canonical(fields, asked)}"
-    return _submitted(
-        services, hashlib.sha256(request.encode()).hexdigest()[:32], batch, items, asked
-    )
+    batch_id = hashlib.sha256(request.encode()).hexdigest()[:32]
+    while (made := _submitted(services, batch_id, batch, items, asked)) is None:
+        pass  # another request queued one of the jobs in the meantime
+    return made
 
 
 def _canonical(fields: ResultFields, asked: Mapping[str, tuple[Job, Derivation]]) -> str:
@@ -84,8 +85,10 @@ def _submitted(
     source: Batch,
     items: list[BatchItem],
     asked: Mapping[str, tuple[Job, Derivation]],
-) -> Batch:
-    """The batch, with the jobs that are missing or have to run again queued."""
+) -> Batch | None:
+    """The batch, with the jobs that are missing or have to run again queued; None if one of them
+    was queued in the meantime.
+    """
     earlier = services.queue.get_many(list(asked))
     over = [job for job in earlier.values() if job and is_over(job, services.blobs)]
     missing = {job_id for job_id, job in earlier.items() if job is None}
@@ -102,13 +105,12 @@ def _submitted(
         for job_id, (job, one) in asked.items()
         if job_id in missing
     ]
-    if found is not None and not missing:  # nothing that could be refused
-        services.batches.erase(found)
-    again = found is not None and bool(missing)
     with services.rate.given_back_without_room(counted):
         made = services.batches.submit_derived(
-            batch_id, source, items, specs, instead=over, again=again
+            batch_id, source, items, specs, instead=over, again=found is not None
         )
-    if pack is not None and pack.archive is not None:
+    if made is None:
+        services.rate.give_back(counted)
+    elif pack is not None and pack.archive is not None:
         services.blobs.delete(pack.archive.key)
     return made

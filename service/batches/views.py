@@ -11,7 +11,7 @@ from service.http.proxy import address
 from service.views import Links, View
 from workers.contract.images.names import UniqueNames
 from workers.contract.queue.batches import Batch, BatchItem, result_names
-from workers.contract.queue.jobs import Job, JobState
+from workers.contract.queue.jobs import Job
 
 
 class BatchState(StrEnum):
@@ -125,6 +125,5 @@ def batch_state(batch: Batch, jobs: Mapping[str, Job | None]) -> BatchState:
         return BatchState.FAILED
     if batch.items is None:
         return BatchState.UNPACKING
-    under_way = (JobState.QUEUED, JobState.RUNNING)
-    running = any(job.state in under_way for job in jobs.values() if job)
+    running = any(not job.ended for job in jobs.values() if job)
     return BatchState.RUNNING if running else BatchState.FINISHED

@@ -161,7 +161,8 @@ def derived_job(
         deleted_if_refused(services.blobs, *stored),
     ):
         made = services.queue.submit_blend(spec, instead=earlier)
-    if made.spec.map_key != map_key:  # a concurrent request was first
+    if made.spec.created_at != spec.created_at:  # a concurrent request was first
+        services.rate.give_back(counted)
         services.blobs.delete(*stored)
     return made
 

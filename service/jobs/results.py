@@ -100,7 +100,7 @@ async def wait_until_ended(
             may_have_ended.clear()
             try:
                 found = await run_in_threadpool(poll)
-            except errors.QueueUnavailable:
+            except (errors.QueueUnavailable, errors.StorageUnavailable):
                 return None  # the job was accepted, and the client must get its address
             if found is not None or loop.time() >= wait.deadline or await request.is_disconnected():
                 return found

@@ -54,14 +54,15 @@ class JobReport(Record):
         spec = job.spec
         named = {position: name for name, position in STOPS.items()}
         created = spec.created_at.timestamp()
-        began = (job.started_at or spec.created_at).timestamp()
+        # the clock of the service may be ahead
+        began = max(created, job.started_at.timestamp() if job.started_at else 0.0)
         report = cls(
             job=job.id,
             traceparent=spec.traceparent,
             output="reblend" if spec.blend_of else named.get(spec.options.trade_off, "between"),
             model=spec.options.model,
             created=created,
-            ended=datetime.now(UTC).timestamp(),
+            ended=max(created, datetime.now(UTC).timestamp()),
             stages=(Stage(name="queue", began=created, ended=began), *stages),
             bytes_in=spec.image.size,
         )

@@ -55,7 +55,7 @@ class Sweep:
     records: JobRecords
     blobs: BlobStore
     renew_lock: Callable[[], None] = lambda: None
-    """Called before each batch of removals; an exception ends the sweep."""
+    """Called before each batch of a listing or of removals; an exception ends the sweep."""
     stored: dict[str, BlobEntry] = field(default_factory=dict)
     freed: Counter[str] = field(default_factory=Counter)
     """Freed bytes by reason, see `blob_usage.REASONS`."""
@@ -70,7 +70,10 @@ class Sweep:
         now = datetime.now(UTC)
         self.freed["orphan"] += self.blobs.sweep_incoming(age=STALE_UPLOAD)
         for folder in FOLDERS:
-            self.stored |= {entry.key: entry for entry in self.blobs.entries(folder)}
+            for number, entry in enumerate(self.blobs.entries(folder)):
+                if number % _BATCH == 0:  # the listing may take longer than the lock holds
+                    self.renew_lock()
+                self.stored[entry.key] = entry
         self._remove("orphan", self._orphans(now))
         self._remove("expired", [e for e in self._results() if now - e.written_at > result_ttl])
         if quota is not None:
@@ -116,7 +119,9 @@ class Sweep:
             jobs = self.records.get_many([_job_id(entry.key) for entry in batch])
             for entry in batch:
                 job = jobs[_job_id(entry.key)]
-                if job is None:
+                is_input = entry.key.startswith("inputs/")
+                # a map of an ended job that is not its own is of the one that will replace it
+                if job is None or (is_input and entry.key not in job.spec.inputs):
                     is_orphan = now - entry.written_at > STALE_UPLOAD
                 else:
                     kept = () if job.result is None else job.result.keys

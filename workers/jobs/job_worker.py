@@ -76,6 +76,8 @@ _MAX_TASKS = 50
 #: Sent by a child that waits for another task.
 _DONE = b"."
 log = logging.getLogger(__name__)
+#: Why a child is killed.
+_Reason = Literal["", "leaves", "lost", "timeout"]
 _MAX_ORDER = 4096  # maximum size of an order in bytes
 #: Timeout of the blob store; longer than in the service, as jobs can wait.
 BLOB_PATIENCE = timedelta(seconds=30)
@@ -132,6 +134,8 @@ class JobWorker:
         self._leave_at = math.inf
         self._last_sweep = -math.inf
         self._recover_from = 0.0
+        self._left: set[str] = set()
+        """Tasks that this release does not understand."""
 
     # Used in the parent.
 
@@ -188,18 +192,18 @@ class JobWorker:
                 case _:
                     spec = self._records.get(task).spec
                     what, limit = "blend" if spec.blend_of else "upscale", spec.time_limit
-        except JobTooNew:  # the next sweep queues it again
-            log.warning("job %s belongs to a newer release: left to a newer worker", task)
-            return None
         except (JobNotFound, BatchNotFound):
             log.warning("%s is not a known task: dropped", task)
             return None
-        except ValueError:
+        except (JobTooNew, ValueError) as problem:
+            if kind == "batch" or isinstance(problem, JobTooNew):
+                # every sweep queues it again, until a newer worker takes it or its record expires
+                if task not in self._left:
+                    log.warning("%s is left to a newer worker: %s", task, problem)
+                self._left.add(task)
+                return None
             log.exception("the record of %s is invalid", task)
-            # the next sweep queues a batch again: a newer worker may understand it
-            if kind != "batch":
-                error = JobFailed("its record is invalid; see the log of the worker")
-                fail(self._records, task, run="", error=error, on_failure=self._report_failure)
+            self._fail(task, JobFailed("its record is invalid; see the log of the worker"))
             return None
         return _Order(task, secrets.token_hex(16), what, name, int(limit.total_seconds()))
 
@@ -209,7 +213,7 @@ class JobWorker:
         Returns the child if it waits for another task.
         """
         began = time.monotonic()
-        why: Literal["", "leaves", "lost", "timeout"] = ""
+        why: _Reason = ""
         orders = child.orders
         with contextlib.suppress(OSError):  # a child killed while it waited has ended
             orders.send(json.dumps(order).encode())
@@ -226,14 +230,8 @@ class JobWorker:
         orders.close()
         _, status = os.waitpid(child.pid, 0)
         if why == "timeout":
-            error = JobTimedOut(time_limit=timedelta(seconds=order.seconds))
-            fail(
-                self._records,
-                order.task,
-                run=order.run,
-                error=error,
-                on_failure=self._report_failure,
-            )
+            limit = timedelta(seconds=order.seconds)
+            self._fail(order.task, JobTimedOut(time_limit=limit), run=order.run)
         elif why or status:
             end: End = why or ("crashed" if os.WIFSIGNALED(status) else "lost")
             run_ended(
@@ -241,15 +239,16 @@ class JobWorker:
             )
         return None
 
-    def _reason_to_kill(
-        self, order: _Order, began: float
-    ) -> Literal["", "leaves", "lost", "timeout"]:
+    def _reason_to_kill(self, order: _Order, began: float) -> _Reason:
         now = time.monotonic()
         if now >= self._leave_at:
             return "leaves"
         if now - began > order.seconds + OVERTIME:
             return "timeout"
         return "" if renew_lease(self._client, order.task, run=order.run) else "lost"
+
+    def _fail(self, task: str, error: GDSRError, *, run: str = "") -> None:
+        fail(self._records, task, run=run, error=error, on_failure=self._report_failure)
 
     def _report_failure(self, job: Job, error: GDSRError) -> None:
         send(self._reports, JobReport.of(job, error))

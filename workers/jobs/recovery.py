@@ -25,7 +25,8 @@ def sweep(records: JobRecords, on_failure: OnFailure) -> None:
     for task, run in expired_leases(records.client).items():
         run_ended(records, task, run=run, why="overdue", on_failure=on_failure)
     if count := requeue_lost(records.client):
-        log.info("requeued %d tasks that were in no queue", count)
+        # at each sweep while a worker is missing that understands one of them
+        log.debug("requeued %d tasks that were in no queue", count)
 
 
 def run_ended(records: JobRecords, task: str, *, run: str, why: End, on_failure: OnFailure) -> None:

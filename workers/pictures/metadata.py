@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image, TiffImagePlugin
 
 from workers.pictures.exif import Exif, exif_bytes, read_exif
-from workers.pictures.xmp import upright
+from workers.pictures.xmp import upright, without_places
 
 #: Errors of Pillow for metadata that it cannot read.
 BROKEN = (
@@ -23,6 +23,7 @@ BROKEN = (
 MAX_BYTES = 65_000
 
 ORIENTATION = 0x0112
+METRES_PER_INCH = 0.0254
 #: IPTC's number in a JPEG's Photoshop segment, and in a TIFF.
 IPTC_RESOURCE, IPTC_TAG = 0x0404, 33723
 _EXIF_START = re.compile(rb"^(?:Exif\0\0)+")
@@ -68,7 +69,7 @@ def without_xmp(image: Image.Image) -> Iterator[None]:
 def read_dpi(image: Image.Image, *, swapped: bool) -> tuple[float, float] | None:
     """Dots per inch, if they are a pair of sensible numbers."""
     try:
-        across, down = (float(value) for value in image.info["dpi"])
+        across, down = (dots_per_inch(float(value)) for value in image.info["dpi"])
     except BROKEN:
         return None
     # Pillow returns 1 for a TIFF without resolution.
@@ -77,8 +78,17 @@ def read_dpi(image: Image.Image, *, swapped: bool) -> tuple[float, float] | None
     return (down, across) if swapped else (across, down)
 
 
-def read_metadata(image: Image.Image, *, tiff: bytes = b"", page: int | None = None) -> Metadata:
-    """Read what `metadata=keep` keeps, without the orientation: the result is upright.
+def dots_per_inch(dots: float) -> float:
+    """The whole number that a PNG of so many dots per inch rounded to dots per metre, if any."""
+    whole = round(dots)
+    return whole if abs(dots - whole) <= METRES_PER_INCH / 2 else dots
+
+
+def read_metadata(
+    image: Image.Image, *, turned: bool, tiff: bytes = b"", page: int | None = None
+) -> Metadata:
+    """Read what `metadata=keep` keeps, without the orientation: the result is upright. `turned`
+    says whether the orientation changes the picture.
 
     EXIF is that of the image, or of the page of a TIFF, whose directory is at the offset `page`.
     """
@@ -100,7 +110,7 @@ def read_metadata(image: Image.Image, *, tiff: bytes = b"", page: int | None = N
     if len(xmp or b"") > MAX_BYTES:
         xmp = None
         warnings.append(f"left out XMP data of more than {MAX_BYTES:,} bytes")
-    if xmp is not None and (xmp := upright(xmp)) is None:
+    if xmp is not None and (xmp := upright(without_places(xmp) if turned else xmp)) is None:
         warnings.append("left out XMP data that is not well-formed")
     return Metadata(exif, xmp, _iptc(image), tuple(warnings))
 

@@ -93,7 +93,8 @@ def open_picture(
             if header.format is ImageFormat.JXL and (xmp := jxl_box(BytesIO(data), b"xml ")):
                 image.info["xmp"] = xmp
             orientation = 1 if _is_upright(image, header) else read_orientation(image)
-            return _upright(image, samples, orientation, read_metadata(image))
+            metadata = read_metadata(image, turned=orientation in _TURNS)
+            return _upright(image, samples, orientation, metadata)
     except _BAD_BYTES as error:
         if _is_truncated(data, header, frame):
             raise ImageCorrupt(CUT_OFF) from error
@@ -112,14 +113,15 @@ def _open_tiff(data: bytes, header: ImageHeader, frame: int, *, fill: bool) -> O
         page = TiffPage(data, number)
         samples = page.samples(header, fill=fill)
         tags = _without_pixels(page)
-        metadata = read_metadata(tags, tiff=data, page=place)
-        return _upright(tags, samples, page.tag(ORIENTATION), metadata)
+        orientation = page.tag(ORIENTATION)
+        metadata = read_metadata(tags, turned=orientation in _TURNS, tiff=data, page=place)
+        return _upright(tags, samples, orientation, metadata)
     _check_size(image, header)
     orientation = read_orientation(image)
     with without_xmp(image):
         image.load()  # which turns it, and removes its orientation
     _widen_palette(image)
-    metadata = read_metadata(image, tiff=data, page=place)
+    metadata = read_metadata(image, turned=orientation in _TURNS, tiff=data, page=place)
     return _upright(image, None, orientation, metadata, is_turned=True)
 
 
@@ -200,7 +202,8 @@ def with_png_metadata(picture: Picture, png: bytes) -> Picture:
             image.info["exif"] = b"Exif\0\0" + bytes(body)
         elif is_xmp(name, body) and is_whole(whole):
             image.info["xmp"] = bytes(body[len(XMP_START) :])
-    orientation, metadata = read_orientation(image), read_metadata(image)
+    orientation = read_orientation(image)
+    metadata = read_metadata(image, turned=orientation in _TURNS)
     warnings = (*picture.warnings, *metadata.warnings)
     picture = replace(picture, metadata=metadata, warnings=warnings)
     if orientation not in _TURNS:

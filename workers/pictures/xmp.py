@@ -40,6 +40,8 @@ _STALE = (
     r"xmp:Thumbnails", r"exif:Pixel[XY]Dimension", r"tiff:Image(?:Width|Length)",
     r"exif:ColorSpace", r"photoshop:ICCProfile", r"dc:format",
 )  # fmt: skip
+#: Places of faces, by the Metadata Working Group and by Microsoft.
+_PLACES = [_element(name) for name in (r"mwg-rs:Regions", r"MP:RegionInfo")]
 _STALE_PARTS = [kind(name) for name in _STALE for kind in (_attribute, _element)]
 _MARKS = [kind(r"[\w.-]+:DigitalSourceType") for kind in (_attribute, _element)]
 _END = re.compile(rb"</[\w.-]+:RDF\s*>|</RDF\s*>")
@@ -51,6 +53,13 @@ def upright(xmp: bytes) -> bytes | None:
     for part in _STALE_PARTS:
         xmp = part.sub(b"", xmp)
     return xmp if _is_xml(xmp) else None
+
+
+def without_places(xmp: bytes) -> bytes:
+    """Return the XMP for a picture that was turned or cropped."""
+    for part in _PLACES:
+        xmp = part.sub(b"", xmp)
+    return xmp
 
 
 def marked(xmp: bytes | None, *, invented: bool) -> bytes:

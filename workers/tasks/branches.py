@@ -23,13 +23,13 @@ from workers.contract.queue.jobs import KEPT, Region
 from workers.pictures.formats.png import (
     CHANNELS,
     INFLATE_ERROR,
-    METRES_PER_INCH,
     PROFILE_START,
     XMP_START,
     chunks,
 )
-from workers.pictures.metadata import Metadata
+from workers.pictures.metadata import METRES_PER_INCH, Metadata, dots_per_inch
 from workers.pictures.picture import Picture, Plane
+from workers.pictures.xmp import without_places
 from workers.tiles.trade_off import output_weights
 
 _BAND_BYTES = 2**18  # fits the CPU cache
@@ -91,13 +91,14 @@ def read_branch(png: bytes, region: Region | None = None) -> Picture:
                 width, height, bits, colour_type = struct.unpack_from(">IIBB", body)
             case b"pHYs":
                 across, down, _ = struct.unpack(">IIB", body)
-                dpi = (round(across * METRES_PER_INCH, 2), round(down * METRES_PER_INCH, 2))
+                dpi = dots_per_inch(across * METRES_PER_INCH), dots_per_inch(down * METRES_PER_INCH)
             case b"iCCP":
                 profile = isal_zlib.decompress(body[len(PROFILE_START) :])
             case b"eXIf":
                 exif = bytes(body)
             case b"iTXt":
                 xmp = bytes(body[len(XMP_START) :])
+                xmp = without_places(xmp) if region else xmp
             case b"ipTc":
                 iptc = bytes(body)
             case b"IDAT":

@@ -38,9 +38,8 @@ def pack(batch_id: str) -> None:
     """Pack one batch, and record the zip or the reason why there is none."""
     context = CONTEXT.get()
     batches = BatchRecords(context.records.client, record_ttl=context.settings.record_ttl)
-    if not acquire_lease(
-        context.records.client, pack_task(batch_id), run=context.run, worker=context.worker
-    ):
+    client, task = context.records.client, pack_task(batch_id)
+    if not acquire_lease(client, task, run=context.run, worker=context.worker):
         return
     started = batches.pack(batch_id)
     if started is None:

@@ -21,10 +21,11 @@ from workers.contract.images.zips import check_is_file, inflated, open_archive, 
 from workers.contract.observability import logs
 from workers.contract.queue.admission import QueueLimits, Superseded
 from workers.contract.queue.batch_queue import BatchQueue
-from workers.contract.queue.batches import Batch, BatchItem, BatchRecords
+from workers.contract.queue.batches import Batch, BatchItem, BatchRecords, unpack_task
 from workers.contract.queue.engines import EngineInfo, running
 from workers.contract.queue.jobs import JobFailure, JobSpec
 from workers.contract.queue.queue import JobQueue, new_job_id, time_limit
+from workers.contract.queue.runs import acquire_lease
 from workers.contract.queue.validation import ValidatedUpload, validate_upload
 from workers.tasks.upscale import CONTEXT, TaskContext, as_error, discard, retry_while_unavailable
 
@@ -35,7 +36,8 @@ def unpack(batch_id: str) -> None:
     """Unpack one batch and queue all its jobs or none. Never raises because of its contents."""
     context = CONTEXT.get()
     batches = BatchRecords(context.records.client, record_ttl=context.settings.record_ttl)
-    if not batches.start(batch_id, run=context.run, worker=context.worker):
+    client, task = context.records.client, unpack_task(batch_id)
+    if not acquire_lease(client, task, run=context.run, worker=context.worker):
         return
     try:
         batch = batches.get(batch_id)

@@ -319,5 +319,6 @@ def spent(context: TaskContext, job: Job) -> dict[str, float]:
     """Seconds of each stage of a job so far, and in the queue."""
     queued = (job.started_at or job.spec.created_at) - job.spec.created_at
     stages = {stage.name: stage.ended - stage.began for stage in context.stages}
-    seconds = {"queue": queued.total_seconds(), **stages}
+    # the clock of the service may be ahead
+    seconds = {"queue": max(0.0, queued.total_seconds()), **stages}
     return {stage: round(value, 4) for stage, value in seconds.items()}

@@ -131,6 +131,20 @@ def test_what_a_full_queue_refuses_does_not_count(serve: Serve, route: str, most
     assert left(roomy.post()) == before - 1
 
 
+def test_a_batch_that_finds_the_queue_full_when_unpacked_does_not_count(serve: Serve) -> None:
+    site = serve(rate_limit="9/hour", max_queued_jobs=2)
+    register(site.redis, engine_info())
+    batch = site.http.post("/batches", files=FILES)
+    before = left(site.post())
+    with working(site):
+        unpack(batch.json()["id"])
+
+    for _ in range(2):  # given back once
+        view = site.http.get(batch.headers["Location"]).json()
+        assert view["failure"]["type"] == "/problems/queue-full"
+    assert left(site.post()) == before + len(FILES) - 1
+
+
 @pytest.mark.parametrize("many", [False, True])
 def test_a_derived_result_that_a_full_queue_refuses_does_not_count(
     serve: Serve, *, many: bool

@@ -28,7 +28,7 @@ from workers.contract.blobs.file import FileBlobStore
 from workers.contract.errors import ImageCorrupt
 from workers.contract.observability import logs
 from workers.contract.queue.admission import Superseded
-from workers.contract.queue.batches import BatchItem, BatchRecords
+from workers.contract.queue.batches import BatchItem, BatchRecords, unpack_task
 from workers.contract.queue.records import JobRecords
 from workers.contract.queue.runs import (
     ACTIVE,
@@ -568,7 +568,7 @@ def test_deleting_cancels_what_is_under_way_and_erases_everything(site: Site) ->
 def test_deleting_a_batch_that_waits_or_is_being_unpacked_leaves_no_job(site: Site) -> None:
     waits, runs = (send(site, zipped({"a.png": PICTURE})).json()["id"] for _ in range(2))
     records = BatchRecords(site.redis, record_ttl=timedelta(hours=1))
-    assert records.start(runs, run="run")
+    assert acquire_lease(site.redis, unpack_task(runs), run="run", worker="w")
     batch = records.get(runs)
     assert site.http.delete(f"/batches/{waits}").status_code == 204
     assert site.http.delete(f"/batches/{runs}").status_code == 204
@@ -586,9 +586,9 @@ def test_a_run_that_was_overtaken_queues_nothing(site: Site) -> None:
     sent = send(site, zipped({"a.png": PICTURE}))
     batches = site.server.app.state.services.batches
     batch = batches.get(sent.json()["id"])
-    assert batches.records.start(batch.id, run="old")
+    assert acquire_lease(site.redis, unpack_task(batch.id), run="old", worker="w")
     assert requeue(site.redis, f"batch-{batch.id}", run="old", why="leaves") == "queued"
-    assert batches.records.start(batch.id, run="new")
+    assert acquire_lease(site.redis, unpack_task(batch.id), run="new", worker="w")
 
     with pytest.raises(Superseded):
         batches.submit_items(batch, [BatchItem(name="a.png")], [], run="old")
@@ -670,9 +670,8 @@ def test_packing_that_was_overtaken_leaves_the_zip_of_its_successor(site: Site) 
 @pytest.mark.parametrize(("why", "slug"), [("crashed", "job-crashed"), ("overdue", "worker-lost")])
 def test_a_batch_whose_worker_died_twice_says_so(site: Site, why: Any, slug: str) -> None:
     batch_id = send(site, zipped(THREE)).json()["id"]
-    batches = BatchRecords(site.redis, record_ttl=timedelta(hours=1))
     for run in ("one", "two"):
-        assert batches.start(batch_id, run=run)
+        assert acquire_lease(site.redis, unpack_task(batch_id), run=run, worker="w")
         site.redis.zadd(LEASES, {f"batch-{batch_id}": 1})
         run_ended(site.records, f"batch-{batch_id}", run=run, why=why, on_failure=lambda *_: None)
 

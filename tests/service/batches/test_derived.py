@@ -17,9 +17,11 @@ from processes import wait_for
 from serving import PICTURE, Serve, Site, problem_of, working
 
 from service.access.auth import hash_key
+from workers.contract.blobs.file import FileBlobStore
 from workers.contract.errors import ArchiveInvalid, ImageCorrupt
 from workers.contract.queue.batches import pack_key
 from workers.contract.queue.jobs import OUTPUTS
+from workers.contract.queue.runs import SMALL, open_queue
 from workers.pictures.formats.png import encode_png
 from workers.pictures.picture import Picture
 from workers.tasks.blend import blend
@@ -146,6 +148,69 @@ def test_requests_with_the_same_results_are_the_same_batch(site: Site) -> None:
     smaller = post(site, batch_id, output="gan", width=60).json()["id"]
 
     assert by_output == by_position != smaller
+
+
+def test_a_job_that_another_request_queues_at_the_same_time_is_queued_once(serve: Serve) -> None:
+    site = serve(rate_limit="9/hour")
+    register(site.redis, engine_info())
+    batch_id = finished(site)
+    first, second = (item["job"] for item in items(site, batch_id))
+    services = site.server.app.state.services
+    again = site.http.get(f"/jobs/{first}/result", params={"trade_off": 1}).json()["id"]
+    gone = site.succeed(again).result
+    assert gone is not None
+    site.blobs.delete(gone.key)
+
+    class Meanwhile(FileBlobStore):
+        """Another request comes after the batch has read its jobs."""
+
+        other = ""
+
+        def exists(self, key: str) -> bool:
+            if key == gone.key and not self.other:
+                self.other = "asked"
+                answer = site.http.get(f"/jobs/{second}/result", params={"trade_off": 1})
+                self.other = answer.json()["id"]
+            return super().exists(key)
+
+    services.blobs = Meanwhile(site.blobs.root)
+    asked = post(site, batch_id, trade_off=1)
+
+    assert asked.status_code == 202, asked.text
+    assert {item["job"]: item["state"] for item in asked.json()["items"]} == {
+        again: "queued",
+        services.blobs.other: "queued",
+    }
+    assert open_queue(SMALL, site.redis).job_ids.count(services.blobs.other) == 1
+    # two uploads and three derived results count
+    assert "r=3" in site.post().headers["RateLimit"]
+
+
+def test_a_derived_result_that_is_asked_for_twice_at_once_counts_once(serve: Serve) -> None:
+    site = serve(rate_limit="9/hour")
+    register(site.redis, engine_info())
+    source = finished(site, ("cat.png",))
+    address = f"/jobs/{items(site, source)[0]['job']}/result"
+    gone = site.succeed(site.http.get(address, params={"trade_off": 1}).json()["id"]).result
+    assert gone is not None
+    site.blobs.delete(gone.key)
+
+    class Meanwhile(FileBlobStore):
+        """The same request comes again after the first has read the job."""
+
+        asked = False
+
+        def exists(self, key: str) -> bool:
+            if key == gone.key and not self.asked:
+                self.asked = True
+                assert site.http.get(address, params={"trade_off": 1}).status_code == 202
+            return super().exists(key)
+
+    site.server.app.state.services.blobs = Meanwhile(site.blobs.root)
+    assert site.http.get(address, params={"trade_off": 1}).status_code == 202
+
+    # one upload and two derived results count
+    assert "r=5" in site.post().headers["RateLimit"]
 
 
 def test_one_format_for_all_is_another_batch_than_the_format_of_each(site: Site) -> None:

@@ -10,6 +10,7 @@ from factories import engine_info, register
 from processes import ValkeyServer, wait_for
 from serving import PICTURE, Serve, Site, problem_of
 
+from workers.contract.blobs.file import FileBlobStore
 from workers.contract.errors import ImageCorrupt
 from workers.contract.queue.jobs import JobState
 
@@ -52,6 +53,22 @@ def test_a_request_whose_time_is_up_gets_the_job(site: Site) -> None:
     assert response.status_code == 202
     assert response.headers["Location"] == f"/jobs/{response.json()['id']}"
     assert response.headers["Preference-Applied"] == "wait=1"
+
+
+def test_a_request_that_waits_gets_the_job_if_the_store_goes_away(site: Site) -> None:
+    store = site.blobs
+    away = store.root.with_name("away")
+    with site.posting(Prefer="wait=40") as (answer, job_id):
+        store.root.rename(away)
+        site.blobs = FileBlobStore(away)  # the service has none
+        site.succeed(job_id, b"the picture")
+        response = answer.result()
+    away.rename(store.root)
+    site.blobs = store
+
+    assert response.status_code == 202
+    assert response.json()["state"] == "succeeded"
+    assert site.http.get(response.json()["links"]["result"]).content == b"the picture"
 
 
 # The result of a known job

@@ -2,14 +2,14 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
 from records import image_info, model_info, options
 
-from workers.contract.blobs.base import StoredBlob
+from workers.contract.blobs.base import BlobEntry, StoredBlob
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.blobs.usage import freed_bytes, last_usage
 from workers.contract.errors import WorkerLost
@@ -110,6 +110,20 @@ def test_two_maps_of_one_derived_job_go_like_any_upload(
 
     assert sweep(queue, blobs) == {"orphan": 500}
     assert keys(blobs) == {f"results/{source}.run.png", f"results/{source}.run.gan.png"}
+
+
+def test_the_map_of_a_derived_job_stays_until_it_is_queued_again(
+    queue: JobQueue, blobs: FileBlobStore
+) -> None:
+    source = queue.get(finished(queue, blobs, age=HOUR / 2))
+    first, second = (store(blobs, f"inputs/derived.{number}") for number in "12")
+    queue.submit_blend(blend_spec("derived", source, options(), map_key=first))
+    queue.records.fail("derived", error=WorkerLost())
+
+    sweep(queue, blobs)
+
+    assert first not in keys(blobs)
+    assert second in keys(blobs)
 
 
 def test_an_old_file_of_others_stays_and_stops_no_sweep(
@@ -239,6 +253,27 @@ def test_one_janitor_of_all_sweeps_and_tells_what_it_freed(
     assert usage is not None
     assert (usage.blobs, usage.size, usage.quota) == (1, 100, 150)
     assert freed_bytes(client) == {"expired": 0, "orphan": 100, "quota": 100}
+
+
+def test_a_janitor_keeps_its_lock_while_the_store_lists_slowly(
+    blobs: FileBlobStore, janitor: Callable[[], Janitor], client: redis.Redis
+) -> None:
+    class Slow(FileBlobStore):
+        """Takes two minutes for a listing of a few thousand."""
+
+        def entries(self, folder: str) -> Iterator[BlobEntry]:
+            for number in range(3000):
+                if number % 1000 == 999:
+                    client.pexpire("gdsr:janitor", client.pttl("gdsr:janitor") - 40_000)
+                key = f"{folder}/{number}.run.png"
+                yield BlobEntry(key=key, size=1, written_at=datetime.now(UTC) - 2 * HOUR)
+
+    due = janitor()
+    due.blobs = Slow(blobs.root)
+    usage = due.sweep_if_due()
+
+    assert usage is not None
+    assert freed_bytes(client) == {"expired": 3000, "orphan": 3000, "quota": 0}
 
 
 def test_a_janitor_that_lost_its_lock_removes_nothing_more(

@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+import tifffile
 from factories import (
     P3_PRIMARIES,
     SRGB_PRIMARIES,
@@ -38,6 +39,7 @@ from workers.contract.images.options import DepthMode, MetadataMode, PictureChoi
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode, encode_preview
 from workers.pictures.finish import marked_as_made, postprocess, preprocess, printed_at
+from workers.pictures.formats.png import XMP_START
 from workers.pictures.metadata import Metadata
 from workers.pictures.picture import Picture
 from workers.pictures.reduce import reduced
@@ -449,6 +451,35 @@ def test_kept_xmp_does_not_speak_of_parts_that_are_gone() -> None:
     for changed in (b"ICCProfile", b"ColorSpace", b"format"):
         assert changed not in kept
     ET.fromstring(kept)  # noqa: S314 - our own
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 6])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "TIFF", "deep TIFF"])
+def test_places_in_a_picture_are_kept_unless_it_is_turned(name: str, orientation: int) -> None:
+    faces = (
+        "<mwg-rs:Regions rdf:parseType='Resource'><mwg-rs:RegionList><rdf:Bag>"
+        "<rdf:li mwg-rs:Name='Ann'/></rdf:Bag></mwg-rs:RegionList></mwg-rs:Regions>"
+        "<MP:RegionInfo><rdf:Description><MPRI:Regions><rdf:Bag><rdf:li MPReg:a='Ann'/></rdf:Bag>"
+        "</MPRI:Regions></rdf:Description></MP:RegionInfo><dc:title>kept</dc:title>"
+    )
+    names = ("mwg-rs", "MP", "MPRI", "MPReg")
+    xmp = packet("".join(f" xmlns:{name}='urn:{name}'" for name in names), faces)
+    if name == "PNG":
+        data = saved(photo(), "PNG", exif=held(orientation))
+        data = data[:33] + png_chunk(b"iTXt", XMP_START + xmp) + data[33:]
+    elif "TIFF" in name:
+        samples = photo().astype(np.uint8 if name == "TIFF" else np.uint16)
+        tags = [(274, 3, 1, orientation, True), (700, 1, len(xmp), xmp, True)]
+        file = BytesIO()
+        tifffile.imwrite(file, samples, photometric="rgb", extratags=tags)
+        data = file.getvalue()
+    else:
+        data = saved(photo(), name, exif=held(orientation), xmp=xmp)
+    kept = decoded(data).metadata.xmp
+
+    assert kept is not None
+    assert b"kept" in kept
+    assert (b"Ann" in kept) == (orientation == 1)
 
 
 @pytest.mark.parametrize(

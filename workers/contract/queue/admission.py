@@ -6,6 +6,7 @@ keys written tells whether the script has run: a retry after a lost reply writes
 """
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ _DAY = timedelta(days=1)
 _BLIND_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
 
 _ADMIT = """
-if redis.call('exists', KEYS[4]) == 1 then return {'exists', 0, 0} end
+if redis.call('exists', unpack(KEYS, 4)) > 0 then return {'exists', 0, 0} end
 local mine = tonumber(ARGV[4])
 local jobs, pixels = redis.call('hlen', KEYS[1]), 0
 for _, waiting in ipairs(redis.call('hvals', KEYS[1])) do pixels = pixels + waiting end
@@ -80,14 +81,14 @@ def admit(
     load: Load,
     bounds: QueueLimits,
     *,
-    unless: str,
+    unless: Sequence[str],
     hash_key: str = "",
     run: str = "",
 ) -> bool:
     """Execute the pipeline if the load fits into the limits; counts its pixels against the quota.
 
-    Returns False if the key `unless`, which the pipeline writes, existed before. With `run`, the
-    hash `hash_key` still has to name that run.
+    Returns False if one of the keys `unless`, which the pipeline writes, existed before. With
+    `run`, the hash `hash_key` still has to name that run.
 
     Raises:
         BatchTooLarge: the load alone exceeds a limit.
@@ -102,11 +103,11 @@ def admit(
     daily = bounds.pixels_per_day
     script_call = (
         _ADMIT,
-        4,
+        3 + len(unless),
         WAITING,
         _day_key(load.owner),
-        hash_key or unless,  # unused without a run; an ACL allows no empty key
-        unless,
+        hash_key or unless[0],  # unused without a run; an ACL allows no empty key
+        *unless,
         bounds.jobs,
         bounds.pixels,
         "" if daily is None else daily,

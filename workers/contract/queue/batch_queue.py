@@ -87,7 +87,7 @@ class BatchQueue:
                 idempotency.write(pipe)
             mark = batch_key(batch_id) if idempotency is None else idempotency.redis_key
             load = Load(owner=owner, jobs=pictures)
-            taken = admit(self.client, pipe, load, self.jobs.bounds, unless=mark)
+            taken = admit(self.client, pipe, load, self.jobs.bounds, unless=[mark])
             existing = None if taken or idempotency is None else idempotency.existing(self.client)
             return batch if existing in (None, batch_id) else self.records.get(str(existing))
 
@@ -113,7 +113,7 @@ class BatchQueue:
             # executed.
             mark = job_key(specs[0].id if specs else "")
             key = batch_key(batch.id)
-            admit(self.client, pipe, load, self.jobs.bounds, unless=mark, hash_key=key, run=run)
+            admit(self.client, pipe, load, self.jobs.bounds, unless=[mark], hash_key=key, run=run)
 
     def submit_derived(
         self,
@@ -122,12 +122,12 @@ class BatchQueue:
         items: Sequence[BatchItem],
         specs: Sequence[JobSpec],
         *,
-        instead: Sequence[Job] = (),
-        again: bool = False,
-    ) -> Batch:
+        instead: Sequence[Job],
+        again: bool,
+    ) -> Batch | None:
         """Queue jobs of a batch derived from another, and record its items, in one step; they
-        replace the ended jobs `instead`. Returns the existing batch if there is one; with `again`
-        it is replaced, unless its jobs exist.
+        replace the ended jobs `instead`. Returns None if one of the jobs exists or, unless it is
+        made `again`, the batch.
 
         Raises:
             QueueFull: the queue cannot hold all of them.
@@ -141,9 +141,12 @@ class BatchQueue:
             for blend in specs:
                 self.jobs.add_blend(blend, pipe)
             batch = self.records.add_derived(spec, items, pipe)
-            mark = job_key(specs[0].id) if again else batch_key(batch_id)
-            taken = admit(self.client, pipe, load, self.jobs.bounds, unless=mark)
-            return batch if taken else self.records.get(batch_id)
+            marks = [job_key(blend.id) for blend in specs]
+            if not again:
+                marks.append(batch_key(batch_id))
+            # without a mark there is nothing that could be done twice
+            taken = admit(self.client, pipe, load, self.jobs.bounds, unless=marks or [job_key("")])
+            return batch if taken else None
 
     def get(self, batch_id: str) -> Batch:
         """The current state of a batch.
@@ -170,7 +173,7 @@ class BatchQueue:
             queue = self._push(pack_task(batch_id), size, pipe)
             self.records.begin_pack(batch_id, pack, pipe, queue=queue)
             mark = pack_key(batch_id)
-            admit(self.client, pipe, Load(owner=""), self.jobs.bounds, unless=mark)
+            admit(self.client, pipe, Load(owner=""), self.jobs.bounds, unless=[mark])
 
     def forget_pack(self, batch_id: str) -> tuple[str, ...]:
         """Stop packing and allow a new start; returns the keys of stored blobs."""

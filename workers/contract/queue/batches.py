@@ -25,7 +25,6 @@ from workers.contract.queue.runs import (
     EVENTS,
     LEASES,
     WAITING,
-    acquire_lease,
     derived_key,
     record_key,
 )
@@ -155,11 +154,7 @@ class BatchRecords:
         """Add a new record to a transaction that queues the task `batch-ID`."""
         pipe.hset(
             batch_key(spec.id),
-            mapping={
-                "spec": spec.model_dump_json(),
-                "state": "queued",
-                "queue": queue,
-            },
+            mapping={"spec": spec.model_dump_json(), "state": "queued", "queue": queue},
         )
         pipe.expire(batch_key(spec.id), self.lifetime)
         pipe.zadd(UNPACKING, {spec.id: spec.created_at.timestamp()})
@@ -180,10 +175,6 @@ class BatchRecords:
         if "spec" not in fields:
             raise BatchNotFound(batch_id)
         return Batch.model_validate(fields)
-
-    def start(self, batch_id: str, *, run: str, worker: str = "") -> bool:
-        """Acquire the lease of the unpacking. Returns False if it is not queued."""
-        return acquire_lease(self.client, unpack_task(batch_id), run=run, worker=worker)
 
     def unpacked(
         self, batch_id: str, items: Sequence[BatchItem], pipe: "redis.client.Pipeline"
@@ -242,11 +233,7 @@ class BatchRecords:
         """Record the start of packing, in a transaction that queues the task `zip-ID`."""
         pipe.hset(
             pack_key(batch_id),
-            mapping={
-                "note": pack.model_dump_json(),
-                "state": "queued",
-                "queue": queue,
-            },
+            mapping={"note": pack.model_dump_json(), "state": "queued", "queue": queue},
         )
         pipe.hset(WAITING, pack_task(batch_id), 0)
 

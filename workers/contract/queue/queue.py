@@ -105,7 +105,7 @@ class JobQueue:
             if cache_key is not None:
                 pipe.set(_cached(cache_key), job_id, ex=self.records.record_ttl)
             mark = job_key(job_id) if idempotency is None else idempotency.redis_key
-            taken = admit(self.client, pipe, load, self.bounds, unless=mark)
+            taken = admit(self.client, pipe, load, self.bounds, unless=[mark])
             existing = None if taken or idempotency is None else idempotency.existing(self.client)
             return job if existing in (None, job_id) else self.records.get(str(existing))
 
@@ -136,7 +136,7 @@ class JobQueue:
                 self.records.forget(instead)
             job = self.add_blend(spec, pipe)
             load = Load(owner=spec.owner, pixels=spec.pixels)
-            taken = admit(self.client, pipe, load, self.bounds, unless=job_key(spec.id))
+            taken = admit(self.client, pipe, load, self.bounds, unless=[job_key(spec.id)])
             return job if taken else self.records.get(spec.id)
 
     def add_blend(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:

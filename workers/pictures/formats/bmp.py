@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from workers.contract.errors import CUT_OFF, ImageCorrupt
-from workers.pictures.formats.png import METRES_PER_INCH
+from workers.pictures.metadata import METRES_PER_INCH
 
 _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 1, 2, 3, 6
 #: Default masks: five bits per channel, or eight.

@@ -20,6 +20,7 @@ from isal import isal_zlib
 
 from model.process import available_cpus
 from workers.contract.errors import CUT_OFF, ImageCorrupt
+from workers.pictures.metadata import METRES_PER_INCH
 from workers.pictures.picture import Picture
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -36,7 +37,6 @@ _MAX_THREADS = 4
 _PROCESSORS_PER_THREAD = 4
 _ZLIB_HEADER = b"\x78\x01"  # deflate with a window of 32 KiB, the quickest level (RFC 1950)
 _ADLER_BASE = 65521
-METRES_PER_INCH = 0.0254
 PROFILE_START = b"profile\0\0"  # name, and compression method
 XMP_START = b"XML:com.adobe.xmp\0\0\0\0\0"  # not compressed, no language tag
 _MAX_XMP_BYTES = 2**20
