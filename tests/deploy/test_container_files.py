@@ -39,6 +39,13 @@ def test_every_variable_of_the_compose_file_is_in_the_example() -> None:
     assert used - shown == set()
 
 
+def test_the_compose_file_overrides_only_settings_that_belong_to_the_container() -> None:
+    for service in COMPOSE["services"].values():
+        fixed = {n for n, value in service.get("environment", {}).items() if "${" not in value}
+        ours = {name for name in fixed if name.startswith("GDSR_")}
+        assert all(re.search("_(FILE|DIR|HOST|PORT)$", name) for name in ours), ours
+
+
 def test_the_service_reads_its_api_keys_where_they_are_mounted() -> None:
     overlay = yaml.safe_load((ROOT / "deploy/compose.keys.yml").read_text())
     service = overlay["services"]["service"]
