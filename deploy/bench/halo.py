@@ -71,8 +71,8 @@ def bench_halo(*, checkpoint: Path, data: Path) -> dict[int, dict[str, Any]]:
 
 def _upscale(generator: GDSR, picture: Pixels, *, keep: int, halo: int) -> dict[Output, Pixels]:
     height, width, _ = picture.shape
-    tile, feather = keep + 2 * halo, halo // 4 * 2
-    plan = plan_tiles(height=height, width=width, tile=tile, halo=halo, feather=feather)
+    side, feather = keep + 2 * halo, halo // 4 * 2
+    plan = plan_tiles(height=height, width=width, tile=side, halo=halo, feather=feather)
     results: dict[Output, list[Pixels]] = {name: [] for name in OUTPUTS}
     for tile in cut(picture, plan):
         lr = torch.from_numpy(tile.astype(np.float32) / 255).permute(2, 0, 1)[None]

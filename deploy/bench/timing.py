@@ -86,7 +86,9 @@ def show(figures: Mapping[Any, Any], indent: int = 0) -> None:
 def _text(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, int | float) and abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def machine() -> dict[str, Any]:
