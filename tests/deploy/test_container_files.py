@@ -87,5 +87,14 @@ def test_temporary_files_that_go_into_a_bucket_are_on_the_disk() -> None:
         assert "tmpfs" not in service
 
 
+def test_the_documented_trainer_may_write_and_run_compiled_kernels() -> None:
+    stage = (ROOT / "Dockerfile").read_text().partition(" AS trainer\n")[2]
+    caches = re.findall(r"(?:TORCHINDUCTOR|TRITON)_CACHE_DIR=(\S+)", stage)
+    mounts = re.findall(r"--tmpfs (\S+):exec,mode=1777", (ROOT / "deploy/README.md").read_text())
+
+    assert caches
+    assert all(any(Path(cache).is_relative_to(mount) for mount in mounts) for cache in caches)
+
+
 def test_no_syntax_line_makes_a_build_fetch_a_frontend() -> None:
     assert not re.search(r"(?im)^#\s*syntax\s*=", (ROOT / "Dockerfile").read_text())
