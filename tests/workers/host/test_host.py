@@ -31,7 +31,11 @@ def test_a_gpu_is_not_given_more_than_it_can_feed(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     ("script", "reason"),
-    [("#!/bin/sh\nexec sleep 1000\n", "TimeoutExpired"), ("#!/nowhere\n", "FileNotFoundError")],
+    [
+        ("#!/bin/sh\nexec sleep 1000\n", "TimeoutExpired"),
+        ("#!/nowhere\n", "FileNotFoundError"),
+        ("#!/bin/sh\necho Failed to initialize NVML; exit 255\n", "CalledProcessError"),
+    ],
 )
 def test_gpus_that_cannot_be_listed_end_the_start_with_one_line(
     script: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
