@@ -1,6 +1,5 @@
 """Stored branches are read back exactly and blended quickly, within a level of the true blend."""
 
-
 import numpy as np
 import pytest
 from factories import P3_PRIMARIES, held, luma, photo, rgb_profile, saved, transparency
