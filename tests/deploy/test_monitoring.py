@@ -126,6 +126,16 @@ def test_every_alert_leads_to_its_section_of_the_runbook() -> None:
             assert part in section, name
 
 
+def test_alerts_name_the_jobs_of_prometheus_and_alertmanager_names_alerts() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
+    named = re.findall(r'\bjob=~?"([^"]+)"', " ".join(rule["expr"] for rule in ALL_RULES))
+    inhibited = re.findall(r"GDSR\w+", (DEPLOY / "alertmanager/alertmanager.yml").read_text())
+
+    assert set("|".join(named).split("|")) == {job["job_name"] for job in config["scrape_configs"]}
+    assert inhibited
+    assert set(inhibited) <= set(ALERTS)
+
+
 def test_every_panel_that_the_runbook_names_is_there() -> None:
     titles = {panel["title"] for panel in PANELS}
     quoted = set(re.findall(r'"([A-Z][^"]+)"', RUNBOOK))
