@@ -70,7 +70,7 @@ def bench_service(
                 "stages of the last": median_stages(url, [served[-1][2]]),
             }
         figures["service_rss_bytes"] = resident(process.pid)["service"]
-    show(figures)
+    show({**figures, "models": ", ".join(one["name"] for one in figures["models"])})
     return figures
 
 
