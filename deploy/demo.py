@@ -44,7 +44,7 @@ def _show(service: "subprocess.Popen[str]", port: int, out: Path, *, once: bool)
     from gdsr_client import Client
 
     out.mkdir(parents=True, exist_ok=True)
-    os.environ["NO_PROXY"] = "127.0.0.1"
+    os.environ["no_proxy"] = "127.0.0.1"  # takes precedence over NO_PROXY
     with Client(f"http://127.0.0.1:{port}") as client:
         for trade_off, name in _NAMES.items():
             target = out / f"{SAMPLE.stem}-x4-{name}.png"

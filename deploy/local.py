@@ -41,20 +41,22 @@ def main() -> int:
 
     from workers.contract.errors import ConfigurationInvalid
     from workers.contract.observability import logs
+    from workers.contract.settings import WorkerSettings
 
-    os.environ.setdefault("GDSR_LOG_LEVEL", "warning")  # interactive use
+    os.environ["GDSR_LOG_LEVEL"] = os.environ.get("GDSR_LOG_LEVEL") or "warning"  # interactive use
     try:
-        logs.configure(process="up", level=os.environ["GDSR_LOG_LEVEL"])
+        settings = WorkerSettings.load()
+        logs.configure(process="up", level=settings.log_level)
         with _only_one(arguments.data):
-            return min(_run(arguments.host, arguments.port, arguments.data), 1)
+            drain = settings.drain.total_seconds()
+            return min(_run(arguments.host, arguments.port, arguments.data, drain), 1)
     except (ConfigurationInvalid, OSError, ValueError) as invalid:
         sys.stderr.write(f"gdsr-up: {invalid}\n")
         return 1
 
 
-def _run(host: str, port: int, data: Path) -> int:
+def _run(host: str, port: int, data: Path, drain: float) -> int:
     from deploy.valkey import valkey_answers, valkey_command
-    from workers.contract.settings import WorkerSettings
     from workers.host.programs import check_socket_path
     from workers.host.supervisor import Program, Supervisor
 
@@ -63,7 +65,7 @@ def _run(host: str, port: int, data: Path) -> int:
     programs = []
     runtime = Path(tempfile.mkdtemp(prefix="gdsr-"))
     try:
-        if "GDSR_REDIS_URL" not in os.environ:
+        if not os.environ.get("GDSR_REDIS_URL"):
             listening = runtime / "valkey.sock"
             check_socket_path(listening)
             os.environ["GDSR_REDIS_URL"] = f"unix://{listening}"
@@ -76,7 +78,6 @@ def _run(host: str, port: int, data: Path) -> int:
                     lasting=True,
                 )
             )
-        drain = WorkerSettings.load().drain.total_seconds()
         sys.stderr.write(
             "gdsr-up: starting the queue and the HTTP service, and an engine that loads and tests "
             "its default model; on a CPU other models follow once it is ready\n"

@@ -46,77 +46,64 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     service = kinds.add_parser("service", help="startup time, one picture over HTTP, memory")
-    service.add_argument("--model", default="lite", help="the model (default: %(default)s)")
-    _number(service, "--runs", 9, "repetitions")
-    service.add_argument(
-        "--clients", type=int,
-        help="instead: throughput with this many clients in a closed loop, compared to the engine "
-        "(default: one picture at a time)",
-    )  # fmt: skip
-    _number(service, "--pictures", 100, "total number of pictures of the clients")
-    _number(service, "--trade-off", 0.5, "slider position of the clients' pictures")
-    _number(service, "--side", 256, "side of the clients' pictures in pixels")
-    engine = kinds.add_parser("engine", help="the network compared to plain implementations")
-    engine.add_argument(
-        "--device", default="", dest="device_name", metavar="DEVICE",
-        help="cpu or cuda:0 (default: a GPU if there is one)",
-    )  # fmt: skip
-    engine.add_argument(
-        "--preset", action="append", dest="presets", help="may be repeated (default: all)"
+    _option(service, "--model", "lite", "the model")
+    _option(service, "--runs", 9, "repetitions")
+    clients = (
+        "instead: throughput with this many clients in a closed loop, compared to the engine "
+        "(default: one picture at a time)"
     )
-    engine.add_argument(
-        "--side", action="append", type=int, dest="sides",
-        help="tile side in pixels; may be repeated (default: by the device)",
-    )  # fmt: skip
-    engine.add_argument(
-        "--precision", action="append", dest="precisions", default=[],
-        choices=("float32", "bfloat16", "float16"),
-        help="may be repeated (default: the engine's choice)",
-    )  # fmt: skip
+    service.add_argument("--clients", type=int, help=clients)
+    _option(service, "--pictures", 100, "total number of pictures of the clients")
+    _option(service, "--trade-off", 0.5, "slider position of the clients' pictures")
+    _option(service, "--side", 256, "side of the clients' pictures in pixels")
+    engine = kinds.add_parser("engine", help="the network compared to plain implementations")
+    device = "cpu or cuda:0 (default: a GPU if there is one)"
+    engine.add_argument("--device", default="", dest="device_name", metavar="DEVICE", help=device)
+    _several(engine, "--preset", "presets", "preset of the network", "all")
+    _several(engine, "--side", "sides", "side of a tile in pixels", "by the device", type=int)
+    formats = ("float32", "bfloat16", "float16")
+    choice = "the engine's choice"
+    _several(engine, "--precision", "precisions", "number format", choice, choices=formats)
     codec = kinds.add_parser(
         "codec", help="PNG compared to Pillow's; other formats; cut and stitch"
     )
-    _number(codec, "--side", 2048, "of the picture in pixels")
+    _option(codec, "--side", 2048, "of the picture in pixels")
     halo = kinds.add_parser("halo", help="context that a tile needs: tiled compared to untiled")
     halo.add_argument("checkpoint", metavar="CHECKPOINT", type=Path)
     halo.add_argument("--data", type=Path, required=True, help="folder of high-resolution pictures")
     queue = kinds.add_parser("queue", help="cost of a job in Redis, and of a blob for the janitor")
-    _number(queue, "--jobs", 5000, "how many")
+    _option(queue, "--jobs", 5000, "how many")
     fleet = kinds.add_parser(
         "fleet", help="many engines on one Redis, store and service: stubs here, and simulated"
     )
-    fleet.add_argument(
-        "--engines", type=int, action="append",
-        help="how many; may be repeated (default: 1, 4, 16 and 64)",
-    )  # fmt: skip
-    _number(fleet, "--seconds", 1.0, "time of an engine per picture")
-    _number(fleet, "--side", 256, "of the pictures in pixels")
-    _number(fleet, "--pictures", 10, "for each engine")
-    fleet.add_argument(
-        "--plot", type=Path, help="also draw the results into this file (default: not)"
-    )
+    _several(fleet, "--engines", "engines", "how many engines", "1, 4, 16 and 64", type=int)
+    _option(fleet, "--seconds", 1.0, "time of an engine per picture")
+    _option(fleet, "--side", 256, "of the pictures in pixels")
+    _option(fleet, "--pictures", 10, "for each engine")
+    fleet.add_argument("--plot", type=Path, help="also draw them into this file (default: not)")
     train = kinds.add_parser("train", help="the training loop compared to a bare loop of its steps")
-    train.add_argument("--preset", default="smoke", help="the preset (default: %(default)s)")
-    _number(train, "--steps", 50, "of each repetition")
-    train.add_argument(
-        "--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE",
-        help="override a value; may be repeated (default: as in the preset)",
-    )  # fmt: skip
+    _option(train, "--preset", "smoke", "the preset")
+    _option(train, "--steps", 50, "of each repetition")
+    _several(train, "--set", "overrides", "override KEY=VALUE", "as in the preset", default=[])
     soak = kinds.add_parser("soak", help="memory over many mixed jobs: checks for leaks")
-    _number(soak, "--jobs", 300, "how many")
+    _option(soak, "--jobs", 300, "how many")
     for kind, rounds in ((engine, 7), (codec, 7), (train, 5)):
-        _number(kind, "--rounds", rounds, "repetitions")
+        _option(kind, "--rounds", rounds, "repetitions")
     for kind in kinds.choices.values():
-        kind.add_argument(
-            "--json", type=Path, help="also write the results to this file (default: not)"
-        )
+        kind.add_argument("--json", type=Path, help="also write them to this file (default: not)")
     return parser
 
 
-def _number(kind: argparse.ArgumentParser, name: str, default: float, meaning: str) -> None:
-    kind.add_argument(
-        name, type=type(default), default=default, help=f"{meaning} (default: {default:g})"
-    )
+def _option(kind: argparse.ArgumentParser, name: str, default: float | str, about: str) -> None:
+    about += " (default: %(default)s)"
+    kind.add_argument(name, type=type(default), default=default, help=about)
+
+
+def _several(
+    kind: argparse.ArgumentParser, name: str, to: str, about: str, default_about: str, **more: Any
+) -> None:
+    about += f"; may be repeated (default: {default_about})"
+    kind.add_argument(name, action="append", dest=to, help=about, **more)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-from deploy.bench.timing import SAMPLE, machine, time_interleaved, verdict
+from deploy.bench.timing import SAMPLE, machine, show, time_interleaved, verdict
 from workers.contract.images.formats import ResultFormat
 from workers.engine.protocol import FEATHER, HALO
 from workers.pictures.decode import decode
@@ -23,7 +21,7 @@ _TILE = 160
 
 
 def bench_codec(*, side: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds and sizes for one photograph of `side` x `side` pixels."""
+    """Seconds and sizes for one photograph of `side` x `side` pixels."""
     with Image.open(SAMPLE) as sample:
         photograph = sample.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
     pixels = np.asarray(photograph)
@@ -44,29 +42,19 @@ def bench_codec(*, side: int, rounds: int) -> dict[str, Any]:
     functions["stitch"] = lambda: stitch(iter(results), plan)
 
     seconds = time_interleaved(functions, rounds=rounds)
-    table = Table(
-        "", "ms (min / median / max)", "bytes", "speed against Pillow's PNG", "size",
-        title=f"{side}x{side} photograph",
-    )  # fmt: skip
-    rows: dict[str, Any] = {}
-    reference, full = seconds["Pillow's PNG"], len(written["Pillow's PNG"])
-    for name, measured in seconds.items():
-        size = len(written[name]) if name in written else None
-        ratio = reference / measured
-        rows[name] = {"seconds": measured.as_json(), "bytes": size}
-        is_png = name == "our png"
-        if is_png:
-            rows[name] |= {"speed": ratio.as_json(), "size": size and size / full}
-        table.add_row(
-            name,
-            measured.scaled(1000).shown(),
-            f"{size:,}" if size else "",
-            verdict(ratio) if is_png else "",
-            f"x {size / full:.2f}" if is_png and size else "",
-        )
-    console = Console()
-    console.print(machine(), table)
-    return {"machine": machine(), "side": side, "contestants": rows}
+    rows: dict[str, Any] = {
+        name: {"seconds": measured.as_json(), "bytes": len(written.get(name, b"")) or None}
+        for name, measured in seconds.items()
+    }
+    speed = seconds["Pillow's PNG"] / seconds["our png"]
+    rows["our png"] |= {
+        "speed against Pillow": verdict(speed),
+        "speed": speed.as_json(),
+        "size": len(written["our png"]) / len(written["Pillow's PNG"]),
+    }
+    figures = {"machine": machine(), "side": side, "contestants": rows}
+    show(figures)
+    return figures
 
 
 def _pillow_png(photograph: Image.Image) -> bytes:

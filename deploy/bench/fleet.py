@@ -18,13 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from deploy.bench.costs import children_seconds, cpu_seconds
 from deploy.bench.service import closed_loop, free_port, rate, sample_picture, terminated
 from deploy.bench.stub_engines import MODEL
-from deploy.bench.timing import machine
+from deploy.bench.timing import machine, show
 from deploy.local import is_ready
 from deploy.valkey import valkey_answers, valkey_command
 from workers.contract.blobs.file import FileBlobStore
@@ -89,8 +86,13 @@ def bench_fleet(
             }
             for count in sorted({*engines, *(2**power for power in range(11))})
         },
+        "limits, pictures a second": {
+            "service, one process": 1 / costs.service,
+            "Redis": 1 / costs.redis,
+            "store, one writer": 1 / costs.store,
+        },
     }
-    _report(figures, costs)
+    show(figures)
     if plot:
         _draw(plot, figures)
     return figures
@@ -257,24 +259,3 @@ def _draw(path: Path, figures: Mapping[str, Any]) -> None:
     axes.set_ylabel("pictures a second")
     axes.legend()
     figure.savefig(path)
-
-
-def _report(figures: Mapping[str, Any], costs: PictureCosts) -> None:
-    console = Console()
-    side = figures["side"]
-    table = Table(
-        "engines", "measured here", "simulated here", "simulated, own machines",
-        title=f"{side}x{side}, stub engines of {costs.engine:g} s a picture",
-    )  # fmt: skip
-    for count, row in figures["pictures_per_second"].items():
-        shown = ("" if value is None else f"{value:.1f}" for value in row.values())
-        table.add_row(str(count), *shown)
-    limits = {
-        "service, one process": 1 / costs.service,
-        "Redis": 1 / costs.redis,
-        "store, one writer": 1 / costs.store,
-    }
-    summary = ", ".join(f"{name} {value:,.0f}" for name, value in limits.items())
-    console.print(table)
-    console.print(f"limits, pictures a second: {summary}; a job takes {1000 * costs.job:.0f} ms of")
-    console.print(f"a core of the engine's host; {figures['machine']}")

@@ -5,7 +5,6 @@ of one colour are computed too. Tiles are small here, so that there are many sea
 """
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
+from deploy.bench.timing import show
 from model.checkpoint import load_checkpoint
 from model.evaluate.pictures import find_pictures
 from model.gdsr import GDSR, OUTPUTS, Output
@@ -32,8 +31,8 @@ _REFERENCE_HALO = 48
 Pixels = NDArray[np.unsignedinteger]
 
 
-def bench_halo(*, checkpoint: Path, data: Path) -> list[dict[str, Any]]:
-    """One row per halo: largest difference in grey levels, lowest PSNR, extra work.
+def bench_halo(*, checkpoint: Path, data: Path) -> dict[int, dict[str, Any]]:
+    """Per halo: largest difference in grey levels, lowest PSNR, extra work.
 
     Raises:
         ValueError: there is no picture in `data`, or one is broken.
@@ -58,14 +57,22 @@ def bench_halo(*, checkpoint: Path, data: Path) -> list[dict[str, Any]]:
                 psnr[halo][name] = min(
                     psnr[halo][name], decibels(float(np.mean(np.square(error.astype(np.float64)))))
                 )
-    return _report(checkpoint, worst, psnr)
+    rows = {
+        halo: {
+            "worst difference": worst[halo],
+            "lowest PSNR, dB": psnr[halo],
+            "work at tile": {side: (side / (side - 2 * halo)) ** 2 for side in (160, 256)},
+        }
+        for halo in HALOS
+    }
+    show(rows)
+    return rows
 
 
 def _upscale(generator: GDSR, picture: Pixels, *, keep: int, halo: int) -> dict[Output, Pixels]:
     height, width, _ = picture.shape
-    plan = plan_tiles(
-        height=height, width=width, tile=keep + 2 * halo, halo=halo, feather=_feather(halo)
-    )
+    side, feather = keep + 2 * halo, halo // 4 * 2
+    plan = plan_tiles(height=height, width=width, tile=side, halo=halo, feather=feather)
     results: dict[Output, list[Pixels]] = {name: [] for name in OUTPUTS}
     for tile in cut(picture, plan):
         lr = torch.from_numpy(tile.astype(np.float32) / 255).permute(2, 0, 1)[None]
@@ -76,32 +83,3 @@ def _upscale(generator: GDSR, picture: Pixels, *, keep: int, halo: int) -> dict[
             image = to_bytes(getattr(images, name)[0])
             results[name].append(image.permute(1, 2, 0).numpy())
     return {name: stitch(tiles, plan) for name, tiles in results.items()}
-
-
-def _feather(halo: int) -> int:
-    return halo // 4 * 2
-
-
-def _report(
-    path: Path,
-    worst: Mapping[int, Mapping[Output, int]],
-    psnr: Mapping[int, Mapping[Output, float]],
-) -> list[dict[str, Any]]:
-    table = Table(
-        "halo", "feather", "worst difference (psnr / fused / gan)", "lowest PSNR, dB",
-        *(f"work at tile {side}" for side in (160, 256)),
-        title=f"{path.stem}: tiled against untiled, worst picture",
-    )  # fmt: skip
-    rows = []
-    for halo in HALOS:
-        work = {side: (side / (side - 2 * halo)) ** 2 for side in (160, 256)}
-        table.add_row(
-            str(halo),
-            str(_feather(halo)),
-            " / ".join(str(worst[halo][name]) for name in OUTPUTS),
-            " / ".join(f"{psnr[halo][name]:.1f}" for name in OUTPUTS),
-            *(f"x {factor:.2f}" for factor in work.values()),
-        )
-        rows.append({"halo": halo, "worst": worst[halo], "psnr": psnr[halo], "work": work})
-    Console().print(table)
-    return rows

@@ -11,6 +11,7 @@ from pathlib import Path
 import redis
 
 from deploy.bench.fleet import running_valkey
+from deploy.bench.timing import show
 from workers.contract.blobs.file import FileBlobStore
 from workers.contract.images.formats import ImageFormat, ResultFormat
 from workers.contract.queue.admission import QueueLimits
@@ -35,8 +36,7 @@ def bench_queue(*, jobs: int) -> dict[str, float]:
         url = f"unix://{folder}/valkey.sock"
         client = connect(url, timeout=timedelta(seconds=10), retries=0)
         figures = _measure(client, FileBlobStore(Path(folder) / "blobs"), jobs)
-    for name, value in figures.items():
-        print(f"{name:42} {value:12,.0f}")
+    show(figures)
     return figures
 
 

@@ -26,11 +26,9 @@ from urllib.parse import urlencode, urlsplit
 import httpx2
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from deploy.bench.costs import costs, resident
-from deploy.bench.timing import SAMPLE, Figures, machine
+from deploy.bench.timing import SAMPLE, Figures, machine, show, time_interleaved
 
 _SIDE = 256
 _WARM_UP = 2
@@ -57,7 +55,7 @@ def bench_service(
         return _bench_load(
             model=model, trade_off=trade_off, side=side, clients=clients, pictures=pictures
         )
-    figures: dict[str, Any] = {"machine": machine()}
+    figures: dict[str, Any] = {"machine": machine(), "model": model}
     picture = sample_picture(_SIDE)
     start = time.perf_counter()
     with running_service() as (url, process):
@@ -72,7 +70,7 @@ def bench_service(
                 "stages of the last": median_stages(url, [served[-1][2]]),
             }
         figures["service_rss_bytes"] = resident(process.pid)["service"]
-    _report(figures, model)
+    show({**figures, "models": ", ".join(one["name"] for one in figures["models"])})
     return figures
 
 
@@ -110,7 +108,7 @@ def _bench_load(
             name: (value - before[name]) / pictures for name, value in after.items()
         },
     }
-    _report_load(figures, bare)
+    show(figures)
     return figures
 
 
@@ -226,7 +224,6 @@ def _bare(picture: bytes, model: str, trade_off: float) -> Figures:
     """Pictures per second of the engine alone, with its own tiles and batches."""
     import torch
 
-    from deploy.bench.timing import time_interleaved
     from workers.contract.settings import WorkerSettings
     from workers.engine.loading import load_engine
     from workers.engine.local import InProcessEngine
@@ -250,43 +247,3 @@ def _bare(picture: bytes, model: str, trade_off: float) -> Figures:
 
     (seconds,) = time_interleaved({"bare": pictures}, rounds=9).values()
     return Figures(tuple(together / value for value in seconds.values))
-
-
-def _report_load(figures: dict[str, Any], bare: Figures) -> None:
-    side, latency = figures["side"], figures["latency_seconds"]
-    table = Table(
-        "", "",
-        title=f"{figures['clients']} clients, {side}x{side} JPEG to {4 * side}x{4 * side} PNG, "
-        f"{figures['model']} at {figures['trade_off']:g}",
-    )  # fmt: skip
-    table.add_row("pictures a second", f"{figures['pictures_per_second']:.2f}")
-    table.add_row(
-        "latency, p50 / p95 / p99", " / ".join(f"{value:.2f} s" for value in latency.values())
-    )
-    stages = ", ".join(
-        f"{name} {1000 * value:.0f}" for name, value in figures["stage_seconds"].items()
-    )
-    table.add_row("stages, median ms", stages)
-    table.add_row("engine alone, pictures a second", bare.shown())
-    table.add_row("share of the engine's", f"{figures['share_of_bare']:.0%}")
-    for name, value in figures["cost_of_a_picture"].items():
-        unit = "" if name == "Redis commands" else " ms of CPU"
-        table.add_row(f"a picture costs: {name}", f"{value:.1f}{unit}")
-    Console().print(figures["machine"], table)
-
-
-def _report(figures: dict[str, Any], model: str) -> None:
-    title = f"{_SIDE}x{_SIDE} JPEG to {4 * _SIDE}x{4 * _SIDE} PNG over HTTP, {model}"
-    table = Table("", "min", "median", "max", "stages of the last run", title=title)
-    for name, times in figures.items():
-        if name.startswith("seconds at"):
-            stages = ", ".join(f"{k} {v:.2f}" for k, v in times["stages of the last"].items())
-            table.add_row(
-                name, *(f"{times[key]:.2f} s" for key in ("min", "median", "max")), stages
-            )
-    console = Console()
-    console.print(table)
-    console.print(
-        f"ready after {figures['ready_seconds']:.1f} s; "
-        f"service process {figures['service_rss_bytes'] / 1e6:.0f} MB; {figures['machine']}"
-    )

@@ -13,11 +13,10 @@ from typing import Any
 import httpx2
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from deploy.bench.costs import resident
 from deploy.bench.service import running_service
+from deploy.bench.timing import show
 
 #: Maximum growth from the middle third to the last one that counts as no leak.
 FLAT = 1.02
@@ -49,7 +48,7 @@ def bench_soak(*, jobs: int, largest_side: int = 300) -> dict[str, Any]:
         middle = statistics.fmean(sizes[third : 2 * third])
         last = statistics.fmean(sizes[2 * third :])
         figures[kind] = {"middle": middle, "last": last, "growth": last / middle}
-    _report(figures)
+    show(figures)
     return figures
 
 
@@ -80,18 +79,3 @@ def _picture(draw: random.Random, width: int, height: int) -> bytes:
     name = draw.choice(_FORMATS)
     (image.convert("RGB") if name == "jpeg" else image).save(file, name)
     return file.getvalue()
-
-
-def _report(figures: dict[str, Any]) -> None:
-    title = f"resident memory over {figures['jobs']} mixed jobs"
-    table = Table("", "middle third", "last third", "growth", title=title)
-    for kind in _KINDS:
-        row = figures[kind]
-        mark = "" if row["growth"] <= FLAT else "  grows"
-        table.add_row(
-            kind,
-            f"{row['middle'] / 1e6:.1f} MB",
-            f"{row['last'] / 1e6:.1f} MB",
-            f"x {row['growth']:.3f}{mark}",
-        )
-    Console().print(table)

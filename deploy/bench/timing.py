@@ -3,6 +3,7 @@
 import math
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -72,13 +73,32 @@ def time_interleaved(
     return {name: Figures(tuple(values)) for name, values in seconds.items()}
 
 
+def show(figures: Mapping[Any, Any], indent: int = 0) -> None:
+    """Print figures, one name a line: its numbers, or indented lines where these have names too."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping) and any(isinstance(v, Mapping) for v in value.values()):
+            print(f"{'':{indent}}{name}")
+            show(value, indent + 2)
+        else:
+            print(f"{'':{indent}}{name:{44 - indent}} {_text(value)}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
+    if isinstance(value, int | float) and abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def machine() -> dict[str, Any]:
     """The hardware and software that results depend on."""
     import numpy as np
     import torch
 
+    cpus = Path("/proc/cpuinfo").read_text()
     return {
-        "cpu": _cpu_name(),
+        "cpu": name[1] if (name := re.search(r"model name\s*: (.+)", cpus)) else platform.machine(),
         "cpus": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 2),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -86,14 +106,6 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-
-
-def _cpu_name() -> str:
-    with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123 - a device, not a file
-        return next(
-            (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-            platform.machine(),
-        )
 
 
 def _rounded(value: float, digits: int) -> str:

@@ -39,6 +39,13 @@ def test_every_variable_of_the_compose_file_is_in_the_example() -> None:
     assert used - shown == set()
 
 
+def test_the_compose_file_overrides_only_settings_that_belong_to_the_container() -> None:
+    for service in COMPOSE["services"].values():
+        fixed = {n for n, value in service.get("environment", {}).items() if "${" not in value}
+        ours = {name for name in fixed if name.startswith("GDSR_")}
+        assert all(re.search("_(FILE|DIR|HOST|PORT)$", name) for name in ours), ours
+
+
 def test_the_service_reads_its_api_keys_where_they_are_mounted() -> None:
     overlay = yaml.safe_load((ROOT / "deploy/compose.keys.yml").read_text())
     service = overlay["services"]["service"]
@@ -72,10 +79,21 @@ def test_every_container_is_without_rights_and_within_bounds() -> None:
     assert "ports" not in COMPOSE["services"]["redis"]
 
 
-def test_uploads_on_their_way_into_a_bucket_are_on_the_disk() -> None:
-    service = COMPOSE["services"]["service"]
+def test_temporary_files_that_go_into_a_bucket_are_on_the_disk() -> None:
+    # Uploads, and the zips that workers pack, of which each may be larger than a memory limit.
+    for name in ("service", "worker"):
+        service = COMPOSE["services"][name]
+        assert "/tmp" in service["volumes"]  # noqa: S108 - of a container
+        assert "tmpfs" not in service
 
-    assert [service["environment"]["TMPDIR"]] == [v.partition(":")[2] for v in service["volumes"]]
+
+def test_the_documented_trainer_may_write_and_run_compiled_kernels() -> None:
+    stage = (ROOT / "Dockerfile").read_text().partition(" AS trainer\n")[2]
+    caches = re.findall(r"(?:TORCHINDUCTOR|TRITON)_CACHE_DIR=(\S+)", stage)
+    mounts = re.findall(r"--tmpfs (\S+):exec,mode=1777", (ROOT / "deploy/README.md").read_text())
+
+    assert caches
+    assert all(any(Path(cache).is_relative_to(mount) for mount in mounts) for cache in caches)
 
 
 def test_no_syntax_line_makes_a_build_fetch_a_frontend() -> None:

@@ -25,6 +25,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not shutil.which("make"), reason="there is no make"),
     pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl"),
+    pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no clone"),
 ]
 URL = "http://127.0.0.1:8000"
 #: Writes the stamp that `deploy/setup` compares.
@@ -37,8 +38,10 @@ echo "$state local" > .venv/.gdsr-setup
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone that is set up: its Python finds our packages and the clone's own modules."""
-    clone = tmp_path / "gdsr"
+    """A clone that is set up, in a folder with a space: its Python finds our packages and the
+    clone's own modules.
+    """
+    clone = tmp_path / "a clone"
     git = ["git", "clone", "--quiet", "--depth", "1", f"file://{ROOT}", str(clone)]
     subprocess.run(git, check=True)
     environment = clone / ".venv"
@@ -60,15 +63,19 @@ def _in_a_terminal() -> None:
 
 @pytest.fixture
 def port(clone: Path, tmp_path: Path) -> Iterator[int]:
-    """Run `make run` in the clone with a quick network; yield its port once it serves."""
+    """Run `make run` in the clone with a quick network, where the environment names a proxy; yield
+    its port once it serves.
+    """
     line = example("README.md", "Start", "sh").splitlines()[0].partition("#")[0]
     assert line.split() == ["make", "run"]
     port, checkpoint = free_port(), tiny_checkpoint(tmp_path / "tiny.safetensors")
     own = {name: value for name, value in os.environ.items() if not name.startswith("GDSR_")}
+    own |= {"PORT": str(port), "PYTHONPATH": "", "GDSR_CHECKPOINTS": str(checkpoint)}
+    own |= {"http_proxy": "http://127.0.0.1:1", "no_proxy": "a.example"}
     with subprocess.Popen(
         ["bash", "-c", line],
         cwd=clone,
-        env={**own, "PORT": str(port), "PYTHONPATH": "", "GDSR_CHECKPOINTS": str(checkpoint)},
+        env=own,
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,

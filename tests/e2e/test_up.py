@@ -87,7 +87,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def up(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Up]:
     data = tmp_path_factory.mktemp("up")
     sizes = {"tile": "64", "small_pixels": str(256 * 256)}
-    with running_up(data, checkpoint, precision="float32", threads="1", **sizes) as up:
+    unset = {"redis_url": "", "log_level": ""}  # empty variables count as unset
+    with running_up(data, checkpoint, precision="float32", threads="1", **sizes, **unset) as up:
         assert up.ready() == f"http://127.0.0.1:{up.port}"
         yield up
 
@@ -263,6 +264,7 @@ def test_a_temporary_folder_that_is_too_deep_for_sockets_is_said_at_once(tmp_pat
     ("setting", "value", "said"),
     [
         ("GDSR_MAX_PIXELS", "many", "GDSR_MAX_PIXELS"),
+        ("GDSR_LOG_LEVEL", "loud", "GDSR_LOG_LEVEL"),
         ("GDSR_TILE", "3", "GDSR_TILE"),
         ("GDSR_CHECKPOINTS", "/nowhere.safetensors", "/nowhere.safetensors"),
         ("GDSR_DEVICES", "cuda:7", "cuda:7"),

@@ -1,7 +1,6 @@
 """Parser for the repository's Markdown files: sections, fenced blocks, links and anchors."""
 
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +21,10 @@ class Block(NamedTuple):
 
 
 def markdown_files() -> list[str]:
-    """Return all Markdown files that git tracks, relative to the repository."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    return sorted(name for name in listed.stdout.split("\0") if name)
+    """Return all Markdown files of the project, relative to the repository; needs no git."""
+    folders = ("deploy", "docs", "model", "service")
+    found = [*ROOT.glob("*.md"), *(file for one in folders for file in (ROOT / one).rglob("*.md"))]
+    return sorted(str(file.relative_to(ROOT)) for file in found)
 
 
 def read(name: str) -> str:

@@ -122,7 +122,7 @@ def cuda_devices(*, patience: timedelta = _PATIENCE) -> tuple[str, ...]:
     """The GPUs that torch will see, without importing it: that takes seconds and GPU memory.
 
     Raises:
-        ConfigurationInvalid: nvidia-smi cannot be started, or does not answer within `patience`.
+        ConfigurationInvalid: nvidia-smi fails, or does not answer within `patience`.
     """
     if _torch_lacks_cuda():
         return ()
@@ -140,12 +140,14 @@ def cuda_devices(*, patience: timedelta = _PATIENCE) -> tuple[str, ...]:
                 check=False,
                 timeout=patience.total_seconds(),
             )
-        except (OSError, subprocess.TimeoutExpired) as failure:
+            count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+            if not count:  # as in a container that has lost its GPUs; the CPU would be far slower
+                listed.check_returncode()
+        except (OSError, subprocess.SubprocessError) as failure:
             raise ConfigurationInvalid(
                 f"{tool} does not list the GPUs ({type(failure).__name__}): repair the driver, "
                 "or name devices in GDSR_DEVICES, such as cpu"
             ) from None
-        count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
     else:
         count = 0
     return tuple(f"cuda:{number}" for number in range(count))

