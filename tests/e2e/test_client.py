@@ -4,15 +4,22 @@ import base64
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler
+from http.server import (
+    BaseHTTPRequestHandler,
+    HTTPServer,
+    SimpleHTTPRequestHandler,
+    ThreadingHTTPServer,
+)
 from pathlib import Path
 
 import anyio
@@ -232,6 +239,83 @@ def test_who_gives_up_takes_the_job_along(
     anyio.run(give_up)
 
     wait_for(lambda: shared.http.get(f"/jobs/{ids[0]}").json()["state"] == "cancelled")
+
+
+def test_ctrl_c_takes_the_job_along(
+    shared: Site, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asynchronous, "_CANCEL_SECONDS", 60)  # the service may be slow
+    ids: list[str] = []
+
+    def press_ctrl_c(job: Job) -> None:
+        if not ids:
+            ids.append(job.id)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    with Client(url) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.upscale(noise(1000, 1000), tmp_path / "large.png", on_change=press_ctrl_c)
+        assert shared.http.get(f"/jobs/{ids[0]}").json()["state"] == "cancelled"
+
+
+def test_a_stream_that_is_followed_ends_with_ctrl_c() -> None:
+    with streams_of(event("state", 1, id="x", state="queued")) as (url, known):
+        following = Client(url)
+        with following, pytest.raises(KeyboardInterrupt):
+            for _ in following.follow("x"):
+                threading.Thread(target=interrupted_after, args=[known, 2]).start()
+
+
+def interrupted_after(requests: list[str | None], count: int) -> None:
+    """Send SIGINT to the test when a server has had so many requests."""
+    wait_for(lambda: len(requests) >= count, what="requests")
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def test_more_jobs_than_connections_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asynchronous, "_READ_SECONDS", 2.0)
+    count = 101  # httpx opens at most 100
+
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(10):
+                self.wfile.write(b": still here\n\n")
+                time.sleep(0.3)  # in all longer than the read timeout
+            self.wfile.write(event("done", 1, id="x", state="cancelled").encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    async def follow_all(url: str) -> list[str]:
+        states: list[str] = []
+
+        async def follow(client: AsyncClient) -> None:
+            states.extend([job.state async for job in client.follow("x")])
+
+        async with AsyncClient(url, patience=0) as client, anyio.create_task_group() as tasks:
+            for _ in range(count):
+                tasks.start_soon(follow, client)
+        return states
+
+    monkeypatch.setattr(ThreadingHTTPServer, "request_queue_size", count)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            states = anyio.run(follow_all, f"http://127.0.0.1:{other.server_port}")
+        finally:
+            other.shutdown()
+
+    assert states == count * ["cancelled"]
+
+
+@pytest.mark.parametrize("key", ["first\nsecond", "schl\u00fcssel", "a b"])
+def test_a_key_that_no_header_can_hold_is_refused_without_being_repeated(key: str) -> None:
+    with pytest.raises(ValueError, match="the API key is not one line") as refused:
+        AsyncClient("http://127.0.0.1:9", api_key=key)
+
+    assert key not in str(refused.value)
 
 
 def test_where_nothing_answers_that_is_said_in_time(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -38,11 +39,16 @@ class AsyncClient:
 
         Raises:
             Unreachable: `url` is not valid.
+            ValueError: `api_key` cannot be sent in a header.
         """
-        headers = {"Authorization": f"Bearer {api_key.strip()}"} if api_key else {}
+        key = (api_key or "").strip()
+        if not re.fullmatch("[!-~]*", key):
+            raise ValueError("the API key is not one line of visible ASCII characters")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._url, self._patience = url, patience
         self._retried = partial(retried, url=url, patience=patience)
-        timeout = httpx2.Timeout(_READ_SECONDS, connect=5.0)
+        # Calls wait for a free connection: following a job occupies one until the job ends.
+        timeout = httpx2.Timeout(_READ_SECONDS, connect=5.0, pool=None)
         try:
             self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=timeout)
         except httpx2.InvalidURL as wrong:
