@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from deploy.upscale.plan import STREAM, Made, Step, last_line, plan_steps, store
+from deploy.upscale.plan import STREAM, Made, Step, last_line, plan_steps, store, tell
 from workers.contract.errors import ConfigurationInvalid, GDSRError
 from workers.contract.images.formats import EXTRA_FORMATS, ResultFormat, check_result
 from workers.contract.images.options import DepthMode, PictureChoices, ProfileMode
@@ -117,7 +117,8 @@ def _upscale_locally(
         loaded = load_engine(settings, device)
         engine = InProcessEngine(loaded)
     made: list[Made] = []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemaining()
+    name = TextColumn("{task.description}", markup=False)
+    columns = name, BarColumn(), MofNCompleteColumn(), TimeRemaining()
     with Progress(*columns, console=console) as progress:
         for step in steps:
             task = progress.add_task(Path(step.name).name, total=None)
@@ -144,13 +145,12 @@ def _upscale_locally(
                     ),
                 )
                 for warning in picture.warnings:
-                    console.print(f"{step.name}: {warning}", highlight=False, soft_wrap=True)
+                    tell(console, step, warning)
                 store(step.target, data)
                 made.append(Made(picture.width, picture.height, len(data)))
             except (GDSRError, OSError) as failure:
                 progress.stop_task(task)
-                message = f"{step.name}: {failure}"
-                console.print(message, style="red", highlight=False, soft_wrap=True)
+                tell(console, step, failure, style="red")
     return made
 
 

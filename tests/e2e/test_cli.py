@@ -89,6 +89,27 @@ def test_a_folder_becomes_a_folder_and_what_is_broken_is_named(
 
 
 @pytest.mark.slow
+def test_names_with_brackets_are_shown_as_they_are(checkpoint: Path, tmp_path: Path) -> None:
+    names = ["[draft] a.png", "b[/b].png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no picture")
+    done = run(checkpoint, *(tmp_path / name for name in names), "-o", tmp_path / "out")
+
+    assert done.returncode == 1
+    for name in names:
+        assert f"{tmp_path / name}: the file is not a picture" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_device_or_pipe_is_replaced_by_a_result(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(noise(4, 4))
+    os.mkfifo(tmp_path / "pipe.png")
+
+    with pytest.raises(ValueError, match="pipe.png is not a regular file; use `-o - > "):
+        plan_steps([f"{tmp_path}/a.png"], f"{tmp_path}/pipe.png", None)
+
+
 def test_a_checkpoint_file_can_be_named(checkpoint: Path, tmp_path: Path) -> None:
     other = tiny_checkpoint(tmp_path / "other.safetensors", seed=1)
     source = tmp_path / "small.png"
