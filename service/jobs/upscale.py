@@ -74,8 +74,8 @@ _RESPONSES = {
         errors.FormatNotWritten,
         errors.ScaleTooLarge, errors.ModelUnknown, errors.QueueFull,
         errors.WebhooksOff, errors.WebhookNotAllowed,
-        errors.IdempotencyKeyReused, errors.JobNotFound,
-        errors.NoWorker, errors.StorageFull, errors.JobCancelled, errors.JobExpired,
+        errors.IdempotencyKeyReused, errors.JobNotFound, errors.JobTooNew, errors.NoWorker,
+        errors.StorageFull, errors.StorageUnavailable, errors.JobCancelled, errors.JobExpired,
         failures=JOB_FAILURES,
     ),
 }  # fmt: skip
