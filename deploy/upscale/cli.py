@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from enum import EnumType
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """The console script. Exit status 0; 1 after a failure, shown on stderr; 2 for wrong usage."""
+    """The console script. Exit status 0; 1 after a failure, shown on stderr; 2 for wrong usage;
+    130 after Ctrl-C.
+    """
     arguments = _parser().parse_args()
 
     try:
@@ -40,14 +43,14 @@ def main() -> int:
         sys.stderr.write(f"gdsr-upscale: {invalid}\n")
         return 1
     except KeyboardInterrupt:
-        return 1
+        return 130
     sys.stderr.write(last_line(steps, made, seconds=time.monotonic() - started) + "\n")
     return int(len(made) < len(steps))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="gdsr-upscale", description="Enlarge pictures four times on each side."
+        prog="gdsr-upscale", description="Enlarge pictures, four times on each side unless a size is given."
     )
     parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
     parser.add_argument(
@@ -64,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", choices=[*(one.value for one in ResultFormat), "same"],
         help=(
-            "same: the format of each IN, or png if that cannot be written (default: by the end "
-            "of OUT, else png)"
+            "same: the format of each IN, or png if that cannot be written (default: by the "
+            "extension of OUT, else png)"
         ),
     )  # fmt: skip
     parser.add_argument(
@@ -207,7 +210,7 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
     """Options for model, slider and quality, and for the choices of the service by their names."""
     parser.add_argument(
         "--trade-off", metavar="X", type=_trade_off, default=0.5,
-        help="0 = psnr (faithful) to 1 = gan (crisp) (default: 0.5 = fused)",
+        help="the slider, from 0 or psnr (faithful) to 1 or gan (crisp) (default: 0.5 or fused)",
     )  # fmt: skip
     parser.add_argument(
         "--model", metavar="NAME|FILE",
@@ -216,15 +219,22 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--quality", metavar="1-100", type=_quality, default=90,
-        help="of JPEG, WebP, AVIF and JPEG XL (default: %(default)s)",
+        help="quality of JPEG, WebP, AVIF and JPEG XL (default: %(default)s)",
     )  # fmt: skip
     for name, field in PictureChoices.model_fields.items():
         described = " ".join((field.description or "").split()).replace("%", "%%").rstrip(".")
         default = "unset" if field.default is None else str(field.default).lower()
         parser.add_argument(
-            f"--{name.replace('_', '-')}", metavar="X", default=argparse.SUPPRESS,
+            f"--{name}", metavar=_values(field.annotation), default=argparse.SUPPRESS,
             help=f"{described} (default: {default})",
         )  # fmt: skip
+
+
+def _values(kind: object) -> str:
+    """The values of an option, as far as they can be listed."""
+    if isinstance(kind, EnumType):
+        return "|".join(kind)
+    return "true|false" if kind in (bool, bool | None) else "X"
 
 
 def read_choices(arguments: argparse.Namespace) -> PictureChoices:
