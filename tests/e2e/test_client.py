@@ -10,16 +10,11 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from http.server import (
-    BaseHTTPRequestHandler,
-    HTTPServer,
-    SimpleHTTPRequestHandler,
-    ThreadingHTTPServer,
-)
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import anyio
@@ -79,6 +74,24 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "small.png"
     path.write_bytes(noise(200, 150))
     return path
+
+
+class Quiet(BaseHTTPRequestHandler):
+    """Base class of handlers that write no log."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def another_server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve with this handler; yields the URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{other.server_port}"
+        finally:
+            other.shutdown()
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -276,7 +289,7 @@ def test_more_jobs_than_connections_are_followed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(asynchronous, "_READ_SECONDS", 2.0)
     count = 101  # httpx opens at most 100
 
-    class Slow(BaseHTTPRequestHandler):
+    class Slow(Quiet):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
@@ -284,9 +297,6 @@ def test_more_jobs_than_connections_are_followed(monkeypatch: pytest.MonkeyPatch
                 self.wfile.write(b": still here\n\n")
                 time.sleep(0.3)  # in all longer than the read timeout
             self.wfile.write(event("done", 1, id="x", state="cancelled").encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
 
     async def follow_all(url: str) -> list[str]:
         states: list[str] = []
@@ -300,12 +310,8 @@ def test_more_jobs_than_connections_are_followed(monkeypatch: pytest.MonkeyPatch
         return states
 
     monkeypatch.setattr(ThreadingHTTPServer, "request_queue_size", count)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as other:
-        threading.Thread(target=other.serve_forever).start()
-        try:
-            states = anyio.run(follow_all, f"http://127.0.0.1:{other.server_port}")
-        finally:
-            other.shutdown()
+    with another_server(Slow) as url:
+        states = anyio.run(follow_all, url)
 
     assert states == count * ["cancelled"]
 
@@ -336,16 +342,11 @@ def test_another_program_at_the_address_is_said(tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "x").write_text("[]")
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with HTTPServer(("127.0.0.1", 0), handler) as other:
-        threading.Thread(target=other.serve_forever).start()
-        try:
-            with Client(f"http://127.0.0.1:{other.server_port}") as client:
-                with pytest.raises(UnexpectedAnswer, match="not a GDSR service"):
-                    client.limits()
-                with pytest.raises(UnexpectedAnswer, match="not the job of a GDSR service"):
-                    client.job("x")
-        finally:
-            other.shutdown()
+    with another_server(handler) as url, Client(url) as client:
+        with pytest.raises(UnexpectedAnswer, match="not a GDSR service"):
+            client.limits()
+        with pytest.raises(UnexpectedAnswer, match="not the job of a GDSR service"):
+            client.job("x")
 
 
 @pytest.mark.parametrize(
@@ -359,7 +360,7 @@ def test_another_program_at_the_address_is_said(tmp_path: Path) -> None:
 def test_an_answer_that_cannot_be_read_is_an_error_of_the_client(
     status: int, headers: dict[str, str], error: type[ClientError], tmp_path: Path
 ) -> None:
-    class Unreadable(BaseHTTPRequestHandler):
+    class Unreadable(Quiet):
         def do_GET(self) -> None:
             self.send_response(status)
             for name, value in headers.items():
@@ -367,17 +368,12 @@ def test_an_answer_that_cannot_be_read_is_an_error_of_the_client(
             self.end_headers()
             self.wfile.write(b"unreadable")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Unreadable) as other:
-        threading.Thread(target=other.serve_forever).start()
-        try:
-            client = Client(f"http://127.0.0.1:{other.server_port}", patience=0)
-            with client, pytest.raises(error):
-                client.download("x", tmp_path / "large.png")
-        finally:
-            other.shutdown()
+    with (
+        another_server(Unreadable) as url,
+        Client(url, patience=0) as client,
+        pytest.raises(error),
+    ):
+        client.download("x", tmp_path / "large.png")
 
     assert list(tmp_path.iterdir()) == []
 
@@ -389,7 +385,7 @@ def streams_of(*bodies: str) -> Iterator[tuple[str, list[str | None]]]:
     """
     known: list[str | None] = []
 
-    class Streams(BaseHTTPRequestHandler):
+    class Streams(Quiet):
         def do_GET(self) -> None:
             known.append(self.headers["Last-Event-ID"])
             body = bodies[len(known) - 1] if len(known) <= len(bodies) else ""
@@ -398,15 +394,8 @@ def streams_of(*bodies: str) -> Iterator[tuple[str, list[str | None]]]:
             self.end_headers()
             self.wfile.write(body.encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Streams) as other:
-        threading.Thread(target=other.serve_forever).start()
-        try:
-            yield f"http://127.0.0.1:{other.server_port}", known
-        finally:
-            other.shutdown()
+    with another_server(Streams) as url:
+        yield url, known
 
 
 def event(name: str, number: int, **data: object) -> str:
@@ -531,13 +520,8 @@ def test_a_server_that_is_another_program_is_named(page: str, said: str, tmp_pat
     (tmp_path / "one.png").write_bytes(noise(20, 30))
     (tmp_path / (page or "index.html")).write_text("<html>")
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with HTTPServer(("127.0.0.1", 0), handler) as other:
-        threading.Thread(target=other.serve_forever).start()
-        try:
-            url = f"http://127.0.0.1:{other.server_port}"
-            done = command(tmp_path / "one.png", "-o", tmp_path / "large.png", "--server", url)
-        finally:
-            other.shutdown()
+    with another_server(handler) as url:
+        done = command(tmp_path / "one.png", "-o", tmp_path / "large.png", "--server", url)
 
     assert done.returncode == 1
     assert done.stderr.startswith(f"gdsr-upscale: {url}: ")
