@@ -118,7 +118,7 @@ def python(code: str, site: Site, folder: Path, client: Path) -> str:
 
 @pytest.mark.parametrize(
     ("document", "heading"),
-    [("README.md", "From Python"), ("docs/http.md", "Python"), (CLIENT_README, "One picture")],
+    [("README.md", "From Python"), (CLIENT_README, "One picture")],
 )
 def test_the_python_of_the_documents_saves_a_picture(
     site: Site, folder: Path, client_alone: Path, document: str, heading: str
