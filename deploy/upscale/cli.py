@@ -36,7 +36,11 @@ def main() -> int:
             check_format(name, choices)
         started = time.monotonic()
         if arguments.server:
-            made = _upscale_remotely(arguments, steps, choices)
+            from deploy.upscale.remote import upscale_remotely
+
+            network = {name: getattr(arguments, name) for name in ("trade_off", "quality", "model")}
+            picture = choices.model_dump(mode="json", exclude_unset=True)
+            made = upscale_remotely(arguments.server, steps, network | picture)
         else:
             made = _upscale_locally(arguments, steps, choices)
     except (GDSRError, OSError, ValueError) as invalid:
@@ -80,20 +84,6 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_picture_options(parser)
     return parser
-
-
-def _upscale_remotely(
-    arguments: argparse.Namespace, steps: Sequence[Step], choices: PictureChoices
-) -> list[Made]:
-    from deploy.upscale.remote import upscale_remotely
-
-    options = {
-        "trade_off": arguments.trade_off,
-        "quality": arguments.quality,
-        "model": arguments.model,
-        **choices.model_dump(mode="json", exclude_unset=True),
-    }
-    return upscale_remotely(arguments.server, steps, options)
 
 
 def _upscale_locally(
