@@ -54,7 +54,8 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="gdsr-upscale", description="Enlarge pictures, four times on each side unless a size is given."
+        prog="gdsr-upscale",
+        description="Enlarge pictures, four times on each side unless a size is given.",
     )
     parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
     parser.add_argument(

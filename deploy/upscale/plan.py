@@ -139,8 +139,8 @@ def _ended(path: Path, format_name: str, *, keep_ending: bool) -> Path:
 
 
 def _check_overwriting(steps: Sequence[Step]) -> None:
-    """Compare files, not names: `A.png` and `a.png` may be the same file. A device or a pipe would be
-    replaced by a file.
+    """Compare files, not names: `A.png` and `a.png` may be the same file. A file would also replace
+    a device or a pipe.
     """
     found = (step.source.stat() for step in steps if isinstance(step.source, Path))
     sources = {(file.st_dev, file.st_ino) for file in found}

@@ -95,7 +95,7 @@ class Connection(H11Protocol):
                 h11.Response(
                     status_code=status, headers=answer.raw_headers, reason=status.phrase.encode()
                 ),
-                h11.Data(data=answer.body),
+                h11.Data(data=bytes(answer.body)),
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")

@@ -18,8 +18,8 @@ CORS: Mapping[str, Any] = {
     ),
     "expose_headers": (
         "Allow", "Cache-Status", "Content-Digest", "Content-Disposition", "Content-Location",
-        "Content-Range", "ETag", "Location", "Preference-Applied", "RateLimit", "RateLimit-Policy", "Repr-Digest", "Retry-After",
-        "Server-Timing", "X-Request-ID",
+        "Content-Range", "ETag", "Location", "Preference-Applied", "RateLimit",
+        "RateLimit-Policy", "Repr-Digest", "Retry-After", "Server-Timing", "X-Request-ID",
     ),
 }  # fmt: skip
 

@@ -273,16 +273,15 @@ def test_ctrl_c_takes_the_job_along(
 
 def test_a_stream_that_is_followed_ends_with_ctrl_c() -> None:
     with streams_of(event("state", 1, id="x", state="queued")) as (url, known):
+
+        def press_ctrl_c() -> None:
+            wait_for(lambda: len(known) > 1, what="a second stream")
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        threading.Thread(target=press_ctrl_c).start()
         following = Client(url)
         with following, pytest.raises(KeyboardInterrupt):
-            for _ in following.follow("x"):
-                threading.Thread(target=interrupted_after, args=[known, 2]).start()
-
-
-def interrupted_after(requests: list[str | None], count: int) -> None:
-    """Send SIGINT to the test when a server has had so many requests."""
-    wait_for(lambda: len(requests) >= count, what="requests")
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            list(following.follow("x"))
 
 
 def test_more_jobs_than_connections_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
