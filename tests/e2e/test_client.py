@@ -330,6 +330,20 @@ def test_where_nothing_answers_that_is_said_in_time(tmp_path: Path) -> None:
     assert "http://127.0.0.1:9" in str(error.value)
 
 
+def test_a_program_that_does_not_close_its_client_ends() -> None:
+    script = "from gdsr_client import Client\nclient = Client('http://127.0.0.1:9')\nprint(client)"
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "service" / "client")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+
+    assert (ended.stdout, ended.stderr) == ("<Client http://127.0.0.1:9>\n", "")
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:9", "ftp://127.0.0.1:9", "http://[::1"])
 def test_an_address_that_is_none_is_said_at_once(url: str) -> None:
     with pytest.raises(Unreachable, match=re.escape(url)), Client(url) as client:

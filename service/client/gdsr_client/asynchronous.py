@@ -80,7 +80,8 @@ class AsyncClient:
 
         `on_upload` is called as the upload proceeds, `on_change` at every change of the job; both
         may be `print`, and `on_change` a coroutine function. `options` are the fields of
-        `POST /upscale`. If the call is cancelled while it waits, the job is cancelled too.
+        `POST /upscale`; the file is a PNG, whatever its name, unless `format` is given. If the
+        call is cancelled while it waits, the job is cancelled too.
 
         Raises:
             ClientError: there is no result; the subclass says why.

@@ -1,5 +1,6 @@
 """The blocking client: the asynchronous one, on an event loop in a thread."""
 
+import atexit
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -47,7 +48,9 @@ class Client:
             self._client = self._portal.call(
                 partial(AsyncClient, url, api_key=api_key, patience=patience)
             )
+            stack.callback(self._portal.call, self._client.__aexit__)
             self._stack = stack.pop_all()
+        atexit.register(self._stack.close)  # without `with`, the end of the program would hang
 
     def __repr__(self) -> str:
         return repr(self._client).replace("Async", "", 1)
@@ -56,7 +59,7 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._portal.call(self._client.__aexit__)
+        atexit.unregister(self._stack.close)
         self._stack.close()
 
     def follow(self, job_id: str) -> Iterator[Job]:
