@@ -238,7 +238,7 @@ def test_a_batch_gives_other_results(site: Site, folder: Path) -> None:
 def test_every_example_with_curl_or_python_is_run_by_a_test() -> None:
     """The tests are here, in test_mcp.py and in tests/service/test_examples.py."""
     run = {"Over HTTP", "From Python", "Waiting for a picture", "Kept branches", "Batches"}
-    run |= {"Maps", "Other results of a batch", "Python", "API keys", "Webhooks"}
+    run |= {"Maps", "Other results of a batch", "API keys", "Webhooks"}
     run |= {"One picture", "Many pictures at a time", "Positions of the slider", "MCP"}
     for document in ("README.md", CLIENT_README, "docs/http.md", "docs/operations.md"):
         for part in read(document).split("\n## ")[1:]:
