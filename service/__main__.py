@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -31,10 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     chosen = {name: value for name, value in vars(options).items() if value is not None}
-    if name := chosen.pop("new_key", None):
-        from service.access.auth import hash_key, new_key
+    if "new_key" in chosen:
+        from service.access.auth import KEY_NAME, hash_key, new_key
 
-        key = new_key()
+        name, key = chosen["new_key"], new_key()
+        if not KEY_NAME.fullmatch(name):
+            parser.error(f"{name!r} is no name of a key: letters, digits, and . _ - inside")
         sys.stderr.write(f"the key (shown only once): {key}\n")
         sys.stdout.write(f"{name}:{hash_key(key)}\n")
         return
@@ -69,10 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise ValueError
-    return port
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
+    return int(text)
 
 
 def _leave(signum: int, frame: object) -> None:  # noqa: ARG001

@@ -127,7 +127,7 @@ class _Tools:
         with _tool_errors():
             source = existing_file(path, self._roots)
             chosen = format or format_by_name(output or "") or "png"
-            named = output or str(source.with_name(f"{source.stem}-4x.{chosen}"))
+            named = output or str(source.with_name(f"{source.stem}-{scale or 4:g}x.{chosen}"))
             target = new_file(named, self._roots, overwrite=overwrite)
             options: dict[str, Any] = {
                 "trade_off": trade_off, "scale": scale, "model": model, "format": chosen,

@@ -4,13 +4,14 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from enum import EnumType
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from deploy.upscale.plan import STREAM, Made, Step, last_line, plan_steps, store
+from deploy.upscale.plan import STREAM, Made, Step, last_line, plan_steps, store, tell
 from workers.contract.errors import ConfigurationInvalid, GDSRError
 from workers.contract.images.formats import EXTRA_FORMATS, ResultFormat, check_result
 from workers.contract.images.options import DepthMode, PictureChoices, ProfileMode
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """The console script. Exit status 0; 1 after a failure, shown on stderr; 2 for wrong usage."""
+    """The console script. Exit status 0; 1 after a failure, shown on stderr; 2 for wrong usage;
+    130 after Ctrl-C.
+    """
     arguments = _parser().parse_args()
 
     try:
@@ -33,21 +36,26 @@ def main() -> int:
             check_format(name, choices)
         started = time.monotonic()
         if arguments.server:
-            made = _upscale_remotely(arguments, steps, choices)
+            from deploy.upscale.remote import upscale_remotely
+
+            network = {name: getattr(arguments, name) for name in ("trade_off", "quality", "model")}
+            picture = choices.model_dump(mode="json", exclude_unset=True)
+            made = upscale_remotely(arguments.server, steps, network | picture)
         else:
             made = _upscale_locally(arguments, steps, choices)
     except (GDSRError, OSError, ValueError) as invalid:
         sys.stderr.write(f"gdsr-upscale: {invalid}\n")
         return 1
     except KeyboardInterrupt:
-        return 1
+        return 130
     sys.stderr.write(last_line(steps, made, seconds=time.monotonic() - started) + "\n")
     return int(len(made) < len(steps))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="gdsr-upscale", description="Enlarge pictures four times on each side."
+        prog="gdsr-upscale",
+        description="Enlarge pictures, four times on each side unless a size is given.",
     )
     parser.add_argument("--version", action="version", version=f"gdsr {version('gdsr')}")
     parser.add_argument(
@@ -64,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--format", choices=[*(one.value for one in ResultFormat), "same"],
         help=(
-            "same: the format of each IN, or png if that cannot be written (default: by the end "
-            "of OUT, else png)"
+            "same: the format of each IN, or png if that cannot be written (default: by the "
+            "extension of OUT, else png)"
         ),
     )  # fmt: skip
     parser.add_argument(
@@ -77,20 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_picture_options(parser)
     return parser
-
-
-def _upscale_remotely(
-    arguments: argparse.Namespace, steps: Sequence[Step], choices: PictureChoices
-) -> list[Made]:
-    from deploy.upscale.remote import upscale_remotely
-
-    options = {
-        "trade_off": arguments.trade_off,
-        "quality": arguments.quality,
-        "model": arguments.model,
-        **choices.model_dump(mode="json", exclude_unset=True),
-    }
-    return upscale_remotely(arguments.server, steps, options)
 
 
 def _upscale_locally(
@@ -117,7 +111,8 @@ def _upscale_locally(
         loaded = load_engine(settings, device)
         engine = InProcessEngine(loaded)
     made: list[Made] = []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemaining()
+    name = TextColumn("{task.description}", markup=False)
+    columns = name, BarColumn(), MofNCompleteColumn(), TimeRemaining()
     with Progress(*columns, console=console) as progress:
         for step in steps:
             task = progress.add_task(Path(step.name).name, total=None)
@@ -144,13 +139,12 @@ def _upscale_locally(
                     ),
                 )
                 for warning in picture.warnings:
-                    console.print(f"{step.name}: {warning}", highlight=False, soft_wrap=True)
+                    tell(console, step, warning)
                 store(step.target, data)
                 made.append(Made(picture.width, picture.height, len(data)))
             except (GDSRError, OSError) as failure:
                 progress.stop_task(task)
-                message = f"{step.name}: {failure}"
-                console.print(message, style="red", highlight=False, soft_wrap=True)
+                tell(console, step, failure, style="red")
     return made
 
 
@@ -207,7 +201,7 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
     """Options for model, slider and quality, and for the choices of the service by their names."""
     parser.add_argument(
         "--trade-off", metavar="X", type=_trade_off, default=0.5,
-        help="0 = psnr (faithful) to 1 = gan (crisp) (default: 0.5 = fused)",
+        help="the slider, from 0 or psnr (faithful) to 1 or gan (crisp) (default: 0.5 or fused)",
     )  # fmt: skip
     parser.add_argument(
         "--model", metavar="NAME|FILE",
@@ -216,15 +210,22 @@ def add_picture_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--quality", metavar="1-100", type=_quality, default=90,
-        help="of JPEG, WebP, AVIF and JPEG XL (default: %(default)s)",
+        help="quality of JPEG, WebP, AVIF and JPEG XL (default: %(default)s)",
     )  # fmt: skip
     for name, field in PictureChoices.model_fields.items():
         described = " ".join((field.description or "").split()).replace("%", "%%").rstrip(".")
         default = "unset" if field.default is None else str(field.default).lower()
         parser.add_argument(
-            f"--{name.replace('_', '-')}", metavar="X", default=argparse.SUPPRESS,
+            f"--{name}", metavar=_values(field.annotation), default=argparse.SUPPRESS,
             help=f"{described} (default: {default})",
         )  # fmt: skip
+
+
+def _values(kind: object) -> str:
+    """The values of an option, as far as they can be listed."""
+    if isinstance(kind, EnumType):
+        return "|".join(kind)
+    return "true|false" if kind in (bool, bool | None) else "X"
 
 
 def read_choices(arguments: argparse.Namespace) -> PictureChoices:

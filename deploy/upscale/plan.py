@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path, PurePath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from model.files import write_atomically
 from workers.contract.errors import GDSRError
 from workers.contract.images.formats import same_format
 from workers.contract.images.headers import read_header
 from workers.contract.images.names import UniqueNames
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 #: Name of the standard input, and of the standard output.
 STREAM = "-"
@@ -45,7 +48,7 @@ def plan_steps(inputs: Sequence[str], output: str, format_name: str | None) -> l
 
     Raises:
         ValueError: an input is missing, a folder has no picture, a result would overwrite an
-            input, or OUTPUT does not fit.
+            input or a device, or OUTPUT does not fit.
         OSError: the standard input cannot be read.
     """
     several = len(inputs) > 1 or Path(inputs[0]).is_dir()
@@ -136,12 +139,16 @@ def _ended(path: Path, format_name: str, *, keep_ending: bool) -> Path:
 
 
 def _check_overwriting(steps: Sequence[Step]) -> None:
-    """Compare files, not names: `A.png` and `a.png` may be the same file."""
+    """Compare files, not names: `A.png` and `a.png` may be the same file. A file would also replace
+    a device or a pipe.
+    """
     found = (step.source.stat() for step in steps if isinstance(step.source, Path))
     sources = {(file.st_dev, file.st_ino) for file in found}
     for step in steps:
         if step.target is None or not step.target.exists():
             continue
+        if not step.target.is_file():
+            raise ValueError(f"{step.target} is not a regular file; use `-o - > {step.target}`")
         file = step.target.stat()
         if (file.st_dev, file.st_ino) in sources:
             raise ValueError(f"{step.target} would overwrite an input; give another folder or name")
@@ -187,6 +194,12 @@ def store(target: Path | None, data: bytes) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, data)
+
+
+def tell(console: "Console", step: Step, message: object, *, style: str = "") -> None:
+    """Print a line about a picture, whose name may contain brackets."""
+    text = f"{step.name}: {message}"
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def last_line(steps: Sequence[Step], made: Sequence[Made], *, seconds: float) -> str:

@@ -12,7 +12,7 @@ from gdsr_client import AsyncClient, ClientError, Job, Refused
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from deploy.upscale.plan import Made, Step, store
+from deploy.upscale.plan import Made, Step, store, tell
 
 #: Seconds to wait for the first response of the service; later requests wait as usual.
 _FIRST_TIMEOUT_SECONDS = 3.0
@@ -40,29 +40,27 @@ async def _upscale_all(url: str, steps: Sequence[Step], options: Mapping[str, An
     async with AsyncClient(url, patience=_FIRST_TIMEOUT_SECONDS) as client:
         await client.limits()
     console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
+    name = TextColumn("{task.description}", markup=False)
+    columns = name, BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[state]}")
     made: list[Made] = []
     room = anyio.CapacityLimiter(_CONCURRENT)
-    with Progress(*columns, TextColumn("{task.fields[state]}"), console=console) as progress:
+    with Progress(*columns, console=console) as progress:
         async with AsyncClient(url, api_key=os.environ.get("GDSR_API_KEY")) as client:
 
             async def one(step: Step) -> None:
                 async with room:
-                    name = Path(step.name).name
-                    task = progress.add_task(name, total=None, state="sending")
+                    task = progress.add_task(Path(step.name).name, total=None, state="sending")
                     shown = partial(_show, progress, task)
-                    messages, style = [], ""
                     try:
                         job = await _upscale(client, step, shown, options)
-                        if job.result is not None:
-                            messages = list(job.result.warnings)
-                            made.append(Made(job.result.width, job.result.height, job.result.size))
                     except (ClientError, OSError) as failure:
                         progress.stop_task(task)
-                        messages, style = [str(failure)], "red"
-                for line in messages:
-                    text = f"{step.name}: {line}"
-                    console.print(text, style=style, highlight=False, soft_wrap=True)
+                        tell(console, step, failure, style="red")
+                        return
+                    if job.result is not None:
+                        made.append(Made(job.result.width, job.result.height, job.result.size))
+                        for warning in job.result.warnings:
+                            tell(console, step, warning)
 
             async with anyio.create_task_group() as tasks:
                 for step in steps:

@@ -19,7 +19,8 @@ from workers.contract.errors import ConfigurationInvalid, KeyInvalid, KeyMissing
 
 #: Owner of all jobs when no API keys are configured.
 ANONYMOUS = ""
-_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63}):([0-9a-f]{64})")
+KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LINE = re.compile(rf"({KEY_NAME.pattern}):([0-9a-f]{{64}})")
 
 logger = logging.getLogger(__name__)
 

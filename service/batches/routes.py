@@ -84,6 +84,7 @@ _ACCEPTED = {
 _NOT_THERE = (*OF_THE_OWNER, errors.BatchNotFound, NotFound)
 _RESULT_PROBLEMS = (
     *_NOT_THERE, errors.BatchNotFinished, errors.BatchExpired, errors.QueueFull,
+    errors.StorageUnavailable,
 )  # fmt: skip
 _RESULT = {
     **ARCHIVE,

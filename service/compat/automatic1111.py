@@ -43,9 +43,9 @@ class _Options(BaseModel):
     """0: by `upscaling_resize`; 1: to fit into `upscaling_resize_w` and `_h`."""
     upscaling_resize: float = Field(default=2, ge=1, le=SCALE)
     """Scale factor."""
-    upscaling_resize_w: int = 512
+    upscaling_resize_w: int = Field(default=512, ge=1, le=1_000_000)
     """Maximum width."""
-    upscaling_resize_h: int = 512
+    upscaling_resize_h: int = Field(default=512, ge=1, le=1_000_000)
     """Maximum height."""
     upscaling_crop: bool = True
     """Not supported: false with `resize_mode` 1."""
@@ -72,7 +72,7 @@ class _Options(BaseModel):
         name, _, model = self.upscaler_1.removesuffix(")").partition(" (")
         if name not in _POSITIONS:
             names = ", ".join(_POSITIONS)
-            raise RequestInvalid.of("form", "upscaler_1", f"give one of {names}")
+            raise RequestInvalid.of("body", "upscaler_1", f"give one of {names}")
         choice = [("trade_off", _POSITIONS[name]), ("model", model), *size]
         return read_fields(UpscaleFields, query=(), form=choice)
 

@@ -20,7 +20,8 @@ from workers.contract.queue.jobs import Job
 #: Problems of a picture that is uploaded and waited for.
 PROBLEMS = (
     *OF_THE_OWNER, RequestInvalid, errors.RateExceeded, errors.PixelsExceeded, errors.QueueFull,
-    errors.NoWorker, errors.StorageFull, errors.JobCancelled, errors.JobExpired,
+    errors.NoWorker, errors.StorageFull, errors.StorageUnavailable, errors.JobCancelled,
+    errors.JobExpired,
 )  # fmt: skip
 
 

@@ -5,11 +5,18 @@ The number of connections is limited by the number of files that may be open.
 
 import asyncio
 import logging
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from service.http.problems import ProblemDocument, problem_response
 
 #: Number of checks within a timeout.
 _CHECKS_PER_LIMIT = 6
@@ -17,10 +24,6 @@ _CHECKS_PER_LIMIT = 6
 _STEP_BYTES = 16 * 1024
 #: Maximum number of connections that hold chunks of a download in memory, two chunks each.
 _MAX_BLOCKED = 400
-_BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\n"
-    b"Content-Length: 0\r\n\r\n"
-)
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +58,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections and not self._make_room():
-            transport.write(_BUSY)
-            transport.close()
+            busy = "too many connections are open; try again later"
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, busy, {"Retry-After": "5"})
             return
         self._check()
 
@@ -72,6 +75,31 @@ class Connection(H11Protocol):
         super().data_received(data)
         if self.cycle is not before:
             self._heads += 1
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - h11 says it better
+        """Answer bytes that are no HTTP request; called while the error of h11 is handled."""
+        error = sys.exception()
+        status = getattr(error, "error_status_hint", HTTPStatus.BAD_REQUEST)
+        self._refuse(HTTPStatus(status), f"the request is not valid HTTP: {error}")
+
+    def _refuse(
+        self, status: HTTPStatus, detail: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Close the connection, after a problem document unless a response has begun."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            problem = ProblemDocument(
+                type="about:blank", title=status.phrase, status=status, detail=detail
+            )
+            answer = problem_response(problem, {"Connection": "close", **headers})
+            for event in (
+                h11.Response(
+                    status_code=status, headers=answer.raw_headers, reason=status.phrase.encode()
+                ),
+                h11.Data(data=bytes(answer.body)),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def pause_writing(self) -> None:
         self._blocked[self] = None

@@ -17,9 +17,9 @@ CORS: Mapping[str, Any] = {
         "X-API-Key",
     ),
     "expose_headers": (
-        "Allow", "Cache-Status", "Content-Disposition", "Content-Location", "ETag", "Location",
-        "Preference-Applied", "RateLimit", "RateLimit-Policy", "Repr-Digest", "Retry-After",
-        "Server-Timing", "X-Request-ID",
+        "Allow", "Cache-Status", "Content-Digest", "Content-Disposition", "Content-Location",
+        "Content-Range", "ETag", "Location", "Preference-Applied", "RateLimit",
+        "RateLimit-Policy", "Repr-Digest", "Retry-After", "Server-Timing", "X-Request-ID",
     ),
 }  # fmt: skip
 

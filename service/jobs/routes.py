@@ -45,7 +45,7 @@ from workers.contract.queue.jobs import Job, JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_NOT_THERE = (*OF_THE_OWNER, errors.JobNotFound, NotFound)
+_NOT_THERE = (*OF_THE_OWNER, errors.JobNotFound, errors.JobTooNew, NotFound)
 _RECORD: Responses = {
     200: {
         "description": "The current state of the job",
@@ -63,18 +63,15 @@ _PENDING = pending(
 )
 _RESULT_PROBLEMS = (
     *_NOT_THERE, errors.JobNotFinished, errors.JobCancelled, errors.JobExpired,
-    errors.BranchesNotKept, errors.AlphaNotStorable, errors.ResultTooLarge, errors.QueueFull,
-    RequestInvalid, errors.RateExceeded, errors.PixelsExceeded, RangeNotSatisfiable,
+    errors.BranchesNotKept, errors.QueueFull, RequestInvalid, errors.RateExceeded,
+    errors.PixelsExceeded, RangeNotSatisfiable, errors.StorageUnavailable,
 )  # fmt: skip
 _RESULT = PICTURE | _PENDING | documented(*_RESULT_PROBLEMS, failures=JOB_FAILURES)
 _DERIVED = {
     200: PICTURE[200],
     **_PENDING,
-    **documented(
-        *_RESULT_PROBLEMS, errors.MapInvalid, errors.MapTooLarge, errors.DigestMismatch,
-        errors.StorageFull, errors.StorageUnavailable, failures=JOB_FAILURES,
-    ),
-}  # fmt: skip
+    **documented(*_RESULT_PROBLEMS, errors.StorageFull, failures=JOB_FAILURES),
+}
 _DERIVED_FIELDS = described_fields(DerivedFields)
 _DERIVED_REQUEST = {
     "parameters": in_query(_DERIVED_FIELDS),

@@ -50,7 +50,7 @@ _STREAM: Responses = {
 @router.get(
     "/{job_id}/events",
     response_class=Response,
-    responses=_STREAM | documented(*OF_THE_OWNER, errors.JobNotFound, NotFound),
+    responses=_STREAM | documented(*OF_THE_OWNER, errors.JobNotFound, errors.JobTooNew, NotFound),
 )
 async def watch_job(
     job: OwnJob,

@@ -67,16 +67,10 @@ _RESPONSES = {
     **pending("The job", JobView, JOB_LINKS, "Preference-Applied", *_SENT),
     **documented(
         *OF_THE_OWNER, errors.RateExceeded, errors.PixelsExceeded,
-        RequestInvalid, errors.ImageMissing, errors.DigestMismatch, errors.UploadTooLarge,
-        errors.ImageTooLarge, errors.ResultTooLarge, errors.ImageUnsupported, errors.ImageCorrupt,
-        errors.ImageAnimated, errors.FrameMissing, errors.ColourTooDeep, errors.AlphaNotStorable,
-        errors.DepthNotStorable, errors.LosslessNotStorable, errors.ProfileNotStorable,
-        errors.FormatNotWritten,
-        errors.ScaleTooLarge, errors.ModelUnknown, errors.QueueFull,
-        errors.WebhooksOff, errors.WebhookNotAllowed,
-        errors.IdempotencyKeyReused, errors.JobNotFound,
-        errors.NoWorker, errors.StorageFull, errors.JobCancelled, errors.JobExpired,
-        failures=JOB_FAILURES,
+        RequestInvalid, errors.QueueFull, errors.WebhooksOff, errors.WebhookNotAllowed,
+        errors.IdempotencyKeyReused, errors.JobNotFound, errors.JobTooNew, errors.NoWorker,
+        errors.StorageFull, errors.StorageUnavailable, errors.JobCancelled, errors.JobExpired,
+        failures=JOB_FAILURES,  # every ImageRejected is one of them
     ),
 }  # fmt: skip
 

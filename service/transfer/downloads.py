@@ -180,7 +180,7 @@ def stem(name: str) -> str:
 def content_disposition(name: str) -> str:
     """`inline` with a file name, in ASCII and, if needed, in UTF-8 (RFC 6266)."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    plain = re.sub(r'["\\%]', "_", plain).strip()
+    plain = re.sub(r'["\\%/]', "_", plain).strip()
     if plain.startswith("."):
         plain = f"result{plain}"
     header = f'inline; filename="{plain}"'

@@ -1,6 +1,7 @@
 """`gdsr-upscale` upscales files and folders without a server."""
 
 import os
+import signal
 import subprocess
 import sys
 from io import BytesIO
@@ -10,6 +11,7 @@ import pytest
 from hosts import noise
 from networks import tiny_checkpoint
 from PIL import Image
+from processes import wait_for
 
 from deploy.upscale.cli import main
 from deploy.upscale.plan import plan_steps
@@ -89,6 +91,58 @@ def test_a_folder_becomes_a_folder_and_what_is_broken_is_named(
 
 
 @pytest.mark.slow
+def test_the_help_lists_the_values_of_an_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gdsr-upscale", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+
+    shown = capsys.readouterr().out
+    for values in ("--alpha model|lanczos", "--depth same|8|16", "--lossless true|false"):
+        assert values in shown
+
+
+def test_ctrl_c_has_its_own_exit_status(checkpoint: Path, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "deploy.upscale.cli", "-", "-o", str(tmp_path / "a.png")],
+        env={**os.environ, **settings(checkpoint)},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stdin is not None
+        assert running.stderr is not None
+        running.stdin.write(bytes(1_000_000))  # more than a pipe holds: now it is read
+        state = Path(f"/proc/{running.pid}/stat")
+        wait_for(lambda: state.read_text().split()[2] == "S", what="a reader that waits for more")
+        running.send_signal(signal.SIGINT)
+        told = running.stderr.read()
+
+    assert running.returncode == 130
+    assert told == b""
+
+
+def test_names_with_brackets_are_shown_as_they_are(checkpoint: Path, tmp_path: Path) -> None:
+    names = ["[draft] a.png", "b[/b].png"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no picture")
+    done = run(checkpoint, *(tmp_path / name for name in names), "-o", tmp_path / "out")
+
+    assert done.returncode == 1
+    for name in names:
+        assert f"{tmp_path / name}: the file is not a picture" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_device_or_pipe_is_replaced_by_a_result(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(noise(4, 4))
+    os.mkfifo(tmp_path / "pipe.png")
+
+    with pytest.raises(ValueError, match=r"pipe\.png is not a regular file; use"):
+        plan_steps([f"{tmp_path}/a.png"], f"{tmp_path}/pipe.png", None)
+
+
 def test_a_checkpoint_file_can_be_named(checkpoint: Path, tmp_path: Path) -> None:
     other = tiny_checkpoint(tmp_path / "other.safetensors", seed=1)
     source = tmp_path / "small.png"

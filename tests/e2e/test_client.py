@@ -4,15 +4,17 @@ import base64
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from http.server import BaseHTTPRequestHandler, HTTPServer, SimpleHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import anyio
@@ -72,6 +74,24 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "small.png"
     path.write_bytes(noise(200, 150))
     return path
+
+
+class Quiet(BaseHTTPRequestHandler):
+    """Base class of handlers that write no log."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def another_server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve with this handler; yields the URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as other:
+        threading.Thread(target=other.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{other.server_port}"
+        finally:
+            other.shutdown()
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -234,11 +254,94 @@ def test_who_gives_up_takes_the_job_along(
     wait_for(lambda: shared.http.get(f"/jobs/{ids[0]}").json()["state"] == "cancelled")
 
 
+def test_ctrl_c_takes_the_job_along(
+    shared: Site, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asynchronous, "_CANCEL_SECONDS", 60)  # the service may be slow
+    ids: list[str] = []
+
+    def press_ctrl_c(job: Job) -> None:
+        if not ids:
+            ids.append(job.id)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    with Client(url) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.upscale(noise(1000, 1000), tmp_path / "large.png", on_change=press_ctrl_c)
+        assert shared.http.get(f"/jobs/{ids[0]}").json()["state"] == "cancelled"
+
+
+def test_a_stream_that_is_followed_ends_with_ctrl_c() -> None:
+    with streams_of(event("state", 1, id="x", state="queued")) as (url, known):
+
+        def press_ctrl_c() -> None:
+            wait_for(lambda: len(known) > 1, what="a second stream")
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+        threading.Thread(target=press_ctrl_c).start()
+        following = Client(url)
+        with following, pytest.raises(KeyboardInterrupt):
+            list(following.follow("x"))
+
+
+def test_more_jobs_than_connections_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asynchronous, "_READ_SECONDS", 2.0)
+    count = 101  # httpx opens at most 100
+
+    class Slow(Quiet):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(10):
+                self.wfile.write(b": still here\n\n")
+                time.sleep(0.3)  # in all longer than the read timeout
+            self.wfile.write(event("done", 1, id="x", state="cancelled").encode())
+
+    async def follow_all(url: str) -> list[str]:
+        states: list[str] = []
+
+        async def follow(client: AsyncClient) -> None:
+            states.extend([job.state async for job in client.follow("x")])
+
+        async with AsyncClient(url, patience=0) as client, anyio.create_task_group() as tasks:
+            for _ in range(count):
+                tasks.start_soon(follow, client)
+        return states
+
+    monkeypatch.setattr(ThreadingHTTPServer, "request_queue_size", count)
+    with another_server(Slow) as url:
+        states = anyio.run(follow_all, url)
+
+    assert states == count * ["cancelled"]
+
+
+@pytest.mark.parametrize("key", ["first\nsecond", "schl\u00fcssel", "a b"])
+def test_a_key_that_no_header_can_hold_is_refused_without_being_repeated(key: str) -> None:
+    with pytest.raises(ValueError, match="the API key is not one line") as refused:
+        AsyncClient("http://127.0.0.1:9", api_key=key)
+
+    assert key not in str(refused.value)
+
+
 def test_where_nothing_answers_that_is_said_in_time(tmp_path: Path) -> None:
     with Client("http://127.0.0.1:9", patience=0.1) as client, pytest.raises(Unreachable) as error:
         client.upscale(noise(8, 8), tmp_path / "large.png")
 
     assert "http://127.0.0.1:9" in str(error.value)
+
+
+def test_a_program_that_does_not_close_its_client_ends() -> None:
+    script = "from gdsr_client import Client\nclient = Client('http://127.0.0.1:9')\nprint(client)"
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "service" / "client")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+
+    assert (ended.stdout, ended.stderr) == ("<Client http://127.0.0.1:9>\n", "")
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:9", "ftp://127.0.0.1:9", "http://[::1"])
@@ -252,16 +355,11 @@ def test_another_program_at_the_address_is_said(tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "x").write_text("[]")
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with HTTPServer(("127.0.0.1", 0), handler) as other:
-        threading.Thread(target=other.serve_forever).start()
-        try:
-            with Client(f"http://127.0.0.1:{other.server_port}") as client:
-                with pytest.raises(UnexpectedAnswer, match="not a GDSR service"):
-                    client.limits()
-                with pytest.raises(UnexpectedAnswer, match="not the job of a GDSR service"):
-                    client.job("x")
-        finally:
-            other.shutdown()
+    with another_server(handler) as url, Client(url) as client:
+        with pytest.raises(UnexpectedAnswer, match="not a GDSR service"):
+            client.limits()
+        with pytest.raises(UnexpectedAnswer, match="not the job of a GDSR service"):
+            client.job("x")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +373,7 @@ def test_another_program_at_the_address_is_said(tmp_path: Path) -> None:
 def test_an_answer_that_cannot_be_read_is_an_error_of_the_client(
     status: int, headers: dict[str, str], error: type[ClientError], tmp_path: Path
 ) -> None:
-    class Unreadable(BaseHTTPRequestHandler):
+    class Unreadable(Quiet):
         def do_GET(self) -> None:
             self.send_response(status)
             for name, value in headers.items():
@@ -283,17 +381,12 @@ def test_an_answer_that_cannot_be_read_is_an_error_of_the_client(
             self.end_headers()
             self.wfile.write(b"unreadable")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Unreadable) as other:
-        threading.Thread(target=other.serve_forever).start()
-        try:
-            client = Client(f"http://127.0.0.1:{other.server_port}", patience=0)
-            with client, pytest.raises(error):
-                client.download("x", tmp_path / "large.png")
-        finally:
-            other.shutdown()
+    with (
+        another_server(Unreadable) as url,
+        Client(url, patience=0) as client,
+        pytest.raises(error),
+    ):
+        client.download("x", tmp_path / "large.png")
 
     assert list(tmp_path.iterdir()) == []
 
@@ -305,7 +398,7 @@ def streams_of(*bodies: str) -> Iterator[tuple[str, list[str | None]]]:
     """
     known: list[str | None] = []
 
-    class Streams(BaseHTTPRequestHandler):
+    class Streams(Quiet):
         def do_GET(self) -> None:
             known.append(self.headers["Last-Event-ID"])
             body = bodies[len(known) - 1] if len(known) <= len(bodies) else ""
@@ -314,15 +407,8 @@ def streams_of(*bodies: str) -> Iterator[tuple[str, list[str | None]]]:
             self.end_headers()
             self.wfile.write(body.encode())
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Streams) as other:
-        threading.Thread(target=other.serve_forever).start()
-        try:
-            yield f"http://127.0.0.1:{other.server_port}", known
-        finally:
-            other.shutdown()
+    with another_server(Streams) as url:
+        yield url, known
 
 
 def event(name: str, number: int, **data: object) -> str:
@@ -447,13 +533,8 @@ def test_a_server_that_is_another_program_is_named(page: str, said: str, tmp_pat
     (tmp_path / "one.png").write_bytes(noise(20, 30))
     (tmp_path / (page or "index.html")).write_text("<html>")
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with HTTPServer(("127.0.0.1", 0), handler) as other:
-        threading.Thread(target=other.serve_forever).start()
-        try:
-            url = f"http://127.0.0.1:{other.server_port}"
-            done = command(tmp_path / "one.png", "-o", tmp_path / "large.png", "--server", url)
-        finally:
-            other.shutdown()
+    with another_server(handler) as url:
+        done = command(tmp_path / "one.png", "-o", tmp_path / "large.png", "--server", url)
 
     assert done.returncode == 1
     assert done.stderr.startswith(f"gdsr-upscale: {url}: ")

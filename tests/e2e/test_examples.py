@@ -118,7 +118,7 @@ def python(code: str, site: Site, folder: Path, client: Path) -> str:
 
 @pytest.mark.parametrize(
     ("document", "heading"),
-    [("README.md", "From Python"), ("docs/http.md", "Python"), (CLIENT_README, "One picture")],
+    [("README.md", "From Python"), (CLIENT_README, "One picture")],
 )
 def test_the_python_of_the_documents_saves_a_picture(
     site: Site, folder: Path, client_alone: Path, document: str, heading: str
@@ -238,7 +238,7 @@ def test_a_batch_gives_other_results(site: Site, folder: Path) -> None:
 def test_every_example_with_curl_or_python_is_run_by_a_test() -> None:
     """The tests are here, in test_mcp.py and in tests/service/test_examples.py."""
     run = {"Over HTTP", "From Python", "Waiting for a picture", "Kept branches", "Batches"}
-    run |= {"Maps", "Other results of a batch", "Python", "API keys", "Webhooks"}
+    run |= {"Maps", "Other results of a batch", "API keys", "Webhooks"}
     run |= {"One picture", "Many pictures at a time", "Positions of the slider", "MCP"}
     for document in ("README.md", CLIENT_README, "docs/http.md", "docs/operations.md"):
         for part in read(document).split("\n## ")[1:]:

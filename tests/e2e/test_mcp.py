@@ -212,6 +212,10 @@ def test_bad_paths_are_told(root: Path) -> None:
         server, "upscale_folder", path="cat.png", output="x"
     )
     assert "exists already" in called(server, "upscale_file", path="cat.png", output="trip/one.png")
+    (root / "cat-2.5x.png").touch()  # the name of the result unless another is given
+    assert "cat-2.5x.png exists already" in called(
+        server, "upscale_file", path="cat.png", scale=2.5
+    )
     assert "trip is a folder" in called(server, "upscale_file", path="cat.png", output="trip")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -30,7 +31,11 @@ _CANCEL_SECONDS = 2.0
 
 
 class AsyncClient:
-    """Asynchronous client for one service; use it with `async with`."""
+    """Asynchronous client for one service; use it with `async with`.
+
+    Every method raises `Refused` if the service rejects the request, for example because there is
+    no such job, and `Unreachable` if it does not answer; both are kinds of `ClientError`.
+    """
 
     def __init__(self, url: str, *, api_key: str | None = None, patience: float = 60.0) -> None:
         """Create a client. `patience`: total seconds of retries for each call. White space around
@@ -38,11 +43,16 @@ class AsyncClient:
 
         Raises:
             Unreachable: `url` is not valid.
+            ValueError: `api_key` cannot be sent in a header.
         """
-        headers = {"Authorization": f"Bearer {api_key.strip()}"} if api_key else {}
+        key = (api_key or "").strip()
+        if not re.fullmatch("[!-~]*", key):
+            raise ValueError("the API key is not one line of visible ASCII characters")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._url, self._patience = url, patience
         self._retried = partial(retried, url=url, patience=patience)
-        timeout = httpx2.Timeout(_READ_SECONDS, connect=5.0)
+        # Calls wait for a free connection: following a job occupies one until the job ends.
+        timeout = httpx2.Timeout(_READ_SECONDS, connect=5.0, pool=None)
         try:
             self._http = httpx2.AsyncClient(base_url=url, headers=headers, timeout=timeout)
         except httpx2.InvalidURL as wrong:
@@ -70,8 +80,8 @@ class AsyncClient:
 
         `on_upload` is called as the upload proceeds, `on_change` at every change of the job; both
         may be `print`, and `on_change` a coroutine function. `options` are the fields of
-        `POST /upscale`.
-        If the call is cancelled while it waits, the job is cancelled too.
+        `POST /upscale`; the file is a PNG, whatever its name, unless `format` is given. If the
+        call is cancelled while it waits, the job is cancelled too.
 
         Raises:
             ClientError: there is no result; the subclass says why.
@@ -103,8 +113,6 @@ class AsyncClient:
         """Upload a picture; returns its job.
 
         Raises:
-            Refused: the picture or an option was rejected.
-            Unreachable: the service does not answer.
             OSError: the file cannot be read.
         """
         named: dict[str, object] = {}
@@ -123,8 +131,6 @@ class AsyncClient:
         """Upload a zip of pictures; returns its batch. `options` hold for each of them.
 
         Raises:
-            Refused: the zip or an option was rejected.
-            Unreachable: the service does not answer.
             OSError: the file cannot be read.
         """
         return decoded(Batch, await self._send("batches", archive, on_upload, options))
@@ -151,12 +157,7 @@ class AsyncClient:
         return await self._retried(send)
 
     async def job(self, job_id: str) -> Job:
-        """The current state of a job.
-
-        Raises:
-            Refused: there is no such job.
-            Unreachable: the service does not answer.
-        """
+        """The current state of a job."""
         return decoded(Job, await self._ask("GET", f"jobs/{job_id}"))
 
     async def follow(self, job_id: str) -> AsyncIterator[Job]:
@@ -164,7 +165,6 @@ class AsyncClient:
 
         Raises:
             JobLost: the job was deleted in the meantime.
-            Refused: there is no such job.
             Unreachable: for `patience` seconds the service does not answer, or its streams break
                 without a new event.
         """
@@ -210,9 +210,7 @@ class AsyncClient:
         of each pixel, from 0 (0) to 1 (255). The file is written atomically.
 
         Raises:
-            Refused: there is no result, or it has expired.
             DownloadBroken: the download is incomplete or corrupted.
-            Unreachable: the service does not answer.
             OSError: the file cannot be written.
         """
         content = None if map is None else b"".join([piece async for piece in pieces(map, None)])
@@ -232,9 +230,7 @@ class AsyncClient:
         such as `trade_off`, the zip has results derived from these.
 
         Raises:
-            Refused: there is no such batch, its results have expired, or an option was rejected.
             DownloadBroken: the download is incomplete or corrupted.
-            Unreachable: the service does not answer.
             OSError: the file cannot be written.
         """
         wanted = query(options)
@@ -281,29 +277,16 @@ class AsyncClient:
         return await self._retried(fetch)
 
     async def discard(self, job_id: str) -> None:
-        """Cancel a job; a job that has ended is deleted with its pictures.
-
-        Raises:
-            Refused: there is no such job.
-            Unreachable: the service does not answer.
-        """
+        """Cancel a job; a job that has ended is deleted with its pictures."""
         await self._ask("DELETE", f"jobs/{job_id}")
 
     async def models(self) -> list[dict[str, Any]]:
-        """The response of `GET /models`.
-
-        Raises:
-            Unreachable: the service does not answer.
-        """
+        """The response of `GET /models`."""
         found: list[dict[str, Any]] = await self._json("models")
         return found
 
     async def limits(self) -> dict[str, Any]:
-        """The response of `GET /limits`.
-
-        Raises:
-            Unreachable: the service does not answer.
-        """
+        """The response of `GET /limits`."""
         found: dict[str, Any] = await self._json("limits")
         return found
 

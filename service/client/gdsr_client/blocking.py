@@ -1,5 +1,7 @@
 """The blocking client: the asynchronous one, on an event loop in a thread."""
 
+import atexit
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial, wraps
@@ -21,7 +23,7 @@ def _blocking(
 
     @wraps(method)
     def call(self: "Client", /, *args: P.args, **named: P.kwargs) -> T:
-        return self._portal.call(partial(method, self._client, *args, **named))
+        return self._result(partial(method, self._client, *args, **named))
 
     return call
 
@@ -46,7 +48,9 @@ class Client:
             self._client = self._portal.call(
                 partial(AsyncClient, url, api_key=api_key, patience=patience)
             )
+            stack.callback(self._portal.call, self._client.__aexit__)
             self._stack = stack.pop_all()
+        atexit.register(self._stack.close)  # without `with`, the end of the program would hang
 
     def __repr__(self) -> str:
         return repr(self._client).replace("Async", "", 1)
@@ -55,14 +59,32 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._portal.call(self._client.__aexit__)
+        atexit.unregister(self._stack.close)
         self._stack.close()
 
     def follow(self, job_id: str) -> Iterator[Job]:
         """See `AsyncClient.follow`."""
         with self._portal.wrap_async_context_manager(_open(self._client.follow(job_id))) as jobs:
-            while (job := self._portal.call(anext, jobs, None)) is not None:
+            while (job := self._result(partial(anext, jobs, None))) is not None:
                 yield job
+
+    def _result(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The result of a call on the event loop; Ctrl-C cancels it there and waits for its end."""
+        ended = threading.Event()
+
+        async def run() -> T:
+            try:
+                return await call()
+            finally:
+                ended.set()
+
+        future = self._portal.start_task_soon(run)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            if future.cancel():
+                ended.wait()
+            raise
 
 
 @asynccontextmanager

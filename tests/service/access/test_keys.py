@@ -1,6 +1,7 @@
 """An API key gives access to its owner's jobs and to no others."""
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -172,3 +173,18 @@ def test_a_new_key_fits_its_line() -> None:
 
     assert made.stdout == f"ann:{hash_key(key)}\n"
     assert len(key) >= 43
+
+
+@pytest.mark.parametrize("name", ["", "ann smith", "ann:0"])
+def test_no_key_is_made_for_a_name_that_its_file_could_not_hold(name: str) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "service", "--new-key", name],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"GDSR_REDIS_URL": "unix:///nowhere"},  # nor does the service start
+    )
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"{name!r} is no name of a key" in refused.stderr

@@ -104,6 +104,10 @@ def test_curl_for_localai_gets_the_address_of_the_picture(working: Site) -> None
         ({"upscaler_1": "R-ESRGAN 4x+"}, "upscaler_1"),
         ({"gfpgan_visibility": 1}, "gfpgan_visibility"),
         ({"resize_mode": 1}, "upscaling_crop"),
+        (
+            {"resize_mode": 1, "upscaling_crop": False, "upscaling_resize_w": 0},
+            "upscaling_resize_w",
+        ),
     ],
 )
 def test_a_bad_field_is_named_and_nothing_is_queued(
@@ -112,7 +116,8 @@ def test_a_bad_field_is_named_and_nothing_is_queued(
     refused = single(site, **change)
 
     assert problem_of(refused) == "invalid-request"
-    assert [fault["name"] for fault in refused.json()["errors"]] == [name]
+    faults = [(fault["place"], fault["name"]) for fault in refused.json()["errors"]]
+    assert faults == [("body", name)]
     assert "Input should" not in refused.text  # pydantic's wording
     assert site.records.active() == []
     assert site.stored() == []

@@ -1,5 +1,6 @@
 """Connections that stay silent or do not read are closed, and do not block other clients."""
 
+import json
 import logging
 import resource
 import socket
@@ -97,7 +98,8 @@ def test_requests_under_way_are_not_cut_for_others(valkey: ValkeyServer, tmp_pat
         answers = [upload.recv(4096) for upload in uploads]
 
     assert refused.startswith(b"HTTP/1.1 503")
-    assert b"Retry-After: 5" in refused
+    assert b"\r\nretry-after: 5\r\n" in refused
+    assert b"\r\ncontent-type: application/problem+json\r\n" in refused
     assert all(answer.startswith(b"HTTP/1.1 202") for answer in answers)
 
 
@@ -161,6 +163,38 @@ def test_a_body_after_its_refusal_is_not_read_for_ever(site: Site) -> None:
     head = b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\n\r\n"
     with connected(site, head) as connection, pytest.raises(ConnectionError):
         connection.sendall(bytes(60_000_000))
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"rubbish\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nX-A: b\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: " + 66_000 * b"a", 431),
+        (b"POST /upscale HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    ],
+)
+def test_what_is_no_http_request_is_a_problem_too(sent: bytes, status: int, site: Site) -> None:
+    with connected(site, sent) as connection:
+        head, _, body = b"".join(iter(lambda: connection.recv(4096), b"")).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"application/problem+json" in head
+    problem = json.loads(body)
+    assert (problem["type"], problem["status"]) == ("about:blank", status)
+    assert problem["detail"].startswith("the request is not valid HTTP: ")
+
+
+def test_a_body_that_goes_wrong_after_its_refusal_is_no_error_of_the_service(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /upscale?quality=0 HTTP/1.1\r\nHost: localhost\r\n"
+    with connected(site, head + b"Transfer-Encoding: chunked\r\n\r\n") as connection:
+        assert connection.recv(12) == b"HTTP/1.1 422"
+        connection.sendall(b"no length\r\n")
+        assert is_cut(connection)
+
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_the_service_asks_for_the_files_that_it_may_have() -> None:

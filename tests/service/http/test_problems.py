@@ -1,12 +1,15 @@
 """Problem documents are complete and have the same shape everywhere."""
 
+import json
 import logging
 
 import pytest
-from serving import Serve, Site, problem_of
+from factories import engine_info, register
+from serving import PICTURE, Serve, Site, problem_of
 
 from service.http.problems import KINDS
 from workers.contract.errors import GDSRError, ImageRejected, JobFailed
+from workers.contract.queue.records import job_key
 
 
 def _subclasses(kind: type[GDSRError]) -> set[type[GDSRError]]:
@@ -101,3 +104,29 @@ def test_an_error_that_nobody_named_keeps_its_details_in_the_log(
     failures = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert [request_id in record.getMessage() for record in failures] == [True]
     assert failures[0].exc_info is not None
+
+
+def test_a_store_that_is_away_and_a_newer_job_are_described_where_they_occur(serve: Serve) -> None:
+    site = serve()
+    register(site.redis, engine_info())
+    done, newer = site.submit(), site.submit()
+    site.succeed(done)
+    site.blobs.root.rename(site.blobs.root.with_name("away"))
+    spec = json.loads(site.redis.hget(job_key(newer), "spec") or "")
+    site.redis.hset(job_key(newer), "spec", json.dumps(spec | {"schema_version": 10**6}))
+    paths = site.http.get("/openapi.json").json()["paths"]
+
+    for method, path, job_id in (
+        ("post", "/upscale", ""),
+        ("post", "/v1/images/upscale", ""),
+        ("get", "/jobs/{job_id}/result", done),
+        ("post", "/jobs/{job_id}/result", done),
+        ("get", "/jobs/{job_id}", newer),
+        ("get", "/jobs/{job_id}/events", newer),
+    ):
+        form = {"data": {"model": "lite"}, "files": {"image": PICTURE}} if "v1" in path else {}
+        answer = site.http.request(method, path.format(job_id=job_id), **form)
+        assert answer.status_code == 503
+        described = paths[path][method]["responses"]["503"]["content"]
+        _, narrowed = described["application/problem+json"]["schema"]["allOf"]
+        assert f"/problems/{problem_of(answer)}" in narrowed["properties"]["type"]["enum"]

@@ -239,7 +239,7 @@ def test_a_wrong_argument_is_a_matter_of_usage() -> None:
     ended = _failing("--port", "http")
 
     assert ended.returncode == 2
-    assert "--port" in ended.stderr
+    assert "--port: 'http' is not a port, 0 to 65535" in ended.stderr
 
 
 def test_help_needs_no_framework() -> None:

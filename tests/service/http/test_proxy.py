@@ -98,7 +98,7 @@ def test_a_page_of_an_allowed_origin_may_send_and_read(serve: Serve) -> None:
     assert (asked.status_code, sent.status_code) == (200, 202)
     for answer in (asked, sent):
         assert answer.headers["Access-Control-Allow-Origin"] == PAGE
-    assert {"Location", "Retry-After", "ETag"} <= set(
+    assert {"Location", "Retry-After", "ETag", "Content-Range"} <= set(
         sent.headers["Access-Control-Expose-Headers"].split(", ")
     )
     refused = site.post(b"rubbish", headers={"Origin": PAGE})

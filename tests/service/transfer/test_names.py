@@ -52,7 +52,7 @@ def test_a_long_name_of_any_letters_is_a_file_name(letter: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "name", ["cat", "cat.jpg", "100 %.png", "naïve.png", "猫.png", "a'b;c.png"]
+    "name", ["cat", "cat.jpg", "100 %.png", "naïve.png", "猫.png", "a'b;c.png", "a／b.png"]
 )
 def test_a_header_says_the_name_to_who_reads_it_by_the_book(name: str) -> None:
     header = content_disposition(name)
@@ -61,7 +61,7 @@ def test_a_header_says_the_name_to_who_reads_it_by_the_book(name: str) -> None:
     assert header.isascii()
     read = unquote(encoded.removeprefix("''")) if encoded else plain.removesuffix('"')
     assert read == name
-    assert not set(plain.removesuffix('"')) & set('"\\%')
+    assert not set(plain.removesuffix('"')) & set('"\\%/')
 
 
 FORMS = {
