@@ -187,4 +187,4 @@ def test_no_key_is_made_for_a_name_that_its_file_could_not_hold(name: str) -> No
     )
 
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert f"{name!r} is no name of a key" in refused.stderr
+    assert f"{name!r} is not a valid key name" in refused.stderr
