@@ -62,9 +62,15 @@ def decode(path: Path) -> NDArray[np.uint8]:
     """The picture as RGB: (H, W, 3).
 
     Raises:
-        OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken.
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken, or has
+            levels without a known range.
     """
     with Image.open(path) as image:
+        if image.mode in ("I", "F"):
+            raise ValueError("32-bit levels have no known range")
+        if image.mode.startswith("I;16"):  # Pillow would clip grey levels to 255
+            grey = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
         return np.asarray(image.convert("RGB"))
 
 
