@@ -41,11 +41,11 @@ def read_preset(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
     """
     path = Path(name)
     if not path.is_file():
-        path = PRESETS / f"{path.name.removesuffix('.toml')}.toml"
+        if name not in preset_names():
+            raise ConfigInvalid(f"no preset {name}; there are {', '.join(preset_names())}")
+        path = PRESETS / f"{name}.toml"
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigInvalid(f"no preset {name}; there are {', '.join(preset_names())}") from None
     except (OSError, ValueError) as error:
         raise ConfigInvalid(f"{path}: {error}") from None
     for override in overrides:
@@ -160,6 +160,7 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         "run.steps": run.steps,
         "run.save_every": run.save_every,
         "run.log_every": run.log_every,
+        "generator.init_scale": config.generator.init_scale,
         "teacher.pictures": teacher.pictures if teacher else 1,
         "data.patch": data.patch,
         "data.batch": data.batch,
@@ -167,23 +168,28 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         "validation.pictures": config.validation.pictures,
         "optimiser.learning_rate": config.optimiser.learning_rate,
     }
+    if losses.adversarial:
+        positive["losses.adversarial.learning_rate"] = losses.adversarial.learning_rate
+        positive["losses.adversarial.features"] = losses.adversarial.features
     for name, value in positive.items():
         if value <= 0:
             yield f"{name} is {value}; it must be above 0"
-    not_negative = {
-        "run.seed": run.seed,
-        "losses.margin": losses.margin,
-        "data.mirror": data.mirror,
-    }
-    for name, count in not_negative.items():
-        if count < 0:
-            yield f"{name} is {count}; it must not be below 0"
     crop = config.validation.crop
     if crop and crop < MIN_SIDE:
         yield f"validation.crop is {crop}; it must be 0 or at least {MIN_SIDE}"
-    betas = list(config.optimiser.betas)
-    if not all(0 <= beta < 1 for beta in betas):
-        yield f"optimiser.betas is {betas}; both must be from 0 to below 1"
+    for name, value in _numbers(asdict(config)):
+        if value < 0:
+            yield f"{name} is {value}; it must not be below 0"
+    optimiser = config.optimiser
+    for name, value in (("betas", max(optimiser.betas)), ("ema", optimiser.ema)):
+        if value >= 1:
+            yield f"optimiser.{name} is {value}; it must be below 1"
+    for name, value, most in (
+        ("data.patterns", data.patterns, 1),
+        ("validation.jpeg_quality", config.validation.jpeg_quality, 100),
+    ):
+        if value > most:
+            yield f"{name} is {value}; it must not be above {most}"
     if 2 * losses.margin >= data.patch:
         yield f"losses.margin is {losses.margin}; that leaves nothing of a patch of {data.patch}"
     if data.mirror > data.patch:
@@ -201,12 +207,15 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         yield "losses: one needs a teacher, and there is no table teacher"
     if teacher and teacher.side < data.patch:
         yield f"teacher.side is {teacher.side}, smaller than a patch of {data.patch}"
-    if not 0 <= data.patterns <= 1:
-        yield f"data.patterns is {data.patterns}; it must be between 0 and 1"
     if losses.perceptual and not losses.perceptual.taps:
         yield "losses.perceptual.taps is empty"
     seen = 4 * (data.patch - 2 * losses.margin)
+    for name, term, least in (("colour", losses.colour, 32), ("perceptual", losses.perceptual, 16)):
+        if term and seen < least:
+            yield f"losses.{name} needs {least} pixels a side; a patch without margins has {seen}"
     if losses.adversarial:
+        if not losses.adversarial.weights.outputs:
+            yield "losses.adversarial: no output has a weight"
         kind = losses.adversarial.discriminator
         multiple = 32 if kind == "vgg" else 8
         if seen % multiple:
@@ -214,3 +223,15 @@ def _problems(config: TrainConfig) -> Iterator[str]:
                 f"the {kind} discriminator needs sides that are a multiple of {multiple}; "
                 f"a patch of {data.patch} without margins of {losses.margin} gives {seen}"
             )
+
+
+def _numbers(values: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers of nested tables and lists, with their names."""
+    if isinstance(values, Mapping):
+        for key, part in values.items():
+            yield from _numbers(part, f"{name}.{key}".removeprefix("."))
+    elif isinstance(values, list | tuple):
+        for part in values:
+            yield from _numbers(part, name)
+    elif isinstance(values, int | float):
+        yield name, values
