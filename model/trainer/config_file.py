@@ -34,20 +34,14 @@ def preset_names() -> list[str]:
 def read_preset(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
     """The configuration in the file `name`, or in the shipped preset of that name.
 
+    A preset that starts with `extends` gets all other values from the shipped preset of that name.
     An override has the form `table.key=value`.
 
     Raises:
         ConfigInvalid: for the reason in the message.
     """
     path = Path(name)
-    if not path.is_file():
-        if name not in preset_names():
-            raise ConfigInvalid(f"no preset {name}; there are {', '.join(preset_names())}")
-        path = PRESETS / f"{name}.toml"
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigInvalid(f"{path}: {error}") from None
+    values = _read(path if path.is_file() else _shipped(name))
     for override in overrides:
         _override(values, override)
     return _checked(_build(TrainConfig, values, ""))
@@ -70,6 +64,31 @@ def read_config(path: Path) -> TrainConfig:
 def write_config(path: Path, config: TrainConfig) -> None:
     """Store a configuration in the folder of a run."""
     path.write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+
+
+def _shipped(name: str) -> Path:
+    if name not in preset_names():
+        raise ConfigInvalid(f"no preset {name}; there are {', '.join(preset_names())}")
+    return PRESETS / f"{name}.toml"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigInvalid(f"{path}: {error}") from None
+    return (
+        _merged(_read(_shipped(values.pop("extends"))), values) if "extends" in values else values
+    )
+
+
+def _merged(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of `base` with the values of `own`."""
+    both = dict(base)
+    for key, value in own.items():
+        tables = isinstance(value, dict) and isinstance(base.get(key), dict)
+        both[key] = _merged(base[key], value) if tables else value
+    return both
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -81,6 +81,21 @@ def test_a_preset_may_be_a_file_of_ones_own(tmp_path: Path) -> None:
     assert config.network.features == 32
 
 
+def test_a_preset_of_ones_own_may_extend_a_shipped_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("extends = 'base_adversarial'\n[losses.adversarial]\nfeatures = 32\n")
+
+    mine, shipped = read_preset(str(path)), read_preset("base_adversarial")
+
+    assert mine.losses.adversarial is not None
+    assert shipped.losses.adversarial is not None
+    adversarial = replace(shipped.losses.adversarial, features=32)
+    assert mine == replace(shipped, losses=replace(shipped.losses, adversarial=adversarial))
+    path.write_text("extends = 'mine'\n")
+    with pytest.raises(ConfigInvalid, match="no preset mine; there are base_adversarial"):
+        read_preset(str(path))
+
+
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("[run]\nname = 'mine'\n")
 
