@@ -181,6 +181,17 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     network.load_state_dict(single, assign=True)
 
 
+def check_finite(network: nn.Module) -> None:
+    """Check the weights of a network.
+
+    Raises:
+        CheckpointInvalid: a value is not finite.
+    """
+    for name, parameter in network.named_parameters():
+        if not parameter.isfinite().all():
+            raise CheckpointInvalid(f"tensor {name} has values that are not finite")
+
+
 def _write(path: Path, config: GDSRConfig, card: Card, state: Mapping[str, Tensor]) -> None:
     metadata = {
         "format": FORMAT,

@@ -60,7 +60,13 @@ def main() -> int:
     # Imported late to keep --help and usage errors fast: torch takes seconds.
     import torch
 
-    from model.checkpoint import Card, CheckpointInvalid, build_generator, save_checkpoint
+    from model.checkpoint import (
+        Card,
+        CheckpointInvalid,
+        build_generator,
+        check_finite,
+        save_checkpoint,
+    )
     from model.gdsr import PRESETS
     from model.reference import read_reference, translate
 
@@ -81,6 +87,7 @@ def main() -> int:
             generator = build_generator(config, translated)
             if all(tensor.dtype == torch.float16 for tensor in state.values()):
                 generator = generator.half()  # nothing is lost, and the file is half as large
+        check_finite(generator)
         save_checkpoint(options.target, generator, card)
     except CheckpointInvalid as invalid:
         print(f"gdsr-import: {options.source}: {invalid}", file=sys.stderr)

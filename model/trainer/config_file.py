@@ -12,11 +12,16 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from model.files import write_atomically
 from model.trainer.config import TrainConfig
-from model.trainer.errors import ConfigInvalid
+from model.trainer.errors import ConfigInvalid, writing
 from model.trainer.validation import MIN_SIDE
 
 PRESETS = Path(__file__).parent / "presets"
+_PATHS = (
+    "data.hr_dir", "data.val_dir", "teacher.file", "teacher.cache", "losses.perceptual.file",
+    "losses.dists.folder",
+)  # fmt: skip
 Built = TypeVar("Built")
 
 
@@ -61,9 +66,27 @@ def read_config(path: Path) -> TrainConfig:
     return _checked(_build(TrainConfig, values, ""))
 
 
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """The configuration for any working directory."""
+    values = asdict(config)
+    for key in _PATHS:
+        *tables, name = key.split(".")
+        table: Any = values
+        for part in tables:
+            table = (table or {}).get(part)
+        if table and table[name]:
+            table[name] = str(Path(table[name]).resolve())
+    return _build(TrainConfig, values, "")
+
+
 def write_config(path: Path, config: TrainConfig) -> None:
-    """Store a configuration in the folder of a run."""
-    path.write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+    """Store a configuration in the folder of a run.
+
+    Raises:
+        TrainingError: the file cannot be written; the previous one stays.
+    """
+    with writing(path):
+        write_atomically(path, (json.dumps(asdict(config), indent=2) + "\n").encode())
 
 
 def _shipped(name: str) -> Path:

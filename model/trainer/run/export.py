@@ -12,8 +12,8 @@ import torch
 
 from model.checkpoint import (
     Card,
-    CheckpointInvalid,
     Scores,
+    check_finite,
     load_checkpoint,
     read_header,
     read_tensors,
@@ -21,7 +21,7 @@ from model.checkpoint import (
     save_checkpoint,
 )
 from model.gdsr import GDSR
-from model.trainer.errors import TrainingError, writing
+from model.trainer.errors import TrainingError, reading, writing
 from model.trainer.fusion import fit_fusion
 from model.trainer.run.run import BEST
 
@@ -48,10 +48,8 @@ def export(
     if not target.parent.is_dir():  # before the fit, which takes a minute
         raise TrainingError(f"{target}: there is no folder {target.parent}")
     source = run / BEST if run.is_dir() else run
-    try:
+    with reading(str(source)):
         checkpoint = load_checkpoint(source)
-    except CheckpointInvalid as error:
-        raise TrainingError(f"{source}: {error}") from None
     card = replace(
         checkpoint.card,
         name=name or target.stem,
@@ -62,6 +60,8 @@ def export(
         fit_fusion(checkpoint.generator, photographs)
         card = replace(card, training=f"{card.training}; fusion fitted by least squares")
     generator = checkpoint.generator.half()
+    with reading(str(source)):
+        check_finite(generator)
     if report is not None:
         card = replace(card, scores=_scores(report, target, generator))
     with writing(target):
@@ -74,10 +74,8 @@ def export(
 
 def _scores(report: Path, target: Path, generator: GDSR) -> Scores:
     """The scores of the file `target` in a report; it must hold the weights of `generator`."""
-    try:
+    with reading(str(target)):
         digest, tensors = read_header(target).sha256, read_tensors(target)
-    except CheckpointInvalid as error:
-        raise TrainingError(f"{target}: {error}") from None
     expected = generator.state_dict()
     if tensors.keys() != expected.keys() or not all(
         torch.equal(tensors[name], expected[name]) for name in expected
