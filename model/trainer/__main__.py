@@ -38,7 +38,7 @@ def main() -> int:
         else:
             raise
     except KeyboardInterrupt:
-        reason = "interrupted twice: resuming continues from the last saved state"
+        reason = "interrupted: resuming continues from the last saved state, if there is one"
     else:
         return 0
     sys.stderr.write(f"gdsr-train: {reason}\n")

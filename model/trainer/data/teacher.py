@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from model.checkpoint import CheckpointInvalid, load_checkpoint, read_header
+from model.checkpoint import CheckpointInvalid, check_finite, load_checkpoint, read_header
 from model.esrgan import load_esrgan
 from model.files import write_atomically
 from model.gdsr import SCALE
@@ -43,7 +43,7 @@ from model.trainer.config import SHARD, Data, Teacher, TrainConfig
 from model.trainer.data.batches import Batch, Batches, turned
 from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.photographs import Photographs
-from model.trainer.errors import TrainingError, cause, reading, writing
+from model.trainer.errors import TrainingError, reading, writing
 from model.trainer.parallel import Processes
 from model.trainer.precision import autocast
 
@@ -123,15 +123,12 @@ def load_teacher(
     ESRGAN-class generator.
 
     Raises:
-        TrainingError: the file cannot be read, or is neither.
+        TrainingError: the file cannot be read, is neither, or has weights that are not finite.
     """
-    try:
+    with reading("teacher.file"):
         ours = _is_checkpoint(path)
         network: nn.Module = load_checkpoint(path).generator if ours else load_esrgan(path)
-    except CheckpointInvalid as error:
-        raise TrainingError(f"teacher.file: {path}: {error}") from None
-    except OSError as error:
-        raise TrainingError(f"teacher.file: {cause(error)}") from None
+        check_finite(network)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
     return (lambda lr: getattr(network(lr, (output,)), output)) if ours else network
 
