@@ -487,3 +487,17 @@ def test_a_plot_needs_matplotlib_and_something_to_draw(monkeypatch: pytest.Monke
         check_drawable(["psnr_y", "niqe"])
     with pytest.raises(ValueError, match="LPIPS or NIQE"):
         check_drawable(["psnr_y", "dists"])
+
+
+def test_a_picture_that_does_not_fit_into_memory_is_said_in_one_line(
+    run: Run,
+    checkpoint: Path,
+    photographs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch, "stack", lambda *_: torch.empty(10**13))
+
+    assert run(checkpoint, "--data", photographs) == 1
+
+    assert "gdsr-evaluate: out of memory: a picture is too large" in capsys.readouterr().err
