@@ -13,6 +13,8 @@ from processes import free_port
 
 from model.trainer.config import TrainConfig
 from model.trainer.config_file import write_config
+from model.trainer.errors import ConfigInvalid
+from model.trainer.parallel import join
 
 Configure = Callable[..., TrainConfig]
 SCRIPT = Path(__file__).with_name("gradients.py")
@@ -105,6 +107,15 @@ def test_a_process_whose_partner_is_killed_ends_with_one_line(
     assert [status for status, _ in ended] == [1, -signal.SIGKILL]
     (line,) = [line for line in ended[0][1].splitlines() if not line.startswith("[W")]
     assert line.startswith("gdsr-train: another process of this run ended")
+
+
+def test_more_processes_than_cuda_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+
+    with pytest.raises(ConfigInvalid, match="1 CUDA devices are too few"):
+        join("auto")
 
 
 @pytest.mark.slow
