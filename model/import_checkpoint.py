@@ -89,11 +89,9 @@ def main() -> int:
                 generator = generator.half()  # nothing is lost, and the file is half as large
         check_finite(generator)
         save_checkpoint(options.target, generator, card)
-    except CheckpointInvalid as invalid:
-        print(f"gdsr-import: {options.source}: {invalid}", file=sys.stderr)
-        return 1
-    except (OSError, TrainingError) as failure:  # names the file itself
-        print(f"gdsr-import: {failure}", file=sys.stderr)
+    except (CheckpointInvalid, OSError, TrainingError) as failure:
+        source = f"{options.source}: " if isinstance(failure, CheckpointInvalid) else ""
+        print(f"gdsr-import: {source}{failure}", file=sys.stderr)
         return 1
     sizes = (name for name, preset in PRESETS.items() if preset == generator.config)
     print(f"{options.target}: {next(sizes, generator.config)}")

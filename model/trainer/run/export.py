@@ -81,10 +81,7 @@ def _scores(report: Path, target: Path, generator: GDSR) -> Scores:
         torch.equal(tensors[name], expected[name]) for name in expected
     ):
         raise TrainingError(f"{target} holds other weights: export them first, then evaluate")
-    try:
-        return read_scores(report, sha256=digest)
-    except ValueError as error:
-        raise TrainingError(f"{error}: evaluate {target} as it is now") from None
+    return read_scores(report, sha256=digest)
 
 
 def read_scores(path: Path, *, sha256: str) -> Scores:
@@ -93,7 +90,7 @@ def read_scores(path: Path, *, sha256: str) -> Scores:
     A card's scores are for bicubic pictures and for outputs without back-projection.
 
     Raises:
-        ValueError: the file is not a report, has no such checkpoint, or used other settings.
+        TrainingError: the file is not a report, has no such checkpoint, or used other settings.
         OSError: the file cannot be read.
     """
     try:
@@ -103,12 +100,14 @@ def read_scores(path: Path, *, sha256: str) -> Scores:
         checkpoints = report["checkpoints"]
         found: list[Scores] = [one["scores"] for one in checkpoints if one["sha256"] == sha256]
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is not a report of gdsr-evaluate") from None
+        raise TrainingError(f"{path} is not a report of gdsr-evaluate") from None
     if otherwise:
-        raise ValueError(
+        raise TrainingError(
             f"{path} was measured with --jpeg, --degrade, --pairs or --backprojection, "
-            "which a card's scores are not"
+            "which a card's scores are not: evaluate without"
         )
     if not found:
-        raise ValueError(f"{path} has no scores of the checkpoint {sha256[:12]}")
+        raise TrainingError(
+            f"{path} has no scores of the checkpoint {sha256[:12]}: evaluate it as it is now"
+        )
     return found[0]
