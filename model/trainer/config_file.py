@@ -100,9 +100,8 @@ def _read(path: Path) -> dict[str, Any]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigInvalid(f"{path}: {error}") from None
-    return (
-        _merged(_read(_shipped(values.pop("extends"))), values) if "extends" in values else values
-    )
+    base = values.pop("extends", None)
+    return _merged(_read(_shipped(base)), values) if base is not None else values
 
 
 def _merged(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,6 +226,7 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         if value >= 1:
             yield f"optimiser.{name} is {value}; it must be below 1"
     for name, value, most in (
+        ("run.seed", run.seed, 2**63 - 1),
         ("data.patterns", data.patterns, 1),
         ("validation.jpeg_quality", config.validation.jpeg_quality, 100),
     ):

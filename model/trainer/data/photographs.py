@@ -98,6 +98,14 @@ def usable_pictures(
         raise no_photograph(folder, broken=broken, small=small, side=side)
 
 
+def is_usable(path: Path, *, side: int) -> bool:
+    """Whether a picture is not broken and has at least `side` pixels a side."""
+    try:
+        return bool(min(decode(path).shape[:2]) >= side)
+    except UNREADABLE:
+        return False
+
+
 def no_photograph(folder: Path, *, broken: Sequence[Path], small: int, side: int) -> TrainingError:
     """The error that a folder has no usable picture."""
     reasons = [f"{len(broken)} broken, {broken[0].name} first"] if broken else []

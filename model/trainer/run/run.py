@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -20,12 +21,7 @@ from model.files import write_atomically
 from model.trainer.config import Data, TrainConfig
 from model.trainer.config_file import write_config
 from model.trainer.data.batches import Batches
-from model.trainer.data.photographs import (
-    UNREADABLE,
-    decode,
-    find_photographs,
-    keep_photographs,
-)
+from model.trainer.data.photographs import find_photographs, is_usable, keep_photographs
 from model.trainer.data.teacher import CachedBatches, make_cache
 from model.trainer.errors import ConfigInvalid, TrainingError, writing
 from model.trainer.parallel import Processes
@@ -228,7 +224,8 @@ def _split(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
     count = min(max(1, data.hold_out), -(-len(paths) // 10))
     starts = [int(index * len(paths) / count) for index in range(count)]
     groups = [paths[start:end] for start, end in zip(starts, [*starts[1:], None], strict=False)]
-    held_out = [path for group in groups for path in islice(filter(_is_usable, group), 1)]
+    usable = partial(is_usable, side=MIN_SIDE)
+    held_out = [path for group in groups for path in islice(filter(usable, group), 1)]
     return _without(paths, held_out), held_out or paths, folder
 
 
@@ -236,11 +233,3 @@ def _without(paths: list[Path], held_out: Iterable[Path]) -> list[Path]:
     """The paths for training; a single picture is used for both."""
     excluded = set(held_out)
     return [path for path in paths if path not in excluded] or paths
-
-
-def _is_usable(path: Path) -> bool:
-    """Whether a picture can validate."""
-    try:
-        return bool(min(decode(path).shape[:2]) >= MIN_SIDE)
-    except UNREADABLE:
-        return False

@@ -35,6 +35,7 @@ def test_a_preset_is_named_like_its_file(name: str) -> None:
         ("optimiser.betas=[0.9]", "optimiser.betas is [0.9]; it must be a list of 2 numbers"),
         ("optimiser=3", "optimiser is 3; it must be a table"),
         ("run.steps=0", "run.steps is 0; it must be above 0"),
+        ("run.seed=9999999999999999999", "run.seed is 9999999999999999999; it must not be above"),
         ("run.seed=-1", "run.seed is -1; it must not be below 0"),
         ("generator.size.shared=-1", "generator.size.shared is -1; it must be above 0"),
         ("validation.crop=8", "validation.crop is 8; it must be 0 or at least 64"),
