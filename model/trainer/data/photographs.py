@@ -122,8 +122,7 @@ def size_of(path: Path) -> tuple[int, int]:
         OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken.
     """
     with Image.open(path) as image:
-        width, height = image.size
-    return width, height
+        return image.size
 
 
 def read_photographs(

@@ -258,11 +258,15 @@ class CachedBatches:
 
     def at(self, step: int) -> Batch:
         random = np.random.default_rng((self._seed, step))
+        side = self._data.patch
         limits = (len(self._arrays), SHARD, self._places, self._places, 8)
         picks = random.integers(limits, size=(self._data.batch, len(limits)))[self._part]
         patches = [
             [
-                turned(self._window(array[picture], scale, top=top, left=left), turn)
+                turned(
+                    array[picture, scale * top :, scale * left :][: scale * side, : scale * side],
+                    turn,
+                )
                 for array, scale in zip(self._arrays[shard], _KINDS.values(), strict=True)
             ]
             for shard, picture, top, left, turn in picks.tolist()
@@ -276,13 +280,6 @@ class CachedBatches:
     def stream(self, first: int) -> Iterator[Iterator[Batch]]:
         """Batches from the step `first` on, without end."""
         yield map(self.at, count(first))
-
-    def _window(
-        self, picture: NDArray[np.uint8], scale: int, *, top: int, left: int
-    ) -> NDArray[np.uint8]:
-        """A patch at a position in low-resolution pixels."""
-        side, top, left = scale * self._data.patch, scale * top, scale * left
-        return picture[top : top + side, left : left + side]
 
     def _tensor(self, patches: tuple[NDArray[np.uint8], ...]) -> Tensor:
         """(N, 3, S, S) in [0, 1]."""

@@ -7,7 +7,6 @@ not finite.
 import hashlib
 import math
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -218,18 +217,15 @@ def _split(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
     folder = Path(data.hr_dir)
     paths = find_photographs(folder)
     if data.val_dir:
-        validation = Path(data.val_dir)
-        held_out = find_photographs(validation)
-        return _without(paths, held_out), held_out, validation
-    count = min(max(1, data.hold_out), -(-len(paths) // 10))
-    starts = [int(index * len(paths) / count) for index in range(count)]
-    groups = [paths[start:end] for start, end in zip(starts, [*starts[1:], None], strict=False)]
-    usable = partial(is_usable, side=MIN_SIDE)
-    held_out = [path for group in groups for path in islice(filter(usable, group), 1)]
-    return _without(paths, held_out), held_out or paths, folder
-
-
-def _without(paths: list[Path], held_out: Iterable[Path]) -> list[Path]:
-    """The paths for training; a single picture is used for both."""
+        folder = Path(data.val_dir)
+        held_out = find_photographs(folder)
+    else:
+        count = min(max(1, data.hold_out), -(-len(paths) // 10))
+        every = len(paths) / max(1, count)
+        starts = [int(index * every) for index in range(count)]
+        groups = [paths[start:end] for start, end in zip(starts, [*starts[1:], None], strict=False)]
+        usable = partial(is_usable, side=MIN_SIDE)
+        held_out = [path for group in groups for path in islice(filter(usable, group), 1)] or paths
     excluded = set(held_out)
-    return [path for path in paths if path not in excluded] or paths
+    # A single picture is used for both.
+    return [path for path in paths if path not in excluded] or paths, held_out, folder
