@@ -150,7 +150,7 @@ def build_generator(config: GDSRConfig, state: Mapping[str, Tensor]) -> GDSR:
     """Build a generator with these weights, in float32.
 
     Raises:
-        CheckpointInvalid: a tensor is missing, unexpected, of another shape or not floating-point.
+        CheckpointInvalid: a tensor is missing, unexpected, or of another shape or type.
     """
     with torch.device("meta"):  # skips the initialisation of values that are replaced at once
         generator = GDSR(config)
@@ -162,7 +162,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Give a network that was built on the device `meta` these weights, in float32.
 
     Raises:
-        CheckpointInvalid: a tensor is missing, unexpected, of another shape or not floating-point.
+        CheckpointInvalid: a tensor is missing, unexpected, or of another shape or type.
     """
     expected = network.state_dict()
     if missing := expected.keys() - state.keys():
@@ -171,7 +171,9 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise CheckpointInvalid(f"{_listed(unexpected)} not part of this network")
     for name, tensor in state.items():
         if tensor.dtype not in _DTYPES:
-            raise CheckpointInvalid(f"tensor {name} is {tensor.dtype}, not floating-point")
+            raise CheckpointInvalid(
+                f"tensor {name} is {tensor.dtype}; float16, bfloat16 and float32 are read"
+            )
         if tensor.shape != expected[name].shape:
             raise CheckpointInvalid(
                 f"tensor {name} has the shape {list(tensor.shape)}; "
@@ -179,6 +181,17 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor]) -> None:
             )
     single = {name: tensor.to(torch.float32) for name, tensor in state.items()}
     network.load_state_dict(single, assign=True)
+
+
+def check_finite(network: nn.Module) -> None:
+    """Check the weights of a network.
+
+    Raises:
+        CheckpointInvalid: a value is not finite.
+    """
+    for name, parameter in network.named_parameters():
+        if not parameter.isfinite().all():
+            raise CheckpointInvalid(f"tensor {name} has values that are not finite")
 
 
 def _write(path: Path, config: GDSRConfig, card: Card, state: Mapping[str, Tensor]) -> None:

@@ -60,7 +60,13 @@ def main() -> int:
     # Imported late to keep --help and usage errors fast: torch takes seconds.
     import torch
 
-    from model.checkpoint import Card, CheckpointInvalid, build_generator, save_checkpoint
+    from model.checkpoint import (
+        Card,
+        CheckpointInvalid,
+        build_generator,
+        check_finite,
+        save_checkpoint,
+    )
     from model.gdsr import PRESETS
     from model.reference import read_reference, translate
 
@@ -81,12 +87,11 @@ def main() -> int:
             generator = build_generator(config, translated)
             if all(tensor.dtype == torch.float16 for tensor in state.values()):
                 generator = generator.half()  # nothing is lost, and the file is half as large
+        check_finite(generator)
         save_checkpoint(options.target, generator, card)
-    except CheckpointInvalid as invalid:
-        print(f"gdsr-import: {options.source}: {invalid}", file=sys.stderr)
-        return 1
-    except (OSError, TrainingError) as failure:  # names the file itself
-        print(f"gdsr-import: {failure}", file=sys.stderr)
+    except (CheckpointInvalid, OSError, TrainingError) as failure:
+        source = f"{options.source}: " if isinstance(failure, CheckpointInvalid) else ""
+        print(f"gdsr-import: {source}{failure}", file=sys.stderr)
         return 1
     sizes = (name for name, preset in PRESETS.items() if preset == generator.config)
     print(f"{options.target}: {next(sizes, generator.config)}")

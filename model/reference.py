@@ -47,7 +47,7 @@ _IN_TRUNK = re.compile(
     r"(?P<trunk>.+)\.sub(\.(?P<rrdb>\d{1,4}))?\.RDB(?P<rdb>[1-3])\.conv(?P<conv>[1-5])\.0"
 )
 # All exceptions that the unpickler was seen to raise on damaged files: it does not validate them.
-_UNREADABLE = (
+UNREADABLE_PICKLE = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -75,7 +75,7 @@ def read_reference(path: Path, *, wrapped: Sequence[str] = ()) -> dict[str, Tens
         return read_tensors(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except UNREADABLE_PICKLE as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointInvalid(f"this is not a pickle of weights alone: {reason}") from None
     if isinstance(state, dict):

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from model.evaluate.pareto import position_of
-from model.trainer.errors import TrainingError
+from model.trainer.errors import TrainingError, is_out_of_memory
 
 WEIGHTS_VARIABLE = "GDSR_METRIC_WEIGHTS"
 
@@ -27,19 +27,22 @@ def main() -> int:
 
     prepare_process(None)
 
-    import torch
-
     from model.evaluate.evaluation import run
 
     try:
         run(options)
-    except (TrainingError, ValueError, OSError, torch.OutOfMemoryError) as failure:
+    except (TrainingError, ValueError, OSError) as failure:
         reason = str(failure).strip().partition("\n")[0]
-        sys.stderr.write(f"gdsr-evaluate: {reason}\n")
-        return 1
+    except (RuntimeError, MemoryError) as failure:
+        if not is_out_of_memory(failure):
+            raise
+        reason = "out of memory: a picture is too large for this device"
     except KeyboardInterrupt:
         return 1
-    return 0
+    else:
+        return 0
+    sys.stderr.write(f"gdsr-evaluate: {reason}\n")
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.evaluate.methods import MASK, Method
 from model.evaluate.patterns import patterns
-from model.evaluate.slider import POSITIONS, SliderPath, rmse, rounded, shown, slider_path
+from model.evaluate.slider import POSITIONS, SliderPath, rmse, shown, slider_path
 from model.metrics.character import (
     SMALLEST_FOR_MESH,
     lr_psnr,
@@ -99,7 +99,7 @@ def evaluate(
     for pair in pairs:
         with _float32():
             outputs = method(pair.lr)
-            images = shown(outputs, trade_offs) if trade_offs else rounded(outputs)
+            images = shown(outputs, trade_offs)
             stack = torch.stack(tuple(images.values()))  # (N, 3, 4H, 4W)
             for metric in metrics:
                 for name, value in zip(images, metric.measure(stack, pair.hr), strict=True):

@@ -35,20 +35,18 @@ class SliderPath:
 def shown(outputs: Mapping[str, Tensor], trade_offs: Sequence[float]) -> dict[str, Tensor]:
     """Bytes of (3, 4H, 4W) at these positions, 0 to 1, by the names of `name_of`.
 
-    `outputs` are `psnr`, `fused` and `gan` in [0, 1], not clamped.
+    `outputs` are `psnr`, `fused` and `gan` in [0, 1], not clamped. Without positions, all of them.
     """
+    if not trade_offs:
+        return {name: to_bytes(image) for name, image in outputs.items()}
     clamped = {position: outputs[name].clamp(0, 1) for name, position in NAMED_POSITIONS.items()}
     images = {}
     for position in trade_offs:  # blended from the two outputs next to it
         left = 0.0 if position < 0.5 else 0.5
         share = 2 * (position - left)
-        images[name_of(position)] = torch.lerp(clamped[left], clamped[left + 0.5], share)
-    return rounded(images)
-
-
-def rounded(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The outputs of a method without a slider, as bytes."""
-    return {name: to_bytes(image) for name, image in outputs.items()}
+        blended = torch.lerp(clamped[left], clamped[left + 0.5], share)
+        images[name_of(position)] = to_bytes(blended)
+    return images
 
 
 def rmse(images: Tensor, reference: Tensor) -> list[float]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from model.trainer.errors import ConfigInvalid, TrainingError, cause
+from model.trainer.errors import ConfigInvalid, TrainingError, cause, is_out_of_memory
 
 _FAILED, _USAGE = 1, 2
 
@@ -23,18 +23,22 @@ def main() -> int:
 
     prepare_process(None)
 
-    import torch
+    from model.trainer.parallel import is_process_lost
 
+    status = _FAILED
     try:
         options.run(options)
     except (TrainingError, OSError) as error:
         reason, status = cause(error), _USAGE if isinstance(error, ConfigInvalid) else _FAILED
-    except torch.OutOfMemoryError as error:
-        reason, status = str(error).partition(".")[0], _FAILED
-        reason += ": a smaller data.batch or data.patch needs less"
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            reason = "out of memory: a smaller data.batch, data.patch or validation.crop needs less"
+        elif is_process_lost(error):
+            reason = "another process of this run ended or hangs; resume after its error is mended"
+        else:
+            raise
     except KeyboardInterrupt:
-        reason = "interrupted twice: resuming continues from the last saved state"
-        status = _FAILED
+        reason = "interrupted: resuming continues from the last saved state, if there is one"
     else:
         return 0
     sys.stderr.write(f"gdsr-train: {reason}\n")
@@ -63,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     fit.add_argument("--out", type=Path, help="the run's folder (default: runs/NAME-TIME)")
     fit.add_argument(
-        "--minutes", type=_minutes,
+        "--minutes", type=minutes,
         help=(
             "time budget including annealing and the last validation (default: the run.minutes of "
             "PRESET)"
@@ -74,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     resume = commands.add_parser("resume", help="resume a stopped run")
     resume.add_argument("out", metavar="RUN", type=Path)
     resume.add_argument(
-        "--minutes", type=_minutes, help="new time budget of the whole run (default: as before)"
+        "--minutes", type=minutes, help="new time budget of the whole run (default: as before)"
     )
     resume.set_defaults(run=_resume)
 
@@ -109,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fit(options: argparse.Namespace) -> None:
-    from model.trainer.config_file import read_preset
+    from model.trainer.config_file import read_preset, with_absolute_paths
     from model.trainer.loop import train
 
     config = read_preset(options.preset, options.overrides)
@@ -117,14 +121,11 @@ def _fit(options: argparse.Namespace) -> None:
         raise ConfigInvalid("a folder of photographs is required: --set data.hr_dir=DIR")
     if not options.out and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigInvalid("several processes need a common folder: set it with --out")
+    if options.minutes:
+        config = replace(config, run=replace(config.run, minutes=options.minutes))
+    name = f"{config.run.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
     # Absolute paths, so that the run can be resumed from any folder.
-    data = replace(config.data, hr_dir=str(Path(config.data.hr_dir).resolve()))
-    if data.val_dir:
-        data = replace(data, val_dir=str(Path(data.val_dir).resolve()))
-    run = replace(config.run, minutes=options.minutes or config.run.minutes)
-    name = f"{run.name}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
-    out = options.out or Path("runs") / name
-    train(replace(config, run=run, data=data), out, resume=False)
+    train(with_absolute_paths(config), options.out or Path("runs") / name, resume=False)
 
 
 def _resume(options: argparse.Namespace) -> None:
@@ -164,11 +165,12 @@ def _plot(options: argparse.Namespace) -> None:
     sys.stdout.write(f"{target}\n")
 
 
-def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 0 < minutes < float("inf"):
+def minutes(text: str) -> float:
+    """A time budget. argparse prints the name of this function for text that is no number."""
+    value = float(text)
+    if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return minutes
+    return value
 
 
 if __name__ == "__main__":

@@ -12,11 +12,16 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from model.files import write_atomically
 from model.trainer.config import TrainConfig
-from model.trainer.errors import ConfigInvalid
+from model.trainer.errors import ConfigInvalid, writing
 from model.trainer.validation import MIN_SIDE
 
 PRESETS = Path(__file__).parent / "presets"
+_PATHS = (
+    "data.hr_dir", "data.val_dir", "teacher.file", "teacher.cache", "losses.perceptual.file",
+    "losses.dists.folder",
+)  # fmt: skip
 Built = TypeVar("Built")
 
 
@@ -34,20 +39,14 @@ def preset_names() -> list[str]:
 def read_preset(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
     """The configuration in the file `name`, or in the shipped preset of that name.
 
+    A preset that starts with `extends` gets all other values from the shipped preset of that name.
     An override has the form `table.key=value`.
 
     Raises:
         ConfigInvalid: for the reason in the message.
     """
     path = Path(name)
-    if not path.is_file():
-        path = PRESETS / f"{path.name.removesuffix('.toml')}.toml"
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigInvalid(f"no preset {name}; there are {', '.join(preset_names())}") from None
-    except (OSError, ValueError) as error:
-        raise ConfigInvalid(f"{path}: {error}") from None
+    values = _read(path if path.is_file() else _shipped(name))
     for override in overrides:
         _override(values, override)
     return _checked(_build(TrainConfig, values, ""))
@@ -67,9 +66,51 @@ def read_config(path: Path) -> TrainConfig:
     return _checked(_build(TrainConfig, values, ""))
 
 
+def with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """The configuration for any working directory."""
+    values = asdict(config)
+    for key in _PATHS:
+        *tables, name = key.split(".")
+        table: Any = values
+        for part in tables:
+            table = (table or {}).get(part)
+        if table and table[name]:
+            table[name] = str(Path(table[name]).resolve())
+    return _build(TrainConfig, values, "")
+
+
 def write_config(path: Path, config: TrainConfig) -> None:
-    """Store a configuration in the folder of a run."""
-    path.write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+    """Store a configuration in the folder of a run.
+
+    Raises:
+        TrainingError: the file cannot be written; the previous one stays.
+    """
+    with writing(path):
+        write_atomically(path, (json.dumps(asdict(config), indent=2) + "\n").encode())
+
+
+def _shipped(name: str) -> Path:
+    if name not in preset_names():
+        raise ConfigInvalid(f"no preset {name}; there are {', '.join(preset_names())}")
+    return PRESETS / f"{name}.toml"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigInvalid(f"{path}: {error}") from None
+    base = values.pop("extends", None)
+    return _merged(_read(_shipped(base)), values) if base is not None else values
+
+
+def _merged(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of `base` with the values of `own`."""
+    both = dict(base)
+    for key, value in own.items():
+        tables = isinstance(value, dict) and isinstance(base.get(key), dict)
+        both[key] = _merged(base[key], value) if tables else value
+    return both
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -160,6 +201,7 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         "run.steps": run.steps,
         "run.save_every": run.save_every,
         "run.log_every": run.log_every,
+        "generator.init_scale": config.generator.init_scale,
         "teacher.pictures": teacher.pictures if teacher else 1,
         "data.patch": data.patch,
         "data.batch": data.batch,
@@ -167,23 +209,29 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         "validation.pictures": config.validation.pictures,
         "optimiser.learning_rate": config.optimiser.learning_rate,
     }
+    if losses.adversarial:
+        positive["losses.adversarial.learning_rate"] = losses.adversarial.learning_rate
+        positive["losses.adversarial.features"] = losses.adversarial.features
     for name, value in positive.items():
         if value <= 0:
             yield f"{name} is {value}; it must be above 0"
-    not_negative = {
-        "run.seed": run.seed,
-        "losses.margin": losses.margin,
-        "data.mirror": data.mirror,
-    }
-    for name, count in not_negative.items():
-        if count < 0:
-            yield f"{name} is {count}; it must not be below 0"
     crop = config.validation.crop
     if crop and crop < MIN_SIDE:
         yield f"validation.crop is {crop}; it must be 0 or at least {MIN_SIDE}"
-    betas = list(config.optimiser.betas)
-    if not all(0 <= beta < 1 for beta in betas):
-        yield f"optimiser.betas is {betas}; both must be from 0 to below 1"
+    for name, value in _numbers(asdict(config)):
+        if value < 0:
+            yield f"{name} is {value}; it must not be below 0"
+    optimiser = config.optimiser
+    for name, value in (("betas", max(optimiser.betas)), ("ema", optimiser.ema)):
+        if value >= 1:
+            yield f"optimiser.{name} is {value}; it must be below 1"
+    for name, value, most in (
+        ("run.seed", run.seed, 2**63 - 1),
+        ("data.patterns", data.patterns, 1),
+        ("validation.jpeg_quality", config.validation.jpeg_quality, 100),
+    ):
+        if value > most:
+            yield f"{name} is {value}; it must not be above {most}"
     if 2 * losses.margin >= data.patch:
         yield f"losses.margin is {losses.margin}; that leaves nothing of a patch of {data.patch}"
     if data.mirror > data.patch:
@@ -201,12 +249,15 @@ def _problems(config: TrainConfig) -> Iterator[str]:
         yield "losses: one needs a teacher, and there is no table teacher"
     if teacher and teacher.side < data.patch:
         yield f"teacher.side is {teacher.side}, smaller than a patch of {data.patch}"
-    if not 0 <= data.patterns <= 1:
-        yield f"data.patterns is {data.patterns}; it must be between 0 and 1"
     if losses.perceptual and not losses.perceptual.taps:
         yield "losses.perceptual.taps is empty"
     seen = 4 * (data.patch - 2 * losses.margin)
+    for name, term, least in (("colour", losses.colour, 32), ("perceptual", losses.perceptual, 16)):
+        if term and seen < least:
+            yield f"losses.{name} needs {least} pixels a side; a patch without margins has {seen}"
     if losses.adversarial:
+        if not losses.adversarial.weights.outputs:
+            yield "losses.adversarial: no output has a weight"
         kind = losses.adversarial.discriminator
         multiple = 32 if kind == "vgg" else 8
         if seen % multiple:
@@ -214,3 +265,15 @@ def _problems(config: TrainConfig) -> Iterator[str]:
                 f"the {kind} discriminator needs sides that are a multiple of {multiple}; "
                 f"a patch of {data.patch} without margins of {losses.margin} gives {seen}"
             )
+
+
+def _numbers(values: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """All numbers of nested tables and lists, with their names."""
+    if isinstance(values, Mapping):
+        for key, part in values.items():
+            yield from _numbers(part, f"{name}.{key}".removeprefix("."))
+    elif isinstance(values, list | tuple):
+        for part in values:
+            yield from _numbers(part, name)
+    elif isinstance(values, int | float):
+        yield name, values

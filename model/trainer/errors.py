@@ -15,9 +15,14 @@ class ConfigInvalid(TrainingError):
 
 def cause(error: Exception) -> str:
     """The message of an error in one line, without the number of an OSError."""
-    if isinstance(error, OSError):
-        return f"{error.strerror}: {error.filename}"
-    return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error).strip().partition("\n")[0]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed, for which torch raises a plain RuntimeError on a CPU."""
+    return isinstance(error, MemoryError) or "memory" in str(error)
 
 
 @contextmanager

@@ -92,20 +92,31 @@ class _Summed(torch.autograd.Function):
         return summed
 
 
+def is_process_lost(error: Exception) -> bool:
+    """Whether a collective operation failed, as another process has ended or hangs."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+
+
 def join(device: str, *, timeout: timedelta = _TIMEOUT) -> Processes:
     """Join the process group described by the environment.
 
     A collective operation in a step fails after `timeout`; `Processes.wait` waits longer.
 
     Raises:
-        ConfigInvalid: CUDA is configured but not available.
+        ConfigInvalid: CUDA is configured but not available, or this process has no device.
     """
     rank, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise ConfigInvalid("device.name is 'cuda', and there is no CUDA device")
     if cuda and device != "cpu":
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        if local_rank >= (devices := torch.cuda.device_count()):
+            raise ConfigInvalid(
+                f"{devices} CUDA devices are too few: start as many processes (--nproc-per-node), "
+                "or set device.name=cpu"
+            )
+        chosen = torch.device("cuda", local_rank)
         torch.cuda.set_device(chosen)
     else:
         chosen = torch.device("cpu")

@@ -62,9 +62,15 @@ def decode(path: Path) -> NDArray[np.uint8]:
     """The picture as RGB: (H, W, 3).
 
     Raises:
-        OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken.
+        OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken, or has
+            levels without a known range.
     """
     with Image.open(path) as image:
+        if image.mode in ("I", "F"):
+            raise ValueError("32-bit levels have no known range")
+        if image.mode.startswith("I;16"):  # Pillow would clip grey levels to 255
+            grey = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.repeat(grey[..., None], 3, axis=2)
         return np.asarray(image.convert("RGB"))
 
 
@@ -92,6 +98,14 @@ def usable_pictures(
         raise no_photograph(folder, broken=broken, small=small, side=side)
 
 
+def is_usable(path: Path, *, side: int) -> bool:
+    """Whether a picture is not broken and has at least `side` pixels a side."""
+    try:
+        return bool(min(decode(path).shape[:2]) >= side)
+    except UNREADABLE:
+        return False
+
+
 def no_photograph(folder: Path, *, broken: Sequence[Path], small: int, side: int) -> TrainingError:
     """The error that a folder has no usable picture."""
     reasons = [f"{len(broken)} broken, {broken[0].name} first"] if broken else []
@@ -108,8 +122,7 @@ def size_of(path: Path) -> tuple[int, int]:
         OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken.
     """
     with Image.open(path) as image:
-        width, height = image.size
-    return width, height
+        return image.size
 
 
 def read_photographs(

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from model.checkpoint import CheckpointInvalid, load_checkpoint, read_header
+from model.checkpoint import CheckpointInvalid, check_finite, load_checkpoint, read_header
 from model.esrgan import load_esrgan
 from model.files import write_atomically
 from model.gdsr import SCALE
@@ -43,7 +43,7 @@ from model.trainer.config import SHARD, Data, Teacher, TrainConfig
 from model.trainer.data.batches import Batch, Batches, turned
 from model.trainer.data.patterns import replace_with_patterns
 from model.trainer.data.photographs import Photographs
-from model.trainer.errors import TrainingError, cause, reading, writing
+from model.trainer.errors import TrainingError, reading, writing
 from model.trainer.parallel import Processes
 from model.trainer.precision import autocast
 
@@ -123,15 +123,12 @@ def load_teacher(
     ESRGAN-class generator.
 
     Raises:
-        TrainingError: the file cannot be read, or is neither.
+        TrainingError: the file cannot be read, is neither, or has weights that are not finite.
     """
-    try:
+    with reading("teacher.file"):
         ours = _is_checkpoint(path)
         network: nn.Module = load_checkpoint(path).generator if ours else load_esrgan(path)
-    except CheckpointInvalid as error:
-        raise TrainingError(f"teacher.file: {path}: {error}") from None
-    except OSError as error:
-        raise TrainingError(f"teacher.file: {cause(error)}") from None
+        check_finite(network)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
     return (lambda lr: getattr(network(lr, (output,)), output)) if ours else network
 
@@ -261,11 +258,15 @@ class CachedBatches:
 
     def at(self, step: int) -> Batch:
         random = np.random.default_rng((self._seed, step))
+        side = self._data.patch
         limits = (len(self._arrays), SHARD, self._places, self._places, 8)
         picks = random.integers(limits, size=(self._data.batch, len(limits)))[self._part]
         patches = [
             [
-                turned(self._window(array[picture], scale, top=top, left=left), turn)
+                turned(
+                    array[picture, scale * top :, scale * left :][: scale * side, : scale * side],
+                    turn,
+                )
                 for array, scale in zip(self._arrays[shard], _KINDS.values(), strict=True)
             ]
             for shard, picture, top, left, turn in picks.tolist()
@@ -279,13 +280,6 @@ class CachedBatches:
     def stream(self, first: int) -> Iterator[Iterator[Batch]]:
         """Batches from the step `first` on, without end."""
         yield map(self.at, count(first))
-
-    def _window(
-        self, picture: NDArray[np.uint8], scale: int, *, top: int, left: int
-    ) -> NDArray[np.uint8]:
-        """A patch at a position in low-resolution pixels."""
-        side, top, left = scale * self._data.patch, scale * top, scale * left
-        return picture[top : top + side, left : left + side]
 
     def _tensor(self, patches: tuple[NDArray[np.uint8], ...]) -> Tensor:
         """(N, 3, S, S) in [0, 1]."""

@@ -44,11 +44,17 @@ def _training(config: TrainConfig, train_state: TrainState) -> str:
     if config.teacher:
         name = Path(config.teacher.file).stem or "another program's pictures"
         terms[f"distillation from {name}"] = losses.distill
-    terms |= {"DISTS": losses.dists, "perceptual": losses.perceptual}
+    terms |= {"colour": losses.colour, "DISTS": losses.dists, "perceptual": losses.perceptual}
     if losses.adversarial:
         kind = {"vgg": "VGG", "unet": "U-Net"}[losses.adversarial.discriminator]
         terms[f"{losses.adversarial.game} adversarial with a {kind}"] = losses.adversarial
-    names = [f"{name} ({', '.join(term.weights.outputs)})" for name, term in terms.items() if term]
+    names = [
+        f"{name} ({', '.join(term.weights.outputs)})"
+        for name, term in terms.items()
+        if term and term.weights.outputs
+    ]
+    if losses.mask:
+        names.append("texture (mask)")
     sentences = [
         f"{train_state.step:,} steps of {data.batch} patches of {data.patch}x{data.patch} pixels",
         f"losses: {', '.join(names)}",

@@ -12,8 +12,8 @@ import torch
 
 from model.checkpoint import (
     Card,
-    CheckpointInvalid,
     Scores,
+    check_finite,
     load_checkpoint,
     read_header,
     read_tensors,
@@ -21,7 +21,7 @@ from model.checkpoint import (
     save_checkpoint,
 )
 from model.gdsr import GDSR
-from model.trainer.errors import TrainingError, writing
+from model.trainer.errors import TrainingError, reading, writing
 from model.trainer.fusion import fit_fusion
 from model.trainer.run.run import BEST
 
@@ -48,10 +48,8 @@ def export(
     if not target.parent.is_dir():  # before the fit, which takes a minute
         raise TrainingError(f"{target}: there is no folder {target.parent}")
     source = run / BEST if run.is_dir() else run
-    try:
+    with reading(str(source)):
         checkpoint = load_checkpoint(source)
-    except CheckpointInvalid as error:
-        raise TrainingError(f"{source}: {error}") from None
     card = replace(
         checkpoint.card,
         name=name or target.stem,
@@ -62,6 +60,8 @@ def export(
         fit_fusion(checkpoint.generator, photographs)
         card = replace(card, training=f"{card.training}; fusion fitted by least squares")
     generator = checkpoint.generator.half()
+    with reading(str(source)):
+        check_finite(generator)
     if report is not None:
         card = replace(card, scores=_scores(report, target, generator))
     with writing(target):
@@ -74,19 +74,14 @@ def export(
 
 def _scores(report: Path, target: Path, generator: GDSR) -> Scores:
     """The scores of the file `target` in a report; it must hold the weights of `generator`."""
-    try:
+    with reading(str(target)):
         digest, tensors = read_header(target).sha256, read_tensors(target)
-    except CheckpointInvalid as error:
-        raise TrainingError(f"{target}: {error}") from None
     expected = generator.state_dict()
     if tensors.keys() != expected.keys() or not all(
         torch.equal(tensors[name], expected[name]) for name in expected
     ):
         raise TrainingError(f"{target} holds other weights: export them first, then evaluate")
-    try:
-        return read_scores(report, sha256=digest)
-    except ValueError as error:
-        raise TrainingError(f"{error}: evaluate {target} as it is now") from None
+    return read_scores(report, sha256=digest)
 
 
 def read_scores(path: Path, *, sha256: str) -> Scores:
@@ -95,7 +90,7 @@ def read_scores(path: Path, *, sha256: str) -> Scores:
     A card's scores are for bicubic pictures and for outputs without back-projection.
 
     Raises:
-        ValueError: the file is not a report, has no such checkpoint, or used other settings.
+        TrainingError: the file is not a report, has no such checkpoint, or used other settings.
         OSError: the file cannot be read.
     """
     try:
@@ -105,12 +100,14 @@ def read_scores(path: Path, *, sha256: str) -> Scores:
         checkpoints = report["checkpoints"]
         found: list[Scores] = [one["scores"] for one in checkpoints if one["sha256"] == sha256]
     except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{path} is not a report of gdsr-evaluate") from None
+        raise TrainingError(f"{path} is not a report of gdsr-evaluate") from None
     if otherwise:
-        raise ValueError(
+        raise TrainingError(
             f"{path} was measured with --jpeg, --degrade, --pairs or --backprojection, "
-            "which a card's scores are not"
+            "which a card's scores are not: evaluate without"
         )
     if not found:
-        raise ValueError(f"{path} has no scores of the checkpoint {sha256[:12]}")
+        raise TrainingError(
+            f"{path} has no scores of the checkpoint {sha256[:12]}: evaluate it as it is now"
+        )
     return found[0]

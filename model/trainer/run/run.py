@@ -7,17 +7,20 @@ not finite.
 import hashlib
 import math
 import time
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import safetensors.torch
 import torch
 
-from model.checkpoint import save_checkpoint
+from model.checkpoint import CheckpointInvalid, check_finite, save_checkpoint
 from model.files import write_atomically
 from model.trainer.config import Data, TrainConfig
 from model.trainer.config_file import write_config
 from model.trainer.data.batches import Batches
-from model.trainer.data.photographs import find_photographs, keep_photographs
+from model.trainer.data.photographs import find_photographs, is_usable, keep_photographs
 from model.trainer.data.teacher import CachedBatches, make_cache
 from model.trainer.errors import ConfigInvalid, TrainingError, writing
 from model.trainer.parallel import Processes
@@ -26,9 +29,10 @@ from model.trainer.run.log import Log
 from model.trainer.run.state import TrainState, load_state, save_state
 from model.trainer.step.networks import build_networks, build_optimisers
 from model.trainer.step.step import Entry, LossBuffer
-from model.trainer.validation import read_pairs, validate
+from model.trainer.validation import MIN_SIDE, read_pairs, validate
 
 CONFIG, STATE, BEST = "config.json", "state.pt", "best.safetensors"
+_ADVICE = "a lower optimiser.learning_rate, or optimiser.clip, may help"
 _OUTSIDE = 10.0  # seconds of a time budget for the work before and after the loop
 
 
@@ -52,18 +56,20 @@ class Run:
             )
         if processes.first and not resume and (out / STATE).exists():
             raise TrainingError(f"{out} holds a run already: resume it, or name another folder")
-        self.networks = build_networks(config, device)
+        # A resumed run needs no weights to start from: they may be gone.
+        generator = replace(config.generator, init="") if resume else config.generator
+        self.networks = build_networks(replace(config, generator=generator), device)
         self.optimisers = build_optimisers(config, self.networks, device)
+        if resume:
+            self.train_state = load_state(out / STATE, self.networks, self.optimisers, device)
+        else:
+            self.train_state = TrainState(origin=origin_of(config))
         paths, held_out, held_in = _split(config)
         self.pairs = read_pairs(held_out, config.validation, folder=held_in, device=device)
         out.mkdir(parents=True, exist_ok=True)
         file = out / f"pixels.{processes.rank}.partial"
         photographs, data = keep_photographs(paths, config.data_of_cache, device=device, file=file)
         self.photographs = photographs
-        if resume:
-            self.train_state = load_state(out / STATE, self.networks, self.optimisers, device)
-        else:
-            self.train_state = TrainState(origin=origin_of(config))
         if processes.first:
             write_config(out / CONFIG, config)
         self.batches = self._batches(data, quiet=quiet)
@@ -139,15 +145,33 @@ class Run:
         self.log.event("broken", step=entry.step, term=broken, batch=path.name)
         raise TrainingError(
             f"the loss {broken} of step {entry.step} is not finite; the batch is in {path}, "
-            "the last good state stays"
+            f"the last good state stays; {_ADVICE}"
         )
+
+    def _check(self) -> None:
+        """Check the losses and the weights after all steps so far.
+
+        A gradient may be infinite although the loss is finite.
+
+        Raises:
+            TrainingError: one is not finite.
+        """
+        self.checked(self.loss_buffer.flush())
+        for network in filter(None, (self.networks.generator, self.networks.discriminator)):
+            try:
+                check_finite(network)
+            except CheckpointInvalid as error:
+                raise TrainingError(
+                    f"after step {self.train_state.step} {error}; the last good state stays; "
+                    f"{_ADVICE}"
+                ) from None
 
     def validate(self) -> None:
         """Score the moving average of the weights, draw samples, and save it if it is the best.
 
         The first process does it; the others wait, however long it takes.
         """
-        self.checked(self.loss_buffer.flush())
+        self._check()
         if self.processes.first:
             self._validate()
         self.processes.wait()
@@ -171,7 +195,7 @@ class Run:
         self.log.scores(train_state.step, scores, best=best)
 
     def save(self) -> None:
-        self.checked(self.loss_buffer.flush())
+        self._check()
         if self.processes.first:
             save_state(self.out / STATE, self.train_state, self.networks, self.optimisers)
         self.processes.wait()
@@ -193,10 +217,15 @@ def _split(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:
     folder = Path(data.hr_dir)
     paths = find_photographs(folder)
     if data.val_dir:
-        return paths, find_photographs(Path(data.val_dir)), Path(data.val_dir)
-    if len(paths) < 2:  # a single picture is used for both
-        return paths, paths, folder
-    count = min(max(1, data.hold_out), -(-len(paths) // 10))
-    every = len(paths) / count
-    held_out = {paths[int(index * every)] for index in range(count)}
-    return [path for path in paths if path not in held_out], sorted(held_out), folder
+        folder = Path(data.val_dir)
+        held_out = find_photographs(folder)
+    else:
+        count = min(max(1, data.hold_out), -(-len(paths) // 10))
+        every = len(paths) / max(1, count)
+        starts = [int(index * every) for index in range(count)]
+        groups = [paths[start:end] for start, end in zip(starts, [*starts[1:], None], strict=False)]
+        usable = partial(is_usable, side=MIN_SIDE)
+        held_out = [path for group in groups for path in islice(filter(usable, group), 1)] or paths
+    excluded = set(held_out)
+    # A single picture is used for both.
+    return [path for path in paths if path not in excluded] or paths, held_out, folder

@@ -5,15 +5,16 @@ full disk or a killed process leaves the last good state.
 """
 
 import io
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 
 from model.files import write_atomically
+from model.reference import UNREADABLE_PICKLE
 from model.trainer.errors import TrainingError, writing
 from model.trainer.step.networks import Networks, Optimisers
 
@@ -78,9 +79,9 @@ def load_state(
         return TrainState(**{field.name: state[field.name] for field in fields(TrainState)})
     except FileNotFoundError:
         raise TrainingError(f"{path.parent} holds no run: there is no {path.name}") from None
-    except (OSError, EOFError, KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise TrainingError(f"{path} cannot be resumed from: {reason}") from None
+    except (OSError, *UNREADABLE_PICKLE) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise TrainingError(f"{path} cannot be resumed from: {shorten(reason, 200)}") from None
 
 
 def _load_optimiser(optimiser: torch.optim.Adam, state: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.blocks import RRDB
-from model.checkpoint import SHIPPED, load_checkpoint
+from model.checkpoint import SHIPPED, check_finite, load_checkpoint
 from model.gdsr import GDSR, SCALE
 from model.metrics.dists import DISTS
 from model.metrics.vgg import VGG
@@ -142,6 +142,7 @@ def _generator(config: TrainConfig) -> GDSR:
         return generator
     with reading("generator.init"):
         checkpoint = load_checkpoint(init_file(chosen.init))
+        check_finite(checkpoint.generator)
     if checkpoint.config != config.network:
         raise TrainingError(
             f"generator.init: {chosen.init} is another network: it has {checkpoint.config}, "

@@ -314,7 +314,7 @@ def test_a_digest_that_is_not_in_the_report_has_no_scores(tmp_path: Path) -> Non
     path = tmp_path / "scores.json"
     plain = {"back_projection": False, "jpeg": None, "degrade": None, "pairs": []}
     path.write_text(json.dumps({"checkpoints": [], **plain}))
-    with pytest.raises(ValueError, match="no scores of the checkpoint abc"):
+    with pytest.raises(TrainingError, match="no scores of the checkpoint abc"):
         read_scores(path, sha256="abc")
 
     for otherwise in (
@@ -324,11 +324,11 @@ def test_a_digest_that_is_not_in_the_report_has_no_scores(tmp_path: Path) -> Non
         {"pairs": ["Canon/LR"]},
     ):
         path.write_text(json.dumps({"checkpoints": [], **plain, **otherwise}))
-        with pytest.raises(ValueError, match="measured with --jpeg, --degrade, --pairs or"):
+        with pytest.raises(TrainingError, match="measured with --jpeg, --degrade, --pairs or"):
             read_scores(path, sha256="abc")
 
     path.write_text(json.dumps({"Set5": {}}))
-    with pytest.raises(ValueError, match="is not a report of gdsr-evaluate"):
+    with pytest.raises(TrainingError, match="is not a report of gdsr-evaluate"):
         read_scores(path, sha256="abc")
 
 
@@ -487,3 +487,17 @@ def test_a_plot_needs_matplotlib_and_something_to_draw(monkeypatch: pytest.Monke
         check_drawable(["psnr_y", "niqe"])
     with pytest.raises(ValueError, match="LPIPS or NIQE"):
         check_drawable(["psnr_y", "dists"])
+
+
+def test_a_picture_that_does_not_fit_into_memory_is_said_in_one_line(
+    run: Run,
+    checkpoint: Path,
+    photographs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch, "stack", lambda *_: torch.empty(10**13))
+
+    assert run(checkpoint, "--data", photographs) == 1
+
+    assert "gdsr-evaluate: out of memory: a picture is too large" in capsys.readouterr().err

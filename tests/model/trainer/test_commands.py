@@ -100,6 +100,15 @@ def test_a_run_that_is_ended_by_a_signal_saves_and_can_be_resumed(
         (["export", "{empty}", "{empty}/out"], 1, "best.safetensors"),
         (["export", "{empty}", "{empty}/no/out"], 1, "there is no folder"),
         (["plot", "{empty}"], 1, "log.jsonl"),
+        (
+            [
+                "fit",
+                "smoke",
+                *("--set", "data.hr_dir=x", "--set", "generator.size.features=300000"),
+            ],
+            1,
+            "out of memory: a smaller data.batch",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(
@@ -115,9 +124,42 @@ def test_what_is_wrong_is_said_in_one_line(
     assert failed.err.startswith("gdsr-train: ")
 
 
+def test_a_run_with_relative_paths_resumes_from_another_folder(
+    configure: Configure,
+    photographs: Path,
+    teacher_file: Path,
+    dists_folder: Path,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train(configure("smoke", "run.steps=1"), tmp_path / "first", resume=False, quiet=True)
+    monkeypatch.chdir(tmp_path)
+    sets = {
+        "generator.preset": "", "generator.init": "first/best.safetensors", "run.steps": 1,
+        "teacher.pictures": 16, "teacher.side": 20, "data.patch": 16,
+        "data.hr_dir": os.path.relpath(photographs), "teacher.file": os.path.relpath(teacher_file),
+        "losses.dists.folder": os.path.relpath(dists_folder), "teacher.cache": "cache",
+    }  # fmt: skip
+    sizes = ("shared", "guide", "lf", "hf_extract", "hf", "mask")
+    parts = [*TINY, *(f"generator.size.{part}=1" for part in sizes)]
+    given = [*parts, *(f"{key}={value}" for key, value in sets.items())]
+    words = [word for each in given for word in ("--set", each)]
+    started = run("fit", "lite_real_gan", "--out", "second", *words)
+    assert started.status == 0, started.err
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    resumed = run("resume", "../second")
+
+    assert resumed.status == 0, resumed.err
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_wrong_usage_has_its_own_exit_status(run: Run) -> None:
     assert run("fit").status == 2
     assert run("fit", "smoke", "--minutes", "0").status == 2
+    assert "invalid minutes value: 'long'" in run("fit", "smoke", "--minutes", "long").err
 
 
 def test_an_exported_checkpoint_has_the_scores_of_its_evaluation_and_no_others(

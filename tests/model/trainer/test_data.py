@@ -109,6 +109,28 @@ def test_pictures_of_other_modes_are_read_as_rgb(draw: Draw, tmp_path: Path, mod
     assert read(tmp_path).pixels.shape == (150 * 120, 3)
 
 
+@pytest.mark.parametrize("name", ["grey.png", "grey.tif"])
+def test_a_grey_picture_of_16_bits_keeps_its_shades(tmp_path: Path, name: str) -> None:
+    levels = np.arange(128 * 128, dtype=np.uint16).reshape(128, 128) * 4
+    Image.fromarray(levels).save(tmp_path / name)
+
+    pixels = read(tmp_path).pixels
+
+    assert torch.equal(
+        pixels, torch.from_numpy(levels // 256).to(torch.uint8).view(-1, 1).repeat(1, 3)
+    )
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_a_picture_whose_levels_have_no_known_range_is_skipped(
+    draw: Draw, tmp_path: Path, kind: type
+) -> None:
+    draw(tmp_path / "whole.png")
+    Image.fromarray(np.ones((128, 128), dtype=kind)).save(tmp_path / "levels.tif")
+
+    assert [path.name for path in read(tmp_path).broken] == ["levels.tif"]
+
+
 def test_both_ways_to_cut_give_the_same_patches(photographs: Path) -> None:
     found = read(photographs)
     random = torch.Generator().manual_seed(0)

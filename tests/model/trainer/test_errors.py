@@ -15,7 +15,8 @@ from model.gdsr import GDSR, PRESETS
 from model.trainer.config import TrainConfig
 from model.trainer.errors import TrainingError
 from model.trainer.loop import train
-from model.trainer.run.run import BEST, STATE
+from model.trainer.run.export import export
+from model.trainer.run.run import BEST, CONFIG, STATE
 
 Configure = Callable[..., TrainConfig]
 
@@ -53,6 +54,68 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_state_before(
     assert all(torch.isfinite(each).all() for each in generator.values())
     load_checkpoint(tmp_path / BEST)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_weights_that_are_not_finite_are_not_saved_though_the_loss_was(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(optimiser: torch.optim.Adam) -> None:  # as after an infinite gradient
+        optimiser.param_groups[0]["params"][0].data.fill_(torch.inf)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", overflow)
+    config = configure("smoke", "run.steps=1", "validation.best=last")
+
+    with pytest.raises(TrainingError, match=r"after step 1 tensor .* not finite; the last good"):
+        fit(config, tmp_path)
+
+    generator: dict[str, Tensor] = torch.load(tmp_path / STATE, weights_only=True)["generator"]
+    assert all(torch.isfinite(each).all() for each in generator.values())
+    assert "0 steps" in load_checkpoint(tmp_path / BEST).card.training
+
+
+def test_weights_to_start_from_that_are_not_finite_are_named(
+    configure: Configure, tmp_path: Path
+) -> None:
+    fit(configure("smoke", "run.steps=1"), tmp_path / "first")
+    checkpoint = load_checkpoint(tmp_path / "first" / BEST)
+    checkpoint.generator.get_parameter("first.bias").data[0] = torch.nan
+    save_checkpoint(tmp_path / "nan.safetensors", checkpoint.generator, checkpoint.card)
+
+    with pytest.raises(TrainingError, match=r"generator\.init: tensor first\.bias has values that"):
+        fit(configure("smoke", f"generator.init={tmp_path / 'nan.safetensors'}"), tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"tensor first\.bias has values that are not finite"):
+        export(
+            tmp_path / "nan.safetensors", tmp_path / "out.safetensors",
+            report=None, name=None, licence=None,
+        )  # fmt: skip
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_full_disk_leaves_the_configuration_to_resume_with(
+    configure: Configure, tmp_path: Path
+) -> None:
+    config = configure("smoke", "run.steps=1")
+    fit(config, tmp_path)
+    before = (tmp_path / CONFIG).read_text()
+
+    with files_no_larger_than(100), pytest.raises(TrainingError, match="file is unchanged"):
+        go_on(replace(config, run=replace(config.run, steps=8)), tmp_path)
+
+    assert (tmp_path / CONFIG).read_text() == before
+
+
+def test_a_run_resumes_without_the_weights_that_it_started_from(
+    configure: Configure, tmp_path: Path
+) -> None:
+    fit(configure("smoke", "run.steps=1"), tmp_path / "first")
+    config = configure("smoke", "run.steps=1", f"generator.init={tmp_path / 'first' / BEST}")
+    fit(config, tmp_path / "second")
+    (tmp_path / "first" / BEST).unlink()
+
+    go_on(replace(config, run=replace(config.run, steps=2)), tmp_path / "second")
+
+    assert torch.load(tmp_path / "second" / STATE, weights_only=True)["step"] == 2
+    assert "started from smoke" in load_checkpoint(tmp_path / "second" / BEST).card.training
 
 
 def test_a_full_disk_leaves_the_last_good_state(configure: Configure, tmp_path: Path) -> None:
@@ -118,13 +181,20 @@ def test_a_folder_with_a_run_is_not_trained_over(configure: Configure, tmp_path:
         fit(configure("smoke", "run.steps=1"), tmp_path)
 
 
-def test_a_broken_state_is_not_resumed_from(configure: Configure, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"PK\x03\x04 half a file", [], {"format": 1, "generator": 3}])
+def test_a_broken_state_is_not_resumed_from(
+    configure: Configure, tmp_path: Path, content: object
+) -> None:
     config = configure("smoke", "run.steps=1")
     fit(config, tmp_path)
-    (tmp_path / STATE).write_bytes(b"PK\x03\x04 half a file")
+    if isinstance(content, bytes):
+        (tmp_path / STATE).write_bytes(content)
+    else:
+        torch.save(content, tmp_path / STATE)
 
-    with pytest.raises(TrainingError, match="cannot be resumed from"):
+    with pytest.raises(TrainingError, match="cannot be resumed from") as caught:
         go_on(config, tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_state_of_another_network_is_not_resumed_from(
@@ -132,7 +202,7 @@ def test_a_state_of_another_network_is_not_resumed_from(
 ) -> None:
     fit(configure("smoke", "run.steps=1"), tmp_path)
 
-    with pytest.raises(TrainingError, match="cannot be resumed from"):
+    with pytest.raises(TrainingError, match=r"cannot be resumed from: .* size mismatch for first"):
         go_on(configure("smoke", "run.steps=1", "generator.size.features=6"), tmp_path)
 
 

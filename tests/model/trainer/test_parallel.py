@@ -1,5 +1,6 @@
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,13 +13,21 @@ from processes import free_port
 
 from model.trainer.config import TrainConfig
 from model.trainer.config_file import write_config
+from model.trainer.errors import ConfigInvalid
+from model.trainer.parallel import join
 
 Configure = Callable[..., TrainConfig]
 SCRIPT = Path(__file__).with_name("gradients.py")
 
 
 def together(script: Path, *arguments: str, count: int) -> None:
-    """Run a script in `count` connected processes."""
+    """Run a script in `count` connected processes, to a good end."""
+    for status, errors in ended_together(script, *arguments, count=count):
+        assert status == 0, errors
+
+
+def ended_together(script: Path, *arguments: str, count: int) -> list[tuple[int, str]]:
+    """Run a script in `count` connected processes; their exit statuses and errors."""
     environment = {
         **os.environ,
         "WORLD_SIZE": str(count),
@@ -36,9 +45,8 @@ def together(script: Path, *arguments: str, count: int) -> None:
         )
         for rank in range(count)
     ]
-    for process in started:
-        _, errors = process.communicate(timeout=250)
-        assert process.returncode == 0, errors
+    errors = [process.communicate(timeout=250)[1] for process in started]
+    return [(process.returncode, said) for process, said in zip(started, errors, strict=True)]
 
 
 def a_step_of(config: Path, out: Path, *, count: int) -> Any:
@@ -67,6 +75,47 @@ def test_the_others_wait_for_the_first_longer_than_a_step_may_take(tmp_path: Pat
     )
     (tmp_path / "imported").mkdir()
     together(script, str(tmp_path / "imported"), count=2)
+
+
+@pytest.mark.slow
+def test_a_process_whose_partner_is_killed_ends_with_one_line(
+    configure: Configure, tmp_path: Path
+) -> None:
+    write_config(tmp_path / "config.json", configure("smoke", "run.steps=1000000"))
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from model.trainer import __main__ as command\n"
+        "from model.trainer.run import run\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    check = run.Run.checked\n"
+        "    def killed(self, entry):\n"
+        "        if entry and entry.step == 3:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return check(self, entry)\n"
+        "    run.Run.checked = killed\n"
+        "from model.trainer.config_file import read_config\n"
+        "from model.trainer.loop import train\n"
+        "command._fit = lambda options: train(\n"
+        "    read_config(options.out.parent / 'config.json'), options.out, resume=False\n"
+        ")\n"
+        "sys.argv = ['gdsr-train', 'fit', 'smoke', '--out', sys.argv[1]]\n"
+        "sys.exit(command.main())\n"
+    )
+    ended = ended_together(script, str(tmp_path / "run"), count=2)
+
+    assert [status for status, _ in ended] == [1, -signal.SIGKILL]
+    (line,) = [line for line in ended[0][1].splitlines() if not line.startswith("[W")]
+    assert line.startswith("gdsr-train: another process of this run ended")
+
+
+def test_more_processes_than_cuda_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+
+    with pytest.raises(ConfigInvalid, match="1 CUDA devices are too few"):
+        join("auto")
 
 
 @pytest.mark.slow

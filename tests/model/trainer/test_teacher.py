@@ -206,6 +206,17 @@ def test_a_teacher_of_another_architecture_is_named(configure: Configure, tmp_pa
         fit(configure("lite_real_gan", *ONCE, f"teacher.file={file}2"), tmp_path / "run")
 
 
+def test_a_teacher_with_weights_that_are_not_finite_is_refused(
+    configure: Configure, teacher_file: Path, tmp_path: Path
+) -> None:
+    state = torch.load(teacher_file, weights_only=True)
+    state["params_ema"]["conv_last.bias"][0] = torch.nan
+    torch.save(state, tmp_path / "nan.pth")
+
+    with pytest.raises(TrainingError, match=r"teacher\.file: tensor to_rgb\.bias has values that"):
+        fit(configure("lite_real_gan", *ONCE, f"teacher.file={tmp_path / 'nan.pth'}"), tmp_path)
+
+
 @pytest.mark.parametrize("output", ["gan", "psnr"])
 def test_a_checkpoint_of_this_project_teaches_with_the_chosen_output(
     configure: Configure, tmp_path: Path, output: Literal["gan", "psnr"]

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -127,6 +128,10 @@ def test_a_run_leaves_a_checkpoint_with_an_honest_card(
     assert checkpoint.card.consistency is (config.degradation is None)
     assert "3 photographs of the folder photographs" in checkpoint.card.data
     assert "patches of 16x16 pixels" in checkpoint.card.training
+    for name, term in asdict(config.losses).items():
+        words = {"distill": "distillation", "dists": "DISTS", "mask": "texture (mask)"}
+        if isinstance(term, dict):
+            assert words.get(name, name) in checkpoint.card.training
     assert [record["step"] for record in records(tmp_path, "step")] == [1, 2, 3]
     assert [record["step"] for record in records(tmp_path, "validation")] == [0, 3]
     assert len(list((tmp_path / "samples").glob("*.png"))) == 2
@@ -194,6 +199,37 @@ def test_a_budget_in_minutes_ends_annealed_and_validated(
     assert last["learning_rate"] < 0.5 * config.optimiser.learning_rate
     assert records(tmp_path, "validation")[-1]["step"] == end["step"]
     assert state(tmp_path)["elapsed"] <= 60
+
+
+def test_a_broken_photograph_is_not_what_validates(
+    configure: Configure, draw: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    (folder / "0.png").write_bytes(b"no picture")
+    draw(folder / "1.png", width=60, height=60)
+    for number in (2, 3):
+        draw(folder / f"{number}.png", seed=number)
+
+    fit(configure("smoke", "run.steps=1", f"data.hr_dir={folder}"), tmp_path / "run")
+
+    (start,) = records(tmp_path / "run", "start")
+    assert start["photographs"] == 1
+    assert [Path(path).name for path in start["broken"]] == ["0.png"]
+
+
+def test_a_folder_for_validation_among_the_photographs_is_not_trained_on(
+    configure: Configure, draw: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "all" / "val").mkdir(parents=True)
+    for number, name in enumerate(("0.png", "1.png", "val/2.png")):
+        draw(tmp_path / "all" / name, seed=number)
+    folders = f"data.hr_dir={tmp_path / 'all'}", f"data.val_dir={tmp_path / 'all' / 'val'}"
+
+    fit(configure("smoke", "run.steps=1", *folders), tmp_path / "run")
+
+    (start,) = records(tmp_path / "run", "start")
+    assert start["photographs"] == 2
 
 
 def test_the_best_weights_are_kept_and_not_the_last(configure: Configure, tmp_path: Path) -> None:
