@@ -37,9 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         name, key = chosen["new_key"], new_key()
         if not KEY_NAME.fullmatch(name):
-            parser.error(
-                f"{name!r} is not a valid key name: letters, digits, and . _ - between"
-            )
+            parser.error(f"{name!r} is not a valid key name: letters, digits, and . _ - between")
         sys.stderr.write(f"the key (shown only once): {key}\n")
         sys.stdout.write(f"{name}:{hash_key(key)}\n")
         return
