@@ -161,7 +161,32 @@ def test_a_picture_under_way_that_is_removed_twice_takes_no_other_with_it(
         expect(page.locator("#viewer")).to_be_visible()
         page.locator("#toast").get_by_role("button", name="Undo").click()
     expect(page.locator(".card .name")).to_have_text(["large.png", "kept.png"])
-    expect(page.locator("#working")).to_have_text("Cancelled")
+    wait_for_result(page)
+    expect(page.locator("#shown-name")).to_have_text("large.png")
+
+
+def test_a_picture_that_is_removed_offline_and_put_back_is_done_when_the_connection_is_back(
+    visit: Visit, host: WorkerHost
+) -> None:
+    page = visit()
+    with host.held(), unhurried(page):
+        choose(page, ("queued.png", noise(16, 71)))
+        expect(page.locator(".card[data-state=queued]")).to_have_count(1)
+        page.context.set_offline(True)
+        expect(page.locator("#connection")).to_be_visible()
+        page.get_by_role("button", name="Remove queued.png").click()
+        page.locator("#toast").get_by_role("button", name="Undo").click()
+        page.context.set_offline(False)
+        expect(page.locator("#connection")).to_be_hidden()
+    wait_for_result(page)
+
+
+def test_an_empty_file_is_said_to_be_empty(visit: Visit) -> None:
+    page = visit()
+    page.set_input_files("#files", {"name": "empty.png", "mimeType": "image/png", "buffer": b""})
+
+    expect(page.locator("#working")).to_have_text("The file is empty.")
+    assert page.locator("#actions button").all_inner_texts() == ["Remove"]
 
 
 def test_a_picture_that_is_removed_while_it_loads_after_a_reload_is_not_opened(

@@ -131,10 +131,8 @@ function close() {
   if (!document.activeElement.checkVisibility()) at("files").focus(); // the stage is hidden
 }
 
-/** Remove a picture, or cancel it first where it is under way. */
-async function discard(picture) {
-  if (busy(picture) && picture.view) await stop(picture);
-  if (picture.removed) return; // it was asked for once more meanwhile
+function discard(picture) {
+  if (picture.removed) return; // it was asked for twice
   const erase = remove(picture);
   const putBack = () => {
     restore(picture);
@@ -156,14 +154,6 @@ function showSettings() {
   exporting.show();
 }
 
-async function stop(picture) {
-  try {
-    await cancel(picture);
-  } catch (problem) {
-    showNotice(problem.message);
-  }
-}
-
 /** Enlarge the open picture from a smaller file of it. */
 async function smaller(make) {
   const picture = opened;
@@ -179,7 +169,7 @@ async function smaller(make) {
 }
 
 const actions = {
-  cancel: () => stop(opened),
+  cancel: () => cancel(opened).catch(({ message }) => showNotice(message)),
   remove: () => discard(opened),
   again: () => enlargeAgain(opened, retry),
   fetch: () => open(opened),
