@@ -26,11 +26,13 @@ import { text, translate } from "./words/text.js";
 const at = (id) => document.getElementById(id);
 const FORMATS = { jpeg: "JPEG", png: "PNG", webp: "WebP", tiff: "TIFF", bmp: "BMP", avif: "AVIF", heic: "HEIC", jxl: "JPEG XL", gif: "GIF" };
 const TICK = 1000;
+const NO_MODELS = 10_000; // so often, in milliseconds, is asked for models while no worker runs
 
 translate();
 translate(at("card").content);
 
 let opened = null;
+let learning = null;
 let fetching = null; // `{words, done}` while a result comes, or `{words, actions}` why it does not
 
 const viewer = createViewer({
@@ -97,6 +99,7 @@ onPictures({
     announce(`${picture.name}: ${words}`);
     notifyEnded(picture, words);
     exporting.showAll();
+    if (!isReady(picture)) learn(); // its model may be gone
     if (picture !== opened) return;
     exporting.show();
     if (isReady(picture)) {
@@ -311,6 +314,7 @@ onConnection((lost) => {
   showState();
   viewer.showConnection();
   exporting.showConnection();
+  if (!lost) learn();
 });
 at("connection").querySelector("button").addEventListener("click", tryNow);
 
@@ -324,22 +328,33 @@ setInterval(() => {
   if (opened && busy(opened)) showState();
 }, TICK);
 
-async function learn() {
+/** Ask for limits and models, which may be others once the service was away. */
+function learn() {
+  learning ??= ask().catch(({ message }) => showNotice(message)).finally(() => (learning = null));
+}
+
+async function ask() {
   const told = (path) => received(() => request(path), (answer) => answer.json());
-  site.limits = await told("limits");
-  const { limits } = site;
+  const limits = await told("limits");
+  if (JSON.stringify(limits) !== JSON.stringify(site.limits)) showLimits(limits);
+  site.models = await told("models");
+  listModels();
+  showModel(opened);
+}
+
+function showLimits(limits) {
+  site.limits = limits;
   const formats = limits.input_formats.map((name) => FORMATS[name] ?? name.toUpperCase()).join(", ");
   at("taken").textContent = text("takes", { formats, pixels: megapixels(limits.max_pixels), size: bytes(limits.max_upload_bytes) });
   at("kept").textContent = text("private", { span: span(limits.result_ttl_seconds) });
   at("files").accept = acceptFor(limits.input_formats);
   exporting.setFormats(limits.output_formats);
-  site.models = await told("models");
-  listModels();
-  showModel(opened);
   exporting.show();
 }
 
 setReady(false);
 showInvented(null);
-learn().catch((problem) => showNotice(problem.message));
+learn();
+window.addEventListener("focus", learn);
+setInterval(() => site.models.length || learn(), NO_MODELS);
 recall((picture) => opened ?? open(picture));
