@@ -267,7 +267,7 @@ def test_the_offer_to_undo_covers_nothing_that_is_said_about_another(
         assert toast is not None
         said = (
             ".tag", "#message", "#zooms", "#inspector button", "#trade-off", ".card .open",
-            "#empty label", "#export-button",
+            "#empty label", "#help", "#add", "#export-button",
         )  # fmt: skip
         boxes = [
             (it, box)
