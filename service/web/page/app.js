@@ -14,7 +14,7 @@ import { listenToKeys } from "./panel/shortcuts.js";
 import { showTab } from "./panel/tabs.js";
 import { offerUndo, outdateOffer, undoOffered } from "./panel/undo.js";
 import { acceptFor, onFiles } from "./pictures/intake.js";
-import { again, cancel, change, onPictures, pictures, recall, remove, restore, retry, site, take } from "./pictures/pictures.js";
+import { again, cancel, onPictures, pictures, recall, remove, restore, retry, showGone, site, take } from "./pictures/pictures.js";
 import { cropped, halved } from "./pictures/smaller.js";
 import { busy, isReady, statusOf } from "./pictures/status.js";
 import { keepOpen, remember } from "./pictures/store.js";
@@ -55,9 +55,8 @@ const viewer = createViewer({
   },
   failed(problem) {
     fetching = { words: problem.message, actions: ["fetch"] };
-    const phase = { 404: "lost", 410: "expired" }[problem.status];
-    if (phase) change(opened, { phase });
-    else showState();
+    showGone(opened, problem);
+    showState();
   },
   invented: showInvented,
   measured: () => painting.fillWaiting(),
@@ -329,8 +328,8 @@ setInterval(() => {
 }, TICK);
 
 /** Ask for limits and models, which may be others once the service was away. */
-function learn() {
-  learning ??= ask().catch(({ message }) => showNotice(message)).finally(() => (learning = null));
+function learn(tell = () => {}) {
+  learning ??= ask().catch(tell).finally(() => (learning = null));
 }
 
 async function ask() {
@@ -354,7 +353,7 @@ function showLimits(limits) {
 
 setReady(false);
 showInvented(null);
-learn();
-window.addEventListener("focus", learn);
+learn(({ message }) => showNotice(message));
+window.addEventListener("focus", () => learn());
 setInterval(() => site.models.length || learn(), NO_MODELS);
 recall((picture) => opened ?? open(picture));

@@ -126,9 +126,15 @@ function fail(picture, failure) {
   tell.ended(picture);
 }
 
-export function change(picture, facts) {
+function change(picture, facts) {
   Object.assign(picture, facts);
   tell.changed(picture);
+}
+
+/** Show a picture as gone if a refusal says so. */
+export function showGone(picture, { status }) {
+  const phase = { 404: "lost", 410: "expired" }[status];
+  if (phase) change(picture, { phase });
 }
 
 /** Cancel what is under way; what was not sent yet is removed. */
