@@ -388,9 +388,7 @@ def test_models_are_those_of_the_service_that_is_back(visit: Visit, site: Site) 
         page.close()
 
 
-def test_a_model_that_is_gone_is_told_and_another_one_taken(
-    visit: Visit, studio: Studio
-) -> None:
+def test_a_model_that_is_gone_is_told_and_another_one_taken(visit: Visit, studio: Studio) -> None:
     page = visit(address="about:blank")
 
     def before(route: Route) -> None:
