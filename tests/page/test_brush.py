@@ -25,7 +25,7 @@ from browsing import (
 from factories import photo, png, saved
 from hosts import noise
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from workers.tasks.branches import read_branch
 
@@ -381,6 +381,23 @@ def test_keys_in_the_middle_of_a_stroke_lose_no_paint(visit: Visit) -> None:
     expect(share).to_contain_text("Painted")
     page.keyboard.press("Control+z")
     expect(share).not_to_contain_text("Painted")
+
+
+def test_the_meter_has_no_value_until_its_share_is_known(visit: Visit) -> None:
+    page = visit()
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/result?output=gan*", hold)
+    with page.expect_request("**/result?output=gan*"):
+        choose(page, ("photo.png", noise(16, 61)))
+    meter = page.get_by_role("meter")
+    expect(meter).to_have_count(0)
+    held[0].continue_()
+    measured(page)
+    expect(meter).to_have_count(1)
 
 
 def test_guesswork_is_nothing_at_0_and_something_beyond(page: Page) -> None:

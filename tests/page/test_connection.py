@@ -369,6 +369,58 @@ def test_a_service_that_restarts_finds_its_watchers_again(
         page.close()
 
 
+def test_models_are_those_of_the_service_that_is_back(visit: Visit, site: Site) -> None:
+    port = free_port()
+    with opened(site, port=port) as studio:
+        page = visit(address=studio.address)
+        models = page.locator("#model option")
+        expect(models).to_have_text(["lite", "tiny"])
+        page.select_option("#model", "lite")
+    page.context.set_offline(True)
+    expect(page.locator("#connection")).to_be_visible()
+    with opened(site, port=port, redis_url=f"{site.url}?db=1"):  # where no worker runs
+        page.context.set_offline(False)
+        expect(models).to_have_count(0)
+    with opened(site, port=port):  # the page has not noticed
+        page.evaluate("window.dispatchEvent(new Event('focus'))")
+        expect(models).to_have_text(["lite", "tiny"])
+        assert page.locator("#model").input_value() == "tiny"  # the default
+        page.close()
+
+
+def test_a_model_that_is_gone_is_told_and_another_one_taken(visit: Visit, studio: Studio) -> None:
+    page = visit(address="about:blank")
+
+    def before(route: Route) -> None:
+        answer = route.fetch()
+        first, *others = answer.json()
+        route.fulfill(response=answer, json=[first, {**first, "name": "old"}, *others])
+
+    page.route("**/models", before, times=1)
+    page.goto(studio.address)
+    choose(page, ("photo.png", noise(16, 55)), model="old")
+    expect(page.locator("#working")).to_contain_text("There is no such model")
+    page.get_by_role("button", name="Try again").click()
+    wait_for_result(page)
+    expect(page.locator("#model option")).to_have_text(["lite", "tiny"])
+
+
+def test_two_notices_are_below_each_other(visit: Visit) -> None:
+    page = visit()
+    page.set_input_files("#folder", Path(__file__).parent)
+    page.context.set_offline(True)
+    boxes = []
+    for part in ("#bar", "#connection", "#notice", "main"):
+        expect(page.locator(part)).to_be_visible()
+        box = page.locator(part).bounding_box()
+        assert box is not None
+        boxes.append(box)
+
+    assert [box["width"] for box in boxes] == [1280] * 4
+    ends = [box["y"] + box["height"] for box in boxes]
+    assert ends[:3] == [box["y"] for box in boxes[1:]]
+
+
 def test_a_reload_while_the_service_cannot_answer_brings_the_pictures_when_it_can(
     visit: Visit,
 ) -> None:

@@ -5,7 +5,7 @@ import re
 import zipfile
 
 import pytest
-from browsing import SAMPLE, Studio, Visit, choose, painted, slide, wait_for_result
+from browsing import SAMPLE, Studio, Visit, choose, job_of, painted, slide, wait_for_result
 from factories import P3_PRIMARIES, photo, rgb_profile, saved
 from hosts import WorkerHost, noise
 from PIL import Image
@@ -84,6 +84,21 @@ def test_a_picture_that_is_gone_keeps_none_of_the_others_from_the_zip(
     page.get_by_role("button", name="Try again").click()
     wait_for_result(page)
     expect(page.get_by_role("button", name="Save all 3")).to_be_visible()
+
+
+def test_a_picture_that_is_gone_when_it_is_saved_says_so_and_can_be_enlarged_again(
+    visit: Visit, studio: Studio
+) -> None:
+    page = visit()
+    choose(page, ("photo.png", noise(16, 29)))
+    wait_for_result(page)
+    studio.http.delete(f"/jobs/{job_of(page)}")  # as another tab would
+    slide(page, 0.8)
+    page.click("#download")
+    expect(page.locator("#working")).to_have_text("Deleted from the server")
+    expect(page.locator("#download-note")).to_be_hidden()
+    page.get_by_role("button", name="Try again").click()
+    wait_for_result(page)
 
 
 def test_a_notice_with_long_names_can_be_closed_on_a_narrow_screen(

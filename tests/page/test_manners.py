@@ -307,6 +307,24 @@ def test_the_page_speaks_the_language_of_its_reader(visit: Visit, locale: str, w
     assert page.evaluate("document.documentElement.lang") == locale[:2]
 
 
+@pytest.mark.parametrize(
+    "name", ["photo\u202egnp.png", "long-" * 60 + ".png"], ids=["turned", "long"]
+)
+def test_the_size_stands_after_the_name_whatever_that_is(visit: Visit, name: str) -> None:
+    page = visit()
+    choose(page, (name, noise(40, 60)))
+    wait_for_result(page)
+    left, middle, right = (
+        page.locator(it).bounding_box() for it in ("#shown-name", "#shown-facts", "#help")
+    )
+
+    assert left is not None
+    assert middle is not None
+    assert right is not None
+    assert left["x"] + left["width"] <= middle["x"]
+    assert middle["x"] + middle["width"] <= right["x"]
+
+
 def test_the_first_paint_takes_little(visit: Visit, studio: Studio) -> None:
     page = visit(address="about:blank")
     wire = page.context.new_cdp_session(page)

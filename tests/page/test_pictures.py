@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,8 @@ def test_a_photograph_is_sent_followed_with_one_estimate_and_shown(
     assert sizes == "500 × 400 → 2,000 × 1,600"
     page.locator("#about summary").click()
     facts = page.locator("#facts").inner_text().replace("\u00a0", " ")
-    for words in ("2,000 × 1,600", "tiny", "float32", "network", "kept until"):
+    day = f", {datetime.now(UTC).year}, "
+    for words in ("2,000 × 1,600", "tiny", "float32", "network", "kept until", day):
         assert words in facts
     assert page.locator("#announcer").inner_text() == "large.png: Ready"
 
@@ -161,7 +163,32 @@ def test_a_picture_under_way_that_is_removed_twice_takes_no_other_with_it(
         expect(page.locator("#viewer")).to_be_visible()
         page.locator("#toast").get_by_role("button", name="Undo").click()
     expect(page.locator(".card .name")).to_have_text(["large.png", "kept.png"])
-    expect(page.locator("#working")).to_have_text("Cancelled")
+    wait_for_result(page)
+    expect(page.locator("#shown-name")).to_have_text("large.png")
+
+
+def test_a_picture_that_is_removed_offline_and_put_back_is_done_when_the_connection_is_back(
+    visit: Visit, host: WorkerHost
+) -> None:
+    page = visit()
+    with host.held(), unhurried(page):
+        choose(page, ("queued.png", noise(16, 71)))
+        expect(page.locator(".card[data-state=queued]")).to_have_count(1)
+        page.context.set_offline(True)
+        expect(page.locator("#connection")).to_be_visible()
+        page.get_by_role("button", name="Remove queued.png").click()
+        page.locator("#toast").get_by_role("button", name="Undo").click()
+        page.context.set_offline(False)
+        expect(page.locator("#connection")).to_be_hidden()
+    wait_for_result(page)
+
+
+def test_an_empty_file_is_said_to_be_empty(visit: Visit) -> None:
+    page = visit()
+    page.set_input_files("#files", {"name": "empty.png", "mimeType": "image/png", "buffer": b""})
+
+    expect(page.locator("#working")).to_have_text("The file is empty.")
+    assert page.locator("#actions button").all_inner_texts() == ["Remove"]
 
 
 def test_a_picture_that_is_removed_while_it_loads_after_a_reload_is_not_opened(
@@ -242,7 +269,7 @@ def test_the_offer_to_undo_covers_nothing_that_is_said_about_another(
         assert toast is not None
         said = (
             ".tag", "#message", "#zooms", "#inspector button", "#trade-off", ".card .open",
-            "#empty label", "#export-button",
+            "#empty label", "#help", "#add", "#export-button",
         )  # fmt: skip
         boxes = [
             (it, box)
@@ -276,6 +303,18 @@ def test_the_offer_to_undo_covers_nothing_that_is_said_about_another(
         page.get_by_role("button", name="Remove two.png").click()
         expect(page.locator("#empty h2:visible, #empty .lead:visible").first).to_be_visible()
         assert covered() == []
+
+
+@pytest.mark.parametrize("width", [390, 680, 800])
+def test_the_longest_offer_to_undo_covers_no_button_of_the_bar(visit: Visit, width: int) -> None:
+    page = visit(locale="de-DE", viewport={"width": width, "height": 640})
+    choose(page, ("one.png", noise(16, 16)))
+    wait_for_result(page)
+    with unhurried(page):
+        page.locator("#apply-all").dispatch_event("click")
+        expect(page.locator("#toast")).to_have_text("Gilt jetzt für alle Fotos. Rückgängig")
+        for button in ("#help", "#add", "#export-button"):
+            page.locator(button).click(trial=True, timeout=2000)
 
 
 def test_a_refusal_is_told_once_in_the_words_of_the_service(visit: Visit, studio: Studio) -> None:

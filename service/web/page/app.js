@@ -14,7 +14,7 @@ import { listenToKeys } from "./panel/shortcuts.js";
 import { showTab } from "./panel/tabs.js";
 import { offerUndo, outdateOffer, undoOffered } from "./panel/undo.js";
 import { acceptFor, onFiles } from "./pictures/intake.js";
-import { again, cancel, change, onPictures, pictures, recall, remove, restore, retry, site, take } from "./pictures/pictures.js";
+import { again, cancel, onPictures, pictures, recall, remove, restore, retry, showGone, site, take } from "./pictures/pictures.js";
 import { cropped, halved } from "./pictures/smaller.js";
 import { busy, isReady, statusOf } from "./pictures/status.js";
 import { keepOpen, remember } from "./pictures/store.js";
@@ -26,11 +26,13 @@ import { text, translate } from "./words/text.js";
 const at = (id) => document.getElementById(id);
 const FORMATS = { jpeg: "JPEG", png: "PNG", webp: "WebP", tiff: "TIFF", bmp: "BMP", avif: "AVIF", heic: "HEIC", jxl: "JPEG XL", gif: "GIF" };
 const TICK = 1000;
+const NO_MODELS = 10_000; // so often, in milliseconds, is asked for models while no worker runs
 
 translate();
 translate(at("card").content);
 
 let opened = null;
+let learning = null;
 let fetching = null; // `{words, done}` while a result comes, or `{words, actions}` why it does not
 
 const viewer = createViewer({
@@ -53,9 +55,8 @@ const viewer = createViewer({
   },
   failed(problem) {
     fetching = { words: problem.message, actions: ["fetch"] };
-    const phase = { 404: "lost", 410: "expired" }[problem.status];
-    if (phase) change(opened, { phase });
-    else showState();
+    showGone(opened, problem);
+    showState();
   },
   invented: showInvented,
   measured: () => painting.fillWaiting(),
@@ -97,6 +98,7 @@ onPictures({
     announce(`${picture.name}: ${words}`);
     notifyEnded(picture, words);
     exporting.showAll();
+    if (!isReady(picture)) learn(); // its model may be gone
     if (picture !== opened) return;
     exporting.show();
     if (isReady(picture)) {
@@ -131,10 +133,8 @@ function close() {
   if (!document.activeElement.checkVisibility()) at("files").focus(); // the stage is hidden
 }
 
-/** Remove a picture, or cancel it first where it is under way. */
-async function discard(picture) {
-  if (busy(picture) && picture.view) await stop(picture);
-  if (picture.removed) return; // it was asked for once more meanwhile
+function discard(picture) {
+  if (picture.removed) return; // it was asked for twice
   const erase = remove(picture);
   const putBack = () => {
     restore(picture);
@@ -156,14 +156,6 @@ function showSettings() {
   exporting.show();
 }
 
-async function stop(picture) {
-  try {
-    await cancel(picture);
-  } catch (problem) {
-    showNotice(problem.message);
-  }
-}
-
 /** Enlarge the open picture from a smaller file of it. */
 async function smaller(make) {
   const picture = opened;
@@ -179,7 +171,7 @@ async function smaller(make) {
 }
 
 const actions = {
-  cancel: () => stop(opened),
+  cancel: () => cancel(opened).catch(({ message }) => showNotice(message)),
   remove: () => discard(opened),
   again: () => enlargeAgain(opened, retry),
   fetch: () => open(opened),
@@ -321,6 +313,7 @@ onConnection((lost) => {
   showState();
   viewer.showConnection();
   exporting.showConnection();
+  if (!lost) learn();
 });
 at("connection").querySelector("button").addEventListener("click", tryNow);
 
@@ -334,22 +327,33 @@ setInterval(() => {
   if (opened && busy(opened)) showState();
 }, TICK);
 
-async function learn() {
+/** Ask for limits and models, which may be others once the service was away. */
+function learn(tell = () => {}) {
+  learning ??= ask().catch(tell).finally(() => (learning = null));
+}
+
+async function ask() {
   const told = (path) => received(() => request(path), (answer) => answer.json());
-  site.limits = await told("limits");
-  const { limits } = site;
+  const limits = await told("limits");
+  if (JSON.stringify(limits) !== JSON.stringify(site.limits)) showLimits(limits);
+  site.models = await told("models");
+  listModels();
+  showModel(opened);
+}
+
+function showLimits(limits) {
+  site.limits = limits;
   const formats = limits.input_formats.map((name) => FORMATS[name] ?? name.toUpperCase()).join(", ");
   at("taken").textContent = text("takes", { formats, pixels: megapixels(limits.max_pixels), size: bytes(limits.max_upload_bytes) });
   at("kept").textContent = text("private", { span: span(limits.result_ttl_seconds) });
   at("files").accept = acceptFor(limits.input_formats);
   exporting.setFormats(limits.output_formats);
-  site.models = await told("models");
-  listModels();
-  showModel(opened);
   exporting.show();
 }
 
 setReady(false);
 showInvented(null);
-learn().catch((problem) => showNotice(problem.message));
+learn(({ message }) => showNotice(message));
+window.addEventListener("focus", () => learn());
+setInterval(() => site.models.length || learn(), NO_MODELS);
 recall((picture) => opened ?? open(picture));

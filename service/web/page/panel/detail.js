@@ -45,9 +45,9 @@ function meaningOf(tradeOff) {
 
 /** Show the invented share of the fine detail in view; null: not known yet. */
 export function showInvented(share) {
-  const value = share === null ? 0 : Math.round(100 * share);
-  const shown = value === 0 && share > 0 ? 1 : value;
+  const shown = share > 0 ? Math.max(1, Math.round(100 * share)) : 0;
   meter.setAttribute("aria-valuenow", shown);
+  meter.ariaHidden = share === null;
   meter.style.setProperty("--invented", `${shown}%`);
   meter.classList.toggle("unknown", share === null);
   const words =

@@ -78,7 +78,7 @@ export function createExport(shown, again, restored, fail) {
     for (const id of [...controls, ...buttons]) at(id).disabled = !ready;
     at("export-button").disabled = !ready;
     showAll();
-    if (picture !== last) at("download-note").textContent = at("field-note").textContent = "";
+    if (picture !== last || !ready) at("download-note").textContent = at("field-note").textContent = "";
     last = picture;
     if (!ready) {
       stopMeasuring();
@@ -221,7 +221,7 @@ export function createExport(shown, again, restored, fail) {
   at("copy").addEventListener("click", () =>
     telling(at("copy"), async () => {
       const picture = shown();
-      const png = fileOf({ ...picture, settings: { ...picture.settings, format: "png" } }).then(({ blob }) => blob);
+      const png = fileOf(picture, { ...picture.settings, format: "png" }).then(({ blob }) => blob);
       await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
       return text("copied");
     }),

@@ -1,6 +1,6 @@
 // About a result: by which model it was made, where, and how long it took.
 
-import { clock, duration, percent, size } from "../words/numbers.js";
+import { duration, moment, percent, size } from "../words/numbers.js";
 import { text } from "../words/text.js";
 
 const list = document.getElementById("facts");
@@ -11,7 +11,7 @@ export function showFacts(picture) {
   document.getElementById("about").hidden = !made;
   if (!made) return list.replaceChildren();
   const rows = [
-    [text("factSize"), text("factKept", { size: size(made), time: clock(made.expires_at) })],
+    [text("factSize"), text("factKept", { size: size(made), time: moment(made.expires_at) })],
     [text("factModel"), made.model],
     [text("factDevice"), `${made.device}, ${made.precision}`],
     [text("factTime"), Object.entries(made.seconds).map(([stage, it]) => `${STAGES[stage] ? text(STAGES[stage]) : stage} ${duration(it)}`).join(" · ")],

@@ -13,8 +13,13 @@ const PURPOSES = {
   lite: "modelLite", base: "modelBase", "lite-real": "modelLiteReal", "paper-real": "modelPaperReal",
 };
 
+/** List the models of the service; one that was chosen stays so if it is there. */
 export function listModels() {
-  select.replaceChildren(...site.models.map(({ name, default: usual }) => new Option(name, name, usual, usual)));
+  const options = site.models.map(({ name, default: usual }) => new Option(name, name, usual, usual));
+  if (options.map((it) => it.outerHTML).join("") === select.innerHTML) return; // the list may be open
+  const chosen = select.selectedOptions[0]?.defaultSelected ? null : select.value;
+  select.replaceChildren(...options);
+  if (options.some(({ value }) => value === chosen)) select.value = chosen;
 }
 
 /** Say what the chosen model is for, and offer it for a picture that another one has enlarged. */

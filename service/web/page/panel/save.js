@@ -4,18 +4,21 @@ import { createMap, isEmpty, setLevels } from "../brush/map.js";
 import { greyPng } from "../brush/png.js";
 import { received } from "../net/api.js";
 import { result, resultByMap } from "../net/results.js";
+import { showGone } from "../pictures/pictures.js";
 
 const EXTENSIONS = { jpeg: "jpg", tiff: "tiff" };
 let latest = { key: "", file: null };
 
 /** The file `{blob, name}` of a picture; the last one is kept, so that its size costs no second one. */
-export function fileOf(picture) {
-  const key = JSON.stringify([picture.id, picture.tradeOff, picture.settings, picture.painted ?? 0]);
+export function fileOf(picture, settings = picture.settings) {
+  const { id } = picture;
+  const key = JSON.stringify([id, picture.tradeOff, settings, picture.painted ?? 0]);
   if (latest.key !== key) {
-    const file = make(picture);
+    const file = make({ ...picture, settings });
     latest = { key, file };
-    file.catch(() => {
+    file.catch((problem) => {
       if (latest.file === file) latest = { key: "", file: null };
+      if (picture.id === id) showGone(picture, problem);
     });
   }
   return latest.file;

@@ -70,7 +70,7 @@ async function send(picture) {
   const { signal } = picture.stopping;
   await picture.previewed;
   signal.throwIfAborted();
-  refuseTooLarge(picture);
+  refuse(picture);
   change(picture, { phase: "sending", sent: 0 });
   const fields = { keep_branches: "true", trade_off: "0.5", format: "png", name: picture.name.slice(-255), ...tell.choices(picture) };
   const view = await upload(picture.file, fields, { signal, onSent: (sent) => change(picture, { sent }) });
@@ -83,8 +83,9 @@ async function send(picture) {
 }
 
 /** Raise a Problem for what the service would refuse, before it is sent. */
-function refuseTooLarge({ file, width, height }) {
+function refuse({ file, width, height }) {
   const { limits } = site;
+  if (!file.size) throw new Problem({ title: text("fileEmpty"), status: 400 });
   if (!limits) return;
   if (width * height > limits.max_pixels) {
     const words = { size: `${size({ width, height })} (${megapixels(width * height)})`, limit: megapixels(limits.max_pixels) };
@@ -125,9 +126,15 @@ function fail(picture, failure) {
   tell.ended(picture);
 }
 
-export function change(picture, facts) {
+function change(picture, facts) {
   Object.assign(picture, facts);
   tell.changed(picture);
+}
+
+/** Show a picture as gone if a refusal says so. */
+export function showGone(picture, { status }) {
+  const phase = { 404: "lost", 410: "expired" }[status];
+  if (phase) change(picture, { phase });
 }
 
 /** Cancel what is under way; what was not sent yet is removed. */
@@ -151,10 +158,16 @@ export function remove(picture) {
   tell.removed(picture);
   return () => {
     picture.stopping.abort();
-    if (!picture.id) return;
-    forget(picture.id);
-    request(`jobs/${picture.id}`, { method: "DELETE", keepalive: true }).catch(() => {}); // it may be gone already
+    erase(picture.id);
   };
+}
+
+/** Erase a job, if there is one; what is under way is cancelled by the first request, and erased by a second. */
+function erase(id) {
+  if (!id) return;
+  forget(id);
+  const ask = () => request(`jobs/${id}`, { method: "DELETE", keepalive: true });
+  ask().then(({ status }) => status === 200 && ask()).catch(() => {}); // it may be gone already
 }
 
 /** Put a removed picture back where it was. */
@@ -168,11 +181,7 @@ export function restore(picture) {
 /** Enlarge a picture again: another model, other options, another file, or after a failure. */
 export function again(picture, file = picture.file) {
   picture.stopping.abort();
-  if (picture.id) {
-    const { id } = picture;
-    forget(id);
-    request(`jobs/${id}`, { method: "DELETE" }).catch(() => {});
-  }
+  erase(picture.id);
   picture.id = null;
   if (file !== picture.file) {
     Object.assign(picture, { file, width: undefined, height: undefined, map: null, paint: null, brush: null });

@@ -1,5 +1,6 @@
 // The state of a picture in words, and the actions that it allows.
 
+import { Problem } from "../net/api.js";
 import { isAway } from "../net/connection.js";
 import { count, duration, percent } from "../words/numbers.js";
 import { text } from "../words/text.js";
@@ -62,7 +63,8 @@ export function statusOf(picture, models, now = Date.now()) {
     case "cancelled":
       return say(text("cancelled"), "–", { actions: retry });
     default:
-      return say(view.failure ? refusal(view.failure) : text("failed"), "!", { actions: view.failure?.status < 500 ? ["remove"] : retry });
+      if (!view.failure) return say(text("failed"), "!", { actions: retry });
+      return say(refusal(view.failure), "!", { actions: actionsFor({ ...picture, problem: new Problem(view.failure) }, retry) });
   }
 }
 
@@ -72,6 +74,7 @@ function refusal({ title, detail }) {
 
 function actionsFor({ problem, width }, retry) {
   if (problem.slug === "image-too-large" && width) return ["halve", "crop", "remove"];
+  if (problem.slug === "model-unknown") return retry; // with another one
   const permanent = problem.permanent || (problem.status >= 400 && problem.status < 500 && !PASSING.includes(problem.status));
   return permanent ? ["remove"] : retry;
 }

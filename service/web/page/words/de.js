@@ -139,6 +139,7 @@ export default {
   crop: "Auf diesen Ausschnitt zuschneiden",
   cropZoom: "Zum Zuschneiden erst hineinzoomen.",
   fileTooLarge: "Die Datei hat {size}; die Grenze ist {limit}.",
+  fileEmpty: "Die Datei ist leer.",
   fileGone: "Die Datei ist nicht mehr lesbar. Bitte neu wählen.",
   pageFault: "Fehler auf dieser Seite",
   cancel: "Abbrechen",

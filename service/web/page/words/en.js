@@ -146,6 +146,7 @@ export default {
   crop: "Crop to this view",
   cropZoom: "Zoom in first to crop.",
   fileTooLarge: "The file has {size}; the limit is {limit}.",
+  fileEmpty: "The file is empty.",
   fileGone: "The file can no longer be read. Choose it again.",
   pageFault: "Error on this page",
   cancel: "Cancel",

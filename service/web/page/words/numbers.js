@@ -49,7 +49,7 @@ export function span(seconds) {
   return number({ style: "unit", unit, unitDisplay: "long", maximumFractionDigits: 0 }).format(value);
 }
 
-/** The time of day. */
-export function clock(time) {
-  return new Date(time).toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit" });
+/** The day and the time of day. */
+export function moment(time) {
+  return new Date(time).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
 }

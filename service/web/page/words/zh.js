@@ -139,6 +139,7 @@ export default {
   crop: "裁剪到当前视图",
   cropZoom: "请先放大再裁剪。",
   fileTooLarge: "文件有 {size}；上限是 {limit}。",
+  fileEmpty: "文件是空的。",
   fileGone: "文件已无法读取，请重新选择。",
   pageFault: "页面出错",
   cancel: "取消",
