@@ -25,6 +25,7 @@ from workers.contract.queue.runs import (
     RUNNING,
     SMALL,
     WAITING,
+    acquire_lease,
     next_task,
     open_queue,
     record_key,
@@ -185,7 +186,7 @@ def test_a_run_that_was_lost_fails_nothing_that_waits_for_its_second_run(
     batches = BatchQueue(queue)
     batches.submit(batch_id, RequestedOptions(), size=100, pictures=1, largest=100)
     queue.records.start(job_id, run="one", worker="w")
-    batches.records.start(batch_id, run="one")
+    acquire_lease(client, unpack_task(batch_id), run="one", worker="w")
     end_lease(client, job_id)
     end_lease(client, unpack_task(batch_id))
     look_for_losses(queue)
@@ -193,7 +194,7 @@ def test_a_run_that_was_lost_fails_nothing_that_waits_for_its_second_run(
     assert not queue.records.fail(job_id, error=EngineLost("it hung"), run="one")
     assert not batches.records.fail(batch_id, error=EngineLost("it hung"), run="one")
     assert queue.records.start(job_id, run="two", worker="w")
-    assert batches.records.start(batch_id, run="two")
+    assert acquire_lease(client, unpack_task(batch_id), run="two", worker="w")
 
 
 def test_a_run_that_beats_at_the_last_moment_keeps_its_job(

@@ -17,7 +17,7 @@ from workers.contract.errors import ImageCorrupt, QueueFull, QueueUnavailable, W
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.admission import QueueLimits, pixels_today
 from workers.contract.queue.batch_queue import BatchQueue
-from workers.contract.queue.batches import Archive, Batch, BatchItem, Pack, pack_task
+from workers.contract.queue.batches import Archive, Batch, BatchItem, Pack, pack_task, unpack_task
 from workers.contract.queue.connection import connect
 from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import FINAL_STATES, Job, JobResult, JobSpec, JobState
@@ -151,7 +151,7 @@ def batch_of(queue: JobQueue, *, idempotency: IdempotencyKey | None = None) -> B
 
 def unpacked(queue: JobQueue) -> int:
     batches, batch = BatchQueue(queue), batch_of(queue)
-    assert batches.records.start(batch.id, run="run")
+    assert acquire_lease(queue.client, unpack_task(batch.id), run="run", worker="w")
     specs = [
         JobSpec(
             id=new_job_id(), created_at=datetime.now(UTC), image=image_info(), options=options(),
@@ -166,7 +166,7 @@ def unpacked(queue: JobQueue) -> int:
 
 def unpacking_failed(queue: JobQueue) -> bool:
     batches, batch = BatchQueue(queue), batch_of(queue)
-    assert batches.records.start(batch.id, run="run")
+    assert acquire_lease(queue.client, unpack_task(batch.id), run="run", worker="w")
     return batches.records.fail(batch.id, error=WorkerLost(), run="run")
 
 
