@@ -22,7 +22,8 @@ def cause(error: Exception) -> str:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an allocation failed, for which torch raises a plain RuntimeError on a CPU."""
-    return isinstance(error, MemoryError) or "memory" in str(error)
+    parts = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(part in str(error) for part in parts)
 
 
 @contextmanager
