@@ -1,6 +1,7 @@
 """Fixtures that many tests share: an empty Valkey and an empty blob store."""
 
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ os.environ.setdefault("GDSR_CPU_BACKEND", "torch")
 # The servers of tests are on this machine, whatever proxy the environment names.
 for name in ("no_proxy", "NO_PROXY"):
     os.environ[name] = f"{os.environ.get(name, '')},127.0.0.1,localhost".lstrip(",")
+# A shell ignores SIGINT for background processes; tests send it, also to processes of their own.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 prepare_process(None)  # before a test imports torch: its spinning threads would starve the others
 
 

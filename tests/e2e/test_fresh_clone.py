@@ -55,12 +55,6 @@ def clone(tmp_path: Path) -> Path:
     return clone
 
 
-def _in_a_terminal() -> None:
-    """Restore SIGINT: a shell ignores it for background processes, which tests may be."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    dying_with_parent(parent=os.getppid())()
-
-
 @pytest.fixture
 def port(clone: Path, tmp_path: Path) -> Iterator[int]:
     """Run `make run` in the clone with a quick network, where the environment names a proxy; yield
@@ -79,7 +73,7 @@ def port(clone: Path, tmp_path: Path) -> Iterator[int]:
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=_in_a_terminal,  # noqa: PLW1509
+        preexec_fn=dying_with_parent(),  # noqa: PLW1509
     ) as run:
         below: list[int] = []
         try:
