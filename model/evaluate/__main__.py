@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from model.evaluate.pareto import position_of
-from model.trainer.errors import TrainingError, is_out_of_memory
+from model.memory import is_out_of_memory
+from model.trainer.errors import TrainingError
 
 WEIGHTS_VARIABLE = "GDSR_METRIC_WEIGHTS"
 

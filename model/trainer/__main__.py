@@ -8,7 +8,8 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from model.trainer.errors import ConfigInvalid, TrainingError, cause, is_out_of_memory
+from model.memory import is_out_of_memory
+from model.trainer.errors import ConfigInvalid, TrainingError, cause
 
 _FAILED, _USAGE = 1, 2
 
@@ -166,7 +167,7 @@ def _plot(options: argparse.Namespace) -> None:
 
 
 def minutes(text: str) -> float:
-    """A time budget. argparse prints the name of this function for text that is no number."""
+    """A time budget. argparse prints the name of this function if the text is not a number."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")

@@ -20,12 +20,6 @@ def cause(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed, for which torch raises a plain RuntimeError on a CPU."""
-    parts = ("out of memory", "not enough memory", "can't allocate memory")
-    return isinstance(error, MemoryError) or any(part in str(error) for part in parts)
-
-
 @contextmanager
 def reading(what: str) -> Iterator[None]:
     """Report a file that cannot be read as a TrainingError whose message starts with `what`."""

@@ -76,8 +76,8 @@ class Connection(H11Protocol):
         if self.cycle is not before:
             self._heads += 1
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - h11 says it better
-        """Answer bytes that are no HTTP request; called while the error of h11 is handled."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - the message of h11 is more precise
+        """Answer bytes that are not an HTTP request; called while the error of h11 is handled."""
         error = sys.exception()
         status = getattr(error, "error_status_hint", HTTPStatus.BAD_REQUEST)
         self._refuse(HTTPStatus(status), f"the request is not valid HTTP: {error}")

@@ -285,14 +285,14 @@ def test_a_stream_that_is_followed_ends_with_ctrl_c() -> None:
 
 
 def test_more_jobs_than_connections_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asynchronous, "_READ_SECONDS", 2.0)
+    monkeypatch.setattr(asynchronous, "_READ_SECONDS", 5.0)
     count = 101  # httpx opens at most 100
 
     class Slow(Quiet):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            for _ in range(10):
+            for _ in range(20):
                 self.wfile.write(b": still here\n\n")
                 time.sleep(0.3)  # in all longer than the read timeout
             self.wfile.write(event("done", 1, id="x", state="cancelled").encode())

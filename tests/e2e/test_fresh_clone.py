@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not shutil.which("make"), reason="there is no make"),
     pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl"),
-    pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no clone"),
+    pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is not a git clone"),
 ]
 URL = "http://127.0.0.1:8000"
 #: Writes the stamp that `deploy/setup` compares.

@@ -16,7 +16,7 @@ import torch
 from model.files import write_cache
 from model.gdsr import PARTS
 from model.inference.forward import Forward
-from workers.engine.out_of_memory import is_out_of_memory
+from model.memory import is_out_of_memory
 
 #: Batch sizes to measure, and the only ones ever computed: few shapes can be compiled ahead.
 BATCHES = (1, 2, 4, 8, 16)

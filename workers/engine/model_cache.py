@@ -27,9 +27,9 @@ from model.inference.forward import (
     prepare,
 )
 from model.inference.trial import Turn, at_once
+from model.memory import is_out_of_memory
 from workers.contract.errors import ModelNotLoaded
 from workers.contract.queue.engines import ModelInfo
-from workers.engine.out_of_memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ import torch
 
 from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint, read_header
 from model.inference.forward import NotFinite
+from model.memory import is_out_of_memory
 from workers.contract.errors import ConfigurationInvalid, ModelNotLoaded
 from workers.contract.queue import engines, reload
 from workers.contract.queue.reload import Change, EngineReport, ModelChange
@@ -25,7 +26,6 @@ from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import default_model, engine_files
 from workers.engine.loading import new_model
 from workers.engine.model_cache import CachedModel
-from workers.engine.out_of_memory import is_out_of_memory
 from workers.engine.server import EngineServer
 
 #: After this time, models not loaded at startup are settled even between the batches of jobs.

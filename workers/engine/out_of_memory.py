@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.memory import is_out_of_memory
 from workers.contract.errors import EngineOutOfMemory
 from workers.engine.protocol import FEATHER, HALO
 from workers.tiles.tiling import Canvas, Pixels, cut, plan_tiles
@@ -23,13 +24,6 @@ from workers.tiles.tiling import Canvas, Pixels, cut, plan_tiles
 SMALLEST_TILE = 64
 #: Batches that have to fit before a step up is tried: after the first failure, and at most.
 CLIMB_AFTER, CLIMB_AT_LAST = 100, 6400
-
-#: Parts of out-of-memory messages of CUDA, torch and OpenVINO.
-_OUT_OF_MEMORY = (
-    "out of memory", "can't alloc", "not enough memory", "could not create a memory object",
-    "bad_alloc", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED", "Failed to allocate",
-    "Resource temporarily unavailable",  # no memory for the stack of a thread
-)  # fmt: skip
 
 Compute = Callable[[Pixels, NDArray[np.float32]], Pixels]
 """(N, T, T, 3) tiles and their (N, R, 4) weights -> (N, R, 4T, 4T, 3)."""
@@ -159,12 +153,3 @@ class OutOfMemoryFallback:
         else:
             raise EngineOutOfMemory(tile=self.tile)
         log.warning("out of memory: continuing with batch %d, tile %d", self.batch, self.tile)
-
-
-def is_out_of_memory(failure: BaseException) -> bool:
-    """Whether a failure means that the device or the host is out of memory."""
-    if isinstance(failure, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(failure, RuntimeError) and any(
-        words in str(failure) for words in _OUT_OF_MEMORY
-    )
