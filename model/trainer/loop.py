@@ -46,7 +46,8 @@ def _loop(run: Run, *, began: float, resume: bool) -> None:
     config, train_state, processes = run.config, run.train_state, run.processes
     before = train_state.elapsed
     step = Step(config, run.networks, run.optimisers, processes)
-    graphed = config.device.graph and processes.device.type == "cuda" and processes.count == 1
+    able = config.optimiser.kind == "adam" and processes.count == 1
+    graphed = config.device.graph and processes.device.type == "cuda" and able
     take = GraphedStep(step) if graphed else step
     validated, stopped, reserve = -1, False, 0.0
 

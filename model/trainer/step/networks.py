@@ -17,6 +17,7 @@ from model.reference import read_reference
 from model.trainer.config import Dists, Generator, Perceptual, TrainConfig
 from model.trainer.errors import ConfigInvalid, TrainingError, reading
 from model.trainer.step.discriminators import UNetDiscriminator, VGGDiscriminator
+from model.trainer.step.soap import SOAP
 
 VGG_WEIGHTS = "GDSR_VGG_WEIGHTS"
 METRIC_WEIGHTS = "GDSR_METRIC_WEIGHTS"
@@ -44,10 +45,10 @@ class Networks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Optimisers:
-    """Adam for each trained network."""
+    """The optimiser of each trained network."""
 
-    generator: torch.optim.Adam
-    discriminator: torch.optim.Adam | None
+    generator: torch.optim.Optimizer
+    discriminator: torch.optim.Optimizer | None
 
 
 def build_networks(config: TrainConfig, device: torch.device) -> Networks:
@@ -90,10 +91,9 @@ def build_networks(config: TrainConfig, device: torch.device) -> Networks:
 
 
 def build_optimisers(config: TrainConfig, networks: Networks, device: torch.device) -> Optimisers:
-    """Adam for the generator's trainable parameters, and for the discriminator if there is one."""
+    """The optimiser of the generator's trainable parameters, and Adam for the discriminator."""
 
-    def adam(network: nn.Module, rate: float) -> torch.optim.Adam:
-        parameters = [each for each in network.parameters() if each.requires_grad]
+    def adam(parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
         if device.type != "cuda":
             return torch.optim.Adam(parameters, lr=rate, betas=config.optimiser.betas)
         # A rate in device memory can change between replays of a captured step.
@@ -106,10 +106,13 @@ def build_optimisers(config: TrainConfig, networks: Networks, device: torch.devi
         )
 
     adversarial, discriminator = config.losses.adversarial, networks.discriminator
+    trained = [each for each in networks.generator.parameters() if each.requires_grad]
+    rate, betas = config.optimiser.learning_rate, config.optimiser.betas
+    soap = config.optimiser.kind == "soap"
     return Optimisers(
-        generator=adam(networks.generator, config.optimiser.learning_rate),
+        generator=SOAP(trained, lr=rate, betas=betas) if soap else adam(trained, rate),
         discriminator=(
-            adam(discriminator, adversarial.learning_rate)
+            adam(list(discriminator.parameters()), adversarial.learning_rate)
             if adversarial and discriminator
             else None
         ),
@@ -122,7 +125,7 @@ def init_file(init: str) -> Path:
     return path if path.is_file() or not shipped.is_file() else shipped
 
 
-def set_rate(optimiser: torch.optim.Adam, rate: float) -> None:
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate from the next step on."""
     for group in optimiser.param_groups:
         if isinstance(group["lr"], Tensor):

@@ -162,13 +162,21 @@ def test_a_network_learns_one_pair_by_heart(
     assert scores[-1]["psnr"] > scores[0]["psnr"] + 6
 
 
-@pytest.mark.parametrize("preset", ["smoke", "smoke_adversarial", "base_real_gan"])
+@pytest.mark.parametrize(
+    ("preset", "kind"),
+    [
+        ("smoke", "adam"),
+        ("smoke", "soap"),
+        ("smoke_adversarial", "adam"),
+        ("base_real_gan", "soap"),
+    ],
+)
 @pytest.mark.slow
 def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(
-    configure: Configure, tmp_path: Path, preset: str
+    configure: Configure, tmp_path: Path, preset: str, kind: str
 ) -> None:
     exact = ("device.precision=float32", "run.steps=8", "run.log_every=1", "optimiser.ema=0.5")
-    config = configure(preset, *exact)
+    config = configure(preset, *exact, f"optimiser.kind={kind}")
     fit(config, tmp_path / "whole")
 
     with a_signal_after_step(tmp_path / "parts", 3):
