@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from service.batches.derived import derived_batch
 from service.batches.results import batch_view, packed_or_batch
-from service.batches.uploads import ARCHIVE_FIELD, BatchSink, FieldsSink
+from service.batches.uploads import ARCHIVE_FIELD, BatchUpload, FieldsUpload
 from service.batches.views import BatchState, BatchView
 from service.http.openapi import (
     ARCHIVE,
@@ -36,7 +36,8 @@ from service.jobs.options import (
 )
 from service.services import OwnBatch, Owner, Services, ServicesDep, own_batch
 from service.transfer.downloads import ByteRange, IfNoneMatch, Prefer
-from service.transfer.uploads import Upload, deleted_if_refused, receive
+from service.transfer.incoming import Upload
+from service.transfer.uploads import deleted_if_refused, receive
 from workers.contract import errors
 from workers.contract.images.names import safe_name
 from workers.contract.images.zips import open_archive, picture_entries
@@ -46,9 +47,6 @@ from workers.contract.queue.queue import new_job_id
 from workers.contract.queue.validation import RequestedOptions
 
 router = APIRouter(prefix="/batches", tags=["batches"])
-
-#: Allowed overhead of each part of a form.
-_PART_OVERHEAD_BYTES = 2048
 
 _REQUEST = {
     "parameters": PARAMETERS,
@@ -138,7 +136,7 @@ async def create_batch(
     cannot hold all of them, or the pixel quota of the API key is exceeded, the batch fails and
     nothing is queued.
     """
-    query = request.query_params.multi_items()
+    query = ("query", request.query_params.multi_items())
     accepted = ",".join(request.headers.getlist("Accept"))
     settings = services.settings
     with services.counting_rejections():
@@ -146,23 +144,17 @@ async def create_batch(
         await services.gate.check(owner, key)
         counted = await run_in_threadpool(services.rate.count, owner)
         # reject invalid query parameters before reading the upload
-        read_fields(UpscaleFields, query=query, form=())
+        read_fields(UpscaleFields, query)
 
         def accept(upload: Upload) -> tuple[Batch, dict[str, str]]:
-            fields = read_fields(UpscaleFields, query=query, form=upload.fields)
+            fields = read_fields(UpscaleFields, query, (upload.place, upload.fields))
             services.telemetry.upload_bytes.observe(upload.size)
             requested = requested_options(fields, accept=accepted)
             with services.rate.given_back_without_room(counted):
                 return _accept_once(services, upload, fields, requested, owner, key)
 
-        batch, more = await receive(
-            request,
-            services.blobs,
-            accept,
-            limit=settings.max_batch_bytes,
-            overhead=_PART_OVERHEAD_BYTES * (settings.max_batch_pictures + 32),
-            sink=BatchSink(settings.max_batch_bytes, max_pictures=settings.max_batch_pictures),
-        )
+        upload = BatchUpload(settings.max_batch_bytes, max_pictures=settings.max_batch_pictures)
+        batch, more = await receive(request, services.blobs, upload, accept)
     view = await run_in_threadpool(batch_view, services, batch)
     sent = {"Location": view.links.self, "Retry-After": "1", **(more or counted.headers)}
     return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=sent)
@@ -278,17 +270,17 @@ async def derive_batch_result(
     Equal requests return the same batch, which is erased with the first one. A picture that failed,
     or that the format cannot hold, fails alone.
     """
-    query = request.query_params.multi_items()
+    query = ("query", request.query_params.multi_items())
     with services.counting_rejections():
-        read_fields(ResultFields, query=query, form=())
+        read_fields(ResultFields, query)
         batch = await run_in_threadpool(own_batch, services, batch_id, owner)
 
         def accept(upload: Upload) -> Batch:
-            fields = read_fields(ResultFields, query=query, form=upload.fields)
+            fields = read_fields(ResultFields, query, (upload.place, upload.fields))
             return derived_batch(services, batch, fields)
 
         if batch.failure is None:
-            batch = await receive(request, services.blobs, accept, limit=0, sink=FieldsSink())
+            batch = await receive(request, services.blobs, FieldsUpload(), accept)
     return await packed_or_batch(batch, services, request, prefer=prefer, made=True)
 
 

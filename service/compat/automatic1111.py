@@ -15,8 +15,8 @@ from service.http.problems import JOB_FAILURES, Fault, RequestInvalid
 from service.jobs.options import UpscaleFields, described_fields, read_fields
 from service.jobs.upscale import accept_once, cancel
 from service.services import Owner, Services, ServicesDep
+from service.transfer.incoming import IMAGE_FIELD, Upload
 from service.transfer.json_body import MAX_BYTES, decoded_base64
-from service.transfer.uploads import PictureSink, Upload
 from workers.contract import errors
 from workers.contract.errors import BatchTooLarge, ImageMissing, UploadTooLarge
 from workers.contract.images.options import SCALE
@@ -74,7 +74,7 @@ class _Options(BaseModel):
             names = ", ".join(_POSITIONS)
             raise RequestInvalid.of("body", "upscaler_1", f"give one of {names}")
         choice = [("trade_off", _POSITIONS[name]), ("model", model), *size]
-        return read_fields(UpscaleFields, query=(), form=choice)
+        return read_fields(UpscaleFields, ("body", choice))
 
 
 class SinglePicture(_Options):
@@ -231,10 +231,10 @@ def _submit(
 def _accept(
     services: Services, request: Request, data: bytes, name: str, fields: UpscaleFields, owner: str
 ) -> Job:
-    sink = PictureSink(services.settings.max_upload_bytes)
+    upload = Upload(services.settings.max_upload_bytes)
     with services.blobs.incoming() as file:
-        sink.open(file)
-        sink.write(data)
-        size = sink.end()
-        upload = Upload(file=file, size=size, sha256=sink.sha256, fields=(), file_name=name)
+        upload.open(file)
+        upload.begin(IMAGE_FIELD, name)
+        upload.write(data)
+        upload.end()
         return accept_once(services, request, upload, fields, owner)

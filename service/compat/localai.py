@@ -12,7 +12,8 @@ from service.http.problems import JOB_FAILURES, RequestInvalid
 from service.jobs.options import FIELDS, UpscaleFields, read_fields
 from service.jobs.upscale import accept_once
 from service.services import Owner, ServicesDep
-from service.transfer.uploads import Upload, receive
+from service.transfer.incoming import Upload
+from service.transfer.uploads import receive
 from service.views import Links
 from workers.contract.queue.jobs import Job
 
@@ -59,9 +60,8 @@ async def upscale_image(request: Request, services: ServicesDep, owner: Owner) -
             with services.rate.given_back_without_room(counted):
                 return accept_once(services, request, upload, _choice(upload), owner)
 
-        job = await receive(
-            request, services.blobs, accept, limit=services.settings.max_upload_bytes
-        )
+        upload = Upload(services.settings.max_upload_bytes)
+        job = await receive(request, services.blobs, upload, accept)
     jobs = await finished(services, request, [job])
     if isinstance(jobs, Response):
         return jobs
@@ -72,8 +72,8 @@ async def upscale_image(request: Request, services: ServicesDep, owner: Owner) -
 def _choice(upload: Upload) -> UpscaleFields:
     given = dict(upload.fields)
     for name in given.keys() - _FIELDS:
-        raise RequestInvalid.of("form", name, "unknown field")
+        raise RequestInvalid.of(upload.place, name, "unknown field")
     if not given.get("model"):
         raise RequestInvalid.of("form", "model", "missing; GET /models lists the models")
     size = ("scale", given.get("scale") or "2")
-    return read_fields(UpscaleFields, query=(), form=[("model", given["model"]), size])
+    return read_fields(UpscaleFields, (upload.place, [("model", given["model"]), size]))

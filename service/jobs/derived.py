@@ -18,11 +18,12 @@ from service.http.problems import RequestInvalid
 from service.jobs.options import DerivedFields, ReadFields, ResultFields
 from service.services import Services
 from service.transfer.downloads import download, stem
-from service.transfer.uploads import PictureSink, Upload, deleted_if_refused
+from service.transfer.incoming import Upload
+from service.transfer.uploads import deleted_if_refused
 from workers.contract import errors
 from workers.contract.blobs.base import BlobStore
 from workers.contract.images.formats import ResultFormat, check_result, extension
-from workers.contract.images.maps import MAX_MAP_BYTES, check_map
+from workers.contract.images.maps import check_map
 from workers.contract.images.names import safe_name
 from workers.contract.queue.jobs import (
     STOPS,
@@ -39,21 +40,20 @@ from workers.contract.queue.queue import blend_spec
 _FAILURE_KEPT = timedelta(seconds=30)
 
 
-class MapSink(PictureSink):
-    """Receives the map of a derived result; there need not be one."""
+class MapUpload(Upload):
+    """The map of a derived result; there need not be one."""
 
     expected = "map"
+    takes_json = False
 
-    def __init__(self) -> None:
-        super().__init__(MAX_MAP_BYTES)
-
-    def end(self) -> int:
+    def end(self) -> None:
         if self.named and not self.size:
             raise errors.MapInvalid("is empty")
-        return super().end() if self.size else 0
+        if self.size:
+            super().end()
 
     def too_large(self) -> errors.GDSRError:
-        return errors.MapTooLarge(limit=MAX_MAP_BYTES, of="bytes")
+        return errors.MapTooLarge(limit=self.limit, of="bytes")
 
 
 def branch_response(job: Job, fields: ReadFields, services: Services, request: Request) -> Response:

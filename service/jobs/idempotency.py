@@ -6,7 +6,7 @@ import re
 from service.http.problems import RequestInvalid
 from service.jobs.options import UpscaleFields
 from service.services import Services
-from service.transfer.uploads import Upload
+from service.transfer.incoming import Upload
 from workers.contract.queue.connection import translated_redis_errors
 from workers.contract.queue.idempotency import IdempotencyKey
 

@@ -82,10 +82,9 @@ class DerivedFields(ResultFields):
 Fields = TypeVar("Fields", bound=BaseModel)
 
 
-def read_fields(
-    kind: type[Fields], *, query: Iterable[tuple[str, str]], form: Iterable[tuple[str, str]]
-) -> Fields:
-    """Validate all fields. A field may be given twice, in query and form too, with equal values.
+def read_fields(kind: type[Fields], *sources: tuple[str, Iterable[tuple[str, str]]]) -> Fields:
+    """Validate the fields of all sources, such as the query, each with its place. A field may be
+    given twice, in different places too, with equal values.
 
     Raises:
         RequestInvalid: lists every invalid field.
@@ -93,7 +92,7 @@ def read_fields(
     given: dict[str, str] = {}
     place: dict[str, str] = {}
     errors: list[Fault] = []
-    for where, fields in (("query", query), ("form", form)):
+    for where, fields in sources:
         for name, value in fields:
             if given.setdefault(name, value) != value:
                 errors.append(

@@ -22,7 +22,7 @@ from service.http.openapi import (
 )
 from service.http.problems import JOB_FAILURES, NotFound, RangeNotSatisfiable, RequestInvalid
 from service.http.proxy import address
-from service.jobs.derived import MapSink, branch_response, derived_job
+from service.jobs.derived import MapUpload, branch_response, derived_job
 from service.jobs.erasing import erase
 from service.jobs.options import DerivedFields, ReadFields, described_fields, in_query, read_fields
 from service.jobs.results import (
@@ -37,7 +37,8 @@ from service.jobs.results import (
 )
 from service.services import Owner, OwnJob, ServicesDep, own_job
 from service.transfer.downloads import ByteRange, IfNoneMatch, Prefer, etag_matches
-from service.transfer.uploads import Upload, receive
+from service.transfer.incoming import Upload
+from service.transfer.uploads import receive
 from service.views import JobsView, JobView
 from workers.contract import errors
 from workers.contract.images.maps import MAX_MAP_BYTES
@@ -200,20 +201,20 @@ async def derive_result(
     (255). The job must have kept its branches. Equal requests return the same job. The picture is
     at the address of this job, with ranges and an entity tag, and is deleted with the first job.
     """
-    query = request.query_params.multi_items()
+    query = ("query", request.query_params.multi_items())
     with services.counting_rejections():
         await services.gate.check(owner, None)
-        read_fields(DerivedFields, query=query, form=())  # before reading the map
+        read_fields(DerivedFields, query)  # before reading the map
         job = await run_in_threadpool(own_job, services, job_id, owner)
         if job.result is None:
             return await run_in_threadpool(result_response, job, services, request)
         await run_in_threadpool(check_kept, job, services.blobs)
 
         def accept(upload: Upload) -> Job:
-            fields = read_fields(DerivedFields, query=query, form=upload.fields)
+            fields = read_fields(DerivedFields, query, (upload.place, upload.fields))
             return derived_job(services, job, fields, upload if upload.size else None)
 
-        made = await receive(request, services.blobs, accept, limit=MAX_MAP_BYTES, sink=MapSink())
+        made = await receive(request, services.blobs, MapUpload(MAX_MAP_BYTES), accept)
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     return await picture_or_job(made, services, request, wait=wait, at_once=True)
 

@@ -27,8 +27,9 @@ from service.jobs.options import FIELDS, PARAMETERS, UpscaleFields, read_fields,
 from service.jobs.results import picture_or_job, preferred_wait
 from service.services import Owner, Services, ServicesDep
 from service.transfer.downloads import Prefer
+from service.transfer.incoming import Upload
 from service.transfer.mistakes import HEAD_BYTES, mistake
-from service.transfer.uploads import Upload, deleted_if_refused, receive
+from service.transfer.uploads import deleted_if_refused, receive
 from service.views import JobView
 from workers.contract import errors
 from workers.contract.images.formats import ImageFormat
@@ -97,17 +98,17 @@ async def create_job(
     ] = None,
 ) -> Response:
     """Queue one picture, sent as the body or as the multipart field `image`."""
-    query = request.query_params.multi_items()
+    query = ("query", request.query_params.multi_items())
     accepted = ",".join(request.headers.getlist("Accept"))
     with services.counting_rejections():
         key = read_key(idempotency_key)
         await services.gate.check(owner, key)
         counted = await run_in_threadpool(services.rate.count, owner)
         # reject invalid query parameters before reading the picture
-        read_fields(UpscaleFields, query=query, form=())
+        read_fields(UpscaleFields, query)
 
         def accept(upload: Upload) -> Job:
-            fields = read_fields(UpscaleFields, query=query, form=upload.fields)
+            fields = read_fields(UpscaleFields, query, (upload.place, upload.fields))
             try:
                 with services.rate.given_back_without_room(counted):
                     return accept_once(
@@ -124,9 +125,8 @@ async def create_job(
                     raise
                 raise RequestInvalid.of("body", "image", found) from None
 
-        job = await receive(
-            request, services.blobs, accept, limit=services.settings.max_upload_bytes
-        )
+        upload = Upload(services.settings.max_upload_bytes)
+        job = await receive(request, services.blobs, upload, accept)
     status = cache.cache_status(services, request, job)
     logs.job_id.set(job.id)
     wait = preferred_wait(prefer, cap=services.settings.max_wait)

@@ -6,8 +6,8 @@ import json
 import re
 
 from service.http.problems import RequestInvalid
+from service.transfer.incoming import IMAGE_FIELD, Upload
 from service.transfer.mistakes import mistake
-from service.transfer.multipart import IMAGE_FIELD, Files
 
 #: The whole body is in memory; larger pictures have to be sent as the body or in a form.
 MAX_BYTES = 24 * 1024**2
@@ -18,8 +18,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class JsonBody:
     """Buffers a JSON body; at its end the picture is passed on like the file of a form."""
 
-    def __init__(self, files: Files) -> None:
-        self._files = files
+    def __init__(self, upload: Upload) -> None:
+        self._upload = upload
         self._data = bytearray()
 
     def write(self, chunk: bytes) -> None:
@@ -37,8 +37,8 @@ class JsonBody:
                 raise _wrong("json", "it contains a lone surrogate, which is not Unicode")
         image = found.pop(IMAGE_FIELD, None)
         if image is not None:
-            self._files.begin(IMAGE_FIELD, "")
-            self._files.write(decoded_base64(image))
+            self._upload.begin(IMAGE_FIELD, "")
+            self._upload.write(decoded_base64(image))
         return tuple(
             (name, _text(name, value)) for name, value in found.items() if value is not None
         )
