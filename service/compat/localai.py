@@ -1,6 +1,7 @@
 """`POST /v1/images/upscale` as in LocalAI, with the response of OpenAI's image routes."""
 
 import time
+from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -52,13 +53,15 @@ class Images(BaseModel):
 )
 async def upscale_image(request: Request, services: ServicesDep, owner: Owner) -> Images | Response:
     """Enlarge the picture in the field `image` by `scale` (default 2, at most 4)."""
+    query = ("query", request.query_params.multi_items())
     with services.counting_rejections():
         await services.gate.check(owner, None)
         counted = await run_in_threadpool(services.rate.count, owner)
 
         def accept(upload: Upload) -> Job:
             with services.rate.given_back_without_room(counted):
-                return accept_once(services, request, upload, _choice(upload), owner)
+                fields = _choice(query, (upload.place, upload.fields))
+                return accept_once(services, request, upload, fields, owner)
 
         upload = Upload(services.settings.max_upload_bytes)
         job = await receive(request, services.blobs, upload, accept)
@@ -69,11 +72,13 @@ async def upscale_image(request: Request, services: ServicesDep, owner: Owner) -
     return Images(id=job.id, created=int(time.time()), data=[Address(url=url)])
 
 
-def _choice(upload: Upload) -> UpscaleFields:
-    given = dict(upload.fields)
-    for name in given.keys() - _FIELDS:
-        raise RequestInvalid.of(upload.place, name, "unknown field")
-    if not given.get("model"):
+def _choice(*sources: tuple[str, Sequence[tuple[str, str]]]) -> UpscaleFields:
+    for place, fields in sources:
+        for name, _ in fields:
+            if name not in _FIELDS:
+                raise RequestInvalid.of(place, name, "unknown field")
+    given = [(place, [field for field in fields if field[1]]) for place, fields in sources]
+    chosen = read_fields(UpscaleFields, *given)
+    if not chosen.model:
         raise RequestInvalid.of("form", "model", "missing; GET /models lists the models")
-    size = ("scale", given.get("scale") or "2")
-    return read_fields(UpscaleFields, (upload.place, [("model", given["model"]), size]))
+    return chosen.model_copy(update={"scale": chosen.scale or 2.0})

@@ -160,6 +160,18 @@ def test_a_bad_field_for_localai_is_named(fields: dict[str, str], name: str, sit
     assert site.records.active() == []
 
 
+@pytest.mark.parametrize("name", ["scale", "colour"])
+def test_a_bad_option_for_localai_in_the_query_is_named(name: str, site: Site) -> None:
+    files = {"image": ("cat.png", PICTURE)}
+    refused = site.http.post(
+        "/v1/images/upscale", params={name: "5"}, data={"model": "lite"}, files=files
+    )
+
+    assert problem_of(refused) == "invalid-request"
+    faults = [(fault["place"], fault["name"]) for fault in refused.json()["errors"]]
+    assert faults == [("query", name)]
+
+
 FORM = {"data": {"model": "lite"}, "files": {"image": ("cat.png", PICTURE)}}
 ONE = {"json": {"image": base64.b64encode(PICTURE).decode(), "upscaler_1": "GDSR crisp"}}
 BATCH = {"json": in_base64(PICTURE, saved(photo(10, 15), "PNG"))}
