@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Self, Unpack
+from urllib.parse import quote
 
 import httpx2
 from anyio import get_cancelled_exc_class, move_on_after, sleep
@@ -158,7 +159,7 @@ class AsyncClient:
 
     async def job(self, job_id: str) -> Job:
         """The current state of a job."""
-        return decoded(Job, await self._ask("GET", f"jobs/{job_id}"))
+        return decoded(Job, await self._ask("GET", _path("jobs", job_id)))
 
     async def follow(self, job_id: str) -> AsyncIterator[Job]:
         """Yield the job at every change until it has ended; reconnects if the connection breaks.
@@ -214,7 +215,7 @@ class AsyncClient:
             OSError: the file cannot be written.
         """
         content = None if map is None else b"".join([piece async for piece in pieces(map, None)])
-        pending = await self._store(Job, f"jobs/{job_id}", target, query(options), content)
+        pending = await self._store(Job, _path("jobs", job_id), target, query(options), content)
         if pending is not None:
             async for _ in self.follow(pending.id):
                 pass
@@ -237,7 +238,7 @@ class AsyncClient:
         while True:
             try:
                 pending = await self._store(
-                    Batch, f"batches/{batch_id}", target, wanted, b"" if wanted else None
+                    Batch, _path("batches", batch_id), target, wanted, b"" if wanted else None
                 )
             except Refused as refusal:
                 if not refusal.problem.type.endswith("/batch-not-finished"):
@@ -278,7 +279,7 @@ class AsyncClient:
 
     async def discard(self, job_id: str) -> None:
         """Cancel a job; a job that has ended is deleted with its pictures."""
-        await self._ask("DELETE", f"jobs/{job_id}")
+        await self._ask("DELETE", _path("jobs", job_id))
 
     async def models(self) -> list[dict[str, Any]]:
         """The response of `GET /models`."""
@@ -310,7 +311,9 @@ class AsyncClient:
         headers = {"Last-Event-ID": known} if known else {}
 
         async def connect() -> httpx2.Response:
-            request = self._http.build_request("GET", f"jobs/{job_id}/events", headers=headers)
+            request = self._http.build_request(
+                "GET", f"{_path('jobs', job_id)}/events", headers=headers
+            )
             answer = await self._http.send(request, stream=True)
             if answer.status_code != httpx2.codes.OK:
                 await answer.aread()
@@ -321,6 +324,11 @@ class AsyncClient:
             yield _read_events(answer.aiter_lines())
         finally:
             await answer.aclose()
+
+
+def _path(kind: str, id_: str) -> str:
+    """The path of a job or batch; an id from elsewhere may hold a slash or a question mark."""
+    return f"{kind}/{quote(id_, safe='')}"
 
 
 async def _read_events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, str]]:
