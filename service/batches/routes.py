@@ -10,17 +10,7 @@ from service.batches.derived import derived_batch
 from service.batches.results import batch_view, packed_or_batch
 from service.batches.uploads import ARCHIVE_FIELD, BatchUpload, FieldsUpload
 from service.batches.views import BatchState, BatchView
-from service.http.openapi import (
-    ARCHIVE,
-    BATCH_LINKS,
-    BINARY,
-    OF_THE_OWNER,
-    bodiless,
-    documented,
-    form,
-    headers,
-    pending,
-)
+from service.http import openapi
 from service.http.problems import BATCH_FAILURES, NotFound, RangeNotSatisfiable, RequestInvalid
 from service.jobs.erasing import erase_batch
 from service.jobs.idempotency import claim, read_key
@@ -57,48 +47,48 @@ _REQUEST = {
             "from the contents; a file that is not a picture fails alone."
         ),
         "content": {
-            "multipart/form-data": form(
+            "multipart/form-data": openapi.form(
                 {
-                    "image": {"type": "array", "items": BINARY["schema"]},
-                    ARCHIVE_FIELD: BINARY["schema"],
+                    "image": {"type": "array", "items": openapi.BINARY["schema"]},
+                    ARCHIVE_FIELD: openapi.BINARY["schema"],
                     **FIELDS,
                 }
             ),
-            "application/zip": BINARY,
-            "application/octet-stream": BINARY,
+            "application/zip": openapi.BINARY,
+            "application/octet-stream": openapi.BINARY,
         },
     },
 }
 _ACCEPTED = {
-    **pending("The batch", BatchView, BATCH_LINKS, "RateLimit", "RateLimit-Policy"),
-    **documented(
-        *OF_THE_OWNER, errors.RateExceeded, RequestInvalid, errors.DigestMismatch,
+    **openapi.pending("The batch", BatchView, openapi.BATCH_LINKS, "RateLimit", "RateLimit-Policy"),
+    **openapi.documented(
+        *openapi.OF_THE_OWNER, errors.RateExceeded, RequestInvalid, errors.DigestMismatch,
         errors.ArchiveInvalid, errors.BatchEmpty, errors.BatchTooLarge, errors.ModelUnknown,
         errors.NoWorker, errors.QueueFull, errors.WebhooksOff, errors.WebhookNotAllowed,
         errors.StorageFull, errors.StorageUnavailable,
         errors.IdempotencyKeyReused, errors.BatchNotFound,
     ),
 }  # fmt: skip
-_NOT_THERE = (*OF_THE_OWNER, errors.BatchNotFound, NotFound)
+_NOT_THERE = (*openapi.OF_THE_OWNER, errors.BatchNotFound, NotFound)
 _RESULT_PROBLEMS = (
     *_NOT_THERE, errors.BatchNotFinished, errors.BatchExpired, errors.QueueFull,
     errors.StorageUnavailable,
 )  # fmt: skip
 _RESULT = {
-    **ARCHIVE,
-    **pending("The zip is being packed", BatchView, BATCH_LINKS, "Preference-Applied"),
-    **documented(
-        *_RESULT_PROBLEMS, RangeNotSatisfiable, failures=BATCH_FAILURES
+    **openapi.ARCHIVE,
+    **openapi.pending(
+        "The zip is being packed", BatchView, openapi.BATCH_LINKS, "Preference-Applied"
     ),
+    **openapi.documented(*_RESULT_PROBLEMS, RangeNotSatisfiable, failures=BATCH_FAILURES),
 }  # fmt: skip
 _DERIVED = {
-    200: ARCHIVE[200],
-    307: ARCHIVE[307],
-    **pending(
+    200: openapi.ARCHIVE[200],
+    307: openapi.ARCHIVE[307],
+    **openapi.pending(
         "The batch of derived results, while its jobs run or its zip is packed",
-        BatchView, BATCH_LINKS, "Preference-Applied",
+        BatchView, openapi.BATCH_LINKS, "Preference-Applied",
     ),
-    **documented(
+    **openapi.documented(
         *_RESULT_PROBLEMS, RequestInvalid, errors.BranchesNotKept, errors.RateExceeded,
         errors.PixelsExceeded, errors.BatchTooLarge, failures=BATCH_FAILURES,
     ),
@@ -108,7 +98,7 @@ _DERIVED_REQUEST = {
     "parameters": in_query(_DERIVED_FIELDS),
     "requestBody": {
         "description": "The fields, if they are not in the query",
-        "content": {"multipart/form-data": form(_DERIVED_FIELDS)},
+        "content": {"multipart/form-data": openapi.form(_DERIVED_FIELDS)},
     },
 }
 
@@ -214,10 +204,10 @@ def _accept_once(
     responses={
         200: {
             "description": "The current state of the batch",
-            "headers": headers("Retry-After"),
-            "links": BATCH_LINKS,
+            "headers": openapi.headers("Retry-After"),
+            "links": openapi.BATCH_LINKS,
         },
-        **documented(*_NOT_THERE),
+        **openapi.documented(*_NOT_THERE),
     },
 )
 def read_batch(batch: OwnBatch, services: ServicesDep) -> Response:
@@ -232,7 +222,7 @@ def read_batch(batch: OwnBatch, services: ServicesDep) -> Response:
     "/{batch_id}/result",
     operation_id="head_batch_result",
     response_class=Response,
-    responses=bodiless(_RESULT),
+    responses=openapi.bodiless(_RESULT),
 )
 @router.get("/{batch_id}/result", response_class=Response, responses=_RESULT)
 async def read_batch_result(
@@ -290,7 +280,7 @@ async def derive_batch_result(
     response_class=Response,
     responses={
         204: {"description": "Pending jobs are cancelled, and everything is deleted"},
-        **documented(*_NOT_THERE, errors.StorageUnavailable),
+        **openapi.documented(*_NOT_THERE, errors.StorageUnavailable),
     },
 )
 def delete_batch(batch: OwnBatch, services: ServicesDep) -> Response:

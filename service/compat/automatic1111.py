@@ -91,12 +91,8 @@ class SinglePicture(_Options):
 class Pictures(_Options):
     """The body of `extra-batch-images`."""
 
-    image_list: list[_Named] = Field(alias="imageList")
+    pictures: list[_Named] = Field(alias="imageList")
     """The pictures, in base64 or as data URIs."""
-
-    @property
-    def pictures(self) -> list[_Named]:
-        return self.image_list
 
 
 class Upscaler(BaseModel):

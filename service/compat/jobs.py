@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -10,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from service.http.openapi import OF_THE_OWNER
 from service.http.problems import RequestInvalid
-from service.jobs.results import Wait, check_kept, ended_job, result_response, wait_until_ended
+from service.jobs.results import Wait, check_kept, ended_job, result_response
 from service.jobs.upscale import cancel, is_anonymous
 from service.services import Services
 from workers.contract import errors
@@ -41,11 +40,7 @@ async def finished(
     succeeded: list[Job] = []
     try:
         for waiting in jobs:
-            poll = partial(ended_job, services, waiting.id)
-            job: Job | None = waiting
-            if not waiting.ended:
-                wait = Wait(math.inf, {})
-                job = await wait_until_ended(waiting.id, poll, services, request, wait)
+            job = await ended_job(waiting, services, request, Wait(math.inf, {}))
             if job is None and await request.is_disconnected():
                 raise ClientDisconnect
             if job is None:

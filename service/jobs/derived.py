@@ -9,7 +9,6 @@ import hashlib
 import secrets
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -29,6 +28,7 @@ from workers.contract.queue.jobs import (
     STOPS,
     Job,
     JobResult,
+    JobSpec,
     JobState,
     Part,
     Region,
@@ -75,18 +75,9 @@ def branch_response(job: Job, fields: ReadFields, services: Services, request: R
     return download(services, branch, request, media_type=kind.media_type, name=name, headers={})
 
 
-class Derivation(NamedTuple):
-    """A derived result, whether it exists or not."""
-
-    job_id: str
-    """A digest of the request, so that equal requests are one job."""
-    options: UpscaleOptions
-    part: Part
-    name: str | None
-
-
-def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> Derivation | None:
-    """The derived result of a request; None for the result itself. `upload` is the map, if any.
+def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> JobSpec | None:
+    """The job of a derived result, whether it exists or not; None for the result itself. `upload`
+    is the map, if any. The id is a digest of the request, so that equal requests are one job.
 
     Raises:
         RequestInvalid: fields that exclude each other, or a region outside the result.
@@ -124,7 +115,10 @@ def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> 
         has_alpha=has_alpha and not part.mask,
     )
     asked = f"{job.id} {options.model_dump_json()} {part.model_dump_json()} {name or ''}"
-    return Derivation(hashlib.sha256(asked.encode()).hexdigest()[:32], options, part, name)
+    job_id = hashlib.sha256(asked.encode()).hexdigest()[:32]
+    # Another service may store the same map now and be rejected, so each stores its own blob.
+    map_key = f"inputs/{job_id}.{secrets.token_hex(8)}" if upload else None
+    return blend_spec(job_id, job, options, part, name=name, map_key=map_key)
 
 
 def derived_job(
@@ -140,22 +134,19 @@ def derived_job(
         QueueFull: the queue limit is reached.
         QueueUnavailable: Redis does not answer.
     """
-    asked = derivation(job, fields, upload)
-    if asked is None:
+    spec = derivation(job, fields, upload)
+    if spec is None:
         return job
-    blend_id, earlier = asked.job_id, None
+    earlier = None
     with suppress(errors.JobNotFound):
-        earlier = services.queue.get(blend_id)
+        earlier = services.queue.get(spec.id)
         if not is_over(earlier, services.blobs):
             return earlier
     counted = services.rate.count(job.spec.owner)
-    map_key = None
-    if upload is not None:
-        # Another service may store the same map now and be rejected, so each stores its own blob.
-        map_key = f"inputs/{blend_id}.{secrets.token_hex(8)}"
-        services.blobs.keep(upload.file, map_key)
-    stored = () if map_key is None else (map_key,)
-    spec = blend_spec(blend_id, job, asked.options, asked.part, name=asked.name, map_key=map_key)
+    stored: tuple[str, ...] = ()
+    if upload is not None and spec.map_key is not None:
+        services.blobs.keep(upload.file, spec.map_key)
+        stored = (spec.map_key,)
     with (
         services.rate.given_back_without_room(counted),
         deleted_if_refused(services.blobs, *stored),

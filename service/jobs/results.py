@@ -107,15 +107,18 @@ async def wait_until_ended(
     return None
 
 
-def ended_job(services: Services, job_id: str) -> Job | None:
-    """The job, if it has ended.
+async def ended_job(job: Job, services: Services, request: Request, wait: Wait) -> Job | None:
+    """The job once it has ended; None if the wait, the service or the connection ends first.
 
     Raises:
-        JobNotFound: there is no such job.
-        QueueUnavailable: Redis does not answer.
+        JobNotFound: it was deleted.
     """
-    job = services.queue.get(job_id)
-    return job if job.ended else None
+
+    def poll() -> Job | None:
+        latest = services.queue.get(job.id)
+        return latest if latest.ended else None
+
+    return job if job.ended else await wait_until_ended(job.id, poll, services, request, wait)
 
 
 def result_response(job: Job, services: Services, request: Request) -> Response:

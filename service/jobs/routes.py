@@ -1,6 +1,5 @@
 """`/jobs/{id}`: state, result, cancel, delete."""
 
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -8,18 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from service.access.guard import is_local
-from service.http.openapi import (
-    BINARY,
-    JOB_LINKS,
-    OF_THE_OWNER,
-    PICTURE,
-    Responses,
-    bodiless,
-    documented,
-    form,
-    headers,
-    pending,
-)
+from service.http import openapi
 from service.http.problems import JOB_FAILURES, NotFound, RangeNotSatisfiable, RequestInvalid
 from service.http.proxy import address
 from service.jobs.derived import MapUpload, branch_response, derived_job
@@ -33,7 +21,6 @@ from service.jobs.results import (
     result_response,
     retry_after,
     server_timing,
-    wait_until_ended,
 )
 from service.services import Owner, OwnJob, ServicesDep, own_job
 from service.transfer.downloads import ByteRange, IfNoneMatch, Prefer, etag_matches
@@ -46,32 +33,32 @@ from workers.contract.queue.jobs import Job, JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_NOT_THERE = (*OF_THE_OWNER, errors.JobNotFound, errors.JobTooNew, NotFound)
-_RECORD: Responses = {
+_NOT_THERE = (*openapi.OF_THE_OWNER, errors.JobNotFound, errors.JobTooNew, NotFound)
+_RECORD: openapi.Responses = {
     200: {
         "description": "The current state of the job",
-        "headers": headers("ETag", "Retry-After", "Server-Timing"),
-        "links": JOB_LINKS,
+        "headers": openapi.headers("ETag", "Retry-After", "Server-Timing"),
+        "links": openapi.JOB_LINKS,
     },
     304: {
         "description": "Not modified since the client's `If-None-Match`",
-        "headers": headers("ETag", "Retry-After", "Server-Timing"),
+        "headers": openapi.headers("ETag", "Retry-After", "Server-Timing"),
     },
-    **documented(*_NOT_THERE),
+    **openapi.documented(*_NOT_THERE),
 }
-_PENDING = pending(
-    "The job that computes the derived result", JobView, JOB_LINKS, "Preference-Applied"
+_PENDING = openapi.pending(
+    "The job that computes the derived result", JobView, openapi.JOB_LINKS, "Preference-Applied"
 )
 _RESULT_PROBLEMS = (
     *_NOT_THERE, errors.JobNotFinished, errors.JobCancelled, errors.JobExpired,
     errors.BranchesNotKept, errors.QueueFull, RequestInvalid, errors.RateExceeded,
     errors.PixelsExceeded, RangeNotSatisfiable, errors.StorageUnavailable,
 )  # fmt: skip
-_RESULT = PICTURE | _PENDING | documented(*_RESULT_PROBLEMS, failures=JOB_FAILURES)
+_RESULT = openapi.PICTURE | _PENDING | openapi.documented(*_RESULT_PROBLEMS, failures=JOB_FAILURES)
 _DERIVED = {
-    200: PICTURE[200],
+    200: openapi.PICTURE[200],
     **_PENDING,
-    **documented(*_RESULT_PROBLEMS, errors.StorageFull, failures=JOB_FAILURES),
+    **openapi.documented(*_RESULT_PROBLEMS, errors.StorageFull, failures=JOB_FAILURES),
 }
 _DERIVED_FIELDS = described_fields(DerivedFields)
 _DERIVED_REQUEST = {
@@ -79,8 +66,10 @@ _DERIVED_REQUEST = {
     "requestBody": {
         "description": "The map, an 8-bit grey PNG; without one, one trade-off for all pixels",
         "content": {
-            "multipart/form-data": form({"map": BINARY["schema"], **_DERIVED_FIELDS}),
-            "image/png": BINARY,
+            "multipart/form-data": openapi.form(
+                {"map": openapi.BINARY["schema"], **_DERIVED_FIELDS}
+            ),
+            "image/png": openapi.BINARY,
         },
     },
 }
@@ -88,7 +77,7 @@ _DERIVED_REQUEST = {
 
 @router.get(
     "",
-    responses=documented(*OF_THE_OWNER, errors.ListingNeedsKeys, RequestInvalid),
+    responses=openapi.documented(*openapi.OF_THE_OWNER, errors.ListingNeedsKeys, RequestInvalid),
 )
 def list_jobs(
     services: ServicesDep,
@@ -119,7 +108,7 @@ def list_jobs(
     "/{job_id}",
     operation_id="head_job",
     response_class=Response,
-    responses=bodiless(_RECORD),
+    responses=openapi.bodiless(_RECORD),
 )
 @router.get("/{job_id}", response_model=JobView, responses=_RECORD)
 def read_job(
@@ -145,7 +134,7 @@ def read_job(
     "/{job_id}/result",
     operation_id="head_result",
     response_class=Response,
-    responses=bodiless(_RESULT),
+    responses=openapi.bodiless(_RESULT),
 )
 @router.get("/{job_id}/result", response_class=Response, responses=_RESULT)
 async def read_result(
@@ -165,9 +154,8 @@ async def read_result(
     the same responses as `POST /upscale`; equal requests return the same job.
     """
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
-    if wait and not job.ended:
-        poll = partial(ended_job, services, job.id)
-        job = await wait_until_ended(job.id, poll, services, request, wait) or job
+    if wait:
+        job = await ended_job(job, services, request, wait) or job
     if job.result is None or fields == ReadFields():
         response = await run_in_threadpool(result_response, job, services, request)
         response.headers.update(wait.headers if wait else {})
@@ -225,7 +213,7 @@ async def derive_result(
     responses={
         200: {"description": "The job was pending and is cancelled"},
         204: {"description": "The job had ended; its pictures and its record are deleted"},
-        **documented(*_NOT_THERE, errors.StorageUnavailable),
+        **openapi.documented(*_NOT_THERE, errors.StorageUnavailable),
     },
 )
 def delete_job(job: OwnJob, services: ServicesDep) -> Response:

@@ -9,17 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from service.access.rate_limits import pixel_headers
-from service.http.openapi import (
-    BINARY,
-    JOB_LINKS,
-    OF_THE_OWNER,
-    PICTURE,
-    PICTURE_TYPES,
-    documented,
-    form,
-    headers,
-    pending,
-)
+from service.http import openapi
 from service.http.problems import JOB_FAILURES, RequestInvalid
 from service.jobs import cache
 from service.jobs.idempotency import claim, read_key
@@ -51,10 +41,12 @@ _REQUEST = {
             "contents; HEIC and JPEG XL if `/limits` lists them."
         ),
         "content": {
-            "multipart/form-data": form({"image": BINARY["schema"], **FIELDS}, "image"),
-            "application/json": form({"image": _IN_JSON, **FIELDS}, "image"),
-            **{f"image/{name}": BINARY for name in ImageFormat},
-            "application/octet-stream": BINARY,
+            "multipart/form-data": openapi.form(
+                {"image": openapi.BINARY["schema"], **FIELDS}, "image"
+            ),
+            "application/json": openapi.form({"image": _IN_JSON, **FIELDS}, "image"),
+            **{f"image/{name}": openapi.BINARY for name in ImageFormat},
+            "application/octet-stream": openapi.BINARY,
         },
     },
 }
@@ -62,12 +54,12 @@ _SENT = ("Cache-Status", "RateLimit", "RateLimit-Policy")
 _RESPONSES = {
     200: {
         "description": "The finished picture, with `Prefer: wait`",
-        "content": PICTURE_TYPES,
-        "headers": PICTURE[200]["headers"] | headers(*_SENT),
+        "content": openapi.PICTURE_TYPES,
+        "headers": openapi.PICTURE[200]["headers"] | openapi.headers(*_SENT),
     },
-    **pending("The job", JobView, JOB_LINKS, "Preference-Applied", *_SENT),
-    **documented(
-        *OF_THE_OWNER, errors.RateExceeded, errors.PixelsExceeded,
+    **openapi.pending("The job", JobView, openapi.JOB_LINKS, "Preference-Applied", *_SENT),
+    **openapi.documented(
+        *openapi.OF_THE_OWNER, errors.RateExceeded, errors.PixelsExceeded,
         RequestInvalid, errors.QueueFull, errors.WebhooksOff, errors.WebhookNotAllowed,
         errors.IdempotencyKeyReused, errors.JobNotFound, errors.JobTooNew, errors.NoWorker,
         errors.StorageFull, errors.StorageUnavailable, errors.JobCancelled, errors.JobExpired,
@@ -135,16 +127,13 @@ async def create_job(
     if gave_up and is_anonymous(services, job, key) and await request.is_disconnected():
         await run_in_threadpool(cancel, services, job.id)
         raise ClientDisconnect
-    rate = counted.headers
+    response.headers.update(counted.headers | status)
     if (limit := services.settings.pixels_per_day) is not None:
         # the job is queued; only the rate limit headers are missing
         with suppress(errors.QueueUnavailable):
             pixels = await run_in_threadpool(pixel_headers, services.queue, owner, limit)
-            rate = {
-                name: ", ".join(counts[name] for counts in (rate, pixels) if name in counts)
-                for name in rate | pixels
-            }
-    response.headers.update(rate | status)
+            for name, value in pixels.items():
+                response.headers.append(name, value)
     return response
 
 
