@@ -15,8 +15,17 @@ from urllib.parse import quote
 import httpx2
 from anyio import get_cancelled_exc_class, move_on_after, sleep
 
-from gdsr_client.answers import A, Batch, Job, decoded
-from gdsr_client.errors import ClientError, JobLost, Refused, UnexpectedAnswer, Unreachable
+from gdsr_client.answers import (
+    A,
+    Batch,
+    ClientError,
+    Job,
+    JobLost,
+    Refused,
+    UnexpectedAnswer,
+    Unreachable,
+    decoded,
+)
 from gdsr_client.options import DerivedOptions, Options, query
 from gdsr_client.retries import checked, pauses, retried
 from gdsr_client.transfers import Sent, Source, pieces, size_of, store
@@ -148,14 +157,8 @@ class AsyncClient:
             "Content-Length": str(size_of(source)),
             "Idempotency-Key": uuid.uuid4().hex,
         }
-
-        async def send() -> bytes:
-            answer = await self._http.post(
-                path, params=query(options), content=pieces(source, on_upload), headers=headers
-            )
-            return checked(answer).content
-
-        return await self._retried(send)
+        content = partial(pieces, source, on_upload)
+        return await self._ask("POST", path, content, params=query(options), headers=headers)
 
     async def job(self, job_id: str) -> Job:
         """The current state of a job."""
@@ -291,9 +294,16 @@ class AsyncClient:
         found: dict[str, Any] = await self._json("limits")
         return found
 
-    async def _ask(self, method: str, path: str) -> bytes:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        content: Callable[[], AsyncIterator[bytes] | None] = lambda: None,
+        **more: Any,
+    ) -> bytes:
         async def ask() -> bytes:
-            return checked(await self._http.request(method, path)).content
+            answer = await self._http.request(method, path, content=content(), **more)
+            return checked(answer).content
 
         return await self._retried(ask)
 
