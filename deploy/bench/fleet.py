@@ -85,7 +85,8 @@ def simulate(costs: Mapping[str, float], *, engines: int, cores: int | None = No
 
     `costs` are the seconds of a picture: of the service's only process, of the thread of `redis`
     that executes commands, of a core for a `job` (decode, encode), of an `engine`, of the `store`
-    until a result is synced, and the `rest`, of a core of this machine: clients and stubs. Each client passes the service, Redis, a job worker, an engine and the store, and begins again.
+    until a result is synced, and the `rest`, of a core of this machine: clients and stubs. Each
+    client passes the service, Redis, a job worker, an engine and the store, and begins again.
     Each part serves one picture at a time, in the order of arrival; every engine has its own job
     workers and clients. With `cores`, the parts that compute share that many cores; otherwise each
     job worker, the service and Redis have a core of their own.
