@@ -33,7 +33,11 @@ _BLOB_TIMEOUT = timedelta(seconds=10)
 
 
 class Services:
-    """Clients, stores and telemetry of one application."""
+    """Clients, stores and telemetry of one application.
+
+    Whatever uses the queue may raise QueueUnavailable, and whatever uses the blobs
+    StorageUnavailable or StorageFull: the exception handlers answer them.
+    """
 
     def __init__(self, settings: ServiceSettings) -> None:
         """Create all clients. Does not connect to Redis.
@@ -98,11 +102,7 @@ class Services:
             raise
 
     def engines(self) -> list[EngineInfo]:
-        """The running engines.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """The running engines."""
         with translated_redis_errors():
             return running(self.queue.client)
 
@@ -163,12 +163,7 @@ Owner = Annotated[str, Depends(_owner)]
 
 
 def own_job(services: ServicesDep, job_id: str, owner: Owner) -> Job:
-    """A job of this owner.
-
-    Raises:
-        JobNotFound: there is no such job, or it belongs to another owner.
-        QueueUnavailable: Redis does not answer.
-    """
+    """A job of this owner; raises JobNotFound for those of others too."""
     job = services.queue.get(job_id)
     if job.spec.owner != owner:
         raise errors.JobNotFound(job_id)
@@ -176,12 +171,7 @@ def own_job(services: ServicesDep, job_id: str, owner: Owner) -> Job:
 
 
 def own_batch(services: ServicesDep, batch_id: str, owner: Owner) -> Batch:
-    """A batch of this owner.
-
-    Raises:
-        BatchNotFound: there is no such batch, or it belongs to another owner.
-        QueueUnavailable: Redis does not answer.
-    """
+    """A batch of this owner; raises BatchNotFound for those of others too."""
     batch = services.batches.get(batch_id)
     if batch.spec.owner != owner:
         raise errors.BatchNotFound(batch_id)

@@ -26,12 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def key_name(key: str | None, digests: Mapping[str, str]) -> str:
-    """The name of a key, by the digests of the accepted keys.
-
-    Raises:
-        KeyMissing: no key was sent.
-        KeyInvalid: the key is unknown.
-    """
+    """The name of a key, by the digests of the accepted keys; raises KeyMissing or KeyInvalid."""
     if not key:
         raise KeyMissing
     digest = hash_key(key)

@@ -79,7 +79,6 @@ class RateLimit:
         Raises:
             BatchTooLarge: a rate never allows so many.
             RateExceeded: a rate does not allow them now.
-            QueueUnavailable: Redis does not answer.
         """
         if not self.items:
             return Counted(owner, 0, 0, {})
@@ -144,11 +143,7 @@ class RateLimit:
 
 
 def pixel_headers(queue: JobQueue, owner: str, limit: int) -> dict[str, str]:
-    """The `RateLimit` headers of the owner's quota of `limit` pixels a day.
-
-    Raises:
-        QueueUnavailable: Redis does not answer.
-    """
+    """The `RateLimit` headers of the owner's quota of `limit` pixels a day."""
     with translated_redis_errors():
         left = max(0, limit - pixels_today(queue.client, owner))
     pause = int(until_midnight().total_seconds())

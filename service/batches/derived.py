@@ -25,10 +25,7 @@ def derived_batch(services: Services, batch: Batch, fields: ResultFields) -> Bat
         RequestInvalid: fields that exclude each other, or a region outside one of the results.
         BranchesNotKept: the batch did not keep the branches that this needs.
         BatchExpired: all of its results have expired.
-        RateExceeded: the owner's rate limit is exceeded.
-        PixelsExceeded: the owner's pixel quota is exceeded.
-        QueueFull: the queue cannot hold all of them.
-        QueueUnavailable: Redis does not answer.
+        RateExceeded, PixelsExceeded, QueueFull: there is no room for all of the jobs.
     """
     jobs = services.queue.get_many(batch.job_ids)
     if batch_state(batch, jobs) is not BatchState.FINISHED:

@@ -59,9 +59,7 @@ class MapUpload(Upload):
 def branch_response(job: Job, fields: ReadFields, services: Services, request: Request) -> Response:
     """Respond with a stored branch of a finished job, or its preview.
 
-    Raises:
-        BranchesNotKept: the job was not asked to keep its branches.
-        JobExpired: the branches have expired.
+    Raises BranchesNotKept, or JobExpired if they are gone.
     """
     output, result = str(fields.output), job.result
     kept = result and (result.previews if fields.preview else result.branches)
@@ -81,11 +79,9 @@ def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> 
 
     Raises:
         RequestInvalid: fields that exclude each other, or a region outside the result.
-        MapInvalid: the map is not an 8-bit grey PNG in the proportions of the result.
-        MapTooLarge: the map has too many pixels.
+        MapInvalid, MapTooLarge: the map is no 8-bit grey PNG in the proportions of the result.
         BranchesNotKept: the job did not keep the branches that this needs.
-        AlphaNotStorable: JPEG for a transparent picture.
-        ResultTooLarge: the format cannot hold so many pixels.
+        AlphaNotStorable, ResultTooLarge: the format cannot hold the result.
     """
     own, result = job.spec.options, job.result
     if result is None:
@@ -129,10 +125,7 @@ def derived_job(
 
     Raises:
         GDSRError: as in `derivation`.
-        RateExceeded: the owner's rate limit is exceeded.
-        PixelsExceeded: the owner's pixel quota is exceeded.
-        QueueFull: the queue limit is reached.
-        QueueUnavailable: Redis does not answer.
+        RateExceeded, PixelsExceeded, QueueFull: there is no room for the job.
     """
     spec = derivation(job, fields, upload)
     if spec is None:

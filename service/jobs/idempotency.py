@@ -41,7 +41,6 @@ def claim(
 
     Raises:
         IdempotencyKeyReused: the key was used with another picture or other options.
-        QueueUnavailable: Redis does not answer.
     """
     if key is None:
         return None, None

@@ -110,8 +110,7 @@ async def wait_until_ended(
 async def ended_job(job: Job, services: Services, request: Request, wait: Wait) -> Job | None:
     """The job once it has ended; None if the wait, the service or the connection ends first.
 
-    Raises:
-        JobNotFound: it was deleted.
+    Raises JobNotFound if it was deleted.
     """
 
     def poll() -> Job | None:
@@ -124,11 +123,7 @@ async def ended_job(job: Job, services: Services, request: Request, wait: Wait) 
 def result_response(job: Job, services: Services, request: Request) -> Response:
     """Respond with the picture as a file, or with the failure of the job.
 
-    Raises:
-        JobNotFinished: the job has not ended.
-        JobCancelled: the job was cancelled.
-        JobExpired: the result has expired.
-        StorageUnavailable: the store does not answer.
+    Raises JobNotFinished, JobCancelled or JobExpired if there is neither.
     """
     if job.failure is not None:
         return problem_response(describe_failure(job.failure, instance=Links.of(job.id).self))
@@ -160,11 +155,7 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
 
 
 def check_kept(job: Job, blobs: BlobStore) -> None:
-    """Check that the picture of a succeeded job is still stored.
-
-    Raises:
-        JobExpired: the picture is not stored.
-    """
+    """Raise JobExpired unless the picture of a job is still stored."""
     result = job.result
     if result is None or result.expires_at <= datetime.now(UTC) or not blobs.exists(result.key):
         raise errors.JobExpired(job.id)

@@ -44,11 +44,7 @@ class Upload:
         return self.digest.hexdigest()
 
     def check_awaited(self) -> None:
-        """Check that the client is still there, before a job is queued that nobody asks for.
-
-        Raises:
-            ClientDisconnect: it has closed the connection.
-        """
+        """Raise ClientDisconnect before a job is queued that nobody waits for any more."""
         if self.client_left():
             raise ClientDisconnect
 
@@ -59,8 +55,7 @@ class Upload:
     def begin(self, field: str, file_name: str) -> bool:
         """Whether this field of a form is a file; if so, `write` gets its bytes.
 
-        Raises:
-            GDSRError: no further file is allowed.
+        Raises a GDSRError if no further file is allowed.
         """
         if field != self.expected:
             return False
@@ -70,11 +65,7 @@ class Upload:
         return True
 
     def write(self, chunk: bytes) -> None:
-        """Add some bytes.
-
-        Raises:
-            GDSRError: the file is too large, or the store has no room.
-        """
+        """Add some bytes; raises `too_large` beyond the limit."""
         self.size += len(chunk)
         if self.size > self.limit:
             raise self.too_large()
@@ -83,11 +74,7 @@ class Upload:
             self.out.write(chunk)
 
     def end(self) -> None:
-        """Complete the file.
-
-        Raises:
-            GDSRError: the file is empty, or the store has no room.
-        """
+        """Complete the file; raises ImageMissing if it is empty."""
         if not self.size:
             linked = [name for name, value in self.fields if is_url(value)]
             faults = [Fault(place=self.place, name=name, message=NOT_FETCHED) for name in linked]

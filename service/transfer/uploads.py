@@ -42,7 +42,6 @@ async def receive(
         ImageMissing: there is no picture.
         RequestInvalid: the form is malformed, or has two pictures or an unknown file.
         DigestMismatch: the body differs from the digest that was sent with it.
-        StorageFull: the store has no room.
         ClientDisconnect: the client has left.
     """
     kind, parameters = parse_options_header(request.headers.get("Content-Type"))
