@@ -84,15 +84,19 @@ class SinglePicture(_Options):
     """In base64, or as a data URI."""
 
     @property
-    def pictures(self) -> list[_Named]:
-        return [_Named(data=self.image)]
+    def pictures(self) -> dict[str, _Named]:
+        return {"image": _Named(data=self.image)}
 
 
 class Pictures(_Options):
     """The body of `extra-batch-images`."""
 
-    pictures: list[_Named] = Field(alias="imageList")
+    image_list: list[_Named] = Field(alias="imageList")
     """The pictures, in base64 or as data URIs."""
+
+    @property
+    def pictures(self) -> dict[str, _Named]:
+        return {f"imageList.{at}.data": one for at, one in enumerate(self.image_list)}
 
 
 class Upscaler(BaseModel):
@@ -211,7 +215,7 @@ def _submit(
     if not pictures:
         raise ImageMissing
     counted = services.rate.count(owner, len(pictures))
-    decoded = [(decoded_base64(picture.data), picture.name) for picture in pictures]
+    decoded = [(decoded_base64(name, one.data), one.name) for name, one in pictures.items()]
     jobs: list[Job] = []
     try:
         with services.rate.given_back_without_room(counted):

@@ -38,30 +38,26 @@ class JsonBody:
         image = found.pop(IMAGE_FIELD, None)
         if image is not None:
             self._upload.begin(IMAGE_FIELD, "")
-            self._upload.write(decoded_base64(image))
+            self._upload.write(decoded_base64(IMAGE_FIELD, image))
         return tuple(
             (name, _text(name, value)) for name, value in found.items() if value is not None
         )
 
 
-def decoded_base64(image: object) -> bytes:
-    """The bytes of a picture in base64 or of a data URI.
-
-    Raises:
-        RequestInvalid: `image` is neither.
-    """
+def decoded_base64(name: str, image: object) -> bytes:
+    """The bytes of a picture in base64 or of a data URI; RequestInvalid names the field `name`."""
     if not isinstance(image, str):
-        raise _wrong(IMAGE_FIELD, "it is not a string of base64 or a data URI")
+        raise _wrong(name, "it is not a string of base64 or a data URI")
     if image[:5].lower() == "data:":
         about, comma, image = image.partition(",")
         if not comma or not about.lower().endswith(";base64"):
-            raise _wrong(IMAGE_FIELD, "only data URIs in base64 are accepted")
+            raise _wrong(name, "only data URIs in base64 are accepted")
     elif wrong := mistake(image[:255].encode(), content_type="", named=False):
-        raise _wrong(IMAGE_FIELD, wrong)
+        raise _wrong(name, wrong)
     try:
         return base64.b64decode("".join(image.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise _wrong(IMAGE_FIELD, "it is not base64") from None
+        raise _wrong(name, "it is not base64") from None
 
 
 def _text(name: str, value: object) -> str:

@@ -148,6 +148,15 @@ def test_a_batch_with_one_bad_picture_queues_none(site: Site) -> None:
     assert site.stored() == []
 
 
+def test_the_picture_of_a_batch_that_is_not_base64_is_named(site: Site) -> None:
+    body = in_base64(PICTURE) | {"upscaler_1": "GDSR crisp"}
+    body["imageList"].append({"data": "no base64!"})
+
+    refused = site.http.post("/sdapi/v1/extra-batch-images", json=body)
+
+    assert [fault["name"] for fault in refused.json()["errors"]] == ["imageList.1.data"]
+
+
 @pytest.mark.parametrize(
     ("fields", "name"), [({"scale": "2"}, "model"), ({"model": "lite", "scale": "5"}, "scale")]
 )
