@@ -15,12 +15,9 @@ from service.http.problems import BATCH_FAILURES, NotFound, RangeNotSatisfiable,
 from service.jobs.erasing import erase_batch
 from service.jobs.idempotency import claim, read_key
 from service.jobs.options import (
-    FIELDS,
-    PARAMETERS,
     ResultFields,
     UpscaleFields,
-    described_fields,
-    in_query,
+    described_request,
     read_fields,
     requested_options,
 )
@@ -38,27 +35,17 @@ from workers.contract.queue.validation import RequestedOptions
 
 router = APIRouter(prefix="/batches", tags=["batches"])
 
-_REQUEST = {
-    "parameters": PARAMETERS,
-    "requestBody": {
-        "required": True,
-        "description": (
-            "One zip, or a form with several pictures or with one zip. File types are detected "
-            "from the contents; a file that is not a picture fails alone."
-        ),
-        "content": {
-            "multipart/form-data": openapi.form(
-                {
-                    "image": {"type": "array", "items": openapi.BINARY["schema"]},
-                    ARCHIVE_FIELD: openapi.BINARY["schema"],
-                    **FIELDS,
-                }
-            ),
-            "application/zip": openapi.BINARY,
-            "application/octet-stream": openapi.BINARY,
-        },
+_REQUEST = described_request(
+    UpscaleFields,
+    "One zip, or a form with several pictures or with one zip. File types are detected from the "
+    "contents; a file that is not a picture fails alone.",
+    files={
+        "image": {"type": "array", "items": openapi.BINARY["schema"]},
+        ARCHIVE_FIELD: openapi.BINARY["schema"],
     },
-}
+    more={"application/zip": openapi.BINARY, "application/octet-stream": openapi.BINARY},
+    required=True,
+)
 _ACCEPTED = {
     **openapi.pending("The batch", BatchView, openapi.BATCH_LINKS, "RateLimit", "RateLimit-Policy"),
     **openapi.documented(
@@ -93,14 +80,7 @@ _DERIVED = {
         errors.PixelsExceeded, errors.BatchTooLarge, failures=BATCH_FAILURES,
     ),
 }  # fmt: skip
-_DERIVED_FIELDS = described_fields(ResultFields)
-_DERIVED_REQUEST = {
-    "parameters": in_query(_DERIVED_FIELDS),
-    "requestBody": {
-        "description": "The fields, if they are not in the query",
-        "content": {"multipart/form-data": openapi.form(_DERIVED_FIELDS)},
-    },
-}
+_DERIVED_REQUEST = described_request(ResultFields, "The fields, if they are not in the query")
 
 
 @router.post("/", include_in_schema=False, status_code=202)

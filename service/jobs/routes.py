@@ -12,7 +12,7 @@ from service.http.problems import JOB_FAILURES, NotFound, RangeNotSatisfiable, R
 from service.http.proxy import address
 from service.jobs.derived import MapUpload, branch_response, derived_job
 from service.jobs.erasing import erase
-from service.jobs.options import DerivedFields, ReadFields, described_fields, in_query, read_fields
+from service.jobs.options import DerivedFields, ReadFields, described_request, read_fields
 from service.jobs.results import (
     check_kept,
     ended_job,
@@ -60,19 +60,12 @@ _DERIVED = {
     **_PENDING,
     **openapi.documented(*_RESULT_PROBLEMS, errors.StorageFull, failures=JOB_FAILURES),
 }
-_DERIVED_FIELDS = described_fields(DerivedFields)
-_DERIVED_REQUEST = {
-    "parameters": in_query(_DERIVED_FIELDS),
-    "requestBody": {
-        "description": "The map, an 8-bit grey PNG; without one, one trade-off for all pixels",
-        "content": {
-            "multipart/form-data": openapi.form(
-                {"map": openapi.BINARY["schema"], **_DERIVED_FIELDS}
-            ),
-            "image/png": openapi.BINARY,
-        },
-    },
-}
+_DERIVED_REQUEST = described_request(
+    DerivedFields,
+    "The map, an 8-bit grey PNG; without one, one trade-off for all pixels",
+    files={"map": openapi.BINARY["schema"]},
+    more={"image/png": openapi.BINARY},
+)
 
 
 @router.get(

@@ -13,7 +13,13 @@ from service.http import openapi
 from service.http.problems import JOB_FAILURES, RequestInvalid
 from service.jobs import cache
 from service.jobs.idempotency import claim, read_key
-from service.jobs.options import FIELDS, PARAMETERS, UpscaleFields, read_fields, requested_options
+from service.jobs.options import (
+    FIELDS,
+    UpscaleFields,
+    described_request,
+    read_fields,
+    requested_options,
+)
 from service.jobs.results import picture_or_job, preferred_wait
 from service.services import Owner, Services, ServicesDep
 from service.transfer.downloads import Prefer
@@ -32,24 +38,19 @@ from workers.contract.queue.validation import validate_upload
 router = APIRouter(tags=["upscale"])
 
 _IN_JSON = {"type": "string", "description": "In base64, or as a data URI"}
-_REQUEST = {
-    "parameters": PARAMETERS,
-    "requestBody": {
-        "required": True,
-        "description": (
-            "The picture. Accepts JPEG, PNG, WebP, TIFF, BMP, AVIF and GIF, detected from the "
-            "contents; HEIC and JPEG XL if `/limits` lists them."
-        ),
-        "content": {
-            "multipart/form-data": openapi.form(
-                {"image": openapi.BINARY["schema"], **FIELDS}, "image"
-            ),
-            "application/json": openapi.form({"image": _IN_JSON, **FIELDS}, "image"),
-            **{f"image/{name}": openapi.BINARY for name in ImageFormat},
-            "application/octet-stream": openapi.BINARY,
-        },
+_REQUEST = described_request(
+    UpscaleFields,
+    "The picture. Accepts JPEG, PNG, WebP, TIFF, BMP, AVIF and GIF, detected from the contents; "
+    "HEIC and JPEG XL if `/limits` lists them.",
+    files={"image": openapi.BINARY["schema"]},
+    more={
+        "application/json": openapi.form({"image": _IN_JSON, **FIELDS}, "image"),
+        **{f"image/{name}": openapi.BINARY for name in ImageFormat},
+        "application/octet-stream": openapi.BINARY,
     },
-}
+    needs=["image"],
+    required=True,
+)
 _SENT = ("Cache-Status", "RateLimit", "RateLimit-Policy")
 _RESPONSES = {
     200: {

@@ -19,7 +19,7 @@ import redis
 from prometheus_client import Counter
 
 from service.http.proxy import ROOT
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, read_lines
 from service.views import JobView
 from service.webhooks.delivery import Target, Undeliverable, deliver
 from workers.contract import errors
@@ -57,10 +57,7 @@ class Webhooks:
             )
         lines: list[str] = []
         if file is not None:
-            try:
-                lines = file.read_text().split()
-            except (OSError, UnicodeDecodeError) as failure:
-                raise errors.ConfigurationInvalid(f"GDSR_WEBHOOK_SECRET_FILE: {failure}") from None
+            lines = " ".join(read_lines(file, setting="GDSR_WEBHOOK_SECRET_FILE")).split()
             if not lines:
                 raise errors.ConfigurationInvalid("GDSR_WEBHOOK_SECRET_FILE: it contains no secret")
         self._hosts = {host.lower().removesuffix(":443") for host in hosts}
