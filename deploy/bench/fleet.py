@@ -178,11 +178,7 @@ def _running(folder: Path, count: int, seconds: float) -> Iterator[tuple[str, Pr
 
 @contextmanager
 def running_valkey(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Valkey, configured as by `gdsr-up`, at `folder`/valkey.sock with its data in `folder`.
-
-    Raises:
-        RuntimeError: it did not start.
-    """
+    """Valkey, configured as by `gdsr-up`, at `folder`/valkey.sock with its data in `folder`."""
     listening = folder / "valkey.sock"
     with terminated(subprocess.Popen(valkey_command(folder / "valkey", listening))) as server:
         _wait_for(lambda: valkey_answers(listening), "Valkey")
@@ -190,7 +186,7 @@ def running_valkey(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def _wait_for(is_there: Callable[[], bool], what: str) -> None:
-    """Wait until a part has started, three minutes at most."""
+    """Wait until a part has started; RuntimeError after three minutes."""
     deadline = time.monotonic() + _READY_SECONDS
     while not is_there():
         if time.monotonic() > deadline:

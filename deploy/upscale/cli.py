@@ -151,11 +151,7 @@ def _upscale_locally(
 
 
 def check_format(name: str, choices: UpscaleChoices) -> None:
-    """Check before the work starts that a format supports the choices.
-
-    Raises:
-        ImageRejected: the format does not support them.
-    """
+    """Raise ImageRejected before the work starts if a format does not support the choices."""
     check_result(
         width=1,
         height=1,
@@ -168,11 +164,7 @@ def check_format(name: str, choices: UpscaleChoices) -> None:
 
 
 def check_libraries(names: set[str]) -> None:
-    """Check that the libraries are installed before the work starts.
-
-    Raises:
-        ConfigurationInvalid: a format cannot be written.
-    """
+    """Raise ConfigurationInvalid before the work starts if a format cannot be written."""
     missing = sorted(names & {name.value for name in set(EXTRA_FORMATS) - set(installed())})
     if missing:
         raise ConfigurationInvalid(f"the library that writes {missing[0]} is not installed")
@@ -224,11 +216,7 @@ def _values(kind: object) -> str:
 
 
 def read_choices(arguments: argparse.Namespace) -> UpscaleChoices:
-    """Validate the options.
-
-    Raises:
-        ConfigurationInvalid: the value of an option is invalid.
-    """
+    """Validate the options; ConfigurationInvalid names those with an invalid value."""
     given = {name: value for name, value in vars(arguments).items() if name in _CHOICES}
     try:
         return UpscaleChoices.model_validate(given)
