@@ -131,18 +131,13 @@ def _only_one(data: Path) -> Iterator[None]:
 
 def _check_port(host: str, port: int) -> None:
     """Fail early if the port is in use, instead of after five restarts of the service."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as failure:
-            raise ValueError(
-                f"cannot listen on {host} port {port}: {failure.strerror}; "
-                "give another one with --port"
-            ) from None
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as failure:
+        raise ValueError(
+            f"cannot listen on {host} port {port}: {failure.strerror}; give another one with --port"
+        ) from None
 
 
 def is_ready(host: str, port: int) -> bool:

@@ -80,5 +80,6 @@ def _choice(*sources: tuple[str, Sequence[tuple[str, str]]]) -> UpscaleFields:
     given = [(place, [field for field in fields if field[1]]) for place, fields in sources]
     chosen = read_fields(UpscaleFields, *given)
     if not chosen.model:
-        raise RequestInvalid.of("form", "model", "missing; GET /models lists the models")
+        place, _ = sources[-1]
+        raise RequestInvalid.of(place, "model", "missing; GET /models lists the models")
     return chosen.model_copy(update={"scale": chosen.scale or 2.0})

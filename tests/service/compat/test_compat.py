@@ -169,6 +169,13 @@ def test_a_bad_field_for_localai_is_named(fields: dict[str, str], name: str, sit
     assert site.records.active() == []
 
 
+def test_a_model_that_is_missing_for_localai_is_placed_where_the_fields_are(site: Site) -> None:
+    refused = site.http.post("/v1/images/upscale", json={"image": "AAAA", "scale": 2})
+
+    faults = [(fault["place"], fault["name"]) for fault in refused.json()["errors"]]
+    assert faults == [("body", "model")]
+
+
 @pytest.mark.parametrize("name", ["scale", "colour"])
 def test_a_bad_option_for_localai_in_the_query_is_named(name: str, site: Site) -> None:
     files = {"image": ("cat.png", PICTURE)}
