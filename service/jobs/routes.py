@@ -10,18 +10,10 @@ from service.access.guard import is_local
 from service.http import openapi
 from service.http.problems import JOB_FAILURES, NotFound, RangeNotSatisfiable, RequestInvalid
 from service.http.proxy import address
+from service.jobs import results
 from service.jobs.derived import MapUpload, branch_response, derived_job
 from service.jobs.erasing import erase
 from service.jobs.options import DerivedFields, ReadFields, described_request, read_fields
-from service.jobs.results import (
-    check_kept,
-    ended_job,
-    picture_or_job,
-    preferred_wait,
-    result_response,
-    retry_after,
-    server_timing,
-)
 from service.services import Owner, OwnJob, ServicesDep, own_job
 from service.transfer.downloads import ByteRange, IfNoneMatch, Prefer, etag_matches
 from service.transfer.incoming import Upload
@@ -115,9 +107,9 @@ def read_job(
     view = JobView.of(job, position=position)
     sent = {"ETag": f'"{view.tag}"', "Cache-Control": "private, no-cache"}
     if not job.ended:
-        sent["Retry-After"] = retry_after(position)
+        sent["Retry-After"] = results.retry_after(position)
     if job.result is not None:
-        sent["Server-Timing"] = server_timing(job.result)
+        sent["Server-Timing"] = results.server_timing(job.result)
     if etag_matches(sent["ETag"], request):
         return Response(status_code=304, headers=sent)
     return Response(view.model_dump_json(), headers=sent, media_type="application/json")
@@ -146,20 +138,20 @@ async def read_result(
     The parameters can be combined. A derived result is a job that does not run the network, with
     the same responses as `POST /upscale`; equal requests return the same job.
     """
-    wait = preferred_wait(prefer, cap=services.settings.max_wait)
+    wait = results.preferred_wait(prefer, cap=services.settings.max_wait)
     if wait:
-        job = await ended_job(job, services, request, wait) or job
+        job = await results.ended_job(job, services, request, wait) or job
     if job.result is None or fields == ReadFields():
-        response = await run_in_threadpool(result_response, job, services, request)
+        response = await run_in_threadpool(results.result_response, job, services, request)
         response.headers.update(wait.headers if wait else {})
         return response
-    await run_in_threadpool(check_kept, job, services.blobs)
+    await run_in_threadpool(results.check_kept, job, services.blobs)
     if fields.output and fields == ReadFields(output=fields.output, preview=fields.preview):
         return await run_in_threadpool(branch_response, job, fields, services, request)
     if fields.preview:
         raise RequestInvalid.of("query", "preview", "needs an output and no other field")
     made = await run_in_threadpool(derived_job, services, job, fields)
-    return await picture_or_job(made, services, request, wait=wait, at_once=True)
+    return await results.picture_or_job(made, services, request, wait=wait, at_once=True)
 
 
 @router.post(
@@ -188,16 +180,16 @@ async def derive_result(
         read_fields(DerivedFields, query)  # before reading the map
         job = await run_in_threadpool(own_job, services, job_id, owner)
         if job.result is None:
-            return await run_in_threadpool(result_response, job, services, request)
-        await run_in_threadpool(check_kept, job, services.blobs)
+            return await run_in_threadpool(results.result_response, job, services, request)
+        await run_in_threadpool(results.check_kept, job, services.blobs)
 
         def accept(upload: Upload) -> Job:
             fields = read_fields(DerivedFields, query, (upload.place, upload.fields))
             return derived_job(services, job, fields, upload if upload.size else None)
 
         made = await receive(request, services.blobs, MapUpload(MAX_MAP_BYTES), accept)
-    wait = preferred_wait(prefer, cap=services.settings.max_wait)
-    return await picture_or_job(made, services, request, wait=wait, at_once=True)
+    wait = results.preferred_wait(prefer, cap=services.settings.max_wait)
+    return await results.picture_or_job(made, services, request, wait=wait, at_once=True)
 
 
 @router.delete(
