@@ -4,8 +4,8 @@ import json
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -164,7 +164,7 @@ class AsyncClient:
         """The current state of a job."""
         return decoded(Job, await self._ask("GET", _path("jobs", job_id)))
 
-    async def follow(self, job_id: str) -> AsyncIterator[Job]:
+    async def follow(self, job_id: str) -> AsyncGenerator[Job, None]:
         """Yield the job at every change until it has ended; reconnects if the connection breaks.
 
         Raises:
@@ -329,11 +329,8 @@ class AsyncClient:
                 await answer.aread()
             return checked(answer)
 
-        answer = await self._retried(connect)
-        try:
+        async with aclosing(await self._retried(connect)) as answer:
             yield _read_events(answer.aiter_lines())
-        finally:
-            await answer.aclose()
 
 
 def _path(kind: str, id_: str) -> str:
