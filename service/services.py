@@ -16,7 +16,7 @@ from service.access.rate_limits import RateLimit
 from service.observability.metrics import ServiceTelemetry
 from service.settings import ServiceSettings
 from service.watcher import JobSubscriptions
-from service.webhooks.dispatcher import Deliverer, Webhooks
+from service.webhooks.dispatcher import Webhooks
 from workers.contract import errors
 from workers.contract.blobs.open import open_blobs
 from workers.contract.observability.tracing import open_spans
@@ -70,13 +70,7 @@ class Services:
         self.batches = BatchQueue(self.queue)
         self.subscriptions = JobSubscriptions(self.queue)
         self.telemetry = ServiceTelemetry(self.queue, self.blobs)
-        self.webhooks = Webhooks(settings)
-        self.deliverer = Deliverer(
-            self.webhooks,
-            self.queue.records,
-            root_path=settings.root_path,
-            outcomes=self.telemetry.webhooks,
-        )
+        self.webhooks = Webhooks(settings, self.queue.records, outcomes=self.telemetry.webhooks)
         self.keys = load_api_keys(settings)
         self.admins = load_keys(settings.admin_keys_file, setting="GDSR_ADMIN_KEYS_FILE")
         self.spans = open_spans(settings.otel_endpoint, process="gdsr-service")
