@@ -9,11 +9,10 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.compat.jobs import PROBLEMS, finished
 from service.http.openapi import OF_THE_OWNER, Responses, documented
 from service.http.problems import JOB_FAILURES, Fault, RequestInvalid
 from service.jobs.options import UpscaleFields, described_fields, read_fields
-from service.jobs.upscale import accept_once, cancel
+from service.jobs.upscale import PROBLEMS, accept_once, cancel, finished
 from service.services import Owner, Services, ServicesDep
 from service.transfer.incoming import IMAGE_FIELD, Upload
 from service.transfer.json_body import MAX_BYTES, decoded_base64

@@ -7,11 +7,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel
 
-from service.compat.jobs import PROBLEMS, finished
 from service.http.openapi import BINARY, documented, form
 from service.http.problems import JOB_FAILURES, RequestInvalid
 from service.jobs.options import FIELDS, UpscaleFields, read_fields
-from service.jobs.upscale import accept_once
+from service.jobs.upscale import PROBLEMS, accept_once, finished
 from service.services import Owner, ServicesDep
 from service.transfer.incoming import Upload
 from service.transfer.uploads import receive

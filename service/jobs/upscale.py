@@ -1,5 +1,7 @@
-"""`POST /upscale`: creates a job from a picture."""
+"""`POST /upscale`: creates a job from a picture; other routes create several and wait for them."""
 
+import math
+from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated
@@ -20,7 +22,14 @@ from service.jobs.options import (
     read_fields,
     requested_options,
 )
-from service.jobs.results import picture_or_job, preferred_wait
+from service.jobs.results import (
+    Wait,
+    check_kept,
+    ended_job,
+    picture_or_job,
+    preferred_wait,
+    result_response,
+)
 from service.services import Owner, Services, ServicesDep
 from service.transfer.downloads import Prefer
 from service.transfer.incoming import Upload
@@ -51,6 +60,12 @@ _REQUEST = described_request(
     needs=["image"],
     required=True,
 )
+#: Problems of a picture that is uploaded and waited for.
+PROBLEMS = (
+    *openapi.OF_THE_OWNER, RequestInvalid, errors.RateExceeded, errors.PixelsExceeded,
+    errors.QueueFull, errors.NoWorker, errors.StorageFull, errors.StorageUnavailable,
+    errors.JobCancelled, errors.JobExpired,
+)  # fmt: skip
 _SENT = ("Cache-Status", "RateLimit", "RateLimit-Policy")
 _RESPONSES = {
     200: {
@@ -125,7 +140,7 @@ async def create_job(
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     response = await picture_or_job(job, services, request, wait=wait, at_once=False)
     gave_up = wait and response.status_code == HTTPStatus.ACCEPTED
-    if gave_up and is_anonymous(services, job, key) and await request.is_disconnected():
+    if gave_up and _is_anonymous(services, job, key) and await request.is_disconnected():
         await run_in_threadpool(cancel, services, job.id)
         raise ClientDisconnect
     response.headers.update(counted.headers | status)
@@ -138,7 +153,36 @@ async def create_job(
     return response
 
 
-def is_anonymous(services: Services, job: Job, key: str | None) -> bool:
+async def finished(
+    services: Services, request: Request, jobs: Sequence[Job]
+) -> list[Job] | Response:
+    """Wait until all jobs have succeeded; return them, or the response for one that failed.
+
+    If one fails or the client leaves, the others are cancelled, unless the client has a key and
+    can find them.
+
+    Raises JobCancelled or JobExpired, and QueueUnavailable if the service stops.
+    """
+    succeeded: list[Job] = []
+    try:
+        for waiting in jobs:
+            job = await ended_job(waiting, services, request, Wait(math.inf, {}))
+            if job is None and await request.is_disconnected():
+                raise ClientDisconnect
+            if job is None:
+                raise errors.QueueUnavailable("the wait for the job was cut short")
+            if job.result is None:
+                return result_response(job, services, request)
+            await run_in_threadpool(check_kept, job, services.blobs)
+            succeeded.append(job)
+        return succeeded
+    finally:
+        for waiting in jobs if len(succeeded) < len(jobs) else ():
+            if _is_anonymous(services, waiting, None):
+                await run_in_threadpool(cancel, services, waiting.id)
+
+
+def _is_anonymous(services: Services, job: Job, key: str | None) -> bool:
     """True if the job has no owner, idempotency key or webhook, so that nobody else can find it."""
     known = key or job.spec.owner or job.spec.webhook
     return services.settings.cancel_abandoned and not known
