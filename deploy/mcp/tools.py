@@ -1,6 +1,6 @@
 """The tools of `gdsr-mcp`: each is a call of the Python client, with files inside the roots."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
@@ -144,9 +144,9 @@ class _Tools:
                 "trade_off": trade_off, "scale": scale, "model": model, "format": chosen,
                 "keep_branches": keep_branches,
             }  # fmt: skip
-            progress = _Progress(context, pictures=None)
+            tell = _progress(context, pictures=None)
             job = await client.upscale(
-                source, target, on_change=partial(progress.tell, source.name), **options
+                source, target, on_change=partial(tell, source.name), **options
             )
             return _upscaled(job, target)
 
@@ -171,7 +171,7 @@ class _Tools:
             options: dict[str, Any] = {"trade_off": trade_off, "scale": scale, "model": model}
             options["format"] = format
             done = UpscaledFolder(upscaled=[], failed=[])
-            progress = _Progress(context, pictures=len(steps))
+            tell = _progress(context, pictures=len(steps))
             room = anyio.CapacityLimiter(_CONCURRENT)
 
             async def one(client: AsyncClient, step: Step) -> None:
@@ -180,7 +180,7 @@ class _Tools:
                         source = existing_file(step.name, self._roots)
                         target = new_file(str(step.target), self._roots, overwrite=overwrite)
                         job = await client.upscale(
-                            source, target, on_change=partial(progress.tell, step.name), **options
+                            source, target, on_change=partial(tell, step.name), **options
                         )
                         done.upscaled.append(_upscaled(job, target))
                     except (ClientError, OSError, ValueError) as failure:
@@ -229,26 +229,25 @@ class _Tools:
             return await client.limits()
 
 
-class _Progress:
-    """Progress notifications of a call: in tiles of one picture, or in pictures of a folder.
+def _progress(
+    context: Context[Any, Any], *, pictures: int | None
+) -> Callable[[str, Job], Awaitable[None]]:
+    """Notifies of the progress of a call: in tiles of one picture, or in pictures of a folder."""
+    shares: dict[str, float] = {}
+    last = -1.0
 
-    Each is larger than the one before, as the protocol requires.
-    """
-
-    def __init__(self, context: Context[Any, Any], *, pictures: int | None) -> None:
-        self._context, self._pictures = context, pictures
-        self._shares: dict[str, float] = {}
-        self._last = -1.0
-
-    async def tell(self, name: str, job: Job) -> None:
+    async def tell(name: str, job: Job) -> None:
+        nonlocal last
         tiles = job.progress.tiles
         done, total = float(job.progress.tiles_done), float(tiles) or None
-        if self._pictures is not None:
-            self._shares[name] = 1.0 if job.ended else done / tiles if tiles else 0.0
-            done, total = sum(self._shares.values()), float(self._pictures)
-        if done > self._last:
-            self._last = done
-            await self._context.report_progress(done, total, f"{name}: {job}")
+        if pictures is not None:
+            shares[name] = 1.0 if job.ended else done / tiles if tiles else 0.0
+            done, total = sum(shares.values()), float(pictures)
+        if done > last:  # the protocol requires that each is larger than the one before
+            last = done
+            await context.report_progress(done, total, f"{name}: {job}")
+
+    return tell
 
 
 def _upscaled(job: Job, target: Path) -> Upscaled:

@@ -15,33 +15,22 @@ MAX_BYTES = 24 * 1024**2
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class JsonBody:
-    """Buffers a JSON body; at its end the picture is passed on like the file of a form."""
-
-    def __init__(self, upload: Upload) -> None:
-        self._upload = upload
-        self._data = bytearray()
-
-    def write(self, chunk: bytes) -> None:
-        self._data += chunk
-
-    def end(self) -> tuple[tuple[str, str], ...]:
-        try:
-            found = json.loads(self._data)
-        except (ValueError, RecursionError):
-            raise _wrong("json", "it is not JSON") from None
-        if not isinstance(found, dict):
-            raise _wrong("json", 'it is not an object, such as {"image": "<base64>"}')
-        for text in (*found, *found.values()):
-            if isinstance(text, str) and _SURROGATE.search(text):
-                raise _wrong("json", "it contains a lone surrogate, which is not Unicode")
-        image = found.pop(IMAGE_FIELD, None)
-        if image is not None:
-            self._upload.begin(IMAGE_FIELD, "")
-            self._upload.write(decoded_base64(IMAGE_FIELD, image))
-        return tuple(
-            (name, _text(name, value)) for name, value in found.items() if value is not None
-        )
+def read_json(data: bytearray, upload: Upload) -> list[tuple[str, str]]:
+    """The fields of a JSON body; its picture is passed on like the file of a form."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        raise _wrong("json", "it is not JSON") from None
+    if not isinstance(found, dict):
+        raise _wrong("json", 'it is not an object, such as {"image": "<base64>"}')
+    for text in (*found, *found.values()):
+        if isinstance(text, str) and _SURROGATE.search(text):
+            raise _wrong("json", "it contains a lone surrogate, which is not Unicode")
+    image = found.pop(IMAGE_FIELD, None)
+    if image is not None:
+        upload.begin(IMAGE_FIELD, "")
+        upload.write(decoded_base64(IMAGE_FIELD, image))
+    return [(name, _text(name, value)) for name, value in found.items() if value is not None]
 
 
 def decoded_base64(name: str, image: object) -> bytes:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 from service.http.problems import RequestInvalid
 from service.transfer.incoming import Upload
@@ -22,24 +22,20 @@ class Form:
         self.upload = upload
         self._start = b"--" + parameters[b"boundary"]
         self._preamble: bytes | None = b""
-        self.in_file = self.complete = False
+        self.in_file = False
         self.fields: list[tuple[str, str]] = []
-        self.header = self.value = b""
-        self.disposition = b""
+        self.header = self.value = self.disposition = self.field = b""
         self.name = ""
-        self.field = b""
         try:
             self.parser = MultipartParser(
                 parameters[b"boundary"],
                 {
-                    "on_part_begin": self._begin_part,
                     "on_header_field": self._add_header,
                     "on_header_value": self._add_value,
                     "on_header_end": self._end_header,
                     "on_headers_finished": self._name_part,
                     "on_part_data": self._add_data,
                     "on_part_end": self._end_part,
-                    "on_end": self._end_form,
                 },
             )
         except FormParserError as failure:
@@ -64,13 +60,10 @@ class Form:
         self._preamble = None
         return data[at:]
 
-    def end(self) -> tuple[tuple[str, str], ...]:
-        if not self.complete:
+    def end(self) -> list[tuple[str, str]]:
+        if self.parser.state != MultipartState.END:
             raise _malformed("it ends before its last boundary")
-        return tuple(self.fields)
-
-    def _begin_part(self) -> None:
-        self.header = self.value = self.disposition = self.field = b""
+        return self.fields
 
     def _add_header(self, data: bytes, start: int, end: int) -> None:
         self.header += data[start:end]
@@ -113,9 +106,7 @@ class Form:
     def _end_part(self) -> None:
         if not self.in_file:
             self.fields.append((self.name, _text(self.field)))
-
-    def _end_form(self) -> None:
-        self.complete = True
+        self.disposition = self.field = b""
 
 
 def _text(data: bytes) -> str:

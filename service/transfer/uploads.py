@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import TypeVar
 
 from fastapi import Request
@@ -16,10 +17,9 @@ from fastapi.concurrency import run_in_threadpool
 from python_multipart.multipart import parse_options_header
 
 from service.http.problems import RequestInvalid
-from service.transfer import json_body
 from service.transfer.digests import check_digests, promised_digests
 from service.transfer.incoming import Upload
-from service.transfer.json_body import JsonBody
+from service.transfer.json_body import MAX_BYTES, read_json
 from service.transfer.multipart import Form
 from workers.contract.blobs.base import BlobStore
 from workers.contract.errors import GDSRError, QueueUnavailable
@@ -45,15 +45,18 @@ async def receive(
         ClientDisconnect: the client has left.
     """
     kind, parameters = parse_options_header(request.headers.get("Content-Type"))
-    form: Form | JsonBody | None = None
+    write: Callable[[bytes], object] = upload.write
+    fields: Callable[[], list[tuple[str, str]]] = list
     most = upload.limit
     if kind == b"multipart/form-data":
-        form, most = Form(parameters, upload), most + upload.overhead
+        form = Form(parameters, upload)
+        write, fields, most = form.write, form.end, most + upload.overhead
     elif kind == b"application/json" and upload.takes_json:
-        form, most, upload.place = JsonBody(upload), json_body.MAX_BYTES, "body"
-        upload.limit = min(upload.limit, most)
+        data = bytearray()
+        write, fields, most = data.extend, partial(read_json, data, upload), MAX_BYTES
+        upload.limit, upload.place = min(upload.limit, most), "body"
     coding = request.headers.get("Content-Encoding", "identity")
-    if form is not None and coding.lower() != "identity":
+    if fields is not list and coding.lower() != "identity":
         message = f"{coding} is not decoded; send the body as it is"
         raise RequestInvalid.of("header", "Content-Encoding", message)
     if int(request.headers.get("Content-Length", 0)) > most:
@@ -73,12 +76,12 @@ async def receive(
         for chunk in chunks:
             if digest is not None:
                 digest.update(chunk)
-            (form or upload).write(chunk)
+            write(chunk)
 
     def end(*, first: bool) -> Accepted:
         with opened:
             take(first=first)
-            upload.fields = () if form is None else form.end()
+            upload.fields = fields()
             if digest is not None:
                 check_digests(promised, sha256=digest.hexdigest())
             upload.end()
