@@ -115,7 +115,7 @@ def test_secrets_are_found_without_git_too(tmp_path: Path) -> None:
     for name in ("Makefile", ".secrets.baseline"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "notes.txt").write_text('password = "9fQ2xv7Lw1"\n')  # pragma: allowlist secret
-    command = ["make", "check-secrets", f"BIN={Path(sys.executable).parent}"]
+    command = ["make", "check-leaks", f"BIN={Path(sys.executable).parent}"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert found.returncode != 0
