@@ -1,7 +1,7 @@
 # Every target first sets up its dependencies in .venv.
 BIN := .venv/bin
 
-.PHONY: setup setup-local run test test-long drills check check-deploy bench clean
+.PHONY: setup setup-local run test test-long drills check check-leaks check-deploy bench clean
 
 setup:
 	@deploy/setup dev
@@ -28,7 +28,11 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@$(BIN)/python -m deploy.audit
-	@git ls-files -z ':!*.safetensors' ':!*.png' ':!*.jpg' ':!*/openapi.json' | \
+	@$(MAKE) --no-print-directory check-leaks
+
+check-leaks:  ## of all files that git tracks; without git of all files
+	@{ git ls-files -z 2>/dev/null || find . -type f ! -path './.*/*' -print0; } | \
+		grep -zvE '\.(safetensors|png|jpg)$$|/openapi\.json$$' | \
 		xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
 
 check-deploy: setup  ## images, compose files, YAML, shell scripts and rules, without a container engine

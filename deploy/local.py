@@ -31,7 +31,7 @@ def main() -> int:
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
     )
     parser.add_argument(
-        "--port", type=int, default=8000, help="port to listen on (default: %(default)s)"
+        "--port", type=port, default=8000, help="port to listen on (default: %(default)s)"
     )
     parser.add_argument(
         "--data", type=Path, default=Path("data"),
@@ -53,6 +53,13 @@ def main() -> int:
     except (ConfigurationInvalid, OSError, ValueError) as invalid:
         sys.stderr.write(f"gdsr-up: {invalid}\n")
         return 1
+
+
+def port(text: str) -> int:
+    """The value of an option that names a port."""
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to 65535")
+    return int(text)
 
 
 def _run(host: str, port: int, data: Path, drain: float) -> int:
@@ -124,18 +131,13 @@ def _only_one(data: Path) -> Iterator[None]:
 
 def _check_port(host: str, port: int) -> None:
     """Fail early if the port is in use, instead of after five restarts of the service."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(address)
-        except OSError as failure:
-            raise ValueError(
-                f"cannot listen on {host} port {port}: {failure.strerror}; "
-                "give another one with --port"
-            ) from None
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as failure:
+        raise ValueError(
+            f"cannot listen on {host} port {port}: {failure.strerror}; give another one with --port"
+        ) from None
 
 
 def is_ready(host: str, port: int) -> bool:

@@ -14,11 +14,7 @@ from workers.contract.errors import ConfigurationInvalid
 
 
 def valkey_command(folder: Path, listening: Path) -> list[str]:
-    """The command for a server that stores its data in `folder` and listens on a unix socket.
-
-    Raises:
-        ConfigurationInvalid: there is no binary for this platform.
-    """
+    """The command for a server that stores its data in `folder` and listens on a unix socket."""
     folder.mkdir(parents=True, exist_ok=True)
     return [
         str(valkey_binary()), "--port", "0",

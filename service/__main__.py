@@ -41,8 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"the key (shown only once): {key}\n")
         sys.stdout.write(f"{name}:{hash_key(key)}\n")
         return
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGINT, _leave)
+    # Before the server handles them, and after it, as uvicorn raises them again.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
 
     # Imported late to keep --help fast.
     from service.app import create_app
@@ -75,11 +76,6 @@ def _port(text: str) -> int:
     if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
     return int(text)
-
-
-def _leave(signum: int, frame: object) -> None:  # noqa: ARG001
-    """Exit at once on a signal before the server runs; uvicorn re-raises one it handled."""
-    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001
         async with services.subscriptions.running():
-            services.deliverer.start()
+            services.webhooks.start()
             yield
-            services.deliverer.stop()
+            services.webhooks.stop()
         services.close()
 
     app = FastAPI(

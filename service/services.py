@@ -16,7 +16,7 @@ from service.access.rate_limits import RateLimit
 from service.observability.metrics import ServiceTelemetry
 from service.settings import ServiceSettings
 from service.watcher import JobSubscriptions
-from service.webhooks.dispatcher import Deliverer, Webhooks
+from service.webhooks.dispatcher import Webhooks
 from workers.contract import errors
 from workers.contract.blobs.open import open_blobs
 from workers.contract.observability.tracing import open_spans
@@ -33,7 +33,11 @@ _BLOB_TIMEOUT = timedelta(seconds=10)
 
 
 class Services:
-    """Clients, stores and telemetry of one application."""
+    """Clients, stores and telemetry of one application.
+
+    Whatever uses the queue may raise QueueUnavailable, and whatever uses the blobs
+    StorageUnavailable or StorageFull: the exception handlers answer them.
+    """
 
     def __init__(self, settings: ServiceSettings) -> None:
         """Create all clients. Does not connect to Redis.
@@ -66,13 +70,7 @@ class Services:
         self.batches = BatchQueue(self.queue)
         self.subscriptions = JobSubscriptions(self.queue)
         self.telemetry = ServiceTelemetry(self.queue, self.blobs)
-        self.webhooks = Webhooks(settings)
-        self.deliverer = Deliverer(
-            self.webhooks,
-            self.queue.records,
-            root_path=settings.root_path,
-            outcomes=self.telemetry.webhooks,
-        )
+        self.webhooks = Webhooks(settings, self.queue.records, outcomes=self.telemetry.webhooks)
         self.keys = load_api_keys(settings)
         self.admins = load_keys(settings.admin_keys_file, setting="GDSR_ADMIN_KEYS_FILE")
         self.spans = open_spans(settings.otel_endpoint, process="gdsr-service")
@@ -98,11 +96,7 @@ class Services:
             raise
 
     def engines(self) -> list[EngineInfo]:
-        """The running engines.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-        """
+        """The running engines."""
         with translated_redis_errors():
             return running(self.queue.client)
 
@@ -163,12 +157,7 @@ Owner = Annotated[str, Depends(_owner)]
 
 
 def own_job(services: ServicesDep, job_id: str, owner: Owner) -> Job:
-    """A job of this owner.
-
-    Raises:
-        JobNotFound: there is no such job, or it belongs to another owner.
-        QueueUnavailable: Redis does not answer.
-    """
+    """A job of this owner; raises JobNotFound for those of others too."""
     job = services.queue.get(job_id)
     if job.spec.owner != owner:
         raise errors.JobNotFound(job_id)
@@ -176,12 +165,7 @@ def own_job(services: ServicesDep, job_id: str, owner: Owner) -> Job:
 
 
 def own_batch(services: ServicesDep, batch_id: str, owner: Owner) -> Batch:
-    """A batch of this owner.
-
-    Raises:
-        BatchNotFound: there is no such batch, or it belongs to another owner.
-        QueueUnavailable: Redis does not answer.
-    """
+    """A batch of this owner; raises BatchNotFound for those of others too."""
     batch = services.batches.get(batch_id)
     if batch.spec.owner != owner:
         raise errors.BatchNotFound(batch_id)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from workers.contract.errors import ConfigurationInvalid
 from workers.contract.settings import Seconds, SharedSettings, Values
 from workers.contract.validation_messages import shaped
 
@@ -117,3 +118,15 @@ class ServiceSettings(SharedSettings):
         for network in value:
             ip_network(network)
         return value
+
+
+def read_lines(file: Path, *, setting: str) -> list[str]:
+    """The lines of a file that a setting names.
+
+    Raises:
+        ConfigurationInvalid: it cannot be read.
+    """
+    try:
+        return file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as failure:
+        raise ConfigurationInvalid(f"{setting}: {failure}") from None

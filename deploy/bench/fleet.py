@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +32,8 @@ _STORED = 32
 _ENGINES = (1, 4, 16, 64)
 _READY_SECONDS = 180
 
+#: The processes of each part, by its name in `simulate`.
 Processes = Mapping[str, Sequence["subprocess.Popen[bytes]"]]
-"""The processes of each part."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PictureCosts:
-    """Costs of a picture in each part, in seconds."""
-
-    service: float
-    """Seconds of the service's only process, and of its core."""
-    redis: float
-    """Seconds of the one thread of Redis that executes commands."""
-    store: float
-    """Seconds of one writer, until a result is synced."""
-    job: float
-    """Seconds of a core of the engine's host: decoding and encoding."""
-    engine: float
-    rest: float
-    """Seconds of a core of this machine: the clients, and the stubs of engines."""
 
 
 def bench_fleet(
@@ -77,7 +59,7 @@ def bench_fleet(
         "machine": machine(),
         "engine_seconds": seconds,
         "side": side,
-        "seconds_of_a_picture": {name: getattr(costs, name) for name in costs.__slots__},
+        "seconds_of_a_picture": costs,
         "pictures_per_second": {
             count: {
                 "measured": measured.get(count),
@@ -87,9 +69,9 @@ def bench_fleet(
             for count in sorted({*engines, *(2**power for power in range(11))})
         },
         "limits, pictures a second": {
-            "service, one process": 1 / costs.service,
-            "Redis": 1 / costs.redis,
-            "store, one writer": 1 / costs.store,
+            "service, one process": 1 / costs["service"],
+            "Redis": 1 / costs["redis"],
+            "store, one writer": 1 / costs["store"],
         },
     }
     show(figures)
@@ -98,40 +80,31 @@ def bench_fleet(
     return figures
 
 
-def simulate(costs: PictureCosts, *, engines: int, cores: int | None = None) -> float:
+def simulate(costs: Mapping[str, float], *, engines: int, cores: int | None = None) -> float:
     """Pictures per second in a closed queueing network, by discrete events.
 
-    Each client passes the service, Redis, a job worker, an engine and the store, and begins again.
+    `costs` are the seconds of a picture: of the service's only process, of the thread of `redis`
+    that executes commands, of a core for a `job` (decode, encode), of an `engine`, of the `store`
+    until a result is synced, and the `rest`, of a core of this machine: clients and stubs. Each
+    client passes the service, Redis, a job worker, an engine and the store, and begins again.
     Each part serves one picture at a time, in the order of arrival; every engine has its own job
     workers and clients. With `cores`, the parts that compute share that many cores; otherwise each
     job worker, the service and Redis have a core of their own.
     """
-    here = "cores" if cores else ""
-    stages = (
-        (here or "service", costs.service),
-        (here or "redis", costs.redis),
-        (here or "jobs", costs.job),
-        ("engines", costs.engine),
-        ("store", costs.store),
-        *([(here, costs.rest)] if here else []),
-    )
-    free = {
-        "cores": [0.0] * (cores or 1),
-        "service": [0.0],
-        "redis": [0.0],
-        "jobs": [0.0] * (_JOB_WORKERS * engines),
-        "engines": [0.0] * engines,
-        "store": [0.0],
-    }
+    stages = ["service", "redis", "job", "engine", "store", *(["rest"] if cores else [])]
+    free = {stage: [0.0] for stage in stages}
+    free |= {"job": [0.0] * (_JOB_WORKERS * engines), "engine": [0.0] * engines}
+    if cores:
+        free |= dict.fromkeys(("service", "redis", "job", "rest"), [0.0] * cores)  # all share them
     clients = _CLIENTS * engines
     arrivals = [(0.0, client, 0) for client in range(clients)]
     ends: list[float] = []
     warm, wanted = 10 * clients, 40 * clients
     while len(ends) < wanted:
         now, client, stage = heapq.heappop(arrivals)
-        part, duration = stages[stage]
-        end = max(now, heapq.heappop(free[part])) + duration
-        heapq.heappush(free[part], end)
+        servers = free[stages[stage]]
+        end = max(now, heapq.heappop(servers)) + costs[stages[stage]]
+        heapq.heappush(servers, end)
         following = (stage + 1) % len(stages)
         heapq.heappush(arrivals, (end, client, following))
         if not following:
@@ -142,7 +115,7 @@ def simulate(costs: PictureCosts, *, engines: int, cores: int | None = None) -> 
 
 def _measure(
     count: int, *, seconds: float, picture: bytes, each: int
-) -> tuple[float, PictureCosts]:
+) -> tuple[float, dict[str, float]]:
     total, clients = each * count, _CLIENTS * count
     parameters = {"model": MODEL, "trade_off": 0.5}
     with tempfile.TemporaryDirectory(prefix="gdsr-") as temporary:
@@ -156,24 +129,16 @@ def _measure(
     # The kernel counts whole ticks: assume at least one.
     tick = 1 / os.sysconf("SC_CLK_TCK")
     spent = {name: max(tick, after[name] - before[name]) / total for name in after}
-    costs = PictureCosts(
-        service=spent["service"],
-        redis=spent["redis"],
-        store=store,
-        job=spent["jobs"],
-        engine=seconds,
-        rest=spent["engines"] + spent["clients"],
-    )
-    return rate(served), costs
+    return rate(served), {**spent, "store": store, "engine": seconds}
 
 
 def _spent(processes: Processes) -> dict[str, float]:
-    """CPU seconds of each kind of process, its children included."""
+    """CPU seconds of each part, children included; the clients are threads of this process."""
     spent = {
         name: sum(cpu_seconds(one.pid) + children_seconds(one.pid) for one in group)
         for name, group in processes.items()
     }
-    return {**spent, "clients": sum(os.times()[:2])}
+    return spent | {"rest": spent["rest"] + sum(os.times()[:2])}
 
 
 @contextmanager
@@ -197,12 +162,12 @@ def _running(folder: Path, count: int, seconds: float) -> Iterator[tuple[str, Pr
             return stack.enter_context(terminated(subprocess.Popen(command, env=environment)))
 
         processes = {"redis": [stack.enter_context(running_valkey(folder))]}
-        processes["engines"] = [
+        processes["rest"] = [
             start(*python, "deploy.bench.stub_engines", "--seconds", str(seconds), *sockets)
         ]
         processes["service"] = [start(*python, "service", "--port", str(port))]
         _wait_for(lambda: all(Path(path).exists() for path in sockets), "the stub engines")
-        processes["jobs"] = [
+        processes["job"] = [
             start(*python, "workers.jobs.job_worker", "--queue", SMALL, "--engine", path)
             for path in sockets
             for _ in range(_JOB_WORKERS)
@@ -213,11 +178,7 @@ def _running(folder: Path, count: int, seconds: float) -> Iterator[tuple[str, Pr
 
 @contextmanager
 def running_valkey(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Valkey, configured as by `gdsr-up`, at `folder`/valkey.sock with its data in `folder`.
-
-    Raises:
-        RuntimeError: it did not start.
-    """
+    """Valkey, configured as by `gdsr-up`, at `folder`/valkey.sock with its data in `folder`."""
     listening = folder / "valkey.sock"
     with terminated(subprocess.Popen(valkey_command(folder / "valkey", listening))) as server:
         _wait_for(lambda: valkey_answers(listening), "Valkey")
@@ -225,7 +186,7 @@ def running_valkey(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def _wait_for(is_there: Callable[[], bool], what: str) -> None:
-    """Wait until a part has started, three minutes at most."""
+    """Wait until a part has started; RuntimeError after three minutes."""
     deadline = time.monotonic() + _READY_SECONDS
     while not is_there():
         if time.monotonic() > deadline:

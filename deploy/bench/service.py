@@ -17,7 +17,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from http import HTTPStatus
 from itertools import pairwise
 from typing import Any, AnyStr
@@ -175,36 +176,25 @@ def closed_loop(
     is available at 150 pictures per second.
     """
     address, path = urlsplit(url), f"/upscale?{urlencode(parameters)}"
-    done: list[tuple[float, float, str]] = []
-    failures: list[str] = []
-    left = iter(range(pictures))
-    lock = threading.Lock()
+    local = threading.local()
+    with ExitStack() as stack:
 
-    def client() -> None:
-        with closing(http.client.HTTPConnection(address.netloc, timeout=300)) as connection:
-            while not failures:
-                with lock:
-                    if next(left, None) is None:
-                        return
-                start = time.perf_counter()
-                connection.request("POST", path, picture, _HEADERS)
-                answer = connection.getresponse()
-                body = answer.read()
-                end = time.perf_counter()
-                if answer.status != HTTPStatus.OK:
-                    failures.append(f"the service responded {answer.status}: {body.decode()}")
-                    return
-                job = answer.headers["Content-Location"].removesuffix("/result")
-                done.append((end - start, end, job))
+        def connect() -> None:
+            connection = http.client.HTTPConnection(address.netloc, timeout=300)
+            local.connection = stack.enter_context(closing(connection))
 
-    threads = [threading.Thread(target=client) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise RuntimeError(failures[0])
-    return done
+        def send(_: int) -> tuple[float, float, str]:
+            start = time.perf_counter()
+            local.connection.request("POST", path, picture, _HEADERS)
+            answer = local.connection.getresponse()
+            body = answer.read()
+            end = time.perf_counter()
+            if answer.status != HTTPStatus.OK:
+                raise RuntimeError(f"the service responded {answer.status}: {body.decode()}")
+            return end - start, end, answer.headers["Content-Location"].removesuffix("/result")
+
+        pool = stack.enter_context(ThreadPoolExecutor(clients, initializer=connect))
+        return list(pool.map(send, range(pictures)))
 
 
 def median_stages(url: str, jobs: Sequence[str]) -> dict[str, float]:

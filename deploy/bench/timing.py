@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 SAMPLE = Path(__file__).parents[1] / "sample" / "kitten.jpg"
 """The photograph of the benchmarks."""
@@ -106,6 +109,14 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
+
+
+def wait(device: "torch.device") -> None:
+    """Wait until the device is idle."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _rounded(value: float, digits: int) -> str:

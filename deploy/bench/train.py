@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from deploy.bench.baselines import wait
-from deploy.bench.timing import Figures
+from deploy.bench.timing import Figures, wait
 from model.gdsr import SCALE
 from model.trainer.config import TrainConfig
 from model.trainer.data.batches import Batch

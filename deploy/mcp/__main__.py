@@ -5,6 +5,7 @@ import os
 import sys
 from importlib.metadata import version
 
+from deploy.local import port
 from deploy.mcp.roots import open_roots
 
 
@@ -25,7 +26,7 @@ def main() -> int:
         help="the GDSR service (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--http", metavar="PORT", type=_port,
+        "--http", metavar="PORT", type=port,
         help="serve streamable HTTP at http://127.0.0.1:PORT/mcp (default: stdin and stdout)",
     )  # fmt: skip
     arguments = parser.parse_args()
@@ -48,12 +49,6 @@ def main() -> int:
     except KeyboardInterrupt:
         pass
     return 0
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port, 1 to 65535")
-    return int(text)
 
 
 if __name__ == "__main__":

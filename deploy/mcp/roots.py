@@ -7,12 +7,7 @@ Roots = Sequence[Path]
 
 
 def open_roots(folders: Sequence[str]) -> Roots:
-    """The folders, resolved.
-
-    Raises:
-        ValueError: a path is not a folder.
-        OSError: a path cannot be resolved.
-    """
+    """The folders, resolved; ValueError or OSError if one is none."""
     roots = [Path(folder).resolve() for folder in folders]
     for root in roots:
         if not root.is_dir():
@@ -23,8 +18,7 @@ def open_roots(folders: Sequence[str]) -> Roots:
 def resolve(path: str, roots: Roots) -> Path:
     """Resolve links and `..` in a path; a relative path starts at the first root.
 
-    Raises:
-        ValueError: the path is outside all roots, or invalid.
+    Raises ValueError if the path is outside all roots, or invalid; so do the functions below.
     """
     try:
         found = (roots[0] / path).resolve()
@@ -37,11 +31,7 @@ def resolve(path: str, roots: Roots) -> Path:
 
 
 def existing_file(path: str, roots: Roots) -> Path:
-    """The path of a file to read.
-
-    Raises:
-        ValueError: the path is outside all roots, or there is no such file.
-    """
+    """The path of a file to read, which has to exist."""
     found = resolve(path, roots)
     if not found.is_file():  # a folder, a pipe, a device
         raise ValueError(f"{path} is not a file" if found.exists() else f"there is no file {path}")
@@ -49,12 +39,7 @@ def existing_file(path: str, roots: Roots) -> Path:
 
 
 def new_file(path: str, roots: Roots, *, overwrite: bool) -> Path:
-    """The path of a file to write; its folder is created if needed.
-
-    Raises:
-        ValueError: the path is outside all roots, is a folder, or must not be overwritten.
-        OSError: the folder cannot be created.
-    """
+    """The path of a file to write; its folder is created if needed."""
     found = resolve(path, roots)
     if found.is_dir():
         raise ValueError(f"{path} is a folder")

@@ -1,7 +1,7 @@
 """The tools of `gdsr-mcp`: each is a call of the Python client, with files inside the roots."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -104,6 +104,17 @@ class _Tools:
     def __init__(self, roots: Roots, client: Callable[[], AsyncClient]) -> None:
         self._roots, self._client = roots, client
 
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncClient]:
+        """A client; expected errors of the block become a tool error that the caller can read."""
+        try:
+            async with self._client() as client:
+                yield client
+        except Unreachable as away:
+            raise ToolError(f"the GDSR service does not answer at {away}; is it running?") from None
+        except (ClientError, OSError, ValueError) as failure:
+            raise ToolError(str(failure)) from None
+
     async def upscale_file(
         self,
         context: Context[Any, Any],
@@ -124,7 +135,7 @@ class _Tools:
         overwrite: Overwrite = False,
     ) -> Upscaled:
         """Upscale one picture and store the result in a file."""
-        with _tool_errors():
+        async with self._connected() as client:
             source = existing_file(path, self._roots)
             chosen = format or format_by_name(output or "") or "png"
             named = output or str(source.with_name(f"{source.stem}-{scale or 4:g}x.{chosen}"))
@@ -133,11 +144,10 @@ class _Tools:
                 "trade_off": trade_off, "scale": scale, "model": model, "format": chosen,
                 "keep_branches": keep_branches,
             }  # fmt: skip
-            progress = _Progress(context, pictures=None)
-            async with self._client() as client:
-                job = await client.upscale(
-                    source, target, on_change=partial(progress.tell, source.name), **options
-                )
+            tell = _progress(context, pictures=None)
+            job = await client.upscale(
+                source, target, on_change=partial(tell, source.name), **options
+            )
             return _upscaled(job, target)
 
     async def upscale_folder(
@@ -153,7 +163,7 @@ class _Tools:
         overwrite: Overwrite = False,
     ) -> UpscaledFolder:
         """Upscale all pictures of a folder into another; those that fail are named and left out."""
-        with _tool_errors():
+        async with self._connected() as client:
             folder = resolve(path, self._roots)
             if not folder.is_dir():
                 raise ValueError(f"there is no folder {path}")
@@ -161,7 +171,7 @@ class _Tools:
             options: dict[str, Any] = {"trade_off": trade_off, "scale": scale, "model": model}
             options["format"] = format
             done = UpscaledFolder(upscaled=[], failed=[])
-            progress = _Progress(context, pictures=len(steps))
+            tell = _progress(context, pictures=len(steps))
             room = anyio.CapacityLimiter(_CONCURRENT)
 
             async def one(client: AsyncClient, step: Step) -> None:
@@ -170,17 +180,16 @@ class _Tools:
                         source = existing_file(step.name, self._roots)
                         target = new_file(str(step.target), self._roots, overwrite=overwrite)
                         job = await client.upscale(
-                            source, target, on_change=partial(progress.tell, step.name), **options
+                            source, target, on_change=partial(tell, step.name), **options
                         )
                         done.upscaled.append(_upscaled(job, target))
                     except (ClientError, OSError, ValueError) as failure:
                         done.failed.append(Failed(path=step.name, reason=str(failure)))
 
-            async with self._client() as client:
-                await client.limits()  # reports an unreachable service once
-                async with anyio.create_task_group() as tasks:
-                    for step in steps:
-                        tasks.start_soon(one, client, step)
+            await client.limits()  # reports an unreachable service once
+            async with anyio.create_task_group() as tasks:
+                for step in steps:
+                    tasks.start_soon(one, client, step)
             return done
 
     async def blend(
@@ -192,18 +201,16 @@ class _Tools:
         overwrite: Overwrite = False,
     ) -> Stored:
         """Store another position of the slider of a finished job, without the network."""
-        with _tool_errors():
+        async with self._connected() as client:
             target = new_file(output, self._roots, overwrite=overwrite)
             options: dict[str, Any] = {"trade_off": trade_off, "format": format_by_name(output)}
-            async with self._client() as client:
-                await client.download(job, target, **options)
+            await client.download(job, target, **options)
             return Stored(path=str(target), bytes=target.stat().st_size)
 
     async def list_models(self) -> list[ModelSummary]:
         """The models that the service has."""
-        with _tool_errors():
-            async with self._client() as client:
-                models = await client.models()
+        async with self._connected() as client:
+            models = await client.models()
         return [
             ModelSummary(
                 **{name: model[name] for name in ("name", "default", "preset")},
@@ -218,31 +225,29 @@ class _Tools:
 
     async def list_limits(self) -> dict[str, Any]:
         """The limits of the service: sizes, rates, formats, how long results are kept."""
-        with _tool_errors():
-            async with self._client() as client:
-                return await client.limits()
+        async with self._connected() as client:
+            return await client.limits()
 
 
-class _Progress:
-    """Progress notifications of a call: in tiles of one picture, or in pictures of a folder.
+def _progress(
+    context: Context[Any, Any], *, pictures: int | None
+) -> Callable[[str, Job], Awaitable[None]]:
+    """Notifies of the progress of a call: in tiles of one picture, or in pictures of a folder."""
+    shares: dict[str, float] = {}
+    last = -1.0
 
-    Each is larger than the one before, as the protocol requires.
-    """
-
-    def __init__(self, context: Context[Any, Any], *, pictures: int | None) -> None:
-        self._context, self._pictures = context, pictures
-        self._shares: dict[str, float] = {}
-        self._last = -1.0
-
-    async def tell(self, name: str, job: Job) -> None:
+    async def tell(name: str, job: Job) -> None:
+        nonlocal last
         tiles = job.progress.tiles
         done, total = float(job.progress.tiles_done), float(tiles) or None
-        if self._pictures is not None:
-            self._shares[name] = 1.0 if job.ended else done / tiles if tiles else 0.0
-            done, total = sum(self._shares.values()), float(self._pictures)
-        if done > self._last:
-            self._last = done
-            await self._context.report_progress(done, total, f"{name}: {job}")
+        if pictures is not None:
+            shares[name] = 1.0 if job.ended else done / tiles if tiles else 0.0
+            done, total = sum(shares.values()), float(pictures)
+        if done > last:  # the protocol requires that each is larger than the one before
+            last = done
+            await context.report_progress(done, total, f"{name}: {job}")
+
+    return tell
 
 
 def _upscaled(job: Job, target: Path) -> Upscaled:
@@ -258,14 +263,3 @@ def _upscaled(job: Job, target: Path) -> Upscaled:
         job=job.id,
         warnings=list(result.warnings),
     )
-
-
-@contextmanager
-def _tool_errors() -> Iterator[None]:
-    """Convert expected errors to a tool error that the caller can read."""
-    try:
-        yield
-    except Unreachable as away:
-        raise ToolError(f"the GDSR service does not answer at {away}; is it running?") from None
-    except (ClientError, OSError, ValueError) as failure:
-        raise ToolError(str(failure)) from None

@@ -83,9 +83,8 @@ def _run(arguments: argparse.Namespace) -> int:
     check_libraries({arguments.format})
     settings, _ = choose_model(arguments.model)
     work = Work(
-        source=arguments.source, target=arguments.target,
-        format=ResultFormat(arguments.format), quality=arguments.quality,
-        trade_off=arguments.trade_off, choices=choices, settings=settings,
+        source=arguments.source, target=arguments.target, format=ResultFormat(arguments.format),
+        choices=choices, settings=settings,
     )  # fmt: skip
     names = _pictures(work.source)
     there = set(_names(open_store(work.target, create=True)))

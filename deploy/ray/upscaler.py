@@ -10,7 +10,7 @@ from deploy.ray.decoder import Decoder, PictureFailed
 from deploy.upscale.picture import enlarge
 from workers.contract.errors import ConfigurationInvalid, GDSRError, UploadTooLarge
 from workers.contract.images.formats import ResultFormat
-from workers.contract.images.options import PictureChoices
+from workers.contract.queue.jobs import UpscaleChoices
 from workers.contract.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ class Work:
     target: str
     """Folders, or `s3://BUCKET/PREFIX`."""
     format: ResultFormat
-    quality: int
-    trade_off: float
-    choices: PictureChoices
+    choices: UpscaleChoices
     settings: WorkerSettings
     """Worker settings with exactly one checkpoint."""
 
@@ -94,9 +92,7 @@ class Upscaler:
                 self._engine,
                 work.choices,
                 model=self._model,
-                trade_off=work.trade_off,
                 format=work.format,
-                quality=work.quality,
                 mark=work.settings.mark,
                 progress=lambda done, tiles: None,  # noqa: ARG005
             )

@@ -15,12 +15,17 @@ from deploy.upscale.plan import STREAM, Made, Step, last_line, plan_steps, store
 from workers.contract.errors import ConfigurationInvalid, GDSRError
 from workers.contract.images.formats import EXTRA_FORMATS, ResultFormat, check_result
 from workers.contract.images.options import DepthMode, PictureChoices, ProfileMode
+from workers.contract.queue.jobs import UpscaleChoices
 from workers.contract.validation_messages import error_message
 from workers.engine.checkpoints import checkpoint_files, default_model
 from workers.pictures.extras import installed
 
 if TYPE_CHECKING:
     from workers.contract.settings import WorkerSettings
+
+
+#: The options that are validated as the service does; the others are those of a command.
+_CHOICES = ["trade_off", "quality", *PictureChoices.model_fields]
 
 
 def main() -> int:
@@ -38,9 +43,8 @@ def main() -> int:
         if arguments.server:
             from deploy.upscale.remote import upscale_remotely
 
-            network = {name: getattr(arguments, name) for name in ("trade_off", "quality", "model")}
-            picture = choices.model_dump(mode="json", exclude_unset=True)
-            made = upscale_remotely(arguments.server, steps, network | picture)
+            options = choices.model_dump(mode="json", exclude_unset=True)
+            made = upscale_remotely(arguments.server, steps, options | {"model": arguments.model})
         else:
             made = _upscale_locally(arguments, steps, choices)
     except (GDSRError, OSError, ValueError) as invalid:
@@ -88,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _upscale_locally(
-    arguments: argparse.Namespace, steps: Sequence[Step], choices: PictureChoices
+    arguments: argparse.Namespace, steps: Sequence[Step], choices: UpscaleChoices
 ) -> list[Made]:
     """Upscale all pictures; failures are reported and left out."""
     from rich.console import Console
@@ -130,9 +134,7 @@ def _upscale_locally(
                     engine,
                     choices,
                     model=loaded.default_model,
-                    trade_off=arguments.trade_off,
                     format=ResultFormat(step.format),
-                    quality=arguments.quality,
                     mark=settings.mark,
                     progress=lambda done, tiles, task=task: progress.update(  # type: ignore[misc]
                         task, completed=done, total=tiles
@@ -148,12 +150,8 @@ def _upscale_locally(
     return made
 
 
-def check_format(name: str, choices: PictureChoices) -> None:
-    """Check before the work starts that a format supports the choices.
-
-    Raises:
-        ImageRejected: the format does not support them.
-    """
+def check_format(name: str, choices: UpscaleChoices) -> None:
+    """Raise ImageRejected before the work starts if a format does not support the choices."""
     check_result(
         width=1,
         height=1,
@@ -166,11 +164,7 @@ def check_format(name: str, choices: PictureChoices) -> None:
 
 
 def check_libraries(names: set[str]) -> None:
-    """Check that the libraries are installed before the work starts.
-
-    Raises:
-        ConfigurationInvalid: a format cannot be written.
-    """
+    """Raise ConfigurationInvalid before the work starts if a format cannot be written."""
     missing = sorted(names & {name.value for name in set(EXTRA_FORMATS) - set(installed())})
     if missing:
         raise ConfigurationInvalid(f"the library that writes {missing[0]} is not installed")
@@ -198,26 +192,19 @@ def choose_model(model: str | None) -> tuple["WorkerSettings", str]:
 
 
 def add_picture_options(parser: argparse.ArgumentParser) -> None:
-    """Options for model, slider and quality, and for the choices of the service by their names."""
-    parser.add_argument(
-        "--trade-off", metavar="X", type=_trade_off, default=0.5,
-        help="the slider, from 0 or psnr (faithful) to 1 or gan (crisp) (default: 0.5 or fused)",
-    )  # fmt: skip
+    """Options for the model, and for the choices of the service by their names."""
     parser.add_argument(
         "--model", metavar="NAME|FILE",
         help="a shipped model, or a checkpoint (default: GDSR_DEFAULT_MODEL, else paper-real on a "
         "GPU and lite-real on a CPU)",
     )  # fmt: skip
-    parser.add_argument(
-        "--quality", metavar="1-100", type=_quality, default=90,
-        help="quality of JPEG, WebP, AVIF and JPEG XL (default: %(default)s)",
-    )  # fmt: skip
-    for name, field in PictureChoices.model_fields.items():
+    for name in _CHOICES:
+        field = UpscaleChoices.model_fields[name]
         described = " ".join((field.description or "").split()).replace("%", "%%").rstrip(".")
         default = "unset" if field.default is None else str(field.default).lower()
         parser.add_argument(
-            f"--{name}", metavar=_values(field.annotation), default=argparse.SUPPRESS,
-            help=f"{described} (default: {default})",
+            f"--{name.replace('_', '-')}", metavar=_values(field.annotation),
+            default=argparse.SUPPRESS, help=f"{described} (default: {default})",
         )  # fmt: skip
 
 
@@ -228,38 +215,17 @@ def _values(kind: object) -> str:
     return "true|false" if kind in (bool, bool | None) else "X"
 
 
-def read_choices(arguments: argparse.Namespace) -> PictureChoices:
-    """Validate the options.
-
-    Raises:
-        ConfigurationInvalid: the value of an option is invalid.
-    """
-    given = {name: value for name, value in vars(arguments).items() if value is not None}
+def read_choices(arguments: argparse.Namespace) -> UpscaleChoices:
+    """Validate the options; ConfigurationInvalid names those with an invalid value."""
+    given = {name: value for name, value in vars(arguments).items() if name in _CHOICES}
     try:
-        return PictureChoices.model_validate(given)
+        return UpscaleChoices.model_validate(given)
     except ValidationError as invalid:
-        errors = (f"--{error['loc'][0]}: {error_message(error)}" for error in invalid.errors())
-        raise ConfigurationInvalid("; ".join(errors)) from None
-
-
-def _quality(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 100")
-    return int(text)
-
-
-def _trade_off(text: str) -> float:
-    from workers.contract.queue.jobs import STOPS
-
-    try:
-        value = STOPS[text] if text in STOPS else float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number from 0 to 1, psnr, fused or gan"
+        errors = (
+            f"--{str(error['loc'][0]).replace('_', '-')}: {error_message(error)}"
+            for error in invalid.errors()
         )
-    return value
+        raise ConfigurationInvalid("; ".join(errors)) from None
 
 
 if __name__ == "__main__":

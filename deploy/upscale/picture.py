@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from workers.contract.images.formats import ResultFormat
-from workers.contract.images.options import PictureChoices
+from workers.contract.queue.jobs import UpscaleChoices
 from workers.engine.client import Engine
 from workers.pictures.encode import encode
 from workers.pictures.finish import marked_as_made, postprocess, preprocess
@@ -15,12 +15,10 @@ from workers.tiles.trade_off import output_weights
 def enlarge(
     picture: Picture,
     engine: Engine,
-    choices: PictureChoices,
+    choices: UpscaleChoices,
     *,
     model: str,
-    trade_off: float,
     format: ResultFormat,  # noqa: A002
-    quality: int,
     mark: bool,
     progress: Callable[[int, int], None],
 ) -> tuple[Picture, bytes]:
@@ -33,12 +31,13 @@ def enlarge(
         preprocess(picture, choices, format),
         engine,
         model=model,
-        weights=[output_weights(trade_off)],
+        weights=[output_weights(choices.trade_off)],
         progress=progress,
         alpha=choices.alpha,
         consistent=choices.consistency,
     )
     large = postprocess(large, choices)
     if mark:
-        large = marked_as_made(large, trade_off=trade_off)
-    return large, encode(large, format=format, quality=quality, lossless=choices.lossless)
+        large = marked_as_made(large, trade_off=choices.trade_off)
+    data = encode(large, format=format, quality=choices.quality, lossless=choices.lossless)
+    return large, data

@@ -31,6 +31,8 @@ class Step(NamedTuple):
     """One picture and its result."""
 
     name: str
+    path: Path
+    """Relative to the folder that was given, or the name alone."""
     source: Path | bytes
     """A file, or the contents of the standard input."""
     target: Path | None
@@ -62,7 +64,7 @@ def plan_steps(inputs: Sequence[str], output: str, format_name: str | None) -> l
         steps = list(_into_folder(found, Path(output), keep_endings=format_name == "same"))
     else:
         target = None if output == STREAM else Path(output)
-        steps = [step._replace(target=target) for _, step in found]
+        steps = [step._replace(target=target) for step in found]
         if by_name and steps[0].format != by_name:
             raise ValueError(f"{output} does not end as a {steps[0].format} file")
     _check_overwriting(steps)
@@ -88,15 +90,11 @@ def _check_output(
         )
 
 
-def _found(
-    inputs: Sequence[str], format_name: str | None, usual: str
-) -> Iterator[tuple[Path, Step]]:
-    """Every picture: its path relative to the given folder, or its name, and its step without a
-    target.
-    """
+def _found(inputs: Sequence[str], format_name: str | None, usual: str) -> Iterator[Step]:
+    """The step of every picture, without a target."""
 
-    def one(name: str, source: Path | bytes, path: Path) -> tuple[Path, Step]:
-        return path, Step(name, source, None, _format(source, format_name, usual))
+    def one(name: str, source: Path | bytes, path: Path) -> Step:
+        return Step(name, path, source, None, _format(source, format_name, usual))
 
     if inputs.count(STREAM) > 1:
         raise ValueError("the standard input holds one picture")
@@ -116,17 +114,16 @@ def _found(
             raise ValueError(f"there is no picture in {folder}")
 
 
-def _into_folder(
-    found: Sequence[tuple[Path, Step]], folder: Path, *, keep_endings: bool
-) -> Iterator[Step]:
+def _into_folder(found: Sequence[Step], folder: Path, *, keep_endings: bool) -> Iterator[Step]:
     """Name each result as its input, with the extension of its format. If two would share a name,
     such as `a.jpg` and `a.png`, keep the old extension too; the last resort is a number.
     """
-    results = [_ended(path, step.format, keep_ending=keep_endings) for path, step in found]
+    results = [_ended(step.path, step.format, keep_ending=keep_endings) for step in found]
     shared = Counter(str(result).casefold() for result in results)
-    alike = Counter(str(path).casefold() for path, _ in found)
+    alike = Counter(str(step.path).casefold() for step in found)
     names = UniqueNames()
-    for (path, step), result in zip(found, results, strict=True):
+    for step, result in zip(found, results, strict=True):
+        path = step.path
         keeps_both = shared[str(result).casefold()] > 1 and alike[str(path).casefold()] == 1
         wanted = path.with_name(f"{path.name}{result.suffix}") if keeps_both else result
         yield step._replace(target=folder / names.add(wanted.as_posix()))

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from service.access.guard import is_loopback
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, read_lines
 from workers.contract.errors import ConfigurationInvalid, KeyInvalid, KeyMissing
 
 #: Owner of all jobs when no API keys are configured.
@@ -26,12 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def key_name(key: str | None, digests: Mapping[str, str]) -> str:
-    """The name of a key, by the digests of the accepted keys.
-
-    Raises:
-        KeyMissing: no key was sent.
-        KeyInvalid: the key is unknown.
-    """
+    """The name of a key, by the digests of the accepted keys; raises KeyMissing or KeyInvalid."""
     if not key:
         raise KeyMissing
     digest = hash_key(key)
@@ -71,12 +66,8 @@ def load_keys(path: Path | None, *, setting: str) -> dict[str, str]:
     """
     if path is None:
         return {}
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as failure:
-        raise ConfigurationInvalid(f"{setting}: {failure}") from None
     digests: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path, setting=setting), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         found = _LINE.fullmatch(line.strip())

@@ -27,12 +27,7 @@ class QueueGate:
         self._next_poll = 0.0
 
     async def check(self, owner: str, key: str | None) -> None:
-        """Reject an upload, unless its idempotency key has a job already.
-
-        Raises:
-            QueueFull: no job fits into the queue.
-            QueueUnavailable: Redis does not answer.
-        """
+        """Raise QueueFull if no job fits, unless the idempotency key has a job already."""
         if self._in_doubt and time.monotonic() >= self._next_poll:
             self._next_poll = time.monotonic() + _POLL_SECONDS
             self._shortage = await run_in_threadpool(self._queue.shortage)

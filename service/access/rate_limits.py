@@ -18,13 +18,7 @@ from limits import parse_many
 from limits.storage import RedisStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
-from workers.contract.errors import (
-    BatchTooLarge,
-    ConfigurationInvalid,
-    NoWorker,
-    QueueFull,
-    RateExceeded,
-)
+from workers.contract import errors
 from workers.contract.queue.admission import pixels_today, until_midnight
 from workers.contract.queue.batches import Batch
 from workers.contract.queue.connection import translated_redis_errors
@@ -65,7 +59,7 @@ class RateLimit:
         try:
             self.items = parse_many(rates) if rates is not None else []
         except ValueError:
-            raise ConfigurationInvalid(
+            raise errors.ConfigurationInvalid(
                 f"GDSR_RATE_LIMIT: {rates!r} is not a rate such as 60/minute"
             ) from None
         self.client = client
@@ -79,14 +73,15 @@ class RateLimit:
         Raises:
             BatchTooLarge: a rate never allows so many.
             RateExceeded: a rate does not allow them now.
-            QueueUnavailable: Redis does not answer.
         """
         if not self.items:
             return Counted(owner, 0, 0, {})
         least = min(self.items, key=lambda item: item.amount)
         if pictures > max(1, least.amount):
             period = f"in {least.multiples} {least.GRANULARITY.name}"
-            raise BatchTooLarge(limit=least.amount, of="pictures", per=period, name="rate_limit")
+            raise errors.BatchTooLarge(
+                limit=least.amount, of="pictures", per=period, name="rate_limit"
+            )
         cost = pictures - counted
         with translated_redis_errors():
             spent = [i for i in self.items if not self.limiter.test(i, owner, cost=cost)]
@@ -100,7 +95,7 @@ class RateLimit:
         }
         if spent:
             slowest = max(spent, key=lambda item: pauses[item])
-            raise RateExceeded(rate=str(slowest), pause=timedelta(seconds=pauses[slowest]))
+            raise errors.RateExceeded(rate=str(slowest), pause=timedelta(seconds=pauses[slowest]))
         scarce = min(self.items, key=lambda item: stats[item].remaining)
         headers = {
             "RateLimit-Policy": f'"uploads";q={scarce.amount};w={scarce.get_expiry()}',
@@ -113,7 +108,7 @@ class RateLimit:
         """Give the uploads back if the block finds the queue full, or no worker."""
         try:
             yield
-        except (QueueFull, NoWorker):
+        except (errors.QueueFull, errors.NoWorker):
             self.give_back(counted)
             raise
 
@@ -132,7 +127,7 @@ class RateLimit:
         there was no worker.
         """
         refusal = batch.failure and batch.failure.slug
-        if not self.items or refusal not in (QueueFull.slug, NoWorker.slug):
+        if not self.items or refusal not in (errors.QueueFull.slug, errors.NoWorker.slug):
             return
         window = max(item.get_expiry() for item in self.items)
         with suppress(redis.RedisError):
@@ -144,11 +139,7 @@ class RateLimit:
 
 
 def pixel_headers(queue: JobQueue, owner: str, limit: int) -> dict[str, str]:
-    """The `RateLimit` headers of the owner's quota of `limit` pixels a day.
-
-    Raises:
-        QueueUnavailable: Redis does not answer.
-    """
+    """The `RateLimit` headers of the owner's quota of `limit` pixels a day."""
     with translated_redis_errors():
         left = max(0, limit - pixels_today(queue.client, owner))
     pause = int(until_midnight().total_seconds())

@@ -6,13 +6,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from service.batches.views import BatchState, batch_state
-from service.jobs.derived import Derivation, derivation, is_over
+from service.jobs.derived import derivation, is_over
 from service.jobs.options import ResultFields
 from service.services import Services
 from workers.contract import errors
 from workers.contract.queue.batches import Batch, BatchItem
-from workers.contract.queue.jobs import Job, JobFailure
-from workers.contract.queue.queue import blend_spec
+from workers.contract.queue.jobs import JobFailure, JobSpec
 
 
 def derived_batch(services: Services, batch: Batch, fields: ResultFields) -> Batch:
@@ -26,16 +25,13 @@ def derived_batch(services: Services, batch: Batch, fields: ResultFields) -> Bat
         RequestInvalid: fields that exclude each other, or a region outside one of the results.
         BranchesNotKept: the batch did not keep the branches that this needs.
         BatchExpired: all of its results have expired.
-        RateExceeded: the owner's rate limit is exceeded.
-        PixelsExceeded: the owner's pixel quota is exceeded.
-        QueueFull: the queue cannot hold all of them.
-        QueueUnavailable: Redis does not answer.
+        RateExceeded, PixelsExceeded, QueueFull: there is no room for all of the jobs.
     """
     jobs = services.queue.get_many(batch.job_ids)
     if batch_state(batch, jobs) is not BatchState.FINISHED:
         raise errors.BatchNotFinished(batch.id)
     items: list[BatchItem] = []
-    asked: dict[str, tuple[Job, Derivation]] = {}
+    asked: dict[str, JobSpec] = {}
     expired = unchanged = 0
     for item in batch.items or ():
         job = jobs.get(item.job_id or "")
@@ -46,17 +42,17 @@ def derived_batch(services: Services, batch: Batch, fields: ResultFields) -> Bat
         try:
             if job.result.expires_at <= datetime.now(UTC):
                 raise errors.JobExpired(job.id)
-            one = derivation(job, fields)
+            spec = derivation(job, fields)
         except (errors.AlphaNotStorable, errors.ResultTooLarge, errors.JobExpired) as refusal:
             expired += isinstance(refusal, errors.JobExpired)
             items.append(BatchItem(name=item.name, failure=JobFailure.of(refusal)))
             continue
-        if one is None:
+        if spec is None:
             unchanged += 1
             items.append(item)
         else:
-            asked[one.job_id] = (job, one)
-            items.append(BatchItem(name=item.name, job_id=one.job_id))
+            asked[spec.id] = spec
+            items.append(BatchItem(name=item.name, job_id=spec.id))
     if not asked and unchanged:
         return batch
     if expired and not asked:
@@ -68,13 +64,13 @@ def derived_batch(services: Services, batch: Batch, fields: ResultFields) -> Bat
     return made
 
 
-def _canonical(fields: ResultFields, asked: Mapping[str, tuple[Job, Derivation]]) -> str:
+def _canonical(fields: ResultFields, asked: Mapping[str, JobSpec]) -> str:
     """The fields in one form for all requests with the same results, such as `output=gan` and
     `trade_off=1`: two batches with the same jobs could not be erased independently.
     """
     if not asked:
         return fields.model_dump_json()
-    options = sorted({one.options.model_dump_json() for _, one in asked.values()})
+    options = sorted({spec.options.model_dump_json() for spec in asked.values()})
     place = fields.model_dump_json(include={"region", "width", "height", "dpi"})
     return f"{options} {place} {fields.output == 'mask'}"
 
@@ -84,7 +80,7 @@ def _submitted(
     batch_id: str,
     source: Batch,
     items: list[BatchItem],
-    asked: Mapping[str, tuple[Job, Derivation]],
+    asked: Mapping[str, JobSpec],
 ) -> Batch | None:
     """The batch, with the jobs that are missing or have to run again queued; None if one of them
     was queued in the meantime.
@@ -100,11 +96,7 @@ def _submitted(
             return found
         pack = services.batches.pack(batch_id)
     counted = services.rate.count(source.spec.owner, len(missing))
-    specs = [
-        blend_spec(job_id, job, one.options, one.part)
-        for job_id, (job, one) in asked.items()
-        if job_id in missing
-    ]
+    specs = [spec for spec in asked.values() if spec.id in missing]
     with services.rate.given_back_without_room(counted):
         made = services.batches.submit_derived(
             batch_id, source, items, specs, instead=over, again=found is not None

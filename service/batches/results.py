@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from service.batches.views import BatchLinks, BatchState, BatchView, batch_state
 from service.http.problems import describe_failure, problem_response
-from service.jobs.results import preferred_wait, wait_until_ended
+from service.jobs.results import ended_job, preferred_wait, wait_until_ended
 from service.services import Services
 from service.transfer.downloads import download, stem
 from workers.contract.errors import BatchExpired, BatchNotFinished, BlobMissing, JobNotFound
@@ -41,9 +41,9 @@ async def packed_or_batch(
     poll = partial(_response, batch, services, request, made=made)
     response = await run_in_threadpool(poll)
     while wait and isinstance(response, Job):  # all jobs are read again when this one has ended
-        ended = partial(_has_ended, response.id, services)
-        if not await wait_until_ended(response.id, ended, services, request, wait):
-            break
+        with suppress(JobNotFound):
+            if await ended_job(response, services, request, wait) is None:
+                break
         response = await run_in_threadpool(poll)
     if wait and response is None:
         response = await wait_until_ended(batch.id, poll, services, request, wait)
@@ -54,14 +54,6 @@ async def packed_or_batch(
         return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=headers)
     response.headers.update(headers)
     return response
-
-
-def _has_ended(job_id: str, services: Services) -> bool | None:
-    """True if a job has ended or was deleted, else None."""
-    try:
-        return services.queue.get(job_id).ended or None
-    except JobNotFound:
-        return True
 
 
 def _response(

@@ -8,35 +8,23 @@ from fastapi.responses import JSONResponse
 
 from service.batches.derived import derived_batch
 from service.batches.results import batch_view, packed_or_batch
-from service.batches.uploads import ARCHIVE_FIELD, BatchSink, FieldsSink
+from service.batches.uploads import ARCHIVE_FIELD, BatchUpload, FieldsUpload
 from service.batches.views import BatchState, BatchView
-from service.http.openapi import (
-    ARCHIVE,
-    BATCH_LINKS,
-    BINARY,
-    OF_THE_OWNER,
-    bodiless,
-    documented,
-    form,
-    headers,
-    pending,
-)
+from service.http import openapi
 from service.http.problems import BATCH_FAILURES, NotFound, RangeNotSatisfiable, RequestInvalid
 from service.jobs.erasing import erase_batch
 from service.jobs.idempotency import claim, read_key
 from service.jobs.options import (
-    FIELDS,
-    PARAMETERS,
     ResultFields,
     UpscaleFields,
-    described_fields,
-    in_query,
+    described_request,
     read_fields,
     requested_options,
 )
 from service.services import OwnBatch, Owner, Services, ServicesDep, own_batch
 from service.transfer.downloads import ByteRange, IfNoneMatch, Prefer
-from service.transfer.uploads import Upload, deleted_if_refused, receive
+from service.transfer.incoming import Upload
+from service.transfer.uploads import deleted_if_refused, receive
 from workers.contract import errors
 from workers.contract.images.names import safe_name
 from workers.contract.images.zips import open_archive, picture_entries
@@ -47,72 +35,52 @@ from workers.contract.queue.validation import RequestedOptions
 
 router = APIRouter(prefix="/batches", tags=["batches"])
 
-#: Allowed overhead of each part of a form.
-_PART_OVERHEAD_BYTES = 2048
-
-_REQUEST = {
-    "parameters": PARAMETERS,
-    "requestBody": {
-        "required": True,
-        "description": (
-            "One zip, or a form with several pictures or with one zip. File types are detected "
-            "from the contents; a file that is not a picture fails alone."
-        ),
-        "content": {
-            "multipart/form-data": form(
-                {
-                    "image": {"type": "array", "items": BINARY["schema"]},
-                    ARCHIVE_FIELD: BINARY["schema"],
-                    **FIELDS,
-                }
-            ),
-            "application/zip": BINARY,
-            "application/octet-stream": BINARY,
-        },
+_REQUEST = described_request(
+    UpscaleFields,
+    "One zip, or a form with several pictures or with one zip. File types are detected from the "
+    "contents; a file that is not a picture fails alone.",
+    files={
+        "image": {"type": "array", "items": openapi.BINARY["schema"]},
+        ARCHIVE_FIELD: openapi.BINARY["schema"],
     },
-}
+    more={"application/zip": openapi.BINARY, "application/octet-stream": openapi.BINARY},
+    required=True,
+)
 _ACCEPTED = {
-    **pending("The batch", BatchView, BATCH_LINKS, "RateLimit", "RateLimit-Policy"),
-    **documented(
-        *OF_THE_OWNER, errors.RateExceeded, RequestInvalid, errors.DigestMismatch,
+    **openapi.pending("The batch", BatchView, openapi.BATCH_LINKS, "RateLimit", "RateLimit-Policy"),
+    **openapi.documented(
+        *openapi.OF_THE_OWNER, errors.RateExceeded, RequestInvalid, errors.DigestMismatch,
         errors.ArchiveInvalid, errors.BatchEmpty, errors.BatchTooLarge, errors.ModelUnknown,
         errors.NoWorker, errors.QueueFull, errors.WebhooksOff, errors.WebhookNotAllowed,
         errors.StorageFull, errors.StorageUnavailable,
         errors.IdempotencyKeyReused, errors.BatchNotFound,
     ),
 }  # fmt: skip
-_NOT_THERE = (*OF_THE_OWNER, errors.BatchNotFound, NotFound)
+_NOT_THERE = (*openapi.OF_THE_OWNER, errors.BatchNotFound, NotFound)
 _RESULT_PROBLEMS = (
     *_NOT_THERE, errors.BatchNotFinished, errors.BatchExpired, errors.QueueFull,
     errors.StorageUnavailable,
 )  # fmt: skip
 _RESULT = {
-    **ARCHIVE,
-    **pending("The zip is being packed", BatchView, BATCH_LINKS, "Preference-Applied"),
-    **documented(
-        *_RESULT_PROBLEMS, RangeNotSatisfiable, failures=BATCH_FAILURES
+    **openapi.ARCHIVE,
+    **openapi.pending(
+        "The zip is being packed", BatchView, openapi.BATCH_LINKS, "Preference-Applied"
     ),
+    **openapi.documented(*_RESULT_PROBLEMS, RangeNotSatisfiable, failures=BATCH_FAILURES),
 }  # fmt: skip
 _DERIVED = {
-    200: ARCHIVE[200],
-    307: ARCHIVE[307],
-    **pending(
+    200: openapi.ARCHIVE[200],
+    307: openapi.ARCHIVE[307],
+    **openapi.pending(
         "The batch of derived results, while its jobs run or its zip is packed",
-        BatchView, BATCH_LINKS, "Preference-Applied",
+        BatchView, openapi.BATCH_LINKS, "Preference-Applied",
     ),
-    **documented(
+    **openapi.documented(
         *_RESULT_PROBLEMS, RequestInvalid, errors.BranchesNotKept, errors.RateExceeded,
         errors.PixelsExceeded, errors.BatchTooLarge, failures=BATCH_FAILURES,
     ),
 }  # fmt: skip
-_DERIVED_FIELDS = described_fields(ResultFields)
-_DERIVED_REQUEST = {
-    "parameters": in_query(_DERIVED_FIELDS),
-    "requestBody": {
-        "description": "The fields, if they are not in the query",
-        "content": {"multipart/form-data": form(_DERIVED_FIELDS)},
-    },
-}
+_DERIVED_REQUEST = described_request(ResultFields, "The fields, if they are not in the query")
 
 
 @router.post("/", include_in_schema=False, status_code=202)
@@ -138,7 +106,7 @@ async def create_batch(
     cannot hold all of them, or the pixel quota of the API key is exceeded, the batch fails and
     nothing is queued.
     """
-    query = request.query_params.multi_items()
+    query = ("query", request.query_params.multi_items())
     accepted = ",".join(request.headers.getlist("Accept"))
     settings = services.settings
     with services.counting_rejections():
@@ -146,23 +114,17 @@ async def create_batch(
         await services.gate.check(owner, key)
         counted = await run_in_threadpool(services.rate.count, owner)
         # reject invalid query parameters before reading the upload
-        read_fields(UpscaleFields, query=query, form=())
+        read_fields(UpscaleFields, query)
 
         def accept(upload: Upload) -> tuple[Batch, dict[str, str]]:
-            fields = read_fields(UpscaleFields, query=query, form=upload.fields)
+            fields = read_fields(UpscaleFields, query, (upload.place, upload.fields))
             services.telemetry.upload_bytes.observe(upload.size)
             requested = requested_options(fields, accept=accepted)
             with services.rate.given_back_without_room(counted):
                 return _accept_once(services, upload, fields, requested, owner, key)
 
-        batch, more = await receive(
-            request,
-            services.blobs,
-            accept,
-            limit=settings.max_batch_bytes,
-            overhead=_PART_OVERHEAD_BYTES * (settings.max_batch_pictures + 32),
-            sink=BatchSink(settings.max_batch_bytes, max_pictures=settings.max_batch_pictures),
-        )
+        upload = BatchUpload(settings.max_batch_bytes, max_pictures=settings.max_batch_pictures)
+        batch, more = await receive(request, services.blobs, upload, accept)
     view = await run_in_threadpool(batch_view, services, batch)
     sent = {"Location": view.links.self, "Retry-After": "1", **(more or counted.headers)}
     return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=sent)
@@ -222,10 +184,10 @@ def _accept_once(
     responses={
         200: {
             "description": "The current state of the batch",
-            "headers": headers("Retry-After"),
-            "links": BATCH_LINKS,
+            "headers": openapi.headers("Retry-After"),
+            "links": openapi.BATCH_LINKS,
         },
-        **documented(*_NOT_THERE),
+        **openapi.documented(*_NOT_THERE),
     },
 )
 def read_batch(batch: OwnBatch, services: ServicesDep) -> Response:
@@ -240,7 +202,7 @@ def read_batch(batch: OwnBatch, services: ServicesDep) -> Response:
     "/{batch_id}/result",
     operation_id="head_batch_result",
     response_class=Response,
-    responses=bodiless(_RESULT),
+    responses=openapi.bodiless(_RESULT),
 )
 @router.get("/{batch_id}/result", response_class=Response, responses=_RESULT)
 async def read_batch_result(
@@ -278,17 +240,17 @@ async def derive_batch_result(
     Equal requests return the same batch, which is erased with the first one. A picture that failed,
     or that the format cannot hold, fails alone.
     """
-    query = request.query_params.multi_items()
+    query = ("query", request.query_params.multi_items())
     with services.counting_rejections():
-        read_fields(ResultFields, query=query, form=())
+        read_fields(ResultFields, query)
         batch = await run_in_threadpool(own_batch, services, batch_id, owner)
 
         def accept(upload: Upload) -> Batch:
-            fields = read_fields(ResultFields, query=query, form=upload.fields)
+            fields = read_fields(ResultFields, query, (upload.place, upload.fields))
             return derived_batch(services, batch, fields)
 
         if batch.failure is None:
-            batch = await receive(request, services.blobs, accept, limit=0, sink=FieldsSink())
+            batch = await receive(request, services.blobs, FieldsUpload(), accept)
     return await packed_or_batch(batch, services, request, prefer=prefer, made=True)
 
 
@@ -298,7 +260,7 @@ async def derive_batch_result(
     response_class=Response,
     responses={
         204: {"description": "Pending jobs are cancelled, and everything is deleted"},
-        **documented(*_NOT_THERE, errors.StorageUnavailable),
+        **openapi.documented(*_NOT_THERE, errors.StorageUnavailable),
     },
 )
 def delete_batch(batch: OwnBatch, services: ServicesDep) -> Response:

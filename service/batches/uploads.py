@@ -8,35 +8,40 @@ import zipfile
 from contextlib import suppress
 
 from service.http.problems import RequestInvalid
-from service.transfer.multipart import IMAGE_FIELD
-from service.transfer.uploads import PictureSink
+from service.transfer.incoming import IMAGE_FIELD, Upload
 from workers.contract.blobs.base import translated_disk_errors
 from workers.contract.errors import BatchEmpty, BatchTooLarge, GDSRError
 from workers.contract.images.names import UniqueNames, safe_path
 
 ARCHIVE_FIELD = "archive"
+#: Allowed overhead of each part of a form.
+_PART_OVERHEAD_BYTES = 2048
 
 
-class FieldsSink(PictureSink):
-    """Receives a form of fields alone, or an empty body."""
+class FieldsUpload(Upload):
+    """A form of fields alone, or an empty body."""
 
     expected = ""
+    takes_json = False
 
     def __init__(self) -> None:
         super().__init__(0)
 
-    def end(self) -> int:
-        return 0
+    def end(self) -> None:
+        """There is no file."""
 
     def too_large(self) -> GDSRError:
         return RequestInvalid.of("body", "body", "only fields belong here, in the query or a form")
 
 
-class BatchSink(PictureSink):
-    """Receives a batch upload: `write` without `begin` means that the body is the file."""
+class BatchUpload(Upload):
+    """The pictures of a batch: `write` without `begin` means that the body is the file."""
+
+    takes_json = False
 
     def __init__(self, limit: int, *, max_pictures: int) -> None:
         super().__init__(limit)
+        self.overhead = _PART_OVERHEAD_BYTES * (max_pictures + 32)
         self.max_pictures, self.pictures = max_pictures, 0
         self.names = UniqueNames()
         self.field = ""
@@ -64,7 +69,7 @@ class BatchSink(PictureSink):
             self.out = self.archive.open(zipfile.ZipInfo(name), "w", force_zip64=True)
         return True
 
-    def end(self) -> int:
+    def end(self) -> None:
         if not self.size:
             raise BatchEmpty
         with translated_disk_errors():
@@ -72,7 +77,7 @@ class BatchSink(PictureSink):
             if self.archive is not None:
                 self.archive.close()
             self.file.flush()
-        return self.file.tell()
+        self.size = self.file.tell()
 
     def close(self) -> None:
         """Close the zip, ignoring errors, so that the garbage collector does not do it later."""

@@ -9,14 +9,13 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.compat.jobs import PROBLEMS, finished
 from service.http.openapi import OF_THE_OWNER, Responses, documented
 from service.http.problems import JOB_FAILURES, Fault, RequestInvalid
 from service.jobs.options import UpscaleFields, described_fields, read_fields
-from service.jobs.upscale import accept_once, cancel
+from service.jobs.upscale import PROBLEMS, accept_once, cancel, finished
 from service.services import Owner, Services, ServicesDep
+from service.transfer.incoming import IMAGE_FIELD, Upload
 from service.transfer.json_body import MAX_BYTES, decoded_base64
-from service.transfer.uploads import PictureSink, Upload
 from workers.contract import errors
 from workers.contract.errors import BatchTooLarge, ImageMissing, UploadTooLarge
 from workers.contract.images.options import SCALE
@@ -74,7 +73,7 @@ class _Options(BaseModel):
             names = ", ".join(_POSITIONS)
             raise RequestInvalid.of("body", "upscaler_1", f"give one of {names}")
         choice = [("trade_off", _POSITIONS[name]), ("model", model), *size]
-        return read_fields(UpscaleFields, query=(), form=choice)
+        return read_fields(UpscaleFields, ("body", choice))
 
 
 class SinglePicture(_Options):
@@ -84,8 +83,8 @@ class SinglePicture(_Options):
     """In base64, or as a data URI."""
 
     @property
-    def pictures(self) -> list[_Named]:
-        return [_Named(data=self.image)]
+    def pictures(self) -> dict[str, _Named]:
+        return {"image": _Named(data=self.image)}
 
 
 class Pictures(_Options):
@@ -95,8 +94,8 @@ class Pictures(_Options):
     """The pictures, in base64 or as data URIs."""
 
     @property
-    def pictures(self) -> list[_Named]:
-        return self.image_list
+    def pictures(self) -> dict[str, _Named]:
+        return {f"imageList.{at}.data": one for at, one in enumerate(self.image_list)}
 
 
 class Upscaler(BaseModel):
@@ -215,7 +214,7 @@ def _submit(
     if not pictures:
         raise ImageMissing
     counted = services.rate.count(owner, len(pictures))
-    decoded = [(decoded_base64(picture.data), picture.name) for picture in pictures]
+    decoded = [(decoded_base64(name, one.data), one.name) for name, one in pictures.items()]
     jobs: list[Job] = []
     try:
         with services.rate.given_back_without_room(counted):
@@ -231,10 +230,10 @@ def _submit(
 def _accept(
     services: Services, request: Request, data: bytes, name: str, fields: UpscaleFields, owner: str
 ) -> Job:
-    sink = PictureSink(services.settings.max_upload_bytes)
+    upload = Upload(services.settings.max_upload_bytes)
     with services.blobs.incoming() as file:
-        sink.open(file)
-        sink.write(data)
-        size = sink.end()
-        upload = Upload(file=file, size=size, sha256=sink.sha256, fields=(), file_name=name)
+        upload.open(file)
+        upload.begin(IMAGE_FIELD, name)
+        upload.write(data)
+        upload.end()
         return accept_once(services, request, upload, fields, owner)

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
 from types import MappingProxyType
@@ -28,28 +27,24 @@ _MAX_BLOCKED = 400
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
-    """Maximum number of connections, and the seconds after which one without progress is closed."""
-
-    connections: int
-    head: timedelta
-    body: timedelta
-
-
 class Connection(H11Protocol):
     """Uvicorn's HTTP protocol with timeouts and a connection limit."""
 
     def __init__(
         self,
         *args: Any,
-        limits: ConnectionLimits,
+        most: int,
+        head: timedelta,
+        body: timedelta,
         blocked: "dict[Connection, None]",
         **named: Any,
     ) -> None:
-        """`blocked`: connections of this server with a client that does not read, oldest first."""
+        """`most`: the number of connections; `head`, `body`: the time after which a connection
+        without progress is closed; `blocked`: connections of this server with a client that does
+        not read, oldest first.
+        """
         super().__init__(*args, **named)
-        self._limits, self._blocked = limits, blocked
+        self._most, self._head, self._body, self._blocked = most, head, body, blocked
         self._began = self._since = self.loop.time()
         self._received = self._unblocked = self._heads = 0
         self._seen: object = None
@@ -57,7 +52,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if len(self.connections) > self._limits.connections and not self._make_room():
+        if len(self.connections) > self._most and not self._make_room():
             busy = "too many connections are open; try again later"
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, busy, {"Retry-After": "5"})
             return
@@ -113,7 +108,7 @@ class Connection(H11Protocol):
         super().resume_writing()
 
     def _check(self) -> None:
-        limits, now, waits_for = self._limits, self.loop.time(), self._waits_for()
+        now, waits_for = self.loop.time(), self._waits_for()
         if waits_for != self._seen:
             self._seen, self._since = waits_for, now
         elif waits_for is not None:
@@ -122,7 +117,7 @@ class Connection(H11Protocol):
                 logger.debug("connection closed: %s stalled", part)  # debug: there may be many
                 self.transport.abort()
                 return
-        pause = min(limits.head, limits.body).total_seconds() / _CHECKS_PER_LIMIT
+        pause = min(self._head, self._body).total_seconds() / _CHECKS_PER_LIMIT
         self._next_check = self.loop.call_later(pause, self._check)
 
     def _waits_for(self) -> tuple[str, int, timedelta] | None:
@@ -130,13 +125,13 @@ class Connection(H11Protocol):
         take; None if it waits for nothing.
         """
         if self.flow.write_paused:
-            return "the client's reading of the response", self._unblocked, self._limits.body
+            return "the client's reading of the response", self._unblocked, self._body
         if self.is_idle():
             started = self.cycle is None or bool(self.conn.trailing_data[0])
             # otherwise uvicorn closes the connection
-            return ("a head", self._heads, self._limits.head) if started else None
+            return ("a head", self._heads, self._head) if started else None
         if self.cycle.more_body and not self.flow.read_paused:
-            return "a body", self._received // _STEP_BYTES, self._limits.body
+            return "a body", self._received // _STEP_BYTES, self._body
         return None
 
     def is_idle(self) -> bool:

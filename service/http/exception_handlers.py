@@ -9,15 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
-from service.http.problems import (
-    KINDS,
-    Fault,
-    ProblemDocument,
-    RequestInvalid,
-    error_response,
-    problem_response,
-    problem_type,
-)
+from service.http import problems
 from workers.contract.errors import GDSRError
 from workers.contract.validation_messages import error_message
 
@@ -31,16 +23,18 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(GDSRError)
     async def own_error(request: Request, error: GDSRError) -> Response:
-        return error_response(error, instance=request.url.path)
+        return problems.error_response(error, instance=request.url.path)
 
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, error: RequestValidationError) -> Response:
         fields = [
-            Fault(place=str(place), name=".".join(map(str, path)), message=error_message(found))
+            problems.Fault(
+                place=str(place), name=".".join(map(str, path)), message=error_message(found)
+            )
             for found in error.errors()
             for place, *path in [found["loc"]]
         ]
-        return error_response(RequestInvalid(fields), instance=request.url.path)
+        return problems.error_response(problems.RequestInvalid(fields), instance=request.url.path)
 
     @app.exception_handler(HTTPException)
     async def framework_error(request: Request, error: HTTPException) -> Response:
@@ -51,15 +45,15 @@ def install(app: FastAPI) -> None:
             headers["Allow"] = ", ".join(_allowed(request))
             detail = f"{request.method} is not allowed here; allowed: {headers['Allow']}"
         slug = status.phrase.lower().replace(" ", "-")
-        kind = KINDS.get(slug)
-        problem = ProblemDocument(
-            type=problem_type(slug) if kind else "about:blank",
+        kind = problems.KINDS.get(slug)
+        problem = problems.ProblemDocument(
+            type=problems.problem_type(slug) if kind else "about:blank",
             title=kind.title if kind else status.phrase,
             status=status,
             detail=detail,
             instance=request.url.path,
         )
-        return problem_response(problem, headers)
+        return problems.problem_response(problem, headers)
 
     @app.exception_handler(ClientDisconnect)
     async def client_left(request: Request, error: ClientDisconnect) -> Response:  # noqa: ARG001

@@ -164,13 +164,12 @@ def error_response(
         checks=error.checks if isinstance(error, NotReady) else None,
         limits=dict(error.limits) or None,
     )
+    headers = {}
     if error.status == Status.UNAUTHORIZED:
-        return problem_response(problem, {"WWW-Authenticate": 'Bearer realm="GDSR"'})
+        headers["WWW-Authenticate"] = 'Bearer realm="GDSR"'
     if error.pause is not None:
-        return problem_response(
-            problem, {"Retry-After": str(math.ceil(error.pause.total_seconds()))}
-        )
-    return problem_response(problem)
+        headers["Retry-After"] = str(math.ceil(error.pause.total_seconds()))
+    return problem_response(problem, headers)
 
 
 def failed_status(kind: type[GDSRError]) -> Status:

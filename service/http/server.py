@@ -10,7 +10,7 @@ from functools import partial
 import uvicorn
 from fastapi import FastAPI
 
-from service.http.connections import Connection, ConnectionLimits
+from service.http.connections import Connection
 from service.settings import ServiceSettings
 from workers.contract.errors import ConfigurationInvalid
 
@@ -36,17 +36,19 @@ class Server(uvicorn.Server):
         max_connections: int = _CONNECTIONS,
     ) -> None:
         files = raised_file_limit()
-        limits = ConnectionLimits(
-            connections=min(max_connections, files // 4),
+        most = min(max_connections, files // 4)
+        logger.info("at most %d connections, with %d files", most, files)
+        protocol = partial(
+            Connection,
+            most=most,
+            blocked={},
             head=settings.head_timeout,
             body=settings.body_timeout,
         )
-        blocked: dict[Connection, None] = {}
-        logger.info("at most %d connections, with %d files", limits.connections, files)
         super().__init__(
             uvicorn.Config(
                 app,
-                http=partial(Connection, limits=limits, blocked=blocked),  # type: ignore[arg-type]
+                http=protocol,  # type: ignore[arg-type]
                 log_config=None,
                 access_log=False,  # the middleware logs requests by route template instead
                 server_header=False,

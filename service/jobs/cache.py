@@ -38,13 +38,7 @@ def cache_key(owner: str, image: ImageInfo, options: UpscaleOptions, model: Mode
 
 
 def copied_result(services: Services, key: str, job_id: str, model: ModelInfo) -> JobResult | None:
-    """Copy the cached result under this key to blobs of the job; None if there is none.
-
-    Raises:
-        QueueUnavailable: Redis does not answer.
-        StorageFull: there is no room for a copy.
-        StorageUnavailable: the store does not answer.
-    """
+    """Copy the cached result under this key to blobs of the job; None if there is none."""
     started = time.perf_counter()
     earlier = services.queue.find_cached(key)
     found = None if earlier is None else earlier.result

@@ -9,7 +9,6 @@ import hashlib
 import secrets
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -18,16 +17,18 @@ from service.http.problems import RequestInvalid
 from service.jobs.options import DerivedFields, ReadFields, ResultFields
 from service.services import Services
 from service.transfer.downloads import download, stem
-from service.transfer.uploads import PictureSink, Upload, deleted_if_refused
+from service.transfer.incoming import Upload
+from service.transfer.uploads import deleted_if_refused
 from workers.contract import errors
 from workers.contract.blobs.base import BlobStore
 from workers.contract.images.formats import ResultFormat, check_result, extension
-from workers.contract.images.maps import MAX_MAP_BYTES, check_map
+from workers.contract.images.maps import check_map
 from workers.contract.images.names import safe_name
 from workers.contract.queue.jobs import (
     STOPS,
     Job,
     JobResult,
+    JobSpec,
     JobState,
     Part,
     Region,
@@ -39,29 +40,26 @@ from workers.contract.queue.queue import blend_spec
 _FAILURE_KEPT = timedelta(seconds=30)
 
 
-class MapSink(PictureSink):
-    """Receives the map of a derived result; there need not be one."""
+class MapUpload(Upload):
+    """The map of a derived result; there need not be one."""
 
     expected = "map"
+    takes_json = False
 
-    def __init__(self) -> None:
-        super().__init__(MAX_MAP_BYTES)
-
-    def end(self) -> int:
+    def end(self) -> None:
         if self.named and not self.size:
             raise errors.MapInvalid("is empty")
-        return super().end() if self.size else 0
+        if self.size:
+            super().end()
 
     def too_large(self) -> errors.GDSRError:
-        return errors.MapTooLarge(limit=MAX_MAP_BYTES, of="bytes")
+        return errors.MapTooLarge(limit=self.limit, of="bytes")
 
 
 def branch_response(job: Job, fields: ReadFields, services: Services, request: Request) -> Response:
     """Respond with a stored branch of a finished job, or its preview.
 
-    Raises:
-        BranchesNotKept: the job was not asked to keep its branches.
-        JobExpired: the branches have expired.
+    Raises BranchesNotKept, or JobExpired if they are gone.
     """
     output, result = str(fields.output), job.result
     kept = result and (result.previews if fields.preview else result.branches)
@@ -75,26 +73,15 @@ def branch_response(job: Job, fields: ReadFields, services: Services, request: R
     return download(services, branch, request, media_type=kind.media_type, name=name, headers={})
 
 
-class Derivation(NamedTuple):
-    """A derived result, whether it exists or not."""
-
-    job_id: str
-    """A digest of the request, so that equal requests are one job."""
-    options: UpscaleOptions
-    part: Part
-    name: str | None
-
-
-def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> Derivation | None:
-    """The derived result of a request; None for the result itself. `upload` is the map, if any.
+def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> JobSpec | None:
+    """The job of a derived result, whether it exists or not; None for the result itself. `upload`
+    is the map, if any. The id is a digest of the request, so that equal requests are one job.
 
     Raises:
         RequestInvalid: fields that exclude each other, or a region outside the result.
-        MapInvalid: the map is not an 8-bit grey PNG in the proportions of the result.
-        MapTooLarge: the map has too many pixels.
+        MapInvalid, MapTooLarge: the map is no 8-bit grey PNG in the proportions of the result.
         BranchesNotKept: the job did not keep the branches that this needs.
-        AlphaNotStorable: JPEG for a transparent picture.
-        ResultTooLarge: the format cannot hold so many pixels.
+        AlphaNotStorable, ResultTooLarge: the format cannot hold the result.
     """
     own, result = job.spec.options, job.result
     if result is None:
@@ -124,7 +111,10 @@ def derivation(job: Job, fields: ResultFields, upload: Upload | None = None) -> 
         has_alpha=has_alpha and not part.mask,
     )
     asked = f"{job.id} {options.model_dump_json()} {part.model_dump_json()} {name or ''}"
-    return Derivation(hashlib.sha256(asked.encode()).hexdigest()[:32], options, part, name)
+    job_id = hashlib.sha256(asked.encode()).hexdigest()[:32]
+    # Another service may store the same map now and be rejected, so each stores its own blob.
+    map_key = f"inputs/{job_id}.{secrets.token_hex(8)}" if upload else None
+    return blend_spec(job_id, job, options, part, name=name, map_key=map_key)
 
 
 def derived_job(
@@ -135,27 +125,21 @@ def derived_job(
 
     Raises:
         GDSRError: as in `derivation`.
-        RateExceeded: the owner's rate limit is exceeded.
-        PixelsExceeded: the owner's pixel quota is exceeded.
-        QueueFull: the queue limit is reached.
-        QueueUnavailable: Redis does not answer.
+        RateExceeded, PixelsExceeded, QueueFull: there is no room for the job.
     """
-    asked = derivation(job, fields, upload)
-    if asked is None:
+    spec = derivation(job, fields, upload)
+    if spec is None:
         return job
-    blend_id, earlier = asked.job_id, None
+    earlier = None
     with suppress(errors.JobNotFound):
-        earlier = services.queue.get(blend_id)
+        earlier = services.queue.get(spec.id)
         if not is_over(earlier, services.blobs):
             return earlier
     counted = services.rate.count(job.spec.owner)
-    map_key = None
-    if upload is not None:
-        # Another service may store the same map now and be rejected, so each stores its own blob.
-        map_key = f"inputs/{blend_id}.{secrets.token_hex(8)}"
-        services.blobs.keep(upload.file, map_key)
-    stored = () if map_key is None else (map_key,)
-    spec = blend_spec(blend_id, job, asked.options, asked.part, name=asked.name, map_key=map_key)
+    stored: tuple[str, ...] = ()
+    if upload is not None and spec.map_key is not None:
+        services.blobs.keep(upload.file, spec.map_key)
+        stored = (spec.map_key,)
     with (
         services.rate.given_back_without_room(counted),
         deleted_if_refused(services.blobs, *stored),

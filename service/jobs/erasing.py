@@ -10,12 +10,7 @@ from workers.contract.queue.jobs import Job
 
 
 def erase(services: Services, job: Job) -> None:
-    """Delete a job that has ended, and all jobs derived from it.
-
-    Raises:
-        QueueUnavailable: Redis does not answer.
-        StorageUnavailable: the store does not answer.
-    """
+    """Delete a job that has ended, and all jobs derived from it."""
     services.queue.forget(job)
     for blend_id in services.queue.derived_from(job.id):
         with suppress(JobNotFound):
@@ -32,10 +27,6 @@ def erase(services: Services, job: Job) -> None:
 def erase_batch(services: Services, batch: Batch) -> None:
     """Delete a batch with its jobs, and all batches derived from it. A batch that is itself derived
     leaves the jobs of its source.
-
-    Raises:
-        QueueUnavailable: Redis does not answer.
-        StorageUnavailable: the store does not answer.
     """
     for derived_id in services.queue.derived_from(batch.id):
         with suppress(BatchNotFound):

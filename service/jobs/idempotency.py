@@ -6,7 +6,7 @@ import re
 from service.http.problems import RequestInvalid
 from service.jobs.options import UpscaleFields
 from service.services import Services
-from service.transfer.uploads import Upload
+from service.transfer.incoming import Upload
 from workers.contract.queue.connection import translated_redis_errors
 from workers.contract.queue.idempotency import IdempotencyKey
 
@@ -41,7 +41,6 @@ def claim(
 
     Raises:
         IdempotencyKeyReused: the key was used with another picture or other options.
-        QueueUnavailable: Redis does not answer.
     """
     if key is None:
         return None, None

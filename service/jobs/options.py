@@ -1,11 +1,13 @@
 """The fields of `POST /upscale`, from the query string and the form."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import WithJsonSchema
 
+from service.http import openapi
 from service.http.problems import Fault, RequestInvalid
 from service.transfer.mistakes import NOT_FETCHED, is_url
 from service.transfer.negotiation import preferred_formats
@@ -82,10 +84,9 @@ class DerivedFields(ResultFields):
 Fields = TypeVar("Fields", bound=BaseModel)
 
 
-def read_fields(
-    kind: type[Fields], *, query: Iterable[tuple[str, str]], form: Iterable[tuple[str, str]]
-) -> Fields:
-    """Validate all fields. A field may be given twice, in query and form too, with equal values.
+def read_fields(kind: type[Fields], *sources: tuple[str, Iterable[tuple[str, str]]]) -> Fields:
+    """Validate the fields of all sources, such as the query, each with its place. A field may be
+    given twice, in different places too, with equal values.
 
     Raises:
         RequestInvalid: lists every invalid field.
@@ -93,7 +94,7 @@ def read_fields(
     given: dict[str, str] = {}
     place: dict[str, str] = {}
     errors: list[Fault] = []
-    for where, fields in (("query", query), ("form", form)):
+    for where, fields in sources:
         for name, value in fields:
             if given.setdefault(name, value) != value:
                 errors.append(
@@ -120,7 +121,7 @@ def requested_options(fields: UpscaleFields, *, accept: str) -> RequestedOptions
     return RequestedOptions.model_validate({**options, "preferred": preferred})
 
 
-def described_fields(kind: type[BaseModel] = UpscaleFields) -> dict[str, dict[str, object]]:
+def described_fields(kind: type[BaseModel]) -> dict[str, dict[str, object]]:
     """The JSON schema of each field, for the OpenAPI descriptions of query and form."""
     schema = kind.model_json_schema()
     definitions = schema.get("$defs", {})
@@ -139,14 +140,28 @@ def described_fields(kind: type[BaseModel] = UpscaleFields) -> dict[str, dict[st
     return properties
 
 
-def in_query(fields: Mapping[str, Mapping[str, object]]) -> list[dict[str, object]]:
-    """Described fields as parameters of the query, for OpenAPI."""
-    return [
-        {"name": name, "in": "query", "schema": schema, "description": schema["description"]}
-        for name, schema in fields.items()
-    ]
+def described_request(
+    kind: type[BaseModel],
+    about: str,
+    *,
+    files: Mapping[str, object] = MappingProxyType({}),
+    more: Mapping[str, object] = MappingProxyType({}),
+    needs: Sequence[str] = (),
+    required: bool = False,
+) -> dict[str, Any]:
+    """A request for OpenAPI: its fields are in the query or in a form with `files`, whose fields it
+    `needs`; `more` are further content types.
+    """
+    fields = described_fields(kind)
+    form = openapi.form({**files, **fields}, *needs)
+    body = {"description": about, "content": {"multipart/form-data": form, **more}}
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "schema": schema, "description": schema["description"]}
+            for name, schema in fields.items()
+        ],
+        "requestBody": {**body, "required": True} if required else body,
+    }
 
 
-#: The JSON schema of each field, and all of them as parameters of the query, for OpenAPI.
-FIELDS = described_fields()
-PARAMETERS = in_query(FIELDS)
+FIELDS = described_fields(UpscaleFields)

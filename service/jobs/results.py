@@ -107,25 +107,23 @@ async def wait_until_ended(
     return None
 
 
-def ended_job(services: Services, job_id: str) -> Job | None:
-    """The job, if it has ended.
+async def ended_job(job: Job, services: Services, request: Request, wait: Wait) -> Job | None:
+    """The job once it has ended; None if the wait, the service or the connection ends first.
 
-    Raises:
-        JobNotFound: there is no such job.
-        QueueUnavailable: Redis does not answer.
+    Raises JobNotFound if it was deleted.
     """
-    job = services.queue.get(job_id)
-    return job if job.ended else None
+
+    def poll() -> Job | None:
+        latest = services.queue.get(job.id)
+        return latest if latest.ended else None
+
+    return job if job.ended else await wait_until_ended(job.id, poll, services, request, wait)
 
 
 def result_response(job: Job, services: Services, request: Request) -> Response:
     """Respond with the picture as a file, or with the failure of the job.
 
-    Raises:
-        JobNotFinished: the job has not ended.
-        JobCancelled: the job was cancelled.
-        JobExpired: the result has expired.
-        StorageUnavailable: the store does not answer.
+    Raises JobNotFinished, JobCancelled or JobExpired if there is neither.
     """
     if job.failure is not None:
         return problem_response(describe_failure(job.failure, instance=Links.of(job.id).self))
@@ -157,11 +155,7 @@ def result_response(job: Job, services: Services, request: Request) -> Response:
 
 
 def check_kept(job: Job, blobs: BlobStore) -> None:
-    """Check that the picture of a succeeded job is still stored.
-
-    Raises:
-        JobExpired: the picture is not stored.
-    """
+    """Raise JobExpired unless the picture of a job is still stored."""
     result = job.result
     if result is None or result.expires_at <= datetime.now(UTC) or not blobs.exists(result.key):
         raise errors.JobExpired(job.id)

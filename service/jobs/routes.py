@@ -1,6 +1,5 @@
 """`/jobs/{id}`: state, result, cancel, delete."""
 
-from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -8,36 +7,17 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from service.access.guard import is_local
-from service.http.openapi import (
-    BINARY,
-    JOB_LINKS,
-    OF_THE_OWNER,
-    PICTURE,
-    Responses,
-    bodiless,
-    documented,
-    form,
-    headers,
-    pending,
-)
+from service.http import openapi
 from service.http.problems import JOB_FAILURES, NotFound, RangeNotSatisfiable, RequestInvalid
 from service.http.proxy import address
-from service.jobs.derived import MapSink, branch_response, derived_job
+from service.jobs import results
+from service.jobs.derived import MapUpload, branch_response, derived_job
 from service.jobs.erasing import erase
-from service.jobs.options import DerivedFields, ReadFields, described_fields, in_query, read_fields
-from service.jobs.results import (
-    check_kept,
-    ended_job,
-    picture_or_job,
-    preferred_wait,
-    result_response,
-    retry_after,
-    server_timing,
-    wait_until_ended,
-)
+from service.jobs.options import DerivedFields, ReadFields, described_request, read_fields
 from service.services import Owner, OwnJob, ServicesDep, own_job
 from service.transfer.downloads import ByteRange, IfNoneMatch, Prefer, etag_matches
-from service.transfer.uploads import Upload, receive
+from service.transfer.incoming import Upload
+from service.transfer.uploads import receive
 from service.views import JobsView, JobView
 from workers.contract import errors
 from workers.contract.images.maps import MAX_MAP_BYTES
@@ -45,49 +25,44 @@ from workers.contract.queue.jobs import Job, JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-_NOT_THERE = (*OF_THE_OWNER, errors.JobNotFound, errors.JobTooNew, NotFound)
-_RECORD: Responses = {
+_NOT_THERE = (*openapi.OF_THE_OWNER, errors.JobNotFound, errors.JobTooNew, NotFound)
+_RECORD: openapi.Responses = {
     200: {
         "description": "The current state of the job",
-        "headers": headers("ETag", "Retry-After", "Server-Timing"),
-        "links": JOB_LINKS,
+        "headers": openapi.headers("ETag", "Retry-After", "Server-Timing"),
+        "links": openapi.JOB_LINKS,
     },
     304: {
         "description": "Not modified since the client's `If-None-Match`",
-        "headers": headers("ETag", "Retry-After", "Server-Timing"),
+        "headers": openapi.headers("ETag", "Retry-After", "Server-Timing"),
     },
-    **documented(*_NOT_THERE),
+    **openapi.documented(*_NOT_THERE),
 }
-_PENDING = pending(
-    "The job that computes the derived result", JobView, JOB_LINKS, "Preference-Applied"
+_PENDING = openapi.pending(
+    "The job that computes the derived result", JobView, openapi.JOB_LINKS, "Preference-Applied"
 )
 _RESULT_PROBLEMS = (
     *_NOT_THERE, errors.JobNotFinished, errors.JobCancelled, errors.JobExpired,
     errors.BranchesNotKept, errors.QueueFull, RequestInvalid, errors.RateExceeded,
     errors.PixelsExceeded, RangeNotSatisfiable, errors.StorageUnavailable,
 )  # fmt: skip
-_RESULT = PICTURE | _PENDING | documented(*_RESULT_PROBLEMS, failures=JOB_FAILURES)
+_RESULT = openapi.PICTURE | _PENDING | openapi.documented(*_RESULT_PROBLEMS, failures=JOB_FAILURES)
 _DERIVED = {
-    200: PICTURE[200],
+    200: openapi.PICTURE[200],
     **_PENDING,
-    **documented(*_RESULT_PROBLEMS, errors.StorageFull, failures=JOB_FAILURES),
+    **openapi.documented(*_RESULT_PROBLEMS, errors.StorageFull, failures=JOB_FAILURES),
 }
-_DERIVED_FIELDS = described_fields(DerivedFields)
-_DERIVED_REQUEST = {
-    "parameters": in_query(_DERIVED_FIELDS),
-    "requestBody": {
-        "description": "The map, an 8-bit grey PNG; without one, one trade-off for all pixels",
-        "content": {
-            "multipart/form-data": form({"map": BINARY["schema"], **_DERIVED_FIELDS}),
-            "image/png": BINARY,
-        },
-    },
-}
+_DERIVED_REQUEST = described_request(
+    DerivedFields,
+    "The map, an 8-bit grey PNG; without one, one trade-off for all pixels",
+    files={"map": openapi.BINARY["schema"]},
+    more={"image/png": openapi.BINARY},
+)
 
 
 @router.get(
     "",
-    responses=documented(*OF_THE_OWNER, errors.ListingNeedsKeys, RequestInvalid),
+    responses=openapi.documented(*openapi.OF_THE_OWNER, errors.ListingNeedsKeys, RequestInvalid),
 )
 def list_jobs(
     services: ServicesDep,
@@ -118,7 +93,7 @@ def list_jobs(
     "/{job_id}",
     operation_id="head_job",
     response_class=Response,
-    responses=bodiless(_RECORD),
+    responses=openapi.bodiless(_RECORD),
 )
 @router.get("/{job_id}", response_model=JobView, responses=_RECORD)
 def read_job(
@@ -132,9 +107,9 @@ def read_job(
     view = JobView.of(job, position=position)
     sent = {"ETag": f'"{view.tag}"', "Cache-Control": "private, no-cache"}
     if not job.ended:
-        sent["Retry-After"] = retry_after(position)
+        sent["Retry-After"] = results.retry_after(position)
     if job.result is not None:
-        sent["Server-Timing"] = server_timing(job.result)
+        sent["Server-Timing"] = results.server_timing(job.result)
     if etag_matches(sent["ETag"], request):
         return Response(status_code=304, headers=sent)
     return Response(view.model_dump_json(), headers=sent, media_type="application/json")
@@ -144,7 +119,7 @@ def read_job(
     "/{job_id}/result",
     operation_id="head_result",
     response_class=Response,
-    responses=bodiless(_RESULT),
+    responses=openapi.bodiless(_RESULT),
 )
 @router.get("/{job_id}/result", response_class=Response, responses=_RESULT)
 async def read_result(
@@ -163,21 +138,20 @@ async def read_result(
     The parameters can be combined. A derived result is a job that does not run the network, with
     the same responses as `POST /upscale`; equal requests return the same job.
     """
-    wait = preferred_wait(prefer, cap=services.settings.max_wait)
-    if wait and not job.ended:
-        poll = partial(ended_job, services, job.id)
-        job = await wait_until_ended(job.id, poll, services, request, wait) or job
+    wait = results.preferred_wait(prefer, cap=services.settings.max_wait)
+    if wait:
+        job = await results.ended_job(job, services, request, wait) or job
     if job.result is None or fields == ReadFields():
-        response = await run_in_threadpool(result_response, job, services, request)
+        response = await run_in_threadpool(results.result_response, job, services, request)
         response.headers.update(wait.headers if wait else {})
         return response
-    await run_in_threadpool(check_kept, job, services.blobs)
+    await run_in_threadpool(results.check_kept, job, services.blobs)
     if fields.output and fields == ReadFields(output=fields.output, preview=fields.preview):
         return await run_in_threadpool(branch_response, job, fields, services, request)
     if fields.preview:
         raise RequestInvalid.of("query", "preview", "needs an output and no other field")
     made = await run_in_threadpool(derived_job, services, job, fields)
-    return await picture_or_job(made, services, request, wait=wait, at_once=True)
+    return await results.picture_or_job(made, services, request, wait=wait, at_once=True)
 
 
 @router.post(
@@ -200,22 +174,22 @@ async def derive_result(
     (255). The job must have kept its branches. Equal requests return the same job. The picture is
     at the address of this job, with ranges and an entity tag, and is deleted with the first job.
     """
-    query = request.query_params.multi_items()
+    query = ("query", request.query_params.multi_items())
     with services.counting_rejections():
         await services.gate.check(owner, None)
-        read_fields(DerivedFields, query=query, form=())  # before reading the map
+        read_fields(DerivedFields, query)  # before reading the map
         job = await run_in_threadpool(own_job, services, job_id, owner)
         if job.result is None:
-            return await run_in_threadpool(result_response, job, services, request)
-        await run_in_threadpool(check_kept, job, services.blobs)
+            return await run_in_threadpool(results.result_response, job, services, request)
+        await run_in_threadpool(results.check_kept, job, services.blobs)
 
         def accept(upload: Upload) -> Job:
-            fields = read_fields(DerivedFields, query=query, form=upload.fields)
+            fields = read_fields(DerivedFields, query, (upload.place, upload.fields))
             return derived_job(services, job, fields, upload if upload.size else None)
 
-        made = await receive(request, services.blobs, accept, limit=MAX_MAP_BYTES, sink=MapSink())
-    wait = preferred_wait(prefer, cap=services.settings.max_wait)
-    return await picture_or_job(made, services, request, wait=wait, at_once=True)
+        made = await receive(request, services.blobs, MapUpload(MAX_MAP_BYTES), accept)
+    wait = results.preferred_wait(prefer, cap=services.settings.max_wait)
+    return await results.picture_or_job(made, services, request, wait=wait, at_once=True)
 
 
 @router.delete(
@@ -224,7 +198,7 @@ async def derive_result(
     responses={
         200: {"description": "The job was pending and is cancelled"},
         204: {"description": "The job had ended; its pictures and its record are deleted"},
-        **documented(*_NOT_THERE, errors.StorageUnavailable),
+        **openapi.documented(*_NOT_THERE, errors.StorageUnavailable),
     },
 )
 def delete_job(job: OwnJob, services: ServicesDep) -> Response:

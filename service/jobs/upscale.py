@@ -1,5 +1,7 @@
-"""`POST /upscale`: creates a job from a picture."""
+"""`POST /upscale`: creates a job from a picture; other routes create several and wait for them."""
 
+import math
+from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated
@@ -9,26 +11,30 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from service.access.rate_limits import pixel_headers
-from service.http.openapi import (
-    BINARY,
-    JOB_LINKS,
-    OF_THE_OWNER,
-    PICTURE,
-    PICTURE_TYPES,
-    documented,
-    form,
-    headers,
-    pending,
-)
+from service.http import openapi
 from service.http.problems import JOB_FAILURES, RequestInvalid
 from service.jobs import cache
 from service.jobs.idempotency import claim, read_key
-from service.jobs.options import FIELDS, PARAMETERS, UpscaleFields, read_fields, requested_options
-from service.jobs.results import picture_or_job, preferred_wait
+from service.jobs.options import (
+    FIELDS,
+    UpscaleFields,
+    described_request,
+    read_fields,
+    requested_options,
+)
+from service.jobs.results import (
+    Wait,
+    check_kept,
+    ended_job,
+    picture_or_job,
+    preferred_wait,
+    result_response,
+)
 from service.services import Owner, Services, ServicesDep
 from service.transfer.downloads import Prefer
+from service.transfer.incoming import Upload
 from service.transfer.mistakes import HEAD_BYTES, mistake
-from service.transfer.uploads import Upload, deleted_if_refused, receive
+from service.transfer.uploads import deleted_if_refused, receive
 from service.views import JobView
 from workers.contract import errors
 from workers.contract.images.formats import ImageFormat
@@ -41,32 +47,35 @@ from workers.contract.queue.validation import validate_upload
 router = APIRouter(tags=["upscale"])
 
 _IN_JSON = {"type": "string", "description": "In base64, or as a data URI"}
-_REQUEST = {
-    "parameters": PARAMETERS,
-    "requestBody": {
-        "required": True,
-        "description": (
-            "The picture. Accepts JPEG, PNG, WebP, TIFF, BMP, AVIF and GIF, detected from the "
-            "contents; HEIC and JPEG XL if `/limits` lists them."
-        ),
-        "content": {
-            "multipart/form-data": form({"image": BINARY["schema"], **FIELDS}, "image"),
-            "application/json": form({"image": _IN_JSON, **FIELDS}, "image"),
-            **{f"image/{name}": BINARY for name in ImageFormat},
-            "application/octet-stream": BINARY,
-        },
+_REQUEST = described_request(
+    UpscaleFields,
+    "The picture. Accepts JPEG, PNG, WebP, TIFF, BMP, AVIF and GIF, detected from the contents; "
+    "HEIC and JPEG XL if `/limits` lists them.",
+    files={"image": openapi.BINARY["schema"]},
+    more={
+        "application/json": openapi.form({"image": _IN_JSON, **FIELDS}, "image"),
+        **{f"image/{name}": openapi.BINARY for name in ImageFormat},
+        "application/octet-stream": openapi.BINARY,
     },
-}
+    needs=["image"],
+    required=True,
+)
+#: Problems of a picture that is uploaded and waited for.
+PROBLEMS = (
+    *openapi.OF_THE_OWNER, RequestInvalid, errors.RateExceeded, errors.PixelsExceeded,
+    errors.QueueFull, errors.NoWorker, errors.StorageFull, errors.StorageUnavailable,
+    errors.JobCancelled, errors.JobExpired,
+)  # fmt: skip
 _SENT = ("Cache-Status", "RateLimit", "RateLimit-Policy")
 _RESPONSES = {
     200: {
         "description": "The finished picture, with `Prefer: wait`",
-        "content": PICTURE_TYPES,
-        "headers": PICTURE[200]["headers"] | headers(*_SENT),
+        "content": openapi.PICTURE_TYPES,
+        "headers": openapi.PICTURE[200]["headers"] | openapi.headers(*_SENT),
     },
-    **pending("The job", JobView, JOB_LINKS, "Preference-Applied", *_SENT),
-    **documented(
-        *OF_THE_OWNER, errors.RateExceeded, errors.PixelsExceeded,
+    **openapi.pending("The job", JobView, openapi.JOB_LINKS, "Preference-Applied", *_SENT),
+    **openapi.documented(
+        *openapi.OF_THE_OWNER, errors.RateExceeded, errors.PixelsExceeded,
         RequestInvalid, errors.QueueFull, errors.WebhooksOff, errors.WebhookNotAllowed,
         errors.IdempotencyKeyReused, errors.JobNotFound, errors.JobTooNew, errors.NoWorker,
         errors.StorageFull, errors.StorageUnavailable, errors.JobCancelled, errors.JobExpired,
@@ -97,17 +106,17 @@ async def create_job(
     ] = None,
 ) -> Response:
     """Queue one picture, sent as the body or as the multipart field `image`."""
-    query = request.query_params.multi_items()
+    query = ("query", request.query_params.multi_items())
     accepted = ",".join(request.headers.getlist("Accept"))
     with services.counting_rejections():
         key = read_key(idempotency_key)
         await services.gate.check(owner, key)
         counted = await run_in_threadpool(services.rate.count, owner)
         # reject invalid query parameters before reading the picture
-        read_fields(UpscaleFields, query=query, form=())
+        read_fields(UpscaleFields, query)
 
         def accept(upload: Upload) -> Job:
-            fields = read_fields(UpscaleFields, query=query, form=upload.fields)
+            fields = read_fields(UpscaleFields, query, (upload.place, upload.fields))
             try:
                 with services.rate.given_back_without_room(counted):
                     return accept_once(
@@ -124,31 +133,56 @@ async def create_job(
                     raise
                 raise RequestInvalid.of("body", "image", found) from None
 
-        job = await receive(
-            request, services.blobs, accept, limit=services.settings.max_upload_bytes
-        )
+        upload = Upload(services.settings.max_upload_bytes)
+        job = await receive(request, services.blobs, upload, accept)
     status = cache.cache_status(services, request, job)
     logs.job_id.set(job.id)
     wait = preferred_wait(prefer, cap=services.settings.max_wait)
     response = await picture_or_job(job, services, request, wait=wait, at_once=False)
     gave_up = wait and response.status_code == HTTPStatus.ACCEPTED
-    if gave_up and is_anonymous(services, job, key) and await request.is_disconnected():
+    if gave_up and _is_anonymous(services, job, key) and await request.is_disconnected():
         await run_in_threadpool(cancel, services, job.id)
         raise ClientDisconnect
-    rate = counted.headers
+    response.headers.update(counted.headers | status)
     if (limit := services.settings.pixels_per_day) is not None:
         # the job is queued; only the rate limit headers are missing
         with suppress(errors.QueueUnavailable):
             pixels = await run_in_threadpool(pixel_headers, services.queue, owner, limit)
-            rate = {
-                name: ", ".join(counts[name] for counts in (rate, pixels) if name in counts)
-                for name in rate | pixels
-            }
-    response.headers.update(rate | status)
+            for name, value in pixels.items():
+                response.headers.append(name, value)
     return response
 
 
-def is_anonymous(services: Services, job: Job, key: str | None) -> bool:
+async def finished(
+    services: Services, request: Request, jobs: Sequence[Job]
+) -> list[Job] | Response:
+    """Wait until all jobs have succeeded; return them, or the response for one that failed.
+
+    If one fails or the client leaves, the others are cancelled, unless the client has a key and
+    can find them.
+
+    Raises JobCancelled or JobExpired, and QueueUnavailable if the service stops.
+    """
+    succeeded: list[Job] = []
+    try:
+        for waiting in jobs:
+            job = await ended_job(waiting, services, request, Wait(math.inf, {}))
+            if job is None and await request.is_disconnected():
+                raise ClientDisconnect
+            if job is None:
+                raise errors.QueueUnavailable("the wait for the job was cut short")
+            if job.result is None:
+                return result_response(job, services, request)
+            await run_in_threadpool(check_kept, job, services.blobs)
+            succeeded.append(job)
+        return succeeded
+    finally:
+        for waiting in jobs if len(succeeded) < len(jobs) else ():
+            if _is_anonymous(services, waiting, None):
+                await run_in_threadpool(cancel, services, waiting.id)
+
+
+def _is_anonymous(services: Services, job: Job, key: str | None) -> bool:
     """True if the job has no owner, idempotency key or webhook, so that nobody else can find it."""
     known = key or job.spec.owner or job.spec.webhook
     return services.settings.cancel_abandoned and not known

@@ -53,15 +53,16 @@ class ServiceTelemetry:
         for outcome in ("delivered", "retried", "failed"):
             self.webhooks.labels(outcome)
         ProcessCollector(registry=self.registry)
-        self.registry.register(QueueCollector(queue))
-        self.registry.register(StorageCollector(blobs))
+        self.registry.register(QueueCollector(queue, blobs))
 
 
 class QueueCollector(Collector):
-    """Reads Redis at each scrape; an unreachable Redis is reported as a metric."""
+    """Reads Redis and the capacity of the blob store at each scrape; an unreachable Redis is
+    reported as a metric.
+    """
 
-    def __init__(self, queue: JobQueue) -> None:
-        self.queue = queue
+    def __init__(self, queue: JobQueue, blobs: BlobStore) -> None:
+        self.queue, self.blobs = queue, blobs
 
     def collect(self) -> Iterator[Metric]:
         try:
@@ -73,28 +74,24 @@ class QueueCollector(Collector):
         up = 1 if families else 0
         yield GaugeMetricFamily("gdsr_redis_up", "Whether Redis answered at this scrape.", value=up)
         yield from families
-
-
-class StorageCollector(Collector):
-    """Reads the capacity of the blob store at each scrape."""
-
-    def __init__(self, blobs: BlobStore) -> None:
-        self.blobs = blobs
-
-    def collect(self) -> Iterator[Metric]:
         try:
             room = self.blobs.room()
         except GDSRError as failure:
             logger.warning("cannot read the blob store for a scrape: %s", failure)
-            return
-        if room is None:
-            return
-        yield GaugeMetricFamily(
-            "gdsr_blob_free_bytes", "Free bytes of the blob disk.", value=room.free
-        )
-        yield GaugeMetricFamily(
-            "gdsr_blob_limit_bytes", "Total bytes of the blob disk.", value=room.total
-        )
+        else:
+            yield from (
+                _values(
+                    ("gdsr_blob_free_bytes", "Free bytes of the blob disk.", room.free),
+                    ("gdsr_blob_limit_bytes", "Total bytes of the blob disk.", room.total),
+                )
+                if room
+                else ()
+            )
+
+
+def _values(*gauges: tuple[str, str, float]) -> Iterator[Metric]:
+    """A gauge for each name, description and value."""
+    return (GaugeMetricFamily(name, about, value=value) for name, about, value in gauges)
 
 
 def _queue(queue: JobQueue) -> Iterator[Metric]:
@@ -109,21 +106,20 @@ def _queue(queue: JobQueue) -> Iterator[Metric]:
     workers = (([state], count) for state, count in count_workers(client).items())
     yield gauges("gdsr_job_workers", "Job workers by state.", ["state"], workers)
     memory = client.info("memory")
-    for name, about, value in (
+    yield from _values(
         ("gdsr_webhooks_waiting", "Ended jobs whose webhook is pending.",
          webhook_outbox.waiting(client)),
         ("gdsr_jobs_active", "Queued and running jobs.", client.zcard(ACTIVE)),
         ("gdsr_redis_memory_bytes", "Memory used by Redis.", memory["used_memory"]),
         ("gdsr_redis_memory_limit_bytes", "Redis's `maxmemory`; 0: unlimited.",
          memory["maxmemory"]),
-    ):  # fmt: skip
-        yield GaugeMetricFamily(name, about, value=value)
+    )  # fmt: skip
     usage = last_usage(client)
     if usage is not None:
-        yield GaugeMetricFamily("gdsr_blobs", "Stored pictures.", value=usage.blobs)
-        yield GaugeMetricFamily("gdsr_blob_bytes", "Bytes of stored pictures.", value=usage.size)
-        yield GaugeMetricFamily(
-            "gdsr_blob_quota_bytes", "Storage quota in bytes; 0: unlimited.", value=usage.quota or 0
+        yield from _values(
+            ("gdsr_blobs", "Stored pictures.", usage.blobs),
+            ("gdsr_blob_bytes", "Bytes of stored pictures.", usage.size),
+            ("gdsr_blob_quota_bytes", "Storage quota in bytes; 0: unlimited.", usage.quota or 0),
         )
     freed = (([reason], size) for reason, size in freed_bytes(client).items())
     yield counters(

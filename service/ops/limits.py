@@ -22,15 +22,15 @@ router = APIRouter(tags=["models"])
 class OutputFormatView(View):
     """A result format."""
 
-    name: ResultFormat
+    name: ResultFormat = Field(validation_alias="value")
     media_type: str
     max_side: int
     """Maximum width and height of a result."""
-    max_result_pixels: int | None
+    max_result_pixels: int | None = Field(validation_alias="max_pixels")
     """Maximum number of pixels; null if only the sides are limited."""
     max_bits: int
     """Maximum bits per sample: 8 or 16."""
-    lossless: bool
+    lossless: bool = Field(validation_alias="may_be_lossless")
     """Whether the format can be lossless."""
 
 
@@ -130,14 +130,7 @@ def read_limits(services: ServicesDep) -> LimitsView:
             name for name in ImageFormat if name not in EXTRA_FORMATS or name in extras
         ),
         output_formats=tuple(
-            OutputFormatView(
-                name=name,
-                media_type=name.media_type,
-                max_side=name.max_side,
-                max_result_pixels=name.max_pixels,
-                max_bits=name.max_bits,
-                lossless=name.may_be_lossless,
-            )
+            OutputFormatView.model_validate(name)  # from its attributes
             for name in ResultFormat
             if name is not ResultFormat.JXL or ImageFormat.JXL in extras
         ),

@@ -37,11 +37,7 @@ def promised_digests(headers: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def check_digests(promised: Mapping[str, bytes], *, sha256: str) -> None:
-    """Compare the digest of a body to those that the client sent.
-
-    Raises:
-        DigestMismatch: the digests differ.
-    """
+    """Raise DigestMismatch if the digest of a body is not one that the client sent."""
     for header, digest in promised.items():
         if digest != bytes.fromhex(sha256):
             raise DigestMismatch(header=header, found=shown_digest(sha256))

@@ -47,9 +47,7 @@ def download(
 ) -> Response:
     """The response to a request for a stored file, which is called `name` there.
 
-    Raises:
-        BlobMissing: there is no such blob.
-        StorageUnavailable: the store does not answer.
+    Raises BlobMissing if it is not stored any more.
     """
     key, size, tag = stored.key, stored.size, f'"{stored.sha256}"'
     disposition = content_disposition(name)

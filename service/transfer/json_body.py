@@ -6,8 +6,8 @@ import json
 import re
 
 from service.http.problems import RequestInvalid
+from service.transfer.incoming import IMAGE_FIELD, Upload
 from service.transfer.mistakes import mistake
-from service.transfer.multipart import IMAGE_FIELD, Files
 
 #: The whole body is in memory; larger pictures have to be sent as the body or in a form.
 MAX_BYTES = 24 * 1024**2
@@ -15,53 +15,38 @@ MAX_BYTES = 24 * 1024**2
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class JsonBody:
-    """Buffers a JSON body; at its end the picture is passed on like the file of a form."""
-
-    def __init__(self, files: Files) -> None:
-        self._files = files
-        self._data = bytearray()
-
-    def write(self, chunk: bytes) -> None:
-        self._data += chunk
-
-    def end(self) -> tuple[tuple[str, str], ...]:
-        try:
-            found = json.loads(self._data)
-        except (ValueError, RecursionError):
-            raise _wrong("json", "it is not JSON") from None
-        if not isinstance(found, dict):
-            raise _wrong("json", 'it is not an object, such as {"image": "<base64>"}')
-        for text in (*found, *found.values()):
-            if isinstance(text, str) and _SURROGATE.search(text):
-                raise _wrong("json", "it contains a lone surrogate, which is not Unicode")
-        image = found.pop(IMAGE_FIELD, None)
-        if image is not None:
-            self._files.begin(IMAGE_FIELD, "")
-            self._files.write(decoded_base64(image))
-        return tuple(
-            (name, _text(name, value)) for name, value in found.items() if value is not None
-        )
+def read_json(data: bytearray, upload: Upload) -> list[tuple[str, str]]:
+    """The fields of a JSON body; its picture is passed on like the file of a form."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        raise _wrong("json", "it is not JSON") from None
+    if not isinstance(found, dict):
+        raise _wrong("json", 'it is not an object, such as {"image": "<base64>"}')
+    for text in (*found, *found.values()):
+        if isinstance(text, str) and _SURROGATE.search(text):
+            raise _wrong("json", "it contains a lone surrogate, which is not Unicode")
+    image = found.pop(IMAGE_FIELD, None)
+    if image is not None:
+        upload.begin(IMAGE_FIELD, "")
+        upload.write(decoded_base64(IMAGE_FIELD, image))
+    return [(name, _text(name, value)) for name, value in found.items() if value is not None]
 
 
-def decoded_base64(image: object) -> bytes:
-    """The bytes of a picture in base64 or of a data URI.
-
-    Raises:
-        RequestInvalid: `image` is neither.
-    """
+def decoded_base64(name: str, image: object) -> bytes:
+    """The bytes of a picture in base64 or of a data URI; RequestInvalid names the field `name`."""
     if not isinstance(image, str):
-        raise _wrong(IMAGE_FIELD, "it is not a string of base64 or a data URI")
+        raise _wrong(name, "it is not a string of base64 or a data URI")
     if image[:5].lower() == "data:":
         about, comma, image = image.partition(",")
         if not comma or not about.lower().endswith(";base64"):
-            raise _wrong(IMAGE_FIELD, "only data URIs in base64 are accepted")
+            raise _wrong(name, "only data URIs in base64 are accepted")
     elif wrong := mistake(image[:255].encode(), content_type="", named=False):
-        raise _wrong(IMAGE_FIELD, wrong)
+        raise _wrong(name, wrong)
     try:
         return base64.b64decode("".join(image.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise _wrong(IMAGE_FIELD, "it is not base64") from None
+        raise _wrong(name, "it is not base64") from None
 
 
 def _text(name: str, value: object) -> str:

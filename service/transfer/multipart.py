@@ -1,63 +1,41 @@
 """A multipart form, parsed while it arrives: files pass through, small fields are kept."""
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import MultipartParser, MultipartState, parse_options_header
 
 from service.http.problems import RequestInvalid
+from service.transfer.incoming import Upload
 
-IMAGE_FIELD = "image"
 MAX_FIELDS = 32
 MAX_FIELD_BYTES = 1024
 _MAX_PREAMBLE_BYTES = 16 * 1024
 
 
-class Files(Protocol):
-    """Receives the files of a form."""
-
-    expected: str
-    """Name of the field of a file, for error messages; empty if no file is expected."""
-
-    def begin(self, field: str, file_name: str) -> bool:
-        """Whether this field is a file; if so, `write` gets its bytes.
-
-        Raises:
-            GDSRError: no further file is allowed.
-        """
-        ...
-
-    def write(self, chunk: bytes) -> None: ...
-
-
 class Form:
     """A multipart form: some parts are files, small ones are fields, others are rejected."""
 
-    def __init__(self, parameters: Mapping[bytes, bytes], files: Files) -> None:
+    def __init__(self, parameters: Mapping[bytes, bytes], upload: Upload) -> None:
         if not parameters.get(b"boundary"):
             raise _malformed("the content type names no boundary")
-        self.files = files
+        self.upload = upload
         self._start = b"--" + parameters[b"boundary"]
         self._preamble: bytes | None = b""
-        self.in_file = self.complete = False
+        self.in_file = False
         self.fields: list[tuple[str, str]] = []
-        self.header = self.value = b""
-        self.disposition = b""
+        self.header = self.value = self.disposition = self.field = b""
         self.name = ""
-        self.field = b""
         try:
             self.parser = MultipartParser(
                 parameters[b"boundary"],
                 {
-                    "on_part_begin": self._begin_part,
                     "on_header_field": self._add_header,
                     "on_header_value": self._add_value,
                     "on_header_end": self._end_header,
                     "on_headers_finished": self._name_part,
                     "on_part_data": self._add_data,
                     "on_part_end": self._end_part,
-                    "on_end": self._end_form,
                 },
             )
         except FormParserError as failure:
@@ -82,13 +60,10 @@ class Form:
         self._preamble = None
         return data[at:]
 
-    def end(self) -> tuple[tuple[str, str], ...]:
-        if not self.complete:
+    def end(self) -> list[tuple[str, str]]:
+        if self.parser.state != MultipartState.END:
             raise _malformed("it ends before its last boundary")
-        return tuple(self.fields)
-
-    def _begin_part(self) -> None:
-        self.header = self.value = self.disposition = self.field = b""
+        return self.fields
 
     def _add_header(self, data: bytes, start: int, end: int) -> None:
         self.header += data[start:end]
@@ -107,11 +82,11 @@ class Form:
         if not self.name:
             raise _malformed("one of its parts has no name")
         file_name = options.get(b"filename", b"").decode(errors="replace")
-        self.in_file = self.files.begin(self.name, file_name)
+        self.in_file = self.upload.begin(self.name, file_name)
         if self.in_file:
             return
         if b"filename" in options:
-            expected = self.files.expected
+            expected = self.upload.expected
             message = (
                 f"there is no such file; send `{expected}`" if expected else "no file belongs here"
             )
@@ -121,7 +96,7 @@ class Form:
 
     def _add_data(self, data: bytes, start: int, end: int) -> None:
         if self.in_file:
-            self.files.write(data[start:end])
+            self.upload.write(data[start:end])
         else:
             self.field += data[start:end]
             if len(self.field) > MAX_FIELD_BYTES:
@@ -131,9 +106,7 @@ class Form:
     def _end_part(self) -> None:
         if not self.in_file:
             self.fields.append((self.name, _text(self.field)))
-
-    def _end_form(self) -> None:
-        self.complete = True
+        self.disposition = self.field = b""
 
 
 def _text(data: bytes) -> str:

@@ -17,11 +17,9 @@ def preferred_formats(header: str) -> tuple[ResultFormat, ...]:
     response to an upload is the job, so the header is ignored.
     """
     ranges = quality_values(header)
-    ranked = [
-        (_quality(name.media_type, ranges), name.media_type in ranges, -number, name)
-        for number, name in enumerate(_ALWAYS)
-    ]
-    return tuple(name for quality, _, _, name in sorted(ranked, reverse=True) if quality > 0)
+    quality = {name: _quality(name.media_type, ranges) for name in _ALWAYS}
+    accepted = [name for name in _ALWAYS if quality[name] > 0]
+    return tuple(sorted(accepted, key=lambda name: (-quality[name], name.media_type not in ranges)))
 
 
 def quality_values(header: str) -> dict[str, float]:

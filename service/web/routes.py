@@ -61,7 +61,8 @@ def page_router() -> APIRouter:
         raise ConfigurationInvalid("Swagger UI is missing: install the extra `service`")
     static = Path(package.origin).parent / "static"
     docs = {name: static / name for name in _SWAGGER} | {"docs.js": _WEB / "docs.js"}
-    files = {path.relative_to(_FOLDER).as_posix(): _File(path) for path in _FOLDER.rglob("*.*")}
+    found = (path for path in _FOLDER.rglob("*.*") if path.suffix in _TYPES)
+    files = {path.relative_to(_FOLDER).as_posix(): _File(path) for path in found}
     router = APIRouter(include_in_schema=False)
 
     @router.api_route("/", methods=["GET", "HEAD"])

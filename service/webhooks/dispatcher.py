@@ -19,7 +19,7 @@ import redis
 from prometheus_client import Counter
 
 from service.http.proxy import ROOT
-from service.settings import ServiceSettings
+from service.settings import ServiceSettings, read_lines
 from service.views import JobView
 from service.webhooks.delivery import Target, Undeliverable, deliver
 from workers.contract import errors
@@ -42,10 +42,12 @@ logger = logging.getLogger(__name__)
 
 
 class Webhooks:
-    """The allowed hosts and the signing secrets."""
+    """The allowed hosts, the signing secrets, and the threads that deliver pending webhooks."""
 
-    def __init__(self, settings: ServiceSettings) -> None:
-        """Read the settings and the file of secrets.
+    def __init__(
+        self, settings: ServiceSettings, records: JobRecords, *, outcomes: Counter
+    ) -> None:
+        """Read the settings and the file of secrets; `outcomes` counts the attempts.
 
         Raises:
             ConfigurationInvalid: only one of hosts and secret is set, or the file is invalid.
@@ -57,15 +59,15 @@ class Webhooks:
             )
         lines: list[str] = []
         if file is not None:
-            try:
-                lines = file.read_text().split()
-            except (OSError, UnicodeDecodeError) as failure:
-                raise errors.ConfigurationInvalid(f"GDSR_WEBHOOK_SECRET_FILE: {failure}") from None
+            lines = " ".join(read_lines(file, setting="GDSR_WEBHOOK_SECRET_FILE")).split()
             if not lines:
                 raise errors.ConfigurationInvalid("GDSR_WEBHOOK_SECRET_FILE: it contains no secret")
         self._hosts = {host.lower().removesuffix(":443") for host in hosts}
         self._secrets = [_secret(line, number) for number, line in enumerate(lines, start=1)]
         self._networks = [ip_network(network) for network in settings.webhook_networks]
+        self._records, self._outcomes, self._root_path = records, outcomes, settings.root_path
+        self._queue = WebhookQueue(records.client, lease=LEASE)
+        self._stopping = threading.Event()
 
     def __bool__(self) -> bool:
         return bool(self._hosts)
@@ -88,38 +90,14 @@ class Webhooks:
             raise errors.WebhookNotAllowed(f"{target.place} is not an allowed webhook host")
         return target
 
-    def deliver(self, url: str, message_id: str, body: bytes) -> int:
-        """Make one attempt; returns the status of the response.
-
-        Raises:
-            WebhooksOff, WebhookNotAllowed: as in `target`; the settings may have changed since.
-            Undeliverable: there was no response.
-        """
-        return deliver(
-            self.target(url), message_id, body,
-            secrets=self._secrets, networks=self._networks, trust=self._trust,
-        )  # fmt: skip
-
     @cached_property
     def _trust(self) -> ssl.SSLContext:
         """TLS trust: the system's certificates, or those of `SSL_CERT_FILE`."""
         return ssl.create_default_context()
 
-
-class Deliverer:
-    """Threads that deliver the webhooks of ended jobs."""
-
-    def __init__(
-        self, webhooks: Webhooks, records: JobRecords, *, root_path: str, outcomes: Counter
-    ) -> None:
-        self._webhooks, self._records, self._outcomes = webhooks, records, outcomes
-        self._root_path = root_path
-        self._queue = WebhookQueue(records.client, lease=LEASE)
-        self._stopping = threading.Event()
-
     def start(self) -> None:
         """Start the threads, if webhooks are on."""
-        for _ in range(_THREADS if self._webhooks else 0):
+        for _ in range(_THREADS if self else 0):
             threading.Thread(target=self._work, name="webhooks", daemon=True).start()
 
     def stop(self) -> None:
@@ -160,8 +138,11 @@ class Deliverer:
         """Make an attempt; returns the new state, the reason, and the pause before the next one."""
         body = JobView.of(job, position=None).model_dump_json().encode()
         try:
-            status = self._webhooks.deliver(str(job.spec.webhook), job.id, body)
-        except (errors.WebhooksOff, errors.WebhookNotAllowed) as refusal:
+            status = deliver(
+                self.target(str(job.spec.webhook)), job.id, body,
+                secrets=self._secrets, networks=self._networks, trust=self._trust,
+            )  # fmt: skip
+        except (errors.WebhooksOff, errors.WebhookNotAllowed) as refusal:  # since it was queued
             return "failed", str(refusal), None
         except Undeliverable as failure:
             answer = str(failure)

@@ -12,6 +12,7 @@ import yaml
 
 from service.observability.metrics import QueueCollector
 from service.settings import ServiceSettings
+from workers.contract.blobs.file import FileBlobStore
 from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.queue import JobQueue
 from workers.contract.settings import WorkerSettings
@@ -122,11 +123,11 @@ def site_metrics(queue_collector: QueueCollector) -> set[str]:
 
 
 @pytest.fixture
-def queue_collector(client: Any) -> QueueCollector:
+def queue_collector(client: Any, tmp_path: Path) -> QueueCollector:
     queue = JobQueue(
         client, record_ttl=timedelta(hours=1), bounds=QueueLimits(jobs=1, pixels=1), small_pixels=1
     )
-    return QueueCollector(queue)
+    return QueueCollector(queue, FileBlobStore(tmp_path / "blobs"))
 
 
 def test_nothing_is_reached_that_no_policy_allows(manifests: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""`deploy/setup` chooses an interpreter, and the package index for torch.
+"""`deploy/setup` chooses an interpreter, and the package index for torch; other scripts run too.
 
 It runs in a copy of its files with stand-ins for interpreters, which record the calls of pip.
 """
@@ -6,6 +6,7 @@ It runs in a copy of its files with stand-ins for interpreters, which record the
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,31 @@ def test_the_index_of_torch_is_the_named_one_else_that_of_cpu_builds_if_it_answe
     assert "torch==" in torch
     assert torch.partition("--index-url ")[2].split()[:1] == ([index] if index else [])
     assert "--index-url" not in others
+
+
+def test_secrets_are_found_without_git_too(tmp_path: Path) -> None:
+    for name in ("Makefile", ".secrets.baseline"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "notes.txt").write_text('password = "9fQ2xv7Lw1"\n')  # pragma: allowlist secret
+    command = ["make", "check-leaks", f"BIN={Path(sys.executable).parent}"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert found.returncode != 0
+    assert "notes.txt" in found.stdout
+
+
+def test_a_training_finds_its_photographs_from_the_folder_of_its_caller(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nfor one; do case $one in data.hr_dir=*)\n'
+                      'ls "${one#*=}" >> "$TOLD";; esac; done\n')  # fmt: skip
+    python.chmod(0o755)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    told = tmp_path / "told"
+    subprocess.run(
+        [ROOT / "deploy/train/run", "photos", "--model", "smoke"],
+        env={**os.environ, "PYTHON": str(python), "TOLD": str(told)},
+        cwd=tmp_path, capture_output=True, check=True,
+    )  # fmt: skip
+
+    assert told.read_text() == "cat.jpg\ncat.jpg\n"

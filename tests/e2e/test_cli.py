@@ -177,9 +177,9 @@ def test_a_checkpoint_file_can_be_named(checkpoint: Path, tmp_path: Path) -> Non
         (["a.png", "-o", "x.png", "--width", "0"], 1, "--width: it is '0'; the minimum is 1"),
         (["a.png", "-o", "x.png", "--background", "white"], 1, "--background"),
         (["a.png"], 2, "-o/--output"),
-        (["a.png", "-o", "x.png", "--trade-off", "1.5"], 2, "is not a number from 0 to 1"),
-        (["a.png", "-o", "x.png", "--quality", "0"], 2, "'0' is not a whole number from 1"),
-        (["a.png", "-o", "x.png", "--quality", "high"], 2, "'high' is not a whole number"),
+        (["a.png", "-o", "x.png", "--trade-off", "1.5"], 1, "it is '1.5'; the maximum is 1"),
+        (["a.png", "-o", "x.png", "--quality", "0"], 1, "--quality: it is '0'; the minimum is 1"),
+        (["a.png", "-o", "x.png", "--quality", "high"], 1, "'high' is not a whole number"),
     ],
 )
 def test_wrong_usage_is_said_and_nothing_is_written(

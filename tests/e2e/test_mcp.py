@@ -287,6 +287,13 @@ def test_what_the_service_refuses_is_told_in_its_words(url: str, root: Path) -> 
     assert [path.name for path in root.glob("*-4x.png")] == []
 
 
+def test_a_job_that_is_no_id_leads_to_no_other_address(url: str, root: Path) -> None:
+    told = called(in_process(root, url), "blend", job="../models?", output="x.png", trade_off=0)
+
+    assert "there is nothing at this address" in told.lower()
+    assert not (root / "x.png").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(["/nowhere"], "/nowhere is not a folder"), ([".", "--http", "0"], "'0' is not a port")],

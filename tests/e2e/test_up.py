@@ -248,11 +248,20 @@ def test_a_taken_port_is_said_at_once(tmp_path: Path) -> None:
     assert f"cannot listen on 127.0.0.1 port {port}" in run.stderr
 
 
+@pytest.mark.parametrize("port", ["0", "70000", "x"])
+def test_a_port_that_is_none_is_wrong_usage(tmp_path: Path, port: str) -> None:
+    command = [sys.executable, "-m", "deploy.local", "--data", str(tmp_path), "--port", port]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+
+    assert run.returncode == 2
+    assert f"'{port}' is not a port, 1 to 65535" in run.stderr
+
+
 def test_a_temporary_folder_that_is_too_deep_for_sockets_is_said_at_once(tmp_path: Path) -> None:
     deep = tmp_path / ("deep" * 25)
     deep.mkdir()
     run = subprocess.run(
-        [sys.executable, "-m", "deploy.local", "--data", str(tmp_path), "--port", "0"],
+        [sys.executable, "-m", "deploy.local", "--data", str(tmp_path), "--port", str(free_port())],
         env=os.environ | {"TMPDIR": str(deep)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -7,17 +7,21 @@ Connection failures and temporary errors (503 with Retry-After) are retried unti
 passed. Uploads carry an `Idempotency-Key`, so a retry never creates a second job.
 """
 
-from gdsr_client.answers import Batch, Job, Problem, Progress, Result
-from gdsr_client.asynchronous import AsyncClient
-from gdsr_client.blocking import Client
-from gdsr_client.errors import (
+from gdsr_client.answers import (
+    Batch,
     ClientError,
     DownloadBroken,
+    Job,
     JobLost,
+    Problem,
+    Progress,
     Refused,
+    Result,
     UnexpectedAnswer,
     Unreachable,
 )
+from gdsr_client.asynchronous import AsyncClient
+from gdsr_client.blocking import Client
 from gdsr_client.options import DerivedOptions, Options
 from gdsr_client.transfers import Sent, Source
 

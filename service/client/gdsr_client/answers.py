@@ -1,4 +1,7 @@
-"""Answers of the service: jobs, results, problems. Fields of newer releases are ignored."""
+"""Answers of the service: jobs, results, problems, and the errors that they lead to.
+
+Fields of newer releases are ignored.
+"""
 
 import json
 from collections.abc import Callable, Mapping
@@ -6,17 +9,19 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
-from gdsr_client.errors import UnexpectedAnswer
-
 
 def readable(size: int) -> str:
     """A number of bytes in kB or MB."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer:
     """Base class: built from decoded JSON."""
+
+    def __repr__(self) -> str:
+        named = f"{type(self).__name__} {getattr(self, 'id', '')}".strip()
+        return f"<{named}: {self}>"
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
@@ -36,11 +41,8 @@ class Problem(Answer):
     def __str__(self) -> str:
         return f"{self.title}: {self.detail}" if self.detail else self.title
 
-    def __repr__(self) -> str:
-        return f"<Problem {self.status} {self.type}>"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Progress(Answer):
     """Progress of a job; `tiles` is 0 until the picture has been decoded."""
 
@@ -78,9 +80,6 @@ class Result(Answer):
     def __str__(self) -> str:
         return f"{self.format} of {self.width} x {self.height}, {readable(self.size)}"
 
-    def __repr__(self) -> str:
-        return f"<Result {self}>"
-
 
 @dataclass(frozen=True, repr=False)
 class Job(Answer):
@@ -111,9 +110,6 @@ class Job(Answer):
         parts += [part for part in (self.result, self.failure) if part]
         return ", ".join(map(str, parts))
 
-    def __repr__(self) -> str:
-        return f"<Job {self.id}: {self}>"
-
 
 @dataclass(frozen=True, repr=False)
 class Batch(Answer):
@@ -130,8 +126,34 @@ class Batch(Answer):
         counts = [f"{count} {state}" for state, count in self.counts.items()]
         return ", ".join(map(str, [self.state, *counts, *filter(None, [self.failure])]))
 
-    def __repr__(self) -> str:
-        return f"<Batch {self.id}: {self}>"
+
+class ClientError(Exception):
+    """Base class: there is no result."""
+
+
+class Unreachable(ClientError):
+    """The service did not respond in time."""
+
+
+class UnexpectedAnswer(ClientError):
+    """The address is not that of a GDSR service."""
+
+
+class Refused(ClientError):
+    """The service rejected the request; see `problem`."""
+
+    def __init__(self, problem: Problem, *, pause: float = 0.0) -> None:
+        """`pause`: the seconds after which the service asks for a retry."""
+        super().__init__(str(problem))
+        self.problem, self.pause = problem, pause
+
+
+class JobLost(ClientError):
+    """The job failed, was cancelled or was deleted."""
+
+
+class DownloadBroken(ClientError):
+    """The download is incomplete or corrupted."""
 
 
 #: How fields are read that are not plain values.

@@ -4,18 +4,28 @@ import json
 import os
 import re
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Self, Unpack
+from urllib.parse import quote
 
 import httpx2
 from anyio import get_cancelled_exc_class, move_on_after, sleep
 
-from gdsr_client.answers import A, Batch, Job, decoded
-from gdsr_client.errors import ClientError, JobLost, Refused, UnexpectedAnswer, Unreachable
+from gdsr_client.answers import (
+    A,
+    Batch,
+    ClientError,
+    Job,
+    JobLost,
+    Refused,
+    UnexpectedAnswer,
+    Unreachable,
+    decoded,
+)
 from gdsr_client.options import DerivedOptions, Options, query
 from gdsr_client.retries import checked, pauses, retried
 from gdsr_client.transfers import Sent, Source, pieces, size_of, store
@@ -147,20 +157,14 @@ class AsyncClient:
             "Content-Length": str(size_of(source)),
             "Idempotency-Key": uuid.uuid4().hex,
         }
-
-        async def send() -> bytes:
-            answer = await self._http.post(
-                path, params=query(options), content=pieces(source, on_upload), headers=headers
-            )
-            return checked(answer).content
-
-        return await self._retried(send)
+        content = partial(pieces, source, on_upload)
+        return await self._ask("POST", path, content, params=query(options), headers=headers)
 
     async def job(self, job_id: str) -> Job:
         """The current state of a job."""
-        return decoded(Job, await self._ask("GET", f"jobs/{job_id}"))
+        return decoded(Job, await self._ask("GET", _path("jobs", job_id)))
 
-    async def follow(self, job_id: str) -> AsyncIterator[Job]:
+    async def follow(self, job_id: str) -> AsyncGenerator[Job, None]:
         """Yield the job at every change until it has ended; reconnects if the connection breaks.
 
         Raises:
@@ -214,7 +218,7 @@ class AsyncClient:
             OSError: the file cannot be written.
         """
         content = None if map is None else b"".join([piece async for piece in pieces(map, None)])
-        pending = await self._store(Job, f"jobs/{job_id}", target, query(options), content)
+        pending = await self._store(Job, _path("jobs", job_id), target, query(options), content)
         if pending is not None:
             async for _ in self.follow(pending.id):
                 pass
@@ -237,7 +241,7 @@ class AsyncClient:
         while True:
             try:
                 pending = await self._store(
-                    Batch, f"batches/{batch_id}", target, wanted, b"" if wanted else None
+                    Batch, _path("batches", batch_id), target, wanted, b"" if wanted else None
                 )
             except Refused as refusal:
                 if not refusal.problem.type.endswith("/batch-not-finished"):
@@ -278,7 +282,7 @@ class AsyncClient:
 
     async def discard(self, job_id: str) -> None:
         """Cancel a job; a job that has ended is deleted with its pictures."""
-        await self._ask("DELETE", f"jobs/{job_id}")
+        await self._ask("DELETE", _path("jobs", job_id))
 
     async def models(self) -> list[dict[str, Any]]:
         """The response of `GET /models`."""
@@ -290,9 +294,16 @@ class AsyncClient:
         found: dict[str, Any] = await self._json("limits")
         return found
 
-    async def _ask(self, method: str, path: str) -> bytes:
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        content: Callable[[], AsyncIterator[bytes] | None] = lambda: None,
+        **more: Any,
+    ) -> bytes:
         async def ask() -> bytes:
-            return checked(await self._http.request(method, path)).content
+            answer = await self._http.request(method, path, content=content(), **more)
+            return checked(answer).content
 
         return await self._retried(ask)
 
@@ -310,17 +321,21 @@ class AsyncClient:
         headers = {"Last-Event-ID": known} if known else {}
 
         async def connect() -> httpx2.Response:
-            request = self._http.build_request("GET", f"jobs/{job_id}/events", headers=headers)
+            request = self._http.build_request(
+                "GET", f"{_path('jobs', job_id)}/events", headers=headers
+            )
             answer = await self._http.send(request, stream=True)
             if answer.status_code != httpx2.codes.OK:
                 await answer.aread()
             return checked(answer)
 
-        answer = await self._retried(connect)
-        try:
+        async with aclosing(await self._retried(connect)) as answer:
             yield _read_events(answer.aiter_lines())
-        finally:
-            await answer.aclose()
+
+
+def _path(kind: str, id_: str) -> str:
+    """The path of a job or batch; an id from elsewhere may hold a slash or a question mark."""
+    return f"{kind}/{quote(id_, safe='')}"
 
 
 async def _read_events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, str]]:

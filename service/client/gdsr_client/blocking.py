@@ -2,8 +2,8 @@
 
 import atexit
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, aclosing
 from functools import partial, wraps
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
@@ -64,7 +64,9 @@ class Client:
 
     def follow(self, job_id: str) -> Iterator[Job]:
         """See `AsyncClient.follow`."""
-        with self._portal.wrap_async_context_manager(_open(self._client.follow(job_id))) as jobs:
+        # Closed on the event loop that it runs on.
+        following = aclosing(self._client.follow(job_id))
+        with self._portal.wrap_async_context_manager(following) as jobs:
             while (job := self._result(partial(anext, jobs, None))) is not None:
                 yield job
 
@@ -85,12 +87,3 @@ class Client:
             if future.cancel():
                 ended.wait()
             raise
-
-
-@asynccontextmanager
-async def _open(jobs: AsyncIterator[Job]) -> AsyncIterator[AsyncIterator[Job]]:
-    """Close a generator on the event loop that it runs on."""
-    try:
-        yield jobs
-    finally:
-        await jobs.aclose()  # type: ignore[attr-defined]  # it is a generator

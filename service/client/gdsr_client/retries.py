@@ -8,8 +8,14 @@ from typing import TypeVar
 import httpx2
 from anyio import sleep
 
-from gdsr_client.answers import Problem, decoded
-from gdsr_client.errors import ClientError, Refused, UnexpectedAnswer, Unreachable
+from gdsr_client.answers import (
+    ClientError,
+    Problem,
+    Refused,
+    UnexpectedAnswer,
+    Unreachable,
+    decoded,
+)
 
 #: Statuses of temporary errors: the request is retried.
 _TEMPORARY = {502, 503, 504}
@@ -17,14 +23,6 @@ _TEMPORARY = {502, 503, 504}
 _PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 
 T = TypeVar("T")
-
-
-class _RetryLater(Exception):
-    """The service asks for a retry later."""
-
-    def __init__(self, problem: Problem, seconds: float) -> None:
-        super().__init__(str(problem))
-        self.problem, self.seconds = problem, seconds
 
 
 def checked(answer: httpx2.Response) -> httpx2.Response:
@@ -40,10 +38,8 @@ def checked(answer: httpx2.Response) -> httpx2.Response:
     except UnexpectedAnswer:  # a proxy's page, perhaps
         title = answer.reason_phrase or "Error"
         problem = Problem(type="about:blank", title=title, status=answer.status_code)
-    if answer.status_code in _TEMPORARY:
-        wait = answer.headers.get("Retry-After", "")
-        raise _RetryLater(problem, float(wait) if wait.isdecimal() else 0.0)
-    raise Refused(problem)
+    wait = answer.headers.get("Retry-After", "")
+    raise Refused(problem, pause=float(wait) if wait.isdecimal() else 0.0)
 
 
 def pauses() -> Iterator[float]:
@@ -71,8 +67,10 @@ async def retried(attempt: Callable[[], Awaitable[T]], *, url: str, patience: fl
             raise Unreachable(f"{url}: {wrong}") from None
         except httpx2.RequestError as failure:
             error: ClientError = Unreachable(f"{url}: {str(failure) or type(failure).__name__}")
-        except _RetryLater as later:
-            error, requested_pause = Refused(later.problem), later.seconds
+        except Refused as refusal:
+            if refusal.problem.status not in _TEMPORARY:
+                raise
+            error, requested_pause = refusal, refusal.pause
         pause = requested_pause + next(backoff)
         if monotonic() + pause > deadline:
             raise error

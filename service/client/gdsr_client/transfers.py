@@ -12,8 +12,7 @@ from typing import NamedTuple, TypeAlias
 import httpx2
 from anyio import open_file, wrap_file
 
-from gdsr_client.answers import readable
-from gdsr_client.errors import DownloadBroken
+from gdsr_client.answers import DownloadBroken, readable
 
 #: A picture: the path of a file, or its bytes.
 Source: TypeAlias = str | os.PathLike[str] | bytes

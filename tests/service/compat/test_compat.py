@@ -148,6 +148,15 @@ def test_a_batch_with_one_bad_picture_queues_none(site: Site) -> None:
     assert site.stored() == []
 
 
+def test_the_picture_of_a_batch_that_is_not_base64_is_named(site: Site) -> None:
+    body = in_base64(PICTURE) | {"upscaler_1": "GDSR crisp"}
+    body["imageList"].append({"data": "no base64!"})
+
+    refused = site.http.post("/sdapi/v1/extra-batch-images", json=body)
+
+    assert [fault["name"] for fault in refused.json()["errors"]] == ["imageList.1.data"]
+
+
 @pytest.mark.parametrize(
     ("fields", "name"), [({"scale": "2"}, "model"), ({"model": "lite", "scale": "5"}, "scale")]
 )
@@ -158,6 +167,25 @@ def test_a_bad_field_for_localai_is_named(fields: dict[str, str], name: str, sit
     assert problem_of(refused) == "invalid-request"
     assert refused.json()["errors"][0]["name"] == name
     assert site.records.active() == []
+
+
+def test_a_model_that_is_missing_for_localai_is_placed_where_the_fields_are(site: Site) -> None:
+    refused = site.http.post("/v1/images/upscale", json={"image": "AAAA", "scale": 2})
+
+    faults = [(fault["place"], fault["name"]) for fault in refused.json()["errors"]]
+    assert faults == [("body", "model")]
+
+
+@pytest.mark.parametrize("name", ["scale", "colour"])
+def test_a_bad_option_for_localai_in_the_query_is_named(name: str, site: Site) -> None:
+    files = {"image": ("cat.png", PICTURE)}
+    refused = site.http.post(
+        "/v1/images/upscale", params={name: "5"}, data={"model": "lite"}, files=files
+    )
+
+    assert problem_of(refused) == "invalid-request"
+    faults = [(fault["place"], fault["name"]) for fault in refused.json()["errors"]]
+    assert faults == [("query", name)]
 
 
 FORM = {"data": {"model": "lite"}, "files": {"image": ("cat.png", PICTURE)}}

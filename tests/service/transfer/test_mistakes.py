@@ -112,6 +112,14 @@ def test_what_is_wrong_in_json_is_said(site: Site, case: str) -> None:
     assert site.stored() == []
 
 
+def test_a_bad_field_of_json_is_placed_in_the_body(site: Site) -> None:
+    unknown = site.http.post("/upscale", json={"image": "AAAA", "colour": 1})
+    link = site.http.post("/upscale", json={"url": "https://a.example/b.jpg"})
+
+    for response in (unknown, link):
+        assert [fault["place"] for fault in response.json()["errors"]] == ["body"]
+
+
 def test_json_without_a_picture_and_with_something_else_is_refused(site: Site) -> None:
     nothing = site.http.post("/upscale", json={"trade_off": 1})
     text = site.http.post("/upscale", json={"image": base64.b64encode(b"some text").decode()})

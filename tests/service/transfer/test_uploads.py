@@ -9,8 +9,8 @@ import pytest
 from processes import wait_for
 from serving import PICTURE, TIMEOUT, Serve, Site, problem_of
 
-from service.batches.uploads import BatchSink
-from service.transfer.uploads import PictureSink
+from service.batches.uploads import BatchUpload
+from service.transfer.incoming import Upload
 from workers.contract.errors import StorageUnavailable
 
 
@@ -55,20 +55,20 @@ def test_a_file_that_becomes_read_only_is_a_store_that_is_unavailable(
     more: int,
     batch: bool,  # noqa: FBT001
 ) -> None:
-    sink = BatchSink(10**6, max_pictures=5) if batch else PictureSink(10**6)
+    upload = BatchUpload(10**6, max_pictures=5) if batch else Upload(10**6)
     with os.fdopen(os.memfd_create("upload", os.MFD_ALLOW_SEALING), "w+b") as file:
-        sink.open(file)
-        sink.begin("image", "cat.png")
-        sink.write(PICTURE)
+        upload.open(file)
+        upload.begin("image", "cat.png")
+        upload.write(PICTURE)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
 
         def write_more() -> None:
-            sink.write(bytes(more))
-            sink.end()
+            upload.write(bytes(more))
+            upload.end()
 
         with pytest.raises(StorageUnavailable, match="Operation not permitted"):
             write_more()
-        sink.close()
+        upload.close()
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # takes what could not be written
 
 

@@ -1,14 +1,19 @@
 """The page's files are small, cached by browsers, of the right type, and allowed by the policy."""
 
 import gzip
+import os
 import re
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from serving import Site
 
-FOLDER = Path(__file__).parents[3] / "service" / "web" / "page"
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "service" / "web" / "page"
 FILES = sorted(path for path in FOLDER.rglob("*.*") if path.is_file())
 #: Fetched only on demand: languages by their readers, the large icon at installation.
 LATER = {"words/de.js", "words/zh.js", "icon-512.png"}
@@ -121,3 +126,15 @@ def _words(path: Path) -> dict[str, str]:
 
 def _names(sentence: str) -> set[str]:
     return set(re.findall(r"{(\w+)}", sentence))
+
+
+def test_what_an_editor_leaves_beside_the_page_stops_no_start(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "service", tmp_path / "service")
+    (tmp_path / "service/web/page/.app.js.swp").write_bytes(b"\0")
+    run = subprocess.run(
+        [sys.executable, "-c", "from service.web.routes import page_router; page_router()"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert run.returncode == 0, run.stderr

@@ -20,10 +20,10 @@ from processes import wait_for
 from receiver import Message, Receiver, receiving
 from serving import Serve, Site, problem_of
 
+from service.services import Services
 from service.settings import ServiceSettings
 from service.webhooks import delivery, dispatcher
 from service.webhooks.delivery import Target, Undeliverable, deliver, is_public, signed_headers
-from service.webhooks.dispatcher import Webhooks
 from workers.contract.errors import ConfigurationInvalid, WorkerLost
 from workers.contract.queue import records
 from workers.contract.queue.webhook_outbox import DUE, WebhookQueue
@@ -413,8 +413,9 @@ def test_settings_that_make_no_sense_end_the_start(
         file.write_text(content)
 
     with pytest.raises(ConfigurationInvalid, match=named) as refused:
-        Webhooks(
+        Services(
             ServiceSettings(
+                blob_dir=tmp_path / "blobs",
                 webhook_hosts=hosts,  # type: ignore[arg-type]
                 webhook_secret_file=None if content is None else file,
             )
