@@ -50,7 +50,7 @@ redis.call('publish', ARGV[8], ARGV[4] .. ' packed')
 return 1
 """
 #: How long a packing failure is reported before packing may be retried.
-FAILURE_KEPT = timedelta(seconds=30)
+_FAILURE_KEPT = timedelta(seconds=30)
 
 
 class BatchSpec(Spec):
@@ -194,7 +194,7 @@ class BatchRecords:
         `end_pack` does.
         """
         failed = Pack(failure=JobFailure.of(error))
-        return self.end_pack(batch_id, failed, run=run, kept=FAILURE_KEPT)
+        return self.end_pack(batch_id, failed, run=run, kept=_FAILURE_KEPT)
 
     def forget_pack(self, batch_id: str) -> Archive | None:
         """Delete the packing record; returns the existing zip, which has to be deleted."""
@@ -208,7 +208,7 @@ class BatchRecords:
         batch_id = task.partition("-")[2]
         keys = [record_key(task), WAITING, LEASES, UNPACKING]
         move, seconds = secrets.token_hex(8), max(1, int(kept.total_seconds()))
-        args = [move, run, task, batch_id, field, value, seconds, EVENTS]
+        args = (move, run, task, batch_id, field, value, seconds, EVENTS)
         return bool(retry_once(lambda: self.client.eval(_END, len(keys), *keys, *args)))
 
 
