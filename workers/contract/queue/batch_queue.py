@@ -5,6 +5,7 @@ The jobs of a batch are queued in one atomic step: all of them, or none if the q
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import redis
 
@@ -215,7 +216,8 @@ class BatchQueue:
         """Add a task that reads `size` bytes, and its record, to a transaction."""
         queue = SMALL if size <= _SMALL_BYTES else LARGE
         open_queue(queue, self.client).push_job_id(task, pipeline=pipe)
-        pipe.hset(record_key(task), mapping={**fields, "state": "queued", "queue": queue})
+        record: dict[Any, str] = {**fields, "state": "queued", "queue": queue}
+        pipe.hset(record_key(task), mapping=record)
         pipe.hset(WAITING, task, 0)
 
 

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import redis
 
@@ -99,37 +99,22 @@ class JobRecords:
 
     def add(self, spec: JobSpec, pipe: "redis.client.Pipeline", *, queue: str = LARGE) -> Job:
         """Add a new, queued record to a transaction that queues its id."""
-        pipe.hset(
-            job_key(spec.id),
-            mapping={
-                "spec": spec.model_dump_json(),
-                "state": JobState.QUEUED,
-                "queue": queue,
-                "pixels": spec.pixels,
-                **({"webhook": 1} if spec.webhook else {}),
-            },
-        )
         pipe.hset(WAITING, spec.id, spec.pixels)
         pipe.zadd(ACTIVE, {spec.id: spec.created_at.timestamp()})
-        self._list(spec, pipe)
+        webhook = {"webhook": "1"} if spec.webhook else {}
+        self._write(spec, JobState.QUEUED, {"queue": queue, **webhook}, pipe)
         return Job(spec=spec, state=JobState.QUEUED)
 
     def add_ended(self, spec: JobSpec, result: JobResult, pipe: "redis.client.Pipeline") -> Job:
         """Add a new record with a result to a transaction."""
         now = datetime.now(UTC)
-        pipe.hset(
-            job_key(spec.id),
-            mapping={
-                "spec": spec.model_dump_json(),
-                "state": JobState.SUCCEEDED,
-                "pixels": spec.pixels,
-                "started_at": now.isoformat(),
-                "finished_at": now.isoformat(),
-                "result": result.model_dump_json(),
-            },
-        )
+        fields = {
+            "started_at": now.isoformat(),
+            "finished_at": now.isoformat(),
+            "result": result.model_dump_json(),
+        }
+        self._write(spec, JobState.SUCCEEDED, fields, pipe)
         pipe.expire(job_key(spec.id), self.record_ttl)
-        self._list(spec, pipe)
         pipe.hincrby(COUNTERS, JobState.SUCCEEDED, 1)
         if spec.webhook:
             pipe.zadd(DUE, {spec.id: 0})  # at once, whatever the clock of this host says
@@ -137,7 +122,13 @@ class JobRecords:
             spec=spec, state=JobState.SUCCEEDED, started_at=now, finished_at=now, result=result
         )
 
-    def _list(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> None:
+    def _write(
+        self, spec: JobSpec, state: JobState, fields: dict[str, str], pipe: "redis.client.Pipeline"
+    ) -> None:
+        """Write a record and list it as one of its owner."""
+        own = {"spec": spec.model_dump_json(), "state": state, "pixels": str(spec.pixels)}
+        record: dict[Any, str] = {**own, **fields}
+        pipe.hset(job_key(spec.id), mapping=record)
         key, created = _list_key(spec.owner), spec.created_at.timestamp()
         pipe.zadd(key, {spec.id: created})
         # Records expire on their own; their list entries are removed here.
