@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from types import FrameType
 
 import redis
 
@@ -181,12 +180,8 @@ def main() -> int:
     """Sweep periodically until SIGTERM; failures are retried at the next sweep."""
     argparse.ArgumentParser(prog="python -m workers.jobs.janitor", description=__doc__).parse_args()
     stopping = threading.Event()
-
-    def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        stopping.set()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stopping.set())
     try:
         settings = WorkerSettings.load()
         logs.configure(process="janitor", level=settings.log_level)
