@@ -333,9 +333,6 @@ class QueueFull(GDSRError):
     detail = "the queue would exceed its limit of {limit:,} {of}; try again in {pause}"
     limit_name = "max_queued_{of}"
 
-    def __init__(self, *, limit: int, of: Literal["jobs", "pixels"], pause: timedelta) -> None:
-        super().__init__(limit=limit, of=of, pause=pause)
-
 
 class QueueUnavailable(GDSRError):
     """Redis does not answer, or refuses to write."""

@@ -417,7 +417,8 @@ def _listen(path: Path) -> socket.socket:
     path.unlink(missing_ok=True)
     listener.bind(str(path))
     path.chmod(0o600)
-    listener.listen(64)
+    # While the engine hangs, all job workers wait here and the watchdog connects beside them.
+    listener.listen(socket.SOMAXCONN)
     return listener
 
 

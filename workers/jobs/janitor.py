@@ -8,16 +8,13 @@ stored branches that it is derived from.
 
 import argparse
 import logging
-import secrets
 import signal
-import socket
 import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from types import FrameType
 
 import redis
 
@@ -44,17 +41,13 @@ _LOCK = "gdsr:janitor"
 log = logging.getLogger(__name__)
 
 
-class LockLost(Exception):
-    """Another janitor has the lock: this one was suspended for too long."""
-
-
 @dataclass(slots=True, kw_only=True)
 class Sweep:
     """One sweep over everything that is stored, with its removals."""
 
     records: JobRecords
     blobs: BlobStore
-    renew_lock: Callable[[], None] = lambda: None
+    renew_lock: Callable[[], object] = lambda: None
     """Called before each batch of a listing or of removals; an exception ends the sweep."""
     stored: dict[str, BlobEntry] = field(default_factory=dict)
     freed: Counter[str] = field(default_factory=Counter)
@@ -158,60 +151,37 @@ def _run(key: str) -> str:
     return ".".join(key.split(".")[:2])
 
 
-class Janitor:
-    """Sweeps periodically, when no other janitor holds the lock."""
+def sweep_if_due(
+    settings: WorkerSettings, client: redis.Redis, blobs: BlobStore
+) -> BlobUsage | None:
+    """Sweep, unless another janitor does, or one has begun to within `SWEEP_INTERVAL`.
 
-    def __init__(self, settings: WorkerSettings, client: redis.Redis, blobs: BlobStore) -> None:
-        self.settings, self.client, self.blobs = settings, client, blobs
-        self.records = JobRecords(client, record_ttl=settings.record_ttl)
-        self.name = f"{socket.gethostname()}-{secrets.token_hex(8)}"
-
-    def sweep_if_due(self) -> BlobUsage | None:
-        """Sweep, if the lock is free and a sweep is due.
-
-        Raises:
-            StorageUnavailable: the store does not answer.
-            redis.RedisError: Redis does not answer.
-        """
-        if not self.client.set(_LOCK, self.name, nx=True, px=SWEEP_INTERVAL):
-            return None
-        sweep = Sweep(records=self.records, blobs=self.blobs, renew_lock=self._renew_lock)
-        try:
-            usage = sweep.sweep(result_ttl=self.settings.result_ttl, quota=self.settings.blob_quota)
-        finally:
-            freed = {reason: size for reason, size in sweep.freed.items() if size}
-            if freed:
-                log.info("freed bytes: %s", freed)
-        record(self.client, usage, freed)
-        return usage
-
-    def _renew_lock(self) -> None:
-        """Renew the lock of a long sweep; ends the sweep if the lock was lost."""
-        if self.client.get(_LOCK) != self.name.encode():
-            raise LockLost
-        self.client.pexpire(_LOCK, SWEEP_INTERVAL)
-
-    def work(self, stopping: threading.Event) -> None:
-        """Sweep until stopped; failures are retried at the next sweep."""
-        while True:
-            try:
-                self.sweep_if_due()
-            except (GDSRError, LockLost, redis.RedisError) as failure:
-                log.warning("the sweep was aborted: %r", failure)
-            if stopping.wait(SWEEP_INTERVAL.total_seconds()):
-                return
+    Raises:
+        StorageUnavailable: the store does not answer.
+        redis.RedisError: Redis does not answer.
+        LockNotOwnedError: another janitor has the lock: this one was suspended for too long.
+    """
+    lock = client.lock(_LOCK, timeout=SWEEP_INTERVAL.total_seconds(), blocking=False)
+    if not lock.acquire():
+        return None
+    records = JobRecords(client, record_ttl=settings.record_ttl)
+    sweep = Sweep(records=records, blobs=blobs, renew_lock=lock.reacquire)
+    try:
+        usage = sweep.sweep(result_ttl=settings.result_ttl, quota=settings.blob_quota)
+    finally:
+        freed = {reason: size for reason, size in sweep.freed.items() if size}
+        if freed:
+            log.info("freed bytes: %s", freed)
+    record(client, usage, freed)
+    return usage
 
 
 def main() -> int:
-    """Run until SIGTERM."""
+    """Sweep periodically until SIGTERM; failures are retried at the next sweep."""
     argparse.ArgumentParser(prog="python -m workers.jobs.janitor", description=__doc__).parse_args()
     stopping = threading.Event()
-
-    def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        stopping.set()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stopping.set())
     try:
         settings = WorkerSettings.load()
         logs.configure(process="janitor", level=settings.log_level)
@@ -220,8 +190,13 @@ def main() -> int:
     except ConfigurationInvalid as invalid:
         sys.stderr.write(f"janitor: {invalid}\n")
         return EXIT_CONFIGURATION
-    Janitor(settings, client, blobs).work(stopping)
-    return 0
+    while True:
+        try:
+            sweep_if_due(settings, client, blobs)
+        except (GDSRError, redis.RedisError) as failure:
+            log.warning("the sweep was aborted: %r", failure)
+        if stopping.wait(SWEEP_INTERVAL.total_seconds()):
+            return 0
 
 
 if __name__ == "__main__":

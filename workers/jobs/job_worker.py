@@ -170,13 +170,10 @@ class JobWorker:
             # Redis was down: let all workers renew their leases before any counts as lost.
             self._recover_from = now + 2 * SWEEP_SECONDS
         self._last_sweep = now
-        if now >= self._recover_from and self._elected():
+        if now < self._recover_from:
+            return
+        if self._client.set("gdsr:reaper", self.name, nx=True, px=SWEEP_SECONDS * 1000 - 500):
             sweep(self._records, self._report_failure)
-
-    def _elected(self) -> bool:
-        return bool(
-            self._client.set("gdsr:reaper", self.name, nx=True, px=SWEEP_SECONDS * 1000 - 500)
-        )
 
     def _order(self, task: str) -> _Order | None:
         """The order to run a task; None if it cannot be run here."""

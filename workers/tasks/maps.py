@@ -49,12 +49,12 @@ def blend_by_map(
     colours = [picture.colour[..., : 1 if first.grey else 3] for picture in outputs]
     x, y, across, down = region or Region(0, 0, width, height)
     columns = _samples(width, levels.shape[1], slice(x, x + across))
-    rows = _samples(height, levels.shape[0], slice(y, y + down))
     result = np.empty_like(colours[0], order="C")
     step = max(1, _BAND_PIXELS // across)
     for top in range(0, down, step):
-        band = slice(top, top + step)
-        positions = _positions(levels, columns, rows.part(band))
+        band = slice(top, min(top + step, down))
+        rows = _samples(height, levels.shape[0], slice(y + band.start, y + band.stop))
+        positions = _positions(levels, columns, rows)
         result[band] = _blend([colour[band] for colour in colours], positions)
     return replace(first, colour=np.broadcast_to(result, first.colour.shape))
 
@@ -65,9 +65,6 @@ class _Samples(NamedTuple):
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     share: NDArray[np.uint32]
-
-    def part(self, pixels: slice) -> "_Samples":
-        return _Samples(self.first[pixels], self.second[pixels], self.share[pixels])
 
 
 def _samples(size: int, samples: int, pixels: slice) -> _Samples:

@@ -17,7 +17,6 @@ from workers.contract.errors import BlobMissing, StorageUnavailable
 from workers.contract.images.names import UniqueNames
 from workers.contract.observability import logs
 from workers.contract.queue.batches import (
-    FAILURE_KEPT,
     Archive,
     Batch,
     BatchItem,
@@ -27,7 +26,7 @@ from workers.contract.queue.batches import (
     pack_task,
     result_names,
 )
-from workers.contract.queue.jobs import Job, JobFailure
+from workers.contract.queue.jobs import Job
 from workers.contract.queue.runs import acquire_lease
 from workers.tasks.upscale import CONTEXT, TaskContext, as_error, discard, retry_while_unavailable
 
@@ -51,18 +50,18 @@ def pack(batch_id: str) -> None:
         logs.traceparent.set(batch.spec.traceparent)
         # A full store is reported at once: the results can still be fetched one by one.
         archive = retry_while_unavailable(lambda: _packed(context, batch), (StorageUnavailable,))
-        ended = Pack(archive=archive)
-        kept = context.settings.result_ttl
-        log.info("packed %d results", len(batch.job_ids))
     except redis.RedisError:
-        raise  # the lease is lost; the zip may have been recorded
+        raise  # the lease is lost
     except Exception as problem:  # noqa: BLE001 - `as_error` logs unexpected errors
-        failure = JobFailure.of(as_error(problem, "packing", context, started.time_limit))
-        log.warning("packing failed: %s", failure.slug)
-        ended, kept = Pack(failure=failure), FAILURE_KEPT
-    recorded = batches.end_pack(batch_id, ended, run=context.run, kept=kept)
-    if not recorded and ended.archive is not None:
-        discard(context, ended.archive.key)
+        # no other name: it would keep the frames, and their files, alive
+        problem = as_error(problem, "packing", context, started.time_limit)
+        log.warning("packing failed: %s", problem.slug)
+        batches.fail_pack(batch_id, error=problem, run=context.run)
+        return
+    log.info("packed %d results", len(batch.job_ids))
+    kept, ended = context.settings.result_ttl, Pack(archive=archive)
+    if not batches.end_pack(batch_id, ended, run=context.run, kept=kept):
+        discard(context, archive.key)
 
 
 def _packed(context: TaskContext, batch: Batch) -> Archive:

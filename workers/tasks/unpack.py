@@ -3,7 +3,6 @@
 Files are decompressed straight into the store, and only their headers are parsed.
 """
 
-import hashlib
 import logging
 import time
 import zipfile
@@ -14,7 +13,7 @@ from typing import BinaryIO
 
 import redis
 
-from workers.contract.blobs.base import translated_disk_errors
+from workers.contract.blobs.base import write_pieces
 from workers.contract.errors import BatchNotFound, EntryDamaged, ImageRejected, UploadTooLarge
 from workers.contract.images.names import UniqueNames, safe_path
 from workers.contract.images.zips import check_is_file, inflated, open_archive, picture_entries
@@ -121,9 +120,7 @@ def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
 def _upload(context: TaskContext, key: str) -> Iterator[BinaryIO]:
     """A local copy of the zip."""
     with context.blobs.incoming() as file:
-        for piece in context.blobs.stream(key):
-            with translated_disk_errors():
-                file.write(piece)
+        write_pieces(file, context.blobs.stream(key))
         yield file
 
 
@@ -141,20 +138,15 @@ def _store_entry(
     check_is_file(entry)
     if entry.file_size > settings.max_upload_bytes:
         raise UploadTooLarge(limit=settings.max_upload_bytes)
-    digest, size = hashlib.sha256(), 0
     with context.blobs.incoming() as file:
-        for piece in inflated(archive, entry):
-            with translated_disk_errors():
-                file.write(piece)
-            digest.update(piece)
-            size += len(piece)
+        size, sha256 = write_pieces(file, inflated(archive, entry))
         upload = validate_upload(
             file,
             batch.spec.requested,
             engines,
             key=key,
             size=size,
-            sha256=digest.hexdigest(),
+            sha256=sha256,
             max_pixels=min(settings.max_pixels, batch.spec.pixels_per_day or settings.max_pixels),
         )
         context.blobs.keep(file, key)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import redis
 from rq.timeouts import JobTimeoutException
@@ -144,7 +144,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
             picture, kept = _kept(context, job, pictures)
         else:
             picture = postprocess(pictures.pop(), spec.options)
-            kept = _Kept({}, {}, 0.0 if spec.options.trade_off == 0 else None)
+            kept = {"invented": 0.0 if spec.options.trade_off == 0 else None}
         if settings.mark:
             picture = marked_as_made(picture, trade_off=spec.options.trade_off)
         blob = stored(context, job, picture)
@@ -163,7 +163,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         seconds=spent(context, job),
         expires_at=datetime.now(UTC) + settings.result_ttl,
         has_alpha=picture.alpha is not None,
-        **kept._asdict(),
+        **kept,
         warnings=picture.warnings,
     )
 
@@ -186,16 +186,11 @@ def _inferred(
         return pictures, engine.made_by(options.model)
 
 
-class _Kept(NamedTuple):
-    """The branches of a result."""
-
-    branches: dict[str, StoredBlob]
-    previews: dict[str, StoredBlob]
-    invented: float | None
-
-
-def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Picture, _Kept]:
-    """Store each branch of `KEPT`, removed from `pictures`; returns the result, blended from them.
+def _kept(
+    context: TaskContext, job: Job, pictures: list[Picture]
+) -> tuple[Picture, dict[str, Any]]:
+    """Store each branch of `KEPT`, removed from `pictures`; returns the result, blended from them,
+    and the fields of `JobResult` about them.
 
     It is blended exactly as in a derived job, so that both have the same pixels.
     """
@@ -221,7 +216,8 @@ def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Pict
         if output in shares:
             needed.append(picture)
     blended = blend_pictures(needed, list(shares.values()))
-    return blended, _Kept(branches, previews, invented_share(blended, faithful))
+    share = invented_share(blended, faithful)
+    return blended, {"branches": branches, "previews": previews, "invented": share}
 
 
 def stored(context: TaskContext, job: Job, picture: Picture) -> StoredBlob:

@@ -7,6 +7,7 @@ import resource
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -327,6 +328,19 @@ def test_an_engine_that_comes_back_is_given_the_open_tiles_again(
     assert len(got) == 12
     for one, other in zip(got, expected, strict=True):
         assert np.abs(one.astype(np.int16) - other).max() <= 1
+
+
+def test_an_engine_that_accepts_nobody_can_still_be_probed_beside_two_hundred_jobs(
+    loaded: LoadedEngine, tmp_path: Path
+) -> None:
+    hanging = EngineServer(loaded, path=tmp_path / "hanging.sock")  # which does not serve
+    with ExitStack() as waiting:
+        for _ in range(200):
+            job = waiting.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            job.settimeout(0)
+            job.connect(str(tmp_path / "hanging.sock"))
+    hanging.stop()
+    hanging.serve()
 
 
 def test_an_engine_that_stays_away_is_lost(loaded: LoadedEngine, place: Path) -> None:

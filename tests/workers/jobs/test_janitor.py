@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import redis
 from records import image_info, model_info, options
+from redis.exceptions import LockNotOwnedError
 
 from workers.contract.blobs.base import BlobEntry, StoredBlob
 from workers.contract.blobs.file import FileBlobStore
@@ -18,7 +19,7 @@ from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.jobs import JobResult
 from workers.contract.queue.queue import JobQueue, blend_spec, new_job_id
 from workers.contract.settings import WorkerSettings
-from workers.jobs.janitor import Janitor, LockLost, Sweep
+from workers.jobs.janitor import Sweep, sweep_if_due
 
 HOUR = timedelta(hours=1)
 
@@ -232,22 +233,17 @@ def test_a_job_that_comes_during_the_sweep_keeps_what_it_needs(
     assert f"results/{source}.run.gan.png" in keys(blobs)
 
 
-@pytest.fixture
-def janitor(client: redis.Redis, blobs: FileBlobStore) -> Callable[[], Janitor]:
-    settings = WorkerSettings(blob_quota=150)
-    return lambda: Janitor(settings, client, blobs)
+SETTINGS = WorkerSettings(blob_quota=150)
 
 
 def test_one_janitor_of_all_sweeps_and_tells_what_it_freed(
-    queue: JobQueue, blobs: FileBlobStore, janitor: Callable[[], Janitor], client: redis.Redis
+    queue: JobQueue, blobs: FileBlobStore, client: redis.Redis
 ) -> None:
     finished(queue, blobs, age=HOUR / 2)
     assert last_usage(client) is None
 
-    one, other = janitor(), janitor()
-    assert one.sweep_if_due() is not None
-    assert other.sweep_if_due() is None
-    assert one.sweep_if_due() is None  # its next sweep is not due
+    assert sweep_if_due(SETTINGS, client, blobs) is not None
+    assert sweep_if_due(SETTINGS, client, blobs) is None  # the next sweep is not due
 
     usage = last_usage(client)
     assert usage is not None
@@ -255,36 +251,41 @@ def test_one_janitor_of_all_sweeps_and_tells_what_it_freed(
     assert freed_bytes(client) == {"expired": 0, "orphan": 100, "quota": 100}
 
 
+class Slow(FileBlobStore):
+    """Takes minutes for a listing of a few thousand old results."""
+
+    during: Callable[[], object]
+
+    def entries(self, folder: str) -> Iterator[BlobEntry]:
+        yield from super().entries(folder)
+        for number in range(3000):
+            if number % 1000 == 999:
+                self.during()
+            key = f"{folder}/{number}.run.png"
+            yield BlobEntry(key=key, size=1, written_at=datetime.now(UTC) - 2 * HOUR)
+
+
 def test_a_janitor_keeps_its_lock_while_the_store_lists_slowly(
-    blobs: FileBlobStore, janitor: Callable[[], Janitor], client: redis.Redis
+    blobs: FileBlobStore, client: redis.Redis
 ) -> None:
-    class Slow(FileBlobStore):
-        """Takes two minutes for a listing of a few thousand."""
-
-        def entries(self, folder: str) -> Iterator[BlobEntry]:
-            for number in range(3000):
-                if number % 1000 == 999:
-                    client.pexpire("gdsr:janitor", client.pttl("gdsr:janitor") - 40_000)
-                key = f"{folder}/{number}.run.png"
-                yield BlobEntry(key=key, size=1, written_at=datetime.now(UTC) - 2 * HOUR)
-
-    due = janitor()
-    due.blobs = Slow(blobs.root)
-    usage = due.sweep_if_due()
+    slow = Slow(blobs.root)
+    slow.during = lambda: client.pexpire("gdsr:janitor", client.pttl("gdsr:janitor") - 40_000)
+    usage = sweep_if_due(SETTINGS, client, slow)
 
     assert usage is not None
     assert freed_bytes(client) == {"expired": 3000, "orphan": 3000, "quota": 0}
 
 
 def test_a_janitor_that_lost_its_lock_removes_nothing_more(
-    queue: JobQueue, blobs: FileBlobStore, janitor: Callable[[], Janitor], client: redis.Redis
+    queue: JobQueue, blobs: FileBlobStore, client: redis.Redis
 ) -> None:
     finished(queue, blobs, age=2 * HOUR)
-    late = janitor()
-    client.set("gdsr:janitor", "another")
+    before = keys(blobs)
+    slow = Slow(blobs.root)
+    slow.during = lambda: client.set("gdsr:janitor", "another")
 
-    due = Sweep(records=queue.records, blobs=blobs, renew_lock=late._renew_lock)
-    with pytest.raises(LockLost):
-        due.sweep(result_ttl=HOUR, quota=None)
+    with pytest.raises(LockNotOwnedError):
+        sweep_if_due(SETTINGS, client, slow)
 
-    assert len(keys(blobs)) == 3
+    assert keys(blobs) == before
+    assert client.get("gdsr:janitor") == b"another"

@@ -5,6 +5,7 @@ A key is `inputs/<name>` or `results/<name>`. Writes are atomic in every store (
 """
 
 import errno
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -134,6 +135,21 @@ def checked_key(key: str) -> str:
 def is_key(key: str) -> bool:
     """Whether a key is well-formed."""
     return _KEY.fullmatch(key) is not None
+
+
+def write_pieces(file: BinaryIO, pieces: Iterable[bytes]) -> tuple[int, str]:
+    """Write to a local file; returns the number of bytes and their SHA-256.
+
+    Raises:
+        StorageFull, StorageUnavailable: as the store itself.
+    """
+    digest, size = hashlib.sha256(), 0
+    for piece in pieces:
+        with translated_disk_errors():
+            file.write(piece)
+        digest.update(piece)
+        size += len(piece)
+    return size, digest.hexdigest()
 
 
 @contextmanager

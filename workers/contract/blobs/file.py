@@ -4,7 +4,6 @@ A blob is written to a temporary file in the same folder, synced, and renamed. R
 write too, so after a power failure no accepted job has an empty picture.
 """
 
-import hashlib
 import os
 import secrets
 import shutil
@@ -25,6 +24,7 @@ from workers.contract.blobs.base import (
     checked_key,
     is_key,
     translated_disk_errors,
+    write_pieces,
 )
 from workers.contract.errors import BlobMissing, StorageUnavailable
 
@@ -67,16 +67,10 @@ class FileBlobStore(BlobStore):
                 os.close(folder)
 
     def write(self, key: str, chunks: Iterable[bytes]) -> StoredBlob:
-        digest = hashlib.sha256()
-        size = 0
         with self.incoming() as file:
-            for chunk in chunks:
-                with _translated_errors():
-                    file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
+            size, sha256 = write_pieces(file, chunks)
             self.keep(file, key)
-        return StoredBlob(key=key, size=size, sha256=digest.hexdigest())
+        return StoredBlob(key=key, size=size, sha256=sha256)
 
     def read(self, key: str) -> bytes:
         with _translated_errors(self.path(key)):

@@ -5,18 +5,21 @@ The jobs of a batch are queued in one atomic step: all of them, or none if the q
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import redis
 
 from workers.contract.errors import JobCancelled
 from workers.contract.queue.admission import Load, admit
 from workers.contract.queue.batches import (
+    UNPACKING,
     Batch,
     BatchItem,
     BatchRecords,
     BatchSpec,
     Pack,
     batch_key,
+    forget_task,
     pack_key,
     pack_task,
     unpack_task,
@@ -26,7 +29,15 @@ from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import Job, JobSpec
 from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue
 from workers.contract.queue.records import job_key
-from workers.contract.queue.runs import LARGE, SMALL, open_queue
+from workers.contract.queue.runs import (
+    LARGE,
+    LEASES,
+    SMALL,
+    WAITING,
+    derived_key,
+    open_queue,
+    record_key,
+)
 from workers.contract.queue.validation import RequestedOptions
 
 #: Guaranteed throughput of unpacking and packing, in bytes per second.
@@ -80,16 +91,18 @@ class BatchQueue:
             time_limit=_time_limit(largest),
         )
         with translated_redis_errors(), self.client.pipeline(transaction=True) as pipe:
-            batch = self.records.add(
-                spec, pipe, queue=self._push(unpack_task(batch_id), size, pipe)
-            )
+            self._push(unpack_task(batch_id), size, pipe, spec=spec.model_dump_json())
+            pipe.expire(batch_key(batch_id), self.records.lifetime)
+            pipe.zadd(UNPACKING, {batch_id: spec.created_at.timestamp()})
             if idempotency is not None:
                 idempotency.write(pipe)
             mark = batch_key(batch_id) if idempotency is None else idempotency.redis_key
             load = Load(owner=owner, jobs=pictures)
             taken = admit(self.client, pipe, load, self.jobs.bounds, unless=[mark])
             existing = None if taken or idempotency is None else idempotency.existing(self.client)
-            return batch if existing in (None, batch_id) else self.records.get(str(existing))
+            if existing in (None, batch_id):
+                return Batch(spec=spec)
+            return self.records.get(str(existing))
 
     def submit_items(
         self, batch: Batch, items: Sequence[BatchItem], specs: Sequence[JobSpec], *, run: str
@@ -108,7 +121,9 @@ class BatchQueue:
         with self.client.pipeline(transaction=True) as pipe:
             for spec in specs:
                 self.jobs.add(spec, pipe)
-            self.records.unpacked(batch.id, items, pipe)
+            self.records.write_items(batch.id, items, pipe)
+            pipe.zrem(UNPACKING, batch.id)
+            pipe.zrem(LEASES, unpack_task(batch.id))
             # The id of the first job is unique to this run, so its record marks that the step was
             # executed.
             mark = job_key(specs[0].id if specs else "")
@@ -140,13 +155,17 @@ class BatchQueue:
                 self.jobs.records.forget(job)
             for blend in specs:
                 self.jobs.add_blend(blend, pipe)
-            batch = self.records.add_derived(spec, items, pipe)
+            forget_task(pack_task(batch_id), pipe)  # of an earlier one, which this replaces
+            pipe.hset(batch_key(batch_id), "spec", spec.model_dump_json())
+            self.records.write_items(batch_id, items, pipe)
+            pipe.sadd(derived_key(source.id), batch_id)
+            pipe.expire(derived_key(source.id), self.records.lifetime)
             marks = [job_key(blend.id) for blend in specs]
             if not again:
                 marks.append(batch_key(batch_id))
             # without a mark there is nothing that could be done twice
             taken = admit(self.client, pipe, load, self.jobs.bounds, unless=marks or [job_key("")])
-            return batch if taken else None
+            return Batch(spec=spec, items=tuple(items)) if taken else None
 
     def get(self, batch_id: str) -> Batch:
         """The current state of a batch.
@@ -170,8 +189,7 @@ class BatchQueue:
         """
         pack = Pack(time_limit=_time_limit(size))
         with translated_redis_errors(), self.client.pipeline(transaction=True) as pipe:
-            queue = self._push(pack_task(batch_id), size, pipe)
-            self.records.begin_pack(batch_id, pack, pipe, queue=queue)
+            self._push(pack_task(batch_id), size, pipe, note=pack.model_dump_json())
             mark = pack_key(batch_id)
             admit(self.client, pipe, Load(owner=""), self.jobs.bounds, unless=[mark])
 
@@ -194,11 +212,13 @@ class BatchQueue:
                 self.jobs.withdraw(unpack_task(batch.id))
             self.records.erase(batch.id)
 
-    def _push(self, task: str, size: int, pipe: "redis.client.Pipeline") -> str:
-        """Add a task that reads `size` bytes to a transaction; returns the name of its queue."""
-        name = SMALL if size <= _SMALL_BYTES else LARGE
-        open_queue(name, self.client).push_job_id(task, pipeline=pipe)
-        return name
+    def _push(self, task: str, size: int, pipe: "redis.client.Pipeline", **fields: str) -> None:
+        """Add a task that reads `size` bytes, and its record, to a transaction."""
+        queue = SMALL if size <= _SMALL_BYTES else LARGE
+        open_queue(queue, self.client).push_job_id(task, pipeline=pipe)
+        record: dict[Any, str] = {**fields, "state": "queued", "queue": queue}
+        pipe.hset(record_key(task), mapping=record)
+        pipe.hset(WAITING, task, 0)
 
 
 def _time_limit(size: int) -> timedelta:

@@ -25,7 +25,6 @@ from workers.contract.queue.runs import (
     EVENTS,
     LEASES,
     WAITING,
-    derived_key,
     record_key,
 )
 from workers.contract.queue.validation import RequestedOptions
@@ -36,33 +35,22 @@ UNPACKING = "gdsr:batches:unpacking"
 #: Lifetime of a batch record in lifetimes of a job record: its jobs may wait and run for a while.
 _LIFETIMES = 2
 
-_FAIL = """
-if redis.call('hget', KEYS[1], 'move') == ARGV[4] then return 1 end
+#: Ends the unpacking of a batch, unless its jobs are queued, or the packing of its zip.
+_END = """
+if redis.call('hget', KEYS[1], 'move') == ARGV[1] then return 1 end
 local state, run = unpack(redis.call('hmget', KEYS[1], 'state', 'run'))
-if ARGV[3] ~= '' and (state ~= 'running' or run ~= ARGV[3]) then return 0 end
-redis.call('zrem', KEYS[2], ARGV[2])
-redis.call('hdel', KEYS[3], 'batch-' .. ARGV[2])
-redis.call('zrem', KEYS[4], 'batch-' .. ARGV[2])
-if redis.call('exists', KEYS[1]) == 0 then return 0 end
-if redis.call('hexists', KEYS[1], 'items') == 1 then return 0 end
-redis.call('hset', KEYS[1], 'failure', ARGV[1], 'state', 'ended', 'run', '', 'move',
-  ARGV[4])
-return 1
-"""
-_END_PACK = """
-local note, state, run = unpack(redis.call('hmget', KEYS[1], 'note', 'state', 'run'))
-if note == ARGV[2] then return 1 end
-if not state then return 0 end
-if ARGV[1] ~= '' and (state ~= 'running' or run ~= ARGV[1]) then return 0 end
-redis.call('hset', KEYS[1], 'note', ARGV[2], 'state', 'ended')
-redis.call('expire', KEYS[1], ARGV[3])
-redis.call('hdel', KEYS[2], ARGV[4])
-redis.call('zrem', KEYS[3], ARGV[4])
-redis.call('publish', ARGV[5], ARGV[6] .. ' packed')
+if ARGV[2] ~= '' and (state ~= 'running' or run ~= ARGV[2]) then return 0 end
+redis.call('hdel', KEYS[2], ARGV[3])
+redis.call('zrem', KEYS[3], ARGV[3])
+redis.call('zrem', KEYS[4], ARGV[4])
+if not state or redis.call('hexists', KEYS[1], 'items') == 1 then return 0 end
+redis.call('hset', KEYS[1], 'move', ARGV[1], 'state', 'ended', 'run', '', ARGV[5], ARGV[6])
+redis.call('expire', KEYS[1], ARGV[7])
+redis.call('publish', ARGV[8], ARGV[4] .. ' packed')
 return 1
 """
 #: How long a packing failure is reported before packing may be retried.
-FAILURE_KEPT = timedelta(seconds=30)
+_FAILURE_KEPT = timedelta(seconds=30)
 
 
 class BatchSpec(Spec):
@@ -150,17 +138,6 @@ class BatchRecords:
         self.client = client
         self.lifetime = _LIFETIMES * record_ttl
 
-    def add(self, spec: BatchSpec, pipe: "redis.client.Pipeline", *, queue: str) -> Batch:
-        """Add a new record to a transaction that queues the task `batch-ID`."""
-        pipe.hset(
-            batch_key(spec.id),
-            mapping={"spec": spec.model_dump_json(), "state": "queued", "queue": queue},
-        )
-        pipe.expire(batch_key(spec.id), self.lifetime)
-        pipe.zadd(UNPACKING, {spec.id: spec.created_at.timestamp()})
-        pipe.hset(WAITING, unpack_task(spec.id), 0)
-        return Batch(spec=spec)
-
     def get(self, batch_id: str) -> Batch:
         """The current state of a batch.
 
@@ -176,39 +153,18 @@ class BatchRecords:
             raise BatchNotFound(batch_id)
         return Batch.model_validate(fields)
 
-    def unpacked(
+    def write_items(
         self, batch_id: str, items: Sequence[BatchItem], pipe: "redis.client.Pipeline"
     ) -> None:
         """Record the items, as part of the transaction that queues their jobs."""
-        self._write_items(batch_id, items, pipe)
-        pipe.zrem(UNPACKING, batch_id)
-        pipe.zrem(LEASES, unpack_task(batch_id))
-
-    def add_derived(
-        self, spec: BatchSpec, items: Sequence[BatchItem], pipe: "redis.client.Pipeline"
-    ) -> Batch:
-        """Add a record of derived results to the transaction of their jobs, and to its source; it
-        replaces an earlier one and its packing.
-        """
-        _forget(pack_task(spec.id), pipe)
-        pipe.hset(batch_key(spec.id), "spec", spec.model_dump_json())
-        self._write_items(spec.id, items, pipe)
-        pipe.sadd(derived_key(str(spec.derived_from)), spec.id)
-        pipe.expire(derived_key(str(spec.derived_from)), self.lifetime)
-        return Batch(spec=spec, items=tuple(items))
-
-    def _write_items(
-        self, batch_id: str, items: Sequence[BatchItem], pipe: "redis.client.Pipeline"
-    ) -> None:
         written = json.dumps([item.model_dump(mode="json") for item in items])
         pipe.hset(batch_key(batch_id), mapping={"items": written, "state": "ended"})
         pipe.expire(batch_key(batch_id), self.lifetime)
 
     def fail(self, batch_id: str, *, error: GDSRError, run: str = "") -> bool:
         """Mark the batch as failed. False if it is unpacked, deleted, or leased to another run."""
-        keys = [batch_key(batch_id), UNPACKING, WAITING, LEASES]
-        args = [JobFailure.of(error).model_dump_json(), batch_id, run, secrets.token_hex(8)]
-        return bool(retry_once(lambda: self.client.eval(_FAIL, len(keys), *keys, *args)))
+        failure = JobFailure.of(error).model_dump_json()
+        return self._end(unpack_task(batch_id), run, "failure", failure, kept=self.lifetime)
 
     def unpacking(self) -> list[str]:
         """Ids of the batches that are not unpacked yet."""
@@ -217,8 +173,8 @@ class BatchRecords:
     def erase(self, batch_id: str) -> None:
         """Delete a batch record, but not its jobs."""
         with self.client.pipeline() as pipe:
-            _forget(unpack_task(batch_id), pipe)
-            _forget(pack_task(batch_id), pipe)
+            forget_task(unpack_task(batch_id), pipe)
+            forget_task(pack_task(batch_id), pipe)
             pipe.zrem(UNPACKING, batch_id)
             pipe.execute()
 
@@ -227,42 +183,37 @@ class BatchRecords:
         found = self.client.hget(pack_key(batch_id), "note")
         return None if found is None else Pack.model_validate_json(found)
 
-    def begin_pack(
-        self, batch_id: str, pack: Pack, pipe: "redis.client.Pipeline", *, queue: str
-    ) -> None:
-        """Record the start of packing, in a transaction that queues the task `zip-ID`."""
-        pipe.hset(
-            pack_key(batch_id),
-            mapping={"note": pack.model_dump_json(), "state": "queued", "queue": queue},
-        )
-        pipe.hset(WAITING, pack_task(batch_id), 0)
-
     def end_pack(self, batch_id: str, pack: Pack, *, run: str, kept: timedelta) -> bool:
         """Record the end of packing. Returns False if the run has lost its lease, or the batch was
         deleted.
         """
-        seconds, task = max(1, int(kept.total_seconds())), pack_task(batch_id)
-        keys = [pack_key(batch_id), WAITING, LEASES]
-        args = (run, pack.model_dump_json(), seconds, task, EVENTS, batch_id)
-        return bool(retry_once(lambda: self.client.eval(_END_PACK, len(keys), *keys, *args)))
+        return self._end(pack_task(batch_id), run, "note", pack.model_dump_json(), kept=kept)
 
     def fail_pack(self, batch_id: str, *, error: GDSRError, run: str) -> bool:
         """Record that packing failed, in this run or, without one, in any. Returns False as
         `end_pack` does.
         """
         failed = Pack(failure=JobFailure.of(error))
-        return self.end_pack(batch_id, failed, run=run, kept=FAILURE_KEPT)
+        return self.end_pack(batch_id, failed, run=run, kept=_FAILURE_KEPT)
 
     def forget_pack(self, batch_id: str) -> Archive | None:
         """Delete the packing record; returns the existing zip, which has to be deleted."""
         with self.client.pipeline() as pipe:
             pipe.hget(pack_key(batch_id), "note")
-            _forget(pack_task(batch_id), pipe)
+            forget_task(pack_task(batch_id), pipe)
             found = pipe.execute()[0]
         return None if found is None else Pack.model_validate_json(found).archive
 
+    def _end(self, task: str, run: str, field: str, value: str, *, kept: timedelta) -> bool:
+        batch_id = task.partition("-")[2]
+        keys = [record_key(task), WAITING, LEASES, UNPACKING]
+        move, seconds = secrets.token_hex(8), max(1, int(kept.total_seconds()))
+        args = (move, run, task, batch_id, field, value, seconds, EVENTS)
+        return bool(retry_once(lambda: self.client.eval(_END, len(keys), *keys, *args)))
 
-def _forget(task: str, pipe: "redis.client.Pipeline") -> None:
+
+def forget_task(task: str, pipe: "redis.client.Pipeline") -> None:
+    """Delete the record of a task, its place in the queue and its lease, in a transaction."""
     pipe.delete(record_key(task))
     pipe.hdel(WAITING, task)
     pipe.zrem(LEASES, task)

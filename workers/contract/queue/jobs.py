@@ -181,13 +181,9 @@ class Spec(Record):
 
     def derived(self, **changes: object) -> Self:
         """Copy it with changes, the current request as its origin, and no webhook."""
-        here = {
-            "created_at": datetime.now(UTC),
-            "webhook": None,
-            "request_id": logs.request_id.get(),
-            "traceparent": logs.traceparent.get(),
-        }
-        return self.model_copy(update=here | changes)
+        own = {"created_at", "webhook", "request_id", "traceparent"}
+        kept = {name: value for name, value in self if name not in own}
+        return self.model_validate(kept | changes)
 
 
 class JobSpec(Spec):

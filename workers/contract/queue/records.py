@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import redis
 
@@ -52,6 +52,7 @@ class JobPage(NamedTuple):
     """Cursor of the next page; None on the last page."""
 
 
+_RUNNING = frozenset({JobState.RUNNING})
 _UNFINISHED = frozenset(JobState) - FINAL_STATES
 
 #: Lifetimes of a record for which a job stays in the list; no job is queued for that long.
@@ -98,37 +99,22 @@ class JobRecords:
 
     def add(self, spec: JobSpec, pipe: "redis.client.Pipeline", *, queue: str = LARGE) -> Job:
         """Add a new, queued record to a transaction that queues its id."""
-        pipe.hset(
-            job_key(spec.id),
-            mapping={
-                "spec": spec.model_dump_json(),
-                "state": JobState.QUEUED,
-                "queue": queue,
-                "pixels": spec.pixels,
-                **({"webhook": 1} if spec.webhook else {}),
-            },
-        )
         pipe.hset(WAITING, spec.id, spec.pixels)
         pipe.zadd(ACTIVE, {spec.id: spec.created_at.timestamp()})
-        self._list(spec, pipe)
+        webhook = {"webhook": "1"} if spec.webhook else {}
+        self._write(spec, JobState.QUEUED, {"queue": queue, **webhook}, pipe)
         return Job(spec=spec, state=JobState.QUEUED)
 
     def add_ended(self, spec: JobSpec, result: JobResult, pipe: "redis.client.Pipeline") -> Job:
         """Add a new record with a result to a transaction."""
         now = datetime.now(UTC)
-        pipe.hset(
-            job_key(spec.id),
-            mapping={
-                "spec": spec.model_dump_json(),
-                "state": JobState.SUCCEEDED,
-                "pixels": spec.pixels,
-                "started_at": now.isoformat(),
-                "finished_at": now.isoformat(),
-                "result": result.model_dump_json(),
-            },
-        )
+        fields = {
+            "started_at": now.isoformat(),
+            "finished_at": now.isoformat(),
+            "result": result.model_dump_json(),
+        }
+        self._write(spec, JobState.SUCCEEDED, fields, pipe)
         pipe.expire(job_key(spec.id), self.record_ttl)
-        self._list(spec, pipe)
         pipe.hincrby(COUNTERS, JobState.SUCCEEDED, 1)
         if spec.webhook:
             pipe.zadd(DUE, {spec.id: 0})  # at once, whatever the clock of this host says
@@ -136,7 +122,13 @@ class JobRecords:
             spec=spec, state=JobState.SUCCEEDED, started_at=now, finished_at=now, result=result
         )
 
-    def _list(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> None:
+    def _write(
+        self, spec: JobSpec, state: JobState, fields: dict[str, str], pipe: "redis.client.Pipeline"
+    ) -> None:
+        """Write a record and list it as one of its owner."""
+        own = {"spec": spec.model_dump_json(), "state": state, "pixels": str(spec.pixels)}
+        record: dict[Any, str] = {**own, **fields}
+        pipe.hset(job_key(spec.id), mapping=record)
         key, created = _list_key(spec.owner), spec.created_at.timestamp()
         pipe.zadd(key, {spec.id: created})
         # Records expire on their own; their list entries are removed here.
@@ -198,33 +190,23 @@ class JobRecords:
 
     def progress(self, job_id: str, *, run: str, tiles_done: int, tiles: int) -> bool:
         """Record the progress of a run. Returns False if the run has lost its lease."""
-        return self._transition(
-            job_id,
-            allowed={JobState.RUNNING},
-            run=run,
-            state=JobState.RUNNING,
-            fields={"tiles_done": str(tiles_done), "tiles": str(tiles)},
-        )
+        fields = {"tiles_done": str(tiles_done), "tiles": str(tiles)}
+        return self._transition(job_id, JobState.RUNNING, fields, run=run, allowed=_RUNNING)
 
     def succeed(self, job_id: str, *, run: str, result: JobResult) -> bool:
         """Record success. Returns False if the run has lost its lease."""
-        return self._end(
-            job_id, JobState.SUCCEEDED, run=run, fields={"result": result.model_dump_json()}
-        )
+        fields = {"result": result.model_dump_json()}
+        return self._transition(job_id, JobState.SUCCEEDED, fields, run=run)
 
-    def fail(self, job_id: str, *, error: GDSRError, run: str | None = None) -> bool:
+    def fail(self, job_id: str, *, error: GDSRError, run: str = "") -> bool:
         """Record a failure. Returns False if the job has ended, or the run has lost its lease."""
-        return self._end(
-            job_id,
-            JobState.FAILED,
-            run=run,
-            allowed={JobState.RUNNING} if run else _UNFINISHED,
-            fields={"failure": JobFailure.of(error).model_dump_json()},
-        )
+        fields = {"failure": JobFailure.of(error).model_dump_json()}
+        allowed = _RUNNING if run else _UNFINISHED
+        return self._transition(job_id, JobState.FAILED, fields, run=run, allowed=allowed)
 
     def cancel(self, job_id: str) -> bool:
         """Record a cancellation. Returns False if the job has ended already."""
-        return self._end(job_id, JobState.CANCELLED, run=None, fields={})
+        return self._transition(job_id, JobState.CANCELLED, {})
 
     def forget(self, job: Job) -> None:
         """Delete the record of an ended job, unless it was created anew in the meantime."""
@@ -258,45 +240,32 @@ class JobRecords:
         """Number of jobs that ever ended, by final state."""
         return {as_text(state): int(n) for state, n in self.client.hgetall(COUNTERS).items()}
 
-    def _end(
-        self,
-        job_id: str,
-        state: JobState,
-        *,
-        run: str | None,
-        fields: Mapping[str, str],
-        allowed: AbstractSet[JobState] = _UNFINISHED,
-    ) -> bool:
-        return self._transition(
-            job_id,
-            allowed=allowed,
-            run=run,
-            state=state,
-            fields={**fields, "finished_at": datetime.now(UTC).isoformat()},
-            ttl=self.record_ttl,
-        )
-
     def _transition(
         self,
         job_id: str,
-        *,
-        allowed: AbstractSet[JobState],
         state: JobState,
         fields: Mapping[str, str],
-        run: str | None = None,
-        ttl: timedelta | None = None,
+        *,
+        run: str = "",
+        allowed: AbstractSet[JobState] = _UNFINISHED,
     ) -> bool:
+        """Set the fields and the state of a job that is in one of the `allowed` states and, if a
+        run is given, belongs to it. Returns whether it was.
+        """
+        seconds, ended = "", state in FINAL_STATES
+        if ended:
+            fields = {**fields, "finished_at": datetime.now(UTC).isoformat()}
+            seconds = str(max(1, int(self.record_ttl.total_seconds())))
         pairs = [part for pair in fields.items() for part in pair]
-        seconds = "" if ttl is None else str(max(1, int(ttl.total_seconds())))
         keys = [job_key(job_id), ACTIVE, COUNTERS, WAITING, RUNNING, DUE, LEASES]
         states = f",{','.join(sorted(allowed))},"
         name = secrets.token_hex(8)
-        args = [states, run or "", state, seconds, job_id, EVENTS, name, *pairs]
+        args = [states, run, state, seconds, job_id, EVENTS, name, *pairs]
 
         def write(to: redis.Redis) -> object:
             return to.eval(_TRANSITION, len(keys), *keys, *args)
 
-        if ttl is None:
+        if not ended:
             return bool(retry_once(lambda: write(self.client)))
         # a replica has to have it, as the upload is deleted next
         return bool(retry_once(lambda: replicated(self.client, write)))

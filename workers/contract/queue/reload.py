@@ -50,10 +50,7 @@ class EngineReport(Record):
 def request_reload(client: redis.Redis) -> int:
     """Request a reload of all engines; returns the number of the request."""
     number = int(client.incr(_COUNTER))
-    with client.pipeline() as pipe:
-        pipe.hset(_key(number), _ASKED, 1)
-        pipe.expire(_key(number), EXPIRY)
-        pipe.execute()
+    _write(client, number, _ASKED, "1")
     return number
 
 
@@ -64,10 +61,7 @@ def last_request(client: redis.Redis) -> int:
 
 def report(client: redis.Redis, number: int, engine_id: str, report: EngineReport) -> None:
     """Store the report of an engine for a request."""
-    with client.pipeline() as pipe:
-        pipe.hset(_key(number), engine_id, report.model_dump_json())
-        pipe.expire(_key(number), EXPIRY)
-        pipe.execute()
+    _write(client, number, engine_id, report.model_dump_json())
 
 
 def reports(client: redis.Redis, number: int) -> dict[str, EngineReport] | None:
@@ -75,12 +69,18 @@ def reports(client: redis.Redis, number: int) -> dict[str, EngineReport] | None:
     found = client.hgetall(_key(number))
     if not found:
         return None
-    by_engine = {as_text(engine_id): report for engine_id, report in found.items()}
     return {
         engine_id: EngineReport.model_validate_json(report)
-        for engine_id, report in by_engine.items()
-        if engine_id != _ASKED
+        for name, report in found.items()
+        if (engine_id := as_text(name)) != _ASKED
     }
+
+
+def _write(client: redis.Redis, number: int, field: str, value: str) -> None:
+    with client.pipeline() as pipe:
+        pipe.hset(_key(number), field, value)
+        pipe.expire(_key(number), EXPIRY)
+        pipe.execute()
 
 
 def _key(number: int) -> str:

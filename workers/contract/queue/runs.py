@@ -32,7 +32,7 @@ LEASES = "gdsr:leases"
 #: Job workers, with the expiry of each entry by the clock of Redis.
 WORKERS = "gdsr:workers"
 #: Channel that publishes every change of a job record: `id state`, or `id ` if deleted; and
-#: `id packed` when the packing of a batch has ended.
+#: `id packed` when the unpacking of a batch has failed, or its packing has ended.
 EVENTS = "gdsr:events"
 
 #: Duration of a lease.
