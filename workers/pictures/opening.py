@@ -17,7 +17,7 @@ from workers.contract.images.formats import ImageFormat, ImageHeader, unsupporte
 from workers.contract.images.jxl import jxl_box
 from workers.contract.images.tiff_and_avif import tiff_page
 from workers.pictures.extras import installed, make_ready
-from workers.pictures.formats.bmp import bmp_image
+from workers.pictures.formats.bmp import bmp_image, bmp_profile
 from workers.pictures.formats.png import MAX_PROFILE_BYTES, XMP_START, chunks, is_whole, is_xmp
 from workers.pictures.formats.samples import TiffPage, read_samples
 from workers.pictures.formats.webp import is_truncated_webp
@@ -80,6 +80,8 @@ def open_picture(
                 data += bytes(4 * header.pixels)
             image = bmp_image(data) if header.format is ImageFormat.BMP else None
             image = image or _pillow_image(data, header)
+            if header.format is ImageFormat.BMP:
+                image.info["icc_profile"] = bmp_profile(data)
             if header.frames != 1:
                 if frame >= (frames := getattr(image, "n_frames", 1)):
                     raise FrameMissing(frame=frame, frames=frames)
