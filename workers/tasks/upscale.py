@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import redis
 from rq.timeouts import JobTimeoutException
 
@@ -25,6 +26,7 @@ from workers.contract.errors import (
     StorageUnavailable,
 )
 from workers.contract.images.formats import ResultFormat
+from workers.contract.images.options import SCALE, PictureChoices
 from workers.contract.observability import logs
 from workers.contract.queue.jobs import KEPT, STOPS, Job, JobResult
 from workers.contract.queue.records import JobRecords
@@ -134,6 +136,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
     weights = [output_weights(spec.options.trade_off)]
     if spec.options.keep_branches:
         weights = [*(output_weights(stop) for stop in STOPS.values()), MASK]
+    _check_memory(picture, spec.options, outputs=len(weights))
     with timed("infer"):
         try:
             pictures, made_by = _inferred(context, job, picture, weights)
@@ -166,6 +169,22 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
         **kept._asdict(),
         warnings=picture.warnings,
     )
+
+
+def _check_memory(picture: Picture, choices: PictureChoices, *, outputs: int) -> None:
+    """Check before the network runs that there is room for its outputs, and for a copy of one of
+    them if it will be reduced or gets a background.
+
+    Raises:
+        MemoryError: there is none.
+    """
+    width, height = choices.result_size(width=picture.width, height=picture.height)
+    whole = SCALE**2 * picture.width * picture.height
+    is_flattened = picture.alpha is not None and choices.background is not None
+    copied = width * height if width * height < whole or is_flattened else 0
+    colours = max(outputs - 1, 1) * whole + copied  # the last of several is a mask of 8 bits
+    samples = (1 if picture.grey else 3) * colours + (picture.alpha is not None) * whole
+    np.empty(samples * picture.bits // 8, np.uint8)  # takes address space, which is limited
 
 
 def _inferred(
