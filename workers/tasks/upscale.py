@@ -222,8 +222,7 @@ def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Pict
     shares = needed_outputs(options.trade_off)
     branches: dict[str, StoredBlob] = {}
     previews: dict[str, StoredBlob] = {}
-    needed: list[Picture] = []
-    faithful = pictures[0]
+    needed: dict[str, Picture] = {}
     for output in KEPT:
         picture = pictures.pop(0)  # one at a time: together they fill the memory of a job
         if output == "mask":
@@ -235,12 +234,10 @@ def _kept(context: TaskContext, job: Job, pictures: list[Picture]) -> tuple[Pict
         key = f"results/{job.id}.{context.run}.{output}"
         branches[output] = _stored(context, f"{key}.png", partial(png_pieces, picture))
         previews[output] = _stored(context, f"{key}.webp", partial(_preview, output, picture))
-        if output == "psnr":
-            faithful = picture
-        if output in shares:
-            needed.append(picture)
-    blended = blend_pictures(needed, list(shares.values()))
-    return blended, _Kept(branches, previews, invented_share(blended, faithful))
+        if output in shares or output == "psnr":
+            needed[output] = picture
+    blended = blend_pictures([needed[output] for output in shares], list(shares.values()))
+    return blended, _Kept(branches, previews, invented_share(blended, needed["psnr"]))
 
 
 def stored(context: TaskContext, job: Job, picture: Picture) -> StoredBlob:
