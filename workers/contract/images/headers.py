@@ -247,9 +247,8 @@ def _bmp(source: Source) -> ImageHeader:
     else:
         width, height, _, bits, compression = struct.unpack("<iiHHI", source.at(18, 16))
     fields = compression in (_BMP_BITFIELDS, _BMP_ALPHA_BITFIELDS)
-    if not (compression in (0, *_BMP_RUNS) or fields) or bits not in (1, 4, 8, 16, 24, 32):
-        raise unsupported("a BMP of a rare kind")
-    if fields and bits not in (16, 32):
+    depths = (16, 32) if fields else (1, 4, 8, 16, 24, 32)
+    if not (compression in (0, *_BMP_RUNS) or fields) or bits not in depths:
         raise unsupported("a BMP of a rare kind")
     has_alpha = compression in _BMP_RUNS  # skipped pixels are transparent
     if fields and (size >= 56 or compression == _BMP_ALPHA_BITFIELDS):
