@@ -144,9 +144,10 @@ def _upscale_locally(
                     tell(console, step, warning)
                 store(step.target, data)
                 made.append(Made(picture.width, picture.height, len(data)))
-            except (GDSRError, OSError) as failure:
+            except (GDSRError, OSError, MemoryError) as failure:
                 progress.stop_task(task)
-                tell(console, step, failure, style="red")
+                no_room = isinstance(failure, MemoryError) and "there is no memory for it"
+                tell(console, step, no_room or failure, style="red")
     return made
 
 

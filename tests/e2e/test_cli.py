@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 from io import BytesIO
@@ -88,6 +89,23 @@ def test_a_folder_becomes_a_folder_and_what_is_broken_is_named(
     written = sorted(p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*.*"))
     assert [str(path) for path in written] == ["deeper/two.jpg", "one.jpg"]
     assert size(tmp_path / "out" / "one.jpg") == (120, 80)
+
+
+def test_a_picture_that_has_no_room_in_memory_fails_alone(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GDSR_MAX_PIXELS", "GDSR_MAX_QUEUED_PIXELS"):
+        monkeypatch.setenv(name, str(10**19))
+    side = 2**31 - 1
+    form = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, 0, 0, 0, 0, 0)
+    (tmp_path / "huge.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + form)
+    (tmp_path / "small.png").write_bytes(noise(9, 9))
+    done = run(checkpoint, tmp_path, "-o", tmp_path / "out")
+
+    assert done.returncode == 1
+    assert f"{tmp_path / 'huge.bmp'}: there is no memory for it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert size(tmp_path / "out" / "small.png") == (36, 36)
 
 
 @pytest.mark.slow

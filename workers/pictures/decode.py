@@ -7,7 +7,7 @@ can tell (a JPEG can lose its middle without a trace).
 Letters: H x W the picture's pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from io import BytesIO
@@ -29,7 +29,7 @@ from workers.contract.images.headers import read_header
 from workers.contract.images.jxl import jxl_box
 from workers.contract.images.options import ProfileMode, TruncatedMode
 from workers.contract.images.tiff_and_avif import is_heic_sequence, with_primary
-from workers.pictures.colour.profiles import cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
+from workers.pictures.colour.profiles import Converted, cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
 from workers.pictures.colour.tagged import Tagged, of_cicp, of_png
 from workers.pictures.extras import installed
 from workers.pictures.formats.jpeg import ended, with_end
@@ -109,11 +109,11 @@ def _composed(layers: Sequence[Layer], header: ImageHeader, options: _Options) -
 
 
 def _still(data: bytes, header: ImageHeader, options: _Options) -> Picture:
-    tagged = Tagged()
+    spaces = [Tagged()]
     dropped: tuple[str, ...] = ()
     if header.format is ImageFormat.PNG:
         data, colour_chunks, dropped = checked_png(data, fill=options.fill)
-        tagged = of_png(colour_chunks)
+        spaces = [of_png(colour_chunks)]
     elif header.format in (ImageFormat.AVIF, ImageFormat.HEIC) and (whole := with_primary(data)):
         data, dropped = whole, ("read the first picture: the one named as primary is missing",)
     if header.has_gain_map or _has_gain_map(data, header.format):
@@ -121,22 +121,22 @@ def _still(data: bytes, header: ImageHeader, options: _Options) -> Picture:
     if header.format is ImageFormat.HEIC and is_heic_sequence(data):
         dropped = (*dropped, "left out the other pictures of the burst or film")
     opened = _opened(data, header, options)
+    if opened.profile:
+        spaces.insert(0, Tagged(opened.profile))
     if header.cicp is not None:
-        tagged = of_cicp(*header.cicp)
-    elif opened.profile:
-        tagged = Tagged(opened.profile)
+        spaces.insert(0, of_cicp(*header.cicp))
     grey = header.kind is ColourKind.GREY or opened.is_grey
     keep = options.icc is ProfileMode.KEEP
     if grey:
         levels, alpha = _grey(opened, header)
-        found = grey_to_srgb(levels, tagged.profile, keep=keep)
+        found = _converted(spaces, partial(grey_to_srgb, levels, keep=keep))
         colour: Plane = np.broadcast_to(found.pixels[..., None], (*levels.shape, 3))
     else:
         pixels, alpha = _colour(opened, header)
         if header.kind is ColourKind.CMYK:
-            found = cmyk_to_srgb(pixels, tagged.profile)
+            found = _converted(spaces, partial(cmyk_to_srgb, pixels))
         else:
-            found = rgb_to_srgb(pixels, tagged.profile, keep=keep)
+            found = _converted(spaces, partial(rgb_to_srgb, pixels, keep=keep))
         colour = found.pixels
     return Picture(
         colour=colour,
@@ -146,8 +146,20 @@ def _still(data: bytes, header: ImageHeader, options: _Options) -> Picture:
         dpi=opened.dpi,
         profile=found.profile,
         metadata=opened.metadata,
-        warnings=(*dropped, *opened.metadata.warnings, *tagged.warnings, *found.warnings),
+        warnings=(*dropped, *opened.metadata.warnings, *found.warnings),
     )
+
+
+def _converted(spaces: Sequence[Tagged], convert: Callable[[bytes | None], Converted]) -> Converted:
+    """Convert from the first of the spaces that is neither broken nor unknown, else not at all."""
+    warnings: tuple[str, ...] = ()
+    for space in spaces:
+        found = convert(space.profile)
+        ignored = (*space.warnings, *found.warnings)
+        warnings += ignored
+        if not ignored:
+            break
+    return found._replace(warnings=warnings)
 
 
 #: Strings that show a gain map of Ultra HDR, ISO 21496-1 or Apple.

@@ -17,8 +17,8 @@ from workers.contract.images.formats import ImageFormat, ImageHeader, unsupporte
 from workers.contract.images.jxl import jxl_box
 from workers.contract.images.tiff_and_avif import tiff_page
 from workers.pictures.extras import installed, make_ready
-from workers.pictures.formats.bmp import bmp_image
-from workers.pictures.formats.png import XMP_START, chunks, is_whole, is_xmp
+from workers.pictures.formats.bmp import bmp_image, bmp_profile
+from workers.pictures.formats.png import MAX_PROFILE_BYTES, XMP_START, chunks, is_whole, is_xmp
 from workers.pictures.formats.samples import TiffPage, read_samples
 from workers.pictures.formats.webp import is_truncated_webp
 from workers.pictures.metadata import (
@@ -34,9 +34,7 @@ from workers.pictures.metadata import (
 )
 from workers.pictures.picture import Picture, Plane
 
-#: Maximum bytes of a PNG's colour profile, as in libpng: Pillow's own limit of 1 MiB refuses
-#: pictures with the profile of some printers.
-PngImagePlugin.MAX_TEXT_CHUNK = 8_000_000
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
 
 _PROFILE, _XMP, _PLANES, _RESOLUTION = 34675, 700, 284, (282, 283, 296)
 _REDUCED, _FULL = 530, (1, 1)
@@ -82,6 +80,8 @@ def open_picture(
                 data += bytes(4 * header.pixels)
             image = bmp_image(data) if header.format is ImageFormat.BMP else None
             image = image or _pillow_image(data, header)
+            if header.format is ImageFormat.BMP:
+                image.info["icc_profile"] = bmp_profile(data)
             if header.frames != 1:
                 if frame >= (frames := getattr(image, "n_frames", 1)):
                     raise FrameMissing(frame=frame, frames=frames)

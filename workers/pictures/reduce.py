@@ -38,9 +38,9 @@ def reduced(picture: Picture, *, width: int, height: int) -> Picture:
     if not (0 < width <= picture.width and 0 < height <= picture.height):
         raise ValueError(f"{picture.width} x {picture.height} cannot be reduced to {width, height}")
     kind = picture.colour.dtype.type
-    planes = []
+    colour: Plane = np.empty((height, width, 1 if picture.grey else 3), kind)
     curves = read_curves(picture.profile) if picture.profile else None
-    for channel in range(1 if picture.grey else 3):
+    for channel in range(colour.shape[2]):
         if curves is None:
             full = _full(kind)
             light = srgb_light(np.linspace(0, 1, full + 1)).astype(np.float32)
@@ -48,11 +48,8 @@ def reduced(picture: Picture, *, width: int, height: int) -> Picture:
             levels = (srgb_levels(_ROOTS**2) * full).round().astype(kind)
         else:
             light, levels = _of_curve(curves[channel], kind)
-        plane = np.empty((height, width), kind)
         for rows, band in _bands(picture.colour[..., channel], light, width, height):
-            plane[rows] = levels[(np.sqrt(band) * _STEPS + 0.5).astype(np.uint16)]
-        planes.append(plane)
-    colour: Plane = np.stack(planes, axis=-1) if len(planes) == 3 else planes[0][..., None]
+            colour[rows, :, channel] = levels[(np.sqrt(band) * _STEPS + 0.5).astype(np.uint16)]
     alpha = picture.alpha
     if alpha is not None:
         alpha = reduced_shares(alpha, width=width, height=height)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import redis
 from rq.timeouts import JobTimeoutException
 
@@ -25,6 +26,7 @@ from workers.contract.errors import (
     StorageUnavailable,
 )
 from workers.contract.images.formats import ResultFormat
+from workers.contract.images.options import SCALE, PictureChoices
 from workers.contract.observability import logs
 from workers.contract.queue.jobs import KEPT, STOPS, Job, JobResult
 from workers.contract.queue.records import JobRecords
@@ -134,6 +136,7 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
     weights = [output_weights(spec.options.trade_off)]
     if spec.options.keep_branches:
         weights = [*(output_weights(stop) for stop in STOPS.values()), MASK]
+    _check_memory(picture, spec.options, outputs=len(weights))
     with timed("infer"):
         try:
             pictures, made_by = _inferred(context, job, picture, weights)
@@ -168,6 +171,22 @@ def _upscaled(context: TaskContext, job: Job) -> JobResult:
     )
 
 
+def _check_memory(picture: Picture, choices: PictureChoices, *, outputs: int) -> None:
+    """Check before the network runs that there is room for its outputs, and for a copy of one of
+    them if it will be reduced or gets a background.
+
+    Raises:
+        MemoryError: there is none.
+    """
+    width, height = choices.result_size(width=picture.width, height=picture.height)
+    whole = SCALE**2 * picture.width * picture.height
+    is_flattened = picture.alpha is not None and choices.background is not None
+    copied = width * height if width * height < whole or is_flattened else 0
+    colours = max(outputs - 1, 1) * whole + copied  # the last of several is a mask of 8 bits
+    samples = (1 if picture.grey else 3) * colours + (picture.alpha is not None) * whole
+    np.empty(samples * picture.bits // 8, np.uint8)  # takes address space, which is limited
+
+
 def _inferred(
     context: TaskContext, job: Job, picture: Picture, weights: list[Weights]
 ) -> tuple[list[Picture], MadeBy]:
@@ -198,8 +217,7 @@ def _kept(
     shares = needed_outputs(options.trade_off)
     branches: dict[str, StoredBlob] = {}
     previews: dict[str, StoredBlob] = {}
-    needed: list[Picture] = []
-    faithful = pictures[0]
+    needed: dict[str, Picture] = {}
     for output in KEPT:
         picture = pictures.pop(0)  # one at a time: together they fill the memory of a job
         if output == "mask":
@@ -211,12 +229,10 @@ def _kept(
         key = f"results/{job.id}.{context.run}.{output}"
         branches[output] = _stored(context, f"{key}.png", partial(png_pieces, picture))
         previews[output] = _stored(context, f"{key}.webp", partial(_preview, output, picture))
-        if output == "psnr":
-            faithful = picture
-        if output in shares:
-            needed.append(picture)
-    blended = blend_pictures(needed, list(shares.values()))
-    share = invented_share(blended, faithful)
+        if output in shares or output == "psnr":
+            needed[output] = picture
+    blended = blend_pictures([needed[output] for output in shares], list(shares.values()))
+    share = invented_share(blended, needed["psnr"])
     return blended, {"branches": branches, "previews": previews, "invented": share}
 
 

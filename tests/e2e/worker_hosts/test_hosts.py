@@ -85,6 +85,15 @@ def test_a_picture_that_needs_more_memory_than_a_job_may_use_fails_alone(site: S
         assert small.state is JobState.SUCCEEDED
 
 
+def test_results_that_will_have_no_room_are_refused_before_the_network_runs(site: Site) -> None:
+    with site.worker_host(job_memory="2000000000"):  # enough for three outputs of 432 MB
+        reduced = site.ended(site.submit(noise(3000, 3000), keep_branches=True, scale=3.9))
+
+        assert reduced.failure is not None
+        assert reduced.failure.slug == "job-out-of-memory"
+        assert not reduced.tiles_done
+
+
 def test_a_worker_leaves_a_job_of_a_newer_release_in_the_queue_and_does_the_others(
     site: Site,
 ) -> None:

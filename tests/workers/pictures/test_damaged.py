@@ -1,7 +1,7 @@
 """Damaged pictures are decoded or refused, in processes limited like those of jobs.
 
 A codec may crash: then its process ends, and the next picture is decoded in a new one, as in a job
-worker. No picture may end otherwise or take more than two seconds of CPU time.
+worker. No picture may end otherwise or hang.
 """
 
 import json

@@ -192,6 +192,14 @@ def bmp_with_alpha() -> bytes:
     return b"BM" + start + form + masks + bytes(52) + RGBA[..., [2, 1, 0, 3]].tobytes()
 
 
+def bmp_with_p3() -> bytes:
+    pixels = np.pad(COLOUR[..., ::-1].reshape(HEIGHT, -1), ((0, 0), (0, 2))).tobytes()
+    start = struct.pack("<IHHI", 138 + len(pixels) + len(P3), 0, 0, 138)
+    form = struct.pack("<IiiHHIIiiII", 124, WIDTH, -HEIGHT, 1, 24, 0, len(pixels), 0, 0, 0, 0)
+    place = struct.pack("<III", 124 + len(pixels), len(P3), 0)
+    return b"BM" + start + form + bytes(16) + b"DEBM" + bytes(52) + place + pixels + P3
+
+
 #: The start of an animated JPEG XL, which its library cannot write.
 ANIMATED_JXL = bytes.fromhex(
     # pragma: allowlist nextline secret
@@ -316,6 +324,7 @@ READ = {
     "BMP": Meant(saved(COLOUR, "BMP"), COLOUR),
     "BMP palette": Meant(saved(QUANTIZED, "BMP"), np.asarray(QUANTIZED.convert("RGB"))),
     "BMP grey": Meant(saved(GREY, "BMP"), GREY, grey=True),
+    "BMP with P3": Meant(bmp_with_p3(), from_p3(COLOUR), tolerance=1),
     "BMP alpha, top row first": Meant(bmp_with_alpha(), COLOUR, ALPHA),
     "GIF": Meant(saved(QUANTIZED, "GIF"), np.asarray(QUANTIZED.convert("RGB"))),
     "GIF of greys": Meant(saved(GREY, "GIF"), GREY, grey=True),

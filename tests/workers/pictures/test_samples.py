@@ -281,6 +281,8 @@ REFUSED = {
         ImageUnsupported, "many channels"),
     "JPEG 2000 inside": (
         written(DEEP[..., :3], "rgb", compression="jpeg2000"), ImageUnsupported, "compression 34712"),  # noqa: E501
+    "a Lab of JPEG": (
+        written(COLOUR, 8, compression="jpeg"), ImageUnsupported, "a CIELAB TIFF of a rare kind"),
     "several depths": (
         tiff(bytes(48), height=2, width=3, bits=[16, 8, 16], photometric=2),
         ImageUnsupported, "different depths"),

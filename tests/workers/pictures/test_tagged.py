@@ -15,6 +15,7 @@ from factories import (
     P3_PRIMARIES,
     PngPart,
     apng,
+    grey_profile,
     png,
     rgb_profile,
     saved,
@@ -82,6 +83,10 @@ def cicp(primaries: int, transfer: int, *, matrix: int = 0, full: int = 1) -> Ch
 
 SRGB: Chunk = (b"sRGB", b"\0")
 ICCP: Chunk = (b"iCCP", b"P3\0\0" + zlib.compress(P3_PROFILE))
+BROKEN_ICCP: Chunk = (b"iCCP", b"P3\0\0" + zlib.compress(P3_PROFILE[:200]))
+GREY_ICCP: Chunk = (b"iCCP", b"grey\0\0" + zlib.compress(grey_profile(1.0)))
+GARBLED_ICCP: Chunk = (b"iCCP", b"P3\0\0" + zlib.compress(P3_PROFILE).replace(b"\x78", b"\0", 1))
+HUGE_ICCP: Chunk = (b"iCCP", b"P3\0\0" + zlib.compress(bytes(2**23)))
 LARGE = struct.pack(">I", len(P3_PROFILE) + 2**21) + P3_PROFILE[4:] + bytes(2**21)
 LARGE_ICCP: Chunk = (b"iCCP", b"P3\0\0" + zlib.compress(LARGE))
 
@@ -108,6 +113,13 @@ MEANT: dict[str, tuple[list[Chunk], Floats]] = {
     ),
     "iCCP of 2 MiB": ([LARGE_ICCP], in_srgb(COLOUR, P3, srgb)),
     "cICP before iCCP": ([ICCP, cicp(1, 13)], AS_STORED),
+    "cICP of unknown numbers, then iCCP": ([ICCP, cicp(200, 13)], in_srgb(COLOUR, P3, srgb)),
+    "cICP of unknown numbers, then cHRM": ([cicp(200, 13), chrm(P3)], in_srgb(COLOUR, P3, srgb)),
+    "broken iCCP, then cHRM": ([BROKEN_ICCP, chrm(P3)], in_srgb(COLOUR, P3, srgb)),
+    "iCCP for grey, then gAMA": ([GREY_ICCP, gama(55_556)], in_srgb(COLOUR, BT709, power(1.8))),
+    "broken iCCP, then sRGB and gAMA": ([BROKEN_ICCP, SRGB, gama(100_000)], AS_STORED),
+    "garbled iCCP, then cHRM": ([GARBLED_ICCP, chrm(P3)], in_srgb(COLOUR, P3, srgb)),
+    "iCCP of 8 MiB, then cHRM": ([HUGE_ICCP, chrm(P3)], in_srgb(COLOUR, P3, srgb)),
     "cICP before sRGB": ([SRGB, cicp(12, 13)], in_srgb(COLOUR, P3, srgb)),
     "gAMA of nothing": ([gama(0)], AS_STORED),
     "cHRM of one point": ([chrm((D65,) * 4)], AS_STORED),
@@ -175,6 +187,10 @@ def test_a_space_that_is_said_in_numbers_can_be_kept(kind: str) -> None:
         ([cicp(200, 13)], "code points 200, 13"),
         ([chrm((D65,) * 4)], "gAMA and cHRM chunks that make no sense"),
         ([gama(7)], "gAMA and cHRM chunks that make no sense"),
+        ([BROKEN_ICCP, chrm(P3)], "broken colour profile"),
+        ([GREY_ICCP, gama(55_556)], "colour profile for GRAY"),
+        ([GARBLED_ICCP], "a damaged iCCP chunk"),
+        ([HUGE_ICCP], "a damaged iCCP chunk"),
     ],
 )
 def test_numbers_that_make_no_sense_are_ignored_with_a_warning(

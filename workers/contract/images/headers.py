@@ -98,6 +98,7 @@ def _unsupported_format(head: bytes) -> str:
 
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # these three are tables
 _JPEG_FRAMES_READ = {0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA}  # the rest are hierarchical, or rare
+_JPEG_LS_FRAME = 0xF7
 _JPEG_KINDS = {1: ColourKind.GREY, 3: ColourKind.COLOUR, 4: ColourKind.CMYK}
 
 
@@ -111,6 +112,8 @@ def _jpeg(source: Source) -> ImageHeader:
             offset += 2  # markers without a length
         elif marker in (0xD9, 0xDA):
             raise ImageCorrupt("its pixels come before its size")
+        elif marker == _JPEG_LS_FRAME:
+            raise unsupported("a JPEG-LS picture")
         elif marker in _JPEG_FRAMES:
             return _jpeg_frame(source, offset, marker)
         else:
@@ -147,6 +150,8 @@ _PNG_KINDS: dict[int, tuple[ColourKind, tuple[int, ...], bool]] = {
 
 def _png(source: Source) -> ImageHeader:
     start = source.at(0, 33)  # the signature and IHDR
+    if start[12:16] == b"CgBI":
+        raise unsupported("a PNG of an iOS app (CgBI)")
     if not start.startswith(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"):
         raise ImageCorrupt("its signature or first chunk is damaged")
     width, height, bits, colour_type = struct.unpack_from(">IIBB", start, 16)
@@ -242,9 +247,8 @@ def _bmp(source: Source) -> ImageHeader:
     else:
         width, height, _, bits, compression = struct.unpack("<iiHHI", source.at(18, 16))
     fields = compression in (_BMP_BITFIELDS, _BMP_ALPHA_BITFIELDS)
-    if not (compression in (0, *_BMP_RUNS) or fields) or bits not in (1, 4, 8, 16, 24, 32):
-        raise unsupported("a BMP of a rare kind")
-    if fields and bits not in (16, 32):
+    depths = (16, 32) if fields else (1, 4, 8, 16, 24, 32)
+    if not (compression in (0, *_BMP_RUNS) or fields) or bits not in depths:
         raise unsupported("a BMP of a rare kind")
     has_alpha = compression in _BMP_RUNS  # skipped pixels are transparent
     if fields and (size >= 56 or compression == _BMP_ALPHA_BITFIELDS):

@@ -2,7 +2,8 @@
 nclx in HEIF), and the gAMA and cHRM chunks of PNG.
 
 All colour spaces are then handled as profiles, and can be kept. The order of precedence is cICP,
-iCCP, sRGB, gAMA with cHRM (PNG, third edition, section 4.3).
+iCCP, sRGB, gAMA with cHRM (PNG, third edition, section 4.3); one that is broken or unknown gives
+way to the next.
 """
 
 import struct

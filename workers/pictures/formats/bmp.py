@@ -1,4 +1,4 @@
-"""BMP kinds that Pillow refuses or reads unlike viewers: bit fields and run-length encoding.
+"""What Pillow refuses in a BMP or reads unlike viewers: bit fields, run-length encoding, profiles.
 
 Bit fields may have any position and width. Run-length encoding may skip pixels, which become
 transparent, as in browsers.
@@ -15,6 +15,8 @@ from workers.contract.errors import CUT_OFF, ImageCorrupt
 from workers.pictures.metadata import METRES_PER_INCH
 
 _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 1, 2, 3, 6
+#: The kind of colour space that is a profile in the file.
+_EMBEDDED = b"DEBM"
 #: Default masks: five bits per channel, or eight.
 _USUAL_MASKS = {16: (0x7C00, 0x3E0, 0x1F), 32: (0xFF0000, 0xFF00, 0xFF)}
 
@@ -45,6 +47,15 @@ def bmp_image(data: bytes) -> Image.Image | None:
     across, down = struct.unpack_from("<ii", data, 38)
     image.info["dpi"] = across * METRES_PER_INCH, down * METRES_PER_INCH
     return image
+
+
+def bmp_profile(data: bytes) -> bytes | None:
+    """The colour profile inside a BMP of version 5, if there is one; Pillow does not read it."""
+    (size,) = struct.unpack_from("<I", data, 14)
+    if size < 124 or data[70:74] != _EMBEDDED:
+        return None
+    start, length = struct.unpack_from("<II", data, 14 + 112)
+    return data[14 + start :][:length]
 
 
 def _from_fields(

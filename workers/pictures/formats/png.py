@@ -40,6 +40,8 @@ _ADLER_BASE = 65521
 PROFILE_START = b"profile\0\0"  # name, and compression method
 XMP_START = b"XML:com.adobe.xmp\0\0\0\0\0"  # not compressed, no language tag
 _MAX_XMP_BYTES = 2**20
+#: As in libpng: Pillow's own limit of 1 MiB refuses pictures with the profile of some printers.
+MAX_PROFILE_BYTES = 8_000_000
 
 
 def encode_png(picture: Picture) -> bytes:
@@ -192,8 +194,19 @@ def _is_formed(name: bytes, body: memoryview, colour_type: int) -> bool:
         case b"tRNS":
             return len(body) == 2 * CHANNELS[colour_type]
         case b"iCCP":
-            return bytes(body[:81]).partition(b"\0")[2][:1] == b"\0"
+            _, _, rest = bytes(body).partition(b"\0")
+            return rest[:1] == b"\0" and _is_profile(rest[1:])
     return True
+
+
+def _is_profile(deflated: bytes) -> bool:
+    """Whether bytes can be inflated, to no more than the maximum of a profile."""
+    inflator = zlib.decompressobj()
+    try:
+        inflator.decompress(deflated, MAX_PROFILE_BYTES)
+    except zlib.error:
+        return False
+    return not inflator.unconsumed_tail
 
 
 def _check(name: bytes, whole: memoryview) -> None:

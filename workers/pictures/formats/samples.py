@@ -147,6 +147,8 @@ class TiffPage:
             raise unsupported("a TIFF of many channels, or of different depths")
         if page.photometric == PHOTOMETRIC.YCBCR and page.compression != COMPRESSION.JPEG:
             raise unsupported("a YCbCr TIFF of a rare kind")
+        if self.is_lab and page.compression in _PICTURES:  # which would be taken for YCbCr
+            raise unsupported("a CIELAB TIFF of a rare kind")
         width, height = page.imagewidth, page.rowsperstrip
         if page.is_tiled:
             width, height = page.tilewidth, page.tilelength

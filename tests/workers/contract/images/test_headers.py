@@ -7,6 +7,7 @@ import time
 from io import BytesIO
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pillow_heif
 import pillow_jxl  # noqa: F401 - registers itself
@@ -199,6 +200,8 @@ STRANGE = {
     "an SVG drawing": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
     "a PDF document": b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj",
     "an animated JPEG XL": bytes.fromhex("ff0a984041130088090804010025104b1247"),
+    "a JPEG-LS picture": imagecodecs.jpegls_encode(GREY),
+    "a PNG of an iOS app": b"\x89PNG\r\n\x1a\n" + png_chunk(b"CgBI", b"P\0 \2") + bytes(25),
     "a film, or a picture": box(b"ftyp", b"hevc\0\0\0\0msf1hevc") + box(b"moov", bytes(50)),
     "a film without a still": box(b"ftyp", b"msf1\0\0\0\0msf1heic") + box(b"moov", bytes(50)),
     "a Photoshop document": b"8BPS\0\1" + bytes(20),
