@@ -76,10 +76,10 @@ def load_keys(path: Path | None, *, setting: str) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as failure:
         raise ConfigurationInvalid(f"{setting}: {failure}") from None
     digests: dict[str, str] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.startswith("#"):
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line or line.startswith("#"):
             continue
-        found = _LINE.fullmatch(line.strip())
+        found = _LINE.fullmatch(line)
         if found is None or found[1] in digests:
             reason = "needs `name:sha256`" if found is None else "repeats a name"
             raise ConfigurationInvalid(f"{setting}: line {number} {reason}")
