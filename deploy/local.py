@@ -63,7 +63,7 @@ def port(text: str) -> int:
 
 
 def _run(host: str, port: int, data: Path, drain: float) -> int:
-    from deploy.valkey import valkey_answers, valkey_command
+    from deploy.valkey import valkey_answers, valkey_command, valkey_log
     from workers.host.programs import check_socket_path
     from workers.host.supervisor import Program, Supervisor
 
@@ -80,6 +80,7 @@ def _run(host: str, port: int, data: Path, drain: float) -> int:
                 Program(
                     name="valkey",
                     command=valkey_command(data / "valkey", listening),
+                    log_file=valkey_log(data / "valkey"),
                     ready=lambda: valkey_answers(listening),
                     parent_death=signal.SIGTERM,
                     lasting=True,

@@ -21,8 +21,13 @@ def valkey_command(folder: Path, listening: Path) -> list[str]:
         "--unixsocket", str(listening), "--unixsocketperm", "700",
         "--dir", str(folder.resolve()), "--appendonly", "yes", "--appendfsync", "always",
         "--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no",
-        "--logfile", str(folder.resolve() / "valkey.log"),
+        "--logfile", str(valkey_log(folder)),
     ]  # fmt: skip
+
+
+def valkey_log(folder: Path) -> Path:
+    """The log of the server that stores its data in `folder`."""
+    return folder.resolve() / "valkey.log"
 
 
 def valkey_answers(listening: Path) -> bool:

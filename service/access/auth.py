@@ -67,10 +67,11 @@ def load_keys(path: Path | None, *, setting: str) -> dict[str, str]:
     if path is None:
         return {}
     digests: dict[str, str] = {}
-    for number, line in enumerate(read_lines(path, setting=setting), start=1):
-        if not line.strip() or line.startswith("#"):
+    lines = map(str.strip, read_lines(path, setting=setting))
+    for number, line in enumerate(lines, start=1):
+        if not line or line.startswith("#"):
             continue
-        found = _LINE.fullmatch(line.strip())
+        found = _LINE.fullmatch(line)
         if found is None or found[1] in digests:
             reason = "needs `name:sha256`" if found is None else "repeats a name"
             raise ConfigurationInvalid(f"{setting}: line {number} {reason}")

@@ -1,7 +1,9 @@
-"""Responses to requests whose body was not read to its end.
+"""Responses to requests whose body was not read to its end, or whose end is ambiguous.
 
 The response has `Connection: close`, and the rest of the body is read for a moment: closing a
-connection while the client still sends may lose the response.
+connection while the client still sends may lose the response. Bytes after a body with both
+`Content-Length` and `Transfer-Encoding` are not read: a proxy may take them for part of it
+(RFC 9112, section 6.1).
 """
 
 import asyncio
@@ -28,6 +30,7 @@ class UnreadBodies:
             await self.app(scope, receive, send)
             return
         unread, closing = True, False
+        ambiguous = {"content-length", "transfer-encoding"} <= set(Headers(scope=scope).keys())
         last: Message | None = None
 
         async def receive_noted() -> Message:
@@ -38,8 +41,8 @@ class UnreadBodies:
 
         async def send_noted(message: Message) -> None:
             nonlocal closing, last
-            if message["type"] == "http.response.start" and unread:
-                closing = True
+            if message["type"] == "http.response.start" and (unread or ambiguous):
+                closing = unread
                 MutableHeaders(scope=message)["Connection"] = "close"
             elif closing and not message.get("more_body", False):
                 last = {"type": "http.response.body"}  # closes the connection: sent later

@@ -83,7 +83,9 @@ class Webhooks:
             raise errors.WebhooksOff
         found = _URL.fullmatch(url)
         if found is None:
-            raise errors.WebhookNotAllowed("not an https:// URL without user and fragment")
+            raise errors.WebhookNotAllowed(
+                "not an https:// URL in ASCII with a host name, without user and fragment"
+            )
         host, port, path = found[1].lower(), int(found[2] or 443), found[3]
         target = Target(host=host, port=port, path=path if path[:1] == "/" else f"/{path}")
         if target.place not in self._hosts:

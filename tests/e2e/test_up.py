@@ -293,6 +293,20 @@ def test_wrong_settings_end_it_with_a_line_that_names_them(
         assert "Traceback" not in stderr
 
 
+def test_a_queue_that_cannot_start_says_where_it_tells_why(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    stored = tmp_path / "valkey" / "appendonlydir"
+    stored.mkdir(parents=True)
+    (stored / "appendonly.aof.manifest").write_text("damaged")
+    up = Up(tmp_path, checkpoint)
+    _, said = up.process.communicate(timeout=100)
+
+    assert up.process.returncode == 1
+    assert f"its log is {tmp_path / 'valkey' / 'valkey.log'}" in said
+    assert "manifest" in (tmp_path / "valkey" / "valkey.log").read_text()
+
+
 @pytest.mark.slow
 def test_a_corrupt_checkpoint_is_named(tmp_path: Path, checkpoint: Path) -> None:
     broken = tmp_path / "broken.safetensors"

@@ -1,7 +1,7 @@
 """Calibration: finds the best batch size of a device at warm-up, and caches it.
 
 The measurement is the same on every device. The result is cached by checkpoint, precision, GPU
-model and torch version.
+model and torch version, unless a lack of memory cut it short.
 """
 
 import json
@@ -48,22 +48,27 @@ def calibrated(forward: Forward, *, tile: int, sha256: str, folder: Path) -> lis
         return [Measured(**one) for one in json.loads(path.read_text())]
     except (OSError, ValueError, TypeError):
         pass  # missing, or of another version: measured again
-    measured = calibrate(forward, tile=tile)
-    write_cache(path, json.dumps([asdict(one) for one in measured]).encode())
+    measured, fitted = calibrate(forward, tile=tile)
+    if fitted:
+        write_cache(path, json.dumps([asdict(one) for one in measured]).encode())
     return measured
 
 
-def calibrate(forward: Forward, *, tile: int) -> list[Measured]:
-    """Measure growing batch sizes until they gain nothing or do not fit."""
+def calibrate(forward: Forward, *, tile: int) -> tuple[list[Measured], bool]:
+    """Measure growing batch sizes until they gain nothing or do not fit.
+
+    The second value is whether all that were tried fitted. If not, another program may have used
+    the memory.
+    """
     measured: list[Measured] = []
     for batch in BATCHES:
         found = _measured(forward, tile=tile, batch=batch)
         if found is None:
-            break
+            return measured, False
         measured.append(found)
         if len(measured) > 1 and found.seconds > (1 - _MIN_GAIN) * measured[-2].seconds:
             break
-    return measured
+    return measured, True
 
 
 def best_batch(measured: list[Measured], *, memory: float = float("inf")) -> int:

@@ -109,7 +109,7 @@ def open_shared_tiles(fd: int, layout: Layout) -> SharedTiles:
     """Map the memory of a client; the caller closes `fd`.
 
     Raises:
-        ProtocolError: it is not sealed or has the wrong size.
+        ProtocolError: it is not sealed, has the wrong size, or cannot be mapped.
     """
     try:
         sealed = fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
@@ -117,7 +117,10 @@ def open_shared_tiles(fd: int, layout: Layout) -> SharedTiles:
         sealed = False
     if not sealed or os.fstat(fd).st_size != layout.size:
         raise ProtocolError("the shared memory is not sealed or not of the agreed size")
-    return _map(fd, layout)
+    try:
+        return _map(fd, layout)
+    except OSError as failure:  # taken for a lost engine, it would let the client connect again
+        raise ProtocolError(f"the shared memory cannot be mapped: {failure.strerror}") from failure
 
 
 def send(connection: socket.socket, message: dict[str, object], fds: tuple[int, ...] = ()) -> None:

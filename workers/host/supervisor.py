@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from workers.host.parent_death import dying_with_parent
 
@@ -54,6 +55,8 @@ class Program:
     grace_seconds: float = 10.0
     """Time from SIGTERM to SIGKILL."""
     parent_death: signal.Signals = signal.SIGKILL
+    log_file: Path | None = None
+    """Its own log, named when it ends; None: it writes to the common one."""
 
 
 @dataclass(slots=True)
@@ -192,7 +195,9 @@ class Supervisor:
         child.not_before = time.monotonic() + pause
         self.deaths[child.program.kind, _cause(status)] += 1
         if status != EXIT_CONFIGURATION:  # the program has logged the reason
-            log.warning("%s ended with status %d after %.1f s", child.program.name, status, lived)
+            name, own = child.program.name, child.program.log_file
+            hint = "" if own is None else f"; its log is {own}"
+            log.warning("%s ended with status %d after %.1f s%s", name, status, lived, hint)
         lasts = child.program.lasting and child.was_ready
         killed = status == -signal.SIGKILL  # from outside: it has not failed
         failing = child.quick_exits >= MAX_QUICK_EXITS and not lasts and not killed

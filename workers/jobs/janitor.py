@@ -89,17 +89,21 @@ class Sweep:
         """
         active = self.records.active()
         jobs = self.records.get_many(active).values()
-        batches = BatchRecords(self.records.client, record_ttl=self.records.record_ttl)
         return {
             *active,
-            *batches.unpacking(),
+            *self._batches().unpacking(),
             *(job.spec.blend_of for job in jobs if job and job.spec.blend_of),
         }
 
+    def _batches(self) -> BatchRecords:
+        return BatchRecords(self.records.client, record_ttl=self.records.record_ttl)
+
     def _orphans(self, now: datetime) -> list[BlobEntry]:
         """Uploads of ended jobs, branches whose run ended before it stored its result, and old ones
-        without a job.
+        without a job, which no batch is still unpacked into.
         """
+        # read before the jobs: a batch leaves the list in the step that makes its jobs
+        since = min(now, self._batches().unpacking_since())
         whole = {_run(key) for key in self.stored if key.count(".") == 2}
         found = [
             entry
@@ -115,7 +119,7 @@ class Sweep:
                 is_input = entry.key.startswith("inputs/")
                 # a map of an ended job that is not its own is of the one that will replace it
                 if job is None or (is_input and entry.key not in job.spec.inputs):
-                    is_orphan = now - entry.written_at > STALE_UPLOAD
+                    is_orphan = since - entry.written_at > STALE_UPLOAD
                 else:
                     kept = () if job.result is None else job.result.keys
                     is_orphan = job.ended and entry.key not in kept

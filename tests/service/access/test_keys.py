@@ -137,6 +137,13 @@ BROKEN = {
 }
 
 
+def test_comments_and_empty_lines_may_be_indented(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"# people\n  # of the first floor\n \t\nann:{'0' * 64}\n")
+
+    assert load_api_keys(ServiceSettings(api_keys_file=file)) == {"ann": "0" * 64}
+
+
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_file_that_is_wrong_is_refused_at_the_start(tmp_path: Path, case: str) -> None:
     file = tmp_path / "keys"

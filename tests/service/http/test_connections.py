@@ -159,6 +159,18 @@ def test_a_client_that_asks_first_is_refused_before_it_sends(serve: Serve) -> No
     assert b"\r\nconnection: close\r\n" in answer.lower()
 
 
+def test_nothing_is_read_after_a_request_of_two_lengths(site: Site) -> None:
+    """A proxy that goes by the other length takes the rest for part of the first request."""
+    head = b"POST /upscale HTTP/1.1\r\nHost: localhost\r\n"
+    body = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    hidden = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(site, head + body + hidden) as connection:
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
 def test_a_body_after_its_refusal_is_not_read_for_ever(site: Site) -> None:
     head = b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\n\r\n"
     with connected(site, head) as connection, pytest.raises(ConnectionError):

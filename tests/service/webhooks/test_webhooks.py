@@ -270,6 +270,14 @@ def test_an_address_that_is_not_allowed_is_refused(start: Callable[..., Site], u
     assert site.http.get("/limits").json()["webhooks"] is True
 
 
+@pytest.mark.parametrize("url", ["https://a.example/größe", "https://[::1]/"])
+def test_a_refusal_says_how_an_address_is_written(start: Callable[..., Site], url: str) -> None:
+    detail = start().post(params={"webhook": url}).json()["detail"]
+
+    assert "in ASCII" in detail
+    assert "host name" in detail
+
+
 def test_the_port_and_the_case_of_an_allowed_host_may_be_written_out(
     start: Callable[..., Site],
 ) -> None:

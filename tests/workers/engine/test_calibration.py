@@ -52,8 +52,9 @@ def test_half_of_the_memory_is_left() -> None:
 
 
 def test_batches_grow_until_they_gain_nothing(forward: Forward) -> None:
-    found = calibrate(forward, tile=TILE)
+    found, fitted = calibrate(forward, tile=TILE)
 
+    assert fitted
     assert [one.batch for one in found] == list(BATCHES[: len(found)])
     assert all(one.tile == TILE and 0 < one.seconds < math.inf for one in found)
     gains = [after.seconds / before.seconds for before, after in itertools.pairwise(found)]
@@ -66,7 +67,10 @@ def test_what_does_not_fit_is_not_taken(forward: Forward, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Forward, "__call__", full)
 
-    assert best_batch(calibrate(forward, tile=TILE)) == 1
+    found, fitted = calibrate(forward, tile=TILE)
+
+    assert best_batch(found) == 1
+    assert not fitted
 
 
 def test_it_is_measured_once_for_a_checkpoint_a_precision_and_a_size(
@@ -78,6 +82,21 @@ def test_it_is_measured_once_for_a_checkpoint_a_precision_and_a_size(
 
     assert again == first != other
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_lack_of_memory_is_not_remembered(
+    forward: Forward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program may have had the memory."""
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Forward, "__call__", full)
+        assert calibrated(forward, tile=TILE, sha256="a" * 64, folder=tmp_path) == []
+
+    assert calibrated(forward, tile=TILE, sha256="a" * 64, folder=tmp_path)
 
 
 def test_a_damaged_file_is_measured_anew(forward: Forward, tmp_path: Path) -> None:

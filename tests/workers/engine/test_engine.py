@@ -468,6 +468,22 @@ def test_memory_that_could_be_taken_away_is_refused(place: Path, kind: str) -> N
 
 
 @pytest.mark.usefixtures("server")
+def test_memory_that_the_engine_cannot_map_is_refused_with_the_reason(place: Path) -> None:
+    fd, _ = create_shared_tiles(Layout(slots=8, tile=TILE))
+    unwritable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+    try:
+        with opening(place) as connection:
+            send(connection, HELLO, (unwritable,))
+            answer = receive(connection)
+    finally:
+        os.close(unwritable)
+        os.close(fd)
+
+    assert answer is not None  # else the client would connect again and again
+    assert "cannot be mapped" in answer[0]["detail"]
+
+
+@pytest.mark.usefixtures("server")
 @pytest.mark.parametrize("slot", [-1, 8, 10**9, "one"])
 def test_a_slot_that_does_not_exist_is_refused(place: Path, slot: object) -> None:
     fd, _ = create_shared_tiles(Layout(slots=8, tile=TILE))

@@ -16,8 +16,11 @@ from workers.contract.blobs.usage import freed_bytes, last_usage
 from workers.contract.errors import WorkerLost
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.admission import QueueLimits
+from workers.contract.queue.batch_queue import BatchQueue
+from workers.contract.queue.batches import UNPACKING
 from workers.contract.queue.jobs import JobResult
 from workers.contract.queue.queue import JobQueue, blend_spec, new_job_id
+from workers.contract.queue.validation import RequestedOptions
 from workers.contract.settings import WorkerSettings
 from workers.jobs.janitor import Sweep, sweep_if_due
 
@@ -125,6 +128,22 @@ def test_the_map_of_a_derived_job_stays_until_it_is_queued_again(
 
     assert first not in keys(blobs)
     assert second in keys(blobs)
+
+
+def test_pictures_stay_while_their_batch_is_still_being_unpacked(
+    queue: JobQueue, blobs: FileBlobStore
+) -> None:
+    store(blobs, "inputs/abandoned", age=5 * HOUR)
+    batches = BatchQueue(queue)
+    batch = batches.submit("batch", RequestedOptions(), size=1, pictures=1, largest=1)
+    began = (datetime.now(UTC) - 3 * HOUR).timestamp()
+    queue.client.zadd(UNPACKING, {batch.id: began})
+    store(blobs, "inputs/picture", age=2 * HOUR)
+
+    assert sweep(queue, blobs) == {"orphan": 100}
+    assert keys(blobs) == {"inputs/picture"}
+    batches.erase(batch)
+    assert sweep(queue, blobs) == {"orphan": 100}
 
 
 def test_an_old_file_of_others_stays_and_stops_no_sweep(

@@ -9,7 +9,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import cast
 
@@ -169,6 +169,13 @@ class BatchRecords:
     def unpacking(self) -> list[str]:
         """Ids of the batches that are not unpacked yet."""
         return list(map(as_text, cast("list[bytes]", self.client.zrange(UNPACKING, 0, -1))))
+
+    def unpacking_since(self) -> datetime:
+        """When the oldest batch that is not unpacked yet was created; now if there is none."""
+        found = self.client.zrange(UNPACKING, 0, 0, withscores=True)
+        oldest = cast("list[tuple[bytes, float]]", found)
+        created = [datetime.fromtimestamp(seconds, UTC) for _, seconds in oldest]
+        return min([datetime.now(UTC), *created])
 
     def erase(self, batch_id: str) -> None:
         """Delete a batch record, but not its jobs."""
