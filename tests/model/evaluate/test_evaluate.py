@@ -423,6 +423,23 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(
         assert "no CUDA device" in line(checkpoint, "--data", photographs, *cuda)
 
 
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_evaluated(
+    run: Run,
+    checkpoint: Path,
+    photographs: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("matplotlib")
+    data = (checkpoint, "--data", photographs, "--metric-weights", weights)
+
+    for option in ("--json", "--plot"):
+        assert f"{tmp_path} cannot be written" in refused(run, capsys, *data, option, tmp_path)
+    line = refused(run, capsys, *data, "--plot", tmp_path / "plot.docx")
+    assert "plot.docx has no suffix of an image format" in line
+
+
 @pytest.mark.parametrize("place", ["1.5", "-0.1", "sharp", "nan", ""])
 def test_a_place_that_is_not_on_the_slider_is_wrong_usage(
     run: Run, place: str, capsys: pytest.CaptureFixture[str]
@@ -484,9 +501,9 @@ def test_a_plot_needs_matplotlib_and_something_to_draw(monkeypatch: pytest.Monke
     monkeypatch.setattr(pareto, "find_spec", lambda _: None)
 
     with pytest.raises(TrainingError, match="a plot needs matplotlib"):
-        check_drawable(["psnr_y", "niqe"])
+        check_drawable(Path("plot.png"), ["psnr_y", "niqe"])
     with pytest.raises(ValueError, match="LPIPS or NIQE"):
-        check_drawable(["psnr_y", "dists"])
+        check_drawable(Path("plot.png"), ["psnr_y", "dists"])
 
 
 def test_a_picture_that_does_not_fit_into_memory_is_said_in_one_line(
