@@ -12,6 +12,7 @@ Shapes: N tiles in a batch, T x T pixels in a tile, R results for each.
 import copy
 import functools
 import logging
+import operator
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -28,7 +29,7 @@ from model.gdsr import GDSR, OUTPUTS, PARTS, Output, Part
 from model.inference import hopper, openvino
 from model.inference.cuda_graphs import Graphs, Network, compile_blocks, download, upload
 from model.inference.nvrtc import KernelUnavailable
-from model.inference.trial import Turn, at_once, seconds_of_each
+from model.inference.trial import Turn, seconds_of_each
 from model.postprocessing import back_projected, limit_ringing, postprocess
 from model.process import cache_folder
 
@@ -332,7 +333,7 @@ def in_backend(
     backend: Backend | None,
     tile: int,
     cache: Path | None = None,
-    turn: Turn = at_once,
+    turn: Turn = operator.call,
 ) -> Forward:
     """Return the network in OpenVINO, on a CPU, if it passes the self-test and is requested or
     faster, else `by_torch`. Arguments as for `prepare`; each tile of a trial waits for its `turn`.

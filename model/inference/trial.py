@@ -2,31 +2,22 @@
 
 import hashlib
 import json
+import operator
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from model.files import write_cache
 
 _ROUNDS = 3
 
 Name = TypeVar("Name", bound=str)
-Found = TypeVar("Found")
-
-
-class Turn(Protocol):
-    """Calls an action when the device is free for it, and returns its result."""
-
-    def __call__(self, action: Callable[[], Found], /) -> Found:
-        """The result of the action, whose exceptions are raised here."""
-        ...
-
-
-def at_once(action: Callable[[], Found], /) -> Found:
-    """Call the action now: the turn for a device without other users."""
-    return action()
+Turn = Callable[[Callable[[], Any]], Any]
+"""Calls an action when the device is free for it, and returns its result or raises its exception;
+`operator.call` on a device without other users.
+"""
 
 
 def seconds_of_each(
@@ -34,7 +25,7 @@ def seconds_of_each(
     *,
     about: object,
     folder: Path,
-    turn: Turn = at_once,
+    turn: Turn = operator.call,
 ) -> dict[Name, float]:
     """Seconds of each function, the best of a few interleaved calls, or as cached in `folder`.
 
