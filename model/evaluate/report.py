@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from model.checkpoint import Scores
-from model.evaluate.folder import Figures
+from model.evaluate.folder import Figures, SliderPath
 from model.evaluate.pareto import NAMED_POSITIONS, position_of
-from model.evaluate.slider import SliderPath
 from model.metrics.perceptual import Metric
 
 _FIGURES = {

@@ -19,11 +19,10 @@ from model.checkpoint import load_checkpoint, read_header, save_checkpoint
 from model.esrgan import ESRGAN
 from model.evaluate import __main__ as command
 from model.evaluate import pareto
-from model.evaluate.folder import evaluate
+from model.evaluate.folder import evaluate, shown
 from model.evaluate.methods import bicubic, of_generator
 from model.evaluate.pareto import NAMED_POSITIONS, check_drawable, draw, name_of, position_of
 from model.evaluate.pictures import find_pictures
-from model.evaluate.slider import shown
 from model.gdsr import OUTPUTS
 from model.metrics.fidelity import mse_y, psnr_y
 from model.metrics.perceptual import load_metrics
