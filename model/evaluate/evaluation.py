@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from model.checkpoint import CheckpointInvalid, load_checkpoint
@@ -112,7 +113,7 @@ def _measured(
                 method,
                 track(
                     pictures.read(device, jpeg=options.jpeg, light=bool(options.degrade)),
-                    description=f"{name}, {pictures.name}",
+                    description=escape(f"{name}, {pictures.name}"),
                     total=len(pictures.paths),
                     console=(console := Console(stderr=True)),
                     transient=True,

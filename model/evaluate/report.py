@@ -86,7 +86,7 @@ def show(report: Report, metrics: Sequence[Metric]) -> None:
 
     The methods for comparison share one table of character.
     """
-    console = Console()
+    console = Console(markup=False)  # names may contain brackets
     for data in report.pictures:
         console.print(_scores(report, data, metrics))
     checkpoints = [checkpoint.name for checkpoint in report.checkpoints]

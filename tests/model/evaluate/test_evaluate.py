@@ -373,6 +373,16 @@ def test_pictures_too_small_for_every_metric_are_still_measured_otherwise(
     assert "shift" in report["character"]["bicubic"]["places"]["Dots"]["bicubic"]
 
 
+def test_brackets_in_names_are_shown(
+    run: Run, checkpoint: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photographs.rename(photographs.with_name("Holidays [red]"))
+
+    assert run(checkpoint, "--data", folder) == 0
+
+    assert "Holidays [red], 2 pictures" in capsys.readouterr().out
+
+
 def refused(run: Run, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Return the last error line of a run that must fail."""
     assert run(*arguments) == 1
