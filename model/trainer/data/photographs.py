@@ -19,7 +19,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from model.gdsr import SCALE
-from model.process import available_cpus
+from model.process import available_cpus, available_memory
 from model.trainer.config import Data
 from model.trainer.errors import TrainingError, writing
 
@@ -220,8 +220,7 @@ def keep_photographs(
 def _place(paths: Sequence[Path], device: torch.device) -> Literal["device", "host", "file"]:
     """The first location with room for the decoded pictures besides other uses."""
     size = 3 * sum(height * width for height, width in _sizes(paths).values())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > 0.4 * memory:
+    if size > 0.4 * available_memory():
         return "file"
     if device.type == "cuda" and size > 0.4 * torch.cuda.mem_get_info(device)[0]:
         return "host"
