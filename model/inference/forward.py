@@ -14,6 +14,7 @@ import functools
 import logging
 import operator
 import time
+import timeit
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -321,7 +322,8 @@ def _fastest_passing(generator: GDSR, device: torch.device) -> Forward:
         # Best of three against a single run, so that short load from other processes does not
         # decide; float32 is far slower if the instructions exist.
         if device.type == "cuda" or (
-            min(_self_test_seconds(quick) for _ in range(3)) < _self_test_seconds(exact)
+            min(timeit.repeat(functools.partial(_self_test, quick), number=1, repeat=3))
+            < timeit.timeit(functools.partial(_self_test, exact), number=1)
         ):
             return quick
     return exact
@@ -395,12 +397,6 @@ def _self_test(forward: Forward) -> Blends:
     """The outputs for the self-test's picture, in the order of `OUTPUTS`: (3, 3, H, W) each."""
     picture = _picture(_SELF_TEST_SIDE).repeat(len(OUTPUTS), axis=0)
     return forward.blend(picture, np.eye(len(OUTPUTS), len(PARTS), dtype=np.float32)[:, None])
-
-
-def _self_test_seconds(forward: Forward) -> float:
-    start = time.perf_counter()
-    _self_test(forward)
-    return time.perf_counter() - start
 
 
 def _only(output: Output) -> NDArray[np.float32]:

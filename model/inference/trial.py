@@ -4,6 +4,7 @@ import hashlib
 import json
 import operator
 import time
+import timeit
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -44,12 +45,7 @@ def seconds_of_each(
     best = dict.fromkeys(functions, float("inf"))
     for _ in range(_ROUNDS):
         for name, call in functions.items():
-            best[name] = min(best[name], turn(partial(_seconds, call)))
+            timed = partial(timeit.timeit, call, timer=time.process_time, number=1)
+            best[name] = min(best[name], turn(timed))
     write_cache(path, json.dumps(best).encode())
     return best
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start
