@@ -5,7 +5,7 @@ Shapes: K photographs, P pixels in total.
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from model.trainer.errors import TrainingError, writing
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """Exceptions that Pillow raises for a broken picture."""
-_TURNS = {2: 4, 3: 6, 4: 2, 5: 1, 6: 3, 7: 7, 8: 5}
+_TURNS: Mapping[object, int] = {2: 4, 3: 6, 4: 2, 5: 1, 6: 3, 7: 7, 8: 5}
 """EXIF orientation -> the turn (of `turned`) that puts a picture upright."""
 
 
