@@ -12,6 +12,11 @@ from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # from glibc's malloc.h
 _C_INT_MAX = 2**31 - 1
+_CGROUP_FILES = {
+    "cpu": (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")),
+    "memory": (("memory.max",), ("memory.limit_in_bytes",)),
+}
+"""Controller -> the files of a limit in version 2, and in version 1."""
 
 
 def prepare_process(threads: int | None, *, cache: Path | None = None) -> None:
@@ -44,43 +49,55 @@ def available_cpus() -> int:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS
         allowed = os.cpu_count() or 1
-    quota = _cgroup_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
-    return max(1, math.ceil(min(allowed, quota)))
+    return max(1, math.ceil(min(allowed, cgroup_limit("cpu"))))
 
 
-def _cgroup_quota(membership: Path, root: Path) -> float:
-    """The CPU quota of the cgroups of this process, versions 1 and 2, else infinity."""
+def available_memory() -> float:
+    """Bytes of memory that this process may use: those of the host, or its cgroup's limit."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(physical, cgroup_limit("memory"))
+
+
+def cgroup_limit(
+    controller: str,
+    membership: Path = Path("/proc/self/cgroup"),
+    root: Path = Path("/sys/fs/cgroup"),
+) -> float:
+    """The limit of the cgroups of this process, versions 1 and 2, else infinity.
+
+    In processors for the controller `cpu`, in bytes for `memory`.
+    """
     try:
         lines = membership.read_text().splitlines()
     except OSError:
         return math.inf
-    quota = math.inf
+    limit = math.inf
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
             top = root
-        elif "cpu" in controllers.split(","):
-            top = root / "cpu"
+        elif controller in controllers.split(","):
+            top = root / controller
         else:
             continue
         group = top / path.lstrip("/")
         # Limits of all ancestors apply. In a container the path may be that of the host, of which
         # only the root is visible.
         for folder in (group, *group.parents):
-            quota = min(quota, _quota(folder))
+            limit = min(limit, _limit(folder, controller))
             if folder == top:
                 break
-    return quota
+    return limit
 
 
-def _quota(folder: Path) -> float:
-    """The quota of one cgroup: a file of version 2, or two of version 1."""
-    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+def _limit(folder: Path, controller: str) -> float:
+    """The limit of one cgroup."""
+    for names in _CGROUP_FILES[controller]:
         with suppress(OSError, ValueError):  # missing, or "max"
-            limit, period = map(
+            limit, *period = map(
                 int, " ".join((folder / name).read_text() for name in names).split()
             )
-            return limit / period if limit > 0 else math.inf
+            return limit / sum(period or [1]) if limit > 0 else math.inf
     return math.inf
 
 

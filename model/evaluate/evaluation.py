@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 from model.checkpoint import CheckpointInvalid, load_checkpoint
@@ -40,9 +42,11 @@ def run(options: argparse.Namespace) -> None:
         ValueError, TrainingError: an option does not fit, or a picture or checkpoint is unusable.
         OSError: a file cannot be read or written.
     """
-    for path in (options.json, options.plot):
-        if path and not path.parent.is_dir():
+    for path in filter(None, (options.json, options.plot)):
+        if not path.parent.is_dir():
             raise ValueError(f"there is no folder {path.parent} for {path.name}")
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ValueError(f"{path} cannot be written")
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("there is no CUDA device")
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -51,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     sets += [find_pairs(small, large) for small, large in options.pairs]
     _warn([*missing, *(line for pictures in sets for line in pictures.not_measurable(metrics))])
     if options.plot:
-        check_drawable(metric.name for metric in metrics)
+        check_drawable(options.plot, [metric.name for metric in metrics])
 
     report = _measured(options, sets, metrics, device)
     _warn(
@@ -109,7 +113,7 @@ def _measured(
                 method,
                 track(
                     pictures.read(device, jpeg=options.jpeg, light=bool(options.degrade)),
-                    description=f"{name}, {pictures.name}",
+                    description=escape(f"{name}, {pictures.name}"),
                     total=len(pictures.paths),
                     console=(console := Console(stderr=True)),
                     transient=True,

@@ -1,7 +1,8 @@
 """Scores of upscaling methods on a data set, and measures of their character.
 
 Metrics are computed on the final output: bytes, at slider positions if the method has a slider.
-Only overshoot is measured before clamping.
+There the outputs are clamped and blended between the two neighbours of a position. Only overshoot
+is measured before clamping.
 
 Shapes: H x W low-resolution pixels of RGB.
 """
@@ -11,14 +12,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean, median
 
 import torch
 from torch import Tensor
 
 from model.evaluate.methods import MASK, Method
+from model.evaluate.pareto import NAMED_POSITIONS, name_of
 from model.evaluate.patterns import patterns
-from model.evaluate.slider import POSITIONS, SliderPath, rmse, shown, slider_path
 from model.metrics.character import (
     SMALLEST_FOR_MESH,
     lr_psnr,
@@ -28,9 +30,11 @@ from model.metrics.character import (
     overshoot,
 )
 from model.metrics.perceptual import Metric
-from model.resize import bicubic_up
+from model.resize import bicubic_up, to_bytes
 from model.trainer.validation import Pair
 
+POSITIONS = tuple(step / 10 for step in range(11))
+"""Slider positions at which the distance from position 0 is measured."""
 _PATTERN_SIDE = 64  # pixels
 _PATTERN_SEED = 0
 _DECIMALS = 3
@@ -47,6 +51,18 @@ _SUMMARY: Mapping[str, tuple[str, Callable[[Iterable[float]], float]]] = {
     "shift_worst": ("shift", max),
 }
 """Figure -> the measure per picture, and the summary over pictures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliderPath:
+    """Distance of the result from that at position 0, along the slider."""
+
+    distances: tuple[float, ...]
+    """At each of `POSITIONS`, the mean over pictures."""
+    grows: bool
+    """Whether it grows from each position to the next, on every picture."""
+    second_half: float | None
+    """The share of the total distance between 0.5 and 1; none if the total is 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,18 +84,6 @@ class MethodResults:
     """`p5` and `p95` of the mask over all pixels of all pictures, 0 to 255; empty: no mask."""
 
 
-class _Measurements:
-    """Measurements of each picture."""
-
-    def __init__(self) -> None:
-        self.scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        self.places: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-        self.original: dict[str, list[float]] = defaultdict(list)
-        self.slider: dict[str, list[list[float]]] = defaultdict(list)
-        self.mask: list[Tensor] = []
-        """Histogram of a picture's mask: pixels for each of the 256 levels."""
-
-
 def evaluate(
     method: Method,
     pairs: Iterable[Pair],
@@ -95,7 +99,11 @@ def evaluate(
     Raises:
         ValueError: a picture is too small for a metric, or an output is not finite.
     """
-    seen = _Measurements()
+    scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    places: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    original: dict[str, list[float]] = defaultdict(list)
+    slider: dict[str, list[list[float]]] = defaultdict(list)
+    masks: list[Tensor] = []  # pixels of each picture's mask for each of the 256 levels
     for pair in pairs:
         with _float32():
             outputs = method(pair.lr)
@@ -103,30 +111,72 @@ def evaluate(
             stack = torch.stack(tuple(images.values()))  # (N, 3, 4H, 4W)
             for metric in metrics:
                 for name, value in zip(images, metric.measure(stack, pair.hr), strict=True):
-                    seen.scores[name][metric.name].append(value)
-            _characterise(seen, images, pair)
+                    scores[name][metric.name].append(value)
+            large = min(pair.hr.shape[1:]) >= SMALLEST_FOR_MESH
+            true_mesh = mesh(pair.hr) if large else math.nan
+            allowance = mesh_allowance(true_mesh) if large else math.nan
+            original["mesh"].append(true_mesh)
+            original["mesh_allowance"].append(allowance)
+            enlarged = bicubic_up(pair.lr)
+            for name, image in images.items():
+                strength = mesh(image) if large else math.nan
+                places[name]["lr_psnr"].append(lr_psnr(image, pair.lr))
+                places[name]["mesh"].append(strength)
+                places[name]["mesh_ratio"].append(strength / allowance)
+                places[name]["shift"].append(mean_shift(image, enlarged))
             if trade_offs:
                 stack = torch.stack(tuple(shown(outputs, POSITIONS).values()))  # (11, 3, 4H, 4W)
-                seen.slider["rmse"].append(rmse(stack, stack[0]))
+                first = stack[0].double()
+                slider["rmse"].append(
+                    [float((image.double() - first).square().mean().sqrt()) for image in stack]
+                )
                 for metric in metrics:
                     if metric.name == "lpips":
-                        seen.slider[metric.name].append(metric.measure(stack, stack[0]))
+                        slider[metric.name].append(metric.measure(stack, stack[0]))
             if MASK in outputs:
                 levels = outputs[MASK].mul(255).round().long().flatten()
-                seen.mask.append(levels.bincount(minlength=256))
+                masks.append(levels.bincount(minlength=256))
     return MethodResults(
         scores={
             name: {
-                metric.name: metric.overall(seen.scores[name][metric.name])
+                metric.name: metric.overall(scores[name][metric.name])
                 for metric in metrics
-                if all(map(math.isfinite, seen.scores[name][metric.name]))
+                if all(map(math.isfinite, scores[name][metric.name]))
             }
-            for name in seen.places  # even if the pictures are too small for every metric
+            for name in places  # even if the pictures are too small for every metric
         },
-        places={name: _summary(found) for name, found in seen.places.items()},
-        original=_summary(seen.original),
-        slider={distance: slider_path(found) for distance, found in seen.slider.items()},
-        mask=_percentiles(sum(seen.mask[1:], seen.mask[0])) if seen.mask else {},
+        places={name: _summary(found) for name, found in places.items()},
+        original=_summary(original),
+        slider={distance: slider_path(found) for distance, found in slider.items()},
+        mask=_percentiles(sum(masks[1:], masks[0])) if masks else {},
+    )
+
+
+def shown(outputs: Mapping[str, Tensor], trade_offs: Sequence[float]) -> dict[str, Tensor]:
+    """Bytes of (3, 4H, 4W) at these positions, 0 to 1, by the names of `name_of`.
+
+    `outputs` are `psnr`, `fused` and `gan` in [0, 1], not clamped. Without positions, all of them.
+    """
+    if not trade_offs:
+        return {name: to_bytes(image) for name, image in outputs.items()}
+    clamped = {position: outputs[name].clamp(0, 1) for name, position in NAMED_POSITIONS.items()}
+    images = {}
+    for position in trade_offs:  # blended from the two outputs next to it
+        left = 0.0 if position < 0.5 else 0.5
+        share = 2 * (position - left)
+        blended = torch.lerp(clamped[left], clamped[left + 0.5], share)
+        images[name_of(position)] = to_bytes(blended)
+    return images
+
+
+def slider_path(distances: Sequence[Sequence[float]]) -> SliderPath:
+    """Summarise the distances at `POSITIONS` of at least one picture."""
+    means = [fmean(position) for position in zip(*distances, strict=True)]
+    middle, whole = means[POSITIONS.index(0.5)], means[-1]
+    return SliderPath(
+        distances=tuple(round(mean, 5) for mean in means),
+        grows=all(before < after for one in distances for before, after in pairwise(one)),
+        second_half=round((whole - middle) / whole, 4) if whole else None,
     )
 
 
@@ -144,21 +194,6 @@ def overshoots(method: Method, device: torch.device) -> dict[str, dict[str, floa
                 if output != MASK:
                     found[output][pattern] = round(overshoot(image, lr), 2)
     return dict(found)
-
-
-def _characterise(seen: _Measurements, images: Mapping[str, Tensor], pair: Pair) -> None:
-    large = min(pair.hr.shape[1:]) >= SMALLEST_FOR_MESH
-    original = mesh(pair.hr) if large else math.nan
-    allowance = mesh_allowance(original) if large else math.nan
-    seen.original["mesh"].append(original)
-    seen.original["mesh_allowance"].append(allowance)
-    enlarged = bicubic_up(pair.lr)
-    for name, image in images.items():
-        strength, places = mesh(image) if large else math.nan, seen.places[name]
-        places["lr_psnr"].append(lr_psnr(image, pair.lr))
-        places["mesh"].append(strength)
-        places["mesh_ratio"].append(strength / allowance)
-        places["shift"].append(mean_shift(image, enlarged))
 
 
 def _summary(found: Mapping[str, Sequence[float]]) -> dict[str, float]:

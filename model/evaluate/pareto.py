@@ -65,17 +65,21 @@ def position_of(name: str) -> float:
     return NAMED_POSITIONS[name] if name in NAMED_POSITIONS else float(name)
 
 
-def check_drawable(metrics: Iterable[str]) -> None:
+def check_drawable(path: Path, metrics: Iterable[str]) -> None:
     """Check that a plot is possible, before the measurements.
 
     Raises:
         TrainingError: matplotlib is not installed.
-        ValueError: there is nothing to plot.
+        ValueError: the suffix is not an image format, or there is nothing to plot.
     """
     if _PERCEPTION.keys().isdisjoint(metrics):
         raise ValueError("a plot needs LPIPS or NIQE")
     if find_spec("matplotlib") is None:
         raise TrainingError("a plot needs matplotlib: pip install '.[train]' in the checkout")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    if path.suffix[1:] not in FigureCanvasBase.filetypes:
+        raise ValueError(f"{path} has no suffix of an image format, such as .png")
 
 
 def draw(
@@ -91,7 +95,7 @@ def draw(
         ValueError: the suffix is not an image format, or there is nothing to plot.
     """
     shown = [name for name in _PERCEPTION if any(name in scores for scores in bicubic.values())]
-    check_drawable(shown)
+    check_drawable(path, shown)
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from model.checkpoint import Scores
-from model.evaluate.folder import Figures
+from model.evaluate.folder import Figures, SliderPath
 from model.evaluate.pareto import NAMED_POSITIONS, position_of
-from model.evaluate.slider import SliderPath
 from model.metrics.perceptual import Metric
 
 _FIGURES = {
@@ -87,7 +86,7 @@ def show(report: Report, metrics: Sequence[Metric]) -> None:
 
     The methods for comparison share one table of character.
     """
-    console = Console()
+    console = Console(markup=False)  # names may contain brackets
     for data in report.pictures:
         console.print(_scores(report, data, metrics))
     checkpoints = [checkpoint.name for checkpoint in report.checkpoints]

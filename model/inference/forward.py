@@ -12,7 +12,9 @@ Shapes: N tiles in a batch, T x T pixels in a tile, R results for each.
 import copy
 import functools
 import logging
+import operator
 import time
+import timeit
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +30,7 @@ from model.gdsr import GDSR, OUTPUTS, PARTS, Output, Part
 from model.inference import hopper, openvino
 from model.inference.cuda_graphs import Graphs, Network, compile_blocks, download, upload
 from model.inference.nvrtc import KernelUnavailable
-from model.inference.trial import Turn, at_once, seconds_of_each
+from model.inference.trial import Turn, seconds_of_each
 from model.postprocessing import back_projected, limit_ringing, postprocess
 from model.process import cache_folder
 
@@ -320,7 +322,8 @@ def _fastest_passing(generator: GDSR, device: torch.device) -> Forward:
         # Best of three against a single run, so that short load from other processes does not
         # decide; float32 is far slower if the instructions exist.
         if device.type == "cuda" or (
-            min(_self_test_seconds(quick) for _ in range(3)) < _self_test_seconds(exact)
+            min(timeit.repeat(functools.partial(_self_test, quick), number=1, repeat=3))
+            < timeit.timeit(functools.partial(_self_test, exact), number=1)
         ):
             return quick
     return exact
@@ -332,7 +335,7 @@ def in_backend(
     backend: Backend | None,
     tile: int,
     cache: Path | None = None,
-    turn: Turn = at_once,
+    turn: Turn = operator.call,
 ) -> Forward:
     """Return the network in OpenVINO, on a CPU, if it passes the self-test and is requested or
     faster, else `by_torch`. Arguments as for `prepare`; each tile of a trial waits for its `turn`.
@@ -394,12 +397,6 @@ def _self_test(forward: Forward) -> Blends:
     """The outputs for the self-test's picture, in the order of `OUTPUTS`: (3, 3, H, W) each."""
     picture = _picture(_SELF_TEST_SIDE).repeat(len(OUTPUTS), axis=0)
     return forward.blend(picture, np.eye(len(OUTPUTS), len(PARTS), dtype=np.float32)[:, None])
-
-
-def _self_test_seconds(forward: Forward) -> float:
-    start = time.perf_counter()
-    _self_test(forward)
-    return time.perf_counter() - start
 
 
 def _only(output: Output) -> NDArray[np.float32]:

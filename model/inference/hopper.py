@@ -288,7 +288,7 @@ class HopperGDSR:
     def _to_rgb(self, name: str, x: Planes) -> Tensor:
         """Convert features to an image, (N, 3, H, W)."""
         image = torch.empty((len(x.values), 3, x.height, x.width), device="cuda")
-        self._launch(name, x, image=image)
+        self._launch(name, x, rgb=image.data_ptr())
         return image
 
     def _convolve(
@@ -306,20 +306,17 @@ class HopperGDSR:
             scale = 2 if self._convolutions[name].epilogue == "ENLARGE" else 1
             n = len(x.values)
             out = self._new(n, self._features, height=x.height * scale, width=x.width * scale)
-        self._launch(name, x, grown=grown, out=out, first=first, added=added)
+        fields = {f"add{i}": one.values.data_ptr() for i, one in enumerate(added, start=1)}
+        if grown is not None:
+            fields |= {"grown": grown.values.data_ptr(), "grown_planes": grown.values.shape[1]}
+        self._launch(
+            name, x, out=out.values.data_ptr(), out_first=first,
+            out_planes=out.values.shape[1], out_pitch=out.values.shape[3], **fields,
+        )  # fmt: skip
         return out
 
-    def _launch(
-        self,
-        name: str,
-        x: Planes,
-        *,
-        grown: Planes | None = None,
-        out: Planes | None = None,
-        image: Tensor | None = None,
-        first: int = 0,
-        added: Sequence[Planes] = (),
-    ) -> None:
+    def _launch(self, name: str, x: Planes, **fields: int) -> None:
+        """Queue a convolution of `x`; `fields` of the layer say what else it reads and writes."""
         convolution = self._convolutions[name]
         strips = math.ceil(x.width / _STRIP)
         side_by_side = len(x.values) * strips * convolution.slices
@@ -329,17 +326,8 @@ class HopperGDSR:
             x=x.values.data_ptr(), x_planes=x.values.shape[1],
             height=x.height, width=x.width, pitch=x.values.shape[3],
             weights=convolution.weights.data_ptr(), bias=convolution.bias.data_ptr(),
-            rows=rows, blocks_down=blocks_down, strips=strips, slices=convolution.slices,
+            rows=rows, blocks_down=blocks_down, strips=strips, slices=convolution.slices, **fields,
         )  # fmt: skip
-        if grown is not None:
-            layer.grown, layer.grown_planes = grown.values.data_ptr(), grown.values.shape[1]
-        if out is not None:
-            layer.out, layer.out_first = out.values.data_ptr(), first
-            layer.out_planes, layer.out_pitch = out.values.shape[1], out.values.shape[3]
-        if image is not None:
-            layer.rgb = image.data_ptr()
-        for field, one in zip(("add1", "add2", "add3"), added, strict=False):
-            setattr(layer, field, one.values.data_ptr())
         self._kernels[convolution.kernel].launch(side_by_side * blocks_down, layer)
 
     def _like(self, x: Planes, features: int | None = None) -> Planes:

@@ -1,7 +1,7 @@
 """The network in OpenVINO, an optional second library for CPUs.
 
-The graph is built here from the weights of a generator, operation by operation: OpenVINO's own
-converter would trace the network for seconds. Nothing is written to a disk, and its telemetry is
+The graph is built here by the generator's own `forward`: OpenVINO's converter would trace the
+network for seconds. Nothing is written to a disk, and its telemetry is
 never loaded. One model is compiled for each set of parts, for tiles of every size.
 
 Shapes: N batch, H x W low-resolution pixels.
@@ -10,15 +10,14 @@ Shapes: N batch, H x W low-resolution pixels.
 import functools
 import importlib.util
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
-from model.blocks import NEGATIVE_SLOPE, RESIDUAL_SCALE
 from model.gdsr import GDSR, PARTS, GDSROutput, Part
 
 #: OpenVINO's names of the precisions in which it computes.
@@ -93,81 +92,56 @@ def _graph(generator: GDSR, parts: Sequence[Part]) -> Any:
     """A model from (N, 3, H, W) to the parts in this order; see `GDSR.forward`."""
     library = _library()
     lr = library.opset13.parameter([-1, 3, -1, -1], np.float32)
-    build = _Builder(library.opset13)
-    return library.Model(build.parts(generator, lr, parts), [lr])
+    images = generator(_Node(lr), parts)
+    return library.Model([getattr(images, part).node for part in parts], [lr])
 
 
-class _Builder:
-    """Translates the modules of a generator into nodes of a graph, following their `forward`."""
+class _Node:
+    """A node of a graph in place of a tensor: torch's functions add further nodes to the graph.
 
-    def __init__(self, operations: Any) -> None:
-        self._op = operations
+    So the `forward` of a generator builds it. These are all functions that a network with folded
+    tails calls.
+    """
 
-    def parts(self, generator: GDSR, lr: Any, parts: Sequence[Part]) -> list[Any]:
-        op, found = self._op, {}
-        shared = self._trunk(generator.shared, self._conv(generator.first, lr))
-        guide = self._trunk(generator.guide, shared)
-        if "psnr" in parts or "fused" in parts:
-            feat_lf = self._branch(generator.lf, guide)
-        if "gan" in parts or "fused" in parts:
-            guided = op.concat([guide, self._trunk(generator.hf_extract, shared)], 1)
-            feat_hf = self._branch(generator.hf, self._conv(generator.hf_merge, guided))
-        if "fused" in parts or "mask" in parts:
-            mask = op.sigmoid(self._branch(generator.mask, shared))
-        if "psnr" in parts:
-            found["psnr"] = self._conv(generator.lf_to_rgb, feat_lf)
-        if "gan" in parts:
-            found["gan"] = self._conv(generator.hf_to_rgb, feat_hf)
-        if "fused" in parts:
-            features = op.add(feat_lf, op.multiply(op.subtract(feat_hf, feat_lf), mask))
-            found["fused"] = self._conv(generator.fused_to_rgb, features)
-        if "mask" in parts:
-            found["mask"] = op.reduce_mean(mask, np.array([1]), keep_dims=True)
-        return [found[part] for part in parts]
+    def __init__(self, node: Any) -> None:
+        self.node = node
 
-    # Children of modules have no type of their own, hence Any.
+    def __add__(self, other: "_Node") -> Any:
+        return torch.add(self, other)  # type: ignore[call-overload]  # dispatched below
 
-    def _branch(self, branch: Any, x: Any) -> Any:
-        tail = branch.tail
-        enlarged = self._conv(tail.lr, self._trunk(branch.trunk, x))
-        for step in (tail.up1, tail.up2):
-            enlarged = self._activated(self._transposed(step.conv, enlarged))
-        return self._activated(self._conv(tail.hr, enlarged))
+    def mean(self, *, dim: int, keepdim: bool, dtype: torch.dtype) -> "_Node":  # noqa: ARG002
+        axes = np.array([dim])
+        return _Node(_library().opset13.reduce_mean(self.node, axes, keep_dims=keepdim))
 
-    def _trunk(self, trunk: Any, x: Any) -> Any:
-        refined = x
-        for rrdb in trunk.blocks:
-            inner = refined
-            for rdb in rrdb.blocks:
-                inner = self._rdb(rdb, inner)
-            scaled = self._op.multiply(inner, np.float32(RESIDUAL_SCALE))
-            refined = self._op.add(refined, scaled)
-        return self._op.add(x, refined)
-
-    def _rdb(self, block: Any, x: Any) -> Any:
-        seen = x
-        for conv in block.grow:
-            seen = self._op.concat([seen, self._activated(self._conv(conv, seen))], 1)
-        return self._op.add(x, self._conv(block.merge, seen, scale=RESIDUAL_SCALE))
-
-    def _conv(self, conv: nn.Conv2d, x: Any, *, scale: float = 1.0) -> Any:
-        weight = (conv.weight * scale).contiguous().numpy()
-        sums = self._op.convolution(x, weight, [1, 1], [1, 1], [1, 1], [1, 1])
-        return self._op.add(sums, _bias(conv, scale))
-
-    def _transposed(self, conv: nn.ConvTranspose2d, x: Any) -> Any:
-        """Transposed convolution of 4x4 with stride 2, as in `FoldedEnlarge`."""
-        sums = self._op.convolution_backprop_data(
-            x, conv.weight.contiguous().numpy(), [2, 2],
-            pads_begin=[1, 1], pads_end=[1, 1], dilations=[1, 1],
-        )  # fmt: skip
-        return self._op.add(sums, _bias(conv))
-
-    def _activated(self, x: Any) -> Any:
-        return self._op.prelu(x, np.array([NEGATIVE_SLOPE], np.float32))
-
-
-def _bias(conv: nn.Conv2d | nn.ConvTranspose2d, scale: float = 1.0) -> NDArray[np.float32]:
-    if conv.bias is None:
-        return np.zeros((1, conv.out_channels, 1, 1), np.float32)
-    return (conv.bias * scale).view(1, -1, 1, 1).numpy()
+    @classmethod
+    def __torch_function__(
+        cls, function: Any, _: Any, given: Sequence[Any], named: Mapping[str, Any] | None = None
+    ) -> "_Node":
+        op, options = _library().opset13, named or {}
+        x, *others = (one.node if isinstance(one, _Node) else one for one in given)
+        match function:
+            case torch.add:
+                term = others[0]
+                if "alpha" in options:
+                    term = op.multiply(term, np.float32(options["alpha"]))
+                return cls(op.add(x, term))
+            case torch.cat:
+                return cls(op.concat([part.node for part in x], options["dim"]))
+            case torch.lerp:
+                end, weight = others
+                return cls(op.add(x, op.multiply(op.subtract(end, x), weight)))
+            case torch.sigmoid:
+                return cls(op.sigmoid(x))
+            case F.leaky_relu_:
+                return cls(op.prelu(x, np.array(others, np.float32)))
+            case F.conv2d | F.conv_transpose2d:
+                weight, bias, stride, pads = others[:4]
+                kernel = weight.contiguous().numpy()
+                if function == F.conv2d:
+                    sums = op.convolution(x, kernel, stride, pads, pads, [1, 1])
+                else:
+                    sums = op.convolution_backprop_data(
+                        x, kernel, stride, pads_begin=pads, pads_end=pads, dilations=[1, 1]
+                    )
+                return cls(op.add(sums, bias.view(1, -1, 1, 1).numpy()))
+        raise NotImplementedError(f"{function} has no translation for OpenVINO")

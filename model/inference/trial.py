@@ -2,31 +2,23 @@
 
 import hashlib
 import json
+import operator
 import time
+import timeit
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from model.files import write_cache
 
 _ROUNDS = 3
 
 Name = TypeVar("Name", bound=str)
-Found = TypeVar("Found")
-
-
-class Turn(Protocol):
-    """Calls an action when the device is free for it, and returns its result."""
-
-    def __call__(self, action: Callable[[], Found], /) -> Found:
-        """The result of the action, whose exceptions are raised here."""
-        ...
-
-
-def at_once(action: Callable[[], Found], /) -> Found:
-    """Call the action now: the turn for a device without other users."""
-    return action()
+Turn = Callable[[Callable[[], Any]], Any]
+"""Calls an action when the device is free for it, and returns its result or raises its exception;
+`operator.call` on a device without other users.
+"""
 
 
 def seconds_of_each(
@@ -34,7 +26,7 @@ def seconds_of_each(
     *,
     about: object,
     folder: Path,
-    turn: Turn = at_once,
+    turn: Turn = operator.call,
 ) -> dict[Name, float]:
     """Seconds of each function, the best of a few interleaved calls, or as cached in `folder`.
 
@@ -53,12 +45,7 @@ def seconds_of_each(
     best = dict.fromkeys(functions, float("inf"))
     for _ in range(_ROUNDS):
         for name, call in functions.items():
-            best[name] = min(best[name], turn(partial(_seconds, call)))
+            timed = partial(timeit.timeit, call, timer=time.process_time, number=1)
+            best[name] = min(best[name], turn(timed))
     write_cache(path, json.dumps(best).encode())
     return best
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start

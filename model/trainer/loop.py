@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from types import FrameType
+from typing import Any
 
 from model.trainer.config import Optimiser, TrainConfig
 from model.trainer.config import Run as RunConfig
 from model.trainer.parallel import join, leave
-from model.trainer.run.log import StepRecord
 from model.trainer.run.run import Run
 from model.trainer.step.networks import set_rate
 from model.trainer.step.step import Entry, GraphedStep, Step
@@ -137,21 +137,25 @@ class _Throughput:
         self._mark, self._step = time.perf_counter(), self._run.train_state.step
         self._waited = self._run.batches.waited
 
-    def record(self, *, rate: float) -> StepRecord:
+    def record(self, *, rate: float) -> dict[str, Any]:
+        """A line of the log, with rates since the previous one.
+
+        `waited` is the share of time that the loop waited for data.
+        """
         run, train_state = self._run.config.run, self._run.train_state
         seconds, steps = time.perf_counter() - self._mark, train_state.step - self._step
         left = (run.steps - train_state.step) * seconds / steps
         if run.minutes:
             left = min(left, 60 * run.minutes - self._run.reserve - train_state.elapsed)
         names = self._seen[0].terms if self._seen else ()
-        record = StepRecord(
-            step=train_state.step,
-            terms={name: fmean(entry.terms[name] for entry in self._seen) for name in names},
-            learning_rate=rate,
-            images_per_second=self._run.config.data.batch * steps / seconds,
-            waited=(self._run.batches.waited - self._waited) / seconds,
-            seconds_left=max(0.0, left),
-        )
+        record = {
+            "step": train_state.step,
+            "terms": {name: fmean(entry.terms[name] for entry in self._seen) for name in names},
+            "learning_rate": rate,
+            "images_per_second": self._run.config.data.batch * steps / seconds,
+            "waited": (self._run.batches.waited - self._waited) / seconds,
+            "seconds_left": max(0.0, left),
+        }
         self._seen.clear()
         self.restart()
         return record

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model.process import _cgroup_quota, available_cpus
+from model.process import available_cpus, available_memory, cgroup_limit
 
 
 def write(folder: Path, **files: str) -> None:
@@ -19,7 +19,7 @@ def test_a_quota_of_cgroup_version_2_counts(tmp_path: Path) -> None:
     write(tmp_path, membership="0::/jobs/one\n")
     write(tmp_path / "root" / "jobs" / "one", cpu__max="150000 100000\n")
 
-    assert _cgroup_quota(tmp_path / "membership", tmp_path / "root") == 1.5
+    assert cgroup_limit("cpu", tmp_path / "membership", tmp_path / "root") == 1.5
 
 
 def test_the_tightest_quota_above_counts(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_the_tightest_quota_above_counts(tmp_path: Path) -> None:
     write(tmp_path / "root" / "jobs", cpu__max="100000 100000\n")
     write(tmp_path / "root" / "jobs" / "one", cpu__max="400000 100000\n")
 
-    assert _cgroup_quota(tmp_path / "membership", tmp_path / "root") == 1
+    assert cgroup_limit("cpu", tmp_path / "membership", tmp_path / "root") == 1
 
 
 def test_a_quota_of_cgroup_version_1_counts(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_quota_of_cgroup_version_1_counts(tmp_path: Path) -> None:
     group = tmp_path / "root" / "cpu" / "jobs"
     write(group, cpu__cfs_quota_us="300000\n", cpu__cfs_period_us="100000\n")
 
-    assert _cgroup_quota(tmp_path / "membership", tmp_path / "root") == 3
+    assert cgroup_limit("cpu", tmp_path / "membership", tmp_path / "root") == 3
 
 
 def test_a_container_that_sees_only_its_own_group_finds_its_quota(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_container_that_sees_only_its_own_group_finds_its_quota(tmp_path: Path
     top = tmp_path / "root" / "cpu"
     write(top, cpu__cfs_quota_us="200000\n", cpu__cfs_period_us="100000\n")
 
-    assert _cgroup_quota(tmp_path / "membership", tmp_path / "root") == 2
+    assert cgroup_limit("cpu", tmp_path / "membership", tmp_path / "root") == 2
 
 
 @pytest.mark.parametrize("limit", ["max 100000\n", "", "nonsense\n"])
@@ -52,8 +52,26 @@ def test_no_quota_is_no_limit(tmp_path: Path, limit: str) -> None:
     write(tmp_path, membership="0::/\n")
     write(tmp_path / "root", cpu__max=limit)
 
-    assert _cgroup_quota(tmp_path / "membership", tmp_path / "root") == math.inf
-    assert _cgroup_quota(tmp_path / "none", tmp_path / "root") == math.inf
+    assert cgroup_limit("cpu", tmp_path / "membership", tmp_path / "root") == math.inf
+    assert cgroup_limit("cpu", tmp_path / "none", tmp_path / "root") == math.inf
+
+
+@pytest.mark.parametrize(
+    ("membership", "folder", "name"),
+    [
+        ("0::/jobs\n", "jobs", "memory__max"),
+        ("3:memory:/jobs\n", "memory", "memory__limit_in_bytes"),
+    ],
+)
+def test_a_limit_of_memory_counts(tmp_path: Path, membership: str, folder: str, name: str) -> None:
+    write(tmp_path, membership=membership)
+    write(tmp_path / "root" / folder, **{name: f"{2**30}\n"})
+
+    assert cgroup_limit("memory", tmp_path / "membership", tmp_path / "root") == 2**30
+
+
+def test_no_more_memory_is_available_than_the_host_has() -> None:
+    assert 0 < available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_there_is_at_least_one_processor_and_none_that_affinity_forbids() -> None:

@@ -6,7 +6,7 @@ model and torch version, unless a lack of memory cut it short.
 
 import json
 import re
-import time
+import timeit
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -94,14 +94,11 @@ def _measured(forward: Forward, *, tile: int, batch: int) -> Measured | None:
         torch.cuda.reset_peak_memory_stats(forward.device)
     try:
         forward(noise, weights)  # compiles, records graphs, fills caches
-        seconds = []
-        for _ in range(_RUNS):
-            start = time.perf_counter()
-            forward(noise, weights)  # the result is on the host, so the computation is complete
-            seconds.append((time.perf_counter() - start) / batch)
+        # the result is on the host, so the computation is complete
+        seconds = min(timeit.repeat(lambda: forward(noise, weights), number=1, repeat=_RUNS))
     except (RuntimeError, MemoryError) as failure:
         if not is_out_of_memory(failure):
             raise
         return None
     peak = torch.cuda.max_memory_allocated(forward.device) if cuda else 0
-    return Measured(tile=tile, batch=batch, seconds=min(seconds), peak_bytes=peak)
+    return Measured(tile=tile, batch=batch, seconds=seconds / batch, peak_bytes=peak)

@@ -9,7 +9,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from itertools import chain, islice
@@ -161,13 +161,27 @@ class EngineClient:
         sent: deque[int] = deque()  # slots in the order of their tiles
         done: set[int] = set()
 
-        def reopen() -> None:
-            send(self._connection, {**opening, "alone": self._losses > 0}, (fd,))
-            for slot in sent:
-                if slot not in done:
-                    send(self._connection, {"slot": slot})
+        def reopen(*, lost: bool) -> None:
+            while True:
+                if lost:
+                    if shared.flags.any():  # tiles of this picture were being computed
+                        self._losses += 1
+                        shared.flags[:] = 0
+                    if self._losses >= _MAX_LOSSES:
+                        raise errors.EngineLost(
+                            "it died twice while computing tiles of this picture"
+                        )
+                    self._reconnect()
+                try:
+                    send(self._connection, {**opening, "alone": self._losses > 0}, (fd,))
+                    for slot in sent:
+                        if slot not in done:
+                            send(self._connection, {"slot": slot})
+                    return
+                except OSError:
+                    lost = True
 
-        self._retry_on_loss(reopen, shared)
+        reopen(lost=False)
         while True:
             while free and (tile := next(tiles, None)) is not None:
                 slot = free.popleft()
@@ -180,9 +194,7 @@ class EngineClient:
             while sent[0] not in done:
                 answer = self._answer()
                 if answer is None:
-                    self._count_loss(shared)
-                    self._reconnect()
-                    self._retry_on_loss(reopen, shared)
+                    reopen(lost=True)
                 else:
                     done.add(answer)
             slot = sent.popleft()
@@ -205,23 +217,6 @@ class EngineClient:
             raise _failure(message)
         self._precision = message.get("precision")
         return int(message["done"])
-
-    def _count_loss(self, shared: SharedTiles) -> None:
-        """Count a loss if tiles of this picture were being computed."""
-        if shared.flags.any():
-            self._losses += 1
-            shared.flags[:] = 0
-        if self._losses >= _MAX_LOSSES:
-            raise errors.EngineLost("it died twice while computing tiles of this picture")
-
-    def _retry_on_loss(self, action: Callable[[], None], shared: SharedTiles) -> None:
-        """Call `action` with a connection; reconnects if the engine dies."""
-        while True:
-            try:
-                return action()
-            except OSError:
-                self._count_loss(shared)
-                self._reconnect()
 
     def _reconnect(self) -> None:
         self._connection.close()

@@ -8,6 +8,7 @@ loaded again from its file on demand.
 import gc
 import logging
 import math
+import operator
 import threading
 import time
 from functools import partial
@@ -26,7 +27,7 @@ from model.inference.forward import (
     measure,
     prepare,
 )
-from model.inference.trial import Turn, at_once
+from model.inference.trial import Turn
 from model.memory import is_out_of_memory
 from workers.contract.errors import ModelNotLoaded
 from workers.contract.queue.engines import ModelInfo
@@ -180,7 +181,7 @@ class CachedModel:
             update={"pixels_per_second": {name: rate / work for name, rate in speeds.items()}}
         )
 
-    def settle(self, turn: Turn = at_once) -> None:
+    def settle(self, turn: Turn = operator.call) -> None:
         """Load and measure it if that was not done yet, and try OpenVINO if the settings allow it.
 
         If the caller is not the compute thread, `turn` has to run each step there.

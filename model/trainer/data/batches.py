@@ -22,7 +22,7 @@ from torch import Tensor
 from model.gdsr import SCALE
 from model.trainer.config import Data
 from model.trainer.data.patterns import replace_with_patterns
-from model.trainer.data.photographs import Photographs
+from model.trainer.data.photographs import Photographs, turned
 from model.trainer.degradations.degradations import Degradation, shrink
 from model.trainer.parallel import Processes
 
@@ -175,13 +175,6 @@ def sliced(photographs: Photographs, picks: Tensor, *, size: int, context: int) 
         part = _window(image, top=top - context, left=left - context, size=size)
         patch[:] = turned(part, turn)
     return torch.from_numpy(patches)
-
-
-def turned(patch: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
-    """One of the eight flips and quarter turns."""
-    patch = patch[::-1] if turn & 2 else patch
-    patch = patch[:, ::-1] if turn & 4 else patch
-    return patch.transpose(1, 0, 2) if turn & 1 else patch
 
 
 def _window(image: NDArray[np.uint8], *, top: int, left: int, size: int) -> NDArray[np.uint8]:

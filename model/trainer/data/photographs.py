@@ -4,7 +4,8 @@ Shapes: K photographs, P pixels in total.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,17 +15,19 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from model.gdsr import SCALE
-from model.process import available_cpus
+from model.process import available_cpus, available_memory
 from model.trainer.config import Data
 from model.trainer.errors import TrainingError, writing
 
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """Exceptions that Pillow raises for a broken picture."""
+_TURNS: Mapping[object, int] = {2: 4, 3: 6, 4: 2, 5: 1, 6: 3, 7: 7, 8: 5}
+"""EXIF orientation -> the turn (of `turned`) that puts a picture upright."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,19 +62,38 @@ def find_photographs(folder: Path) -> list[Path]:
 
 
 def decode(path: Path) -> NDArray[np.uint8]:
-    """The picture as RGB: (H, W, 3).
+    """The upright picture as RGB: (H, W, 3).
 
     Raises:
         OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken, or has
             levels without a known range.
     """
     with Image.open(path) as image:
+        turn = _turn(image)
         if image.mode in ("I", "F"):
             raise ValueError("32-bit levels have no known range")
         if image.mode.startswith("I;16"):  # Pillow would clip grey levels to 255
             grey = (np.asarray(image) >> 8).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        return np.asarray(image.convert("RGB"))
+            return turned(np.repeat(grey[..., None], 3, axis=2), turn)
+        return turned(np.asarray(image.convert("RGB")), turn)
+
+
+def turned(picture: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
+    """One of the eight flips and quarter turns, 0 to 7, of (H, W, 3)."""
+    picture = picture[::-1] if turn & 2 else picture
+    picture = picture[:, ::-1] if turn & 4 else picture
+    return picture.transpose(1, 0, 2) if turn & 1 else picture
+
+
+def _turn(image: Image.Image) -> int:
+    """The turn for the EXIF orientation, which has to be asked for before the pixels are loaded.
+
+    Pillow itself turns a TIFF. A PNG without EXIF before its pixels would be decoded to look.
+    """
+    if "exif" in image.info:
+        with suppress(*UNREADABLE, struct.error):  # damaged EXIF does not make a picture useless
+            return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation), 0)
+    return 0
 
 
 def usable_pictures(
@@ -116,13 +138,14 @@ def no_photograph(folder: Path, *, broken: Sequence[Path], small: int, side: int
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Width and height of a picture, from its header.
+    """Width and height of the upright picture, from its header.
 
     Raises:
         OSError, SyntaxError, ValueError, Image.DecompressionBombError: the file is broken.
     """
     with Image.open(path) as image:
-        return image.size
+        width, height = image.size
+        return (height, width) if _turn(image) & 1 else (width, height)
 
 
 def read_photographs(
@@ -197,8 +220,7 @@ def keep_photographs(
 def _place(paths: Sequence[Path], device: torch.device) -> Literal["device", "host", "file"]:
     """The first location with room for the decoded pictures besides other uses."""
     size = 3 * sum(height * width for height, width in _sizes(paths).values())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if size > 0.4 * memory:
+    if size > 0.4 * available_memory():
         return "file"
     if device.type == "cuda" and size > 0.4 * torch.cuda.mem_get_info(device)[0]:
         return "host"

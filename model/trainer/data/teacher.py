@@ -40,9 +40,9 @@ from model.files import write_atomically
 from model.gdsr import SCALE
 from model.resize import to_bytes
 from model.trainer.config import SHARD, Data, Teacher, TrainConfig
-from model.trainer.data.batches import Batch, Batches, turned
+from model.trainer.data.batches import Batch, Batches
 from model.trainer.data.patterns import replace_with_patterns
-from model.trainer.data.photographs import Photographs
+from model.trainer.data.photographs import Photographs, turned
 from model.trainer.errors import TrainingError, reading, writing
 from model.trainer.parallel import Processes
 from model.trainer.precision import autocast

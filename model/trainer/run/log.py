@@ -6,7 +6,6 @@ Only the first of several processes logs. Without a terminal a line per record r
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,19 +19,6 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FILE = "log.jsonl"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepRecord:
-    """One line of the log; rates are means since the previous line."""
-
-    step: int
-    terms: Mapping[str, float]
-    learning_rate: float
-    images_per_second: float
-    waited: float
-    """Share of time that the loop waited for data."""
-    seconds_left: float
 
 
 class Log:
@@ -69,28 +55,27 @@ class Log:
         """Write a line for an event other than a step."""
         self._write({"event": event, **values})
 
-    def say(self, text: str) -> None:
-        self._console.print(text, markup=False)
-
-    def close(self, text: str, *, done: bool) -> None:
+    def say(self, text: str, *, done: bool = False) -> None:
         if done:
             self._bar.update(self._task, completed=1.0)
-        self.say(text)
+        self._console.print(text, markup=False)
 
-    def step(self, record: StepRecord, *, fraction: float) -> None:
-        self._write({"event": "step", **asdict(record)})
-        terms = "  ".join(f"{name} {value:.4g}" for name, value in record.terms.items())
+    def step(self, record: Mapping[str, Any], *, fraction: float) -> None:
+        """Write a line with the losses and rates of recent steps, and show it."""
+        self._write({"event": "step", **record})
+        terms = "  ".join(f"{name} {value:.4g}" for name, value in record["terms"].items())
         status = (
-            f"step {record.step:,}/{self._steps:,}  {terms}  {record.images_per_second:.1f} "
-            f"images/s  {timedelta(seconds=round(record.seconds_left))} left"
+            f"step {record['step']:,}/{self._steps:,}  {terms}  "
+            f"{record['images_per_second']:.1f} images/s  "
+            f"{timedelta(seconds=round(record['seconds_left']))} left"
         )
         self._bar.update(self._task, completed=fraction, status=status)
         if not self._console.is_terminal:
             self.say(status)
         if self._board:
-            for name, value in record.terms.items():
-                self._board.add_scalar(f"loss/{name}", value, record.step)
-            self._board.add_scalar("learning_rate", record.learning_rate, record.step)
+            for name, value in record["terms"].items():
+                self._board.add_scalar(f"loss/{name}", value, record["step"])
+            self._board.add_scalar("learning_rate", record["learning_rate"], record["step"])
 
     def scores(self, step: int, scores: Mapping[str, float], *, best: bool) -> None:
         self._write({"event": "validation", "step": step, **scores, "best": best})

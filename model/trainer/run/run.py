@@ -204,7 +204,7 @@ class Run:
         self.log.event("stopped" if stopped else "end", step=self.train_state.step)
         outcome = "stopped by a signal; resume it" if stopped else "done"
         text = f"{outcome}: step {self.train_state.step:,}, {self.out / BEST}"
-        self.log.close(text, done=not stopped)
+        self.log.say(text, done=not stopped)
 
 
 def _split(config: TrainConfig) -> tuple[list[Path], list[Path], Path]:

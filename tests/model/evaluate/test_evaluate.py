@@ -19,11 +19,10 @@ from model.checkpoint import load_checkpoint, read_header, save_checkpoint
 from model.esrgan import ESRGAN
 from model.evaluate import __main__ as command
 from model.evaluate import pareto
-from model.evaluate.folder import evaluate
+from model.evaluate.folder import evaluate, shown
 from model.evaluate.methods import bicubic, of_generator
 from model.evaluate.pareto import NAMED_POSITIONS, check_drawable, draw, name_of, position_of
 from model.evaluate.pictures import find_pictures
-from model.evaluate.slider import shown
 from model.gdsr import OUTPUTS
 from model.metrics.fidelity import mse_y, psnr_y
 from model.metrics.perceptual import load_metrics
@@ -374,6 +373,16 @@ def test_pictures_too_small_for_every_metric_are_still_measured_otherwise(
     assert "shift" in report["character"]["bicubic"]["places"]["Dots"]["bicubic"]
 
 
+def test_brackets_in_names_are_shown(
+    run: Run, checkpoint: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photographs.rename(photographs.with_name("Holidays [red]"))
+
+    assert run(checkpoint, "--data", folder) == 0
+
+    assert "Holidays [red], 2 pictures" in capsys.readouterr().out
+
+
 def refused(run: Run, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Return the last error line of a run that must fail."""
     assert run(*arguments) == 1
@@ -421,6 +430,23 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(
     if not torch.cuda.is_available():
         cuda = ("--device", "cuda")
         assert "no CUDA device" in line(checkpoint, "--data", photographs, *cuda)
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_anything_is_evaluated(
+    run: Run,
+    checkpoint: Path,
+    photographs: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("matplotlib")
+    data = (checkpoint, "--data", photographs, "--metric-weights", weights)
+
+    for option in ("--json", "--plot"):
+        assert f"{tmp_path} cannot be written" in refused(run, capsys, *data, option, tmp_path)
+    line = refused(run, capsys, *data, "--plot", tmp_path / "plot.docx")
+    assert "plot.docx has no suffix of an image format" in line
 
 
 @pytest.mark.parametrize("place", ["1.5", "-0.1", "sharp", "nan", ""])
@@ -484,9 +510,9 @@ def test_a_plot_needs_matplotlib_and_something_to_draw(monkeypatch: pytest.Monke
     monkeypatch.setattr(pareto, "find_spec", lambda _: None)
 
     with pytest.raises(TrainingError, match="a plot needs matplotlib"):
-        check_drawable(["psnr_y", "niqe"])
+        check_drawable(Path("plot.png"), ["psnr_y", "niqe"])
     with pytest.raises(ValueError, match="LPIPS or NIQE"):
-        check_drawable(["psnr_y", "dists"])
+        check_drawable(Path("plot.png"), ["psnr_y", "dists"])
 
 
 def test_a_picture_that_does_not_fit_into_memory_is_said_in_one_line(

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.evaluate.folder import evaluate, overshoots
+from model.evaluate.folder import POSITIONS, evaluate, overshoots, slider_path
 from model.evaluate.methods import bicubic, unrounded_bicubic
 from model.evaluate.patterns import patterns
-from model.evaluate.slider import POSITIONS, slider_path
 from model.metrics.perceptual import load_metrics
 from model.resize import bicubic_up
 from model.trainer.validation import Pair

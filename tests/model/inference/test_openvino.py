@@ -146,11 +146,14 @@ prepare_process(1)
 import torch
 sys.path[:0] = ["tests/support"]
 from networks import TINY
+from model.blocks import fold_tails
 from model.gdsr import GDSR
 from model.inference.openvino import OpenVINOGDSR
 
 signal.signal(signal.SIGTERM, lambda *_: print("in order", flush=True))
-generator = GDSR(TINY).eval().requires_grad_(False)
+generator = GDSR(TINY).eval()
+fold_tails(generator)
+generator.requires_grad_(False)
 networks = [OpenVINOGDSR(generator, precision="float32") for _ in range(2)]
 for network in networks:
     network(torch.zeros(1, 3, 16, 16), ["psnr"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from model.gdsr import SCALE
 from model.resize import bicubic_down
@@ -18,6 +18,7 @@ from model.trainer.data.photographs import (
     find_photographs,
     keep_photographs,
     read_photographs,
+    size_of,
 )
 from model.trainer.errors import TrainingError
 from model.trainer.parallel import Processes
@@ -129,6 +130,37 @@ def test_a_picture_whose_levels_have_no_known_range_is_skipped(
     Image.fromarray(np.ones((128, 128), dtype=kind)).save(tmp_path / "levels.tif")
 
     assert [path.name for path in read(tmp_path).broken] == ["levels.tif"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.png", "turned.tif", "turned.webp"])
+def test_a_photograph_is_read_upright(tmp_path: Path, name: str, orientation: int) -> None:
+    upright = np.zeros((96, 64, 3), dtype=np.uint8)
+    upright[:48, :32], upright[:48, 32:], upright[48:, :32] = 80, 160, 240
+    # How the camera stores a picture that this orientation puts upright.
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1],
+        5: upright.transpose(1, 0, 2), 6: np.rot90(upright), 7: np.rot90(upright[:, ::-1], -1),
+        8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / name, exif=exif, quality=100)
+
+    found = read(tmp_path)
+
+    assert size_of(tmp_path / name) == (64, 96)
+    assert (int(found.heights[0]), int(found.widths[0])) == (96, 64)
+    pixels = found.pixels.view(96, 64, 3).numpy().astype(int)
+    assert np.median(np.abs(pixels - upright)) <= 1
+
+
+def test_a_picture_with_damaged_exif_is_used_as_it_is(draw: Draw, tmp_path: Path) -> None:
+    with Image.open(draw(tmp_path / "a.png")) as image:
+        image.convert("RGB").save(tmp_path / "a.jpg", exif=b"Exif\0\0II*")
+    (tmp_path / "a.png").unlink()
+
+    assert read(tmp_path).names == ("a.jpg",)
 
 
 def test_both_ways_to_cut_give_the_same_patches(photographs: Path) -> None:
