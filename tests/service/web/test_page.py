@@ -10,8 +10,8 @@ from serving import Site
 
 FOLDER = Path(__file__).parents[3] / "service" / "web" / "page"
 FILES = sorted(path for path in FOLDER.rglob("*.*") if path.is_file())
-#: Fetched only on demand: languages by their readers, the large icon at installation.
-LATER = {"words/de.js", "words/zh.js", "icon-512.png"}
+#: Fetched only by readers of these languages.
+LATER = {"words/de.js", "words/zh.js"}
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
