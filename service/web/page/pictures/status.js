@@ -72,8 +72,8 @@ function refusal({ title, detail }) {
   return detail ? `${title}: ${detail}` : title;
 }
 
-function actionsFor({ problem, width }, retry) {
-  if (problem.slug === "image-too-large" && width) return ["halve", "crop", "remove"];
+function actionsFor({ problem, hasThumbnail }, retry) {
+  if (problem.slug === "image-too-large" && hasThumbnail) return ["halve", "crop", "remove"];
   if (problem.slug === "model-unknown") return retry; // with another one
   const permanent = problem.permanent || (problem.status >= 400 && problem.status < 500 && !PASSING.includes(problem.status));
   return permanent ? ["remove"] : retry;
