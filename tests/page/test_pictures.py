@@ -339,6 +339,27 @@ def test_a_refusal_is_told_once_in_the_words_of_the_service(visit: Visit, studio
     assert page.locator(".card .thumb").all_inner_texts() == ["letter.jpg", "broken.png"]
 
 
+def test_a_refusal_is_told_in_the_language_of_the_page(visit: Visit) -> None:
+    page = visit(locale="de-DE")
+    choose(page, ("letter.jpg", LETTER))
+
+    said = "Das ist kein Bild in einem der unterstützten Formate."
+    expect(page.locator("#working")).to_have_text(said)
+
+
+def test_the_missing_part_of_a_picture_is_filled_by_a_button(visit: Visit, studio: Studio) -> None:
+    whole = saved(photo(60, 80), "JPEG")
+    page = visit()
+    choose(page, ("cut.jpg", whole[:-200]))
+    expect(page.locator("#working")).to_have_text("The picture is damaged: its end is missing.")
+    page.get_by_role("button", name="Fill the missing part").click()
+    wait_for_result(page)
+
+    job = studio.http.get(f"/jobs/{job_of(page)}").json()
+    assert job["options"]["truncated"] == "fill"
+    assert (job["result"]["width"], job["result"]["height"]) == (320, 240)
+
+
 @pytest.mark.parametrize("format_name", ["PNG", "JPEG"])
 def test_a_huge_picture_is_refused_by_its_header_and_never_decoded(
     visit: Visit, format_name: str

@@ -1,21 +1,25 @@
-// Requests to the service. What it refuses comes as a Problem in its own words; a lost connection is
-// waited out; a missing key is asked for.
+// Requests to the service. What it refuses comes as a Problem; a lost connection is waited out; a missing
+// key is asked for.
 
 import { fetched, reachable } from "./connection.js";
-import { text } from "../words/text.js";
+import { problemText, text } from "../words/text.js";
 import { askForKey, credentials, key } from "./key.js";
 
 /** Milliseconds without progress after which an upload is given up: a slow line empties its buffers for long. */
 const UPLOAD_SILENCE = 120_000;
 
-/** A refusal: `title` and `detail` are the service's (RFC 9457). */
+/** A damaged picture whose beginning can be enlarged. The service has one type for all that are damaged. */
+export const CUT_OFF = "image-cut-off";
+
+/** A refusal (RFC 9457), in the page's own words where it has some. */
 export class Problem extends Error {
-  constructor({ title, detail, status, type }) {
-    super(detail || title);
-    this.title = title || "The service rejected the request";
-    this.detail = detail || "";
+  constructor({ title = "The service rejected the request", detail, status, type = "" }) {
+    const slug = detail?.includes("truncated=fill") ? CUT_OFF : type.split("/").pop();
+    const own = problemText(slug);
+    super(own ?? (detail || title));
+    this.words = own ?? (detail ? `${title}: ${detail}` : title);
     this.status = status;
-    this.slug = (type || "").split("/").pop();
+    this.slug = slug;
   }
 }
 
@@ -35,7 +39,7 @@ export async function request(path, { signal, headers = {}, method = "GET", body
       continue;
     }
     const problem = problemOf(answer.status, refusal);
-    if (answer.status === 401 && (await askForKey(problem.detail, used))) continue;
+    if (answer.status === 401 && (await askForKey(problem.message, used))) continue;
     throw problem;
   }
 }
@@ -75,7 +79,7 @@ export async function upload(file, fields, { onSent, signal }) {
     }
     if (answer.status === 202) return JSON.parse(answer.text);
     const problem = problemOf(answer.status, answer.text);
-    if (answer.status === 401 && (await askForKey(problem.detail, used))) continue;
+    if (answer.status === 401 && (await askForKey(problem.message, used))) continue;
     throw problem;
   }
 }
