@@ -59,9 +59,10 @@ export async function received(ask, read, signal) {
 
 /**
  * Send a picture; its job. One that was on its way when the connection was lost is sent again and
- * stays one job, by its idempotency key.
+ * stays one job, by its idempotency key. `onBusy(problem)` tells of a service that takes none for now,
+ * such as one that is starting: it is asked again when it says.
  */
-export async function upload(file, fields, { onSent, signal }) {
+export async function upload(file, fields, { onSent, onBusy, signal }) {
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) form.append(name, value);
   form.append("image", file, file.name || "pasted.png");
@@ -80,8 +81,18 @@ export async function upload(file, fields, { onSent, signal }) {
     if (answer.status === 202) return JSON.parse(answer.text);
     const problem = problemOf(answer.status, answer.text);
     if (answer.status === 401 && (await askForKey(problem.message, used))) continue;
-    throw problem;
+    if (answer.status !== 503) throw problem;
+    onBusy(problem);
+    await passed(Number(answer.pause) || 5, signal);
   }
+}
+
+/** Resolves after so many seconds. */
+function passed(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    setTimeout(resolve, 1000 * seconds);
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
 }
 
 /** XMLHttpRequest, because fetch does not tell how much of a body has been sent. */
@@ -102,7 +113,7 @@ function send(form, once, { onSent, signal }) {
       listen();
       onSent(event.total ? event.loaded / event.total : 0);
     };
-    wire.onload = () => resolve({ status: wire.status, text: wire.responseText });
+    wire.onload = () => resolve({ status: wire.status, text: wire.responseText, pause: wire.getResponseHeader("Retry-After") });
     wire.onerror = wire.onabort = () => reject(new TypeError("the connection was lost"));
     wire.onloadend = () => {
       clearTimeout(timer);

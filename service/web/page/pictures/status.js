@@ -29,7 +29,7 @@ export function statusOf(picture, models, now = Date.now()) {
   if (away && ["waiting", "sending"].includes(phase)) return say(text("notSentYet"), WAITING, { actions: ["cancel"] });
   switch (phase) {
     case "waiting":
-      return say(text("waiting"), WAITING, { actions: ["cancel"] });
+      return say(problem ? `${text("waiting")}: ${problem.words}` : text("waiting"), WAITING, { actions: ["cancel"] });
     case "sending":
       if (sent >= 1) return say(text("checking"), WAITING, { actions: ["cancel"] });
       return say(text("sending", { percent: percent(sent) }), percent(sent), { done: sent, actions: ["cancel"] });

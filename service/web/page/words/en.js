@@ -197,5 +197,9 @@ export default {
     "image-cut-off": "The picture is damaged: its end is missing.",
     "animated-image": "The file has several pictures. Save one of them as a file of its own.",
     "alpha-not-storable": "The photo has transparency, which JPEG cannot hold. Choose another format.",
+    "queue-full": "The queue is full.",
+    "queue-unavailable": "The queue is unavailable.",
+    "no-worker": "No worker is available.",
+    "storage-unavailable": "The picture store is unavailable.",
   },
 };
