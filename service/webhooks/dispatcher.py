@@ -28,7 +28,7 @@ from workers.contract.queue.jobs import Job
 from workers.contract.queue.records import JobRecords
 from workers.contract.queue.webhook_outbox import WebhookQueue, WebhookState
 
-#: Pauses before the second attempt, the third and so on: about eight hours in all.
+#: Backoff: the pauses before the second attempt, the third and so on, about eight hours in all.
 PAUSES = tuple(timedelta(seconds=s) for s in (5, 30, 120, 600, 1800, 7200, 18000))
 #: Lease of an attempt: longer than any attempt including name resolution.
 LEASE = timedelta(minutes=2)

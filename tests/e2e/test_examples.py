@@ -185,13 +185,14 @@ def test_waiting_saves_a_picture(site: Site, folder: Path) -> None:
     assert size(folder / "large.png") == (160, 120)
 
 
-def function_save() -> str:
+def functions() -> str:
+    """`save` and `poll`, without the request after them."""
     waiting = example("docs/http.md", "Waiting for a picture", "sh")
-    return waiting.split("\n}\n")[0] + "\n}\n"
+    return waiting.rstrip().rpartition("\n")[0] + "\n"
 
 
 def test_kept_branches_give_other_positions_the_mask_and_a_region(site: Site, folder: Path) -> None:
-    script = function_save() + example("docs/http.md", "Kept branches", "sh")
+    script = functions() + example("docs/http.md", "Kept branches", "sh")
 
     run = bash(f"set -e\n{script}", site, folder)
 
@@ -202,7 +203,7 @@ def test_kept_branches_give_other_positions_the_mask_and_a_region(site: Site, fo
 
 
 def test_a_map_gives_a_picture(site: Site, folder: Path) -> None:
-    script = function_save() + example("docs/http.md", "Maps", "sh")
+    script = functions() + example("docs/http.md", "Maps", "sh")
 
     run = bash(f"set -e\n{script}", site, folder)
 
@@ -213,7 +214,7 @@ def test_a_map_gives_a_picture(site: Site, folder: Path) -> None:
 def test_a_batch_comes_back_as_one_zip(site: Site, folder: Path) -> None:
     if shutil.which("unzip") is None:
         pytest.skip("there is no unzip")
-    run = bash(function_save() + example("docs/http.md", "Batches", "sh"), site, folder)
+    run = bash(functions() + example("docs/http.md", "Batches", "sh"), site, folder)
 
     assert run.returncode == 0, run.stdout + run.stderr
     with zipfile.ZipFile(folder / "results.zip") as archive:
@@ -225,8 +226,19 @@ def test_a_batch_comes_back_as_one_zip(site: Site, folder: Path) -> None:
     ]
 
 
+def test_polling_ends_with_an_error(site: Site, folder: Path) -> None:
+    script = example("docs/http.md", "Other results of a batch", "sh")
+
+    run = bash(functions() + script.replace("$other/result", "$other/nothing"), site, folder)
+
+    assert run.returncode == 1
+    assert '"status":404' in run.stdout
+    assert (folder / "results.zip").exists()
+    assert not (folder / "other.zip").exists()
+
+
 def test_a_batch_gives_other_results(site: Site, folder: Path) -> None:
-    script = function_save() + example("docs/http.md", "Other results of a batch", "sh")
+    script = functions() + example("docs/http.md", "Other results of a batch", "sh")
 
     run = bash(script, site, folder)
 

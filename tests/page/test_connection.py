@@ -183,6 +183,19 @@ def test_a_picture_chosen_while_the_server_is_away_is_kept_and_sent(
         page.close()
 
 
+def test_a_picture_that_the_service_cannot_take_yet_is_sent_when_it_can(
+    visit: Visit, site: Site, host: WorkerHost
+) -> None:
+    with opened(site, max_queued_jobs=1) as studio:
+        page = visit(address=studio.address)
+        with host.held():
+            choose(page, ("first.png", noise(24, 41)), ("second.png", noise(24, 42)))
+            second = page.locator(".card").last
+            expect(second.locator(".state")).to_have_text("Waiting to be sent: The queue is full.")
+        expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)
+        page.close()
+
+
 def test_a_file_that_breaks_off_says_so_and_comes_when_the_connection_is_back(
     visit: Visit, studio: Studio
 ) -> None:

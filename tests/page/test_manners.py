@@ -282,6 +282,19 @@ def test_at_400_percent_all_is_in_reach_by_scrolling_down(visit: Visit) -> None:
     assert min(stage["width"], stage["height"]) > 150
 
 
+def test_text_of_twice_the_size_has_its_place_in_bar_and_strip(visit: Visit) -> None:
+    page = visit()
+    choose(page, ("one.png", noise(16, 24)), ("two.png", noise(16, 26)))
+    wait_for_result(page)
+    page.evaluate("document.documentElement.style.fontSize = '28px'")  # it is 14
+    for part, inner in (("#strip", ".card .open"), ("#bar", "#export-button")):
+        outer, box = page.locator(part).bounding_box(), page.locator(inner).first.bounding_box()
+        assert outer is not None
+        assert box is not None
+        assert outer["y"] <= box["y"]
+        assert box["y"] + box["height"] <= outer["y"] + outer["height"]
+
+
 @pytest.mark.slow
 def test_many_pictures_have_their_place(visit: Visit) -> None:
     page = visit(color_scheme="dark", viewport={"width": 1600, "height": 1000})

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import struct
 from datetime import UTC, datetime
 from typing import Any
 
@@ -305,9 +306,11 @@ def test_the_offer_to_undo_covers_nothing_that_is_said_about_another(
         assert covered() == []
 
 
-@pytest.mark.parametrize("width", [390, 680, 800])
-def test_the_longest_offer_to_undo_covers_no_button_of_the_bar(visit: Visit, width: int) -> None:
-    page = visit(locale="de-DE", viewport={"width": width, "height": 640})
+@pytest.mark.parametrize(("width", "height"), [(320, 256), (390, 640), (680, 640), (800, 640)])
+def test_the_longest_offer_to_undo_covers_no_button_of_the_bar(
+    visit: Visit, width: int, height: int
+) -> None:
+    page = visit(locale="de-DE", viewport={"width": width, "height": height})
     choose(page, ("one.png", noise(16, 16)))
     wait_for_result(page)
     with unhurried(page):
@@ -334,6 +337,53 @@ def test_a_refusal_is_told_once_in_the_words_of_the_service(visit: Visit, studio
     expect(page.locator("#working")).to_contain_text("The picture is damaged")
     # There is no thumbnail, so the cards show the names.
     assert page.locator(".card .thumb").all_inner_texts() == ["letter.jpg", "broken.png"]
+
+
+def test_a_refusal_is_told_in_the_language_of_the_page(visit: Visit) -> None:
+    page = visit(locale="de-DE")
+    choose(page, ("letter.jpg", LETTER))
+
+    said = "Das ist kein Bild in einem der unterstützten Formate."
+    expect(page.locator("#working")).to_have_text(said)
+
+
+def test_the_missing_part_of_a_picture_is_filled_by_a_button(visit: Visit, studio: Studio) -> None:
+    whole = saved(photo(60, 80), "JPEG")
+    page = visit()
+    choose(page, ("cut.jpg", whole[:-200]))
+    expect(page.locator("#working")).to_have_text("The picture is damaged: its end is missing.")
+    page.get_by_role("button", name="Fill the missing part").click()
+    wait_for_result(page)
+
+    job = studio.http.get(f"/jobs/{job_of(page)}").json()
+    assert job["options"]["truncated"] == "fill"
+    assert (job["result"]["width"], job["result"]["height"]) == (320, 240)
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG"])
+def test_a_huge_picture_is_refused_by_its_header_and_never_decoded(
+    visit: Visit, format_name: str
+) -> None:
+    file = bytearray(saved(photo(40, 60), format_name))
+    if format_name == "PNG":
+        file[16:24] = struct.pack(">II", 20_000, 20_000)
+    else:
+        frame = file.index(b"\xff\xc0")
+        file[frame + 5 : frame + 9] = struct.pack(">HH", 20_000, 20_000)
+    script = """
+      window.decoded = 0;
+      const plain = window.createImageBitmap;
+      window.createImageBitmap = (...given) => (window.decoded += 1, plain(...given));
+    """
+    page = visit(script=script)
+    page.locator("#taken:not(:empty)").wait_for()  # the limits are known
+    choose(page, ("huge.img", bytes(file)))
+
+    expect(page.locator("#working")).to_have_text(
+        re.compile(r"20,000.×.20,000 \(400.MP\) is too large: the limit is \d+.MP\.")
+    )
+    assert page.locator("#actions button").all_inner_texts() == ["Remove"]
+    assert page.evaluate("window.decoded") == 0
 
 
 def test_a_refused_picture_offers_no_file_of_another(visit: Visit) -> None:

@@ -145,7 +145,7 @@ def test_the_page_can_be_installed(browser: Browser, studio: Studio, tmp_path: P
 
     assert errors == []
     assert manifest["errors"] == []
-    assert [size for size, _ in icons] == ["any", "192x192", "512x512"]
+    assert [size for size, _ in icons] == ["any", "192x192"]
     assert all(size in ("any", real) for size, real in icons)
 
 

@@ -281,7 +281,7 @@ def retry_while_unavailable(
     ask: Callable[[], Found],
     retried: tuple[type[GDSRError], ...] = (StorageUnavailable, StorageFull),
 ) -> Found:
-    """Retry while `ask` raises one of `retried`, until the time limit of the job."""
+    """Retry with backoff while `ask` raises one of `retried`, until the time limit of the job."""
     pause = 0.5
     while True:
         try:

@@ -1,9 +1,9 @@
 """Cuts a picture into tiles of one shape, and stitches the upscaled tiles.
 
 A network pads its borders with zeros, so a tile is read with `halo` pixels of context on each side,
-which are discarded; beyond the picture the context is mirrored. Where two tiles meet, a band of
-`feather` pixels is blended linearly. The tiles split the picture evenly, and the excess of a fixed
-shape is used for more context.
+which are discarded; beyond the picture the context is mirrored. Neighbours overlap by a band of
+`feather` pixels, which is blended linearly. The tiles split the picture evenly, and the excess of a
+fixed shape is used for more context.
 
 Invariants: every pixel is kept exactly once; equal pixels blend to themselves, so white stays
 white; the same tiles always give the same picture; memory beyond the result is one band across it.

@@ -43,7 +43,7 @@ def checked(answer: httpx2.Response) -> httpx2.Response:
 
 
 def pauses() -> Iterator[float]:
-    """Seconds before each retry: exponential back-off with jitter, to spread clients over time."""
+    """Seconds before each retry: exponential backoff with jitter, to spread clients over time."""
     pause = _PAUSE
     while True:
         yield pause * random.uniform(0.5, 1)  # noqa: S311

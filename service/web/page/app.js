@@ -71,7 +71,9 @@ const painting = createPainting(viewer, () => opened, (picture) => {
 const exporting = createExport(() => opened, enlargeAgain, showSettings, showNotice);
 
 onPictures({
-  choices: ({ settings }) => ({ metadata: settings.metadata, icc: settings.icc, ...(chosenModel() && { model: chosenModel() }) }),
+  choices: ({ settings, truncated }) => ({
+    metadata: settings.metadata, icc: settings.icc, ...(truncated && { truncated }), ...(chosenModel() && { model: chosenModel() }),
+  }),
   settings: () => ({ settings: usualSettings() }),
   added(picture, last) {
     addCard(picture, { open, remove: discard }, last);
@@ -175,6 +177,10 @@ const actions = {
   remove: () => discard(opened),
   again: () => enlargeAgain(opened, retry),
   fetch: () => open(opened),
+  fill() {
+    opened.truncated = "fill";
+    enlargeAgain(opened);
+  },
   halve: () => smaller((file) => halved(file, site.limits.max_pixels)),
   crop() {
     const { left, top, right, bottom } = viewer.viewed();

@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from serving import Site
 
+from service.http.problems import KINDS
+
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "service" / "web" / "page"
 FILES = sorted(path for path in FOLDER.rglob("*.*") if path.is_file())
-#: Fetched only on demand: languages by their readers, the large icon at installation.
-LATER = {"words/de.js", "words/zh.js", "icon-512.png"}
+#: Fetched only by readers of these languages.
+LATER = {"words/de.js", "words/zh.js"}
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -118,6 +120,16 @@ def test_every_language_says_the_same_things_and_nothing_that_no_one_asks_for() 
         for key, sentence in said.items():
             assert _names(sentence) == _names(words["en"][key]), (language, key)
     assert [key for key in words["en"] if f'"{key}"' not in code] == []
+
+
+def test_every_language_has_words_for_the_same_problems_of_the_service() -> None:
+    problems = {
+        path.stem: set(re.findall(r'^    "(.*?)": "', path.read_text(), re.MULTILINE))
+        for path in (FOLDER / "words").glob("??.js")
+    }
+
+    assert problems["en"] < problems["de"] == problems["zh"]
+    assert problems["de"] <= KINDS.keys() | {"image-cut-off"}
 
 
 def _words(path: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The transfer curve of sRGB (IEC 61966-2-1), for values from 0 to 1."""
+"""The transfer curve ("gamma") of sRGB (IEC 61966-2-1), for values from 0 to 1."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,21 +1,25 @@
-// Requests to the service. What it refuses comes as a Problem in its own words; a lost connection is
-// waited out; a missing key is asked for.
+// Requests to the service. What it refuses comes as a Problem; a lost connection is waited out; a missing
+// key is asked for.
 
 import { fetched, reachable } from "./connection.js";
-import { text } from "../words/text.js";
+import { problemText, text } from "../words/text.js";
 import { askForKey, credentials, key } from "./key.js";
 
 /** Milliseconds without progress after which an upload is given up: a slow line empties its buffers for long. */
 const UPLOAD_SILENCE = 120_000;
 
-/** A refusal: `title` and `detail` are the service's (RFC 9457). */
+/** A damaged picture whose beginning can be enlarged. The service has one type for all that are damaged. */
+export const CUT_OFF = "image-cut-off";
+
+/** A refusal (RFC 9457), in the page's own words where it has some. */
 export class Problem extends Error {
-  constructor({ title, detail, status, type }) {
-    super(detail || title);
-    this.title = title || "The service rejected the request";
-    this.detail = detail || "";
+  constructor({ title = "The service rejected the request", detail, status, type = "" }) {
+    const slug = detail?.includes("truncated=fill") ? CUT_OFF : type.split("/").pop();
+    const own = problemText(slug);
+    super(own ?? (detail || title));
+    this.words = own ?? (detail ? `${title}: ${detail}` : title);
     this.status = status;
-    this.slug = (type || "").split("/").pop();
+    this.slug = slug;
   }
 }
 
@@ -35,7 +39,7 @@ export async function request(path, { signal, headers = {}, method = "GET", body
       continue;
     }
     const problem = problemOf(answer.status, refusal);
-    if (answer.status === 401 && (await askForKey(problem.detail, used))) continue;
+    if (answer.status === 401 && (await askForKey(problem.message, used))) continue;
     throw problem;
   }
 }
@@ -55,9 +59,10 @@ export async function received(ask, read, signal) {
 
 /**
  * Send a picture; its job. One that was on its way when the connection was lost is sent again and
- * stays one job, by its idempotency key.
+ * stays one job, by its idempotency key. `onBusy(problem)` tells of a service that takes none for now,
+ * such as one that is starting: it is asked again when it says.
  */
-export async function upload(file, fields, { onSent, signal }) {
+export async function upload(file, fields, { onSent, onBusy, signal }) {
   const form = new FormData();
   for (const [name, value] of Object.entries(fields)) form.append(name, value);
   form.append("image", file, file.name || "pasted.png");
@@ -75,9 +80,19 @@ export async function upload(file, fields, { onSent, signal }) {
     }
     if (answer.status === 202) return JSON.parse(answer.text);
     const problem = problemOf(answer.status, answer.text);
-    if (answer.status === 401 && (await askForKey(problem.detail, used))) continue;
-    throw problem;
+    if (answer.status === 401 && (await askForKey(problem.message, used))) continue;
+    if (answer.status !== 503) throw problem;
+    onBusy(problem);
+    await passed(Number(answer.pause) || 5, signal);
   }
+}
+
+/** Resolves after so many seconds. */
+function passed(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    setTimeout(resolve, 1000 * seconds);
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
 }
 
 /** XMLHttpRequest, because fetch does not tell how much of a body has been sent. */
@@ -98,7 +113,7 @@ function send(form, once, { onSent, signal }) {
       listen();
       onSent(event.total ? event.loaded / event.total : 0);
     };
-    wire.onload = () => resolve({ status: wire.status, text: wire.responseText });
+    wire.onload = () => resolve({ status: wire.status, text: wire.responseText, pause: wire.getResponseHeader("Retry-After") });
     wire.onerror = wire.onabort = () => reject(new TypeError("the connection was lost"));
     wire.onloadend = () => {
       clearTimeout(timer);

@@ -203,7 +203,8 @@ export function createExport(shown, again, restored, fail) {
 
   /** Give a picture other settings, and enlarge it again if it was made, or is being sent, with others. */
   function use(picture, { settings, tradeOff }) {
-    const onItsWay = picture.phase === "sending" && MADE_WITH.some((id) => picture.settings[id] !== settings[id]);
+    const begun = picture.phase === "sending" || (picture.phase === "waiting" && picture.problem);
+    const onItsWay = begun && MADE_WITH.some((id) => picture.settings[id] !== settings[id]);
     Object.assign(picture, { settings, tradeOff });
     keepMade(picture);
     if (picture.id) remember(picture.id, { settings, tradeOff });

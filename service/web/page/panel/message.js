@@ -6,7 +6,7 @@ const box = document.getElementById("message");
 const words = document.getElementById("working");
 const progress = document.getElementById("stage-progress");
 const row = document.getElementById("actions");
-const LABELS = { cancel: "cancel", again: "tryAgain", fetch: "tryAgain", remove: "remove", halve: "halve", crop: "crop" };
+const LABELS = { cancel: "cancel", again: "tryAgain", fetch: "tryAgain", remove: "remove", halve: "halve", crop: "crop", fill: "fillMissing" };
 const stage = document.getElementById("stage");
 let shownActions = "";
 

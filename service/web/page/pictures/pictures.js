@@ -71,9 +71,10 @@ async function send(picture) {
   await picture.previewed;
   signal.throwIfAborted();
   refuse(picture);
-  change(picture, { phase: "sending", sent: 0 });
   const fields = { keep_branches: "true", trade_off: "0.5", format: "png", name: picture.name.slice(-255), ...tell.choices(picture) };
-  const view = await upload(picture.file, fields, { signal, onSent: (sent) => change(picture, { sent }) });
+  const onSent = (sent) => change(picture, { phase: "sending", sent, problem: null });
+  onSent(0);
+  const view = await upload(picture.file, fields, { signal, onSent, onBusy: (problem) => change(picture, { phase: "waiting", problem }) });
   const { name, tradeOff, settings } = picture;
   const next = pictures.slice(pictures.indexOf(picture) + 1).find(({ id }) => id);
   keepOriginal(view.id, picture.file);

@@ -1,6 +1,6 @@
 // The state of a picture in words, and the actions that it allows.
 
-import { Problem } from "../net/api.js";
+import { CUT_OFF, Problem } from "../net/api.js";
 import { isAway } from "../net/connection.js";
 import { count, duration, percent } from "../words/numbers.js";
 import { text } from "../words/text.js";
@@ -19,7 +19,7 @@ export const isReady = ({ phase, view }) => phase === "known" && view?.state ===
 
 /**
  * `words` for the stage, a `badge` for the strip, the share `done` (null: not known; undefined: nothing
- * goes on), and `actions` among cancel, again, remove, halve and crop.
+ * goes on), and `actions` among cancel, again, remove, halve, crop and fill.
  */
 export function statusOf(picture, models, now = Date.now()) {
   const { phase, sent, view, problem } = picture;
@@ -29,12 +29,12 @@ export function statusOf(picture, models, now = Date.now()) {
   if (away && ["waiting", "sending"].includes(phase)) return say(text("notSentYet"), WAITING, { actions: ["cancel"] });
   switch (phase) {
     case "waiting":
-      return say(text("waiting"), WAITING, { actions: ["cancel"] });
+      return say(problem ? `${text("waiting")}: ${problem.words}` : text("waiting"), WAITING, { actions: ["cancel"] });
     case "sending":
       if (sent >= 1) return say(text("checking"), WAITING, { actions: ["cancel"] });
       return say(text("sending", { percent: percent(sent) }), percent(sent), { done: sent, actions: ["cancel"] });
     case "refused":
-      return say(refusal(problem), "!", { actions: actionsFor(picture, retry) });
+      return say(problem.words, "!", { actions: actionsFor(picture, retry) });
     case "lost":
       return say(text("lost"), "!", { actions: retry });
     case "expired":
@@ -62,18 +62,17 @@ export function statusOf(picture, models, now = Date.now()) {
       return say(text("ready"), "✓", { done: 1 });
     case "cancelled":
       return say(text("cancelled"), "–", { actions: retry });
-    default:
+    default: {
       if (!view.failure) return say(text("failed"), "!", { actions: retry });
-      return say(refusal(view.failure), "!", { actions: actionsFor({ ...picture, problem: new Problem(view.failure) }, retry) });
+      const failure = new Problem(view.failure);
+      return say(failure.words, "!", { actions: actionsFor({ ...picture, problem: failure }, retry) });
+    }
   }
 }
 
-function refusal({ title, detail }) {
-  return detail ? `${title}: ${detail}` : title;
-}
-
-function actionsFor({ problem, width }, retry) {
-  if (problem.slug === "image-too-large" && width) return ["halve", "crop", "remove"];
+function actionsFor({ problem, file, hasThumbnail }, retry) {
+  if (problem.slug === "image-too-large" && hasThumbnail) return ["halve", "crop", "remove"];
+  if (problem.slug === CUT_OFF && file) return ["fill", "remove"];
   if (problem.slug === "model-unknown") return retry; // with another one
   const permanent = problem.permanent || (problem.status >= 400 && problem.status < 500 && !PASSING.includes(problem.status));
   return permanent ? ["remove"] : retry;

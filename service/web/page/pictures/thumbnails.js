@@ -3,6 +3,7 @@
 import { received } from "../net/api.js";
 import { result } from "../net/results.js";
 import { decoded } from "../stage/layers.js";
+import { headerSize } from "./header.js";
 
 const SIDE = 240;
 let turn = Promise.resolve();
@@ -26,10 +27,11 @@ function inTurn(make) {
 }
 
 async function ofOriginal(picture) {
-  const bitmap = picture.file && (await decoded(picture.file, Infinity));
-  if (!bitmap) return null;
-  Object.assign(picture, { width: bitmap.width, height: bitmap.height });
-  return drawn(bitmap);
+  if (!picture.file) return null;
+  const bitmap = await decoded(picture.file, Infinity);
+  const { width, height } = bitmap ?? (await headerSize(picture.file)) ?? {};
+  Object.assign(picture, { width, height });
+  return bitmap && drawn(bitmap);
 }
 
 /** Outside of the turns: it may wait for the service, and pictures are sent once they had their turn. */

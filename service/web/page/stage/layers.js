@@ -4,11 +4,14 @@
 
 import { received } from "../net/api.js";
 import { result } from "../net/results.js";
+import { headerSize } from "../pictures/header.js";
 
 const BRANCHES = ["psnr", "fused", "gan"];
 /** Above so many pixels three branches take more memory than a browser should. */
 const MOST_PIXELS = 64e6;
 const PREVIEW_SIDE = 4096;
+/** A larger photograph, of 1 GB and more, is not decoded: it would stop the browser, or crash it. */
+const MOST_DECODED = 256e6;
 /** Results of no more bytes, of three branches, need no preview. */
 const FEW_BYTES = 2e6;
 
@@ -54,8 +57,10 @@ export async function crop({ id }, area, signal) {
   return { area, whole: true, psnr, fused, gan };
 }
 
-/** A file of the user's own as a bitmap, upright and in sRGB; null if the browser cannot read it. */
+/** A file of the user's own as a bitmap, upright and in sRGB; null if the browser cannot read it, or it is huge. */
 export async function decoded(file, longest) {
+  const stated = await headerSize(file);
+  if (stated && stated.width * stated.height > MOST_DECODED) return null;
   try {
     const upright = await createImageBitmap(file, { premultiplyAlpha: "none" });
     const factor = longest / Math.max(upright.width, upright.height);

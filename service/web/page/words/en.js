@@ -144,6 +144,7 @@ export default {
   tooLarge: "{size} is too large: the limit is {limit}.",
   halve: "Halve it first",
   crop: "Crop to this view",
+  fillMissing: "Fill the missing part",
   cropZoom: "Zoom in first to crop.",
   fileTooLarge: "The file has {size}; the limit is {limit}.",
   fileEmpty: "The file is empty.",
@@ -192,4 +193,13 @@ export default {
   labelCtrl: "Ctrl",
   labelDel: "Del",
   keyHelp: "This list",
+  problems: {
+    "image-cut-off": "The picture is damaged: its end is missing.",
+    "animated-image": "The file has several pictures. Save one of them as a file of its own.",
+    "alpha-not-storable": "The photo has transparency, which JPEG cannot hold. Choose another format.",
+    "queue-full": "The queue is full.",
+    "queue-unavailable": "The queue is unavailable.",
+    "no-worker": "No worker is available.",
+    "storage-unavailable": "The picture store is unavailable.",
+  },
 };

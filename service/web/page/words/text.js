@@ -13,6 +13,9 @@ const wanted = [new URLSearchParams(location.search).get("lang"), ...navigator.l
 export const language = wanted ?? "en";
 const words = { ...english, ...(language in OTHERS ? (await OTHERS[language]()).default : {}) };
 
+/** The words for a type of problem, by its slug; undefined where those of the service do. */
+export const problemText = (slug) => words.problems[slug];
+
 /** The words for a key, with `{names}` replaced. */
 export function text(key, values = {}) {
   return words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
