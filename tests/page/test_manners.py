@@ -284,7 +284,7 @@ def test_at_400_percent_all_is_in_reach_by_scrolling_down(visit: Visit) -> None:
 
 def test_text_of_twice_the_size_has_its_place_in_bar_and_strip(visit: Visit) -> None:
     page = visit()
-    choose(page, ("one.png", noise(16, 24)), ("two.png", noise(16, 26)))
+    choose(page, ("one.png", noise(16, 97)), ("two.png", noise(16, 98)))
     wait_for_result(page)
     page.evaluate("document.documentElement.style.fontSize = '28px'")  # it is 14
     for part, inner in (("#strip", ".card .open"), ("#bar", "#export-button")):
