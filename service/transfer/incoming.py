@@ -1,4 +1,4 @@
-"""What an upload sends: a file, written to the disk as it arrives, and the fields of its form."""
+"""An upload: a file, written to the disk as it arrives, and the fields of its form."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ class Upload:
         """As sent in the form, not sanitised."""
         self.fields: Sequence[tuple[str, str]] = ()
         self.place = "form"
-        """Where the fields are: in the form, or for JSON in the body."""
+        """Place of the fields in problem documents: the form, or for JSON the body."""
         self.client_left: Callable[[], bool] = lambda: False
 
     @property

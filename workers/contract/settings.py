@@ -230,7 +230,7 @@ class WorkerSettings(SharedSettings):
 
     job_memory: int = Field(default=6 * 1024**3, gt=0)
     """Address space limit of a job's process, in bytes. 16 megapixels of 16 bits with alpha and
-    kept branches need 6 GB, with a background or reduced 8 GB.
+    kept branches need about 6 GB, with a background or reduced about 8 GB.
     """
 
     mark: bool = True

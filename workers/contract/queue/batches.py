@@ -171,7 +171,7 @@ class BatchRecords:
         return list(map(as_text, cast("list[bytes]", self.client.zrange(UNPACKING, 0, -1))))
 
     def unpacking_since(self) -> datetime:
-        """When the oldest batch that is not unpacked yet was created; now if there is none."""
+        """Creation time of the oldest batch that is not unpacked yet; now if there is none."""
         found = self.client.zrange(UNPACKING, 0, 0, withscores=True)
         oldest = cast("list[tuple[bytes, float]]", found)
         created = [datetime.fromtimestamp(seconds, UTC) for _, seconds in oldest]

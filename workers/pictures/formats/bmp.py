@@ -1,4 +1,4 @@
-"""What Pillow refuses in a BMP or reads unlike viewers: bit fields, run-length encoding, profiles.
+"""BMP features that Pillow refuses or reads unlike viewers: bit fields, run-length encoding, ICC.
 
 Bit fields may have any position and width. Run-length encoding may skip pixels, which become
 transparent, as in browsers.
