@@ -21,12 +21,7 @@ from workers.contract.images.formats import extension
 from workers.contract.images.names import UniqueNames
 from workers.contract.queue.connection import as_text, retry_once
 from workers.contract.queue.jobs import Job, JobFailure, Spec
-from workers.contract.queue.runs import (
-    EVENTS,
-    LEASES,
-    WAITING,
-    record_key,
-)
+from workers.contract.queue.runs import EVENTS, LEASES, WAITING, record_key
 from workers.contract.queue.validation import RequestedOptions
 from workers.contract.record import Record
 

@@ -11,12 +11,7 @@ from workers.contract.images.options import AlphaMode, DepthMode
 from workers.contract.queue.admission import Load, QueueLimits, admit, shortage
 from workers.contract.queue.connection import as_text, translated_redis_errors
 from workers.contract.queue.engines import ModelInfo, running
-from workers.contract.queue.estimates import (
-    QueuePosition,
-    queue_position,
-    queue_positions,
-    speed,
-)
+from workers.contract.queue.estimates import QueuePosition, queue_position, queue_positions, speed
 from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import (
     WITH_MAP,
