@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deploy.ray.decoder import Decoder, PictureFailed
-from deploy.upscale.picture import enlarge
 from workers.contract.errors import ConfigurationInvalid, GDSRError, UploadTooLarge
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.jobs import UpscaleChoices
 from workers.contract.settings import WorkerSettings
+from workers.tasks.pipeline import enlarge
 
 if TYPE_CHECKING:
     from obstore.store import LocalStore, S3Store
