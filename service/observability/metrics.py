@@ -74,18 +74,15 @@ class QueueCollector(Collector):
         up = 1 if families else 0
         yield GaugeMetricFamily("gdsr_redis_up", "Whether Redis answered at this scrape.", value=up)
         yield from families
+        room = None
         try:
             room = self.blobs.room()
         except GDSRError as failure:
             logger.warning("cannot read the blob store for a scrape: %s", failure)
-        else:
-            yield from (
-                _values(
-                    ("gdsr_blob_free_bytes", "Free bytes of the blob disk.", room.free),
-                    ("gdsr_blob_limit_bytes", "Total bytes of the blob disk.", room.total),
-                )
-                if room
-                else ()
+        if room is not None:
+            yield from _values(
+                ("gdsr_blob_free_bytes", "Free bytes of the blob disk.", room.free),
+                ("gdsr_blob_limit_bytes", "Total bytes of the blob disk.", room.total),
             )
 
 
