@@ -30,9 +30,7 @@ _CHOICES = ["trade_off", "quality", *PictureChoices.model_fields]
 
 
 def main() -> int:
-    """The console script. Exit status 0; 1 after a failure, shown on stderr; 2 for wrong usage;
-    130 after Ctrl-C.
-    """
+    """Exit status 0; 1 after a failure, shown on stderr; 2 for wrong usage; 130 after Ctrl-C."""
     arguments = _parser().parse_args()
 
     try:
