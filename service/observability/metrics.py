@@ -57,9 +57,7 @@ class ServiceTelemetry:
 
 
 class QueueCollector(Collector):
-    """Reads Redis and the capacity of the blob store at each scrape; an unreachable Redis is
-    reported as a metric.
-    """
+    """Reads Redis and the blob store's capacity at each scrape, and whether Redis answers."""
 
     def __init__(self, queue: JobQueue, blobs: BlobStore) -> None:
         self.queue, self.blobs = queue, blobs
