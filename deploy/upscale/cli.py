@@ -16,7 +16,6 @@ from workers.contract.errors import ConfigurationInvalid, GDSRError
 from workers.contract.images.formats import EXTRA_FORMATS, ResultFormat
 from workers.contract.images.options import PictureChoices
 from workers.contract.queue.jobs import UpscaleChoices
-from workers.contract.queue.validation import check_format
 from workers.contract.validation_messages import error_message
 from workers.engine.checkpoints import checkpoint_files, default_model
 from workers.pictures.extras import installed
@@ -32,6 +31,8 @@ _CHOICES = ["trade_off", "quality", *PictureChoices.model_fields]
 def main() -> int:
     """Exit status 0; 1 after a failure, shown on stderr; 2 for wrong usage; 130 after Ctrl-C."""
     arguments = _parser().parse_args()
+
+    from workers.contract.queue.validation import check_format
 
     try:
         choices = read_choices(arguments)
