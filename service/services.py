@@ -20,7 +20,6 @@ from service.webhooks.dispatcher import Webhooks
 from workers.contract import errors
 from workers.contract.blobs.open import open_blobs
 from workers.contract.observability.tracing import open_spans
-from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.batch_queue import BatchQueue
 from workers.contract.queue.batches import Batch
 from workers.contract.queue.connection import connect, translated_redis_errors
@@ -56,16 +55,7 @@ class Services:
             "results/any", lifetime=lifetime, media_type="", disposition=""
         ):
             raise errors.ConfigurationInvalid("GDSR_SIGNED_RESULTS: signed URLs need an S3 bucket")
-        self.queue = JobQueue(
-            client,
-            record_ttl=settings.record_ttl,
-            bounds=QueueLimits(
-                jobs=settings.max_queued_jobs,
-                pixels=settings.max_queued_pixels,
-                pixels_per_day=settings.pixels_per_day,
-            ),
-            small_pixels=settings.small_pixels,
-        )
+        self.queue = JobQueue.of(client, settings, pixels_per_day=settings.pixels_per_day)
         self.gate = QueueGate(self.queue)
         self.batches = BatchQueue(self.queue)
         self.subscriptions = JobSubscriptions(self.queue)

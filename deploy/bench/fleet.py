@@ -143,9 +143,7 @@ def _spent(processes: Processes) -> dict[str, float]:
 
 @contextmanager
 def _running(folder: Path, count: int, seconds: float) -> Iterator[tuple[str, Processes]]:
-    """Start all parts with their data in `folder`, and wait until they are ready; yields the
-    address of the service.
-    """
+    """Start all parts with data in `folder`; yield the service's address once they are ready."""
     sockets = [str(folder / f"engine{number}.sock") for number in range(count)]
     environment = {
         **os.environ,

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -20,15 +19,13 @@ from model.evaluate.pictures import find_pictures
 from model.gdsr import GDSR, OUTPUTS, Output
 from model.metrics.fidelity import decibels
 from model.resize import to_bytes
-from workers.tiles.tiling import cut, plan_tiles, stitch
+from workers.tiles.tiling import Pixels, cut, plan_tiles, stitch
 
 HALOS = (4, 8, 12, 16, 24)
 #: Kept pixels per tile side.
 _KEEP = 48
 #: Context of the untiled picture; more changes nothing.
 _REFERENCE_HALO = 48
-
-Pixels = NDArray[np.unsignedinteger]
 
 
 def bench_halo(*, checkpoint: Path, data: Path) -> dict[int, dict[str, Any]]:

@@ -25,11 +25,10 @@ from workers.contract.settings import WorkerSettings
 from workers.engine.loading import LoadedEngine
 from workers.engine.model_cache import ModelCache
 from workers.engine.server import EngineServer
+from workers.tiles.tiling import Pixels
 
 MODEL = "stub"
 _TILES = (160, 288)
-
-Pixels = NDArray[np.unsignedinteger]
 
 
 class _StubNetwork:

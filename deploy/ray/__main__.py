@@ -69,9 +69,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     from deploy.ray.upscaler import Work, open_store
-    from deploy.upscale.cli import check_format, check_libraries, choose_model, read_choices
+    from deploy.upscale.cli import check_libraries, choose_model, read_choices
     from workers.contract.errors import ConfigurationInvalid
     from workers.contract.images.formats import ResultFormat
+    from workers.contract.queue.validation import check_format
 
     if importlib.util.find_spec("ray") is None:
         raise ConfigurationInvalid("Ray is not installed; run pip install '.[ray]' in the checkout")
@@ -79,7 +80,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ConfigurationInvalid("--actors: at least one is needed")
     _check_locations(arguments.source, arguments.target)
     choices = read_choices(arguments)
-    check_format(arguments.format, choices)
+    check_format(choices, ResultFormat(arguments.format))
     check_libraries({arguments.format})
     settings, _ = choose_model(arguments.model)
     work = Work(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deploy.ray.decoder import Decoder, PictureFailed
-from deploy.upscale.picture import enlarge
 from workers.contract.errors import ConfigurationInvalid, GDSRError, UploadTooLarge
-from workers.contract.images.formats import ResultFormat
+from workers.contract.images.formats import ResultFormat, extension
 from workers.contract.queue.jobs import UpscaleChoices
 from workers.contract.settings import WorkerSettings
+from workers.tasks.pipeline import enlarge
 
 if TYPE_CHECKING:
     from obstore.store import LocalStore, S3Store
@@ -31,7 +31,7 @@ class Work:
 
     def result(self, picture: str) -> str:
         """The name of a result, independent of other pictures, which may be added later."""
-        return f"{picture}.{'jpg' if self.format is ResultFormat.JPEG else self.format}"
+        return f"{picture}.{extension(self.format)}"
 
 
 def open_store(location: str, *, create: bool = False) -> "LocalStore | S3Store":

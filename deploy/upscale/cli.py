@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from deploy.upscale.plan import STREAM, Made, Step, last_line, plan_steps, store, tell
 from workers.contract.errors import ConfigurationInvalid, GDSRError
-from workers.contract.images.formats import EXTRA_FORMATS, ResultFormat, check_result
-from workers.contract.images.options import DepthMode, PictureChoices, ProfileMode
+from workers.contract.images.formats import EXTRA_FORMATS, ResultFormat
+from workers.contract.images.options import PictureChoices
 from workers.contract.queue.jobs import UpscaleChoices
 from workers.contract.validation_messages import error_message
 from workers.engine.checkpoints import checkpoint_files, default_model
@@ -29,16 +29,16 @@ _CHOICES = ["trade_off", "quality", *PictureChoices.model_fields]
 
 
 def main() -> int:
-    """The console script. Exit status 0; 1 after a failure, shown on stderr; 2 for wrong usage;
-    130 after Ctrl-C.
-    """
+    """Exit status 0; 1 after a failure, shown on stderr; 2 for wrong usage; 130 after Ctrl-C."""
     arguments = _parser().parse_args()
+
+    from workers.contract.queue.validation import check_format
 
     try:
         choices = read_choices(arguments)
         steps = plan_steps(arguments.inputs, arguments.output, arguments.format)
         for name in {step.format for step in steps}:
-            check_format(name, choices)
+            check_format(choices, ResultFormat(name))
         started = time.monotonic()
         if arguments.server:
             from deploy.upscale.remote import upscale_remotely
@@ -105,10 +105,10 @@ def _upscale_locally(
     settings, device = choose_model(arguments.model)
     prepare_process(settings.threads)
 
-    from deploy.upscale.picture import enlarge
     from workers.engine.loading import load_engine
     from workers.engine.local import InProcessEngine
     from workers.pictures.decode import decode
+    from workers.tasks.pipeline import enlarge
 
     console = Console(stderr=True)
     with console.status("loading the network"):
@@ -149,19 +149,6 @@ def _upscale_locally(
                 no_room = isinstance(failure, MemoryError) and "there is no memory for it"
                 tell(console, step, no_room or failure, style="red")
     return made
-
-
-def check_format(name: str, choices: UpscaleChoices) -> None:
-    """Raise ImageRejected before the work starts if a format does not support the choices."""
-    check_result(
-        width=1,
-        height=1,
-        format=ResultFormat(name),
-        has_alpha=False,
-        bits=16 if choices.depth is DepthMode.SIXTEEN else 8,
-        lossless=choices.lossless,
-        has_profile=choices.icc is ProfileMode.KEEP,
-    )
 
 
 def check_libraries(names: set[str]) -> None:

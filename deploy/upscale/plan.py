@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from model.files import write_atomically
 from workers.contract.errors import GDSRError
-from workers.contract.images.formats import same_format
+from workers.contract.images.formats import ResultFormat, extension, same_format
 from workers.contract.images.headers import read_header
 from workers.contract.images.names import UniqueNames
 
@@ -132,7 +132,7 @@ def _into_folder(found: Sequence[Step], folder: Path, *, keep_endings: bool) -> 
 def _ended(path: Path, format_name: str, *, keep_ending: bool) -> Path:
     if keep_ending and format_by_name(path.name) == format_name:
         return path
-    return path.with_suffix(f".{'jpg' if format_name == 'jpeg' else format_name}")
+    return path.with_suffix(f".{extension(ResultFormat(format_name))}")
 
 
 def _check_overwriting(steps: Sequence[Step]) -> None:

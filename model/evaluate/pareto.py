@@ -5,8 +5,10 @@ go below a curve, and a slider moves along one. Distortion is RMSE-Y; perception
 For all of them lower is better.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import partial
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,19 +101,20 @@ def draw(
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    colours = dict(zip(curves, cycle(_COLOURS), strict=False))
     size = 5.6 * len(shown), 0.5 + 4.3 * len(bicubic)
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
     grid = figure.subplots(len(bicubic), len(shown), squeeze=False)
     for row, (data, scores) in zip(grid, bicubic.items(), strict=True):
         for axes, metric in zip(row, shown, strict=True):
             _frame(axes, data, metric)
-            for index, curve in enumerate(curves.values()):
-                _plot_slider(axes, curve[data], metric, colour=_COLOURS[index % len(_COLOURS)])
+            for name, curve in curves.items():
+                _plot_slider(axes, curve[data], metric, colour=colours[name])
             if metric in scores:
                 axes.plot(scores[_DISTORTION], scores[metric], color=_PALE, **_BICUBIC)
             if data == "Urban100":
                 _paper(axes)
-    legend = _legend(list(curves))
+    legend = _legend(colours)
     figure.legend(
         handles=legend, loc="outside upper center", ncols=min(len(legend), 4 * len(shown)),
         frameon=False, labelcolor=_INK,
@@ -159,20 +162,14 @@ def _paper(axes: "Axes") -> None:
             )  # fmt: skip
 
 
-def _legend(names: Sequence[str]) -> "list[Line2D]":
+def _legend(colours: Mapping[str, str]) -> "list[Line2D]":
     from matplotlib.lines import Line2D
 
-    sliders = [
-        Line2D([], [], color=_COLOURS[index % len(_COLOURS)], linewidth=2, label=name)
-        for index, name in enumerate(names)
-    ]
-    marks = [
-        Line2D([], [], color=_INK, linestyle="", label=output, **mark)
-        for output, mark in _MARKS.items()
-    ]
+    line = partial(Line2D, [], [])
+    mark = partial(line, color=_INK, linestyle="")
     return [
-        *sliders,
-        *marks,
-        Line2D([], [], color=_INK, linestyle="", label="between", **_BETWEEN),
-        Line2D([], [], color=_PALE, linestyle="", label="bicubic", **_BICUBIC),
+        *(line(label=name, color=colour, linewidth=2) for name, colour in colours.items()),
+        *(mark(label=output, **style) for output, style in _MARKS.items()),
+        mark(label="between", **_BETWEEN),
+        line(label="bicubic", color=_PALE, linestyle="", **_BICUBIC),
     ]

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.checkpoint import CheckpointInvalid
+from model.metrics.vgg import taken
 
 SMALLEST = 31
 """Minimum shorter side of a picture, so that the last pooling has an output."""
@@ -59,9 +60,9 @@ class LPIPS(nn.Module):
         self.convs = nn.ModuleList()
         inputs = 3
         for index, layer in enumerate(_LAYERS):
-            weight = _taken(network, f"features.{layer.number}.weight")
-            bias = _taken(network, f"features.{layer.number}.bias")
-            head = _taken(heads, f"lin{index}.model.1.weight")
+            weight = taken(network, f"features.{layer.number}.weight")
+            bias = taken(network, f"features.{layer.number}.bias")
+            head = taken(heads, f"lin{index}.model.1.weight")
             outputs = len(bias)
             if weight.shape != (outputs, inputs, layer.side, layer.side):
                 raise CheckpointInvalid(f"features.{layer.number} is not AlexNet's")
@@ -100,9 +101,3 @@ class LPIPS(nn.Module):
             for index, (a, b) in enumerate(zip(one, other, strict=True))
         ]
         return torch.stack(layers).sum(dim=0)  # (N,)
-
-
-def _taken(state: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in state:
-        raise CheckpointInvalid(f"tensor {name} is missing")
-    return state[name].float()

@@ -84,12 +84,15 @@ def convolutions(count: int) -> dict[str, int]:
 
 
 def _convolution(state: Mapping[str, Tensor], index: int) -> nn.Conv2d:
-    if f"features.{index}.weight" not in state or f"features.{index}.bias" not in state:
-        raise CheckpointInvalid(f"tensor features.{index} is missing")
-    weight = state[f"features.{index}.weight"]
-    outputs, inputs = weight.shape[:2]
+    named = {kind: taken(state, f"features.{index}.{kind}") for kind in ("weight", "bias")}
+    outputs, inputs = named["weight"].shape[:2]
     conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
-    conv.load_state_dict(
-        {"weight": weight.float(), "bias": state[f"features.{index}.bias"].float()}
-    )
+    conv.load_state_dict(named)
     return conv
+
+
+def taken(state: Mapping[str, Tensor], name: str) -> Tensor:
+    """A tensor in float32; raises CheckpointInvalid if it is missing."""
+    if name not in state:
+        raise CheckpointInvalid(f"tensor {name} is missing")
+    return state[name].float()

@@ -1,6 +1,6 @@
 """The configuration of a run: the tables and keys of a preset and their meaning.
 
-Names and defaults are here, values are in `presets/*.toml`. Losses are weighted per output; an
+Names and defaults are here, values are in `presets/*/*.toml`. Losses are weighted per output; an
 output without any weight is not computed. Sides and margins are in low-resolution pixels.
 """
 

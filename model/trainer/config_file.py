@@ -33,7 +33,7 @@ class _Text(str):
 
 def preset_names() -> list[str]:
     """The names of the shipped presets."""
-    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+    return sorted(_shipped())
 
 
 def read_preset(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -46,7 +46,7 @@ def read_preset(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
         ConfigInvalid: for the reason in the message.
     """
     path = Path(name)
-    values = _read(path if path.is_file() else _shipped(name))
+    values = _read(path if path.is_file() else _preset(name))
     for override in overrides:
         _override(values, override)
     return _checked(_build(TrainConfig, values, ""))
@@ -89,10 +89,16 @@ def write_config(path: Path, config: TrainConfig) -> None:
         write_atomically(path, (json.dumps(asdict(config), indent=2) + "\n").encode())
 
 
-def _shipped(name: str) -> Path:
-    if name not in preset_names():
-        raise ConfigInvalid(f"no preset {name}; there are {', '.join(preset_names())}")
-    return PRESETS / f"{name}.toml"
+def _shipped() -> dict[str, Path]:
+    """The files of the shipped presets by name, in a folder for each network."""
+    return {path.stem: path for path in PRESETS.glob("*/*.toml")}
+
+
+def _preset(name: str) -> Path:
+    shipped = _shipped()
+    if name not in shipped:
+        raise ConfigInvalid(f"no preset {name}; there are {', '.join(sorted(shipped))}")
+    return shipped[name]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -101,7 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigInvalid(f"{path}: {error}") from None
     base = values.pop("extends", None)
-    return _merged(_read(_shipped(base)), values) if base is not None else values
+    return _merged(_read(_preset(base)), values) if base is not None else values
 
 
 def _merged(base: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,9 +123,7 @@ class RateLimit:
                 self.client.eval(_GIVE_BACK, len(keys), *keys, counted.uploads, length, ago)
 
     def give_back_batch(self, batch: Batch) -> None:
-        """Give the uploads of a batch back, once, if the queue was full when it was unpacked, or
-        there was no worker.
-        """
+        """Give a batch's uploads back, once, if unpacking found the queue full or no worker."""
         refusal = batch.failure and batch.failure.slug
         if not self.items or refusal not in (errors.QueueFull.slug, errors.NoWorker.slug):
             return

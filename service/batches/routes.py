@@ -28,7 +28,8 @@ from service.transfer.uploads import deleted_if_refused, receive
 from workers.contract import errors
 from workers.contract.images.names import safe_name
 from workers.contract.images.zips import open_archive, picture_entries
-from workers.contract.queue.batches import Batch
+from workers.contract.queue.batch_queue import zip_time_limit
+from workers.contract.queue.batches import Batch, BatchSpec
 from workers.contract.queue.engines import choose_model
 from workers.contract.queue.queue import new_job_id
 from workers.contract.queue.validation import RequestedOptions
@@ -156,25 +157,25 @@ def _accept_once(
     choose_model(services.engines(), fields.model)
     more = services.rate.count(owner, len(entries), counted=1)
     upload.check_awaited()
-    upload_key = f"inputs/{batch_id}"
-    services.blobs.keep(upload.file, upload_key)
+    spec = BatchSpec(
+        id=batch_id,
+        owner=owner,
+        name=safe_name(fields.name or upload.file_name),
+        webhook=fields.webhook or None,
+        size=upload.size,
+        pictures=len(entries),
+        requested=requested,
+        pixels_per_day=settings.pixels_per_day,
+        time_limit=zip_time_limit(sum(entry.file_size for entry in entries)),
+    )
+    services.blobs.keep(upload.file, spec.upload_key)
     with (
         services.rate.given_back_without_room(more),
-        deleted_if_refused(services.blobs, upload_key),
+        deleted_if_refused(services.blobs, spec.upload_key),
     ):
-        batch = services.batches.submit(
-            batch_id,
-            requested,
-            size=upload.size,
-            pictures=len(entries),
-            largest=sum(entry.file_size for entry in entries),
-            webhook=fields.webhook or None,
-            name=safe_name(fields.name or upload.file_name),
-            owner=owner,
-            idempotency=idempotency,
-        )
+        batch = services.batches.submit(spec, idempotency=idempotency)
     if batch.id != batch_id:  # a concurrent request with the same idempotency key was first
-        services.blobs.delete(upload_key)
+        services.blobs.delete(spec.upload_key)
     return batch, more.headers
 
 

@@ -103,9 +103,7 @@ _PAUSE_WHEN_RAISED = (errors.QueueFull, errors.RateExceeded, errors.PixelsExceed
 
 
 def documented(*problems: type[GDSRError], failures: Iterable[type[GDSRError]] = ()) -> Responses:
-    """The problems of an endpoint by status: errors, and the failures of a job or batch, which
-    clients do not retry.
-    """
+    """Problems of an endpoint by status: errors, and failures, which clients do not retry."""
     found: dict[int, dict[str, None]] = {}
     retried: set[int] = set()
     for problem in problems:

@@ -57,9 +57,7 @@ class ServiceTelemetry:
 
 
 class QueueCollector(Collector):
-    """Reads Redis and the capacity of the blob store at each scrape; an unreachable Redis is
-    reported as a metric.
-    """
+    """Reads Redis and the blob store's capacity at each scrape, and whether Redis answers."""
 
     def __init__(self, queue: JobQueue, blobs: BlobStore) -> None:
         self.queue, self.blobs = queue, blobs
@@ -74,18 +72,15 @@ class QueueCollector(Collector):
         up = 1 if families else 0
         yield GaugeMetricFamily("gdsr_redis_up", "Whether Redis answered at this scrape.", value=up)
         yield from families
+        room = None
         try:
             room = self.blobs.room()
         except GDSRError as failure:
             logger.warning("cannot read the blob store for a scrape: %s", failure)
-        else:
-            yield from (
-                _values(
-                    ("gdsr_blob_free_bytes", "Free bytes of the blob disk.", room.free),
-                    ("gdsr_blob_limit_bytes", "Total bytes of the blob disk.", room.total),
-                )
-                if room
-                else ()
+        if room is not None:
+            yield from _values(
+                ("gdsr_blob_free_bytes", "Free bytes of the blob disk.", room.free),
+                ("gdsr_blob_limit_bytes", "Total bytes of the blob disk.", room.total),
             )
 
 

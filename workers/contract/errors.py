@@ -113,8 +113,6 @@ ImageTooLarge = _kind(
     "the picture has {width:,} x {height:,} = {pixels:,} pixels; the limit is {limit:,}",
     limit_name="max_pixels",
 )  # fmt: skip
-
-
 ResultTooLarge = _kind(
     ImageRejected, "result-too-large", 422, "The result would be too large",
     "the result would be {width:,} x {height:,}; the limit of {format_name} is {limit:,} {of}; "
@@ -170,8 +168,6 @@ ProfileNotStorable = _kind(
     ImageRejected, "profile-not-storable", 422, "The result format cannot hold a colour profile",
     "{format_name} is written in sRGB only; choose another format, or `icc` srgb",
 )  # fmt: skip
-
-
 ScaleTooLarge = _kind(
     ImageRejected, "scale-too-large", 422, "The enlargement is too large",
     "the picture has {width:,} x {height:,} pixels and would be enlarged {factor:,.2f} times; the "
@@ -191,8 +187,6 @@ ListingNeedsKeys = _kind(
     "jobs can be listed with API keys (GDSR_API_KEYS_FILE), or by local programs if the "
     "service listens on loopback; keep the ids of your jobs instead",
 )  # fmt: skip
-
-
 #: A service restricted to local requests was addressed by another host name.
 HostNotServed = _kind(
     GDSRError, "host-not-served", 421, "The host name is not served",
@@ -225,8 +219,6 @@ PixelsExceeded = _kind(
     "begins in {pause} (midnight UTC)",
     limit_name="pixels_per_day",
 )  # fmt: skip
-
-
 ModelUnknown = _kind(
     GDSRError, "model-unknown", 422, "There is no such model",
     "there is no model {name!r}; available: {known}",
@@ -265,8 +257,6 @@ MapInvalid = _kind(
     "the map {}; send an 8-bit grey PNG without transparency, in the proportions of the result "
     "and no larger than it",
 )  # fmt: skip
-
-
 MapTooLarge = _kind(
     ImageRejected, "map-too-large", 413, "The map is too large",
     "the map exceeds the limit of {limit:,} {of}; send a smaller one, which is interpolated",
@@ -415,8 +405,6 @@ JobCrashed = _kind(
     JobFailed, "job-crashed", 500, "The job crashed",
     "the process that ran this job crashed twice",
 )  # fmt: skip
-
-
 JobTimedOut = _kind(
     JobFailed, "job-timed-out", 500, "The job timed out",
     "the job exceeded its time limit of {time_limit}",

@@ -12,12 +12,7 @@ from urllib.parse import urlsplit
 
 import redis
 from redis.connection import SSLConnection, parse_url
-from redis.exceptions import (
-    AuthenticationError,
-    InvalidResponse,
-    NoPermissionError,
-    ResponseError,
-)
+from redis.exceptions import AuthenticationError, InvalidResponse, NoPermissionError, ResponseError
 from redis.sentinel import (
     MasterNotFoundError,
     Sentinel,

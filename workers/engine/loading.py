@@ -1,13 +1,11 @@
 """Loads the configured checkpoints onto a device."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 
-from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint
-from model.gdsr import PRESETS, SCALE
+from model.checkpoint import CheckpointInvalid, load_checkpoint
 from model.inference import openvino
 from model.inference.forward import NotFinite
 from model.process import cache_folder
@@ -96,8 +94,13 @@ def load_engine(
     for path in sorted(files, key=lambda path: path.stem == default):
         try:
             checkpoint = load_checkpoint(path)
-            model = new_model(
-                checkpoint, path, settings=settings, device=device, model_cache=model_cache
+            model = CachedModel(
+                checkpoint,
+                path,
+                settings=settings,
+                device=device,
+                tile=min(tiles),
+                model_cache=model_cache,
             )
             found[path.stem] = model
             parameters[path.stem] = sum(part.numel() for part in checkpoint.generator.parameters())
@@ -133,41 +136,6 @@ def load_engine(
         device_name=device_name(device),
         batches=batches,
         overlaps=cuda,
-    )
-
-
-def new_model(
-    checkpoint: Checkpoint,
-    path: Path,
-    *,
-    settings: WorkerSettings,
-    device: torch.device,
-    model_cache: ModelCache,
-) -> CachedModel:
-    """The model of a checkpoint, not loaded onto the device yet.
-
-    `path` is its file, which is read again after an eviction.
-    """
-    info = ModelInfo(
-        name=path.stem,
-        sha256=checkpoint.sha256,
-        preset=next(
-            (preset for preset, config in PRESETS.items() if config == checkpoint.config), "custom"
-        ),
-        scale=SCALE,
-        card=asdict(checkpoint.card),
-        precision=PENDING,
-        pixels_per_second={},
-    )
-    return CachedModel(
-        info,
-        path=path,
-        device=device,
-        tile=min(_tiles(settings, device)),  # for warm-up and for the values in `/models`
-        model_cache=model_cache,
-        precision=settings.precision,
-        backend=None if settings.cpu_backend == "auto" else settings.cpu_backend,
-        cache=settings.cache_dir,
     )
 
 

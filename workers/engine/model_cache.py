@@ -11,13 +11,14 @@ import math
 import operator
 import threading
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from model.checkpoint import CheckpointInvalid, load_checkpoint, read_header
-from model.gdsr import GDSR
+from model.checkpoint import Checkpoint, CheckpointInvalid, load_checkpoint, read_header
+from model.gdsr import GDSR, PRESETS, SCALE
 from model.inference.forward import (
     Backend,
     Forward,
@@ -31,6 +32,7 @@ from model.inference.trial import Turn
 from model.memory import is_out_of_memory
 from workers.contract.errors import ModelNotLoaded
 from workers.contract.queue.engines import ModelInfo
+from workers.contract.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
@@ -104,26 +106,37 @@ class CachedModel:
 
     def __init__(
         self,
-        info: ModelInfo,
-        *,
+        checkpoint: Checkpoint,
         path: Path,
+        *,
+        settings: WorkerSettings,
         device: torch.device,
         tile: int,
         model_cache: ModelCache,
-        precision: Precision | None = None,
-        backend: Backend | None = "torch",
-        cache: Path | None = None,
     ) -> None:
-        """`info` has the SHA-256 of the file at `path`, and before the first load an estimate of
-        the speed; the others are as for `prepare`.
+        """The model of a checkpoint, which is read from `path` again after an eviction. It is
+        warmed up and measured with tiles of `tile` x `tile` pixels.
         """
-        self.info = info
+        self.info = ModelInfo(
+            name=path.stem,
+            sha256=checkpoint.sha256,
+            preset=next(
+                (name for name, size in PRESETS.items() if size == checkpoint.config), "custom"
+            ),
+            scale=SCALE,
+            card=asdict(checkpoint.card),
+            precision=PENDING,
+            pixels_per_second={},
+        )
         self.forward: Forward | None = None
         self.replaced = False
         self.settled = False
         """Whether `settle` was called."""
-        self._path, self._tile, self._model_cache, self._cache = path, tile, model_cache, cache
-        self._device, self._precision, self._backend = device, precision, backend
+        self._path, self._tile, self._model_cache, self._device = path, tile, model_cache, device
+        self._cache = settings.cache_dir
+        self._precision: Precision | None = settings.precision
+        backend = settings.cpu_backend
+        self._backend: Backend | None = None if backend == "auto" else backend
 
     def ready(self) -> Forward:
         """Return the network, loaded if it is not on the device, and measured the first time. For

@@ -24,7 +24,6 @@ from workers.contract.queue import engines, reload
 from workers.contract.queue.reload import Change, EngineReport, ModelChange
 from workers.contract.settings import WorkerSettings
 from workers.engine.checkpoints import default_model, engine_files
-from workers.engine.loading import new_model
 from workers.engine.model_cache import CachedModel
 from workers.engine.server import EngineServer
 
@@ -133,11 +132,12 @@ class Models:
         it replaces could not be loaded again, as its file is gone.
         """
         try:
-            model = new_model(
+            model = CachedModel(
                 checkpoint,
                 path,
                 settings=self._settings,
                 device=self._device,
+                tile=min(self._server.loaded.tiles),
                 model_cache=self._server.loaded.model_cache,
             )
             model.load(checkpoint.generator)

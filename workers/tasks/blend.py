@@ -10,12 +10,7 @@ from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.jobs import OUTPUTS, Job, JobResult
 from workers.pictures.finish import marked_as_made, printed_at
 from workers.pictures.reduce import reduced, reduced_mask
-from workers.tasks.branches import (
-    blend_pictures,
-    invented_share,
-    needed_outputs,
-    read_branch,
-)
+from workers.tasks.branches import blend_pictures, invented_share, needed_outputs, read_branch
 from workers.tasks.maps import blend_by_map, read_map
 from workers.tasks.upscale import TaskContext, retry_while_unavailable, run, spent, stored, timed
 

@@ -20,13 +20,7 @@ from numpy.typing import NDArray
 
 from workers.contract.errors import ImageCorrupt
 from workers.contract.queue.jobs import KEPT, Region
-from workers.pictures.formats.png import (
-    CHANNELS,
-    INFLATE_ERROR,
-    PROFILE_START,
-    XMP_START,
-    chunks,
-)
+from workers.pictures.formats.png import CHANNELS, INFLATE_ERROR, PROFILE_START, XMP_START, chunks
 from workers.pictures.metadata import METRES_PER_INCH, Metadata, dots_per_inch
 from workers.pictures.picture import Picture, Plane
 from workers.pictures.xmp import without_places

@@ -1,4 +1,4 @@
-"""The pipeline of one picture: cut into tiles, compute, stitch."""
+"""The pipeline of one picture: cut into tiles, compute, stitch; for a command also encode."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -6,10 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import AlphaMode
+from workers.contract.queue.jobs import UpscaleChoices
 from workers.engine.client import Engine
 from workers.engine.protocol import FEATHER, HALO
 from workers.pictures.colour.alpha import bleed_alpha, enlarge_by_lanczos, restore_extremes
+from workers.pictures.encode import encode
+from workers.pictures.finish import marked_as_made, postprocess, preprocess
 from workers.pictures.picture import Picture, Plane, scaled
 from workers.tiles.tiling import Canvas, Pixels, TilePlan, cheapest_plan, cut, flat_result, is_flat
 from workers.tiles.trade_off import Weights, output_weights
@@ -23,6 +27,36 @@ Shape = Callable[[Pixels], Plane]
 
 #: Rec. 601 luma weights, in 1/256.
 _LUMA = np.array([77, 150, 29], np.uint32)
+
+
+def enlarge(
+    picture: Picture,
+    engine: Engine,
+    choices: UpscaleChoices,
+    *,
+    model: str,
+    format: ResultFormat,  # noqa: A002
+    mark: bool,
+    progress: Progress,
+) -> tuple[Picture, bytes]:
+    """Upscale a decoded picture as a job does, without a queue; return the result and its file.
+
+    Raises:
+        GDSRError: the engine failed, or the format cannot hold the result.
+    """
+    (large,) = upscale_outputs(
+        preprocess(picture, choices, format),
+        engine,
+        model=model,
+        weights=[output_weights(choices.trade_off)],
+        progress=progress,
+        alpha=choices.alpha,
+        consistent=choices.consistency,
+    )
+    large = postprocess(large, choices)
+    if mark:
+        large = marked_as_made(large, trade_off=choices.trade_off)
+    return large, encode(large, format=format, quality=choices.quality, lossless=choices.lossless)
 
 
 def upscale_outputs(

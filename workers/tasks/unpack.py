@@ -18,7 +18,7 @@ from workers.contract.errors import BatchNotFound, EntryDamaged, ImageRejected, 
 from workers.contract.images.names import UniqueNames, safe_path
 from workers.contract.images.zips import check_is_file, inflated, open_archive, picture_entries
 from workers.contract.observability import logs
-from workers.contract.queue.admission import QueueLimits, Superseded
+from workers.contract.queue.admission import Superseded
 from workers.contract.queue.batch_queue import BatchQueue
 from workers.contract.queue.batches import Batch, BatchItem, BatchRecords, unpack_task
 from workers.contract.queue.engines import EngineInfo, running
@@ -101,17 +101,7 @@ def _unpack(context: TaskContext, batch: Batch, stored: list[str]) -> None:
                     webhook=spec.webhook,
                 )
             )
-    bounds = QueueLimits(
-        jobs=settings.max_queued_jobs,
-        pixels=settings.max_queued_pixels,
-        pixels_per_day=spec.pixels_per_day,
-    )
-    queue = JobQueue(
-        context.records.client,
-        record_ttl=settings.record_ttl,
-        bounds=bounds,
-        small_pixels=settings.small_pixels,
-    )
+    queue = JobQueue.of(context.records.client, settings, pixels_per_day=spec.pixels_per_day)
     BatchQueue(queue).submit_items(batch, items, jobs, run=context.run)
     log.info("a batch of %d files became %d jobs", len(items), len(jobs))
 

@@ -223,9 +223,7 @@ class Entry(NamedTuple):
 
 
 class LossBuffer:
-    """Loss terms in transit: returned at once on a CPU, one step late on CUDA, so that the loop
-    never waits.
-    """
+    """Loss terms in transit: at once on a CPU, one step late on CUDA, so the loop never waits."""
 
     def __init__(self) -> None:
         self._coming: tuple[int, Terms, Tensor, torch.cuda.Event] | None = None

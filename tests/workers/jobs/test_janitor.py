@@ -17,7 +17,7 @@ from workers.contract.errors import WorkerLost
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.batch_queue import BatchQueue
-from workers.contract.queue.batches import UNPACKING
+from workers.contract.queue.batches import UNPACKING, BatchSpec
 from workers.contract.queue.jobs import JobResult
 from workers.contract.queue.queue import JobQueue, blend_spec, new_job_id
 from workers.contract.queue.validation import RequestedOptions
@@ -135,7 +135,8 @@ def test_pictures_stay_while_their_batch_is_still_being_unpacked(
 ) -> None:
     store(blobs, "inputs/abandoned", age=5 * HOUR)
     batches = BatchQueue(queue)
-    batch = batches.submit("batch", RequestedOptions(), size=1, pictures=1, largest=1)
+    spec = BatchSpec(id="batch", requested=RequestedOptions(), size=1, pictures=1, time_limit=HOUR)
+    batch = batches.submit(spec)
     began = (datetime.now(UTC) - 3 * HOUR).timestamp()
     queue.client.zadd(UNPACKING, {batch.id: began})
     store(blobs, "inputs/picture", age=2 * HOUR)

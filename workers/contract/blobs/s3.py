@@ -32,11 +32,7 @@ from workers.contract.blobs.base import (
 
 try:
     import obstore
-    from obstore.exceptions import (
-        BaseError,
-        PermissionDeniedError,
-        UnauthenticatedError,
-    )
+    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
     from obstore.store import S3Store
 except ImportError:
     raise errors.ConfigurationInvalid(

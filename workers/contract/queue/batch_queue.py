@@ -38,7 +38,6 @@ from workers.contract.queue.runs import (
     open_queue,
     record_key,
 )
-from workers.contract.queue.validation import RequestedOptions
 
 #: Guaranteed throughput of unpacking and packing, in bytes per second.
 _BYTES_PER_SECOND = 2_000_000
@@ -57,21 +56,9 @@ class BatchQueue:
         self.client: redis.Redis = jobs.client
         self.records = BatchRecords(jobs.client, record_ttl=jobs.records.record_ttl)
 
-    def submit(
-        self,
-        batch_id: str,
-        requested: RequestedOptions,
-        *,
-        size: int,
-        pictures: int,
-        largest: int,
-        name: str | None = None,
-        webhook: str | None = None,
-        owner: str = "",
-        idempotency: IdempotencyKey | None = None,
-    ) -> Batch:
-        """Queue a stored zip for unpacking; `largest` is its unpacked size in bytes. Returns the
-        existing batch if the idempotency key has one.
+    def submit(self, spec: BatchSpec, *, idempotency: IdempotencyKey | None = None) -> Batch:
+        """Queue a stored zip for unpacking. Returns the existing batch if the idempotency key has
+        one.
 
         Raises:
             BatchTooLarge: it has more pictures than the queue ever holds.
@@ -79,28 +66,17 @@ class BatchQueue:
             IdempotencyKeyReused: the idempotency key was used for another request.
             QueueUnavailable: Redis failed; unless it refused, the batch may have been queued.
         """
-        spec = BatchSpec(
-            id=batch_id,
-            owner=owner,
-            name=name,
-            webhook=webhook,
-            size=size,
-            pictures=pictures,
-            requested=requested,
-            pixels_per_day=self.jobs.bounds.pixels_per_day,
-            time_limit=_time_limit(largest),
-        )
         with translated_redis_errors(), self.client.pipeline(transaction=True) as pipe:
-            self._push(unpack_task(batch_id), size, pipe, spec=spec.model_dump_json())
-            pipe.expire(batch_key(batch_id), self.records.lifetime)
-            pipe.zadd(UNPACKING, {batch_id: spec.created_at.timestamp()})
+            self._push(unpack_task(spec.id), spec.size, pipe, spec=spec.model_dump_json())
+            pipe.expire(batch_key(spec.id), self.records.lifetime)
+            pipe.zadd(UNPACKING, {spec.id: spec.created_at.timestamp()})
             if idempotency is not None:
                 idempotency.write(pipe)
-            mark = batch_key(batch_id) if idempotency is None else idempotency.redis_key
-            load = Load(owner=owner, jobs=pictures)
+            mark = batch_key(spec.id) if idempotency is None else idempotency.redis_key
+            load = Load(owner=spec.owner, jobs=spec.pictures)
             taken = admit(self.client, pipe, load, self.jobs.bounds, unless=[mark])
             existing = None if taken or idempotency is None else idempotency.existing(self.client)
-            if existing in (None, batch_id):
+            if existing in (None, spec.id):
                 return Batch(spec=spec)
             return self.records.get(str(existing))
 
@@ -187,7 +163,7 @@ class BatchQueue:
         Raises:
             QueueFull: the queue limit is reached.
         """
-        pack = Pack(time_limit=_time_limit(size))
+        pack = Pack(time_limit=zip_time_limit(size))
         with translated_redis_errors(), self.client.pipeline(transaction=True) as pipe:
             self._push(pack_task(batch_id), size, pipe, note=pack.model_dump_json())
             mark = pack_key(batch_id)
@@ -221,5 +197,6 @@ class BatchQueue:
         pipe.hset(WAITING, task, 0)
 
 
-def _time_limit(size: int) -> timedelta:
+def zip_time_limit(size: int) -> timedelta:
+    """Time limit of unpacking or packing, by the size of the contents in bytes."""
     return TIME_LIMIT_BASE + timedelta(seconds=size / _BYTES_PER_SECOND)

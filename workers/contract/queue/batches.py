@@ -21,12 +21,7 @@ from workers.contract.images.formats import extension
 from workers.contract.images.names import UniqueNames
 from workers.contract.queue.connection import as_text, retry_once
 from workers.contract.queue.jobs import Job, JobFailure, Spec
-from workers.contract.queue.runs import (
-    EVENTS,
-    LEASES,
-    WAITING,
-    record_key,
-)
+from workers.contract.queue.runs import EVENTS, LEASES, WAITING, record_key
 from workers.contract.queue.validation import RequestedOptions
 from workers.contract.record import Record
 
@@ -191,15 +186,11 @@ class BatchRecords:
         return None if found is None else Pack.model_validate_json(found)
 
     def end_pack(self, batch_id: str, pack: Pack, *, run: str, kept: timedelta) -> bool:
-        """Record the end of packing. Returns False if the run has lost its lease, or the batch was
-        deleted.
-        """
+        """Record the end of packing; False if the run lost its lease, or the batch was deleted."""
         return self._end(pack_task(batch_id), run, "note", pack.model_dump_json(), kept=kept)
 
     def fail_pack(self, batch_id: str, *, error: GDSRError, run: str) -> bool:
-        """Record that packing failed, in this run or, without one, in any. Returns False as
-        `end_pack` does.
-        """
+        """Record that packing failed, in this run or, if none, in any; False as in `end_pack`."""
         failed = Pack(failure=JobFailure.of(error))
         return self.end_pack(batch_id, failed, run=run, kept=_FAILURE_KEPT)
 

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import redis
 
@@ -11,12 +12,7 @@ from workers.contract.images.options import AlphaMode, DepthMode
 from workers.contract.queue.admission import Load, QueueLimits, admit, shortage
 from workers.contract.queue.connection import as_text, translated_redis_errors
 from workers.contract.queue.engines import ModelInfo, running
-from workers.contract.queue.estimates import (
-    QueuePosition,
-    queue_position,
-    queue_positions,
-    speed,
-)
+from workers.contract.queue.estimates import QueuePosition, queue_position, queue_positions, speed
 from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import (
     WITH_MAP,
@@ -30,6 +26,7 @@ from workers.contract.queue.jobs import (
 )
 from workers.contract.queue.records import JobPage, JobRecords, job_key
 from workers.contract.queue.runs import ACTIVE, EVENTS, LARGE, SMALL, derived_key, open_queue
+from workers.contract.settings import SharedSettings
 
 #: Time limit of a job: this constant plus a multiple of the time that the engine alone needs.
 TIME_LIMIT_BASE = timedelta(seconds=120)
@@ -56,6 +53,19 @@ class JobQueue:
         self.records = JobRecords(client, record_ttl=record_ttl)
         self.bounds = bounds
         self.small_pixels = small_pixels
+
+    @classmethod
+    def of(
+        cls, client: redis.Redis, settings: SharedSettings, *, pixels_per_day: int | None
+    ) -> Self:
+        """The queue with the limits of the settings, and an owner's pixel quota."""
+        bounds = QueueLimits(
+            jobs=settings.max_queued_jobs,
+            pixels=settings.max_queued_pixels,
+            pixels_per_day=pixels_per_day,
+        )
+        ttl, small = settings.record_ttl, settings.small_pixels
+        return cls(client, record_ttl=ttl, bounds=bounds, small_pixels=small)
 
     def submit(
         self,

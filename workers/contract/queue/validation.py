@@ -11,7 +11,7 @@ from workers.contract.images.formats import (
     same_format,
 )
 from workers.contract.images.headers import read_header
-from workers.contract.images.options import DepthMode, ProfileMode
+from workers.contract.images.options import DepthMode, PictureChoices, ProfileMode
 from workers.contract.queue.engines import EngineInfo, ModelInfo, check_extra, choose_model
 from workers.contract.queue.jobs import ImageInfo, UpscaleChoices, UpscaleOptions
 
@@ -88,14 +88,25 @@ def _preferred(header: ImageHeader, requested: RequestedOptions) -> ResultFormat
 def _check(
     header: ImageHeader, requested: RequestedOptions, result: ResultFormat, *, has_alpha: bool
 ) -> None:
-    """Raise ImageRejected if the format cannot hold what was asked for."""
-    width, height = requested.possible_size(width=header.width, height=header.height)
+    size = requested.possible_size(width=header.width, height=header.height)
+    check_format(requested, result, size=size, has_alpha=has_alpha)
+
+
+def check_format(
+    choices: PictureChoices,
+    result: ResultFormat,
+    *,
+    size: tuple[int, int] = (1, 1),
+    has_alpha: bool = False,
+) -> None:
+    """Raise ImageRejected if the format cannot hold what was chosen; `size`: width and height."""
+    width, height = size
     check_result(
         width=width,
         height=height,
         format=result,
-        has_alpha=has_alpha and requested.background is None,
-        bits=16 if requested.depth is DepthMode.SIXTEEN else 8,
-        lossless=requested.lossless,
-        has_profile=requested.icc is ProfileMode.KEEP,
+        has_alpha=has_alpha and choices.background is None,
+        bits=16 if choices.depth is DepthMode.SIXTEEN else 8,
+        lossless=choices.lossless,
+        has_profile=choices.icc is ProfileMode.KEEP,
     )

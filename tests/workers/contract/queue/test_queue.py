@@ -14,7 +14,7 @@ from workers.contract.images.formats import ResultFormat
 from workers.contract.images.options import AlphaMode, DepthMode
 from workers.contract.queue.admission import QueueLimits
 from workers.contract.queue.batch_queue import BatchQueue
-from workers.contract.queue.batches import unpack_task
+from workers.contract.queue.batches import BatchSpec, unpack_task
 from workers.contract.queue.connection import connect
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, JobResult, JobState
@@ -184,7 +184,12 @@ def test_a_run_that_was_lost_fails_nothing_that_waits_for_its_second_run(
 ) -> None:
     job_id, batch_id = submit(queue), new_job_id()
     batches = BatchQueue(queue)
-    batches.submit(batch_id, RequestedOptions(), size=100, pictures=1, largest=100)
+    batches.submit(
+        BatchSpec(
+            id=batch_id, requested=RequestedOptions(), size=100, pictures=1,
+            time_limit=timedelta(minutes=2),
+        )
+    )  # fmt: skip
     queue.records.start(job_id, run="one", worker="w")
     acquire_lease(client, unpack_task(batch_id), run="one", worker="w")
     end_lease(client, job_id)

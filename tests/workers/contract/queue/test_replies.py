@@ -17,7 +17,15 @@ from workers.contract.errors import ImageCorrupt, QueueFull, QueueUnavailable, W
 from workers.contract.images.formats import ResultFormat
 from workers.contract.queue.admission import QueueLimits, pixels_today
 from workers.contract.queue.batch_queue import BatchQueue
-from workers.contract.queue.batches import Archive, Batch, BatchItem, Pack, pack_task, unpack_task
+from workers.contract.queue.batches import (
+    Archive,
+    Batch,
+    BatchItem,
+    BatchSpec,
+    Pack,
+    pack_task,
+    unpack_task,
+)
 from workers.contract.queue.connection import connect
 from workers.contract.queue.idempotency import IdempotencyKey
 from workers.contract.queue.jobs import FINAL_STATES, Job, JobResult, JobSpec, JobState
@@ -138,15 +146,11 @@ def blended(queue: JobQueue) -> int:
 
 def batch_of(queue: JobQueue, *, idempotency: IdempotencyKey | None = None) -> Batch:
     batch_id = new_job_id() if idempotency is None else idempotency.job_id
-    return BatchQueue(queue).submit(
-        batch_id,
-        RequestedOptions(),
-        size=100,
-        pictures=2,
-        largest=100,
-        owner="ann",
-        idempotency=idempotency,
-    )
+    spec = BatchSpec(
+        id=batch_id, requested=RequestedOptions(), size=100, pictures=2, owner="ann",
+        time_limit=timedelta(minutes=2),
+    )  # fmt: skip
+    return BatchQueue(queue).submit(spec, idempotency=idempotency)
 
 
 def unpacked(queue: JobQueue) -> int:
