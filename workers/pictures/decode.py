@@ -32,7 +32,7 @@ from workers.contract.images.tiff_and_avif import is_heic_sequence, with_primary
 from workers.pictures.colour.profiles import Converted, cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
 from workers.pictures.colour.tagged import Tagged, of_cicp, of_png
 from workers.pictures.extras import installed
-from workers.pictures.formats.jpeg import ended, with_end
+from workers.pictures.formats.jpeg import ended, lacks_rows, with_end
 from workers.pictures.formats.png import checked_png
 from workers.pictures.formats.webp import grey_where_unequal, lengthened_webp
 from workers.pictures.frames import Layer, apng_layers, composed, gif_layers, has_separate_still
@@ -64,9 +64,11 @@ def decode(
     try:
         picture = _decoded(data, options)
     except ImageCorrupt as damaged:
-        if truncated is TruncatedMode.REFUSE or CUT_OFF not in str(damaged):
+        if CUT_OFF not in str(damaged):
             raise
-        picture = _decoded(data, options._replace(fill=True))
+        picture = _decoded(data, options._replace(fill=True))  # fails if there is nothing to fill
+        if truncated is TruncatedMode.REFUSE:
+            raise
         warning = "filled what is missing: the picture ends too early"
         picture = replace(picture, warnings=(*picture.warnings, warning))
     alpha = picture.alpha
@@ -186,15 +188,18 @@ def _opened(data: bytes, header: ImageHeader, options: _Options) -> Opened:
     if options.fill and header.format is ImageFormat.WEBP:
         found, other = (open_this(lengthened_webp(data, byte, header)) for byte in (b"\0", b"U"))
         return found._replace(image=grey_where_unequal(found.image, other.image))
-    try:
+    if header.format is not ImageFormat.JPEG:
         return open_this(data)
+    try:
+        found = open_this(data)
     except ImageCorrupt:
-        if header.format is not ImageFormat.JPEG:
-            raise
         whole = with_end(data, lambda filled: open_this(filled).image)
         if whole is None:
             raise
         return open_this(whole)
+    if lacks_rows(data, found.image, lambda filled: open_this(filled).image):
+        raise ImageCorrupt(CUT_OFF)
+    return found
 
 
 def _grey(opened: Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:
