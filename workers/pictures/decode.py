@@ -30,7 +30,7 @@ from workers.contract.images.jxl import jxl_box
 from workers.contract.images.options import ProfileMode, TruncatedMode
 from workers.contract.images.tiff_and_avif import is_heic_sequence, with_primary
 from workers.pictures.colour.profiles import Converted, cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
-from workers.pictures.colour.tagged import Tagged, of_cicp, of_png
+from workers.pictures.colour.tagged import Tagged, adobe_rgb, of_cicp, of_png
 from workers.pictures.extras import installed
 from workers.pictures.formats.jpeg import ended, lacks_rows, with_end
 from workers.pictures.formats.png import checked_png
@@ -111,11 +111,11 @@ def _composed(layers: Sequence[Layer], header: ImageHeader, options: _Options) -
 
 
 def _still(data: bytes, header: ImageHeader, options: _Options) -> Picture:
-    spaces = [Tagged()]
+    spaces: list[Tagged] = []
     dropped: tuple[str, ...] = ()
     if header.format is ImageFormat.PNG:
         data, colour_chunks, dropped = checked_png(data, fill=options.fill)
-        spaces = [of_png(colour_chunks)]
+        spaces += [of_png(colour_chunks)] if colour_chunks else []
     elif header.format in (ImageFormat.AVIF, ImageFormat.HEIC) and (whole := with_primary(data)):
         data, dropped = whole, ("read the first picture: the one named as primary is missing",)
     if header.has_gain_map or _has_gain_map(data, header.format):
@@ -127,6 +127,7 @@ def _still(data: bytes, header: ImageHeader, options: _Options) -> Picture:
         spaces.insert(0, Tagged(opened.profile))
     if header.cicp is not None:
         spaces.insert(0, of_cicp(*header.cicp))
+    spaces.append(adobe_rgb() if opened.metadata.is_adobe_rgb else Tagged())
     grey = header.kind is ColourKind.GREY or opened.is_grey
     keep = options.icc is ProfileMode.KEEP
     if grey:
