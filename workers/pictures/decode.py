@@ -120,6 +120,8 @@ def _still(data: bytes, header: ImageHeader, options: _Options) -> Picture:
         data, dropped = whole, ("read the first picture: the one named as primary is missing",)
     if header.has_gain_map or _has_gain_map(data, header.format):
         dropped = (*dropped, "left out the gain map: the result is of standard dynamic range")
+    if header.has_other_channels:
+        dropped = (*dropped, "left out the channels beyond colour and transparency")
     if header.format is ImageFormat.HEIC and is_heic_sequence(data):
         dropped = (*dropped, "left out the other pictures of the burst or film")
     opened = _opened(data, header, options)

@@ -279,6 +279,9 @@ REFUSED = {
     "nine channels": (
         written(np.zeros((4, 4, 9), np.uint16), "rgb", planarconfig="contig"),
         ImageUnsupported, "many channels"),
+    "three slices": (
+        written(np.stack([COLOUR[..., 0]] * 3), "minisblack", volumetric=True),
+        ImageUnsupported, "a TIFF of 3 slices in one page"),
     "JPEG 2000 inside": (
         written(DEEP[..., :3], "rgb", compression="jpeg2000"), ImageUnsupported, "compression 34712"),  # noqa: E501
     "a Lab of JPEG": (
@@ -302,6 +305,20 @@ def test_what_is_not_read_of_a_tiff_is_refused_in_true_words(kind: str) -> None:
 
     with pytest.raises(refusal, match=words):
         decoded(data)
+
+
+@pytest.mark.parametrize("extras", [["unspecified"], ["unassalpha", "unspecified"]])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_channels_beyond_colour_and_alpha_are_left_out_with_a_warning(
+    planes: str, extras: list[str]
+) -> None:
+    samples = np.dstack((COLOUR, *[ALPHA] * len(extras)))
+    order = samples if planes == "contig" else np.moveaxis(samples, -1, 0).copy()
+    picture = decoded(written(order, "rgb", planarconfig=planes, extrasamples=extras))
+
+    assert picture.warnings == ("left out the channels beyond colour and transparency",)
+    assert np.array_equal(picture.colour, COLOUR)
+    assert (picture.alpha is not None) == (len(extras) == 2)
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,8 @@ class ImageHeader:
     cicp: tuple[int, int] | None = None
     #: True if an AVIF or HEIC has a gain map, with which screens show it brighter.
     has_gain_map: bool = False
+    #: True if a TIFF has channels beyond its colours and alpha.
+    has_other_channels: bool = False
 
     @property
     def pixels(self) -> int:

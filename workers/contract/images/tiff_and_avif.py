@@ -48,7 +48,7 @@ class Source:
 class _Tag:
     SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC = 254, 256, 257, 258, 262
     CHANNELS, SUB_PAGES, INK_SET, EXTRA = 277, 330, 332, 338
-    SAMPLE_FORMAT, DNG_VERSION = 339, 50706
+    SAMPLE_FORMAT, DEPTH, DNG_VERSION = 339, 32997, 50706
 
 
 _TIFF_KINDS = {
@@ -89,6 +89,8 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
         raise unsupported("a camera's raw file")
     if photometric not in _TIFF_KINDS:
         raise unsupported("a TIFF of an unsupported colour space")
+    if (slices := page.first(_Tag.DEPTH, default=1)) > 1:
+        raise unsupported(f"a TIFF of {slices:,} slices in one page")
     kind, colours = _TIFF_KINDS[photometric]
     if kind is ColourKind.CMYK and page.first(_Tag.INK_SET, default=1) != 1:
         raise unsupported("a TIFF of other inks than CMYK")
@@ -99,7 +101,8 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
     if bits not in _TIFF_DEPTHS[form]:
         raise unsupported(f"a TIFF of {bits} bits a channel")
     # 1 and 2 are alpha, 0 is unspecified, a missing tag means alpha; CorelDraw writes 999.
-    has_alpha = page.first(_Tag.CHANNELS, default=1) > colours and any(
+    extras = page.first(_Tag.CHANNELS, default=1) - colours
+    has_alpha = extras > 0 and any(
         extra in (1, 2, 999) for extra in page.values(_Tag.EXTRA, default=2)
     )
     return ImageHeader(
@@ -109,6 +112,7 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
         bits=8 if kind is ColourKind.PALETTE else min(bits, MAX_BITS),
         kind=kind,
         has_alpha=has_alpha,
+        has_other_channels=extras > has_alpha,
         frames=len(pages) if whole else None,
     )
 

@@ -135,8 +135,7 @@ class TiffPage:
 
     def _check(self, header: ImageHeader, *, fill: bool) -> None:
         page = self._page
-        found = page.imagewidth, page.imagelength, page.imagedepth
-        if found != (header.width, header.height, 1):
+        if (page.imagewidth, page.imagelength) != (header.width, header.height):
             raise ImageCorrupt("its header is inconsistent")
         if page.compression not in _PACKERS | _PICTURES:
             raise unsupported(f"a TIFF of a rare kind (compression {int(page.compression)})")

@@ -4,6 +4,7 @@ import random
 import struct
 import tempfile
 import time
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -132,7 +133,7 @@ STILL = {
     "TIFF RGBA": (saved(RGBA, "TIFF"), described("tiff", "colour", alpha=True)),
     "TIFF RGBX": (
         tiff(RGBA.tobytes(), height=20, width=30, bits=[8] * 4, photometric=2, tags=[(338, 0)]),
-        described("tiff", "colour"),
+        replace(described("tiff", "colour"), has_other_channels=True),
     ),
     "TIFF grey": (saved(GREY, "TIFF", compression="tiff_lzw"), described("tiff", "grey")),
     "TIFF 16-bit, big-endian": (
