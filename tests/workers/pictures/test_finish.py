@@ -385,7 +385,7 @@ VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 
 def packet(attributes: str = "", elements: str = "") -> bytes:
-    names = ("hdrgm", "GCamera", "Container", "dc", "exif", "photoshop")
+    names = ("hdrgm", "GCamera", "OpCamera", "GDepth", "Container", "dc", "exif", "photoshop")
     spaces = "".join(f' xmlns:{name}="urn:{name}"' for name in names)
     return (
         f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">'
@@ -440,17 +440,40 @@ def test_kept_xmp_does_not_speak_of_parts_that_are_gone() -> None:
         'GCamera:MotionPhoto="1" GCamera:BurstID="kept" dc:a=\'kept\'',
         "<Container:Directory><rdf:Seq><rdf:li Container:b='1'/></rdf:Seq></Container:Directory>"
         "<GCamera:MicroVideoOffset>12</GCamera:MicroVideoOffset>"
-        "<exif:ColorSpace>65535</exif:ColorSpace><dc:title>kept</dc:title>",
+        "<exif:ColorSpace>65535</exif:ColorSpace><dc:title>kept</dc:title>"
+        "<GDepth:Near>1</GDepth:Near><OpCamera:MotionPhotoOwner>a</OpCamera:MotionPhotoOwner>",
     )
     kept = decoded(saved(photo(), "JPEG", xmp=xmp)).metadata.xmp
 
     assert kept is not None
     assert kept.count(b"kept") == 3
-    for gone in (b"hdrgm:V", b"MotionPhoto", b"Container:D", b"MicroVideo"):
+    for gone in (b"hdrgm:V", b"MotionPhoto", b"Container:D", b"MicroVideo", b"GDepth:N"):
         assert gone not in kept
     for changed in (b"ICCProfile", b"ColorSpace", b"format"):
         assert changed not in kept
     ET.fromstring(kept)  # noqa: S314 - our own
+
+
+def test_kept_metadata_says_nothing_of_the_old_samples() -> None:
+    xmp = packet(
+        'tiff:XResolution="72/1" tiff:ResolutionUnit="2" photoshop:ColorMode="4" dc:a="kept"',
+        "<tiff:BitsPerSample><rdf:Seq><rdf:li>8</rdf:li></rdf:Seq></tiff:BitsPerSample>"
+        "<exif:SubjectArea><rdf:Seq><rdf:li>8</rdf:li></rdf:Seq></exif:SubjectArea>"
+        "<tiff:Make>kept</tiff:Make>",
+    )
+    exif = Image.Exif()
+    exif[0x8769] = {0x9102: 3.0, 0x9290: "12", 0xA210: 2, 0xA500: 2.2, 0xEA1D: 4158}
+    metadata = decoded(saved(photo(), "JPEG", xmp=xmp, exif=exif)).metadata
+
+    assert metadata.exif is not None
+    assert metadata.xmp is not None
+    found = Image.Exif()
+    found.load(metadata.exif)
+    assert found.get_ifd(0x8769) == {0x9290: "12"}
+    assert metadata.xmp.count(b"kept") == 2
+    for changed in (b"Resolution", b"ColorMode", b"BitsPer", b"SubjectArea"):
+        assert changed not in metadata.xmp
+    ET.fromstring(metadata.xmp)  # noqa: S314 - our own
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 6])
@@ -461,6 +484,7 @@ def test_places_in_a_picture_are_kept_unless_it_is_turned(name: str, orientation
         "<rdf:li mwg-rs:Name='Ann'/></rdf:Bag></mwg-rs:RegionList></mwg-rs:Regions>"
         "<MP:RegionInfo><rdf:Description><MPRI:Regions><rdf:Bag><rdf:li MPReg:a='Ann'/></rdf:Bag>"
         "</MPRI:Regions></rdf:Description></MP:RegionInfo><dc:title>kept</dc:title>"
+        "<Iptc4xmpExt:ImageRegion><rdf:Bag><rdf:li>Ann</rdf:li></rdf:Bag></Iptc4xmpExt:ImageRegion>"
     )
     names = ("mwg-rs", "MP", "MPRI", "MPReg")
     xmp = packet("".join(f" xmlns:{name}='urn:{name}'" for name in names), faces)
