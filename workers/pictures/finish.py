@@ -61,7 +61,8 @@ def postprocess(picture: Picture, choices: PictureChoices) -> Picture:
     if picture.grey and picture.profile is not None and not is_for_grey(picture.profile):
         picture = replace(picture, grey=False)  # readers ignore a profile for RGB in a grey file
     if choices.metadata is MetadataMode.STRIP:
-        picture = replace(picture, metadata=Metadata())
+        told = tuple(text for text in picture.warnings if text not in picture.metadata.warnings)
+        picture = replace(picture, metadata=Metadata(), warnings=told)
     if choices.icc is ProfileMode.KEEP and picture.was_cmyk:
         warning = "the result is in sRGB: a CMYK picture becomes RGB, its profile does not fit"
         return replace(picture, warnings=(*picture.warnings, warning))

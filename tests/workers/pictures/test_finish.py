@@ -281,6 +281,14 @@ def test_metadata_that_no_jpeg_could_hold_is_left_out_with_a_warning() -> None:
     stored(picture, ResultFormat.JPEG)
 
 
+def test_metadata_that_is_stripped_anyway_is_no_warning() -> None:
+    picture = decoded(saved(photo(), "WEBP", xmp=XMP * 2000, icc_profile=b"rubbish" * 60))
+
+    assert len(picture.warnings) == 2
+    (warning,) = postprocess(picture, PictureChoices()).warnings
+    assert "broken colour profile" in warning
+
+
 @pytest.mark.parametrize(
     ("source", "depth", "result", "bits"),
     [
