@@ -24,6 +24,9 @@ MAX_BYTES = 65_000
 
 ORIENTATION = 0x0112
 METRES_PER_INCH = 0.0254
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, INCH = 0x011A, 0x011B, 0x0128, 2
+#: Factors to dots per inch, by the unit of a resolution: inch, centimetre.
+DOTS_PER_INCH = {INCH: 1.0, 3: 2.54}
 #: IPTC's number in a JPEG's Photoshop segment, and in a TIFF.
 IPTC_RESOURCE, IPTC_TAG = 0x0404, 33723
 _EXIF_START = re.compile(rb"^(?:Exif\0\0)+")
@@ -74,13 +77,19 @@ def without_xmp(image: Image.Image) -> Iterator[None]:
 def read_dpi(image: Image.Image, *, swapped: bool) -> tuple[float, float] | None:
     """Dots per inch, if they are a pair of sensible numbers."""
     try:
-        across, down = (dots_per_inch(float(value)) for value in image.info["dpi"])
+        found = image.info.get("dpi") or _exif_dpi(image.getexif())
+        across, down = (dots_per_inch(float(value)) for value in found)
     except BROKEN:
         return None
     # Pillow returns 1 for a TIFF without resolution.
     if not all(1 < dots < 2**16 for dots in (across, down)):
         return None
     return (down, across) if swapped else (across, down)
+
+
+def _exif_dpi(exif: Image.Exif) -> tuple[float, float]:
+    factor = DOTS_PER_INCH[exif.get(RESOLUTION_UNIT, INCH)]
+    return factor * exif[X_RESOLUTION], factor * exif[Y_RESOLUTION]
 
 
 def dots_per_inch(dots: float) -> float:

@@ -23,9 +23,14 @@ from workers.pictures.formats.samples import TiffPage, read_samples
 from workers.pictures.formats.webp import is_truncated_webp
 from workers.pictures.metadata import (
     BROKEN,
+    DOTS_PER_INCH,
+    INCH,
     IPTC_RESOURCE,
     IPTC_TAG,
     ORIENTATION,
+    RESOLUTION_UNIT,
+    X_RESOLUTION,
+    Y_RESOLUTION,
     Metadata,
     read_dpi,
     read_metadata,
@@ -36,13 +41,10 @@ from workers.pictures.picture import Picture, Plane
 
 PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
 
-_PROFILE, _XMP, _PLANES, _RESOLUTION = 34675, 700, 284, (282, 283, 296)
+_PROFILE, _XMP, _PLANES = 34675, 700, 284
+_RESOLUTION = X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT
 _REDUCED, _FULL = 530, (1, 1)
 _NOT_IN_PILLOW = ("webp", "zstd", "lzma")
-#: The unit of a TIFF's resolution without a tag for it.
-_INCH = 2
-#: Factors to dots per inch, by the unit of a TIFF's resolution: inch, centimetre.
-_DOTS_PER_INCH = {_INCH: 1.0, 3: 2.54}
 
 
 class Opened(NamedTuple):
@@ -155,9 +157,9 @@ def _without_pixels(page: TiffPage) -> Image.Image:
     image = Image.new("L", (1, 1))
     profile, xmp, iptc = (page.tag(number) for number in (_PROFILE, _XMP, IPTC_TAG))
     across, down, unit = (page.tag(number) for number in _RESOLUTION)
-    unit = _INCH if unit is None else unit
-    if isinstance(across, tuple) and isinstance(down, tuple) and unit in _DOTS_PER_INCH:
-        factor = _DOTS_PER_INCH[unit]
+    unit = INCH if unit is None else unit
+    if isinstance(across, tuple) and isinstance(down, tuple) and unit in DOTS_PER_INCH:
+        factor = DOTS_PER_INCH[unit]
         image.info["dpi"] = tuple(factor * part[0] / max(part[1], 1) for part in (across, down))
     if page.is_lab:
         profile = None  # the samples are in sRGB by now
