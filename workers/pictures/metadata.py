@@ -31,8 +31,11 @@ DOTS_PER_INCH = {INCH: 1.0, 3: 2.54}
 IPTC_RESOURCE, IPTC_TAG = 0x0404, 33723
 _EXIF_START = re.compile(rb"^(?:Exif\0\0)+")
 _XMP_NAMES = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
-#: Description, maker, model, software, time, artist, copyright: the tags that people look at.
-_KEPT_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
+_DESCRIPTION = 0x010E
+#: Maker, model, software, time, artist, copyright: with the description, what people look at.
+_KEPT_TAGS = (_DESCRIPTION, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
+#: Descriptions of the old samples, for ImageJ, Bio-Formats (OME) and tifffile.
+_STALE_DESCRIPTION = re.compile(rb'ImageJ=|\{"shape"|.*<OME ', re.DOTALL)
 #: Exif tags of the old size and of places in it, the old colour space, and of offsets in the old
 #: file.
 _STALE_TAGS = (
@@ -154,6 +157,8 @@ def _is_adobe_rgb(found: Exif) -> bool:
 
 def _kept_exif(found: Exif) -> bytes | None:
     tags = {number: found.tags[number] for number in _KEPT_TAGS if number in found.tags}
+    if _DESCRIPTION in tags and _STALE_DESCRIPTION.match(tags[_DESCRIPTION].data):
+        del tags[_DESCRIPTION]
     parts = {}
     for part in (EXIF, GPS):
         values = found.parts.get(part, {})

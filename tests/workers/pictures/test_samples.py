@@ -30,6 +30,7 @@ from workers.contract.errors import GDSRError, ImageCorrupt, ImageUnsupported
 from workers.contract.images.headers import read_header
 from workers.contract.images.options import ProfileMode
 from workers.pictures.decode import decode
+from workers.pictures.exif import read_exif
 from workers.pictures.picture import Picture
 
 HEIGHT, WIDTH = 20, 30
@@ -305,6 +306,20 @@ def test_what_is_not_read_of_a_tiff_is_refused_in_true_words(kind: str) -> None:
 
     with pytest.raises(refusal, match=words):
         decoded(data)
+
+
+@pytest.mark.parametrize("kind", ["imagej", "ome", "shaped"])
+def test_a_description_of_the_old_samples_is_not_kept(kind: str) -> None:
+    file = BytesIO()
+    with tifffile.TiffWriter(file, **{kind: True}) as writer:
+        writer.write(COLOUR, photometric="rgb", software="kept")
+    exif = decoded(file.getvalue()).metadata.exif
+    in_words = decoded(written(COLOUR, "rgb", description="kept")).metadata.exif
+
+    assert exif is not None
+    assert list(read_exif(exif).tags) == [305]
+    assert in_words is not None
+    assert read_exif(in_words).tags[270].data == b"kept\0"
 
 
 @pytest.mark.parametrize("extras", [["unspecified"], ["unassalpha", "unspecified"]])
