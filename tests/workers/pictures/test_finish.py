@@ -7,6 +7,7 @@ from io import BytesIO
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import pillow_jxl  # noqa: F401 - registers itself
 import pytest
 import tifffile
 from factories import (
@@ -35,9 +36,11 @@ from workers.contract.errors import (
     ScaleTooLarge,
 )
 from workers.contract.images.formats import ResultFormat, check_result
+from workers.contract.images.jxl import jxl_box
 from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode, encode_preview
+from workers.pictures.exif import read_exif
 from workers.pictures.finish import marked_as_made, postprocess, preprocess, printed_at
 from workers.pictures.formats.png import XMP_START
 from workers.pictures.metadata import Metadata
@@ -279,6 +282,27 @@ def test_metadata_that_no_jpeg_could_hold_is_left_out_with_a_warning() -> None:
     assert picture.metadata.xmp is None
     assert "XMP data of more than 65,000 bytes" in picture.warnings[0]
     stored(picture, ResultFormat.JPEG)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_metadata_of_a_jpeg_xl_is_kept_even_if_it_is_compressed(packed: bool) -> None:  # noqa: FBT001
+    exif = exif_of_a_camera().tobytes()
+    data = saved(photo(), "JXL", exif=exif, xmp=XMP, compress_metadata=packed)
+    metadata = decoded(data).metadata
+
+    assert (b"brobExif" in data) == packed
+    assert metadata.exif is not None
+    assert read_exif(metadata.exif).tags[0x010F].data == b"Maker\0"
+    assert metadata.xmp == XMP
+    large = saved(photo(), "JXL", xmp=XMP * 20_000, compress_metadata=packed)
+    assert decoded(large).metadata.xmp is None
+
+
+def test_exif_in_a_jpeg_xl_begins_with_the_offset_of_its_header() -> None:
+    metadata = Metadata(exif=exif_of_letters("<"))
+    data = encode(Picture(colour=photo(), metadata=metadata), format=ResultFormat.JXL, quality=90)
+
+    assert jxl_box(BytesIO(data), b"Exif") == bytes(4) + exif_of_letters("<")
 
 
 def test_metadata_that_is_stripped_anyway_is_no_warning() -> None:
