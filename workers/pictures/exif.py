@@ -57,7 +57,8 @@ def read_exif(data: bytes | None, page: int | None = None) -> Exif:
     is_big = b"+" in data[2:4]
     if page is None:
         (page,) = struct.unpack_from(order + "I", data, 4)
-    tags, parts = _read_directory(data, page, order, is_big=is_big), {}
+    tags = _read_directory(data, page, order, is_big=is_big)
+    parts: dict[int, dict[int, Tag]] = {}
     for number in (EXIF, GPS, INTEROP):
         owner = parts.get(EXIF, {}) if number == INTEROP else tags
         if pointer := owner.pop(number, None):

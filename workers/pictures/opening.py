@@ -96,7 +96,7 @@ def open_picture(
             image.load()
             samples = read_samples(data, header) if header.bits > 8 else None
             if header.format is ImageFormat.JXL:
-                image.info |= _jxl_metadata(data)
+                image.info.update(_jxl_metadata(data))
             orientation = 1 if _is_upright(image, header) else read_orientation(image)
             metadata = read_metadata(image, turned=orientation in _TURNS)
             return _upright(image, samples, orientation, metadata)
@@ -118,7 +118,7 @@ def _jxl_metadata(data: bytes) -> dict[str, bytes]:
         if packed := jxl_box(BytesIO(data), b"brob", of=box):
             with suppress(imagecodecs.BrotliError):
                 body = imagecodecs.brotli_decode(packed[len(box) :], out=_MAX_UNPACKED_BYTES)
-                found[name] = body.removeprefix(JXL_EXIF_OFFSET)
+                found[name] = bytes(body).removeprefix(JXL_EXIF_OFFSET)
     if xmp := jxl_box(BytesIO(data), b"xml "):
         found["xmp"] = xmp
     return found

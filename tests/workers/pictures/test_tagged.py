@@ -235,7 +235,7 @@ def exif_of(space: int, index: str) -> bytes:
     return exif.tobytes()
 
 
-LOSSLESS = {
+LOSSLESS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 100, "subsampling": "4:4:4"}, "WEBP": {"lossless": True}, "PNG": {},
     "HEIF": {"quality": -1, "chroma": 444, "save_nclx_profile": False},
 }  # fmt: skip
