@@ -32,7 +32,7 @@ from workers.contract.images.tiff_and_avif import is_heic_sequence, with_primary
 from workers.pictures.colour.profiles import Converted, cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
 from workers.pictures.colour.tagged import Tagged, adobe_rgb, of_cicp, of_png
 from workers.pictures.extras import installed
-from workers.pictures.formats.jpeg import ended, lacks_rows, with_end
+from workers.pictures.formats.jpeg import ended, lacks_data, with_end
 from workers.pictures.formats.png import checked_png
 from workers.pictures.formats.webp import grey_where_unequal, lengthened_webp
 from workers.pictures.frames import Layer, apng_layers, composed, gif_layers, has_separate_still
@@ -200,7 +200,7 @@ def _opened(data: bytes, header: ImageHeader, options: _Options) -> Opened:
         if whole is None:
             raise
         return open_this(whole)
-    if lacks_rows(data, found.image, lambda filled: open_this(filled).image):
+    if lacks_data(data, found.image, lambda filled: open_this(filled).image):
         raise ImageCorrupt(CUT_OFF)
     return found
 

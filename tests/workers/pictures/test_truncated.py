@@ -144,6 +144,16 @@ def test_a_jpeg_of_fewer_rows_than_its_header_says_is_cut_off(kind: str) -> None
     assert off.max() <= 2  # beside the missing rows, colour is smoothed
 
 
+@pytest.mark.parametrize("missing", [60, 300, 600])
+@pytest.mark.parametrize("kind", ["baseline", "grey", "inks", "progressive"])
+def test_a_jpeg_that_is_cut_off_may_have_an_end(kind: str, missing: int) -> None:
+    cut = JPEGS[kind][:-missing] + b"\xff\xd9"
+
+    with pytest.raises(ImageCorrupt, match="too early; with truncated=fill"):
+        read(cut)
+    assert filled(cut).warnings == (WARNING,)
+
+
 @pytest.mark.parametrize("level", [127, 128])
 @pytest.mark.parametrize("kind", [*JPEGS, "flat"])
 def test_a_whole_jpeg_whose_last_rows_are_grey_is_read(kind: str, level: int) -> None:

@@ -35,14 +35,15 @@ def with_end(data: bytes, decoded: Callable[[bytes], Image.Image]) -> bytes | No
     return data + _END if len(found) == 1 else None
 
 
-def lacks_rows(data: bytes, image: Image.Image, decoded: Callable[[bytes], Image.Image]) -> bool:
-    """Whether a JPEG with an end has no data for its last rows; `image` is what it decoded to.
+def lacks_data(data: bytes, image: Image.Image, decoded: Callable[[bytes], Image.Image]) -> bool:
+    """Whether a JPEG with an end lacks data before it; `image` is what it decoded to.
 
-    They become grey, so only a picture with a corner of that grey is decoded again.
+    Rows without data become grey, so only a picture with a corner of that grey is decoded again,
+    and one in several scans, the last of which only add detail.
     """
     points = product((0, image.width - 1), (0, image.height - 1))
     corners = [image.crop((x, y, x + 1, y + 1)) for x, y in points]
-    if not any(_may_be_filling(corner) for corner in corners):
+    if "progressive" not in image.info and not any(map(_may_be_filling, corners)):
         return False
     places = {marker: at for marker, at, _, _ in _segments(data)}
     if _ARITHMETIC & places.keys():  # whose encoders leave out the last zeros
