@@ -28,7 +28,7 @@ from workers.contract.images.formats import (
 from workers.contract.images.headers import read_header
 from workers.contract.images.jxl import jxl_box
 from workers.contract.images.options import ProfileMode, TruncatedMode
-from workers.contract.images.tiff_and_avif import is_heic_sequence, with_primary
+from workers.contract.images.tiff_and_avif import has_other_pictures, with_primary
 from workers.pictures.colour.profiles import Converted, cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
 from workers.pictures.colour.tagged import Tagged, adobe_rgb, of_cicp, of_png
 from workers.pictures.extras import installed
@@ -122,8 +122,8 @@ def _still(data: bytes, header: ImageHeader, options: _Options) -> Picture:
         dropped = (*dropped, "left out the gain map: the result is of standard dynamic range")
     if header.has_other_channels:
         dropped = (*dropped, "left out the channels beyond colour and transparency")
-    if header.format is ImageFormat.HEIC and is_heic_sequence(data):
-        dropped = (*dropped, "left out the other pictures of the burst or film")
+    if header.format is ImageFormat.HEIC and has_other_pictures(data):
+        dropped = (*dropped, "left out the other pictures of the file")
     opened = _opened(data, header, options)
     if opened.profile:
         spaces.insert(0, Tagged(opened.profile))

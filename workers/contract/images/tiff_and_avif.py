@@ -269,9 +269,24 @@ def heif_header(source: Source) -> ImageHeader:
     )
 
 
-def is_heic_sequence(data: bytes) -> bool:
-    """Whether a HEIC with a still picture also holds a burst or a film."""
-    return data[8:12] in _SEQUENCE_BRANDS
+def has_other_pictures(data: bytes) -> bool:
+    """Whether a HEIC holds more than its still picture: a burst, a film or the other eye's view."""
+    meta = dict(_boxes(_avif_meta(Source(BytesIO(data))) or b""))
+    parts = set(_parts(meta.get(b"iref", b"")))
+    pictures = [item for item in _items(meta) if item.kind in _PICTURES and not item.is_hidden]
+    whole = [item for item in pictures if item.number not in parts]
+    return data[8:12] in _SEQUENCE_BRANDS or len(whole) > 1
+
+
+def _parts(references: bytes) -> Iterator[int]:
+    """Items that are only a tile, thumbnail, or auxiliary picture (alpha, depth) of another."""
+    size = 4 if references[:1] == b"\1" else 2
+    for name, body in _boxes(references[4:]):
+        if name in (b"thmb", b"auxl"):
+            yield int.from_bytes(body[:size], "big")
+        elif name == b"dimg":  # after its own number, and how many there are
+            for at in range(size + 2, len(body), size):
+                yield int.from_bytes(body[at : at + size], "big")
 
 
 def with_primary(data: bytes) -> bytes | None:
