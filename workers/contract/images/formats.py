@@ -109,6 +109,7 @@ def extension(name: ResultFormat) -> str:
     return "jpg" if name is ResultFormat.JPEG else name.value
 
 
+RAW = "a camera's raw file"
 #: Maximum bits per sample.
 MAX_BITS = 16
 #: Transfer functions of high dynamic range (ITU-T H.273): their white is far below their peak.

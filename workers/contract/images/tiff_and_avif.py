@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 from workers.contract.errors import FrameMissing, ImageCorrupt
 from workers.contract.images.formats import (
     MAX_BITS,
+    RAW,
     ColourKind,
     ImageFormat,
     ImageHeader,
@@ -86,7 +87,7 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
     page = pages[frame]
     photometric = page.first(_Tag.PHOTOMETRIC, default=0)
     if page.is_raw or photometric in _RAW_KINDS or source.at(8, 2) == b"CR":
-        raise unsupported("a camera's raw file")
+        raise unsupported(RAW)
     if photometric not in _TIFF_KINDS:
         raise unsupported("a TIFF of an unsupported colour space")
     if (slices := page.first(_Tag.DEPTH, default=1)) > 1:
@@ -231,6 +232,8 @@ def heif_header(source: Source) -> ImageHeader:
     size, major = struct.unpack(">I4x4s", source.at(0, 12))
     found = source.at(8, max(min(size, source.size, 256) - 8, 4))
     brands = {found[i : i + 4] for i in range(0, len(found), 4)}
+    if b"crx " in brands:  # Canon
+        raise unsupported(RAW)
     is_avif = bool({b"avif", b"avis"} & brands)
     if not is_avif and not _HEIC_BRANDS & brands:
         raise unsupported("a film, or a picture of an unsupported format")

@@ -220,6 +220,16 @@ STRANGE = {
 }
 
 
+@pytest.mark.parametrize(
+    "start",
+    [b"FUJIFILMCCD-RAW 0201", b"IIU\0\x18\0", b"IIRO\x08\0", box(b"ftyp", b"crx \0\0\0\1crx isom")],
+    ids=["Fujifilm", "Panasonic", "Olympus", "Canon"],
+)
+def test_a_raw_file_is_called_that(start: bytes) -> None:
+    with pytest.raises(ImageUnsupported, match="is a camera's raw file"):
+        header(start + bytes(100))
+
+
 @pytest.mark.parametrize("kind", STILL)
 def test_a_header_describes_its_picture(kind: str) -> None:
     data, expected = STILL[kind]
