@@ -37,7 +37,8 @@ _TURNED = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>)\s*)[1-8]""")
 _STALE = (
     r"\w*Camera:M(?:otionPhoto|icroVideo)\w*", r"Container:Directory", r"hdrgm:\w+",
     r"HDRGainMap:\w+", r"G(?:Depth|Image):\w+", r"xmpNote:HasExtendedXMP", r"xmp:Thumbnails",
-    r"exif:(?:Pixel[XY]Dimension|CompressedBitsPerPixel|ColorSpace|Gamma)",
+    r"exif:(?:Pixel[XY]Dimension|CompressedBitsPerPixel|ColorSpace)",
+    r"exif(?:EX)?:(?:Gamma|InteroperabilityIndex)",
     r"exif:(?:Subject(?:Area|Location)|FocalPlane(?:[XY]Resolution|ResolutionUnit))",
     r"tiff:(?:Image(?:Width|Length)|BitsPerSample|SamplesPerPixel|Compression)",
     r"tiff:(?:PhotometricInterpretation|[XY]Resolution|ResolutionUnit)",

@@ -417,8 +417,8 @@ VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 
 def packet(attributes: str = "", elements: str = "") -> bytes:
-    names = ("hdrgm", "GCamera", "OpCamera", "GDepth", "Container", "dc", "exif", "photoshop")
-    spaces = "".join(f' xmlns:{name}="urn:{name}"' for name in names)
+    names = "hdrgm GCamera OpCamera GDepth Container dc exif exifEX photoshop"
+    spaces = "".join(f' xmlns:{name}="urn:{name}"' for name in names.split())
     return (
         f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">'
         f'<rdf:Description rdf:about="" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"{spaces} '
@@ -488,7 +488,8 @@ def test_kept_xmp_does_not_speak_of_parts_that_are_gone() -> None:
 
 def test_kept_metadata_says_nothing_of_the_old_samples() -> None:
     xmp = packet(
-        'tiff:XResolution="72/1" tiff:ResolutionUnit="2" photoshop:ColorMode="4" dc:a="kept"',
+        'tiff:XResolution="72/1" tiff:ResolutionUnit="2" photoshop:ColorMode="4" '
+        'exifEX:InteroperabilityIndex="R03" dc:a="kept"',
         "<tiff:BitsPerSample><rdf:Seq><rdf:li>8</rdf:li></rdf:Seq></tiff:BitsPerSample>"
         "<exif:SubjectArea><rdf:Seq><rdf:li>8</rdf:li></rdf:Seq></exif:SubjectArea>"
         "<tiff:Make>kept</tiff:Make>",
@@ -503,7 +504,7 @@ def test_kept_metadata_says_nothing_of_the_old_samples() -> None:
     found.load(metadata.exif)
     assert found.get_ifd(0x8769) == {0x9290: "12"}
     assert metadata.xmp.count(b"kept") == 2
-    for changed in (b"Resolution", b"ColorMode", b"BitsPer", b"SubjectArea"):
+    for changed in (b"Resolution", b"ColorMode", b"BitsPer", b"SubjectArea", b"Interop"):
         assert changed not in metadata.xmp
     ET.fromstring(metadata.xmp)  # noqa: S314 - our own
 
