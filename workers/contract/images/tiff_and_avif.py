@@ -171,7 +171,7 @@ def _tiff_layout(source: Source) -> tuple[_Layout, int]:
 
 
 def _tiff_pages(source: Source) -> tuple[list[_Page], bool]:
-    """The first page and all others except reduced copies, and whether the list is complete."""
+    """All pages except reduced copies of others, and whether the list is complete."""
     layout, offset = _tiff_layout(source)
     pages: list[_Page] = []
     seen: set[int] = set()
@@ -187,6 +187,8 @@ def _tiff_pages(source: Source) -> tuple[list[_Page], bool]:
             return pages, False
     if not pages:
         raise ImageCorrupt("it has no page")
+    if pages[0].is_reduced and not pages[0].is_raw:
+        pages = pages[1:] or pages
     return pages, True
 
 
