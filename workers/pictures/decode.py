@@ -28,11 +28,11 @@ from workers.contract.images.formats import (
 from workers.contract.images.headers import read_header
 from workers.contract.images.jxl import jxl_box
 from workers.contract.images.options import ProfileMode, TruncatedMode
-from workers.contract.images.tiff_and_avif import is_heic_sequence, with_primary
+from workers.contract.images.tiff_and_avif import has_other_pictures, with_primary
 from workers.pictures.colour.profiles import Converted, cmyk_to_srgb, grey_to_srgb, rgb_to_srgb
-from workers.pictures.colour.tagged import Tagged, of_cicp, of_png
+from workers.pictures.colour.tagged import Tagged, adobe_rgb, of_cicp, of_png
 from workers.pictures.extras import installed
-from workers.pictures.formats.jpeg import ended, with_end
+from workers.pictures.formats.jpeg import ended, lacks_data, with_end
 from workers.pictures.formats.png import checked_png
 from workers.pictures.formats.webp import grey_where_unequal, lengthened_webp
 from workers.pictures.frames import Layer, apng_layers, composed, gif_layers, has_separate_still
@@ -64,9 +64,11 @@ def decode(
     try:
         picture = _decoded(data, options)
     except ImageCorrupt as damaged:
-        if truncated is TruncatedMode.REFUSE or CUT_OFF not in str(damaged):
+        if CUT_OFF not in str(damaged):
             raise
-        picture = _decoded(data, options._replace(fill=True))
+        picture = _decoded(data, options._replace(fill=True))  # fails if there is nothing to fill
+        if truncated is TruncatedMode.REFUSE:
+            raise
         warning = "filled what is missing: the picture ends too early"
         picture = replace(picture, warnings=(*picture.warnings, warning))
     alpha = picture.alpha
@@ -109,22 +111,25 @@ def _composed(layers: Sequence[Layer], header: ImageHeader, options: _Options) -
 
 
 def _still(data: bytes, header: ImageHeader, options: _Options) -> Picture:
-    spaces = [Tagged()]
+    spaces: list[Tagged] = []
     dropped: tuple[str, ...] = ()
     if header.format is ImageFormat.PNG:
         data, colour_chunks, dropped = checked_png(data, fill=options.fill)
-        spaces = [of_png(colour_chunks)]
+        spaces += [of_png(colour_chunks)] if colour_chunks else []
     elif header.format in (ImageFormat.AVIF, ImageFormat.HEIC) and (whole := with_primary(data)):
         data, dropped = whole, ("read the first picture: the one named as primary is missing",)
     if header.has_gain_map or _has_gain_map(data, header.format):
         dropped = (*dropped, "left out the gain map: the result is of standard dynamic range")
-    if header.format is ImageFormat.HEIC and is_heic_sequence(data):
-        dropped = (*dropped, "left out the other pictures of the burst or film")
+    if header.has_other_channels:
+        dropped = (*dropped, "left out the channels beyond colour and transparency")
+    if header.format is ImageFormat.HEIC and has_other_pictures(data):
+        dropped = (*dropped, "left out the other pictures of the file")
     opened = _opened(data, header, options)
     if opened.profile:
         spaces.insert(0, Tagged(opened.profile))
     if header.cicp is not None:
         spaces.insert(0, of_cicp(*header.cicp))
+    spaces.append(adobe_rgb() if opened.metadata.is_adobe_rgb else Tagged())
     grey = header.kind is ColourKind.GREY or opened.is_grey
     keep = options.icc is ProfileMode.KEEP
     if grey:
@@ -186,15 +191,18 @@ def _opened(data: bytes, header: ImageHeader, options: _Options) -> Opened:
     if options.fill and header.format is ImageFormat.WEBP:
         found, other = (open_this(lengthened_webp(data, byte, header)) for byte in (b"\0", b"U"))
         return found._replace(image=grey_where_unequal(found.image, other.image))
-    try:
+    if header.format is not ImageFormat.JPEG:
         return open_this(data)
+    try:
+        found = open_this(data)
     except ImageCorrupt:
-        if header.format is not ImageFormat.JPEG:
-            raise
         whole = with_end(data, lambda filled: open_this(filled).image)
         if whole is None:
             raise
         return open_this(whole)
+    if lacks_data(data, found.image, lambda filled: open_this(filled).image):
+        raise ImageCorrupt(CUT_OFF)
+    return found
 
 
 def _grey(opened: Opened, header: ImageHeader) -> tuple[Plane, Plane | None]:

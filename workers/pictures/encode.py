@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from workers.contract.images.formats import ResultFormat, check_result
+from workers.contract.images.jxl import JXL_EXIF_OFFSET
 from workers.pictures.colour.profiles import without_grey_profile
 from workers.pictures.extras import make_ready
 from workers.pictures.formats.png import encode_png
@@ -140,6 +141,8 @@ def _image(picture: Picture) -> Image.Image:
 def _saved(image: Image.Image, picture: Picture, name: str, **options: Any) -> bytes:
     """The file of an image with the picture's profile and metadata."""
     exif = picture.metadata.exif
+    if exif and name == "JXL":
+        exif = JXL_EXIF_OFFSET + exif  # which pillow_jxl does not write
     tags = {
         "icc_profile": picture.profile,
         "exif": exif and b"Exif\0\0" + exif,

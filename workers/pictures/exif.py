@@ -9,8 +9,8 @@ from contextlib import suppress
 from fractions import Fraction
 from typing import NamedTuple
 
-#: Tags that point to the directories of Exif and GPS.
-EXIF, GPS = 0x8769, 0x8825
+#: Tags that point to the directories of Exif and GPS, and from Exif to that of interoperability.
+EXIF, GPS, INTEROP = 0x8769, 0x8825, 0xA005
 #: Bytes of a value, by its type.
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 18: 8}
 _SHORT, _LONG, _RATIONAL = 3, 4, 5
@@ -31,7 +31,7 @@ class Exif(NamedTuple):
     #: Byte order of `struct`, "<" or ">".
     order: str
     tags: dict[int, Tag]
-    #: The directories of Exif and GPS, by the tags that point to them.
+    #: The other directories, by the tags that point to them.
     parts: dict[int, dict[int, Tag]]
 
     def shorts(self, *values: int) -> Tag:
@@ -57,9 +57,11 @@ def read_exif(data: bytes | None, page: int | None = None) -> Exif:
     is_big = b"+" in data[2:4]
     if page is None:
         (page,) = struct.unpack_from(order + "I", data, 4)
-    tags, parts = _read_directory(data, page, order, is_big=is_big), {}
-    for number in (EXIF, GPS):
-        if pointer := tags.pop(number, None):
+    tags = _read_directory(data, page, order, is_big=is_big)
+    parts: dict[int, dict[int, Tag]] = {}
+    for number in (EXIF, GPS, INTEROP):
+        owner = parts.get(EXIF, {}) if number == INTEROP else tags
+        if pointer := owner.pop(number, None):
             place = int.from_bytes(pointer.data, "little" if order == "<" else "big")
             with suppress(struct.error):
                 parts[number] = _read_directory(data, place, order, is_big=is_big)

@@ -13,7 +13,13 @@ from workers.contract.images.options import (
 from workers.pictures.colour.alpha import flattened
 from workers.pictures.colour.profiles import is_for_grey, without_grey_profile
 from workers.pictures.exif import exif_bytes, read_exif
-from workers.pictures.metadata import Metadata
+from workers.pictures.metadata import (
+    INCH,
+    RESOLUTION_UNIT,
+    X_RESOLUTION,
+    Y_RESOLUTION,
+    Metadata,
+)
 from workers.pictures.picture import Picture, with_bits
 from workers.pictures.reduce import reduced, reduced_mask
 from workers.pictures.xmp import marked
@@ -22,7 +28,6 @@ from workers.pictures.xmp import marked
 _WITH_DPI = (ResultFormat.PNG, ResultFormat.JPEG, ResultFormat.TIFF)
 #: Formats in which readers look for IPTC's records.
 _WITH_IPTC = (ResultFormat.JPEG, ResultFormat.TIFF)
-_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _INCH = 0x011A, 0x011B, 0x0128, 2
 
 
 def preprocess(picture: Picture, choices: PictureChoices, result: ResultFormat) -> Picture:
@@ -61,7 +66,8 @@ def postprocess(picture: Picture, choices: PictureChoices) -> Picture:
     if picture.grey and picture.profile is not None and not is_for_grey(picture.profile):
         picture = replace(picture, grey=False)  # readers ignore a profile for RGB in a grey file
     if choices.metadata is MetadataMode.STRIP:
-        picture = replace(picture, metadata=Metadata())
+        told = tuple(text for text in picture.warnings if text not in picture.metadata.warnings)
+        picture = replace(picture, metadata=Metadata(), warnings=told)
     if choices.icc is ProfileMode.KEEP and picture.was_cmyk:
         warning = "the result is in sRGB: a CMYK picture becomes RGB, its profile does not fit"
         return replace(picture, warnings=(*picture.warnings, warning))
@@ -82,8 +88,8 @@ def printed_at(picture: Picture, dpi: int, result: ResultFormat) -> Picture:
     if result in _WITH_DPI:
         return picture
     exif = read_exif(picture.metadata.exif)
-    tags = dict.fromkeys((_X_RESOLUTION, _Y_RESOLUTION), exif.rational(dpi))
-    tags[_RESOLUTION_UNIT] = exif.shorts(_INCH)
+    tags = dict.fromkeys((X_RESOLUTION, Y_RESOLUTION), exif.rational(dpi))
+    tags[RESOLUTION_UNIT] = exif.shorts(INCH)
     data = exif_bytes(exif._replace(tags=exif.tags | tags))
     return replace(picture, metadata=picture.metadata._replace(exif=data))
 

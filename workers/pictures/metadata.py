@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image, TiffImagePlugin
 
-from workers.pictures.exif import Exif, exif_bytes, read_exif
+from workers.pictures.exif import EXIF, GPS, INTEROP, Exif, exif_bytes, read_exif
 from workers.pictures.xmp import upright, without_places
 
 #: Errors of Pillow for metadata that it cannot read.
@@ -24,15 +24,24 @@ MAX_BYTES = 65_000
 
 ORIENTATION = 0x0112
 METRES_PER_INCH = 0.0254
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, INCH = 0x011A, 0x011B, 0x0128, 2
+#: Factors to dots per inch, by the unit of a resolution: inch, centimetre.
+DOTS_PER_INCH = {INCH: 1.0, 3: 2.54}
 #: IPTC's number in a JPEG's Photoshop segment, and in a TIFF.
 IPTC_RESOURCE, IPTC_TAG = 0x0404, 33723
 _EXIF_START = re.compile(rb"^(?:Exif\0\0)+")
 _XMP_NAMES = ("xmp", "XML:com.adobe.xmp", "Raw profile type xmp")
-#: Description, maker, model, software, time, artist, copyright: the tags that people look at.
-_KEPT_TAGS = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
+_DESCRIPTION = 0x010E
+#: Maker, model, software, time, artist, copyright: with the description, what people look at.
+_KEPT_TAGS = (_DESCRIPTION, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298)
+#: Descriptions of the old samples, for ImageJ, Bio-Formats (OME) and tifffile.
+_STALE_DESCRIPTION = re.compile(rb'ImageJ=|\{"shape"|.*<OME ', re.DOTALL)
 #: Exif tags of the old size and of places in it, the old colour space, and of offsets in the old
 #: file.
-_STALE_TAGS = (0x9214, 0x927C, 0xA001, 0xA002, 0xA003, 0xA005, 0xA20E, 0xA20F, 0xA214)
+_STALE_TAGS = (
+    0x9102, 0x9214, 0x927C, 0xA001, 0xA002, 0xA003, 0xA20E, 0xA20F, 0xA210, 0xA214, 0xA500, 0xEA1D,
+)  # fmt: skip
+_COLOUR_SPACE, _INTEROP_INDEX = 0xA001, 1
 
 
 class Metadata(NamedTuple):
@@ -44,6 +53,8 @@ class Metadata(NamedTuple):
     xmp: bytes | None = None
     iptc: bytes | None = None
     warnings: tuple[str, ...] = ()
+    #: True if EXIF says that the stored pixels are in Adobe RGB.
+    is_adobe_rgb: bool = False
 
 
 def read_orientation(image: Image.Image) -> int:
@@ -69,13 +80,19 @@ def without_xmp(image: Image.Image) -> Iterator[None]:
 def read_dpi(image: Image.Image, *, swapped: bool) -> tuple[float, float] | None:
     """Dots per inch, if they are a pair of sensible numbers."""
     try:
-        across, down = (dots_per_inch(float(value)) for value in image.info["dpi"])
+        found = image.info.get("dpi") or _exif_dpi(image.getexif())
+        across, down = (dots_per_inch(float(value)) for value in found)
     except BROKEN:
         return None
     # Pillow returns 1 for a TIFF without resolution.
     if not all(1 < dots < 2**16 for dots in (across, down)):
         return None
     return (down, across) if swapped else (across, down)
+
+
+def _exif_dpi(exif: Image.Exif) -> tuple[float, float]:
+    factor = DOTS_PER_INCH[exif.get(RESOLUTION_UNIT, INCH)]
+    return factor * exif[X_RESOLUTION], factor * exif[Y_RESOLUTION]
 
 
 def dots_per_inch(dots: float) -> float:
@@ -94,9 +111,11 @@ def read_metadata(
     """
     warnings = []
     exif: bytes | None = None
+    is_adobe_rgb = False
     try:
         data = tiff or _EXIF_START.sub(b"", image.info.get("exif") or b"")
-        exif = _kept_exif(read_exif(data, page))
+        found = read_exif(data, page)
+        exif, is_adobe_rgb = _kept_exif(found), _is_adobe_rgb(found)
     except BROKEN as broken:
         warnings.append(f"ignored broken EXIF data ({type(broken).__name__})")
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
@@ -112,7 +131,7 @@ def read_metadata(
         warnings.append(f"left out XMP data of more than {MAX_BYTES:,} bytes")
     if xmp is not None and (xmp := upright(without_places(xmp) if turned else xmp)) is None:
         warnings.append("left out XMP data that is not well-formed")
-    return Metadata(exif, xmp, _iptc(image), tuple(warnings))
+    return Metadata(exif, xmp, _iptc(image), tuple(warnings), is_adobe_rgb)
 
 
 def _iptc(image: Image.Image) -> bytes | None:
@@ -127,10 +146,22 @@ def _iptc(image: Image.Image) -> bytes | None:
     return found if isinstance(found, bytes) and 0 < len(found) <= MAX_BYTES else None
 
 
+def _is_adobe_rgb(found: Exif) -> bool:
+    """Whether the colour space is uncalibrated, and the index is that of Adobe RGB (DCF 2.0)."""
+    space = found.parts.get(EXIF, {}).get(_COLOUR_SPACE)
+    index = found.parts.get(INTEROP, {}).get(_INTEROP_INDEX)
+    if space is None or index is None:
+        return False
+    return space.data == b"\xff\xff" and index.data[:3] == b"R03"
+
+
 def _kept_exif(found: Exif) -> bytes | None:
     tags = {number: found.tags[number] for number in _KEPT_TAGS if number in found.tags}
+    if _DESCRIPTION in tags and _STALE_DESCRIPTION.match(tags[_DESCRIPTION].data):
+        del tags[_DESCRIPTION]
     parts = {}
-    for part, values in found.parts.items():
+    for part in (EXIF, GPS):
+        values = found.parts.get(part, {})
         if kept := {number: tag for number, tag in values.items() if number not in _STALE_TAGS}:
             parts[part] = kept
     return exif_bytes(Exif(found.order, tags, parts)) if tags or parts else None

@@ -5,16 +5,17 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
 from typing import NamedTuple
 
+import imagecodecs
 from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from workers.contract.errors import CUT_OFF, FrameMissing, ImageCorrupt, ImageRejected
 from workers.contract.images.formats import ImageFormat, ImageHeader, unsupported
-from workers.contract.images.jxl import jxl_box
+from workers.contract.images.jxl import JXL_EXIF_OFFSET, jxl_box
 from workers.contract.images.tiff_and_avif import tiff_page
 from workers.pictures.extras import installed, make_ready
 from workers.pictures.formats.bmp import bmp_image, bmp_profile
@@ -23,9 +24,14 @@ from workers.pictures.formats.samples import TiffPage, read_samples
 from workers.pictures.formats.webp import is_truncated_webp
 from workers.pictures.metadata import (
     BROKEN,
+    DOTS_PER_INCH,
+    INCH,
     IPTC_RESOURCE,
     IPTC_TAG,
     ORIENTATION,
+    RESOLUTION_UNIT,
+    X_RESOLUTION,
+    Y_RESOLUTION,
     Metadata,
     read_dpi,
     read_metadata,
@@ -36,13 +42,12 @@ from workers.pictures.picture import Picture, Plane
 
 PngImagePlugin.MAX_TEXT_CHUNK = MAX_PROFILE_BYTES
 
-_PROFILE, _XMP, _PLANES, _RESOLUTION = 34675, 700, 284, (282, 283, 296)
+_PROFILE, _XMP, _PLANES = 34675, 700, 284
+_RESOLUTION = X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT
 _REDUCED, _FULL = 530, (1, 1)
+#: Limit for the metadata of a JPEG XL.
+_MAX_UNPACKED_BYTES = 2**20
 _NOT_IN_PILLOW = ("webp", "zstd", "lzma")
-#: The unit of a TIFF's resolution without a tag for it.
-_INCH = 2
-#: Factors to dots per inch, by the unit of a TIFF's resolution: inch, centimetre.
-_DOTS_PER_INCH = {_INCH: 1.0, 3: 2.54}
 
 
 class Opened(NamedTuple):
@@ -90,8 +95,8 @@ def open_picture(
             # Load first: reading EXIF loads a PNG, and errors of that loading are ignored.
             image.load()
             samples = read_samples(data, header) if header.bits > 8 else None
-            if header.format is ImageFormat.JXL and (xmp := jxl_box(BytesIO(data), b"xml ")):
-                image.info["xmp"] = xmp
+            if header.format is ImageFormat.JXL:
+                image.info.update(_jxl_metadata(data))
             orientation = 1 if _is_upright(image, header) else read_orientation(image)
             metadata = read_metadata(image, turned=orientation in _TURNS)
             return _upright(image, samples, orientation, metadata)
@@ -104,6 +109,19 @@ def open_picture(
 def _pillow_image(data: bytes, header: ImageHeader) -> ImageFile.ImageFile:
     name = "HEIF" if header.format is ImageFormat.HEIC else header.format.upper()
     return Image.open(BytesIO(data), formats=(name,))
+
+
+def _jxl_metadata(data: bytes) -> dict[str, bytes]:
+    """What pillow_jxl leaves out: XMP, and compressed XMP and EXIF."""
+    found = {}
+    for name, box in (("xmp", b"xml "), ("exif", b"Exif")):
+        if packed := jxl_box(BytesIO(data), b"brob", of=box):
+            with suppress(imagecodecs.BrotliError):
+                body = imagecodecs.brotli_decode(packed[len(box) :], out=_MAX_UNPACKED_BYTES)
+                found[name] = bytes(body).removeprefix(JXL_EXIF_OFFSET)
+    if xmp := jxl_box(BytesIO(data), b"xml "):
+        found["xmp"] = xmp
+    return found
 
 
 def _open_tiff(data: bytes, header: ImageHeader, frame: int, *, fill: bool) -> Opened:
@@ -155,9 +173,9 @@ def _without_pixels(page: TiffPage) -> Image.Image:
     image = Image.new("L", (1, 1))
     profile, xmp, iptc = (page.tag(number) for number in (_PROFILE, _XMP, IPTC_TAG))
     across, down, unit = (page.tag(number) for number in _RESOLUTION)
-    unit = _INCH if unit is None else unit
-    if isinstance(across, tuple) and isinstance(down, tuple) and unit in _DOTS_PER_INCH:
-        factor = _DOTS_PER_INCH[unit]
+    unit = INCH if unit is None else unit
+    if isinstance(across, tuple) and isinstance(down, tuple) and unit in DOTS_PER_INCH:
+        factor = DOTS_PER_INCH[unit]
         image.info["dpi"] = tuple(factor * part[0] / max(part[1], 1) for part in (across, down))
     if page.is_lab:
         profile = None  # the samples are in sRGB by now

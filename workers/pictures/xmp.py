@@ -32,16 +32,22 @@ def _element(name: str) -> "re.Pattern[bytes]":
 
 
 _TURNED = re.compile(rb"""(tiff:Orientation\s*(?:=\s*["']|>)\s*)[1-8]""")
-#: Properties of parts that the result lacks (a motion photo's video, gain map, extended XMP,
-#: thumbnail), and of the old size, colour space and format.
+#: Properties of parts that the result lacks (a motion photo's video, gain map, depth map, extended
+#: XMP, thumbnail), and of the old size, places in it, samples, colour space and format.
 _STALE = (
-    r"GCamera:M(?:otionPhoto|icroVideo)\w*", r"Camera:M(?:otionPhoto|icroVideo)\w*",
-    r"hdrgm:\w+", r"HDRGainMap:\w+", r"Container:Directory", r"xmpNote:HasExtendedXMP",
-    r"xmp:Thumbnails", r"exif:Pixel[XY]Dimension", r"tiff:Image(?:Width|Length)",
-    r"exif:ColorSpace", r"photoshop:ICCProfile", r"dc:format",
+    r"\w*Camera:M(?:otionPhoto|icroVideo)\w*", r"Container:Directory", r"hdrgm:\w+",
+    r"HDRGainMap:\w+", r"G(?:Depth|Image):\w+", r"xmpNote:HasExtendedXMP", r"xmp:Thumbnails",
+    r"exif:(?:Pixel[XY]Dimension|CompressedBitsPerPixel|ColorSpace)",
+    r"exif(?:EX)?:(?:Gamma|InteroperabilityIndex)",
+    r"exif:(?:Subject(?:Area|Location)|FocalPlane(?:[XY]Resolution|ResolutionUnit))",
+    r"tiff:(?:Image(?:Width|Length)|BitsPerSample|SamplesPerPixel|Compression)",
+    r"tiff:(?:PhotometricInterpretation|[XY]Resolution|ResolutionUnit)",
+    r"photoshop:(?:ICCProfile|ColorMode)", r"dc:format",
 )  # fmt: skip
-#: Places of faces, by the Metadata Working Group and by Microsoft.
-_PLACES = [_element(name) for name in (r"mwg-rs:Regions", r"MP:RegionInfo")]
+#: Places of faces and of other regions, by the Metadata Working Group, Microsoft and IPTC.
+_PLACES = [
+    _element(name) for name in (r"mwg-rs:Regions", r"MP:RegionInfo", r"Iptc4xmpExt:ImageRegion")
+]
 _STALE_PARTS = [kind(name) for name in _STALE for kind in (_attribute, _element)]
 _MARKS = [kind(r"[\w.-]+:DigitalSourceType") for kind in (_attribute, _element)]
 _END = re.compile(rb"</[\w.-]+:RDF\s*>|</RDF\s*>")

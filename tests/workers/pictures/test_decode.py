@@ -463,6 +463,17 @@ def test_dots_per_inch_are_read(name: str) -> None:
     assert decoded(saved(COLOUR, name)).dpi is None or name == "BMP"
 
 
+@pytest.mark.parametrize(("unit", "dots"), [(2, 300), (3, 762)])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF", "JXL"])
+def test_dots_per_inch_are_read_from_exif_where_nothing_else_has_them(
+    name: str, unit: int, dots: int
+) -> None:
+    exif = Image.Exif()
+    exif.update({0x011A: 300.0, 0x011B: 300.0, 0x0128: unit})
+
+    assert decoded(saved(COLOUR, name, exif=exif.tobytes())).dpi == (dots, dots)
+
+
 @pytest.mark.parametrize(
     "profile",
     [b"no profile at all" * 20, P3[:200], grey_profile(1.8), cmyk_profile(dimming=(1, 1, 1, 0))],

@@ -7,6 +7,7 @@ from io import BytesIO
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import pillow_jxl  # noqa: F401 - registers itself
 import pytest
 import tifffile
 from factories import (
@@ -35,9 +36,11 @@ from workers.contract.errors import (
     ScaleTooLarge,
 )
 from workers.contract.images.formats import ResultFormat, check_result
+from workers.contract.images.jxl import jxl_box
 from workers.contract.images.options import DepthMode, MetadataMode, PictureChoices, ProfileMode
 from workers.pictures.decode import decode
 from workers.pictures.encode import encode, encode_preview
+from workers.pictures.exif import read_exif
 from workers.pictures.finish import marked_as_made, postprocess, preprocess, printed_at
 from workers.pictures.formats.png import XMP_START
 from workers.pictures.metadata import Metadata
@@ -281,6 +284,35 @@ def test_metadata_that_no_jpeg_could_hold_is_left_out_with_a_warning() -> None:
     stored(picture, ResultFormat.JPEG)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_metadata_of_a_jpeg_xl_is_kept_even_if_it_is_compressed(packed: bool) -> None:  # noqa: FBT001
+    exif = exif_of_a_camera().tobytes()
+    data = saved(photo(), "JXL", exif=exif, xmp=XMP, compress_metadata=packed)
+    metadata = decoded(data).metadata
+
+    assert (b"brobExif" in data) == packed
+    assert metadata.exif is not None
+    assert read_exif(metadata.exif).tags[0x010F].data == b"Maker\0"
+    assert metadata.xmp == XMP
+    large = saved(photo(), "JXL", xmp=XMP * 20_000, compress_metadata=packed)
+    assert decoded(large).metadata.xmp is None
+
+
+def test_exif_in_a_jpeg_xl_begins_with_the_offset_of_its_header() -> None:
+    metadata = Metadata(exif=exif_of_letters("<"))
+    data = encode(Picture(colour=photo(), metadata=metadata), format=ResultFormat.JXL, quality=90)
+
+    assert jxl_box(BytesIO(data), b"Exif") == bytes(4) + exif_of_letters("<")
+
+
+def test_metadata_that_is_stripped_anyway_is_no_warning() -> None:
+    picture = decoded(saved(photo(), "WEBP", xmp=XMP * 2000, icc_profile=b"rubbish" * 60))
+
+    assert len(picture.warnings) == 2
+    (warning,) = postprocess(picture, PictureChoices()).warnings
+    assert "broken colour profile" in warning
+
+
 @pytest.mark.parametrize(
     ("source", "depth", "result", "bits"),
     [
@@ -385,8 +417,8 @@ VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 
 
 def packet(attributes: str = "", elements: str = "") -> bytes:
-    names = ("hdrgm", "GCamera", "Container", "dc", "exif", "photoshop")
-    spaces = "".join(f' xmlns:{name}="urn:{name}"' for name in names)
+    names = "hdrgm GCamera OpCamera GDepth Container dc exif exifEX photoshop"
+    spaces = "".join(f' xmlns:{name}="urn:{name}"' for name in names.split())
     return (
         f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">'
         f'<rdf:Description rdf:about="" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"{spaces} '
@@ -440,17 +472,41 @@ def test_kept_xmp_does_not_speak_of_parts_that_are_gone() -> None:
         'GCamera:MotionPhoto="1" GCamera:BurstID="kept" dc:a=\'kept\'',
         "<Container:Directory><rdf:Seq><rdf:li Container:b='1'/></rdf:Seq></Container:Directory>"
         "<GCamera:MicroVideoOffset>12</GCamera:MicroVideoOffset>"
-        "<exif:ColorSpace>65535</exif:ColorSpace><dc:title>kept</dc:title>",
+        "<exif:ColorSpace>65535</exif:ColorSpace><dc:title>kept</dc:title>"
+        "<GDepth:Near>1</GDepth:Near><OpCamera:MotionPhotoOwner>a</OpCamera:MotionPhotoOwner>",
     )
     kept = decoded(saved(photo(), "JPEG", xmp=xmp)).metadata.xmp
 
     assert kept is not None
     assert kept.count(b"kept") == 3
-    for gone in (b"hdrgm:V", b"MotionPhoto", b"Container:D", b"MicroVideo"):
+    for gone in (b"hdrgm:V", b"MotionPhoto", b"Container:D", b"MicroVideo", b"GDepth:N"):
         assert gone not in kept
     for changed in (b"ICCProfile", b"ColorSpace", b"format"):
         assert changed not in kept
     ET.fromstring(kept)  # noqa: S314 - our own
+
+
+def test_kept_metadata_says_nothing_of_the_old_samples() -> None:
+    xmp = packet(
+        'tiff:XResolution="72/1" tiff:ResolutionUnit="2" photoshop:ColorMode="4" '
+        'exifEX:InteroperabilityIndex="R03" dc:a="kept"',
+        "<tiff:BitsPerSample><rdf:Seq><rdf:li>8</rdf:li></rdf:Seq></tiff:BitsPerSample>"
+        "<exif:SubjectArea><rdf:Seq><rdf:li>8</rdf:li></rdf:Seq></exif:SubjectArea>"
+        "<tiff:Make>kept</tiff:Make>",
+    )
+    exif = Image.Exif()
+    exif[0x8769] = {0x9102: 3.0, 0x9290: "12", 0xA210: 2, 0xA500: 2.2, 0xEA1D: 4158}
+    metadata = decoded(saved(photo(), "JPEG", xmp=xmp, exif=exif)).metadata
+
+    assert metadata.exif is not None
+    assert metadata.xmp is not None
+    found = Image.Exif()
+    found.load(metadata.exif)
+    assert found.get_ifd(0x8769) == {0x9290: "12"}
+    assert metadata.xmp.count(b"kept") == 2
+    for changed in (b"Resolution", b"ColorMode", b"BitsPer", b"SubjectArea", b"Interop"):
+        assert changed not in metadata.xmp
+    ET.fromstring(metadata.xmp)  # noqa: S314 - our own
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 6])
@@ -461,6 +517,7 @@ def test_places_in_a_picture_are_kept_unless_it_is_turned(name: str, orientation
         "<rdf:li mwg-rs:Name='Ann'/></rdf:Bag></mwg-rs:RegionList></mwg-rs:Regions>"
         "<MP:RegionInfo><rdf:Description><MPRI:Regions><rdf:Bag><rdf:li MPReg:a='Ann'/></rdf:Bag>"
         "</MPRI:Regions></rdf:Description></MP:RegionInfo><dc:title>kept</dc:title>"
+        "<Iptc4xmpExt:ImageRegion><rdf:Bag><rdf:li>Ann</rdf:li></rdf:Bag></Iptc4xmpExt:ImageRegion>"
     )
     names = ("mwg-rs", "MP", "MPRI", "MPReg")
     xmp = packet("".join(f" xmlns:{name}='urn:{name}'" for name in names), faces)

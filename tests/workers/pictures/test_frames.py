@@ -291,6 +291,18 @@ def test_each_page_of_a_tiff_is_a_picture_of_its_own() -> None:
     assert np.array_equal(frame_of(data, 2).colour[..., 0], luma(photo(8, 9)))
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_small_copy_is_no_page_of_a_tiff(first: bool) -> None:  # noqa: FBT001
+    colour = photo(HEIGHT, WIDTH)
+    pages = [(colour, 0), (colour[::2, ::2].copy(), 1)]
+    file = BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for samples, kind in pages[::-1] if first else pages:
+            writer.write(samples, photometric="rgb", subfiletype=kind)
+
+    assert np.array_equal(decode(file.getvalue(), max_pixels=10_000).colour, colour)
+
+
 ANIMATED = {
     "GIF": animated_gif(KEEP),
     "APNG": apng(

@@ -30,6 +30,7 @@ from workers.contract.errors import GDSRError, ImageCorrupt, ImageUnsupported
 from workers.contract.images.headers import read_header
 from workers.contract.images.options import ProfileMode
 from workers.pictures.decode import decode
+from workers.pictures.exif import read_exif
 from workers.pictures.picture import Picture
 
 HEIGHT, WIDTH = 20, 30
@@ -279,6 +280,9 @@ REFUSED = {
     "nine channels": (
         written(np.zeros((4, 4, 9), np.uint16), "rgb", planarconfig="contig"),
         ImageUnsupported, "many channels"),
+    "three slices": (
+        written(np.stack([COLOUR[..., 0]] * 3), "minisblack", volumetric=True),
+        ImageUnsupported, "a TIFF of 3 slices in one page"),
     "JPEG 2000 inside": (
         written(DEEP[..., :3], "rgb", compression="jpeg2000"), ImageUnsupported, "compression 34712"),  # noqa: E501
     "a Lab of JPEG": (
@@ -302,6 +306,34 @@ def test_what_is_not_read_of_a_tiff_is_refused_in_true_words(kind: str) -> None:
 
     with pytest.raises(refusal, match=words):
         decoded(data)
+
+
+@pytest.mark.parametrize("kind", ["imagej", "ome", "shaped"])
+def test_a_description_of_the_old_samples_is_not_kept(kind: str) -> None:
+    file = BytesIO()
+    with tifffile.TiffWriter(file, **{kind: True}) as writer:
+        writer.write(COLOUR, photometric="rgb", software="kept")
+    exif = decoded(file.getvalue()).metadata.exif
+    in_words = decoded(written(COLOUR, "rgb", description="kept")).metadata.exif
+
+    assert exif is not None
+    assert list(read_exif(exif).tags) == [305]
+    assert in_words is not None
+    assert read_exif(in_words).tags[270].data == b"kept\0"
+
+
+@pytest.mark.parametrize("extras", [["unspecified"], ["unassalpha", "unspecified"]])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_channels_beyond_colour_and_alpha_are_left_out_with_a_warning(
+    planes: str, extras: list[str]
+) -> None:
+    samples = np.dstack((COLOUR, *[ALPHA] * len(extras)))
+    order = samples if planes == "contig" else np.moveaxis(samples, -1, 0).copy()
+    picture = decoded(written(order, "rgb", planarconfig=planes, extrasamples=extras))
+
+    assert picture.warnings == ("left out the channels beyond colour and transparency",)
+    assert np.array_equal(picture.colour, COLOUR)
+    assert (picture.alpha is not None) == (len(extras) == 2)
 
 
 @pytest.mark.parametrize(

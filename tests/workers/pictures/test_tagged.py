@@ -7,12 +7,15 @@ import struct
 import zlib
 from collections.abc import Callable
 from io import BytesIO
+from typing import Any
 
 import numpy as np
+import pillow_jxl  # noqa: F401 - registers itself
 import pytest
 from factories import (
     D65,
     P3_PRIMARIES,
+    SRGB_PRIMARIES,
     PngPart,
     apng,
     grey_profile,
@@ -24,6 +27,7 @@ from factories import (
     to_xyz,
 )
 from numpy.typing import NDArray
+from PIL import Image
 from pillow_heif import register_heif_opener
 
 from workers.contract.errors import ImageUnsupported
@@ -49,8 +53,10 @@ COLOUR = CELLS.repeat(8, axis=0).repeat(8, axis=1).astype(np.uint8)
 BT709 = (D65, (0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 P3 = (D65, (0.68, 0.32), (0.265, 0.69), (0.15, 0.06))
 BT2020 = (D65, (0.708, 0.292), (0.170, 0.797), (0.131, 0.046))
+ADOBE = (D65, (0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
 PAL = (D65, (0.64, 0.33), (0.29, 0.60), (0.15, 0.06))
 P3_PROFILE = rgb_profile(P3_PRIMARIES)
+SRGB_PROFILE = rgb_profile(SRGB_PRIMARIES)
 
 Space = tuple[tuple[float, float], ...]
 
@@ -217,6 +223,66 @@ def test_a_space_whose_checksum_is_wrong_does_not_count() -> None:
     data[data.index(b"cICP") + 8] ^= 1
 
     assert read_header(BytesIO(bytes(data))).cicp is None
+
+
+# EXIF
+
+
+def exif_of(space: int, index: str) -> bytes:
+    """Return EXIF with a colour space and an interoperability index, as cameras write it."""
+    exif = Image.Exif()
+    exif[0x8769] = {0xA001: space, 0xA005: {1: index, 2: b"0100"}}
+    return exif.tobytes()
+
+
+LOSSLESS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 100, "subsampling": "4:4:4"}, "WEBP": {"lossless": True}, "PNG": {},
+    "HEIF": {"quality": -1, "chroma": 444, "save_nclx_profile": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_adobe_rgb_is_read_from_exif_and_can_be_kept(name: str) -> None:
+    data = saved(COLOUR, name, exif=exif_of(65535, "R03"), **LOSSLESS[name])
+    kept = decoded(data, ProfileMode.KEEP)
+
+    assert off(decoded(data), in_srgb(COLOUR, ADOBE, power(563 / 256))) <= 4
+    assert np.abs(kept.colour - COLOUR.astype(int)).max() <= 3
+    assert (
+        off(decoded(saved(kept.colour, "PNG", icc_profile=kept.profile)), decoded(data).colour) <= 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "exif", "options"),
+    [
+        ("JPEG", exif_of(65535, "R98"), {}),
+        ("JPEG", exif_of(1, "R03"), {}),
+        ("JPEG", exif_of(65535, "R03"), {"icc_profile": SRGB_PROFILE}),
+        ("HEIF", exif_of(65535, "R03"), {"save_nclx_profile": True}),
+        ("JXL", exif_of(65535, "R03"), {"lossless": True}),
+    ],
+    ids=["another index", "sRGB", "a profile", "code points", "JPEG XL"],
+)
+def test_exif_does_not_name_adobe_rgb_against_others(
+    name: str, exif: bytes, options: dict[str, Any]
+) -> None:
+    data = saved(COLOUR, name, exif=exif, **{**LOSSLESS.get(name, {}), **options})
+
+    assert off(decoded(data), AS_STORED) <= 3
+
+
+def test_a_colour_chunk_counts_more_than_exif() -> None:
+    body = exif_of(65535, "R03").removeprefix(b"Exif\0\0")
+    for chunks, expected in (
+        ([], in_srgb(COLOUR, ADOBE, power(563 / 256))), ([SRGB], AS_STORED),
+        ([chrm(P3)], in_srgb(COLOUR, P3, srgb)),
+    ):  # fmt: skip
+        data = png(COLOUR, bits=8, colour_type=2, chunks=[*chunks, (b"eXIf", body)])
+        assert off(decoded(data), expected) <= 1.3
+
+
+# AVIF and HEIC
 
 
 def with_nclx(data: bytes, primaries: int, transfer: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from factories import GifPart, PngPart, apng, gif, photo, png, saved, transparency
+from factories import GifPart, PngPart, apng, gif, held, photo, png, saved, transparency
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -95,6 +95,75 @@ def test_a_whole_picture_is_the_same_on_request(kind: str) -> None:
 
     assert np.array_equal(filled(data).colour, read(data).colour)
     assert filled(data).warnings == ()
+
+
+def before_pixels(data: bytes) -> list[int]:
+    """Return offsets in the header of the first scan of a JPEG, or of the first strip of a TIFF,
+    and just after it.
+    """
+    if data.startswith(b"II"):
+        first = tifffile.TiffFile(BytesIO(data)).pages[0].aspage().dataoffsets[0]
+        return [first, first + 9]
+    scan = data.index(b"\xff\xda")
+    return [scan + 5, scan + 4 + data[scan + 3] - 2]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "JPEG, progressive", "grey JPEG", "TIFF, deflated"])
+def test_without_a_row_there_is_no_advice_to_fill(kind: str) -> None:
+    data, _ = KINDS[kind]
+    for end in before_pixels(data):
+        for read_it in (read, filled):
+            with pytest.raises(ImageCorrupt, match="it ends before its first row"):
+                read_it(data[:end])
+
+
+INKS = Image.fromarray(np.dstack((COLOUR, COLOUR[..., 0])), "CMYK")
+JPEGS = {
+    "baseline": saved(COLOUR, "JPEG"),
+    "grey": saved(COLOUR[..., 0], "JPEG"),
+    "inks": saved(INKS, "JPEG"),
+    "progressive": saved(COLOUR, "JPEG", progressive=True),
+    "with restarts": saved(COLOUR, "JPEG", restart_marker_rows=1),
+    "upside down": saved(COLOUR, "JPEG", exif=held(3)),
+    "with an appendix": saved(COLOUR, "JPEG") + b"\xff\xd8\xff\xe1" + bytes(99),
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_of_fewer_rows_than_its_header_says_is_cut_off(kind: str) -> None:
+    data = JPEGS[kind]
+    size = data.index(struct.pack(">HH", HEIGHT, WIDTH))
+    short = data[:size] + struct.pack(">H", 2 * HEIGHT) + data[size + 2 :]
+
+    with pytest.raises(ImageCorrupt, match="too early; with truncated=fill"):
+        read(short)
+    picture = filled(short)
+    assert picture.warnings == (WARNING,)
+    known = slice(HEIGHT, None) if kind == "upside down" else slice(0, HEIGHT)
+    off = np.abs(picture.colour[known].astype(int) - read(data).colour)[8:-8]
+    assert off.max() <= 2  # beside the missing rows, colour is smoothed
+
+
+@pytest.mark.parametrize("missing", [60, 300, 600])
+@pytest.mark.parametrize("kind", ["baseline", "grey", "inks", "progressive"])
+def test_a_jpeg_that_is_cut_off_may_have_an_end(kind: str, missing: int) -> None:
+    cut = JPEGS[kind][:-missing] + b"\xff\xd9"
+
+    with pytest.raises(ImageCorrupt, match="too early; with truncated=fill"):
+        read(cut)
+    assert filled(cut).warnings == (WARNING,)
+
+
+@pytest.mark.parametrize("level", [127, 128])
+@pytest.mark.parametrize("kind", [*JPEGS, "flat"])
+def test_a_whole_jpeg_whose_last_rows_are_grey_is_read(kind: str, level: int) -> None:
+    data = JPEGS.get(kind, JPEGS["baseline"])
+    image = Image.open(BytesIO(data))
+    image.paste((level,) * len(image.getbands()), (0, 0 if kind == "flat" else 64, WIDTH, HEIGHT))
+    options = {"progressive": kind == "progressive", "restart_marker_rows": kind == "with restarts"}
+    whole = saved(image, "JPEG", exif=image.getexif(), **options)
+
+    assert read(whole).warnings == ()
 
 
 def test_a_bmp_is_stored_from_below_and_is_filled_above() -> None:

@@ -40,6 +40,7 @@ HEIGHT, WIDTH = 20, 30
 COLOUR = photo(HEIGHT, WIDTH)
 GREY = luma(COLOUR)
 GAIN_MAP = "left out the gain map: the result is of standard dynamic range"
+OTHERS = "left out the other pictures of the file"
 PRIMARY = "read the first picture: the one named as primary is missing"
 
 
@@ -145,7 +146,30 @@ def test_the_still_picture_of_a_burst_is_read_with_a_warning() -> None:
     burst = HEIC[:8] + b"msf1" + HEIC[12:]
 
     assert np.array_equal(decoded(burst).colour, decoded(HEIC).colour)
-    assert decoded(burst).warnings == ("left out the other pictures of the burst or film",)
+    assert decoded(burst).warnings == (OTHERS,)
+
+
+def test_a_second_picture_in_a_heic_is_left_out_with_a_warning() -> None:
+    two = pillow_heif.from_pillow(Image.fromarray(COLOUR))
+    two.add_from_pillow(Image.fromarray(COLOUR[::-1].copy()))
+    file = BytesIO()
+    two.save(file, quality=-1, chroma=444)
+
+    assert decoded(file.getvalue()).warnings == (OTHERS,)
+
+
+@pytest.mark.parametrize("kind", ["alpha", "thumbnail", "tiles"])
+def test_parts_of_a_heic_are_no_other_pictures(kind: str) -> None:
+    pixels = np.dstack((COLOUR, COLOUR[..., 0])) if kind == "alpha" else COLOUR
+    one = pillow_heif.from_pillow(Image.fromarray(pixels.repeat(8, axis=0).repeat(8, axis=1)))
+    if kind == "thumbnail":
+        one.info["thumbnails"] = [64]
+    file = BytesIO()
+    one.save(file, **({"tile_size": 64} if kind == "tiles" else {}))
+    data = file.getvalue()
+
+    assert data.count(b"infe") > 1
+    assert decode(data, max_pixels=100_000).warnings == ()
 
 
 # A primary picture that is missing

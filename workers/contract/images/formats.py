@@ -96,6 +96,8 @@ class ImageHeader:
     cicp: tuple[int, int] | None = None
     #: True if an AVIF or HEIC has a gain map, with which screens show it brighter.
     has_gain_map: bool = False
+    #: True if a TIFF has channels beyond its colours and alpha.
+    has_other_channels: bool = False
 
     @property
     def pixels(self) -> int:
@@ -107,6 +109,7 @@ def extension(name: ResultFormat) -> str:
     return "jpg" if name is ResultFormat.JPEG else name.value
 
 
+RAW = "a camera's raw file"
 #: Maximum bits per sample.
 MAX_BITS = 16
 #: Transfer functions of high dynamic range (ITU-T H.273): their white is far below their peak.

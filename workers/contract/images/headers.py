@@ -15,7 +15,13 @@ from functools import partial
 from typing import BinaryIO
 
 from workers.contract.errors import ImageCorrupt, ImageMissing
-from workers.contract.images.formats import ColourKind, ImageFormat, ImageHeader, unsupported
+from workers.contract.images.formats import (
+    RAW,
+    ColourKind,
+    ImageFormat,
+    ImageHeader,
+    unsupported,
+)
 from workers.contract.images.gif import gif_header
 from workers.contract.images.jxl import JXL_BARE, JXL_BOXES, jxl_header
 from workers.contract.images.tiff_and_avif import TOO_SHORT, Source, heif_header, tiff_header
@@ -56,6 +62,12 @@ _UNSUPPORTED: Mapping[bytes, str] = {
     b"II\xbc\x01": "a JPEG XR picture",
     b"\0\0\1\0": "an icon",
     b"qoif": "a QOI picture",
+    b"gimp xcf": "a GIMP document",
+    b"FUJIFILMCCD-RAW": RAW,
+    b"IIU\0": RAW,  # Panasonic, Leica
+    b"IIRO": RAW,  # Olympus
+    b"IIRS": RAW,
+    b"MMOR": RAW,
     b"\x76\x2f\x31\x01": "an OpenEXR picture",
     b"PK\3\4": "a ZIP archive",
     b"<svg": "an SVG drawing",

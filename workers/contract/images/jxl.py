@@ -11,6 +11,8 @@ from workers.contract.images.tiff_and_avif import MAX_READ_BYTES, TOO_SHORT, Sou
 
 JXL_BOXES = b"\0\0\0\x0cJXL \r\n\x87\n"
 JXL_BARE = b"\xff\x0a"
+#: What EXIF in a box begins with: the number of bytes before its header.
+JXL_EXIF_OFFSET = bytes(4)
 _HEADER_BYTES = 4096  # enough for long channel names
 _MAX_BOXES = 256
 _GREY, _ALPHA, _SPOT, _BLACK, _CFA = 1, 0, 2, 4, 5
@@ -76,13 +78,16 @@ def _stream(source: Source) -> int:
     raise ImageCorrupt(f"its code stream is not among its first {_MAX_BOXES} boxes")
 
 
-def jxl_box(file: BinaryIO, wanted: bytes) -> bytes | None:
-    """The body of the first box of that name in a JPEG XL, if there is one: at most 1 MiB of it."""
+def jxl_box(file: BinaryIO, wanted: bytes, *, of: bytes = b"") -> bytes | None:
+    """The body of the first box of that name in a JPEG XL, if there is one: at most 1 MiB of it.
+
+    With `of`, it begins with these bytes: a compressed box (`brob`) with the name of its contents.
+    """
     source = Source(file)
     if source.at(0, 2) == JXL_BARE:
         return None
     for name, start, end in file_boxes(source, most=_MAX_BOXES):
-        if name == wanted:
+        if name == wanted and source.at(start, len(of)) == of:
             return source.at(start, min(end - start, MAX_READ_BYTES))
     return None
 

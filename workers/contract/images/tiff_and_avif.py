@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple
 from workers.contract.errors import FrameMissing, ImageCorrupt
 from workers.contract.images.formats import (
     MAX_BITS,
+    RAW,
     ColourKind,
     ImageFormat,
     ImageHeader,
@@ -48,7 +49,7 @@ class Source:
 class _Tag:
     SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC = 254, 256, 257, 258, 262
     CHANNELS, SUB_PAGES, INK_SET, EXTRA = 277, 330, 332, 338
-    SAMPLE_FORMAT, DNG_VERSION = 339, 50706
+    SAMPLE_FORMAT, DEPTH, DNG_VERSION = 339, 32997, 50706
 
 
 _TIFF_KINDS = {
@@ -86,9 +87,11 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
     page = pages[frame]
     photometric = page.first(_Tag.PHOTOMETRIC, default=0)
     if page.is_raw or photometric in _RAW_KINDS or source.at(8, 2) == b"CR":
-        raise unsupported("a camera's raw file")
+        raise unsupported(RAW)
     if photometric not in _TIFF_KINDS:
         raise unsupported("a TIFF of an unsupported colour space")
+    if (slices := page.first(_Tag.DEPTH, default=1)) > 1:
+        raise unsupported(f"a TIFF of {slices:,} slices in one page")
     kind, colours = _TIFF_KINDS[photometric]
     if kind is ColourKind.CMYK and page.first(_Tag.INK_SET, default=1) != 1:
         raise unsupported("a TIFF of other inks than CMYK")
@@ -99,7 +102,8 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
     if bits not in _TIFF_DEPTHS[form]:
         raise unsupported(f"a TIFF of {bits} bits a channel")
     # 1 and 2 are alpha, 0 is unspecified, a missing tag means alpha; CorelDraw writes 999.
-    has_alpha = page.first(_Tag.CHANNELS, default=1) > colours and any(
+    extras = page.first(_Tag.CHANNELS, default=1) - colours
+    has_alpha = extras > 0 and any(
         extra in (1, 2, 999) for extra in page.values(_Tag.EXTRA, default=2)
     )
     return ImageHeader(
@@ -109,6 +113,7 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
         bits=8 if kind is ColourKind.PALETTE else min(bits, MAX_BITS),
         kind=kind,
         has_alpha=has_alpha,
+        has_other_channels=extras > has_alpha,
         frames=len(pages) if whole else None,
     )
 
@@ -166,7 +171,7 @@ def _tiff_layout(source: Source) -> tuple[_Layout, int]:
 
 
 def _tiff_pages(source: Source) -> tuple[list[_Page], bool]:
-    """The first page and all others except reduced copies, and whether the list is complete."""
+    """All pages except reduced copies of others, and whether the list is complete."""
     layout, offset = _tiff_layout(source)
     pages: list[_Page] = []
     seen: set[int] = set()
@@ -182,6 +187,8 @@ def _tiff_pages(source: Source) -> tuple[list[_Page], bool]:
             return pages, False
     if not pages:
         raise ImageCorrupt("it has no page")
+    if pages[0].is_reduced and not pages[0].is_raw:
+        pages = pages[1:] or pages
     return pages, True
 
 
@@ -227,6 +234,8 @@ def heif_header(source: Source) -> ImageHeader:
     size, major = struct.unpack(">I4x4s", source.at(0, 12))
     found = source.at(8, max(min(size, source.size, 256) - 8, 4))
     brands = {found[i : i + 4] for i in range(0, len(found), 4)}
+    if b"crx " in brands:  # Canon
+        raise unsupported(RAW)
     is_avif = bool({b"avif", b"avis"} & brands)
     if not is_avif and not _HEIC_BRANDS & brands:
         raise unsupported("a film, or a picture of an unsupported format")
@@ -265,9 +274,24 @@ def heif_header(source: Source) -> ImageHeader:
     )
 
 
-def is_heic_sequence(data: bytes) -> bool:
-    """Whether a HEIC with a still picture also holds a burst or a film."""
-    return data[8:12] in _SEQUENCE_BRANDS
+def has_other_pictures(data: bytes) -> bool:
+    """Whether a HEIC holds more than its still picture: a burst, a film or the other eye's view."""
+    meta = dict(_boxes(_avif_meta(Source(BytesIO(data))) or b""))
+    parts = set(_parts(meta.get(b"iref", b"")))
+    pictures = [item for item in _items(meta) if item.kind in _PICTURES and not item.is_hidden]
+    whole = [item for item in pictures if item.number not in parts]
+    return data[8:12] in _SEQUENCE_BRANDS or len(whole) > 1
+
+
+def _parts(references: bytes) -> Iterator[int]:
+    """Items that are only a tile, thumbnail, or auxiliary picture (alpha, depth) of another."""
+    size = 4 if references[:1] == b"\1" else 2
+    for name, body in _boxes(references[4:]):
+        if name in (b"thmb", b"auxl"):
+            yield int.from_bytes(body[:size], "big")
+        elif name == b"dimg":  # after its own number, and how many there are
+            for at in range(size + 2, len(body), size):
+                yield int.from_bytes(body[at : at + size], "big")
 
 
 def with_primary(data: bytes) -> bytes | None:

@@ -1,9 +1,9 @@
 """ICC profiles for colour spaces that are given in numbers: code points (ITU-T H.273; cICP in PNG,
-nclx in HEIF), and the gAMA and cHRM chunks of PNG.
+nclx in HEIF), the gAMA and cHRM chunks of PNG, and Adobe RGB in EXIF.
 
 All colour spaces are then handled as profiles, and can be kept. The order of precedence is cICP,
-iCCP, sRGB, gAMA with cHRM (PNG, third edition, section 4.3); one that is broken or unknown gives
-way to the next.
+iCCP, sRGB, gAMA with cHRM (PNG, third edition, section 4.3), EXIF; one that is broken or unknown
+gives way to the next.
 """
 
 import struct
@@ -59,6 +59,8 @@ _TRANSFERS = {
     15: _SRGB_CURVE, 4: 2.2, 5: 2.8, 8: 1.0,
 }  # fmt: skip
 
+_ADOBE_GAMMA = 563 / 256
+
 #: The gAMA of sRGB: some writers omit the sRGB chunk.
 _SRGB_GAMMA = 45455
 _CLOSE = 0.002
@@ -93,6 +95,11 @@ def of_png(tags: Mapping[bytes, bytes]) -> Tagged:
         with suppress(imagecodecs.CmsError):
             return Tagged(_profile(chosen, 100_000 / gamma if gamma else _SRGB_CURVE))
     return Tagged(warnings=("ignored gAMA and cHRM chunks that make no sense",))
+
+
+def adobe_rgb() -> Tagged:
+    """The profile of Adobe RGB (1998)."""
+    return Tagged(_profile(_BT709._replace(green=(0.21, 0.71)), _ADOBE_GAMMA))
 
 
 def _spans(chosen: _Chromaticities) -> bool:

@@ -135,8 +135,7 @@ class TiffPage:
 
     def _check(self, header: ImageHeader, *, fill: bool) -> None:
         page = self._page
-        found = page.imagewidth, page.imagelength, page.imagedepth
-        if found != (header.width, header.height, 1):
+        if (page.imagewidth, page.imagelength) != (header.width, header.height):
             raise ImageCorrupt("its header is inconsistent")
         if page.compression not in _PACKERS | _PICTURES:
             raise unsupported(f"a TIFF of a rare kind (compression {int(page.compression)})")
@@ -164,9 +163,11 @@ class TiffPage:
         stored = 8 * sum(page.databytecounts[:parts])
         needed = header.pixels * page.samplesperpixel * page.bitspersample
         is_short = page.compression == COMPRESSION.NONE and stored < needed
-        is_truncated = len(ends) < parts or max(ends) > len(self._data) or is_short
-        if not ends or (is_truncated and not fill):
+        is_truncated = len(ends) < parts or max(ends, default=0) > len(self._data) or is_short
+        if is_truncated and not fill:
             raise ImageCorrupt(CUT_OFF)
+        if not ends:
+            raise ImageCorrupt("it ends before its first row")
         for start, count in places if page.compression in _PICTURES else ():
             if not count:
                 continue

@@ -4,6 +4,7 @@ import random
 import struct
 import tempfile
 import time
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -132,7 +133,7 @@ STILL = {
     "TIFF RGBA": (saved(RGBA, "TIFF"), described("tiff", "colour", alpha=True)),
     "TIFF RGBX": (
         tiff(RGBA.tobytes(), height=20, width=30, bits=[8] * 4, photometric=2, tags=[(338, 0)]),
-        described("tiff", "colour"),
+        replace(described("tiff", "colour"), has_other_channels=True),
     ),
     "TIFF grey": (saved(GREY, "TIFF", compression="tiff_lzw"), described("tiff", "grey")),
     "TIFF 16-bit, big-endian": (
@@ -217,6 +218,16 @@ STRANGE = {
     "a web page": b"<!DOCTYPE html><html><body><svg></svg></body></html>",
     "not a picture": b"Dear Sir or Madam, please find enclosed no picture at all.",
 }
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"FUJIFILMCCD-RAW 0201", b"IIU\0\x18\0", b"IIRO\x08\0", box(b"ftyp", b"crx \0\0\0\1crx isom")],
+    ids=["Fujifilm", "Panasonic", "Olympus", "Canon"],
+)
+def test_a_raw_file_is_called_that(start: bytes) -> None:
+    with pytest.raises(ImageUnsupported, match="is a camera's raw file"):
+        header(start + bytes(100))
 
 
 @pytest.mark.parametrize("kind", STILL)
