@@ -78,7 +78,7 @@ class PictureChoices(BaseModel):
     """Background colour, as `#rrggbb`, for a transparent picture; the result is then opaque."""
 
     metadata: MetadataMode = MetadataMode.STRIP
-    """`keep`: copy EXIF (with updated orientation and size) and XMP to the result."""
+    """`keep`: copy EXIF (without orientation and size) and XMP to the result."""
 
     icc: ProfileMode = ProfileMode.SRGB
     """`keep`: the result has the colour space and profile of the picture."""
