@@ -31,7 +31,7 @@ from workers.contract.queue.queue import JobQueue
 
 _REDIS_TIMEOUT = timedelta(seconds=2)
 _BLOB_TIMEOUT = timedelta(seconds=10)
-_DOWNLOAD_THREADS = 16
+_TRANSFER_THREADS = 16
 
 
 class Services:
@@ -77,8 +77,8 @@ class Services:
         self.admins = load_keys(settings.admin_keys_file, setting="GDSR_ADMIN_KEYS_FILE")
         self.spans = open_spans(settings.otel_endpoint, process="gdsr-service")
         """Exporter of spans, if configured."""
-        self.downloads = CapacityLimiter(_DOWNLOAD_THREADS)
-        """Threads that read chunks of downloads: other requests would wait behind hundreds."""
+        self.transfers = CapacityLimiter(_TRANSFER_THREADS)
+        """Threads for the chunks of uploads and downloads, behind which others would wait."""
         self.rate = RateLimit(settings.rate_limit, client)
         self.stopping = asyncio.Event()
         """Set when the server shuts down, to end requests that wait for a job."""

@@ -117,7 +117,7 @@ class _BlobResponse(Response):
                 ):
                     return
                 chunk = await to_thread.run_sync(
-                    next, self._chunks, b"", limiter=self._services.downloads
+                    next, self._chunks, b"", limiter=self._services.transfers
                 )
         finally:
             if isinstance(self._chunks, Generator):

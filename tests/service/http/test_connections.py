@@ -6,9 +6,10 @@ import resource
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx2
 import pytest
@@ -132,7 +133,7 @@ def test_a_download_that_is_not_read_is_cut(site: Site) -> None:
 
 
 class Stalled(FileBlobStore):
-    """Reads no more than the first chunk of a blob until it is released."""
+    """Reads no more than the first chunk of a blob, and takes no upload, until it is released."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
@@ -143,6 +144,12 @@ class Stalled(FileBlobStore):
         yield next(chunks)
         self.released.wait()
         yield from chunks
+
+    @contextmanager
+    def incoming(self) -> Iterator[BinaryIO]:
+        self.released.wait()
+        with super().incoming() as file:
+            yield file
 
 
 def test_other_requests_do_not_wait_for_chunks_of_many_downloads(serve: Serve) -> None:
@@ -159,6 +166,19 @@ def test_other_requests_do_not_wait_for_chunks_of_many_downloads(serve: Serve) -
             download = stack.enter_context(connected(site, asked))
             assert download.recv(CHUNK, socket.MSG_WAITALL)
         assert site.http.get("/limits", timeout=20).status_code == 200
+
+
+def test_other_requests_do_not_wait_for_chunks_of_many_uploads(serve: Serve) -> None:
+    site = serve(max_upload_bytes=10 * CHUNK)
+    site.server.app.state.services.blobs = store = Stalled(site.blobs.root)
+    head = b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+
+    with ExitStack() as stack:
+        stack.callback(store.released.set)
+        for _ in range(50):
+            stack.enter_context(connected(site, head % (10 * CHUNK) + bytes(2 * CHUNK)))
+        for _ in range(20):
+            assert site.http.get("/limits", timeout=20).status_code == 200
 
 
 def test_a_client_that_still_sends_sees_its_refusal_and_that_the_connection_closes(
