@@ -9,11 +9,9 @@ import contextlib
 import fcntl
 import http.client
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -65,13 +63,13 @@ def port(text: str) -> int:
 def _run(host: str, port: int, data: Path, drain: float) -> int:
     from deploy.valkey import valkey_answers, valkey_command, valkey_log
     from workers.host.programs import check_socket_path
+    from workers.host.runtime import runtime_folder
     from workers.host.supervisor import Program, Supervisor
 
     _check_port(host, port)
     os.environ["GDSR_BLOB_DIR"] = str(data.resolve() / "blobs")
     programs = []
-    runtime = Path(tempfile.mkdtemp(prefix="gdsr-"))
-    try:
+    with runtime_folder() as runtime:
         if not os.environ.get("GDSR_REDIS_URL"):
             listening = runtime / "valkey.sock"
             check_socket_path(listening)
@@ -111,8 +109,6 @@ def _run(host: str, port: int, data: Path, drain: float) -> int:
             print(f"GDSR is ready at http://{shown}:{port}  (Ctrl-C ends it)", flush=True)
 
         return Supervisor(programs, on_ready=announce).run()
-    finally:
-        shutil.rmtree(runtime, ignore_errors=True)
 
 
 @contextlib.contextmanager

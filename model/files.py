@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,14 +18,27 @@ def write_cache(path: Path, content: bytes) -> None:
         log.warning("cannot cache %s: %s", path.name, failure)
 
 
+def check_writable(path: Path) -> None:
+    """Check that a file can be written, before the long work that its contents take.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(f"{path} cannot be written")
+
+
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write a temporary file beside `path`, sync it, and rename it: several processes may do so.
+    """Write a temporary file beside `path`, sync it, and rename it: several processes may do so,
+    also in containers that share the folder.
 
     Raises:
         OSError: the file cannot be written; the previous file is unchanged.
     """
     # Cut, as the name of a file may have 255 bytes.
-    partial = path.with_name(f"{path.name[:48]}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name[:48]}.{secrets.token_hex(8)}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content)

@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("target", metavar="OUT", type=Path, help="the .safetensors file to write")
     parser.add_argument("--name", help="name of the checkpoint (default: OUT's stem)")
     parser.add_argument(
-        "--license", default="unknown",
+        "--licence", "--license", metavar="LICENCE", default="unknown",
         help="licence of the weights, an SPDX identifier (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
@@ -67,6 +67,7 @@ def main() -> int:
         check_finite,
         save_checkpoint,
     )
+    from model.files import check_writable
     from model.gdsr import PRESETS
     from model.reference import read_reference, translate
 
@@ -75,10 +76,11 @@ def main() -> int:
         training=options.training,
         data=options.data,
         scores={},
-        licence=options.license,
+        licence=options.licence,
         consistency=options.consistency,
     )
     try:
+        check_writable(options.target)  # before the fit, which takes minutes
         if options.esrgan:
             generator = _started(options.source, options.esrgan, options.preset)
         else:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
@@ -29,6 +30,7 @@ from workers.contract.queue.queue import JobQueue
 
 _REDIS_TIMEOUT = timedelta(seconds=2)
 _BLOB_TIMEOUT = timedelta(seconds=10)
+_TRANSFER_THREADS = 16
 
 
 class Services:
@@ -65,6 +67,8 @@ class Services:
         self.admins = load_keys(settings.admin_keys_file, setting="GDSR_ADMIN_KEYS_FILE")
         self.spans = open_spans(settings.otel_endpoint, process="gdsr-service")
         """Exporter of spans, if configured."""
+        self.transfers = CapacityLimiter(_TRANSFER_THREADS)
+        """Threads for the chunks of uploads and downloads, behind which others would wait."""
         self.rate = RateLimit(settings.rate_limit, client)
         self.stopping = asyncio.Event()
         """Set when the server shuts down, to end requests that wait for a job."""

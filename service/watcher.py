@@ -233,6 +233,6 @@ class JobSubscriptions:
                             loop.call_soon_threadsafe(self._on_changes, {job_id}, ended)
             except redis.RedisError as failure:
                 if not down:  # once per outage
-                    logger.warning("cannot receive job changes: %s", type(failure).__name__)
+                    logger.warning("cannot receive job changes: %s", failure)
                 down = True
                 self._closing.wait(_RETRY.total_seconds())

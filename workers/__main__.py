@@ -2,11 +2,8 @@
 
 import argparse
 import logging
-import shutil
 import sys
-import tempfile
 from importlib.metadata import version
-from pathlib import Path
 
 DESCRIPTION = """Runs the network for queued jobs: one engine process per GPU, or one on the CPU,
 and GDSR_JOB_WORKERS job workers beside it. Restarts what dies; ends on SIGTERM after draining.
@@ -33,15 +30,14 @@ def run() -> int:
     from workers.contract.settings import WorkerSettings
     from workers.host.metrics import observe
     from workers.host.programs import REPORTS, worker_programs
+    from workers.host.runtime import runtime_folder
     from workers.host.supervisor import EXIT_CONFIGURATION, Supervisor
     from workers.host.watchdog import watch_engines
 
     try:
         settings = WorkerSettings.load()
         logs.configure(process="worker", level=settings.log_level)
-        # short: socket paths are limited to 107 bytes
-        runtime = Path(tempfile.mkdtemp(prefix="gdsr-"))
-        try:
+        with runtime_folder() as runtime:
             programs, engines = worker_programs(settings, runtime)
             check_at_start(settings.redis_url)
             log = logging.getLogger(__name__)
@@ -49,8 +45,6 @@ def run() -> int:
             watch_engines(engines)
             with observe(settings, supervisor, reports=runtime / REPORTS):
                 return supervisor.run()
-        finally:
-            shutil.rmtree(runtime, ignore_errors=True)
     except ConfigurationInvalid as invalid:
         sys.stderr.write(f"gdsr-worker: {invalid}\n")
         return EXIT_CONFIGURATION

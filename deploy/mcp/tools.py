@@ -137,7 +137,10 @@ class _Tools:
         """Upscale one picture and store the result in a file."""
         async with self._connected() as client:
             source = existing_file(path, self._roots)
-            chosen = format or format_by_name(output or "") or "png"
+            by_name = format_by_name(output or "")
+            chosen = format or by_name or "png"
+            if by_name not in (None, chosen):
+                raise ValueError(f"{output} does not end as a {chosen} file")
             named = output or str(source.with_name(f"{source.stem}-{scale or 4:g}x.{chosen}"))
             target = new_file(named, self._roots, overwrite=overwrite)
             options: dict[str, Any] = {

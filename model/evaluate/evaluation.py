@@ -3,7 +3,6 @@
 import argparse
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -30,6 +29,7 @@ from model.evaluate.methods import (
 from model.evaluate.pareto import NAMED_POSITIONS, check_drawable, draw
 from model.evaluate.pictures import Pictures, find_pairs, find_pictures
 from model.evaluate.report import Character, CheckpointScores, PeerScores, Report, show
+from model.files import check_writable
 from model.metrics.perceptual import Metric, load_metrics
 
 Loaded = TypeVar("Loaded")
@@ -43,10 +43,7 @@ def run(options: argparse.Namespace) -> None:
         OSError: a file cannot be read or written.
     """
     for path in filter(None, (options.json, options.plot)):
-        if not path.parent.is_dir():
-            raise ValueError(f"there is no folder {path.parent} for {path.name}")
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise ValueError(f"{path} cannot be written")
+        check_writable(path)
     if options.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("there is no CUDA device")
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -102,8 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     export.add_argument("--name", help="name of the checkpoint (default: OUT's stem)")
     export.add_argument(
-        "--licence", help="licence of the weights, an SPDX identifier (default: as in RUN)"
-    )
+        "--licence", "--license", metavar="LICENCE",
+        help="licence of the weights, an SPDX identifier (default: as in RUN)",
+    )  # fmt: skip
     export.set_defaults(run=_export)
 
     plot = commands.add_parser("plot", help="plot a run's curves")

@@ -86,9 +86,8 @@ def _submitted(
     was queued in the meantime.
     """
     earlier = services.queue.get_many(list(asked))
-    over = [job for job in earlier.values() if job and is_over(job, services.blobs)]
-    missing = {job_id for job_id, job in earlier.items() if job is None}
-    missing |= {job.id for job in over}
+    over = {id_: job for id_, job in earlier.items() if job and is_over(job, services.blobs)}
+    missing = {job_id for job_id, job in earlier.items() if job is None or job_id in over}
     found = pack = None
     with suppress(errors.BatchNotFound):
         found = services.batches.get(batch_id)

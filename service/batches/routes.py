@@ -125,7 +125,7 @@ async def create_batch(
                 return _accept_once(services, upload, fields, requested, owner, key)
 
         upload = BatchUpload(settings.max_batch_bytes, max_pictures=settings.max_batch_pictures)
-        batch, more = await receive(request, services.blobs, upload, accept)
+        batch, more = await receive(request, services, upload, accept)
     view = await run_in_threadpool(batch_view, services, batch)
     sent = {"Location": view.links.self, "Retry-After": "1", **(more or counted.headers)}
     return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=sent)
@@ -251,7 +251,7 @@ async def derive_batch_result(
             return derived_batch(services, batch, fields)
 
         if batch.failure is None:
-            batch = await receive(request, services.blobs, FieldsUpload(), accept)
+            batch = await receive(request, services, FieldsUpload(), accept)
     return await packed_or_batch(batch, services, request, prefer=prefer, made=True)
 
 

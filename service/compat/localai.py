@@ -63,7 +63,7 @@ async def upscale_image(request: Request, services: ServicesDep, owner: Owner) -
                 return accept_once(services, request, upload, fields, owner)
 
         upload = Upload(services.settings.max_upload_bytes)
-        job = await receive(request, services.blobs, upload, accept)
+        job = await receive(request, services, upload, accept)
     jobs = await finished(services, request, [job])
     if isinstance(jobs, Response):
         return jobs

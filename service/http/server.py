@@ -16,7 +16,8 @@ from workers.contract.errors import ConfigurationInvalid
 
 #: Grace period of requests after SIGTERM.
 GRACE = timedelta(seconds=10)
-KEEP_ALIVE = timedelta(seconds=30)
+#: Longer than the minute of common proxies: one that sends just as this closes responds 502.
+KEEP_ALIVE = timedelta(seconds=75)
 #: Open files to ask for; also bounds connections, as each may need a picture file and a Redis
 #: connection.
 _FILES, _CONNECTIONS = 16_384, 4096

@@ -187,7 +187,7 @@ async def derive_result(
             fields = read_fields(DerivedFields, query, (upload.place, upload.fields))
             return derived_job(services, job, fields, upload if upload.size else None)
 
-        made = await receive(request, services.blobs, MapUpload(MAX_MAP_BYTES), accept)
+        made = await receive(request, services, MapUpload(MAX_MAP_BYTES), accept)
     wait = results.preferred_wait(prefer, cap=services.settings.max_wait)
     return await results.picture_or_job(made, services, request, wait=wait, at_once=True)
 

@@ -134,7 +134,7 @@ async def create_job(
                 raise RequestInvalid.of("body", "image", found) from None
 
         upload = Upload(services.settings.max_upload_bytes)
-        job = await receive(request, services.blobs, upload, accept)
+        job = await receive(request, services, upload, accept)
     status = cache.cache_status(services, request, job)
     logs.job_id.set(job.id)
     wait = preferred_wait(prefer, cap=services.settings.max_wait)

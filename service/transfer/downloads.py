@@ -12,8 +12,8 @@ from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import quote
 
+from anyio import to_thread
 from fastapi import Header, HTTPException, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -73,12 +73,12 @@ def download(
     part = _part(request, tag=tag, size=size)
     if part is None:
         headers["Content-Digest"] = headers["Repr-Digest"]  # the content is the whole picture
-        return _BlobResponse(request, blobs.stream(key), headers, media_type)
+        return _BlobResponse(services, request, blobs.stream(key), headers, media_type)
     start, stop = part
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
     headers["Content-Length"] = str(stop - start)
     chunks = blobs.stream(key, start=start, stop=stop)
-    return _BlobResponse(request, chunks, headers, media_type, status_code=206)
+    return _BlobResponse(services, request, chunks, headers, media_type, status_code=206)
 
 
 class _BlobResponse(Response):
@@ -90,6 +90,7 @@ class _BlobResponse(Response):
 
     def __init__(
         self,
+        services: Services,
         request: Request,
         chunks: Iterator[bytes],
         headers: Mapping[str, str],
@@ -98,7 +99,7 @@ class _BlobResponse(Response):
         status_code: int = 200,
     ) -> None:
         super().__init__(status_code=status_code, headers=headers, media_type=media_type)
-        self._request, self._chunks = request, chunks
+        self._services, self._request, self._chunks = services, request, chunks
         self._left = int(headers["Content-Length"])
         self._first = next(chunks, b"")
 
@@ -115,7 +116,9 @@ class _BlobResponse(Response):
                     count % _CHUNKS_PER_CHECK == 0 and await self._request.is_disconnected()
                 ):
                     return
-                chunk = await run_in_threadpool(next, self._chunks, b"")
+                chunk = await to_thread.run_sync(
+                    next, self._chunks, b"", limiter=self._services.transfers
+                )
         finally:
             if isinstance(self._chunks, Generator):
                 self._chunks.close()  # now, not when the garbage collector runs

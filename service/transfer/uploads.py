@@ -12,11 +12,13 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TypeVar
 
+from anyio import to_thread
 from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from python_multipart.multipart import parse_options_header
 
 from service.http.problems import RequestInvalid
+from service.services import Services
 from service.transfer.digests import check_digests, promised_digests
 from service.transfer.incoming import Upload
 from service.transfer.json_body import MAX_BYTES, read_json
@@ -31,7 +33,7 @@ Accepted = TypeVar("Accepted")
 
 
 async def receive(
-    request: Request, store: BlobStore, upload: Upload, accept: Callable[[Upload], Accepted]
+    request: Request, services: Services, upload: Upload, accept: Callable[[Upload], Accepted]
 ) -> Accepted:
     """Read the body into `upload`; return the result of `accept`, called with it in a thread.
 
@@ -71,7 +73,7 @@ async def receive(
     # remaining work at the end.
     def take(*, first: bool) -> None:
         if first:
-            upload.open(opened.enter_context(store.incoming()))
+            upload.open(opened.enter_context(services.blobs.incoming()))
             opened.callback(upload.close)
         for chunk in chunks:
             if digest is not None:
@@ -96,7 +98,7 @@ async def receive(
             chunks.append(chunk)
             pending += len(chunk)
             if pending >= _PIECE_BYTES:
-                await run_in_threadpool(take, first=first)
+                await to_thread.run_sync(partial(take, first=first), limiter=services.transfers)
                 pending, first = 0, False
                 chunks.clear()
         leaving = asyncio.ensure_future(_disconnected(request))

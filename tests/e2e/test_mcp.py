@@ -217,6 +217,9 @@ def test_bad_paths_are_told(root: Path) -> None:
         server, "upscale_file", path="cat.png", scale=2.5
     )
     assert "trip is a folder" in called(server, "upscale_file", path="cat.png", output="trip")
+    assert "x.png does not end as a jpeg file" in called(
+        server, "upscale_file", path="cat.png", output="x.png", format="jpeg"
+    )
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_a_pickled_reference_checkpoint_becomes_one_of_ours(
     index_single_blocks: bool,  # noqa: FBT001 (pytest passes it by name)
     zipped: bool,  # noqa: FBT001
 ) -> None:
+    option = "--licence" if zipped else "--license"
     plain = random_state(8, 4, LENGTHS)
     state = random_state(8, 4, LENGTHS, index_single_blocks=index_single_blocks)
     torch.save(
@@ -46,7 +47,7 @@ def test_a_pickled_reference_checkpoint_becomes_one_of_ours(
     )
     target = tmp_path / "out.safetensors"
 
-    status = run(monkeypatch, tmp_path / "in.pth", target, "--name", "mine", "--license", "MIT")
+    status = run(monkeypatch, tmp_path / "in.pth", target, "--name", "mine", option, "MIT")
 
     assert status == 0
     checkpoint = load_checkpoint(target)
@@ -143,6 +144,17 @@ def test_a_file_that_is_not_there_is_named(
 ) -> None:
     assert run(monkeypatch, tmp_path / "none.pth", tmp_path / "out.safetensors") == 1
     assert "none.pth" in capsys.readouterr().err
+
+
+def test_that_the_result_cannot_be_written_is_told_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photographs = ("--esrgan", tmp_path)
+
+    assert run(monkeypatch, tmp_path / "none.pth", tmp_path / "no" / "out", *photographs) == 1
+    assert "there is no folder" in capsys.readouterr().err
+    assert run(monkeypatch, tmp_path / "none.pth", tmp_path, *photographs) == 1
+    assert f"{tmp_path} cannot be written" in capsys.readouterr().err
 
 
 def test_usage_errors_end_with_status_2(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -347,6 +347,21 @@ def test_a_refusal_is_told_in_the_language_of_the_page(visit: Visit) -> None:
     expect(page.locator("#working")).to_have_text(said)
 
 
+def test_errors_without_a_problem_and_warnings_are_told_in_the_language_of_the_page(
+    visit: Visit,
+) -> None:
+    page = visit(locale="de-DE")
+    page.route("**/upscale", lambda route: route.fulfill(status=500), times=1)
+    choose(page, ("cut.jpg", saved(photo(60, 80), "JPEG")[:-200]))
+    expect(page.locator("#working")).to_have_text("Der Server antwortete mit 500")
+
+    page.locator("#message").get_by_role("button", name="Nochmal").click()
+    page.get_by_role("button", name="Fehlenden Teil füllen").click()
+
+    wait_for_result(page)
+    expect(page.locator("#facts")).to_contain_text("Das fehlende Ende des Bildes ist gefüllt.")
+
+
 def test_the_missing_part_of_a_picture_is_filled_by_a_button(visit: Visit, studio: Studio) -> None:
     whole = saved(photo(60, 80), "JPEG")
     page = visit()

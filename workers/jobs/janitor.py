@@ -198,7 +198,7 @@ def main() -> int:
         try:
             sweep_if_due(settings, client, blobs)
         except (GDSRError, redis.RedisError) as failure:
-            log.warning("the sweep was aborted: %r", failure)
+            log.warning("the sweep was aborted: %s: %s", type(failure).__name__, failure)
         if stopping.wait(SWEEP_INTERVAL.total_seconds()):
             return 0
 

@@ -54,10 +54,11 @@ def unpack(batch_id: str) -> None:
     except redis.RedisError:
         raise  # the jobs may have been queued, and need their pictures
     except Exception as problem:  # noqa: BLE001 - `as_error` logs unexpected errors
-        failure = as_error(problem, "batch", context, batch.spec.time_limit)
+        # no other name: it would keep the frames, and their files, alive
+        problem = as_error(problem, "batch", context, batch.spec.time_limit)
         # else the jobs may be queued, if the time limit came while Redis queued them
-        if batches.fail(batch.id, error=failure, run=context.run):
-            log.warning("the batch failed: %s", failure.slug)
+        if batches.fail(batch.id, error=problem, run=context.run):
+            log.warning("the batch failed: %s", problem.slug)
             discard(context, *stored, batch.spec.upload_key)
     else:
         discard(context, batch.spec.upload_key)

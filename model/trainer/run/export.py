@@ -20,6 +20,7 @@ from model.checkpoint import (
     replace_card,
     save_checkpoint,
 )
+from model.files import check_writable
 from model.gdsr import GDSR
 from model.trainer.errors import TrainingError, reading, writing
 from model.trainer.fusion import fit_fusion
@@ -43,10 +44,9 @@ def export(
     Raises:
         TrainingError: there is no checkpoint to export, the report has no scores of it, there are
             no photographs, or the target cannot be written.
-        OSError: a file cannot be read.
+        OSError: a file cannot be read or written.
     """
-    if not target.parent.is_dir():  # before the fit, which takes a minute
-        raise TrainingError(f"{target}: there is no folder {target.parent}")
+    check_writable(target)  # before the fit, which takes a minute
     source = run / BEST if run.is_dir() else run
     with reading(str(source)):
         checkpoint = load_checkpoint(source)

@@ -179,7 +179,7 @@ def test_an_exported_checkpoint_has_the_scores_of_its_evaluation_and_no_others(
     assert compressed.status == 1
     assert "was measured with --jpeg" in compressed.err
     report.write_text(json.dumps({"checkpoints": [judged], **plain}))
-    again = run("export", tmp_path / "run", target, "--licence", "CC0-1.0", "--scores", report)
+    again = run("export", tmp_path / "run", target, "--license", "CC0-1.0", "--scores", report)
     assert again.status == 0, again.err
 
     card = read_header(target).card

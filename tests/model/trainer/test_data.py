@@ -1,4 +1,3 @@
-import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -6,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from full_disk import files_no_larger_than
 from PIL import ExifTags, Image
 
 from model.gdsr import SCALE
@@ -247,18 +247,10 @@ def test_batches_are_the_same_wherever_the_pixels_are(
 
 
 def test_pixels_that_do_not_fit_on_the_disk_are_said_to(photographs: Path, tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(TrainingError, match="pixels"):
-            read_photographs(
-                find_photographs(photographs),
-                folder=photographs,
-                side=64,
-                file=tmp_path / "pixels",
-            )
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with files_no_larger_than(4096), pytest.raises(TrainingError, match="pixels"):
+        read_photographs(
+            find_photographs(photographs), folder=photographs, side=64, file=tmp_path / "pixels"
+        )
     assert list(tmp_path.iterdir()) == []
 
 

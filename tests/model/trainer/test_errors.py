@@ -1,13 +1,12 @@
 """Errors are reported in one line, and the last good state is kept."""
 
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from full_disk import files_no_larger_than
 from torch import Tensor
 
 from model.checkpoint import Card, load_checkpoint, save_checkpoint
@@ -27,16 +26,6 @@ def fit(config: TrainConfig, out: Path) -> None:
 
 def go_on(config: TrainConfig, out: Path) -> None:
     train(config, out, resume=True, quiet=True)
-
-
-@contextmanager
-def files_no_larger_than(limit: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_state_before(

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import resource
 import threading
 import zipfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import pytest
 import redis
 from archives import linked, overlapping, with_directory_field, zipped
 from factories import engine_info, photo, register, saved
+from full_disk import files_no_larger_than
 from processes import wait_for
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from serving import PICTURE, Serve, Site, problem_of, working
@@ -175,12 +175,8 @@ def test_a_zip_for_which_there_is_no_room_says_so(site: Site) -> None:
     result = batch["links"]["result"]
     assert site.http.get(result).status_code == 202
 
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
-    try:
+    with files_no_larger_than(5_000):
         pack_now(site, batch["id"])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     refused = site.http.get(result)
     assert (refused.status_code, problem_of(refused)) == (507, "storage-full")

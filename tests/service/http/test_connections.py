@@ -4,10 +4,12 @@ import json
 import logging
 import resource
 import socket
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx2
 import pytest
@@ -17,6 +19,8 @@ from serving import PICTURE, TIMEOUT, Serve, Site, served
 
 from service.http.server import raised_file_limit
 from service.settings import ServiceSettings
+from workers.contract.blobs.base import CHUNK
+from workers.contract.blobs.file import FileBlobStore
 
 PATIENCE = timedelta(seconds=2)
 LIMIT = 20
@@ -126,6 +130,55 @@ def test_a_download_that_is_not_read_is_cut(site: Site) -> None:
         assert [download.recv(8) for download in downloads] == [b"HTTP/1.1"] * 5
         wait_for(lambda: len(site.server.server_state.connections) <= 1, what="cut connections")
     assert len(site.http.get(f"/jobs/{job_id}/result").content) == 30_000_000
+
+
+class Stalled(FileBlobStore):
+    """Reads no more than the first chunk of a blob, and takes no upload, until it is released."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.released = threading.Event()
+
+    def stream(self, key: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        chunks = super().stream(key, start=start, stop=stop)
+        yield next(chunks)
+        self.released.wait()
+        yield from chunks
+
+    @contextmanager
+    def incoming(self) -> Iterator[BinaryIO]:
+        self.released.wait()
+        with super().incoming() as file:
+            yield file
+
+
+def test_other_requests_do_not_wait_for_chunks_of_many_downloads(serve: Serve) -> None:
+    site = serve()
+    register(site.redis, engine_info())
+    job_id = site.submit()
+    site.succeed(job_id, bytes(1_000_000))
+    site.server.app.state.services.blobs = store = Stalled(site.blobs.root)
+    asked = f"GET /jobs/{job_id}/result HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+    with ExitStack() as stack:
+        stack.callback(store.released.set)
+        for _ in range(50):  # more than the threads that serve requests
+            download = stack.enter_context(connected(site, asked))
+            assert download.recv(CHUNK, socket.MSG_WAITALL)
+        assert site.http.get("/limits", timeout=20).status_code == 200
+
+
+def test_other_requests_do_not_wait_for_chunks_of_many_uploads(serve: Serve) -> None:
+    site = serve(max_upload_bytes=10 * CHUNK)
+    site.server.app.state.services.blobs = store = Stalled(site.blobs.root)
+    head = b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+
+    with ExitStack() as stack:
+        stack.callback(store.released.set)
+        for _ in range(50):
+            stack.enter_context(connected(site, head % (10 * CHUNK) + bytes(2 * CHUNK)))
+        for _ in range(20):
+            assert site.http.get("/limits", timeout=20).status_code == 200
 
 
 def test_a_client_that_still_sends_sees_its_refusal_and_that_the_connection_closes(

@@ -30,6 +30,10 @@ def below(address: str) -> str:
     return address.removeprefix("/gdsr")
 
 
+def test_connections_outlast_the_minute_for_which_proxies_keep_them(serve: Serve) -> None:
+    assert serve().server.config.timeout_keep_alive > 60
+
+
 def test_every_link_of_a_job_has_the_prefix_and_leads_there(prefixed: Site) -> None:
     accepted = prefixed.http.post("upscale", content=b"", params={"trade_off": 2})
     assert accepted.json()["instance"] == "/gdsr/upscale"

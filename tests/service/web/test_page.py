@@ -123,17 +123,29 @@ def test_every_language_says_the_same_things_and_nothing_that_no_one_asks_for() 
 
 
 def test_every_language_has_words_for_the_same_problems_of_the_service() -> None:
-    problems = {
-        path.stem: set(re.findall(r'^    "(.*?)": "', path.read_text(), re.MULTILINE))
-        for path in (FOLDER / "words").glob("??.js")
-    }
+    problems = {path.stem: _keys(path, "problems") for path in (FOLDER / "words").glob("??.js")}
 
     assert problems["en"] < problems["de"] == problems["zh"]
     assert problems["de"] <= KINDS.keys() | {"image-cut-off"}
 
 
+def test_every_language_has_words_for_the_same_warnings_of_the_workers() -> None:
+    warnings = {name: _keys(FOLDER / "words" / f"{name}.js", "notes") for name in ("de", "zh")}
+    code = "".join(path.read_text() for path in (ROOT / "workers" / "pictures").rglob("*.py"))
+
+    assert warnings["de"] == warnings["zh"]
+    assert [warning for warning in warnings["de"] if f'"{warning}"' not in code] == []
+
+
 def _words(path: Path) -> dict[str, str]:
     return dict(re.findall(r'^  (\w+): "(.*)",$', path.read_text(), re.MULTILINE))
+
+
+def _keys(path: Path, name: str) -> set[str]:
+    """The keys of one of the objects in a file of words."""
+    found = re.search(rf"^  {name}: {{\n(.*?)^  }},$", path.read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return set(re.findall(r'^    "(.*?)": "', found[1], re.MULTILINE))
 
 
 def _names(sentence: str) -> set[str]:

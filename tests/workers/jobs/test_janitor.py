@@ -1,12 +1,17 @@
 """The janitor removes expired blobs, and never one that a pending job may still read."""
 
+import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import redis
+from processes import free_port
 from records import image_info, model_info, options
 from redis.exceptions import LockNotOwnedError
 
@@ -22,6 +27,7 @@ from workers.contract.queue.jobs import JobResult
 from workers.contract.queue.queue import JobQueue, blend_spec, new_job_id
 from workers.contract.queue.validation import RequestedOptions
 from workers.contract.settings import WorkerSettings
+from workers.host.parent_death import dying_with_parent
 from workers.jobs.janitor import Sweep, sweep_if_due
 
 HOUR = timedelta(hours=1)
@@ -309,3 +315,20 @@ def test_a_janitor_that_lost_its_lock_removes_nothing_more(
 
     assert keys(blobs) == before
     assert client.get("gdsr:janitor") == b"another"
+
+
+def test_a_sweep_without_redis_says_which_server_does_not_answer(tmp_path: Path) -> None:
+    place = f"127.0.0.1:{free_port()}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "workers.jobs.janitor"],
+        env={**os.environ, "GDSR_REDIS_URL": f"redis://{place}", "GDSR_BLOB_DIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        preexec_fn=dying_with_parent(),  # noqa: PLW1509
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        line = json.loads(process.stderr.readline())
+        process.terminate()
+
+    assert line["message"].startswith("the sweep was aborted: ConnectionError: ")
+    assert place in line["message"]

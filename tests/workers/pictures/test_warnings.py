@@ -244,6 +244,15 @@ def test_a_profile_that_is_ignored_is_told(name: str, kind: str) -> None:
     assert words in warning
 
 
+def test_a_space_that_is_no_text_does_not_get_into_the_warning_as_it_is() -> None:
+    profile = bytearray(rgb_profile(P3_PRIMARIES))
+    profile[16:20] = b"\x1b\x85\x9bm"  # ends a line, and begins the control sequence of a terminal
+    (warning,) = decoded(saved(COLOUR, "PNG", icc_profile=bytes(profile))).warnings
+
+    assert warning.isascii()
+    assert warning.isprintable()
+
+
 def test_an_ignored_profile_of_inks_is_told() -> None:
     inks = np.dstack((255 - COLOUR, GREY))
     picture = decoded(cmyk_jpeg(inks, icc_profile=rgb_profile(P3_PRIMARIES)))

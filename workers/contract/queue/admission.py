@@ -6,6 +6,7 @@ keys written tells whether the script has run: a retry after a lost reply writes
 """
 
 import math
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from workers.contract.sentinel import replicated
 _DAY = timedelta(days=1)
 #: `Retry-After` of a rejected client while no engine runs, and the maximum.
 _BLIND_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
+#: Repeats after a lost reply, and the pause after each that fails: a client without an idempotency
+#: key that gets no answer would send its picture again.
+_REPEATS, _REPEAT_SECONDS = 3, 0.1
 
 _ADMIT = """
 if redis.call('exists', unpack(KEYS, 4)) > 0 then return {'exists', 0, 0} end
@@ -120,10 +124,14 @@ def admit(
     try:
         verdict, jobs, pixels = replicated(client, lambda to: to.eval(*script_call))
     except REPLY_LOST:
-        verdict = b""
-        with suppress(redis.RedisError):
-            verdict, jobs, pixels = replicated(client, lambda to: to.eval(*script_call))
-        # a refusal of the retry; the first call may still be executed
+        for _ in range(_REPEATS):
+            with suppress(redis.RedisError):
+                verdict, jobs, pixels = replicated(client, lambda to: to.eval(*script_call))
+                break
+            time.sleep(_REPEAT_SECONDS)
+        else:
+            raise
+        # a refusal of the repeat; the first call may still be executed
         if verdict not in (b"admitted", b"exists"):
             raise
     match verdict:

@@ -3,7 +3,7 @@
 The jobs of a batch are queued in one atomic step: all of them, or none if the queue has no room.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -113,12 +113,12 @@ class BatchQueue:
         items: Sequence[BatchItem],
         specs: Sequence[JobSpec],
         *,
-        instead: Sequence[Job],
+        instead: Mapping[str, Job],
         again: bool,
     ) -> Batch | None:
         """Queue jobs of a batch derived from another, and record its items, in one step; they
-        replace the ended jobs `instead`. Returns None if one of the jobs exists or, unless it is
-        made `again`, the batch.
+        replace the ended jobs `instead`, by id. Returns None if one of the jobs exists or, unless
+        it is made `again`, the batch.
 
         Raises:
             QueueFull: the queue cannot hold all of them.
@@ -127,10 +127,8 @@ class BatchQueue:
         spec = source.spec.derived(id=batch_id, derived_from=source.id)
         load = Load(owner=spec.owner, pixels=sum(blend.pixels for blend in specs), jobs=len(specs))
         with translated_redis_errors(), self.client.pipeline(transaction=True) as pipe:
-            for job in instead:
-                self.jobs.records.forget(job)
             for blend in specs:
-                self.jobs.add_blend(blend, pipe)
+                self.jobs.add_blend(blend, pipe, instead=instead.get(blend.id))
             forget_task(pack_task(batch_id), pipe)  # of an earlier one, which this replaces
             pipe.hset(batch_key(batch_id), "spec", spec.model_dump_json())
             self.records.write_items(batch_id, items, pipe)

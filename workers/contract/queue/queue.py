@@ -142,15 +142,21 @@ class JobQueue:
             PixelsExceeded: the owner's pixel quota is exceeded.
         """
         with translated_redis_errors(), self.client.pipeline(transaction=True) as pipe:
-            if instead is not None:
-                self.records.forget(instead)
-            job = self.add_blend(spec, pipe)
+            job = self.add_blend(spec, pipe, instead=instead)
             load = Load(owner=spec.owner, pixels=spec.pixels)
             taken = admit(self.client, pipe, load, self.bounds, unless=[job_key(spec.id)])
             return job if taken else self.records.get(spec.id)
 
-    def add_blend(self, spec: JobSpec, pipe: "redis.client.Pipeline") -> Job:
-        """Add a derived job to a transaction, and to the list of its source."""
+    def add_blend(
+        self, spec: JobSpec, pipe: "redis.client.Pipeline", *, instead: Job | None = None
+    ) -> Job:
+        """Add a derived job to a transaction, and to the list of its source; it replaces the ended
+        job `instead`, whose record is deleted at once.
+        """
+        if instead is not None:
+            self.records.forget(instead)
+            if instead.run is not None:  # else a run that was cancelled just now would go on
+                pipe.hset(job_key(spec.id), "run", instead.run)
         pipe.sadd(derived_key(str(spec.blend_of)), spec.id)
         pipe.expire(derived_key(str(spec.blend_of)), self.records.record_ttl)
         return self.add(spec, pipe)

@@ -147,7 +147,8 @@ def _ignored(pixels: Plane, warning: str) -> Converted:
 
 
 def _space(profile: bytes) -> str:
-    return profile[16:20].decode("latin-1").strip()
+    """The ICC name of its space, with other bytes than visible ASCII escaped: warnings show it."""
+    return ascii(profile[16:20].decode("latin-1").strip())[1:-1]
 
 
 def _probed(profile: bytes, *spaces: str) -> Plane | str:

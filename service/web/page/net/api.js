@@ -13,7 +13,7 @@ export const CUT_OFF = "image-cut-off";
 
 /** A refusal (RFC 9457), in the page's own words where it has some. */
 export class Problem extends Error {
-  constructor({ title = "The service rejected the request", detail, status, type = "" }) {
+  constructor({ status, title = text("answered", { status }), detail, type = "" }) {
     const slug = detail?.includes("truncated=fill") ? CUT_OFF : type.split("/").pop();
     const own = problemText(slug);
     super(own ?? (detail || title));
@@ -135,11 +135,11 @@ async function readable(file) {
   }
 }
 
-function problemOf(status, text) {
+function problemOf(status, body) {
   try {
-    return new Problem({ status, ...JSON.parse(text) });
+    return new Problem({ status, ...JSON.parse(body) });
   } catch {
-    return new Problem({ status, title: `The service answered ${status}` });
+    return new Problem({ status });
   }
 }
 

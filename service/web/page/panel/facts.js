@@ -1,7 +1,7 @@
 // About a result: by which model it was made, where, and how long it took.
 
 import { duration, moment, percent, size } from "../words/numbers.js";
-import { text } from "../words/text.js";
+import { noteText, text } from "../words/text.js";
 
 const list = document.getElementById("facts");
 const STAGES = { queue: "stageQueue", decode: "stageDecode", infer: "stageInfer", blend: "stageBlend", encode: "stageEncode", cache: "stageCache" };
@@ -19,7 +19,7 @@ export function showFacts(picture) {
   if (typeof made.invented === "number") {
     rows.push([text("factInvented", { value: Math.round(100 * picture.view.options.trade_off) }), percent(made.invented)]);
   }
-  if (made.warnings.length) rows.push([text("factNote"), made.warnings.join("; ")]);
+  if (made.warnings.length) rows.push([text("factNote"), made.warnings.map(noteText).join("; ")]);
   list.replaceChildren(
     ...rows.flatMap(([term, value]) => {
       const dt = document.createElement("dt");

@@ -142,6 +142,7 @@ export default {
   fileTooLarge: "Die Datei hat {size}; die Grenze ist {limit}.",
   fileEmpty: "Die Datei ist leer.",
   fileGone: "Die Datei ist nicht mehr lesbar. Bitte neu wählen.",
+  answered: "Der Server antwortete mit {status}",
   pageFault: "Fehler auf dieser Seite",
   cancel: "Abbrechen",
   remove: "Entfernen",
@@ -184,6 +185,12 @@ export default {
   labelCtrl: "Strg",
   labelDel: "Entf",
   keyHelp: "Diese Liste",
+  notes: {
+    "left out the gain map: the result is of standard dynamic range": "Das Ergebnis hat kein HDR: die Gain Map fehlt.",
+    "left out the other pictures of the burst or film": "Die übrigen Bilder der Serie oder des Films fehlen.",
+    "filled what is missing: the picture ends too early": "Das fehlende Ende des Bildes ist gefüllt.",
+    "the result is in sRGB: a CMYK picture becomes RGB, its profile does not fit": "Das Ergebnis ist in sRGB: aus CMYK wurde RGB.",
+  },
   problems: {
     "image-cut-off": "Das Bild ist beschädigt: das Ende fehlt.",
     "animated-image": "Die Datei enthält mehrere Bilder. Bitte eines davon einzeln speichern.",

@@ -149,6 +149,7 @@ export default {
   fileTooLarge: "The file has {size}; the limit is {limit}.",
   fileEmpty: "The file is empty.",
   fileGone: "The file can no longer be read. Choose it again.",
+  answered: "The service answered {status}",
   pageFault: "Error on this page",
   cancel: "Cancel",
   remove: "Remove",
@@ -193,6 +194,7 @@ export default {
   labelCtrl: "Ctrl",
   labelDel: "Del",
   keyHelp: "This list",
+  notes: {},
   problems: {
     "image-cut-off": "The picture is damaged: its end is missing.",
     "animated-image": "The file has several pictures. Save one of them as a file of its own.",

@@ -16,6 +16,9 @@ const words = { ...english, ...(language in OTHERS ? (await OTHERS[language]()).
 /** The words for a type of problem, by its slug; undefined where those of the service do. */
 export const problemText = (slug) => words.problems[slug];
 
+/** The words for a warning of a job; those of the service where there are none. */
+export const noteText = (warning) => words.notes[warning] ?? warning;
+
 /** The words for a key, with `{names}` replaced. */
 export function text(key, values = {}) {
   return words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);

@@ -142,6 +142,7 @@ export default {
   fileTooLarge: "文件有 {size}；上限是 {limit}。",
   fileEmpty: "文件是空的。",
   fileGone: "文件已无法读取，请重新选择。",
+  answered: "服务器返回 {status}",
   pageFault: "页面出错",
   cancel: "取消",
   remove: "移除",
@@ -184,6 +185,12 @@ export default {
   labelCtrl: "Ctrl",
   labelDel: "Del",
   keyHelp: "此列表",
+  notes: {
+    "left out the gain map: the result is of standard dynamic range": "结果为标准动态范围，未含增益图。",
+    "left out the other pictures of the burst or film": "未含连拍或影片中的其他图片。",
+    "filled what is missing: the picture ends too early": "图片结尾缺失，已填补。",
+    "the result is in sRGB: a CMYK picture becomes RGB, its profile does not fit": "结果为 sRGB：CMYK 已转为 RGB。",
+  },
   problems: {
     "image-cut-off": "图片已损坏：结尾缺失。",
     "animated-image": "文件中有多张图片，请将其中一张单独保存。",

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import resource
 import shutil
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from buckets import S3Server, refusing_server
+from full_disk import files_no_larger_than
 from obstore.store import S3Store
 
 from workers.contract.blobs.base import BlobStore
@@ -173,15 +173,11 @@ def test_a_store_that_can_be_used_says_so(store: BlobStore) -> None:
 
 
 def test_a_full_disk_is_storage_full_and_leaves_nothing(blobs: FileBlobStore) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
-    try:
+    with files_no_larger_than(5_000):
         with pytest.raises(StorageFull):
             blobs.write("results/a.png", [b"x" * 10_000])
         with pytest.raises(StorageFull):
             blobs.write("results/a.png", [b"x" * 6_000])  # found only at the flush
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     assert keys(blobs) == []
 

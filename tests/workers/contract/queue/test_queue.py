@@ -18,7 +18,13 @@ from workers.contract.queue.batches import BatchSpec, unpack_task
 from workers.contract.queue.connection import connect
 from workers.contract.queue.engines import ModelInfo
 from workers.contract.queue.jobs import ImageInfo, JobResult, JobState
-from workers.contract.queue.queue import TIME_LIMIT_BASE, JobQueue, new_job_id, time_limit
+from workers.contract.queue.queue import (
+    TIME_LIMIT_BASE,
+    JobQueue,
+    blend_spec,
+    new_job_id,
+    time_limit,
+)
 from workers.contract.queue.runs import (
     LARGE,
     LEASES,
@@ -200,6 +206,21 @@ def test_a_run_that_was_lost_fails_nothing_that_waits_for_its_second_run(
     assert not batches.records.fail(batch_id, error=EngineLost("it hung"), run="one")
     assert queue.records.start(job_id, run="two", worker="w")
     assert acquire_lease(client, unpack_task(batch_id), run="two", worker="w")
+
+
+def test_a_cancelled_run_does_not_go_on_for_the_job_that_is_requested_again(
+    queue: JobQueue, client: redis.Redis
+) -> None:
+    spec = blend_spec(new_job_id(), queue.get(submit(queue)), options(trade_off=0.2))
+    queue.submit_blend(spec)
+    queue.records.start(spec.id, run="one", worker="w")
+
+    queue.submit_blend(spec, instead=queue.cancel(spec.id))
+
+    assert not renew_lease(client, spec.id, run="one")
+    assert not queue.records.progress(spec.id, run="one", tiles_done=1, tiles=2)
+    assert queue.records.start(spec.id, run="two", worker="w")
+    assert renew_lease(client, spec.id, run="two")
 
 
 def test_a_run_that_beats_at_the_last_moment_keeps_its_job(

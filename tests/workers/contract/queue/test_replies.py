@@ -273,7 +273,7 @@ def test_a_job_whose_fate_is_not_known_is_said_to_be_so_and_is_there(
     through: redis.Redis,
     proxy: LossyProxy,
 ) -> None:
-    proxy.lose(1, times=2)
+    proxy.lose(1, times=4)
     with pytest.raises(QueueUnavailable) as unknown:
         submitted(make_queue(through), idempotency=idempotency_key() if keyed else None)
 
@@ -282,6 +282,17 @@ def test_a_job_whose_fate_is_not_known_is_said_to_be_so_and_is_there(
     if keyed:
         (first,) = make_queue(client).records.active()
         assert submitted(make_queue(client), idempotency=idempotency_key()).id == first
+
+
+def test_a_job_is_accepted_although_several_replies_in_a_row_are_lost(
+    client: redis.Redis, through: redis.Redis, proxy: LossyProxy
+) -> None:
+    proxy.lose(1, times=3)
+
+    job = submitted(make_queue(through))
+
+    assert proxy.lost == 3
+    assert make_queue(client).records.active() == [job.id]
 
 
 def test_a_refusal_of_the_repeat_is_none_of_the_first(
