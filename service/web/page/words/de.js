@@ -187,7 +187,7 @@ export default {
   keyHelp: "Diese Liste",
   notes: {
     "left out the gain map: the result is of standard dynamic range": "Das Ergebnis hat kein HDR: die Gain Map fehlt.",
-    "left out the other pictures of the burst or film": "Die übrigen Bilder der Serie oder des Films fehlen.",
+    "left out the other pictures of the file": "Die übrigen Bilder der Datei fehlen.",
     "filled what is missing: the picture ends too early": "Das fehlende Ende des Bildes ist gefüllt.",
     "the result is in sRGB: a CMYK picture becomes RGB, its profile does not fit": "Das Ergebnis ist in sRGB: aus CMYK wurde RGB.",
   },

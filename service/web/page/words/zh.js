@@ -187,7 +187,7 @@ export default {
   keyHelp: "此列表",
   notes: {
     "left out the gain map: the result is of standard dynamic range": "结果为标准动态范围，未含增益图。",
-    "left out the other pictures of the burst or film": "未含连拍或影片中的其他图片。",
+    "left out the other pictures of the file": "未含文件中的其他图片。",
     "filled what is missing: the picture ends too early": "图片结尾缺失，已填补。",
     "the result is in sRGB: a CMYK picture becomes RGB, its profile does not fit": "结果为 sRGB：CMYK 已转为 RGB。",
   },
