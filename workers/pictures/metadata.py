@@ -147,7 +147,7 @@ def _iptc(image: Image.Image) -> bytes | None:
 
 
 def _is_adobe_rgb(found: Exif) -> bool:
-    """Whether the colour space is uncalibrated, and the index is that of Adobe RGB (DCF 2.0)."""
+    """True if the colour space is uncalibrated, and the index is that of Adobe RGB (DCF 2.0)."""
     space = found.parts.get(EXIF, {}).get(_COLOUR_SPACE)
     index = found.parts.get(INTEROP, {}).get(_INTEROP_INDEX)
     if space is None or index is None:

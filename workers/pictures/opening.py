@@ -112,7 +112,7 @@ def _pillow_image(data: bytes, header: ImageHeader) -> ImageFile.ImageFile:
 
 
 def _jxl_metadata(data: bytes) -> dict[str, bytes]:
-    """What pillow_jxl leaves out: XMP, and compressed XMP and EXIF."""
+    """The metadata that pillow_jxl leaves out: XMP, and compressed XMP and EXIF."""
     found = {}
     for name, box in (("xmp", b"xml "), ("exif", b"Exif")):
         if packed := jxl_box(BytesIO(data), b"brob", of=box):

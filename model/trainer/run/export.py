@@ -43,8 +43,9 @@ def export(
 
     Raises:
         TrainingError: there is no checkpoint to export, the report has no scores of it, there are
-            no photographs, or the target cannot be written.
-        OSError: a file cannot be read or written.
+            no photographs, or writing the target failed.
+        OSError: the target cannot be written, as the check at the start found; or a file cannot be
+            read.
     """
     check_writable(target)  # before the fit, which takes a minute
     source = run / BEST if run.is_dir() else run

@@ -11,7 +11,7 @@ from workers.contract.images.tiff_and_avif import MAX_READ_BYTES, TOO_SHORT, Sou
 
 JXL_BOXES = b"\0\0\0\x0cJXL \r\n\x87\n"
 JXL_BARE = b"\xff\x0a"
-#: What EXIF in a box begins with: the number of bytes before its header.
+#: Start of EXIF in a box: the number of bytes before its header (ISO/IEC 18181-2).
 JXL_EXIF_OFFSET = bytes(4)
 _HEADER_BYTES = 4096  # enough for long channel names
 _MAX_BOXES = 256

@@ -275,7 +275,7 @@ def heif_header(source: Source) -> ImageHeader:
 
 
 def has_other_pictures(data: bytes) -> bool:
-    """Whether a HEIC holds more than its still picture: a burst, a film or the other eye's view."""
+    """True if a HEIC holds more than its still picture: a burst, a film or the other eye's view."""
     meta = dict(_boxes(_avif_meta(Source(BytesIO(data))) or b""))
     parts = set(_parts(meta.get(b"iref", b"")))
     pictures = [item for item in _items(meta) if item.kind in _PICTURES and not item.is_hidden]

@@ -6,7 +6,6 @@ keys written tells whether the script has run: a retry after a lost reply writes
 """
 
 import math
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from workers.contract.errors import BatchTooLarge, PixelsExceeded, QueueFull
 from workers.contract.queue.connection import REPLY_LOST
@@ -25,9 +26,9 @@ from workers.contract.sentinel import replicated
 _DAY = timedelta(days=1)
 #: `Retry-After` of a rejected client while no engine runs, and the maximum.
 _BLIND_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
-#: Repeats after a lost reply, and the pause after each that fails: a client without an idempotency
+#: Repeats after a lost reply, at most three with a pause of 0.1 s: a client without an idempotency
 #: key that gets no answer would send its picture again.
-_REPEATS, _REPEAT_SECONDS = 3, 0.1
+_REPEATS = Retry(ConstantBackoff(0.1), 2, supported_errors=(redis.RedisError,))
 
 _ADMIT = """
 if redis.call('exists', unpack(KEYS, 4)) > 0 then return {'exists', 0, 0} end
@@ -121,16 +122,16 @@ def admit(
         run,
         *commands,
     )
+
+    def ask() -> Any:
+        return replicated(client, lambda to: to.eval(*script_call))
+
     try:
-        verdict, jobs, pixels = replicated(client, lambda to: to.eval(*script_call))
+        verdict, jobs, pixels = ask()
     except REPLY_LOST:
-        for _ in range(_REPEATS):
-            with suppress(redis.RedisError):
-                verdict, jobs, pixels = replicated(client, lambda to: to.eval(*script_call))
-                break
-            time.sleep(_REPEAT_SECONDS)
-        else:
-            raise
+        verdict = b""
+        with suppress(redis.RedisError):
+            verdict, jobs, pixels = _REPEATS.call_with_retry(ask, lambda _: None)
         # a refusal of the repeat; the first call may still be executed
         if verdict not in (b"admitted", b"exists"):
             raise

@@ -36,7 +36,7 @@ def with_end(data: bytes, decoded: Callable[[bytes], Image.Image]) -> bytes | No
 
 
 def lacks_data(data: bytes, image: Image.Image, decoded: Callable[[bytes], Image.Image]) -> bool:
-    """Whether a JPEG with an end lacks data before it; `image` is what it decoded to.
+    """True if a JPEG with an end lacks data before it; `image` is its decoded picture.
 
     Rows without data become grey, so only a picture with a corner of that grey is decoded again,
     and one in several scans, the last of which only add detail.
@@ -53,7 +53,7 @@ def lacks_data(data: bytes, image: Image.Image, decoded: Callable[[bytes], Image
 
 
 def _may_be_filling(pixel: Image.Image) -> bool:
-    """Whether a pixel is as bright as missing data; its colour may come from beside it."""
+    """True if a pixel is as bright as missing data; its colour may come from beside it."""
     level = pixel.getchannel("K") if pixel.mode == "CMYK" else pixel.convert("L")
     return 126 <= level.tobytes()[0] <= 129
 
