@@ -9,13 +9,15 @@ import hashlib
 import hmac
 import http.client
 import ipaddress
+import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -47,6 +49,14 @@ class Target(NamedTuple):
         return self.host if self.port == 443 else f"{self.host}:{self.port}"
 
 
+class Answer(NamedTuple):
+    """The response of the receiver."""
+
+    status: int
+    retry_after: timedelta = timedelta(0)
+    """Pause that the receiver asks for; zero if it does not."""
+
+
 def signed_headers(
     message_id: str, body: bytes, *, secrets: Sequence[bytes], now: int
 ) -> dict[str, str]:
@@ -70,8 +80,8 @@ def deliver(
     secrets: Sequence[bytes],
     networks: Sequence[Network],
     trust: ssl.SSLContext,
-) -> int:
-    """POST the body; returns the status of the response. Redirects are not followed.
+) -> Answer:
+    """POST the body; returns the response. Redirects are not followed.
 
     The name is resolved once, and the connection goes to the address that was checked.
 
@@ -102,7 +112,7 @@ def deliver(
             connection.request("POST", target.path, body, headers)
             answer = connection.getresponse()
             answer.read(_MAX_ANSWER_BYTES)
-            return answer.status
+            return Answer(answer.status, retry_after(answer.headers.get("Retry-After", "")))
         finally:
             timer.cancel()
     except ssl.SSLCertVerificationError as failure:
@@ -111,6 +121,15 @@ def deliver(
         raise Undeliverable(f"no response: {type(failure).__name__}") from None
     finally:
         connection.close()
+
+
+def retry_after(value: str) -> timedelta:
+    """The pause in a `Retry-After` header: seconds or a date (RFC 9110, 10.2.3); else zero."""
+    with suppress(ValueError, OverflowError):
+        if re.fullmatch("[0-9]+", value.strip()):
+            return timedelta(seconds=min(int(value), 2**31))  # a timedelta holds no more than 10^14
+        return max(timedelta(0), parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC))
+    return timedelta(0)
 
 
 def is_public(address: str) -> bool:

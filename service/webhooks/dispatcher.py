@@ -140,23 +140,24 @@ class Webhooks:
         """Make an attempt; returns the new state, the reason, and the pause before the next one."""
         body = JobView.of(job, position=None).model_dump_json().encode()
         try:
-            status = deliver(
+            answered = deliver(
                 self.target(str(job.spec.webhook)), job.id, body,
                 secrets=self._secrets, networks=self._networks, trust=self._trust,
             )  # fmt: skip
         except (errors.WebhooksOff, errors.WebhookNotAllowed) as refusal:  # since it was queued
             return "failed", str(refusal), None
         except Undeliverable as failure:
-            answer = str(failure)
+            answer, requested = str(failure), timedelta(0)
         else:
-            answer = f"status {status}"
-            if 200 <= status < 300:
+            answer, requested = f"status {answered.status}", answered.retry_after
+            if 200 <= answered.status < 300:
                 return "delivered", answer, None
-            if status == 410:  # Standard Webhooks: the receiver has unsubscribed
+            if answered.status == 410:  # Standard Webhooks: the receiver has unsubscribed
                 return "failed", answer, None
         if job.webhook_attempts >= len(PAUSES):
             return "failed", answer, None
-        return "waiting", answer, PAUSES[job.webhook_attempts]
+        pause = max(PAUSES[job.webhook_attempts], min(requested, PAUSES[-1]))
+        return "waiting", answer, pause
 
 
 def _secret(line: str, number: int) -> bytes:

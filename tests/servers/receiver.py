@@ -25,11 +25,12 @@ class Message(NamedTuple):
 
 
 class Receiver:
-    """`messages` are the requests; `answers` are the statuses to send, then 204."""
+    """`messages` are the requests; `answers` are the statuses to send, then 204, with `headers`."""
 
     def __init__(self, folder: Path) -> None:
         self.messages: Queue[Message] = Queue()
         self.answers: list[int] = []
+        self.headers: dict[str, str] = {}
         self.certificate = folder / "certificate.pem"
         key = folder / "key.pem"
         _self_signed(self.certificate, key)
@@ -44,6 +45,8 @@ class Receiver:
                 self.send_response(status)
                 if status == 302:
                     self.send_header("Location", f"{receiver.url}/elsewhere")
+                for header in receiver.headers.items():
+                    self.send_header(*header)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:

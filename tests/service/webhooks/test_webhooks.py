@@ -195,6 +195,32 @@ def test_what_fails_is_tried_again_later_as_the_same_message(
     wait_for(lambda: told <= set(site.http.get("/metrics").text.splitlines()), what="the attempts")
 
 
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ("1000", 1000),
+        ("1", 300),  # less than the first pause
+        ("99999999999999999999", 60 * 18000),  # more than the last one
+        ("soon", 300),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 60 * 18000),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 300),
+    ],
+)
+def test_a_receiver_can_ask_for_a_longer_pause_before_the_next_attempt(
+    start: Callable[..., Site], receiver: Receiver, asked: str, seconds: int
+) -> None:
+    site = start()
+    receiver.answers, receiver.headers = [503], {"Retry-After": asked}
+    job_id = site.submit(webhook=receiver.url)
+    before, _ = site.redis.time()
+    site.succeed(job_id)
+
+    after(site, job_id, 1)
+
+    now, _ = site.redis.time()
+    assert before + seconds <= site.redis.zscore(DUE, job_id) <= now + seconds
+
+
 def test_it_ends_after_the_last_pause_or_when_the_receiver_wants_no_more(
     start: Callable[..., Site], receiver: Receiver
 ) -> None:
@@ -327,9 +353,9 @@ def test_the_name_is_looked_up_once_and_never_again(
     trust = ssl.create_default_context(cafile=str(receiver.certificate))
     only = (ipaddress.ip_network("127.0.0.1/32"),)
 
-    status = deliver(target, "id", b"{}", secrets=[b"s"], networks=only, trust=trust)
+    answer = deliver(target, "id", b"{}", secrets=[b"s"], networks=only, trust=trust)
 
-    assert (status, asked) == (204, ["localhost"])
+    assert (answer.status, asked) == (204, ["localhost"])
 
 
 def test_a_receiver_whose_certificate_is_not_trusted_gets_nothing(receiver: Receiver) -> None:
