@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 from pathlib import Path
 
 import anyio
+import httpx2
 import metrics
 import numpy as np
 import pytest
@@ -229,6 +230,50 @@ def test_who_follows_an_erased_job_is_told(url: str) -> None:
             list(following)
 
     assert not first.ended
+
+
+@contextmanager
+def losing_the_first_reply_to_a_deletion(url: str) -> Iterator[str]:
+    """Serve `url` at another address, which breaks the connection instead of that reply."""
+    lost: list[str] = []
+
+    class Losing(Quiet):
+        def do_GET(self) -> None:
+            answer = httpx2.request(self.command, f"{url}{self.path}")
+            if self.command == "DELETE" and not lost:
+                lost.append(self.path)
+                return
+            self.send_response(answer.status_code)
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_DELETE = do_GET  # noqa: N815 - the name that http.server calls
+
+    with another_server(Losing) as other:
+        yield other
+    assert lost
+
+
+def test_a_discard_whose_reply_was_lost_cancels_the_job_once(url: str) -> None:
+    with Client(url) as client, losing_the_first_reply_to_a_deletion(url) as lossy:
+        job = client.submit(noise(1000, 1001))
+        with Client(lossy) as through:
+            through.discard(job.id)
+
+        assert client.job(job.id).state == "cancelled"
+
+
+def test_a_discard_whose_reply_was_lost_deletes_the_job_without_an_error(
+    url: str, picture: Path, tmp_path: Path
+) -> None:
+    with Client(url) as client, losing_the_first_reply_to_a_deletion(url) as lossy:
+        job = client.upscale(picture, tmp_path / "large.png")
+        with Client(lossy) as through:
+            through.discard(job.id)
+
+        with pytest.raises(Refused) as missing:
+            client.job(job.id)
+    assert missing.value.problem.status == 404
 
 
 def test_who_gives_up_takes_the_job_along(

@@ -282,7 +282,21 @@ class AsyncClient:
 
     async def discard(self, job_id: str) -> None:
         """Cancel a job; a job that has ended is deleted with its pictures."""
-        await self._ask("DELETE", _path("jobs", job_id))
+        path = _path("jobs", job_id)
+        sent = False
+
+        async def ask() -> None:
+            nonlocal sent
+            if sent:  # perhaps only the reply was lost, and a repeat would delete a cancelled job
+                answer = await self._http.get(path)
+                if answer.status_code == httpx2.codes.NOT_FOUND:
+                    return
+                if decoded(Job, checked(answer).content).state == "cancelled":
+                    return
+            sent = True
+            checked(await self._http.delete(path))
+
+        await self._retried(ask)
 
     async def models(self) -> list[dict[str, Any]]:
         """The response of `GET /models`."""
