@@ -122,6 +122,8 @@ def _still(data: bytes, header: ImageHeader, options: _Options) -> Picture:
         dropped = (*dropped, "left out the gain map: the result is of standard dynamic range")
     if header.has_other_channels:
         dropped = (*dropped, "left out the channels beyond colour and transparency")
+    if header.has_mask:
+        dropped = (*dropped, "left out the transparency mask")
     if header.format is ImageFormat.HEIC and has_other_pictures(data):
         dropped = (*dropped, "left out the other pictures of the file")
     opened = _opened(data, header, options)

@@ -82,6 +82,8 @@ def open_picture(
             if header.format is ImageFormat.TIFF:
                 return _open_tiff(data, header, frame, fill=fill)
             if header.format is ImageFormat.BMP and fill:
+                if len(data) <= int.from_bytes(data[10:14], "little"):
+                    raise ImageCorrupt("it ends before its first row")
                 data += bytes(4 * header.pixels)
             image = bmp_image(data) if header.format is ImageFormat.BMP else None
             image = image or _pillow_image(data, header)

@@ -303,6 +303,19 @@ def test_a_small_copy_is_no_page_of_a_tiff(first: bool) -> None:  # noqa: FBT001
     assert np.array_equal(decode(file.getvalue(), max_pixels=10_000).colour, colour)
 
 
+def test_a_transparency_mask_is_no_page_of_a_tiff_and_left_out_with_a_warning() -> None:
+    colour = photo(HEIGHT, WIDTH)
+    file = BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(colour, photometric="rgb", metadata=None)
+        writer.write(np.ones((HEIGHT, WIDTH), bool), photometric="mask", subfiletype=4)
+
+    picture = decode(file.getvalue(), max_pixels=10_000)
+
+    assert np.array_equal(picture.colour, colour)
+    assert picture.warnings == ("left out the transparency mask",)
+
+
 ANIMATED = {
     "GIF": animated_gif(KEEP),
     "APNG": apng(

@@ -283,6 +283,10 @@ REFUSED = {
     "three slices": (
         written(np.stack([COLOUR[..., 0]] * 3), "minisblack", volumetric=True),
         ImageUnsupported, "a TIFF of 3 slices in one page"),
+    "a stack by ImageJ with one directory": (
+        written(
+            COLOUR[..., 0], "minisblack", description="ImageJ=1.54f\nimages=12\nslices=12\n"),
+        ImageUnsupported, "a TIFF of 12 slices in one page"),
     "JPEG 2000 inside": (
         written(DEEP[..., :3], "rgb", compression="jpeg2000"), ImageUnsupported, "compression 34712"),  # noqa: E501
     "a Lab of JPEG": (

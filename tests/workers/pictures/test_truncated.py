@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from workers.contract.errors import GDSRError, ImageCorrupt
+from workers.contract.images.gif import gif_frames
 from workers.contract.images.options import TruncatedMode
+from workers.contract.images.tiff_and_avif import Source
 from workers.pictures.decode import decode
 
 HEIGHT, WIDTH = 96, 128
@@ -98,17 +100,22 @@ def test_a_whole_picture_is_the_same_on_request(kind: str) -> None:
 
 
 def before_pixels(data: bytes) -> list[int]:
-    """Return offsets in the header of the first scan of a JPEG, or of the first strip of a TIFF,
-    and just after it.
-    """
+    """Return offsets at which a file ends in or after its header, before its first pixel."""
     if data.startswith(b"II"):
         first = tifffile.TiffFile(BytesIO(data)).pages[0].aspage().dataoffsets[0]
         return [first, first + 9]
+    if data.startswith(b"BM"):
+        return [66]
+    if data.startswith(b"GIF"):
+        first = next(gif_frames(Source(BytesIO(data)))).data[0]
+        return [first + 1, first + 2]
     scan = data.index(b"\xff\xda")
     return [scan + 5, scan + 4 + data[scan + 3] - 2]
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "JPEG, progressive", "grey JPEG", "TIFF, deflated"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "JPEG, progressive", "grey JPEG", "TIFF, deflated", "BMP of fields", "GIF"]
+)
 def test_without_a_row_there_is_no_advice_to_fill(kind: str) -> None:
     data, _ = KINDS[kind]
     for end in before_pixels(data):

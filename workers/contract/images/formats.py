@@ -98,6 +98,8 @@ class ImageHeader:
     has_gain_map: bool = False
     #: True if a TIFF has channels beyond its colours and alpha.
     has_other_channels: bool = False
+    #: True if a TIFF has a transparency mask in a page of its own.
+    has_mask: bool = False
 
     @property
     def pixels(self) -> int:

@@ -90,6 +90,7 @@ def gif_frames(source: Source) -> Iterator[GifFrame]:
     offset = colours_end(source)
     budget = iter(range(_MAX_SUB_BLOCKS))
     disposal, clear = KEEP, None
+    is_first = True
     for _ in range(_MAX_BLOCKS):
         kind = source.at(offset, 1) if offset < source.size else b";"
         if kind == b"!":
@@ -104,6 +105,9 @@ def gif_frames(source: Source) -> Iterator[GifFrame]:
                 raise ImageCorrupt("one of its frames has no pixels")
             start = offset + 10 + _palette_bytes(flags)
             offset = _after_sub_blocks(source, start + 1, budget)
+            if is_first and offset == source.size <= start + 2:
+                raise ImageCorrupt("it ends before its first row")
+            is_first = False
             yield GifFrame(
                 left=left,
                 top=top,

@@ -4,6 +4,7 @@ Both formats let a file point anywhere, itself included. `Source` keeps every re
 the file, and each chain ends after a fixed number of steps.
 """
 
+import re
 import struct
 from collections import defaultdict
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Source:
 
 
 class _Tag:
-    SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC = 254, 256, 257, 258, 262
+    SUBFILE, WIDTH, HEIGHT, BITS, PHOTOMETRIC, DESCRIPTION = 254, 256, 257, 258, 262, 270
     CHANNELS, SUB_PAGES, INK_SET, EXTRA = 277, 330, 332, 338
     SAMPLE_FORMAT, DEPTH, DNG_VERSION = 339, 32997, 50706
 
@@ -71,6 +72,8 @@ _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _TIFF_WHOLE = {*range(1, 33)} - {24}
 _TIFF_DEPTHS = {1: _TIFF_WHOLE, 3: {16, 32, 64}, 4: _TIFF_WHOLE}
 _TIFF_MAX_TAGS = 4096
+#: The first lines of a description by ImageJ, which may write a stack with a single directory.
+_IMAGEJ = re.compile(rb"ImageJ=[^\n]*\nimages=([0-9]{1,9})\b")
 #: Total tags of all pages.
 _TIFF_MAX_ALL_TAGS = 2**16
 
@@ -81,7 +84,7 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
     Raises:
         FrameMissing: there is no such page.
     """
-    pages, whole = _tiff_pages(source)
+    pages, whole, has_mask = _tiff_pages(source)
     if frame >= len(pages):
         raise FrameMissing(frame=frame, frames=len(pages))
     page = pages[frame]
@@ -90,7 +93,8 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
         raise unsupported(RAW)
     if photometric not in _TIFF_KINDS:
         raise unsupported("a TIFF of an unsupported colour space")
-    if (slices := page.first(_Tag.DEPTH, default=1)) > 1:
+    stacked = page.first(_Tag.DESCRIPTION, default=1) if len(pages) == 1 else 1
+    if (slices := max(stacked, page.first(_Tag.DEPTH, default=1))) > 1:
         raise unsupported(f"a TIFF of {slices:,} slices in one page")
     kind, colours = _TIFF_KINDS[photometric]
     if kind is ColourKind.CMYK and page.first(_Tag.INK_SET, default=1) != 1:
@@ -114,17 +118,18 @@ def tiff_header(source: Source, *, frame: int) -> ImageHeader:
         kind=kind,
         has_alpha=has_alpha,
         has_other_channels=extras > has_alpha,
+        has_mask=has_mask,
         frames=len(pages) if whole else None,
     )
 
 
 class _Page(NamedTuple):
-    """A page: its index among all, reduced copies included, its offset, and its integer tags."""
+    """A page: its index among all, copies and masks included, its offset, and its integer tags."""
 
     number: int
     offset: int
     tags: dict[int, tuple[int, ...]]
-    """At most 8 values each."""
+    """At most 8 values each; for a description by ImageJ its number of pictures."""
 
     def values(self, tag: int, *, default: int) -> tuple[int, ...]:
         return self.tags.get(tag) or (default,)
@@ -138,12 +143,17 @@ class _Page(NamedTuple):
         return bool(self.first(_Tag.SUBFILE, default=0) & 1)
 
     @property
+    def is_mask(self) -> bool:
+        """Whether it is the transparency mask of another page, as written by GDAL."""
+        return bool(self.first(_Tag.SUBFILE, default=0) & 4)
+
+    @property
     def is_raw(self) -> bool:
         return _Tag.DNG_VERSION in self.tags or (self.is_reduced and _Tag.SUB_PAGES in self.tags)
 
 
 def tiff_page(file: BinaryIO, *, frame: int) -> tuple[int, int]:
-    """The index of a page among all of the file, reduced copies included, and its offset."""
+    """The index of a page among all of the file, copies and masks included, and its offset."""
     page = _tiff_pages(Source(file))[0][frame]
     return page.number, page.offset
 
@@ -170,26 +180,29 @@ def _tiff_layout(source: Source) -> tuple[_Layout, int]:
     return _Layout(order, order + "Q", order + "Q"), first
 
 
-def _tiff_pages(source: Source) -> tuple[list[_Page], bool]:
-    """All pages except reduced copies of others, and whether the list is complete."""
+def _tiff_pages(source: Source) -> tuple[list[_Page], bool, bool]:
+    """All pages except reduced copies and masks of others, whether the list is complete, and
+    whether there are masks.
+    """
     layout, offset = _tiff_layout(source)
     pages: list[_Page] = []
     seen: set[int] = set()
-    tags = 0
+    tags, has_mask = 0, False
     while offset and offset not in seen:
         number = len(seen)
         seen.add(offset)
         page, offset, count = _tiff_page(source, offset, layout, number)
-        if not number or not page.is_reduced:
+        if not number or not (page.is_reduced or page.is_mask):
             pages.append(page)
+        has_mask |= page.is_mask
         tags += count
         if tags > _TIFF_MAX_ALL_TAGS:
-            return pages, False
+            return pages, False, has_mask
     if not pages:
         raise ImageCorrupt("it has no page")
     if pages[0].is_reduced and not pages[0].is_raw:
         pages = pages[1:] or pages
-    return pages, True
+    return pages, True, has_mask
 
 
 def _tiff_page(source: Source, offset: int, layout: _Layout, number: int) -> tuple[_Page, int, int]:
@@ -205,13 +218,16 @@ def _tiff_page(source: Source, offset: int, layout: _Layout, number: int) -> tup
     tags: dict[int, tuple[int, ...]] = {}
     for at in range(0, entry * count, entry):
         tag, type_code, length = struct.unpack_from(f"{order}HH{place_code[1]}", block, at)
+        (place,) = struct.unpack_from(place_code, block, at + entry - inline)
+        if (tag, type_code) == (_Tag.DESCRIPTION, 2) and place + length <= source.size:
+            found = _IMAGEJ.match(source.at(place, min(length, 64)))
+            tags[tag] = (int(found[1]),) if found else ()
         if type_code not in _TIFF_TYPES or not length:
             continue
         values = f"{order}{min(length, 8)}{_TIFF_TYPES[type_code]}"
         if struct.calcsize(values) <= inline:
             tags[tag] = struct.unpack_from(values, block, at + entry - inline)
         elif tag in (_Tag.BITS, _Tag.EXTRA, _Tag.SAMPLE_FORMAT):
-            (place,) = struct.unpack_from(place_code, block, at + entry - inline)
             tags[tag] = struct.unpack(values, source.at(place, struct.calcsize(values)))
         else:
             tags[tag] = ()  # only its presence matters
