@@ -295,6 +295,23 @@ def test_text_of_twice_the_size_has_its_place_in_bar_and_strip(visit: Visit) -> 
         assert box["y"] + box["height"] <= outer["y"] + outer["height"]
 
 
+def test_text_of_twice_the_size_fits_a_phone(visit: Visit) -> None:
+    page = visit(viewport={"width": 375, "height": 667})
+    choose(page, ("one.png", noise(16, 99)))
+    wait_for_result(page)
+    page.evaluate("document.documentElement.style.fontSize = '28px'")  # it is 14
+    for tab in page.locator("[role=tab]").all():
+        tab.click()
+        assert page.evaluate("document.documentElement.scrollWidth") == 375
+    for selector in ("#export-button", "#side", "#zooms [data-level=fit]"):
+        part = page.locator(selector)
+        part.scroll_into_view_if_needed()  # the toolbar scrolls
+        box = part.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0, selector
+        assert box["x"] + box["width"] <= 375, selector
+
+
 @pytest.mark.slow
 def test_many_pictures_have_their_place(visit: Visit) -> None:
     page = visit(color_scheme="dark", viewport={"width": 1600, "height": 1000})
