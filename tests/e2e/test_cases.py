@@ -164,7 +164,7 @@ def test_its_patches_have_the_right_colours(site: Site, name: str) -> None:
             assert opened(response).info["icc_profile"] == picture.info["icc_profile"]
 
 
-def test_what_runs_skip_is_clear(site: Site) -> None:
+def test_pixels_that_run_lengths_skip_are_transparent(site: Site) -> None:
     assert levels(sent(site, "rle8_delta.bmp"))[..., 3].min() == 0
 
 
@@ -226,7 +226,7 @@ def test_names_in_shift_jis_are_read(site: Site) -> None:
     assert [item["name"] for item in view["items"]] == ["写真.png"]
 
 
-def test_what_comes_before_the_first_part_of_a_form_is_passed_over(site: Site) -> None:
+def test_the_preamble_of_a_form_is_ignored(site: Site) -> None:
     headers = {**WAIT, "Content-Type": "multipart/form-data; boundary=XX"}
     response = site.post(FILES.read("multipart_preamble.body"), headers=headers)
 

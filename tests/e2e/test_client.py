@@ -217,7 +217,7 @@ def test_a_refusal_is_in_the_words_of_the_service(url: str, tmp_path: Path) -> N
     assert not (tmp_path / "large.png").exists()
 
 
-def test_who_follows_an_erased_job_is_told(url: str) -> None:
+def test_following_a_job_that_is_erased_ends_with_an_error(url: str) -> None:
     with Client(url) as client:
         job = client.submit(noise(1000, 1000))
         following = client.follow(job.id)
@@ -276,7 +276,7 @@ def test_a_discard_whose_reply_was_lost_deletes_the_job_without_an_error(
     assert missing.value.problem.status == 404
 
 
-def test_who_gives_up_takes_the_job_along(
+def test_cancelling_the_call_cancels_the_job(
     shared: Site, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asynchronous, "_CANCEL_SECONDS", 60)  # the service may be slow
@@ -368,7 +368,7 @@ def test_a_key_that_no_header_can_hold_is_refused_without_being_repeated(key: st
     assert key not in str(refused.value)
 
 
-def test_where_nothing_answers_that_is_said_in_time(tmp_path: Path) -> None:
+def test_a_service_that_does_not_answer_is_reported_in_time(tmp_path: Path) -> None:
     with Client("http://127.0.0.1:9", patience=0.1) as client, pytest.raises(Unreachable) as error:
         client.upscale(noise(8, 8), tmp_path / "large.png")
 

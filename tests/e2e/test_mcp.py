@@ -279,7 +279,7 @@ def test_a_call_that_is_cancelled_cancels_its_job(url: str, root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_the_service_refuses_is_told_in_its_words(url: str, root: Path) -> None:
+def test_a_rejection_by_the_service_is_quoted(url: str, root: Path) -> None:
     server = in_process(root, url)
     (root / "broken.jpg").write_text("no picture")
 

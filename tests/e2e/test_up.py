@@ -221,7 +221,7 @@ def test_nothing_outlives_a_kill(tmp_path: Path, checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_queued_is_still_there_after_a_restart(tmp_path: Path, checkpoint: Path) -> None:
+def test_queued_jobs_are_still_there_after_a_restart(tmp_path: Path, checkpoint: Path) -> None:
     with running_up(tmp_path, checkpoint, tile="64", threads="1") as up, up.http() as http:
         up.ready()
         jobs = [http.post("/upscale", content=noise(300, 300)).json()["id"] for _ in range(3)]

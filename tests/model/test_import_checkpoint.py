@@ -101,7 +101,7 @@ def test_a_pickle_that_would_run_code_is_refused(
         ({"body_l1.sub.1.RDB1.conv1.0.bias": None}, "blocks.1.blocks.0.grow.0.bias is missing"),
     ],
 )
-def test_what_is_wrong_with_the_weights_is_said_in_one_line(
+def test_unusable_weights_are_reported_in_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -41,7 +41,7 @@ def test_each_pixel_is_limited_by_the_input_within_eight_pixels_of_it() -> None:
                 assert torch.allclose(limited[at], expected)
 
 
-def test_what_is_in_range_stays_bit_for_bit() -> None:
+def test_pixels_within_the_range_stay_bit_for_bit() -> None:
     lr = noise(1, 3, 12, 17)
     image = F.interpolate(lr, scale_factor=4, mode="nearest")
 

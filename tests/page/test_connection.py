@@ -304,7 +304,7 @@ def test_offline_every_pixel_waits_with_words_and_the_guesswork_without(visit: V
     expect(page.locator("#preview")).to_be_hidden()
 
 
-def test_what_is_removed_offline_is_erased_when_the_connection_is_back(
+def test_pictures_removed_offline_are_erased_once_the_connection_is_back(
     visit: Visit, studio: Studio
 ) -> None:
     page = visit()
@@ -351,7 +351,7 @@ def test_a_result_that_has_expired_can_be_made_again(visit: Visit) -> None:
     wait_for_result(page)
 
 
-def test_what_is_under_way_offline_is_told_as_last_known(visit: Visit, host: WorkerHost) -> None:
+def test_offline_a_running_job_shows_its_last_known_state(visit: Visit, host: WorkerHost) -> None:
     page = visit()
     with host.held():
         choose(page, ("one.png", noise(300, 400)), ("two.png", noise(300, 401)))
@@ -495,7 +495,7 @@ def test_a_key_is_asked_for_kept_for_the_tab_and_never_in_an_address(
         page.context.close()
 
 
-def test_who_gives_no_key_is_asked_once_and_by_the_next_attempt(
+def test_the_key_dialog_opens_once_and_again_at_the_next_attempt(
     visit: Visit, site: Site, keyed: Path
 ) -> None:
     with opened(site, api_keys_file=keyed) as studio:

@@ -221,7 +221,7 @@ def test_shortcuts_work_once_photos_were_chosen_with_the_mouse(visit: Visit) -> 
     assert ways["width"] < 20  # nothing lies over the photo
 
 
-def test_where_the_keys_fill_can_be_seen(visit: Visit) -> None:
+def test_the_position_of_a_fill_by_keyboard_is_visible(visit: Visit) -> None:
     page = visit()
     choose(page, ("one.png", noise(40, 60)))
     wait_for_result(page)
@@ -245,7 +245,7 @@ LOST = """() => {
 @pytest.mark.parametrize(
     "size", [(1280, 720), (640, 360), (390, 844)], ids=["desktop", "zoomed", "phone"]
 )
-def test_what_has_the_focus_can_be_seen(visit: Visit, size: tuple[int, int]) -> None:
+def test_the_focused_control_is_visible(visit: Visit, size: tuple[int, int]) -> None:
     page = visit(viewport={"width": size[0], "height": size[1]})
     choose(page, ("one.png", noise(40, 60)), ("two.png", noise(60, 40)))
     expect(page.locator(".card[data-state=succeeded]")).to_have_count(2)

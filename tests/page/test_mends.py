@@ -162,7 +162,7 @@ def test_a_result_that_was_not_to_be_had_is_fetched_when_one_tries_again(visit: 
     assert job_of(page) == job_id
 
 
-def test_what_another_tab_has_removed_is_not_remembered_by_a_slider(visit: Visit) -> None:
+def test_a_slider_does_not_bring_back_a_picture_that_another_tab_removed(visit: Visit) -> None:
     page = visit()
     choose(page, ("photo.png", noise(16, 52)))
     wait_for_result(page)

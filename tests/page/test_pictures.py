@@ -64,9 +64,7 @@ def test_a_photograph_is_sent_followed_with_one_estimate_and_shown(
 
 
 @pytest.mark.slow
-def test_who_waits_in_the_queue_sees_the_time_pass(
-    visit: Visit, studio: Studio, host: WorkerHost
-) -> None:
+def test_the_time_in_the_queue_counts_up(visit: Visit, studio: Studio, host: WorkerHost) -> None:
     page = visit(address="about:blank")
     page.clock.install()
     page.goto(studio.address)
@@ -107,7 +105,7 @@ def test_another_model_is_offered_for_a_picture_that_is_there(visit: Visit) -> N
     expect(page.locator("#facts")).to_contain_text("lite")
 
 
-def test_what_is_cancelled_stops_and_may_be_tried_again(
+def test_a_cancelled_picture_stops_and_can_be_tried_again(
     visit: Visit, studio: Studio, host: WorkerHost
 ) -> None:
     page = visit()
@@ -124,7 +122,7 @@ def test_what_is_cancelled_stops_and_may_be_tried_again(
         expect(page.locator("#working")).to_have_text("Cancelled")
 
 
-def test_what_is_removed_can_be_put_back_and_is_erased_when_nobody_does(
+def test_a_removed_picture_can_be_put_back_and_is_erased_otherwise(
     visit: Visit, studio: Studio
 ) -> None:
     page = visit()
@@ -415,7 +413,7 @@ def test_a_refused_picture_offers_no_file_of_another(visit: Visit) -> None:
     expect(page.locator("#scale option")).to_have_text(["4×"])
 
 
-def test_what_is_too_large_is_halved_or_cropped_before_it_is_sent(visit: Visit) -> None:
+def test_a_picture_that_is_too_large_is_halved_or_cropped_before_upload(visit: Visit) -> None:
     page = visit()
     page.route(
         "**/limits",
@@ -439,7 +437,7 @@ def test_what_is_too_large_is_halved_or_cropped_before_it_is_sent(visit: Visit) 
     assert "→" in sizes.inner_text()
 
 
-def test_what_is_transparent_stays_so_when_it_is_halved(visit: Visit) -> None:
+def test_halving_keeps_transparency(visit: Visit) -> None:
     page = visit()
     page.route(
         "**/limits",
@@ -538,7 +536,7 @@ def test_a_reload_opens_the_picture_that_was_open_as_it_was(visit: Visit) -> Non
     expect(page.locator("#shown-name")).to_have_text("2.png")  # the one that took its place
 
 
-def test_what_the_service_has_forgotten_is_gone_after_a_reload(
+def test_pictures_that_the_service_no_longer_has_are_gone_after_a_reload(
     visit: Visit, studio: Studio
 ) -> None:
     page = visit()

@@ -86,7 +86,7 @@ def test_a_pixel_at_400_and_800_percent_is_a_square(shown: Page, studio: Studio)
     assert set(np.diff(edges) % 32) == {0}  # also for the original, four times smaller
 
 
-def test_what_is_too_large_for_the_card_is_a_preview_and_exact_where_one_zooms_in(
+def test_a_picture_too_large_for_the_card_is_a_preview_and_exact_when_zoomed(
     visit: Visit, studio: Studio
 ) -> None:
     page = visit(script=SMALL_TEXTURES)

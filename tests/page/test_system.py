@@ -80,7 +80,7 @@ def test_a_file_is_shared_as_it_would_be_saved(visit: Visit) -> None:
     assert given == [["small-4x.jpg", "image/jpeg", list(download.value.path().read_bytes())]]
 
 
-def test_who_looks_elsewhere_is_told_only_if_they_want_that(visit: Visit) -> None:
+def test_notifications_are_shown_in_the_background_only_if_enabled(visit: Visit) -> None:
     page = visit(script=ELSEWHERE)
     page.evaluate("window.away = true")
     choose(page, ("one.png", noise(16, 20)))

@@ -96,7 +96,9 @@ def test_sentinels_are_asked_over_tls_too(encrypted: Encrypted, tmp_path: Path) 
         servers.close()
 
 
-def test_what_is_wrong_is_said_at_start(encrypted: Encrypted, tmp_path: Path) -> None:
+def test_a_wrong_certificate_password_or_permission_stops_the_start_with_its_reason(
+    encrypted: Encrypted, tmp_path: Path
+) -> None:
     other = authority(tmp_path / "other")
     with redis.Redis.from_url(encrypted.operator) as client:
         client.acl_setuser("gdsr-idle", enabled=True, passwords=["+idle"], commands=["+ping"])

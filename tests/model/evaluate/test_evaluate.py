@@ -204,7 +204,7 @@ def test_pictures_that_were_compressed_score_lower_the_more_they_were(photograph
     assert plain > fine > coarse + 1
 
 
-def test_what_is_not_finite_is_left_out() -> None:
+def test_scores_that_are_not_finite_are_left_out() -> None:
     flat = Pair(lr=grey(90, side=32), hr=grey(90, side=128))
 
     found = evaluate(bicubic, [flat], load_metrics(None, CPU).metrics)
@@ -393,7 +393,7 @@ def refused(run: Run, capsys: pytest.CaptureFixture[str], *arguments: object) ->
     return line
 
 
-def test_what_cannot_be_evaluated_is_said_in_one_line(
+def test_an_evaluation_that_cannot_run_ends_with_one_line(
     run: Run,
     checkpoint: Path,
     photographs: Path,

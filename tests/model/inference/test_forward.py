@@ -216,7 +216,7 @@ def overflows_half_precision(generator: GDSR) -> GDSR:
     return generator
 
 
-def test_what_is_not_finite_is_computed_again_in_float32(tiny: GDSR) -> None:
+def test_tiles_that_are_not_finite_are_computed_again_in_float32(tiny: GDSR) -> None:
     forward = Forward(overflows_half_precision(tiny), device=CPU, precision="float16")
     batch = tiles(2)
     assert not forward.blend(batch, only("psnr", tiles=2)).finite.any()
@@ -240,7 +240,7 @@ def test_only_broken_tiles_are_computed_again(tiny: GDSR) -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_what_is_not_finite_in_float32_either_is_an_error(
+def test_tiles_that_are_not_finite_in_float32_either_are_an_error(
     tiny: GDSR, bad: float, precision: Precision
 ) -> None:
     nn.init.constant_(tiny.hf_to_rgb.bias, bad)

@@ -36,7 +36,7 @@ def test_the_mesh_of_lines_is_the_root_mean_square_of_their_phases() -> None:
     assert mesh(image) == pytest.approx(expected)
 
 
-def test_what_repeats_otherwise_is_no_mesh() -> None:
+def test_patterns_of_other_periods_are_no_mesh() -> None:
     assert mesh(grey(90)) == 0
     assert mesh(grey(100) + 40 * (along(3) == 1).to(torch.uint8)) == pytest.approx(0, abs=1e-9)
     edge = grey(20)

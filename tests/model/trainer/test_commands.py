@@ -111,7 +111,7 @@ def test_a_run_that_is_ended_by_a_signal_saves_and_can_be_resumed(
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
+def test_an_error_is_one_line(
     run: Run, tmp_path: Path, words: Sequence[str], status: int, said: str
 ) -> None:
     (tmp_path / "empty").mkdir()

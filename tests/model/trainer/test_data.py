@@ -276,7 +276,7 @@ def test_a_share_of_the_patches_is_generated_patterns(photographs: Path) -> None
             assert torch.equal(large, enlarged(small.mul(255).round().byte()) / 255)
 
 
-def test_what_goes_wrong_in_the_loader_is_raised_in_the_loop(photographs: Path) -> None:
+def test_errors_of_the_loader_are_raised_in_the_loop(photographs: Path) -> None:
     found = read(photographs)
     beyond = replace(found, starts=found.starts + len(found.pixels))
     data = Data(patch=16, batch=4, keep="host")

@@ -242,7 +242,7 @@ def test_resizing_to_the_same_size_changes_nothing() -> None:
     assert torch.allclose(same, image, atol=1e-3)
 
 
-def test_what_lies_beyond_a_resized_picture_repeats_its_border() -> None:
+def test_resizing_repeats_the_border_beyond_a_picture() -> None:
     image = smooth(3, 3, 24, 24)
     sizes, resized = torch.full((3,), 24), torch.tensor([12, 20, 30])
 

@@ -42,7 +42,7 @@ def test_a_discriminator_that_knows_nothing_loses_a_bit(game: Game) -> None:
 
 
 @pytest.mark.parametrize("game", GAMES)
-def test_what_one_side_gains_the_other_loses(game: Game) -> None:
+def test_gains_of_the_discriminator_are_losses_of_the_generator(game: Game) -> None:
     sure = discriminator_loss(real=logits(0) + 4, fake=logits(1) - 4, game=game)
     unsure = discriminator_loss(real=logits(0), fake=logits(1), game=game)
     caught = adversarial_loss(real=logits(0) + 4, fake=logits(1) - 4, game=game)

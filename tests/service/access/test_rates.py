@@ -119,7 +119,9 @@ def left(answer: httpx2.Response) -> int:
     ("route", "most"),
     [("upload", 1), ("batch", 2), ("automatic1111", 1), ("list", 1), ("list", 2), ("localai", 1)],
 )
-def test_what_a_full_queue_refuses_does_not_count(serve: Serve, route: str, most: int) -> None:
+def test_uploads_that_a_full_queue_rejects_do_not_count(
+    serve: Serve, route: str, most: int
+) -> None:
     site, roomy = serve(rate_limit="9/hour", max_queued_jobs=most), serve(rate_limit="9/hour")
     register(site.redis, engine_info())
     before = left(site.post())
@@ -169,7 +171,7 @@ def test_a_derived_result_that_a_full_queue_refuses_does_not_count(
     assert left(roomy.post()) == before - 1
 
 
-def test_what_finds_no_worker_does_not_count(serve: Serve) -> None:
+def test_uploads_rejected_without_a_worker_do_not_count(serve: Serve) -> None:
     site = serve(rate_limit="2/hour")
     assert [problem_of(site.post()) for _ in range(3)] == ["no-worker"] * 3
     register(site.redis, engine_info())
@@ -177,7 +179,7 @@ def test_what_finds_no_worker_does_not_count(serve: Serve) -> None:
     assert left(site.post()) == 1
 
 
-def test_what_is_refused_for_its_contents_counts(limited: Site) -> None:
+def test_uploads_rejected_for_their_contents_count(limited: Site) -> None:
     sent = [limited.post(b"no picture", headers={"X-API-Key": "ann"}) for _ in range(3)]
 
     assert [answer.status_code for answer in sent] == [415, 415, 429]

@@ -182,7 +182,7 @@ def test_a_zip_for_which_there_is_no_room_says_so(site: Site) -> None:
     assert (refused.status_code, problem_of(refused)) == (507, "storage-full")
 
 
-def test_who_waits_for_the_zip_gets_it(site: Site) -> None:
+def test_a_request_that_waits_for_the_zip_gets_it(site: Site) -> None:
     batch = unpacked(site, send(site, zipped({"cat.png": PICTURE})))
     site.succeed(batch["items"][0]["job"])
     site.http.get(batch["links"]["result"])
@@ -282,7 +282,7 @@ def test_a_file_that_is_no_picture_fails_alone(site: Site, case: str) -> None:
     assert slug in str(files_of(site.http.get(batch["links"]["result"])))
 
 
-def test_what_one_picture_cannot_have_fails_that_one(site: Site) -> None:
+def test_an_option_that_does_not_suit_one_picture_fails_that_picture_alone(site: Site) -> None:
     tall = saved(np.zeros((5000, 2), np.uint8), "PNG")
     sent = send(site, zipped({"a.png": PICTURE, "b.png": tall}), params={"format": "webp"})
 
@@ -431,7 +431,7 @@ def test_the_upload_of_a_batch_that_expires_before_a_worker_comes_is_removed(sit
     assert site.stored() == []
 
 
-def test_when_others_took_the_places_meanwhile_none_is_queued(site: Site) -> None:
+def test_no_picture_of_a_batch_is_queued_if_other_jobs_took_the_room_meanwhile(site: Site) -> None:
     sent = send(site, zipped(THREE))
     for _ in range(3):
         site.submit()

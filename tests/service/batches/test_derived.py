@@ -243,7 +243,7 @@ def test_without_a_change_it_is_the_batch_itself(site: Site) -> None:
     assert site.records.active() == []
 
 
-def test_who_waits_gets_the_zip(site: Site) -> None:
+def test_a_request_that_waits_gets_the_zip_at_once(site: Site) -> None:
     batch_id = finished(site)
     made(site, post(site, batch_id, trade_off=1))
 
@@ -255,7 +255,9 @@ def test_who_waits_gets_the_zip(site: Site) -> None:
     assert answer.headers["Preference-Applied"] == "wait=9"
 
 
-def test_who_waits_for_jobs_gets_the_zip_when_they_end_and_costs_few_reads(serve: Serve) -> None:
+def test_a_request_that_waits_gets_the_zip_when_the_jobs_end_and_costs_few_reads(
+    serve: Serve,
+) -> None:
     site = serve()
     register(site.redis, engine_info())
     batch_id = finished(site, [f"{number}.png" for number in range(20)])

@@ -115,7 +115,7 @@ def test_requests_under_way_are_not_cut_for_others(valkey: ValkeyServer, tmp_pat
         b"POST /upscale HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc",
     ],
 )
-def test_what_does_not_come_on_is_cut(site: Site, unfinished: bytes) -> None:
+def test_a_request_that_stalls_is_cut(site: Site, unfinished: bytes) -> None:
     with connected(site, unfinished) as connection:
         assert is_cut(connection)
     wait_for(lambda: not site.stored(), what="an empty folder")
@@ -239,7 +239,9 @@ def test_a_body_after_its_refusal_is_not_read_for_ever(site: Site) -> None:
         (b"POST /upscale HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
     ],
 )
-def test_what_is_no_http_request_is_a_problem_too(sent: bytes, status: int, site: Site) -> None:
+def test_bytes_that_are_no_http_request_get_a_problem_too(
+    sent: bytes, status: int, site: Site
+) -> None:
     with connected(site, sent) as connection:
         head, _, body = b"".join(iter(lambda: connection.recv(4096), b"")).partition(b"\r\n\r\n")
 

@@ -75,7 +75,9 @@ def test_a_wrong_method_is_a_problem_that_names_the_right_ones(
     assert response.json()["detail"] == f"PUT is not allowed here; allowed: {allowed}"
 
 
-def test_what_the_framework_finds_invalid_is_a_problem_that_names_the_field(serve: Serve) -> None:
+def test_a_validation_error_of_the_framework_is_a_problem_that_names_the_field(
+    serve: Serve,
+) -> None:
     site = serve()
 
     @site.server.app.get("/doubled")

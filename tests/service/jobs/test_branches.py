@@ -108,7 +108,7 @@ def test_another_position_is_a_job_of_its_own_that_is_found_again(site: Site, jo
     assert done.headers["Content-Location"] == f"/jobs/{blend['id']}/result"
 
 
-def test_who_waits_for_another_position_gets_it(site: Site, job: Job) -> None:
+def test_a_request_that_waits_for_another_position_gets_it(site: Site, job: Job) -> None:
     address = f"/jobs/{job.id}/result?trade_off=0.35"
     blend_id = site.http.get(address).json()["id"]
     site.succeed(blend_id, b"blended")
@@ -248,7 +248,7 @@ def test_a_format_that_cannot_hold_it_is_refused_at_once(site: Site) -> None:
     ["output=sharp", "trade_off=2", "format=gif", "quality=0", "region=1,2,3", "region=-1,0,2,2",
      "width=0", "height=many", "output=psnr&trade_off=0.3"],
 )  # fmt: skip
-def test_what_cannot_be_asked_for_is_named(site: Site, job: Job, query: str) -> None:
+def test_an_invalid_query_field_is_named(site: Site, job: Job, query: str) -> None:
     response = site.http.get(f"/jobs/{job.id}/result?{query}")
 
     assert problem_of(response) == "invalid-request"
@@ -302,7 +302,7 @@ def test_a_position_that_failed_is_tried_again_after_a_while(site: Site, job: Jo
     assert again.json()["state"] == "queued"
 
 
-def test_what_is_made_of_a_result_counts_as_what_is_sent(
+def test_derived_results_count_towards_the_limits_like_uploads(
     serve: Serve, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     keys = tmp_path_factory.mktemp("keys") / "keys"

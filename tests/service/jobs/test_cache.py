@@ -48,7 +48,7 @@ def test_an_equal_upload_is_a_job_that_is_born_succeeded(site: Site, made: Job) 
     assert hits(site) == before + 1
 
 
-def test_who_waits_gets_the_picture_at_once(site: Site, made: Job) -> None:  # noqa: ARG001
+def test_a_cache_hit_that_waits_gets_the_picture_at_once(site: Site, made: Job) -> None:  # noqa: ARG001
     response = site.post(headers={"Prefer": "wait=30"})
 
     assert (response.status_code, response.content) == (200, b"picture")
@@ -101,7 +101,7 @@ def test_kept_branches_are_copied_too(site: Site) -> None:
     ],
     ids=["another position", "another format", "another picture"],
 )
-def test_what_differs_is_made(site: Site, changes: dict[str, object]) -> None:
+def test_a_request_that_differs_is_computed(site: Site, changes: dict[str, object]) -> None:
     assert status_of(site.post(**changes)) == MISS
 
 

@@ -60,7 +60,7 @@ def test_a_job_that_has_ended_is_told_in_one_event(site: Site) -> None:
     assert tag == f'"{done.id}"'
 
 
-def test_who_comes_back_is_not_told_again_what_it_knows(site: Site) -> None:
+def test_a_client_that_reconnects_gets_only_new_events(site: Site) -> None:
     job_id = site.submit()
     with watching(site.http, job_id) as events:
         known = next(events).id

@@ -71,7 +71,7 @@ def test_without_a_field_the_client_gets_what_it_likes_best(
         ";;,,;q=1",
     ],
 )
-def test_what_nothing_here_satisfies_is_disregarded(site: Site, accept: str) -> None:
+def test_an_accept_header_that_no_format_satisfies_is_ignored(site: Site, accept: str) -> None:
     assert chosen(site, accept=accept) == "png"
 
 

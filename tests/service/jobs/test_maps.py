@@ -240,7 +240,7 @@ def test_the_picture_at_its_address_has_ranges_and_an_entity_tag(site: Site, job
     assert known.status_code == 304
 
 
-def test_who_waits_gets_the_picture(site: Site, job: Job) -> None:
+def test_a_request_that_waits_gets_the_picture(site: Site, job: Job) -> None:
     levels = grey(random_map())
     whole = made(site, post(site, job, levels))
 

@@ -185,7 +185,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_upscaled_is_a_problem_and_leaves_nothing(site: Site, case: str) -> None:
+def test_a_rejected_upload_is_a_problem_and_leaves_nothing(site: Site, case: str) -> None:
     content, params, status, slug = REFUSED[case]
 
     by_body = site.post(content, params=params)

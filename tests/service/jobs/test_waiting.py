@@ -142,7 +142,7 @@ def test_the_operator_can_let_abandoned_jobs_go_on(serve: Serve) -> None:
 
 @pytest.mark.parametrize("headers", [(), ("Idempotency-Key: k",)])
 @pytest.mark.parametrize("path", ["/upscale", "/batches"])
-def test_what_a_client_sends_that_leaves_before_it_is_queued_is_not_queued(
+def test_an_upload_whose_client_leaves_before_admission_is_not_queued(
     serve: Serve, own_valkey: ValkeyServer, path: str, headers: tuple[str, ...]
 ) -> None:
     site = serve(redis_url=own_valkey.url)

@@ -103,7 +103,7 @@ WRONG_JSON = {
 
 
 @pytest.mark.parametrize("case", WRONG_JSON)
-def test_what_is_wrong_in_json_is_said(site: Site, case: str) -> None:
+def test_an_invalid_json_body_is_explained(site: Site, case: str) -> None:
     body, words = WRONG_JSON[case]
     response = site.post(body, headers={"Content-Type": "application/json; charset=utf-8"})
 

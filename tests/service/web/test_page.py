@@ -152,7 +152,7 @@ def _names(sentence: str) -> set[str]:
     return set(re.findall(r"{(\w+)}", sentence))
 
 
-def test_what_an_editor_leaves_beside_the_page_stops_no_start(tmp_path: Path) -> None:
+def test_swap_files_of_an_editor_beside_the_page_do_not_stop_the_start(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "service", tmp_path / "service")
     (tmp_path / "service/web/page/.app.js.swp").write_bytes(b"\0")
     run = subprocess.run(

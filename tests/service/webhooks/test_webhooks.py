@@ -165,7 +165,7 @@ def test_a_service_whose_clock_is_fast_tells_of_a_job_that_is_born_finished_at_o
     assert json.loads(receiver.messages.get(timeout=60).body)["id"] == job_id
 
 
-def test_what_fails_is_tried_again_later_as_the_same_message(
+def test_a_failed_delivery_is_retried_later_as_the_same_message(
     start: Callable[..., Site], receiver: Receiver
 ) -> None:
     site = start()

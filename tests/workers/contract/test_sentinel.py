@@ -127,7 +127,7 @@ def test_sentinels_that_do_not_answer_do_not_end_the_start(
     ["redis+sentinel://one:26379", "redis+sentinel:///gdsr", "redis+sentinel://one/gdsr/first",
      "redis+sentinel://one,,two/gdsr", "redis+sentinel://one:port/gdsr"],
 )  # fmt: skip
-def test_what_is_no_url_of_sentinels_stops_the_start(url: str) -> None:
+def test_an_invalid_url_of_sentinels_stops_the_start(url: str) -> None:
     with pytest.raises(ConfigurationInvalid, match=r"^GDSR_REDIS_URL: "):
         check_at_start(url)
 

@@ -61,7 +61,9 @@ def test_batches_grow_until_they_gain_nothing(forward: Forward) -> None:
     assert all(gain <= 0.95 for gain in gains[:-1])
 
 
-def test_what_does_not_fit_is_not_taken(forward: Forward, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_does_not_fit_into_memory_is_not_chosen(
+    forward: Forward, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 

@@ -217,7 +217,7 @@ def test_two_files_of_one_name_change_nothing(
 
 
 @pytest.mark.slow
-def test_what_nobody_expects_is_reported_and_the_next_request_is_taken(
+def test_an_unexpected_error_is_reported_and_the_next_request_is_taken(
     server: EngineServer,
     settings: WorkerSettings,
     client: redis.Redis,
@@ -245,7 +245,7 @@ def test_what_nobody_expects_is_reported_and_the_next_request_is_taken(
     assert found == ["aborted by OSError: File name too long"] * 2
 
 
-def test_where_batches_start_early_a_model_is_tried_between_them(
+def test_a_new_model_is_tested_between_batches_that_overlap(
     settings: WorkerSettings, folder: Path, place: Path
 ) -> None:
     loaded = load_engine(settings, "cpu")

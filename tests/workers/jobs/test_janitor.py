@@ -165,7 +165,7 @@ def test_an_old_file_of_others_stays_and_stops_no_sweep(
     assert other.exists()
 
 
-def test_what_a_running_job_wrote_stays_however_old(queue: JobQueue, blobs: FileBlobStore) -> None:
+def test_blobs_of_a_running_job_stay_however_old(queue: JobQueue, blobs: FileBlobStore) -> None:
     job_id = submitted(queue, blobs, age=3 * HOUR)
     kept = store(blobs, f"results/{job_id}.run.psnr.png", age=2 * HOUR)
 

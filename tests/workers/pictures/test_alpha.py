@@ -22,7 +22,7 @@ def disc(side: int = 40) -> NDArray[np.bool_]:
 
 
 @pytest.mark.parametrize("hidden", [(0, 0, 0), (255, 0, 255)])
-def test_what_lies_under_clear_pixels_becomes_the_colour_beside_them(
+def test_clear_pixels_take_the_colour_beside_them(
     hidden: tuple[int, int, int],
 ) -> None:
     colour = np.where(disc()[..., None], (200, 120, 40), hidden).astype(np.uint8)

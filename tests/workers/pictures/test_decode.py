@@ -539,7 +539,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_is_not_read_is_refused(kind: str) -> None:
+def test_unsupported_pictures_are_refused(kind: str) -> None:
     data, refusal = REFUSED[kind]
 
     with pytest.raises(refusal):

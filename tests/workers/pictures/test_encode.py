@@ -146,7 +146,7 @@ def test_the_longest_side_is_written(result: ResultFormat) -> None:
 
 @pytest.mark.parametrize("result", [ResultFormat.WEBP, ResultFormat.JXL])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_written_without_loss_loses_nothing(kind: str, result: ResultFormat) -> None:
+def test_lossless_results_lose_nothing(kind: str, result: ResultFormat) -> None:
     picture = KINDS[kind]
     data = encode(picture, format=result, quality=10, lossless=True)
     image = Image.open(BytesIO(data))
@@ -157,6 +157,6 @@ def test_what_is_written_without_loss_loses_nothing(kind: str, result: ResultFor
 
 
 @pytest.mark.parametrize("result", [ResultFormat.JPEG, ResultFormat.AVIF])
-def test_what_always_loses_something_is_refused_as_lossless(result: ResultFormat) -> None:
+def test_lossless_is_refused_for_a_format_that_is_always_lossy(result: ResultFormat) -> None:
     with pytest.raises(LosslessNotStorable, match="choose png, webp or tiff"):
         encode(KINDS["colour"], format=result, quality=100, lossless=True)

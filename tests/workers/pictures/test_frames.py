@@ -110,7 +110,7 @@ def test_a_first_frame_that_is_wiped_leaves_nothing() -> None:
     assert np.array_equal(shown(picture), canvas((*MIDDLE, GREEN)))
 
 
-def test_what_pillow_writes_comes_out_frame_by_frame() -> None:
+def test_an_animation_by_pillow_is_read_frame_by_frame() -> None:
     frames = [Image.fromarray(photo(HEIGHT, WIDTH, seed=seed)).quantize(64) for seed in range(4)]
     data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:], disposal=1)
 

@@ -44,7 +44,7 @@ def chunks(png: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_what_is_written_is_read_back_equal(height: int, width: int, mode: str) -> None:
+def test_written_pixels_are_read_back_equal(height: int, width: int, mode: str) -> None:
     original = picture(height, width, mode=mode)
 
     image = Image.open(BytesIO(encode_png(original)))

@@ -33,7 +33,7 @@ def test_a_fine_chequerboard_becomes_the_grey_of_its_light() -> None:
     assert np.abs(middle - 188).max() <= 2  # not 128, the mean of the levels
 
 
-def test_what_is_smooth_is_found_again_at_its_place() -> None:
+def test_reducing_does_not_shift_a_smooth_picture() -> None:
     y, x = np.mgrid[0:1:200j, 0:1:240j]
     colour = np.rint(np.stack((x, y, 1 - x), axis=-1) * 200 + 20).astype(np.uint8)
     result = reduced(Picture(colour=colour), width=120, height=100).colour

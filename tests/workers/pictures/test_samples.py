@@ -305,7 +305,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_what_is_not_read_of_a_tiff_is_refused_in_true_words(kind: str) -> None:
+def test_the_refusal_of_an_unsupported_tiff_says_why(kind: str) -> None:
     data, refusal, words = REFUSED[kind]
 
     with pytest.raises(refusal, match=words):

@@ -315,7 +315,7 @@ def test_a_bmp_of_runs_of_four_bits_is_read() -> None:
     assert np.array_equal(picture.colour, PALETTE[expected])
 
 
-def test_what_a_bmp_of_runs_skips_is_transparent() -> None:
+def test_pixels_that_a_run_length_bmp_skips_are_transparent() -> None:
     codes = b"\x0a\x05" + b"\0\2\x05\x03" + b"\x04\x06" + b"\0\1"
     picture = decoded(bmp(codes, bits=8, compression=1, palette=COLOURS.tobytes()))
     alpha = np.zeros((HEIGHT, WIDTH), np.uint8)

@@ -70,7 +70,7 @@ filled = partial(read, truncated=TruncatedMode.FILL)
 
 @pytest.mark.parametrize("share", [0.9, 0.6])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_there_is_read_on_request(kind: str, share: float) -> None:
+def test_the_existing_part_is_read_on_request(kind: str, share: float) -> None:
     data, in_rows = KINDS[kind]
     whole, cut = read(data), data[: int(len(data) * share)]
 

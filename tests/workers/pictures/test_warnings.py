@@ -323,7 +323,7 @@ OPAQUE_KINDS = {
 
 
 @pytest.mark.parametrize("kind", OPAQUE_KINDS)
-def test_what_is_opaque_everywhere_can_become_a_jpeg(kind: str) -> None:
+def test_a_picture_that_is_opaque_everywhere_can_become_a_jpeg(kind: str) -> None:
     data, colour, tolerance = OPAQUE_KINDS[kind]
     picture = decoded(data)
     expected = np.asarray(colour).reshape(HEIGHT, WIDTH, -1)

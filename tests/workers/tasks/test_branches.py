@@ -99,7 +99,7 @@ def test_a_region_is_read_as_it_is_in_the_whole(kind: str, region: Region) -> No
         assert np.array_equal(part.alpha, picture.alpha[y : y + height, x : x + width])
 
 
-def test_what_is_below_a_region_is_not_decoded() -> None:
+def test_rows_below_a_region_are_not_decoded() -> None:
     png = encode_png(Picture(colour=photo(1000, 700)))
     damaged = png[: len(png) // 2] + bytes(len(png) // 2)
 

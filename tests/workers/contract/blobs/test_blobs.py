@@ -66,7 +66,7 @@ def keys(store: BlobStore) -> list[str]:
     return sorted(found)
 
 
-def test_what_is_written_can_be_read_and_deleted(store: BlobStore) -> None:
+def test_a_written_blob_can_be_read_and_deleted(store: BlobStore) -> None:
     stored = store.write("inputs/a", [b"pic", b"ture"])
 
     assert store.exists("inputs/a")
@@ -221,7 +221,7 @@ def test_files_and_folders_of_others_are_no_blobs(blobs: FileBlobStore) -> None:
     assert keys(blobs) == ["results/a.png"]
 
 
-def test_what_a_killed_upload_left_is_swept(blobs: FileBlobStore) -> None:
+def test_files_of_a_killed_upload_are_removed(blobs: FileBlobStore) -> None:
     (blobs.root / "incoming" / "left").write_bytes(b"half")
 
     assert blobs.sweep_incoming(age=timedelta(hours=1)) == 0
@@ -264,7 +264,7 @@ def test_a_server_that_is_down_or_hangs_is_said(
         (403, "QuotaExceeded", StorageFull, "full"),
     ],
 )
-def test_what_a_server_refuses_is_said_in_our_words(
+def test_an_error_of_the_bucket_is_explained_without_its_xml(
     monkeypatch: pytest.MonkeyPatch, status: int, code: str, error: type[Exception], words: str
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")

@@ -299,7 +299,7 @@ def test_the_small_copy_that_scanners_add_is_no_second_page() -> None:
 
 
 @pytest.mark.parametrize("found", STRANGE)
-def test_what_is_not_read_is_named(found: str) -> None:
+def test_an_unsupported_format_is_named(found: str) -> None:
     with pytest.raises(ImageUnsupported, match=found):
         header(STRANGE[found])
 

@@ -44,7 +44,7 @@ def test_the_files_come_in_order_and_whole() -> None:
     assert first(GOOD) == b"one" * 100
 
 
-def test_what_desktops_add_is_no_picture() -> None:
+def test_files_that_desktops_add_are_no_pictures() -> None:
     data = zipped(
         {"a/": b"", "a/b.png": b"x", "__MACOSX/a/._b.png": b"x", "a/.DS_Store": b"x",
          "Thumbs.db": b"x", "a\\desktop.ini": b"x"}
@@ -66,7 +66,7 @@ NOT_ZIPS = {
 
 
 @pytest.mark.parametrize("case", NOT_ZIPS)
-def test_what_is_no_zip_is_refused(case: str) -> None:
+def test_a_file_that_is_no_zip_is_refused(case: str) -> None:
     with pytest.raises(ArchiveInvalid, match="not a zip"):
         entries(NOT_ZIPS[case])
 
@@ -80,7 +80,7 @@ def test_what_is_no_zip_is_refused(case: str) -> None:
         (with_directory_field(GOOD, 10, "<H", 99), "has compression method 99"),
     ],
 )
-def test_what_cannot_be_unpacked_is_refused_at_once(data: bytes, reason: str) -> None:
+def test_a_zip_that_cannot_be_unpacked_is_refused_at_once(data: bytes, reason: str) -> None:
     with pytest.raises(ArchiveInvalid, match=reason):
         entries(data)
 

@@ -117,7 +117,7 @@ def test_an_owner_has_so_many_pixels_a_day(client: redis.Redis) -> None:
     assert (pixels_today(client, "ann"), pixels_today(client, "ben")) == (20_000, 10_000)
 
 
-def test_what_the_queue_refuses_does_not_count_for_the_day(client: redis.Redis) -> None:
+def test_uploads_that_the_queue_rejects_do_not_count_for_the_day(client: redis.Redis) -> None:
     queue = make_queue(client, jobs=1, pixels_per_day=50_000)
     submit(queue)
 

@@ -43,7 +43,7 @@ def answers(client: redis.Redis) -> bool:
 
 
 @pytest.mark.parametrize("url", ["sentinel://one", "one"])
-def test_what_is_no_redis_url_is_refused_with_those_that_are(url: str) -> None:
+def test_the_refusal_of_an_invalid_redis_url_lists_the_valid_schemes(url: str) -> None:
     with pytest.raises(ConfigurationInvalid, match=r"GDSR_REDIS_URL.*redis://"):
         check_at_start(url)
 
