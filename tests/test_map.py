@@ -160,7 +160,7 @@ def test_every_package_has_a_line_on_the_map() -> None:
         assert link == f"{folder}/__init__.py"
 
 
-def test_there_are_thirty_questions() -> None:
+def test_the_map_answers_thirty_questions() -> None:
     assert len({question.file for question in QUESTIONS}) >= 30
 
 

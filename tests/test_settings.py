@@ -178,7 +178,7 @@ def test_with_the_password_the_service_starts(locked_valkey: ValkeyServer, tmp_p
     assert not any("Redis" in line for line in log)
 
 
-def test_a_redis_that_is_not_there_yet_is_said_once(tmp_path: Path) -> None:
+def test_a_redis_that_has_not_started_is_reported_once(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with (
         log.open("w") as file,
@@ -328,7 +328,7 @@ def test_a_result_may_be_kept_for_a_century_and_no_longer(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("name", "url"), [("GDSR_REDIS_URL", "redis://[::1"), ("GDSR_BLOB_URL", "s3://[bucket")]
 )
-def test_a_url_that_is_none_is_named(
+def test_an_invalid_url_is_named(
     name: str, url: str, password: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, url)

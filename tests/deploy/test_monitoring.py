@@ -153,7 +153,7 @@ def test_every_alert_is_tested_to_fire_and_to_clear() -> None:
     assert fires == clears == set(ALERTS)
 
 
-def test_our_metrics_are_as_prometheus_wants_them(exported: str) -> None:
+def test_our_metrics_follow_the_conventions_of_prometheus(exported: str) -> None:
     if shutil.which("promtool") is None:
         pytest.skip("needs promtool on the PATH")
     ours = "".join(f"{line}\n" for line in exported.splitlines() if "process_" not in line)

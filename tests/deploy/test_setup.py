@@ -59,7 +59,7 @@ class Clone:
         return log.read_text().splitlines() if log.exists() else []
 
 
-def test_an_interpreter_that_is_too_old_is_passed_over(tmp_path: Path) -> None:
+def test_an_interpreter_that_is_too_old_is_skipped(tmp_path: Path) -> None:
     clone = Clone(tmp_path)
 
     clone.setup(GDSR_TORCH_INDEX="https://a.example/whl")

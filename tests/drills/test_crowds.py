@@ -274,7 +274,7 @@ def bad_things(site: DrillSite, luck: random.Random, held: list[socket.socket]) 
 
 
 @seconds(8, 300)
-def test_bad_clients_beside_good_ones(
+def test_good_clients_are_served_beside_bad_ones(
     tmp_path: Path, checkpoint: Path, say: Callable[[str], None], seconds: int
 ) -> None:
     luck, done, held = random.Random(seconds), 0, []

@@ -200,7 +200,7 @@ def test_a_checkpoint_file_can_be_named(checkpoint: Path, tmp_path: Path) -> Non
         (["a.png", "-o", "x.png", "--quality", "high"], 1, "'high' is not a whole number"),
     ],
 )
-def test_wrong_usage_is_said_and_nothing_is_written(
+def test_wrong_usage_is_reported_and_nothing_is_written(
     checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -260,7 +260,7 @@ def test_the_same_format_keeps_each_name_that_fits(checkpoint: Path, tmp_path: P
 
 
 @pytest.mark.slow
-def test_one_frame_of_an_animation_is_taken_on_demand(checkpoint: Path, tmp_path: Path) -> None:
+def test_one_frame_of_an_animation_can_be_chosen(checkpoint: Path, tmp_path: Path) -> None:
     frames = [Image.new("RGB", (9, 12), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     refused = run(checkpoint, tmp_path / "a.gif", "-o", tmp_path / "a.png")

@@ -149,7 +149,7 @@ def test_type_checkers_know_every_option_of_the_service() -> None:
     assert DerivedOptions.__annotations__.keys() == derived
 
 
-def test_bytes_are_taken_too_and_a_job_is_followed_to_its_end(url: str) -> None:
+def test_bytes_are_accepted_too_and_a_job_is_followed_to_its_end(url: str) -> None:
     with Client(url) as client:
         job = client.submit(saved(photo(20, 30), "PNG"), model="tiny")
         states = [one.state for one in client.follow(job.id)]
@@ -390,12 +390,12 @@ def test_a_program_that_does_not_close_its_client_ends() -> None:
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:9", "ftp://127.0.0.1:9", "http://[::1"])
-def test_an_address_that_is_none_is_said_at_once(url: str) -> None:
+def test_an_invalid_address_is_reported_at_once(url: str) -> None:
     with pytest.raises(Unreachable, match=re.escape(url)), Client(url) as client:
         client.limits()
 
 
-def test_another_program_at_the_address_is_said(tmp_path: Path) -> None:
+def test_another_program_at_the_address_is_reported(tmp_path: Path) -> None:
     (tmp_path / "limits").write_text("<html>")
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs" / "x").write_text("[]")
@@ -489,7 +489,7 @@ def test_a_stream_that_breaks_after_something_new_is_followed_to_the_end() -> No
     assert served[1] == [None, "1", "2", "3"]
 
 
-def test_a_service_that_comes_back_is_waited_for_and_makes_one_job(
+def test_a_client_waits_for_a_service_that_restarts_and_makes_one_job(
     server: ValkeyServer, tmp_path: Path
 ) -> None:
     server.kill()
@@ -563,7 +563,7 @@ def test_a_folder_is_sent_to_a_server_and_its_faults_are_named(url: str, tmp_pat
     assert size(Path(os.fsdecode(bytes(tmp_path) + b"/out/na\xefve.png"))) == (60, 40)
 
 
-def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_named(tmp_path: Path) -> None:
     (tmp_path / "one.png").write_bytes(noise(20, 30))
     done = command(
         tmp_path / "one.png", "-o", tmp_path / "large.png", "--server", "http://127.0.0.1:9"

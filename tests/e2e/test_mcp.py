@@ -199,7 +199,7 @@ def test_no_path_and_no_link_leads_out_of_the_roots(path: str, root: Path) -> No
     assert list(private.iterdir()) == [private / "me.png"]
 
 
-def test_bad_paths_are_told(root: Path) -> None:
+def test_bad_paths_are_reported(root: Path) -> None:
     server = in_process(root)
     (root / "loop").symlink_to(root / "loop")
     os.mkfifo(root / "pipe.png")
@@ -231,7 +231,9 @@ def test_bad_paths_are_told(root: Path) -> None:
         ("list_models", {}),
     ],
 )
-def test_a_service_that_is_down_is_told(tool: str, arguments: dict[str, Any], root: Path) -> None:
+def test_a_service_that_is_down_is_reported(
+    tool: str, arguments: dict[str, Any], root: Path
+) -> None:
     said = called(in_process(root), tool, **arguments)
 
     assert "the GDSR service does not answer at http://127.0.0.1:9" in said

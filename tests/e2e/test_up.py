@@ -195,7 +195,7 @@ def test_a_second_start_on_the_same_data_is_refused(tmp_path: Path, checkpoint: 
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_of_it_cleanly(tmp_path: Path, checkpoint: Path) -> None:
+def test_ctrl_c_ends_all_its_processes_cleanly(tmp_path: Path, checkpoint: Path) -> None:
     with running_up(tmp_path, checkpoint, tile="64", threads="1") as up:
         up.ready()
         below = everything_below(up)
@@ -233,7 +233,7 @@ def test_queued_jobs_are_still_there_after_a_restart(tmp_path: Path, checkpoint:
             )
 
 
-def test_a_taken_port_is_said_at_once(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_at_once(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -257,7 +257,9 @@ def test_a_port_that_is_none_is_wrong_usage(tmp_path: Path, port: str) -> None:
     assert f"'{port}' is not a port, 1 to 65535" in run.stderr
 
 
-def test_a_temporary_folder_that_is_too_deep_for_sockets_is_said_at_once(tmp_path: Path) -> None:
+def test_a_temporary_folder_that_is_too_deep_for_sockets_is_reported_at_once(
+    tmp_path: Path,
+) -> None:
     deep = tmp_path / ("deep" * 25)
     deep.mkdir()
     run = subprocess.run(

@@ -139,14 +139,14 @@ def test_an_empty_state_dict_is_named() -> None:
         translate({})
 
 
-def test_a_file_that_is_not_there_is_named(
+def test_a_missing_file_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, tmp_path / "none.pth", tmp_path / "out.safetensors") == 1
     assert "none.pth" in capsys.readouterr().err
 
 
-def test_that_the_result_cannot_be_written_is_told_before_anything_is_read(
+def test_an_unwritable_result_is_reported_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photographs = ("--esrgan", tmp_path)

@@ -537,7 +537,7 @@ window.measure = () => {
 """
 
 
-def test_a_fill_before_the_detail_is_measured_says_so_and_comes_by_itself(visit: Visit) -> None:
+def test_a_fill_waits_visibly_until_the_detail_is_measured(visit: Visit) -> None:
     halves = Image.new("RGB", (60, 40), (200, 60, 50))
     halves.paste((30, 60, 190), (30, 0, 60, 40))
     page = visit(script=UNMEASURED)

@@ -196,7 +196,7 @@ def test_a_picture_that_the_service_cannot_take_yet_is_sent_when_it_can(
         page.close()
 
 
-def test_a_file_that_breaks_off_says_so_and_comes_when_the_connection_is_back(
+def test_a_broken_download_is_reported_and_repeated_when_the_connection_is_back(
     visit: Visit, studio: Studio
 ) -> None:
     with WeakLine(studio.address) as line:
@@ -216,7 +216,7 @@ def test_a_file_that_breaks_off_says_so_and_comes_when_the_connection_is_back(
         page.close()
 
 
-def test_a_result_that_breaks_off_says_so_and_comes_when_the_connection_is_back(
+def test_a_broken_result_is_reported_and_loaded_again_when_the_connection_is_back(
     visit: Visit, studio: Studio
 ) -> None:
     with WeakLine(studio.address) as line:
@@ -401,7 +401,7 @@ def test_models_are_those_of_the_service_that_is_back(visit: Visit, site: Site) 
         page.close()
 
 
-def test_a_model_that_is_gone_is_told_and_another_one_taken(visit: Visit, studio: Studio) -> None:
+def test_a_removed_model_is_reported_and_another_one_chosen(visit: Visit, studio: Studio) -> None:
     page = visit(address="about:blank")
 
     def before(route: Route) -> None:

@@ -86,7 +86,7 @@ def test_a_picture_that_is_gone_keeps_none_of_the_others_from_the_zip(
     expect(page.get_by_role("button", name="Save all 3")).to_be_visible()
 
 
-def test_a_picture_that_is_gone_when_it_is_saved_says_so_and_can_be_enlarged_again(
+def test_saving_an_expired_picture_says_so_and_offers_to_enlarge_it_again(
     visit: Visit, studio: Studio
 ) -> None:
     page = visit()
@@ -392,9 +392,7 @@ def undo_offered(page: Page) -> None:
     expect(page.locator("#toast")).to_be_hidden()
 
 
-def test_settings_for_all_are_taken_back_from_all_and_from_later_pictures(
-    visit: Visit, host: WorkerHost
-) -> None:
+def test_undoing_settings_for_all_includes_later_pictures(visit: Visit, host: WorkerHost) -> None:
     page = visit()
     applied_to_two(page)
     undo_offered(page)
@@ -419,7 +417,7 @@ def test_settings_for_all_are_taken_back_from_all_and_from_later_pictures(
     assert settings_of(page, "queued") == settings_of(page, "later") == ("jpeg", "50")
 
 
-def test_settings_for_all_are_taken_back_but_not_what_was_changed_since(visit: Visit) -> None:
+def test_undoing_settings_for_all_keeps_later_changes(visit: Visit) -> None:
     page = visit()
     applied_to_two(page)
     slide(page, 0.3)
@@ -434,7 +432,7 @@ def test_settings_for_all_are_taken_back_but_not_what_was_changed_since(visit: V
     assert settings_of(page, "later")[0] == "png"
 
 
-def test_settings_for_all_are_taken_back_from_a_picture_that_is_being_sent(visit: Visit) -> None:
+def test_undoing_settings_for_all_includes_a_picture_during_its_upload(visit: Visit) -> None:
     page = visit()
     choose(page, ("one.png", noise(16, 44)))
     wait_for_result(page)
@@ -467,7 +465,7 @@ def test_settings_for_all_are_taken_back_from_a_picture_that_is_being_sent(visit
     expect(page.locator("#apply-again")).to_be_hidden()
 
 
-def test_settings_for_all_that_are_taken_back_send_no_picture_that_was_cancelled(
+def test_undoing_settings_for_all_sends_no_cancelled_picture(
     visit: Visit,
 ) -> None:
     page = visit()

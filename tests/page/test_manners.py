@@ -282,7 +282,7 @@ def test_at_400_percent_all_is_in_reach_by_scrolling_down(visit: Visit) -> None:
     assert min(stage["width"], stage["height"]) > 150
 
 
-def test_text_of_twice_the_size_has_its_place_in_bar_and_strip(visit: Visit) -> None:
+def test_text_of_twice_the_size_fits_the_bar_and_the_strip(visit: Visit) -> None:
     page = visit()
     choose(page, ("one.png", noise(16, 97)), ("two.png", noise(16, 98)))
     wait_for_result(page)
@@ -313,7 +313,7 @@ def test_text_of_twice_the_size_fits_a_phone(visit: Visit) -> None:
 
 
 @pytest.mark.slow
-def test_many_pictures_have_their_place(visit: Visit) -> None:
+def test_many_pictures_fit_the_strip(visit: Visit) -> None:
     page = visit(color_scheme="dark", viewport={"width": 1600, "height": 1000})
     pictures = [(f"IMG_{n:04}.png", saved(photo(60 + 7 * n, 90, seed=n), "PNG")) for n in range(8)]
     choose(page, *pictures)
@@ -340,7 +340,7 @@ def test_the_page_speaks_the_language_of_its_reader(visit: Visit, locale: str, w
 @pytest.mark.parametrize(
     "name", ["photo\u202egnp.png", "long-" * 60 + ".png"], ids=["turned", "long"]
 )
-def test_the_size_stands_after_the_name_whatever_that_is(visit: Visit, name: str) -> None:
+def test_the_size_is_shown_after_any_name(visit: Visit, name: str) -> None:
     page = visit()
     choose(page, (name, noise(40, 60)))
     wait_for_result(page)

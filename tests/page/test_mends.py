@@ -114,7 +114,7 @@ def test_a_chosen_folder_gives_its_pictures_in_order_those_of_no_known_type_too(
     assert page.locator(".card .name").all_inner_texts() == found * 2
 
 
-def test_a_folder_without_photographs_says_so(visit: Visit, tmp_path: Path) -> None:
+def test_a_folder_without_photographs_is_reported(visit: Visit, tmp_path: Path) -> None:
     (tmp_path / "Letters").mkdir()
     (tmp_path / "Letters" / "letter.txt").write_text("Dear Ann, ")
     page = visit()
@@ -466,7 +466,7 @@ def test_a_message_longer_than_the_stage_is_scrolled_by_the_wheel(visit: Visit) 
     page.wait_for_function("() => document.getElementById('message').scrollTop > 0")
 
 
-def test_a_file_that_waits_for_the_connection_says_so_and_comes_when_it_is_back(
+def test_a_download_without_a_connection_says_that_it_waits_and_starts_once_it_is_back(
     visit: Visit,
 ) -> None:
     page = visit()

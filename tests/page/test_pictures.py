@@ -256,7 +256,7 @@ def test_a_forgotten_picture_that_is_removed_while_it_loads_takes_no_other_with_
 
 
 @pytest.mark.parametrize("screen", [TURNED_PHONE, NARROW], ids=["turned", "narrow"])
-def test_the_offer_to_undo_covers_nothing_that_is_said_about_another(
+def test_the_offer_to_undo_hides_no_message_about_another_picture(
     visit: Visit, screen: dict[str, Any]
 ) -> None:
     page = visit(**screen)
@@ -337,7 +337,7 @@ def test_a_refusal_is_told_once_in_the_words_of_the_service(visit: Visit, studio
     assert page.locator(".card .thumb").all_inner_texts() == ["letter.jpg", "broken.png"]
 
 
-def test_a_refusal_is_told_in_the_language_of_the_page(visit: Visit) -> None:
+def test_a_refusal_is_reported_in_the_language_of_the_page(visit: Visit) -> None:
     page = visit(locale="de-DE")
     choose(page, ("letter.jpg", LETTER))
 
@@ -345,7 +345,7 @@ def test_a_refusal_is_told_in_the_language_of_the_page(visit: Visit) -> None:
     expect(page.locator("#working")).to_have_text(said)
 
 
-def test_errors_without_a_problem_and_warnings_are_told_in_the_language_of_the_page(
+def test_errors_without_a_problem_and_warnings_are_reported_in_the_language_of_the_page(
     visit: Visit,
 ) -> None:
     page = visit(locale="de-DE")
@@ -568,7 +568,7 @@ def test_a_picture_that_the_browser_cannot_read_is_shown_when_it_is_done(visit: 
     assert page.locator("#divider").is_hidden()
 
 
-def test_pasted_and_dropped_pictures_are_taken(visit: Visit) -> None:
+def test_pasted_and_dropped_pictures_are_accepted(visit: Visit) -> None:
     page = visit()
     page.locator("#model option").first.wait_for(state="attached")
     page.select_option("#model", "tiny")
@@ -634,7 +634,7 @@ def test_a_picture_that_is_cancelled_before_its_turn_is_not_sent(visit: Visit) -
 
 
 @pytest.mark.slow
-def test_an_upload_that_is_cancelled_is_told_as_no_fault(visit: Visit) -> None:
+def test_an_upload_that_is_cancelled_is_reported_as_no_fault(visit: Visit) -> None:
     page = visit(script=HEARD)
     held_uploads(page)
     with page.expect_request("**/upscale"):
@@ -648,7 +648,7 @@ def test_an_upload_that_is_cancelled_is_told_as_no_fault(visit: Visit) -> None:
 
 
 @pytest.mark.slow
-def test_a_queued_picture_that_is_enlarged_again_after_a_reload_is_told_as_no_fault(
+def test_a_queued_picture_that_is_enlarged_again_after_a_reload_is_reported_as_no_fault(
     visit: Visit, host: WorkerHost
 ) -> None:
     page = visit(script=HEARD)
@@ -672,7 +672,7 @@ def test_a_queued_picture_that_is_enlarged_again_after_a_reload_is_told_as_no_fa
 
 
 @pytest.mark.slow
-def test_a_picture_that_is_erased_while_it_loads_after_a_reload_is_told_as_no_fault(
+def test_a_picture_that_is_erased_while_it_loads_after_a_reload_is_reported_as_no_fault(
     visit: Visit,
 ) -> None:
     page = visit(script=HEARD)

@@ -29,7 +29,7 @@ def test_two_hosts_share_the_queue(site: Site) -> None:
         assert pids & set(other.job_workers)
 
 
-def test_the_child_of_a_job_is_there_before_it_and_may_die_before_it(site: Site) -> None:
+def test_a_waiting_child_of_a_job_worker_may_die_before_its_job(site: Site) -> None:
     with site.worker_host() as host:
         waiting = wait_for(lambda: waiting_children(host))
         with host.engine_held():

@@ -62,7 +62,7 @@ def test_jobs_tiles_and_restarts_are_counted(site: Site) -> None:
         assert fetch(f"http://127.0.0.1:{port + 1}/metrics")[0] == 200
 
 
-def test_a_metrics_port_that_is_taken_ends_the_worker_with_one_line(site: Site) -> None:
+def test_a_metrics_port_in_use_ends_the_worker_with_one_line(site: Site) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         run = subprocess.run(

@@ -515,7 +515,7 @@ def test_a_plot_needs_matplotlib_and_something_to_draw(monkeypatch: pytest.Monke
         check_drawable(Path("plot.png"), ["psnr_y", "dists"])
 
 
-def test_a_picture_that_does_not_fit_into_memory_is_said_in_one_line(
+def test_a_picture_that_does_not_fit_into_memory_is_reported_in_one_line(
     run: Run,
     checkpoint: Path,
     photographs: Path,

@@ -61,7 +61,7 @@ def test_one_picture_on_which_it_turns_back_is_enough() -> None:
     assert not slider_path([grows, [*grows[:9], grows[8], grows[10]]]).grows
 
 
-def test_a_slider_that_leads_nowhere_has_no_halves() -> None:
+def test_a_slider_without_any_difference_has_no_halves() -> None:
     found = evaluate(
         lambda lr: stepped(lr, fused=0, gan=0), [flat()], [], trade_offs=PLACES
     ).slider["rmse"]

@@ -54,7 +54,7 @@ def compiled(**environment: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_without_a_compiler_it_says_so_and_runs_as_before(
+def test_a_missing_compiler_is_reported_and_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     cache = tmp_path_factory.mktemp("cache")

@@ -185,7 +185,7 @@ def test_values_are_rounded_and_kept_in_range(tiny: GDSR) -> None:
     assert np.array_equal(forward(batch, only("psnr").repeat(2, axis=0))[:, 0], expected)
 
 
-def test_read_only_and_strided_tiles_are_taken(tiny: GDSR) -> None:
+def test_read_only_and_strided_tiles_are_accepted(tiny: GDSR) -> None:
     forward = Forward(tiny, device=CPU, precision="float32")
     wide = _picture(32)
     wide.flags.writeable = False
@@ -266,7 +266,7 @@ def test_a_network_that_half_precision_spoils_runs_in_float32(lite: GDSR) -> Non
     assert prepare(fragile, device="cpu", precision=None, tile=16).precision == "float32"
 
 
-def test_a_given_precision_is_taken(tiny: GDSR) -> None:
+def test_a_configured_precision_is_used(tiny: GDSR) -> None:
     for precision in ("float32", "bfloat16", "float16"):
         assert prepare(tiny, device="cpu", precision=precision, tile=16).precision == precision
 

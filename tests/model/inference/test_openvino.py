@@ -69,7 +69,7 @@ def test_every_output_is_that_of_torch(
         assert np.abs(found.astype(int) - expected.astype(int)).max() <= most
 
 
-def test_in_bfloat16_it_is_as_close_to_float32_as_the_self_test_wants(
+def test_bfloat16_is_as_close_to_float32_as_the_self_test_demands(
     lite: GDSR, by_torch: Forward
 ) -> None:
     if not _cpu_has_bfloat16():

@@ -100,7 +100,7 @@ def test_lr_psnr_counts_all_channels() -> None:
     assert lr_psnr(red, grey(100, side=16)) == pytest.approx(expected)
 
 
-def test_lr_psnr_wants_a_result_four_times_as_large() -> None:
+def test_lr_psnr_needs_a_result_four_times_as_large() -> None:
     with pytest.raises(ValueError, match="is not 4 times"):
         lr_psnr(grey(100, side=64), grey(100, side=8))
 

@@ -55,7 +55,9 @@ def test_a_distance_is_0_for_equal_pictures_and_the_same_both_ways(
 
 
 @pytest.mark.parametrize("made", [small_lpips, small_dists])
-def test_each_picture_of_a_batch_is_judged_by_itself(made: Callable[[], torch.nn.Module]) -> None:
+def test_each_picture_of_a_batch_succeeds_or_fails_alone(
+    made: Callable[[], torch.nn.Module],
+) -> None:
     distance = made()
     images, true = torch.rand(3, 3, 40, 44), torch.rand(1, 3, 40, 44)
 

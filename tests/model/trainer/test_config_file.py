@@ -143,7 +143,7 @@ def test_values_that_a_step_could_not_use_are_refused(
         read_preset(preset, overrides)
 
 
-def test_a_preset_in_a_folder_that_is_not_there_is_no_shipped_one() -> None:
+def test_a_preset_in_a_missing_folder_is_no_shipped_one() -> None:
     with pytest.raises(ConfigInvalid, match=r"no preset nowhere/smoke\.toml; there are"):
         read_preset("nowhere/smoke.toml")
 

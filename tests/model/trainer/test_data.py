@@ -96,7 +96,7 @@ def test_a_folder_without_a_picture_to_use_says_why(draw: Draw, tmp_path: Path) 
         read(tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no folder"):
         find_photographs(tmp_path / "nowhere")
 
@@ -246,7 +246,9 @@ def test_batches_are_the_same_wherever_the_pixels_are(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pixels_that_do_not_fit_on_the_disk_are_said_to(photographs: Path, tmp_path: Path) -> None:
+def test_decoded_pixels_that_do_not_fit_on_the_disk_are_reported(
+    photographs: Path, tmp_path: Path
+) -> None:
     with files_no_larger_than(4096), pytest.raises(TrainingError, match="pixels"):
         read_photographs(
             find_photographs(photographs), folder=photographs, side=64, file=tmp_path / "pixels"

@@ -180,7 +180,7 @@ def test_a_light_recipe_that_does_nothing_is_bicubic() -> None:
     assert float((small.float() - bicubic_down(hr).float()).abs().max()) <= 1
 
 
-def test_shares_tell_how_often_each_recipe_is_taken() -> None:
+def test_shares_are_the_frequencies_of_the_recipes() -> None:
     hr = smooth(64, 3, 64, 64).to(torch.uint8)
 
     small = shrink(hr, Degradation(shares=Shares(bicubic=3.0, full=1.0)), seeded(1))

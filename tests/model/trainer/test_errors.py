@@ -132,7 +132,7 @@ def test_weights_of_another_network_are_refused(configure: Configure, tmp_path: 
 
 
 @pytest.mark.parametrize("content", [None, b"no weights"])
-def test_weights_that_are_not_there_or_broken_are_named(
+def test_missing_or_broken_weights_are_named(
     configure: Configure, tmp_path: Path, content: bytes | None
 ) -> None:
     path = tmp_path / "weights.safetensors"
@@ -145,7 +145,7 @@ def test_weights_that_are_not_there_or_broken_are_named(
         fit(configure("base_adversarial", f"losses.perceptual.file={path}"), tmp_path / "run")
 
 
-def test_no_vgg_weights_at_all_is_said(
+def test_missing_vgg_weights_are_reported(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("GDSR_VGG_WEIGHTS", raising=False)
@@ -195,7 +195,7 @@ def test_a_state_of_another_network_is_not_resumed_from(
         go_on(configure("smoke", "run.steps=1", "generator.size.features=6"), tmp_path)
 
 
-def test_a_full_disk_while_a_teachers_pictures_are_made_is_said_in_one_line(
+def test_a_full_disk_while_a_teachers_pictures_are_made_is_reported_in_one_line(
     configure: Configure, tmp_path: Path
 ) -> None:
     config = configure("lite_real_gan", "run.steps=1", f"teacher.cache={tmp_path / 'cache'}")

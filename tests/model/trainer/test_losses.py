@@ -152,7 +152,7 @@ def test_features_do_not_learn_but_let_gradients_through() -> None:
     assert all(each.grad is None for each in vgg.parameters())
 
 
-def test_a_tap_that_is_not_there_is_named() -> None:
+def test_an_unknown_tap_is_named() -> None:
     with pytest.raises(ValueError, match="conv5_4"):
         VGG(random_vgg(convolutions=13, divisor=16), ["conv5_4"])
 

@@ -42,7 +42,7 @@ def test_a_rotated_problem_has_the_rotated_solution() -> None:
     torch.testing.assert_close(rotated, left @ plain @ right, rtol=1e-3, atol=1e-3)
 
 
-def test_it_comes_closer_than_adam_where_directions_are_uneven() -> None:
+def test_soap_converges_further_than_adam_on_uneven_directions() -> None:
     torch.manual_seed(0)
     rows, start = orthogonal(5) @ uneven_rows(), torch.randn(5, 5).double()
     target = torch.zeros(5, 40).double()

@@ -42,7 +42,7 @@ def job_of(site: Site, key: dict[str, str]) -> str:
         ({"Authorization": "Bearer ann"}, "key-invalid"),
     ],
 )
-def test_without_a_known_key_nothing_is_taken_or_shown(
+def test_without_a_known_key_nothing_is_accepted_or_shown(
     keyed: Site, headers: dict[str, str], slug: str
 ) -> None:
     for response in (
@@ -160,7 +160,7 @@ def test_a_file_that_is_wrong_is_refused_at_the_start(tmp_path: Path, case: str)
     ("host", "loud"),
     [("127.0.0.1", False), ("::1", False), ("localhost", False), ("192.0.2.1", True)],
 )  # fmt: skip
-def test_no_keys_where_strangers_may_come_is_said_loudly(
+def test_a_public_address_without_keys_is_logged_as_a_warning(
     caplog: pytest.LogCaptureFixture, host: str, loud: bool  # noqa: FBT001
 ) -> None:  # fmt: skip
     load_api_keys(ServiceSettings(host=host))

@@ -29,7 +29,7 @@ def limited(serve: Serve, tmp_path: Path) -> Site:
     return site
 
 
-def test_a_key_that_sends_too_often_is_told_when_to_go_on(limited: Site) -> None:
+def test_a_key_beyond_its_rate_gets_retry_after(limited: Site) -> None:
     answers = [limited.post(headers={"X-API-Key": "ann"}) for _ in range(3)]
 
     assert [answer.status_code for answer in answers] == [202, 202, 429]

@@ -169,7 +169,7 @@ def test_results_come_in_one_zip_under_their_names_and_failures_as_text(site: Si
     assert site.http.head(address).headers["Content-Length"] == str(len(done.content))
 
 
-def test_a_zip_for_which_there_is_no_room_says_so(site: Site) -> None:
+def test_a_zip_for_which_there_is_no_room_is_reported(site: Site) -> None:
     batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
     site.succeed(batch["items"][0]["job"], b"x" * 50_000)
     result = batch["links"]["result"]
@@ -374,7 +374,7 @@ def test_packing_waits_for_a_store_that_is_away(
 
 
 @pytest.mark.timeout(300, method="thread")  # the time limit of tasks uses the signal
-def test_packing_that_exceeds_its_time_limit_says_so(site: Site) -> None:
+def test_packing_that_exceeds_its_time_limit_is_reported(site: Site) -> None:
     batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
     job = site.succeed(batch["items"][0]["job"], b"result")
     assert site.http.get(batch["links"]["result"]).status_code == 202
@@ -664,7 +664,9 @@ def test_packing_that_was_overtaken_leaves_the_zip_of_its_successor(site: Site) 
 
 
 @pytest.mark.parametrize(("why", "slug"), [("crashed", "job-crashed"), ("overdue", "worker-lost")])
-def test_a_batch_whose_worker_died_twice_says_so(site: Site, why: Any, slug: str) -> None:
+def test_a_batch_whose_worker_died_twice_reports_worker_lost(
+    site: Site, why: Any, slug: str
+) -> None:
     batch_id = send(site, zipped(THREE)).json()["id"]
     for run in ("one", "two"):
         assert acquire_lease(site.redis, unpack_task(batch_id), run=run, worker="w")
@@ -676,7 +678,7 @@ def test_a_batch_whose_worker_died_twice_says_so(site: Site, why: Any, slug: str
     assert site.redis.hlen("gdsr:jobs:waiting") == site.redis.zcard(LEASES) == 0
 
 
-def test_a_zip_whose_packer_died_twice_says_so_for_a_moment(site: Site) -> None:
+def test_a_zip_whose_packer_died_twice_is_reported_for_a_moment(site: Site) -> None:
     batch = unpacked(site, send(site, zipped({"a.png": PICTURE})))
     site.succeed(batch["items"][0]["job"])
     site.http.get(batch["links"]["result"])

@@ -300,7 +300,7 @@ def test_an_unfinished_batch_says_when_to_come_again(site: Site) -> None:
     assert answer.headers["Retry-After"] == "1"
 
 
-def test_one_that_kept_no_branches_or_has_none_any_more_is_refused(site: Site) -> None:
+def test_a_job_without_kept_branches_is_refused(site: Site) -> None:
     plain = sent(site, ("cat.png",), keep_branches="false")
     site.succeed(items(site, plain)[0]["job"])
     old = sent(site, ("cat.png",))
@@ -367,7 +367,7 @@ def test_a_file_does_not_belong_here(site: Site, body: dict[str, Any]) -> None:
     assert site.records.active() == []
 
 
-def test_it_is_all_of_them_or_none_when_the_queue_is_full(site: Site) -> None:
+def test_a_full_queue_takes_all_pictures_of_a_batch_or_none(site: Site) -> None:
     batch_id = finished(site, ("a.png", "b.png", "c.png"))
     for _ in range(2):
         site.submit()

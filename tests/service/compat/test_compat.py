@@ -223,7 +223,7 @@ def test_the_jobs_of_a_client_that_leaves_while_it_waits_are_cancelled(
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_a_picture_that_kills_its_decoder_is_told_and_takes_the_rest_of_its_batch_along(
+def test_a_picture_that_kills_its_decoder_is_reported_and_fails_the_rest_of_its_batch(
     both: tuple[Site, hosts.Site],
 ) -> None:
     site, workers = both

@@ -91,7 +91,7 @@ def test_a_validation_error_of_the_framework_is_a_problem_that_names_the_field(
     assert [(e["place"], e["name"]) for e in response.json()["errors"]] == [("query", "number")]
 
 
-def test_an_error_that_nobody_named_keeps_its_details_in_the_log(
+def test_an_unexpected_error_keeps_its_details_in_the_log(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.redis.hset("gdsr:job:broken", "spec", "{ no JSON")

@@ -81,7 +81,7 @@ def test_the_page_for_programs_works_behind_the_prefix(prefixed: Site) -> None:
     assert prefixed.http.get("openapi.json").status_code == 200
 
 
-def test_without_a_prefix_none_is_taken(site: Site) -> None:
+def test_without_a_configured_prefix_none_is_accepted(site: Site) -> None:
     assert problem_of(site.http.get("/gdsr/limits")) == "not-found"
 
 

@@ -22,7 +22,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("query", FIELDS)
-def test_a_wrong_field_is_told_in_plain_words(site: Site, query: str) -> None:
+def test_a_wrong_field_is_reported_in_plain_words(site: Site, query: str) -> None:
     response = site.http.post(f"/upscale?{query}", content=b"unread")
 
     assert response.status_code == 422
@@ -53,7 +53,7 @@ def test_a_form_and_json_that_name_an_address_are_told_that_it_is_not_fetched(si
         assert "url: it is a URL, and URLs are not fetched" in response.json()["detail"]
 
 
-def test_a_size_that_is_too_large_is_told_with_the_sides_in_their_order(site: Site) -> None:
+def test_a_size_that_is_too_large_is_reported_with_the_sides_in_their_order(site: Site) -> None:
     wide, thin = saved(photo(48, 64), "PNG"), saved(photo(1, 3), "PNG")
     response = site.post(wide, params={"width": "300"})
     larger = site.post(thin, params={"width": "1000000"})

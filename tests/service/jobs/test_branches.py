@@ -270,7 +270,7 @@ def test_erasing_a_job_erases_its_branches_and_its_other_positions(site: Site, j
         assert site.http.get(f"/jobs/{job_id}").status_code == 404
 
 
-def test_an_unknown_word_is_named_and_not_passed_over(site: Site, job: Job) -> None:
+def test_an_unknown_word_is_named_and_not_ignored(site: Site, job: Job) -> None:
     response = site.http.get(f"/jobs/{job.id}/result?trade_of=0.3")
 
     assert problem_of(response) == "invalid-request"

@@ -33,7 +33,7 @@ def hits(site: Site) -> float:
     return value(site.http.get("/metrics").text, "gdsr_cache_hits_total")
 
 
-def test_an_equal_upload_is_a_job_that_is_born_succeeded(site: Site, made: Job) -> None:
+def test_an_equal_upload_is_a_job_that_has_succeeded_at_once(site: Site, made: Job) -> None:
     before = hits(site)
     response = site.post(params={"name": "second.png"})
 
@@ -129,7 +129,7 @@ def test_a_result_that_has_expired_is_made_again(site: Site) -> None:
     assert status_of(site.post()) == MISS
 
 
-def test_a_result_whose_blob_is_gone_is_made_again(site: Site, made: Job) -> None:
+def test_a_result_whose_blob_was_removed_is_computed_again(site: Site, made: Job) -> None:
     assert made.result is not None
     site.blobs.delete(made.result.key)
 

@@ -125,7 +125,7 @@ def test_a_format_is_understood_as_people_write_it(site: Site, name: str) -> Non
     assert chosen(site, format=name) == meant.get(name.lower(), name.lower())
 
 
-def test_a_picture_that_may_turn_out_opaque_is_taken_for_jpeg(site: Site) -> None:
+def test_a_picture_that_may_turn_out_opaque_is_accepted_for_jpeg(site: Site) -> None:
     assert chosen(site, CLEAR, format="jpeg") == "jpeg"
 
 
@@ -150,7 +150,9 @@ def test_a_format_that_needs_a_library_is_refused_without(site: Site, kind: str)
 
 
 @pytest.mark.parametrize(("kind", "result"), [("HEIC", "png"), ("JPEG XL", "jxl")])
-def test_a_format_that_needs_a_library_is_taken_with_it(site: Site, kind: str, result: str) -> None:
+def test_a_format_that_needs_a_library_is_accepted_once_it_is_installed(
+    site: Site, kind: str, result: str
+) -> None:
     register(site.redis, engine_info(extra_formats=("heic", "jxl")))
 
     assert chosen(site, EXTRAS[kind], format="same") == result

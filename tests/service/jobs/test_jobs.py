@@ -52,7 +52,7 @@ def test_a_view_tells_nothing_of_workers_and_files(site: Site) -> None:
 
 
 @pytest.mark.parametrize("path", ["/jobs/nothing", "/jobs/nothing/result"])
-def test_a_job_that_is_not_there_is_a_problem(site: Site, path: str) -> None:
+def test_an_unknown_job_is_a_problem(site: Site, path: str) -> None:
     response = site.http.get(path)
 
     assert response.status_code == 404
@@ -180,7 +180,7 @@ def test_a_result_whose_time_is_over_has_expired(site: Site) -> None:
     assert problem_of(response) == "job-expired"
 
 
-def test_a_result_whose_file_is_gone_has_expired(site: Site) -> None:
+def test_a_result_whose_file_was_removed_is_expired(site: Site) -> None:
     job_id = site.submit()
     done = site.succeed(job_id)
     site.blobs.delete(done.result.key)

@@ -199,7 +199,7 @@ def test_a_rejected_upload_is_a_problem_and_leaves_nothing(site: Site, case: str
     assert site.records.active() == []
 
 
-def test_a_frame_of_an_animation_is_taken_and_remembered(site: Site) -> None:
+def test_the_chosen_frame_of_an_animation_is_stored_with_the_job(site: Site) -> None:
     job = site.post(ANIMATION, params={"frame": "1"}).json()
 
     assert job["image"]["format"] == "gif"
@@ -217,15 +217,15 @@ def test_a_page_of_a_tiff_has_its_own_size(site: Site) -> None:
     assert (image["width"], image["height"]) == (7, 5)
 
 
-def test_grey_of_16_bits_is_taken(site: Site) -> None:
+def test_grey_of_16_bits_is_accepted(site: Site) -> None:
     assert site.post(png(_samples(1), bits=16, colour_type=0)).status_code == 202
 
 
-def test_pixels_up_to_the_limit_are_taken(site: Site) -> None:
+def test_pixels_up_to_the_limit_are_accepted(site: Site) -> None:
     assert site.post(saved(np.zeros((400, 250), np.uint8), "PNG")).status_code == 202
 
 
-def test_without_a_worker_nothing_is_taken(bare_site: Site) -> None:
+def test_without_a_worker_nothing_is_accepted(bare_site: Site) -> None:
     response = bare_site.post()
 
     assert response.status_code == 503

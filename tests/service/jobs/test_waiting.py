@@ -162,7 +162,7 @@ def test_an_upload_whose_client_leaves_before_admission_is_not_queued(
     assert not site.stored()
 
 
-def test_nobody_waits_longer_than_the_service_allows(serve: Serve) -> None:
+def test_a_wait_is_no_longer_than_the_service_allows(serve: Serve) -> None:
     site = serve(max_wait="1")
     register(site.redis, engine_info())
 
@@ -180,7 +180,7 @@ def test_a_preference_that_is_not_understood_is_ignored(site: Site, prefer: str)
     assert "Preference-Applied" not in response.headers
 
 
-def test_a_service_that_stops_lets_nobody_wait(serve: Serve) -> None:
+def test_a_service_that_stops_answers_waiting_requests(serve: Serve) -> None:
     site = serve()
     register(site.redis, engine_info())
 

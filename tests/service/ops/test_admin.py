@@ -26,7 +26,7 @@ def keyed(serve: Serve, tmp_path: Path) -> Site:
     ("headers", "slug"),
     [({}, "key-missing"), ({"X-API-Key": "ann-key"}, "key-invalid")],
 )
-def test_nobody_else_reloads(keyed: Site, headers: dict[str, str], slug: str) -> None:
+def test_a_reload_needs_an_admin_key(keyed: Site, headers: dict[str, str], slug: str) -> None:
     for response in (
         keyed.http.post("/admin/reload", headers=headers),
         keyed.http.get("/admin/reload/1", headers=headers),
@@ -35,7 +35,7 @@ def test_nobody_else_reloads(keyed: Site, headers: dict[str, str], slug: str) ->
     assert reload.last_request(keyed.redis) == 0
 
 
-def test_without_admin_keys_nobody_does(site: Site) -> None:
+def test_without_admin_keys_a_reload_is_refused(site: Site) -> None:
     response = site.http.post("/admin/reload", headers=KEY)
 
     assert (response.status_code, problem_of(response)) == (403, "admin-off")

@@ -4,7 +4,7 @@ from factories import engine_info, register
 from serving import Site
 
 
-def test_without_an_engine_there_are_no_models(bare_site: Site) -> None:
+def test_without_an_engine_the_list_of_models_is_empty(bare_site: Site) -> None:
     response = bare_site.http.get("/models")
 
     assert (response.status_code, response.json()) == (200, [])

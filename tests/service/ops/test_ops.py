@@ -128,7 +128,7 @@ def test_metrics_tell_of_waiting_memory_and_room(site: Site) -> None:
     assert _value(metrics, 'gdsr_blob_freed_bytes_total{reason="expired"}') == 0
 
 
-def test_metrics_want_an_admin_key_where_there_are_any(serve: Serve, tmp_path: Path) -> None:
+def test_metrics_need_an_admin_key_if_any_is_configured(serve: Serve, tmp_path: Path) -> None:
     admins, users = tmp_path / "admins", tmp_path / "users"
     admin, user = new_key(), new_key()
     admins.write_text(f"prometheus:{hash_key(admin)}\n")
@@ -143,7 +143,7 @@ def test_metrics_want_an_admin_key_where_there_are_any(serve: Serve, tmp_path: P
     assert problem_of(site.http.get("/jobs", headers={"X-API-Key": admin})) == "key-invalid"
 
 
-def test_a_file_of_admin_keys_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_of_admin_keys_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationInvalid, match=r"GDSR_ADMIN_KEYS_FILE: .*No such file"):
         load_keys(tmp_path / "none", setting="GDSR_ADMIN_KEYS_FILE")
 

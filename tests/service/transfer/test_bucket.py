@@ -115,7 +115,7 @@ def test_ranges_that_cannot_be_are_refused_or_ignored(site: Site) -> None:
     assert asked("bytes=0-1", **{"If-Range": '"another"'}) == (200, b"picture")
 
 
-def test_a_result_that_is_gone_from_the_bucket_has_expired(on_bucket: Callable[..., Site]) -> None:
+def test_a_result_that_the_bucket_no_longer_has_is_expired(on_bucket: Callable[..., Site]) -> None:
     site = on_bucket()
     job_id = site.submit()
     job = site.succeed(job_id, b"picture")
@@ -157,7 +157,7 @@ def test_a_bucket_that_refuses_an_upload_leaves_no_job(
         assert site.http.get("/readyz").status_code == 503
 
 
-def test_a_bucket_that_hangs_is_said_and_not_waited_for(
+def test_a_bucket_that_hangs_is_reported_after_a_timeout(
     on_bucket: Callable[..., Site], s3_server: S3Server
 ) -> None:
     site = on_bucket()

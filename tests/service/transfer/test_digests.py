@@ -19,7 +19,7 @@ def form_and_digest(site: Site, header: str, *, promised: bytes | None = None) -
 
 
 @pytest.mark.parametrize("header", ["Content-Digest", "Repr-Digest"])
-def test_a_body_that_is_what_its_digest_says_is_taken(site: Site, header: str) -> None:
+def test_a_body_that_is_what_its_digest_says_is_accepted(site: Site, header: str) -> None:
     raw = site.post(headers={header: f"sha-512=:AAAA:, {digest(PICTURE)}"})
     form = form_and_digest(site, header)
 
@@ -50,7 +50,7 @@ def test_a_digest_that_is_none_is_named(site: Site, value: str) -> None:
     ]
 
 
-def test_digests_of_other_kinds_are_passed_over(site: Site) -> None:
+def test_digests_of_other_kinds_are_ignored(site: Site) -> None:
     assert site.post(headers={"Content-Digest": "md5=:AAAA:"}).status_code == 202
 
 

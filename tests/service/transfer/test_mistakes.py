@@ -50,13 +50,15 @@ def test_a_form_or_json_that_is_compressed_is_refused(site: Site, content_type: 
     assert "Content-Encoding: gzip is not decoded" in response.json()["detail"]
 
 
-def test_a_file_that_is_no_picture_is_told_so_and_not_how_to_send_it(site: Site) -> None:
+def test_the_refusal_of_a_file_that_is_no_picture_gives_no_advice_about_requests(
+    site: Site,
+) -> None:
     for body in (part(b"some words", file_name="a.txt"), part(b"{}", file_name="a.json")):
         response = site.post(body, headers={"Content-Type": FORM})
         assert problem_of(response) == "image-unsupported"
 
 
-def test_a_picture_is_taken_whatever_its_type_is_called(site: Site) -> None:
+def test_a_picture_is_accepted_whatever_its_type_is_called(site: Site) -> None:
     for content_type in (URLENCODED, "image/gif"):
         assert site.post(PICTURE, headers={"Content-Type": content_type}).status_code == 202
     assert site.post(part(PICTURE), headers={"Content-Type": FORM}).status_code == 202
@@ -66,7 +68,7 @@ def test_a_picture_is_taken_whatever_its_type_is_called(site: Site) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "DATA:;BASE64,"])
-def test_a_picture_in_json_is_taken_with_its_options(site: Site, prefix: str) -> None:
+def test_a_picture_in_json_is_accepted_with_its_options(site: Site, prefix: str) -> None:
     image = prefix + base64.encodebytes(PICTURE).decode()
     body = {
         "image": image, "trade_off": 0.25, "format": "webp", "lossless": True, "name": "a.png",

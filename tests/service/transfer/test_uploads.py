@@ -14,7 +14,7 @@ from service.transfer.incoming import Upload
 from workers.contract.errors import StorageUnavailable
 
 
-def test_an_upload_at_the_limit_is_taken_and_one_byte_more_is_not(site: Site) -> None:
+def test_an_upload_at_the_limit_is_accepted_and_one_byte_more_is_not(site: Site) -> None:
     limit = site.settings.max_upload_bytes
     fits = PICTURE + b"\0" * (limit - len(PICTURE))
 
@@ -72,7 +72,7 @@ def test_a_file_that_becomes_read_only_is_a_store_that_is_unavailable(
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # takes what could not be written
 
 
-def test_a_client_that_asks_first_is_told_to_go_on(site: Site) -> None:
+def test_a_client_that_expects_100_continue_gets_it(site: Site) -> None:
     with _connected(site) as stream:
         stream.sendall(_head(length=len(PICTURE), expect=True))
         assert stream.recv(1000).startswith(b"HTTP/1.1 100 ")

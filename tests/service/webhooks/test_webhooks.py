@@ -121,7 +121,7 @@ def test_the_receiver_gets_the_finished_job_signed(
 
 
 @pytest.mark.parametrize("end", ["fail", "cancel"])
-def test_a_job_that_ends_otherwise_is_told_too(
+def test_a_failed_or_cancelled_job_is_delivered_too(
     start: Callable[..., Site], receiver: Receiver, end: str
 ) -> None:
     site = start(root_path="/gdsr")
@@ -137,9 +137,7 @@ def test_a_job_that_ends_otherwise_is_told_too(
     assert body["links"]["self"] == f"/gdsr/jobs/{job_id}"
 
 
-def test_a_job_that_is_born_finished_is_told_too(
-    start: Callable[..., Site], receiver: Receiver
-) -> None:
+def test_a_cached_result_is_delivered_too(start: Callable[..., Site], receiver: Receiver) -> None:
     site = start(cache_results=True)
     site.succeed(site.submit())
 
@@ -149,7 +147,7 @@ def test_a_job_that_is_born_finished_is_told_too(
     assert json.loads(receiver.messages.get(timeout=60).body)["id"] == job_id
 
 
-def test_a_service_whose_clock_is_fast_tells_of_a_job_that_is_born_finished_at_once(
+def test_a_service_whose_clock_is_fast_delivers_a_cached_result_at_once(
     start: Callable[..., Site], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Fast(datetime):
@@ -221,7 +219,7 @@ def test_a_receiver_can_ask_for_a_longer_pause_before_the_next_attempt(
     assert before + seconds <= site.redis.zscore(DUE, job_id) <= now + seconds
 
 
-def test_it_ends_after_the_last_pause_or_when_the_receiver_wants_no_more(
+def test_delivery_ends_after_the_last_pause_or_with_410(
     start: Callable[..., Site], receiver: Receiver
 ) -> None:
     site = start()
@@ -312,7 +310,7 @@ def test_the_port_and_the_case_of_an_allowed_host_may_be_written_out(
         assert site.post(params={"webhook": url}).status_code == 202
 
 
-def test_without_the_settings_there_are_none(site: Site) -> None:
+def test_without_their_settings_webhooks_are_off(site: Site) -> None:
     response = site.post(params={"webhook": "https://a.example/"})
 
     assert (response.status_code, problem_of(response)) == (422, "webhooks-off")

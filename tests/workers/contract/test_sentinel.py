@@ -151,7 +151,7 @@ def test_a_replica_stops_the_start_and_is_waited_out_later(
         assert asked.result()
 
 
-def test_a_write_that_no_replica_has_is_not_said_to_be_safe(servers: SentinelSite) -> None:
+def test_a_write_without_a_replica_is_not_confirmed(servers: SentinelSite) -> None:
     servers.serve(servers.valkeys[0])
     url = watching(servers, servers.valkeys[0])
     with (

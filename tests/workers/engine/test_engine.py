@@ -312,9 +312,7 @@ def shared_mappings() -> set[str]:
     return {line for line in lines if "gdsr-tiles" in line}
 
 
-def test_an_engine_that_comes_back_is_given_the_open_tiles_again(
-    loaded: LoadedEngine, place: Path
-) -> None:
+def test_a_restarted_engine_gets_the_open_tiles_again(loaded: LoadedEngine, place: Path) -> None:
     batch = tiles(12)
     expected = [r.copy() for r in InProcessEngine(loaded).run(batch, model="tiny", weights=[FUSED])]
     got = []
@@ -330,7 +328,7 @@ def test_an_engine_that_comes_back_is_given_the_open_tiles_again(
         assert np.abs(one.astype(np.int16) - other).max() <= 1
 
 
-def test_an_engine_that_accepts_nobody_can_still_be_probed_beside_two_hundred_jobs(
+def test_an_engine_that_accepts_no_jobs_can_still_be_probed_beside_two_hundred_jobs(
     loaded: LoadedEngine, tmp_path: Path
 ) -> None:
     hanging = EngineServer(loaded, path=tmp_path / "hanging.sock")  # which does not serve
@@ -388,7 +386,7 @@ def test_consistency_is_as_the_card_says_unless_asked_otherwise(
 
 
 @pytest.mark.usefixtures("server")
-def test_a_model_that_is_not_there_is_named(place: Path) -> None:
+def test_an_unknown_model_is_named(place: Path) -> None:
     with connect(place) as client, pytest.raises(EngineLost, match="there is no model 'huge'"):
         list(client.run(tiles(1), model="huge", weights=[FUSED]))
 

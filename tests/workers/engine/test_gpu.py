@@ -53,7 +53,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_gpu_is_told_of_as_the_driver_sees_it(driver: Path, tmp_path: Path) -> None:
+def test_metrics_of_a_gpu_come_from_the_driver(driver: Path, tmp_path: Path) -> None:
     told = scrape(LD_LIBRARY_PATH=str(driver), FAKE_GPU=str(tmp_path))
 
     gpu = {"gpu": "2", "uuid": "GPU-1"}
@@ -88,7 +88,7 @@ def test_a_critical_error_is_counted(driver: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a driver")
-def test_without_a_driver_there_is_nothing_to_tell() -> None:
+def test_without_a_driver_there_are_no_gpu_metrics() -> None:
     assert samples(scrape()) == []
 
 

@@ -103,7 +103,7 @@ def test_a_device_that_stays_small_is_tried_less_and_less() -> None:
     assert pauses == [CLIMB_AFTER, 2 * CLIMB_AFTER, 4 * CLIMB_AFTER, 8 * CLIMB_AFTER]
 
 
-def test_a_device_too_small_for_the_smallest_tile_says_so() -> None:
+def test_a_device_too_small_for_the_smallest_tile_is_reported() -> None:
     fallback = OutOfMemoryFallback(batch=2, tile=128)
 
     with pytest.raises(EngineOutOfMemory, match=f"{SMALLEST_TILE} x {SMALLEST_TILE}"):

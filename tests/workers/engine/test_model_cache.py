@@ -57,7 +57,7 @@ def resident(loaded: LoadedEngine) -> list[str]:
     return [name for name, network in loaded.forwards.items() if network.forward is not None]
 
 
-def test_all_are_known_from_the_start_and_the_default_one_is_there(
+def test_all_models_are_listed_from_the_start_and_the_default_one_is_loaded(
     settings: WorkerSettings,
 ) -> None:
     for bound, there in ((1, {"one"}), (2, {"one", "two"}), (3, set(NAMES)), (None, set(NAMES))):

@@ -217,7 +217,7 @@ def test_two_files_of_one_name_change_nothing(
 
 
 @pytest.mark.slow
-def test_an_unexpected_error_is_reported_and_the_next_request_is_taken(
+def test_an_unexpected_error_is_reported_and_the_next_request_is_handled(
     server: EngineServer,
     settings: WorkerSettings,
     client: redis.Redis,

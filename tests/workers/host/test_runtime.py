@@ -35,7 +35,7 @@ def host(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
         yield process, Path(process.stdout.readline().strip())
 
 
-def test_the_folder_of_a_killed_process_goes_at_the_next_start_and_no_other(
+def test_the_next_start_removes_the_folder_of_a_killed_process_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

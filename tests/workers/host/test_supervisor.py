@@ -87,7 +87,7 @@ def test_five_quick_deaths_end_it_all(tmp_path: Path) -> None:
         assert not any(alive(pid) for pid in run.pids("b"))
 
 
-def test_the_others_are_told_once_when_a_program_is_given_up(tmp_path: Path) -> None:
+def test_the_other_programs_are_notified_once_when_one_is_given_up(tmp_path: Path) -> None:
     """A second signal would mean that jobs at work are to be left."""
     told = tmp_path / "told"
     note = f"open({str(told)!r}, 'a').write('busy')"

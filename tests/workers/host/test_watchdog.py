@@ -71,14 +71,14 @@ def test_an_engine_that_is_stopped_is_killed(tmp_path: Path) -> None:
         assert process.wait() == -signal.SIGKILL
 
 
-def test_an_engine_that_greets_is_left_alone(tmp_path: Path) -> None:
+def test_an_engine_that_answers_the_watchdog_is_not_killed(tmp_path: Path) -> None:
     path = tmp_path / "engine.sock"
     with engine(path) as process:
         assert not kill_unresponsive(path)
         assert process.poll() is None
 
 
-def test_an_engine_that_is_not_there_is_no_matter(tmp_path: Path) -> None:
+def test_a_missing_engine_is_no_error(tmp_path: Path) -> None:
     path = tmp_path / "engine.sock"
     assert not kill_unresponsive(path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as gone:

@@ -93,7 +93,7 @@ def test_results_go_when_their_time_is_over(queue: JobQueue, blobs: FileBlobStor
     assert queue.get(old).result is not None  # the record stays and says so
 
 
-def test_uploads_go_once_their_job_has_ended_or_when_none_was_made(
+def test_uploads_are_removed_once_their_job_has_ended_or_if_there_is_none(
     queue: JobQueue, blobs: FileBlobStore
 ) -> None:
     waiting, running, failed = (submitted(queue, blobs, age=2 * HOUR) for _ in range(3))

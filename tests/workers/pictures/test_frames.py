@@ -175,7 +175,7 @@ def test_a_frame_of_an_apng_is_disposed_of(
     assert (picture.alpha is None) == (left_over is not None)
 
 
-def test_a_still_picture_before_an_apng_is_none_of_its_frames() -> None:
+def test_the_default_image_of_an_apng_may_be_no_frame() -> None:
     parts = [PngPart(np.full((HEIGHT, WIDTH, 3), colour)) for colour in (GREEN, BLUE)]
     still = np.full((HEIGHT, WIDTH, 3), RED)
     data = apng(parts, height=HEIGHT, width=WIDTH, colour_type=2, still=still)
@@ -342,7 +342,7 @@ def test_without_a_choice_an_animation_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ANIMATED)
-def test_a_frame_that_is_not_there_is_missing(kind: str) -> None:
+def test_a_frame_beyond_the_last_one_is_missing(kind: str) -> None:
     assert frame_of(ANIMATED[kind], 2).width == WIDTH
     with pytest.raises(FrameMissing, match="no frame 3: it has 3, counted"):
         frame_of(ANIMATED[kind], 3)

@@ -177,7 +177,7 @@ def test_each_frame_of_an_animation_has_the_space_of_all(chunk: Chunk) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gAMA of linear light", "cICP of P3", "cHRM of P3 alone"])
-def test_a_space_that_is_said_in_numbers_can_be_kept(kind: str) -> None:
+def test_a_colour_space_given_by_numbers_can_be_kept(kind: str) -> None:
     chunks, expected = MEANT[kind]
     data = png(COLOUR, bits=8, colour_type=2, chunks=chunks)
     kept = decoded(data, ProfileMode.KEEP)

@@ -198,7 +198,7 @@ def test_a_frame_that_is_cut_off_is_filled() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_wherever_it_ends_there_is_a_picture_or_a_refusal(kind: str) -> None:
+def test_a_file_cut_at_any_byte_gives_a_picture_or_a_refusal(kind: str) -> None:
     data, _ = KINDS[kind]
     ends = []
     for end in range(2, len(data), len(data) // 12):

@@ -236,7 +236,7 @@ PROFILES = {
 
 @pytest.mark.parametrize("kind", PROFILES)
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
-def test_a_profile_that_is_ignored_is_told(name: str, kind: str) -> None:
+def test_an_ignored_profile_is_reported(name: str, kind: str) -> None:
     profile, words = PROFILES[kind]
     (warning,) = decoded(saved(COLOUR, name, icc_profile=profile)).warnings
 
@@ -253,7 +253,7 @@ def test_a_space_that_is_no_text_does_not_get_into_the_warning_as_it_is() -> Non
     assert warning.isprintable()
 
 
-def test_an_ignored_profile_of_inks_is_told() -> None:
+def test_an_ignored_cmyk_profile_is_reported() -> None:
     inks = np.dstack((255 - COLOUR, GREY))
     picture = decoded(cmyk_jpeg(inks, icc_profile=rgb_profile(P3_PRIMARIES)))
 

@@ -167,7 +167,7 @@ def test_no_fringe_of_what_is_hidden_shows_around_a_cut_out(
 
 
 @pytest.mark.slow
-def test_everything_at_once_is_what_comes_one_by_one(upscale: Upscale) -> None:
+def test_several_slider_positions_at_once_equal_single_ones(upscale: Upscale) -> None:
     picture = photo(90, 100)
     picture[:60, :60] = 200
     alpha = np.full((90, 100), 255, np.uint8)

@@ -124,7 +124,7 @@ def test_a_copy_outlives_what_it_was_made_of(store: BlobStore) -> None:
     lambda store: store.stream("inputs/a", start=2, stop=3),
     lambda store: store.copy("inputs/a", "inputs/b"),
 ])  # fmt: skip
-def test_a_blob_that_is_not_there_is_missing_at_once(store: BlobStore, use: object) -> None:
+def test_reading_an_unknown_blob_fails_at_once(store: BlobStore, use: object) -> None:
     with pytest.raises(BlobMissing, match="inputs/a"):
         use(store)  # type: ignore[operator]
 
@@ -182,7 +182,7 @@ def test_a_full_disk_is_storage_full_and_leaves_nothing(blobs: FileBlobStore) ->
     assert keys(blobs) == []
 
 
-def test_a_folder_that_is_gone_is_said(blobs: FileBlobStore) -> None:
+def test_a_removed_folder_is_reported(blobs: FileBlobStore) -> None:
     shutil.rmtree(blobs.root)
 
     with pytest.raises(StorageUnavailable, match="folder is missing"):
@@ -233,7 +233,7 @@ def test_files_of_a_killed_upload_are_removed(blobs: FileBlobStore) -> None:
 # Bucket
 
 
-def test_a_server_that_is_down_or_hangs_is_said(
+def test_a_server_that_is_down_or_hangs_is_reported(
     bucket: S3BlobStore, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.write("inputs/a", [b"picture"])
@@ -277,7 +277,7 @@ def test_an_error_of_the_bucket_is_explained_without_its_xml(
 
 
 @pytest.mark.usefixtures("bucket")
-def test_a_bucket_that_is_not_there_is_said() -> None:
+def test_a_missing_bucket_is_reported() -> None:
     none = S3BlobStore("nowhere", prefix="", patience=PATIENCE)
 
     with pytest.raises(StorageUnavailable, match="the bucket does not exist"):

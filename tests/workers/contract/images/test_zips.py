@@ -102,7 +102,7 @@ def test_too_many_files_and_too_many_bytes_are_refused_by_what_the_directory_say
     assert len(entries(GOOD, max_pictures=2, max_bytes=303)) == 2
 
 
-def test_a_bomb_that_says_so_is_refused() -> None:
+def test_a_bomb_that_declares_its_size_is_refused() -> None:
     bomb = overlapping(1000, size=1_000_000)
 
     assert len(bomb) < 100_000

@@ -235,7 +235,7 @@ def test_a_run_that_beats_at_the_last_moment_keeps_its_job(
     assert queue.get(job_id).state is JobState.RUNNING
 
 
-def test_a_job_that_is_lost_twice_fails_and_is_told_of(
+def test_a_job_that_is_lost_twice_fails_and_is_published(
     queue: JobQueue, client: redis.Redis
 ) -> None:
     job_id = submit(queue)
@@ -254,7 +254,7 @@ def test_a_job_that_is_lost_twice_fails_and_is_told_of(
     ("first", "then", "verdict"),
     [("crashed", "crashed", "crashed"), ("lost", "crashed", "lost"), ("crashed", "lost", "lost")],
 )
-def test_only_what_crashed_twice_is_said_to_have_crashed(
+def test_only_jobs_that_crashed_twice_end_as_job_crashed(
     queue: JobQueue, client: redis.Redis, first: Any, then: Any, verdict: str
 ) -> None:
     job_id = submit(queue)
@@ -275,7 +275,7 @@ def test_a_run_that_leaves_on_purpose_costs_no_try(queue: JobQueue, client: redi
     assert queue.depths()[SMALL] == 1
 
 
-def test_a_task_whose_record_is_gone_leaves_nothing(queue: JobQueue, client: redis.Redis) -> None:
+def test_a_task_without_a_record_leaves_nothing(queue: JobQueue, client: redis.Redis) -> None:
     waiting, running = submit(queue), submit(queue)
     queue.records.start(running, run="one", worker="w")
     client.delete(record_key(waiting), record_key(running))

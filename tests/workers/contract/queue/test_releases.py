@@ -66,9 +66,7 @@ def test_a_result_of_an_older_release_is_served_on(
     assert result.keys == ("results/old.run.png",)
 
 
-def test_fields_of_a_newer_release_are_passed_over(
-    client: redis.Redis, records: JobRecords
-) -> None:
+def test_fields_of_a_newer_release_are_ignored(client: redis.Redis, records: JobRecords) -> None:
     newer = {**FIRST, "id": "new", "mood": 1, "image": {**FIRST["image"], "depth": 9}}  # type: ignore[dict-item]
     newer["options"] = {**FIRST["options"], "sparkle": True}  # type: ignore[dict-item]
     put(client, newer, weather="fair", result=json.dumps({**FIRST_RESULT, "taste": "sweet"}))
