@@ -26,14 +26,14 @@ import { text, translate } from "./words/text.js";
 const at = (id) => document.getElementById(id);
 const FORMATS = { jpeg: "JPEG", png: "PNG", webp: "WebP", tiff: "TIFF", bmp: "BMP", avif: "AVIF", heic: "HEIC", jxl: "JPEG XL", gif: "GIF" };
 const TICK = 1000;
-const NO_MODELS = 10_000; // so often, in milliseconds, is asked for models while no worker runs
+const NO_MODELS = 10_000; // milliseconds between two requests for the models while no worker runs
 
 translate();
 translate(at("card").content);
 
 let opened = null;
 let learning = null;
-let fetching = null; // `{words, done}` while a result comes, or `{words, actions}` why it does not
+let fetching = null; // `{words, done}` while a result is loading, or `{words, actions}` if it failed
 
 const viewer = createViewer({
   zoom({ level, fit }) {
@@ -64,7 +64,7 @@ const viewer = createViewer({
 });
 
 const painting = createPainting(viewer, () => opened, (picture) => {
-  picture.painted = (picture.painted ?? 0) + 1; // so that a file of before is not taken for it
+  picture.painted = (picture.painted ?? 0) + 1; // so that an earlier file is not taken for the current one
   outdateOffer();
   exporting.show();
 });
@@ -100,7 +100,7 @@ onPictures({
     announce(`${picture.name}: ${words}`);
     notifyEnded(picture, words);
     exporting.showAll();
-    if (!isReady(picture)) learn(); // its model may be gone
+    if (!isReady(picture)) learn(); // its model may have been removed
     if (picture !== opened) return;
     exporting.show();
     if (isReady(picture)) {
@@ -136,7 +136,7 @@ function close() {
 }
 
 function discard(picture) {
-  if (picture.removed) return; // it was asked for twice
+  if (picture.removed) return; // the removal was requested twice
   const erase = remove(picture);
   const putBack = () => {
     restore(picture);
@@ -151,14 +151,14 @@ function enlargeAgain(picture, make = again) {
   if (picture === opened) open(picture);
 }
 
-/** Show settings of the open picture that were changed elsewhere than in its panels. */
+/** Show settings of the open picture that were changed outside its panels. */
 function showSettings() {
   showTradeOff(opened.tradeOff);
   viewer.setTradeOff(opened.tradeOff);
   exporting.show();
 }
 
-/** Enlarge the open picture from a smaller file of it. */
+/** Enlarge the open picture again from a smaller file. */
 async function smaller(make) {
   const picture = opened;
   at("notice").hidden = true; // an earlier attempt may have failed
@@ -195,7 +195,7 @@ const actions = {
   },
 };
 
-/** Whether there is a result to work on. */
+/** Whether there is a result to edit. */
 function setReady(there) {
   for (const control of document.querySelectorAll("#inspector [data-needs-result]")) control.disabled = !there;
   painting.show();
@@ -219,7 +219,7 @@ function showState() {
   showModel(opened);
 }
 
-/** The size of a photograph as it is shown: a header does not say that it is turned. */
+/** The size of a photograph as displayed; a header does not contain the orientation. */
 function turned({ width, height }, made) {
   return width < height === made.width < made.height ? { width, height } : { width: height, height: width };
 }
@@ -231,7 +231,7 @@ function showWhatIsThere() {
   exporting.showAll();
 }
 
-/** Tell somebody who does not look. */
+/** Announce to screen readers. */
 function announce(words) {
   at("announcer").textContent = words;
 }
@@ -243,7 +243,7 @@ function showNotice(words) {
   at("notice").hidden = false;
 }
 
-// The page comes to life
+// Start-up
 
 onFiles((files) => (files.length ? open(take(files)) : showNotice(text("noPhotos"))));
 at("notice").querySelector("button").addEventListener("click", () => (at("notice").hidden = true));
@@ -312,7 +312,7 @@ listenToKeys({
 
 onConnection((lost) => {
   const words = lost ? text(navigator.onLine ? "unreachable" : "offline", lost) : "";
-  if (lost && at("connection").hidden) announce(words); // once: the seconds would be read out one by one
+  if (lost && at("connection").hidden) announce(words); // once: the countdown would be read out second by second
   at("connection").hidden = !lost;
   at("connection").firstElementChild.textContent = words;
   for (const picture of pictures) updateCard(picture, site.models);
@@ -323,7 +323,7 @@ onConnection((lost) => {
 });
 at("connection").querySelector("button").addEventListener("click", tryNow);
 
-/** Pictures that were not sent yet exist only here: the browser asks before the page is left. */
+/** Pictures that were not sent yet exist only here: the browser asks before it leaves the page. */
 window.addEventListener("beforeunload", (event) => {
   if (pictures.some(({ phase }) => phase === "waiting" || phase === "sending")) event.preventDefault();
 });
@@ -333,7 +333,7 @@ setInterval(() => {
   if (opened && busy(opened)) showState();
 }, TICK);
 
-/** Ask for limits and models, which may be others once the service was away. */
+/** Request limits and models, which may have changed during an outage. */
 function learn(tell = () => {}) {
   learning ??= ask().catch(tell).finally(() => (learning = null));
 }

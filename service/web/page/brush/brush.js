@@ -4,8 +4,8 @@ const MOST_STEPS = 60;
 const TARGETS = { truer: -255, crisper: 255, erase: 0 };
 
 /**
- * A brush on a map. Places and sizes are in samples of the map; `changed(box)` is told of each part
- * that has other paint.
+ * A brush on a map. Positions and sizes are in samples of the map; `changed(box)` is called for each
+ * part whose paint has changed.
  */
 export function createBrush(map, changed) {
   const done = [];
@@ -17,7 +17,7 @@ export function createBrush(map, changed) {
     stroke = { target: TARGETS[tool], cover: new Uint8Array(map.paint.length), before: map.paint.slice(), box: null, last: null };
   }
 
-  /** Paint to a place: dabs from the last one on, close enough to look like a line. */
+  /** Paint to a position: dabs from the last one on, close enough to look like a line. */
   function strokeTo(x, y, { radius, softness }) {
     if (!stroke) return; // an undo has ended it
     const from = stroke.last ?? { x, y };
@@ -48,7 +48,7 @@ export function createBrush(map, changed) {
     return box;
   }
 
-  /** Cover an area at once; `cover` has a value from 0 to 255 for each sample. */
+  /** Paint an area at once; `cover` has a value from 0 to 255 for each sample. */
   function fill(tool, cover) {
     begin(tool);
     stroke.cover = cover;
@@ -78,7 +78,7 @@ export function createBrush(map, changed) {
     stroke = null;
   }
 
-  /** Take the stroke back, as if it had not begun: what was undone before can still be redone. */
+  /** Cancel the stroke; steps that were undone before it can still be redone. */
   function drop() {
     if (stroke?.box) put(stroke.box, cut(stroke.before, stroke.box));
     stroke = null;

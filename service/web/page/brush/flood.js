@@ -1,8 +1,8 @@
-// A connected area of like colours, as a cover for the brush.
+// Flood fill: a connected area of similar colours, as a cover for the brush.
 
 const TOLERANCE = 28;
 
-/** From a place of an ImageData: 255 where the colours are like those there, soft at the edge. */
+/** From a position of an ImageData: 255 where the colours are similar, soft at the edge. */
 export function floodFrom({ data, width, height }, x, y) {
   const cover = new Uint8Array(width * height);
   const start = y * width + x;

@@ -1,11 +1,11 @@
 // The trade-off map of a picture: where the brush has made it truer or crisper than the slider.
 //
-// It has at most `LONGEST` samples a side. `paint` is kept relative to the slider, -255 (true) over 0
-// to 255 (crisp), so that the slider still moves what was painted; `levels` is what the service gets.
+// It has at most `LONGEST` samples a side. `paint` is relative to the slider, from -255 (true) to 255
+// (crisp), so that the slider still moves painted areas; `levels` is sent to the service.
 
 const LONGEST = 1024;
 
-/** A map for a result, with the paint of before a reload if there is some. */
+/** A map for a result, with the paint from before a reload if there is any. */
 export function createMap({ width, height }, paint) {
   const factor = Math.min(1, LONGEST / Math.max(width, height));
   const across = Math.max(1, Math.round(width * factor));
@@ -19,14 +19,14 @@ export function isEmpty(map) {
   return !map || map.paint.every((value) => value === 0);
 }
 
-/** How much of the picture is painted, 0 to 1. */
+/** The painted share of the picture, 0 to 1. */
 export function paintedShare(map) {
   let painted = 0;
   for (const value of map.paint) if (value) painted += 1;
   return painted / map.paint.length;
 }
 
-/** Compute the levels of a box of the map (all of it without one) for a position of the slider. */
+/** Compute the levels of a box of the map (default: all of it) for a slider position. */
 export function setLevels({ width, height, paint, levels }, tradeOff, box = { x: 0, y: 0, width, height }) {
   const table = levelTable(Math.round(255 * tradeOff));
   for (let y = box.y; y < box.y + box.height; y += 1) {
@@ -43,9 +43,9 @@ function levelTable(base) {
 }
 
 /**
- * For pixels `from` to `from + length` of a side of `size` pixels: the two samples of the map that
- * each lies between, and how far in 256ths. Centres are aligned, and the ends held; the service has
- * the same sums of whole numbers. `pixel` tells which pixel of the side is meant by each.
+ * For pixels `from` to `from + length` of a side of `size` pixels: the two neighbouring samples of the
+ * map and the weight of the second, in 256ths. Centres are aligned and the borders repeated, with the
+ * same integer arithmetic as the service. `pixel` maps each index to a pixel of the side.
  */
 export function samplesOf(size, samples, length, pixel) {
   const first = new Int32Array(length);
@@ -61,5 +61,5 @@ export function samplesOf(size, samples, length, pixel) {
   return { first, second, share };
 }
 
-/** Twice the position in 256ths, 0 to 512, of a level that is interpolated to 255 * 65536 at most. */
+/** Twice the trade-off in 256ths, 0 to 512, of an interpolated level of 255 * 65536 at most. */
 export const twice = (interpolated) => ((interpolated + 16320) / 32640) | 0;

@@ -1,4 +1,4 @@
-// An 8-bit grey PNG file; a canvas writes coloured ones only.
+// Writes an 8-bit grey PNG file; a canvas only writes coloured ones.
 
 /** The file, a Blob, of `levels` in rows. */
 export async function greyPng({ width, height, levels }) {
@@ -31,7 +31,7 @@ const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   return n;
 });
 
-/** The checksum of PNG and zip, of what was summed before and these bytes. */
+/** CRC-32 of PNG and zip; `before` is that of the preceding bytes. */
 export function crc32(bytes, before = 0) {
   let sum = ~before;
   for (const byte of bytes) sum = TABLE[(sum ^ byte) & 255] ^ (sum >>> 8);

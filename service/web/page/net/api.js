@@ -1,17 +1,17 @@
-// Requests to the service. What it refuses comes as a Problem; a lost connection is waited out; a missing
-// key is asked for.
+// Requests to the service. Errors are Problems; a lost connection is waited for; a missing API key is
+// requested from the user.
 
 import { fetched, reachable } from "./connection.js";
 import { problemText, text } from "../words/text.js";
 import { askForKey, credentials, key } from "./key.js";
 
-/** Milliseconds without progress after which an upload is given up: a slow line empties its buffers for long. */
+/** Milliseconds without progress after which an upload is aborted; a slow line empties its buffers slowly. */
 const UPLOAD_SILENCE = 120_000;
 
-/** A damaged picture whose beginning can be enlarged. The service has one type for all that are damaged. */
+/** The problem type of damaged pictures, some of which can be enlarged in part. */
 export const CUT_OFF = "image-cut-off";
 
-/** A refusal (RFC 9457), in the page's own words where it has some. */
+/** An error response (RFC 9457), with the page's own text if it has one. */
 export class Problem extends Error {
   constructor({ status, title = text("answered", { status }), detail, type = "" }) {
     const slug = detail?.includes("truncated=fill") ? CUT_OFF : type.split("/").pop();
@@ -23,7 +23,7 @@ export class Problem extends Error {
   }
 }
 
-/** A request that succeeds, or raises a Problem. Not for uploads. */
+/** Send a request; throws a Problem unless it succeeds. Not for uploads. */
 export async function request(path, { signal, headers = {}, method = "GET", body, keepalive = false } = {}) {
   for (;;) {
     const used = key();
@@ -44,7 +44,7 @@ export async function request(path, { signal, headers = {}, method = "GET", body
   }
 }
 
-/** The body of an answer as `read(answer)` returns it; if the connection is lost meanwhile, `ask()` is repeated. */
+/** The body of a response, read by `read(answer)`; if the connection is lost meanwhile, `ask()` is repeated. */
 export async function received(ask, read, signal) {
   for (;;) {
     const answer = await ask();
@@ -58,9 +58,9 @@ export async function received(ask, read, signal) {
 }
 
 /**
- * Send a picture; its job. One that was on its way when the connection was lost is sent again and
- * stays one job, by its idempotency key. `onBusy(problem)` tells of a service that takes none for now,
- * such as one that is starting: it is asked again when it says.
+ * Upload a picture; resolves with its job. After a lost connection the upload is repeated with the same
+ * idempotency key, so there is one job. `onBusy(problem)` is called if the service accepts none for
+ * now, for example while it starts; the upload is repeated after its `Retry-After`.
  */
 export async function upload(file, fields, { onSent, onBusy, signal }) {
   const form = new FormData();
@@ -95,7 +95,7 @@ function passed(seconds, signal) {
   });
 }
 
-/** XMLHttpRequest, because fetch does not tell how much of a body has been sent. */
+/** XMLHttpRequest, because fetch does not report upload progress. */
 function send(form, once, { onSent, signal }) {
   return new Promise((resolve, reject) => {
     const wire = new XMLHttpRequest();
@@ -124,7 +124,7 @@ function send(form, once, { onSent, signal }) {
   });
 }
 
-/** A file that was moved or changed since it was chosen looks like a broken connection: tell it apart. */
+/** A file that was moved or changed since it was chosen fails like a lost connection: check which it was. */
 async function readable(file) {
   try {
     await file.slice(0, 1).arrayBuffer();

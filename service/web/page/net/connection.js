@@ -1,7 +1,7 @@
-// The connection to the service. Everything that loses it waits here; one probe goes out for all.
+// The connection to the service. Failed requests wait here, and one probe is sent for all of them.
 
 const LONGEST_PAUSE = 30;
-/** A result takes up to 20 s to begin, and an event stream sends something every 15 s: after so many milliseconds of silence the line is dead. */
+/** Milliseconds of silence after which a connection is dead: a result takes up to 20 s to start, and an event stream sends a comment every 15 s. */
 const SILENCE = 45_000;
 const PROBE_SILENCE = 10_000;
 
@@ -10,7 +10,7 @@ let wake = () => {};
 let tellOf = () => {};
 let lost = null;
 
-/** Say where losses are to be told: `tell({seconds})` while it is lost, `tell(null)` when it is back. */
+/** Set the callback: `tell({seconds})` while the connection is lost, `tell(null)` when it is back. */
 export function onConnection(tell) {
   tellOf = tell;
 }
@@ -23,12 +23,12 @@ function show(next) {
 /** Whether the connection is lost. */
 export const isAway = () => lost !== null;
 
-/** Try again at once. */
+/** Retry immediately. */
 export function tryNow() {
   wake();
 }
 
-/** Resolves when the service answers again. */
+/** Resolves when the service responds again. */
 export function reachable(signal) {
   returning ??= probe().finally(() => {
     returning = null;
@@ -39,7 +39,7 @@ export function reachable(signal) {
   });
 }
 
-/** A fetch that fails as with a lost connection when nothing comes for `silence` milliseconds, of the head or of the body. */
+/** A fetch that fails like a lost connection if no data arrives for `silence` milliseconds. */
 export async function fetched(path, { signal, silence = SILENCE, ...options }) {
   const line = new AbortController();
   const listened = (work) =>
@@ -51,7 +51,7 @@ export async function fetched(path, { signal, silence = SILENCE, ...options }) {
       work.then(resolve, reject).finally(() => clearTimeout(timer));
     });
   const answer = await listened(fetch(path, { ...options, signal: signal ? AbortSignal.any([signal, line.signal]) : line.signal }));
-  if (!answer.body || answer.status === 204) return answer; // Chromium has a body of nothing, which no Response takes
+  if (!answer.body || answer.status === 204) return answer; // Chromium has an empty body here, which a Response rejects
   const reader = answer.body.getReader();
   const body = new ReadableStream(
     {
@@ -83,10 +83,10 @@ async function answers() {
   }
 }
 
-// A stream that nothing comes from does not notice it; a service on this machine can still be reached.
+// A silent stream does not notice that the network is gone; a service on this machine can still be reached.
 window.addEventListener("offline", async () => (await answers()) || reachable());
 
-/** Wait so many seconds, or until somebody is impatient or the network comes back. */
+/** Wait so many seconds, or until the user retries or the network is back. */
 async function countdown(seconds) {
   let woken = false;
   wake = () => {

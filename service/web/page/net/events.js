@@ -1,16 +1,16 @@
-// Changes of a job, from its event stream. By fetch, because an EventSource cannot send a key.
+// Changes of a job, from its event stream. Uses fetch, because an EventSource cannot send an API key.
 
 import { received, request } from "./api.js";
 import { reachable } from "./connection.js";
 
-/** Browsers open six connections to a host: streams may hold half of them. */
+/** Browsers open six connections to a host: streams may use half of them. */
 const STREAMS = 3;
 const LOOK_AGAIN = 3000;
 
 let streams = 0;
 const turns = [];
 
-/** Tell of each change until the job has ended; resolves then, with null for a job that is gone. */
+/** Report each change until the job has ended; then resolves, with null if the job was deleted. */
 export async function follow(id, tell, signal) {
   let view = await look(id, tell, signal);
   while (!ended(view) && streams >= STREAMS) {
@@ -37,11 +37,11 @@ async function look(id, tell, signal) {
   return view;
 }
 
-/** The job as it is now, with the time `now` of the service: the clock here may be hours ahead. */
+/** The current job, with the time `now` of the service: the local clock may be wrong by hours. */
 export const viewOf = (id, signal) =>
   received(() => persistent(`jobs/${id}`, { signal }), async (answer) => ({ ...(await answer.json()), now: answer.headers.get("Date") }), signal);
 
-/** A request that outlasts a service that is up and cannot answer, such as while Redis is away. */
+/** Repeat a request while the service is up but cannot answer, for example while Redis is away. */
 async function persistent(path, options) {
   for (;;) {
     try {
@@ -96,7 +96,7 @@ async function watch(id, known, tell, signal) {
   }
 }
 
-/** The events of a stream (the format is that of the HTML standard, 9.2). */
+/** Parse the events of a stream (HTML standard, 9.2). */
 async function* messages(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";

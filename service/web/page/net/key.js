@@ -1,4 +1,4 @@
-// The API key: asked for when the service wants one, kept for this tab alone, sent as a header only.
+// The API key: requested when the service needs one, kept for this tab only, sent only as a header.
 
 const NAME = "gdsr.key";
 const dialog = document.getElementById("key-dialog");
@@ -14,7 +14,7 @@ function keptKey() {
   try {
     return sessionStorage.getItem(NAME);
   } catch {
-    return null; // the browser keeps nothing
+    return null; // storage is blocked
   }
 }
 
@@ -24,30 +24,30 @@ function keepKey(given) {
     if (given) sessionStorage.setItem(NAME, given);
     else sessionStorage.removeItem(NAME);
   } catch {
-    // the key lasts until a reload
+    // storage is blocked: the key lasts until a reload
   }
 }
 
 export const key = () => known;
 
-/** Headers that say who asks. */
+/** Authentication headers. */
 export function credentials() {
   return known ? { Authorization: `Bearer ${known}` } : {};
 }
 
-/** Say who is told when a key was given. */
+/** Set the callback for a new key. */
 export function onKey(tell) {
   tellOf = tell;
 }
 
-/** After "Not now", background requests do not ask again; the next action of the person does. */
+/** After "Not now" background requests do not ask again, but the next action of the user does. */
 for (const kind of ["pointerdown", "keydown", "change", "paste", "drop"]) {
   document.addEventListener(kind, () => (declined = false), true);
 }
 
-/** Ask for a key, once for all who need it; false if there is none to be had. */
+/** Request a key, once for all callers; resolves with false if the user gives none. */
 export function askForKey(words, refused) {
-  if (known && known !== refused) return Promise.resolve(true); // another request has asked already
+  if (known && known !== refused) return Promise.resolve(true); // another request has obtained one
   if (declined && !asking) return Promise.resolve(false);
   asking ??= new Promise((resolve) => {
     keepKey(null);

@@ -1,11 +1,11 @@
-// Results that the service derives from a finished job. Some of it is there, some is a small job of its own.
+// Derived results of a finished job. Some exist already, others are small jobs of their own.
 
 import { request } from "./api.js";
 import { ended, follow } from "./events.js";
 
 const WAIT = { Prefer: "wait=20" };
 
-/** The answer with the picture of a job: `wanted` are the fields of its result's address. */
+/** The response with the picture of a job; `wanted` are query fields of the result. */
 export async function result(id, wanted, signal) {
   const address = `jobs/${id}/result?${new URLSearchParams(wanted)}`;
   for (;;) {
@@ -15,7 +15,7 @@ export async function result(id, wanted, signal) {
   }
 }
 
-/** The same by a map, a PNG file that gives each pixel a trade-off of its own. */
+/** The same by a map: a PNG file with a trade-off for each pixel. */
 export async function resultByMap(id, map, wanted) {
   const address = `jobs/${id}/result?${new URLSearchParams(wanted)}`;
   for (;;) {

@@ -14,18 +14,18 @@ const stage = at("stage");
 const SIZES = { least: 8, most: 800 };
 
 /**
- * The brush of a viewer; `shown()` is the open picture, `painted(picture)` is told of each stroke.
- * With no tool chosen the pointer moves the picture.
+ * The brush of a viewer; `shown()` is the open picture, `painted(picture)` is called after each stroke.
+ * Without a tool the pointer moves the picture.
  */
 export function createPainting(viewer, shown, painted) {
   let tool = null;
   let last = "crisper";
   let filling = false;
   let cursor = null; // in CSS pixels of the stage
-  let stroking = null; // the picture with where the stroke began, and whether it fills
+  let stroking = null; // the picture, with the start of the stroke and whether it fills
 
   const diameter = () => Math.round(SIZES.least * (SIZES.most / SIZES.least) ** (at("brush-size").valueAsNumber / 100));
-  /** Give a picture a map when it has a result; what was painted before a reload is put on it. */
+  /** Create the map of a picture that has a result, with the paint from before a reload. */
   function prepare(picture) {
     picture.map ??= createMap(viewer.size(), picture.paint);
     picture.brush ??= createBrush(picture.map, (box) => picture === shown() && viewer.setMap(picture.map, box));
@@ -55,7 +55,7 @@ export function createPainting(viewer, shown, painted) {
     brush.strokeTo(spot.x, spot.y, { radius: (diameter() / 2) * spot.factor, softness: at("softness").valueAsNumber / 100 });
   }
 
-  /** A place of the stage as a place of the map; all of a stroke is in the pane that it began in. */
+  /** Convert a position on the stage to the map; a stroke stays in the pane where it started. */
   function spotOf(x, y, begun) {
     const { map } = begun.picture;
     const place = viewer.placeOf(x, y, begun.x);
@@ -71,7 +71,7 @@ export function createPainting(viewer, shown, painted) {
     if (inside) (picture.fills ??= []).push({ tool, x: Math.floor(spot.x), y: Math.floor(spot.y) });
   }
 
-  /** Fill what waits for the colours of a picture, if they are there. */
+  /** Carry out fills that waited for the colours of a picture, once they are available. */
   function fill(picture) {
     const colours = viewer.colours();
     if (picture !== shown() || !colours) return;
@@ -80,7 +80,7 @@ export function createPainting(viewer, shown, painted) {
   }
 
   function keep(picture) {
-    if (!picture.map) return; // it is enlarged anew meanwhile
+    if (!picture.map) return; // it is being enlarged again
     picture.paint = picture.map.paint;
     if (picture.id) keepPaint(picture.id, picture.paint);
     show();
@@ -114,7 +114,7 @@ export function createPainting(viewer, shown, painted) {
     hover();
   }
 
-  /** Move the ring; it keeps its place when the zoom has changed. */
+  /** Move the ring; it keeps its position when the zoom changes. */
   function hover(x = cursor?.x ?? null, y = cursor?.y) {
     cursor = x === null ? null : { x, y };
     ring.hidden = !cursor || !tool || !viewer.hasResult();
@@ -160,14 +160,14 @@ export function createPainting(viewer, shown, painted) {
     paints: () => tool !== null && viewer.hasResult(),
     toggle: () => choose(tool ? null : last),
     swap: () => choose(last === "truer" ? "crisper" : "truer"),
-    /** With keys: move the ring, from the middle on, and paint where it is. */
+    /** By keyboard: move the ring, starting in the middle, and paint there. */
     moveRing(dx, dy) {
       const { x, y } = cursor ?? { x: stage.clientWidth / 2, y: stage.clientHeight / 2 };
       hover(Math.min(stage.clientWidth, Math.max(0, x + dx)), Math.min(stage.clientHeight, Math.max(0, y + dy)));
     },
     fillWaiting() {
       const picture = shown();
-      if (stroking || !picture.fills) return; // else at the end of the stroke
+      if (stroking || !picture.fills) return; // otherwise at the end of the stroke
       fill(picture);
       keep(picture);
     },

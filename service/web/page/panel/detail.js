@@ -10,7 +10,7 @@ const stops = [...document.querySelectorAll("[data-stop]")];
 const meter = document.getElementById("meter");
 const line = document.getElementById("invented");
 
-/** Tell of each trade-off that is chosen, while the slider moves. */
+/** Call `tell` with each trade-off, while the slider moves. */
 export function onSlider(tell) {
   slider.addEventListener("input", () => {
     showTradeOff(slider.valueAsNumber / 100);
@@ -43,7 +43,7 @@ function meaningOf(tradeOff) {
   return text("meaningBetween", { percent: percent(crisp), from: text(from), to: text(to) });
 }
 
-/** Show the invented share of the fine detail in view; null: not known yet. */
+/** Show the invented share of the fine detail in view; null: unknown. */
 export function showInvented(share) {
   const shown = share > 0 ? Math.max(1, Math.round(100 * share)) : 0;
   meter.setAttribute("aria-valuenow", shown);

@@ -1,5 +1,5 @@
-// Export: size, format, quality and what goes with the picture; to a file, the clipboard or another
-// program; one, or all in a zip.
+// Export: size, format, quality, metadata and profile; to a file, the clipboard or another program; one
+// picture, or all of them in a zip.
 
 import { isAway } from "../net/connection.js";
 import { pictures } from "../pictures/pictures.js";
@@ -15,19 +15,19 @@ const at = (id) => document.getElementById(id);
 const NAMES = { png: "PNG", jpeg: "JPEG", webp: "WebP", avif: "AVIF", tiff: "TIFF", jxl: "JPEG XL" };
 const LOSSY = ["jpeg", "webp", "avif", "jxl"];
 const SETTINGS = "gdsr.settings";
-/** The file is made to tell its size when nothing was changed for so long, in milliseconds. */
+/** Milliseconds without changes after which the file is made, to show its size. */
 const STILL = 600;
 const MOST_DPI = 65_535;
 const centimetres = (pixels, dpi) => (pixels / dpi) * 2.54;
 const controls = ["scale", "width", "dpi", "format", "quality", "metadata", "icc"];
-/** Of these a picture is made anew, from its file. */
+/** Settings that need the picture to be enlarged again, from its file. */
 const MADE_WITH = ["metadata", "icc"];
 const buttons = ["download", "copy", "share", "apply-all"];
 
 const differs = ({ settings, view }) => MADE_WITH.some((id) => settings[id] !== view.options[id]);
 const canBeSaved = (picture) => isReady(picture) && !differs(picture);
 
-/** Settings that a new picture begins with: those that were chosen last. */
+/** Initial settings of a new picture: the last ones chosen. */
 export function usualSettings() {
   const usual = { scale: 4, width: 2000, dpi: 300, format: "png", quality: 90, metadata: "strip", icc: "srgb" };
   try {
@@ -41,11 +41,11 @@ function keepUsual(settings) {
   try {
     localStorage.setItem(SETTINGS, JSON.stringify(settings));
   } catch {
-    // private browsing, or full
+    // private browsing, or storage is full
   }
 }
 
-/** Without its file a picture stays as it was made. */
+/** A picture whose file is not kept stays as it was made. */
 function keepMade({ file, view, settings }) {
   if (!file && view) for (const id of MADE_WITH) settings[id] = view.options[id];
 }
@@ -55,15 +55,15 @@ function canShare() {
 }
 
 /**
- * `shown()` is the open picture, `again(picture)` enlarges it again, `restored()` is told when it has its
- * earlier settings back, `fail(words)` tells of a failure.
+ * `shown()` is the open picture, `again(picture)` enlarges it again, `restored()` is called when its
+ * earlier settings are restored, `fail(words)` reports a failure.
  */
 export function createExport(shown, again, restored, fail) {
-  let timer = 0; // of the file that is measured
+  let timer = 0; // until the file is measured
   let saidOfSize = () => {};
   let touched = false;
   let last = null;
-  let underWay = []; // words for each of what is being made, and where they are shown
+  let underWay = []; // operations in progress: their texts, and the elements that show them
   const widths = document.querySelectorAll(".width-row");
 
   function showAll() {
@@ -115,7 +115,7 @@ export function createExport(shown, again, restored, fail) {
     measureLater();
   }
 
-  /** Tell the size of the file that a save would give, once somebody has looked at the export. */
+  /** Show the size of the file that a save would give, once the export panel has been used. */
   function measureLater() {
     stopMeasuring();
     if (!touched) return;
@@ -124,7 +124,7 @@ export function createExport(shown, again, restored, fail) {
       if (!picture || !canBeSaved(picture)) return;
       saidOfSize = saying(at("export-facts"), text("measuringSize"), text("waitsForConnection"));
       const words = await fileOf(picture).then(({ blob }) => bytes(blob.size), ({ message }) => message);
-      if (timer !== mine) return; // another file is wanted by now
+      if (timer !== mine) return; // settings have changed since
       saidOfSize();
       at("export-facts").textContent = words;
     }, STILL);
@@ -138,7 +138,7 @@ export function createExport(shown, again, restored, fail) {
     at("export-facts").textContent = "";
   }
 
-  /** Say in a part of the page how something goes that needs the connection, until the function that is returned is called. */
+  /** Show the state of an operation that needs the connection, until the returned function is called. */
   function saying(part, words, wordsAway) {
     const one = () => (part.textContent = isAway() ? wordsAway : words);
     underWay.push(one);
@@ -146,7 +146,7 @@ export function createExport(shown, again, restored, fail) {
     return () => (underWay = underWay.filter((it) => it !== one));
   }
 
-  /** Run something that takes a while, and say how it went. */
+  /** Run an operation that takes a while, and report its outcome. */
   async function telling(button, work) {
     const note = at("download-note");
     button.disabled = true;
@@ -161,7 +161,7 @@ export function createExport(shown, again, restored, fail) {
     }
   }
 
-  /** A number that was entered, the largest that is allowed for one beyond, or null; what is not as entered is said. */
+  /** The entered number, limited to the maximum, or null; corrections are shown. */
   function within(id, value, least, most) {
     const fits = value >= least && value <= most;
     const [from, to] = [Math.ceil(10 * least) / 10, Math.floor(10 * most) / 10].map(decimal);
@@ -176,7 +176,7 @@ export function createExport(shown, again, restored, fail) {
       let value = numeric ? Number(at(id).value) : at(id).value;
       if (id === "width") value = within(id, Math.round(value), 1, picture.view.result.width);
       if (id === "dpi") value = within(id, Math.round(value), 1, MOST_DPI);
-      if (value === null) return show(); // the one before is shown again
+      if (value === null) return show(); // restores the previous value
       picture.settings = { ...picture.settings, [id]: value };
       touched = true;
       keepUsual(picture.settings);
@@ -201,7 +201,7 @@ export function createExport(shown, again, restored, fail) {
   });
   at("apply-again").querySelector("button").addEventListener("click", () => again(shown()));
 
-  /** Give a picture other settings, and enlarge it again if it was made, or is being sent, with others. */
+  /** Change the settings of a picture; enlarge it again if it was made with others. */
   function use(picture, { settings, tradeOff }) {
     const begun = picture.phase === "sending" || (picture.phase === "waiting" && picture.problem);
     const onItsWay = begun && MADE_WITH.some((id) => picture.settings[id] !== settings[id]);
@@ -235,14 +235,14 @@ export function createExport(shown, again, restored, fail) {
         return text("shared");
       } catch (problem) {
         if (problem.name !== "NotAllowedError") throw problem;
-        return text("shareAgain"); // browsers forget a click in seconds
+        return text("shareAgain"); // browsers forget a click within seconds
       }
     }),
   );
   at("apply-all").addEventListener("click", () => {
     const { settings, tradeOff } = shown();
     const usual = usualSettings();
-    keepUsual(settings); // also for those that are yet to come
+    keepUsual(settings); // also for later pictures
     const applied = JSON.stringify(usualSettings());
     const changed = pictures.map((picture) => {
       const before = { settings: picture.settings, tradeOff: picture.tradeOff };

@@ -1,4 +1,4 @@
-// About a result: by which model it was made, where, and how long it took.
+// About a result: its model, the worker, and the time it took.
 
 import { duration, moment, percent, size } from "../words/numbers.js";
 import { noteText, text } from "../words/text.js";

@@ -1,4 +1,4 @@
-// The strip of all pictures: a thumbnail with a badge for each, and what is open.
+// The strip of all pictures: a thumbnail with a badge for each; the open one is marked.
 
 import { busy, statusOf } from "../pictures/status.js";
 import { text } from "../words/text.js";
@@ -6,7 +6,7 @@ import { text } from "../words/text.js";
 const list = document.getElementById("cards");
 const template = document.getElementById("card");
 
-/** Put a card at the front, or last; `act.open` and `act.remove` get the picture. */
+/** Add a card at the front or at the end; `act.open` and `act.remove` get the picture. */
 export function addCard(picture, act, last = false) {
   const card = template.content.firstElementChild.cloneNode(true);
   picture.card = card;
@@ -15,14 +15,14 @@ export function addCard(picture, act, last = false) {
   card.querySelector(".remove").setAttribute("aria-label", text("removeName", picture));
   card.querySelector(".name").textContent = picture.name;
   card.querySelector(".open").title = picture.name;
-  card.querySelector(".thumb").replaceChildren(picture.canvas ?? picture.name); // a name until there is more to see
+  card.querySelector(".thumb").replaceChildren(picture.canvas ?? picture.name); // the name, until there is a thumbnail
   const at = list.children[picture.place ?? 0];
   if (last || !at) list.append(card);
   else at.before(card);
   picture.place = undefined;
 }
 
-/** Take a card away; what was focused in it passes on. */
+/** Remove a card; its focus moves to a neighbour. */
 export function removeCard(picture) {
   const next = picture.card.nextElementSibling ?? picture.card.previousElementSibling;
   const focused = picture.card.contains(document.activeElement);

@@ -1,4 +1,4 @@
-// Messages over the stage: progress of a picture, or its error and the remedy.
+// Messages over the stage: progress of a picture, or its error with a remedy.
 
 import { text } from "../words/text.js";
 
@@ -10,14 +10,14 @@ const LABELS = { cancel: "cancel", again: "tryAgain", fetch: "tryAgain", remove:
 const stage = document.getElementById("stage");
 let shownActions = "";
 
-/** Show words, with buttons for `actions` that call `act[name]()`; empty words hide it. */
+/** Show a text, with buttons for `actions` that call `act[name]()`; an empty text hides it. */
 export function showMessage(said, { actions = [], done = undefined } = {}, act = {}) {
   box.hidden = !said;
   if (words.textContent !== said) words.textContent = said;
   progress.hidden = done === undefined;
   if (done === null || done === undefined) progress.removeAttribute("value");
   else progress.value = done;
-  if (actions.join() === shownActions) return; // a button that is focused stays
+  if (actions.join() === shownActions) return; // keeps the focus of a button
   shownActions = actions.join();
   const focused = row.contains(document.activeElement);
   row.hidden = !actions.length;

@@ -1,4 +1,4 @@
-// The choice of a model, in words: what it is for, and how long it takes for the open photograph.
+// The choice of a model: its purpose, and the time it takes for the open photograph.
 
 import { networkSeconds } from "../pictures/estimate.js";
 import { site } from "../pictures/pictures.js";
@@ -13,7 +13,7 @@ const PURPOSES = {
   lite: "modelLite", base: "modelBase", "lite-real": "modelLiteReal", "paper-real": "modelPaperReal",
 };
 
-/** List the models of the service; one that was chosen stays so if it is there. */
+/** List the models of the service; the chosen one stays chosen if it is still available. */
 export function listModels() {
   const options = site.models.map(({ name, default: usual }) => new Option(name, name, usual, usual));
   if (options.map((it) => it.outerHTML).join("") === select.innerHTML) return; // the list may be open
@@ -22,7 +22,7 @@ export function listModels() {
   if (options.some(({ value }) => value === chosen)) select.value = chosen;
 }
 
-/** Say what the chosen model is for, and offer it for a picture that another one has enlarged. */
+/** Describe the chosen model, and offer it for a picture that was enlarged by another one. */
 export function showModel(picture) {
   const model = site.models.find(({ name }) => name === select.value);
   if (!model) return;

@@ -1,12 +1,12 @@
-// Word of finished pictures for somebody who looks elsewhere: in the title, and as a notification if
-// the person wants that.
+// Notifications of finished pictures while the page is in the background: in the title and, if enabled,
+// by the browser.
 
 import { text } from "../words/text.js";
 
 const box = document.getElementById("notify");
 const TITLE = "GDSR";
 
-/** Android has them for service workers only. */
+/** Android supports notifications only in service workers. */
 const able = "Notification" in window && !/Android/.test(navigator.userAgent);
 
 box.closest("label").hidden = !able;
@@ -16,7 +16,7 @@ box.addEventListener("change", async () => {
   try {
     localStorage.setItem("gdsr.notify", box.checked ? "yes" : "no");
   } catch {
-    // the browser keeps nothing
+    // storage is blocked
   }
 });
 
@@ -38,6 +38,6 @@ export function notifyEnded(picture, words) {
   try {
     new Notification(TITLE, { body, tag: picture.id });
   } catch {
-    // Android, in the guise of a desktop
+    // Android that claims to be a desktop
   }
 }

@@ -1,4 +1,4 @@
-// Files to save: made by the service of the open picture's settings, so that a file is what is shown.
+// Saving: the service makes the file from the settings of the open picture, so it equals the preview.
 
 import { createMap, isEmpty, setLevels } from "../brush/map.js";
 import { greyPng } from "../brush/png.js";
@@ -9,7 +9,7 @@ import { showGone } from "../pictures/pictures.js";
 const EXTENSIONS = { jpeg: "jpg", tiff: "tiff" };
 let latest = { key: "", file: null };
 
-/** The file `{blob, name}` of a picture; the last one is kept, so that its size costs no second one. */
+/** The file `{blob, name}` of a picture; the last one is cached, so showing its size does not make it twice. */
 export function fileOf(picture, settings = picture.settings) {
   const { id } = picture;
   const key = JSON.stringify([id, picture.tradeOff, settings, picture.painted ?? 0]);
@@ -31,7 +31,7 @@ async function make({ id, tradeOff, map, paint, settings, view, name }) {
   if (width < view.result.width) Object.assign(wanted, { width, height });
   if (!settings.scale) wanted.dpi = settings.dpi;
   let ask = () => result(id, { trade_off: tradeOff, ...wanted });
-  map ??= paint && createMap(view.result, paint); // it has none yet if it was not opened since a reload
+  map ??= paint && createMap(view.result, paint); // there is no map yet if the picture was not opened since a reload
   if (!isEmpty(map)) {
     setLevels(map, tradeOff);
     const levels = await greyPng(map);
@@ -43,13 +43,13 @@ async function make({ id, tradeOff, map, paint, settings, view, name }) {
   });
 }
 
-/** The size of the file, within the result: `settings.scale` times the photograph, or a width. */
+/** The size of the file, at most that of the result: `settings.scale` times the photograph, or a width. */
 export function outputSize(made, { scale, width }) {
   const factor = scale ? Math.min(1, scale / 4) : Math.min(1, width / made.width);
   return { width: Math.max(1, Math.round(made.width * factor)), height: Math.max(1, Math.round(made.height * factor)) };
 }
 
-/** "kitten-4x.jpg". */
+/** For example "kitten-4x.jpg". */
 export function fileName({ name, settings, view }) {
   const stem = name.replace(/\.[^.]*$/, "") || name;
   const scale = (4 * outputSize(view.result, settings).width) / view.result.width;
@@ -62,7 +62,7 @@ function nameOf(disposition) {
   return /filename="([^"]*)"/.exec(disposition)?.[1];
 }
 
-/** Hand a file to the browser. */
+/** Download a file in the browser. */
 export function save(blob, name) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);

@@ -1,11 +1,11 @@
-// All keys of the page, what they do, and the list of them that `?` shows.
+// Keyboard shortcuts, and the list of them that `?` shows.
 
 import { text } from "../words/text.js";
 
 const dialog = document.getElementById("shortcuts");
 const STEP = 60;
 
-/** Keys as they are labelled on the reader's keyboard. */
+/** Keys as labelled on the user's keyboard. */
 const labels = {
   Space: text("labelSpace"),
   Ctrl: /Mac|iPhone|iPad/.test(navigator.platform) ? "⌘" : text("labelCtrl"),
@@ -15,10 +15,10 @@ const labelled = (name) => name.replace(/Space|Ctrl|Del/, (it) => labels[it]);
 
 function help() {
   dialog.showModal();
-  dialog.scrollTop = 0; // the button that is focused is below a long list
+  dialog.scrollTop = 0; // the focused button is below a long list
 }
 
-/** `act` has a function for each name below; keys work unless one types, and letters anywhere. */
+/** `act` has a function for each name below. Shortcuts do not apply while text is typed. */
 export function listenToKeys(act) {
   const table = [
     [["Space"], "keySpace"],
@@ -50,7 +50,7 @@ export function listenToKeys(act) {
 
   document.addEventListener("keydown", (event) => {
     if (typing(event) || document.querySelector("dialog[open]")) return;
-    const bracket = event.altKey && "[]".includes(event.key); // many keyboards have these with AltGr or Option alone
+    const bracket = event.altKey && "[]".includes(event.key); // many keyboards need AltGr or Option for these
     const command = (event.ctrlKey || event.metaKey) && !bracket;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const found =
@@ -61,7 +61,7 @@ export function listenToKeys(act) {
     const holds = event.key === " " && !event.target.closest("button, summary, a, input:not([type=range])");
     if (!found && !holds) return;
     event.preventDefault();
-    if (event.repeat && found === act.remove) return; // a key that is held would remove one after another
+    if (event.repeat && found === act.remove) return; // a held key would remove one picture after another
     if (holds) act.hold(true);
     else found();
   });

@@ -1,10 +1,10 @@
-// "Removed. Undo": what was done last can be taken back for a while, by the button or by Ctrl Z.
+// "Removed. Undo": the last action can be undone for a while, by the button or by Ctrl Z.
 
 const toast = document.getElementById("toast");
 const UNDO = 6000;
 let offer = null; // `{undo, settle, timer, latest}`
 
-/** Say what was done. `undo()` takes it back; `settle()` is called when the time for that is over. */
+/** Announce an action. `undo()` reverts it; `settle()` is called once that is no longer possible. */
 export function offerUndo(words, undo, settle = () => {}) {
   settleNow();
   offer = { undo, settle, latest: true };
@@ -13,7 +13,7 @@ export function offerUndo(words, undo, settle = () => {}) {
   settleLater();
 }
 
-/** The offer stays while the pointer or the focus is on it. */
+/** The offer stays visible while the pointer or the focus is on it. */
 function settleLater() {
   offer.timer = setTimeout(() => (toast.matches(":hover, :focus-within") ? settleLater() : settleNow()), UNDO);
 }
@@ -39,14 +39,14 @@ function takeBack() {
   toast.hidden = true;
 }
 
-/** Take back what is offered, unless something else was done since; whether it was. */
+/** Undo the offered action, unless there was a later one; returns whether it did. */
 export function undoOffered() {
   if (!offer?.latest) return false;
   takeBack();
   return true;
 }
 
-/** Something was done that Ctrl Z takes back first. */
+/** Note a later action, which Ctrl Z undoes first. */
 export function outdateOffer() {
   if (offer) offer.latest = false;
 }

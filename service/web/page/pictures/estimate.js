@@ -1,12 +1,12 @@
-// Estimates of the time that a picture still takes. One estimate, said everywhere, that moves with the clock.
+// Estimates of a picture's remaining time: one estimate for all displays, updated with the clock.
 
-/** Seconds of the network for a picture of so many pixels; null where no speed was measured. */
+/** Seconds of computation for a picture of so many pixels; null if no speed was measured. */
 export function networkSeconds(pixels, model) {
   const speeds = (model?.devices ?? []).map(({ pixels_per_second: speed }) => speed.fused).filter(Boolean);
   return speeds.length ? pixels / Math.max(...speeds) : null;
 }
 
-/** Seconds that are left at `now`, in milliseconds; null while nothing is known. */
+/** Seconds left at `now`, in milliseconds; null if unknown. */
 export function secondsLeft({ phase, view, heardAt, runningAt, tilesAtStart, width, height }, models, now) {
   if (phase !== "known" || !view) return null;
   const name = view.options.model;

@@ -1,9 +1,9 @@
-// The size that a photograph's header states: known without decoding it.
+// The size in a photograph's header, without decoding it.
 
-const TABLES = [0xffc4, 0xffc8, 0xffcc]; // among the markers of a JPEG's frame
-const LONGEST = 1 << 20; // of what is before the frame, in bytes
+const TABLES = [0xffc4, 0xffc8, 0xffcc]; // not among the markers of a JPEG's frame
+const LONGEST = 1 << 20; // bytes before the frame
 
-/** The `{width, height}` of a PNG or JPEG file, before it is turned; null for other files. */
+/** The `{width, height}` of a PNG or JPEG file, before its orientation is applied; null for other files. */
 export async function headerSize(file) {
   const at = async (start) => new DataView(await file.slice(start, start + 24).arrayBuffer());
   try {
@@ -19,7 +19,7 @@ export async function headerSize(file) {
       start += 2 + segment.getUint16(2);
     }
   } catch {
-    // too short, or gone
+    // too short, or removed
   }
   return null;
 }

@@ -1,14 +1,14 @@
-// Ways in: chosen, a folder, the camera, pasted, dropped anywhere on the page.
+// Inputs: file dialogs, a folder, the camera, paste, and drop anywhere on the page.
 
-/** How names of the service's formats end. Browsers know no type of some, such as HEIC and JPEG XL on most systems. */
+/** File extensions of the service's formats. Browsers know no media type of some, such as HEIC and JPEG XL. */
 const ENDINGS = { jpeg: ["jpg", "jpeg", "jpe", "jfif"], tiff: ["tif", "tiff"], heic: ["heic", "heif", "hif"] };
 const PICTURE = /\.(avif|bmp|gif|hei[cf]|hif|jfif|jp(e|g|eg)|jxl|png|tiff?|webp)$/i;
 
-/** The `accept` of a file dialog for these formats. */
+/** The `accept` attribute of a file dialog for these formats. */
 export const acceptFor = (formats) =>
   formats.flatMap((name) => [`image/${name}`, ...(ENDINGS[name] ?? [name]).map((ending) => `.${ending}`)]).join();
 
-/** Whether a file of a folder, in which there may be anything, is a picture. */
+/** Whether a file of a chosen folder is a picture. */
 const isPicture = ({ name, type }) => (type ? type.startsWith("image/") : PICTURE.test(name));
 const inOrder = (one, other) => one.localeCompare(other, undefined, { numeric: true });
 
@@ -17,7 +17,7 @@ function ofFolder(files) {
   return visible.sort((one, other) => inOrder(one.webkitRelativePath, other.webkitRelativePath));
 }
 
-/** Tell of files, whichever way they come, those in folders too; empty nothings are left out, so that there may be none. */
+/** Call `tell` with files from any input, including those in folders; empty ones are left out, so the list may be empty. */
 export function onFiles(tell) {
   const accept = (files) => tell([...files].filter((file) => (file.size || file.type) && !file.name.startsWith(".")));
   for (const id of ["files", "folder", "camera"]) {
@@ -25,7 +25,7 @@ export function onFiles(tell) {
     input.addEventListener("change", () => {
       accept(id === "folder" ? ofFolder([...input.files]) : input.files);
       input.value = ""; // so that the same file can be chosen again
-      document.getElementById("stage").focus(); // a label that is clicked focuses its input
+      document.getElementById("stage").focus(); // a click on a label focuses its input
     });
   }
   document.addEventListener("paste", (event) => {
@@ -38,7 +38,7 @@ export function onFiles(tell) {
 
 function onDrop(accept) {
   const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
-  let inside = 0; // a drag enters each child before it leaves the one before
+  let inside = 0; // a drag enters each child before it leaves the previous one
   const show = (count) => {
     inside = count;
     document.body.classList.toggle("dropping", inside > 0);
@@ -54,7 +54,7 @@ function onDrop(accept) {
   });
 }
 
-/** The dropped files, those in folders too; entries are gone once the event is over. */
+/** The dropped files, including those in folders; entries are valid only during the event. */
 async function filesOf({ items, files }) {
   const entries = [...items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
   if (!entries.some((entry) => entry.isDirectory)) return [...files];

@@ -1,4 +1,4 @@
-// The pictures of this page: they come in, become jobs, and go. All of them are in `pictures`, newest
+// The pictures of this page, from upload to removal. `pictures` has all of them, newest
 // first.
 //
 // A picture has a `phase`: waiting, sending, refused (with `problem`), known (the service has it:
@@ -14,16 +14,16 @@ import { forget, keepOriginal, keepPaint, openOnce, original, paintOf, remember,
 import { thumbnail } from "./thumbnails.js";
 
 export const pictures = [];
-/** Set once the service has told them. */
+/** Limits of the service, once it has sent them. */
 export const site = { limits: null, models: [] };
 
 let sending = Promise.resolve();
 let tell = {};
 
 /**
- * Hear of pictures: `added(picture, last)`, `changed(picture)`, `removed(picture)`,
+ * Set the callbacks: `added(picture, last)`, `changed(picture)`, `removed(picture)`,
  * `thumbnail(picture, canvas)`, `ended(picture)`. `choices()` gives the options of the next upload,
- * and `settings()` the settings that a new picture begins with.
+ * and `settings()` the initial settings of a new picture.
  */
 export function onPictures(handlers) {
   tell = handlers;
@@ -33,7 +33,7 @@ function create(facts) {
   return { phase: "waiting", view: null, problem: null, map: null, paint: null, tradeOff: 0.5, stopping: new AbortController(), ...facts };
 }
 
-/** Take files in; the first of them. */
+/** Add files; returns the first picture. */
 export function take(files) {
   const fresh = [...files].map((file) => create({ file, name: file.name || "pasted.png", ...tell.settings() }));
   for (const picture of fresh.toReversed()) {
@@ -56,7 +56,7 @@ async function preview(picture) {
   }
 }
 
-/** Send a picture when those before it have been sent, and follow its job. */
+/** Upload a picture once the earlier ones have been uploaded, and follow its job. */
 function begin(picture) {
   picture.stopping = new AbortController();
   change(picture, { problem: null, view: null, phase: "waiting", cancelling: false });
@@ -79,11 +79,11 @@ async function send(picture) {
   const next = pictures.slice(pictures.indexOf(picture) + 1).find(({ id }) => id);
   keepOriginal(view.id, picture.file);
   if (picture.paint) keepPaint(view.id, picture.paint);
-  remember(view.id, { name, tradeOff, settings }, next?.id); // last: of one too many the files are dropped
+  remember(view.id, { name, tradeOff, settings }, next?.id); // last: beyond a maximum number, files are dropped
   change(picture, { phase: "known", id: view.id, ...heard(picture, view) });
 }
 
-/** Raise a Problem for what the service would refuse, before it is sent. */
+/** Throw a Problem for a file that the service would reject, before it is uploaded. */
 function refuse({ file, width, height }) {
   const { limits } = site;
   if (!file.size) throw new Problem({ title: text("fileEmpty"), status: 400 });
@@ -98,7 +98,7 @@ function refuse({ file, width, height }) {
   }
 }
 
-/** The fields of a picture from a view, with the times that an estimate needs. */
+/** Update a picture from a view of its job, with the times for an estimate. */
 function heard(picture, view) {
   const facts = { view, heardAt: Date.now() };
   if (view.state === "running" && picture.view?.state !== "running") {
@@ -132,16 +132,16 @@ function change(picture, facts) {
   tell.changed(picture);
 }
 
-/** Show a picture as gone if a refusal says so. */
+/** Mark a picture as gone if the error says so. */
 export function showGone(picture, { status }) {
   const phase = { 404: "lost", 410: "expired" }[status];
   if (phase) change(picture, { phase });
 }
 
-/** Cancel what is under way; what was not sent yet is removed. */
+/** Cancel a picture in progress; one that was not uploaded yet is removed. */
 export async function cancel(picture) {
   if (!picture.view || !busy(picture)) return remove(picture)();
-  if (picture.cancelling) return; // once more it would erase what was cancelled
+  if (picture.cancelling) return; // a second request would erase the cancelled job
   change(picture, { cancelling: true });
   try {
     await request(`jobs/${picture.id}`, { method: "DELETE" });
@@ -151,7 +151,7 @@ export async function cancel(picture) {
   }
 }
 
-/** Remove a picture from the page, and return a function that erases it; `restore(picture)` undoes it. */
+/** Remove a picture from the page; returns a function that erases it. `restore(picture)` undoes the removal. */
 export function remove(picture) {
   picture.removed = true;
   picture.place = pictures.indexOf(picture);
@@ -163,15 +163,15 @@ export function remove(picture) {
   };
 }
 
-/** Erase a job, if there is one; what is under way is cancelled by the first request, and erased by a second. */
+/** Erase the job, if there is one: the first request cancels a job in progress, the second erases it. */
 function erase(id) {
   if (!id) return;
   forget(id);
   const ask = () => request(`jobs/${id}`, { method: "DELETE", keepalive: true });
-  ask().then(({ status }) => status === 200 && ask()).catch(() => {}); // it may be gone already
+  ask().then(({ status }) => status === 200 && ask()).catch(() => {}); // it may be erased already
 }
 
-/** Put a removed picture back where it was. */
+/** Put a removed picture back in its position. */
 export function restore(picture) {
   picture.removed = false;
   pictures.splice(picture.place, 0, picture);
@@ -179,7 +179,7 @@ export function restore(picture) {
   tell.changed(picture);
 }
 
-/** Enlarge a picture again: another model, other options, another file, or after a failure. */
+/** Enlarge a picture again: with another model, other options or another file, or after a failure. */
 export function again(picture, file = picture.file) {
   picture.stopping.abort();
   erase(picture.id);
@@ -191,19 +191,19 @@ export function again(picture, file = picture.file) {
   begin(picture);
 }
 
-/** Try a picture again after a failure: where the service has its job, that is asked for, not made anew. */
+/** Retry a picture after a failure; a job that the service has is requested, not created again. */
 export function retry(picture) {
   if (picture.phase !== "refused" || !picture.id) return again(picture);
   change(picture, { phase: "known", problem: null });
   watchOrFail(picture);
 }
 
-/** A key that was given once does for all that were refused without. */
+/** Retry all pictures that were rejected without a key, now that there is one. */
 onKey(() => {
   for (const picture of pictures) if (picture.phase === "refused" && picture.problem.status === 401) retry(picture);
 });
 
-/** The pictures of before the reload; tells `first` of that which was open, or else of the newest that the service has. */
+/** Restore the pictures from before the reload; `first` gets the one that was open, or the newest that the service has. */
 export async function recall(first) {
   const found = remembered().map(({ id, name, tradeOff, settings }) => {
     const picture = create({ name, id, phase: "known", tradeOff: tradeOff ?? 0.5, settings: { ...tell.settings().settings, ...settings } });

@@ -1,6 +1,6 @@
-// A photograph that is too large for the service, made smaller before it is sent.
+// Reduces a photograph that is too large for the service, before its upload.
 
-/** A file of half the sides, halved again while it has more than `most` pixels. */
+/** A file of half the width and height, halved again while it has more than `most` pixels. */
 export async function halved(file, most) {
   const whole = await createImageBitmap(file);
   let factor = 0.5;
@@ -20,6 +20,6 @@ async function drawn(whole, file, [x, y, width, height], factor) {
   context.imageSmoothingQuality = "high";
   context.drawImage(whole, x, y, width, height, 0, 0, sheet.width, sheet.height);
   whole.close();
-  const type = file.type === "image/jpeg" ? "image/jpeg" : "image/png"; // others may be transparent
+  const type = file.type === "image/jpeg" ? "image/jpeg" : "image/png"; // other formats may be transparent
   return new File([await sheet.convertToBlob({ type, quality: 0.95 })], file.name, { type });
 }

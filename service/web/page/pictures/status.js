@@ -1,4 +1,4 @@
-// The state of a picture in words, and the actions that it allows.
+// The state of a picture as text, and its possible actions.
 
 import { CUT_OFF, Problem } from "../net/api.js";
 import { isAway } from "../net/connection.js";
@@ -6,11 +6,11 @@ import { count, duration, percent } from "../words/numbers.js";
 import { text } from "../words/text.js";
 import { secondsLeft } from "./estimate.js";
 
-/** Refusals with these statuses may go away by themselves. */
+/** Errors with these statuses may be temporary. */
 const PASSING = [401, 408, 409, 429];
 const WAITING = "…"; // a badge
 
-/** Whether something is still under way. */
+/** Whether a picture is in progress. */
 export function busy({ phase, view }) {
   return phase === "waiting" || phase === "sending" || (phase === "known" && (!view || ["queued", "running"].includes(view.state)));
 }
@@ -18,8 +18,8 @@ export function busy({ phase, view }) {
 export const isReady = ({ phase, view }) => phase === "known" && view?.state === "succeeded";
 
 /**
- * `words` for the stage, a `badge` for the strip, the share `done` (null: not known; undefined: nothing
- * goes on), and `actions` among cancel, again, remove, halve, crop and fill.
+ * `words` for the stage, a `badge` for the strip, the share `done` (null: unknown; undefined: not in
+ * progress), and `actions` among cancel, again, remove, halve, crop and fill.
  */
 export function statusOf(picture, models, now = Date.now()) {
   const { phase, sent, view, problem } = picture;
@@ -73,7 +73,7 @@ export function statusOf(picture, models, now = Date.now()) {
 function actionsFor({ problem, file, hasThumbnail }, retry) {
   if (problem.slug === "image-too-large" && hasThumbnail) return ["halve", "crop", "remove"];
   if (problem.slug === CUT_OFF && file) return ["fill", "remove"];
-  if (problem.slug === "model-unknown") return retry; // with another one
+  if (problem.slug === "model-unknown") return retry; // with another model
   const permanent = problem.permanent || (problem.status >= 400 && problem.status < 500 && !PASSING.includes(problem.status));
   return permanent ? ["remove"] : retry;
 }

@@ -1,7 +1,6 @@
-// State that survives a reload: which jobs are ours, which of them is open, how they are set, what was
-// painted, and the originals to compare with. Ids and settings are in localStorage, the open one in
-// sessionStorage (of each tab), files and paint in IndexedDB; where a browser keeps none of them, the page
-// works until it is closed.
+// State that survives a reload: our jobs, the open one, their settings, the paint, and the originals to
+// compare with. Ids and settings are in localStorage, the open one in sessionStorage (per tab), files
+// and paint in IndexedDB. If the browser blocks storage, the page works until it is closed.
 
 const LIST = "gdsr.pictures";
 const OPEN = "gdsr.open";
@@ -18,19 +17,19 @@ export function remembered() {
   }
 }
 
-/** Remember what has changed about a picture, or a new one, before that with the id `next` or last. */
+/** Store changes of a picture, or a new one, before that with the id `next` or at the end. */
 export function remember(id, facts, next) {
   const list = remembered();
   const known = list.find((item) => item.id === id);
   const place = list.findIndex((item) => item.id === next);
   if (known) Object.assign(known, facts);
-  else if (facts.name === undefined) return; // it is forgotten, by another tab perhaps
+  else if (facts.name === undefined) return; // it was removed, perhaps by another tab
   else list.splice(place < 0 ? list.length : place, 0, { id, ...facts });
   for (const item of list.splice(MOST)) dropFiles(item.id);
   write(list);
 }
 
-/** Keep which picture is open; null for none that the service has. */
+/** Store which picture is open; null for one that the service does not have. */
 export function keepOpen(id) {
   try {
     sessionStorage.setItem(OPEN, id ?? "");
@@ -66,7 +65,7 @@ function write(list) {
   try {
     localStorage.setItem(LIST, JSON.stringify(list));
   } catch {
-    // private browsing, or full: this tab goes on
+    // private browsing, or storage is full: this tab keeps working
   }
 }
 

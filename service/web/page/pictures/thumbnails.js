@@ -1,4 +1,4 @@
-// Small pictures for the strip, made one after another: each is decoded in full for a moment.
+// Thumbnails for the strip, made one at a time, since each is decoded in full for a moment.
 
 import { received } from "../net/api.js";
 import { result } from "../net/results.js";
@@ -9,8 +9,8 @@ const SIDE = 240;
 let turn = Promise.resolve();
 
 /**
- * Of the original, or where the browser cannot read it, of the result. Sets the picture's `width` and
- * `height`, and resolves with a canvas, or null where there is nothing to show yet.
+ * Make one of the original or, if the browser cannot read it, of the result. Sets the picture's `width`
+ * and `height`; resolves with a canvas, or null if there is nothing to show yet.
  */
 export async function thumbnail(picture) {
   try {
@@ -34,7 +34,7 @@ async function ofOriginal(picture) {
   return bitmap && drawn(bitmap);
 }
 
-/** Outside of the turns: it may wait for the service, and pictures are sent once they had their turn. */
+/** Not queued: it may wait for the service, and pictures are uploaded after their turn. */
 async function ofResult(picture) {
   if (!picture.view?.result) return null;
   const { signal } = picture.stopping;

@@ -1,22 +1,22 @@
-// The shares of measured and invented fine detail of a picture, by the service's definition: invented is
-// the difference to the faithful branch, measured what that differs from the mean of each block of 4 x 4
-// pixels, both as sums over all samples. At the slider's 0 nothing is invented, exactly.
+// The shares of measured and invented fine detail, as the service defines them. Invented is the
+// difference to the faithful branch; measured is the faithful branch minus the mean of each block of
+// 4 x 4 pixels; both are sums over all samples. At the slider's 0 nothing is invented.
 
-const CELL = 4; // pixels of the result: one of the original
+const CELL = 4; // pixels of the result for one of the original
 const BLOCK = 2 * CELL;
 const STRIP = 16 * BLOCK;
-/** Trade-offs whose invented detail is summed; between them a sum is nearly linear. */
+/** Trade-offs at which invented detail is summed; between two of them the sum is nearly linear. */
 const KNOTS = [0.5, 0.625, 0.75, 0.875, 1];
-/** Means of a sample's difference, in levels, at which detail is drawn in full. */
+/** Mean differences of a sample, in levels, at which detail is drawn opaque. */
 const STRONG = { measured: 16, invented: 12 };
-/** How much of the photograph each may cover. */
+/** Maximum opacity of each colour over the photograph. */
 const COVER = { measured: 0.3, invented: 0.8 };
 const BLUE = [74, 163, 255];
 const AMBER = [255, 180, 84];
 
 /**
- * Sums of a layer for each block: `measured`, and `invented` for each of the knots. Lets the page breathe
- * between strips; null if the signal ends it.
+ * Sums of a layer for each block: `measured`, and `invented` for each of the knots. Yields to the page
+ * between strips; null if the signal aborts it.
  */
 export async function measureDetail({ scale, psnr, fused, gan }, signal) {
   const { width, height } = psnr;
@@ -83,8 +83,8 @@ function sumInvented({ columns, invented }, top, faithful, chosen, crisp, width,
 }
 
 /**
- * Scale the sums so that the whole picture, at the trade-off it was made with, has the share that the
- * service measured: a preview has lost some detail, and has some that is its compression's.
+ * Scale the sums so that the whole picture, at the trade-off that it was made with, has the share that
+ * the service measured: a preview lacks some detail, and its compression adds some.
  */
 export function calibrate(detail, { options, result }) {
   const share = inventedShare(detail, { left: 0, top: 0, right: detail.columns, bottom: detail.rows }, () => options.trade_off);
@@ -92,7 +92,7 @@ export function calibrate(detail, { options, result }) {
   detail.factor = (result.invented / (1 - result.invented)) * ((1 - share) / share);
 }
 
-/** The sum of what a trade-off invents in a block. */
+/** The invented sum of a block at a trade-off. */
 function inventedIn({ invented, factor }, block, tradeOff) {
   if (tradeOff <= KNOTS[0]) return factor * (tradeOff / KNOTS[0]) * invented[0][block];
   const place = ((tradeOff - KNOTS[0]) / (1 - KNOTS[0])) * (KNOTS.length - 1);
@@ -101,7 +101,7 @@ function inventedIn({ invented, factor }, block, tradeOff) {
   return factor * (one + (place - below) * (invented[below + 1][block] - one));
 }
 
-/** The share of fine detail in a box of blocks that is invented; `tradeOffAt(column, row)`. */
+/** The invented share of the fine detail in a box of blocks; `tradeOffAt(column, row)`. */
 export function inventedShare(detail, box, tradeOffAt) {
   let measured = 0;
   let invented = 0;
@@ -115,7 +115,7 @@ export function inventedShare(detail, box, tradeOffAt) {
   return invented ? invented / (invented + measured) : 0;
 }
 
-/** One pixel for each block: amber where detail is invented, blue where it is measured. */
+/** An overlay with one pixel for each block: amber if its detail is invented, blue if it is measured. */
 export function drawDetail(detail, tradeOffAt) {
   const image = new ImageData(detail.columns, detail.rows);
   const samples = 3 * BLOCK * BLOCK;
@@ -125,7 +125,7 @@ export function drawDetail(detail, tradeOffAt) {
     const measured = detail.measured[block] / samples;
     const blue = COVER.measured * Math.min(1, measured / STRONG.measured);
     const amber = COVER.invented * Math.min(1, invented / STRONG.invented);
-    // Squared, as a plain mean of amber and blue is grey wherever there is some of both.
+    // squared, since a plain mean of amber and blue is grey
     const share = amber && amber ** 2 / (amber ** 2 + blue ** 2);
     for (let c = 0; c < 3; c += 1) image.data[4 * block + c] = BLUE[c] + (AMBER[c] - BLUE[c]) * share;
     image.data[4 * block + 3] = 255 * (amber + blue - amber * blue);

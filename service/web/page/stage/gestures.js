@@ -1,15 +1,15 @@
-// Fingers, mouse and wheel on the stage, told in CSS pixels. Keys are those of the shortcuts.
+// Touch, mouse and wheel on the stage, in CSS pixels. Keys are in the shortcuts.
 
-/** A press of so many milliseconds without a move shows the original. */
+/** A press of so many milliseconds without movement shows the original. */
 const LONG_PRESS = 350;
-/** A finger that moved less has tapped. */
+/** A pointer that moved less is a tap. */
 const STILL = 6;
 
 /**
  * Listen on the stage: `move(dx, dy)`, `zoom(factor, x, y)`, `toggle(x, y)` on a double click,
- * `tap(x, y)`, `hover(x, y)`, `hold(down)` for a long press. `paints()` says whether one finger paints,
- * and `canMove()` whether it moves the picture; else it drags the divider by `divide(x)`. Strokes are
- * `stroke(x, y, phase)` with begin, on, end or cancel.
+ * `tap(x, y)`, `hover(x, y)`, `hold(down)` for a long press. `paints()` is whether one finger paints,
+ * and `canMove()` whether it moves the picture; otherwise it drags the divider by `divide(x)`. Strokes
+ * are `stroke(x, y, phase)` with begin, on, end or cancel.
  */
 export function listen(stage, { move, zoom, toggle, tap, hover, hold, divide, paints, canMove, stroke }) {
   const fingers = new Map();
@@ -105,7 +105,7 @@ export function listen(stage, { move, zoom, toggle, tap, hover, hold, divide, pa
   );
 }
 
-/** A divider that is moved by keys; `tell` gets its place from 0 to 1. Returns `set(place)`. */
+/** Keyboard control of the divider; `tell` gets its position from 0 to 1. Returns `set(position)`. */
 export function listenToDivider(divider, tell) {
   let place = 0.5;
   function set(to) {

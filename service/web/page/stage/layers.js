@@ -1,26 +1,26 @@
-// Fetches the layers of the viewer: the original and the three branches. A result comes as small previews
-// first, and in full when one zooms in: all of it, or where that is too large for the hardware, what is
-// in view.
+// Loads the layers of the viewer: the original and the three branches. A result is loaded as small
+// previews first, and in full when the user zooms in: all of it or, if that is too large for the
+// hardware, the part in view.
 
 import { received } from "../net/api.js";
 import { result } from "../net/results.js";
 import { headerSize } from "../pictures/header.js";
 
 const BRANCHES = ["psnr", "fused", "gan"];
-/** Above so many pixels three branches take more memory than a browser should. */
+/** Above so many pixels, three branches take too much memory. */
 const MOST_PIXELS = 64e6;
 const PREVIEW_SIDE = 4096;
-/** A larger photograph, of 1 GB and more, is not decoded: it would stop the browser, or crash it. */
+/** A larger photograph, of 1 GB and more, is not decoded: it would stall or crash the browser. */
 const MOST_DECODED = 256e6;
-/** Results of no more bytes, of three branches, need no preview. */
+/** Up to so many bytes of three branches, a result needs no preview. */
 const FEW_BYTES = 2e6;
 
-/** Whether all pixels of a result can be shown at once. */
+/** Whether a result can be shown in full. */
 function fits({ width, height }, side) {
   return Math.max(width, height) <= side && width * height <= MOST_PIXELS;
 }
 
-/** The fields of an address that make a result small enough; none if it is. */
+/** Query fields that make a result small enough; none if it is. */
 function smaller({ width, height }, side) {
   if (fits({ width, height }, side)) return {};
   const longest = Math.min(PREVIEW_SIDE, side);
@@ -28,9 +28,9 @@ function smaller({ width, height }, side) {
 }
 
 /**
- * The branches of a job, as a layer for a painter; `tell` gets the share that has come. `exact`: with all
- * pixels. A layer has the `scale` of its bitmaps, is `whole` if that is the result itself, and `canBeWhole`
- * if it can be had so.
+ * The branches of a job, as a layer for a painter; `tell` gets the loaded share. `exact`: with all
+ * pixels. A layer has the `scale` of its bitmaps, is `whole` if it has all pixels, and `canBeWhole` if
+ * these can be loaded.
  */
 export async function branches({ id, result: made }, side, { signal, tell, exact = false }) {
   const sums = {};
@@ -50,14 +50,14 @@ export async function branches({ id, result: made }, side, { signal, tell, exact
   return { area, scale: psnr.width / made.width, whole: canBeWhole && !preview, canBeWhole, psnr, fused, gan };
 }
 
-/** Every pixel of an area `[x, y, width, height]`. */
+/** All pixels of an area `[x, y, width, height]`. */
 export async function crop({ id }, area, signal) {
   const part = { region: area.join(), format: "png" };
   const [psnr, fused, gan] = await Promise.all(BRANCHES.map((output) => bitmap(id, { output, ...part }, signal)));
   return { area, whole: true, psnr, fused, gan };
 }
 
-/** A file of the user's own as a bitmap, upright and in sRGB; null if the browser cannot read it, or it is huge. */
+/** A local file as a bitmap, upright and in sRGB; null if the browser cannot read it or it is too large. */
 export async function decoded(file, longest) {
   const stated = await headerSize(file);
   if (stated && stated.width * stated.height > MOST_DECODED) return null;
@@ -75,7 +75,7 @@ export async function decoded(file, longest) {
   }
 }
 
-/** A picture of the service with its samples as they are: no profile applied, nothing premultiplied. */
+/** A picture of the service with its exact samples: no profile applied, nothing premultiplied. */
 async function bitmap(id, wanted, signal, tell = () => {}) {
   async function read(answer) {
     const all = Number(answer.headers.get("Content-Length")) || 1;

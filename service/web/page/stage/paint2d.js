@@ -1,11 +1,11 @@
-// Painting without a graphics card: a canvas scales, a loop over what is visible blends. What was
-// scaled and blended is kept until the view changes, so that the slider costs the loop alone, the
-// divider nothing, and a stroke of the brush the pixels under it.
+// Painting on the CPU: a canvas scales, and a loop blends the visible pixels. Scaled and blended pixels
+// are cached until the view changes. So the slider costs only the loop, the divider nothing, and a
+// brush stroke only its own pixels.
 
 import { samplesOf, twice } from "../brush/map.js";
 import { shares, showsPixels } from "./shares.js";
 
-/** Canvases of browsers end somewhere above this. */
+/** Maximum side of a canvas in browsers. */
 const SIDE = 8192;
 
 export function paintOnCanvas(canvas) {
@@ -15,7 +15,7 @@ export function paintOnCanvas(canvas) {
   let map = null;
   let kept = new Map();
 
-  /** A canvas of the visible box of a layer in a pane, blended. */
+  /** A canvas with the visible box of a layer in a pane, blended. */
   function blended(name, scene, pane) {
     const layer = layers[name];
     const box = visible(layer.area, scene, pane);
@@ -108,7 +108,7 @@ export function paintOnCanvas(canvas) {
       layers[name] = layer;
       kept.delete(name);
     },
-    /** A map instead of one trade-off for all; with a box, its levels have changed there. */
+    /** Set a map instead of a single trade-off; with a box, only levels in it have changed. */
     setMap(next, box) {
       const same = map && map === next;
       map = next;
@@ -141,7 +141,7 @@ export function paintOnCanvas(canvas) {
   };
 }
 
-/** The samples of the canvas that a bitmap, drawn at a place, shows in a box. */
+/** The samples of a bitmap's canvas that a box shows. */
 function scaled(bitmap, place, box, exact) {
   const sheet = new OffscreenCanvas(box.width, box.height).getContext("2d", { willReadFrequently: true });
   sheet.imageSmoothingEnabled = !exact;
@@ -151,7 +151,7 @@ function scaled(bitmap, place, box, exact) {
 }
 
 /**
- * Where an area of the result is on the canvas. Edges are whole pixels: at a fraction of one the board
+ * The position of an area of the result on the canvas, in whole pixels: at fractions, the checkerboard
  * would show through an opaque picture.
  */
 function rectangle([x, y, width, height], { zoom }, pane) {
@@ -162,7 +162,7 @@ function rectangle([x, y, width, height], { zoom }, pane) {
   return { x: left, y: top, width: right - left, height: bottom - top };
 }
 
-/** The part of an area that the frame of a pane shows; null for none. */
+/** The part of an area inside the frame of a pane; null if there is none. */
 function visible(area, scene, pane) {
   const place = rectangle(area, scene, pane);
   const left = Math.max(pane.frame[0], place.x);
@@ -173,7 +173,7 @@ function visible(area, scene, pane) {
   return { x: left, y: top, width: right - left, height: bottom - top };
 }
 
-/** Linear, in 256ths, rounded: the service's own sum. */
+/** Linear interpolation in 256ths, rounded like the service. */
 function blendEvenly(first, second, share, into) {
   const rest = 256 - share;
   for (let i = 0; i < into.length; i += 1) into[i] = (first[i] * rest + second[i] * share + 128) >> 8;

@@ -1,12 +1,12 @@
-// The choice of who paints.
+// The choice between the two painters.
 
 import { paintOnCanvas } from "./paint2d.js";
 import { paintOnCard } from "./paintgl.js";
 
-/** Renderers that are programs, not cards: the loop is several times quicker than they are. */
+/** Software renderers: the CPU painter is several times faster. */
 const SOFTWARE = /swiftshader|llvmpipe|softpipe|software|basic render/i;
 
-/** Whether there is a graphics card; asked of a context of its own, for a canvas has one kind for life. */
+/** Whether there is a graphics card; checked on a separate canvas, as a canvas keeps its first kind of context. */
 function hasCard() {
   const gl = new OffscreenCanvas(1, 1).getContext("webgl2");
   const names = gl?.getExtension("WEBGL_debug_renderer_info");
@@ -16,14 +16,14 @@ function hasCard() {
 }
 
 /**
- * The painter of a canvas: the graphics card, or where there is none a loop. Null if the card fails: the
- * loop needs another canvas then.
+ * The painter of a canvas: WebGL, or without a graphics card the CPU. Null if WebGL fails: the CPU
+ * painter needs another canvas then.
  *
- * `side` is the longest side of a bitmap that it takes. The layers `base` and `detail` have each the
+ * `side` is the longest side of a bitmap that it takes. The layers `base` and `detail` each have the
  * `area` [x, y, width, height] of the result that they cover, and a bitmap for each branch; `before`
  * is a bitmap of the whole. `draw(scene)` paints the `panes` of a scene: each shows the original or
  * the result between the columns `left` and `right`, with the result's corner at `x`, `y`; `frame`
- * are the columns that it may ever show in this view.
+ * are the columns that the pane can ever show in this view.
  */
 export function painter(canvas, { card = hasCard() } = {}) {
   if (!card) return paintOnCanvas(canvas);

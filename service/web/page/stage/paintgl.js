@@ -1,5 +1,5 @@
-// The graphics card blends, scales and compares. A frame costs what is on the screen, whatever the
-// size of the picture; the three branches and the map stay on the card.
+// The graphics card blends, scales and compares. The cost of a frame depends on the screen, not on the
+// picture; the three branches and the map stay on the card.
 
 import { shares, showsPixels } from "./shares.js";
 
@@ -10,8 +10,8 @@ void main() {
   gl_Position = vec4(4 * (gl_VertexID & 1) - 1, 2 * (gl_VertexID & 2) - 1, 0, 1);
 }`;
 
-// Shares and sums are whole numbers: where pixels are shown one to one or larger, the colours are
-// those that the service computes, by one trade-off or by a map.
+// Integer arithmetic: where pixels are shown at 1:1 or larger, colours equal those that the service
+// computes, by one trade-off or by a map.
 const COLOURS = `#version 300 es
 precision highp float;
 precision highp int;
@@ -72,7 +72,7 @@ void main() {
   colour = vec4(mix(vec3(board), seen.rgb, seen.a), 1);
 }`;
 
-/** A painter, or null where there is no WebGL 2; an error where a driver does not take the program. */
+/** A painter, or null without WebGL 2; throws if the driver rejects the program. */
 export function paintOnCard(canvas) {
   const gl = canvas.getContext("webgl2", { antialias: false, depth: false, powerPreference: "high-performance" });
   if (!gl) return null;
@@ -127,7 +127,7 @@ export function paintOnCard(canvas) {
         ...Object.fromEntries(BRANCHES.map((branch) => [branch, texture(gl, layer[branch])])),
       };
     },
-    /** A map instead of one trade-off for all; with a box, its levels have changed there. */
+    /** Set a map instead of a single trade-off; with a box, only levels in it have changed. */
     setMap(next, box) {
       if (!next || next !== map) {
         gl.deleteTexture(levels);

@@ -1,8 +1,8 @@
 // The slider's arithmetic.
 
 /**
- * Which two branches a position is made of, and how much of the second, in 256ths: what the service
- * computes with, so that both round alike.
+ * The two branches that a position blends, and the weight of the second in 256ths, as the service
+ * computes them, so that both round alike.
  */
 export function shares(tradeOff) {
   if (tradeOff === 1) return { first: "gan", second: "gan", share: 0 };
@@ -17,7 +17,7 @@ function even(value) {
   return below % 2 ? below + 1 : below;
 }
 
-/** Whether pixels are shown as squares at a zoom, of the original and of the result alike. */
+/** Whether pixels are shown as squares at a zoom, for original and result alike. */
 export function showsPixels(zoom) {
   return zoom >= 2 && Number.isInteger(zoom);
 }

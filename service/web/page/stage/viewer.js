@@ -1,5 +1,5 @@
-// The stage: what is shown of a picture, how large and where, beside its original. One result pixel at
-// 1:1 is one pixel of the screen.
+// The stage: shows part of a picture at a zoom, beside its original. At 1:1 a pixel of the result is a
+// pixel of the screen.
 
 import { isEmpty, setLevels } from "../brush/map.js";
 import { isAway } from "../net/connection.js";
@@ -12,17 +12,16 @@ import { painter } from "./painter.js";
 
 const LEVELS = [0.125, 0.25, 0.5, 1, 2, 4, 8];
 const MOST = 8;
-/** All pixels are fetched when the view has stood still for so long, in milliseconds. */
+/** Milliseconds without a change of the view after which all pixels are loaded. */
 const STILL = 250;
 const MOST_CROP_PIXELS = 16e6;
 
 /**
  * A viewer on the page's stage. `open(picture)` shows its original, and its result if there is one;
- * `showResult` fetches one that has come since. It tells of its size by `on.zoom({level, fit})`, of
- * the share that was fetched by `on.loading` (null: all is there), of a result that is there by
- * `on.ready`, of refusals by `on.failed`, of the invented share of the detail in view by
- * `on.invented` (null: not known yet), of colours that are there by `on.measured`, and of a lost
- * graphics card by `on.cardLost`.
+ * `showResult` loads a result that was finished later. Callbacks: `on.zoom({level, fit})`, `on.loading`
+ * with the loaded share (null: all), `on.ready` for a shown result, `on.failed` with an error,
+ * `on.invented` with the invented share of the detail in view (null: unknown), `on.measured` once the
+ * colours are measured, and `on.cardLost` for a lost graphics card.
  */
 export function createViewer(on) {
   const stage = document.getElementById("stage");
@@ -39,13 +38,13 @@ export function createViewer(on) {
   let hasBefore = false;
   let detail = null; // sums of measured and invented detail
   let small = null; // the result's colours at the size of the map
-  let centre = { x: 0.5, y: 0.5 }; // of the view, in parts of the result
+  let centre = { x: 0.5, y: 0.5 }; // of the view, as shares of the result
   let zoom = 1;
   let fitted = true;
   let tradeOff = 0.5;
-  let map = null; // unless nothing is painted
+  let map = null; // null: nothing is painted
   let side = false; // side by side
-  let held = false; // the original alone
+  let held = false; // the original alone is shown
   let guesses = false;
   let split = 0.5;
   let asked = false;
@@ -71,7 +70,7 @@ export function createViewer(on) {
     overlay.height = canvas.height;
     if (!picture) return;
     resize();
-    draw(); // at once: a resized canvas is empty
+    draw(); // immediately: a resized canvas is empty
   });
   watchCanvas();
 
@@ -85,7 +84,7 @@ export function createViewer(on) {
     }
   }
 
-  /** A painter on a new canvas, as a canvas has one kind for life; the card is not asked again. */
+  /** A painter on a new canvas, as a canvas keeps its first kind of context. */
   function withoutCard() {
     const fresh = canvas.cloneNode();
     canvas.replaceWith(fresh);
@@ -93,7 +92,7 @@ export function createViewer(on) {
     return painter(canvas, { card: false });
   }
 
-  /** The graphics card was lost, with all that was on it: go on without it. */
+  /** The graphics card was lost with everything on it: continue without it. */
   function paintWithoutCard() {
     paint = withoutCard();
     watchCanvas();
@@ -101,14 +100,14 @@ export function createViewer(on) {
     if (picture) open(picture);
   }
 
-  /** Canvas pixels for one of CSS: a browser that scales a page by itself has its own. */
+  /** Canvas pixels per CSS pixel; browsers that scale a page by themselves have another ratio. */
   const ratio = () => canvas.width / (stage.clientWidth || canvas.width);
   const isSide = () => side && hasBefore && layer !== null && !held;
-  /** The width of one view of the picture, in canvas pixels. */
+  /** The width of one pane, in canvas pixels. */
   const breadth = () => (isSide() ? canvas.width / 2 : canvas.width);
   const fitting = () => Math.min(MOST, breadth() / size.width, canvas.height / size.height);
 
-  /** Move the view by so many CSS pixels, and keep the picture in it. */
+  /** Move the view by so many CSS pixels, within the picture. */
   function move(dx, dy) {
     look(dx * ratio(), dy * ratio());
   }
@@ -125,7 +124,7 @@ export function createViewer(on) {
     sharpen();
   }
 
-  /** Zoom so that what is under a place of the stage, in CSS pixels, stays there. */
+  /** Zoom around a position of the stage, in CSS pixels. */
   function zoomTo(wanted, x = stage.clientWidth / 2, y = stage.clientHeight / 2) {
     const least = Math.min(fitting(), 1);
     const to = Math.min(MOST, Math.max(least, wanted));
@@ -184,7 +183,7 @@ export function createViewer(on) {
     tellInvented();
   }
 
-  /** The trade-off of a block: of the map there, or of the slider. */
+  /** The trade-off of a block, from the map or the slider. */
   function tradeOffAt(column, row) {
     if (!map) return tradeOff;
     const at = (block, blocks, samples) => Math.min(samples - 1, Math.floor(((block + 0.5) * samples) / blocks));
@@ -222,7 +221,7 @@ export function createViewer(on) {
     on.invented(inventedShare(detail, blocksIn(detail, viewed()), tradeOffAt));
   }
 
-  /** The part of the result that is in view, in its pixels. */
+  /** The visible part of the result, in its pixels. */
   function viewed() {
     const { x, y } = scene();
     return {
@@ -233,7 +232,7 @@ export function createViewer(on) {
     };
   }
 
-  /** Fetch in full what is shown of a preview larger than it is, once the view stands still. */
+  /** Load in full the visible part of an enlarged preview, once the view rests. */
   function sharpen() {
     if (!layer || layer.whole) return;
     clearTimeout(stillness);
@@ -258,7 +257,7 @@ export function createViewer(on) {
           const part = await crop(picture.view, area, signal);
           if (signal.aborted) return closed(part);
           paint.setLayer("detail", part);
-          if (paint.kind !== "2d") closed(part); // the card has them
+          if (paint.kind !== "2d") closed(part); // they are on the card
           previewNote.textContent = text("everyPixel");
           repaint();
         }
@@ -292,7 +291,7 @@ export function createViewer(on) {
     canvas.setAttribute("aria-label", layer ? text("resultOf", picture) : text("notYet", picture ?? { name: "" }));
   }
 
-  /** Begin with a picture; what belonged to the one before is let go. */
+  /** Open a picture, and release everything of the previous one. */
   async function open(next) {
     picture = next;
     for (const work of [loading, sharpening, measuring]) work.abort();
@@ -324,7 +323,7 @@ export function createViewer(on) {
     await showResult();
   }
 
-  /** Fetch the result of the picture that is open, if it has one. */
+  /** Load the result of the open picture, if it has one. */
   async function showResult() {
     if (layer || picture?.view?.state !== "succeeded") return;
     const { signal } = loading;
@@ -354,7 +353,7 @@ export function createViewer(on) {
     measure(layer);
   }
 
-  /** Measure what is invented, once the picture is on the screen. */
+  /** Measure the invented detail, once the picture is on the screen. */
   async function measure(shown) {
     measuring = new AbortController();
     const { signal } = measuring;
@@ -367,7 +366,7 @@ export function createViewer(on) {
       on.measured();
       repaint();
     }
-    if (paint.kind !== "2d") closed(shown); // the card has them
+    if (paint.kind !== "2d") closed(shown); // they are on the card
   }
 
   function resize() {
@@ -376,7 +375,7 @@ export function createViewer(on) {
     look();
   }
 
-  /** Blend by a map from now on; with a box, its paint has changed there alone. */
+  /** Blend by a map; with a box, only paint in it has changed. */
   function setMap(next, box) {
     const had = map;
     map = isEmpty(next) ? null : next;
@@ -397,14 +396,14 @@ export function createViewer(on) {
     setMap,
     hasResult: () => layer !== null,
     colours: () => small,
-    /** A place of the stage, in CSS pixels, as a place of the result, as the pane has it that `begun` is in. */
+    /** Convert a position of the stage, in CSS pixels, to the result, in the pane that contains `begun`. */
     placeOf(x, y, begun = x) {
       const { panes } = scene();
       const within = begun * ratio();
       const pane = panes.find((it) => !it.before && within >= it.left && within < it.right) ?? panes[0] ?? { x: 0, y: 0 };
       return { x: (x * ratio() - pane.x) / zoom, y: (y * ratio() - pane.y) / zoom };
     },
-    /** CSS pixels for one of the result. */
+    /** CSS pixels per pixel of the result. */
     scale: () => zoom / ratio(),
     size: () => size,
     viewed,
@@ -430,7 +429,7 @@ export function createViewer(on) {
       side = wanted;
       resize();
     },
-    /** Show the original alone while it is held. */
+    /** Show the original alone while held. */
     setHeld(wanted) {
       if (held === wanted) return;
       held = wanted;
@@ -440,12 +439,12 @@ export function createViewer(on) {
   };
 }
 
-/** Close the bitmaps of a layer: else they stay, as large as they are, until the browser looks for what is left over. */
+/** Close the bitmaps of a layer; otherwise they stay in memory until the next garbage collection. */
 function closed(layer) {
   for (const name of ["psnr", "fused", "gan"]) layer[name].close();
 }
 
-/** The colours of a bitmap at the size of a map. */
+/** The colours of a bitmap, at the size of a map. */
 function smallOf(bitmap, { width, height }) {
   const sheet = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   sheet.imageSmoothingQuality = "high";

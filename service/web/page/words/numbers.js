@@ -1,4 +1,4 @@
-// Numbers as people of the page's language write them.
+// Formats numbers for the language of the page.
 
 import { language } from "./text.js";
 
@@ -11,7 +11,7 @@ export const count = (value) => whole.format(value);
 export const decimal = (value) => oneDigit.format(value);
 export const percent = (share) => percentage.format(share);
 
-/** "1.2 MB": decimal units, as cameras and file managers have them. */
+/** "1.2 MB": decimal units, as in cameras and file managers. */
 export function bytes(value) {
   const units = ["byte", "kilobyte", "megabyte", "gigabyte"];
   let unit = 0;
@@ -20,12 +20,12 @@ export function bytes(value) {
   return number({ style: "unit", unit: units[unit], minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
 }
 
-/** "48 megapixels" in the shortest form, "48 MP". */
+/** "48 megapixels", in short form "48 MP". */
 export function megapixels(pixels) {
   return `${decimal(pixels / 1e6)}\u00a0MP`;
 }
 
-/** "2,048 × 1,536", which does not break over lines. */
+/** "2,048 × 1,536", without a line break. */
 export function size({ width, height }) {
   return `${count(width)}\u00a0×\u00a0${count(height)}`;
 }
@@ -40,7 +40,7 @@ export function duration(seconds) {
   return `${unit(Math.floor(all / 60), "minute")} ${unit(all % 60, "second").replace("sec", "s")}`;
 }
 
-/** "1 hour", "30 minutes", in whole ones. */
+/** "1 hour", "30 minutes", rounded. */
 export function span(seconds) {
   const [value, unit] =
     seconds < 3600 ? [seconds / 60, "minute"]
@@ -49,7 +49,7 @@ export function span(seconds) {
   return number({ style: "unit", unit, unitDisplay: "long", maximumFractionDigits: 0 }).format(value);
 }
 
-/** The day and the time of day. */
+/** Date and time of day. */
 export function moment(time) {
   return new Date(time).toLocaleString(language, { dateStyle: "medium", timeStyle: "short" });
 }

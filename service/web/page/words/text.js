@@ -1,5 +1,5 @@
-// The page's words in the reader's language. A language is one file of this folder; a word that it
-// lacks is English.
+// Texts of the page in the user's language: one file of this folder for each language; a missing text
+// is in English.
 
 import english from "./en.js";
 
@@ -13,18 +13,18 @@ const wanted = [new URLSearchParams(location.search).get("lang"), ...navigator.l
 export const language = wanted ?? "en";
 const words = { ...english, ...(language in OTHERS ? (await OTHERS[language]()).default : {}) };
 
-/** The words for a type of problem, by its slug; undefined where those of the service do. */
+/** The text for a problem type, by its slug; undefined: use that of the service. */
 export const problemText = (slug) => words.problems[slug];
 
-/** The words for a warning of a job; those of the service where there are none. */
+/** The text for a warning of a job; without one, that of the service. */
 export const noteText = (warning) => words.notes[warning] ?? warning;
 
-/** The words for a key, with `{names}` replaced. */
+/** The text for a key, with `{names}` replaced. */
 export function text(key, values = {}) {
   return words[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-/** Fill what is marked in the document: `data-text`, `data-label`, `data-title`. */
+/** Fill in the texts of the document: `data-text`, `data-label`, `data-title`. */
 export function translate(root = document) {
   document.documentElement.lang = language;
   for (const element of root.querySelectorAll("[data-text]")) element.textContent = text(element.dataset.text);
