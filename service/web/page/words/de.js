@@ -97,7 +97,7 @@ export default {
   modelLiteReal: "Für Fotos von Handys und aus dem Web: entfernt Rauschen und JPEG-Spuren.",
   modelPaperReal: "Die feinsten Details, für Fotos von Handys und aus dem Web. Ohne GPU langsam.",
   modelLite: "Für saubere Fotos: schnell, behält jedes Korn.",
-  modelBase: "Für saubere Fotos: am treuesten, langsamer.",
+  modelBase: "Für saubere Fotos: schärfere Details, langsamer.",
   modelOther: "Ein Modell dieses Servers.",
   again: "Neu vergrößern",
   againWith: "Mit {model} neu vergrößern",

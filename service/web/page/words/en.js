@@ -102,7 +102,7 @@ export default {
   modelLiteReal: "For photos from phones and the web: removes noise and JPEG marks.",
   modelPaperReal: "The best detail, for photos from phones and the web. Slow without a GPU.",
   modelLite: "For clean photos: quick, keeps every grain.",
-  modelBase: "For clean photos: the most faithful, slower.",
+  modelBase: "For clean photos: crisper detail, slower.",
   modelOther: "A model of this server.",
   again: "Enlarge again",
   againWith: "Enlarge again with {model}",

@@ -97,7 +97,7 @@ export default {
   modelLiteReal: "适合手机和网络照片：去除噪点和 JPEG 痕迹。",
   modelPaperReal: "细节最佳，适合手机和网络照片；没有 GPU 时较慢。",
   modelLite: "适合干净的照片：快速，保留颗粒。",
-  modelBase: "适合干净的照片：最忠实，较慢。",
+  modelBase: "适合干净的照片：细节更清晰，较慢。",
   modelOther: "这台服务器上的模型。",
   again: "重新放大",
   againWith: "用 {model} 重新放大",
