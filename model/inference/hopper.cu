@@ -107,7 +107,7 @@ __device__ __forceinline__ float activated(float v) { return v > 0 ? v : 0.2f * 
 template <int SLOTS, int NS> struct Product;
 //PRODUCTS
 
-// What is added to the results of a row, or mixed by them, as two features of every 8 in two pixels.
+// The values added to the results of a row, or mixed with them: two features of every 8 in two pixels.
 template <int PLANES, Epilogue EPILOGUE> struct Added {
     static constexpr int SOURCES = EPILOGUE == MERGE ? 3 : EPILOGUE == FUSE ? 2 : 0;
     u32 values[SOURCES > 0 ? SOURCES : 1][2][PLANES];
@@ -288,7 +288,7 @@ __global__ void __launch_bounds__(384, 1) convolve(const __grid_constant__ Layer
     const u32 pixels = stages + group * 64 * 16;
     int stage = 0, phase = 0;
 
-    // Where this thread's first result of the block lies, and how far the next row and plane are.
+    // Offset of the first result of this thread in the block, and the strides to the next row and plane.
     constexpr int UP = EPILOGUE == ENLARGE ? 2 : 1;
     size_t at, row_values, plane_values;
     if constexpr (EPILOGUE == TO_RGB) {
