@@ -46,7 +46,7 @@ class GDSRError(Exception):
     detail: ClassVar[str] = "{}"
     #: The name in `/limits` of the argument `limit`; arguments fill its placeholders too.
     limit_name: ClassVar[str] = ""
-    #: When to retry, if that may help.
+    #: Time until a retry, if one may help.
     pause: timedelta | None = None
     #: The exceeded limits, by their names in `/limits`.
     limits: Mapping[str, int] = MappingProxyType({})
