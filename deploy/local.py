@@ -138,7 +138,7 @@ def _check_port(host: str, port: int) -> None:
 
 
 def is_ready(host: str, port: int) -> bool:
-    """Whether the service answers and has a warm engine."""
+    """True if the service answers and has a warm engine."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     connection = http.client.HTTPConnection(reachable, port, timeout=2)
     try:

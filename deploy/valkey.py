@@ -31,7 +31,7 @@ def valkey_log(folder: Path) -> Path:
 
 
 def valkey_answers(listening: Path) -> bool:
-    """Whether the server has loaded its append-only file and answers."""
+    """True if the server has loaded its append-only file and answers."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         probe.connect(str(listening))

@@ -50,7 +50,7 @@ class Card:
     licence: str
     """SPDX identifier."""
     consistency: bool = False
-    """Whether the service applies back-projection by default, so that results downscale to the
+    """True if the service applies back-projection by default, so that results downscale to the
     input. Suitable for networks trained on plain bicubic; with noise and JPEG it would restore the
     artefacts. `scores` are without it.
     """

@@ -19,7 +19,7 @@ def write_cache(path: Path, content: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written, before the long work that its contents take.
+    """Check that a file can be written, before the long work of computing its contents.
 
     Raises:
         OSError: it cannot.

@@ -9,7 +9,7 @@ _OUT_OF_MEMORY = (
 
 
 def is_out_of_memory(failure: BaseException) -> bool:
-    """Whether a failure means that the device or the host is out of memory."""
+    """True if a failure means that the device or the host is out of memory."""
     if isinstance(failure, RuntimeError):
         return any(words in str(failure) for words in _OUT_OF_MEMORY)
     return isinstance(failure, MemoryError)

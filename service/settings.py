@@ -44,10 +44,10 @@ class ServiceSettings(SharedSettings):
     """Input pixels per API key and UTC day; unset: unlimited."""
 
     cache_results: bool = True
-    """Whether an upload equal to an earlier one of the same key gets a copy of its result."""
+    """Give an upload equal to an earlier one of the same key a copy of its result."""
 
     compat: bool = True
-    """Whether the routes of Automatic1111 and LocalAI are served."""
+    """Serve the routes of Automatic1111 and LocalAI."""
 
     cors_origins: Values = ()
     """Origins allowed by CORS, such as `https://a.example`, comma-separated, or `*`."""
@@ -67,8 +67,8 @@ class ServiceSettings(SharedSettings):
     """Maximum of `Prefer: wait`."""
 
     cancel_abandoned: bool = True
-    """Whether a job without API key, Idempotency-Key and webhook is cancelled when its waiting
-    client disconnects.
+    """Cancel a job without API key, Idempotency-Key and webhook when its waiting client
+    disconnects.
     """
 
     head_timeout: Seconds = timedelta(seconds=20)

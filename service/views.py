@@ -46,11 +46,11 @@ class ResultView(View):
     device: str
     precision: str
     consistency: bool
-    """Whether back-projection was applied, so that the reduced result equals the picture."""
+    """True if back-projection was applied, so that the reduced result equals the picture."""
     seconds: dict[str, float]
     """Time per stage: queue, decode, infer, encode; for a copy only `cache`."""
     cached: bool
-    """Whether the result was copied from an equal upload."""
+    """True if the result was copied from an equal upload."""
     warnings: tuple[str, ...]
     """Parts that were ignored or left out, such as a broken colour profile."""
     expires_at: datetime

@@ -138,7 +138,7 @@ def _report(
     seconds: dict[str, Figures],
     flop: dict[str, float],
 ) -> tuple[Table, dict[str, Any]]:
-    """The table, and what the JSON file gets."""
+    """The table, and the contents of the JSON file."""
     reference = next(name for name in seconds if name.startswith("reference"))
     eager_fused = next(name for name in seconds if name.startswith("eager"))
     ceiling = seconds["matrix product"]

@@ -48,7 +48,7 @@ class Figures:
 
 
 def verdict(ratio: Figures) -> str:
-    """A ratio of speeds in words; differences within the noise are reported as none."""
+    """A ratio of speeds in words; one within the noise counts as no difference."""
     if min(ratio.values) > 1:
         return f"x {_rounded(ratio.median, 3)}"
     if max(ratio.values) < 1:

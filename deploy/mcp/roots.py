@@ -7,7 +7,7 @@ Roots = Sequence[Path]
 
 
 def open_roots(folders: Sequence[str]) -> Roots:
-    """The folders, resolved; ValueError or OSError if one is none."""
+    """The folders as resolved paths; raises ValueError or OSError if one is not a folder."""
     roots = [Path(folder).resolve() for folder in folders]
     for root in roots:
         if not root.is_dir():

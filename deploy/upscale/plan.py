@@ -165,7 +165,7 @@ def _format(source: Path | bytes, format_name: str | None, usual: str) -> str:
 
 
 def is_picture(path: PurePath) -> bool:
-    """Whether the name is that of a picture, not of a `._` file of macOS on other file systems."""
+    """True if the name is that of a picture, not of a `._` file of macOS on other file systems."""
     return path.suffix.lower() in _SUFFIXES and not path.name.startswith("._")
 
 

@@ -60,7 +60,7 @@ class SliderPath:
     distances: tuple[float, ...]
     """At each of `POSITIONS`, the mean over pictures."""
     grows: bool
-    """Whether it grows from each position to the next, on every picture."""
+    """True if the distance grows from each position to the next, on every picture."""
     second_half: float | None
     """The share of the total distance between 0.5 and 1; none if the total is 0."""
 

@@ -40,7 +40,7 @@ class Pictures:
     """The partners of `paths`; empty if the small pictures are made."""
 
     def are_large_enough(self, smallest: tuple[int, int]) -> bool:
-        """Whether all pictures have at least this size: shorter side, longer side."""
+        """True if all pictures have at least this size: shorter side, longer side."""
         return all(side >= least for side, least in zip(self.sides, smallest, strict=True))
 
     def not_measurable(self, metrics: Iterable[Metric]) -> list[str]:

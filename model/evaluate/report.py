@@ -26,7 +26,7 @@ class CheckpointScores:
     name: str
     sha256: str
     consistency: bool
-    """Whether the service applies back-projection, as in the model card."""
+    """True if the service applies back-projection, as in the model card."""
     scores: Scores
 
 
@@ -62,7 +62,7 @@ class Report:
     """All results, and the settings of the evaluation."""
 
     back_projection: bool
-    """Whether it was applied to the outputs of checkpoints and other networks."""
+    """True if it was applied to the outputs of checkpoints and other networks."""
     jpeg: int | None
     """JPEG quality of the small pictures, if they were compressed."""
     degrade: str | None

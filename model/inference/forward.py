@@ -77,9 +77,9 @@ class Forward:
         self.seconds_by_backend: dict[Backend, float] = {}
         """Seconds of one tile in each backend; empty if only one was tried."""
         self.compiled = False
-        """Whether the network is compiled, in either way."""
+        """True if the network is compiled, in either way."""
         self.kernels = False
-        """Whether it uses our own kernels."""
+        """True if it uses our own kernels."""
 
     def __call__(
         self, tiles: Tiles, weights: NDArray[np.float32], *, consistent: bool = False
@@ -377,7 +377,7 @@ def in_backend(
 
 
 def _passes(found: Blends, true: Blends, precision: Precision) -> bool:
-    """Whether every output is finite, and as close to float32 as the precision allows."""
+    """True if every output is finite, and as close to float32 as the precision allows."""
     if not found.finite.all():
         return False
     error = _levels(found.images[0]) - _levels(true.images[0])  # (3, 3, H, W)
@@ -388,7 +388,7 @@ def _passes(found: Blends, true: Blends, precision: Precision) -> bool:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether this CPU has bfloat16 instructions; emulation is several times slower."""
+    """True if this CPU has bfloat16 instructions; emulation is several times slower."""
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 

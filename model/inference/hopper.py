@@ -37,7 +37,7 @@ Epilogue = Literal["ACTIVATE", "PLAIN", "MERGE", "ENLARGE", "FUSE", "TO_RGB"]
 
 
 def is_supported(device: torch.device, config: GDSRConfig) -> bool:
-    """Whether the kernels support this device and a network of this size.
+    """True if the kernels support this device and a network of this size.
 
     Kernels belong to torch's current device, so no other one is supported.
     """

@@ -25,7 +25,7 @@ _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 def is_installed() -> bool:
-    """Whether the package of OpenVINO is installed, which is the extra `openvino`."""
+    """True if OpenVINO is installed, by the extra `openvino`."""
     return importlib.util.find_spec("openvino") is not None
 
 

@@ -32,7 +32,7 @@ class _Layer(NamedTuple):
     side: int
     stride: int
     pooled: bool
-    """Whether pooling precedes it."""
+    """True if pooling precedes it."""
 
 
 _LAYERS = (

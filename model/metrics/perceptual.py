@@ -60,7 +60,7 @@ class Metric:
     """Minimum shorter and longer side of a picture."""
     measure: Measure
     rooted: bool = False
-    """Whether the summary of several pictures is the root of their mean, not the mean."""
+    """True if the summary of several pictures is the root of their mean, not the mean."""
 
     @property
     def title(self) -> str:

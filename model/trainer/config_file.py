@@ -67,7 +67,7 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """The configuration for any working directory."""
+    """The configuration with absolute paths, so that it is valid in any working directory."""
     values = asdict(config)
     for key in _PATHS:
         *tables, name = key.split(".")

@@ -51,7 +51,7 @@ def _loop(run: Run, *, began: float, resume: bool) -> None:
     take = GraphedStep(step) if graphed else step
     validated, stopped, reserve = -1, False, 0.0
 
-    with run.log, run.batches.stream(train_state.step) as stream, _ending() as ending:
+    with run.log, run.batches.stream(train_state.step) as stream, _stop_signals() as ending:
         run.begin(resumed=resume)
         if not resume:
             run.validate()
@@ -162,23 +162,26 @@ class _Throughput:
 
 
 @contextmanager
-def _ending() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT was received; a second one ends the process at once."""
-    came = []
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Yields a function that is true once SIGTERM or SIGINT was received.
+
+    A second signal ends the process at once.
+    """
+    received = []
     signals = (signal.SIGTERM, signal.SIGINT)
-    kept = {number: signal.getsignal(number) for number in signals}
+    previous = {number: signal.getsignal(number) for number in signals}
 
     def restore() -> None:
-        for number, handler in kept.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
     def note(number: int, _: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
         restore()
 
     for number in signals:
         signal.signal(number, note)
     try:
-        yield lambda: bool(came)
+        yield lambda: bool(received)
     finally:
         restore()

@@ -22,7 +22,7 @@ _TIMEOUT, _WAIT_TIMEOUT = timedelta(minutes=10), timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processes:
-    """The process group from the point of view of this process."""
+    """The rank of this process, the size of its process group, and its device."""
 
     rank: int
     count: int
@@ -32,7 +32,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files."""
+        """True if this is the process that writes files."""
         return self.rank == 0
 
     def part(self, batch: int) -> slice:
@@ -93,7 +93,7 @@ class _Summed(torch.autograd.Function):
 
 
 def is_process_lost(error: Exception) -> bool:
-    """Whether a collective operation failed, as another process has ended or hangs."""
+    """True if a collective operation failed, as another process has ended or hangs."""
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 

@@ -23,7 +23,7 @@ def autocast(device: torch.device, *, wanted: bool = True) -> torch.autocast:
 
 
 def takes_bfloat16(device: torch.device) -> bool:
-    """Whether `device` trains in bfloat16 if configured."""
+    """True if `device` trains in bfloat16 if configured."""
     return device.type == "cuda" or _cpu_is_faster_in_bfloat16()
 
 

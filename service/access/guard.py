@@ -55,7 +55,7 @@ class LoopbackGuard:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address is a loopback one."""
+    """True if a host name or address is a loopback one."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -63,7 +63,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_local(scope: Scope) -> bool:
-    """Whether a request comes from a program on this machine and not through a proxy."""
+    """True if a request comes from a program on this machine and not through a proxy."""
     headers = Headers(scope=scope)
     client = scope.get("client") or ("", 0)
     return is_loopback(client[0]) and not any(name in headers for name in _FORWARDED)

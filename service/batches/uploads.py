@@ -28,7 +28,7 @@ class FieldsUpload(Upload):
         super().__init__(0)
 
     def end(self) -> None:
-        """There is no file."""
+        """Do nothing: there is no file."""
 
     def too_large(self) -> GDSRError:
         return RequestInvalid.of("body", "body", "only fields belong here, in the query or a form")

@@ -135,7 +135,7 @@ class Connection(H11Protocol):
         return None
 
     def is_idle(self) -> bool:
-        """Whether no request is in progress."""
+        """True if no request is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
     def _make_room(self) -> bool:

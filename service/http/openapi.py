@@ -28,7 +28,7 @@ def form(properties: Mapping[str, object], *required: str) -> dict[str, Any]:
 _HEADERS: Mapping[str, str] = {
     "Accept-Ranges": "`bytes`: range requests are supported",
     "Cache-Control": "Who may cache the response",
-    "Cache-Status": "Whether the result was copied from an equal upload (RFC 9211)",
+    "Cache-Status": "A hit if the result was copied from an equal upload (RFC 9211)",
     "Content-Digest": "SHA-256 of the content (RFC 9530)",
     "Content-Disposition": (
         "File name: the client's name in the form of GDSR_RESULT_NAME, else the job's id"

@@ -17,13 +17,13 @@ from workers.contract.queue.jobs import ImageInfo, Job, JobResult, UpscaleOption
 
 
 def bypasses_cache(request: Request) -> bool:
-    """Whether the client's `Cache-Control` asks for a new computation."""
+    """True if the client's `Cache-Control` asks for a new computation."""
     directives = ",".join(request.headers.getlist("Cache-Control")).lower().split(",")
     return bool({part.partition("=")[0].strip() for part in directives} & {"no-cache", "no-store"})
 
 
 def cache_status(services: Services, request: Request, job: Job) -> dict[str, str]:
-    """The `Cache-Status` header (RFC 9211): whether a job's result is a copy."""
+    """The `Cache-Status` header (RFC 9211): a hit if a job's result is a copy."""
     if not services.settings.cache_results:
         return {}
     if job.result is not None and job.result.cached:

@@ -186,7 +186,7 @@ def _part(fields: ResultFields, result: JobResult) -> Part:
 
 
 def is_over(blend: Job, blobs: BlobStore) -> bool:
-    """Whether the job ended without a stored result, so it has to run again."""
+    """True if the job ended without a stored result, so it has to run again."""
     if blend.result is None:
         ended = blend.finished_at or datetime.now(UTC)
         forgiven = blend.state is JobState.FAILED and datetime.now(UTC) - ended > _FAILURE_KEPT

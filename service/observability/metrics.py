@@ -70,7 +70,7 @@ class QueueCollector(Collector):
             logger.warning("cannot read the queue for a scrape: %s", failure)
             families = []
         up = 1 if families else 0
-        yield GaugeMetricFamily("gdsr_redis_up", "Whether Redis answered at this scrape.", value=up)
+        yield GaugeMetricFamily("gdsr_redis_up", "1 if Redis answered at this scrape.", value=up)
         yield from families
         room = None
         try:

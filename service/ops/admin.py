@@ -39,7 +39,7 @@ class Reload(View):
 
     number: int
     done: bool
-    """Whether every running engine has finished; false if none runs."""
+    """True if every running engine has finished; false if none runs."""
     engines: tuple[EngineReload, ...]
 
 

@@ -31,7 +31,7 @@ class OutputFormatView(View):
     max_bits: int
     """Maximum bits per sample: 8 or 16."""
     lossless: bool = Field(validation_alias="may_be_lossless")
-    """Whether the format can be lossless."""
+    """True if the format can be lossless."""
 
 
 class LimitsView(View):
@@ -54,7 +54,7 @@ class LimitsView(View):
     rate_limit: str | None
     """Requests per API key, such as `60/minute`."""
     webhooks: bool
-    """Whether webhooks are available, for the hosts that the operator allows."""
+    """True if webhooks are available, for the hosts that the operator allows."""
     max_wait_seconds: float
     """Maximum of `Prefer: wait`."""
     max_form_fields: int
@@ -77,7 +77,7 @@ class ModelDevice(View):
     """Number format of 8-bit results; `pending` until the model is first loaded."""
 
     compiled: bool
-    """Whether the network is compiled for the device."""
+    """True if the network is compiled for the device."""
 
     backend: str
     """Library that runs the network: `torch`, or `openvino` on some CPUs."""
@@ -95,7 +95,7 @@ class ModelView(View):
 
     name: str
     default: bool
-    """Whether it is used for requests that name no model."""
+    """True if it is used for requests that name no model."""
     preset: str
     scale: int
     sha256: str

@@ -125,7 +125,7 @@ class _BlobResponse(Response):
 
 
 def _may_redirect(request: Request) -> bool:
-    """Whether the client may be redirected to the store: not after POST, and not a page of this
+    """True if the client may be redirected to the store: not after POST, and not a page of this
     origin, which may load from its own origin only.
     """
     return request.method == "GET" and request.headers.get("Sec-Fetch-Site") != "same-origin"

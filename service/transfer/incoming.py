@@ -53,7 +53,7 @@ class Upload:
         self.file = self.out = file
 
     def begin(self, field: str, file_name: str) -> bool:
-        """Whether this field of a form is a file; if so, `write` gets its bytes.
+        """True if this field of a form is a file; if so, `write` gets its bytes.
 
         Raises a GDSRError if no further file is allowed.
         """

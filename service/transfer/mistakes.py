@@ -11,7 +11,7 @@ HEAD_BYTES = 2048
 
 
 def is_url(value: str) -> bool:
-    """Whether the value of a field looks like a URL."""
+    """True if the value of a field looks like a URL."""
     return _URL.match(value.encode()) is not None
 
 

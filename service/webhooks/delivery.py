@@ -133,7 +133,7 @@ def retry_after(value: str) -> timedelta:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is a public one.
+    """True if an IP address is a public one.
 
     Excludes loopback, private, link-local, multicast and reserved addresses, and IPv6 addresses
     that embed an IPv4 one: mapped, 6to4, Teredo, NAT64.

@@ -30,7 +30,7 @@ def output(command: str, *arguments: str) -> str:
 
 
 def is_needed(text: str, option: str) -> bool:
-    """Whether the usage shows the option without brackets, so that it needs no default."""
+    """True if the usage shows the option without brackets, so that it needs no default."""
     name = option.split(maxsplit=1)[0]
     return f"[{name} " not in text
 

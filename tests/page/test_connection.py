@@ -76,7 +76,7 @@ class WeakLine:
         self._silencing, self._bytes = request, after
 
     def speaks(self) -> bool:
-        """Whether the response in which it is to fall silent has not come so far yet."""
+        """True if the response in which it is to fall silent has not come so far yet."""
         return bool(self._silencing or self._bytes)
 
     def mend(self) -> None:

@@ -136,7 +136,7 @@ class Site:
             wait_for(lambda: not any(map(command_line, everything)), what="no orphans")
 
     def _waits(self, host: WorkerHost, before: set[str]) -> bool:
-        """Whether an engine and all job workers have registered in Redis."""
+        """True if an engine and all job workers have registered in Redis."""
         assert host.process.poll() is None, "the host ended before it was warm"
         known = {name.rsplit(b"-", 2)[1] for name in self.client.zrange(WORKERS, 0, -1)}
         found = [pid for pid in host.job_workers if b"%d" % pid in known]

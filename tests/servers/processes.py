@@ -110,7 +110,7 @@ def command_line(pid: int) -> str:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
+    """True if a process runs; a zombie does not."""
     return state_of(pid) not in {"Z", "X"}
 
 

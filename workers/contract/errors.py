@@ -15,7 +15,7 @@ Kind = TypeVar("Kind", bound="GDSRError")
 
 
 def in_bytes(count: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes in a readable unit."""
     for size, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if count >= size:
             return f"{count / size:,.4g} {unit} ({count:,} bytes)"
@@ -23,7 +23,7 @@ def in_bytes(count: int) -> str:
 
 
 def format_duration(pause: timedelta) -> str:
-    """A time for people: 90 s, 3 min, 2 h."""
+    """A duration, rounded up to a readable unit: 90 s, 3 min, 2 h."""
     seconds = math.ceil(pause.total_seconds())
     if seconds <= 120:
         return f"{seconds} s"
@@ -46,7 +46,7 @@ class GDSRError(Exception):
     detail: ClassVar[str] = "{}"
     #: The name in `/limits` of the argument `limit`; arguments fill its placeholders too.
     limit_name: ClassVar[str] = ""
-    #: When to retry, if that may help.
+    #: Time until a retry, if one may help.
     pause: timedelta | None = None
     #: The exceeded limits, by their names in `/limits`.
     limits: Mapping[str, int] = MappingProxyType({})

@@ -101,7 +101,7 @@ class _PrimarySSLConnection(_PrimaryConnection, SSLConnection):
 
 
 def is_sentinel(url: str) -> bool:
-    """Whether a URL names Sentinels."""
+    """True if a URL names Sentinels."""
     return urlsplit(url).scheme in ("redis+sentinel", "rediss+sentinel")
 
 

@@ -118,7 +118,7 @@ class SharedSettings(BaseSettings):
     """Pictures up to this many pixels use a separate queue."""
 
     result_ttl: Seconds = timedelta(hours=1)
-    """How long a result is kept."""
+    """Lifetime of a result."""
 
     record_ttl: Seconds = timedelta(days=1)
     """Lifetime of the record of an ended job. Its expired result is 410, later 404."""
@@ -234,7 +234,7 @@ class WorkerSettings(SharedSettings):
     """
 
     mark: bool = True
-    """Whether the XMP of results states that a model made them (IPTC DigitalSourceType)."""
+    """State in the XMP of results that a model made them (IPTC DigitalSourceType)."""
 
     engine_patience: Seconds = timedelta(seconds=60)
     """Maximum time for which a job waits for an engine to restart."""

@@ -10,7 +10,7 @@ _MAX_SHOWN = 40
 
 
 def shaped(pattern: str, words: str) -> AfterValidator:
-    """Holds a string to a pattern; `words` name the expected form."""
+    """Requires that a string matches a pattern; `words` name the expected form."""
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -59,7 +59,7 @@ def error_message(error: Mapping[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value in little room; numbers with commas."""
+    """A value, shortened; numbers with thousands separators."""
     if isinstance(value, str):
         return repr(_cut(value))
     if isinstance(value, float) and value.is_integer():

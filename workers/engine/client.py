@@ -256,7 +256,7 @@ class EngineClient:
         return (checkpoint != self._checkpoint, not self._fits(greeting), greeting["pending"])
 
     def _fits(self, greeting: dict[str, Any]) -> bool:
-        """Whether an engine accepts the tiles of the picture in progress."""
+        """True if an engine accepts the tiles of the picture in progress."""
         if self._needed is None:
             return True
         tile, slots = self._needed

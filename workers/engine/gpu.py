@@ -58,7 +58,7 @@ class GPUCollector(Collector):
             gpu = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
             labels[0] = str(pynvml.nvmlDeviceGetIndex(gpu))
         is_up = bool(labels[0])
-        about = "Whether the driver reports the GPU."
+        about = "1 if the driver reports the GPU."
         yield gauges("gdsr_gpu_up", about, names, [(labels, float(is_up))])
         if not is_up:
             return

@@ -36,7 +36,7 @@ class LoadedEngine:
     batches: Mapping[int, int]
     """Maximum batch by tile side."""
     overlaps: bool = False
-    """Whether the next batch starts before the last is delivered: the device is asynchronous."""
+    """True if the next batch starts before the last is delivered: the device is asynchronous."""
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:

@@ -56,12 +56,12 @@ class ModelCache:
 
     @property
     def resident_first(self) -> bool:
-        """Whether jobs for resident models go first, as a model was loaded only recently."""
+        """True if jobs for resident models go first, as a model was loaded only recently."""
         return time.monotonic() < self._resident_first_until
 
     @property
     def has_room(self) -> bool:
-        """Whether another model fits without an eviction."""
+        """True if another model fits without an eviction."""
         return len(self._recent) < self._bound
 
     def make_room(self) -> None:
@@ -131,7 +131,7 @@ class CachedModel:
         self.forward: Forward | None = None
         self.replaced = False
         self.settled = False
-        """Whether `settle` was called."""
+        """True if `settle` was called."""
         self._path, self._tile, self._model_cache, self._device = path, tile, model_cache, device
         self._cache = settings.cache_dir
         self._precision: Precision | None = settings.precision

@@ -78,7 +78,7 @@ class Client:
 
     @property
     def is_resident(self) -> bool:
-        """Whether its model is on the device."""
+        """True if its model is on the device."""
         return self.loaded.forwards[self.model].forward is not None
 
 
@@ -182,7 +182,7 @@ class EngineServer:
             return self._pending()
 
     def overdue(self) -> bool:
-        """Whether a batch takes far longer than measured; for one thread that asks regularly.
+        """True if a batch takes far longer than measured; for one thread that asks regularly.
 
         Time without a processor, which other programs had, does not count.
         """

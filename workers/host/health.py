@@ -1,4 +1,4 @@
-"""Health check of a worker's container: whether an engine of this host answers.
+"""Health check of a worker's container: it passes if an engine of this host answers.
 
 Imports as little as possible, since it is started every few seconds.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def is_listening(path: Path) -> bool:
-    """Whether something listens on this unix socket."""
+    """True if something listens on this unix socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         return probe.connect_ex(str(path)) == 0
 

@@ -101,7 +101,7 @@ class Supervisor:
         return Counter((child.program.kind, child.state) for child in self._children)
 
     def ready(self) -> bool:
-        """Whether all programs that are not disabled are ready; thread-safe."""
+        """True if all programs that are not disabled are ready; thread-safe."""
         return all(child.ready or child.given_up for child in self._children)
 
     def run(self) -> int:

@@ -83,7 +83,7 @@ class _Options(NamedTuple):
     max_pixels: int
     frame: int | None
     icc: ProfileMode
-    #: Whether it may be truncated.
+    #: True if it may be truncated.
     fill: bool = False
 
 
@@ -174,7 +174,7 @@ _GAIN_MAPS = (b"hdrgm:Version", b"urn:iso:std:iso:ts:21496:-1", b"HDRGainMapVers
 
 
 def _has_gain_map(data: bytes, name: ImageFormat) -> bool:
-    """Whether a JPEG or JPEG XL has a gain map, with which screens show it brighter."""
+    """True if a JPEG or JPEG XL has a gain map, with which screens show it brighter."""
     if name is ImageFormat.JXL:
         return jxl_box(BytesIO(data), b"jhgm") is not None
     return name is ImageFormat.JPEG and any(words in data for words in _GAIN_MAPS)

@@ -30,13 +30,13 @@ class Layer(NamedTuple):
     top: int
     width: int
     height: int
-    #: Whether earlier frames show through its transparent pixels.
+    #: True if earlier frames show through its transparent pixels.
     over: bool
     #: Disposal of its part before the next frame: KEEP, CLEAR or RESTORE.
     disposal: int
 
     def covers(self, width: int, height: int) -> bool:
-        """Whether it is as large as the picture."""
+        """True if it is as large as the picture."""
         return (self.width, self.height) == (width, height)
 
 
@@ -154,7 +154,7 @@ _SHARED = COLOUR_CHUNKS | {b"PLTE", b"tRNS", b"iCCP", b"cICP", b"pHYs"}
 
 
 def has_separate_still(png: bytes) -> bool:
-    """Whether it is animated and its still picture is not one of the frames."""
+    """True if it is animated and its still picture is not one of the frames."""
     names = [name for name, _ in read_chunks(png) if name in (b"acTL", b"fcTL", b"IDAT")]
     return names[:1] == [b"acTL"] and names[1:2] == [b"IDAT"] and b"fcTL" in names
 

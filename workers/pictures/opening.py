@@ -251,7 +251,7 @@ _QUOTABLE = re.compile(r"[A-Za-z0-9 ,.;:'()-]{3,80}")
 
 
 def _is_truncated(data: bytes, header: ImageHeader, frame: int) -> bool:
-    """Whether a WebP or TIFF is truncated, which their codecs do not report."""
+    """True if a WebP or TIFF is truncated, which their codecs do not report."""
     if header.format is ImageFormat.WEBP:
         return header.frames == 1 and is_truncated_webp(data)
     if header.format is not ImageFormat.TIFF:
@@ -307,7 +307,7 @@ _TURNS = {
 
 
 def _is_upright(image: Image.Image, header: ImageHeader) -> bool:
-    """Whether the codec has turned the picture: JPEG XL's header has the orientation, and EXIF
+    """True if the codec has turned the picture: JPEG XL's header has the orientation, and EXIF
     does not count there (ISO/IEC 18181-2), except in a JPEG that was recompressed without loss.
     """
     return header.format is ImageFormat.JXL and not getattr(image, "jpeg", False)

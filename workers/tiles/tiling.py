@@ -192,7 +192,7 @@ class Canvas:
 
 
 def is_flat(tile: Pixels) -> bool:
-    """Whether all pixels of a tile (T, T, C) have the same colour."""
+    """True if all pixels of a tile (T, T, C) have the same colour."""
     first = tile[0]
     # Nearly every tile fails in its first row, which is cheap to check.
     return bool((first == first[0]).all() and (tile == first).all())

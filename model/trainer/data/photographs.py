@@ -121,7 +121,7 @@ def usable_pictures(
 
 
 def is_usable(path: Path, *, side: int) -> bool:
-    """Whether a picture is not broken and has at least `side` pixels a side."""
+    """True if a picture is not broken and has at least `side` pixels a side."""
     try:
         return bool(min(decode(path).shape[:2]) >= side)
     except UNREADABLE:

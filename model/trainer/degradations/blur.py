@@ -98,7 +98,7 @@ def _draw_radius(draws: Draws) -> Tensor:
 
 
 def _draw_beta(limits: Range, draws: Draws) -> Tensor:
-    """Draw shape parameters, below 1 as often as above, unlike a uniform distribution."""
+    """Draw shape parameters: below 1 with probability 1/2, else above; uniform on either side."""
     low, high = limits
     return torch.where(draws.bernoulli(0.5), draws.uniform(low, 1), draws.uniform(1, high))
 
@@ -110,7 +110,7 @@ def _offsets(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _sinc(radius: Tensor, draws: Draws) -> Tensor:
-    """The circular low-pass filter for a random cut-off, which is not low for small kernels."""
+    """The circular low-pass filter of a random cut-off, with a higher minimum for small kernels."""
     low = torch.where(radius < 6, math.pi / 3, math.pi / 5)
     cutoff = (low + (math.pi - low) * draws.uniform(0, 1)).view(-1, 1, 1)
     y, x = _offsets(radius.device)

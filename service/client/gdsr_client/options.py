@@ -20,7 +20,7 @@ class Options(TypedDict, total=False):
     frame: int | None
     """Frame of an animation or page of a TIFF, from 0."""
     truncated: Literal["refuse", "fill"] | None
-    """Whether a truncated picture is refused, or its missing part filled."""
+    """Refuse a truncated picture, or fill its missing part."""
     scale: float | None
     """1 to 4."""
     width: int | None

@@ -195,7 +195,7 @@ const actions = {
   },
 };
 
-/** Whether there is a result to edit. */
+/** True if there is a result to edit. */
 function setReady(there) {
   for (const control of document.querySelectorAll("#inspector [data-needs-result]")) control.disabled = !there;
   painting.show();

@@ -30,7 +30,7 @@ REAPER = "gdsr:reaper"
 
 
 def ended_or_beyond(site: Site, job_id: str, tiles: int) -> bool:
-    """Whether the job has ended or has finished more than so many tiles."""
+    """True if the job has ended or has finished more than so many tiles."""
     job = site.job(job_id)
     return job.ended or job.tiles_done > tiles
 

@@ -129,7 +129,7 @@ def site(
 
 
 def ran_on(job: Job, host: WorkerHost) -> bool:
-    """Whether a job worker of this host ran the job: worker names are host-pid-random."""
+    """True if a job worker of this host ran the job: worker names are host-pid-random."""
     return job.worker is not None and int(job.worker.split("-")[-2]) in host.job_workers
 
 

@@ -78,7 +78,7 @@ class BlobStore(Protocol):
         """
 
     def exists(self, key: str) -> bool:
-        """Whether there is such a blob."""
+        """True if there is such a blob."""
 
     def copy(self, source: str, target: str) -> None:
         """Copy a blob to another key; its age starts anew.
@@ -133,7 +133,7 @@ def checked_key(key: str) -> str:
 
 
 def is_key(key: str) -> bool:
-    """Whether a key is well-formed."""
+    """True if a key is well-formed."""
     return _KEY.fullmatch(key) is not None
 
 

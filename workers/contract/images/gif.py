@@ -41,7 +41,7 @@ class GifFrame(NamedTuple):
     data: tuple[int, int]
 
     def covers(self, width: int, height: int) -> bool:
-        """Whether it hides all earlier frames."""
+        """True if it hides all earlier frames."""
         whole = not self.left and not self.top and self.width >= width and self.height >= height
         return whole and self.clear is None
 
@@ -71,7 +71,7 @@ def gif_header(source: Source, *, frame: int) -> ImageHeader:
 
 
 def is_opaque(frames: Sequence[GifFrame], width: int, height: int) -> bool:
-    """Whether the picture is certainly opaque after the last of these frames."""
+    """True if the picture is certainly opaque after the last of these frames."""
     opaque = False
     for number, frame in enumerate(frames):
         before, opaque = opaque, opaque or frame.covers(width, height)

@@ -30,7 +30,7 @@ class AlphaMode(StrEnum):
 
 
 class MetadataMode(StrEnum):
-    """Whether EXIF and XMP are kept."""
+    """Handling of EXIF and XMP."""
 
     STRIP = "strip"
     KEEP = "keep"
@@ -44,7 +44,7 @@ class ProfileMode(StrEnum):
 
 
 class TruncatedMode(StrEnum):
-    """Whether a truncated picture is rejected."""
+    """Handling of a truncated picture."""
 
     REFUSE = "refuse"
     FILL = "fill"

@@ -139,12 +139,12 @@ class _Page(NamedTuple):
 
     @property
     def is_reduced(self) -> bool:
-        """Whether it is a reduced copy of another page, as written by scanners and cameras."""
+        """True if it is a reduced copy of another page, as written by scanners and cameras."""
         return bool(self.first(_Tag.SUBFILE, default=0) & 1)
 
     @property
     def is_mask(self) -> bool:
-        """Whether it is the transparency mask of another page, as written by GDAL."""
+        """True if it is the transparency mask of another page, as written by GDAL."""
         return bool(self.first(_Tag.SUBFILE, default=0) & 4)
 
     @property

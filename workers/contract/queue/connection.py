@@ -80,7 +80,7 @@ class _RetryWhileUnavailable(Retry):
 
 
 def is_temporary(failure: Exception) -> bool:
-    """Whether a failure is due to the state of Redis and not to the command."""
+    """True if a failure is due to the state of Redis and not to the command."""
     if isinstance(failure, redis.AuthenticationError):
         return False
     if isinstance(failure, (*REPLY_LOST, *_TEMPORARY)):

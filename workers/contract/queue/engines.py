@@ -36,7 +36,7 @@ class ModelInfo(Record):
     """Model card: training run, data, scores, licence."""
     precision: str
     compiled: bool = False
-    """Whether the network is compiled for the GPU; the engine's log says why not."""
+    """True if the network is compiled for the GPU; the engine's log says why not."""
     backend: str = "torch"
     """Library that computes: `torch` or `openvino`."""
     seconds_by_backend: dict[str, float] = Field(default={})

@@ -55,7 +55,7 @@ class IdempotencyKey:
 
 
 def is_used(client: redis.Redis, owner: str, key: str) -> bool:
-    """Whether the key has a job already.
+    """True if the key has a job already.
 
     Raises:
         QueueUnavailable: Redis does not answer.

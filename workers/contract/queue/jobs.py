@@ -88,7 +88,7 @@ class ImageInfo(StoredBlob):
     bits: int = 8
     """Bits per sample."""
     has_alpha: bool = False
-    """Whether it may have transparency."""
+    """True if it may have transparency."""
 
 
 class UpscaleChoices(PictureChoices):
@@ -120,7 +120,7 @@ class UpscaleOptions(PictureChoices):
     format: ResultFormat
     quality: int = Field(ge=1, le=100)
     keep_branches: bool = False
-    """Whether psnr, fused, gan and the mask are stored too."""
+    """True if psnr, fused, gan and the mask are stored too."""
 
 
 class Region(NamedTuple):
@@ -228,14 +228,14 @@ class JobResult(StoredBlob):
     device: str
     precision: str
     consistency: bool = False
-    """Whether back-projection was applied, so that the reduced result equals the picture."""
+    """True if back-projection was applied, so that the reduced result equals the picture."""
     seconds: dict[str, float]
     """Time per stage: queue, decode, infer, encode."""
     warnings: tuple[str, ...] = ()
     """Parts that were ignored or left out, such as a broken colour profile."""
     expires_at: datetime
     has_alpha: bool | None = None
-    """Whether any pixel is not opaque; None: of an older release."""
+    """True if any pixel is not opaque; None: of an older release."""
     cached: bool = False
     """Copied from an equal job without computation; `seconds` then has only `cache`."""
     branches: dict[str, StoredBlob] = Field(default={})

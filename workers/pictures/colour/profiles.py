@@ -77,7 +77,7 @@ def cmyk_to_srgb(inks: Plane, profile: bytes | None) -> Converted:
 
 
 def is_for_grey(profile: bytes) -> bool:
-    """Whether its space has no colour."""
+    """True if its space has no colour."""
     return _space(profile) == "GRAY"
 
 
@@ -220,5 +220,5 @@ def _probe(space: str) -> Plane:
 
 
 def _is_close(converted: Plane, original: NDArray[Any]) -> bool:
-    """Whether no sample differs by more than one level, which is what rounding alone can do."""
+    """True if no sample differs by more than one level, which is what rounding alone can do."""
     return bool(np.abs(converted.astype(int) - original).max() <= 1)

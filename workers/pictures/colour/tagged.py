@@ -103,7 +103,7 @@ def adobe_rgb() -> Tagged:
 
 
 def _spans(chosen: _Chromaticities) -> bool:
-    """Whether the primaries span a colour space."""
+    """True if the primaries span a colour space."""
     if any(not 0 < y <= 1 for _, y in chosen):
         return False
     xyz = [(x / y, 1.0, (1 - x - y) / y) for x, y in chosen[1:]]  # of luminance 1

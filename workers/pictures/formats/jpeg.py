@@ -72,7 +72,7 @@ def ended(data: bytes) -> bytes:
 
 
 def _has_all_scans(data: bytes) -> bool:
-    """Whether each coefficient of each channel comes in full precision (ITU-T T.81, G.1.1)."""
+    """True if each coefficient of each channel comes in full precision (ITU-T T.81, G.1.1)."""
     missing: dict[int, set[int]] = {}
     for marker, _, length, body in _segments(data):
         if len(body) != length or (marker == 0xDA and len(body) < 6):

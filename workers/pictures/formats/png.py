@@ -174,18 +174,18 @@ def chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview, memoryview]]:
 
 
 def is_xmp(name: bytes, body: memoryview) -> bool:
-    """Whether a chunk holds XMP of a usual size."""
+    """True if a chunk holds XMP of a usual size."""
     return name == b"iTXt" and len(body) <= _MAX_XMP_BYTES and body[: len(XMP_START)] == XMP_START
 
 
 def is_whole(whole: memoryview) -> bool:
-    """Whether the checksum of a chunk is right."""
+    """True if the checksum of a chunk is right."""
     (checksum,) = struct.unpack_from(">I", whole, len(whole) - 4)
     return bool(isal_zlib.crc32(whole[4:-4]) == checksum)
 
 
 def _is_formed(name: bytes, body: memoryview, colour_type: int) -> bool:
-    """Whether an ancillary chunk has the form without which Pillow refuses the picture."""
+    """True if an ancillary chunk has the form without which Pillow refuses the picture."""
     match name:
         case b"pHYs":
             return len(body) == 9
@@ -200,7 +200,7 @@ def _is_formed(name: bytes, body: memoryview, colour_type: int) -> bool:
 
 
 def _is_profile(deflated: bytes) -> bool:
-    """Whether bytes can be inflated, to no more than the maximum of a profile."""
+    """True if bytes can be inflated, to no more than the maximum of a profile."""
     inflator = zlib.decompressobj()
     try:
         inflator.decompress(deflated, MAX_PROFILE_BYTES)

@@ -91,7 +91,7 @@ class TiffPage:
 
     @property
     def is_truncated(self) -> bool:
-        """Whether some of its pixels lie beyond the end of the file."""
+        """True if some of its pixels lie beyond the end of the file."""
         places = zip(self._page.dataoffsets, self._page.databytecounts, strict=False)
         return any(start + count > len(self._data) for start, count in places)
 

@@ -17,7 +17,7 @@ _GREY, _OPAQUE = 128, 255
 
 
 def is_truncated_webp(data: bytes) -> bool:
-    """Whether the file is shorter than its header says."""
+    """True if the file is shorter than its header says."""
     return 8 + int(struct.unpack_from("<I", data, 4)[0]) > len(data)
 
 

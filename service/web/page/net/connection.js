@@ -20,7 +20,7 @@ function show(next) {
   tellOf(lost);
 }
 
-/** Whether the connection is lost. */
+/** True if the connection is lost. */
 export const isAway = () => lost !== null;
 
 /** Retry immediately. */

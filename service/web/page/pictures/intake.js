@@ -8,7 +8,7 @@ const PICTURE = /\.(avif|bmp|gif|hei[cf]|hif|jfif|jp(e|g|eg)|jxl|png|tiff?|webp)
 export const acceptFor = (formats) =>
   formats.flatMap((name) => [`image/${name}`, ...(ENDINGS[name] ?? [name]).map((ending) => `.${ending}`)]).join();
 
-/** Whether a file of a chosen folder is a picture. */
+/** True if a file of a chosen folder is a picture. */
 const isPicture = ({ name, type }) => (type ? type.startsWith("image/") : PICTURE.test(name));
 const inOrder = (one, other) => one.localeCompare(other, undefined, { numeric: true });
 

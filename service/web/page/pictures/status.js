@@ -10,7 +10,7 @@ import { secondsLeft } from "./estimate.js";
 const PASSING = [401, 408, 409, 429];
 const WAITING = "…"; // a badge
 
-/** Whether a picture is in progress. */
+/** True if a picture is in progress. */
 export function busy({ phase, view }) {
   return phase === "waiting" || phase === "sending" || (phase === "known" && (!view || ["queued", "running"].includes(view.state)));
 }

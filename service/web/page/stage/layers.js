@@ -15,7 +15,7 @@ const MOST_DECODED = 256e6;
 /** Up to so many bytes of three branches, a result needs no preview. */
 const FEW_BYTES = 2e6;
 
-/** Whether a result can be shown in full. */
+/** True if a result can be shown in full. */
 function fits({ width, height }, side) {
   return Math.max(width, height) <= side && width * height <= MOST_PIXELS;
 }

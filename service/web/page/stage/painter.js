@@ -6,7 +6,7 @@ import { paintOnCard } from "./paintgl.js";
 /** Software renderers: the CPU painter is several times faster. */
 const SOFTWARE = /swiftshader|llvmpipe|softpipe|software|basic render/i;
 
-/** Whether there is a graphics card; checked on a separate canvas, as a canvas keeps its first kind of context. */
+/** True if there is a graphics card; checked on a separate canvas, as a canvas keeps its first kind of context. */
 function hasCard() {
   const gl = new OffscreenCanvas(1, 1).getContext("webgl2");
   const names = gl?.getExtension("WEBGL_debug_renderer_info");

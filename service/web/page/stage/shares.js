@@ -17,7 +17,7 @@ function even(value) {
   return below % 2 ? below + 1 : below;
 }
 
-/** Whether pixels are shown as squares at a zoom, for original and result alike. */
+/** True if pixels are shown as squares at a zoom, for original and result alike. */
 export function showsPixels(zoom) {
   return zoom >= 2 && Number.isInteger(zoom);
 }
